@@ -1,0 +1,53 @@
+"""Background-job conventions that hold by themselves: subclass a task, run `celery worker`.
+
+>>> from conventions import ImmediateTask
+>>> class Greet(ImmediateTask):
+...     '''Greet one user.'''
+...     idempotent_on = ("user_id",)
+...     def run(self, user_id: int) -> str:
+...         return f"hello {user_id}"
+"""
+
+from conventions.actor import acting_as
+from conventions.app import create_app
+from conventions.batch_task import BatchTask
+from conventions.chunking import chunked
+from conventions.declaration import EVERY_ARGUMENT
+from conventions.errors import (
+    BusinessError,
+    ConventionError,
+    CredentialInPayload,
+    IdempotencyConflict,
+    LeaseLost,
+    PayloadError,
+    PermissionDenied,
+)
+from conventions.job_classes import ImmediateTask, LongRunningTask, ScheduledTask
+from conventions.priority import Priority
+from conventions.progress import Progress
+from conventions.retry import RetryPolicy
+from conventions.settings import Settings
+from conventions.task import ConventionTask
+
+__all__ = [
+    "EVERY_ARGUMENT",
+    "BatchTask",
+    "BusinessError",
+    "ConventionError",
+    "ConventionTask",
+    "CredentialInPayload",
+    "IdempotencyConflict",
+    "ImmediateTask",
+    "LeaseLost",
+    "LongRunningTask",
+    "PayloadError",
+    "PermissionDenied",
+    "Priority",
+    "Progress",
+    "RetryPolicy",
+    "ScheduledTask",
+    "Settings",
+    "acting_as",
+    "chunked",
+    "create_app",
+]

@@ -1,0 +1,88 @@
+"""Every error this package raises, in one tree.
+
+    Exception
+    └── ConventionError
+        ├── BusinessError            raise it in `run`: a failure that no retry can mend
+        ├── RetryRequested           `self.retry()` was called without an error
+        ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
+        │   └── CredentialInPayload  an argument that looks like a credential
+        ├── IdempotencyConflict      one key, two different payloads
+        ├── LeaseLost                another worker has taken this job over
+        ├── PermissionDenied         the actor may not run this task
+        ├── BrokerUnavailable        the broker did not answer in time         (ConnectionError)
+        ├── DeclarationError         a task class that may not exist as written (TypeError)
+        ├── ScheduleError            a schedule that may not exist as written   (ValueError)
+        └── ConfigurationError       settings that cannot work, all faults at once (click: exit status 2)
+            └── TaskModuleError      a task module that cannot be imported
+
+Every argument goes to `Exception.__init__`, so that each of them survives pickling between processes.
+"""
+
+from collections.abc import Sequence
+
+import click
+
+
+class ConventionError(Exception):
+    """Base of every error of this package."""
+
+
+class BusinessError(ConventionError):
+    """A failure for a reason of the business: not retried, a dead letter at once (R16)."""
+
+
+class RetryRequested(ConventionError):
+    """A task asked for another attempt without naming an error."""
+
+
+class PayloadError(ConventionError, ValueError):
+    """An argument has the wrong type, cannot be held by JSON, or makes the payload too large."""
+
+
+class CredentialInPayload(PayloadError):
+    """An argument looks like a credential; the message names its path, never its value."""
+
+
+class IdempotencyConflict(ConventionError):
+    """The idempotency key was used before with a different payload."""
+
+
+class LeaseLost(ConventionError):
+    """The claim on this job is held by another worker now; what this one did is not recorded."""
+
+
+class PermissionDenied(ConventionError):
+    """The actor who caused the message may not run this task."""
+
+
+class BrokerUnavailable(ConventionError, ConnectionError):
+    """The broker did not accept the message in time; nothing was sent."""
+
+
+class DeclarationError(ConventionError, TypeError):
+    """A task class breaks a rule of declaration; raised when its module is imported."""
+
+
+class ScheduleError(ConventionError, ValueError):
+    """An entry of the schedule breaks a rule; raised when it is declared."""
+
+
+class ConfigurationError(ConventionError, click.ClickException):
+    """The configuration cannot work. As a click error it ends a command with its text and status 2.
+
+    Args:
+        faults: one sentence for each fault; all of them are shown.
+    """
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(self.faults))
+
+    def __reduce__(self) -> tuple[type["ConfigurationError"], tuple[tuple[str, ...]]]:
+        return type(self), (self.faults,)
+
+
+class TaskModuleError(ConfigurationError):
+    """A module of the task packages cannot be imported; names the module, the file and the line."""

@@ -1,0 +1,155 @@
+"""The payload of one message: `run`'s arguments, bound, validated and made JSON by its annotations.
+
+The same arguments give the same payload however they were passed: every payload is a mapping by name in the order
+of the signature, with the defaults filled in. A value may be the Python object of the annotation or its JSON form
+(`date(2026, 1, 1)` or `"2026-01-01"`), never something that merely could be converted (`"7"` for an `int`).
+"""
+
+import functools
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NotRequired, TypedDict, get_type_hints
+
+import pydantic_core
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic.errors import PydanticSchemaGenerationError
+
+from conventions.errors import DeclarationError, PayloadError
+
+_REFUSED_KINDS = {
+    inspect.Parameter.VAR_POSITIONAL: "*{0} is not allowed; name each argument, or take a list",
+    inspect.Parameter.VAR_KEYWORD: "**{0} is not allowed; name each argument, or take a dict",
+}
+
+
+class Arguments:
+    """The arguments of one `run` method.
+
+    Args:
+        task: the task's name, for messages.
+        function: `run`, whose first parameter is `self`.
+        untyped: names of parameters that need no annotation.
+
+    Raises:
+        DeclarationError: a parameter has no annotation, an annotation that cannot be checked, or is variadic.
+    """
+
+    def __init__(self, task: str, function: Callable[..., Any], *, untyped: Sequence[str] = ()) -> None:
+        self.task = task
+        _, *parameters = inspect.signature(function).parameters.values()
+        self.signature = inspect.Signature(parameters)
+        self.names = tuple(parameter.name for parameter in parameters)
+        self._function = function
+        self._untyped = frozenset(untyped)
+        for parameter in parameters:
+            self._check(parameter)
+
+    def _check(self, parameter: inspect.Parameter) -> None:
+        if parameter.kind in _REFUSED_KINDS:
+            raise DeclarationError(f"{self.task}: {_REFUSED_KINDS[parameter.kind].format(parameter.name)}")
+        if parameter.annotation is inspect.Parameter.empty and parameter.name not in self._untyped:
+            raise DeclarationError(
+                f"{self.task}: argument {parameter.name!r} has no type; write, for example, {parameter.name}: int"
+            )
+
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
+        try:
+            hints = get_type_hints(self._function, include_extras=True)
+        except NameError as error:
+            raise DeclarationError(f"{self.task}: the type of an argument is not defined: {error}") from error
+        fields: dict[str, Any] = {name: hints.get(name, Any) for name in self.names}
+        for parameter in self.signature.parameters.values():
+            if parameter.default is not inspect.Parameter.empty:
+                fields[parameter.name] = NotRequired[fields[parameter.name]]
+        build: Any = TypedDict  # called by another name, since a type checker wants the fields spelled out
+        config: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
+        try:
+            return TypeAdapter(with_config(config)(build("Arguments", fields)))
+        except PydanticSchemaGenerationError as error:
+            raise DeclarationError(f"{self.task}: {error.message.splitlines()[0]}") from error
+
+    def check_types(self) -> None:
+        """Build the validator now. Raises: DeclarationError when an annotation cannot be checked."""
+        self._adapter  # noqa: B018  # building it is the check
+
+    def bind(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Give each argument its name, check it, and make it JSON.
+
+        Raises:
+            TypeError: an argument is missing or there is one too many.
+            PayloadError: an argument is of the wrong type, or JSON cannot hold it.
+        """
+        values = self._by_name(args, kwargs or {})
+        return self._dump(self._validated(values))
+
+    def check(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Like `bind`, but give the Python objects that `run` declares. Raises: TypeError, PayloadError."""
+        return self._validated(self._by_name(args, kwargs or {}))
+
+    def load(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Turn a payload that arrived as JSON back into the Python objects that `run` declares.
+
+        Raises:
+            PayloadError: it does not fit the signature, as after a deploy that changed it.
+        """
+        try:
+            values = self._by_name(args, kwargs or {})
+        except TypeError as error:
+            raise PayloadError(str(error)) from error
+        try:
+            return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
+        except ValidationError as error:
+            raise PayloadError(f"{self.task}: {_describe(error, values)}") from None
+
+    def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.task}: {error}; its arguments are {self.signature}") from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def _validated(self, values: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._adapter.validate_python(values, strict=True)
+        except ValidationError as error:
+            faults = error
+        try:  # a value may also be the JSON form of its type, as a chain or a redrive passes it
+            return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
+        except (ValidationError, pydantic_core.PydanticSerializationError):
+            raise PayloadError(f"{self.task}: {_describe(faults, values)}") from None
+
+    def _dump(self, values: dict[str, Any]) -> dict[str, Any]:
+        try:
+            dumped = self._adapter.dump_python(values, mode="json", warnings="none")
+            encode(dumped)
+        except (pydantic_core.PydanticSerializationError, ValueError, TypeError) as error:
+            raise PayloadError(
+                f"{self.task}: the arguments cannot be written as JSON ({error}); pass an id and look it up in run"
+            ) from None
+        return dict(dumped)
+
+
+def encode(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, no NaN. Raises: ValueError, TypeError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+
+
+def check_size(task: str, payload: Mapping[str, Any], limit: int) -> None:
+    """Refuse a payload of more than `limit` bytes of JSON. Raises: PayloadError."""
+    size = len(encode(payload))
+    if size > limit:
+        raise PayloadError(
+            f"{task}: the payload has {size:,} bytes, the limit is {limit:,}; "
+            "store the data, pass its id, and look it up in run"
+        )
+
+
+def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"argument {'.'.join(str(part) for part in fault['loc'])!r}: {fault['msg']}"
+        f" (got {type(values.get(str(fault['loc'][0]))).__name__})"
+        for fault in error.errors(include_url=False, include_input=False)
+    )
