@@ -1,0 +1,59 @@
+"""`self.transaction()`: the effect and its record in one commit, so that the effect happens once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from conventions.database import Database, IdempotencyRow, utc_now
+from conventions.idempotency import ClaimRequest
+
+LOCK_TIMEOUT = "10s"
+IDLE_TIMEOUT = "60s"
+
+
+class EffectExists(Exception):  # noqa: N818  # a message to the pipeline, not an error
+    """The effect of this key was committed before; ends the job as done with the stored result."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+@contextmanager
+def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
+    """Record the key first, let the block write, commit both; roll both back when the block raises.
+
+    A result for later duplicates may be stored with `session.info["result"] = value`.
+
+    Raises:
+        EffectExists: the key is recorded already.
+    """
+    with Session(database.engine) as session, session.begin():
+        if not database.is_sqlite:
+            session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+            session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'"))
+        row = IdempotencyRow(
+            task=request.task,
+            key_hash=request.key,
+            fingerprint=request.fingerprint,
+            message_id=request.message_id,
+            created_at=utc_now(),
+        )
+        session.add(row)
+        try:
+            session.flush()
+        except IntegrityError:
+            session.rollback()
+            raise EffectExists(_stored_result(database, request)) from None
+        yield session
+        row.result = session.info.get("result")
+
+
+def _stored_result(database: Database, request: ClaimRequest) -> Any:
+    with database.session() as session:
+        row = session.get(IdempotencyRow, (request.task, request.key))
+        return row.result if row else None
