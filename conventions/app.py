@@ -1,0 +1,217 @@
+"""`create_app`: Celery with safe defaults, our transport, queues and routes, and the tasks of a team's packages."""
+
+import functools
+import importlib
+import importlib.util
+import pkgutil
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from celery import Celery
+from celery.loaders.app import AppLoader
+
+from conventions import stack, store, transport
+from conventions.batches import Batches
+from conventions.celery_defaults import celery_defaults, queue_names, route
+from conventions.database import Database
+from conventions.errors import ConfigurationError, DeclarationError, TaskModuleError
+from conventions.idempotency import Claims
+from conventions.leases import LeaseKeeper
+from conventions.settings import ENV_PREFIX, Settings
+from conventions.store import Store
+
+DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
+MIGRATIONS = "migrations"
+
+
+def create_app(
+    name: str,
+    packages: Sequence[str] | None = None,
+    schedule: str | None = DEFAULT_SCHEDULE,
+    **settings: Any,
+) -> "ConventionsApp":
+    """Make a Celery application that keeps the conventions.
+
+    Nothing is imported or connected here: a package calls this in its own `__init__`, its tasks are imported when a
+    worker, beat, Flower or a sub-command starts, and settings are read when they are first needed.
+
+    Args:
+        name: the application's name, by custom that of the package.
+        packages: packages or modules with tasks; default: the one called `name`. `CONVENTIONS_TASK_PACKAGES` adds more.
+        schedule: `module:NAME` of the schedule. The default counts only where `beat_schedule.py` lies in the current
+            folder; `None` means none.
+        settings: fields of `Settings`, in place of the environment's.
+    """
+    transport.install()
+    app = ConventionsApp(name, packages=tuple(packages or (name,)), schedule=schedule, overrides=settings)
+    store.set_current(lambda: app.store)
+    return app
+
+
+class Loader(AppLoader):
+    """Imports the tasks where Celery imports its default modules: in workers, beat, Flower and sub-commands."""
+
+    def import_default_modules(self) -> Any:
+        """Import what Celery would, then the task packages. Raises: TaskModuleError."""
+        imported = super().import_default_modules()
+        self.app.load_tasks()
+        return imported
+
+
+class ConventionsApp(Celery):
+    """What `create_app` returns: a Celery application with `settings`, `store`, `database` and the conventions."""
+
+    def __init__(self, name: str, *, packages: tuple[str, ...], schedule: str | None, overrides: Any) -> None:
+        self._packages = packages
+        self._schedule = schedule
+        self._overrides = overrides
+        self._queues_selected = False
+        super().__init__(name, loader=Loader)
+        self.config_from_object(_LazyDefaults(self))
+
+    def __reduce__(self) -> Any:
+        """Pool processes that are spawned, not forked, make the application anew."""
+        return create_app_from, (self.main, self._packages, self._schedule, self._overrides)
+
+    @functools.cached_property
+    def settings(self) -> Settings:
+        """The settings, read at first use. Raises: ConfigurationError, with every fault."""
+        return Settings.load(**self._overrides)
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages and modules that hold tasks."""
+        return tuple(dict.fromkeys((*self._packages, *self.settings.task_packages)))
+
+    @property
+    def schedule_address(self) -> str | None:
+        """Where the schedule is, as `module:NAME`, or `None` when there is none."""
+        if self._schedule == DEFAULT_SCHEDULE and not Path("beat_schedule.py").is_file():
+            return None
+        return self._schedule
+
+    @property
+    def broker_address(self) -> str:
+        """The configured broker, or that of the embedded stack in this folder. Raises: ConfigurationError."""
+        if self.settings.broker_url:
+            return self.settings.broker_url
+        running = stack.find()
+        if running is None:
+            raise ConfigurationError(
+                [f"no broker: start one here with `celery -A {self.main} up`, or set {ENV_PREFIX}BROKER_URL"]
+            )
+        return running.broker_url
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The Redis of claims, progress and schedule."""
+        return Store(self.settings.redis_url or self.broker_address, self.settings.key_prefix)
+
+    @functools.cached_property
+    def database(self) -> Database:
+        """The SQL database of records and of the team's own tables."""
+        url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
+        return Database(url, [folder for package in self.packages for folder in _migrations(package)])
+
+    @functools.cached_property
+    def claims(self) -> Claims:
+        """Idempotency claims."""
+        return Claims(self.store, lease=self.settings.lease, keep=self.settings.keep_result_for)
+
+    @functools.cached_property
+    def lease_keeper(self) -> LeaseKeeper:
+        """Renews the claims of the jobs that this process runs."""
+        return LeaseKeeper(self.claims)
+
+    @functools.cached_property
+    def batches(self) -> Batches:
+        """The state of batches."""
+        return Batches(self.store, self.settings.keep_result_for)
+
+    @functools.cached_property
+    def broker_errors(self) -> tuple[type[BaseException], ...]:
+        """What the transport raises when the broker cannot be reached."""
+        with self.connection_for_write() as connection:
+            return tuple(connection.connection_errors)
+
+    def load_tasks(self) -> None:
+        """Import every module of the task packages; register aliases and queues.
+
+        Raises:
+            TaskModuleError: names the module, the file and the line.
+        """
+        for package in self.packages:
+            for module in _walk(package):
+                _import(module)
+        for task in list(self.tasks.values()):
+            for alias in getattr(task, "aliases", ()):
+                if self.tasks.get(alias, task) is not task:
+                    raise TaskModuleError([f"{task.name}: its alias {alias!r} is the name of another task"])
+                self.tasks[alias] = task
+        if not self._queues_selected:  # once, so that it never undoes a worker's -Q
+            self._queues_selected = True
+            self.amqp.queues.select(queue_names(self))
+
+
+def create_app_from(name: str, packages: tuple[str, ...], schedule: str | None, overrides: Any) -> ConventionsApp:
+    """Make an application from the parts that it was pickled as."""
+    return create_app(name, packages, schedule, **overrides)
+
+
+class _LazyDefaults(Mapping[str, Any]):
+    """Celery's configuration, computed when Celery first asks for a key."""
+
+    def __init__(self, app: ConventionsApp) -> None:
+        self._app = app
+
+    @functools.cached_property
+    def _values(self) -> dict[str, Any]:
+        return celery_defaults(self._app.settings, self._app.broker_address) | {
+            "task_routes": (functools.partial(route, self._app),)
+        }
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+
+def _migrations(package: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(folder) / MIGRATIONS).is_dir():
+            yield Path(folder) / MIGRATIONS
+
+
+def _walk(package: str) -> Iterator[str]:
+    yield package
+    module = _import(package)
+    if not hasattr(module, "__path__"):
+        return
+    for info in pkgutil.walk_packages(module.__path__, f"{package}.", onerror=lambda _: None):
+        if f".{MIGRATIONS}" not in info.name and not info.name.endswith(".__main__"):
+            yield info.name
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except DeclarationError as error:
+        raise TaskModuleError([f"{_place(name, error)}: {error}"]) from error
+    except Exception as error:  # whatever a module raises, the answer is where
+        raise TaskModuleError([f"{_place(name, error)}: {type(error).__name__}: {error}"]) from error
+
+
+def _place(name: str, error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{name} ({error.filename}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if "importlib" not in frame.filename and str(Path(__file__).parent) not in frame.filename]
+    return f"{name} ({ours[-1].filename}, line {ours[-1].lineno})" if ours else f"{name}"

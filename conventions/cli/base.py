@@ -1,0 +1,89 @@
+"""What all sub-commands share: the application, output as tables or as JSON, errors as one line."""
+
+import functools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import click
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
+
+from conventions.app import ConventionsApp
+from conventions.errors import ConfigurationError, ConventionError
+
+WIDE = 250  # columns of a table that is not shown on a terminal
+
+
+def app_of(context: click.Context) -> ConventionsApp:
+    """The application named by `-A`. Raises: click.UsageError when it is not one of `create_app`."""
+    app = context.obj.app
+    if not isinstance(app, ConventionsApp):
+        raise click.UsageError("name an application made by create_app: celery -A tasks …")
+    return app
+
+
+def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--json` and `--limit`, which every listing takes."""
+    function = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows at the most.")(
+        function
+    )
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")(function)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value to standard output."""
+    click.echo(json.dumps(value, default=_jsonable, ensure_ascii=False, indent=2))
+
+
+def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+    """Print rows: every field as JSON, or the given columns as a table."""
+    rows = list(rows)
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        click.echo("nothing found")
+        return
+    table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_shown(row.get(column)) for column in columns))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDE)  # a pipe has no width, and a cut id is of no use
+    console.print(table)
+
+
+def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn what a server or a rule refuses into one line and status 2, in place of a traceback."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ConfigurationError:
+            raise
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise ConfigurationError([f"the database cannot do this: {reason} (did `celery -A … db upgrade` run?)"]) from error
+        except RedisError as error:
+            raise ConfigurationError([f"Redis cannot be reached: {error}"]) from error
+        except ConventionError as error:
+            raise ConfigurationError([str(error)]) from error
+
+    return guarded
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return "" if value is None else str(value)

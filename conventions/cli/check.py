@@ -1,0 +1,48 @@
+"""`celery -A <app> check`: whether this application could run here."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+from celery.bin.base import CeleryCommand
+from sqlalchemy import select
+
+from conventions.app import ConventionsApp
+from conventions.cli.base import app_of, emit
+from conventions.database import DeadLetterRow
+
+
+@click.command(cls=CeleryCommand)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@click.pass_context
+def check(context: click.Context, as_json: bool) -> None:
+    """Look at settings, broker, Redis, database and tasks; status 1 when one of them does not work."""
+    app = app_of(context)
+    checks: dict[str, Callable[[ConventionsApp], Any]] = {
+        "settings": lambda app: app.settings,
+        "broker": _broker,
+        "redis": lambda app: app.store.redis.ping(),
+        "database": _database,
+        "tasks": lambda app: app.loader.import_default_modules(),
+    }
+    rows = [{"check": name} | _outcome(function, app) for name, function in checks.items()]
+    emit(rows, ("check", "ok", "fault"), as_json=as_json)
+    context.exit(0 if all(row["ok"] for row in rows) else 1)
+
+
+def _broker(app: ConventionsApp) -> None:
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, timeout=app.settings.broker_timeout)
+
+
+def _database(app: ConventionsApp) -> None:
+    with app.database.session() as session:
+        session.execute(select(DeadLetterRow.id).limit(1))
+
+
+def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:
+    try:
+        function(app)
+    except Exception as error:  # whatever is wrong is the answer
+        return {"ok": False, "fault": str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}
+    return {"ok": True, "fault": None}

@@ -1,0 +1,158 @@
+"""What a task class must say, checked when its module is imported. Every message says what to write instead."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from typing import Any, Final
+
+from conventions.errors import DeclarationError
+from conventions.payload import Arguments
+from conventions.retry import RetryPolicy
+from conventions.settings import Settings
+
+
+class _Sentinel:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+EVERY_ARGUMENT: Final = _Sentinel("EVERY_ARGUMENT")
+PLANNED_TIME: Final = _Sentinel("PLANNED_TIME")
+
+_declared: dict[str, tuple[str, str, int]] = {}  # by task name, where it was declared
+
+OPTIONS = (
+    "aliases",
+    "chunk_size",
+    "expires",
+    "idempotent_on",
+    "ignore_result",
+    "not_idempotent",
+    "queue_name",
+    "requires",
+    "retry_policy",
+    "sensitive",
+    "should_retry",
+    "soft_time_limit",
+    "stall_after",
+    "time_limit",
+)
+
+_NOT_BUILT = {
+    "requires": "permissions are not built yet; check them in run and raise BusinessError",
+    "sensitive": "masking and encryption are not built yet; pass an id and look the value up in run",
+}
+
+_REPLACED = {
+    "queue": "write queue_name = ...",
+    "routing_key": "write queue_name = ...",
+    "exchange": "write queue_name = ...",
+    "priority": "pass priority=Priority.HIGH to apply_async",
+    "autoretry_for": "write retry_policy = RetryPolicy(on=(...,))",
+    "dont_autoretry_for": "write retry_policy = RetryPolicy(never=(...,))",
+    "retry_kwargs": "write retry_policy = RetryPolicy(...)",
+    "retry_backoff": "write retry_policy = RetryPolicy(first_wait=..., factor=...)",
+    "retry_backoff_max": "write retry_policy = RetryPolicy(max_wait=...)",
+    "retry_jitter": "write retry_policy = RetryPolicy(jitter=...)",
+    "max_retries": "write retry_policy = RetryPolicy(attempts=...)",
+    "default_retry_delay": "write retry_policy = RetryPolicy(first_wait=...)",
+    "acks_late": "remove it: every message is acknowledged after its outcome is recorded",
+    "reject_on_worker_lost": "remove it: a lost worker's message always runs again",
+}
+
+
+def check_attributes(cls: type[Any]) -> None:
+    """Refuse options that are misspelt, replaced by ours, or not built; only the class's own attributes are looked at.
+
+    Raises:
+        DeclarationError: with the line to write instead.
+    """
+    for name in cls.__dict__:
+        if name in _NOT_BUILT:
+            raise DeclarationError(f"{cls.__qualname__}: {name} has no effect: {_NOT_BUILT[name]}")
+        if name in _REPLACED:
+            raise DeclarationError(f"{cls.__qualname__}: {name} is not used here: {_REPLACED[name]}")
+        if name.startswith("_") or hasattr(cls.__base__, name) or inspect.isroutine(cls.__dict__[name]):
+            continue
+        if name in OPTIONS:
+            raise DeclarationError(f"{cls.__qualname__}: {name} has no effect on this kind of task; remove it")
+        for close in difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.8):
+            raise DeclarationError(f"{cls.__qualname__}: there is no option {name}; write {close} = ...")
+
+
+def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) -> None:
+    """Check a concrete task class.
+
+    Args:
+        cls: the class.
+        arguments: those of its `run` (of `items`, for a batch).
+        defaults: the names of the settings that hold its soft and hard time limits.
+
+    Raises:
+        DeclarationError: with the line to write.
+    """
+    name = cls.__qualname__
+    if not (cls.__dict__.get("__doc__") or "").strip():
+        raise DeclarationError(f'{name}: a task says its effect in a docstring; write """Send one e-mail to one user."""')
+    arguments.check_types()
+    _check_idempotency(name, cls.idempotent_on, cls.not_idempotent, arguments.names)
+    _check_limits(cls, defaults)
+    if not isinstance(cls.retry_policy, RetryPolicy):
+        raise DeclarationError(f"{name}: retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)")
+    if not isinstance(cls.queue_name, str) or not cls.queue_name:
+        raise DeclarationError(f'{name}: queue_name must be a name; write queue_name = "mail"')
+    if isinstance(cls.aliases, str):
+        raise DeclarationError(f'{name}: aliases is a tuple; write aliases = ("{cls.aliases}",)')
+    if cls.serializer not in (None, "json"):
+        raise DeclarationError(f"{name}: only JSON is accepted; remove serializer = {cls.serializer!r}")
+
+
+def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequence[str]) -> None:
+    sample = ", ".join(f'"{argument}"' for argument in arguments[:2])
+    if declared is None and reason is None:
+        raise DeclarationError(
+            f"{name}: say what makes two messages the same job; write "
+            + (f"idempotent_on = ({sample},) or idempotent_on = EVERY_ARGUMENT, " if arguments else "")
+            + 'or not_idempotent = "why running twice does no harm"'
+        )
+    if reason is not None and (not isinstance(reason, str) or not reason.strip()):
+        raise DeclarationError(f'{name}: not_idempotent is the reason; write not_idempotent = "why"')
+    if isinstance(declared, str):
+        raise DeclarationError(f'{name}: idempotent_on is a tuple; write idempotent_on = ("{declared}",)')
+    if declared is None or isinstance(declared, _Sentinel):
+        return
+    if not declared:
+        raise DeclarationError(f"{name}: idempotent_on is empty; name an argument, or write EVERY_ARGUMENT")
+    for argument in declared:
+        if argument not in arguments:
+            close = difflib.get_close_matches(argument, arguments, n=1)
+            advice = f"write {close[0]!r}" if close else f"its arguments are {', '.join(arguments) or 'none'}"
+            raise DeclarationError(f"{name}: idempotent_on names {argument!r}, which run does not take; {advice}")
+
+
+def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
+    soft_default, hard_default = (Settings.model_fields[name].default for name in defaults)
+    soft = cls.soft_time_limit if cls.soft_time_limit is not None else soft_default
+    hard = cls.time_limit if cls.time_limit is not None else hard_default
+    for option, value in (("soft_time_limit", soft), ("time_limit", hard)):
+        if not isinstance(value, (int, float)) or value <= 0:
+            raise DeclarationError(f"{cls.__qualname__}: {option} is a number of seconds above 0, not {value!r}")
+    if hard < soft:
+        raise DeclarationError(
+            f"{cls.__qualname__}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); "
+            f"write time_limit = {soft + 30:g}, or soft_time_limit = {max(hard - 5, hard / 2):g}"
+        )
+
+
+def refuse_second(cls: type[Any]) -> None:
+    """Refuse a second task of one name; importing the same lines again is no second task."""
+    place = (cls.__module__, cls.__qualname__, int(cls.__dict__.get("__firstlineno__", 0)))
+    before = _declared.setdefault(cls.name, place)
+    if before != place:
+        raise DeclarationError(
+            f"{cls.__module__}.{cls.__qualname__}: the task {cls.name!r} is declared by {before[0]}.{before[1]} already "
+            f'(line {before[2]}); write another name = "..."'
+        )

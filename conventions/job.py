@@ -1,0 +1,73 @@
+"""`Job`: one attempt at one message, as the pipeline and the running task see it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from conventions.actor import SYSTEM
+from conventions.declaration import EVERY_ARGUMENT, PLANNED_TIME
+from conventions.idempotency import ClaimRequest, digest
+
+HEADER_PREFIX = "x_"
+ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
+ENQUEUED_AT, PLANNED_AT, COUNTS = "x_enqueued_at", "x_planned_at", "x_counts"
+
+
+def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, planned_at: str | None) -> str:
+    """The key of a message: a hash of the declared arguments and the planned time, or the message id.
+
+    A task that is idempotent on its planned time and has none, being sent by hand, is itself: the key is the id.
+    """
+    declared = task.idempotent_on
+    if declared is None or (declared is PLANNED_TIME and planned_at is None):
+        return message_id
+    if declared is EVERY_ARGUMENT or declared is PLANNED_TIME:
+        values = dict(payload)
+    else:
+        values = {name: payload[name] for name in declared}
+    return digest(values | ({"planned_at": planned_at} if planned_at else {}))
+
+
+@dataclass(slots=True)
+class Job:
+    """What `run` can ask of its message. `attempt` counts from 1; `counts` are failed attempts by kind of error."""
+
+    id: str
+    task: str
+    payload: Mapping[str, Any]
+    key: str
+    fingerprint: str
+    actor: str
+    attempt: int
+    planned_at: datetime | None
+    counts: Mapping[str, int]
+    token: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def claim(self) -> ClaimRequest:
+        return ClaimRequest(self.task, self.key, self.token, self.id, self.fingerprint)
+
+    @classmethod
+    def of(cls, task: Any, payload: Mapping[str, Any]) -> "Job":
+        """Read a job from the task's current request; what a foreign message lacks is computed."""
+        request = task.request
+        headers = request.headers or {}
+
+        def header(name: str) -> Any:  # at the top level in a worker, below `headers` when run by `apply`
+            return getattr(request, name, None) or headers.get(name)
+
+        message_id = request.id or uuid4().hex
+        planned = header(PLANNED_AT)
+        return cls(
+            id=message_id,
+            task=task.name,
+            payload=payload,
+            key=header(KEY) or idempotency_key(task, payload, message_id, planned),
+            fingerprint=header(FINGERPRINT) or digest(payload),
+            actor=header(ACTOR) or SYSTEM,
+            attempt=(request.retries or 0) + 1,
+            planned_at=datetime.fromisoformat(planned).astimezone(UTC) if planned else None,
+            counts=header(COUNTS) or {},
+        )

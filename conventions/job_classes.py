@@ -1,0 +1,48 @@
+"""The three classes of job (R1): immediate, scheduled, long-running."""
+
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+from conventions.declaration import PLANNED_TIME
+from conventions.task import ConventionTask
+
+
+class ImmediateTask(ConventionTask, abstract=True):
+    """One clear thing, done within a minute: an e-mail, a notification, a picture (R5).
+
+    Asked to stop after `soft_time_limit` (60 s), stopped after `time_limit` (90 s).
+    """
+
+    queue_name = "immediate"
+
+
+class ScheduledTask(ConventionTask, abstract=True):
+    """Work that a schedule starts: a report, a clean-up, a backup.
+
+    Idempotent on its planned time; sent by hand, each message is a job of its own.
+    """
+
+    queue_name = "scheduled"
+    idempotent_on = PLANNED_TIME
+    limit_settings = ("long_soft_time_limit", "long_time_limit")
+
+
+class LongRunningTask(ConventionTask, abstract=True):
+    """Work that takes minutes or hours and reports its progress.
+
+    Attributes:
+        stall_after: seconds without progress after which it is taken for hung and runs elsewhere; default: the
+            setting `stall_after`.
+    """
+
+    queue_name = "long"
+    stall_after: ClassVar[float | None] = None
+    limit_settings = ("long_soft_time_limit", "long_time_limit")
+
+    def stall_check(self) -> Callable[[], bool]:
+        """Hung: the last progress, or the start, is longer ago than `stall_after`."""
+        request = self.request  # the attribute depends on the thread, the object does not
+        limit = self.stall_after or self.app.settings.stall_after
+        request.last_progress = time.monotonic()
+        return lambda: time.monotonic() - request.last_progress > limit

@@ -1,0 +1,216 @@
+"""How a worker runs messages: validate, claim, run, settle; and what follows a failure.
+
+Celery acknowledges a message after `execute` has returned or raised, so nothing is acknowledged before its outcome is
+recorded.
+"""
+
+import logging
+import random
+import time
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from conventions import dead_letters
+from conventions.actor import acting_as
+from conventions.errors import BrokerUnavailable, IdempotencyConflict, PayloadError
+from conventions.idempotency import Busy, Cancelled, Conflict, Done, Settlement
+from conventions.job import COUNTS, HEADER_PREFIX, Job
+from conventions.payload import encode
+from conventions.transactions import EffectExists
+
+logger = logging.getLogger(__name__)
+
+SETTLE_FOR = 60.0  # seconds that a finished job tries to record its outcome
+PARK_AT_MOST = 30.0  # seconds before a parked message looks again
+
+
+class RetryAsked(Retry):
+    """`self.retry()` was called: the policy decides, as for any other error."""
+
+    def __init__(self, error: Exception, countdown: float | None) -> None:
+        super().__init__(exc=error)
+        self.error = error
+        self.countdown = countdown
+
+
+def execute(task: Any, args: Any, kwargs: Any) -> Any:
+    """Run the task's current request and return its result, or what the first run of its key returned."""
+    job, values = _begin(task, args, kwargs)
+    if not task.request.is_eager:
+        found = _claim(task, job)
+        if found is not None:
+            return found.result
+    try:
+        result = _run(task, job, values)
+    except EffectExists as found_effect:
+        logger.info("duplicate: id=%s task=%s: the effect was committed before", job.id, job.task)
+        result = found_effect.result
+    except RetryAsked as asked:
+        raise _after_failure(task, job, asked.error, asked.countdown) from asked.error
+    except (Ignore, Reject):
+        _settle(task, Settlement(job.claim, "released"))
+        raise
+    except Exception as error:
+        outcome = _after_failure(task, job, error)
+        if outcome is error:
+            raise
+        raise outcome from error
+    return _finish(task, job, result)
+
+
+def _begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
+    try:
+        values = task.arguments.load(args or (), kwargs or {})
+    except PayloadError as error:
+        job = Job.of(task, dict(kwargs or {}))
+        raise _end_dead(task, job, error) from None
+    job = Job.of(task, task.arguments.bind((), values))
+    task.request.job = job
+    return job, values
+
+
+def _claim(task: Any, job: Job) -> Done | None:
+    """Take the job's claim; the stored answer when it was finished before. Raises what ends this delivery."""
+    try:
+        (answer,) = task.app.claims.take([job.claim])
+    except RedisError as error:
+        raise Reject(error, requeue=True) from error
+    match answer:
+        case Done():
+            logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, answer.message_id)
+            return answer
+        case Busy():
+            _publish_again(task, countdown=min(answer.wait, PARK_AT_MOST) + random.random(), counts=job.counts)
+            logger.info("parked: id=%s task=%s: its key is in use, looks again in %.0f s", job.id, job.task, answer.wait)
+            raise Ignore
+        case Conflict():
+            conflict = IdempotencyConflict(
+                f"{job.task}: key {job.key} was used by message {answer.message_id} with other arguments; "
+                "use another idempotency_key, or name the differing argument in idempotent_on"
+            )
+            raise _end_dead(task, job, conflict)
+        case Cancelled():
+            logger.info("cancelled: id=%s task=%s", job.id, job.task)
+            raise Ignore
+        case _:
+            return None
+
+
+def _run(task: Any, job: Job, values: dict[str, Any]) -> Any:
+    with acting_as(job.actor):
+        if task.request.is_eager:
+            return task.run(**values)
+        try:
+            with task.app.lease_keeper.holding(job.claim, task.stall_check()):
+                return task.run(**values)
+        finally:
+            task.progress.close()
+
+
+def _finish(task: Any, job: Job, result: Any) -> Any:
+    try:
+        encode(result)
+    except (TypeError, ValueError) as error:
+        # Its effect happened, so it must not run again.
+        refused = PayloadError(f"{job.task}: the result cannot be written as JSON ({error}); return JSON values")
+        raise _end_dead(task, job, refused) from error
+    if not task.request.is_eager and not _settle(task, Settlement(job.claim, "done", result)):
+        logger.warning("superseded: id=%s task=%s: another worker has taken this job over", job.id, job.task)
+        raise Ignore
+    return result
+
+
+def _after_failure(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+    """Send the next attempt, or end the message as dead. Returns what to raise: `Retry`, `Reject`, or the error."""
+    kind = task.retry_policy.kind_of(error)
+    counts = dict(job.counts)
+    counts[kind] = counts.get(kind, 0) + 1
+    overruled = task.should_retry(error, job.attempt) if task.overrules_retry else None
+    decision = task.retry_policy.decide(error, counts, overruled=overruled)
+    if isinstance(error, SoftTimeLimitExceeded):
+        logger.warning("too long: id=%s task=%s: reached its soft limit; split it into smaller jobs", job.id, job.task)
+    if decision.wait is None:
+        return _end_dead(task, job, error)
+    wait = decision.wait if countdown is None else countdown
+    _log_failure(job, error, f"next attempt in {wait:.1f} s")
+    if task.request.is_eager:
+        retried: Exception = task.retry_eagerly(error, counts)
+        return retried
+    _settle(task, Settlement(job.claim, "released", wait=wait))
+    _publish_again(task, countdown=wait, retries=job.attempt, counts=counts)
+    retry: Exception = Retry(exc=error, when=wait)
+    return retry
+
+
+def _end_dead(task: Any, job: Job, error: Exception) -> Exception:
+    """Record a dead letter, settle, and tell the task. Returns the error to raise."""
+    _log_failure(job, error, "dead letter")
+    if task.request.is_eager:
+        return error
+    request = task.request
+    failure = dead_letters.Failure(
+        id=job.id,
+        task=job.task,
+        queue=(request.delivery_info or {}).get("routing_key"),
+        error=error,
+        attempts=job.attempt,
+        actor=job.actor,
+        arguments=dict(job.payload),
+        headers={name: value for name, value in (request.headers or {}).items() if name.startswith(HEADER_PREFIX)},
+    )
+    try:
+        with task.app.database.session() as session:
+            dead_letters.record(session, failure)
+    except SQLAlchemyError as unavailable:
+        logger.error("dead letter not stored: id=%s task=%s: %s; the message goes back", job.id, job.task, unavailable)
+        _settle(task, Settlement(job.claim, "released", wait=PARK_AT_MOST))
+        back: Exception = Reject(unavailable, requeue=True)
+        return back
+    _settle(task, Settlement(job.claim, "dead"))
+    task.on_dead(job, error)
+    return error
+
+
+def _publish_again(task: Any, *, countdown: float, counts: Any, retries: int | None = None) -> None:
+    """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
+    request = task.request
+    headers = {name: value for name, value in (request.headers or {}).items() if name.startswith(HEADER_PREFIX)}
+    again = task.signature_from_request(
+        request,
+        countdown=countdown,
+        retries=request.retries if retries is None else retries,
+        headers=headers | {COUNTS: dict(counts)},
+        ignore_result=request.ignore_result,
+    )
+    try:
+        again.apply_async()
+    except BrokerUnavailable as error:
+        raise Reject(error, requeue=True) from error
+
+
+def _settle(task: Any, settlement: Settlement) -> bool:
+    """Record an outcome, for as long as `SETTLE_FOR`; then the message goes back: unknown is not failed."""
+    deadline = time.monotonic() + SETTLE_FOR
+    while True:
+        try:
+            return bool(task.app.claims.settle([settlement])[0])
+        except RedisError as error:
+            if time.monotonic() > deadline:
+                raise Reject(error, requeue=True) from error
+            logger.warning("outcome not recorded yet: id=%s: %s", settlement.request.message_id, error)
+            time.sleep(1)
+
+
+def _log_failure(job: Job, error: BaseException, next_step: str) -> None:
+    logger.warning(
+        "failed: id=%s task=%s error=%s: %s attempt=%d: %s",
+        job.id,
+        job.task,
+        type(error).__name__,
+        error,
+        job.attempt,
+        next_step,
+    )

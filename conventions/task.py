@@ -1,0 +1,305 @@
+"""The base classes: subclass one, define `run`, and the class itself is what you send.
+
+A class that defines `run` is registered by one call to Celery's public `shared_task`. The class that runs is a subclass
+made by Celery, whose `__name__` is `run`; logs use `self.name`. Set `name` before moving a class whose messages are in
+flight, or list its old name in `aliases`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import update_wrapper
+from typing import Any, ClassVar, Concatenate
+
+import celery
+from celery import shared_task
+from celery.canvas import Signature
+from celery.exceptions import Retry
+from celery.result import AsyncResult
+from celery.utils import uuid
+from sqlalchemy.orm import Session
+
+from conventions.declaration import check_attributes, check_task, refuse_second
+from conventions.errors import DeclarationError, PayloadError, RetryRequested
+from conventions.job import COUNTS, Job
+from conventions.payload import Arguments, check_size
+from conventions.pipeline import RetryAsked, execute
+from conventions.progress import ProgressReporter
+from conventions.retry import RetryPolicy
+from conventions.sending import check_options, headers_for, publish
+from conventions.transactions import transaction
+
+
+class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named like one
+    """A method that on the class works on the registered task, and on a task as usual."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], R]) -> None:
+        self._method = method
+        update_wrapper(self, method)  # type: ignore[arg-type]  # for __doc__ and __wrapped__
+
+    def __get__(self, task: Any, cls: Any) -> Callable[P, R]:
+        if task is None and cls.registered is None:
+            raise DeclarationError(f"{cls.__qualname__} is abstract: it defines no run, so it cannot be sent")
+        return self._method.__get__(cls.registered if task is None else task)  # type: ignore[no-any-return]
+
+
+class ConventionTask(celery.Task):
+    """Root of all tasks. Subclass one of the classes below, which carry the class of job.
+
+    Attributes:
+        queue_name: the queue its messages go to.
+        idempotent_on: names of `run`'s arguments that make two messages the same job, or `EVERY_ARGUMENT`.
+        not_idempotent: instead of that, the reason why running twice does no harm.
+        retry_policy: which failures are tried again, and when.
+        aliases: old names under which messages may still arrive.
+    """
+
+    queue_name: ClassVar[str] = "immediate"
+    idempotent_on: ClassVar[Any] = None
+    not_idempotent: ClassVar[str | None] = None
+    retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    acks_late = True
+    reject_on_worker_lost = True
+    max_retries = None  # the policy decides
+
+    limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
+    payload_limit_setting: ClassVar[str] = "payload_limit"
+    untyped: ClassVar[tuple[str, ...]] = ()
+    registered: ClassVar[Any] = None
+    arguments: ClassVar[Arguments]
+
+    def __init_subclass__(cls, *, abstract: bool = False, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_decorated" in cls.__dict__:  # the subclass that Celery makes while registering
+            return
+        if not cls.__module__.startswith(f"{__package__}."):  # the bases here are where options come from
+            check_attributes(cls)
+        cls.registered = None
+        if abstract or cls.run is celery.Task.run:
+            return
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}.{cls.__qualname__}"
+        cls.arguments = Arguments(cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped)
+        check_task(cls, cls.arguments, cls.limit_settings)
+        refuse_second(cls)
+        cls.registered = shared_task(bind=True, base=cls, name=cls.name)(cls.run)
+
+    @classmethod
+    def declared_arguments(cls) -> Callable[..., Any]:
+        """The function whose annotations are the task's arguments."""
+        return cls.run  # type: ignore[no-any-return]
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Take the time limits of the settings where the class has none."""
+        for option, setting in zip(("soft_time_limit", "time_limit"), cls.limit_settings, strict=True):
+            if getattr(cls, option) is None and hasattr(app, "settings"):
+                setattr(cls, option, getattr(app.settings, setting))
+
+    # Sending.
+
+    delay = sending_method(celery.Task.delay)
+    apply = sending_method(celery.Task.apply)
+    s = sending_method(celery.Task.s)
+    si = sending_method(celery.Task.si)
+    signature = sending_method(celery.Task.signature)
+
+    @sending_method
+    def map(self, /, items: Iterable[Any]) -> Signature[Any]:
+        """One message that runs the task for each item; each is checked now."""
+        return celery.Task.map(self, [next(iter(self.arguments.bind((item,)).values())) for item in items])
+
+    @sending_method
+    def starmap(self, /, items: Iterable[Sequence[Any]]) -> Signature[Any]:
+        """One message that runs the task for each tuple of arguments; each is checked now."""
+        return celery.Task.starmap(self, [list(self.arguments.bind(item).values()) for item in items])
+
+    @sending_method
+    def chunks(self, /, items: Iterable[Sequence[Any]], n: int) -> Any:
+        """Messages of `n` tuples of arguments each; each tuple is checked now."""
+        return celery.Task.chunks(self, [list(self.arguments.bind(item).values()) for item in items], n)
+
+    @sending_method
+    def apply_async(
+        self,
+        /,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        actor: str | None = None,
+        idempotency_key: str | None = None,
+        planned_at: datetime | str | None = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Send one message.
+
+        Args:
+            args: positional arguments of `run`.
+            kwargs: arguments of `run` by name.
+            actor: who causes it; default: the actor of the running code.
+            idempotency_key: instead of the key made of the declared arguments.
+            planned_at: the slot of a schedule, aware.
+            task_id: the message's id; default: a new one.
+            options: Celery's, such as `countdown` (seconds), `eta`, `expires`, `priority` (a `Priority`), `link`.
+
+        Raises:
+            TypeError: an argument is missing, or one too many; or `priority` is no `Priority`.
+            PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload is too large.
+            ValueError: the delay is beyond `max_delay`.
+            BrokerUnavailable: the broker could not be reached within `broker_timeout`.
+        """
+        app = self._application()
+        check_options(self.name, options, app.settings.max_delay)
+        payload = self.arguments.bind(args or (), kwargs or {})
+        check_size(self.name, payload, getattr(app.settings, self.payload_limit_setting))
+        task_id = task_id or uuid()
+        given = options.pop("headers", None) or {}
+        headers = headers_for(
+            self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at
+        )
+        send = super(ConventionTask, self).apply_async
+        return publish(
+            lambda: send((), payload, task_id=task_id, headers=headers, retry=False, **options), app
+        )
+
+    @sending_method
+    def enqueue_many(self, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
+        """Send one message for each mapping of arguments, over one connection; returns the ids in order.
+
+        Raises:
+            PayloadError: names every faulty mapping by its index; nothing was sent.
+        """
+        payloads, faults = [], []
+        for index, one in enumerate(arguments):
+            try:
+                payloads.append(self.arguments.bind((), one))
+            except (TypeError, PayloadError) as error:
+                faults.append(f"[{index}] {error}")
+        if faults:
+            raise PayloadError("\n".join(faults))
+        with self._application().producer_or_acquire() as producer:
+            return [self.apply_async((), payload, producer=producer, **options).id for payload in payloads]
+
+    @sending_method
+    def cancel(self, /, task_id: str) -> None:
+        """Keep a message that has not started from running; one that runs goes on."""
+        self._application().claims.cancel(task_id)
+
+    def _application(self) -> Any:
+        if not hasattr(self.app, "settings"):
+            raise RuntimeError(
+                f'{self.name}: there is no application: write app = create_app("...") in your package\'s __init__.py'
+            )
+        return self.app
+
+    # Running.
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
+        if self.request.called_directly:
+            return super().__call__(**self.arguments.check(args, kwargs))
+        return execute(self, args, kwargs)
+
+    @property
+    def job(self) -> Job:
+        """The attempt that runs now. Raises: RuntimeError outside of `run`."""
+        if self.request_stack.top is None:
+            raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
+        job: Job | None = getattr(self.request, "job", None)
+        if job is None:
+            job = self.request.job = Job.of(self, self.arguments.bind(self.request.args or (), self.request.kwargs or {}))
+        return job
+
+    @property
+    def actor(self) -> str:
+        """Who caused the message: a user id, `beat`, or `system`."""
+        return self.job.actor
+
+    @property
+    def attempt(self) -> int:
+        """Which execution of the message this is, counted from 1."""
+        return self.job.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of the message; pass it to services that take one."""
+        return self.job.key
+
+    @property
+    def planned_at(self) -> datetime | None:
+        """The slot of the schedule, aware, in UTC; `None` when sent by hand."""
+        return self.job.planned_at
+
+    @property
+    def progress(self) -> ProgressReporter:
+        """Reports progress: `advance(n)`, `total = n`."""
+        reporter: ProgressReporter | None = getattr(self.request, "reporter", None)
+        if reporter is None:
+            app = self._application()
+            reporter = self.request.reporter = ProgressReporter(
+                app.store, self.job.id, keep=app.settings.keep_result_for, beat=self._beat
+            )
+        return reporter
+
+    def _beat(self) -> None:
+        self.request.last_progress = time.monotonic()
+
+    def stall_check(self) -> Callable[[], bool]:
+        """A function that tells, from any thread, whether the running job hangs, so that its lease must lapse."""
+        return lambda: False
+
+    def extend_lease(self, seconds: float) -> None:
+        """Keep the job's claim for at least so many seconds from now (R12)."""
+        self._beat()
+        self._application().claims.renew([self.job.claim], seconds)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One commit for the effect and the record that it happened: the effect happens once.
+
+        Once per attempt, and the last effect of `run`. Ends the job as done when the record exists.
+        """
+        with transaction(self._application().database, self.job.claim) as session:
+            yield session
+
+    # Failing.
+
+    def should_retry(self, error: Exception, attempts_made: int) -> bool:
+        """Override to decide instead of the policy whether a failure is tried again; its wait stays the policy's."""
+        return self.retry_policy.kind_of(error) != "never" and attempts_made > 0
+
+    @property
+    def overrules_retry(self) -> bool:
+        return type(self).should_retry is not ConventionTask.should_retry
+
+    def retry(
+        self, exc: Exception | None = None, countdown: float | None = None, throw: bool = True, **_: Any
+    ) -> Retry:
+        """`raise self.retry(exc=error)`: ask for another attempt, by the task's policy.
+
+        Args:
+            exc: why; default: the exception being handled.
+            countdown: seconds to wait, instead of the policy's.
+            throw: raise here, or return what to raise.
+        """
+        current = sys.exception()
+        error = exc or (current if isinstance(current, Exception) else RetryRequested(f"{self.name} asked for a retry"))
+        asked = RetryAsked(error, countdown)
+        if throw:
+            raise asked from error
+        return asked
+
+    def retry_eagerly(self, error: Exception, counts: Mapping[str, int]) -> Retry:
+        """Run the next attempt of a task that runs by `apply`, without a wait."""
+        headers = (self.request.headers or {}) | {COUNTS: dict(counts)}
+        return super().retry(
+            exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers
+        )
+
+    def on_dead(self, job: Job, error: Exception) -> None:
+        """Called after the message became a dead letter."""

@@ -1,0 +1,47 @@
+"""The Redis transport: celery-redis-plus with this platform's intervals.
+
+celery-redis-plus records a message before it can be popped, renews it while a worker holds it, and keeps delays in
+Redis. Its intervals suit larger time-outs than ours, and two of them cannot be set by an option.
+"""
+
+from typing import Any
+
+import celery_redis_plus.transport as upstream
+from kombu.transport import TRANSPORT_ALIASES
+
+VISIBILITY_TIMEOUT = 33  # seconds until the message of a dead worker may go to another
+SWEEP_INTERVAL = 8  # seconds between two looks for such messages; delays up to this long wait in the worker
+BLOCKING_TIMEOUT = 1  # seconds a read blocks at the most, and so what a stopping worker waits for
+
+SCHEMES = ("redis", "rediss", "valkey", "valkeys")
+
+
+class Transport(upstream.Transport):
+    """celery-redis-plus, recovering the messages of a dead worker within 45 s."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Upstream reads its sweep interval from this module constant, both as interval and as part of each deadline.
+        vars(upstream)["DEFAULT_REQUEUE_CHECK_INTERVAL"] = SWEEP_INTERVAL
+        super().__init__(*args, **kwargs)
+
+
+def install() -> None:
+    """Make kombu use this transport for Redis addresses, which keep their schemes."""
+    for scheme in SCHEMES:
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__qualname__}"
+
+
+def options(key_prefix: str) -> dict[str, Any]:
+    """`broker_transport_options` for this transport."""
+    return {
+        "global_keyprefix": f"{{{key_prefix}}}:",
+        "visibility_timeout": VISIBILITY_TIMEOUT,
+        "blocking_timeout": BLOCKING_TIMEOUT,
+        "socket_timeout": 5,  # must stay above the blocking time-out
+        "socket_connect_timeout": 1,
+        "socket_keepalive": True,
+        # A send must fail within `broker_timeout`; kombu's default is to try for ever.
+        "max_retries": 0,
+        "interval_start": 0,
+        "interval_step": 0,
+    }
