@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import os
 import pkgutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,6 +47,7 @@ def create_app(
         settings: fields of `Settings`, in place of the environment's.
     """
     transport.install()
+    os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # Flower would listen on every address, without a login
     app = ConventionsApp(name, packages=tuple(packages or (name,)), schedule=schedule, overrides=settings)
     store.set_current(lambda: app.store)
     return app
@@ -213,5 +215,9 @@ def _place(name: str, error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return f"{name} ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "importlib" not in frame.filename and str(Path(__file__).parent) not in frame.filename]
+    ours = [
+        frame
+        for frame in frames
+        if "importlib" not in frame.filename and str(Path(__file__).parent) not in frame.filename
+    ]
     return f"{name} ({ours[-1].filename}, line {ours[-1].lineno})" if ours else f"{name}"

@@ -4,15 +4,26 @@ One class makes three tasks: the splitter under its own name, `<name>.chunk` and
 chunks under ids made of the batch's id and the chunk's index, so that cutting again after a crash sends no chunk twice.
 """
 
+import math
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from conventions.batches import BatchSummary, chunk_id, finish_id
 from conventions.chunking import chunked
 from conventions.errors import BusinessError, DeclarationError
 from conventions.job import Job
 from conventions.job_classes import LongRunningTask
+
+
+class Chunk(NamedTuple):
+    """What a chunk's message carries, besides the arguments of the batch."""
+
+    batch_id: str
+    chunk_index: int
+    total_chunks: int | None
+    items: list[Any]
+
 
 type Role = Literal["splitter", "chunk", "finish"]
 
@@ -46,15 +57,15 @@ class BatchTask(LongRunningTask, abstract=True):
         """Those of `items` for the splitter, else those of `run`."""
         return cls.items if cls.role == "splitter" else cls.run
 
-    def items(self, **arguments: Any) -> Iterable[Any]:
+    def items(self, **arguments: Any) -> Iterable[Any]:  # noqa: ARG002  # for subclasses
         """Yield the items, JSON values, one after the other; never build a list of all."""
         raise TypeError(f"{self.name} defines no items")
 
-    def process(self, chunk: list[Any], **arguments: Any) -> Any:
+    def process(self, chunk: list[Any], **arguments: Any) -> Any:  # noqa: ARG002  # for subclasses
         """Do the work for one chunk. What it returns is kept for `finish`."""
         raise TypeError(f"{self.name} defines no process")
 
-    def count(self, **arguments: Any) -> int | None:
+    def count(self, **arguments: Any) -> int | None:  # noqa: ARG002  # for subclasses
         """The number of items, when it can be told without reading them all; makes percentages possible early."""
         return None
 
@@ -72,7 +83,7 @@ class BatchTask(LongRunningTask, abstract=True):
             batches.set_state(job.id, "dead")
         elif self.role == "chunk":
             batch_id, index = job.payload["batch_id"], job.payload["chunk_index"]
-            joined = batches.join(batch_id, index, "dead", len(job.payload["chunk"]))
+            joined = batches.join(batch_id, index, "dead", len(job.payload["items"]))
             if joined.complete:
                 _send_finish(self, batch_id, job.payload["arguments"])
 
@@ -108,14 +119,16 @@ def _split(self: Any, **arguments: Any) -> dict[str, Any]:
     """Cut the items into chunks and send each as a message."""
     batch_id = self.request.id
     batches = self.app.batches
-    batches.create(batch_id, self.name, self.count(**arguments))
+    expected = self.count(**arguments)
+    batches.create(batch_id, self.name, expected)
+    total_chunks = None if expected is None else math.ceil(expected / self.chunk_size)
     payload = self.arguments.bind((), arguments)
     total = chunks = 0
     with self.app.producer_or_acquire() as producer:
         for chunk in chunked(self.items(**arguments), self.chunk_size):
             if batches.state(batch_id) == "cancelled":
                 break
-            _send_chunk(self, batch_id, chunks, chunk, payload, producer)
+            _send_chunk(self, Chunk(batch_id, chunks, total_chunks, chunk), payload, producer)
             self.extend_lease(self.app.settings.lease)
             chunks, total = chunks + 1, total + len(chunk)
     if batches.state(batch_id) != "cancelled" and batches.seal(batch_id, chunks=chunks, total=total):
@@ -123,16 +136,10 @@ def _split(self: Any, **arguments: Any) -> dict[str, Any]:
     return {"batch": batch_id, "chunks": chunks, "total": total}
 
 
-def _send_chunk(task: Any, batch_id: str, index: int, chunk: list[Any], payload: Mapping[str, Any], producer: Any) -> None:
+def _send_chunk(task: Any, chunk: Chunk, payload: Mapping[str, Any], producer: Any) -> None:
     task.chunk_task.apply_async(
-        kwargs={
-            "batch_id": batch_id,
-            "chunk_index": index,
-            "total_chunks": None,
-            "chunk": chunk,
-            "arguments": dict(payload),
-        },
-        task_id=chunk_id(batch_id, index),
+        kwargs=chunk._asdict() | {"arguments": dict(payload)},
+        task_id=chunk_id(chunk.batch_id, chunk.chunk_index),
         producer=producer,
     )
 
@@ -146,10 +153,11 @@ def _send_finish(task: Any, batch_id: str, payload: Mapping[str, Any]) -> None:
 
 def _run_chunk(
     self: Any,
+    *,
     batch_id: str,
     chunk_index: int,
     total_chunks: int | None,  # noqa: ARG001  # part of the message, for those who read it
-    chunk: list[Any],
+    items: list[Any],
     arguments: dict[str, Any],
 ) -> Any:
     """Process one chunk and record its outcome."""
@@ -157,8 +165,8 @@ def _run_chunk(
     if batches.state(batch_id) == "cancelled":
         return None
     splitter = self.app.tasks[self.name.removesuffix(".chunk")]
-    returned = self.process(chunk, **splitter.arguments.load((), arguments))
-    joined = batches.join(batch_id, chunk_index, "done", len(chunk), returned)
+    returned = self.process(items, **splitter.arguments.load((), arguments))
+    joined = batches.join(batch_id, chunk_index, "done", len(items), returned)
     if joined.repaired and batches.state(batch_id) == "done":
         self.recovered(batches.summary(batch_id), **splitter.arguments.load((), arguments))
     if joined.complete:

@@ -15,4 +15,4 @@ def chunked[T](items: Iterable[T], size: int = 100) -> Iterator[list[T]]:
     """
     if size < 1:
         raise ValueError(f"chunked: size must be at least 1, not {size!r}")
-    return map(list, batched(items, size))
+    return map(list, batched(items, size, strict=False))

@@ -93,6 +93,7 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
+        """Whether it is SQLite, where one writer waits for another."""
         return self.url.get_backend_name() == "sqlite"
 
     @property

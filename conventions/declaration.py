@@ -96,12 +96,16 @@ def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) 
     """
     name = cls.__qualname__
     if not (cls.__dict__.get("__doc__") or "").strip():
-        raise DeclarationError(f'{name}: a task says its effect in a docstring; write """Send one e-mail to one user."""')
+        raise DeclarationError(
+            f'{name}: a task says its effect in a docstring; write """Send one e-mail to one user."""'
+        )
     arguments.check_types()
     _check_idempotency(name, cls.idempotent_on, cls.not_idempotent, arguments.names)
     _check_limits(cls, defaults)
     if not isinstance(cls.retry_policy, RetryPolicy):
-        raise DeclarationError(f"{name}: retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)")
+        raise DeclarationError(
+            f"{name}: retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)"
+        )
     if not isinstance(cls.queue_name, str) or not cls.queue_name:
         raise DeclarationError(f'{name}: queue_name must be a name; write queue_name = "mail"')
     if isinstance(cls.aliases, str):

@@ -47,6 +47,7 @@ class Job:
 
     @property
     def claim(self) -> ClaimRequest:
+        """What this attempt asks for."""
         return ClaimRequest(self.task, self.key, self.token, self.id, self.fingerprint)
 
     @classmethod

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 SETTLE_FOR = 60.0  # seconds that a finished job tries to record its outcome
 PARK_AT_MOST = 30.0  # seconds before a parked message looks again
+PUT_BACK_FOR = 15.0  # seconds before a message comes again whose claim or dead letter could not be written
 
 
 class RetryAsked(Retry):
@@ -66,7 +67,7 @@ def _begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
         values = task.arguments.load(args or (), kwargs or {})
     except PayloadError as error:
         job = Job.of(task, dict(kwargs or {}))
-        raise _end_dead(task, job, error) from None
+        raise end_dead(task, job, error) from None
     job = Job.of(task, task.arguments.bind((), values))
     task.request.job = job
     return job, values
@@ -77,21 +78,24 @@ def _claim(task: Any, job: Job) -> Done | None:
     try:
         (answer,) = task.app.claims.take([job.claim])
     except RedisError as error:
-        raise Reject(error, requeue=True) from error
+        logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
+        raise _put_back(task, job) from error
     match answer:
         case Done():
             logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, answer.message_id)
             return answer
         case Busy():
             _publish_again(task, countdown=min(answer.wait, PARK_AT_MOST) + random.random(), counts=job.counts)
-            logger.info("parked: id=%s task=%s: its key is in use, looks again in %.0f s", job.id, job.task, answer.wait)
+            logger.info(
+                "parked: id=%s task=%s: its key is in use, looks again in %.0f s", job.id, job.task, answer.wait
+            )
             raise Ignore
         case Conflict():
             conflict = IdempotencyConflict(
                 f"{job.task}: key {job.key} was used by message {answer.message_id} with other arguments; "
                 "use another idempotency_key, or name the differing argument in idempotent_on"
             )
-            raise _end_dead(task, job, conflict)
+            raise end_dead(task, job, conflict)
         case Cancelled():
             logger.info("cancelled: id=%s task=%s", job.id, job.task)
             raise Ignore
@@ -116,7 +120,7 @@ def _finish(task: Any, job: Job, result: Any) -> Any:
     except (TypeError, ValueError) as error:
         # Its effect happened, so it must not run again.
         refused = PayloadError(f"{job.task}: the result cannot be written as JSON ({error}); return JSON values")
-        raise _end_dead(task, job, refused) from error
+        raise end_dead(task, job, refused) from error
     if not task.request.is_eager and not _settle(task, Settlement(job.claim, "done", result)):
         logger.warning("superseded: id=%s task=%s: another worker has taken this job over", job.id, job.task)
         raise Ignore
@@ -133,7 +137,7 @@ def _after_failure(task: Any, job: Job, error: Exception, countdown: float | Non
     if isinstance(error, SoftTimeLimitExceeded):
         logger.warning("too long: id=%s task=%s: reached its soft limit; split it into smaller jobs", job.id, job.task)
     if decision.wait is None:
-        return _end_dead(task, job, error)
+        return end_dead(task, job, error)
     wait = decision.wait if countdown is None else countdown
     _log_failure(job, error, f"next attempt in {wait:.1f} s")
     if task.request.is_eager:
@@ -145,8 +149,8 @@ def _after_failure(task: Any, job: Job, error: Exception, countdown: float | Non
     return retry
 
 
-def _end_dead(task: Any, job: Job, error: Exception) -> Exception:
-    """Record a dead letter, settle, and tell the task. Returns the error to raise."""
+def end_dead(task: Any, job: Job, error: Exception) -> Exception:
+    """Record a dead letter, settle, and tell the task. Returns what to raise."""
     _log_failure(job, error, "dead letter")
     if task.request.is_eager:
         return error
@@ -165,13 +169,19 @@ def _end_dead(task: Any, job: Job, error: Exception) -> Exception:
         with task.app.database.session() as session:
             dead_letters.record(session, failure)
     except SQLAlchemyError as unavailable:
-        logger.error("dead letter not stored: id=%s task=%s: %s; the message goes back", job.id, job.task, unavailable)
-        _settle(task, Settlement(job.claim, "released", wait=PARK_AT_MOST))
-        back: Exception = Reject(unavailable, requeue=True)
-        return back
+        logger.error("dead letter not stored: id=%s task=%s: %s; it will run again", job.id, job.task, unavailable)
+        _settle(task, Settlement(job.claim, "released"))
+        return _put_back(task, job)
     _settle(task, Settlement(job.claim, "dead"))
     task.on_dead(job, error)
     return error
+
+
+def _put_back(task: Any, job: Job) -> Exception:
+    """Let the message wait and come again, with no attempt used. Returns what to raise."""
+    _publish_again(task, countdown=PUT_BACK_FOR, counts=job.counts)
+    done_with_this_copy: Exception = Ignore()
+    return done_with_this_copy
 
 
 def _publish_again(task: Any, *, countdown: float, counts: Any, retries: int | None = None) -> None:

@@ -50,6 +50,7 @@ class Progress:
 
     @property
     def finished(self) -> bool:
+        """Whether every item is done or failed."""
         return self.total is not None and self.done + self.failed >= self.total
 
     @property

@@ -43,6 +43,7 @@ class Decision:
 
     @property
     def retry(self) -> bool:
+        """Whether there is another attempt."""
         return self.wait is not None
 
 

@@ -3,18 +3,32 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import update_wrapper
+from typing import Any, Concatenate
 
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 
 from conventions.actor import current_actor
-from conventions.errors import BrokerUnavailable, PayloadError
+from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
 from conventions.idempotency import digest
 from conventions.job import ACTOR, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT, idempotency_key
 from conventions.priority import Priority
 
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
+
+
+class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named like one
+    """A method that on the class works on the registered task, and on a task as usual."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], R]) -> None:
+        self._method = method
+        update_wrapper(self, method)  # type: ignore[arg-type]  # for __doc__ and __wrapped__
+
+    def __get__(self, task: Any, cls: Any) -> Callable[P, R]:
+        if task is None and cls.registered is None:
+            raise DeclarationError(f"{cls.__qualname__} is abstract: it defines no run, so it cannot be sent")
+        return self._method.__get__(cls.registered if task is None else task)  # type: ignore[no-any-return]
 
 
 def headers_for(
@@ -49,21 +63,37 @@ def _planned(value: datetime | str | None) -> str | None:
     return moment.astimezone(UTC).isoformat()
 
 
-def check_options(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    """Refuse options that cannot mean what they say.
+def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    """Refuse options of a send that cannot mean what they say.
 
     Raises:
         TypeError: a bare integer as priority, or `retry_policy`, which is declared on the class.
-        ValueError: a delay beyond `max_delay`.
+        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job.
     """
+    _check_priority(task.name, options)
+    _check_delay(task.name, options, max_delay)
+    if "retry_policy" in options:
+        raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
+    soft = options.get("soft_time_limit") or task.soft_time_limit
+    hard = options.get("time_limit") or task.time_limit
+    if soft and hard and hard < soft:
+        raise ValueError(
+            f"{task.name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
+        )
+
+
+def _check_priority(task: str, options: Mapping[str, Any]) -> None:
     priority = options.get("priority")
     # The next step of a chain and the next attempt of a message come from Celery, where a Priority is its number.
     continues = "root_id" in options or KEY in (options.get("headers") or {})
     if priority is not None and not continues and not isinstance(priority, Priority):
         names = ", ".join(f"Priority.{member.name}" for member in Priority)
-        raise TypeError(f"{task}: priority {priority!r} means different things on different brokers; write one of {names}")
-    if "retry_policy" in options:
-        raise TypeError(f"{task}: retry_policy is declared on the task class, not passed to a send")
+        raise TypeError(
+            f"{task}: priority {priority!r} means different things on different brokers; write one of {names}"
+        )
+
+
+def _check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
     delay = options.get("countdown")
     eta = options.get("eta")
     if isinstance(eta, datetime):

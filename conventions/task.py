@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from functools import update_wrapper
-from typing import Any, ClassVar, Concatenate
+from typing import Any, ClassVar
 
 import celery
 from celery import shared_task
@@ -22,27 +21,14 @@ from celery.utils import uuid
 from sqlalchemy.orm import Session
 
 from conventions.declaration import check_attributes, check_task, refuse_second
-from conventions.errors import DeclarationError, PayloadError, RetryRequested
+from conventions.errors import PayloadError, RetryRequested
 from conventions.job import COUNTS, Job
 from conventions.payload import Arguments, check_size
 from conventions.pipeline import RetryAsked, execute
 from conventions.progress import ProgressReporter
 from conventions.retry import RetryPolicy
-from conventions.sending import check_options, headers_for, publish
+from conventions.sending import check_options, headers_for, publish, sending_method
 from conventions.transactions import transaction
-
-
-class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named like one
-    """A method that on the class works on the registered task, and on a task as usual."""
-
-    def __init__(self, method: Callable[Concatenate[Any, P], R]) -> None:
-        self._method = method
-        update_wrapper(self, method)  # type: ignore[arg-type]  # for __doc__ and __wrapped__
-
-    def __get__(self, task: Any, cls: Any) -> Callable[P, R]:
-        if task is None and cls.registered is None:
-            raise DeclarationError(f"{cls.__qualname__} is abstract: it defines no run, so it cannot be sent")
-        return self._method.__get__(cls.registered if task is None else task)  # type: ignore[no-any-return]
 
 
 class ConventionTask(celery.Task):
@@ -65,6 +51,8 @@ class ConventionTask(celery.Task):
     acks_late = True
     reject_on_worker_lost = True
     max_retries = None  # the policy decides
+
+    Request = "conventions.worker:Request"
 
     limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
     payload_limit_setting: ClassVar[str] = "payload_limit"
@@ -150,22 +138,18 @@ class ConventionTask(celery.Task):
         Raises:
             TypeError: an argument is missing, or one too many; or `priority` is no `Priority`.
             PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload is too large.
-            ValueError: the delay is beyond `max_delay`.
+            ValueError: the delay is beyond `max_delay`, or the time limit is below the soft one.
             BrokerUnavailable: the broker could not be reached within `broker_timeout`.
         """
         app = self._application()
-        check_options(self.name, options, app.settings.max_delay)
+        check_options(self, options, app.settings.max_delay)
         payload = self.arguments.bind(args or (), kwargs or {})
         check_size(self.name, payload, getattr(app.settings, self.payload_limit_setting))
         task_id = task_id or uuid()
         given = options.pop("headers", None) or {}
-        headers = headers_for(
-            self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at
-        )
+        headers = headers_for(self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
         send = super(ConventionTask, self).apply_async
-        return publish(
-            lambda: send((), payload, task_id=task_id, headers=headers, retry=False, **options), app
-        )
+        return publish(lambda: send((), payload, task_id=task_id, headers=headers, retry=False, **options), app)
 
     @sending_method
     def enqueue_many(self, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
@@ -212,7 +196,9 @@ class ConventionTask(celery.Task):
             raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
         job: Job | None = getattr(self.request, "job", None)
         if job is None:
-            job = self.request.job = Job.of(self, self.arguments.bind(self.request.args or (), self.request.kwargs or {}))
+            job = self.request.job = Job.of(
+                self, self.arguments.bind(self.request.args or (), self.request.kwargs or {})
+            )
         return job
 
     @property
@@ -275,6 +261,7 @@ class ConventionTask(celery.Task):
 
     @property
     def overrules_retry(self) -> bool:
+        """Whether the task overrides `should_retry`."""
         return type(self).should_retry is not ConventionTask.should_retry
 
     def retry(
@@ -297,9 +284,7 @@ class ConventionTask(celery.Task):
     def retry_eagerly(self, error: Exception, counts: Mapping[str, int]) -> Retry:
         """Run the next attempt of a task that runs by `apply`, without a wait."""
         headers = (self.request.headers or {}) | {COUNTS: dict(counts)}
-        return super().retry(
-            exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers
-        )
+        return super().retry(exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers)
 
     def on_dead(self, job: Job, error: Exception) -> None:
         """Called after the message became a dead letter."""

@@ -15,7 +15,7 @@ LOCK_TIMEOUT = "10s"
 IDLE_TIMEOUT = "60s"
 
 
-class EffectExists(Exception):  # noqa: N818  # a message to the pipeline, not an error
+class EffectExists(Exception):  # a message to the pipeline, not an error
     """The effect of this key was committed before; ends the job as done with the stored result."""
 
     def __init__(self, result: Any) -> None:

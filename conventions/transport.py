@@ -37,6 +37,7 @@ def options(key_prefix: str) -> dict[str, Any]:
         "global_keyprefix": f"{{{key_prefix}}}:",
         "visibility_timeout": VISIBILITY_TIMEOUT,
         "blocking_timeout": BLOCKING_TIMEOUT,
+        "delivery_limit": None,  # upstream would drop a message after its 20th delivery
         "socket_timeout": 5,  # must stay above the blocking time-out
         "socket_connect_timeout": 1,
         "socket_keepalive": True,

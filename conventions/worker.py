@@ -1,8 +1,14 @@
-"""The worker's consumer: which queues it reads, how much it takes ahead, and what it does not wait for."""
+"""What differs in the worker's main process: queues, start-up, and failures that never reach a task's own code."""
 
 from typing import Any
 
+from celery.exceptions import TimeLimitExceeded
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.request import Request as CeleryRequest
+
+from conventions.job import Job
+from conventions.pipeline import end_dead
 
 LONG_QUEUE = "long"
 
@@ -21,3 +27,17 @@ class Consumer(CeleryConsumer):
             options["prefetch_multiplier"] = 1
             options["initial_prefetch_count"] = options["controller"].concurrency
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
+
+
+class Request(CeleryRequest):
+    """A delivered message. Its process was killed by the hard time limit: only the main process can say so."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # Celery's signature
+        """Record a dead letter before Celery acknowledges the message."""
+        if not soft and not state.should_terminate:
+            self.task.request_stack.push(self._context)
+            try:
+                end_dead(self.task, Job.of(self.task, dict(self.kwargs)), TimeLimitExceeded(timeout))
+            finally:
+                self.task.request_stack.pop()
+        super().on_timeout(soft, timeout)

@@ -1,0 +1,1 @@
+"""Sub-commands of `celery -A <app>`, one file each (entry point group `celery.commands`)."""

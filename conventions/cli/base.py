@@ -68,7 +68,9 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise ConfigurationError([f"the database cannot do this: {reason} (did `celery -A … db upgrade` run?)"]) from error
+            raise ConfigurationError(
+                [f"the database cannot do this: {reason} (did `celery -A … db upgrade` run?)"]
+            ) from error
         except RedisError as error:
             raise ConfigurationError([f"Redis cannot be reached: {error}"]) from error
         except ConventionError as error:

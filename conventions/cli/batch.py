@@ -59,7 +59,13 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
 def watch(context: click.Context, id: str) -> None:  # noqa: A002
     """Draw the progress of one batch until it has ended; status 1 when items failed."""
     summary = _summary(context, id)
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console()) as progress:
         bar = progress.add_task(summary.task, total=summary.total)
         while summary.state in LIVE_STATES:
@@ -104,5 +110,3 @@ def _summary(context: click.Context, id: str) -> BatchSummary:  # noqa: A002
         click.echo(f"there is no batch {id}", err=True)
         context.exit(1)
     return summary
-
-

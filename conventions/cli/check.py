@@ -43,6 +43,9 @@ def _database(app: ConventionsApp) -> None:
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:
     try:
         function(app)
-    except Exception as error:  # whatever is wrong is the answer
-        return {"ok": False, "fault": str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}
+    except Exception as error:  # noqa: BLE001  # whatever is wrong is the answer
+        return {
+            "ok": False,
+            "fault": str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+        }
     return {"ok": True, "fault": None}

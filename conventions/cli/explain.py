@@ -51,5 +51,4 @@ def _exception(name: str) -> BaseException:
         raise click.UsageError(f"there is no exception {name}; write module.Class") from error
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         raise click.UsageError(f"{name} is not an exception")
-    instance = cls.__new__(cls)  # its arguments do not matter to a policy
-    return instance
+    return cls.__new__(cls)  # its arguments do not matter to a policy

@@ -1,0 +1,1 @@
+"""The SQL schema, step by step (Alembic)."""

@@ -38,9 +38,7 @@ def upgrade() -> None:
         sa.Column("first_failed_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("last_failed_at", sa.DateTime(timezone=True), nullable=False),
     )
-    op.create_index(
-        "ix_conventions_dead_letters_state_last", "conventions_dead_letters", ["state", "last_failed_at"]
-    )
+    op.create_index("ix_conventions_dead_letters_state_last", "conventions_dead_letters", ["state", "last_failed_at"])
     op.create_index("ix_conventions_dead_letters_fingerprint", "conventions_dead_letters", ["fingerprint"])
 
 
