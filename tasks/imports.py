@@ -1,0 +1,87 @@
+"""Import of a contact list."""
+
+import csv
+import json
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from conventions import BatchTask, BusinessError
+from conventions.batches import BatchSummary
+from tasks.contact_rows import LINE, count_rows, fault_of, read_rows, upsert
+from tasks.files import atomic, file_digest, slug
+
+
+class ImportContacts(BatchTask):
+    """Bring the contacts of a CSV file into the database, once per content of the file.
+
+    The argument `sha256` names the content, and with `path` it is what makes an import the same import: sent twice,
+    a file is imported once; changed, it is another import, on the same day too. (The path alone would skip the
+    changed file, and a date would import an unchanged one again.) It also guards a restart: a file that was
+    replaced while the import ran fails instead of being imported half and half. Send it so:
+
+        ImportContacts.delay(path=path, sha256=file_digest(path))
+
+    To import the same content again on purpose, give the call an `idempotency_key` of its own.
+
+    A bad row stops nothing: it is left out, and named with its line in `imports/<name>-<digest>-faults.csv`. The
+    chunks are upserts in one transaction each, so that a chunk run twice changes nothing more. Of two rows of a chunk
+    with one address the later one counts; of two chunks, the one that ran last.
+
+    Raises:
+        BusinessError: no such file, not the content that was asked for, or not a CSV file with the columns `email`
+            and `name`.
+    """
+
+    idempotent_on = ("path", "sha256")
+
+    def items(self, path: str, sha256: str) -> Iterator[dict[str, Any]]:
+        """Read the rows, one at a time, after making sure that the content is the one asked for."""
+        return read_rows(_checked(path, sha256))
+
+    def count(self, path: str, sha256: str) -> int:
+        """Count the rows, in one pass more."""
+        return count_rows(_checked(path, sha256))
+
+    def process(self, chunk: list[dict[str, Any]], **_file: str) -> dict[str, Any]:
+        """Write the good rows of a chunk; return how many contacts they were, and the faults of the others."""
+        faults = {row[LINE]: fault for row in chunk if (fault := fault_of(row))}
+        # No self.transaction(): an upsert run twice leaves the same rows.
+        with self.app.database.session() as session:
+            saved = upsert(session, [row for row in chunk if row[LINE] not in faults])
+        return {"saved": saved, "faults": [{"line": line, "fault": fault} for line, fault in faults.items()]}
+
+    def finish(self, summary: BatchSummary, path: str, sha256: str) -> dict[str, Any]:
+        """Write `imports/<name>-<digest>.json` and, when there are any, the faults beside it as CSV."""
+        stem = f"{slug(Path(path).stem)}-{sha256[:12]}"
+        folder = Path(self.app.settings.output_dir) / "imports"
+        faults = list(chain.from_iterable(returned["faults"] for returned in summary.returns))
+        report = {
+            "path": path,
+            "sha256": sha256,
+            "batch": summary.id,
+            "rows": summary.total,
+            "saved": sum(returned["saved"] for returned in summary.returns),
+            "faults": len(faults),
+            "rows_of_dead_chunks": summary.failed,
+        }
+        if faults:
+            with atomic(folder / f"{stem}-faults.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, ["line", "fault"])
+                writer.writeheader()
+                writer.writerows(faults)
+        with atomic(folder / f"{stem}.json") as draft:
+            draft.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        return report
+
+
+def _checked(path: str, sha256: str) -> Path:
+    """The file, if its content is still the one that was asked for. Raises: BusinessError."""
+    file = Path(path)
+    if not file.is_file():
+        raise BusinessError(f"no such file: {path!r}")
+    found = file_digest(file)
+    if found != sha256:
+        raise BusinessError(f"{path!r} has changed since it was sent: its digest is {found}, not {sha256}")
+    return file
