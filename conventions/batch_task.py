@@ -9,11 +9,12 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from conventions.batches import BatchSummary, chunk_id, finish_id
+from conventions.batches import chunk_id, finish_id
 from conventions.chunking import chunked
 from conventions.errors import BusinessError, DeclarationError
 from conventions.job import Job
 from conventions.job_classes import LongRunningTask
+from conventions.transactions import EffectExists
 
 
 class Chunk(NamedTuple):
@@ -57,23 +58,25 @@ class BatchTask(LongRunningTask, abstract=True):
         """Those of `items` for the splitter, else those of `run`."""
         return cls.items if cls.role == "splitter" else cls.run
 
-    def items(self, **arguments: Any) -> Iterable[Any]:  # noqa: ARG002  # for subclasses
+    # Typed by `*args, **kwargs`, the one form that a type checker lets a subclass replace by any signature.
+
+    def items(self, *args: Any, **kwargs: Any) -> Iterable[Any]:  # noqa: ARG002
         """Yield the items, JSON values, one after the other; never build a list of all."""
         raise TypeError(f"{self.name} defines no items")
 
-    def process(self, chunk: list[Any], **arguments: Any) -> Any:  # noqa: ARG002  # for subclasses
-        """Do the work for one chunk. What it returns is kept for `finish`."""
+    def process(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """`process(chunk, **arguments)`: do the work for one chunk. What it returns is kept for `finish`."""
         raise TypeError(f"{self.name} defines no process")
 
-    def count(self, **arguments: Any) -> int | None:  # noqa: ARG002  # for subclasses
+    def count(self, *args: Any, **kwargs: Any) -> int | None:  # noqa: ARG002
         """The number of items, when it can be told without reading them all; makes percentages possible early."""
         return None
 
-    def finish(self, summary: BatchSummary, **arguments: Any) -> Any:
-        """Called once, after the last chunk, also when some chunks are dead letters."""
+    def finish(self, *args: Any, **kwargs: Any) -> Any:
+        """`finish(summary, **arguments)`: called once, after the last chunk, also when some chunks are dead letters."""
 
-    def recovered(self, summary: BatchSummary, **arguments: Any) -> Any:
-        """Called when a dead chunk was redriven and succeeded after `finish`."""
+    def recovered(self, *args: Any, **kwargs: Any) -> Any:
+        """`recovered(summary, **arguments)`: called when a dead chunk was redriven and succeeded after `finish`."""
 
     def on_dead(self, job: Job, error: Exception) -> None:
         """Join a dead chunk as failed; end a batch whose items could not be read."""
@@ -82,10 +85,12 @@ class BatchTask(LongRunningTask, abstract=True):
         if self.role == "splitter":
             batches.set_state(job.id, "dead")
         elif self.role == "chunk":
-            batch_id, index = job.payload["batch_id"], job.payload["chunk_index"]
-            joined = batches.join(batch_id, index, "dead", len(job.payload["items"]))
+            chunk = job.payload
+            if not {"batch_id", "chunk_index", "items", "arguments"} <= chunk.keys():
+                return  # a payload that does not fit any more belongs to no batch
+            joined = batches.join(chunk["batch_id"], chunk["chunk_index"], "dead", len(chunk["items"]))
             if joined.complete:
-                _send_finish(self, batch_id, job.payload["arguments"])
+                _send_finish(self, chunk["batch_id"], chunk["arguments"])
 
 
 def _check_batch(cls: type[BatchTask]) -> None:
@@ -165,7 +170,10 @@ def _run_chunk(
     if batches.state(batch_id) == "cancelled":
         return None
     splitter = self.app.tasks[self.name.removesuffix(".chunk")]
-    returned = self.process(items, **splitter.arguments.load((), arguments))
+    try:
+        returned = self.process(items, **splitter.arguments.load((), arguments))
+    except EffectExists as found:  # committed before a kill that came before the join below
+        returned = found.result
     joined = batches.join(batch_id, chunk_index, "done", len(items), returned)
     if joined.repaired and batches.state(batch_id) == "done":
         self.recovered(batches.summary(batch_id), **splitter.arguments.load((), arguments))

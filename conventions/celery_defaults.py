@@ -54,7 +54,10 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
     if urlsplit(broker_address).scheme in REDIS_SCHEMES:
         values["broker_transport_options"] = transport.options(settings.key_prefix)
     else:
-        values["broker_transport_options"] = {"confirm_publish": True}  # RabbitMQ says so when it took a message
+        values["broker_transport_options"] = {
+            "confirm_publish": True,  # RabbitMQ says so when it took a message
+            **transport.FAIL_FAST,
+        }
     return values
 
 

@@ -220,7 +220,7 @@ def _log_failure(job: Job, error: BaseException, next_step: str) -> None:
         job.id,
         job.task,
         type(error).__name__,
-        error,
+        " ".join(str(error).split()),  # one failure, one line
         job.attempt,
         next_step,
     )

@@ -8,9 +8,10 @@ from typing import Any, Concatenate
 
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
+from redis.exceptions import RedisError
 
 from conventions.actor import current_actor
-from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
+from conventions.errors import BrokerUnavailable, DeclarationError
 from conventions.idempotency import digest
 from conventions.job import ACTOR, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT, idempotency_key
 from conventions.priority import Priority
@@ -106,14 +107,21 @@ def _check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) ->
         )
 
 
-def publish(send: Callable[[], Any], app: Any) -> Any:
+def publish(send: Callable[[], Any], app: Any, *, with_result: bool) -> Any:
     """Call `send` until the broker takes the message, for `broker_timeout` seconds.
+
+    Args:
+        send: publishes the message under the same id each time.
+        app: the application.
+        with_result: whether the caller wants the result, so that Redis must be there, too.
 
     Raises:
         BrokerUnavailable: names the address, without its password.
     """
     timeout = app.settings.broker_timeout
     deadline = time.monotonic() + timeout
+    if with_result:
+        _require_results(app)
     while True:
         try:
             return send()
@@ -126,6 +134,12 @@ def publish(send: Callable[[], Any], app: Any) -> Any:
             time.sleep(RETRY_EVERY)
 
 
-def refuse_unencodable(task: str, error: Exception) -> PayloadError:
-    """The error for a value that kombu could not encode, as in a link's arguments."""
-    return PayloadError(f"{task}: the message cannot be written as JSON ({error})")
+def _require_results(app: Any) -> None:
+    # Celery subscribes to the result before it publishes, and tries for 20 s.
+    try:
+        app.store.redis.ping()
+    except RedisError as error:
+        address = maybe_sanitize_url(app.store.url)
+        raise BrokerUnavailable(
+            f"Redis at {address}, which keeps results, does not answer ({error}); nothing was sent"
+        ) from error

@@ -149,7 +149,11 @@ class ConventionTask(celery.Task):
         given = options.pop("headers", None) or {}
         headers = headers_for(self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
         send = super(ConventionTask, self).apply_async
-        return publish(lambda: send((), payload, task_id=task_id, headers=headers, retry=False, **options), app)
+        return publish(
+            lambda: send((), payload, task_id=task_id, headers=headers, retry=False, **options),
+            app,
+            with_result=not options.get("ignore_result", self.ignore_result),
+        )
 
     @sending_method
     def enqueue_many(self, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:

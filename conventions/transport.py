@@ -13,6 +13,9 @@ VISIBILITY_TIMEOUT = 33  # seconds until the message of a dead worker may go to 
 SWEEP_INTERVAL = 8  # seconds between two looks for such messages; delays up to this long wait in the worker
 BLOCKING_TIMEOUT = 1  # seconds a read blocks at the most, and so what a stopping worker waits for
 
+# A send must fail within `broker_timeout`, and tries again by itself; kombu's default is to try for ever.
+FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0}
+
 SCHEMES = ("redis", "rediss", "valkey", "valkeys")
 
 
@@ -41,8 +44,5 @@ def options(key_prefix: str) -> dict[str, Any]:
         "socket_timeout": 5,  # must stay above the blocking time-out
         "socket_connect_timeout": 1,
         "socket_keepalive": True,
-        # A send must fail within `broker_timeout`; kombu's default is to try for ever.
-        "max_retries": 0,
-        "interval_start": 0,
-        "interval_step": 0,
+        **FAIL_FAST,
     }
