@@ -11,7 +11,9 @@
 from conventions.actor import acting_as
 from conventions.app import create_app
 from conventions.batch_task import BatchTask
+from conventions.calendars import japanese_business_days
 from conventions.chunking import chunked
+from conventions.cron import cron, every
 from conventions.declaration import EVERY_ARGUMENT
 from conventions.errors import (
     BusinessError,
@@ -26,6 +28,7 @@ from conventions.job_classes import ImmediateTask, LongRunningTask, ScheduledTas
 from conventions.priority import Priority
 from conventions.progress import Progress
 from conventions.retry import RetryPolicy
+from conventions.schedule import Schedule, planned_date, previous_day, week_of
 from conventions.settings import Settings
 from conventions.task import ConventionTask
 
@@ -45,9 +48,16 @@ __all__ = [
     "Priority",
     "Progress",
     "RetryPolicy",
+    "Schedule",
     "ScheduledTask",
     "Settings",
     "acting_as",
     "chunked",
     "create_app",
+    "cron",
+    "every",
+    "japanese_business_days",
+    "planned_date",
+    "previous_day",
+    "week_of",
 ]

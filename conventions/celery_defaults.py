@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from conventions import transport
 from conventions.priority import Priority
 from conventions.settings import REDIS_SCHEMES, Settings
-from conventions.store import redis_url
+from conventions.store import SOCKET_TIMEOUT, redis_url
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
 
@@ -33,7 +33,6 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         "task_send_sent_event": False,  # it would cost a message for each message
         "task_ignore_result": True,  # a result that nobody reads is work and memory for nothing
         "result_expires": settings.result_expires,
-        "result_extended": True,  # Flower and `celery result` can name the task
         "task_time_limit": settings.time_limit,
         "task_soft_time_limit": settings.soft_time_limit,
         "task_default_queue": CLASS_QUEUES[0],
@@ -51,6 +50,12 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         "redbeat_redis_url": redis_url(results),
         "redbeat_key_prefix": f"{{{settings.key_prefix}}}:redbeat:",
     }
+    if urlsplit(values["result_backend"]).scheme != "redis+socket":  # a local socket cannot go silent
+        values |= {
+            "redis_socket_timeout": SOCKET_TIMEOUT,
+            "redis_socket_connect_timeout": SOCKET_TIMEOUT,
+            "redis_socket_keepalive": True,
+        }
     if urlsplit(broker_address).scheme in REDIS_SCHEMES:
         values["broker_transport_options"] = transport.options(settings.key_prefix)
     else:
