@@ -48,7 +48,7 @@ def create_app(
     """
     transport.install()
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # Flower would listen on every address, without a login
-    app = ConventionsApp(name, packages=tuple(packages or (name,)), schedule=schedule, overrides=settings)
+    app = ConventionsApp(name, packages=(name,) if packages is None else tuple(packages), schedule=schedule, overrides=settings)
     app.set_default()  # Celery's current application is one for each thread; this is for all the others
     store.set_current(lambda: app.store)
     return app

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from conventions import transport
 from conventions.priority import Priority
 from conventions.settings import REDIS_SCHEMES, Settings
-from conventions.store import SOCKET_TIMEOUT, redis_url
+from conventions.store import SOCKET_TIMEOUT
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
 
@@ -47,8 +47,6 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         # With RedBeat's own values a standby beat would take over after half an hour.
         "beat_max_loop_interval": 5,
         "redbeat_lock_timeout": 30,
-        "redbeat_redis_url": redis_url(results),
-        "redbeat_key_prefix": f"{{{settings.key_prefix}}}:redbeat:",
     }
     if urlsplit(values["result_backend"]).scheme != "redis+socket":  # a local socket cannot go silent
         values |= {

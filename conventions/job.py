@@ -12,7 +12,7 @@ from conventions.idempotency import ClaimRequest, digest
 
 HEADER_PREFIX = "x_"
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
-ENQUEUED_AT, PLANNED_AT, COUNTS = "x_enqueued_at", "x_planned_at", "x_counts"
+ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
 
 
 def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, planned_at: str | None) -> str:
@@ -32,7 +32,10 @@ def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, plan
 
 @dataclass(slots=True)
 class Job:
-    """What `run` can ask of its message. `attempt` counts from 1; `counts` are failed attempts by kind of error."""
+    """What `run` can ask of its message.
+
+    `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use.
+    """
 
     id: str
     task: str
@@ -43,6 +46,7 @@ class Job:
     attempt: int
     planned_at: datetime | None
     counts: Mapping[str, int]
+    parked: int = 0
     token: str = field(default_factory=lambda: uuid4().hex)
 
     @property
@@ -71,4 +75,5 @@ class Job:
             attempt=(request.retries or 0) + 1,
             planned_at=datetime.fromisoformat(planned).astimezone(UTC) if planned else None,
             counts=header(COUNTS) or {},
+            parked=header(PARKED) or 0,
         )

@@ -17,13 +17,14 @@ from conventions import dead_letters
 from conventions.actor import acting_as
 from conventions.errors import BrokerUnavailable, IdempotencyConflict, PayloadError
 from conventions.idempotency import Busy, Cancelled, Conflict, Done, Settlement
-from conventions.job import COUNTS, HEADER_PREFIX, Job
+from conventions.job import COUNTS, HEADER_PREFIX, PARKED, Job
 from conventions.payload import encode
 from conventions.transactions import EffectExists
 
 logger = logging.getLogger(__name__)
 
 SETTLE_FOR = 60.0  # seconds that a finished job tries to record its outcome
+PARK_AT_FIRST = 0.5  # seconds before a parked message looks for the first time
 PARK_AT_MOST = 30.0  # seconds before a parked message looks again
 PUT_BACK_FOR = 15.0  # seconds before a message comes again whose claim or dead letter could not be written
 
@@ -85,11 +86,7 @@ def _claim(task: Any, job: Job) -> Done | None:
             logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, answer.message_id)
             return answer
         case Busy():
-            _publish_again(task, countdown=min(answer.wait, PARK_AT_MOST) + random.random(), counts=job.counts)
-            logger.info(
-                "parked: id=%s task=%s: its key is in use, looks again in %.0f s", job.id, job.task, answer.wait
-            )
-            raise Ignore
+            raise _park(task, job, answer)
         case Conflict():
             conflict = IdempotencyConflict(
                 f"{job.task}: key {job.key} was used by message {answer.message_id} with other arguments; "
@@ -101,6 +98,16 @@ def _claim(task: Any, job: Job) -> Done | None:
             raise Ignore
         case _:
             return None
+
+
+def _park(task: Any, job: Job, busy: Busy) -> Exception:
+    """Let a message look again when the holder of its key may have ended. Returns what to raise."""
+    # Soon at first, since most holders end within a second, then ever less often.
+    wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2**job.parked) * random.uniform(1, 1.2)
+    logger.info("parked: id=%s task=%s: its key is in use, looks again in %.1f s", job.id, job.task, wait)
+    _publish_again(task, countdown=wait, counts=job.counts, parked=job.parked + 1)
+    done_with_this_copy: Exception = Ignore()
+    return done_with_this_copy
 
 
 def _run(task: Any, job: Job, values: dict[str, Any]) -> Any:
@@ -184,7 +191,7 @@ def _put_back(task: Any, job: Job) -> Exception:
     return done_with_this_copy
 
 
-def _publish_again(task: Any, *, countdown: float, counts: Any, retries: int | None = None) -> None:
+def _publish_again(task: Any, *, countdown: float, counts: Any, retries: int | None = None, parked: int = 0) -> None:
     """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
     request = task.request
     headers = {name: value for name, value in (request.headers or {}).items() if name.startswith(HEADER_PREFIX)}
@@ -192,7 +199,7 @@ def _publish_again(task: Any, *, countdown: float, counts: Any, retries: int | N
         request,
         countdown=countdown,
         retries=request.retries if retries is None else retries,
-        headers=headers | {COUNTS: dict(counts)},
+        headers=headers | {COUNTS: dict(counts), PARKED: parked},
         ignore_result=request.ignore_result,
     )
     try:

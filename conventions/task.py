@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import celery
 from celery import shared_task
-from celery.canvas import Signature
 from celery.exceptions import Retry
 from celery.result import AsyncResult
 from celery.utils import uuid
@@ -23,6 +22,7 @@ from sqlalchemy.orm import Session
 from conventions.declaration import check_attributes, check_task, refuse_second
 from conventions.errors import PayloadError, RetryRequested
 from conventions.job import COUNTS, Job
+from conventions.many import in_chunks, mapped, starmapped
 from conventions.payload import Arguments, check_size
 from conventions.pipeline import RetryAsked, execute
 from conventions.progress import ProgressReporter
@@ -96,20 +96,9 @@ class ConventionTask(celery.Task):
     si = sending_method(celery.Task.si)
     signature = sending_method(celery.Task.signature)
 
-    @sending_method
-    def map(self, /, items: Iterable[Any]) -> Signature[Any]:
-        """One message that runs the task for each item; each is checked now."""
-        return celery.Task.map(self, [next(iter(self.arguments.bind((item,)).values())) for item in items])
-
-    @sending_method
-    def starmap(self, /, items: Iterable[Sequence[Any]]) -> Signature[Any]:
-        """One message that runs the task for each tuple of arguments; each is checked now."""
-        return celery.Task.starmap(self, [list(self.arguments.bind(item).values()) for item in items])
-
-    @sending_method
-    def chunks(self, /, items: Iterable[Sequence[Any]], n: int) -> Any:
-        """Messages of `n` tuples of arguments each; each tuple is checked now."""
-        return celery.Task.chunks(self, [list(self.arguments.bind(item).values()) for item in items], n)
+    map = sending_method(mapped)
+    starmap = sending_method(starmapped)
+    chunks = sending_method(in_chunks)
 
     @sending_method
     def apply_async(

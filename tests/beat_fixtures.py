@@ -1,0 +1,110 @@
+"""A beat scheduler in this process, against a real Redis, with a clock that the test moves."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+import celery
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from conventions import ScheduledTask
+from conventions.app import ConventionsApp
+from conventions.beat import Scheduler
+from conventions.cron import cron
+from conventions.schedule import Schedule, planned_date
+from conventions.schedules import Schedules
+from conventions.store import Store
+from tests.workers import application
+
+
+class Note(ScheduledTask):
+    """Note a day."""
+
+    name = "test_beat.Note"
+
+    def run(self, day: date) -> None: ...
+
+
+class Clock:
+    """The time that beats in this test see."""
+
+    def __init__(self, text: str) -> None:
+        self.now = datetime.fromisoformat(text).astimezone(UTC)
+
+    def moment(self, _reply: Any) -> datetime:
+        """In place of the server's clock."""
+        return self.now
+
+    def to(self, text: str) -> None:
+        """Move to a moment, given with its offset."""
+        self.now = datetime.fromisoformat(text).astimezone(UTC)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock at 08:00 in Tokyo on a Wednesday."""
+    clock = Clock("2026-11-25T08:00:00+09:00")
+    monkeypatch.setattr(Schedules, "_moment", lambda _self, reply: clock.moment(reply))
+    return clock
+
+
+@pytest.fixture
+def app(store: Store) -> Iterator[ConventionsApp]:
+    """An application without a schedule of its own."""
+    with application([__name__], broker_url=store.url, key_prefix=store.prefix) as app:
+        yield app
+        if "redbeat_redis" in vars(app):
+            app.redbeat_redis.close()
+
+
+type Beat = Callable[..., Scheduler]
+type Sent = list[dict[str, Any]]
+
+
+@pytest.fixture
+def beat(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beat]:
+    """Start a beat with these schedules; all of them end with the test."""
+    started: list[Scheduler] = []
+
+    def start(*listed: Schedule) -> Scheduler:
+        monkeypatch.setattr("conventions.beat.load_schedule", lambda _app: listed)
+        scheduler = Scheduler(app)
+        started.append(scheduler)
+        return scheduler
+
+    yield start
+    for scheduler in started:
+        with contextlib.suppress(RedisConnectionError):
+            scheduler.close()
+
+
+@pytest.fixture
+def sent(app: ConventionsApp) -> Iterator[Sent]:
+    """The messages that leave, in order; each is still sent."""
+    found: Sent = []
+
+    def note(sender: str, body: Any, headers: dict[str, Any], **_: Any) -> None:
+        found.append(headers | {"kwargs": body[1]})
+
+    celery.signals.before_task_publish.connect(note)
+    yield found
+    celery.signals.before_task_publish.disconnect(note)
+
+
+DAILY = Schedule("daily", cron("0 9 * * *"), Note, {"day": planned_date})
+
+
+def days(sent: Sent) -> list[str]:
+    """The day argument of each message."""
+    return [message["kwargs"]["day"] for message in sent]
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    """A function that fails."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail

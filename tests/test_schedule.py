@@ -1,0 +1,203 @@
+"""Declaring schedules: what they compute for a slot, and what is refused."""
+
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from conventions import ImmediateTask, ScheduledTask, create_app
+from conventions.cron import cron, every
+from conventions.errors import ConfigurationError, ScheduleError
+from conventions.schedule import Schedule, load_schedule, planned_date, previous_day, week_of
+
+TOKYO = ZoneInfo("Asia/Tokyo")
+DAILY = cron("0 9 * * *")
+
+
+class Report(ScheduledTask):
+    """Report one day."""
+
+    name = "test_schedule.Report"
+
+    def run(self, day: date, title: str = "daily") -> None: ...
+
+
+class Tidy(ImmediateTask):
+    """Tidy up."""
+
+    name = "test_schedule.Tidy"
+    not_idempotent = "nothing is left to tidy the second time"
+
+    def run(self) -> None: ...
+
+
+def tokyo(*parts: int) -> datetime:
+    """A moment in Tokyo."""
+    year, month, day, *rest = parts
+    return datetime(year, month, day, *rest, tzinfo=TOKYO)  # type: ignore[arg-type, misc]  # hour and minute
+
+
+def title_of(planned: datetime) -> str:
+    """A function of a team's own."""
+    return f"report of {planned:%H:%M}"
+
+
+def test_arguments_are_computed_from_the_slot() -> None:
+    """Functions get the planned time in the app's zone; other values stay as they are."""
+    entry = Schedule("report", DAILY, Report, {"day": planned_date, "title": title_of})
+    assert entry.arguments_at(tokyo(2026, 1, 1, 9)) == {"day": date(2026, 1, 1), "title": "report of 09:00"}
+    assert Schedule("plain", DAILY, Report, {"day": "2026-05-01"}).arguments_at(tokyo(2026, 1, 1)) == {
+        "day": "2026-05-01"
+    }
+    assert entry.shown_arguments == {"day": "planned_date()", "title": "title_of()"}
+
+
+def test_functions_of_the_planned_time() -> None:
+    """`previous_day` crosses a year, and `week_of` is the Monday of the week."""
+    assert previous_day(tokyo(2026, 1, 1, 9)) == date(2025, 12, 31)
+    assert planned_date(tokyo(2028, 2, 29, 23)) == date(2028, 2, 29)
+    assert [week_of(tokyo(2026, 11, day, 10)) for day in (22, 23, 29)] == [
+        date(2026, 11, 16), date(2026, 11, 23), date(2026, 11, 23)
+    ]  # fmt: skip
+
+
+def test_the_id_is_made_of_name_and_slot() -> None:
+    """One slot has one id in every zone and process; another schedule or another slot has another."""
+    entry, other = Schedule("a", DAILY, Tidy), Schedule("b", DAILY, Tidy)
+    slot = tokyo(2026, 1, 1, 9)
+    assert entry.message_id(slot) == entry.message_id(slot.astimezone(UTC)) == "57f351d4-08ce-5bd3-88b7-c16def9a41f2"
+    assert len({entry.message_id(slot), other.message_id(slot), entry.message_id(slot + timedelta(days=1))}) == 3
+
+
+def test_what_is_due() -> None:
+    """Of the slots since the cursor the latest is due, once; nothing is before the first, or when time stepped back."""
+    entry = Schedule("a", DAILY, Tidy)
+    cursor = tokyo(2026, 1, 1, 9)
+    assert entry.due(cursor, tokyo(2026, 1, 2, 8, 59), TOKYO) is None
+    assert entry.due(cursor, tokyo(2026, 1, 2, 9), TOKYO) == tokyo(2026, 1, 2, 9)
+    assert entry.due(cursor, tokyo(2026, 1, 4, 12), TOKYO) == tokyo(2026, 1, 4, 9)
+    assert entry.due(cursor, tokyo(2025, 12, 30), TOKYO) is None
+
+
+REFUSED: list[tuple[str, Callable[[], Any]]] = [
+    ("'tasks.Tidy' is no task class: import the class", lambda: Schedule("a", DAILY, "tasks.Tidy")),  # type: ignore[arg-type]
+    ("is no task class", lambda: Schedule("a", DAILY, Tidy.registered)),
+    ("ScheduledTask is abstract", lambda: Schedule("a", DAILY, ScheduledTask)),
+    ('write cron\\("0 9 \\* \\* \\*"\\)', lambda: Schedule("a", "0 9 * * *", Tidy)),  # type: ignore[arg-type]
+    ("missing a required argument: 'day'", lambda: Schedule("a", DAILY, Report)),
+    ("unexpected keyword argument 'dya'", lambda: Schedule("a", DAILY, Report, {"day": planned_date, "dya": 1})),
+    ("'day': Input should be a valid date", lambda: Schedule("a", DAILY, Report, {"day": title_of})),
+    ("'day': Input should be a valid date", lambda: Schedule("a", DAILY, Report, {"day": 20260101})),
+    ("a function with a name", lambda: Schedule("a", DAILY, Report, {"day": lambda planned: planned.date()})),
+    ("raised TypeError", lambda: Schedule("a", DAILY, Report, {"day": timedelta.total_seconds})),
+    ("given by name", lambda: Schedule("a", DAILY, Report, [planned_date])),  # type: ignore[arg-type]
+    ("a name has letters", lambda: Schedule("a b", DAILY, Tidy)),
+    ("a name has letters", lambda: Schedule("", DAILY, Tidy)),
+    ("never comes", lambda: Schedule("a", cron("0 9 * * *", only=frozenset()), Tidy)),
+    ("its calendar raised", lambda: Schedule("a", cron("0 9 * * *", only=no_calendar), Tidy)),
+    ("catch_up='all' is not built yet", lambda: Schedule("a", DAILY, Tidy, catch_up="all")),  # type: ignore[arg-type]
+    ("within=.* is not built yet", lambda: Schedule("a", DAILY, Tidy, within=timedelta(hours=1))),  # type: ignore[arg-type]
+    ("overlap='skip' is not built yet", lambda: Schedule("a", DAILY, Tidy, overlap="skip")),  # type: ignore[arg-type]
+]
+
+
+def no_calendar(day: date) -> bool:
+    """A calendar with a fault."""
+    raise LookupError(day)
+
+
+@pytest.mark.parametrize(("hint", "declare"), REFUSED)
+def test_a_faulty_schedule_is_refused_where_it_is_declared(hint: str, declare: Callable[[], Any]) -> None:
+    """The message names the schedule's fault, or what to write."""
+    with pytest.raises(ScheduleError, match=hint):
+        declare()
+
+
+# The list.
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[Schedule, ...]]]:
+    """Load a `beat_schedule.py` of this text, as beat does in its folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def load(text: str | None, **options: Any) -> tuple[Schedule, ...]:
+        sys.modules.pop("beat_schedule", None)
+        if text is not None:
+            (tmp_path / "beat_schedule.py").write_text(text, encoding="utf-8")
+        return load_schedule(create_app("some", packages=[], **options))
+
+    yield load
+    sys.modules.pop("beat_schedule", None)
+
+
+IMPORTS = f"""from conventions.cron import cron
+from conventions.schedule import Schedule
+from {__name__} import Tidy
+"""
+
+
+def test_the_list_is_read_from_the_current_folder(load: Callable[..., tuple[Schedule, ...]]) -> None:
+    """`beat_schedule.py` beside the command is the default; without it the schedule is empty."""
+    assert load(None) == ()
+    (entry,) = load(IMPORTS + 'SCHEDULE = [Schedule("a", cron("@daily"), Tidy)]')
+    assert entry.name == "a"
+    assert load("", schedule=None) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("", ["has no SCHEDULE"]),
+        ("SCHEDULE = {}", ["must be a list of Schedule"]),
+        ("SCHEDULE = ['daily']", ["'daily' is no Schedule"]),
+        (
+            IMPORTS + 'SCHEDULE = [Schedule(name, cron("@daily"), Tidy) for name in ("a", "b", "a", "b")] + [7]',
+            ["7 is no Schedule", '2 schedules are called "a"', '2 schedules are called "b"'],
+        ),
+        (IMPORTS + 'SCHEDULE = [\n  Schedule("a", cron("61 * * * *"), Tidy)]', ["line 5", "minute cannot be '61'"]),
+        ("import nowhere_to_be_found", ["line 1", "ModuleNotFoundError"]),
+        ("SCHEDULE = [1/0]", ["line 1", "ZeroDivisionError"]),
+        ("SCHEDULE = [", ["SyntaxError", "line 1"]),
+    ],
+)
+def test_a_faulty_list_is_reported_whole(
+    text: str, faults: list[str], load: Callable[..., tuple[Schedule, ...]]
+) -> None:
+    """Beat reports every fault with its place, in words and without a traceback."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(text)
+    for fault in faults:
+        assert fault in str(caught.value)
+
+
+def test_a_named_module_that_is_missing_is_reported(load: Callable[..., tuple[Schedule, ...]]) -> None:
+    """A schedule that `create_app` names must exist."""
+    with pytest.raises(ConfigurationError, match="no module not_there; create it"):
+        load(None, schedule="not_there:SCHEDULE")
+
+
+def test_every_works_as_a_schedule() -> None:
+    """An interval is as good as a cron expression."""
+    entry = Schedule("a", every(timedelta(minutes=5)), Tidy)
+    slot = entry.due(tokyo(2026, 1, 1), tokyo(2026, 1, 1, 0, 7), TOKYO)
+    assert slot == tokyo(2026, 1, 1, 0, 5)
+
+
+def test_this_repositorys_schedule_is_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Report 09:00, clean-up 02:00, weekly report on Monday 10:00, backup; with the day and week that are complete."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.delitem(sys.modules, "beat_schedule", raising=False)
+    entries = {entry.name: entry for entry in load_schedule(create_app("tasks"))}
+    assert {name: str(entry.when) for name, entry in entries.items()} == {
+        "daily-report": "0 9 * * *",
+        "weekly-report": "0 10 * * MON",
+        "clean-up": "0 2 * * *",
+        "backup": "30 3 * * *",
+    }
+    assert entries["daily-report"].arguments_at(tokyo(2027, 1, 1, 9)) == {"day": date(2026, 12, 31)}
+    assert entries["weekly-report"].arguments_at(tokyo(2027, 1, 4, 10)) == {"week": date(2026, 12, 28)}
