@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import Celery
 from celery.loaders.app import AppLoader
+from celery.utils.imports import cwd_in_path
 
 from conventions import stack, store, transport
 from conventions.batches import Batches
@@ -117,7 +118,8 @@ class ConventionsApp(Celery):
     def database(self) -> Database:
         """The SQL database of records and of the team's own tables."""
         url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
-        return Database(url, [folder for package in self.packages for folder in _migrations(package)])
+        with cwd_in_path():
+            return Database(url, [folder for package in self.packages for folder in _migrations(package)])
 
     @functools.cached_property
     def claims(self) -> Claims:
@@ -146,9 +148,10 @@ class ConventionsApp(Celery):
         Raises:
             TaskModuleError: names the module, the file and the line.
         """
-        for package in self.packages:
-            for module in _walk(package):
-                _import(module)
+        with cwd_in_path():  # a team's packages lie where the command is run
+            for package in self.packages:
+                for module in _walk(package):
+                    _import(module)
         for task in list(self.tasks.values()):
             for alias in getattr(task, "aliases", ()):
                 if self.tasks.get(alias, task) is not task:

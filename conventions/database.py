@@ -12,6 +12,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
 
+# An encoding of our own, since a server may be set to SQL_ASCII, for which the driver returns bytes.
+_POSTGRESQL = {"connect_timeout": 5, "client_encoding": "utf8"}
 SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another one
 
 
@@ -106,7 +108,7 @@ class Database:
 
     def _create_engine(self) -> Engine:
         if not self.is_sqlite:
-            return create_engine(self.url, pool_pre_ping=True, pool_size=2, connect_args={"connect_timeout": 5})
+            return create_engine(self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL)
         if self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = create_engine(self.url)

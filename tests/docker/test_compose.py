@@ -1,0 +1,144 @@
+"""docker-compose.yml on a real engine: it comes up, jobs sent from the host run, and none is lost on a restart."""
+
+import base64
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import URL, create_engine, text
+
+from tests.docker.running_stack import LOGIN, PASSWORD, RunningStack, running_stack, why_not
+from tests.support import wait_until
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]  # the first one builds the image
+
+OUR_SERVICES = ("worker", "worker-long", "beat", "flower")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """The services, up and healthy."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    with running_stack(tmp_path_factory.mktemp("compose")) as running:
+        yield running
+
+
+def notes(stack: RunningStack, name: str) -> list[str]:
+    """What the job of this name has noted so far."""
+    noted = stack.store.redis.lrange(stack.store.key("slow_jobs", name), 0, -1)
+    return [note.decode() if isinstance(note, bytes) else note for note in noted]
+
+
+def send_slow(stack: RunningStack, name: str, seconds: float) -> None:
+    """Send a job from the host that takes some seconds."""
+    stack.on_host(f"from slow_jobs import Slow\nSlow.delay({name!r}, {seconds})")
+
+
+def test_a_job_sent_from_the_host_runs(stack: RunningStack) -> None:
+    """An immediate job reads a picture that the host lends, writes to the output volume, and its result comes back."""
+    path = stack.on_host(
+        "from tasks.images import MakeThumbnail\n"
+        "sent = MakeThumbnail.apply_async(('examples/pictures/coffee.png', 64), ignore_result=False)\n"
+        "print(sent.get(timeout=30))"
+    )
+    assert path.startswith("output/thumbnails/64/")
+    stack.compose("exec", "-T", "worker-long", "test", "-s", path)
+
+
+def test_a_backup_is_made_with_the_servers_own_tools(stack: RunningStack) -> None:
+    """A scheduled job dumps PostgreSQL, which needs a pg_dump as new as the server, and the dump holds our tables."""
+    path = stack.on_host(
+        "from tasks.maintenance import BackupDatabase\n"
+        "print(BackupDatabase.apply_async(ignore_result=False).get(timeout=60))"
+    )
+    listed = stack.compose("exec", "-T", "worker", "pg_restore", "--list", path)
+    assert "TABLE DATA public contacts" in listed
+
+
+def test_a_long_job_runs_where_only_long_jobs_do(stack: RunningStack) -> None:
+    """The import of a whole file ends as rows in PostgreSQL, and every part of it ran in `worker-long`."""
+    stack.on_host(
+        "from tasks.files import file_digest\nfrom tasks.imports import ImportContacts\n"
+        "ImportContacts.delay(path='examples/contacts.csv', sha256=file_digest('examples/contacts.csv'))"
+    )
+    wait_until(lambda: "ImportContacts.finish" in stack.compose("logs", "worker-long"), 60, "the end of the import")
+    url = URL.create(
+        "postgresql+psycopg", "conventions", PASSWORD, "127.0.0.1", stack.postgres_port, database="conventions"
+    )
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM contacts")) > 1000
+    engine.dispose()
+    assert "] received" in stack.compose("logs", "worker-long")
+    assert "ImportContacts" not in stack.compose("logs", "worker").partition("ready.")[2]
+
+
+def test_no_service_of_ours_has_a_right_too_many(stack: RunningStack) -> None:
+    """Not root, no capability, and nowhere to write but the output and temporary files."""
+    for service in OUR_SERVICES:
+        status = stack.compose("exec", "-T", service, "cat", "/proc/1/status")
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert set(fields["Uid"].split()) == {"10001"}, service
+        assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0, service
+        assert stack.compose("exec", "-T", service, "sh", "-c", "touch /app/x 2>&1 || true").endswith("system"), service
+
+
+def test_flower_asks_for_a_login(stack: RunningStack) -> None:
+    """Without the login nothing is shown; with it, both workers are."""
+
+    def ask(path: str, login: tuple[str, str] | None) -> tuple[int, str]:
+        request = urllib.request.Request(f"http://127.0.0.1:{stack.flower_port}{path}")
+        if login:
+            request.add_header("Authorization", "Basic " + base64.b64encode(":".join(login).encode()).decode())
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as refused:
+            with refused:
+                return refused.code, ""
+
+    for path in ("/", "/workers", "/tasks", "/api/workers", "/api/tasks"):
+        assert ask(path, None)[0] == 401, path
+        assert ask(path, (LOGIN[0], "guess"))[0] == 401, path
+    status, page = ask("/workers", LOGIN)
+    assert status == 200
+    assert "short@" in page
+    assert "long@" in page
+
+
+def test_every_port_is_the_hosts_own(stack: RunningStack) -> None:
+    """What is published is published on 127.0.0.1."""
+    for service, port in (("valkey", 6379), ("postgres", 5432), ("flower", 5555)):
+        assert stack.compose("port", service, str(port)).startswith("127.0.0.1:")
+    for service in ("worker", "worker-long", "beat"):
+        assert stack.compose("ps", "--format", "{{.Ports}}", service) == ""
+
+
+def test_a_restarted_worker_finishes_its_job_first(stack: RunningStack) -> None:
+    """A deploy in the middle of a job: it runs to its end, once."""
+    send_slow(stack, "deployed", 6)
+    wait_until(lambda: notes(stack, "deployed"), 20, "the job's start")
+    stack.compose("restart", "worker")
+    assert notes(stack, "deployed") == ["started", "finished"]
+
+
+def test_a_killed_workers_job_runs_again(stack: RunningStack) -> None:
+    """A `kill -9` in the middle of a job: the next worker takes it once its lease has lapsed."""
+    send_slow(stack, "killed", 3)
+    wait_until(lambda: notes(stack, "killed"), 20, "the job's start")
+    stack.compose("kill", "worker")
+    stack.compose("up", "--wait", "--no-deps", "worker")
+    wait_until(lambda: "finished" in notes(stack, "killed"), 90, "the end of the second start")
+    assert notes(stack, "killed") == ["started", "started", "finished"]
+
+
+def test_a_waiting_message_survives_the_broker(stack: RunningStack) -> None:
+    """A message sent while no worker runs is still there after Valkey was restarted."""
+    stack.compose("stop", "worker")
+    send_slow(stack, "waiting", 0)
+    stack.compose("restart", "valkey")
+    stack.compose("up", "--wait")
+    wait_until(lambda: notes(stack, "waiting") == ["started", "finished"], 30, "the waiting job's end")
