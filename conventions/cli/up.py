@@ -1,0 +1,99 @@
+"""`celery -A <app> up`: the whole platform in one terminal, for daily work."""
+
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+from celery.bin.base import CeleryCommand, CeleryOption
+
+from conventions.app import ConventionsApp
+from conventions.cli.base import app_of
+from conventions.cli.reload import sources, watching
+from conventions.cli.services import Plan, app_address, free_port, launcher_is_gone, running
+from conventions.stack import FOLDER, hold
+from conventions.supervisor import StopSignals, Supervisor
+
+COLORS = {"worker": "green", "beat": "yellow", "flower": "magenta", "valkey": "red", "up": "cyan"}
+NAME_WIDTH = max(map(len, COLORS))
+
+
+class Screen:
+    """Prints the lines of all services, each behind its service's name."""
+
+    def __init__(self, color: bool | None) -> None:
+        self.closed = False
+        self._color = color
+        self._lock = threading.Lock()
+
+    def write(self, service: str, line: str) -> None:
+        """Print one line; when nobody reads them any more, only `closed` becomes true."""
+        prefix = click.style(f"{service:<{NAME_WIDTH}} |", fg=COLORS.get(service))
+        with self._lock:
+            try:
+                click.echo(f"{prefix} {line}", color=self._color)
+            except OSError:
+                self.closed = True
+
+
+@click.command(cls=CeleryCommand)
+@click.option("--port", type=click.IntRange(1, 65535), cls=CeleryOption, help="Port of Flower (default: a free one).")
+@click.option("--concurrency", type=click.IntRange(1), cls=CeleryOption, help="Jobs that run at once (default: 5).")
+@click.option("--no-flower", is_flag=True, cls=CeleryOption, help="Do without Flower.")
+@click.option("--no-reload", is_flag=True, cls=CeleryOption, help="Leave the worker alone when a file changes.")
+@click.pass_context
+def up(context: click.Context, port: int | None, concurrency: int | None, no_flower: bool, no_reload: bool) -> None:
+    """Run worker, beat and Flower, with a server of our own when no broker is configured.
+
+    Ctrl-C lets the running jobs finish; a second one gives them back to the queue. Changed source files
+    restart the worker.
+    """
+    app = app_of(context)
+    screen = Screen(color=False if context.obj.no_color else None)
+    plan = Plan(
+        address=app_address(context),
+        concurrency=concurrency or app.settings.concurrency,
+        flower_port=None if no_flower else free_port(port),
+    )
+    orphaned = launcher_is_gone()
+    with StopSignals() as signals, hold() as held:
+        _introduce(app, plan, screen)
+        with running(app, plan, held, screen.write, lambda: signals.count) as supervisor:
+            places = sources(app.packages, app.schedule_address)
+            reload = _Reload(supervisor, screen)
+            with nullcontext() if no_reload else watching(places, reload.changed, reload.failed):
+                supervisor.run(until=lambda: signals.count > 0 or screen.closed or orphaned())
+            screen.write("up", "stopping")
+
+
+class _Reload:
+    """Restarts the worker and beat when a file has changed."""
+
+    def __init__(self, supervisor: Supervisor, screen: Screen) -> None:
+        self._supervisor = supervisor
+        self._screen = screen
+
+    def changed(self, files: set[Path]) -> None:
+        """Files have changed."""
+        names = ", ".join(sorted(file.name for file in files))
+        self._screen.write("up", f"changed: {names}; new worker and beat, the old worker finishes its jobs")
+        self._supervisor.reload("worker", "beat")
+
+    def failed(self, error: Exception) -> None:
+        """Files cannot be watched: say so and go on."""
+        self._screen.write("up", f"changed files are not noticed: {error}")
+
+
+def _introduce(app: ConventionsApp, plan: Plan, screen: Screen) -> None:
+    embedded = app.settings.broker_url is None
+    lines = [
+        f"broker     {f'embedded Valkey, socket and data in {FOLDER}' if embedded else 'as configured'}",
+        f"database   {app.database.engine.url.render_as_string(hide_password=True)}",
+        *([f"Flower     {plan.flower_url}"] if plan.flower_url else []),
+        f"worker     {plan.concurrency} jobs at once, times in {app.settings.timezone}",
+        "send       YourTask.delay(...) in any program that runs in this folder,",
+        f"           or celery -A {plan.address} call NAME --kwargs '{{...}}'",
+        "stop       Ctrl-C",
+    ]
+    for line in lines:
+        screen.write("up", line)
