@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -18,12 +18,14 @@ from celery.utils.imports import cwd_in_path
 from conventions import stack, store, transport
 from conventions.batches import Batches
 from conventions.celery_defaults import celery_defaults, queue_names, route
-from conventions.database import Database
 from conventions.errors import ConfigurationError, DeclarationError, TaskModuleError
 from conventions.idempotency import Claims
 from conventions.leases import LeaseKeeper
 from conventions.settings import ENV_PREFIX, Settings
 from conventions.store import Store
+
+if TYPE_CHECKING:
+    from conventions.database import Database
 
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 MIGRATIONS = "migrations"
@@ -49,7 +51,9 @@ def create_app(
     """
     transport.install()
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # Flower would listen on every address, without a login
-    app = ConventionsApp(name, packages=(name,) if packages is None else tuple(packages), schedule=schedule, overrides=settings)
+    app = ConventionsApp(
+        name, packages=(name,) if packages is None else tuple(packages), schedule=schedule, overrides=settings
+    )
     app.set_default()  # Celery's current application is one for each thread; this is for all the others
     store.set_current(lambda: app.store)
     return app
@@ -115,8 +119,10 @@ class ConventionsApp(Celery):
         return Store(self.settings.redis_url or self.broker_address, self.settings.key_prefix)
 
     @functools.cached_property
-    def database(self) -> Database:
+    def database(self) -> "Database":
         """The SQL database of records and of the team's own tables."""
+        from conventions.database import Database  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
         url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
         with cwd_in_path():
             return Database(url, [folder for package in self.packages for folder in _migrations(package)])

@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from conventions.batches import chunk_id, finish_id
 from conventions.chunking import chunked
 from conventions.errors import BusinessError, DeclarationError
+from conventions.idempotency import EffectExists
 from conventions.job import Job
 from conventions.job_classes import LongRunningTask
-from conventions.transactions import EffectExists
 
 
 class Chunk(NamedTuple):

@@ -42,6 +42,7 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,  # print of a job is not a log line
         "broker_connection_retry_on_startup": True,  # a worker may start before its broker
+        "broker_connection_max_retries": None,  # and outlives its outage: one that gave up would serve nobody
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_scheduler": "conventions.beat:Scheduler",
         # With RedBeat's own values a standby beat would take over after half an hour.

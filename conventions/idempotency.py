@@ -60,6 +60,14 @@ class Cancelled:
     """The message was cancelled before it ran."""
 
 
+class EffectExists(Exception):
+    """The effect of this key was committed before: the job ends as done with the stored result."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__(result)
+        self.result = result
+
+
 type Answer = Granted | Done | Busy | Conflict | Cancelled
 
 

@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
 from celery import shared_task
 from celery.exceptions import Retry
 from celery.result import AsyncResult
 from celery.utils import uuid
-from sqlalchemy.orm import Session
 
 from conventions.declaration import check_attributes, check_task, refuse_second
 from conventions.errors import PayloadError, RetryRequested
@@ -28,7 +27,9 @@ from conventions.pipeline import RetryAsked, execute
 from conventions.progress import ProgressReporter
 from conventions.retry import RetryPolicy
 from conventions.sending import check_options, headers_for, publish, sending_method
-from conventions.transactions import transaction
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 
 class ConventionTask(celery.Task):
@@ -238,11 +239,13 @@ class ConventionTask(celery.Task):
         self._application().claims.renew([self.job.claim], seconds)
 
     @contextmanager
-    def transaction(self) -> Iterator[Session]:
+    def transaction(self) -> Iterator["Session"]:
         """One commit for the effect and the record that it happened: the effect happens once.
 
         Once per attempt, and the last effect of `run`. Ends the job as done when the record exists.
         """
+        from conventions.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
         with transaction(self._application().database, self.job.claim) as session:
             yield session
 

@@ -97,7 +97,8 @@ class Queue:
             if task is None or message.task == task.name:
                 raise AssertionError(f"{message.task} {message.arguments} was sent")
 
-    def _add(self, sender: str, headers: Any, body: Any, routing_key: str, **_: Any) -> None:
+    def add_published(self, sender: str, headers: Any, body: Any, routing_key: str, **_: Any) -> None:
+        """Receive Celery's signal."""
         kwargs = body[1]
         task = self.app.tasks.get(sender)
         arguments = task.arguments.load((), kwargs) if hasattr(task, "arguments") else kwargs
@@ -132,10 +133,12 @@ class Worker:
             raise outcome
         return outcome
 
-    def _succeeded(self, sender: Any, result: Any, **_: Any) -> None:
+    def succeeded(self, sender: Any, result: Any, **_: Any) -> None:
+        """Receive Celery's signal."""
         self._ended(sender.request.id, result)
 
-    def _failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
+    def failed(self, task_id: str, exception: BaseException, **_: Any) -> None:
+        """Receive Celery's signal."""
         self._ended(task_id, exception)
 
     def _ended(self, message_id: str, outcome: Any) -> None:
@@ -194,7 +197,7 @@ def conventions_queue(conventions_app: Any) -> Iterator[Queue]:
     from celery.signals import after_task_publish  # noqa: PLC0415  # see the module's docstring
 
     queue = Queue(conventions_app)
-    with _connected((after_task_publish, queue._add)):
+    with _connected((after_task_publish, queue.add_published)):
         yield queue
 
 
@@ -205,7 +208,7 @@ def conventions_worker(conventions_app: Any) -> Iterator[Worker]:
     from celery.contrib.testing.worker import start_worker  # noqa: PLC0415  # the same
 
     worker = Worker()
-    outcomes = ((signals.task_success, worker._succeeded), (signals.task_failure, worker._failed))
+    outcomes = ((signals.task_success, worker.succeeded), (signals.task_failure, worker.failed))
     # With a receiver of its own, Celery leaves the logging of the tests alone.
     with (
         _connected(*outcomes, (signals.setup_logging, lambda **_: None)),

@@ -9,18 +9,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from conventions.database import Database, IdempotencyRow, utc_now
-from conventions.idempotency import ClaimRequest
+from conventions.idempotency import ClaimRequest, EffectExists
 
 LOCK_TIMEOUT = "10s"
 IDLE_TIMEOUT = "60s"
-
-
-class EffectExists(Exception):  # a message to the pipeline, not an error
-    """The effect of this key was committed before; ends the job as done with the stored result."""
-
-    def __init__(self, result: Any) -> None:
-        super().__init__(result)
-        self.result = result
 
 
 @contextmanager

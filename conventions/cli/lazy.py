@@ -1,0 +1,34 @@
+"""The sub-commands as Celery finds them: names and one line each; the module is imported when the command is used.
+
+`celery` imports every entry point at each start, a worker's too.
+"""
+
+import importlib
+from typing import Any
+
+import click
+
+
+class Lazy(click.Command):
+    """Stands for the command of the same name in `conventions.cli` until it is used."""
+
+    def __init__(self, name: str, short_help: str) -> None:
+        super().__init__(name, short_help=short_help)
+        self._attribute = name.replace("-", "_")
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
+        """Hand over to the real command."""
+        module = importlib.import_module(f"{__package__}.{self._attribute}")
+        command: click.Command = getattr(module, self._attribute)
+        return command.make_context(info_name, args, parent=parent, **extra)
+
+
+up = Lazy("up", "Run worker, beat and Flower, with a server of our own when no broker is configured.")
+demo = Lazy("demo", "Show the platform at work, with real jobs.")
+db = Lazy("db", "Create and migrate the SQL tables.")
+dead_letters = Lazy("dead-letters", "Find, show, redrive and discard dead letters.")
+batch = Lazy("batch", "Watch and stop batches.")
+schedule = Lazy("schedule", "Show and change when tasks run.")
+explain = Lazy("explain", "Show what would happen after an error, and when.")
+cancel = Lazy("cancel", "Keep a message from running.")
+check = Lazy("check", "Look whether this application could run here.")
