@@ -3,7 +3,9 @@
 >>> from conventions import ImmediateTask
 >>> class Greet(ImmediateTask):
 ...     '''Greet one user.'''
+...
 ...     idempotent_on = ("user_id",)
+...
 ...     def run(self, user_id: int) -> str:
 ...         return f"hello {user_id}"
 """

@@ -217,17 +217,19 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except DeclarationError as error:
         raise TaskModuleError([f"{_place(name, error)}: {error}"]) from error
-    except Exception as error:  # whatever a module raises, the answer is where
+    except (Exception, SystemExit) as error:  # whatever a module raises, the answer is where
         raise TaskModuleError([f"{_place(name, error)}: {type(error).__name__}: {error}"]) from error
 
 
-def _place(name: str, error: Exception) -> str:
+def _place(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{name} ({error.filename}, line {error.lineno})"
     frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parent)
     ours = [
         frame
         for frame in frames
-        if "importlib" not in frame.filename and str(Path(__file__).parent) not in frame.filename
+        if Path(frame.filename).is_file()
+        and not {here, str(Path(importlib.__file__).parent)} & {*map(str, Path(frame.filename).parents)}
     ]
     return f"{name} ({ours[-1].filename}, line {ours[-1].lineno})" if ours else f"{name}"

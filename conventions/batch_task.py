@@ -84,6 +84,8 @@ class BatchTask(LongRunningTask, abstract=True):
         batches = self.app.batches
         if self.role == "splitter":
             batches.set_state(job.id, "dead")
+        elif self.role == "finish" and "batch_id" in job.payload:
+            batches.set_state(job.payload["batch_id"], "dead")
         elif self.role == "chunk":
             chunk = job.payload
             if not {"batch_id", "chunk_index", "items", "arguments"} <= chunk.keys():
@@ -100,7 +102,7 @@ def _check_batch(cls: type[BatchTask]) -> None:
             raise DeclarationError(f"{cls.__qualname__}: a batch defines items and process; write {sample}")
     if "run" in cls.__dict__:
         raise DeclarationError(f"{cls.__qualname__}: a batch has no run; its work is items and process")
-    if not isinstance(cls.chunk_size, int) or cls.chunk_size < 1:
+    if type(cls.chunk_size) is not int or cls.chunk_size < 1:
         raise DeclarationError(f"{cls.__qualname__}: chunk_size must be at least 1, not {cls.chunk_size!r}")
 
 
@@ -124,8 +126,10 @@ def _split(self: Any, **arguments: Any) -> dict[str, Any]:
     """Cut the items into chunks and send each as a message."""
     batch_id = self.request.id
     batches = self.app.batches
+    batches.create(batch_id, self.name, None)
     expected = self.count(**arguments)
-    batches.create(batch_id, self.name, expected)
+    if expected is not None:
+        batches.create(batch_id, self.name, expected)
     total_chunks = None if expected is None else math.ceil(expected / self.chunk_size)
     payload = self.arguments.bind((), arguments)
     total = chunks = 0

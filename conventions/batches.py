@@ -76,9 +76,12 @@ class Batches:
         """Begin a batch; beginning it again, as after a crash, changes nothing but a `dead` state."""
         batch, _, progress, _ = self._keys(id)
         now = time.time()
+        before = self.state(id)
         with self._store.redis.pipeline() as pipe:
             pipe.hsetnx(batch, "created_at", str(now))
-            pipe.hset(batch, mapping={"task": task, "state": "splitting"})
+            pipe.hset(batch, "task", task)
+            if before in (None, "dead"):
+                pipe.hset(batch, "state", "splitting")
             pipe.pexpire(batch, self._keep)
             pipe.hsetnx(progress, "started_at", str(now))
             if total is not None:
@@ -86,6 +89,7 @@ class Batches:
             pipe.hset(progress, "updated_at", str(now))
             pipe.pexpire(progress, self._keep)
             pipe.zadd(self._index, {id: now}, nx=True)
+            pipe.zremrangebyscore(self._index, "-inf", now - self._keep.total_seconds())
             pipe.execute()
 
     @property
@@ -94,13 +98,7 @@ class Batches:
 
     def seal(self, id: str, *, chunks: int, total: int) -> bool:  # noqa: A002
         """Say that no more chunks follow. Returns whether every chunk has an outcome already."""
-        batch, outcomes, progress, _ = self._keys(id)
-        with self._store.redis.pipeline() as pipe:
-            pipe.hset(batch, mapping={"chunks": str(chunks), "state": "running"})
-            pipe.hset(progress, mapping={"total": str(total), "updated_at": str(time.time())})
-            pipe.hlen(outcomes)
-            *_, ended = pipe.execute()
-        return int(ended) >= chunks
+        return bool(self._store.script("seal")(self._keys(id)[:3], [chunks, total]))
 
     def join(self, id: str, index: int, outcome: Literal["done", "dead"], items: int, returned: Any = None) -> Joined:  # noqa: A002
         """Record the outcome of one chunk."""
@@ -110,8 +108,9 @@ class Batches:
         return Joined(*map(bool, reply))
 
     def set_state(self, id: str, state: str) -> None:  # noqa: A002
-        """Move a batch to another state."""
-        self._store.redis.hset(self._keys(id)[0], "state", state)
+        """Move a batch to another state; one that was forgotten, or never began, stays so."""
+        if self._store.redis.exists(self._keys(id)[0]):
+            self._store.redis.hset(self._keys(id)[0], "state", state)
 
     def state(self, id: str) -> str | None:  # noqa: A002
         """The state of a batch, `None` when there is no such batch."""

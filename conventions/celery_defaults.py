@@ -33,8 +33,6 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         "task_send_sent_event": False,  # it would cost a message for each message
         "task_ignore_result": True,  # a result that nobody reads is work and memory for nothing
         "result_expires": settings.result_expires,
-        "task_time_limit": settings.time_limit,
-        "task_soft_time_limit": settings.soft_time_limit,
         "task_default_queue": CLASS_QUEUES[0],
         "task_default_priority": int(Priority.NORMAL),
         "task_queue_max_priority": int(Priority.URGENT),
@@ -49,20 +47,24 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         "beat_max_loop_interval": 5,
         "redbeat_lock_timeout": 30,
     }
-    if urlsplit(values["result_backend"]).scheme != "redis+socket":  # a local socket cannot go silent
-        values |= {
-            "redis_socket_timeout": SOCKET_TIMEOUT,
-            "redis_socket_connect_timeout": SOCKET_TIMEOUT,
-            "redis_socket_keepalive": True,
-        }
-    if urlsplit(broker_address).scheme in REDIS_SCHEMES:
-        values["broker_transport_options"] = transport.options(settings.key_prefix)
-    else:
-        values["broker_transport_options"] = {
-            "confirm_publish": True,  # RabbitMQ says so when it took a message
-            **transport.FAIL_FAST,
-        }
-    return values
+    return values | _result_options(values["result_backend"]) | _transport_options(settings, broker_address)
+
+
+def _result_options(address: str) -> dict[str, Any]:
+    if urlsplit(address).scheme == "redis+socket":  # a local socket cannot go silent
+        return {}
+    return {
+        "redis_socket_timeout": SOCKET_TIMEOUT,
+        "redis_socket_connect_timeout": SOCKET_TIMEOUT,
+        "redis_socket_keepalive": True,
+    }
+
+
+def _transport_options(settings: Settings, address: str) -> dict[str, Any]:
+    if urlsplit(address).scheme in REDIS_SCHEMES:
+        return {"broker_transport_options": transport.options(settings.key_prefix)}
+    # RabbitMQ says so when it took a message.
+    return {"broker_transport_options": {"confirm_publish": True, **transport.FAIL_FAST}}
 
 
 def kombu_url(address: str) -> str:

@@ -1,6 +1,7 @@
 """`Database`: the SQL records of one application, on SQLite or PostgreSQL."""
 
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -60,7 +61,7 @@ class DeadLetterRow(Base):
         Index("ix_conventions_dead_letters_fingerprint", "fingerprint"),
     )
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
     task: Mapped[str | None] = mapped_column(String(255))
     queue: Mapped[str | None] = mapped_column(String(255))
     error: Mapped[str] = mapped_column(String(255))
@@ -92,6 +93,10 @@ class Database:
         self._migrations = tuple(migrations)
         self._engine: Engine | None = None
         self._pid = 0
+        # SQLite's locks do not pass a fork: a connection that did would lose what it writes once the parent has
+        # closed its own, so none is open then.
+        before_fork = weakref.WeakMethod(self.dispose)
+        os.register_at_fork(before=lambda: (dispose := before_fork()) and dispose())
 
     @property
     def is_sqlite(self) -> bool:
@@ -117,9 +122,14 @@ class Database:
         return engine
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """A session that commits at the end of the block, or rolls back when it raises."""
-        with Session(self.engine) as session, session.begin():
+    def session(self, *, read_only: bool = False) -> Iterator[Session]:
+        """A session that commits at the end of the block, or rolls back when it raises.
+
+        Args:
+            read_only: do not wait for those who write.
+        """
+        engine = self.engine.execution_options(conventions_read_only=read_only)
+        with Session(engine) as session, session.begin():
             yield session
 
     def upgrade(self) -> None:
@@ -151,4 +161,5 @@ def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
 
 def _begin_immediately(connection: Any) -> None:
     # A transaction that reads first and writes later would fail at once, not wait, when another writer came between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    read_only = connection.get_execution_options().get("conventions_read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,6 +1,8 @@
 """Dead letters: kept in SQL until a person or rule redrives or discards them (R17, R18)."""
 
 import hashlib
+import math
+import sysconfig
 import traceback as tracebacks
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from conventions.database import DeadLetterRow, utc_now
 
+NAME_LENGTH = 255  # of the columns
 STATES = ("dead", "redriving", "redriven", "discarded")
 
 
@@ -70,13 +73,43 @@ def record(session: Session, failure: Failure) -> None:
     """Store a dead letter; a letter that dies again is the same letter."""
     now = utc_now()
     row = session.get(DeadLetterRow, failure.id) or DeadLetterRow(id=failure.id, first_failed_at=now)
-    row.task, row.queue, row.actor = failure.task, failure.queue, failure.actor
-    row.error, row.error_message = type(failure.error).__name__, str(failure.error)
-    row.traceback = "".join(tracebacks.format_exception(failure.error))
+    row.task, row.queue, row.actor = _cut(failure.task), _cut(failure.queue), _text(failure.actor)[:NAME_LENGTH]
+    row.error, row.error_message = type(failure.error).__name__[:NAME_LENGTH], _message(failure.error)
+    row.traceback = _text("".join(tracebacks.format_exception(failure.error)))
     row.fingerprint = fingerprint(failure.task, failure.error)
     row.attempts, row.state, row.last_failed_at = failure.attempts, "dead", now
-    row.arguments, row.headers, row.history = dict(failure.arguments), dict(failure.headers), list(failure.history)
+    row.arguments, row.headers = _finite(dict(failure.arguments)), _finite(dict(failure.headers))
+    row.history = _finite(list(failure.history))
     session.add(row)
+
+
+def _text(value: str) -> str:
+    """What every database stores: no NUL, no half characters."""
+    return value.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+def _cut(name: str | None) -> str | None:
+    return None if name is None else _text(name)[:NAME_LENGTH]
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _text(str(error))
+    except Exception as fault:  # noqa: BLE001  # an error that cannot say what it is must be kept all the same
+        return f"<its text cannot be had: {type(fault).__name__}>"
+
+
+def _finite(value: Any) -> Any:
+    """JSON that every database stores: Python reads NaN and Infinity, PostgreSQL does not."""
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case dict():
+            return {name: _finite(one) for name, one in value.items()}
+        case list():
+            return [_finite(one) for one in value]
+        case _:
+            return value
 
 
 def listing(session: Session, which: Filter, limit: int) -> Sequence[DeadLetterRow]:
@@ -127,7 +160,12 @@ def fingerprint(task: str | None, error: BaseException) -> str:
 
 def _place(trace: TracebackType | None) -> str:
     frames = [frame for frame, _ in tracebacks.walk_tb(trace)]
-    ours = [frame for frame in frames if "site-packages" not in frame.f_code.co_filename]
+    ours = [frame for frame in frames if not _of_a_library(frame.f_code.co_filename)]
     for frame in reversed(ours or frames):
         return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
     return ""
+
+
+def _of_a_library(file: str) -> bool:
+    library = ("site-packages" in file) or ("dist-packages" in file) or file.startswith("<frozen ")
+    return library or file.startswith(sysconfig.get_path("stdlib"))

@@ -41,6 +41,8 @@ OPTIONS = (
     "time_limit",
 )
 
+HOOK = "should_retry"
+
 _NOT_BUILT = {
     "requires": "permissions are not built yet; check them in run and raise BusinessError",
     "sensitive": "masking and encryption are not built yet; pass an id and look the value up in run",
@@ -75,12 +77,38 @@ def check_attributes(cls: type[Any]) -> None:
             raise DeclarationError(f"{cls.__qualname__}: {name} has no effect: {_NOT_BUILT[name]}")
         if name in _REPLACED:
             raise DeclarationError(f"{cls.__qualname__}: {name} is not used here: {_REPLACED[name]}")
-        if name.startswith("_") or hasattr(cls.__base__, name) or inspect.isroutine(cls.__dict__[name]):
+        if name.startswith("_") or any(hasattr(base, name) for base in cls.__bases__ if base is not object):
+            continue
+        if inspect.isroutine(cls.__dict__[name]):
+            if _is_misspelt(name, HOOK):
+                raise DeclarationError(f"{cls.__qualname__}: nothing calls {name}; write {HOOK}")
             continue
         if name in OPTIONS:
             raise DeclarationError(f"{cls.__qualname__}: {name} has no effect on this kind of task; remove it")
-        for close in difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.8):
-            raise DeclarationError(f"{cls.__qualname__}: there is no option {name}; write {close} = ...")
+        for option in OPTIONS:
+            if _is_misspelt(name, option):
+                raise DeclarationError(f"{cls.__qualname__}: there is no option {name}; write {option} = ...")
+
+
+def _is_misspelt(name: str, meant: str) -> bool:
+    """Whether one slip, or two in a long word, make one name of the other; a word of its own is no slip."""
+    if name != meant and (meant.startswith(name) or name.startswith(meant)) and min(len(name), len(meant)) >= 5:
+        return True
+    return 0 < _distance(name, meant) <= (2 if len(meant) >= 12 else 1)
+
+
+def _distance(one: str, other: str) -> int:
+    """Optimal string alignment distance: insertions, deletions, substitutions, swaps of neighbours."""
+    rows = [list(range(len(other) + 1))]
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, rows[-2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) -> None:
@@ -119,8 +147,8 @@ def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequenc
     if declared is None and reason is None:
         raise DeclarationError(
             f"{name}: say what makes two messages the same job; write "
-            + (f"idempotent_on = ({sample},) or idempotent_on = EVERY_ARGUMENT, " if arguments else "")
-            + 'or not_idempotent = "why running twice does no harm"'
+            + (f"idempotent_on = ({sample},) or idempotent_on = EVERY_ARGUMENT, or " if arguments else "")
+            + 'not_idempotent = "why running twice does no harm"'
         )
     if reason is not None and (not isinstance(reason, str) or not reason.strip()):
         raise DeclarationError(f'{name}: not_idempotent is the reason; write not_idempotent = "why"')
@@ -142,7 +170,7 @@ def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
     soft = cls.soft_time_limit if cls.soft_time_limit is not None else soft_default
     hard = cls.time_limit if cls.time_limit is not None else hard_default
     for option, value in (("soft_time_limit", soft), ("time_limit", hard)):
-        if not isinstance(value, (int, float)) or value <= 0:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
             raise DeclarationError(f"{cls.__qualname__}: {option} is a number of seconds above 0, not {value!r}")
     if hard < soft:
         raise DeclarationError(

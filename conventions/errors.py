@@ -19,6 +19,7 @@ Every argument goes to `Exception.__init__`, so that each of them survives pickl
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -80,8 +81,8 @@ class ConfigurationError(ConventionError, click.ClickException):
         self.faults = tuple(faults)
         super().__init__("\n".join(self.faults))
 
-    def __reduce__(self) -> tuple[type["ConfigurationError"], tuple[tuple[str, ...]]]:
-        return type(self), (self.faults,)
+    def __reduce__(self) -> tuple[type["ConfigurationError"], tuple[tuple[str, ...]], dict[str, Any]]:
+        return type(self), (self.faults,), self.__dict__
 
 
 class TaskModuleError(ConfigurationError):

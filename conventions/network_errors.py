@@ -33,6 +33,9 @@ def is_network_error(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
         return True
+    wrapper = sys.modules.get("urllib.error")
+    if wrapper is not None and isinstance(error, wrapper.URLError) and isinstance(error.reason, BaseException):
+        return is_network_error(error.reason)
     return _is_lost_database(error)
 
 

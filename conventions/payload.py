@@ -8,6 +8,7 @@ of the signature, with the defaults filled in. A value may be the Python object 
 import functools
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, get_type_hints
 
@@ -18,6 +19,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from conventions.errors import DeclarationError, PayloadError
 
 _REFUSED_KINDS = {
+    inspect.Parameter.POSITIONAL_ONLY: "{0} is positional-only, but messages carry names; remove the /",
     inspect.Parameter.VAR_POSITIONAL: "*{0} is not allowed; name each argument, or take a list",
     inspect.Parameter.VAR_KEYWORD: "**{0} is not allowed; name each argument, or take a dict",
 }
@@ -71,8 +73,23 @@ class Arguments:
             raise DeclarationError(f"{self.task}: {error.message.splitlines()[0]}") from error
 
     def check_types(self) -> None:
-        """Build the validator now. Raises: DeclarationError when an annotation cannot be checked."""
-        self._adapter  # noqa: B018  # building it is the check
+        """Build the validator now. Raises: DeclarationError for an annotation or a default that cannot be checked."""
+        if _holds_a_set(self._adapter.core_schema):
+            raise DeclarationError(
+                f"{self.task}: a set has no order, so equal sets are different payloads; take a list"
+            )
+        empty = inspect.Parameter.empty
+        defaults = {name: one.default for name, one in self.signature.parameters.items() if one.default is not empty}
+        try:
+            self._adapter.validate_python(defaults, strict=True)
+        except ValidationError as error:
+            faults = [
+                fault for fault in error.errors(include_url=False, include_input=False) if fault["type"] != "missing"
+            ]
+            if faults:
+                raise DeclarationError(
+                    f"{self.task}: the default of {faults[0]['loc'][0]!r}: {faults[0]['msg']}"
+                ) from None
 
     def bind(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Give each argument its name, check it, and make it JSON.
@@ -102,6 +119,8 @@ class Arguments:
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except ValidationError as error:
             raise PayloadError(f"{self.task}: {_describe(error, values)}") from None
+        except ValueError as error:  # bytes or half characters, which a foreign message can carry
+            raise PayloadError(f"{self.task}: the payload is no JSON ({error})") from None
 
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -116,20 +135,44 @@ class Arguments:
             return self._adapter.validate_python(values, strict=True)
         except ValidationError as error:
             faults = error
+        failed = {str(fault["loc"][0]) for fault in faults.errors(include_url=False, include_input=False)}
         try:  # a value may also be the JSON form of its type, as a chain or a redrive passes it
+            json.dumps([values[name] for name in failed], allow_nan=False)
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
-        except (ValidationError, pydantic_core.PydanticSerializationError):
+        except (ValueError, TypeError, RecursionError):
             raise PayloadError(f"{self.task}: {_describe(faults, values)}") from None
 
     def _dump(self, values: dict[str, Any]) -> dict[str, Any]:
         try:
+            _refuse_unordered_and_endless(values)
             dumped = self._adapter.dump_python(values, mode="json", warnings="none")
             encode(dumped)
-        except (pydantic_core.PydanticSerializationError, ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise PayloadError(
                 f"{self.task}: the arguments cannot be written as JSON ({error}); pass an id and look it up in run"
             ) from None
         return dict(dumped)
+
+
+def _refuse_unordered_and_endless(value: Any) -> None:
+    """Where an argument may be anything: no set, whose order differs, and no NaN or infinity, which would become null."""
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{value} is no number in JSON")
+        case set() | frozenset():
+            raise ValueError("a set has no order; pass a list")
+        case dict():
+            for one in value.values():
+                _refuse_unordered_and_endless(one)
+        case list() | tuple():
+            for one in value:
+                _refuse_unordered_and_endless(one)
+
+
+def _holds_a_set(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        return schema.get("type") in ("set", "frozenset") or any(map(_holds_a_set, schema.values()))
+    return isinstance(schema, (list, tuple)) and any(map(_holds_a_set, schema))
 
 
 def encode(value: Any) -> bytes:

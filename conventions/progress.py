@@ -81,8 +81,17 @@ class ProgressReporter:
         beat: called at every report, so that a lease can follow progress.
     """
 
-    def __init__(self, store: Store, id: str, *, keep: timedelta, beat: Callable[[], None]) -> None:  # noqa: A002
+    def __init__(
+        self,
+        store: Store,
+        id: str,  # noqa: A002
+        *,
+        keep: timedelta,
+        beat: Callable[[], None],
+        stall_after: float = 600,
+    ) -> None:
         self._store, self._id, self._keep, self._beat = store, id, keep, beat
+        self._stall_after = stall_after
         self._done = self._failed = 0
         self._total: int | None = None
         self._note: str | None = None
@@ -112,7 +121,9 @@ class ProgressReporter:
         now = time.time()
         key = self._store.key("progress", self._id)
         with self._store.redis.pipeline() as pipe:
-            pipe.hsetnx(key, "started_at", str(now))
+            if not self._written:  # an attempt begins at the first item
+                first: dict[str, Any] = {"started_at": str(now), "done": "0", "failed": "0"}
+                pipe.hset(key, mapping=first | {"stall_after": str(self._stall_after)})
             pipe.hincrby(key, "done", self._done)
             pipe.hincrby(key, "failed", self._failed)
             values = {"updated_at": str(now), "total": self._total, "note": self._note}

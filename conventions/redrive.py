@@ -29,5 +29,8 @@ def _send(app: Any, session: Session, id: str) -> bool:  # noqa: A002
     if not isinstance(letter.arguments, dict):
         raise PayloadError(f"{id}: its arguments are not a mapping")
     headers = {name: value for name, value in letter.headers.items() if name != COUNTS}  # fresh attempts
-    task.apply_async(kwargs=letter.arguments, task_id=id, headers=headers)
+    try:
+        task.apply_async(kwargs=letter.arguments, task_id=id, headers=headers)
+    except TypeError as error:
+        raise PayloadError(str(error)) from error
     return True

@@ -4,6 +4,7 @@ Attempts are counted for each kind of error within one message's life (R15, R16)
 errors so far, this one included, and answers with a `Decision`.
 """
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class RetryPolicy:
                 raise ValueError(f"RetryPolicy: {name} must be at least {least}, not {getattr(self, name)!r}")
         if self.jitter > 1:
             raise ValueError(f"RetryPolicy: jitter is a share from 0 to 1, not {self.jitter!r}")
+        if not math.isfinite(self._longest + self.factor):
+            raise ValueError("RetryPolicy: max_wait and factor must be finite numbers")
         if self._longest < self._first:
             raise ValueError(f"RetryPolicy: max_wait ({self._longest} s) is below first_wait ({self._first} s)")
 
@@ -114,8 +117,10 @@ class RetryPolicy:
         Exponential back-off with bounded jitter: `first_wait * factor ** (attempts_made - 1)`, varied by
         `±jitter`, then cut to `[first_wait, max_wait]`.
         """
-        # The exponent is bounded because a float overflows long before any message is tried so often.
-        wait = self._first * self.factor ** min(attempts_made - 1, 64)
+        try:
+            wait = self._first * self.factor ** (attempts_made - 1)
+        except OverflowError:
+            wait = self._longest
         wait = min(wait, self._longest) * (1 + self.jitter * (2 * chance - 1))
         return min(max(wait, self._first), self._longest)
 
@@ -161,10 +166,10 @@ def retry_after(error: BaseException, now: datetime) -> float | None:
     if status not in (429, 503) or headers is None:
         return None
     value = str(headers.get("Retry-After", "")).strip()
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # a server may answer anything
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - now).total_seconds())

@@ -1,5 +1,6 @@
 """How a message is made and handed to the broker: options, headers, delays, and what happens when it cannot be reached."""
 
+import difflib
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,55 @@ from conventions.errors import BrokerUnavailable, DeclarationError
 from conventions.idempotency import digest
 from conventions.job import ACTOR, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT, idempotency_key
 from conventions.priority import Priority
+
+OPTIONS = frozenset(
+    [
+        "actor",
+        "add_to_parent",
+        "argsrepr",
+        "chain",
+        "chord",
+        "compression",
+        "connection",
+        "countdown",
+        "delivery_mode",
+        "eta",
+        "exchange",
+        "expires",
+        "group_id",
+        "group_index",
+        "headers",
+        "idempotency_key",
+        "ignore_result",
+        "kwargsrepr",
+        "link",
+        "link_error",
+        "mandatory",
+        "origin",
+        "parent_id",
+        "planned_at",
+        "priority",
+        "producer",
+        "publisher",
+        "queue",
+        "replaced_task_nesting",
+        "reply_to",
+        "result_cls",
+        "retries",
+        "retry",
+        "retry_policy",
+        "root_id",
+        "route_name",
+        "router",
+        "routing_key",
+        "serializer",
+        "shadow",
+        "soft_time_limit",
+        "task_id",
+        "task_type",
+        "time_limit",
+    ]
+)
 
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
 
@@ -43,6 +93,9 @@ def headers_for(
     planned_at: datetime | str | None,
 ) -> dict[str, Any]:
     """The headers of a message; those that it has already, as a retry does, stay."""
+    for name, value in (("actor", actor), ("idempotency_key", key)):
+        if value is not None and not value:
+            raise ValueError(f"{task.name}: {name} is empty; leave it out, or say which")
     if KEY in given:
         return dict(given)
     planned = _planned(planned_at)
@@ -73,6 +126,7 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
     """
     _check_priority(task.name, options)
     _check_delay(task.name, options, max_delay)
+    _check_names(task.name, options)
     if "retry_policy" in options:
         raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
     soft = options.get("soft_time_limit") or task.soft_time_limit
@@ -81,6 +135,14 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
         raise ValueError(
             f"{task.name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
         )
+
+
+def _check_names(task: str, options: Mapping[str, Any]) -> None:
+    if "stamped_headers" in options:  # stamps are options of any name
+        return
+    for name in options:
+        if name not in OPTIONS and (close := difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)):
+            raise TypeError(f"{task}: there is no option {name}; write {close[0]}=...")
 
 
 def _check_priority(task: str, options: Mapping[str, Any]) -> None:

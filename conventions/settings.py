@@ -5,24 +5,24 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conventions.errors import ConfigurationError
 
 ENV_PREFIX = "CONVENTIONS_"
-REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix", "valkey", "valkeys", "sentinel"})
+REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix", "valkey", "valkeys"})
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "confluentkafka", "memory"}
 DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _number_of_seconds(value: Any) -> Any:
     return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_number_of_seconds)]
+Duration = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_number_of_seconds)]
 
 
 class Settings(BaseSettings):
@@ -41,13 +41,22 @@ class Settings(BaseSettings):
 
     environment: Literal["development", "production"] = Field("development", description="development or production")
     broker_url: str | None = Field(
-        None, description="where messages wait: redis://, rediss://, redis+socket://, amqp://; none: the embedded one"
+        None,
+        repr=False,
+        validate_default=True,
+        description="where messages wait: redis://, rediss://, redis+socket://, amqp://; none: the embedded one",
     )
     redis_url: str | None = Field(
-        None, description="claims, progress, schedule, results; default: the broker's address when that is Redis"
+        None,
+        repr=False,
+        validate_default=True,
+        description="claims, progress, schedule, results; default: the broker's address when that is Redis",
     )
     database_url: str | None = Field(
-        None, description="SQL records: sqlite:/// or postgresql://; default: SQLite in the folder .conventions"
+        None,
+        repr=False,
+        validate_default=True,
+        description="SQL records: sqlite:/// or postgresql://; default: SQLite in the folder .conventions",
     )
     timezone: str = Field("Asia/Tokyo", description="zone of schedules and of dates shown to people")
     key_prefix: str = Field("conventions", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
@@ -62,13 +71,20 @@ class Settings(BaseSettings):
 
     concurrency: int = Field(5, gt=0, description="jobs that one worker runs at once")
     soft_time_limit: Seconds = Field(60, description="an immediate job is asked to stop after this, seconds")
-    time_limit: Seconds = Field(90, description="an immediate job is stopped by force after this, seconds")
+    time_limit: Seconds = Field(
+        90, validate_default=True, description="an immediate job is stopped by force after this, seconds"
+    )
     long_soft_time_limit: Seconds = Field(6 * 3600, description="the same for scheduled and long jobs, seconds")
-    long_time_limit: Seconds = Field(6 * 3600 + 60, description="the same for scheduled and long jobs, seconds")
+    long_time_limit: Seconds = Field(
+        6 * 3600 + 60, validate_default=True, description="the same for scheduled and long jobs, seconds"
+    )
     lease: Seconds = Field(30, description="a claim lapses when not renewed for this long, seconds")
     stall_after: Seconds = Field(600, description="a long job without progress for this long is hung, seconds")
     keep_result_for: Duration = Field(
-        timedelta(days=8), ge=timedelta(days=1), description="how long a finished claim is remembered, seconds"
+        timedelta(days=8),
+        ge=timedelta(days=1),
+        validate_default=True,
+        description="how long a finished claim is remembered, seconds",
     )
     result_expires: Duration = Field(timedelta(days=1), description="how long a kept result lives, seconds")
 
@@ -81,7 +97,7 @@ class Settings(BaseSettings):
     smtp_tls: Literal["none", "starttls", "tls"] = Field("none", description="none, starttls or tls")
     smtp_from: str = Field("no-reply@example.com", description="sender of e-mails")
     smtp_timeout: Seconds = Field(10, description="time-out of the mail server, seconds")
-    webhook_url: str | None = Field(None, description="where notifications are posted, http:// or https://")
+    webhook_url: str | None = Field(None, repr=False, description="where notifications are posted, http:// or https://")
     webhook_timeout: Seconds = Field(10, description="time-out of the webhook, seconds")
     output_dir: str = Field("output", description="folder for reports, thumbnails and backups")
 
@@ -116,35 +132,55 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url", "redis_url", "database_url", "webhook_url")
     @classmethod
-    def _scheme(cls, value: str | None, info: Any) -> str | None:
+    def _scheme(cls, value: str | None, info: ValidationInfo) -> str | None:
         allowed = {
             "broker_url": BROKER_SCHEMES,
             "redis_url": REDIS_SCHEMES,
             "database_url": DATABASE_SCHEMES,
             "webhook_url": frozenset({"http", "https"}),
-        }[info.field_name]
-        if value is not None and urlsplit(value).scheme not in allowed:
+        }[str(info.field_name)]
+        if value is not None and _scheme_of(value) not in allowed:
             raise ValueError(f"the address must start with one of {', '.join(sorted(f'{s}://' for s in allowed))}")
         return value
 
-    @model_validator(mode="after")
-    def _together(self) -> Self:
-        faults = []
-        if self.time_limit < self.soft_time_limit:
-            faults.append("time_limit is below soft_time_limit")
-        if self.long_time_limit < self.long_soft_time_limit:
-            faults.append("long_time_limit is below long_soft_time_limit")
-        if self.broker_url and not self.redis_url and urlsplit(self.broker_url).scheme not in REDIS_SCHEMES:
-            faults.append(f"the broker is not Redis: set {ENV_PREFIX}REDIS_URL for claims, progress and schedule")
-        if self.environment == "production":
-            faults += [
-                f"in production {ENV_PREFIX}{name.upper()} must be set"
-                for name in ("broker_url", "database_url")
-                if getattr(self, name) is None
-            ]
-        if faults:
-            raise ValueError("; ".join(faults))
-        return self
+    # Rules between settings are those of the later one, so that a wrong field hides no other fault.
+
+    @field_validator("broker_url", "database_url")
+    @classmethod
+    def _needed_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("environment") == "production":
+            raise ValueError("must be set in production")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _needed_beside_another_broker(cls, value: str | None, info: ValidationInfo) -> str | None:
+        broker = info.data.get("broker_url")
+        if value is None and broker and _scheme_of(broker) not in REDIS_SCHEMES:
+            raise ValueError("must be set for claims, progress and schedule, since the broker is not Redis")
+        return value
+
+    @field_validator("time_limit", "long_time_limit")
+    @classmethod
+    def _not_below_soft(cls, value: float, info: ValidationInfo) -> float:
+        soft = str(info.field_name).replace("time_limit", "soft_time_limit")
+        if value < info.data.get(soft, value):
+            raise ValueError(f"{info.field_name} is below {soft}")
+        return value
+
+    @field_validator("keep_result_for")
+    @classmethod
+    def _beyond_delay(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        if value <= info.data.get("max_delay", timedelta(0)):
+            raise ValueError("must be longer than max_delay, or a delayed duplicate would run again")
+        return value
+
+
+def _scheme_of(address: str) -> str:
+    try:
+        return urlsplit(address).scheme
+    except ValueError:  # its text would repeat the address
+        return ""
 
 
 def _sentence(fault: Any) -> str:

@@ -63,7 +63,7 @@ def redis_url(url: str) -> str:
     scheme = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix"}.get(parts.scheme, parts.scheme)
     query = {("db" if name == "virtual_host" else name): value for name, value in parse_qsl(parts.query)}
     if scheme == "unix":  # urllib drops the empty host of a scheme it does not know
-        return f"unix://{parts.path}" + (f"?{urlencode(query)}" if query else "")
+        return f"unix://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
     return parts._replace(scheme=scheme, query=urlencode(query)).geturl()
 
 

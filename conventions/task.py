@@ -72,6 +72,7 @@ class ConventionTask(celery.Task):
             return
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
+        cls.aliases = cls.__dict__.get("aliases", ())  # a subclass does not take its base's old names
         cls.arguments = Arguments(cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped)
         check_task(cls, cls.arguments, cls.limit_settings)
         refuse_second(cls)
@@ -133,8 +134,7 @@ class ConventionTask(celery.Task):
         """
         app = self._application()
         check_options(self, options, app.settings.max_delay)
-        payload = self.arguments.bind(args or (), kwargs or {})
-        check_size(self.name, payload, getattr(app.settings, self.payload_limit_setting))
+        payload = self._checked(args or (), kwargs or {})
         task_id = task_id or uuid()
         given = options.pop("headers", None) or {}
         headers = headers_for(self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
@@ -155,7 +155,7 @@ class ConventionTask(celery.Task):
         payloads, faults = [], []
         for index, one in enumerate(arguments):
             try:
-                payloads.append(self.arguments.bind((), one))
+                payloads.append(self._checked((), one))
             except (TypeError, PayloadError) as error:
                 faults.append(f"[{index}] {error}")
         if faults:
@@ -167,6 +167,11 @@ class ConventionTask(celery.Task):
     def cancel(self, /, task_id: str) -> None:
         """Keep a message that has not started from running; one that runs goes on."""
         self._application().claims.cancel(task_id)
+
+    def _checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        payload = self.arguments.bind(args, kwargs)
+        check_size(self.name, payload, getattr(self._application().settings, self.payload_limit_setting))
+        return payload
 
     def _application(self) -> Any:
         if not hasattr(self.app, "settings"):
@@ -222,7 +227,11 @@ class ConventionTask(celery.Task):
         if reporter is None:
             app = self._application()
             reporter = self.request.reporter = ProgressReporter(
-                app.store, self.job.id, keep=app.settings.keep_result_for, beat=self._beat
+                app.store,
+                self.job.id,
+                keep=app.settings.keep_result_for,
+                stall_after=getattr(self, "stall_after", None) or app.settings.stall_after,
+                beat=self._beat,
             )
         return reporter
 
@@ -253,7 +262,7 @@ class ConventionTask(celery.Task):
 
     def should_retry(self, error: Exception, attempts_made: int) -> bool:
         """Override to decide instead of the policy whether a failure is tried again; its wait stays the policy's."""
-        return self.retry_policy.kind_of(error) != "never" and attempts_made > 0
+        return attempts_made < self.retry_policy.limit_for(self.retry_policy.kind_of(error))
 
     @property
     def overrules_retry(self) -> bool:

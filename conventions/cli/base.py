@@ -10,6 +10,7 @@ import click
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
@@ -50,7 +51,7 @@ def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
         return
     table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(_shown(row.get(column)) for column in columns))
+        table.add_row(*(Text(_shown(row.get(column))) for column in columns))  # as it is: no markup
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)  # a pipe has no width, and a cut id is of no use

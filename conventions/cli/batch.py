@@ -102,6 +102,7 @@ def retry_failed(context: click.Context, id: str) -> None:  # noqa: A002
     ids = [chunk_id(id, index) for index in _summary(context, id).failed_chunks]
     sent = [one for one in ids if redrive(app, one)]
     click.echo(f"{len(sent)} of {len(ids)} dead chunks sent again")
+    context.exit(0 if len(sent) == len(ids) else 1)
 
 
 def _summary(context: click.Context, id: str) -> BatchSummary:  # noqa: A002

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit
 from conventions.database import DeadLetterRow
+from conventions.errors import ConfigurationError
 
 
 @click.command(cls=CeleryCommand)
@@ -32,11 +33,11 @@ def check(context: click.Context, as_json: bool) -> None:
 
 def _broker(app: ConventionsApp) -> None:
     with app.connection_for_write() as connection:
-        connection.ensure_connection(max_retries=1, timeout=app.settings.broker_timeout)
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=app.settings.broker_timeout)
 
 
 def _database(app: ConventionsApp) -> None:
-    with app.database.session() as session:
+    with app.database.session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))
 
 
@@ -46,6 +47,8 @@ def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> 
     except Exception as error:  # noqa: BLE001  # whatever is wrong is the answer
         return {
             "ok": False,
-            "fault": str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            "fault": "; ".join(str(error).split("\n"))
+            if isinstance(error, ConfigurationError)
+            else (str(error).strip() or type(error).__name__).splitlines()[0],
         }
     return {"ok": True, "fault": None}

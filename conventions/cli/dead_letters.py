@@ -41,8 +41,8 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _session(context: click.Context) -> Iterator[Session]:
-    with app_of(context).database.session() as session:
+def _session(context: click.Context, *, read_only: bool = True) -> Iterator[Session]:
+    with app_of(context).database.session(read_only=read_only) as session:
         yield session
 
 
@@ -116,7 +116,7 @@ def redrive(context: click.Context, ids: tuple[str, ...]) -> None:
 @one_line_errors
 def discard(context: click.Context, ids: tuple[str, ...]) -> None:
     """Give dead letters up; status 1 when one was not dead any more."""
-    with _session(context) as session:
+    with _session(context, read_only=False) as session:
         gone = [one for one in ids if letters.move(session, one, ("dead",), "discarded")]
     click.echo(f"{len(gone)} of {len(ids)} discarded")
     context.exit(0 if len(gone) == len(ids) else 1)

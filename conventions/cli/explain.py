@@ -32,7 +32,8 @@ def _attempts(task: Any, error: BaseException) -> Iterator[dict[str, Any]]:
     policy, waited = task.retry_policy, 0.0
     kind = policy.kind_of(error)
     for attempt in range(1, policy.limit_for(kind) + 1):
-        decision = policy.decide(error, {kind: attempt}, chance=0.5)
+        overruled = task.should_retry(error, attempt) if task.overrules_retry else None
+        decision = policy.decide(error, {kind: attempt}, overruled=overruled, chance=0.5)
         row: dict[str, Any] = {"attempt": attempt, "after_s": round(waited, 1), "from_s": None, "to_s": None}
         if decision.wait is None:
             yield row | {"then": f"dead letter: {decision.reason}"}
@@ -47,7 +48,7 @@ def _exception(name: str) -> BaseException:
     try:
         place = importlib.import_module(module_name) if module_name else builtins
         cls = getattr(place, attribute, None) or getattr(errors, attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise click.UsageError(f"there is no exception {name}; write module.Class") from error
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         raise click.UsageError(f"{name} is not an exception")

@@ -22,7 +22,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "conventions_dead_letters",
-        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("id", sa.String(255), primary_key=True),
         sa.Column("task", sa.String(255)),
         sa.Column("queue", sa.String(255)),
         sa.Column("error", sa.String(255), nullable=False),

@@ -1,0 +1,40 @@
+"""The tasks that the tests of the sub-commands send and redrive; no worker runs them."""
+
+from collections.abc import Iterator
+from datetime import date
+
+from conventions import BatchTask, ImmediateTask, RetryPolicy
+
+
+class Send(ImmediateTask):
+    """Send one mail to one user a day."""
+
+    queue_name = "mail"
+    idempotent_on = ("user_id", "day")
+
+    def run(self, user_id: int, day: date) -> None: ...
+
+
+class Charge(ImmediateTask):
+    """Charge one order, by rules of its own."""
+
+    not_idempotent = "nothing happens"
+    retry_policy = RetryPolicy(attempts=2, first_wait=10, max_wait=10, never=(LookupError,))
+
+    def run(self, order_id: int) -> None: ...
+
+    def should_retry(self, error: Exception, attempts_made: int) -> bool:
+        """Never after a type error."""
+        return not isinstance(error, TypeError) and super().should_retry(error, attempts_made)
+
+
+class Import(BatchTask):
+    """Import lines."""
+
+    idempotent_on = ("path",)
+    chunk_size = 2
+
+    def items(self, path: str) -> Iterator[str]:
+        yield path
+
+    def process(self, chunk: list[str], path: str) -> None: ...

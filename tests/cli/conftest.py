@@ -1,0 +1,56 @@
+"""An application whose tasks are those of `command_tasks`, and its sub-commands run in this process."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from conventions import dead_letters
+from conventions.app import ConventionsApp
+from conventions.dead_letters import Failure
+from conventions.store import Store
+from tests.workers import application
+
+type Run = Callable[..., Result]
+
+
+@pytest.fixture
+def commands_app(store: Store, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
+    """An application of the test's own, the current one; no worker runs its messages."""
+    with application(
+        ["tests.cli.command_tasks"], broker_url=store.url, key_prefix=store.prefix, database_url=new_database(tmp_path)
+    ) as app:
+        yield app
+
+
+@pytest.fixture
+def run(commands_app: ConventionsApp) -> Run:
+    """Run a sub-command as `celery -A` does, with errors as a shell would see them."""
+
+    def run(command: click.Command, *arguments: str, app: object = commands_app) -> Result:
+        return CliRunner().invoke(command, arguments, obj=SimpleNamespace(app=app), catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def bury(commands_app: ConventionsApp) -> Callable[..., None]:
+    """Make a dead letter."""
+
+    def bury(message_id: str = "m1", error: BaseException | None = None, **values: object) -> None:
+        defaults = {
+            "task": "tests.cli.command_tasks.Send",
+            "queue": "mail",
+            "attempts": 5,
+            "actor": "u-42",
+            "arguments": {"user_id": 7, "day": "2026-01-05"},
+            "headers": {"x_key": "the-key", "x_fingerprint": "f", "x_actor": "u-42", "x_counts": {"other": 5}},
+        }
+        failure = Failure(**{"id": message_id, "error": error or ValueError("it broke")} | defaults | values)  # type: ignore[arg-type]  # the test knows
+        with commands_app.database.session() as session:
+            dead_letters.record(session, failure)
+
+    return bury

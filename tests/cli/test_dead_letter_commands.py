@@ -1,0 +1,220 @@
+"""`celery dead-letters`: found, shown, sent again or given up, and its exit status (R18)."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from conventions import database
+from conventions.app import ConventionsApp
+from conventions.cli.dead_letters import dead_letters
+from conventions.database import Database, DeadLetterRow
+from conventions.errors import BusinessError
+from tests.workers import application, messages
+
+FIELDS = {
+    "id", "task", "queue", "error", "error_message", "fingerprint", "attempts", "actor", "state",
+    "first_failed_at", "last_failed_at",
+}  # fmt: skip
+
+type Run = Callable[..., Result]
+type Bury = Callable[..., None]
+
+
+def rows(result: Result) -> Any:
+    """The JSON of a command that succeeded; nothing else is on standard output."""
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def state(app: ConventionsApp, message_id: str = "m1") -> str:
+    """The state of one letter."""
+    with app.database.session() as session:
+        return session.get_one(DeadLetterRow, message_id).state
+
+
+@pytest.mark.parametrize("listing", ["list", "groups"])
+def test_an_empty_listing_is_an_empty_array(run: Run, listing: str) -> None:
+    """With status 0; people read a sentence."""
+    assert rows(run(dead_letters, listing, "--json")) == []
+    empty = run(dead_letters, listing)
+    assert (empty.exit_code, empty.stdout) == (0, "nothing found\n")
+
+
+def test_list_names_the_fixed_fields(run: Run, bury: Bury) -> None:
+    """One object for each letter, the newest first."""
+    bury("m1")
+    bury("m2", BusinessError("no é"), attempts=1, task=None, queue=None)
+    newest, oldest = rows(run(dead_letters, "list", "--json"))
+    assert set(newest) == set(oldest) == FIELDS
+    assert newest | {"fingerprint": "", "first_failed_at": "", "last_failed_at": ""} == {
+        "id": "m2", "task": None, "queue": None, "error": "BusinessError", "error_message": "no é", "fingerprint": "",
+        "attempts": 1, "actor": "u-42", "state": "dead", "first_failed_at": "", "last_failed_at": "",
+    }  # fmt: skip
+    assert datetime.fromisoformat(oldest["last_failed_at"]).utcoffset() == timedelta(0)
+
+
+def test_list_filters_and_limits(run: Run, bury: Bury) -> None:
+    """By each field; all of them must match."""
+    for number in range(3):
+        bury(f"s{number}")
+    bury("k", KeyError("k"), queue="long", task="tests.cli.command_tasks.Charge")
+    fingerprint = rows(run(dead_letters, "list", "--json", "--queue", "long"))[0]["fingerprint"]
+    for options, expected in {
+        ("--task", "tests.cli.command_tasks.Send"): ["s2", "s1", "s0"],
+        ("--queue", "long"): ["k"],
+        ("--error", "KeyError"): ["k"],
+        ("--group", fingerprint): ["k"],
+        ("--error", "KeyError", "--queue", "mail"): [],
+        ("--state", "redriven"): [],
+        ("--limit", "2"): ["k", "s2"],
+    }.items():
+        assert [row["id"] for row in rows(run(dead_letters, "list", "--json", *options))] == expected, options
+
+
+def test_the_table_is_not_cut(run: Run, bury: Bury) -> None:
+    """An id that is cut cannot be copied."""
+    long_id = "0" * 36
+    bury(long_id, ValueError("a text " * 8))
+    shown = run(dead_letters, "list").stdout
+    assert long_id in shown
+    assert "tests.cli.command_tasks.Send" in shown
+
+
+def test_groups_names_the_fixed_fields(run: Run, bury: Bury) -> None:
+    """One object for each cause, the largest group first."""
+    bury("k", KeyError("k"))
+    bury("s1")
+    bury("s2")
+    largest, other = rows(run(dead_letters, "groups", "--json"))
+    assert set(largest) == set(other) == {
+        "fingerprint", "task", "error", "count", "first_seen", "last_seen", "example",
+    }  # fmt: skip
+    assert (largest["count"], largest["error"], other["count"], other["example"]) == (2, "ValueError", 1, "k")
+    assert largest["example"] in ("s1", "s2")
+    assert len(rows(run(dead_letters, "groups", "--json", "--limit", "1"))) == 1
+    assert "ValueError" in run(dead_letters, "groups").stdout
+
+
+def test_show_gives_everything(run: Run, bury: Bury) -> None:
+    """One object, with payload, headers, history and traceback."""
+    bury(history=[{"attempt": 1}])
+    shown = rows(run(dead_letters, "show", "m1", "--json"))
+    assert set(shown) == FIELDS | {"arguments", "headers", "history", "traceback"}
+    assert shown["arguments"] == {"user_id": 7, "day": "2026-01-05"}
+    assert shown["headers"]["x_key"] == "the-key"
+    assert shown["history"] == [{"attempt": 1}]
+    assert "ValueError: it broke" in shown["traceback"]
+    assert "ValueError: it broke" in run(dead_letters, "show", "m1").stdout
+
+
+def test_show_of_an_unknown_letter_is_a_no(run: Run) -> None:
+    """Status 1, nothing on standard output."""
+    result = run(dead_letters, "show", "nobody", "--json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "nobody" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list", "--state", "alive"), ("list", "--limit", "0"), ("list", "extra"), ("show",), ("redrive",), ("discard",)],
+)
+def test_wrong_usage_is_status_2(run: Run, arguments: tuple[str, ...]) -> None:
+    """As click says it, on standard error."""
+    result = run(dead_letters, *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_redrive_sends_the_message_again(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """The same id and key, the same payload and actor, in the task's queue, with fresh attempts; only once."""
+    bury()
+    result = run(dead_letters, "redrive", "m1")
+    assert (result.exit_code, result.stdout) == (0, "1 of 1 sent again\n")
+    assert state(commands_app) == "redriven"
+    (sent,) = messages(commands_app)
+    assert (sent.id, sent.task, sent.queue) == ("m1", "tests.cli.command_tasks.Send", "mail")
+    assert sent.arguments == {"user_id": 7, "day": "2026-01-05"}
+    assert (sent.headers["x_key"], sent.headers["x_actor"]) == ("the-key", "u-42")
+    assert not sent.headers.get("x_counts")
+    assert sent.headers["retries"] == 0
+    again = run(dead_letters, "redrive", "m1")
+    assert (again.exit_code, again.stdout) == (1, "0 of 1 sent again\n")
+    assert len(messages(commands_app)) == 1
+
+
+def test_redrive_of_several_says_how_many(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Status 1 when one of them could not be sent: unknown, or of a task that is gone."""
+    bury("m1")
+    bury("m2", task="tests.cli.command_tasks.Gone")
+    result = run(dead_letters, "redrive", "m1", "m2", "nobody")
+    assert (result.exit_code, result.stdout) == (1, "1 of 3 sent again\n")
+    assert [sent.id for sent in messages(commands_app)] == ["m1"]
+    assert state(commands_app, "m2") == "dead"
+
+
+def test_a_payload_that_fits_no_more_stays_dead(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """After a deploy that changed the signature; one line says what does not fit."""
+    bury(arguments={"user_id": 7})
+    result = run(dead_letters, "redrive", "m1")
+    assert result.exit_code == 2
+    assert "day" in result.stderr
+    assert state(commands_app) == "dead"
+    assert messages(commands_app) == []
+
+
+def test_a_letter_stays_dead_when_the_broker_is_away(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """One line names the broker; the letter can be sent again later."""
+    bury()
+    url = commands_app.settings.database_url
+    with application(
+        ["tests.cli.command_tasks"],
+        broker_url="redis://127.0.0.1:1",
+        broker_timeout=0.3,
+        database_url=url,
+        key_prefix="none",
+    ) as away:
+        result = run(dead_letters, "redrive", "m1", app=away)
+    assert result.exit_code == 2
+    assert "127.0.0.1:1" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert state(commands_app) == "dead"
+
+
+def test_discard_gives_up_once(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """A letter that was given up is neither listed nor sent."""
+    bury()
+    assert run(dead_letters, "discard", "m1").exit_code == 0
+    assert state(commands_app) == "discarded"
+    again = run(dead_letters, "discard", "m1", "nobody")
+    assert (again.exit_code, again.stdout) == (1, "0 of 2 discarded\n")
+    assert run(dead_letters, "redrive", "m1").exit_code == 1
+    assert rows(run(dead_letters, "list", "--json")) == []
+    assert len(rows(run(dead_letters, "list", "--json", "--state", "discarded"))) == 1
+
+
+def test_a_database_without_tables_says_what_to_run(run: Run, tmp_path: Any, commands_app: ConventionsApp) -> None:
+    """Status 2 and one line, not a traceback."""
+    commands_app.database = Database(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
+    result = run(dead_letters, "list", "--json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "db upgrade" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_listing_does_not_wait_for_a_job_s_transaction(
+    run: Run, bury: Bury, commands_app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks must not be locked out while a job writes."""
+    bury()
+    monkeypatch.setattr(database, "SQLITE_BUSY_TIMEOUT", 200)
+    commands_app.database.dispose()
+    other = Database(str(commands_app.settings.database_url))
+    with other.session() as session:
+        session.get_one(DeadLetterRow, "m1").state = "redriven"
+        session.flush()
+        listed = run(dead_letters, "list", "--json")
+    other.dispose()
+    assert [row["id"] for row in rows(listed)] == ["m1"]

@@ -1,0 +1,238 @@
+"""`celery explain`, `check`, `cancel` and `db`: what they print, and their exit status."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import celery
+import click
+import pytest
+from click.testing import Result
+from sqlalchemy import inspect
+
+from conventions.app import ConventionsApp
+from conventions.cli.base import emit, print_json
+from conventions.cli.cancel import cancel
+from conventions.cli.check import check
+from conventions.cli.db import db
+from conventions.cli.dead_letters import dead_letters
+from conventions.cli.explain import explain
+from conventions.database import Database
+from conventions.idempotency import Cancelled, ClaimRequest
+from tests.cli.command_tasks import Charge
+from tests.workers import application
+
+type Run = Callable[..., Result]
+
+
+def rows(result: Result, status: int = 0) -> Any:
+    """The JSON of a command; nothing else is on standard output."""
+    assert result.exit_code == status, result.output
+    return json.loads(result.stdout)
+
+
+# explain
+
+
+def test_explain_shows_the_attempts_and_their_times(run: Run) -> None:
+    """Five attempts after 0, 2, 6, 14 and 30 s, without jitter; the last ends as a dead letter (R15)."""
+    listed = rows(run(explain, "Send", "ValueError", "--json"))
+    assert [set(row) for row in listed] == [{"attempt", "after_s", "from_s", "to_s", "then"}] * 5
+    assert [row["attempt"] for row in listed] == [1, 2, 3, 4, 5]
+    assert [row["after_s"] for row in listed] == [0, 2, 6, 14, 30]
+    assert [(row["from_s"], row["to_s"]) for row in listed] == [(2, 2.5), (3, 5), (6, 10), (12, 20), (None, None)]
+    assert listed[-1]["then"].startswith("dead letter")
+
+
+@pytest.mark.parametrize(
+    ("task", "exception", "attempts"),
+    [
+        ("tests.cli.command_tasks.Send", "ConnectionRefusedError", 10),
+        ("Send", "socket.gaierror", 10),
+        ("Send", "httpx.ReadTimeout", 10),
+        ("Send", "redis.exceptions.ConnectionError", 10),
+        ("Send", "BusinessError", 1),
+        ("Send", "conventions.errors.PayloadError", 1),
+        ("Send", "sqlalchemy.exc.OperationalError", 5),
+        ("Send", "json.JSONDecodeError", 5),
+        ("Send", "UnicodeDecodeError", 5),
+        ("Send", "httpx.HTTPStatusError", 5),
+        ("Charge", "ValueError", 2),
+        ("Charge", "KeyError", 1),
+        ("Charge", "TypeError", 1),  # its should_retry says no
+        ("Send", "KeyboardInterrupt", 1),
+    ],
+)
+def test_explain_knows_the_kinds_of_errors(run: Run, task: str, exception: str, attempts: int) -> None:
+    """Of Python, of libraries, of ours; by the task's own rules (R16)."""
+    listed = rows(run(explain, task, exception, "--json"))
+    assert len(listed) == attempts
+    assert listed[-1]["then"].startswith("dead letter")
+
+
+@pytest.mark.usefixtures("commands_app")
+def test_an_override_may_leave_the_rest_to_the_policy() -> None:
+    """`super().should_retry` ends where the policy ends, so that no message is tried for ever."""
+    task = Charge.registered
+    assert [task.should_retry(ValueError(), made) for made in (1, 2, 3)] == [True, False, False]
+    assert not task.should_retry(KeyError(), 1)
+    assert task.should_retry(TimeoutError(), 9)
+    assert not task.should_retry(TimeoutError(), 10)
+
+
+@pytest.mark.parametrize(
+    ("task", "exception", "named"),
+    [
+        ("Nothing", "ValueError", "Nothing"),
+        ("celery.backend_cleanup", "ValueError", "backend_cleanup"),
+        ("Send", "NoSuchError", "NoSuchError"),
+        ("Send", "no.such.Error", "no.such.Error"),
+        ("Send", "os.path", "os.path"),
+        ("Send", "print", "print"),
+        ("Send", "..x", "..x"),
+    ],
+)
+def test_explain_of_something_unknown_is_wrong_usage(run: Run, task: str, exception: str, named: str) -> None:
+    """Status 2, and the message names it."""
+    result = run(explain, task, exception)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert named in result.stderr
+
+
+def test_explain_reads_well(run: Run) -> None:
+    """A table for people."""
+    assert "dead letter: never retried" in run(explain, "Send", "BusinessError").stdout
+
+
+# check
+
+
+CHECKS = ["settings", "broker", "redis", "database", "tasks"]
+
+
+def test_check_says_that_all_works(run: Run) -> None:
+    """A row for each part, status 0."""
+    listed = rows(run(check, "--json"))
+    assert listed == [{"check": name, "ok": True, "fault": None} for name in CHECKS]
+    assert run(check).exit_code == 0
+
+
+def faults(run: Run, **settings: Any) -> dict[str, str]:
+    """What `check` finds wrong with an application with these settings."""
+    packages = settings.pop("packages", ["tests.cli.command_tasks"])
+    with application(packages, **settings) as app:
+        listed = rows(run(check, "--json", app=app), status=1)
+    assert [row["check"] for row in listed] == CHECKS
+    return {row["check"]: row["fault"] for row in listed if not row["ok"]}
+
+
+def test_check_says_what_does_not_work(run: Run) -> None:
+    """Each part for itself, in one line without a password, status 1."""
+    broken = faults(
+        run,
+        broker_url="redis://:hunter2@127.0.0.1:1",
+        broker_timeout=0.3,
+        database_url="postgresql://u:hunter2@127.0.0.1:1/x",
+    )
+    assert set(broken) == {"broker", "redis", "database"}
+    assert all(fault and "\n" not in fault for fault in broken.values())
+    assert "hunter2" not in str(broken)
+
+
+def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_path: Path) -> None:
+    """A database that nobody migrated does not work."""
+    commands_app.database = Database(f"sqlite:///{tmp_path / 'none.sqlite3'}")
+    broken = {row["check"] for row in rows(run(check, "--json"), status=1) if not row["ok"]}
+    assert broken == {"database"}
+
+
+def test_check_names_a_broken_task_module(
+    run: Run, commands_app: ConventionsApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the module and the line."""
+    (tmp_path / "broken_tasks.py").write_text("\n\nraise ValueError('at import')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = commands_app.settings.model_dump(include={"broker_url", "database_url", "key_prefix"})
+    broken = faults(run, packages=["broken_tasks"], **settings)
+    assert set(broken) == {"tasks"}
+    assert "broken_tasks" in broken["tasks"]
+    assert "line 3" in broken["tasks"]
+
+
+def test_check_reports_every_fault_of_the_settings(run: Run) -> None:
+    """A wrong configuration is reported whole."""
+    text = faults(run, lease=0, concurrency=0, broker_url="redis://127.0.0.1:1")["settings"]
+    assert "CONVENTIONS_LEASE" in text
+    assert "CONVENTIONS_CONCURRENCY" in text
+
+
+# cancel
+
+
+def test_cancel_keeps_a_message_from_running(run: Run, commands_app: ConventionsApp) -> None:
+    """Whoever takes the message finds that it must not run."""
+    assert run(cancel, "m1").exit_code == 0
+    request = ClaimRequest("tests.cli.command_tasks.Send", "k", token="t", message_id="m1", fingerprint="f")
+    assert commands_app.claims.take([request]) == [Cancelled()]
+
+
+def test_cancel_needs_redis(run: Run) -> None:
+    """Status 2 and one line when it is away."""
+    with application(["tests.cli.command_tasks"], broker_url="redis://127.0.0.1:1", database_url="sqlite://") as app:
+        result = run(cancel, "m1", app=app)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Redis" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# db
+
+
+def test_upgrade_makes_the_tables(run: Run, commands_app: ConventionsApp, tmp_path: Path) -> None:
+    """A new file, then nothing to do."""
+    commands_app.database = Database(f"sqlite:///{tmp_path / 'new' / 'x.sqlite3'}")
+    for _ in range(2):
+        result = run(db, "upgrade")
+        assert result.exit_code == 0
+        assert "x.sqlite3" in result.stdout
+    assert "conventions_dead_letters" in inspect(commands_app.database.engine).get_table_names()
+
+
+def test_upgrade_of_a_server_that_is_away_is_one_line_without_password(run: Run, commands_app: ConventionsApp) -> None:
+    """Status 2."""
+    commands_app.database = Database("postgresql://app:hunter2@127.0.0.1:1/jobs")
+    result = run(db, "upgrade")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "refused" in result.stderr
+    assert "hunter2" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+# what they share
+
+
+@pytest.mark.parametrize(
+    "arguments", [(db, "upgrade"), (dead_letters, "list"), (check,), (cancel, "m1"), (explain, "Send", "ValueError")]
+)
+def test_an_application_that_is_not_ours_is_wrong_usage(
+    run: Run, arguments: tuple[click.Command, *tuple[str, ...]]
+) -> None:
+    """A plain Celery application has none of this."""
+    with celery.Celery("plain", set_as_current=False) as plain:
+        result = run(*arguments, app=plain)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "create_app" in result.stderr
+
+
+def test_what_is_no_json_is_an_error() -> None:
+    """Nothing is silently turned into text."""
+    with pytest.raises(TypeError, match="object is not JSON"):
+        print_json({"a": object()})
+
+
+@pytest.mark.parametrize("text", ["[red]no markup[/red]", "[/no] [tag]", "list[int]"])
+def test_a_table_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    """Brackets in an error's message are neither a color nor the end of the command."""
+    emit([{"a": 1, "b": text}], ("a", "b"), as_json=False)
+    assert text in capsys.readouterr().out

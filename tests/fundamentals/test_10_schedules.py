@@ -1,0 +1,59 @@
+"""Chapter 10: a schedule says which task runs when; a slot runs once, whoever sends it (R10)."""
+
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from conventions.cron import cron, every
+from conventions.errors import ScheduleError
+from conventions.job_classes import ScheduledTask
+from conventions.schedule import Schedule, planned_date
+
+TOKYO = ZoneInfo("Asia/Tokyo")
+
+
+class Report(ScheduledTask):
+    """Report on one day, and say which message did it."""
+
+    ignore_result = False
+
+    def run(self, day: date) -> list[str]:
+        return [str(self.request.id), f"{day:%d.%m.}", str(self.planned_at)]
+
+
+def test_a_schedule_names_a_task_and_its_arguments() -> None:
+    """09:00 in Tokyo is midnight in UTC; the argument is computed from the slot."""
+    schedule = Schedule("daily-report", cron("0 9 * * *"), Report, {"day": planned_date})
+    slot = schedule.when.next_slot(datetime(2026, 1, 30, 12, tzinfo=UTC), TOKYO)
+    assert slot == datetime(2026, 1, 31, 9, tzinfo=TOKYO)
+    assert schedule.arguments_at(slot) == {"day": date(2026, 1, 31)}
+
+
+def test_a_schedule_may_repeat() -> None:
+    """`every` has its slots at multiples of the interval."""
+    schedule = Schedule("often", every(timedelta(minutes=5)), Report, {"day": date(2026, 1, 1)})
+    slot = schedule.when.next_slot(datetime(2026, 1, 30, 12, 3, tzinfo=UTC), TOKYO)
+    assert slot == datetime(2026, 1, 30, 12, 5, tzinfo=UTC)
+
+
+def test_a_schedule_that_cannot_work_is_refused_at_once() -> None:
+    """Beat would meet the mistake at 02:00."""
+    with pytest.raises(ScheduleError, match="missing a required argument: 'day'"):
+        Schedule("daily-report", cron("0 9 * * *"), Report)
+
+
+def test_a_slot_runs_once() -> None:
+    """Two beats send the same slot: the second message is a duplicate."""
+    slot = datetime(2026, 1, 31, 9, tzinfo=TOKYO)
+    first = Report.apply_async((date(2026, 1, 31),), planned_at=slot)
+    second = Report.apply_async((date(2026, 1, 31),), planned_at=slot)
+    expected = [first.id, "31.01.", "2026-01-31 00:00:00+00:00"]
+    assert first.get(timeout=15) == second.get(timeout=15) == expected
+
+
+def test_by_hand_each_message_is_a_job_of_its_own() -> None:
+    """Nobody planned it, so `planned_at` is `None`, and it runs each time."""
+    first, second = Report.delay(date(2026, 2, 1)), Report.delay(date(2026, 2, 1))
+    assert first.get(timeout=10) == [first.id, "01.02.", "None"]
+    assert second.get(timeout=10) == [second.id, "01.02.", "None"]

@@ -1,0 +1,350 @@
+"""A real worker: what it consumes, how it starts and stops, and what becomes of jobs that end badly."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
+from conventions.app import ConventionsApp
+from tests.support import wait_until
+from tests.workers import (
+    Installation,
+    Worker,
+    close,
+    letters,
+    messages,
+    remembering_current,
+    wait_for_letter,
+    wait_until_empty,
+)
+
+ONCE = RetryPolicy(attempts=1)
+
+
+class Add(ImmediateTask):
+    """Add two numbers."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+    aliases = ("test_worker.OldAdd",)
+
+    def run(self, a: int, b: int = 0) -> int:
+        return a + b
+
+
+class Own(ImmediateTask):
+    """Come by a queue of its own."""
+
+    queue_name = "of-its-own"
+    not_idempotent = "a test"
+    ignore_result = False
+
+    def run(self) -> str:
+        return str(self.request.delivery_info["routing_key"])
+
+
+class Night(ScheduledTask):
+    """Come by the scheduled queue."""
+
+    ignore_result = False
+
+    def run(self) -> str:
+        return str(self.request.delivery_info["routing_key"])
+
+
+class Long(LongRunningTask):
+    """Come by the long queue."""
+
+    not_idempotent = "a test"
+    ignore_result = False
+
+    def run(self) -> str:
+        return str(self.request.delivery_info["routing_key"])
+
+
+class Hold(ImmediateTask):
+    """Leave a file when it starts, wait for the file `go`, and write a line when it ends."""
+
+    idempotent_on = ("name",)
+
+    def run(self, name: str, folder: Path) -> None:
+        (folder / f"{name}.started").touch()
+        wait_until((folder / "go").exists, timeout=60)
+        with (folder / "done").open("a") as lines:
+            lines.write(f"{name}\n")
+
+
+class Stubborn(ImmediateTask):
+    """Go on after the soft limit."""
+
+    idempotent_on = EVERY_ARGUMENT
+    soft_time_limit = 1
+    time_limit = 2
+
+    def run(self, seconds: float) -> None:
+        while True:
+            try:
+                time.sleep(seconds)
+            except SoftTimeLimitExceeded:
+                continue
+
+
+class Obedient(ImmediateTask):
+    """End at the soft limit."""
+
+    idempotent_on = EVERY_ARGUMENT
+    soft_time_limit = 1
+    time_limit = 20
+    retry_policy = ONCE
+
+    def run(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class Unwritable(ImmediateTask):
+    """Return what JSON cannot hold."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, file: Path) -> Any:
+        with file.open("a") as lines:
+            lines.write("ran\n")
+        return object()
+
+
+class Who(ImmediateTask):
+    """Say what it knows of its message."""
+
+    idempotent_on = ("day",)
+    ignore_result = False
+
+    def run(self, day: date) -> list[Any]:
+        return [type(day).__name__, self.actor, self.attempt, len(self.idempotency_key)]
+
+
+class Refuse(ImmediateTask):
+    """Fail for a business reason."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        raise BusinessError(f"no {number}")
+
+
+class Exit(ImmediateTask):
+    """Try to end the process."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = ONCE
+
+    def run(self, number: int) -> None:
+        raise SystemExit(number)
+
+
+@pytest.fixture
+def installation(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """The tasks of this module in an application of the test's own, for workers that the test starts itself."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
+    return Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+
+
+@pytest.fixture
+def other(installation: Installation) -> Iterator[ConventionsApp]:
+    """Its application in this process."""
+    with installation.application() as app:
+        yield app
+
+
+# Queues.
+
+
+def test_without_queues_named_every_queue_is_consumed(live_app: ConventionsApp) -> None:
+    """Those of the three classes, and every task's own."""
+    assert Add.delay(1).get(timeout=10) == 1
+    assert Own.delay().get(timeout=10) == "of-its-own"
+    assert Night.delay().get(timeout=10) == "scheduled"
+    assert Long.delay().get(timeout=10) == "long"
+    ((_, queues),) = live_app.control.inspect(timeout=5, limit=1).active_queues().items()
+    assert {queue["name"] for queue in queues} >= {"immediate", "scheduled", "long", "of-its-own"}
+
+
+def test_where_long_is_consumed_nothing_is_taken_ahead(live_app: ConventionsApp) -> None:
+    """One message for each process: five."""
+    ((_, stats),) = live_app.control.inspect(timeout=5, limit=1).stats().items()
+    assert stats["prefetch_count"] == stats["pool"]["max-concurrency"] == 5
+
+
+def test_workers_for_one_queue(other: ConventionsApp, installation: Installation) -> None:
+    """`-Q long` alone works and takes nothing ahead; `-Q immediate` takes four for each process."""
+    with installation.workers(("-Q", "long", "-c", "2"), ("-Q", "immediate", "-c", "2")) as workers:
+        long, immediate, neither = Long.delay(), Add.delay(7), Own.delay()
+        assert (long.get(timeout=10), immediate.get(timeout=10)) == ("long", 7)
+        stats = other.control.inspect(timeout=5, limit=2).stats()
+        assert sorted(found["prefetch_count"] for found in stats.values()) == [2, 8]
+        consumed = other.control.inspect(timeout=5, limit=2).active_queues()
+        assert sorted(queue["name"] for queues in consumed.values() for queue in queues) == ["immediate", "long"]
+        wait_until(lambda: [sent.id for sent in messages(other)] == [neither.id], description="its queue is not read")
+        waited = [_moment(worker.output, "ready") - _moment(worker.output, "Connected to") for worker in workers]
+    assert min(waited) < 1, "a worker beside others does not wait for their answers before its first job"
+
+
+# Start and stop.
+
+
+def _moment(log: str, text: str) -> float:
+    stamp = re.search(rf"^\[([\d-]+ [\d:,]+): .*{text}", log, re.MULTILINE)
+    assert stamp, log
+    return datetime.strptime(stamp[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007  # only differences count
+
+
+def test_a_stopping_worker_ends_its_jobs_and_gives_back_the_others(
+    other: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """SIGTERM while one job runs and three wait in the worker: none is lost, none runs twice."""
+    names = ["first", "second", "third", "fourth"]
+    with installation.worker("-Q", "immediate", "-c", "1") as worker:
+        for name in names:
+            Hold.delay(name, tmp_path)
+        wait_until((tmp_path / "first.started").exists, description="the first job runs")
+        worker.wait_for("received", timeout=10)
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait_for("Warm shutdown")
+        (tmp_path / "go").touch()
+        assert worker.stop() == 0
+    assert (tmp_path / "done").read_text() == "first\n"
+    with installation.worker("-Q", "immediate", "-c", "1"):
+        wait_until(lambda: len((tmp_path / "done").read_text().split()) == 4, 20, "all four are done")
+        wait_until_empty(other)
+    assert sorted((tmp_path / "done").read_text().split()) == sorted(names)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+def test_jobs_of_a_killed_worker_run_again(other: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
+    """`kill -9` of the worker and its pool while two jobs run: both run again on another worker."""
+    with installation.worker("-Q", "immediate", "-c", "2") as worker:
+        for name in ("first", "second"):
+            Hold.delay(name, tmp_path)
+        wait_until(lambda: len(list(tmp_path.glob("*.started"))) == 2, description="both run")
+        worker.kill()
+    (tmp_path / "go").touch()
+    with installation.worker("-Q", "immediate", "-c", "2"):
+        wait_until((tmp_path / "done").exists, 90, "a job runs again")
+        wait_until(lambda: sorted((tmp_path / "done").read_text().split()) == ["first", "second"], 90, "both are done")
+        wait_until_empty(other, 90)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+def test_the_job_of_a_killed_pool_process_runs_again(
+    other: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """The kernel kills one process of the pool; the worker replaces it and the job runs again."""
+    import psutil
+
+    with installation.worker("-Q", "immediate", "-c", "1") as worker:
+        Hold.delay("victim", tmp_path)
+        wait_until((tmp_path / "victim.started").exists, description="the job runs")
+        (child,) = psutil.Process(worker.process.pid).children()
+        (tmp_path / "go").touch()
+        os.kill(child.pid, signal.SIGKILL)
+        wait_until_empty(other, 90)
+        assert (tmp_path / "done").read_text() in ("victim\n", "victim\nvictim\n")
+        assert letters(other) == []
+
+
+# Jobs that end badly.
+
+
+def test_a_job_beyond_its_limits(live_app: ConventionsApp, worker: Worker) -> None:
+    """At the soft one it fails, and the log says what to do (R5); at the hard one it is killed, and a dead letter."""
+    stubborn, obedient = Stubborn.delay(30), Obedient.delay(30)
+    assert wait_for_letter(live_app, obedient.id).error == "SoftTimeLimitExceeded"
+    worker.wait_for(f"too long: id={obedient.id}")
+    letter = wait_for_letter(live_app, stubborn.id)
+    assert (letter.error, letter.task, letter.arguments) == ("TimeLimitExceeded", Stubborn.name, {"seconds": 30})
+    wait_until_empty(live_app)
+    assert Add.delay(9).get(timeout=10) == 9, "the pool goes on"
+
+
+def test_a_result_that_json_cannot_hold(live_app: ConventionsApp, tmp_path: Path) -> None:
+    """A dead letter at once: its effect happened, so it must not run again."""
+    file = tmp_path / "file"
+    letter = wait_for_letter(live_app, Unwritable.delay(file).id)
+    assert (letter.error, letter.attempts) == ("PayloadError", 1)
+    assert "return JSON values" in letter.error_message
+    assert file.read_text() == "ran\n"
+
+
+def test_a_job_that_exits_is_a_failed_job(live_app: ConventionsApp) -> None:
+    """`sys.exit` in a library must neither end the worker nor lose the job."""
+    letter = wait_for_letter(live_app, Exit.delay(3).id)
+    assert "exit" in letter.error_message
+    assert Add.delay(11).get(timeout=10) == 11
+
+
+# Messages of others.
+
+
+@pytest.fixture
+def foreign(live_app: ConventionsApp) -> Iterator[Celery]:
+    """Another program, which knows Celery but not us."""
+    with remembering_current():
+        bare = Celery(
+            "bare", broker=live_app.conf.broker_url, backend=live_app.conf.result_backend, set_as_current=False
+        )
+        bare.conf.broker_transport_options = {"global_keyprefix": f"{{{live_app.settings.key_prefix}}}:"}
+        yield bare
+        close(bare)
+
+
+def test_a_message_without_our_headers_runs(foreign: Celery) -> None:
+    """Its key is computed on arrival, its arguments are typed, and its actor is the system."""
+    message = foreign.send_task(Who.name, ("2026-01-31",), queue="immediate")
+    assert message.get(timeout=10) == ["date", "system", 1, 32]
+    assert Who.delay(date(2026, 1, 31)).get(timeout=10) == ["date", "system", 1, 32], "the same key"
+
+
+def test_a_message_with_faulty_arguments_is_a_dead_letter(live_app: ConventionsApp, foreign: Celery) -> None:
+    """It is not tried again: nothing would change."""
+    for arguments in ({"day": "yesterday"}, {}, {"day": "2026-01-31", "more": 1}):
+        message = foreign.send_task(Who.name, kwargs=arguments, queue="immediate")
+        letter = wait_for_letter(live_app, message.id)
+        assert (letter.error, letter.attempts, letter.arguments) == ("PayloadError", 1, arguments)
+
+
+def test_a_message_under_an_old_name_runs(foreign: Celery) -> None:
+    """A renamed task says so in `aliases`."""
+    assert foreign.send_task("test_worker.OldAdd", (20, 1), queue="immediate").get(timeout=10) == 21
+
+
+# Other pools.
+
+
+def test_the_threads_pool(other: ConventionsApp, installation: Installation) -> None:
+    """Jobs of several threads each know their own message."""
+    with installation.worker("-P", "threads", "-c", "4"):
+        results = [Who.apply_async((date(2026, 1, day),), actor=f"u-{day}") for day in range(1, 13)]
+        assert [result.get(timeout=20)[1] for result in results] == [f"u-{day}" for day in range(1, 13)]
+        assert wait_for_letter(other, Refuse.delay(3).id).error == "BusinessError"
+
+
+def test_the_solo_pool_and_a_letter_that_cannot_be_stored(
+    other: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """Its database has no tables: a dead letter cannot be stored, so its message stays in the broker."""
+    missing = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
+    with installation.worker("-P", "solo", CONVENTIONS_DATABASE_URL=missing) as worker:
+        assert Who.delay(date(2026, 1, 1)).get(timeout=10)[0] == "date"
+        message = Refuse.delay(7)
+        worker.wait_for("dead letter not stored")
+        wait_until(lambda: [sent.id for sent in messages(other)] == [message.id], description="it is there")

@@ -1,0 +1,777 @@
+"""What a task class must say; every refusal comes when its module is imported, and says what to write."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from conventions import (
+    EVERY_ARGUMENT,
+    BatchTask,
+    ConventionTask,
+    ImmediateTask,
+    LongRunningTask,
+    RetryPolicy,
+    ScheduledTask,
+)
+from conventions.app import ConventionsApp
+from conventions.declaration import refuse_second
+from conventions.errors import DeclarationError
+
+
+def refused(line: str) -> Any:
+    """Expect a refusal whose message has this line."""
+    return pytest.raises(DeclarationError, match=re.escape(line))
+
+
+def _do_nothing(self: object) -> None:
+    """A body for tasks that are made by `type`."""
+
+
+# The idempotency decision.
+
+
+def test_no_idempotency_decision() -> None:
+    """The message has the three lines to choose from."""
+    with refused(
+        'write idempotent_on = ("user_id", "day",) or idempotent_on = EVERY_ARGUMENT, '
+        'or not_idempotent = "why running twice does no harm"'
+    ):
+
+        class NoDecision(ImmediateTask):
+            """Do something."""
+
+            def run(self, user_id: int, day: str) -> None: ...
+
+
+def test_no_idempotency_decision_without_arguments() -> None:
+    """A task without arguments has no arguments to name."""
+    with refused('say what makes two messages the same job; write not_idempotent = "why running twice does no harm"'):
+
+        class NoDecisionNoArguments(ImmediateTask):
+            """Do something."""
+
+            def run(self) -> None: ...
+
+
+@pytest.mark.parametrize("base", [ConventionTask, ImmediateTask, LongRunningTask])
+def test_a_decision_is_asked_of_each_base(base: Any) -> None:
+    """Only a scheduled task has a default: its planned time."""
+    with refused("say what makes two messages the same job"):
+
+        class Undecided(base):
+            """Do something."""
+
+            def run(self, number: int) -> None: ...
+
+
+def test_unknown_argument_name() -> None:
+    """The nearest name is suggested."""
+    with refused("idempotent_on names 'user', which run does not take; write 'user_id'"):
+
+        class UnknownName(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = ("user",)
+
+            def run(self, user_id: int) -> None: ...
+
+
+def test_unknown_argument_name_without_a_near_one() -> None:
+    """The names there are, are listed."""
+    with refused("which run does not take; its arguments are user_id, day"):
+
+        class UnknownFarName(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = ("zzz",)
+
+            def run(self, user_id: int, day: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ("user_id", 'idempotent_on is a tuple; write idempotent_on = ("user_id",)'),
+        ((), "idempotent_on is empty; name an argument, or write EVERY_ARGUMENT"),
+    ],
+)
+def test_idempotent_on_that_is_no_tuple_of_names(value: Any, line: str) -> None:
+    """A string would be read as letters, and an empty tuple would make all messages one job."""
+    with refused(line):
+
+        class NoTuple(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = value
+
+            def run(self, user_id: int) -> None: ...
+
+
+@pytest.mark.parametrize("value", ["", "  ", True, 1])
+def test_not_idempotent_is_a_reason(value: Any) -> None:
+    """It is read by whoever wonders about a duplicate."""
+    with refused('not_idempotent is the reason; write not_idempotent = "why"'):
+
+        class NoReason(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = value
+
+            def run(self) -> None: ...
+
+
+# The docstring and the arguments.
+
+
+def test_no_docstring() -> None:
+    """A task says its effect."""
+    with refused('a task says its effect in a docstring; write """Send one e-mail to one user."""'):
+
+        class NoDocstring(ImmediateTask):
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, user_id: int) -> None: ...
+
+
+def test_a_docstring_is_not_inherited() -> None:
+    """That of the base says what the base does."""
+    with refused("a task says its effect in a docstring"):
+
+        class BlankDocstring(ImmediateTask):
+            """ """  # noqa: D419  # what is tested
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, user_id: int) -> None: ...
+
+
+def test_unannotated_argument() -> None:
+    """The line to write names the argument."""
+    with refused("argument 'user_id' has no type; write, for example, user_id: int"):
+
+        class NoType(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, user_id) -> None: ...  # type: ignore[no-untyped-def]  # what is tested
+
+
+def test_variadic_arguments() -> None:
+    """A payload is a mapping by name."""
+    with refused("*numbers is not allowed; name each argument, or take a list"):
+
+        class Variadic(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, *numbers: int) -> None: ...
+
+    with refused("**options is not allowed; name each argument, or take a dict"):
+
+        class VariadicByName(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, **options: int) -> None: ...
+
+
+def test_a_type_that_cannot_be_checked() -> None:
+    """Pydantic says what it cannot do."""
+    with refused("UncheckableType"):
+
+        class UncheckableType(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, handler: Iterator[pytest.Item]) -> None: ...
+
+
+def test_a_type_that_does_not_exist() -> None:
+    """The name is in the message."""
+    with refused("the type of an argument is not defined: name 'Nowhere' is not defined"):
+
+        class UndefinedType(ImmediateTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, thing: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821  # what is tested
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("idempotent_no", "idempotent_on"),
+        ("idempotant_on", "idempotent_on"),
+        ("idempotent", "idempotent_on"),
+        ("not_idempotant", "not_idempotent"),
+        ("retry_polcy", "retry_policy"),
+        ("retrypolicy", "retry_policy"),
+        ("queue_nme", "queue_name"),
+        ("queuename", "queue_name"),
+        ("alias", "aliases"),
+        ("time_limt", "time_limit"),
+        ("soft_time_limits", "soft_time_limit"),
+        ("ignore_results", "ignore_result"),
+        ("expire", "expires"),
+        ("stall_afer", "stall_after"),
+        ("chunk_sise", "chunk_size"),
+    ],
+)
+def test_misspelt_option(written: str, meant: str) -> None:
+    """An option that does nothing is worse than none."""
+    body: dict[str, Any] = {
+        "__doc__": "Do something.",
+        "__module__": __name__,
+        "not_idempotent": "a test",
+        written: None,
+    }
+    body["run"] = _do_nothing
+    with refused(f"there is no option {written}; write {meant} = ..."):
+        type("Misspelt", (LongRunningTask,), body)
+
+
+def test_misspelt_should_retry() -> None:
+    """A hook that is never called is an option that does nothing, too."""
+    with refused("should_rety; write ") as found:
+
+        class MisspeltHook(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+
+            def should_rety(self, error: Exception, attempts_made: int) -> bool:
+                return attempts_made < 3 and bool(str(error))
+
+            def run(self) -> None: ...
+
+    assert "should_retry" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ("requires", "permissions are not built yet; check them in run and raise BusinessError"),
+        ("sensitive", "masking and encryption are not built yet; pass an id and look the value up in run"),
+    ],
+)
+def test_an_option_that_is_not_built_is_refused(written: str, line: str) -> None:
+    """Nobody may believe that it protects anything."""
+    body: dict[str, Any] = {
+        "__doc__": "Do something.",
+        "__module__": __name__,
+        "not_idempotent": "a test",
+        written: "email:send",
+    }
+    body["run"] = _do_nothing
+    with refused(f"{written} has no effect: {line}"):
+        type("NotBuilt", (ImmediateTask,), body)
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ("queue", "write queue_name = ..."),
+        ("routing_key", "write queue_name = ..."),
+        ("exchange", "write queue_name = ..."),
+        ("priority", "pass priority=Priority.HIGH to apply_async"),
+        ("autoretry_for", "write retry_policy = RetryPolicy(on=(...,))"),
+        ("dont_autoretry_for", "write retry_policy = RetryPolicy(never=(...,))"),
+        ("retry_kwargs", "write retry_policy = RetryPolicy(...)"),
+        ("retry_backoff", "write retry_policy = RetryPolicy(first_wait=..., factor=...)"),
+        ("retry_backoff_max", "write retry_policy = RetryPolicy(max_wait=...)"),
+        ("retry_jitter", "write retry_policy = RetryPolicy(jitter=...)"),
+        ("max_retries", "write retry_policy = RetryPolicy(attempts=...)"),
+        ("default_retry_delay", "write retry_policy = RetryPolicy(first_wait=...)"),
+        ("acks_late", "remove it: every message is acknowledged after its outcome is recorded"),
+        ("reject_on_worker_lost", "remove it: a lost worker's message always runs again"),
+    ],
+)
+def test_an_option_of_celery_that_is_replaced(written: str, line: str) -> None:
+    """What somebody knows from Celery is answered with what to write here."""
+    body: dict[str, Any] = {"__doc__": "Do something.", "__module__": __name__, "not_idempotent": "a test", written: 3}
+    body["run"] = _do_nothing
+    with refused(f"{written} is not used here: {line}"):
+        type("Replaced", (ImmediateTask,), body)
+
+
+@pytest.mark.parametrize("written", ["throws", "rate_limit", "track_started", "store_errors_even_if_ignored"])
+def test_other_options_of_celery_stay_celerys(written: str) -> None:
+    """What is not ours stays as it is in Celery."""
+    body: dict[str, Any] = {"__doc__": "Do something.", "__module__": __name__, "not_idempotent": "a test", written: ()}
+    body["run"] = _do_nothing
+    assert getattr(type(f"Kept_{written}", (ImmediateTask,), body), written) == ()
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "yaml", "msgpack"])
+def test_only_json_is_sent(serializer: str) -> None:
+    """A pickle can run code of its own."""
+    name = serializer
+
+    with refused(f"only JSON is accepted; remove serializer = {serializer!r}"):
+
+        class Pickled(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            serializer = name
+
+            def run(self) -> None: ...
+
+
+@pytest.mark.parametrize("value", [5, {"attempts": 5}, RetryPolicy])
+def test_a_retry_policy_is_a_retry_policy(value: Any) -> None:
+    """Not a number, not a dictionary, not the class."""
+    with refused("retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)"):
+
+        class OddPolicy(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            retry_policy = value
+
+            def run(self) -> None: ...
+
+
+def test_an_impossible_retry_policy() -> None:
+    """At least one attempt; the error names the argument."""
+    with pytest.raises(ValueError, match="attempts must be at least 1, not 0"):
+
+        class NoAttempt(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            retry_policy = RetryPolicy(attempts=0)
+
+            def run(self) -> None: ...
+
+
+@pytest.mark.parametrize("value", ["", None, 3])
+def test_a_queue_has_a_name(value: Any) -> None:
+    """The message shows one."""
+    with refused('queue_name must be a name; write queue_name = "mail"'):
+
+        class NoQueue(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            queue_name = value
+
+            def run(self) -> None: ...
+
+
+def test_aliases_are_a_tuple() -> None:
+    """A string would be read as letters."""
+    with refused('aliases is a tuple; write aliases = ("old.name",)'):
+
+        class StringAlias(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            aliases = "old.name"  # type: ignore[assignment]  # what is tested
+
+            def run(self) -> None: ...
+
+
+# Time limits.
+
+
+def test_a_time_limit_below_the_soft_one() -> None:
+    """The job would be killed before it is asked to stop; both ways out are in the message."""
+    with refused("time_limit (20 s) is below soft_time_limit (30 s); write time_limit = 60, or soft_time_limit = 15"):
+
+        class LimitsCrossed(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            time_limit = 20
+            soft_time_limit = 30
+
+            def run(self) -> None: ...
+
+
+def test_a_time_limit_below_the_default_soft_one() -> None:
+    """One limit alone meets the default of the other."""
+    with refused("time_limit (30 s) is below soft_time_limit (60 s)"):
+
+        class LimitBelowDefault(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            time_limit = 30
+
+            def run(self) -> None: ...
+
+
+@pytest.mark.parametrize("value", [0, -1, "60", True])
+def test_a_time_limit_is_a_number_of_seconds(value: Any) -> None:
+    """Not a text, not zero, not yes."""
+    with refused("soft_time_limit is a number of seconds above 0"):
+
+        class OddLimit(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            soft_time_limit = value
+
+            def run(self) -> None: ...
+
+
+def test_options_of_another_kind_of_task() -> None:
+    """`chunk_size` means nothing to a task that is no batch."""
+    with refused("chunk_size has no effect on this kind of task; remove it"):
+
+        class NoBatch(LongRunningTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            chunk_size = 10
+
+            def run(self) -> None: ...
+
+
+# Names.
+
+
+def test_two_tasks_of_one_name() -> None:
+    """The message says where the other one is."""
+
+    class First(ImmediateTask):
+        """Do something."""
+
+        name = "test_declaration.one_name"
+        not_idempotent = "a test"
+
+        def run(self) -> None: ...
+
+    with refused("the task 'test_declaration.one_name' is declared by") as found:
+
+        class Second(ImmediateTask):
+            """Do something else."""
+
+            name = "test_declaration.one_name"
+            not_idempotent = "a test"
+
+            def run(self) -> None: ...
+
+    assert "First already (line" in str(found.value)
+    assert 'write another name = "..."' in str(found.value)
+
+
+def test_a_subclass_that_keeps_an_explicit_name() -> None:
+    """It would take its base's messages."""
+
+    class Named(ImmediateTask):
+        """Do something."""
+
+        name = "test_declaration.named"
+        not_idempotent = "a test"
+
+        def run(self) -> None: ...
+
+    class Special(Named):
+        """Do it in another way."""
+
+    assert Named.name == "test_declaration.named"
+    assert Special.name.endswith("<locals>.Special")
+
+
+# Batches.
+
+
+def test_a_batch_without_process() -> None:
+    """The message shows a signature."""
+    with refused("a batch defines items and process; write def process(self, chunk: list, path: str) -> None: ..."):
+
+        class NoProcess(BatchTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def items(self, path: str) -> Iterator[str]:
+                yield path
+
+
+def test_a_batch_without_items() -> None:
+    """The message shows a signature."""
+    with refused("a batch defines items and process; write def items(self, path: str) -> Iterable[dict]: ..."):
+
+        class NoItems(BatchTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def process(self, chunk: list[int], path: str) -> None: ...
+
+
+def test_a_batch_with_run() -> None:
+    """Its work is `items` and `process`."""
+    with refused("a batch has no run; its work is items and process"):
+
+        class BatchWithRun(BatchTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def items(self, path: str) -> Iterator[str]:
+                yield path
+
+            def process(self, chunk: list[int], path: str) -> None: ...
+
+            def run(self, path: str) -> None: ...
+
+
+@pytest.mark.parametrize("size", [0, -1, "10", 2.5, True])
+def test_a_chunk_has_at_least_one_item(size: Any) -> None:
+    """And a whole number of them."""
+    with refused("chunk_size must be at least 1"):
+
+        class OddChunks(BatchTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+            chunk_size = size
+
+            def items(self, path: str) -> Iterator[str]:
+                yield path
+
+            def process(self, chunk: list[int], path: str) -> None: ...
+
+
+def test_the_arguments_of_a_batch_are_those_of_items() -> None:
+    """They need annotations; `chunk`, `summary` and returns need none."""
+    with refused("argument 'path' has no type; write, for example, path: int"):
+
+        class UntypedItems(BatchTask):
+            """Do something."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def items(self, path):  # type: ignore[no-untyped-def]  # what is tested
+                yield path
+
+            def process(self, chunk, path):  # type: ignore[no-untyped-def]  # what is tested
+                ...
+
+    class UntypedRest(BatchTask):
+        """Do something."""
+
+        idempotent_on = ("path",)
+
+        def items(self, path: str):  # type: ignore[no-untyped-def]  # what is tested
+            yield path
+
+        def process(self, chunk, path):  # type: ignore[no-untyped-def]  # what is tested
+            ...
+
+        def finish(self, summary, path):  # type: ignore[no-untyped-def]  # what is tested
+            ...
+
+    assert UntypedRest.arguments.names == ("path",)
+
+
+# What is accepted.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "template",
+        "max_items",
+        "retention_days",
+        "timeout",
+        "chunk",
+        "size_limit",
+        "page_limit",
+        "item_limit",
+        "batch_size",
+    ],
+)
+def test_attributes_of_a_team_are_accepted(name: str) -> None:
+    """Their own names pass, as long as they are no misspelling of ours."""
+    body: dict[str, Any] = {"__doc__": "Do something.", "__module__": __name__, "not_idempotent": "a test", name: 5}
+    body["run"] = _do_nothing
+    assert getattr(type(f"With_{name}", (LongRunningTask,), body), name) == 5
+
+
+def test_helpers_of_a_team_are_accepted() -> None:
+    """Methods, properties and nested names of their own."""
+
+    class WithHelpers(ImmediateTask):
+        """Do something."""
+
+        not_idempotent = "a test"
+        rows: ClassVar[dict[str, int]] = {}
+        Row = tuple[int, str]
+
+        @staticmethod
+        def should_send(row: object) -> bool:
+            return bool(row)
+
+        @classmethod
+        def process(cls, row: object) -> None: ...
+
+        @property
+        def sender(self) -> str:
+            return "x"
+
+        def expires_at(self) -> int:
+            return 3
+
+        def retry_later(self) -> None: ...
+
+        def run(self) -> None: ...
+
+    assert WithHelpers.registered is not None
+
+
+def test_a_class_without_run_is_abstract() -> None:
+    """It may carry defaults for a team's tasks; it cannot be sent."""
+
+    class Mail(ImmediateTask):
+        queue_name = "mail"
+
+    class Letter(Mail):
+        """Send one letter."""
+
+        idempotent_on = EVERY_ARGUMENT
+
+        def run(self, number: int) -> None: ...
+
+    assert Letter.queue_name == "mail"
+    with refused("Mail is abstract: it defines no run, so it cannot be sent"):
+        Mail.delay()
+
+
+def test_a_base_with_run_says_abstract() -> None:
+    """It is no task, and asks for nothing that a task must say."""
+
+    class Template(ImmediateTask, abstract=True):
+        def run(self, number: int) -> str:
+            return self.render(number)
+
+        def render(self, number: int) -> str:
+            raise NotImplementedError
+
+    class Hello(Template):
+        """Say hello."""
+
+        idempotent_on = ("number",)
+
+        def render(self, number: int) -> str:
+            return f"hello {number}"
+
+    with refused("is abstract"):
+        Template.delay(1)
+    assert Hello.registered(3) == "hello 3"
+
+
+def test_a_concrete_task_may_be_subclassed() -> None:
+    """The subclass is a task of its own, with its own name and docstring; `super()` works."""
+
+    class Base(ImmediateTask):
+        """Count."""
+
+        idempotent_on = ("number",)
+
+        def run(self, number: int) -> int:
+            return number
+
+    class Twice(Base):
+        """Count twice."""
+
+        def run(self, number: int) -> int:
+            return 2 * super().run(number)
+
+    assert Twice.name != Base.name
+    assert Twice.registered(4) == 8
+    assert Base.registered(4) == 4
+
+
+@pytest.mark.parametrize("order", ["mixin first", "task first"])
+def test_a_mixin_may_supply_helpers(order: str) -> None:
+    """It needs to know nothing of tasks."""
+
+    class Loud:
+        def shout(self, text: str) -> str:
+            return text.upper()
+
+    bases = (Loud, ImmediateTask) if order == "mixin first" else (ImmediateTask, Loud)
+    body: dict[str, Any] = {"__doc__": "Shout.", "__module__": __name__, "idempotent_on": EVERY_ARGUMENT}
+
+    def run(self: Any, text: str) -> str:
+        return str(self.shout(text))
+
+    task: Any = type(f"Shouting_{order[0]}", bases, body | {"run": run, "queue_name": "loud"})
+    assert task.registered("hello") == "HELLO"
+
+
+def test_the_names_of_tasks() -> None:
+    """The module and the class, unless the class says another name."""
+
+    class Renamed(ImmediateTask):
+        """Do something."""
+
+        name = "shop.renamed"
+        not_idempotent = "a test"
+
+        def run(self) -> None: ...
+
+    assert Renamed.name == "shop.renamed"
+    assert _Module.name == f"{__name__}._Module"
+
+
+class _Module(ImmediateTask):
+    """Do something."""
+
+    not_idempotent = "a test"
+
+    def run(self) -> None: ...
+
+
+def test_importing_the_same_lines_again_is_no_second_task() -> None:
+    """A reloader does it."""
+    refuse_second(_Module)
+
+
+def test_time_limits_come_from_the_settings(app: ConventionsApp) -> None:
+    """An immediate job has a minute and a half at the most; a long one hours."""
+
+    class Short(ImmediateTask):
+        """Do something."""
+
+        not_idempotent = "a test"
+
+        def run(self) -> None: ...
+
+    class Long(LongRunningTask):
+        """Do something."""
+
+        not_idempotent = "a test"
+
+        def run(self) -> None: ...
+
+    class Own(ScheduledTask):
+        """Do something."""
+
+        soft_time_limit = 5
+        time_limit = 7
+
+        def run(self) -> None: ...
+
+    def limits(task: Any) -> tuple[float, float]:
+        registered = app.tasks[task.name]
+        return registered.soft_time_limit, registered.time_limit
+
+    assert limits(Short) == (60, 90)
+    assert limits(Long) == (6 * 3600, 6 * 3600 + 60)
+    assert limits(Own) == (5, 7)

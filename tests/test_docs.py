@@ -1,0 +1,190 @@
+"""The documents say what is there: settings, rules, tests, commands."""
+
+import ast
+import importlib
+import re
+import shlex
+from datetime import timedelta
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from celery.bin.celery import celery
+
+import conventions
+from conventions.errors import ConventionError
+from conventions.settings import ENV_PREFIX, Settings
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CELERY = re.compile(r"celery -A [\w.…]+ ([^`\n|)]+)")
+OWN = ("up", "demo", "db", "dead-letters", "batch", "schedule", "explain", "cancel", "check")
+
+
+def table(path: Path, first_column: str) -> list[list[str]]:
+    """The rows of the Markdown table whose first column has this head."""
+    rows: list[list[str]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if line.startswith(f"| {first_column} |"):
+            rows = [cells]
+        elif rows and line.startswith("|"):
+            rows.append(cells)
+        elif rows:
+            break
+    assert rows, f"{path.name} has no table that begins with {first_column!r}"
+    return rows[2:]
+
+
+def written(default: Any) -> str:
+    """A default as the table of settings writes it."""
+    if default is None or default == ():
+        return "none"
+    return f"`{round(default.total_seconds()) if isinstance(default, timedelta) else default}`"
+
+
+def test_the_table_of_settings_is_the_class() -> None:
+    """Each field with its variable, default and description, in the class's order, and nothing else."""
+    expected = [
+        [f"`{ENV_PREFIX}{name.upper()}`", written(field.default), field.description]
+        for name, field in Settings.model_fields.items()
+    ]
+    assert table(ROOT / "docs" / "operations.md", "variable") == expected
+
+
+def rules() -> list[list[str]]:
+    """The rows of docs/conventions.md."""
+    return table(ROOT / "docs" / "conventions.md", "rule")
+
+
+def test_each_rule_has_one_row() -> None:
+    """R1 to R23, in order."""
+    assert [row[0] for row in rules()] == [f"R{number}" for number in range(1, 24)]
+
+
+def test_each_rule_says_whether_it_is_enforced() -> None:
+    """Enforced, partly, or not yet; what is enforced names code and proof, what is partly there says what is missing."""
+    for rule, _, state, where, _, _, proof in rules():
+        word, _, rest = state.partition(":")
+        assert word in ("enforced", "partly", "not yet"), f"{rule}: {state}"
+        assert word == "not yet" or (where and proof), f"{rule} is {word} and names no code or no proof"
+        assert word != "partly" or rest, f"{rule} is partly enforced and does not say what is missing"
+
+
+def test_what_the_rules_name_exists() -> None:
+    """Every test path, and every file of the package."""
+    for rule, _, _, where, _, _, proof in rules():
+        for path in re.findall(r"`(tests/[^`]*)`", proof):
+            assert (ROOT / path).exists(), f"{rule} is proven by {path}, which does not exist"
+            assert [*_tests(ROOT / path)], f"{rule} is proven by {path}, which has no test"
+        for path in re.findall(r"`([^`]+\.py)`", where):
+            assert (ROOT / "conventions" / path).exists(), f"{rule} is enforced in {path}, which does not exist"
+
+
+def _tests(path: Path) -> list[str]:
+    files = [path] if path.is_file() else sorted(path.rglob("test_*.py"))
+    trees = (ast.parse(file.read_text(encoding="utf-8")) for file in files)
+    return [
+        node.name
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every `celery -A app …` that a document names, with the document's name."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        found += [(document.name, match[1].strip()) for match in CELERY.finditer(text)]
+    return found
+
+
+def test_the_documents_name_commands() -> None:
+    """The test below looks at something."""
+    assert {name for name, _ in commands()} >= {"README.md", "operations.md"}
+
+
+@pytest.mark.parametrize(("document", "line"), commands())
+def test_every_command_that_a_document_names_exists(document: str, line: str) -> None:
+    """The command, each of its sub-commands separated by ` / `, and each option."""
+    words = [word.strip("[]") for word in shlex.split(line, comments=True)]
+    context = click.Context(celery)
+    command: click.Command | None = _own(words[0]) or celery.get_command(context, words[0])
+    assert command is not None, f"{document}: there is no command {words[0]}"
+    names = [word for word in words[1:] if (word.isalpha() and word.islower()) or "-" in word.strip("-")]
+    if isinstance(command, click.Group) and words[0] in OWN:
+        subcommands = [name for name in names if not name.startswith("-")]
+        unknown = [name for name in subcommands if name not in command.commands]
+        assert not unknown, f"{document}: {words[0]} has no {unknown}"
+        command = command.commands[subcommands[0]] if len(subcommands) == 1 else command
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for option in (word for word in words if word.startswith("-")):
+        assert words[0] == "flower" or option in known, f"{document}: {line} has no option {option}"
+
+
+def _own(name: str) -> click.Command | None:
+    """The command itself, which its entry point stands for."""
+    if name not in OWN:
+        return None
+    attribute = name.replace("-", "_")
+    command: click.Command = getattr(importlib.import_module(f"conventions.cli.{attribute}"), attribute)
+    return command
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_command_of_ours_is_installed_and_documented(name: str) -> None:
+    """As an entry point that lists what the command is for, and with a line in the operations guide."""
+    (entry,) = entry_points(group="celery.commands", name=name)
+    command = _own(name)
+    assert command is not None
+    assert command.help
+    assert entry.load().name == command.name == name
+    assert entry.load().short_help
+    assert f"celery -A tasks {name}" in (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def test_every_file_that_a_document_links_exists() -> None:
+    """Links within the repository lead somewhere."""
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links {target}, which does not exist"
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """The code blocks of this language, with their document."""
+    pattern = re.compile(rf"^```{language}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    return [
+        (document.name, match[1])
+        for document in DOCUMENTS
+        for match in pattern.finditer(document.read_text(encoding="utf-8"))
+    ]
+
+
+@pytest.mark.parametrize(("document", "code"), blocks("python"))
+def test_the_code_in_the_documents_is_python_and_imports_what_exists(document: str, code: str) -> None:
+    """It compiles, and every name that it takes from `conventions` is there."""
+    tree = ast.parse(code, document)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "conventions":
+            missing = [alias.name for alias in node.names if not hasattr(conventions, alias.name)]
+            assert not missing, f"{document} imports {missing}"
+
+
+def test_every_variable_that_a_document_names_exists() -> None:
+    """`CONVENTIONS_…` in a text is a setting."""
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    for document in DOCUMENTS:
+        named = set(re.findall(r"CONVENTIONS_[A-Z_]+[A-Z]", document.read_text(encoding="utf-8")))
+        assert named <= known, f"{document.name} names {sorted(named - known)}"
+
+
+def test_what_is_exported_is_sorted_and_real() -> None:
+    """`__all__` is what the package's front door has, in order; errors are those of the tree."""
+    names = conventions.__all__
+    assert list(names) == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
+    assert all(hasattr(conventions, name) for name in names)
+    assert ConventionError.__name__ in names

@@ -1,0 +1,213 @@
+"""Claims against a real server: one winner, fences, stored results, and what a lost reply does (R4)."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conventions.idempotency import (
+    Answer,
+    Busy,
+    Cancelled,
+    Claims,
+    Conflict,
+    Done,
+    Granted,
+    digest,
+)
+from conventions.store import Store
+from tests.claiming import AGAIN, FIRST, OTHER, granted, later, settle, take
+from tests.support import wait_until
+
+
+@pytest.fixture
+def claims(store: Store) -> Claims:
+    """Claims with a lease that no test outlives."""
+    return Claims(store, lease=30, keep=timedelta(days=8))
+
+
+@pytest.fixture
+def brief(store: Store) -> Claims:
+    """Claims of the same store whose lease lapses within the test."""
+    return Claims(store, lease=0.05, keep=timedelta(days=8))
+
+
+def test_one_of_many_at_once_wins(claims: Claims) -> None:
+    """Sixteen messages of one job ask together, ten times over: one runs, the others are told for how long."""
+    together = threading.Barrier(16)
+
+    def ask(number: int, turn: int) -> Answer:
+        request = replace(FIRST, key=f"key{turn}", token=f"t{number}", message_id=f"m{number}")
+        together.wait(10)
+        return take(claims, request)
+
+    with ThreadPoolExecutor(16) as pool:
+        for turn in range(10):
+            answers = list(pool.map(ask, range(16), [turn] * 16))
+            assert sum(isinstance(answer, Granted) for answer in answers) == 1
+            waits = [answer.wait for answer in answers if isinstance(answer, Busy)]
+            assert len(waits) == 15
+            assert all(29 < wait <= 30 for wait in waits)
+
+
+def test_duplicates_get_the_stored_result(claims: Claims) -> None:
+    """Whoever comes later, also under another id, gets what the first one returned, and who it was."""
+    granted(claims, FIRST)
+    assert settle(claims, FIRST, "done", {"sent": True, "count": [1, None, "é"]})
+    expected = Done({"sent": True, "count": [1, None, "é"]}, "m1")
+    assert [take(claims, request) for request in (FIRST, AGAIN, OTHER)] == [expected] * 3
+
+
+def test_a_job_that_returned_nothing_is_done_too(claims: Claims) -> None:
+    """`None` is a result."""
+    granted(claims, FIRST)
+    assert settle(claims, FIRST)
+    assert take(claims, OTHER) == Done(None, "m1")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(result=json_values, number=st.integers(0))
+def test_any_result_is_given_back_as_it_was(store_of_module: Store, result: Any, number: int) -> None:
+    """Results of every JSON shape pass through the scripts unchanged."""
+    claims = Claims(store_of_module, lease=30, keep=timedelta(days=8))
+    request = replace(FIRST, key=digest({"result": result, "number": number}))
+    claims.take([request])
+    assert settle(claims, request, "done", result)
+    assert take(claims, request) == Done(result, "m1")
+
+
+@pytest.fixture(scope="module")
+def store_of_module(valkey_url: str) -> Iterator[Store]:
+    """A store that outlives the examples of a property."""
+    store = Store(valkey_url, "property")
+    yield store
+    store.redis.close()
+
+
+def test_a_lapsed_lease_goes_to_the_next_with_a_higher_fence(brief: Claims) -> None:
+    """The holder vanished; the next one is told apart from it by the fence."""
+    before = granted(brief, FIRST)
+    assert isinstance(take(brief, OTHER), Busy)
+    assert later(brief, OTHER) > before
+
+
+def test_a_fence_rises_also_when_the_store_was_emptied(claims: Claims, store: Store) -> None:
+    """It comes from the clock, so a flush does not start it again at 1."""
+    before = granted(claims, FIRST)
+    store.redis.delete(*store.redis.keys(store.key("*")))
+    assert granted(claims, OTHER) > before
+
+
+def test_a_stale_holder_cannot_settle(brief: Claims, claims: Claims) -> None:
+    """Its claim is another's now: what it did is not recorded, and the other is not disturbed."""
+    granted(brief, FIRST)
+    later(claims, OTHER)
+    for state in ("done", "released", "dead"):
+        assert not settle(claims, FIRST, state, "stale")
+    assert settle(claims, OTHER, "done", "fresh")
+    assert take(claims, FIRST) == Done("fresh", "m2")
+    assert not settle(claims, FIRST, "dead")
+    assert take(claims, FIRST) == Done("fresh", "m2")
+
+
+def test_a_late_holder_may_settle(brief: Claims, store: Store) -> None:
+    """A lapsed lease alone refuses nothing: nobody else took the job over."""
+    granted(brief, FIRST)
+
+    def lapsed() -> bool:
+        seconds, microseconds = store.redis.time()
+        until: Any = store.redis.hget(store.key("claim", "Task", "key"), "until")
+        return int(until) < seconds * 1000 + microseconds // 1000
+
+    wait_until(lapsed, 5, "the lease lapses")
+    assert settle(brief, FIRST, "done", 1)
+    assert take(brief, OTHER) == Done(1, "m1")
+
+
+def test_the_same_token_gets_the_same_answer(claims: Claims) -> None:
+    """A client that lost a reply asks again: it must not park behind itself, nor lose a settled job."""
+    fence = granted(claims, FIRST)
+    assert granted(claims, FIRST) == fence
+    assert settle(claims, FIRST, "done", 7)
+    assert settle(claims, FIRST, "done", 7)
+    assert settle(claims, FIRST, "done", "changed its mind")
+    assert take(claims, FIRST) == Done(7, "m1")
+
+
+def test_a_redelivery_waits_for_the_lease(claims: Claims) -> None:
+    """The same message with another token is another worker: it waits, whatever its id."""
+    granted(claims, FIRST)
+    assert isinstance(take(claims, AGAIN), Busy)
+
+
+@pytest.mark.parametrize("state", ["running", "done", "released"])
+def test_another_payload_under_the_same_key_is_a_conflict(claims: Claims, state: Any) -> None:
+    """The key was used by another message for something else; the answer names that message."""
+    granted(claims, FIRST)
+    if state != "running":
+        settle(claims, FIRST, state)
+    assert take(claims, replace(OTHER, fingerprint="other")) == Conflict("m1")
+
+
+def test_a_message_is_in_no_conflict_with_itself(claims: Claims) -> None:
+    """A deploy that adds a default changes the fingerprint of a message in flight, which stays the same message."""
+    granted(claims, FIRST)
+    settle(claims, FIRST, "released")
+    granted(claims, replace(AGAIN, fingerprint="changed by a deploy"))
+
+
+def test_a_back_off_binds_other_messages(claims: Claims) -> None:
+    """While a job waits for its next attempt, a duplicate cannot jump in; its own message can."""
+    before = granted(claims, FIRST)
+    assert settle(claims, FIRST, "released", wait=20)
+    answer = take(claims, OTHER)
+    assert isinstance(answer, Busy)
+    assert 19 < answer.wait <= 20
+    assert granted(claims, AGAIN) > before
+
+
+def test_a_back_off_ends(claims: Claims) -> None:
+    """When the wait is over and the message did not come, a duplicate may run."""
+    granted(claims, FIRST)
+    settle(claims, FIRST, "released", wait=0.05)
+    later(claims, OTHER)
+
+
+def test_a_claim_released_without_a_wait_is_free(claims: Claims) -> None:
+    """As after a killed child."""
+    granted(claims, FIRST)
+    settle(claims, FIRST, "released")
+    granted(claims, OTHER)
+
+
+def test_a_dead_job_may_run_again(claims: Claims) -> None:
+    """A redrive, or a corrected message under the same key, claims afresh, with a higher fence."""
+    before = granted(claims, FIRST)
+    assert settle(claims, FIRST, "dead")
+    assert granted(claims, replace(OTHER, fingerprint="corrected")) > before
+
+
+def test_a_cancelled_message_does_not_run(claims: Claims) -> None:
+    """Cancelled before it started; other messages of the job are free."""
+    claims.cancel("m1")
+    assert take(claims, FIRST) == Cancelled()
+    granted(claims, OTHER)
+
+
+def test_a_running_message_that_is_cancelled_may_finish(claims: Claims) -> None:
+    """What runs goes on, and its outcome is recorded."""
+    granted(claims, FIRST)
+    claims.cancel("m1")
+    assert settle(claims, FIRST, "done", 1)

@@ -1,0 +1,283 @@
+"""The payload: what is sent is checked, is JSON, and arrives as what it was."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum, StrEnum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from conventions.errors import PayloadError
+from conventions.payload import Arguments, check_size, encode
+
+
+class Size(StrEnum):
+    SMALL = "small"
+    LARGE = "large"
+
+
+class Color(Enum):
+    RED = "red"
+
+
+def arguments_of(function: Callable[..., Any]) -> Arguments:
+    """The arguments of a task whose `run` is this function."""
+    return Arguments("Task", function)
+
+
+def over_the_wire(payload: dict[str, Any]) -> dict[str, Any]:
+    """What a worker gets: JSON, written and read by the standard library as Celery does."""
+    arrived: dict[str, Any] = json.loads(json.dumps(payload, allow_nan=False))
+    return arrived
+
+
+def run_everyday(  # noqa: PLR0917  # as tasks have them
+    self: object,
+    user_id: int,
+    template: str,
+    day: date,
+    rate: float = 1.5,
+    note: str | None = None,
+    *,
+    at: datetime | None = None,
+    size: Size = Size.SMALL,
+) -> None:
+    """A signature as tasks have them."""
+
+
+EVERYDAY = arguments_of(run_everyday)
+MIDNIGHT = datetime(2026, 1, 5, tzinfo=UTC).replace(tzinfo=None)
+
+text = st.text(max_size=8)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+moments = st.datetimes(timezones=st.just(UTC))
+
+everyday = st.fixed_dictionaries(
+    {"user_id": st.integers(), "template": text, "day": st.dates()},
+    optional={
+        "rate": finite,
+        "note": st.none() | text,
+        "at": st.none() | moments,
+        "size": st.sampled_from(Size),
+    },
+)
+
+
+@given(values=everyday, by_position=st.integers(0, 5))
+@example(values={"user_id": 7, "template": "welcome", "day": date(2026, 1, 5)}, by_position=3)
+def test_positional_and_keyword_calls_are_equal(values: dict[str, Any], by_position: int) -> None:
+    """However arguments are passed, and whether a default is spelled out, the payload is the same, in one order."""
+    positional = []
+    for name in ("user_id", "template", "day", "rate", "note")[:by_position]:
+        if name not in values:
+            break
+        positional.append(values[name])
+    rest = {name: values[name] for name in reversed(list(values)) if name not in EVERYDAY.names[: len(positional)]}
+    payload = EVERYDAY.bind(positional, rest)
+    whole = {"rate": 1.5, "note": None, "at": None, "size": Size.SMALL} | values
+    assert payload == EVERYDAY.bind((), values) == EVERYDAY.bind((), whole)
+    assert list(payload) == list(EVERYDAY.names)
+    assert encode(payload) == encode(EVERYDAY.bind((), whole))
+    assert EVERYDAY.load((), over_the_wire(payload)) == whole
+
+
+def test_a_payload_is_json_with_its_defaults() -> None:
+    """What is sent for a usual call."""
+    assert EVERYDAY.bind((7, "welcome"), {"day": date(2026, 1, 5)}) == {
+        "user_id": 7,
+        "template": "welcome",
+        "day": "2026-01-05",
+        "rate": 1.5,
+        "note": None,
+        "at": None,
+        "size": "small",
+    }
+
+
+def test_a_new_argument_with_a_default_runs_old_messages() -> None:
+    """A message of the time before a deploy gets the default; one that the new signature cannot take is refused."""
+    assert EVERYDAY.load((), {"user_id": 7, "template": "a", "day": "2026-01-05"})["rate"] == 1.5
+    with pytest.raises(PayloadError, match="gone"):
+        EVERYDAY.load((), {"user_id": 7, "template": "a", "day": "2026-01-05", "gone": 1})
+    with pytest.raises(PayloadError, match="day"):
+        EVERYDAY.load((), {"user_id": 7, "template": "a"})
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "named"),
+    [
+        ((), {}, "user_id"),
+        ((7,), {}, "template"),
+        ((7, "a", date(2026, 1, 5)), {"users": 1}, "users"),
+        ((7, "a", date(2026, 1, 5)), {"user_id": 7}, "user_id"),
+        ((7, "a", date(2026, 1, 5), 1.0, None, None), {}, "positional"),
+    ],
+)
+def test_missing_and_extra_arguments_are_type_errors(args: tuple[Any, ...], kwargs: dict[str, Any], named: str) -> None:
+    """As Python would say it; the message names the argument and the signature."""
+    with pytest.raises(TypeError, match=named) as raised:
+        EVERYDAY.bind(args, kwargs)
+    assert not isinstance(raised.value, PayloadError)
+    assert "template: str" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("user_id", "7"),
+        ("user_id", 7.0),
+        ("user_id", True),
+        ("user_id", None),
+        ("template", 7),
+        ("day", datetime(2026, 1, 5, 9, tzinfo=UTC)),
+        ("day", MIDNIGHT),
+        ("day", 0),
+        ("day", "5 January"),
+        ("rate", "1.5"),
+        ("rate", float("nan")),
+        ("rate", float("inf")),
+        ("note", ["text"]),
+        ("at", date(2026, 1, 5)),
+        ("at", 1767571200),
+        ("size", "medium"),
+        ("template", "\ud800"),
+        ("note", "text\udfff"),
+        ("user_id", 10**5000),
+    ],
+    ids=lambda one: one if isinstance(one, str) and one.isascii() else type(one).__name__,
+)
+def test_a_wrong_argument_is_refused_by_name_without_its_value(name: str, value: Any) -> None:
+    """What could merely be converted is refused; the message has the argument's name, not what it holds."""
+    right: dict[str, Any] = {"user_id": 7, "template": "a", "day": date(2026, 1, 5)}
+    with pytest.raises(PayloadError, match="Task") as raised:
+        EVERYDAY.bind((), right | {name: value})
+    assert isinstance(raised.value, ValueError)
+    if isinstance(value, str) and len(value) > 3:
+        assert value not in str(raised.value)
+
+
+def test_a_wrong_type_names_the_argument_and_what_was_given() -> None:
+    """A message that can be acted on."""
+    with pytest.raises(PayloadError, match=r"'user_id'.*valid integer.*got str"):
+        EVERYDAY.bind(("seven", "a", date(2026, 1, 5)))
+
+
+def test_all_wrong_arguments_are_named_at_once() -> None:
+    """One call, every fault."""
+    with pytest.raises(PayloadError, match=r"user_id.*template.*day"):
+        EVERYDAY.bind(("7", 7, "7"))
+
+
+def run_anything(self: object, value: Any) -> None:
+    """An argument that may be anything."""
+
+
+def cycle() -> list[Any]:
+    """A list that holds itself."""
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), lambda: 1, cycle(), float("nan"), {"a": float("inf")}, b"\xff", "\ud800", {"b", "a"}],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_json_cannot_hold_is_refused(value: Any) -> None:
+    """At the call, as a PayloadError, whatever the library below makes of it."""
+    with pytest.raises(PayloadError):
+        arguments_of(run_anything).bind((value,))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | finite | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+odd_values = st.recursive(
+    st.floats()
+    | st.text(st.characters(codec=None, categories=["Cs", "L"]), max_size=3)
+    | st.binary(max_size=3)
+    | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.integers() | st.floats() | st.text(max_size=2), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+@given(value=json_values)
+def test_any_json_passes_unchanged_where_anything_may(value: Any) -> None:
+    """An argument of type `Any` carries every JSON value."""
+    payload = arguments_of(run_anything).bind((value,))
+    assert payload == {"value": value}
+    assert arguments_of(run_anything).load((), over_the_wire(payload)) == {"value": value}
+
+
+@given(value=odd_values)
+def test_an_odd_value_is_carried_as_json_or_refused(value: Any) -> None:
+    """Nothing else than PayloadError comes out, and what is accepted is JSON that can be encoded."""
+    try:
+        payload = arguments_of(run_anything).bind((value,))
+    except PayloadError:
+        return
+    encode(over_the_wire(payload))
+
+
+@given(value=odd_values)
+@example(value=b"\x80")  # kombu's JSON can carry bytes
+@example(value="\ud800")  # as any JSON can
+def test_an_odd_payload_that_arrives_is_refused_as_such(value: Any) -> None:
+    """A foreign message of any shape is a PayloadError, and so a dead letter, never another error."""
+    with pytest.raises(PayloadError):
+        EVERYDAY.load((), {"user_id": 7, "template": "a", "day": value})
+
+
+@pytest.mark.parametrize(
+    "value", [b"bytes", UUID(int=7), date(2026, 1, 5), Decimal("1.5"), Path("/srv"), timedelta(1), Color.RED]
+)
+def test_an_object_is_no_text(value: Any) -> None:
+    """An argument declared as text takes text, not whatever JSON would make a text of."""
+    with pytest.raises(PayloadError, match="template"):
+        EVERYDAY.bind((7, value, date(2026, 1, 5)))
+
+
+def test_check_gives_the_objects_that_run_declares() -> None:
+    """A direct call in a test gets Python objects, from either form."""
+    found = EVERYDAY.check((7, "a"), {"day": "2026-01-05", "size": "large"})
+    assert found["day"] == date(2026, 1, 5)
+    assert found["size"] is Size.LARGE
+    with pytest.raises(PayloadError):
+        EVERYDAY.check((7, "a"), {"day": 5})
+
+
+def test_the_size_of_a_payload_is_limited() -> None:
+    """Counted in bytes of JSON; the message says what to do instead."""
+    payload = {"text": "é" * 10}
+    size = len(encode(payload))
+    check_size("Task", payload, size)
+    with pytest.raises(PayloadError, match=r"31 bytes, the limit is 30; store the data, pass its id"):
+        check_size("Task", payload, size - 1)
+    assert size == 31
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
+def test_what_is_no_json_is_not_encoded(value: Any) -> None:
+    """Not even as a result, where nothing was declared."""
+    with pytest.raises((ValueError, TypeError)):
+        encode({"value": [value]})
+
+
+@given(values=st.dictionaries(text, st.integers() | text, max_size=5))
+def test_equal_payloads_are_equal_bytes(values: dict[str, Any]) -> None:
+    """The order of keys does not matter; the bytes are JSON."""
+    assert encode(values) == encode(dict(reversed(values.items())))
+    assert json.loads(encode(values)) == values

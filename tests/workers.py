@@ -1,0 +1,244 @@
+"""Applications and worker processes for tests: real ones, which leave nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from base64 import b64decode
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery, _state
+
+from conventions import create_app, dead_letters, store
+from conventions.app import ConventionsApp
+from conventions.database import DeadLetterRow
+from tests.support import wait_until
+
+ROOT = Path(__file__).parents[1]
+APPLICATION = """\
+from conventions import create_app
+
+app = create_app("tests", packages={packages!r}, schedule=None)
+"""
+
+
+@contextmanager
+def remembering_current() -> Iterator[None]:
+    """Put back, at the end, which application is the current one."""
+    default, current, stores = _state.default_app, _state._tls.current_app, list(store._current)
+    try:
+        yield
+    finally:
+        _state.set_default_app(default)
+        _state._set_current_app(current)
+        store._current[:] = stores
+
+
+@contextmanager
+def acting_through(app: ConventionsApp) -> Iterator[None]:
+    """Make this application the current one for the block."""
+    with remembering_current():
+        app.set_current()
+        app.set_default()
+        store.set_current(lambda: app.store)
+        yield
+
+
+@contextmanager
+def application(packages: Sequence[str] = ("tests.support",), **settings: Any) -> Iterator[ConventionsApp]:
+    """An application that is the current one within the block, and closed after it.
+
+    Unless packages are named, it has the tasks of the modules that were imported, and imports no others.
+    """
+    with remembering_current():
+        app = create_app("tests", packages=packages, schedule=None, **settings)
+        try:
+            yield app
+        finally:
+            close(app)
+
+
+def close(app: Celery) -> None:
+    """Close the connections of an application."""
+    for holder in (app, app._local):
+        backend = vars(holder).get("_backend_cache") or vars(holder).get("backend")
+        if backend is not None:  # a result that a failed test still holds would unsubscribe after the server is gone
+            backend.result_consumer.subscribed_to.clear()
+            backend.result_consumer.stop()
+    if "database" in vars(app):
+        app.database.dispose()
+    if "store" in vars(app):
+        app.store.redis.close()
+    app.close()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message that is in the broker: waiting, delayed, or held by a worker."""
+
+    id: str
+    task: str
+    queue: str
+    priority: int
+    arguments: dict[str, Any]
+    headers: dict[str, Any]
+
+
+def messages(app: ConventionsApp) -> list[Sent]:
+    """Every message of an application in the broker, in no order."""
+    found = []
+    for key in app.store.redis.scan_iter(match=f"{app.store.key('message')}:*"):
+        raw: Any = app.store.redis.hget(key, "payload")
+        if raw is None:  # acknowledged since
+            continue
+        message = json.loads(raw)
+        headers, properties = message["headers"], message["properties"]
+        arguments = json.loads(b64decode(message["body"]))[1]
+        queue, priority = properties["delivery_info"]["routing_key"], properties["priority"]
+        found.append(Sent(headers["id"], headers["task"], queue, priority, arguments, headers))
+    return found
+
+
+def wait_until_empty(app: ConventionsApp, timeout: float = 10) -> None:
+    """Wait until every message was acknowledged. Raises: AssertionError with those that are left."""
+    try:
+        wait_until(lambda: not messages(app), timeout)
+    except AssertionError as error:
+        raise AssertionError(f"not acknowledged within {timeout:g} s: {messages(app)}") from error
+
+
+class Installation:
+    """An application in a folder of its own, as a team runs it: processes are started there, tests send from here.
+
+    Args:
+        folder: where it lives, and the current folder of its processes.
+        packages: its task packages, importable from `paths`.
+        paths: folders to import from.
+        settings: fields of `Settings`, given to `create_app` here and as environment to the processes.
+    """
+
+    def __init__(self, folder: Path, packages: Sequence[str], paths: Sequence[Path] = (), **settings: Any) -> None:
+        self.folder = folder
+        self.settings = {"key_prefix": f"t{uuid4().hex[:8]}"} | settings
+        self.packages = tuple(packages)
+        self._paths = (folder, *paths, ROOT)
+        (folder / "installed.py").write_text(APPLICATION.format(packages=self.packages), encoding="utf-8")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables of its processes; those of the tests' own environment are left out."""
+        outer = {name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")}
+        ours = {f"CONVENTIONS_{name.upper()}": str(value) for name, value in self.settings.items()}
+        return outer | ours | {"PYTHONPATH": os.pathsep.join(map(str, self._paths)), "NO_COLOR": "1"}
+
+    @contextmanager
+    def application(self) -> Iterator[ConventionsApp]:
+        """Its application within this process, the current one within the block."""
+        with application(self.packages, **self.settings) as app:
+            yield app
+
+    def celery(self, *arguments: str, app: str = "installed") -> list[str]:
+        """The command line `celery -A installed …`."""
+        return [sys.executable, "-m", "celery", "-A", app, *arguments]
+
+    def run(self, *arguments: str, app: str = "installed", **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a celery command to its end; standard error is part of the output."""
+        return subprocess.run(
+            self.celery(*arguments, app=app),
+            cwd=self.folder,
+            env=self.environment | variables,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+            check=False,
+        )
+
+    @contextmanager
+    def worker(self, *arguments: str, app: str = "installed", **variables: str) -> Iterator["Worker"]:
+        """A worker that is ready; killed at the end, since tests of their own say how it stops."""
+        with self.workers(arguments, app=app, **variables) as (worker,):
+            yield worker
+
+    @contextmanager
+    def workers(self, *each: Sequence[str], app: str = "installed", **variables: str) -> Iterator[list["Worker"]]:
+        """Several workers that start at the same time, one for each sequence of arguments."""
+        command = self.celery("worker", "--loglevel=INFO", app=app)
+        started: list[Worker] = []
+        try:
+            for number, arguments in enumerate(each):
+                name = f"--hostname=worker{number}@%h"
+                started.append(Worker(self, [*command, name, *arguments], variables))
+            for worker in started:
+                worker.wait_until_ready()
+            yield started
+        finally:
+            for worker in started:
+                worker.kill()
+
+
+class Worker:
+    """A worker process and its pool, a process group of their own."""
+
+    def __init__(self, installation: Installation, command: list[str], variables: dict[str, str]) -> None:
+        self.log = installation.folder / f"worker-{uuid4().hex[:8]}.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command,
+                cwd=installation.folder,
+                env=installation.environment | variables,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """What it has logged."""
+        return self.log.read_text(encoding="utf-8")
+
+    def wait_for(self, text: str, timeout: float = 20) -> None:
+        """Wait until a text was logged. Raises: AssertionError with all that was logged."""
+        try:
+            wait_until(lambda: text in self.output or self.process.poll() is not None, timeout, repr(text))
+            assert text in self.output, f"the worker ended without {text!r}"
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.output}") from error
+
+    def wait_until_ready(self) -> None:
+        """Wait until it consumes."""
+        self.wait_for(" ready.", timeout=40)
+
+    def stop(self, timeout: float = 20) -> int:
+        """Ask it to stop and wait for it; returns the exit status. Raises: TimeoutExpired."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout)
+
+    def kill(self) -> int:
+        """Kill it and its pool at once, and leave nothing of them; returns the exit status."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
+
+def letters(app: ConventionsApp, **which: Any) -> list[DeadLetterRow]:
+    """The dead letters of an application."""
+    with app.database.session() as session:
+        found = dead_letters.listing(session, dead_letters.Filter(**which), limit=1000)
+        session.expunge_all()
+        return list(found)
+
+
+def wait_for_letter(app: ConventionsApp, message_id: str, timeout: float = 20) -> DeadLetterRow:
+    """Wait until a message is a dead letter."""
+    return wait_until(
+        lambda: next((letter for letter in letters(app, state=None) if letter.id == message_id), None),
+        timeout,
+        f"{message_id} is a dead letter",
+    )
