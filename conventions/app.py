@@ -163,6 +163,7 @@ class ConventionsApp(Celery):
                 if self.tasks.get(alias, task) is not task:
                     raise TaskModuleError([f"{task.name}: its alias {alias!r} is the name of another task"])
                 self.tasks[alias] = task
+                self.tasks[task.name] = self.tasks.pop(task.name)  # Celery logs the name that it meets last
         if not self._queues_selected:  # once, so that it never undoes a worker's -Q
             self._queues_selected = True
             self.amqp.queues.select(queue_names(self))
@@ -196,8 +197,13 @@ class _LazyDefaults(Mapping[str, Any]):
 
 
 def _migrations(package: str) -> Iterator[Path]:
-    spec = importlib.util.find_spec(package)
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
+    try:  # without importing the package, so that `db upgrade` needs no task that works
+        spec = importlib.util.find_spec(package)
+    except ImportError:
+        spec = None
+    if spec is None:
+        raise TaskModuleError([f"{package}: there is no such module; see create_app and {ENV_PREFIX}TASK_PACKAGES"])
+    for folder in spec.submodule_search_locations or ():
         if (Path(folder) / MIGRATIONS).is_dir():
             yield Path(folder) / MIGRATIONS
 

@@ -4,6 +4,7 @@ One class makes three tasks: the splitter under its own name, `<name>.chunk` and
 chunks under ids made of the batch's id and the chunk's index, so that cutting again after a crash sends no chunk twice.
 """
 
+import inspect
 import math
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -100,6 +101,16 @@ def _check_batch(cls: type[BatchTask]) -> None:
                          ("process", "def process(self, chunk: list, path: str) -> None: ...")):  # fmt: skip
         if getattr(cls, name) is getattr(BatchTask, name):
             raise DeclarationError(f"{cls.__qualname__}: a batch defines items and process; write {sample}")
+    names = [name for name in inspect.signature(cls.items).parameters if name != "self"]
+    for method, given in (("process", 1), ("finish", 1), ("recovered", 1), ("count", 0)):
+        try:
+            inspect.signature(getattr(cls, method)).bind(cls, *[None] * given, **dict.fromkeys(names))
+        except TypeError as error:
+            first = {"process": ["chunk"], "finish": ["summary"], "recovered": ["summary"]}.get(method, [])
+            raise DeclarationError(
+                f"{cls.__qualname__}: {method} must take the arguments of items ({error}); "
+                f"write def {method}({', '.join(['self', *first, *names])})"
+            ) from None
     if "run" in cls.__dict__:
         raise DeclarationError(f"{cls.__qualname__}: a batch has no run; its work is items and process")
     if type(cls.chunk_size) is not int or cls.chunk_size < 1:

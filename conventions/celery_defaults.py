@@ -16,7 +16,7 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
     results = settings.redis_url or broker_address
     values: dict[str, Any] = {
         "broker_url": kombu_url(broker_address),
-        "result_backend": kombu_url(results),
+        "result_backend": _result_url(results),
         # A job is acknowledged after its outcome, and runs again when its worker dies.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -48,6 +48,20 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         "redbeat_lock_timeout": 30,
     }
     return values | _result_options(values["result_backend"]) | _transport_options(settings, broker_address)
+
+
+def _result_url(address: str) -> str:
+    """A Redis address as Celery's result backend writes it."""
+    parts = urlsplit(kombu_url(address))
+    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
+    query = parts.query
+    if scheme == "rediss" and "ssl_cert_reqs" not in query:
+        query = f"{query}&ssl_cert_reqs=required".lstrip("&")  # the backend refuses to start without
+    return (
+        parts._replace(scheme=scheme, query=query).geturl()
+        if scheme != parts.scheme or query != parts.query
+        else kombu_url(address)
+    )
 
 
 def _result_options(address: str) -> dict[str, Any]:

@@ -92,7 +92,11 @@ def check_attributes(cls: type[Any]) -> None:
 
 def _is_misspelt(name: str, meant: str) -> bool:
     """Whether one slip, or two in a long word, make one name of the other; a word of its own is no slip."""
-    if name != meant and (meant.startswith(name) or name.startswith(meant)) and min(len(name), len(meant)) >= 5:
+    if (
+        name != meant
+        and (meant.startswith(name) or name.startswith(meant))
+        and 0 < abs(len(name) - len(meant)) <= 3 < len(name)
+    ):
         return True
     return 0 < _distance(name, meant) <= (2 if len(meant) >= 12 else 1)
 
@@ -111,6 +115,17 @@ def _distance(one: str, other: str) -> int:
     return rows[-1][-1]
 
 
+def decide_idempotency(cls: type[Any]) -> None:
+    """Let a class's own decision replace its base's. Raises: DeclarationError when it makes two."""
+    own = [name for name in ("idempotent_on", "not_idempotent") if cls.__dict__.get(name) is not None]
+    if len(own) > 1:
+        raise DeclarationError(f"{cls.__qualname__}: idempotent_on and not_idempotent contradict each other; write one")
+    if own == ["not_idempotent"]:
+        cls.idempotent_on = None
+    elif own:
+        cls.not_idempotent = None
+
+
 def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) -> None:
     """Check a concrete task class.
 
@@ -127,6 +142,10 @@ def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) 
         raise DeclarationError(
             f'{name}: a task says its effect in a docstring; write """Send one e-mail to one user."""'
         )
+    if any(
+        kind(cls.run) for kind in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    ):
+        raise DeclarationError(f"{name}: run must be a plain function; write def run, and asyncio.run(...) within it")
     arguments.check_types()
     _check_idempotency(name, cls.idempotent_on, cls.not_idempotent, arguments.names)
     _check_limits(cls, defaults)

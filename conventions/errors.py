@@ -4,6 +4,7 @@
     └── ConventionError
         ├── BusinessError            raise it in `run`: a failure that no retry can mend
         ├── RetryRequested           `self.retry()` was called without an error
+        ├── JobExited                a job called `sys.exit()`
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
         │   └── CredentialInPayload  an argument that looks like a credential
         ├── IdempotencyConflict      one key, two different payloads
@@ -34,6 +35,10 @@ class BusinessError(ConventionError):
 
 class RetryRequested(ConventionError):
     """A task asked for another attempt without naming an error."""
+
+
+class JobExited(ConventionError):
+    """A job called `sys.exit()`; retried like any other failure."""
 
 
 class PayloadError(ConventionError, ValueError):

@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from conventions.actor import SYSTEM
+from celery import current_task
+
+from conventions.actor import SYSTEM, current_actor
 from conventions.declaration import EVERY_ARGUMENT, PLANNED_TIME
 from conventions.idempotency import ClaimRequest, digest
 
@@ -26,7 +28,7 @@ def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, plan
     if declared is EVERY_ARGUMENT or declared is PLANNED_TIME:
         values = dict(payload)
     else:
-        values = {name: payload[name] for name in declared}
+        values = {name: payload.get(name) for name in declared}
     return digest(values | ({"planned_at": planned_at} if planned_at else {}))
 
 
@@ -47,6 +49,7 @@ class Job:
     planned_at: datetime | None
     counts: Mapping[str, int]
     parked: int = 0
+    ended: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
 
     @property
@@ -77,3 +80,16 @@ class Job:
             counts=header(COUNTS) or {},
             parked=header(PARKED) or 0,
         )
+
+
+def step_follows() -> bool:
+    """Whether the job of this thread has ended, so that what is sent now are its callbacks."""
+    job = getattr(current_task.request, "job", None) if current_task else None
+    return job is not None and job.ended
+
+
+def inherited_actor() -> str:
+    """The actor of the running code; after a job has ended, as for the next step of a chain, that of the job."""
+    if current_actor() == SYSTEM and current_task:
+        return getattr(current_task.request, ACTOR, None) or SYSTEM
+    return current_actor()

@@ -1,31 +1,46 @@
-"""`map`, `starmap` and `chunks` of our tasks: one message that runs a task many times."""
+"""`map`, `starmap` and `chunks` of our tasks: one call that runs a task many times."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from celery.canvas import Signature, chunks, group, xmap, xstarmap
+import celery
+from celery.canvas import Signature, chunks, group
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from conventions.actor import current_actor
-from conventions.job import ACTOR
+from conventions.job import ACTOR, inherited_actor
 from conventions.payload import check_size
 
 
+def signed(task: Any, *args: Any, **options: Any) -> Signature:
+    """Celery's `signature`, with the arguments in JSON, since it may travel within another message."""
+    named = {name: _in_json(options[name]) for name in ("args", "kwargs") if name in options}
+    return celery.Task.signature(task, *map(_in_json, args), **options | named)
+
+
+def _in_json(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        return value  # the send says what is wrong with it
+
+
 def mapped(task: Any, items: Iterable[Any]) -> Signature:
-    """The signature of `[task(item) for item in items]`; checks each item. Raises: TypeError, PayloadError."""
-    checked = [next(iter(task.arguments.bind((item,)).values())) for item in items]
-    _check_size(task, checked)
-    return xmap(task.s(), checked, app=task.app, **_options(task))
+    """A message for each item, each a job like any other; checks each item. Raises: TypeError, PayloadError."""
+    return starmapped(task, ((item,) for item in items))
 
 
 def starmapped(task: Any, items: Iterable[Sequence[Any]]) -> Signature:
-    """The signature of `[task(*item) for item in items]`; checks each item. Raises: TypeError, PayloadError."""
-    checked = _positional(task, items)
-    _check_size(task, checked)
-    return xstarmap(task.s(), checked, app=task.app, **_options(task))
+    """A message for each tuple of arguments; checks each tuple. Raises: TypeError, PayloadError."""
+    signatures = [task.s(**task.checked(item, {})) for item in items]
+    return group(signatures, app=task.app)
 
 
 def in_chunks(task: Any, items: Iterable[Sequence[Any]], size: int) -> Signature:
-    """The signature of starmaps of `size` items each; checks each item. Raises: TypeError, PayloadError."""
+    """Messages that run the task for `size` tuples each; checks each tuple. Raises: TypeError, PayloadError.
+
+    A message is Celery's, not a job of ours: its items share one outcome, with no claim, retry or dead letter of their
+    own. Take `starmap` or a `BatchTask` where that matters.
+    """
     checked = _positional(task, items)
     for start in range(0, len(checked), size):
         _check_size(task, checked[start : start + size])
@@ -45,7 +60,7 @@ def _options(task: Any) -> dict[str, Any]:
     return {
         "ignore_result": task.ignore_result,
         "queue": task.queue_name,
-        "headers": {ACTOR: current_actor()},
+        "headers": {ACTOR: inherited_actor()},
     }
 
 

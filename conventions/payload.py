@@ -145,8 +145,8 @@ class Arguments:
     def _dump(self, values: dict[str, Any]) -> dict[str, Any]:
         try:
             _refuse_unordered_and_endless(values)
-            dumped = self._adapter.dump_python(values, mode="json", warnings="none")
-            encode(dumped)
+            dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)
+            self._adapter.validate_json(encode(dumped), strict=True)  # what cannot come back must not go
         except (ValueError, TypeError, RecursionError) as error:
             raise PayloadError(
                 f"{self.task}: the arguments cannot be written as JSON ({error}); pass an id and look it up in run"

@@ -6,21 +6,26 @@ recorded.
 
 import logging
 import random
+import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import celery
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from redis.exceptions import RedisError
 
 from conventions.actor import acting_as
-from conventions.errors import BrokerUnavailable, IdempotencyConflict, PayloadError
+from conventions.errors import BrokerUnavailable, IdempotencyConflict, JobExited, PayloadError
 from conventions.idempotency import Busy, Cancelled, Conflict, Done, EffectExists, Settlement
-from conventions.job import COUNTS, HEADER_PREFIX, PARKED, Job
+from conventions.job import ACTOR, COUNTS, FINGERPRINT, KEY, PARKED, Job
+from conventions.letters import own_headers, store_letter
 from conventions.payload import encode
 
 logger = logging.getLogger(__name__)
 
 SETTLE_FOR = 60.0  # seconds that a finished job tries to record its outcome
+KILLED = range(-255, -191)  # exit codes by which billiard ends a process: signal number - 256
 PARK_AT_FIRST = 0.5  # seconds before a parked message looks for the first time
 PARK_AT_MOST = 30.0  # seconds before a parked message looks again
 PUT_BACK_FOR = 15.0  # seconds before a message comes again whose claim or dead letter could not be written
@@ -48,16 +53,31 @@ def execute(task: Any, args: Any, kwargs: Any) -> Any:
         logger.info("duplicate: id=%s task=%s: the effect was committed before", job.id, job.task)
         result = found_effect.result
     except RetryAsked as asked:
-        raise _after_failure(task, job, asked.error, asked.countdown) from asked.error
+        raise _outcome(task, job, asked.error, asked.countdown) from asked.error
     except (Ignore, Reject):
         _settle(task, Settlement(job.claim, "released"))
         raise
+    except SystemExit as leaving:  # of a library: it must neither end the worker nor lose the job
+        if leaving.code in KILLED:
+            raise
+        raise _outcome(task, job, JobExited(f"the job called exit({leaving.code!r})")) from leaving
     except Exception as error:
-        outcome = _after_failure(task, job, error)
+        outcome = _outcome(task, job, error)
         if outcome is error:
             raise
         raise outcome from error
     return _finish(task, job, result)
+
+
+def _outcome(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+    """What to raise after a failure. A fault in what follows a failure, as in `should_retry`, loses no job."""
+    try:
+        return _after_failure(task, job, error, countdown)
+    except (Retry, Ignore, Reject):
+        raise
+    except Exception as second:  # noqa: BLE001  # whatever it is, the job must end visibly
+        second.__context__ = error
+        return end_dead(task, job, second)
 
 
 def _begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
@@ -100,9 +120,9 @@ def _claim(task: Any, job: Job) -> Done | None:
 def _park(task: Any, job: Job, busy: Busy) -> Exception:
     """Let a message look again when the holder of its key may have ended. Returns what to raise."""
     # Soon at first, since most holders end within a second, then ever less often.
-    wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2**job.parked) * random.uniform(1, 1.2)
+    wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2 ** min(job.parked, 10)) * random.uniform(1, 1.2)
     logger.info("parked: id=%s task=%s: its key is in use, looks again in %.1f s", job.id, job.task, wait)
-    _publish_again(task, countdown=wait, counts=job.counts, parked=job.parked + 1)
+    _publish_again(task, job, countdown=wait, parked=job.parked + 1)
     done_with_this_copy: Exception = Ignore()
     return done_with_this_copy
 
@@ -128,6 +148,7 @@ def _finish(task: Any, job: Job, result: Any) -> Any:
     if not task.request.is_eager and not _settle(task, Settlement(job.claim, "done", result)):
         logger.warning("superseded: id=%s task=%s: another worker has taken this job over", job.id, job.task)
         raise Ignore
+    job.ended = True
     return result
 
 
@@ -145,12 +166,20 @@ def _after_failure(task: Any, job: Job, error: Exception, countdown: float | Non
     wait = decision.wait if countdown is None else countdown
     _log_failure(job, error, f"next attempt in {wait:.1f} s")
     if task.request.is_eager:
-        retried: Exception = task.retry_eagerly(error, counts)
-        return retried
+        return _retry_eagerly(task, error, counts)
     _settle(task, Settlement(job.claim, "released", wait=wait))
-    _publish_again(task, countdown=wait, retries=job.attempt, counts=counts)
+    _publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
     retry: Exception = Retry(exc=error, when=wait)
     return retry
+
+
+def _retry_eagerly(task: Any, error: Exception, counts: Mapping[str, int]) -> Exception:
+    """Run the next attempt of a task that runs by `apply`, without a wait. Returns what to raise."""
+    headers = (task.request.headers or {}) | {COUNTS: dict(counts)}
+    retried: Exception = celery.Task.retry(
+        task, exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers
+    )
+    return retried
 
 
 def end_dead(task: Any, job: Job, error: Exception) -> Exception:
@@ -158,7 +187,7 @@ def end_dead(task: Any, job: Job, error: Exception) -> Exception:
     _log_failure(job, error, "dead letter")
     if task.request.is_eager:
         return error
-    refused = _store_letter(task, job, error)
+    refused = store_letter(task, job, error)
     if refused is not None:
         logger.error("dead letter not stored: id=%s task=%s: %s; it will run again", job.id, job.task, refused)
         _settle(task, Settlement(job.claim, "released"))
@@ -168,50 +197,32 @@ def end_dead(task: Any, job: Job, error: Exception) -> Exception:
     return error
 
 
-def _store_letter(task: Any, job: Job, error: Exception) -> Exception | None:
-    """Commit the dead letter. Returns what SQL refused it with."""
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # it takes 0.6 s to import, and most jobs succeed
-
-    from conventions import dead_letters  # noqa: PLC0415  # the same
-
-    request = task.request
-    failure = dead_letters.Failure(
-        id=job.id,
-        task=job.task,
-        queue=(request.delivery_info or {}).get("routing_key"),
-        error=error,
-        attempts=job.attempt,
-        actor=job.actor,
-        arguments=dict(job.payload),
-        headers=_own_headers(request),
-    )
-    try:
-        with task.app.database.session() as session:
-            dead_letters.record(session, failure)
-    except SQLAlchemyError as refused:
-        return refused
-    return None
-
-
-def _own_headers(request: Any) -> dict[str, Any]:
-    return {name: value for name, value in (request.headers or {}).items() if name.startswith(HEADER_PREFIX)}
-
-
 def _put_back(task: Any, job: Job) -> Exception:
     """Let the message wait and come again, with no attempt used. Returns what to raise."""
-    _publish_again(task, countdown=PUT_BACK_FOR, counts=job.counts)
+    _publish_again(task, job, countdown=PUT_BACK_FOR)
     done_with_this_copy: Exception = Ignore()
     return done_with_this_copy
 
 
-def _publish_again(task: Any, *, countdown: float, counts: Any, retries: int | None = None, parked: int = 0) -> None:
+def _publish_again(
+    task: Any,
+    job: Job,
+    *,
+    countdown: float,
+    counts: Mapping[str, int] | None = None,
+    retries: int | None = None,
+    parked: int = 0,
+) -> None:
     """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
     request = task.request
     again = task.signature_from_request(
         request,
         countdown=countdown,
         retries=request.retries if retries is None else retries,
-        headers=_own_headers(request) | {COUNTS: dict(counts), PARKED: parked},
+        headers=own_headers(request)
+        # A message of another program has these from now on, so that it goes on as the same one.
+        | {KEY: job.key, FINGERPRINT: job.fingerprint, ACTOR: job.actor}
+        | {COUNTS: dict(job.counts if counts is None else counts), PARKED: parked},
         ignore_result=request.ignore_result,
     )
     try:

@@ -122,8 +122,8 @@ class ProgressReporter:
         key = self._store.key("progress", self._id)
         with self._store.redis.pipeline() as pipe:
             if not self._written:  # an attempt begins at the first item
-                first: dict[str, Any] = {"started_at": str(now), "done": "0", "failed": "0"}
-                pipe.hset(key, mapping=first | {"stall_after": str(self._stall_after)})
+                first: dict[Any, Any] = {"started_at": str(now), "done": "0", "failed": "0"}
+                pipe.hset(key, mapping={**first, "stall_after": str(self._stall_after)})
             pipe.hincrby(key, "done", self._done)
             pipe.hincrby(key, "failed", self._failed)
             values = {"updated_at": str(now), "total": self._total, "note": self._note}

@@ -83,6 +83,10 @@ class RetryPolicy:
             value = getattr(self, name)
             seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
             object.__setattr__(self, name, seconds)
+        for name in ("never", "on"):
+            kinds = getattr(self, name)
+            if not isinstance(kinds, tuple) or not all(isinstance(kind, type) for kind in kinds):
+                raise ValueError(f"RetryPolicy: {name} is a tuple of exception classes; write {name}=(ValueError,)")
         for name, least in (("attempts", 1), ("network_attempts", 1), ("first_wait", 0), ("factor", 1), ("jitter", 0)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"RetryPolicy: {name} must be at least {least}, not {getattr(self, name)!r}")

@@ -2,7 +2,7 @@
 
 import difflib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import update_wrapper
 from typing import Any, Concatenate
@@ -11,10 +11,19 @@ from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
 
-from conventions.actor import current_actor
-from conventions.errors import BrokerUnavailable, DeclarationError
+from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
 from conventions.idempotency import digest
-from conventions.job import ACTOR, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT, idempotency_key
+from conventions.job import (
+    ACTOR,
+    ENQUEUED_AT,
+    FINGERPRINT,
+    KEY,
+    PLANNED_AT,
+    idempotency_key,
+    inherited_actor,
+    step_follows,
+)
+from conventions.letters import refuse_step
 from conventions.priority import Priority
 
 OPTIONS = frozenset(
@@ -82,6 +91,25 @@ class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named 
         return self._method.__get__(cls.registered if task is None else task)  # type: ignore[no-any-return]
 
 
+def payload_of(
+    task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], given: Mapping[str, Any], message_id: str
+) -> dict[str, Any] | None:
+    """The payload of a send; `None` for a step whose predecessor has ended, which is a dead letter then.
+
+    Raises:
+        TypeError, PayloadError: as `checked`.
+    """
+    try:
+        # What goes on, as a retry does, was accepted before, perhaps under a higher limit.
+        check = task.arguments.bind if KEY in given else task.checked
+        return dict(check(args, kwargs))
+    except (TypeError, PayloadError) as error:
+        if not step_follows():
+            raise
+        refuse_step(task, message_id, dict(kwargs) | {"args": list(args)}, error)
+        return None
+
+
 def headers_for(
     task: Any,
     payload: Mapping[str, Any],
@@ -100,7 +128,7 @@ def headers_for(
         return dict(given)
     planned = _planned(planned_at)
     headers = {
-        ACTOR: actor or current_actor(),
+        ACTOR: actor or inherited_actor(),
         ENQUEUED_AT: datetime.now(UTC).isoformat(),
         KEY: key or idempotency_key(task, payload, message_id, planned),
         FINGERPRINT: digest(payload),
@@ -125,10 +153,13 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
         ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job.
     """
     _check_priority(task.name, options)
-    _check_delay(task.name, options, max_delay)
+    if KEY not in (options.get("headers") or {}):  # what waits again was accepted before
+        _check_delay(task.name, options, max_delay)
     _check_names(task.name, options)
     if "retry_policy" in options:
         raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
+    if options.get("serializer") not in (None, "json"):
+        raise TypeError(f"{task.name}: only JSON is accepted; leave serializer={options['serializer']!r} out")
     soft = options.get("soft_time_limit") or task.soft_time_limit
     hard = options.get("time_limit") or task.time_limit
     if soft and hard and hard < soft:
@@ -148,7 +179,7 @@ def _check_names(task: str, options: Mapping[str, Any]) -> None:
 def _check_priority(task: str, options: Mapping[str, Any]) -> None:
     priority = options.get("priority")
     # The next step of a chain and the next attempt of a message come from Celery, where a Priority is its number.
-    continues = "root_id" in options or KEY in (options.get("headers") or {})
+    continues = {"root_id", "reply_to"} & options.keys() or KEY in (options.get("headers") or {})
     if priority is not None and not continues and not isinstance(priority, Priority):
         names = ", ".join(f"Priority.{member.name}" for member in Priority)
         raise TypeError(
@@ -159,6 +190,8 @@ def _check_priority(task: str, options: Mapping[str, Any]) -> None:
 def _check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
     delay = options.get("countdown")
     eta = options.get("eta")
+    if isinstance(eta, str):
+        eta = datetime.fromisoformat(eta)
     if isinstance(eta, datetime):
         aware = eta if eta.tzinfo else eta.replace(tzinfo=UTC)
         delay = (aware - datetime.now(UTC)).total_seconds()

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import celery
 from celery import shared_task
 from celery.exceptions import Retry
-from celery.result import AsyncResult
 from celery.utils import uuid
 
-from conventions.declaration import check_attributes, check_task, refuse_second
+from conventions.declaration import check_attributes, check_task, decide_idempotency, refuse_second
 from conventions.errors import PayloadError, RetryRequested
-from conventions.job import COUNTS, Job
-from conventions.many import in_chunks, mapped, starmapped
+from conventions.job import Job
+from conventions.many import in_chunks, mapped, signed, starmapped
 from conventions.payload import Arguments, check_size
 from conventions.pipeline import RetryAsked, execute
 from conventions.progress import ProgressReporter
 from conventions.retry import RetryPolicy
-from conventions.sending import check_options, headers_for, publish, sending_method
+from conventions.sending import check_options, headers_for, payload_of, publish, sending_method
 
 if TYPE_CHECKING:
+    from celery.result import AsyncResult as Result
     from sqlalchemy.orm import Session
 
 
@@ -73,6 +73,7 @@ class ConventionTask(celery.Task):
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
         cls.aliases = cls.__dict__.get("aliases", ())  # a subclass does not take its base's old names
+        decide_idempotency(cls)
         cls.arguments = Arguments(cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped)
         check_task(cls, cls.arguments, cls.limit_settings)
         refuse_second(cls)
@@ -96,8 +97,8 @@ class ConventionTask(celery.Task):
     apply = sending_method(celery.Task.apply)
     s = sending_method(celery.Task.s)
     si = sending_method(celery.Task.si)
-    signature = sending_method(celery.Task.signature)
-
+    signature = sending_method(signed)
+    AsyncResult = sending_method(celery.Task.AsyncResult)
     map = sending_method(mapped)
     starmap = sending_method(starmapped)
     chunks = sending_method(in_chunks)
@@ -114,7 +115,7 @@ class ConventionTask(celery.Task):
         planned_at: datetime | str | None = None,
         task_id: str | None = None,
         **options: Any,
-    ) -> AsyncResult[Any]:
+    ) -> "Result[Any]":
         """Send one message.
 
         Args:
@@ -134,9 +135,12 @@ class ConventionTask(celery.Task):
         """
         app = self._application()
         check_options(self, options, app.settings.max_delay)
-        payload = self._checked(args or (), kwargs or {})
         task_id = task_id or uuid()
         given = options.pop("headers", None) or {}
+        options.pop("retry", None)  # publishing is tried again by time, not by Celery
+        payload = payload_of(self, args or (), kwargs or {}, given, task_id)
+        if payload is None:
+            return self.AsyncResult(task_id)
         headers = headers_for(self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
         send = super(ConventionTask, self).apply_async
         return publish(
@@ -155,7 +159,7 @@ class ConventionTask(celery.Task):
         payloads, faults = [], []
         for index, one in enumerate(arguments):
             try:
-                payloads.append(self._checked((), one))
+                payloads.append(self.checked((), one))
             except (TypeError, PayloadError) as error:
                 faults.append(f"[{index}] {error}")
         if faults:
@@ -168,7 +172,8 @@ class ConventionTask(celery.Task):
         """Keep a message that has not started from running; one that runs goes on."""
         self._application().claims.cancel(task_id)
 
-    def _checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload of these arguments, as every send checks it. Raises: TypeError, PayloadError."""
         payload = self.arguments.bind(args, kwargs)
         check_size(self.name, payload, getattr(self._application().settings, self.payload_limit_setting))
         return payload
@@ -184,7 +189,7 @@ class ConventionTask(celery.Task):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
-        if self.request.called_directly:
+        if self.request.called_directly or getattr(self.request, "job", None) is not None:  # `self(...)` within run
             return super().__call__(**self.arguments.check(args, kwargs))
         return execute(self, args, kwargs)
 
@@ -269,9 +274,7 @@ class ConventionTask(celery.Task):
         """Whether the task overrides `should_retry`."""
         return type(self).should_retry is not ConventionTask.should_retry
 
-    def retry(
-        self, exc: Exception | None = None, countdown: float | None = None, throw: bool = True, **_: Any
-    ) -> Retry:
+    def retry(self, *, exc: Exception | None = None, countdown: float | None = None, throw: bool = True) -> Retry:
         """`raise self.retry(exc=error)`: ask for another attempt, by the task's policy.
 
         Args:
@@ -285,11 +288,6 @@ class ConventionTask(celery.Task):
         if throw:
             raise asked from error
         return asked
-
-    def retry_eagerly(self, error: Exception, counts: Mapping[str, int]) -> Retry:
-        """Run the next attempt of a task that runs by `apply`, without a wait."""
-        headers = (self.request.headers or {}) | {COUNTS: dict(counts)}
-        return super().retry(exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers)
 
     def on_dead(self, job: Job, error: Exception) -> None:
         """Called after the message became a dead letter."""

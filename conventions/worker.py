@@ -1,5 +1,6 @@
 """What differs in the worker's main process: queues, start-up, and failures that never reach a task's own code."""
 
+import logging
 from typing import Any
 
 from celery.exceptions import TimeLimitExceeded
@@ -7,8 +8,11 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request as CeleryRequest
 
+from conventions.errors import PayloadError
 from conventions.job import Job
 from conventions.pipeline import end_dead
+
+logger = logging.getLogger(__name__)
 
 LONG_QUEUE = "long"
 
@@ -32,12 +36,20 @@ class Consumer(CeleryConsumer):
 class Request(CeleryRequest):
     """A delivered message. Its process was killed by the hard time limit: only the main process can say so."""
 
+    def _arguments(self) -> dict[str, Any]:
+        try:
+            return dict(self.task.arguments.bind(self.args, self.kwargs))
+        except (TypeError, PayloadError):
+            return dict(self.kwargs)
+
     def on_timeout(self, soft: bool, timeout: float) -> None:  # Celery's signature
         """Record a dead letter before Celery acknowledges the message."""
         if not soft and not state.should_terminate:
             self.task.request_stack.push(self._context)
             try:
-                end_dead(self.task, Job.of(self.task, dict(self.kwargs)), TimeLimitExceeded(timeout))
+                end_dead(self.task, Job.of(self.task, self._arguments()), TimeLimitExceeded(timeout))
+            except Exception:  # whatever it is, Celery must hear of the time-out
+                logger.exception("the dead letter of %s is not stored", self.id)
             finally:
                 self.task.request_stack.pop()
         super().on_timeout(soft, timeout)

@@ -652,7 +652,7 @@ def test_a_class_without_run_is_abstract() -> None:
         Mail.delay()
 
 
-def test_a_base_with_run_says_abstract() -> None:
+def test_a_base_with_run_says_abstract(app: ConventionsApp) -> None:
     """It is no task, and asks for nothing that a task must say."""
 
     class Template(ImmediateTask, abstract=True):
@@ -675,7 +675,7 @@ def test_a_base_with_run_says_abstract() -> None:
     assert Hello.registered(3) == "hello 3"
 
 
-def test_a_concrete_task_may_be_subclassed() -> None:
+def test_a_concrete_task_may_be_subclassed(app: ConventionsApp) -> None:
     """The subclass is a task of its own, with its own name and docstring; `super()` works."""
 
     class Base(ImmediateTask):
@@ -698,7 +698,7 @@ def test_a_concrete_task_may_be_subclassed() -> None:
 
 
 @pytest.mark.parametrize("order", ["mixin first", "task first"])
-def test_a_mixin_may_supply_helpers(order: str) -> None:
+def test_a_mixin_may_supply_helpers(app: ConventionsApp, order: str) -> None:
     """It needs to know nothing of tasks."""
 
     class Loud:

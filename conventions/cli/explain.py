@@ -23,6 +23,9 @@ def explain(context: click.Context, task: str, exception: str, as_json: bool) ->
     app = app_of(context)
     app.loader.import_default_modules()
     found = [one for name, one in app.tasks.items() if task in (name, name.rpartition(".")[2])]
+    names = sorted({one.name for one in found})
+    if len(names) > 1:
+        raise click.UsageError(f"several tasks are called {task}; write one of {', '.join(names)}")
     if not found or not hasattr(found[0], "retry_policy"):
         raise click.UsageError(f"there is no task {task}; `celery -A {app.main} inspect registered` lists them")
     emit(_attempts(found[0], _exception(exception)), ("attempt", "after_s", "from_s", "to_s", "then"), as_json=as_json)

@@ -25,6 +25,8 @@ from tests.workers import application
 
 type Run = Callable[..., Result]
 
+CHARGE = Charge.name  # other test modules may have a task of the same short name
+
 
 def rows(result: Result, status: int = 0) -> Any:
     """The JSON of a command; nothing else is on standard output."""
@@ -58,9 +60,9 @@ def test_explain_shows_the_attempts_and_their_times(run: Run) -> None:
         ("Send", "json.JSONDecodeError", 5),
         ("Send", "UnicodeDecodeError", 5),
         ("Send", "httpx.HTTPStatusError", 5),
-        ("Charge", "ValueError", 2),
-        ("Charge", "KeyError", 1),
-        ("Charge", "TypeError", 1),  # its should_retry says no
+        (CHARGE, "ValueError", 2),
+        (CHARGE, "KeyError", 1),
+        (CHARGE, "TypeError", 1),  # its should_retry says no
         ("Send", "KeyboardInterrupt", 1),
     ],
 )

@@ -61,13 +61,13 @@ def test_a_chord_counts_duplicates_too() -> None:
     assert chord([Double.s(30), Double.s(30), Double.s(31)], Total.s())().get(timeout=20) == 182
 
 
-def test_map_is_one_message() -> None:
-    """`map` runs one argument after the other, `starmap` tuples of them."""
-    assert Double.map([40, 41]).apply_async(ignore_result=False).get(timeout=15) == [80, 82]
-    assert Add.starmap([(40, 1), (41, 1)]).apply_async(ignore_result=False).get(timeout=15) == [41, 42]
+def test_map_sends_one_message_for_each_item() -> None:
+    """`map` for one argument each, `starmap` for tuples of them; each item is a job like any other."""
+    assert Double.map([40, 41]).apply_async().get(timeout=15) == [80, 82]
+    assert Add.starmap([(40, 1), (41, 1)]).apply_async().get(timeout=15) == [41, 42]
 
 
 def test_chunks_are_messages_of_several() -> None:
-    """Four pairs by two make two messages."""
+    """Four pairs by two make two messages; the pairs of one message share its outcome."""
     pairs = [(50, 1), (50, 2), (50, 3), (50, 4)]
     assert Add.chunks(pairs, 2).group()().get(timeout=15) == [[51, 52], [53, 54]]
