@@ -4,6 +4,8 @@ celery-redis-plus records a message before it can be popped, renews it while a w
 Redis. Its intervals suit larger time-outs than ours, and two of them cannot be set by an option.
 """
 
+from contextlib import suppress
+from queue import Empty
 from typing import Any
 
 import celery_redis_plus.transport as upstream
@@ -19,8 +21,23 @@ FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0}
 SCHEMES = ("redis", "rediss", "valkey", "valkeys")
 
 
+class Channel(upstream.Channel):
+    """celery-redis-plus, giving back at once what a stopping worker took and will not run."""
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        answer = super()._basic_cancel(consumer_tag)
+        if not self._queue_cycle and self._in_poll:
+            # The read under way may take a message yet, which would wait until the last job here has ended, or until
+            # the sweep. Read the reply: kombu rejects a message that has no consumer, so that it goes back.
+            with suppress(Empty, *upstream.Transport.connection_errors):
+                self._bzmpop_read()
+        return answer
+
+
 class Transport(upstream.Transport):
     """celery-redis-plus, recovering the messages of a dead worker within 45 s."""
+
+    Channel = Channel
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # Upstream reads its sweep interval from this module constant, both as interval and as part of each deadline.

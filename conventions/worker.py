@@ -1,6 +1,7 @@
 """What differs in the worker's main process: queues, start-up, and failures that never reach a task's own code."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import TimeLimitExceeded
@@ -31,6 +32,21 @@ class Consumer(CeleryConsumer):
             options["prefetch_multiplier"] = 1
             options["initial_prefetch_count"] = options["controller"].concurrency
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Celery's handler, but that of a stopping worker gives back what still arrives.
+
+        A signal does not wake the loop: it ends after the next message, which would wait for the running jobs here.
+        """
+        handle: Callable[[Any], None] = super().create_task_handler(*args, **options)
+
+        def on_task_received(message: Any) -> None:
+            if state.should_stop is None and state.should_terminate is None:
+                handle(message)
+            else:
+                message.reject_log_error(logger, self.connection_errors, requeue=True)
+
+        return on_task_received
 
 
 class Request(CeleryRequest):
