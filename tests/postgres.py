@@ -21,7 +21,7 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def postgresql_server(bin_folder: Path) -> Iterator[str]:
+def postgresql_server(bin_folder: Path, password: str = "") -> Iterator[str]:
     """Run a server that listens on a unix socket of its own alone; yields the address of its database `postgres`."""
     account = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
     # Not below pytest's folder, which every start of pytest closes to other accounts.
@@ -40,10 +40,14 @@ def postgresql_server(bin_folder: Path) -> Iterator[str]:
                 stdout=subprocess.DEVNULL,
             )
 
-        call("initdb", "--username", "tests", "--auth", "trust", "--encoding", "UTF8", "--no-sync")
+        secret = folder / "password"
+        secret.write_text(password)
+        secret.chmod(0o644)
+        access = ("--auth", "scram-sha-256", "--pwfile", str(secret)) if password else ("--auth", "trust")
+        call("initdb", "--username", "tests", *access, "--encoding", "UTF8", "--no-sync")
         options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
         call("pg_ctl", "--log", str(folder / "log"), "--wait", "--options", options, "start")
         try:
-            yield f"postgresql://tests@/postgres?host={folder}"
+            yield f"postgresql://tests{f':{password}' if password else ''}@/postgres?host={folder}"
         finally:
             call("pg_ctl", "--mode", "immediate", "--wait", "stop")

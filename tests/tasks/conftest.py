@@ -1,9 +1,6 @@
 """An application with a database, a mail server and a webhook receiver of its own, all real."""
 
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,45 +17,19 @@ from conventions.app import ConventionsApp
 from conventions.database import Database
 from tasks.demo_servers import environment
 from tasks.tables import Contact
+from tests.postgres import postgresql_server, programs
 
 MIGRATIONS = Path(__file__).parents[2] / "tasks" / "migrations"
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a PostgreSQL server of our own, reachable by its socket alone."""
-    if shutil.which("initdb") is None or shutil.which("pg_ctl") is None:
-        pytest.skip("PostgreSQL's server programs are not installed")
-    folder = tmp_path_factory.mktemp("postgresql")
-    account = "postgres" if os.getuid() == 0 else None  # the server refuses to run as root
-    if account:
-        for path in (folder, *folder.parents[:3]):
-            path.chmod(path.stat().st_mode | 0o011)
-        shutil.chown(folder, account)
-
-    def call(*command: str) -> None:
-        subprocess.run(
-            command,
-            user=account,
-            cwd=folder,
-            env=os.environ | {"HOME": str(folder)},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-
-    data, secret = str(folder / "data"), folder / "password"
-    secret.write_text("a-password")
-    secret.chmod(0o644)
-    call(
-        "initdb", "--pgdata", data, "--username", "tasks", "--pwfile", str(secret), "--auth", "scram-sha-256",
-        "--encoding", "UTF8", "--no-sync",
-    )  # fmt: skip
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    call("pg_ctl", "--pgdata", data, "--log", str(folder / "log"), "--wait", "--options", options, "start")
-    try:
-        yield f"postgresql://tasks:a-password@/postgres?host={folder}"
-    finally:
-        call("pg_ctl", "--pgdata", data, "--mode", "immediate", "--wait", "stop")
+def postgresql() -> Iterator[str]:
+    """The address of a PostgreSQL server of our own that asks for a password, as a backup must give it."""
+    folder = programs()
+    if folder is None:
+        pytest.skip("PostgreSQL's server programs are not installed: apt-get install postgresql")
+    with postgresql_server(folder, password="a-password") as url:
+        yield url
 
 
 @pytest.fixture
