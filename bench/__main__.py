@@ -1,0 +1,89 @@
+"""`python -m bench`: compare the systems on this machine, and print a table."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.measure import Plan, compare
+from bench.processes import Site, SystemFailed
+from bench.profiling import profile
+from bench.report import document, markdown
+from bench.server import Server
+from bench.systems import SYSTEMS
+
+FULL = Plan(rounds=5, seconds=4, jobs=None, idle_seconds=10)
+QUICK = Plan(rounds=3, seconds=1.5, jobs=None, idle_seconds=2)
+PROFILED = "conventions"
+PROFILED_JOBS = 3000
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="bench", description="Compare job systems, interleaved, on one server.")
+    names = [system.name for system in SYSTEMS]
+    parser.add_argument("--quick", action="store_true", help="under two minutes, with more noise")
+    parser.add_argument("--rounds", type=_positive, help=f"default {FULL.rounds}, or {QUICK.rounds} with --quick")
+    parser.add_argument("--jobs", type=_positive, help="jobs of a round; default: some seconds' worth")
+    parser.add_argument("--only", action="append", choices=names, help="this system; may be given several times")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there, too")
+    parser.add_argument(
+        "--profile", choices=("worker", "enqueue"), help=f"profile one system, {PROFILED} unless --only names another"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison, or a profile. Returns 0, also when a system failed, which the table says."""
+    options = parser().parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        (folder / "server").mkdir()
+        with Server(folder / "server") as server:
+            if options.profile:
+                return _profile(options, server, folder)
+            sites = [_site(one.name, server, folder) for one in SYSTEMS if one.name in (options.only or [one.name])]
+            plan = _plan(options)
+            run = document(compare(sites, server, plan, _progress), plan, server.version)
+    sys.stdout.write(markdown(run))
+    if options.json:
+        options.json.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _profile(options: argparse.Namespace, server: Server, folder: Path) -> int:
+    site = _site((options.only or [PROFILED])[0], server, folder)
+    try:
+        sys.stdout.write(profile(site, server, options.profile, options.jobs or PROFILED_JOBS))
+    except SystemFailed as error:
+        sys.stdout.write(f"{site.system.title} failed: {error}\n")
+    return 0
+
+
+def _site(name: str, server: Server, folder: Path) -> Site:
+    system = next(system for system in SYSTEMS if system.name == name)
+    (folder / name).mkdir()
+    return Site(system, server.url, folder / name)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = QUICK if options.quick else FULL
+    return Plan(options.rounds or plan.rounds, plan.seconds, options.jobs, plan.idle_seconds)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+def _progress(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Measures one round of one system."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench import records
+from bench.processes import PATIENCE, Sender, Site, SystemFailed, Worker
+from bench.server import Counters, Server
+
+CONCURRENCY = 2
+IDLE_RATE = 20  # jobs a second while the latency is measured
+POLL = 0.005
+CALM_SLICE = 0.25  # seconds; a worker that uses less than a twentieth of that has done what it had to do
+CALM_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One round of one system. CPU is seconds per 1,000 jobs; round trips and commands are per job.
+
+    Attributes:
+        enqueue_rate: jobs a second that one process sends, one by one.
+        enqueue_cpu: of the sending process.
+        drain_rate: jobs a second from the first job done to the last, of jobs that were queued before.
+        drain_cpu: of the worker and its children, from the first job until they are idle again.
+        latency_p50: milliseconds from the sending of a job to its run, while nothing else waits.
+        latency_p95: the same.
+        ready: seconds from the start of the worker to the first job done.
+    """
+
+    enqueue_rate: float
+    enqueue_round_trips: float
+    enqueue_commands: float
+    enqueue_cpu: float
+    enqueue_server_cpu: float
+    drain_rate: float
+    drain_round_trips: float
+    drain_commands: float
+    drain_cpu: float
+    drain_server_cpu: float
+    latency_p50: float
+    latency_p95: float
+    ready: float
+
+
+def one_round(site: Site, server: Server, jobs: int, idle_seconds: float) -> Sample:
+    """Send jobs, start a worker that does them, then send jobs one at a time. Raises: SystemFailed."""
+    server.flush()
+    site.records.unlink(missing_ok=True)
+    with Sender(site) as sender:
+        enqueue = _enqueue(sender, server, jobs)
+        queued = server.counters()
+        with Worker(site, "--concurrency", str(CONCURRENCY)) as worker:
+            drain = _drain(site, server, worker, jobs, queued)
+            p50, p95 = _latency(site, sender, worker, jobs, idle_seconds)
+    return Sample(**enqueue, **drain, latency_p50=p50, latency_p95=p95)
+
+
+def _enqueue(sender: Sender, server: Server, jobs: int) -> dict[str, float]:
+    before = server.counters()
+    answer = sender.send(first=1, count=jobs)
+    counted = (server.counters() - before).per_job(jobs)
+    return {
+        "enqueue_rate": jobs / answer["seconds"],
+        "enqueue_round_trips": counted.round_trips,
+        "enqueue_commands": counted.commands,
+        "enqueue_cpu": answer["cpu"] / jobs * 1000,
+        "enqueue_server_cpu": counted.cpu * 1000,
+    }
+
+
+def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counters) -> dict[str, float]:
+    wait_for_records(site, worker, 1)
+    begun, before, cpu = records.count(site.records), server.counters(), worker.cpu()
+    if begun > jobs / 2:  # so few jobs that the first look came late: count the start of the worker, too
+        begun, before, cpu = 0, queued, 0.0
+    wait_for_records(site, worker, jobs + 1)
+    _wait_until_calm(worker)
+    counted = (server.counters() - before).per_job(jobs + 1 - begun)
+    done = sorted(record.done for record in records.read(site.records))
+    return {
+        "ready": done[0] - worker.started,
+        "drain_rate": jobs / (done[-1] - done[0]),
+        "drain_round_trips": counted.round_trips,
+        "drain_commands": counted.commands,
+        "drain_cpu": (worker.cpu() - cpu) / (jobs + 1 - begun) * 1000,
+        "drain_server_cpu": counted.cpu * 1000,
+    }
+
+
+def _latency(site: Site, sender: Sender, worker: Worker, jobs: int, seconds: float) -> tuple[float, float]:
+    count = max(2, round(seconds * IDLE_RATE))
+    sender.send(first=jobs + 1, count=count, pause=1 / IDLE_RATE)
+    wait_for_records(site, worker, jobs + 1 + count)
+    waits = [record.done - record.sent for record in records.read(site.records) if record.number > jobs]
+    percentiles = statistics.quantiles(waits, n=100, method="inclusive")
+    return percentiles[49] * 1000, percentiles[94] * 1000
+
+
+def wait_for_records(site: Site, worker: Worker, wanted: int) -> None:
+    """Wait until this many jobs ran. Raises: SystemFailed when the worker ends, or does nothing for long."""
+    seen, since = 0, time.monotonic()
+    while True:
+        now = records.count(site.records)
+        if now >= wanted and len(records.read(site.records)) >= wanted:  # fewer where some ran twice
+            return
+        if now > seen:
+            seen, since = now, time.monotonic()
+        if not worker.alive:
+            raise site.failed(f"its worker ended after {now} of {wanted} jobs")
+        if time.monotonic() - since > PATIENCE:
+            raise site.failed(f"{now} of {wanted} jobs done, then none for {PATIENCE:g} s")
+        time.sleep(POLL)
+
+
+def _wait_until_calm(worker: Worker) -> None:
+    # What a system does for a job after its end, such as writing it down, belongs to its cost.
+    deadline = time.monotonic() + CALM_SECONDS
+    used = worker.cpu()
+    while time.monotonic() < deadline:
+        time.sleep(CALM_SLICE)
+        before, used = used, worker.cpu()
+        if used - before < CALM_SLICE / 20:
+            return
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured.
+
+    Args:
+        rounds: how many; each system has its turn in each.
+        seconds: of draining in one round, about; the number of jobs follows from a first round, which is not counted.
+        jobs: the number of jobs, in place of `seconds`; then there is no first round.
+        idle_seconds: for the latency.
+    """
+
+    rounds: int
+    seconds: float
+    jobs: int | None
+    idle_seconds: float
+
+
+FIRST_JOBS = 300
+FEWEST_JOBS, MOST_JOBS = 500, 50_000
+
+
+@dataclass(slots=True)
+class Result:
+    """What is known of one system: the samples in the order of the rounds, `None` where it failed, and why."""
+
+    site: Site
+    jobs: int
+    samples: list[Sample | None]
+    error: str | None = None
+
+
+def compare(sites: list[Site], server: Server, plan: Plan, say: Callable[[str], None]) -> list[Result]:
+    """Measure all systems, in turn, round by round; each round begins with another one."""
+    results = [Result(site, plan.jobs or FIRST_JOBS, []) for site in sites]
+    for result in results:
+        _first_round(result, server, plan, say)
+    for number in range(plan.rounds):
+        shift = number % len(results)
+        for result in results[shift:] + results[:shift]:
+            if result.error is None or any(result.samples):
+                say(f"round {number + 1} of {plan.rounds}: {result.site.system.title}, {result.jobs:,} jobs")
+                result.samples.append(_sample(result, server, plan.idle_seconds))
+    return results
+
+
+def _first_round(result: Result, server: Server, plan: Plan, say: Callable[[str], None]) -> None:
+    try:
+        result.site.prepare()
+    except SystemFailed as error:
+        result.error = str(error)
+        return
+    if plan.jobs is None:
+        say(f"first look: {result.site.system.title}")
+        sample = _sample(result, server, idle_seconds=0.1)
+        if sample is not None:
+            result.jobs = round(min(max(sample.drain_rate * plan.seconds, FEWEST_JOBS), MOST_JOBS))
+
+
+def _sample(result: Result, server: Server, idle_seconds: float) -> Sample | None:
+    try:
+        return one_round(result.site, server, result.jobs, idle_seconds)
+    except SystemFailed as error:
+        result.error = str(error)
+        return None

