@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import redis
 from celery.schedules import BaseSchedule
 from celery.utils.log import get_logger
 from redbeat.decoder import RedBeatJSONEncoder
@@ -266,11 +265,7 @@ class Scheduler(RedBeatScheduler):
 
 
 def _configure(app: Any, prefix: str) -> None:
-    """RedBeat's settings, and a client for it with the options of the store's."""
-    app.conf.update(redbeat_key_prefix=prefix, redbeat_redis_url=app.store.url, redbeat_redis_options={})
+    """RedBeat's prefix, and a client for it that is made like the store's."""
+    app.conf.update(redbeat_key_prefix=prefix)
     if getattr(app, "redbeat_redis", None) is None:
-        pool = app.store.redis.connection_pool
-        options = pool.connection_kwargs | {"decode_responses": True}
-        app.redbeat_redis = redis.Redis(
-            connection_pool=redis.ConnectionPool(connection_class=pool.connection_class, **options)
-        )
+        app.redbeat_redis = app.store.new_client(decode_responses=True)

