@@ -1,5 +1,6 @@
 """`Database`: the SQL records of one application, on SQLite or PostgreSQL."""
 
+import importlib
 import os
 import weakref
 from collections.abc import Iterator, Sequence
@@ -8,7 +9,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Engine, Index, String, Text, TypeDecorator, create_engine, event
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Double,
+    Engine,
+    Index,
+    String,
+    Text,
+    TypeDecorator,
+    create_engine,
+    event,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -52,6 +66,37 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ExecutionRow(Base):
+    """How one attempt at one message ended: one event of the journal."""
+
+    __tablename__ = "conventions_executions"
+    __table_args__ = (
+        Index("ix_conventions_executions_message", "message_id"),
+        Index("ix_conventions_executions_ended", "ended_at"),
+        Index("ix_conventions_executions_task_ended", "task", "ended_at"),
+        Index("ix_conventions_executions_actor_ended", "actor", "ended_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    message_id: Mapped[str] = mapped_column(String(255))
+    generation: Mapped[int]
+    attempt: Mapped[int]
+    kind: Mapped[str] = mapped_column(String(32))
+    task: Mapped[str | None] = mapped_column(String(255))
+    queue: Mapped[str | None] = mapped_column(String(255))
+    actor: Mapped[str] = mapped_column(String(255))
+    key: Mapped[str | None] = mapped_column(String(255))
+    worker: Mapped[str | None] = mapped_column(String(255))
+    enqueued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    runtime: Mapped[float | None] = mapped_column(Double)  # seconds
+    error: Mapped[str | None] = mapped_column(String(255))
+    error_message: Mapped[str | None] = mapped_column(Text)
+    traceback: Mapped[str | None] = mapped_column(Text)
+    fence: Mapped[int] = mapped_column(BigInteger)
+
+
 class DeadLetterRow(Base):
     """A message that will not be tried again until a person or rule redrives it."""
 
@@ -73,7 +118,10 @@ class DeadLetterRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     arguments: Mapped[Any] = mapped_column(JSON)
     headers: Mapped[Any] = mapped_column(JSON)
-    history: Mapped[Any] = mapped_column(JSON)
+    # JSON text, not JSON: a message is kept as it was, and a parsed one would lose doubled names and forms of numbers.
+    message: Mapped[str | None] = mapped_column(Text)
+    generation: Mapped[int]
+    fence: Mapped[int] = mapped_column(BigInteger)
     first_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -143,6 +191,12 @@ class Database:
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
         self._engine = None
+
+
+def insert_into(session: Session, table: type[Base]) -> Any:
+    """An INSERT of this database's dialect, which knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    name = session.get_bind().dialect.name  # the module of the other dialect need not be imported
+    return importlib.import_module(f"sqlalchemy.dialects.{name}").insert(table)
 
 
 def utc_now() -> datetime:

@@ -1,37 +1,26 @@
 """Dead letters: kept in SQL until a person or rule redrives or discards them (R17, R18)."""
 
-import hashlib
+import json
 import math
-import sysconfig
-import traceback as tracebacks
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, bindparam, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from conventions.database import DeadLetterRow, utc_now
+from conventions import executions
+from conventions.database import DeadLetterRow, insert_into
+from conventions.failures import FailureText, clean, cut
+from conventions.journal import Entry
 
-NAME_LENGTH = 255  # of the columns
 STATES = ("dead", "redriving", "redriven", "discarded")
+HISTORY_KINDS = ("retried", "dead")
+HISTORY_FIELDS = ("attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime")
 
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A job's last failure, as the pipeline saw it."""
-
-    id: str
-    task: str | None
-    queue: str | None
-    error: BaseException
-    attempts: int
-    actor: str
-    arguments: Mapping[str, Any]
-    headers: Mapping[str, Any]
-    history: Sequence[Mapping[str, Any]] = ()
+_NO_FAILURE = FailureText("Unknown", "", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,34 +58,61 @@ class Filter:
         return [column == value for column, value in pairs if value is not None]
 
 
-def record(session: Session, failure: Failure) -> None:
-    """Store a dead letter; a letter that dies again is the same letter."""
-    now = utc_now()
-    row = session.get(DeadLetterRow, failure.id) or DeadLetterRow(id=failure.id, first_failed_at=now)
-    row.task, row.queue, row.actor = _cut(failure.task), _cut(failure.queue), _text(failure.actor)[:NAME_LENGTH]
-    row.error, row.error_message = type(failure.error).__name__[:NAME_LENGTH], _message(failure.error)
-    row.traceback = _text("".join(tracebacks.format_exception(failure.error)))
-    row.fingerprint = fingerprint(failure.task, failure.error)
-    row.attempts, row.state, row.last_failed_at = failure.attempts, "dead", now
-    row.arguments, row.headers = _finite(dict(failure.arguments)), _finite(dict(failure.headers))
-    row.history = _finite(list(failure.history))
-    session.add(row)
+def record(session: Session, entries: Sequence[Entry]) -> None:
+    """Store the letters of events that were not recorded before; a letter that dies again is the same letter.
+
+    An event of an earlier redrive, attempt or claim than the stored one changes nothing but the first time.
+    """
+    if not entries:
+        return
+    insert = insert_into(session, DeadLetterRow)
+    new, row = insert.excluded, DeadLetterRow
+    later = tuple_(new.generation, new.attempts, new.fence, new.last_failed_at) >= tuple_(
+        row.generation, row.attempts, row.fence, row.last_failed_at
+    )
+    # In order, so that two recorders that change the same letters do not wait for each other in a circle.
+    values = sorted((_values(entry) for entry in entries), key=lambda one: str(one["id"]))
+    changes = {name: new[name] for name in values[0] if name not in ("id", "first_failed_at")}
+    connection = session.connection()  # past the ORM, which would send the rows as one statement: a row may come twice
+    connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changes, where=later), values)
+    earlier = update(row).where(row.id == bindparam("letter"), row.first_failed_at > bindparam("first"))
+    times = [{"letter": one["id"], "first": one["first_failed_at"]} for one in values]
+    connection.execute(earlier.values(first_failed_at=bindparam("first")), times)
 
 
-def _text(value: str) -> str:
-    """What every database stores: no NUL, no half characters."""
-    return value.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+def _values(entry: Entry) -> dict[str, Any]:
+    event, failure = entry.event, entry.event.failure or _NO_FAILURE
+    return {
+        "id": cut(event.message_id),
+        "task": None if event.task is None else cut(event.task),
+        "queue": None if event.queue is None else cut(event.queue),
+        "error": cut(failure.error),
+        "error_message": clean(failure.error_message),
+        "traceback": clean(failure.traceback),
+        "fingerprint": clean(failure.fingerprint)[:64],
+        "attempts": event.attempt,
+        "actor": cut(event.actor),
+        "state": "dead",
+        "arguments": _finite(event.arguments or {}),
+        "headers": _finite(event.headers or {}),
+        "message": _envelope(entry),
+        "generation": event.generation,
+        "fence": entry.fence,
+        "first_failed_at": entry.at,
+        "last_failed_at": entry.at,
+    }
 
 
-def _cut(name: str | None) -> str | None:
-    return None if name is None else _text(name)[:NAME_LENGTH]
-
-
-def _message(error: BaseException) -> str:
+def _envelope(entry: Entry) -> str | None:
+    """The message as JSON text; bytes that are no JSON are kept as `{"base64": …}`."""
+    if entry.message is None:
+        return None if entry.event.message is None else json.dumps(entry.event.message)
     try:
-        return _text(str(error))
-    except Exception as fault:  # noqa: BLE001  # an error that cannot say what it is must be kept all the same
-        return f"<its text cannot be had: {type(fault).__name__}>"
+        text = entry.message.decode()
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return json.dumps({"base64": b64encode(entry.message).decode()})
+    return text
 
 
 def _finite(value: Any) -> Any:
@@ -144,6 +160,17 @@ def get(session: Session, id: str) -> DeadLetterRow | None:  # noqa: A002  # the
     return session.get(DeadLetterRow, id)
 
 
+def message(letter: DeadLetterRow) -> Any:
+    """The letter's message as the broker had it (body, headers, properties), or `None` where it is not known."""
+    return None if letter.message is None else json.loads(letter.message)
+
+
+def history(session: Session, id: str) -> list[dict[str, Any]]:  # noqa: A002
+    """The failed attempts of a message in their order, as long as executions are kept."""
+    rows = [row for row in executions.of_message(session, id) if row.kind in HISTORY_KINDS]
+    return [{name: getattr(row, name) for name in HISTORY_FIELDS} for row in rows]
+
+
 def move(session: Session, id: str, before: Sequence[str], after: str) -> bool:  # noqa: A002
     """Change the state of one letter if it is in one of `before`; false when another got there first."""
     row = session.get(DeadLetterRow, id, with_for_update=True)
@@ -151,21 +178,3 @@ def move(session: Session, id: str, before: Sequence[str], after: str) -> bool: 
         return False
     row.state = after
     return True
-
-
-def fingerprint(task: str | None, error: BaseException) -> str:
-    """What failures of one cause share: task, exception type, and the innermost frame of code that is not a library."""
-    return hashlib.sha256(f"{task}|{type(error).__qualname__}|{_place(error.__traceback__)}".encode()).hexdigest()[:16]
-
-
-def _place(trace: TracebackType | None) -> str:
-    frames = [frame for frame, _ in tracebacks.walk_tb(trace)]
-    ours = [frame for frame in frames if not _of_a_library(frame.f_code.co_filename)]
-    for frame in reversed(ours or frames):
-        return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
-    return ""
-
-
-def _of_a_library(file: str) -> bool:
-    library = ("site-packages" in file) or ("dist-packages" in file) or file.startswith("<frozen ")
-    return library or file.startswith(sysconfig.get_path("stdlib"))

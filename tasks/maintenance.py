@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import DeclarativeBase
 
 from conventions import ScheduledTask
-from conventions.database import DeadLetterRow, IdempotencyRow
+from conventions.database import DeadLetterRow, ExecutionRow, IdempotencyRow
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.files import slug
 from tasks.tables import EmailLog
@@ -22,26 +22,34 @@ KEEP = 7  # backups
 
 
 class PurgeOldData(ScheduledTask):
-    """Delete log rows of sent e-mails, dead letters and output files older than the setting `retention`.
+    """Delete executions, log rows of sent e-mails and output files older than the setting `retention`.
 
     Rows go a thousand at a time, each thousand in its own transaction, so that others are never kept waiting and
     a stopped run loses nothing: the next one goes on. Backups have a rule of their own (`BackupDatabase`). Dead
-    letters go by the time of their last failure, in any state: one that nobody worked on for `retention` is given
-    up, which the log says. The records of committed effects go with them, but never before `keep_result_for`.
+    letters stay for `dead_letter_retention` from their last failure, in any state: one that nobody worked on for so
+    long is given up, which the log says; its earlier attempts go with the executions. The records of committed effects
+    go after `retention`, but never before `keep_result_for`.
     """
 
     def run(self) -> dict[str, int]:
         """Delete, and return how many of each kind."""
         settings, now = self.app.settings, datetime.now(UTC)
         limit = now - settings.retention
+        given_up = now - settings.dead_letter_retention
         safe = now - max(settings.retention, settings.keep_result_for)
         deleted = {
             "email_log": self._delete(EmailLog, EmailLog.sent_at < limit),
-            "dead_letters": self._delete(DeadLetterRow, DeadLetterRow.last_failed_at < limit),
+            "executions": self._delete(ExecutionRow, ExecutionRow.ended_at < limit),
+            "dead_letters": self._delete(DeadLetterRow, DeadLetterRow.last_failed_at < given_up),
             "effects": self._delete(IdempotencyRow, IdempotencyRow.created_at < safe),
             "files": self._delete_files(Path(settings.output_dir), limit.timestamp()),
         }
-        logger.info("deleted what was older than %s: %s", limit.isoformat(timespec="seconds"), deleted)
+        logger.info(
+            "deleted what was older than %s, and dead letters older than %s: %s",
+            limit.isoformat(timespec="seconds"),
+            given_up.isoformat(timespec="seconds"),
+            deleted,
+        )
         return deleted
 
     def _delete(self, table: type[DeclarativeBase], condition: ColumnElement[bool]) -> int:

@@ -1,14 +1,18 @@
 """Failures of two causes, and what the tests of dead letters do with them."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
-from conventions import dead_letters
-from conventions.database import Database, DeadLetterRow
-from conventions.dead_letters import Failure, Filter, Group
+from conventions import dead_letters, executions
+from conventions.database import Database, DeadLetterRow, utc_now
+from conventions.dead_letters import Filter, Group
 from conventions.errors import BusinessError
+from conventions.failures import describe
+from conventions.journal import Entry, Event
 
 
 def raised_by(function: Callable[[], object]) -> Exception:
@@ -28,26 +32,38 @@ def look_up() -> None:
     raise BusinessError("no such user")
 
 
-def failure(message_id: str = "m1", error: BaseException | None = None, **values: Any) -> Failure:
-    """A failure as the pipeline sees it."""
+def failure(
+    message_id: str = "m1",
+    error: BaseException | None = None,
+    *,
+    attempts: int = 5,
+    fence: int = 0,
+    at: datetime | None = None,
+    stored: bytes | None = None,
+    **values: Any,
+) -> Entry:
+    """The last failure of a message, as the recorder reads it; the error was raised by the task."""
     defaults: dict[str, Any] = {
-        "id": message_id,
+        "kind": "dead",
         "task": "Send",
         "queue": "mail",
-        "error": error or raised_by(look_up),
-        "attempts": 5,
         "actor": "u-42",
+        "attempt": attempts,
+        "token": uuid4().hex,
         "arguments": {"user_id": 7},
         "headers": {"x_key": "k"},
-    }
-    return Failure(**defaults | values)
+    } | values
+    described = describe(defaults["task"], error or raised_by(look_up))
+    event = Event.decode(Event(message_id, **{"failure": described} | defaults).encode())
+    return Entry(b"1-1", event, fence, at or utc_now(), stored)
 
 
-def record(database: Database, *failures: Failure) -> None:
-    """Record failures, each in its own transaction, as the pipeline does."""
-    for one in failures:
+def record(database: Database, *entries: Entry) -> None:
+    """Record events, each in its own transaction, as the recorder does."""
+    for entry in entries:
         with database.session() as session:
-            dead_letters.record(session, one)
+            if entry.event.id in executions.record(session, [entry]) and entry.event.kind == "dead":
+                dead_letters.record(session, [entry])
 
 
 def get(database: Database, message_id: str = "m1") -> DeadLetterRow:

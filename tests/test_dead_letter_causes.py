@@ -2,27 +2,12 @@
 
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
-import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from conventions import dead_letters
 from conventions.database import Database, DeadLetterRow
 from conventions.dead_letters import Filter
-from conventions.errors import IdempotencyConflict
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import charge_card, failure, groups, ids, look_up, raised_by, record
-
-
-def parse_answer() -> None:
-    """A cause whose innermost frame is Python's own."""
-    json.loads("no json")
-
-
-def parse_file() -> None:
-    """Another one."""
-    json.loads("{")
 
 
 def test_three_causes_are_three_groups(database: Database) -> None:
@@ -44,40 +29,6 @@ def test_three_causes_are_three_groups(database: Database) -> None:
         assert group.last_seen.tzinfo is UTC
         assert len(ids(database, Filter(group=group.fingerprint))) == group.count
     assert groups(database, limit=1) == found[:1]
-
-
-def test_causes_that_meet_in_python_s_own_library_are_told_apart() -> None:
-    """The innermost frame of our code counts, not json's decoder."""
-    assert place(parse_answer) != place(parse_file)
-    assert place(parse_answer) == place(parse_answer)
-
-
-def place(function: Callable[[], object]) -> str:
-    """The fingerprint of a function's error."""
-    return dead_letters.fingerprint("Send", raised_by(function))
-
-
-def test_a_fingerprint_survives_a_moved_line_and_another_process() -> None:
-    """It has no line number and no hash of this process in it."""
-    source = "def run():\n    raise ValueError('x')\n"
-    one, two = (compile(prefix + source, "/srv/jobs.py", "exec") for prefix in ("", "\n\n# moved\n"))
-
-    def fails(code: Any) -> Callable[[], None]:
-        namespace: dict[str, Any] = {"__name__": "jobs"}
-        exec(code, namespace)
-        return namespace["run"]  # type: ignore[no-any-return]  # made just now
-
-    assert place(fails(one)) == place(fails(two)) == "69c28b6a111cdb5a"
-
-
-def test_errors_of_other_types_at_one_place_are_other_causes() -> None:
-    """The type is part of the cause."""
-
-    def fail(cls: type[Exception]) -> None:
-        raise cls
-
-    assert place(lambda: fail(ValueError)) != place(lambda: fail(TypeError))
-    assert dead_letters.fingerprint("Send", IdempotencyConflict("never raised"))
 
 
 def test_first_and_last_times_span_a_group(database: Database) -> None:

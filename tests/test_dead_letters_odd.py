@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from conventions import dead_letters
 from conventions.database import Database
 from conventions.dead_letters import Filter
 from tests.databases import database  # noqa: F401  # a fixture
@@ -71,11 +72,13 @@ odd_json = st.recursive(
 @example(arguments={"a": 10**400})
 def test_no_payload_is_too_odd_to_be_kept(database: Database, arguments: Mapping[str, Any]) -> None:
     """Whatever Python's JSON reads from a foreign message can be stored and shown."""
-    record(database, failure(arguments=arguments, headers=arguments))
+    record(database, failure(arguments=arguments, headers=arguments, message=arguments))
     assert list(get(database).arguments) == list(arguments)
+    assert repr(dead_letters.message(get(database))) == repr(arguments)
 
 
 def test_long_names_are_kept(database: Database) -> None:
     """A caller chose a long message id; a foreign message names a long task."""
-    record(database, failure("i" * 200, task="t" * 300, queue="q" * 300, actor="a" * 300))
-    assert len(ids(database, Filter())) == 1
+    for long_id in ("i" * 200, "j" * 300):
+        record(database, failure(long_id, task="t" * 300, queue="q" * 300, actor="a" * 300, key="k" * 300))
+    assert sorted(ids(database, Filter())) == ["i" * 200, "j" * 255]

@@ -3,15 +3,18 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 import os
+from collections.abc import Callable
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from conventions.database import Base, Database, DeadLetterRow
 from conventions.migrations import run
@@ -64,16 +67,65 @@ def test_the_migrations_make_what_the_models_say(database: Database) -> None:
 
 def test_the_migrations_can_be_taken_back(database: Database) -> None:
     """Down to nothing, and up again."""
-    folder = Path(run.__file__).parent
-    with database.engine.connect() as connection:
-        config = Config()
-        config.set_main_option("script_location", str(folder))
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
-        connection.commit()
+    migrate(database, command.downgrade, "base")
     assert tables(database) == {run.VERSION_TABLE}
     database.upgrade()
     assert tables(database) == {run.VERSION_TABLE, *Base.metadata.tables}
+
+
+def migrate(database: Database, move: Callable[[Config, str], None], revision: str) -> None:
+    """Move a database to a revision, up or down."""
+    with database.engine.connect() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(run.__file__).parent))
+        config.attributes["connection"] = connection
+        move(config, revision)
+        connection.commit()
+
+
+KINDS = {
+    "attempts": "integer", "arguments": "json", "headers": "json", "history": "json",
+    "first_failed_at": "timestamptz", "last_failed_at": "timestamptz",
+}  # fmt: skip
+LETTER: dict[str, Any] = {
+    "id": "m1", "task": "Send", "queue": None, "error": "BusinessError", "error_message": "é", "traceback": "t",
+    "fingerprint": "f", "attempts": 5, "actor": "u-42", "state": "redriven", "arguments": '{"user_id": 7}',
+    "headers": "{}", "history": "[]", "first_failed_at": "2026-01-05 12:00:00+00:00",
+    "last_failed_at": "2026-01-06 12:00:00+00:00",
+}  # fmt: skip
+
+
+def test_letters_survive_the_step_to_executions_and_back(url: str) -> None:
+    """Those of the version before are of generation 0 and have no message; the way back keeps them, too."""
+    database = Database(url)
+    migrate(database, command.upgrade, "conventions_0001")
+    names = ", ".join(LETTER)
+    with database.session() as session:
+        values = ", ".join(f":{name}" for name in LETTER)
+        if not database.is_sqlite:  # its driver sends text as text
+            values = ", ".join(f"CAST(:{name} AS {KINDS.get(name, 'text')})" for name in LETTER)
+        moments = {name: LETTER[name][:19] + ".000000" for name in ("first_failed_at", "last_failed_at")}
+        session.execute(
+            text(f"INSERT INTO conventions_dead_letters ({names}) VALUES ({values})"),
+            LETTER | (moments if database.is_sqlite else {}),
+        )
+    migrate(database, command.upgrade, "conventions_0002")
+    for _ in range(2):
+        with database.session() as session:
+            (letter,) = session.scalars(select(DeadLetterRow)).all()
+            assert (letter.id, letter.state, letter.attempts, letter.error_message) == ("m1", "redriven", 5, "é")
+            assert (letter.arguments, letter.headers) == ({"user_id": 7}, {})
+            assert letter.first_failed_at == datetime(2026, 1, 5, 12, tzinfo=UTC)
+            assert (letter.generation, letter.fence, letter.message) == (0, 0, None)
+        migrate(database, command.downgrade, "conventions_0001")
+        with database.session() as session:
+            row = session.execute(text("SELECT id, history FROM conventions_dead_letters")).one()
+            assert tuple(row) in (("m1", "[]"), ("m1", []))
+        assert "conventions_executions" not in tables(database)
+        migrate(database, command.upgrade, "conventions_0002")
+    indexes = {index["name"] for index in inspect(database.engine).get_indexes("conventions_dead_letters")}
+    assert indexes == {"ix_conventions_dead_letters_state_last", "ix_conventions_dead_letters_fingerprint"}
+    database.dispose()
 
 
 def test_migrating_again_changes_nothing(database: Database) -> None:

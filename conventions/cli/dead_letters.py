@@ -8,17 +8,21 @@ from typing import Any
 
 import click
 from celery.bin.base import CeleryCommand
+from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
 from conventions import dead_letters as letters
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
 from conventions.database import DeadLetterRow
+from conventions.errors import ConfigurationError
+from conventions.journal import Journal
 from conventions.redrive import redrive as send_again
 
 COLUMNS = (
     "id", "task", "queue", "error", "error_message", "fingerprint", "attempts", "actor", "state",
     "first_failed_at", "last_failed_at",
 )  # fmt: skip
+HISTORY_SHOWN = ("attempt", "kind", "error", "error_message", "ended_at", "worker", "runtime")
 SHOWN = ("id", "task", "error", "error_message", "attempts", "actor", "last_failed_at")
 
 
@@ -46,6 +50,17 @@ def _session(context: click.Context, *, read_only: bool = True) -> Iterator[Sess
         yield session
 
 
+def say_what_waits(context: click.Context) -> None:
+    """One line on standard error when the journal holds what SQL does not yet."""
+    try:
+        waiting = Journal(app_of(context).store).length()
+    except (RedisError, ConfigurationError):  # what SQL has can be looked at all the same
+        click.echo("Redis cannot be reached: there may be events that are not recorded yet", err=True)
+        return
+    if waiting:
+        click.echo(f"not recorded yet: {waiting} {'event' if waiting == 1 else 'events'}", err=True)
+
+
 def row_of(letter: DeadLetterRow) -> dict[str, Any]:
     """The fields of a dead letter as every listing names them."""
     return {name: getattr(letter, name) for name in COLUMNS}
@@ -58,6 +73,7 @@ def row_of(letter: DeadLetterRow) -> dict[str, Any]:
 @one_line_errors
 def list_(context: click.Context, which: letters.Filter, as_json: bool, limit: int) -> None:
     """List dead letters, the newest failure first."""
+    say_what_waits(context)
     with _session(context) as session:
         emit([row_of(letter) for letter in letters.listing(session, which, limit)],
              COLUMNS if as_json else SHOWN, as_json=as_json)  # fmt: skip
@@ -70,6 +86,7 @@ def list_(context: click.Context, which: letters.Filter, as_json: bool, limit: i
 @one_line_errors
 def groups(context: click.Context, which: letters.Filter, as_json: bool, limit: int) -> None:
     """List causes: letters grouped by fingerprint, the largest group first."""
+    say_what_waits(context)
     with _session(context) as session:
         rows = [asdict(group) for group in letters.groups(session, which, limit)]
         emit(rows, ("fingerprint", "task", "error", "count", "first_seen", "last_seen", "example"), as_json=as_json)
@@ -81,20 +98,29 @@ def groups(context: click.Context, which: letters.Filter, as_json: bool, limit: 
 @click.pass_context
 @one_line_errors
 def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
-    """Show one dead letter with its arguments, headers and traceback."""
+    """Show one dead letter with its arguments, headers, message, failed attempts and traceback."""
+    say_what_waits(context)
     with _session(context) as session:
         letter = letters.get(session, id)
         if letter is None:
             click.echo(f"there is no dead letter {id}", err=True)
             context.exit(1)
+        history = letters.history(session, id)
         whole = row_of(letter) | {
-            name: getattr(letter, name) for name in ("arguments", "headers", "history", "traceback")
+            "generation": letter.generation,
+            "arguments": letter.arguments,
+            "headers": letter.headers,
+            "message": letters.message(letter),
         }
         if as_json:
-            print_json(whole)
+            print_json(whole | {"history": history, "traceback": letter.traceback})
             return
         for name, value in whole.items():
-            click.echo(f"{name:16} {value}" if name != "traceback" else f"\n{value}")
+            click.echo(f"{name:16} {letter.message if name == 'message' else value}")
+        if history:
+            click.echo()
+            emit(history, HISTORY_SHOWN, as_json=False)
+        click.echo(f"\n{letter.traceback}")
 
 
 @dead_letters.command(cls=CeleryCommand)

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
-from conventions import dead_letters
 from conventions.app import ConventionsApp
-from conventions.dead_letters import Failure
 from conventions.store import Store
+from tests.failures import failure, record
 from tests.workers import application
 
 type Run = Callable[..., Result]
@@ -40,17 +40,12 @@ def run(commands_app: ConventionsApp) -> Run:
 def bury(commands_app: ConventionsApp) -> Callable[..., None]:
     """Make a dead letter."""
 
-    def bury(message_id: str = "m1", error: BaseException | None = None, **values: object) -> None:
-        defaults = {
+    def bury(message_id: str = "m1", error: BaseException | None = None, **values: Any) -> None:
+        defaults: dict[str, Any] = {
             "task": "tests.cli.command_tasks.Send",
-            "queue": "mail",
-            "attempts": 5,
-            "actor": "u-42",
             "arguments": {"user_id": 7, "day": "2026-01-05"},
             "headers": {"x_key": "the-key", "x_fingerprint": "f", "x_actor": "u-42", "x_counts": {"other": 5}},
         }
-        failure = Failure(**{"id": message_id, "error": error or ValueError("it broke")} | defaults | values)  # type: ignore[arg-type]  # the test knows
-        with commands_app.database.session() as session:
-            dead_letters.record(session, failure)
+        record(commands_app.database, failure(message_id, error or ValueError("it broke"), **defaults | values))
 
     return bury

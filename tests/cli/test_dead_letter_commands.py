@@ -13,6 +13,7 @@ from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
 from conventions.database import Database, DeadLetterRow
 from conventions.errors import BusinessError
+from conventions.journal import Event, Journal
 from tests.workers import application, messages
 
 FIELDS = {
@@ -100,15 +101,66 @@ def test_groups_names_the_fixed_fields(run: Run, bury: Bury) -> None:
 
 
 def test_show_gives_everything(run: Run, bury: Bury) -> None:
-    """One object, with payload, headers, history and traceback."""
-    bury(history=[{"attempt": 1}])
+    """One object, with payload, headers, message, history and traceback."""
+    bury(kind="retried", error=KeyError("first"), attempts=1)
+    bury(
+        attempts=2,
+        stored=b'{"body": "W10=", "headers": {"id": "m1", "name": "\xc3\xa9"}}',
+        worker="w@host",
+        runtime=0.5,
+    )
     shown = rows(run(dead_letters, "show", "m1", "--json"))
-    assert set(shown) == FIELDS | {"arguments", "headers", "history", "traceback"}
+    assert set(shown) == FIELDS | {"generation", "arguments", "headers", "message", "history", "traceback"}
     assert shown["arguments"] == {"user_id": 7, "day": "2026-01-05"}
     assert shown["headers"]["x_key"] == "the-key"
-    assert shown["history"] == [{"attempt": 1}]
+    assert shown["message"] == {"body": "W10=", "headers": {"id": "m1", "name": "é"}}
+    assert [(one["attempt"], one["kind"], one["error"]) for one in shown["history"]] == [
+        (1, "retried", "KeyError"),
+        (2, "dead", "ValueError"),
+    ]
+    assert set(shown["history"][1]) == {
+        "attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime",
+    }  # fmt: skip
     assert "ValueError: it broke" in shown["traceback"]
-    assert "ValueError: it broke" in run(dead_letters, "show", "m1").stdout
+
+
+def test_show_is_plain_for_people(run: Run, bury: Bury) -> None:
+    """A line for each field, the message as it is, a table of the failed attempts, the last traceback."""
+    bury(kind="retried", error=KeyError("first"), attempts=1)
+    bury(attempts=2, stored=b'{"body": "W10="}')
+    shown = run(dead_letters, "show", "m1")
+    lines = shown.stdout.rstrip().splitlines()
+    assert 'message          {"body": "W10="}' in lines
+    assert any(line.split()[:3] == ["1", "retried", "KeyError"] for line in lines)
+    assert lines[-1] == "ValueError: it broke"
+    assert shown.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [("list",), ("list", "--json"), ("groups", "--json"), ("show", "m1"), ("show", "m1", "--json")]
+)
+def test_it_says_what_is_not_recorded_yet(
+    run: Run, bury: Bury, commands_app: ConventionsApp, arguments: tuple[str, ...]
+) -> None:
+    """On standard error, so that JSON stays JSON; nothing when all of it is recorded."""
+    bury()
+    assert run(dead_letters, *arguments).stderr == ""
+    journal = Journal(commands_app.store)
+    for expected in ("not recorded yet: 1 event\n", "not recorded yet: 2 events\n"):
+        journal.append([Event("m2", "dead")])
+        result = run(dead_letters, *arguments)
+        assert (result.exit_code, result.stderr) == (0, expected)
+        assert not result.stdout.startswith("not recorded")
+
+
+def test_letters_are_listed_without_redis(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """They are in SQL; one line says that there may be more."""
+    bury()
+    url = commands_app.settings.database_url
+    with application(["tests.cli.command_tasks"], broker_url="redis://127.0.0.1:1", database_url=url) as away:
+        listed = run(dead_letters, "list", "--json", app=away)
+    assert [row["id"] for row in rows(listed)] == ["m1"]
+    assert listed.stderr == "Redis cannot be reached: there may be events that are not recorded yet\n"
 
 
 def test_show_of_an_unknown_letter_is_a_no(run: Run) -> None:

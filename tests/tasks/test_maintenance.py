@@ -15,14 +15,14 @@ from sqlalchemy.engine import make_url
 
 from conventions import BusinessError
 from conventions.app import ConventionsApp
-from conventions.database import Database, DeadLetterRow, IdempotencyRow
+from conventions.database import Database, DeadLetterRow, ExecutionRow, IdempotencyRow
 from tasks import maintenance
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.maintenance import BackupDatabase, PurgeOldData
 from tasks.tables import Contact, EmailLog
 
 NOW = datetime.now(UTC)
-OLD, YOUNG = NOW - timedelta(days=91), NOW - timedelta(days=89)
+OLDEST, OLD, YOUNG = (NOW - timedelta(days=days) for days in (366, 91, 89))
 
 
 def fill(database: Database, moment: datetime, rows: int = 1) -> None:
@@ -53,9 +53,22 @@ def fill(database: Database, moment: datetime, rows: int = 1) -> None:
                     state="dead",
                     arguments={},
                     headers={},
-                    history=[],
+                    generation=0,
+                    fence=0,
                     first_failed_at=moment,
                     last_failed_at=moment,
+                )
+            )
+            session.add(
+                ExecutionRow(
+                    id=f"id-{number}",
+                    message_id="m",
+                    generation=0,
+                    attempt=1,
+                    kind="succeeded",
+                    actor="system",
+                    ended_at=moment,
+                    fence=0,
                 )
             )
             session.add(
@@ -67,21 +80,35 @@ def counts(database: Database) -> list[int]:
     with database.session() as session:
         return [
             session.scalar(select(func.count()).select_from(table)) or 0
-            for table in (EmailLog, DeadLetterRow, IdempotencyRow)
+            for table in (EmailLog, ExecutionRow, DeadLetterRow, IdempotencyRow)
         ]
 
 
 def test_what_is_older_than_the_retention_goes(
     make_app: Callable[..., ConventionsApp], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In batches, of which each is a transaction; what is younger stays."""
+    """In batches, of which each is a transaction; what is younger stays, and dead letters stay for a year."""
     monkeypatch.setattr(maintenance, "BATCH", 10)
     app = make_app(database_url=database_url)
-    fill(app.database, OLD, rows=25)
+    fill(app.database, OLDEST, rows=21)
+    fill(app.database, OLD, rows=4)
     fill(app.database, YOUNG, rows=3)
     deleted = PurgeOldData.apply().get()
-    assert deleted == {"email_log": 25, "dead_letters": 25, "effects": 25, "files": 0}
-    assert counts(app.database) == [3, 3, 3]
+    assert deleted == {"email_log": 25, "executions": 25, "dead_letters": 21, "effects": 25, "files": 0}
+    assert counts(app.database) == [3, 3, 7, 3]
+
+
+def test_dead_letters_have_a_retention_of_their_own(make_app: Callable[..., ConventionsApp]) -> None:
+    """From their last failure; a short one leaves the executions alone."""
+    app = make_app(dead_letter_retention=timedelta(days=90))
+    fill(app.database, OLD, rows=2)
+    fill(app.database, YOUNG)
+    with app.database.session() as session:
+        letter = session.get_one(DeadLetterRow, "id-0")
+        letter.last_failed_at = YOUNG
+    assert PurgeOldData.apply().get()["dead_letters"] == 1
+    with app.database.session() as session:
+        assert set(session.scalars(select(DeadLetterRow.id))) == {"id-0", "id-2"}
 
 
 def test_records_of_effects_stay_as_long_as_claims_do(make_app: Callable[..., ConventionsApp]) -> None:
@@ -89,7 +116,7 @@ def test_records_of_effects_stay_as_long_as_claims_do(make_app: Callable[..., Co
     app = make_app(retention=timedelta(days=1), keep_result_for=timedelta(days=100))
     fill(app.database, OLD)
     assert PurgeOldData.apply().get()["effects"] == 0
-    assert counts(app.database) == [0, 0, 1]
+    assert counts(app.database) == [0, 0, 1, 1]
 
 
 def test_old_output_files_go_and_backups_stay(app: ConventionsApp) -> None:

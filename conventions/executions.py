@@ -1,0 +1,86 @@
+"""Executions: how every attempt at every message ended, recorded in SQL from the journal."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from conventions.database import ExecutionRow, insert_into
+from conventions.failures import clean, cut
+from conventions.journal import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which executions; every field that is given must match."""
+
+    kind: str | None = None
+    task: str | None = None
+    queue: str | None = None
+    actor: str | None = None
+    key: str | None = None
+    worker: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as SQL conditions."""
+        names = ("kind", "task", "queue", "actor", "key", "worker")
+        pairs = [(getattr(ExecutionRow, name), getattr(self, name)) for name in names]
+        return [column == value for column, value in pairs if value is not None]
+
+
+def record(session: Session, entries: Sequence[Entry]) -> set[str]:
+    """Store events, each once. Returns the ids of those that were not stored before."""
+    if not entries:
+        return set()
+    rows = {entry.event.id: _row(entry) for entry in reversed(entries)}  # of two readings the first counts
+    insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
+    # In order, so that two recorders that insert the same rows do not wait for each other in a circle.
+    return set(session.scalars(insert.returning(ExecutionRow.id), [rows[one] for one in sorted(rows)]))
+
+
+def listing(session: Session, which: Filter, limit: int) -> Sequence[ExecutionRow]:
+    """The executions that match, the latest first."""
+    row = ExecutionRow
+    query = select(row).where(*which.conditions()).order_by(row.ended_at.desc(), row.id).limit(limit)
+    return session.scalars(query).all()
+
+
+def of_message(session: Session, message_id: str) -> Sequence[ExecutionRow]:
+    """Every execution of one message, in their order: by redrive, by attempt, by claim."""
+    row = ExecutionRow
+    query = select(row).where(row.message_id == cut(message_id))
+    return session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)).all()
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    event, failure = entry.event, entry.event.failure
+    names = {name: getattr(event, name) for name in ("task", "queue", "key", "worker")}
+    return {name: None if value is None else cut(value) for name, value in names.items()} | {
+        "id": event.id,
+        "message_id": cut(event.message_id),
+        "generation": event.generation,
+        "attempt": event.attempt,
+        "kind": clean(event.kind),
+        "actor": cut(event.actor),
+        "enqueued_at": _moment(event.enqueued_at),
+        "started_at": _moment(event.started_at),
+        "ended_at": entry.at,
+        "runtime": event.runtime if event.runtime is not None and math.isfinite(event.runtime) else None,
+        "error": cut(failure.error) if failure else None,
+        "error_message": clean(failure.error_message) if failure else None,
+        "traceback": clean(failure.traceback) if failure else None,
+        "fence": entry.fence,
+    }
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A moment that a header names; `None` where it is none, since another program may have written it."""
+    try:
+        moment = datetime.fromisoformat(text) if text else None
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,80 @@
+"""An error as text: what journal and dead letters keep of it, and the fingerprint by which failures are grouped (R18)."""
+
+import hashlib
+import sysconfig
+import traceback as tracebacks
+from dataclasses import dataclass
+from types import TracebackType
+
+NAME_LENGTH = 255  # of every name in SQL
+MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: an error may carry all that it was given
+
+
+@dataclass(frozen=True, slots=True)
+class FailureText:
+    """What is kept of an error.
+
+    Args:
+        error: the name of its class.
+        error_message: its text.
+        traceback: as Python prints it, with the errors it was raised from.
+        fingerprint: what failures of one cause share.
+    """
+
+    error: str
+    error_message: str
+    traceback: str
+    fingerprint: str
+
+
+def describe(task: str | None, error: BaseException) -> FailureText:
+    """The error as text that every database stores, whatever it is."""
+    return FailureText(
+        error=cut(type(error).__name__),
+        error_message=_message(error),
+        traceback=_shortened(clean("".join(tracebacks.format_exception(error))), TRACEBACK_LENGTH),
+        fingerprint=fingerprint(task, error),
+    )
+
+
+def fingerprint(task: str | None, error: BaseException) -> str:
+    """What failures of one cause share: task, exception type, and the innermost frame of code that is not a library."""
+    cause = f"{task}|{type(error).__qualname__}|{_place(error.__traceback__)}"
+    return hashlib.sha256(clean(cause).encode()).hexdigest()[:16]
+
+
+def clean(text: str) -> str:
+    """Text that every database stores: no NUL, no half characters; both are written as escapes."""
+    return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
+
+
+def cut(name: str) -> str:
+    """A name that fits into its column."""
+    return clean(name)[:NAME_LENGTH]
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return _shortened(clean(str(error)), MESSAGE_LENGTH)
+    except Exception as fault:  # noqa: BLE001  # an error that cannot say what it is must be kept all the same
+        return f"<its text cannot be had: {type(fault).__name__}>"
+
+
+def _place(trace: TracebackType | None) -> str:
+    frames = [frame for frame, _ in tracebacks.walk_tb(trace)]
+    ours = [frame for frame in frames if not _of_a_library(frame.f_code.co_filename)]
+    for frame in reversed(ours or frames):
+        return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+    return ""
+
+
+def _of_a_library(file: str) -> bool:
+    library = ("site-packages" in file) or ("dist-packages" in file) or file.startswith("<frozen ")
+    return library or file.startswith(sysconfig.get_path("stdlib"))
+
+
+def _shortened(text: str, limit: int) -> str:
+    """Head and tail of a text that is too long: what failed stands at the end, where it began at the start."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}\n… {len(text) - limit:,} characters …\n{text[-limit // 2 :]}"

@@ -1,0 +1,175 @@
+"""`Journal`: the ordered stream of how attempts ended, in Redis until the recorder has put it into SQL.
+
+The settle script appends to it in the step that changes the claim, so that an outcome and its event are one. What has
+no claim is appended by `Journal.append`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from conventions.failures import FailureText
+from conventions.store import Store
+
+KINDS = ("succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate")
+
+_NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # changing it would record old events a second time
+_KIND_LENGTH = 32
+_LARGEST_INTEGER = 2**31 - 1  # of the columns
+_LARGEST_FENCE = 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """How one attempt at one message ended.
+
+    Args:
+        kind: one of `KINDS`.
+        key: the idempotency key.
+        generation: 0, and one more for each redrive.
+        attempt: from 1; 0: never started.
+        token: that of the delivery.
+        worker: host name of the worker.
+        enqueued_at: ISO 8601.
+        started_at: ISO 8601.
+        runtime: seconds.
+        message: the broker's envelope, of a dead message that the settle script does not hold.
+    """
+
+    message_id: str
+    kind: str
+    task: str | None = None
+    queue: str | None = None
+    actor: str = "system"
+    key: str | None = None
+    generation: int = 0
+    attempt: int = 0
+    token: str = ""
+    worker: str | None = None
+    enqueued_at: str | None = None
+    started_at: str | None = None
+    runtime: float | None = None
+    failure: FailureText | None = None
+    arguments: dict[str, Any] | None = None
+    headers: dict[str, Any] | None = None
+    message: dict[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        """The same for the same event, however often it is read (protocol: journal and recorder)."""
+        name = json.dumps([self.message_id, self.generation, self.attempt, self.token, self.kind])
+        return str(uuid5(_NAMESPACE, name))
+
+    def encode(self) -> bytes:
+        """The event as compact JSON, without what is `None`. What JSON does not know is written as its `repr`."""
+        values = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
+        if self.failure is not None:
+            values["failure"] = {name: getattr(self.failure, name) for name in _FAILURE}
+        return json.dumps(values, separators=(",", ":"), default=repr).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Event":
+        """Read what `encode` wrote. Raises: ValueError when it is no event.
+
+        Fields that are not known are ignored, since workers of the next version may write them.
+        """
+        try:
+            found = json.loads(data)
+            values = {name: found[name] for name in _NAMES if name in found}
+            if "failure" in values:
+                values["failure"] = FailureText(**{name: values["failure"][name] for name in _FAILURE})
+            event = cls(**values)
+        except (TypeError, LookupError, RecursionError) as error:
+            raise ValueError(f"not an event: {error}") from error
+        _check(event)
+        return event
+
+
+_NAMES = tuple(field.name for field in fields(Event))
+_FAILURE = tuple(field.name for field in fields(FailureText))
+_TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at")
+
+
+def _check(event: Event) -> None:
+    """Only what a column would refuse. Raises: ValueError."""
+    texts = [event.message_id, event.kind, event.actor, event.token]
+    texts += [value for name in _TEXTS if (value := getattr(event, name)) is not None]
+    if event.failure is not None:
+        texts += [getattr(event.failure, name) for name in _FAILURE]
+    mappings = (event.arguments, event.headers, event.message)
+    numbers = (event.generation, event.attempt)
+    if (
+        not all(isinstance(one, str) for one in texts)
+        or not all(isinstance(one, (dict, type(None))) for one in mappings)
+        or not all(type(one) is int and 0 <= one <= _LARGEST_INTEGER for one in numbers)
+        or not isinstance(event.runtime, (int, float, type(None)))
+        or not 0 < len(event.kind) <= _KIND_LENGTH
+    ):
+        raise ValueError("not an event: a field has the wrong type or size")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event as it stands in the stream.
+
+    Args:
+        id: that of the stream.
+        fence: of the claim, 0 where none was held.
+        at: when it was appended, by the server's clock.
+        message: the broker's message as it was stored, or `None`.
+    """
+
+    id: bytes
+    event: Event
+    fence: int
+    at: datetime
+    message: bytes | None = None
+
+    @classmethod
+    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "Entry":  # noqa: A002  # Redis's word
+        """Read an entry. Raises: ValueError when it is none."""
+        if b"event" not in fields:
+            raise ValueError("an entry without an event")
+        event = Event.decode(fields[b"event"])
+        if fields.get(b"refused") == b"1":
+            event = replace(event, kind="superseded")
+        fence = int(fields.get(b"fence") or 0)
+        if not 0 <= fence <= _LARGEST_FENCE:
+            raise ValueError("a fence that is out of range")
+        milliseconds = int(fields.get(b"at") or id.partition(b"-")[0])
+        try:
+            at = _EPOCH + timedelta(milliseconds=milliseconds)
+        except OverflowError as error:
+            raise ValueError(f"no time: {milliseconds}") from error
+        return cls(id, event, fence, at, fields.get(b"message"))
+
+
+class Journal:
+    """The journal of one application."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.key = store.key("journal")
+
+    def length(self) -> int:
+        """How many events are not recorded yet. Raises: RedisError."""
+        length: Any = self._store.redis.xlen(self.key)  # redis-py types sync and async as one
+        return int(length)
+
+    def age(self) -> float:
+        """Seconds, by the server's clock, that the oldest event waits to be recorded; 0 when none does. Raises: RedisError."""
+        redis: Any = self._store.redis
+        oldest = redis.xrange(self.key, count=1)
+        if not oldest:
+            return 0.0
+        now, micros = redis.time()
+        return max(0.0, float(now + micros / 1e6 - int(oldest[0][0].partition(b"-")[0]) / 1000))
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Append events of messages without a claim: all or none, also when memory is full. Raises: RedisError."""
+        if events:
+            self._store.script("append")([self.key], [event.encode() for event in events])

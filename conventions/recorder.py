@@ -1,0 +1,295 @@
+"""`Recorder`: moves the journal from Redis into SQL, in a process of its own beside the worker.
+
+An entry is read, committed to SQL, and only then taken out of the stream. Whatever dies in between, the entry is read
+again, and changes nothing the second time, since an event has one id (protocol: journal and recorder).
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from redis.exceptions import RedisError, ResponseError
+
+from conventions.journal import Entry, Journal
+from conventions.store import Store
+
+if TYPE_CHECKING:
+    from conventions.database import Database
+
+logger = logging.getLogger(__name__)
+
+GROUP = "recorder"
+BATCH = 500  # events in one transaction
+BLOCK = 0.5  # seconds that one read waits for events
+GATHER = 0.1  # seconds in which events gather: a transaction for each would cost more than the jobs
+LEAD = 10.0  # seconds after which another recorder takes over from one that is gone
+ABANDONED_AFTER = 10.0  # seconds after which what another consumer has read is taken over
+FORGOTTEN_AFTER = 3600.0  # seconds after which a consumer that has read nothing is forgotten
+STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
+LAST_DRAIN = 3.0  # seconds that a stopping recorder goes on recording
+KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
+NICENESS = 5  # jobs come first
+PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
+
+
+class Recorder:
+    """Records the journal of one application. Any number may run: one leads, the others stand by.
+
+    Args:
+        store: where the journal is.
+        database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
+        abandoned_after: seconds after which what a dead recorder has read is read again.
+    """
+
+    def __init__(
+        self, store: Store, database: "Callable[[], Database]", abandoned_after: float = ABANDONED_AFTER
+    ) -> None:
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.journal = Journal(store)
+        self.rejected = store.key("journal", "rejected")
+        self._store = store
+        self._lead = store.key("recorder")
+        self._database = database
+        self._abandoned_after = abandoned_after
+        self._unfinished = True  # a process of this name may have read entries before
+        self._away_since: float | None = None
+
+    def drain_once(self, limit: int = BATCH, block: float = 0.0) -> int:
+        """Record one batch, in one transaction, and return how many entries it had.
+
+        Args:
+            limit: the most entries.
+            block: seconds to wait for the first one.
+
+        Raises:
+            RedisError: nothing is lost; what was committed is only acknowledged the next time.
+            SQLAlchemyError: nothing is lost; the same entries come the next time.
+        """
+        found = self._read(limit, block)
+        if not found:
+            return 0
+        self._unfinished = True
+        entries = []
+        for id_, fields in found.items():
+            try:
+                entries.append(Entry.read(id_, fields))
+            except ValueError as fault:
+                self._reject(id_, fields, fault)
+        if entries:
+            self._record(entries, found)
+        self._unfinished = False
+        return len(found)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Record until `stop()`, through every outage of SQL and Redis; `finish` comes after it."""
+        pause = FIRST_PAUSE
+        while not stop():
+            try:
+                recorded = self.drain_once(block=BLOCK) if self.lead() else None
+            except Exception as error:  # noqa: BLE001  # whatever it is, the entry is still there and recording goes on
+                self._log_outage(error)
+                _wait(pause, stop)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            self._log_recovery()
+            if recorded is None:
+                _wait(STANDBY, stop)
+            elif 0 < recorded < BATCH:
+                _wait(GATHER, stop)
+
+    def finish(self, seconds: float = LAST_DRAIN) -> None:
+        """Record what is there, for `seconds` at most, and let another one lead."""
+        deadline = time.monotonic() + seconds
+        try:
+            if time.monotonic() < deadline and self.journal.length() and self.lead():
+                while time.monotonic() < deadline and self.drain_once():
+                    pass
+            self.lead(0.0)
+        except Exception as error:  # noqa: BLE001  # another recorder goes on, now or after the next start
+            logger.warning("the recorder stops with events that are not recorded: %s", _first_line(error))
+
+    def lead(self, seconds: float = LEAD) -> bool:
+        """Lead from now on for `seconds`, unless another one does; 0 gives the lead up. Raises: RedisError."""
+        return bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
+
+    def _read(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+        try:
+            return self._read_group(limit, block)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+        self._store.script("consumers")([self.journal.key], [GROUP, int(FORGOTTEN_AFTER * 1000)])
+        return self._read_group(limit, block)
+
+    def _read_group(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+        """What this consumer could not finish, else what a dead one has left, else what is new."""
+        redis: Any = self._store.redis
+        wanted: dict[str, Any] = {"groupname": GROUP, "consumername": self.name, "count": limit}
+        if self._unfinished:
+            own = redis.xreadgroup(streams={self.journal.key: "0"}, **wanted)
+            if own and own[0][1]:
+                return _entries(own[0][1])
+            self._unfinished = False
+        idle = int(self._abandoned_after * 1000)
+        abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
+        if abandoned:
+            return _entries(abandoned)
+        milliseconds = max(1, int(block * 1000)) if block else None  # 0 would mean for ever
+        new = redis.xreadgroup(streams={self.journal.key: ">"}, block=milliseconds, **wanted)
+        return _entries(new[0][1]) if new else {}
+
+    def _record(self, entries: Sequence[Entry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+        """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
+        try:
+            self._commit(entries)
+        except Exception as error:
+            if not _refuses_content(error):
+                raise
+            if len(entries) == 1:
+                self._reject(entries[0].id, raw[entries[0].id], error)
+                return
+            half = len(entries) // 2
+            self._record(entries[:half], raw)
+            self._record(entries[half:], raw)
+            return
+        self._acknowledge([entry.id for entry in entries])
+
+    def _commit(self, entries: Sequence[Entry]) -> None:
+        from conventions import dead_letters, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        with self._database().session() as session:
+            new = executions.record(session, entries)
+            dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
+            dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
+
+    def _acknowledge(self, ids: Sequence[bytes]) -> None:
+        with self._store.redis.pipeline(transaction=True) as pipe:
+            pipe.xack(self.journal.key, GROUP, *ids)
+            pipe.xdel(self.journal.key, *ids)
+            pipe.execute()
+
+    def _reject(self, id_: bytes, fields: Mapping[bytes, bytes], fault: Exception) -> None:
+        """Put an entry that cannot be recorded aside, exactly as it was, so that those behind it go on."""
+        text = json.dumps(
+            {
+                "id": id_.decode(),
+                "fault": _first_line(fault),
+                # Half characters stand for bytes that are no text: encode(errors="surrogateescape") gives them back.
+                "fields": {_text(name): _text(value) for name, value in fields.items()},
+            }
+        )
+        # Not what it holds: arguments are nobody's business in a log.
+        logger.error(
+            "entry %s of the journal cannot be recorded and is put aside in %s: %s",
+            id_.decode(),
+            self.rejected,
+            _first_line(fault),
+        )
+        keys = [self.journal.key, self.rejected]
+        self._store.script("set_aside")(keys, [GROUP, id_, text, KEEP_REJECTED])
+
+    def _log_outage(self, error: Exception) -> None:
+        if self._away_since is not None:
+            return
+        self._away_since = time.monotonic()
+        try:
+            backlog = str(self.journal.length())
+        except RedisError:
+            backlog = "an unknown number of"
+        logger.warning(
+            "not recorded for now: %s; %s events wait in Redis, and nothing is lost",
+            _first_line(error),
+            backlog,
+            exc_info=None if _is_outage(error) else error,
+        )
+
+    def _log_recovery(self) -> None:
+        if self._away_since is not None:
+            away, self._away_since = time.monotonic() - self._away_since, None
+            logger.warning("recorded again, after %.0f s", away)
+
+
+def record_for_ever(app: Any, parent: int) -> NoReturn:
+    """Be the recorder of an application, in a child that was just forked; ends this process, and never returns.
+
+    SIGTERM: finish the batch, record what is left, end. The process is gone within 2 s of `parent`'s end, since a
+    worker that starts anew has a recorder of its own.
+
+    Args:
+        app: has `store` and `database`; both make connections of their own after a fork.
+        parent: process id of the one that forked.
+    """
+    asked = threading.Event()
+    status = 1
+    try:
+        _reset_signals(asked)
+        os.nice(NICENESS)
+        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+        recorder = Recorder(app.store, lambda: app.database)
+        recorder.run(lambda: asked.is_set() or os.getppid() != parent)
+        recorder.finish(LAST_DRAIN if asked.is_set() else 0.0)
+        status = 0
+    except Exception:
+        logger.exception("the recorder ended")
+    finally:
+        os._exit(status)  # what the parent would do at its end is not this process's business
+
+
+def _reset_signals(asked: threading.Event) -> None:
+    """Forget the parent's handlers. Ctrl-C reaches the whole process group: the parent says when to stop."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)) and number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+
+
+def _end_with(parent: int) -> None:
+    """A thread: end this process soon after its parent, even while it waits for SQL or Redis."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOK)
+    time.sleep(PARENT_PATIENCE)
+    os._exit(1)
+
+
+def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> dict[bytes, dict[bytes, bytes]]:
+    return {id_: fields or {} for id_, fields in found}  # no fields: somebody deleted an entry that was read
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")
+
+
+def _wait(seconds: float, stop: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not stop():
+        time.sleep(min(left, PARENT_LOOK))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "orig", None) or error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the error says all by itself, without a traceback."""
+    sql = sys.modules.get("sqlalchemy.exc")
+    return isinstance(error, (RedisError, OSError)) or (sql is not None and isinstance(error, sql.SQLAlchemyError))
+
+
+def _refuses_content(error: Exception) -> bool:
+    """Whether SQL would refuse the same entries for ever: for what they hold, not for how it is."""
+    from sqlalchemy.exc import DataError, IntegrityError, StatementError  # noqa: PLC0415  # 0.6 s to import
+
+    return isinstance(error, (DataError, IntegrityError, ValueError, OverflowError)) or type(error) is StatementError
