@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -17,11 +18,15 @@ from celery.utils.imports import cwd_in_path
 
 from conventions import stack, store, transport
 from conventions.batches import Batches
+from conventions.broker import Broker
 from conventions.celery_defaults import celery_defaults, queue_names, route
 from conventions.errors import ConfigurationError, DeclarationError, TaskModuleError
 from conventions.idempotency import Claims
+from conventions.in_flight import InFlight
+from conventions.journal import Journal
 from conventions.leases import LeaseKeeper
-from conventions.settings import ENV_PREFIX, Settings
+from conventions.refusals import Refusals
+from conventions.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
 from conventions.store import Store
 
 if TYPE_CHECKING:
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 MIGRATIONS = "migrations"
+BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
+STEPS = ("conventions.stopping:Stopping", "conventions.recorder_process:RecorderProcess")
 
 
 def create_app(
@@ -77,7 +84,8 @@ class ConventionsApp(Celery):
         self._schedule = schedule
         self._overrides = overrides
         self._queues_selected = False
-        super().__init__(name, loader=Loader)
+        super().__init__(name, loader=Loader, task_cls="conventions.worker:PlainTask")
+        self.steps["worker"].update(STEPS)
         self.config_from_object(_LazyDefaults(self))
 
     def __reduce__(self) -> Any:
@@ -130,7 +138,39 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def claims(self) -> Claims:
         """Idempotency claims."""
-        return Claims(self.store, lease=self.settings.lease, keep=self.settings.keep_result_for)
+        return Claims(self.store, lease=self.settings.lease, start_limit=self.settings.start_limit)
+
+    @functools.cached_property
+    def journal(self) -> Journal:
+        """What happened, until it is recorded in SQL."""
+        return Journal(self.store)
+
+    @functools.cached_property
+    def broker(self) -> Broker:
+        """The messages, where the broker is Redis; elsewhere it has none."""
+        own = Store(self.broker_address, self.settings.key_prefix, **BROKER_OPTIONS) if self._broker_is_redis else None
+        return Broker(own or self.store, journal_limit=self.settings.journal_limit)
+
+    @property
+    def _broker_is_redis(self) -> bool:
+        return urlsplit(self.broker_address).scheme in REDIS_SCHEMES
+
+    @functools.cached_property
+    def in_flight(self) -> InFlight:
+        """The messages that this process holds."""
+        return InFlight(self.broker)
+
+    @functools.cached_property
+    def refusals(self) -> Refusals:
+        """Dead letters of messages that never reach a task."""
+        return Refusals(self)
+
+    @functools.cached_property
+    def one_server(self) -> bool:
+        """Whether messages and claims are in one Redis, so that a script may change both. Raises: RedisError."""
+        if not self._broker_is_redis:
+            return False
+        return self.settings.redis_url is None or store.one_server(self.broker.store, self.store)
 
     @functools.cached_property
     def lease_keeper(self) -> LeaseKeeper:
@@ -182,9 +222,7 @@ class _LazyDefaults(Mapping[str, Any]):
 
     @functools.cached_property
     def _values(self) -> dict[str, Any]:
-        return celery_defaults(self._app.settings, self._app.broker_address) | {
-            "task_routes": (functools.partial(route, self._app),)
-        }
+        return celery_defaults(self._app) | {"task_routes": (functools.partial(route, self._app),)}
 
     def __len__(self) -> int:
         return len(self._values)

@@ -5,18 +5,18 @@ from urllib.parse import urlsplit
 
 from conventions import transport
 from conventions.priority import Priority
-from conventions.settings import REDIS_SCHEMES, Settings
-from conventions.store import SOCKET_TIMEOUT
+from conventions.redis_address import RedisAddress
+from conventions.settings import REDIS_SCHEMES
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
 
 
-def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
+def celery_defaults(app: Any) -> dict[str, Any]:
     """The configuration of an application, in Celery's names."""
-    results = settings.redis_url or broker_address
+    settings, broker_address = app.settings, app.broker_address
+    redis = RedisAddress.parse(settings.redis_url or broker_address)
     values: dict[str, Any] = {
-        "broker_url": kombu_url(broker_address),
-        "result_backend": _result_url(results),
+        "result_backend": redis.celery_url,
         # A job is acknowledged after its outcome, and runs again when its worker dies.
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
@@ -47,49 +47,16 @@ def celery_defaults(settings: Settings, broker_address: str) -> dict[str, Any]:
         "beat_max_loop_interval": 5,
         "redbeat_lock_timeout": 30,
     }
-    return values | _result_options(values["result_backend"]) | _transport_options(settings, broker_address)
+    return values | redis.result_options | redis.redbeat_settings | _broker(app, broker_address)
 
 
-def _result_url(address: str) -> str:
-    """A Redis address as Celery's result backend writes it."""
-    parts = urlsplit(kombu_url(address))
-    scheme = {"valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
-    query = parts.query
-    if scheme == "rediss" and "ssl_cert_reqs" not in query:
-        query = f"{query}&ssl_cert_reqs=required".lstrip("&")  # the backend refuses to start without
-    return (
-        parts._replace(scheme=scheme, query=query).geturl()
-        if scheme != parts.scheme or query != parts.query
-        else kombu_url(address)
-    )
-
-
-def _result_options(address: str) -> dict[str, Any]:
-    if urlsplit(address).scheme == "redis+socket":  # a local socket cannot go silent
-        return {}
-    return {
-        "redis_socket_timeout": SOCKET_TIMEOUT,
-        "redis_socket_connect_timeout": SOCKET_TIMEOUT,
-        "redis_socket_keepalive": True,
-    }
-
-
-def _transport_options(settings: Settings, address: str) -> dict[str, Any]:
+def _broker(app: Any, address: str) -> dict[str, Any]:
     if urlsplit(address).scheme in REDIS_SCHEMES:
-        return {"broker_transport_options": transport.options(settings.key_prefix)}
+        broker = RedisAddress.parse(address)
+        options = transport.options(app) | broker.broker_options
+        return {"broker_url": broker.celery_url, "broker_transport_options": options}
     # RabbitMQ says so when it took a message.
-    return {"broker_transport_options": {"confirm_publish": True, **transport.FAIL_FAST}}
-
-
-def kombu_url(address: str) -> str:
-    """A Redis address as kombu writes it; others unchanged.
-
-    >>> kombu_url("unix:///run/valkey.sock?db=1")
-    'redis+socket:///run/valkey.sock?virtual_host=1'
-    """
-    if not address.startswith("unix:"):
-        return address
-    return address.replace("unix:", "redis+socket:", 1).replace("?db=", "?virtual_host=")
+    return {"broker_url": address, "broker_transport_options": {"confirm_publish": True, **transport.FAIL_FAST}}
 
 
 def queue_names(app: Any) -> list[str]:

@@ -5,6 +5,12 @@
         ├── BusinessError            raise it in `run`: a failure that no retry can mend
         ├── RetryRequested           `self.retry()` was called without an error
         ├── JobExited                a job called `sys.exit()`
+        ├── JobRejected              a job gave its message up, or returned it
+        ├── JobCancelled             the message was cancelled while it ran; told at the next report of progress
+        ├── TooManyStarts            started again and again, and its process was killed each time
+        ├── TooOldToTell             older than what is remembered: nobody can tell whether it ran
+        ├── UnknownTask              no task of that name is registered
+        ├── UndeliverableMessage     what lay in a queue is no message of a task
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
         │   └── CredentialInPayload  an argument that looks like a credential
         ├── IdempotencyConflict      one key, two different payloads
@@ -39,6 +45,30 @@ class RetryRequested(ConventionError):
 
 class JobExited(ConventionError):
     """A job called `sys.exit()`; retried like any other failure."""
+
+
+class JobRejected(ConventionError):
+    """A job raised Celery's `Reject`."""
+
+
+class JobCancelled(ConventionError):
+    """The message was cancelled; raised in the job at its next report of progress."""
+
+
+class TooManyStarts(ConventionError):
+    """A message was started so often without an outcome that it does not run again."""
+
+
+class TooOldToTell(ConventionError):
+    """A message is older than its task's horizon, and nothing is remembered of it."""
+
+
+class UnknownTask(ConventionError):
+    """A message names a task that no worker here knows."""
+
+
+class UndeliverableMessage(ConventionError):
+    """What lay in a queue cannot be read as a message of a task."""
 
 
 class PayloadError(ConventionError, ValueError):

@@ -1,49 +1,94 @@
 """Claims: one winner for each idempotency key, with a lease, a fence and the stored result.
 
-A claim goes `idle -> running -> done | released | dead`. Every step is one Lua script that takes a list; the semantics
-of key, fingerprint and replay follow Stripe's idempotent requests.
+A claim goes `idle -> running -> done | released | dead`; the states, and who may change them, are drawn in
+`docs/design.md`. Every step is one Lua script that takes a list; the semantics of key, fingerprint and replay follow
+Stripe's idempotent requests.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
+from conventions.broker import Held
+from conventions.journal import Event
 from conventions.payload import encode
 from conventions.store import Store
+
+START_LIMIT = 3  # starts without an outcome that make a message poison
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """What a message asks for: the key of its task, in the name of one delivery (`token`)."""
+    """What a message asks for: the key of its task, in the name of one delivery.
+
+    Attributes:
+        token: names the delivery; the same token gets the same answer again.
+        generation: how often the message was redriven.
+        attempt: which execution this is, from 1.
+        sent_at: when it was sent, where that is known.
+        horizon: how long the claim is remembered, and after which a message without one is too old to run.
+        held: the message in the broker, where that is the same server.
+    """
 
     task: str
     key: str
     token: str
     message_id: str
     fingerprint: str
+    generation: int = 0
+    attempt: int = 1
+    sent_at: datetime | None = None
+    horizon: timedelta = timedelta(days=8)
+    held: Held | None = None
+
+    @property
+    def claim(self) -> str:
+        """The name of the claim, as the scripts take it."""
+        return f"{self.task}:{self.key}"
+
+    def in_hand(self) -> tuple[str, str, str]:
+        """Tag, queue and receipt of the message; empty where the broker is elsewhere."""
+        return (self.held.tag, self.held.queue, self.held.receipt) if self.held else ("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The claim is ours; a higher `fence` is a later holder."""
+    """The claim is ours; a higher `fence` is a later holder. `starts` without an outcome, this one included."""
 
     fence: int
+    starts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """The claim is ours, but its job ended without an outcome so often that it must not run again."""
+
+    fence: int
+    starts: int
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The job was finished before, by the message `message_id`."""
+    """The job was finished before, by the message `message_id`; `followed`: so was what follows it."""
 
     result: Any
     message_id: str
+    followed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The message waits in its queue for `wait` seconds; it is not ours any more."""
+
+    wait: float
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another message holds the claim, or waits for its next attempt, for `wait` seconds."""
+    """As `Parked`, where the broker is elsewhere, so that the caller must make it wait."""
 
     wait: float
 
@@ -60,6 +105,26 @@ class Cancelled:
     """The message was cancelled before it ran."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The message is a dead letter already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Another copy of the message is further on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooOld:
+    """The message was sent before what is remembered: nobody can tell whether it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The message is in other hands, or gone: nothing here may touch it."""
+
+
 class EffectExists(Exception):
     """The effect of this key was committed before: the job ends as done with the stored result."""
 
@@ -68,17 +133,36 @@ class EffectExists(Exception):
         self.result = result
 
 
-type Answer = Granted | Done | Busy | Conflict | Cancelled
+class TransactionBusy(Exception):
+    """Another transaction holds the record of this key: the job waits, with no attempt used."""
+
+
+type Answer = Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale
+type State = Literal["done", "released", "dead"]
+type Settled = Literal["recorded", "refused", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a job ended: `done` with a result, `released` for `wait` seconds, or `dead`."""
+    """How a job ended.
+
+    Attributes:
+        state: of the claim; `released` for `wait` seconds.
+        event: what the journal says, if anything.
+        action: what becomes of the message: it goes, is tried again, waits with no attempt used, or is kept until what
+            follows the job was sent.
+        changes: headers of the next attempt.
+        claimed: whether the job held its claim; without one, only message and journal are written.
+    """
 
     request: ClaimRequest
-    state: Literal["done", "released", "dead"]
+    state: State
+    event: Event | None
     result: Any = None
-    wait: float = 0
+    wait: float = 0.0
+    action: Literal["remove", "retry", "park", "keep"] = "remove"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    claimed: bool = True
 
 
 class Claims:
@@ -87,47 +171,63 @@ class Claims:
     Args:
         store: where they are kept.
         lease: seconds after which a claim that is not renewed lapses.
-        keep: how long an ended claim is remembered.
+        start_limit: starts without an outcome after which a message does not run again.
     """
 
-    def __init__(self, store: Store, *, lease: float, keep: timedelta) -> None:
+    def __init__(self, store: Store, *, lease: float, start_limit: int = START_LIMIT) -> None:
         self._store = store
         self.lease = lease
-        self._keep = _milliseconds(keep.total_seconds())
+        self._start_limit = start_limit
 
-    def _key(self, request: ClaimRequest) -> str:
-        return self._store.key("claim", request.task, request.key)
+    def _run(self, script: str, arguments: Sequence[Any]) -> Any:
+        return self._store.script(script)([self._store.key("")], arguments)
+
+    def take(self, requests: Sequence[ClaimRequest]) -> list[Answer]:
+        """Ask for claims, in one round trip. The same token gets the same answer again."""
+        arguments: list[Any] = [_milliseconds(self.lease), self._start_limit]
+        for one in requests:
+            sent_at = "" if one.sent_at is None else _milliseconds(one.sent_at.timestamp())
+            arguments += [one.claim, one.token, one.message_id, one.generation, one.attempt, one.fingerprint]
+            arguments += [_milliseconds(one.horizon.total_seconds()), sent_at, *one.in_hand()]
+        return [_answer(reply) for reply in self._run("claim", arguments)]
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Record how jobs ended, in one round trip.
+
+        `refused` where the claim is another worker's now; `missing` where the message to be tried again is gone.
+        """
+        arguments: list[Any] = []
+        for one in settlements:
+            request = one.request
+            result = encode(one.result) if one.state == "done" else b""
+            arguments += [request.claim if one.claimed else "", request.token, request.message_id, request.generation]
+            arguments += [request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)]
+            arguments += [_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action]
+            arguments += [encode(one.changes), one.event.encode() if one.event else b""]
+        return [reply.decode() for reply in self._run("settle", arguments)]
+
+    def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
+        """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
+        arguments: list[Any] = [_milliseconds(lease or self.lease)]
+        for one in requests:
+            arguments += [one.claim, one.token]
+        return [bool(reply) for reply in self._run("renew", arguments)]
+
+    def release(self, claim: str, token: str) -> None:
+        """Give up the claim of a job whose process died: a start without an outcome."""
+        self._run("give_back", ["", "", "", 0, 1, claim, token])
+
+    def followed(self, claim: str, message_id: str) -> None:
+        """Note that what follows a finished job was sent; where the broker is elsewhere."""
+        self._run("followed", [claim, message_id])
+
+    def is_cancelled(self, message_id: str) -> bool:
+        """Whether a message was cancelled."""
+        return bool(self._store.redis.exists(self.cancel_key(message_id)))
 
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
         return self._store.key("cancel", message_id)
-
-    def take(self, requests: Sequence[ClaimRequest]) -> list[Answer]:
-        """Ask for claims, in one round trip. The same token gets the same answer again."""
-        keys = [key for request in requests for key in (self._key(request), self.cancel_key(request.message_id))]
-        arguments: list[Any] = [_milliseconds(self.lease), self._keep]
-        for request in requests:
-            arguments += [request.token, request.message_id, request.fingerprint]
-        return [_answer(reply) for reply in self._store.script("claim")(keys, arguments)]
-
-    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        """Record how jobs ended, in one round trip; false where the claim is another worker's now."""
-        arguments: list[Any] = []
-        for one in settlements:
-            result = encode(one.result) if one.state == "done" else b""
-            arguments += [one.request.token, one.state, result, _milliseconds(one.wait), self._keep]
-        keys = [self._key(one.request) for one in settlements]
-        return [bool(reply) for reply in self._store.script("settle")(keys, arguments)]
-
-    def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
-        """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
-        arguments: list[Any] = [_milliseconds(lease or self.lease), *(request.token for request in requests)]
-        replies = self._store.script("renew")([self._key(request) for request in requests], arguments)
-        return [bool(reply) for reply in replies]
-
-    def cancel(self, message_id: str) -> None:
-        """Keep a message that did not start yet from running."""
-        self._store.redis.set(self.cancel_key(message_id), 1, px=self._keep)
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -139,15 +239,21 @@ def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
+_ANSWERS: dict[bytes, Callable[..., Answer]] = {
+    b"granted": lambda fence, starts: Granted(int(fence), int(starts)),
+    b"poison": lambda fence, starts: Poison(int(fence), int(starts)),
+    b"done": lambda result, message_id, followed: Done(json.loads(result), message_id.decode(), followed == b"1"),
+    b"parked": lambda wait: Parked(int(wait) / 1000),
+    b"busy": lambda wait: Busy(int(wait) / 1000),
+    b"conflict": lambda message_id: Conflict(message_id.decode()),
+    b"cancelled": Cancelled,
+    b"dead": Dead,
+    b"superseded": Superseded,
+    b"too_old": TooOld,
+    b"stale": Stale,
+}
+
+
 def _answer(reply: list[bytes]) -> Answer:
-    match reply[0]:
-        case b"granted":
-            return Granted(int(reply[1]))
-        case b"done":
-            return Done(json.loads(reply[1]), reply[2].decode())
-        case b"busy":
-            return Busy(int(reply[1]) / 1000)
-        case b"conflict":
-            return Conflict(reply[1].decode())
-        case _:
-            return Cancelled()
+    name, *parts = reply
+    return _ANSWERS[name](*parts)

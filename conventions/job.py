@@ -2,19 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 from celery import current_task
 
 from conventions.actor import SYSTEM, current_actor
+from conventions.broker import Held
 from conventions.declaration import EVERY_ARGUMENT, PLANNED_TIME
 from conventions.idempotency import ClaimRequest, digest
+from conventions.reading import DELIVERY
 
 HEADER_PREFIX = "x_"
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
+GENERATION, TOKEN, COPY = "x_generation", "x_token", "x_copy"
+
+REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
 
 
 def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, planned_at: str | None) -> str:
@@ -32,11 +37,19 @@ def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, plan
     return digest(values | ({"planned_at": planned_at} if planned_at else {}))
 
 
+def horizon_of(task: Any) -> timedelta:
+    """How long a task's claims are remembered: its longest delay, retries and redrive, and at least what is set."""
+    settings = task.app.settings
+    horizon: timedelta = max(settings.keep_result_for, settings.max_delay + task.retry_policy.window + REDRIVE_WINDOW)
+    return horizon
+
+
 @dataclass(slots=True)
 class Job:
     """What `run` can ask of its message.
 
-    `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use.
+    `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
+    `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims.
     """
 
     id: str
@@ -49,13 +62,31 @@ class Job:
     planned_at: datetime | None
     counts: Mapping[str, int]
     parked: int = 0
+    generation: int = 0
+    queue: str | None = None
+    worker: str | None = None
+    enqueued_at: datetime | None = None
+    started_at: datetime | None = None
+    held: Held | None = None
+    horizon: timedelta = timedelta(days=8)
     ended: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def claim(self) -> ClaimRequest:
         """What this attempt asks for."""
-        return ClaimRequest(self.task, self.key, self.token, self.id, self.fingerprint)
+        return ClaimRequest(
+            self.task,
+            self.key,
+            self.token,
+            self.id,
+            self.fingerprint,
+            generation=self.generation,
+            attempt=self.attempt,
+            sent_at=self.enqueued_at,
+            horizon=self.horizon,
+            held=self.held,
+        )
 
     @classmethod
     def of(cls, task: Any, payload: Mapping[str, Any]) -> "Job":
@@ -68,6 +99,7 @@ class Job:
 
         message_id = request.id or uuid4().hex
         planned = header(PLANNED_AT)
+        delivery = (getattr(request, "properties", None) or {}).get(DELIVERY)
         return cls(
             id=message_id,
             task=task.name,
@@ -76,10 +108,23 @@ class Job:
             fingerprint=header(FINGERPRINT) or digest(payload),
             actor=header(ACTOR) or SYSTEM,
             attempt=(request.retries or 0) + 1,
-            planned_at=datetime.fromisoformat(planned).astimezone(UTC) if planned else None,
+            planned_at=_moment(planned),
             counts=header(COUNTS) or {},
             parked=header(PARKED) or 0,
+            generation=header(GENERATION) or 0,
+            queue=delivery["queue"] if delivery else (request.delivery_info or {}).get("routing_key"),
+            worker=request.hostname,
+            enqueued_at=_moment(header(ENQUEUED_AT)),
+            held=Held(delivery["tag"], delivery["queue"], delivery["receipt"])
+            if delivery and task.app.one_server
+            else None,
+            horizon=horizon_of(task),
+            token=header(TOKEN) or uuid4().hex,
         )
+
+
+def _moment(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value).astimezone(UTC) if value else None
 
 
 def step_follows() -> bool:

@@ -1,4 +1,4 @@
-"""How a worker runs messages: validate, claim, run, settle; and what follows a failure.
+"""How a worker runs messages: validate, claim, run, settle.
 
 Celery acknowledges a message after `execute` has returned or raised, so nothing is acknowledged before its outcome is
 recorded.
@@ -7,8 +7,8 @@ recorded.
 import logging
 import random
 import sys
-import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import celery
@@ -16,19 +16,49 @@ from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from redis.exceptions import RedisError
 
 from conventions.actor import acting_as
-from conventions.errors import BrokerUnavailable, IdempotencyConflict, JobExited, PayloadError
-from conventions.idempotency import Busy, Cancelled, Conflict, Done, EffectExists, Settlement
-from conventions.job import ACTOR, COUNTS, FINGERPRINT, KEY, PARKED, Job
-from conventions.letters import own_headers, store_letter
+from conventions.errors import (
+    IdempotencyConflict,
+    JobCancelled,
+    JobExited,
+    JobRejected,
+    PayloadError,
+    TooManyStarts,
+    TooOldToTell,
+)
+from conventions.idempotency import (
+    Busy,
+    Cancelled,
+    Conflict,
+    Dead,
+    Done,
+    EffectExists,
+    Parked,
+    Poison,
+    Stale,
+    Superseded,
+    TooOld,
+    TransactionBusy,
+)
+from conventions.job import COUNTS, Job
+from conventions.outcomes import (
+    end_dead,
+    end_done,
+    end_released,
+    end_retried,
+    end_waiting,
+    end_without_run,
+    follows,
+    log_failure,
+    publish_again,
+    put_back,
+)
 from conventions.payload import encode
 
 logger = logging.getLogger(__name__)
 
-SETTLE_FOR = 60.0  # seconds that a finished job tries to record its outcome
 KILLED = range(-255, -191)  # exit codes by which billiard ends a process: signal number - 256
-PARK_AT_FIRST = 0.5  # seconds before a parked message looks for the first time
-PARK_AT_MOST = 30.0  # seconds before a parked message looks again
-PUT_BACK_FOR = 15.0  # seconds before a message comes again whose claim or dead letter could not be written
+PARK_AT_FIRST = 0.5  # seconds before a parked copy looks for the first time, where the broker is elsewhere
+PARK_AT_MOST = 30.0  # seconds before it looks again
 
 
 class RetryAsked(Retry):
@@ -42,42 +72,58 @@ class RetryAsked(Retry):
 
 def execute(task: Any, args: Any, kwargs: Any) -> Any:
     """Run the task's current request and return its result, or what the first run of its key returned."""
-    job, values = _begin(task, args, kwargs)
+    try:
+        job, values = _begin(task, args, kwargs)
+    except (Ignore, Reject, PayloadError):
+        raise
+    except Exception as error:
+        if task.request.is_eager:
+            raise
+        raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
     if not task.request.is_eager:
         found = _claim(task, job)
         if found is not None:
+            job.ended = True
             return found.result
     try:
         result = _run(task, job, values)
     except EffectExists as found_effect:
         logger.info("duplicate: id=%s task=%s: the effect was committed before", job.id, job.task)
         result = found_effect.result
-    except RetryAsked as asked:
-        raise _outcome(task, job, asked.error, asked.countdown) from asked.error
-    except (Ignore, Reject):
-        _settle(task, Settlement(job.claim, "released"))
-        raise
-    except SystemExit as leaving:  # of a library: it must neither end the worker nor lose the job
-        if leaving.code in KILLED:
+    except BaseException as error:
+        ending = _ending(task, job, error)
+        if ending is error:
             raise
-        raise _outcome(task, job, JobExited(f"the job called exit({leaving.code!r})")) from leaving
-    except Exception as error:
-        outcome = _outcome(task, job, error)
-        if outcome is error:
-            raise
-        raise outcome from error
+        raise ending from error
     return _finish(task, job, result)
 
 
-def _outcome(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
-    """What to raise after a failure. A fault in what follows a failure, as in `should_retry`, loses no job."""
-    try:
-        return _after_failure(task, job, error, countdown)
-    except (Retry, Ignore, Reject):
-        raise
-    except Exception as second:  # noqa: BLE001  # whatever it is, the job must end visibly
-        second.__context__ = error
-        return end_dead(task, job, second)
+def _ending(task: Any, job: Job, error: BaseException) -> BaseException:
+    """Record how a run that raised has ended. Returns what to raise."""
+    match error:
+        case TransactionBusy():
+            logger.info("waits: id=%s task=%s: another transaction is recording its key", job.id, job.task)
+            ending: BaseException = end_waiting(task, job, random.uniform(1, 2))
+        case RetryAsked():
+            ending = _outcome(task, job, error.error, error.countdown)
+        case Reject():
+            ending = _rejected(task, job, error)
+        case Ignore():  # also of `self.replace`: another message goes on under this id
+            ending = end_released(task, job, "superseded", error)
+        case JobCancelled():
+            logger.info("cancelled: id=%s task=%s: while it ran", job.id, job.task)
+            ending = end_released(task, job, "cancelled", Ignore())
+        case KeyboardInterrupt():
+            ending = error
+        case SystemExit() if error.code in KILLED:
+            ending = error
+        case SystemExit():  # of a library: it must neither end the worker nor lose the job
+            ending = _outcome(task, job, JobExited(f"the job called exit({error.code!r})"))
+        case Exception():
+            ending = _outcome(task, job, error)
+        case _:  # such as asyncio.CancelledError, which Celery does not take for a failure
+            ending = _outcome(task, job, JobExited(f"the job raised {type(error).__name__}: {error}"))
+    return ending
 
 
 def _begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
@@ -85,7 +131,7 @@ def _begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
         values = task.arguments.load(args or (), kwargs or {})
     except PayloadError as error:
         job = Job.of(task, dict(kwargs or {}))
-        raise end_dead(task, job, error) from None
+        raise end_dead(task, job, error, claimed=False) from None
     job = Job.of(task, task.arguments.bind((), values))
     task.request.job = job
     return job, values
@@ -97,32 +143,72 @@ def _claim(task: Any, job: Job) -> Done | None:
         (answer,) = task.app.claims.take([job.claim])
     except RedisError as error:
         logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
-        raise _put_back(task, job) from error
+        raise put_back(task, job) from error
     match answer:
         case Done():
-            logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, answer.message_id)
-            return answer
+            return _done_before(task, job, answer)
+        case Parked():
+            logger.info("parked: id=%s task=%s: its key is in use, for %.1f s at most", job.id, job.task, answer.wait)
+            raise Ignore
         case Busy():
             raise _park(task, job, answer)
+        case Stale():
+            logger.info("stale: id=%s task=%s: the message is in other hands", job.id, job.task)
+            raise Ignore
+        case Superseded():
+            logger.info("superseded: id=%s task=%s: another copy is further on", job.id, job.task)
+            raise end_without_run(task, job, "superseded")
+        case Cancelled():
+            logger.info("cancelled: id=%s task=%s", job.id, job.task)
+            raise end_without_run(task, job, "cancelled")
+        case Dead():  # recorded; only the task may not have heard of it
+            task.on_dead(job, TooManyStarts("the worker ended before the task heard of its dead letter"))
+            raise Ignore
+    refused = _refusal(job, answer)
+    if refused is not None:
+        raise end_dead(task, job, refused, claimed=isinstance(answer, Poison))
+    job.started_at = datetime.now(UTC)
+    return None
+
+
+def _refusal(job: Job, answer: Any) -> Exception | None:
+    match answer:
         case Conflict():
-            conflict = IdempotencyConflict(
+            return IdempotencyConflict(
                 f"{job.task}: key {job.key} was used by message {answer.message_id} with other arguments; "
                 "use another idempotency_key, or name the differing argument in idempotent_on"
             )
-            raise end_dead(task, job, conflict)
-        case Cancelled():
-            logger.info("cancelled: id=%s task=%s", job.id, job.task)
-            raise Ignore
+        case Poison():
+            return TooManyStarts(
+                f"{job.task}: started {answer.starts} times without an outcome: each time its process was killed, or "
+                "ran out of memory; look at the worker's log"
+            )
+        case TooOld():
+            return TooOldToTell(
+                f"{job.task}: sent at {job.enqueued_at}, which is longer ago than what is remembered "
+                f"({job.horizon}): nobody can tell whether it ran; redrive it to run it"
+            )
         case _:
             return None
 
 
+def _done_before(task: Any, job: Job, done: Done) -> Done:
+    """The stored result; what follows this message goes on with it, unless that was sent before."""
+    logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
+    again = done.message_id == job.id
+    if again and done.followed:
+        raise Ignore
+    if not again:
+        end_without_run(task, job, "duplicate", keep=follows(task))
+    return done
+
+
 def _park(task: Any, job: Job, busy: Busy) -> Exception:
-    """Let a message look again when the holder of its key may have ended. Returns what to raise."""
+    """Where the broker is elsewhere: let a copy look again when the holder may have ended. Returns what to raise."""
     # Soon at first, since most holders end within a second, then ever less often.
     wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2 ** min(job.parked, 10)) * random.uniform(1, 1.2)
     logger.info("parked: id=%s task=%s: its key is in use, looks again in %.1f s", job.id, job.task, wait)
-    _publish_again(task, job, countdown=wait, parked=job.parked + 1)
+    publish_again(task, job, countdown=wait, parked=job.parked + 1)
     done_with_this_copy: Exception = Ignore()
     return done_with_this_copy
 
@@ -145,11 +231,29 @@ def _finish(task: Any, job: Job, result: Any) -> Any:
         # Its effect happened, so it must not run again.
         refused = PayloadError(f"{job.task}: the result cannot be written as JSON ({error}); return JSON values")
         raise end_dead(task, job, refused) from error
-    if not task.request.is_eager and not _settle(task, Settlement(job.claim, "done", result)):
-        logger.warning("superseded: id=%s task=%s: another worker has taken this job over", job.id, job.task)
-        raise Ignore
-    job.ended = True
+    if task.request.is_eager:
+        job.ended = True
+    else:
+        end_done(task, job, result)
     return result
+
+
+def _rejected(task: Any, job: Job, rejected: Any) -> Exception:
+    if rejected.requeue:
+        return end_released(task, job, None, rejected, keep=True)
+    reason = rejected.reason
+    return end_dead(task, job, reason if isinstance(reason, Exception) else JobRejected(f"the task said: {reason}"))
+
+
+def _outcome(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+    """What to raise after a failure. A fault in what follows a failure, as in `should_retry`, loses no job."""
+    try:
+        return _after_failure(task, job, error, countdown)
+    except (Retry, Ignore, Reject):
+        raise
+    except Exception as second:  # noqa: BLE001  # whatever it is, the job must end visibly
+        second.__context__ = error
+        return end_dead(task, job, second)
 
 
 def _after_failure(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
@@ -164,13 +268,10 @@ def _after_failure(task: Any, job: Job, error: Exception, countdown: float | Non
     if decision.wait is None:
         return end_dead(task, job, error)
     wait = decision.wait if countdown is None else countdown
-    _log_failure(job, error, f"next attempt in {wait:.1f} s")
+    log_failure(job, error, f"next attempt in {wait:.1f} s")
     if task.request.is_eager:
         return _retry_eagerly(task, error, counts)
-    _settle(task, Settlement(job.claim, "released", wait=wait))
-    _publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
-    retry: Exception = Retry(exc=error, when=wait)
-    return retry
+    return end_retried(task, job, error, wait, counts)
 
 
 def _retry_eagerly(task: Any, error: Exception, counts: Mapping[str, int]) -> Exception:
@@ -180,77 +281,3 @@ def _retry_eagerly(task: Any, error: Exception, counts: Mapping[str, int]) -> Ex
         task, exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers
     )
     return retried
-
-
-def end_dead(task: Any, job: Job, error: Exception) -> Exception:
-    """Record a dead letter, settle, and tell the task. Returns what to raise."""
-    _log_failure(job, error, "dead letter")
-    if task.request.is_eager:
-        return error
-    refused = store_letter(task, job, error)
-    if refused is not None:
-        logger.error("dead letter not stored: id=%s task=%s: %s; it will run again", job.id, job.task, refused)
-        _settle(task, Settlement(job.claim, "released"))
-        return _put_back(task, job)
-    _settle(task, Settlement(job.claim, "dead"))
-    task.on_dead(job, error)
-    return error
-
-
-def _put_back(task: Any, job: Job) -> Exception:
-    """Let the message wait and come again, with no attempt used. Returns what to raise."""
-    _publish_again(task, job, countdown=PUT_BACK_FOR)
-    done_with_this_copy: Exception = Ignore()
-    return done_with_this_copy
-
-
-def _publish_again(
-    task: Any,
-    job: Job,
-    *,
-    countdown: float,
-    counts: Mapping[str, int] | None = None,
-    retries: int | None = None,
-    parked: int = 0,
-) -> None:
-    """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
-    request = task.request
-    again = task.signature_from_request(
-        request,
-        countdown=countdown,
-        retries=request.retries if retries is None else retries,
-        headers=own_headers(request)
-        # A message of another program has these from now on, so that it goes on as the same one.
-        | {KEY: job.key, FINGERPRINT: job.fingerprint, ACTOR: job.actor}
-        | {COUNTS: dict(job.counts if counts is None else counts), PARKED: parked},
-        ignore_result=request.ignore_result,
-    )
-    try:
-        again.apply_async()
-    except BrokerUnavailable as error:
-        raise Reject(error, requeue=True) from error
-
-
-def _settle(task: Any, settlement: Settlement) -> bool:
-    """Record an outcome, for as long as `SETTLE_FOR`; then the message goes back: unknown is not failed."""
-    deadline = time.monotonic() + SETTLE_FOR
-    while True:
-        try:
-            return bool(task.app.claims.settle([settlement])[0])
-        except RedisError as error:
-            if time.monotonic() > deadline:
-                raise Reject(error, requeue=True) from error
-            logger.warning("outcome not recorded yet: id=%s: %s", settlement.request.message_id, error)
-            time.sleep(1)
-
-
-def _log_failure(job: Job, error: BaseException, next_step: str) -> None:
-    logger.warning(
-        "failed: id=%s task=%s error=%s: %s attempt=%d: %s",
-        job.id,
-        job.task,
-        type(error).__name__,
-        " ".join(str(error).split()),  # one failure, one line
-        job.attempt,
-        next_step,
-    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Self
 
+from conventions.errors import JobCancelled
 from conventions.store import Store, current_store
 
 WRITE_EVERY = 0.5  # seconds between two writes of a job that reports each item
@@ -79,6 +80,7 @@ class ProgressReporter:
 
     Args:
         beat: called at every report, so that a lease can follow progress.
+        cancel_key: the key whose existence says that the message was cancelled.
     """
 
     def __init__(
@@ -88,10 +90,11 @@ class ProgressReporter:
         *,
         keep: timedelta,
         beat: Callable[[], None],
+        cancel_key: str | None = None,
         stall_after: float = 600,
     ) -> None:
         self._store, self._id, self._keep, self._beat = store, id, keep, beat
-        self._stall_after = stall_after
+        self._stall_after, self._cancel_key = stall_after, cancel_key
         self._done = self._failed = 0
         self._total: int | None = None
         self._note: str | None = None
@@ -105,19 +108,27 @@ class ProgressReporter:
     @total.setter
     def total(self, value: int) -> None:
         self._total = value
-        self.flush()
+        self._report()
 
     def advance(self, n: int = 1, *, failed: int = 0, note: str | None = None) -> None:
-        """Report `n` more items done and `failed` more failed."""
+        """Report `n` more items done and `failed` more failed.
+
+        Raises:
+            JobCancelled: the message was cancelled; let it through, it ends the job.
+        """
         self._done += n
         self._failed += failed
         self._note = note if note is not None else self._note
         self._beat()
         if time.monotonic() - self._written >= WRITE_EVERY:
-            self.flush()
+            self._report()
 
-    def flush(self) -> None:
-        """Write what was counted since the last write."""
+    def _report(self) -> None:
+        if self.flush():
+            raise JobCancelled(f"the message {self._id} was cancelled")
+
+    def flush(self) -> bool:
+        """Write what was counted since the last write. Returns whether the message was cancelled."""
         now = time.time()
         key = self._store.key("progress", self._id)
         with self._store.redis.pipeline() as pipe:
@@ -129,9 +140,11 @@ class ProgressReporter:
             values = {"updated_at": str(now), "total": self._total, "note": self._note}
             pipe.hset(key, mapping={name: value for name, value in values.items() if value is not None})
             pipe.pexpire(key, self._keep)
-            pipe.execute()
+            pipe.exists(self._cancel_key or f"{key}:cancelled")
+            *_, cancelled = pipe.execute()
         self._done = self._failed = 0
         self._written = time.monotonic()
+        return bool(cancelled)
 
     def close(self) -> None:
         """Write what is left, if anything was ever reported."""

@@ -105,6 +105,11 @@ class RetryPolicy:
     def _longest(self) -> float:
         return float(self.max_wait)  # type: ignore[arg-type]  # made a number in __post_init__
 
+    @property
+    def window(self) -> timedelta:
+        """The longest time that a message's waits can take together."""
+        return timedelta(seconds=(max(self.attempts, self.network_attempts) - 1) * self._longest)
+
     def kind_of(self, error: BaseException) -> ErrorKind:
         """Sort an error into never retried, network, or other."""
         if isinstance(error, (*self.never, *_HOPELESS)) or not isinstance(error, self.on):

@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from functools import update_wrapper
 from typing import Any, Concatenate
 
+from celery.canvas import maybe_signature
+from celery.exceptions import Reject
+from celery.utils.functional import maybe_list
 from kombu.exceptions import OperationalError
-from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
 
 from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
@@ -25,6 +27,7 @@ from conventions.job import (
 )
 from conventions.letters import refuse_step
 from conventions.priority import Priority
+from conventions.redis_address import shown
 
 OPTIONS = frozenset(
     [
@@ -145,6 +148,20 @@ def _planned(value: datetime | str | None) -> str | None:
     return moment.astimezone(UTC).isoformat()
 
 
+def freeze_callbacks(options: dict[str, Any]) -> None:
+    """Give each callback its id now: a job that ends twice, as after a crash, sends the same messages twice."""
+    for name in ("link", "link_error"):
+        if options.get(name):
+            options[name] = [_frozen(one) for one in maybe_list(options[name])]
+
+
+def _frozen(given: Any) -> Any:
+    callback = maybe_signature(given).clone()
+    if "task_id" not in callback.options:
+        callback.freeze()
+    return callback
+
+
 def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
     """Refuse options of a send that cannot mean what they say.
 
@@ -222,7 +239,9 @@ def publish(send: Callable[[], Any], app: Any, *, with_result: bool) -> Any:
             return send()
         except (OperationalError, ConnectionError, *app.broker_errors) as error:
             if time.monotonic() + RETRY_EVERY > deadline:
-                address = maybe_sanitize_url(app.conf.broker_url)
+                if step_follows():  # its job is settled: the message comes again, and this step is sent then
+                    raise Reject(error, requeue=True) from error
+                address = shown(app.broker_address)
                 raise BrokerUnavailable(
                     f"the broker at {address} did not accept the message within {timeout:g} s ({error}); nothing was sent"
                 ) from error
@@ -234,7 +253,7 @@ def _require_results(app: Any) -> None:
     try:
         app.store.redis.ping()
     except RedisError as error:
-        address = maybe_sanitize_url(app.store.url)
+        address = shown(app.store.url)
         raise BrokerUnavailable(
             f"Redis at {address}, which keeps results, does not answer ({error}); nothing was sent"
         ) from error

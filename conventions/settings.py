@@ -8,10 +8,13 @@ from zoneinfo import available_timezones
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from conventions import redis_address
 from conventions.errors import ConfigurationError
 
 ENV_PREFIX = "CONVENTIONS_"
-REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix", "valkey", "valkeys"})
+DEFAULT_PREFIX = "conventions"
+DEFAULT_JOURNAL_LIMIT = 1_000_000
+REDIS_SCHEMES = redis_address.SCHEMES
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "confluentkafka", "memory"}
 DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
 
@@ -44,7 +47,7 @@ class Settings(BaseSettings):
         None,
         repr=False,
         validate_default=True,
-        description="where messages wait: redis://, rediss://, redis+socket://, amqp://; none: the embedded one",
+        description="where messages wait: redis://, rediss://, unix://, sentinel://, amqp://; none: the embedded one",
     )
     redis_url: str | None = Field(
         None,
@@ -59,7 +62,7 @@ class Settings(BaseSettings):
         description="SQL records: sqlite:/// or postgresql://; default: SQLite in the folder .conventions",
     )
     timezone: str = Field("Asia/Tokyo", description="zone of schedules and of dates shown to people")
-    key_prefix: str = Field("conventions", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
+    key_prefix: str = Field(DEFAULT_PREFIX, pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
     task_packages: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="further packages or modules with tasks, separated by commas"
     )
@@ -88,7 +91,19 @@ class Settings(BaseSettings):
     )
     result_expires: Duration = Field(timedelta(days=1), description="how long a kept result lives, seconds")
 
-    retention: Duration = Field(timedelta(days=90), description="how long clean-up keeps records, seconds")
+    start_limit: int = Field(3, gt=0, description="starts without an outcome after which a message is a dead letter")
+    shutdown_grace: Seconds = Field(
+        30, description="how long a stopping worker lets jobs finish before it returns them, seconds"
+    )
+    journal_limit: int = Field(
+        DEFAULT_JOURNAL_LIMIT, gt=0, description="sends are refused while this many events wait to be recorded in SQL"
+    )
+    retention: Duration = Field(
+        timedelta(days=90), description="how long clean-up keeps executions and other records, seconds"
+    )
+    dead_letter_retention: Duration = Field(
+        timedelta(days=365), description="how long clean-up keeps dead letters, from their last failure, seconds"
+    )
 
     smtp_host: str = Field("localhost", description="mail server")
     smtp_port: int = Field(25, gt=0, lt=65536, description="port of the mail server")
@@ -141,6 +156,19 @@ class Settings(BaseSettings):
         }[str(info.field_name)]
         if value is not None and _scheme_of(value) not in allowed:
             raise ValueError(f"the address must start with one of {', '.join(sorted(f'{s}://' for s in allowed))}")
+        return value
+
+    @field_validator("broker_url", "redis_url")
+    @classmethod
+    def _readable(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or _scheme_of(value) not in REDIS_SCHEMES:
+            return value
+        address = redis_address.RedisAddress.parse(value)
+        if not address.verifies and info.data.get("environment") == "production":
+            raise ValueError(
+                "ssl_cert_reqs=none is refused in production, since anybody could answer as the server: leave it out, "
+                "and name the authority of a private certificate with ?ssl_ca_certs=/path/ca.pem"
+            )
         return value
 
     # Rules between settings are those of the later one, so that a wrong field hides no other fault.

@@ -5,34 +5,29 @@ made by Celery, whose `__name__` is `run`; logs use `self.name`. Set `name` befo
 flight, or list its old name in `aliases`.
 """
 
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
 from celery import shared_task
-from celery.exceptions import Retry
 from celery.utils import uuid
 
+from conventions.broker import CancelAnswer
+from conventions.cancelling import cancel
 from conventions.declaration import check_attributes, check_task, decide_idempotency, refuse_second
-from conventions.errors import PayloadError, RetryRequested
-from conventions.job import Job
+from conventions.errors import PayloadError
 from conventions.many import in_chunks, mapped, signed, starmapped
 from conventions.payload import Arguments, check_size
-from conventions.pipeline import RetryAsked, execute
-from conventions.progress import ProgressReporter
 from conventions.retry import RetryPolicy
-from conventions.sending import check_options, headers_for, payload_of, publish, sending_method
+from conventions.running import RunningTask
+from conventions.sending import check_options, freeze_callbacks, headers_for, payload_of, publish, sending_method
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult as Result
-    from sqlalchemy.orm import Session
 
 
-class ConventionTask(celery.Task):
+class ConventionTask(RunningTask):
     """Root of all tasks. Subclass one of the classes below, which carry the class of job.
 
     Attributes:
@@ -136,6 +131,7 @@ class ConventionTask(celery.Task):
         app = self._application()
         check_options(self, options, app.settings.max_delay)
         task_id = task_id or uuid()
+        freeze_callbacks(options)
         given = options.pop("headers", None) or {}
         options.pop("retry", None)  # publishing is tried again by time, not by Celery
         payload = payload_of(self, args or (), kwargs or {}, given, task_id)
@@ -168,126 +164,16 @@ class ConventionTask(celery.Task):
             return [self.apply_async((), payload, producer=producer, **options).id for payload in payloads]
 
     @sending_method
-    def cancel(self, /, task_id: str) -> None:
-        """Keep a message that has not started from running; one that runs goes on."""
-        self._application().claims.cancel(task_id)
+    def cancel(self, /, task_id: str) -> CancelAnswer:
+        """Keep a message from running.
+
+        Returns `queued` when it will not run, `running` when its job is told at its next report of progress, and
+        `too late` when it is not there: it has ended, or was not sent yet, and then will not run.
+        """
+        return cancel(self._application(), task_id)
 
     def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of these arguments, as every send checks it. Raises: TypeError, PayloadError."""
         payload = self.arguments.bind(args, kwargs)
         check_size(self.name, payload, getattr(self._application().settings, self.payload_limit_setting))
         return payload
-
-    def _application(self) -> Any:
-        if not hasattr(self.app, "settings"):
-            raise RuntimeError(
-                f'{self.name}: there is no application: write app = create_app("...") in your package\'s __init__.py'
-            )
-        return self.app
-
-    # Running.
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
-        if self.request.called_directly or getattr(self.request, "job", None) is not None:  # `self(...)` within run
-            return super().__call__(**self.arguments.check(args, kwargs))
-        return execute(self, args, kwargs)
-
-    @property
-    def job(self) -> Job:
-        """The attempt that runs now. Raises: RuntimeError outside of `run`."""
-        if self.request_stack.top is None:
-            raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
-        job: Job | None = getattr(self.request, "job", None)
-        if job is None:
-            job = self.request.job = Job.of(
-                self, self.arguments.bind(self.request.args or (), self.request.kwargs or {})
-            )
-        return job
-
-    @property
-    def actor(self) -> str:
-        """Who caused the message: a user id, `beat`, or `system`."""
-        return self.job.actor
-
-    @property
-    def attempt(self) -> int:
-        """Which execution of the message this is, counted from 1."""
-        return self.job.attempt
-
-    @property
-    def idempotency_key(self) -> str:
-        """The key of the message; pass it to services that take one."""
-        return self.job.key
-
-    @property
-    def planned_at(self) -> datetime | None:
-        """The slot of the schedule, aware, in UTC; `None` when sent by hand."""
-        return self.job.planned_at
-
-    @property
-    def progress(self) -> ProgressReporter:
-        """Reports progress: `advance(n)`, `total = n`."""
-        reporter: ProgressReporter | None = getattr(self.request, "reporter", None)
-        if reporter is None:
-            app = self._application()
-            reporter = self.request.reporter = ProgressReporter(
-                app.store,
-                self.job.id,
-                keep=app.settings.keep_result_for,
-                stall_after=getattr(self, "stall_after", None) or app.settings.stall_after,
-                beat=self._beat,
-            )
-        return reporter
-
-    def _beat(self) -> None:
-        self.request.last_progress = time.monotonic()
-
-    def stall_check(self) -> Callable[[], bool]:
-        """A function that tells, from any thread, whether the running job hangs, so that its lease must lapse."""
-        return lambda: False
-
-    def extend_lease(self, seconds: float) -> None:
-        """Keep the job's claim for at least so many seconds from now (R12)."""
-        self._beat()
-        self._application().claims.renew([self.job.claim], seconds)
-
-    @contextmanager
-    def transaction(self) -> Iterator["Session"]:
-        """One commit for the effect and the record that it happened: the effect happens once.
-
-        Once per attempt, and the last effect of `run`. Ends the job as done when the record exists.
-        """
-        from conventions.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
-
-        with transaction(self._application().database, self.job.claim) as session:
-            yield session
-
-    # Failing.
-
-    def should_retry(self, error: Exception, attempts_made: int) -> bool:
-        """Override to decide instead of the policy whether a failure is tried again; its wait stays the policy's."""
-        return attempts_made < self.retry_policy.limit_for(self.retry_policy.kind_of(error))
-
-    @property
-    def overrules_retry(self) -> bool:
-        """Whether the task overrides `should_retry`."""
-        return type(self).should_retry is not ConventionTask.should_retry
-
-    def retry(self, *, exc: Exception | None = None, countdown: float | None = None, throw: bool = True) -> Retry:
-        """`raise self.retry(exc=error)`: ask for another attempt, by the task's policy.
-
-        Args:
-            exc: why; default: the exception being handled.
-            countdown: seconds to wait, instead of the policy's.
-            throw: raise here, or return what to raise.
-        """
-        current = sys.exception()
-        error = exc or (current if isinstance(current, Exception) else RetryRequested(f"{self.name} asked for a retry"))
-        asked = RetryAsked(error, countdown)
-        if throw:
-            raise asked from error
-        return asked
-
-    def on_dead(self, job: Job, error: Exception) -> None:
-        """Called after the message became a dead letter."""

@@ -5,14 +5,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from conventions.database import Database, IdempotencyRow, utc_now
-from conventions.idempotency import ClaimRequest, EffectExists
+from conventions.idempotency import ClaimRequest, EffectExists, TransactionBusy
 
 LOCK_TIMEOUT = "10s"
 IDLE_TIMEOUT = "60s"
+LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code of a lock that was not given in time
 
 
 @contextmanager
@@ -23,11 +24,9 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
 
     Raises:
         EffectExists: the key is recorded already.
+        TransactionBusy: another transaction is recording it, or SQLite's one writer did not come to an end in time.
     """
     with Session(database.engine) as session, session.begin():
-        if not database.is_sqlite:
-            session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
-            session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'"))
         row = IdempotencyRow(
             task=request.task,
             key_hash=request.key,
@@ -35,12 +34,20 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
             message_id=request.message_id,
             created_at=utc_now(),
         )
-        session.add(row)
         try:
+            if not database.is_sqlite:
+                session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+                session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'"))
+            session.add(row)
             session.flush()
         except IntegrityError:
             session.rollback()
             raise EffectExists(_stored_result(database, request)) from None
+        except OperationalError as error:
+            session.rollback()
+            if _is_lock_timeout(error):
+                raise TransactionBusy from error
+            raise
         yield session
         row.result = session.info.get("result")
 
@@ -49,3 +56,8 @@ def _stored_result(database: Database, request: ClaimRequest) -> Any:
     with database.session() as session:
         row = session.get(IdempotencyRow, (request.task, request.key))
         return row.result if row else None
+
+
+def _is_lock_timeout(error: OperationalError) -> bool:
+    driver_error = error.orig
+    return getattr(driver_error, "sqlstate", None) == LOCK_NOT_AVAILABLE or "database is locked" in str(driver_error)

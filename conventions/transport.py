@@ -1,19 +1,16 @@
-"""The Redis transport: celery-redis-plus with this platform's intervals.
+"""The Redis transport: kombu's, with the queues of `Broker` in place of its lists.
 
-celery-redis-plus records a message before it can be popped, renews it while a worker holds it, and keeps delays in
-Redis. Its intervals suit larger time-outs than ours, and two of them cannot be set by an option.
+From kombu come connections (TLS, unix sockets, Sentinel), fanout for events and remote control, and the event loop.
+Ours are the queues (`channel.py`), what is in flight (`in_flight.py`), and that a lost connection is made again here:
+Celery would restart its consumer. See `docs/design.md`.
 """
 
-from contextlib import suppress
-from queue import Empty
 from typing import Any
 
-import celery_redis_plus.transport as upstream
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, redis
 
-VISIBILITY_TIMEOUT = 33  # seconds until the message of a dead worker may go to another
-SWEEP_INTERVAL = 8  # seconds between two looks for such messages; delays up to this long wait in the worker
-BLOCKING_TIMEOUT = 1  # seconds a read blocks at the most, and so what a stopping worker waits for
+from conventions.channel import Channel, SentinelChannel
+from conventions.reading import BLOCK_AT_MOST, LOST
 
 # A send must fail within `broker_timeout`, and tries again by itself; kombu's default is to try for ever.
 FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0}
@@ -21,44 +18,80 @@ FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0}
 SCHEMES = ("redis", "rediss", "valkey", "valkeys")
 
 
-class Channel(upstream.Channel):
-    """celery-redis-plus, giving back at once what a stopping worker took and will not run."""
+class Poller(redis.MultiChannelPoller):
+    """kombu's poller, for which a lost connection is no reason to end."""
 
-    def _basic_cancel(self, consumer_tag: str) -> Any:
-        answer = super()._basic_cancel(consumer_tag)
-        if not self._queue_cycle and self._in_poll:
-            # The read under way may take a message yet, which would wait until the last job here has ended, or until
-            # the sweep. Read the reply: kombu rejects a message that has no consumer, so that it goes back.
-            with suppress(Empty, *upstream.Transport.connection_errors):
-                self._bzmpop_read()
-        return answer
+    def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802  # kombu's name
+        if not channel.rests:
+            try:
+                super()._register_BRPOP(channel)  # type: ignore[no-untyped-call]  # kombu has few types
+            except LOST as error:
+                channel.lost(error)
+
+    def _register_LISTEN(self, channel: Any) -> None:  # noqa: N802  # kombu's name
+        if not channel.rests:
+            try:
+                super()._register_LISTEN(channel)  # type: ignore[no-untyped-call]  # the same
+            except LOST as error:
+                channel.lost(error)
+
+    def on_readable(self, fileno: int) -> Any:
+        """Read what has come."""
+        channel, _ = self._fd_to_chan.get(fileno, (None, None))
+        try:
+            return super().on_readable(fileno)  # type: ignore[no-untyped-call]  # the same
+        except LOST as error:
+            if channel is None:
+                raise
+            channel.lost(error)
+            return None
 
 
-class Transport(upstream.Transport):
-    """celery-redis-plus, recovering the messages of a dead worker within 45 s."""
+class Transport(redis.Transport):
+    """Messages in three places, moved by scripts; see `Broker`."""
 
-    Channel = Channel
+    Channel: Any = Channel
+    brpop_timeout = BLOCK_AT_MOST
+    implements = redis.Transport.implements.extend(batch_publish=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Upstream reads its sweep interval from this module constant, both as interval and as part of each deadline.
-        vars(upstream)["DEFAULT_REQUEUE_CHECK_INTERVAL"] = SWEEP_INTERVAL
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # the same
+        self.cycle: Any = Poller()  # type: ignore[no-untyped-call]  # the same
+
+
+class SentinelTransport(Transport):
+    """The same, on the master that Sentinel names."""
+
+    Channel = SentinelChannel
+    default_port: Any = 26379
+
+
+class Link:
+    """Names the application among the options of its connections, through which its channels find it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def __repr__(self) -> str:  # kombu tells connections apart by this
+        return f"<{self.app.main} {id(self.app):x}>"
+
+    def __json__(self) -> str:  # `celery inspect stats` shows the options
+        return str(self.app.main)
 
 
 def install() -> None:
     """Make kombu use this transport for Redis addresses, which keep their schemes."""
     for scheme in SCHEMES:
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__qualname__}"
+    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:{SentinelTransport.__qualname__}"
 
 
-def options(key_prefix: str) -> dict[str, Any]:
+def options(app: Any) -> dict[str, Any]:
     """`broker_transport_options` for this transport."""
     return {
-        "global_keyprefix": f"{{{key_prefix}}}:",
-        "visibility_timeout": VISIBILITY_TIMEOUT,
-        "blocking_timeout": BLOCKING_TIMEOUT,
-        "delivery_limit": None,  # upstream would drop a message after its 20th delivery
-        "socket_timeout": 5,  # must stay above the blocking time-out
+        "global_keyprefix": f"{{{app.settings.key_prefix}}}:",
+        "link": Link(app),
+        "socket_timeout": 5,
         "socket_connect_timeout": 1,
         "socket_keepalive": True,
         **FAIL_FAST,

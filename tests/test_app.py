@@ -170,7 +170,7 @@ def test_every_setting_of_celery_exists(app: ConventionsApp) -> None:
     from celery.app.defaults import NAMESPACES, flatten
 
     known = {name for name, _ in flatten(NAMESPACES)}
-    ours = celery_defaults(app.settings, app.broker_address)
+    ours = celery_defaults(app)
     assert {name for name in ours if not name.startswith("redbeat_")} <= known
 
 
@@ -342,7 +342,7 @@ def test_every_key_has_the_prefix(app: ConventionsApp) -> None:
     found = app.store.redis
     before = set(found.scan_iter())
     Mail.delay(1)
-    app.claims.cancel("a-message")
+    Mail.cancel("a-message")
     new = set(found.scan_iter()) - before
     prefix = f"{{{app.settings.key_prefix}}}:".encode()
     assert new

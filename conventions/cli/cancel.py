@@ -3,7 +3,14 @@
 import click
 from celery.bin.base import CeleryCommand
 
+from conventions.cancelling import cancel as cancel_message
 from conventions.cli.base import app_of, one_line_errors
+
+ANSWERS = {
+    "queued": "queued; it will not run",
+    "running": "running; it is told at its next report of progress",
+    "too late": "too late; it has ended, or was not sent yet",
+}
 
 
 @click.command(cls=CeleryCommand)
@@ -11,6 +18,10 @@ from conventions.cli.base import app_of, one_line_errors
 @click.pass_context
 @one_line_errors
 def cancel(context: click.Context, id: str) -> None:  # noqa: A002  # the word of the glossary
-    """Keep the message ID from running; one that runs already goes on."""
-    app_of(context).claims.cancel(id)
-    click.echo(f"{id} will not be started")
+    """Keep the message ID from running; status 1 when it has ended already.
+
+    A job that runs is told at its next report of progress.
+    """
+    answer = cancel_message(app_of(context), id)
+    click.echo(f"{id}: {ANSWERS[answer]}")
+    context.exit(1 if answer == "too late" else 0)

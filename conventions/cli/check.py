@@ -12,18 +12,21 @@ from conventions.cli.base import app_of, emit
 from conventions.database import DeadLetterRow
 from conventions.errors import ConfigurationError
 
+RECORDED_WITHIN = 60.0  # seconds
+
 
 @click.command(cls=CeleryCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Look at settings, broker, Redis, database and tasks; status 1 when one of them does not work."""
+    """Look at settings, broker, Redis, database, journal and tasks; status 1 when one of them does not work."""
     app = app_of(context)
     checks: dict[str, Callable[[ConventionsApp], Any]] = {
         "settings": lambda app: app.settings,
         "broker": _broker,
         "redis": lambda app: app.store.redis.ping(),
         "database": _database,
+        "journal": _journal,
         "tasks": lambda app: app.loader.import_default_modules(),
     }
     rows = [{"check": name} | _outcome(function, app) for name, function in checks.items()]
@@ -39,6 +42,14 @@ def _broker(app: ConventionsApp) -> None:
 def _database(app: ConventionsApp) -> None:
     with app.database.session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))
+
+
+def _journal(app: ConventionsApp) -> None:
+    waiting, seconds = app.journal.length(), app.journal.age()
+    if seconds > RECORDED_WITHIN:
+        raise ConfigurationError(
+            [f"{waiting} events wait for {seconds:.0f} s: no worker's recorder runs, or the database does not answer"]
+        )
 
 
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:

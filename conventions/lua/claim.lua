@@ -1,39 +1,81 @@
 #!lua flags=allow-oom
--- Take claims, one for each message.
--- KEYS: for each message, its claim (hash) and its cancel mark (string)
--- ARGV: lease in ms, horizon in ms, then for each message: token, message id, fingerprint
+-- uses common
+-- Take claims, one for each message, and park in place what must wait.
+-- KEYS: prefix
+-- ARGV: lease in ms, starts without an outcome that make a message poison; then for each message: claim
+--       (`<task>:<key>`), token, message id, generation, attempt, fingerprint, horizon in ms, ms since the epoch when it
+--       was sent or '', tag ('' where the broker is elsewhere), queue, receipt
 -- Returns for each message one of
---   {'granted', fence}      the caller holds the claim
---   {'done', result, id}    finished before, by the message `id`; `result` is JSON
---   {'busy', ms}            held or backing off; nothing to do for so many ms
---   {'conflict', id}        the key was used by the message `id` with another payload
---   {'cancelled'}           the message must not run
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local lease, horizon = tonumber(ARGV[1]), tonumber(ARGV[2])
+--   {'granted', fence, starts}      the caller holds the claim
+--   {'poison', fence, starts}       the caller holds it and must not run: it was started so often without an outcome
+--   {'done', result, id, followed}  finished before, by the message `id`; `result` is JSON
+--   {'parked', ms}                  the message waits in its queue; the caller forgets it
+--   {'busy', ms}                    the broker is elsewhere: the caller sends a copy that waits
+--   {'conflict', id}                the key was used by the message `id` with another payload
+--   {'dead'}                        this generation is a dead letter already
+--   {'superseded'}                  another copy of the message is further on
+--   {'cancelled'}                   the message must not run
+--   {'too_old'}                     it was sent before what is remembered: nobody can tell whether it ran
+--   {'stale'}                       the message is in other hands, or gone
+local lease, start_limit = tonumber(ARGV[1]), tonumber(ARGV[2])
 
-local function take(key, cancel, token, id, fingerprint)
-  if redis.call('EXISTS', cancel) == 1 then return {'cancelled'} end
-  local claim = redis.call('HMGET', key, 'state', 'token', 'fence', 'until', 'id', 'fingerprint', 'result')
-  local state, holder, fence, till, owner = claim[1], claim[2], claim[3], tonumber(claim[4] or 0), claim[5]
-  if state and owner ~= id and claim[6] ~= fingerprint and state ~= 'dead' then return {'conflict', owner} end
-  if state == 'done' then return {'done', claim[7] or 'null', owner} end
-  if state == 'running' and holder ~= token and till > now then return {'busy', till - now} end
-  if state == 'released' and owner ~= id and till > now then return {'busy', till - now} end
-  if not (state == 'running' and holder == token) then
-    -- from the clock, so that a fence never starts again at 1 after a flush
-    fence = math.max((tonumber(fence or 0)) + 1, time[1] * 1000000 + time[2])
+local function park(claim, tag, queue, wait, horizon)
+  wait = math.min(math.max(wait, 0), PARK_AT_MOST)
+  if tag == '' then return {'busy', integer(wait)} end
+  make_delayed(tag, queue, wait + clock[2] % 200) -- not all at the same moment
+  let_go(tag, queue)
+  redis.call('HINCRBY', message_key(tag), 'deliveries', -1)
+  redis.call('SADD', claim .. ':parked', tag)
+  redis.call('PEXPIRE', claim .. ':parked', horizon)
+  return {'parked', integer(wait)}
+end
+
+local function is_cancelled(id, generation)
+  local mark = redis.call('GET', P .. 'cancel:' .. id)
+  return mark and (mark == 'any' or tonumber(mark) >= generation)
+end
+
+local function take(claim, token, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
+  claim, generation, attempt, horizon = P .. 'claim:' .. claim, tonumber(generation), tonumber(attempt), tonumber(horizon)
+  if tag ~= '' and not holds(tag, receipt) then return {'stale'} end
+  local state, holder, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed = unpack(
+    redis.call('HMGET', claim, 'state', 'token', 'fence', 'until', 'id', 'generation', 'attempt', 'fingerprint', 'result',
+      'starts', 'followed'))
+  its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
+  till, starts, fence = tonumber(till or 0), tonumber(starts or 0), tonumber(fence or 0)
+  local same = owner == id
+  if state == 'running' and holder == token then -- a reply was lost: the same answer again
+    if starts > start_limit then return {'poison', integer(fence), starts - 1} end
+    return {'granted', integer(fence), starts}
   end
-  fence = string.format('%.0f', fence)
-  redis.call('HSET', key, 'state', 'running', 'token', token, 'fence', fence, 'until', now + lease,
-    'id', id, 'fingerprint', fingerprint)
-  redis.call('PEXPIRE', key, horizon)
-  return {'granted', fence}
+  if tag ~= '' and redis.call('HGET', message_key(tag), 'ended') then return {'dead'} end
+  if state == 'done' and same then return {'done', result or 'null', owner, followed or '0'} end
+  local runs = state == 'running' and till > now
+  if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
+  if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
+  if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
+  if state == 'done' then return {'done', result or 'null', owner, '0'} end
+  if same and (generation < its_generation or (generation == its_generation and attempt < its_attempt)) then
+    -- Rewritten in place since it was handed out: its next delivery carries what it is now.
+    if tag ~= '' and tonumber(redis.call('HGET', message_key(tag), 'attempt') or 0) > attempt then
+      return park(claim, tag, queue, till - now, horizon)
+    end
+    return {'superseded'}
+  end
+  if state == 'dead' and same and generation == its_generation then return {'dead'} end
+  if runs or (state == 'released' and not same and till > now) then
+    return park(claim, tag, queue, till - now, horizon)
+  end
+  fence = math.max(fence + 1, micros) -- from the clock, so that it never starts again at 1 after a flush
+  local answer = starts < start_limit and 'granted' or 'poison'
+  redis.call('HSET', claim, 'state', 'running', 'token', token, 'fence', integer(fence), 'until', integer(now + lease),
+    'id', id, 'generation', generation, 'attempt', attempt, 'fingerprint', fingerprint, 'starts', starts + 1,
+    'followed', '0')
+  redis.call('PEXPIRE', claim, horizon)
+  if tag ~= '' then redis.call('HSET', message_key(tag), 'started', receipt) end
+  return {answer, integer(fence), answer == 'granted' and starts + 1 or starts}
 end
 
 local answers = {}
-for i = 1, #KEYS / 2 do
-  local base = 2 + (i - 1) * 3
-  answers[i] = take(KEYS[2 * i - 1], KEYS[2 * i], ARGV[base + 1], ARGV[base + 2], ARGV[base + 3])
-end
+for i = 3, #ARGV, 11 do answers[#answers + 1] = take(unpack(ARGV, i, i + 10)) end
 return answers

@@ -1,22 +1,71 @@
 #!lua flags=allow-oom
--- Record how jobs ended. Refused for a token that is not the holder's, never because time passed.
--- KEYS: for each job, its claim (hash)
--- ARGV: for each job: token, state ('done' | 'released' | 'dead'), result as JSON or '', ms to wait or 0, ms to keep
--- Returns for each job 1 (recorded, now or before) or 0 (the claim is another's)
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local answers = {}
-for i, key in ipairs(KEYS) do
-  local base = (i - 1) * 5
-  local claim = redis.call('HMGET', key, 'token', 'state')
-  if claim[1] ~= ARGV[base + 1] then
-    answers[i] = 0
-  else
-    if claim[2] == 'running' then
-      redis.call('HSET', key, 'state', ARGV[base + 2], 'result', ARGV[base + 3], 'until', now + ARGV[base + 4])
-      redis.call('PEXPIRE', key, ARGV[base + 5])
-    end
-    answers[i] = 1
-  end
+-- uses common
+-- Record how jobs ended: claim, message and journal in one step. Refused for a token that is not the holder's, never
+-- because time passed; asked again with the same token, it gives the same answer and records nothing twice.
+-- KEYS: prefix
+-- ARGV: for each job: claim (`<task>:<key>`, '' when it held none), token, message id, generation, attempt, fingerprint,
+--       state ('done' | 'released' | 'dead'), result as JSON or '', ms to wait or 0, ms to keep the claim,
+--       tag ('' where the broker is elsewhere), queue, receipt, what becomes of the message ('remove' | 'retry' | 'park',
+--       which uses no attempt | 'keep'), changes to the message as JSON, event as JSON or ''
+-- Returns for each job 'recorded', 'refused' (the claim is another's), or 'missing' (recorded, but the message that was
+-- to be tried again is gone)
+
+local function append(event, fence, refused, payload)
+  if event == '' then return end
+  local entry = {'event', event, 'fence', fence, 'at', integer(now)}
+  if refused then entry[#entry + 1], entry[#entry + 2] = 'refused', '1' end
+  if payload then entry[#entry + 1], entry[#entry + 2] = 'message', payload end
+  redis.call('XADD', P .. 'journal', '*', unpack(entry))
 end
+
+local function again(tag, queue, receipt, changes, attempt, wait)
+  local key = message_key(tag)
+  if redis.call('EXISTS', key) == 0 then return 'missing' end
+  redis.call('HSET', key, 'attempt', attempt, 'deliveries', 0)
+  if changes ~= '{}' then redis.call('HSET', key, 'changes', changes) end
+  if holds(tag, receipt) then
+    make_delayed(tag, queue, wait)
+    let_go(tag, queue)
+  elseif redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then -- parked behind this very job, and due earlier
+    make_delayed(tag, queue, wait)
+  end
+  return 'recorded'
+end
+
+local function settle(claim, token, id, generation, attempt, fingerprint, state, result, wait, keep, tag, queue, receipt,
+                      action, changes, event)
+  local fence, key = '0', P .. 'claim:' .. claim
+  local next_attempt = tonumber(attempt) + (action == 'retry' and 1 or 0)
+  if claim ~= '' then
+    local holder, before, number = unpack(redis.call('HMGET', key, 'token', 'state', 'fence'))
+    fence = number or integer(micros)
+    if holder and holder ~= token then
+      append(event, fence, true)
+      return 'refused'
+    end
+    if holder and before ~= 'running' then -- a reply was lost: the same answer again
+      local gone = action == 'retry' and tag ~= '' and redis.call('EXISTS', message_key(tag)) == 0
+      return gone and 'missing' or 'recorded'
+    end
+    redis.call('HSET', key, 'state', state, 'token', token, 'fence', fence, 'until', integer(now + wait), 'id', id,
+      'generation', generation, 'attempt', next_attempt, 'fingerprint', fingerprint, 'result', result, 'starts', 0,
+      'followed', '0')
+    redis.call('PEXPIRE', key, keep)
+  end
+  local payload = state == 'dead' and tag ~= '' and redis.call('HGET', message_key(tag), 'payload')
+  local answer = 'recorded'
+  if action == 'retry' or action == 'park' then
+    if tag ~= '' then answer = again(tag, queue, receipt, changes, next_attempt, tonumber(wait)) end
+  elseif action == 'remove' then
+    remove(tag, queue, receipt)
+  elseif state == 'dead' and holds(tag, receipt) then -- kept until its task has heard of it, and never to run again
+    redis.call('HSET', message_key(tag), 'ended', 'dead')
+  end
+  append(event, fence, false, payload)
+  if claim ~= '' and (state ~= 'released' or tonumber(wait) == 0) then wake_parked(key) end
+  return answer
+end
+
+local answers = {}
+for i = 1, #ARGV, 16 do answers[#answers + 1] = settle(unpack(ARGV, i, i + 15)) end
 return answers

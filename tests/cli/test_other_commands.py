@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from conventions.cli.dead_letters import dead_letters
 from conventions.cli.explain import explain
 from conventions.database import Database
 from conventions.idempotency import Cancelled, ClaimRequest
-from tests.cli.command_tasks import Charge
+from tests.cli.command_tasks import Charge, Send
 from tests.workers import application
 
 type Run = Callable[..., Result]
@@ -110,7 +111,7 @@ def test_explain_reads_well(run: Run) -> None:
 # check
 
 
-CHECKS = ["settings", "broker", "redis", "database", "tasks"]
+CHECKS = ["settings", "broker", "redis", "database", "journal", "tasks"]
 
 
 def test_check_says_that_all_works(run: Run) -> None:
@@ -137,7 +138,7 @@ def test_check_says_what_does_not_work(run: Run) -> None:
         broker_timeout=0.3,
         database_url="postgresql://u:hunter2@127.0.0.1:1/x",
     )
-    assert set(broken) == {"broker", "redis", "database"}
+    assert set(broken) == {"broker", "redis", "database", "journal"}
     assert all(fault and "\n" not in fault for fault in broken.values())
     assert "hunter2" not in str(broken)
 
@@ -173,10 +174,14 @@ def test_check_reports_every_fault_of_the_settings(run: Run) -> None:
 
 
 def test_cancel_keeps_a_message_from_running(run: Run, commands_app: ConventionsApp) -> None:
-    """Whoever takes the message finds that it must not run."""
-    assert run(cancel, "m1").exit_code == 0
-    request = ClaimRequest("tests.cli.command_tasks.Send", "k", token="t", message_id="m1", fingerprint="f")
+    """Whoever takes the message finds that it must not run; one that is not there is too late."""
+    message = Send.apply_async(kwargs={"user_id": 1, "day": date(2026, 1, 31)}, countdown=3600)
+    result = run(cancel, message.id)
+    assert (result.exit_code, "will not run" in result.output) == (0, True)
+    request = ClaimRequest(Send.name, "k", token="t", message_id=message.id, fingerprint="f")
     assert commands_app.claims.take([request]) == [Cancelled()]
+    result = run(cancel, "another")
+    assert (result.exit_code, "too late" in result.output) == (1, True)
 
 
 def test_cancel_needs_redis(run: Run) -> None:

@@ -219,7 +219,7 @@ def test_a_stopping_worker_ends_its_jobs_and_gives_back_the_others(
         worker.process.send_signal(signal.SIGTERM)
         worker.wait_for("Warm shutdown")
         (tmp_path / "go").touch()
-        assert worker.stop() == 0
+        assert worker.process.wait(20) == 0
     assert (tmp_path / "done").read_text() == "first\n"
     with installation.worker("-Q", "immediate", "-c", "1"):
         wait_until(lambda: len((tmp_path / "done").read_text().split()) == 4, 20, "all four are done")
@@ -338,13 +338,17 @@ def test_the_threads_pool(other: ConventionsApp, installation: Installation) -> 
         assert wait_for_letter(other, Refuse.delay(3).id).error == "BusinessError"
 
 
-def test_the_solo_pool_and_a_letter_that_cannot_be_stored(
+def test_the_solo_pool_and_a_letter_that_cannot_be_recorded(
     other: ConventionsApp, installation: Installation, tmp_path: Path
 ) -> None:
-    """Its database has no tables: a dead letter cannot be stored, so its message stays in the broker."""
+    """Its database has no tables: a dead letter waits in the journal, and is recorded when SQL is there again."""
     missing = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
     with installation.worker("-P", "solo", CONVENTIONS_DATABASE_URL=missing) as worker:
         assert Who.delay(date(2026, 1, 1)).get(timeout=10)[0] == "date"
         message = Refuse.delay(7)
-        worker.wait_for("dead letter not stored")
-        wait_until(lambda: [sent.id for sent in messages(other)] == [message.id], description="it is there")
+        worker.wait_for("not recorded for now")
+        wait_until(lambda: not messages(other), description="it is acknowledged")
+        assert other.journal.length() >= 1
+    with installation.worker("-P", "solo"):
+        assert wait_for_letter(other, message.id).error == "BusinessError"
+        wait_until(lambda: other.journal.length() == 0, description="everything is recorded")

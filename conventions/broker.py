@@ -1,0 +1,246 @@
+"""`Broker`: messages in Redis, each in exactly one of three places: ready, delayed, in flight.
+
+Only the scripts move a message, and whoever holds one has a receipt, fresh for each delivery; a stale receipt touches
+nothing. All deadlines and due times are the server's. The states are drawn in `docs/design.md`.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import batched
+from typing import Any, Literal
+from uuid import uuid4
+
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from conventions.errors import BrokerUnavailable
+from conventions.store import Store
+
+VISIBILITY = 33.0  # seconds without a heartbeat after which a message goes to another worker
+SWEEP_LIMIT = 1000  # messages that one call of the sweep moves in each queue
+AT_ONCE = 500  # messages in one call of the other scripts
+
+type Beat = Literal["held", "lost", "lapsed"]
+type CancelAnswer = Literal["queued", "running", "too late"]
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A message to be sent.
+
+    Attributes:
+        tag: names the message; sending the same one again while it is there changes nothing.
+        payload: the message as kombu writes it, JSON.
+        priority: 0 to 9, 9 first.
+        wait: seconds until it is due.
+        digest: what the message asks for; another message may have the same id, as after `self.replace`.
+        generation: how often it was redriven.
+        lifetime: seconds after which nobody comes for it, or 0.
+    """
+
+    tag: str
+    queue: str
+    payload: str
+    priority: int
+    wait: float = 0.0
+    digest: str = ""
+    generation: int = 0
+    lifetime: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that was handed out.
+
+    Attributes:
+        payload: JSON, unless what lay in the queue is no message.
+        deliveries: how often it was handed out, this time included.
+        changes: headers that differ from those in the payload, since it was tried before.
+    """
+
+    tag: bytes
+    queue: str
+    payload: bytes
+    receipt: str
+    deliveries: int
+    changes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process needs to act on a message it holds.
+
+    Attributes:
+        claim: empty until its job has started.
+        token: the same.
+        followed_id: the message's id where something follows its job, to be noted when it is acknowledged.
+    """
+
+    tag: str
+    queue: str
+    receipt: str
+    claim: str = ""
+    token: str = ""
+    followed_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Messages of one queue by place."""
+
+    ready: int
+    delayed: int
+    in_flight: int
+
+
+class Broker:
+    """The messages of one application.
+
+    Args:
+        store: the Redis they are in.
+        journal_limit: events waiting in the journal at which sends are refused.
+        visibility: seconds without a heartbeat after which a message goes to another worker.
+    """
+
+    def __init__(self, store: Store, *, journal_limit: int, visibility: float = VISIBILITY) -> None:
+        self.store = store
+        self._journal_limit = journal_limit
+        self._visibility = _milliseconds(visibility)
+
+    def _run(self, script: str, arguments: Sequence[Any]) -> Any:
+        return self.store.script(script)([self.store.key("")], arguments)
+
+    def publish(self, publications: Sequence[Publication]) -> list[str]:
+        """Send messages in one round trip; returns their tags, empty for one that is there already.
+
+        Raises:
+            BrokerUnavailable: Redis is full, or its journal is.
+        """
+        arguments: list[Any] = [self._journal_limit]
+        for one in publications:
+            other = f"{one.tag}~{uuid4().hex[:8]}"
+            arguments += [one.tag, other, one.queue, one.payload, one.priority, _milliseconds(one.wait)]
+            arguments += [one.digest, one.generation, _milliseconds(one.lifetime)]
+        try:
+            return [tag.decode() for tag in self._run("publish", arguments)]
+        except OutOfMemoryError as error:
+            raise BrokerUnavailable(f"Redis is full, so that nothing can be sent: {error}") from error
+        except ResponseError as error:
+            if str(error).startswith("JOURNALFULL"):
+                raise BrokerUnavailable(str(error)) from error
+            raise
+
+    def reserve(self, queues: Sequence[str], count: int) -> list[Delivery]:
+        """Take up to `count` ready messages, at once."""
+        return self.reserved(self._run("reserve", self._reserve_arguments(queues, (), count)))[1]
+
+    def reserve_command(self, queues: Sequence[str], unacknowledged: Collection[str], count: int) -> list[Any]:
+        """The command of `reserve`, for a connection that is read when its answer is there.
+
+        Args:
+            queues: in the order in which they are looked at.
+            unacknowledged: those whose messages end when they are handed out.
+            count: how many messages at the most.
+        """
+        script = self.store.script("reserve")
+        return ["EVALSHA", script.sha, 1, self.store.key(""), *self._reserve_arguments(queues, unacknowledged, count)]
+
+    def _reserve_arguments(self, queues: Sequence[str], unacknowledged: Collection[str], count: int) -> list[Any]:
+        flags = [part for queue in queues for part in (queue, "1" if queue in unacknowledged else "0")]
+        return [count, self._visibility, uuid4().hex, *flags]
+
+    def wait_command(self, queues: Sequence[str], seconds: float) -> list[Any]:
+        """The command that waits until one of the queues may have a message."""
+        return ["BZPOPMIN", *(self.store.key("wake", queue) for queue in queues), f"{max(seconds, 0.001):.3f}"]
+
+    @staticmethod
+    def reserved(reply: Any) -> tuple[float | None, list[Delivery]]:
+        """Read the answer of `reserve`: seconds until a delayed message is due, and the messages."""
+        due, messages = reply
+        deliveries = [
+            Delivery(tag, queue.decode(), payload, receipt.decode(), deliveries, json.loads(changes or b"{}"))
+            for tag, queue, payload, receipt, deliveries, changes in messages
+        ]
+        return (None if int(due) < 0 else int(due) / 1000), deliveries
+
+    def load_scripts(self) -> None:
+        """Send the script of the reads to a server that was started anew."""
+        self.store.redis.script_load(self.store.script("reserve").script)
+
+    def wake(self, queues: Sequence[str]) -> None:
+        """Let an idle worker look into each of these queues."""
+        with self.store.redis.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.zadd(self.store.key("wake", queue), {"1": 0})
+            pipe.execute()
+
+    def acknowledge(self, messages: Sequence[Held]) -> int:
+        """Remove messages that have ended. Returns how many were still ours."""
+        parts = ((one.tag, one.queue, one.receipt, one.claim, one.followed_id) for one in messages)
+        return sum(int(self._run("acknowledge", arguments)) for arguments in _batches(parts))
+
+    def heartbeat(self, messages: Sequence[Held]) -> list[Beat]:
+        """Keep messages from going to another worker."""
+        parts = ((one.tag, one.queue, one.receipt, one.claim, one.token) for one in messages)
+        replies = [self._run("heartbeat", [self._visibility, *arguments]) for arguments in _batches(parts)]
+        return [answer.decode() for reply in replies for answer in reply]
+
+    def give_back(self, messages: Sequence[Held], *, wait: float = 0.0, counted: bool = False) -> int:
+        """Return messages to the front of their queues and release their claims. Returns how many were still ours.
+
+        Args:
+            messages: what to return.
+            wait: seconds until they may be delivered again.
+            counted: whether their starts count as starts without an outcome, as after the death of a process.
+        """
+        parts = (
+            (one.tag, one.queue, one.receipt, _milliseconds(wait), int(counted), one.claim, one.token)
+            for one in messages
+        )
+        return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))
+
+    def sweep(self) -> int:
+        """Make ready what a dead worker held and what is due. Returns how many messages dead workers held, at least."""
+        recovered = 0
+        while True:
+            lapsed, due = map(int, self._run("sweep", [SWEEP_LIMIT]))
+            recovered += lapsed
+            if max(lapsed, due) < SWEEP_LIMIT:
+                return recovered
+
+    def cancel(self, message_id: str, keep: timedelta) -> CancelAnswer:
+        """Keep a message from running, or tell its job at the next report of progress."""
+        answer: CancelAnswer = self._run("cancel", [message_id, _milliseconds(keep.total_seconds())]).decode()
+        return answer
+
+    def sizes(self, queue: str) -> Sizes:
+        """How many messages are where."""
+        with self.store.redis.pipeline(transaction=False) as pipe:
+            for place in ("queue", "delayed", "inflight"):
+                pipe.zcard(self.store.key(place, queue))
+            return Sizes(*pipe.execute())
+
+    def purge(self, queue: str) -> int:
+        """Remove the messages that wait in a queue. Returns how many."""
+        removed = 0
+        while True:
+            step = int(self._run("purge", [queue, SWEEP_LIMIT]))
+            removed += step
+            if step < SWEEP_LIMIT:
+                return removed
+
+
+def digest_of(*parts: str) -> str:
+    """What a message asks for, in 80 bits."""
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
+
+
+def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
+    for several in batched(parts, AT_ONCE, strict=False):
+        yield [value for one in several for value in one]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,159 @@
+"""The channel of our Redis transport: how messages are sent, acknowledged and returned; `reading.py` is how they are read."""
+
+import functools
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from kombu.transport import redis, virtual
+from kombu.utils.json import dumps
+from redis import Redis as RedisClient
+
+from conventions.broker import Broker, Delivery, Publication, digest_of
+from conventions.in_flight import InFlight
+from conventions.reading import Reading
+from conventions.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
+from conventions.store import Store
+
+logger = logging.getLogger(__name__)
+
+REQUEUE_AFTER = 1.0  # seconds until a rejected message comes again: at once, it would come a thousand times a second
+REPLY_LIFETIME = 60.0  # seconds that an answer to remote control waits for its reader
+REPLY_QUEUE = "reply.celery.pidbox"
+
+
+class QoS(virtual.QoS):
+    """How many messages the channel may hold; who holds them is known to `InFlight`.
+
+    Attributes:
+        low_water: messages at which the next are read, so that one read brings several; `None`: whenever there is room.
+    """
+
+    low_water: int | None = None
+
+    def can_consume(self) -> bool:
+        """Whether the next messages may be read."""
+        room = bool(super().can_consume())  # type: ignore[no-untyped-call]  # the same
+        if self.low_water is None or not room:
+            return room
+        return len(self._delivered) - len(self._dirty) <= self.low_water
+
+    def ack(self, delivery_tag: str) -> None:
+        """The message has ended."""
+        self.channel.in_flight.acknowledge(delivery_tag)
+        self._quick_ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Return the message, or drop it: whoever rejects for good has recorded why."""
+        if requeue:
+            self.channel.in_flight.give_back(delivery_tag, wait=REQUEUE_AFTER, counted=True)
+        else:
+            self.channel.in_flight.acknowledge(delivery_tag)
+        self._quick_ack(delivery_tag)
+
+    def restore_unacked(self, client: Any = None) -> list[Any]:  # noqa: ARG002  # kombu's signature
+        """Return what has not started; what runs goes on, and is acknowledged when it ends, channel or not."""
+        self._flush()  # type: ignore[no-untyped-call]  # kombu has few types
+        self.channel.in_flight.give_back_unstarted(set(self._delivered))
+        self._delivered.clear()
+        return []
+
+    def restore_visible(self, *_: Any, **__: Any) -> None:
+        """The sweep of `InFlight` does this."""
+
+
+class ConventionsChannel(Reading):
+    """What our channels are made of, on kombu's channel for one server or for Sentinel."""
+
+    QoS = QoS
+    from_transport_options = (*redis.SentinelChannel.from_transport_options, "link")
+    link: Any = None  # knows the application; see `transport.Link`
+
+    # kombu's channel, which the classes below bring in
+    state: Any
+    typeof: Any
+    _get_message_priority: Any
+
+    @functools.cached_property
+    def app(self) -> Any:
+        """The application that this channel sends for, or what stands for it in a program without one."""
+        return self.link.app if self.link else _Foreign(self)
+
+    # Sending.
+
+    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        headers, properties = message["headers"], message["properties"]
+        is_reply = queue.endswith(REPLY_QUEUE)
+        asked = (headers.get(name) for name in ("task", "retries", "x_copy"))
+        self.broker.publish([
+            Publication(
+                tag=str(headers.get("id") or properties["delivery_tag"]),
+                queue=queue,
+                payload=dumps(message),  # type: ignore[no-untyped-call]  # the same
+                priority=self._get_message_priority(message),
+                wait=_wait(headers.get("eta")),
+                digest=digest_of(*map(str, asked), str(message["body"])),
+                generation=int(headers.get("x_generation") or 0),
+                lifetime=REPLY_LIFETIME if is_reply else 0.0,
+            )
+        ])  # fmt: skip
+
+    def create_publish_batch(self, max_size: int) -> Any:
+        """Not built yet: batches of messages come with the bulk interface."""
+        raise NotImplementedError
+
+    def _lookup(self, exchange: str, routing_key: str, default: Any = None) -> list[str]:
+        # What this process declared itself needs no round trip.
+        if self.typeof(exchange).type == "direct" and exchange in self.state.exchanges:
+            table = self.state.exchanges[exchange]["table"]
+            found = [queue for key, _, queue in table if key == routing_key]
+            if found:
+                return found
+        return super()._lookup(exchange, routing_key, default)  # type: ignore[misc,no-any-return]
+
+    # Queues.
+
+    def _size(self, queue: str) -> int:
+        return self.broker.sizes(queue).ready
+
+    def _purge(self, queue: str) -> int:
+        return self.broker.purge(queue)
+
+    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        self.broker.purge(queue)
+        super()._delete(queue, *args, **kwargs)  # type: ignore[misc]
+
+    def _has_queue(self, queue: str, **_: Any) -> bool:  # noqa: ARG002
+        return True  # a queue is there as soon as somebody sends to it
+
+
+class _Foreign:
+    """What a channel needs that was opened without `create_app`, as by kombu alone."""
+
+    def __init__(self, channel: Any) -> None:
+        prefix = channel.global_keyprefix.strip("{}:") or DEFAULT_PREFIX
+        store = Store.over(RedisClient(connection_pool=channel.pool), prefix)
+        self.broker = Broker(store, journal_limit=DEFAULT_JOURNAL_LIMIT)
+        self.in_flight = InFlight(self.broker)
+        self.refusals = self
+
+    def undeliverable(self, delivery: Delivery, error: BaseException) -> None:
+        """Leave it to a worker."""
+        logger.error("a message in %s cannot be read: %s", delivery.queue, error)
+        self.in_flight.give_back(delivery.receipt, wait=REQUEUE_AFTER, counted=True)
+
+
+class Channel(ConventionsChannel, redis.Channel):  # type: ignore[misc]
+    """A channel to one server."""
+
+
+class SentinelChannel(ConventionsChannel, redis.SentinelChannel):  # type: ignore[misc]
+    """A channel to the master that Sentinel names."""
+
+
+def _wait(eta: str | None) -> float:
+    """Seconds until then, by the clock that set the time: the server's may differ."""
+    if not eta:
+        return 0.0
+    moment = datetime.fromisoformat(eta)
+    return max(0.0, ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)).total_seconds())

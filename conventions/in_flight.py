@@ -1,0 +1,208 @@
+"""`InFlight`: the messages that this process holds, whatever becomes of the connection they came by.
+
+One thread keeps them from going to other workers, acknowledges and returns what has ended, and sweeps up what dead
+workers left. What Redis does not take is tried again until it does, so nothing here raises into Celery's loop.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from redis.exceptions import RedisError
+
+from conventions.broker import Broker, Delivery, Held
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = 8.0  # seconds between two heartbeats, and between two sweeps
+GATHER = 0.02  # seconds in which acknowledgements gather: the outcomes are recorded already
+AFTER_ERROR = 1.0  # seconds until Redis is asked again
+LAPSES = 2  # heartbeats in a row that find a lease over: after an outage the job renews it between two of them
+
+
+class InFlight:
+    """The messages that this process holds, by receipt. Safe to use from several threads; empty after a fork."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.sweeps = False  # set where messages are consumed
+        self._reset()
+        after_fork = weakref.WeakMethod(self._reset)
+        os.register_at_fork(after_in_child=lambda: (reset := after_fork()) and reset())
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._held: dict[str, Held] = {}
+        self._leaving: set[str] = set()
+        self._ended: list[Held] = []
+        self._returned: list[tuple[Held, float, bool]] = []
+        self._on_lapsed: dict[str, Callable[[], None]] = {}
+        self._lapses: dict[str, int] = {}
+        self._thread: threading.Thread | None = None
+        self._next_beat = 0.0
+
+    def start(self) -> None:
+        """Start the thread, and the sweep of what dead workers left."""
+        self.sweeps = True
+        with self._changed:
+            self._ensure_thread()
+
+    def add(self, delivery: Delivery) -> None:
+        """Hold a message that was handed out."""
+        with self._changed:
+            held = Held(delivery.tag.decode(errors="backslashreplace"), delivery.queue, delivery.receipt)
+            self._held[delivery.receipt] = held
+            self._ensure_thread()
+
+    def begin(
+        self, receipt: str, claim: str, token: str, on_lapsed: Callable[[], None], *, followed_id: str = ""
+    ) -> None:
+        """A job starts; `on_lapsed` is called, from the thread, when the lease of its claim is over."""
+        with self._changed:
+            if held := self._held.get(receipt):
+                self._held[receipt] = replace(held, claim=claim, token=token, followed_id=followed_id)
+                self._on_lapsed[receipt] = on_lapsed
+
+    def acknowledge(self, receipt: str) -> None:
+        """The message has ended; removed soon, and held until then."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._ended.append(held)
+                self._changed.notify()
+
+    def give_back(self, receipt: str, *, wait: float = 0.0, counted: bool = False) -> None:
+        """Return the message to its queue, soon; see `Broker.give_back`."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._returned.append((held, wait, counted))
+                self._changed.notify()
+
+    def _staying(self, receipt: str) -> Held | None:
+        # Who lets a message go first has decided: Celery rejects what was returned already.
+        held = None if receipt in self._leaving else self._held.get(receipt)
+        if held:
+            self._leaving.add(receipt)
+        return held
+
+    def give_back_unstarted(self, receipts: Iterable[str] | None = None) -> int:
+        """Return what was handed out and has not started, of these or of all. Returns how many."""
+        with self._changed:
+            chosen = [
+                held
+                for receipt, held in self._held.items()
+                if not held.token and (receipts is None or receipt in receipts) and self._staying(receipt)
+            ]
+            self._returned += [(held, 0.0, False) for held in chosen]
+            self._changed.notify()
+        return len(chosen)
+
+    def seize(self) -> list[Held]:
+        """Take everything that is held out of all other hands, for a process that ends now."""
+        with self._changed:
+            return [held for receipt, held in self._held.items() if self._staying(receipt)]
+
+    def give_back_seized(self, held: Iterable[Held]) -> None:
+        """Return what was seized, with the claims of what ran; no start is counted."""
+        with self._changed:
+            self._returned += [(one, 0.0, False) for one in held]
+            self._changed.notify()
+
+    def forget(self, receipt: str) -> None:
+        """Stop holding a message: it goes to another worker when its time is over."""
+        with self._changed:
+            self._drop([receipt])
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything that ended or was returned is so in Redis. False when the time is over."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._changed.notify_all()
+            while self._ended or self._returned:
+                if not self._changed.wait(max(0.0, min(deadline - time.monotonic(), 0.1))) and (
+                    time.monotonic() > deadline
+                ):
+                    return False
+        return True
+
+    def __len__(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._next_beat = time.monotonic() + HEARTBEAT
+            # Daemon: it must not keep a process from ending.
+            self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        failing = False
+        while True:
+            with self._changed:
+                if not (self._ended or self._returned) or failing:
+                    wait = AFTER_ERROR if failing else self._next_beat - time.monotonic()
+                    self._changed.wait(max(0.0, wait))
+            if not failing:
+                time.sleep(GATHER)
+            try:
+                self._let_go()
+                if failing or time.monotonic() >= self._next_beat:
+                    self._beat(sweep=not failing)
+                failing = False
+            except RedisError as error:
+                if not failing:
+                    logger.warning("messages in flight: Redis does not answer, trying again: %s", error)
+                failing = True
+            except Exception:  # the thread must live: without it, running messages go to other workers
+                logger.exception("messages in flight: a fault of the platform")
+                failing = True
+
+    def _let_go(self) -> None:
+        with self._changed:
+            ended, returned = list(self._ended), list(self._returned)
+        if ended:
+            self._broker.acknowledge(ended)
+        for wait, counted in {(wait, counted) for _, wait, counted in returned}:
+            self._broker.give_back(
+                [held for held, *how in returned if how == [wait, counted]], wait=wait, counted=counted
+            )
+        if ended or returned:
+            with self._changed:
+                del self._ended[: len(ended)]
+                del self._returned[: len(returned)]
+                self._drop([held.receipt for held in ended] + [held.receipt for held, *_ in returned])
+                self._changed.notify_all()
+
+    def _beat(self, *, sweep: bool) -> None:
+        with self._changed:
+            held = list(self._held.values())
+        answers = self._broker.heartbeat(held)
+        self._next_beat = time.monotonic() + HEARTBEAT * random.uniform(0.9, 1.0)
+        lapsed = []
+        with self._changed:
+            lost = [one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"]
+            self._drop(lost)
+            for one, answer in zip(held, answers, strict=True):
+                self._lapses[one.receipt] = self._lapses.get(one.receipt, 0) + 1 if answer == "lapsed" else 0
+                if self._lapses[one.receipt] >= LAPSES and one.receipt in self._on_lapsed:
+                    lapsed.append(self._on_lapsed.pop(one.receipt))
+            self._lapses = {receipt: count for receipt, count in self._lapses.items() if count}
+        if lost:  # or they have ended, and Celery has not said so yet
+            logger.debug("messages in flight: %d of %d are not held any more", len(lost), len(held))
+        for call in lapsed:
+            call()
+        # After an outage others must be heard before anything of theirs is taken.
+        if self.sweeps and sweep and (recovered := self._broker.sweep()):
+            logger.warning("messages in flight: %d of a dead worker are back in their queues", recovered)
+
+    def _drop(self, receipts: Iterable[str]) -> None:
+        for receipt in receipts:
+            self._held.pop(receipt, None)
+            self._leaving.discard(receipt)
+            self._on_lapsed.pop(receipt, None)
+            self._lapses.pop(receipt, None)

@@ -1,0 +1,31 @@
+#!lua flags=allow-oom
+-- uses common
+-- Return messages to their queues, and release the claims of their jobs.
+-- KEYS: prefix
+-- ARGV: for each message: tag, queue, receipt, ms to wait, '1' when the start counts (its process died) or '0' (it was
+--       returned in good order), claim ('' when none may be held), token
+-- Returns how many messages went back
+local returned = 0
+
+local function release(claim, token, counted)
+  local key = P .. 'claim:' .. claim
+  local holder, state, starts = unpack(redis.call('HMGET', key, 'token', 'state', 'starts'))
+  if holder ~= token or state ~= 'running' then return end
+  redis.call('HSET', key, 'state', 'released', 'until', 0)
+  redis.call('HDEL', key, 'token') -- a job that ends in this very moment may still record it
+  if not counted then redis.call('HSET', key, 'starts', math.max(tonumber(starts or 0) - 1, 0)) end
+  wake_parked(key)
+end
+
+for i = 1, #ARGV, 7 do
+  local tag, queue, receipt, wait, counted, claim, token = unpack(ARGV, i, i + 6)
+  if claim ~= '' then release(claim, token, counted == '1') end
+  if holds(tag, receipt) then
+    local score = redis.call('HGET', message_key(tag), 'score') -- of its first arrival: it goes back to the front
+    if tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score) end
+    let_go(tag, queue)
+    if counted ~= '1' then redis.call('HINCRBY', message_key(tag), 'deliveries', -1) end
+    returned = returned + 1
+  end
+end
+return returned

@@ -1,0 +1,58 @@
+#!lua flags=allow-oom
+-- uses common
+-- Hand out ready messages, each under a receipt of its own.
+-- KEYS: prefix
+-- ARGV: how many, ms until a message goes to another when nothing is heard, start of the receipts;
+--       then for each queue: its name, and '1' when its messages need no acknowledgement
+-- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, payload, receipt, deliveries,
+-- changes}
+local limit, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local found = {}
+
+local function hand_out(tag, queue, score, unacknowledged)
+  local key = message_key(tag)
+  local payload, changes = unpack(redis.call('HMGET', key, 'payload', 'changes'))
+  if unacknowledged then
+    redis.call('DEL', key)
+    if payload then found[#found + 1] = {tag, queue, payload, '', 1, changes or ''} end -- a reply may have expired
+    return
+  end
+  if not payload then -- something that is no message lies in the queue: it is one now, and no worker can read it
+    payload = tag
+    redis.call('HSET', key, 'payload', payload, 'queue', queue, 'priority', 0)
+  end
+  local receipt = receipts .. '-' .. #found
+  redis.call('HSET', key, 'receipt', receipt, 'score', score)
+  redis.call('HDEL', key, 'started')
+  redis.call('ZADD', P .. 'inflight:' .. queue, integer(now + visibility), tag)
+  found[#found + 1] = {tag, queue, payload, receipt, redis.call('HINCRBY', key, 'deliveries', 1), changes or ''}
+end
+
+local function take(queue, unacknowledged, count)
+  promote(queue, 1000)
+  local popped = pop_ready(queue, count)
+  for i = 1, #popped, 2 do hand_out(popped[i], queue, popped[i + 1], unacknowledged) end
+end
+
+local queues = (#ARGV - 3) / 2
+for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queue its share, then who has more
+  for i = 4, #ARGV, 2 do
+    if #found < limit then
+      take(ARGV[i], ARGV[i + 1] == '1', math.min(share, limit - #found))
+    end
+  end
+end
+
+local due = -1
+for i = 4, #ARGV, 2 do
+  if redis.call('EXISTS', P .. 'queue:' .. ARGV[i]) == 1 then -- the next idle worker looks, too
+    wake(ARGV[i])
+    if ARGV[i + 1] == '1' then redis.call('PEXPIRE', P .. 'wake:' .. ARGV[i], 60000) end -- nobody may come for replies
+  end
+  local first = redis.call('ZRANGE', P .. 'delayed:' .. ARGV[i], 0, 0, 'WITHSCORES')[2]
+  if first then
+    local wait = math.max(tonumber(first) - now, 0)
+    if due < 0 or wait < due then due = wait end
+  end
+end
+return {integer(due), found}

@@ -1,0 +1,255 @@
+"""How a job ends: what is settled, what becomes of its message, and what Celery is told.
+
+Settling is one step in Redis: claim, message and journal change together, so that nothing is acknowledged before its
+outcome is recorded. Functions here return what the pipeline must raise.
+"""
+
+import base64
+import json
+import logging
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.app.trace import get_actual_ignore_result
+from celery.exceptions import Ignore, Reject, Retry
+from redis.exceptions import RedisError
+
+from conventions import failures
+from conventions.errors import BrokerUnavailable
+from conventions.idempotency import Settled, Settlement, State
+from conventions.job import ACTOR, COPY, COUNTS, FINGERPRINT, HEADER_PREFIX, KEY, PARKED, TOKEN, Job
+from conventions.journal import Event
+
+logger = logging.getLogger(__name__)
+
+SETTLE_FOR = 180.0  # seconds that a finished job tries to record its outcome: unknown is not failed
+PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
+
+
+def follows(task: Any) -> bool:
+    """Whether Celery sends or stores something after the job of the current request has ended."""
+    request = task.request
+    return bool(request.callbacks or request.chain or request.chord or not get_actual_ignore_result(task, request))
+
+
+def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None) -> Event:
+    """What the journal says of the current attempt."""
+    dead = kind == "dead"
+    return Event(
+        message_id=job.id,
+        kind=kind,
+        task=job.task,
+        queue=job.queue,
+        actor=job.actor,
+        key=job.key,
+        generation=job.generation,
+        attempt=job.attempt,
+        token=job.token,
+        worker=job.worker,
+        enqueued_at=job.enqueued_at.isoformat() if job.enqueued_at else None,
+        started_at=job.started_at.isoformat() if job.started_at else None,
+        runtime=(datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else None,
+        failure=failures.describe(job.task, error) if error is not None else None,
+        arguments=dict(job.payload) if dead else None,
+        headers=own_headers(task.request) if dead else None,
+        # The settle script adds the message itself, where it has it.
+        message=envelope_of(task.request) if dead and job.held is None else None,
+    )
+
+
+def own_headers(request: Any) -> dict[str, Any]:
+    """The headers that this platform put into the message."""
+    return {
+        name: value
+        for name, value in (request.headers or {}).items()
+        if name.startswith(HEADER_PREFIX) and name != TOKEN
+    }
+
+
+def envelope_of(request: Any) -> dict[str, Any]:
+    """The message of a request, as kombu writes it."""
+    embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    body = json.dumps([request.args, request.kwargs, embed], default=repr)
+    names = ("id", "root_id", "parent_id", "group", "group_index", "retries", "timelimit", "expires", "origin",
+             "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers")  # fmt: skip
+    return {
+        "body": base64.b64encode(body.encode()).decode(),
+        "headers": {"lang": "py", "task": request.task}
+        | {name: getattr(request, name, None) for name in names}
+        | own_headers(request),
+        "properties": {
+            "correlation_id": request.id,
+            "reply_to": request.reply_to,
+            "body_encoding": "base64",
+            "delivery_info": dict(request.delivery_info or {}),
+        },
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+    }
+
+
+def settle(
+    task: Any,
+    job: Job,
+    state: State,
+    kind: str | None,
+    *,
+    error: BaseException | None = None,
+    claimed: bool = True,
+    patience: float = SETTLE_FOR,
+    **how: Any,
+) -> Settled:
+    """Record an outcome.
+
+    Args:
+        task: the running task.
+        job: its attempt.
+        state: what becomes of the claim.
+        kind: of the journal's event; `None`: the journal has nothing to say.
+        error: what the attempt failed with.
+        claimed: whether the job holds its claim.
+        patience: seconds that an unreachable Redis is tried.
+        how: further fields of `Settlement`.
+
+    Raises:
+        Reject: Redis was not there for so long; the message goes back.
+    """
+    event = event_of(task, job, kind, error) if kind else None
+    settlement = Settlement(job.claim, state, event, claimed=claimed, **how)
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            answer: Settled = task.app.claims.settle([settlement])[0]
+        except RedisError as unreachable:
+            if time.monotonic() > deadline:
+                raise Reject(unreachable, requeue=True) from unreachable
+            logger.warning("outcome not recorded yet: id=%s: %s", job.id, unreachable)
+            time.sleep(1)
+            continue
+        if answer == "refused":
+            logger.warning("superseded: id=%s task=%s: another worker has taken this job over", job.id, job.task)
+        elif kind == "dead" and not task.app.one_server:
+            task.app.store.wait_for_disk()
+        return answer
+
+
+def end_done(task: Any, job: Job, result: Any) -> None:
+    """Record success. Raises: Reject when the claim is another worker's: the message comes again and finds its outcome."""
+    answer = settle(task, job, "done", "succeeded", result=result, action="keep" if follows(task) else "remove")
+    if answer == "refused":
+        raise _taken_over()
+    job.ended = True
+
+
+def _taken_over() -> Exception:
+    """Whoever holds the claim now ends it; this message comes again, and finds how."""
+    taken_over: Exception = Reject("another worker has taken this job over", requeue=True)
+    return taken_over
+
+
+def end_without_run(task: Any, job: Job, kind: str, *, keep: bool = False) -> Exception:
+    """Record that the message ends here without having run. Returns what to raise."""
+    settle(task, job, "released", kind, claimed=False, action="keep" if keep else "remove")
+    ended: Exception = Ignore()
+    return ended
+
+
+def end_released(task: Any, job: Job, kind: str | None, ending: Exception, *, keep: bool = False) -> Exception:
+    """Record an end that is neither success nor failure, and leave the key to others. Returns what to raise."""
+    if not task.request.is_eager:
+        settle(task, job, "released", kind, action="keep" if keep else "remove")
+    return ending
+
+
+def end_dead(task: Any, job: Job, error: Exception, *, claimed: bool = True, patience: float = SETTLE_FOR) -> Exception:
+    """Record a dead letter, and tell the task. Returns what to raise."""
+    log_failure(job, error, "dead letter")
+    if task.request.is_eager:
+        return error
+    # Kept until the task has heard of it; a message that comes again tells it once more.
+    action = "keep" if task.hears_of_death else "remove"
+    answer = settle(task, job, "dead", "dead", error=error, claimed=claimed, patience=patience, action=action)
+    if answer == "refused":
+        return _taken_over()
+    task.on_dead(job, error)
+    return error
+
+
+def end_retried(task: Any, job: Job, error: Exception, wait: float, counts: Mapping[str, int]) -> Exception:
+    """Let the message wait and be tried again. Returns what to raise."""
+    changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
+    if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
+        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
+    answer = settle(task, job, "released", "retried", error=error, wait=wait, action="retry", changes=changes)
+    if answer == "missing":  # the broker lost it, as after a flush
+        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
+    if answer == "refused":
+        return _taken_over()
+    retry: Exception = Retry(exc=error, when=wait)
+    return retry
+
+
+def end_waiting(task: Any, job: Job, wait: float) -> Exception:
+    """Let the message wait, with no attempt used. Returns what to raise."""
+    if job.held is None:
+        publish_again(task, job, countdown=wait)
+    settle(task, job, "released", None, wait=wait, action="park")
+    done_with_this_delivery: Exception = Ignore()
+    return done_with_this_delivery
+
+
+def put_back(task: Any, job: Job) -> Exception:
+    """Let the message come again, with no attempt used, when Redis does not answer. Returns what to raise."""
+    if job.held is not None:
+        comes_again: Exception = Reject("Redis does not answer", requeue=True)
+        return comes_again
+    publish_again(task, job, countdown=PUT_BACK_FOR)
+    done_with_this_copy: Exception = Ignore()
+    return done_with_this_copy
+
+
+def publish_again(
+    task: Any,
+    job: Job,
+    *,
+    countdown: float,
+    counts: Mapping[str, int] | None = None,
+    retries: int | None = None,
+    parked: int | None = None,
+) -> None:
+    """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
+    request = task.request
+    again = task.signature_from_request(
+        request,
+        countdown=countdown,
+        retries=request.retries if retries is None else retries,
+        headers=own_headers(request)
+        | _identity(job)
+        | {COUNTS: dict(job.counts if counts is None else counts)}
+        | {PARKED: job.parked if parked is None else parked, COPY: job.token},
+        ignore_result=request.ignore_result,
+    )
+    try:
+        again.apply_async()
+    except BrokerUnavailable as error:
+        raise Reject(error, requeue=True) from error
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    # A message of another program has these from now on, so that it goes on as the same one.
+    return {KEY: job.key, FINGERPRINT: job.fingerprint, ACTOR: job.actor}
+
+
+def log_failure(job: Job, error: BaseException, next_step: str) -> None:
+    """One failure, one line (R9)."""
+    logger.warning(
+        "failed: id=%s task=%s error=%s: %s attempt=%d: %s",
+        job.id,
+        job.task,
+        type(error).__name__,
+        " ".join(str(error).split()),
+        job.attempt,
+        next_step,
+    )

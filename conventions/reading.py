@@ -1,0 +1,197 @@
+"""How a channel reads: what is ready is reserved, and when nothing is, one connection waits to be woken."""
+
+import functools
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from queue import Empty
+from typing import Any
+
+from kombu.utils.json import loads
+from redis.exceptions import NoScriptError, RedisError
+
+from conventions.broker import Broker, Delivery
+from conventions.in_flight import InFlight
+
+logger = logging.getLogger(__name__)
+
+BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke it
+RESERVE_AT_MOST = 64  # messages in one read
+RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
+DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
+
+LOST = (RedisError, OSError, EOFError)
+
+
+class Reading:
+    """The reads of a channel, which kombu's event loop starts and finishes. kombu calls the read of queues BRPOP."""
+
+    # of the channel
+    app: Any
+    client: Any
+    connection: Any
+    qos: Any
+    active_queues: list[str]
+    _create_client: Any
+    _queue_cycle: Any
+    _in_poll: Any
+
+    _is_lost = False
+    _looks = True  # the next read reserves; otherwise it waits to be woken
+    _block: float = BLOCK_AT_MOST
+    _rests_until = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._unacknowledged: set[str] = set()
+        self._read_queues: list[str] = []
+        super().__init__(*args, **kwargs)
+
+    @property
+    def broker(self) -> Broker:
+        """The messages."""
+        broker: Broker = self.app.broker
+        return broker
+
+    @property
+    def in_flight(self) -> InFlight:
+        """What this process holds."""
+        in_flight: InFlight = self.app.in_flight
+        return in_flight
+
+    @functools.cached_property
+    def subclient(self) -> Any:
+        """Kombu's client for fanout, whose reads never block: one would block for ever, without any time-out."""
+        client = self._create_client(asynchronous=True).pubsub()
+        client.parse_response = functools.partial(client.parse_response, block=False, timeout=0)
+        return client
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        self._read_queues = queues
+        if self._looks:
+            room = self.qos.can_consume_max_estimate()
+            count = RESERVE_AT_MOST if room is None else min(room, RESERVE_AT_MOST)
+            command = self.broker.reserve_command(queues, self._unacknowledged, max(count, 1))
+        else:
+            command = self.broker.wait_command(queues, timeout or self._block)
+        self._queue_cycle.rotate(queues[0])
+        connection = self.client.connection
+        self._in_poll, self._brpop_sent_at = connection, time.monotonic()
+        connection.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        looked, self._looks = self._looks, True
+        try:
+            reply = self.client.parse_response(self.client.connection, "", **options)
+        except NoScriptError:  # the server was started anew
+            self.broker.load_scripts()
+            raise Empty from None
+        finally:
+            self._in_poll = None
+        self._connected()
+        if not looked:
+            raise Empty
+        due, deliveries = self.broker.reserved(reply)
+        if not deliveries:
+            self._looks, self._block = False, BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
+            raise Empty
+        self._deliver(deliveries)
+        return True
+
+    def _deliver(self, deliveries: Iterable[Delivery]) -> None:
+        # All of them are held before the first is handled, whatever that one does.
+        for delivery, message in [(delivery, self._message_of(delivery)) for delivery in deliveries]:
+            if message is None:
+                continue
+            try:
+                self.connection._deliver(message, delivery.queue)  # noqa: SLF001
+            except Exception as error:  # noqa: BLE001  # one bad message must not end the worker, nor loop
+                self.app.refusals.undeliverable(delivery, error)
+
+    def _message_of(self, delivery: Delivery) -> dict[str, Any] | None:
+        if delivery.queue not in self._unacknowledged:
+            self.in_flight.add(delivery)
+        try:
+            message: dict[str, Any] = loads(delivery.payload)  # type: ignore[no-untyped-call]  # the same
+            headers = dict(message.get("headers") or {})
+            properties = message["properties"]
+            properties["delivery_tag"] = delivery.receipt
+            properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self.app.refusals.undeliverable(delivery, error)
+            return None
+        # It is due now: Celery must not wait once more.
+        message["headers"] = headers | delivery.changes | ({"eta": None} if "eta" in headers else {})
+        properties[DELIVERY] = {
+            "tag": delivery.tag.decode(),
+            "queue": delivery.queue,
+            "receipt": delivery.receipt,
+            "deliveries": delivery.deliveries,
+        }
+        return message
+
+    def _get(self, queue: str) -> dict[str, Any]:
+        for delivery in self.broker.reserve([queue], 1):
+            if (message := self._message_of(delivery)) is not None:
+                return message
+        raise Empty
+
+    def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
+        """Consume from a queue."""
+        if no_ack:
+            self._unacknowledged.add(queue)
+        return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
+
+    def _basic_cancel(self, consumer_tag: str) -> Any:
+        answer = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
+        if not self.active_queues:
+            self._abandon_read()
+        return answer
+
+    def _abandon_read(self) -> None:
+        """End the read under way without waiting for its answer, and let others have what it would have brought."""
+        if not self._in_poll:
+            return
+        with suppress(*LOST, Empty):
+            if self._looks:  # its answer is on the way, and may hold messages
+                _, deliveries = self.broker.reserved(self.client.parse_response(self._in_poll, ""))
+                for delivery in deliveries:
+                    self.in_flight.add(delivery)
+                    self.in_flight.give_back(delivery.receipt)
+            else:
+                self._in_poll.disconnect()
+                self.broker.wake([*self._read_queues])
+        self._in_poll = None
+        self._looks = True
+
+    def close(self) -> None:
+        """Close, without waiting for the read under way."""
+        self._abandon_read()
+        super().close()  # type: ignore[misc]
+
+    # A lost connection is made again here.
+
+    @property
+    def rests(self) -> bool:
+        """Whether the connection was lost a moment ago."""
+        return time.monotonic() < self._rests_until
+
+    def lost(self, error: BaseException) -> None:
+        """The connection is gone: drop it, and let the poller make it again in a moment."""
+        if not self._is_lost:
+            logger.warning("the connection to the broker is lost, connecting again: %s", error)
+        self._is_lost, self._looks, self._in_poll, self._in_listen = True, True, None, None
+        self._rests_until = time.monotonic() + RECONNECT_AFTER
+        for name in ("client", "subclient"):
+            connection = getattr(self.__dict__.get(name), "connection", None)
+            if connection is not None:
+                with suppress(*LOST):
+                    connection.disconnect()
+
+    def _connected(self) -> None:
+        if self._is_lost:
+            logger.info("connected to the broker again")
+            self._is_lost = False

@@ -1,0 +1,151 @@
+"""What a task can ask and do while it runs, and how it answers to failure."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import celery
+from celery.exceptions import Retry
+
+from conventions.errors import LeaseLost, RetryRequested
+from conventions.job import Job
+from conventions.payload import Arguments
+from conventions.pipeline import RetryAsked, execute
+from conventions.progress import ProgressReporter
+from conventions.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+class RunningTask(celery.Task):
+    """The part of every task that concerns its run."""
+
+    retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
+    arguments: ClassVar[Arguments]
+
+    def _application(self) -> Any:
+        if not hasattr(self.app, "settings"):
+            raise RuntimeError(
+                f'{self.name}: there is no application: write app = create_app("...") in your package\'s __init__.py'
+            )
+        return self.app
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
+        if self.request.called_directly or getattr(self.request, "job", None) is not None:  # `self(...)` within run
+            return super().__call__(**self.arguments.check(args, kwargs))
+        return execute(self, args, kwargs)
+
+    @property
+    def job(self) -> Job:
+        """The attempt that runs now. Raises: RuntimeError outside of `run`."""
+        if self.request_stack.top is None:
+            raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
+        job: Job | None = getattr(self.request, "job", None)
+        if job is None:
+            job = self.request.job = Job.of(
+                self, self.arguments.bind(self.request.args or (), self.request.kwargs or {})
+            )
+        return job
+
+    @property
+    def actor(self) -> str:
+        """Who caused the message: a user id, `beat`, or `system`."""
+        return self.job.actor
+
+    @property
+    def attempt(self) -> int:
+        """Which execution of the message this is, counted from 1."""
+        return self.job.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of the message; pass it to services that take one."""
+        return self.job.key
+
+    @property
+    def planned_at(self) -> datetime | None:
+        """The slot of the schedule, aware, in UTC; `None` when sent by hand."""
+        return self.job.planned_at
+
+    @property
+    def progress(self) -> ProgressReporter:
+        """Reports progress: `advance(n)`, `total = n`."""
+        reporter: ProgressReporter | None = getattr(self.request, "reporter", None)
+        if reporter is None:
+            app = self._application()
+            reporter = self.request.reporter = ProgressReporter(
+                app.store,
+                self.job.id,
+                keep=app.settings.keep_result_for,
+                cancel_key=app.claims.cancel_key(self.job.id),
+                stall_after=getattr(self, "stall_after", None) or app.settings.stall_after,
+                beat=self._beat,
+            )
+        return reporter
+
+    def _beat(self) -> None:
+        self.request.last_progress = time.monotonic()
+
+    def stall_check(self) -> Callable[[], bool]:
+        """A function that tells, from any thread, whether the running job hangs, so that its lease must lapse."""
+        return lambda: False
+
+    def extend_lease(self, seconds: float) -> None:
+        """Keep the job's claim for at least so many seconds from now (R12).
+
+        Raises:
+            LeaseLost: another worker has taken the job over; what this one does is not recorded.
+        """
+        self._beat()
+        if not self._application().claims.renew([self.job.claim], seconds)[0]:
+            raise LeaseLost(f"{self.name}: another worker has taken this job over; end here, and do nothing more")
+
+    @contextmanager
+    def transaction(self) -> Iterator["Session"]:
+        """One commit for the effect and the record that it happened: the effect happens once.
+
+        Once per attempt, and the last effect of `run`. Ends the job as done when the record exists.
+        """
+        from conventions.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        with transaction(self._application().database, self.job.claim) as session:
+            yield session
+
+    # Failing.
+
+    def should_retry(self, error: Exception, attempts_made: int) -> bool:
+        """Override to decide instead of the policy whether a failure is tried again; its wait stays the policy's."""
+        return attempts_made < self.retry_policy.limit_for(self.retry_policy.kind_of(error))
+
+    @property
+    def overrules_retry(self) -> bool:
+        """Whether the task overrides `should_retry`."""
+        return type(self).should_retry is not RunningTask.should_retry
+
+    def retry(self, *, exc: Exception | None = None, countdown: float | None = None, throw: bool = True) -> Retry:
+        """`raise self.retry(exc=error)`: ask for another attempt, by the task's policy.
+
+        Args:
+            exc: why; default: the exception being handled.
+            countdown: seconds to wait, instead of the policy's.
+            throw: raise here, or return what to raise.
+        """
+        current = sys.exception()
+        error = exc or (current if isinstance(current, Exception) else RetryRequested(f"{self.name} asked for a retry"))
+        asked = RetryAsked(error, countdown)
+        if throw:
+            raise asked from error
+        return asked
+
+    @property
+    def hears_of_death(self) -> bool:
+        """Whether the task overrides `on_dead`."""
+        return type(self).on_dead is not RunningTask.on_dead
+
+    def on_dead(self, job: Job, error: Exception) -> None:
+        """Called after the message became a dead letter."""

@@ -1,0 +1,86 @@
+"""How a worker stops: it finishes or returns every job within the grace period, and at once when told again."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from contextlib import suppress
+from typing import Any
+
+from billiard.process import active_children
+from celery import bootsteps
+from celery.signals import worker_shutting_down
+from celery.worker import state
+
+logger = logging.getLogger(__name__)
+
+RETURN_WITHIN = 5.0  # seconds that Redis has to take back what a hurried worker holds
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+class Stopping(bootsteps.StartStopStep):
+    """The grace period (`shutdown_grace`), and signals that wake the loop.
+
+    The first SIGTERM or SIGINT lets running jobs finish; after the grace period, or at the next signal, or at SIGQUIT,
+    they are killed and their messages returned, with nothing counted.
+    """
+
+    requires = ("celery.worker.components:Hub",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        self._worker = worker
+        self._hurry = threading.Event()
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+        super().__init__(worker, **options)
+
+    def start(self, worker: Any) -> None:
+        """Install the handlers, where this is the main thread of a process."""
+        worker.app.in_flight.start()
+        if threading.current_thread() is not threading.main_thread():
+            return
+        worker_shutting_down.connect(self._on_shutting_down)
+        signal.signal(signal.SIGQUIT, self._on_hurry)
+        if worker.use_eventloop:
+            self._waker = socket.socketpair()
+            for end in self._waker:
+                end.setblocking(False)
+            # A signal does not end a poll: PEP 475 makes it go on.
+            signal.set_wakeup_fd(self._waker[1].fileno(), warn_on_full_buffer=False)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:  # noqa: ARG002  # Celery's signature
+        """Let a signal wake the loop."""
+        if self._waker is not None:
+            hub.add_reader(self._waker[0], self._drain)
+
+    def _drain(self) -> None:
+        assert self._waker is not None  # noqa: S101  # registered only then
+        with suppress(BlockingIOError):
+            self._waker[0].recv(4096)
+
+    def _on_shutting_down(self, **_: Any) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._on_hurry)
+        threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
+
+    def _on_hurry(self, *_: Any) -> None:
+        if state.should_stop is None:  # SIGQUIT came first
+            state.should_stop = 0
+            threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
+        self._hurry.set()
+
+    def _end_in_time(self) -> None:
+        """Wait out the grace period; a worker that has ended by itself is gone before."""
+        self._hurry.wait(self._worker.app.settings.shutdown_grace)
+        in_flight = self._worker.app.in_flight
+        held = in_flight.seize()  # first, so that nobody counts the deaths below as starts without an outcome
+        for process in active_children():
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+        in_flight.give_back_seized(held)
+        in_flight.flush(RETURN_WITHIN)
+        logger.warning("stopped with %d jobs unfinished; their messages are back in their queues", len(held))
+        logging.shutdown()
+        if getattr(self._worker, "pidlock", None):
+            self._worker.pidlock.release()
+        os._exit(0)
