@@ -1,6 +1,7 @@
 """`create_app`: Celery with safe defaults, our transport, queues and routes, and the tasks of a team's packages."""
 
 import functools
+import gc
 import importlib
 import importlib.util
 import os
@@ -75,6 +76,10 @@ class Loader(AppLoader):
         self.app.load_tasks()
         return imported
 
+    def on_worker_init(self) -> None:
+        """What is loaded stays: the collector need not look at it again, here and in every process of the pool."""
+        gc.freeze()
+
 
 class ConventionsApp(Celery):
     """What `create_app` returns: a Celery application with `settings`, `store`, `database` and the conventions."""
@@ -84,7 +89,7 @@ class ConventionsApp(Celery):
         self._schedule = schedule
         self._overrides = overrides
         self._queues_selected = False
-        super().__init__(name, loader=Loader, task_cls="conventions.worker:PlainTask")
+        super().__init__(name, loader=Loader, task_cls="conventions.request:PlainTask")
         self.steps["worker"].update(STEPS)
         self.config_from_object(_LazyDefaults(self))
 
@@ -148,11 +153,12 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def broker(self) -> Broker:
         """The messages, where the broker is Redis; elsewhere it has none."""
-        own = Store(self.broker_address, self.settings.key_prefix, **BROKER_OPTIONS) if self._broker_is_redis else None
+        own = Store(self.broker_address, self.settings.key_prefix, **BROKER_OPTIONS) if self.broker_is_redis else None
         return Broker(own or self.store, journal_limit=self.settings.journal_limit)
 
-    @property
-    def _broker_is_redis(self) -> bool:
+    @functools.cached_property
+    def broker_is_redis(self) -> bool:
+        """Whether messages are in a Redis."""
         return urlsplit(self.broker_address).scheme in REDIS_SCHEMES
 
     @functools.cached_property
@@ -168,7 +174,7 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def one_server(self) -> bool:
         """Whether messages and claims are in one Redis, so that a script may change both. Raises: RedisError."""
-        if not self._broker_is_redis:
+        if not self.broker_is_redis:
             return False
         return self.settings.redis_url is None or store.one_server(self.broker.store, self.store)
 

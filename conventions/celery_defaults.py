@@ -1,5 +1,6 @@
 """Celery's settings as this platform sets them, each with its reason, and the router that reads `queue_name`."""
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,7 +30,7 @@ def celery_defaults(app: Any) -> dict[str, Any]:
         "accept_content": ["json"],
         "enable_utc": True,  # what is stored is UTC;
         "timezone": settings.timezone,  # what people read and schedules mean is local
-        "worker_send_task_events": True,  # for Flower
+        "worker_send_task_events": False,  # nobody may be looking; Flower turns them on as long as it runs
         "task_send_sent_event": False,  # it would cost a message for each message
         "task_ignore_result": True,  # a result that nobody reads is work and memory for nothing
         "result_expires": settings.result_expires,
@@ -65,8 +66,12 @@ def queue_names(app: Any) -> list[str]:
     return [*CLASS_QUEUES, *sorted(own.difference(CLASS_QUEUES))]
 
 
-def route(app: Any, name: str, *_: Any, **__: Any) -> dict[str, Any] | None:
-    """Celery's router: a task goes to its `queue_name`."""
-    task = app.tasks.get(name)
-    queue = getattr(task, "queue_name", None)
-    return {"queue": queue, "routing_key": queue} if queue else None
+def route(app: Any, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], **_: Any) -> dict[str, Any] | None:  # noqa: ARG001  # Celery's signature
+    """Celery's router: a task goes to its `queue_name`, unless the send says where.
+
+    In Redis a queue needs no declaration, which takes Celery a tenth of a send.
+    """
+    queue = getattr(app.tasks.get(name), "queue_name", None)
+    if not queue or any(options.get(place) for place in ("queue", "exchange", "routing_key")):
+        return None
+    return {"queue": queue, "declare": ()} if app.broker_is_redis else {"queue": queue}

@@ -31,7 +31,7 @@ def describe(task: str | None, error: BaseException) -> FailureText:
     """The error as text that every database stores, whatever it is."""
     return FailureText(
         error=cut(type(error).__name__),
-        error_message=_message(error),
+        error_message=text_of(error),
         traceback=_shortened(clean("".join(tracebacks.format_exception(error))), TRACEBACK_LENGTH),
         fingerprint=fingerprint(task, error),
     )
@@ -53,7 +53,8 @@ def cut(name: str) -> str:
     return clean(name)[:NAME_LENGTH]
 
 
-def _message(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """What an error says, whatever it is."""
     try:
         return _shortened(clean(str(error)), MESSAGE_LENGTH)
     except Exception as fault:  # noqa: BLE001  # an error that cannot say what it is must be kept all the same

@@ -31,6 +31,7 @@ class ClaimRequest:
         sent_at: when it was sent, where that is known.
         horizon: how long the claim is remembered, and after which a message without one is too old to run.
         held: the message in the broker, where that is the same server.
+        start: names the call that asks: a pool whose process died may begin one delivery twice.
     """
 
     task: str
@@ -43,6 +44,7 @@ class ClaimRequest:
     sent_at: datetime | None = None
     horizon: timedelta = timedelta(days=8)
     held: Held | None = None
+    start: str = ""
 
     @property
     def claim(self) -> str:
@@ -187,8 +189,8 @@ class Claims:
         arguments: list[Any] = [_milliseconds(self.lease), self._start_limit]
         for one in requests:
             sent_at = "" if one.sent_at is None else _milliseconds(one.sent_at.timestamp())
-            arguments += [one.claim, one.token, one.message_id, one.generation, one.attempt, one.fingerprint]
-            arguments += [_milliseconds(one.horizon.total_seconds()), sent_at, *one.in_hand()]
+            arguments += [one.claim, one.token, one.start, one.message_id, one.generation, one.attempt]
+            arguments += [one.fingerprint, _milliseconds(one.horizon.total_seconds()), sent_at, *one.in_hand()]
         return [_answer(reply) for reply in self._run("claim", arguments)]
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:

@@ -150,9 +150,9 @@ class InFlight:
             if not failing:
                 time.sleep(GATHER)
             try:
-                self._let_go()
-                if failing or time.monotonic() >= self._next_beat:
+                if failing or time.monotonic() >= self._next_beat:  # first: nothing may keep what runs from being heard
                     self._beat(sweep=not failing)
+                self._let_go()
                 failing = False
             except RedisError as error:
                 if not failing:

@@ -71,6 +71,7 @@ class Job:
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
+    start: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def claim(self) -> ClaimRequest:
@@ -86,6 +87,7 @@ class Job:
             sent_at=self.enqueued_at,
             horizon=self.horizon,
             held=self.held,
+            start=self.start,
         )
 
     @classmethod

@@ -122,6 +122,8 @@ def settle(
     while True:
         try:
             answer: Settled = task.app.claims.settle([settlement])[0]
+            if not task.app.one_server and (kind == "dead" or task.app.settings.wait_for_disk):
+                task.app.store.wait_for_disk()  # before the message goes, whose server does not know of this one
         except RedisError as unreachable:
             if time.monotonic() > deadline:
                 raise Reject(unreachable, requeue=True) from unreachable
@@ -130,8 +132,6 @@ def settle(
             continue
         if answer == "refused":
             logger.warning("superseded: id=%s task=%s: another worker has taken this job over", job.id, job.task)
-        elif kind == "dead" and not task.app.one_server:
-            task.app.store.wait_for_disk()
         return answer
 
 
@@ -195,7 +195,8 @@ def end_waiting(task: Any, job: Job, wait: float) -> Exception:
     """Let the message wait, with no attempt used. Returns what to raise."""
     if job.held is None:
         publish_again(task, job, countdown=wait)
-    settle(task, job, "released", None, wait=wait, action="park")
+    if settle(task, job, "released", None, wait=wait, action="park") == "missing":
+        publish_again(task, job, countdown=wait)
     done_with_this_delivery: Exception = Ignore()
     return done_with_this_delivery
 
@@ -249,7 +250,7 @@ def log_failure(job: Job, error: BaseException, next_step: str) -> None:
         job.id,
         job.task,
         type(error).__name__,
-        " ".join(str(error).split()),
+        " ".join(failures.text_of(error).split()),
         job.attempt,
         next_step,
     )

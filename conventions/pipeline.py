@@ -25,6 +25,7 @@ from conventions.errors import (
     TooManyStarts,
     TooOldToTell,
 )
+from conventions.failures import text_of
 from conventions.idempotency import (
     Busy,
     Cancelled,
@@ -39,7 +40,7 @@ from conventions.idempotency import (
     TooOld,
     TransactionBusy,
 )
-from conventions.job import COUNTS, Job
+from conventions.job import COUNTS, KEY, Job
 from conventions.outcomes import (
     end_dead,
     end_done,
@@ -113,17 +114,21 @@ def _ending(task: Any, job: Job, error: BaseException) -> BaseException:
         case JobCancelled():
             logger.info("cancelled: id=%s task=%s: while it ran", job.id, job.task)
             ending = end_released(task, job, "cancelled", Ignore())
-        case KeyboardInterrupt():
-            ending = error
         case SystemExit() if error.code in KILLED:
             ending = error
         case SystemExit():  # of a library: it must neither end the worker nor lose the job
-            ending = _outcome(task, job, JobExited(f"the job called exit({error.code!r})"))
+            ending = _outcome(task, job, _exited(error, f"the job called exit({error.code!r})"))
         case Exception():
             ending = _outcome(task, job, error)
         case _:  # such as asyncio.CancelledError, which Celery does not take for a failure
-            ending = _outcome(task, job, JobExited(f"the job raised {type(error).__name__}: {error}"))
+            ending = _outcome(task, job, _exited(error, f"the job raised {type(error).__name__}: {text_of(error)}"))
     return ending
+
+
+def _exited(cause: BaseException, text: str) -> JobExited:
+    exited = JobExited(text).with_traceback(cause.__traceback__)
+    exited.__cause__ = cause
+    return exited
 
 
 def _begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
@@ -132,7 +137,9 @@ def _begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
     except PayloadError as error:
         job = Job.of(task, dict(kwargs or {}))
         raise end_dead(task, job, error, claimed=False) from None
-    job = Job.of(task, task.arguments.bind((), values))
+    # What was sent by us was bound then; another program's message is bound now.
+    sent_by_us = not args and getattr(task.request, KEY, None)
+    job = Job.of(task, dict(kwargs) if sent_by_us else task.arguments.bind((), values))
     task.request.job = job
     return job, values
 
@@ -221,7 +228,8 @@ def _run(task: Any, job: Job, values: dict[str, Any]) -> Any:
             with task.app.lease_keeper.holding(job.claim, task.stall_check()):
                 return task.run(**values)
         finally:
-            task.progress.close()
+            if (reporter := getattr(task.request, "reporter", None)) is not None:
+                reporter.close()
 
 
 def _finish(task: Any, job: Job, result: Any) -> Any:

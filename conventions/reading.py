@@ -2,7 +2,9 @@
 
 import functools
 import logging
+import os
 import time
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty
@@ -32,8 +34,10 @@ class Reading:
     client: Any
     connection: Any
     qos: Any
-    active_queues: list[str]
     _create_client: Any
+    _active_queues: list[str]
+    active_fanout_queues: set[str]
+    _update_queue_cycle: Any
     _queue_cycle: Any
     _in_poll: Any
 
@@ -45,7 +49,18 @@ class Reading:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unacknowledged: set[str] = set()
         self._read_queues: list[str] = []
+        self._read_from: list[str] = []
         super().__init__(*args, **kwargs)
+        after_fork = weakref.WeakMethod(self._close_inherited)
+        os.register_at_fork(after_in_child=lambda: (close := after_fork()) and close())
+
+    def _close_inherited(self) -> None:
+        # A socket that a pool process has, too, stays in the poller of the main process when that closes it: it is then
+        # reported for ever, under a number that belongs to another connection by now.
+        for name in ("client", "subclient"):
+            socket = getattr(getattr(self.__dict__.get(name), "connection", None), "_sock", None)
+            if socket is not None:
+                socket.close()
 
     @property
     def broker(self) -> Broker:
@@ -120,7 +135,7 @@ class Reading:
             properties = message["properties"]
             properties["delivery_tag"] = delivery.receipt
             properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001  # another program wrote it, and it must not end the worker
             self.app.refusals.undeliverable(delivery, error)
             return None
         # It is due now: Celery must not wait once more.
@@ -139,14 +154,26 @@ class Reading:
                 return message
         raise Empty
 
+    @property
+    def active_queues(self) -> list[str]:
+        """The queues that are read, without those of fanout; asked in each turn of the loop."""
+        return self._read_from
+
+    def _queues_changed(self) -> None:
+        self._read_from = [*dict.fromkeys(one for one in self._active_queues if one not in self.active_fanout_queues)]
+        self._update_queue_cycle()
+
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         """Consume from a queue."""
         if no_ack:
             self._unacknowledged.add(queue)
-        return super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
+        answer = super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
+        self._queues_changed()
+        return answer
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         answer = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
+        self._queues_changed()
         if not self.active_queues:
             self._abandon_read()
         return answer

@@ -28,24 +28,28 @@ class Refusals:
 
     def undeliverable(self, delivery: Delivery, error: BaseException) -> None:
         """End what came out of a queue and cannot be handed to Celery."""
-        envelope = _envelope(delivery.payload)
         held = Held(delivery.tag.decode(errors="backslashreplace"), delivery.queue, delivery.receipt)
         found = UndeliverableMessage(f"{type(error).__name__}: {error}")
         found.__cause__ = error
-        if self.record(envelope, found, held, stored=True):
+        try:
+            recorded = self.record(_envelope(delivery.payload), found, held, stored=True)
+        except Exception:  # the worker must go on; the message comes again, and not for ever
+            logger.exception("a message in %s can be neither run nor refused", delivery.queue)
+            recorded = False
+        if recorded:
             self._app.in_flight.acknowledge(delivery.receipt)
         else:
-            self._app.in_flight.give_back(delivery.receipt, wait=1.0)
+            self._app.in_flight.give_back(delivery.receipt, wait=1.0, counted=True)
 
     def message(self, message: Any, error: Exception, kind: str = "dead") -> bool:
         """End a message that Celery has in hand. False when that could not be recorded: do not acknowledge."""
-        delivery = (message.properties or {}).get(DELIVERY)
+        delivery = _mapping(message.properties).get(DELIVERY)
         held = Held(delivery["tag"], delivery["queue"], delivery["receipt"]) if delivery else None
         body = message.body
         envelope = {
             "body": base64.b64encode(body.encode() if isinstance(body, str) else bytes(body or b"")).decode(),
             "headers": message.headers if isinstance(message.headers, dict) else {},
-            "properties": {**(message.properties or {}), "body_encoding": "base64"},
+            "properties": {**_mapping(message.properties), "body_encoding": "base64"},
             "content-type": message.content_type,
             "content-encoding": message.content_encoding,
         }
@@ -78,22 +82,22 @@ class Refusals:
             )
         try:
             self._app.claims.settle([Settlement(request, state, event, claimed=False)])
+            if not one_server:
+                self._app.store.wait_for_disk()
         except RedisError as unreachable:
             logger.error(
                 "dead letter not stored yet: id=%s: %s; the message comes again", event.message_id, unreachable
             )
             return False
-        if not one_server:
-            self._app.store.wait_for_disk()
         return True
 
 
 def _event(
     envelope: dict[str, Any], error: BaseException, held: Held | None, kind: str, message: dict[str, Any] | None
 ) -> Event:
-    headers = envelope.get("headers") or {}
+    headers = _mapping(envelope.get("headers"))
     task, dead = _text(headers.get("task")), kind == "dead"
-    route = (envelope.get("properties") or {}).get("delivery_info") or {}
+    route = _mapping(_mapping(envelope.get("properties")).get("delivery_info"))
     return Event(
         message_id=str(headers.get("id") or (held.tag if held else uuid4().hex)),
         kind=kind,
@@ -117,7 +121,7 @@ def _envelope(raw: bytes) -> dict[str, Any]:
         value = json.loads(raw)
     except (ValueError, RecursionError):
         value = None
-    if isinstance(value, dict) and isinstance(value.get("headers") or {}, dict):
+    if isinstance(value, dict):
         return value
     return {"body": base64.b64encode(raw).decode(), "headers": {}, "properties": {"body_encoding": "base64"}}
 
@@ -129,6 +133,10 @@ def _arguments(envelope: dict[str, Any]) -> dict[str, Any] | None:
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
     return {**({"args": args} if args else {}), **kwargs} if isinstance(kwargs, dict) else None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: Any) -> str | None:

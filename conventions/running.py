@@ -16,6 +16,7 @@ from conventions.payload import Arguments
 from conventions.pipeline import RetryAsked, execute
 from conventions.progress import ProgressReporter
 from conventions.retry import RetryPolicy
+from conventions.sending import check_delay
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -132,9 +133,13 @@ class RunningTask(celery.Task):
 
         Args:
             exc: why; default: the exception being handled.
-            countdown: seconds to wait, instead of the policy's.
+            countdown: seconds to wait, instead of the policy's; how often is still the policy's to say.
             throw: raise here, or return what to raise.
+
+        Raises:
+            ValueError: the wait is beyond `max_delay`.
         """
+        check_delay(self.name, {"countdown": countdown}, self._application().settings.max_delay)
         current = sys.exception()
         error = exc or (current if isinstance(current, Exception) else RetryRequested(f"{self.name} asked for a retry"))
         asked = RetryAsked(error, countdown)

@@ -95,6 +95,10 @@ class Settings(BaseSettings):
     shutdown_grace: Seconds = Field(
         30, description="how long a stopping worker lets jobs finish before it returns them, seconds"
     )
+    wait_for_disk: bool = Field(
+        False,
+        description="wait for the append-only file of a separate CONVENTIONS_REDIS_URL after each job, as after a dead one",
+    )
     journal_limit: int = Field(
         DEFAULT_JOURNAL_LIMIT, gt=0, description="sends are refused while this many events wait to be recorded in SQL"
     )

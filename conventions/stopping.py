@@ -10,7 +10,7 @@ from typing import Any
 
 from billiard.process import active_children
 from celery import bootsteps
-from celery.signals import worker_shutting_down
+from celery.signals import worker_process_shutdown, worker_shutting_down
 from celery.worker import state
 
 logger = logging.getLogger(__name__)
@@ -71,8 +71,9 @@ class Stopping(bootsteps.StartStopStep):
 
     def _end_in_time(self) -> None:
         """Wait out the grace period; a worker that has ended by itself is gone before."""
-        self._hurry.wait(self._worker.app.settings.shutdown_grace)
         in_flight = self._worker.app.in_flight
+        in_flight.give_back_unstarted()  # where the job runs in the main thread, nobody else would before it ends
+        self._hurry.wait(self._worker.app.settings.shutdown_grace)
         held = in_flight.seize()  # first, so that nobody counts the deaths below as starts without an outcome
         for process in active_children():
             with suppress(ProcessLookupError):
@@ -84,3 +85,15 @@ class Stopping(bootsteps.StartStopStep):
         if getattr(self._worker, "pidlock", None):
             self._worker.pidlock.release()
         os._exit(0)
+
+
+def end_processes(pool: Any) -> None:
+    """End the idle processes of a pool. Each would say so and sleep for a second, which nobody waits for here.
+
+    Where somebody wants to hear of their end (`worker_process_shutdown`), they are asked to end.
+    """
+    number = signal.SIGTERM if worker_process_shutdown.receivers else signal.SIGKILL
+    for process in getattr(getattr(pool, "_pool", None), "_pool", None) or ():
+        if getattr(process, "pid", None):
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)

@@ -13,7 +13,7 @@ from typing import Any, Self
 from redis import Redis
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import Script
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, TimeoutError  # noqa: A004  # redis-py's is a RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
@@ -21,7 +21,7 @@ from conventions.redis_address import RedisAddress
 
 logger = logging.getLogger(__name__)
 
-DISK_TIMEOUT = 5000  # ms
+DISK_TIMEOUT = 3.0  # seconds
 
 
 class Store:
@@ -75,12 +75,32 @@ class Store:
         client: Redis = sentinel.master_for(address.master_name)  # type: ignore[no-untyped-call]  # the same
         return client
 
-    def wait_for_disk(self) -> None:
-        """Return when what this process wrote is in the append-only file, where the server has one (WAITAOF)."""
-        try:
-            self.redis.execute_command("WAITAOF", 1, 0, DISK_TIMEOUT)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        except ResponseError:  # it has none, or is older than 7.2
-            logger.debug("the server has no append-only file to wait for")
+    def wait_for_disk(self, timeout: float = DISK_TIMEOUT) -> None:
+        """Return when everything written so far is in the append-only file, where the server has one (WAITAOF).
+
+        Raises:
+            RedisError: the server does not answer, or its disk has not taken it after so many seconds.
+        """
+        with self.redis.pipeline(transaction=False) as pipe:  # on one connection: WAITAOF looks at its writes only
+            pipe.eval(script_source("mark"), 1, self.key("disk"), 60_000)
+            pipe.execute_command("WAITAOF", 1, 0, round(timeout * 1000))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            marked, answer = pipe.execute(raise_on_error=False)
+        if isinstance(marked, Exception):
+            raise marked
+        if isinstance(answer, ResponseError):  # it has none, or is older than 7.2
+            logger.debug("no append-only file to wait for: %s", answer)
+        elif not answer[0]:
+            raise TimeoutError(f"what was written is not on the disk of Redis after {timeout:g} s")
+
+    def eviction_policy(self) -> str:
+        """What the server does when its memory is full: `noeviction`, or one that throws keys away."""
+        found: Any = self.redis.info("memory")
+        return str(found.get("maxmemory_policy", ""))
+
+    def has_append_only_file(self) -> bool:
+        """Whether the server's keys survive its restart, but for the last second."""
+        found: Any = self.redis.info("persistence")
+        return bool(found.get("aof_enabled"))
 
     def key(self, *parts: str) -> str:
         """The key made of these parts, as in `key("claim", task, hash)`."""

@@ -21,7 +21,15 @@ from conventions.many import in_chunks, mapped, signed, starmapped
 from conventions.payload import Arguments, check_size
 from conventions.retry import RetryPolicy
 from conventions.running import RunningTask
-from conventions.sending import check_options, freeze_callbacks, headers_for, payload_of, publish, sending_method
+from conventions.sending import (
+    check_options,
+    freeze_callbacks,
+    headers_for,
+    payload_of,
+    publish,
+    sending_method,
+    shown_arguments,
+)
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult as Result
@@ -48,7 +56,7 @@ class ConventionTask(RunningTask):
     reject_on_worker_lost = True
     max_retries = None  # the policy decides
 
-    Request = "conventions.worker:Request"
+    Request = "conventions.request:Request"
 
     limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
     payload_limit_setting: ClassVar[str] = "payload_limit"
@@ -128,9 +136,8 @@ class ConventionTask(RunningTask):
             ValueError: the delay is beyond `max_delay`, or the time limit is below the soft one.
             BrokerUnavailable: the broker could not be reached within `broker_timeout`.
         """
-        app = self._application()
+        app, task_id = self._application(), task_id or uuid()
         check_options(self, options, app.settings.max_delay)
-        task_id = task_id or uuid()
         freeze_callbacks(options)
         given = options.pop("headers", None) or {}
         options.pop("retry", None)  # publishing is tried again by time, not by Celery
@@ -138,6 +145,7 @@ class ConventionTask(RunningTask):
         if payload is None:
             return self.AsyncResult(task_id)
         headers = headers_for(self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
+        options |= shown_arguments(payload, options)
         send = super(ConventionTask, self).apply_async
         return publish(
             lambda: send((), payload, task_id=task_id, headers=headers, retry=False, **options),

@@ -58,6 +58,20 @@ class Transport(redis.Transport):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # the same
         self.cycle: Any = Poller()  # type: ignore[no-untyped-call]  # the same
 
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """As kombu does, but a socket is registered once, not in each turn of the loop."""
+        before = set(loop.on_tick)
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]  # the same
+        loop.on_tick -= set(loop.on_tick) - before
+
+        def on_tick() -> None:
+            self.cycle.on_poll_start()
+            for fileno in self.cycle.fds:
+                if fileno not in loop.readers:
+                    loop.add_reader(fileno, self.on_readable, fileno)
+
+        loop.on_tick.add(on_tick)
+
 
 class SentinelTransport(Transport):
     """The same, on the master that Sentinel names."""

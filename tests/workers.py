@@ -75,6 +75,8 @@ def close(app: Celery) -> None:
         app.database.dispose()
     if "store" in vars(app):
         app.store.redis.close()
+    if "broker" in vars(app):
+        app.broker.store.redis.close()
     app.close()
 
 
@@ -92,9 +94,9 @@ class Sent:
 
 def messages(app: ConventionsApp) -> list[Sent]:
     """Every message of an application in the broker, in no order."""
-    found = []
-    for key in app.store.redis.scan_iter(match=f"{app.store.key('message')}:*"):
-        raw: Any = app.store.redis.hget(key, "payload")
+    found, store = [], app.broker.store
+    for key in store.redis.scan_iter(match=f"{store.key('message')}:*"):
+        raw: Any = store.redis.hget(key, "payload")
         if raw is None:  # acknowledged since
             continue
         message = json.loads(raw)

@@ -11,6 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit
 from conventions.database import DeadLetterRow
 from conventions.errors import ConfigurationError
+from conventions.servers import forgetful, volatile
 
 RECORDED_WITHIN = 60.0  # seconds
 
@@ -19,12 +20,12 @@ RECORDED_WITHIN = 60.0  # seconds
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Look at settings, broker, Redis, database, journal and tasks; status 1 when one of them does not work."""
+    """Look at settings, broker, Redis and what it keeps, database, journal and tasks; status 1 when one of them does not work."""
     app = app_of(context)
     checks: dict[str, Callable[[ConventionsApp], Any]] = {
         "settings": lambda app: app.settings,
         "broker": _broker,
-        "redis": lambda app: app.store.redis.ping(),
+        "redis": _redis,
         "database": _database,
         "journal": _journal,
         "tasks": lambda app: app.loader.import_default_modules(),
@@ -37,6 +38,15 @@ def check(context: click.Context, as_json: bool) -> None:
 def _broker(app: ConventionsApp) -> None:
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=app.settings.broker_timeout)
+
+
+def _redis(app: ConventionsApp) -> None:
+    app.store.redis.ping()
+    faults = forgetful(app)
+    if app.settings.environment == "production":
+        faults += volatile(app)
+    if faults:
+        raise ConfigurationError(faults)
 
 
 def _database(app: ConventionsApp) -> None:

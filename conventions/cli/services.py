@@ -55,7 +55,7 @@ class Plan:
         def worker() -> list[str]:
             # A name of its own for each start: two workers of one name confuse each other's remote control.
             name = f"worker{next(numbers)}.{os.getpid()}@%h"
-            return self._celery("worker", "-n", name, "-c", str(self.concurrency), "-E", "--loglevel", "INFO")
+            return self._celery("worker", "-n", name, "-c", str(self.concurrency), "--loglevel", "INFO")
 
         services = [
             Service("worker", worker, stop_within=None, overlaps=True),

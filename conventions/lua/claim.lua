@@ -3,7 +3,7 @@
 -- Take claims, one for each message, and park in place what must wait.
 -- KEYS: prefix
 -- ARGV: lease in ms, starts without an outcome that make a message poison; then for each message: claim
---       (`<task>:<key>`), token, message id, generation, attempt, fingerprint, horizon in ms, ms since the epoch when it
+--       (`<task>:<key>`), token, start (a pool whose process died may begin one delivery twice), message id, generation, attempt, fingerprint, horizon in ms, ms since the epoch when it
 --       was sent or '', tag ('' where the broker is elsewhere), queue, receipt
 -- Returns for each message one of
 --   {'granted', fence, starts}      the caller holds the claim
@@ -35,22 +35,27 @@ local function is_cancelled(id, generation)
   return mark and (mark == 'any' or tonumber(mark) >= generation)
 end
 
-local function take(claim, token, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
+local function take(claim, token, start, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
   claim, generation, attempt, horizon = P .. 'claim:' .. claim, tonumber(generation), tonumber(attempt), tonumber(horizon)
-  if tag ~= '' and not holds(tag, receipt) then return {'stale'} end
-  local state, holder, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed = unpack(
-    redis.call('HMGET', claim, 'state', 'token', 'fence', 'until', 'id', 'generation', 'attempt', 'fingerprint', 'result',
-      'starts', 'followed'))
+  local ended
+  if tag ~= '' then
+    local holder
+    holder, ended = unpack(redis.call('HMGET', message_key(tag), 'receipt', 'ended'))
+    if holder ~= receipt then return {'stale'} end
+  end
+  local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed =
+    unpack(redis.call('HMGET', claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt',
+      'fingerprint', 'result', 'starts', 'followed'))
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
   till, starts, fence = tonumber(till or 0), tonumber(starts or 0), tonumber(fence or 0)
   local same = owner == id
-  if state == 'running' and holder == token then -- a reply was lost: the same answer again
+  if state == 'running' and holder == token and its_start == start then -- a reply was lost: the same answer again
     if starts > start_limit then return {'poison', integer(fence), starts - 1} end
     return {'granted', integer(fence), starts}
   end
-  if tag ~= '' and redis.call('HGET', message_key(tag), 'ended') then return {'dead'} end
+  if ended then return {'dead'} end
   if state == 'done' and same then return {'done', result or 'null', owner, followed or '0'} end
-  local runs = state == 'running' and till > now
+  local runs = state == 'running' and till > now and holder ~= token
   if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
@@ -68,7 +73,7 @@ local function take(claim, token, id, generation, attempt, fingerprint, horizon,
   end
   fence = math.max(fence + 1, micros) -- from the clock, so that it never starts again at 1 after a flush
   local answer = starts < start_limit and 'granted' or 'poison'
-  redis.call('HSET', claim, 'state', 'running', 'token', token, 'fence', integer(fence), 'until', integer(now + lease),
+  redis.call('HSET', claim, 'state', 'running', 'token', token, 'start', start, 'fence', integer(fence), 'until', integer(now + lease),
     'id', id, 'generation', generation, 'attempt', attempt, 'fingerprint', fingerprint, 'starts', starts + 1,
     'followed', '0')
   redis.call('PEXPIRE', claim, horizon)
@@ -77,5 +82,5 @@ local function take(claim, token, id, generation, attempt, fingerprint, horizon,
 end
 
 local answers = {}
-for i = 3, #ARGV, 11 do answers[#answers + 1] = take(unpack(ARGV, i, i + 10)) end
+for i = 3, #ARGV, 12 do answers[#answers + 1] = take(unpack(ARGV, i, i + 11)) end
 return answers

@@ -11,21 +11,27 @@ local found = {}
 
 local function hand_out(tag, queue, score, unacknowledged)
   local key = message_key(tag)
-  local payload, changes = unpack(redis.call('HMGET', key, 'payload', 'changes'))
+  local fields = redis.pcall('HMGET', key, 'payload', 'changes', 'deliveries')
+  if fields.err then -- a key of another type: what is under it is no message
+    redis.call('DEL', key)
+    fields = {}
+  end
+  local payload, changes, delivered = fields[1], fields[2], fields[3]
   if unacknowledged then
     redis.call('DEL', key)
     if payload then found[#found + 1] = {tag, queue, payload, '', 1, changes or ''} end -- a reply may have expired
     return
   end
   if not payload then -- something that is no message lies in the queue: it is one now, and no worker can read it
-    payload = tag
-    redis.call('HSET', key, 'payload', payload, 'queue', queue, 'priority', 0)
+    payload, tag = tag, 'foreign-' .. integer(micros) .. '-z' .. #found
+    key = message_key(tag)
+    redis.call('SADD', P .. 'queues', queue)
+    redis.call('HSET', key, 'payload', payload, 'queue', queue, 'priority', 0, 'score', score)
   end
-  local receipt = receipts .. '-' .. #found
-  redis.call('HSET', key, 'receipt', receipt, 'score', score)
-  redis.call('HDEL', key, 'started')
+  local receipt, deliveries = receipts .. '-' .. #found, (tonumber(delivered or 0) or 0) + 1
+  redis.call('HSET', key, 'receipt', receipt, 'deliveries', deliveries)
   redis.call('ZADD', P .. 'inflight:' .. queue, integer(now + visibility), tag)
-  found[#found + 1] = {tag, queue, payload, receipt, redis.call('HINCRBY', key, 'deliveries', 1), changes or ''}
+  found[#found + 1] = {tag, queue, payload, receipt, deliveries, changes or ''}
 end
 
 local function take(queue, unacknowledged, count)

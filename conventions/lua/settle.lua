@@ -44,7 +44,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       return 'refused'
     end
     if holder and before ~= 'running' then -- a reply was lost: the same answer again
-      local gone = action == 'retry' and tag ~= '' and redis.call('EXISTS', message_key(tag)) == 0
+      local gone = (action == 'retry' or action == 'park') and tag ~= '' and redis.call('EXISTS', message_key(tag)) == 0
       return gone and 'missing' or 'recorded'
     end
     redis.call('HSET', key, 'state', state, 'token', token, 'fence', fence, 'until', integer(now + wait), 'id', id,
