@@ -1,22 +1,43 @@
-"""Requests for one job, and what the tests of claims do with them."""
+"""Messages and claims for the tests of the scripts, and what these tests do with them."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
-from conventions.idempotency import (
-    Answer,
-    ClaimRequest,
-    Claims,
-    Granted,
-    Settlement,
-)
+from conventions.broker import Broker, Delivery, Held, Publication
+from conventions.idempotency import Answer, ClaimRequest, Claims, Granted, Settled, Settlement
+from conventions.journal import Event
+from conventions.store import Store
 from tests.support import wait_until
 
-FIRST = ClaimRequest("Task", "key", token="t1", message_id="m1", fingerprint="f")
+HORIZON = timedelta(days=8)
+FIRST = ClaimRequest("Task", "key", token="t1", message_id="m1", fingerprint="f", horizon=HORIZON)
 OTHER = replace(FIRST, token="t2", message_id="m2")
 """Another message of the same job."""
 AGAIN = replace(FIRST, token="t1-again")
 """The same message, delivered once more."""
+
+
+def message(tag: str, queue: str = "q", priority: int = 3, wait: float = 0.0, **more: Any) -> Publication:
+    """A message to be sent; its payload is its tag."""
+    return Publication(tag, queue, tag, priority, wait, **more)
+
+
+def handed_out(broker: Broker, queue: str = "q") -> Delivery:
+    """The next message of a queue."""
+    (delivery,) = broker.reserve([queue], 1)
+    return delivery
+
+
+def held(delivery: Delivery, request: ClaimRequest | None = None) -> Held:
+    """A message in hand, of a job that has started where there is a request."""
+    claim, token = (request.claim, request.token) if request else ("", "")
+    return Held(delivery.tag.decode(), delivery.queue, delivery.receipt, claim, token)
+
+
+def asking(delivery: Delivery, request: ClaimRequest = FIRST, **changes: Any) -> ClaimRequest:
+    """The request for the claim of a message in hand; its receipt is its token."""
+    return replace(request, token=delivery.receipt, held=held(delivery), **changes)
 
 
 def take(claims: Claims, request: ClaimRequest) -> Answer:
@@ -25,10 +46,11 @@ def take(claims: Claims, request: ClaimRequest) -> Answer:
     return answer
 
 
-def settle(claims: Claims, request: ClaimRequest, state: Any = "done", result: Any = None, wait: float = 0) -> bool:
-    """Settle one claim."""
-    (accepted,) = claims.settle([Settlement(request, state, result, wait)])
-    return accepted
+def settle(claims: Claims, request: ClaimRequest, state: Any = "done", result: Any = None, **how: Any) -> Settled:
+    """Settle one claim, with an event unless `event` is `None`."""
+    event = how.pop("event", Event(request.message_id, state, token=request.token, attempt=request.attempt))
+    (answer,) = claims.settle([Settlement(request, state, event, result, **how)])
+    return answer
 
 
 def granted(claims: Claims, request: ClaimRequest) -> int:
@@ -49,3 +71,52 @@ def later(claims: Claims, request: ClaimRequest) -> int:
     wait_until(asked, 5, "the claim is granted")
     assert isinstance(found[0], Granted)
     return found[0].fence
+
+
+def claim_key(store: Store, request: ClaimRequest = FIRST) -> str:
+    """Where a claim is."""
+    return store.key("claim", request.claim)
+
+
+def end_lease(store: Store, request: ClaimRequest = FIRST) -> None:
+    """The lease, or the back-off, of a claim is over."""
+    store.redis.hset(claim_key(store, request), "until", 1)
+
+
+def end_wait(store: Store, tag: str, place: str, queue: str = "q") -> None:
+    """The wait of a message is over: it is `delayed`, or nothing was heard of it `inflight`."""
+    assert store.redis.zadd(store.key(place, queue), {tag: 1}, xx=True, ch=True)
+
+
+def due_in(store: Store, tag: str, place: str = "delayed", queue: str = "q") -> float:
+    """Seconds until the wait of a message is over, by the server's clock."""
+    seconds, microseconds = store.redis.time()
+    score: Any = store.redis.zscore(store.key(place, queue), tag)
+    assert score is not None, f"{tag} is not {place}"
+    return float(score / 1000 - seconds - microseconds / 1e6)
+
+
+def places(store: Store, tag: str, queue: str = "q") -> list[str]:
+    """Where a message is: one place, or none when it is gone."""
+    names = ("queue", "delayed", "inflight")
+    with store.redis.pipeline() as pipe:
+        for name in names:
+            pipe.zscore(store.key(name, queue), tag)
+        pipe.exists(store.key("message", tag))
+        *scores, is_there = pipe.execute()
+    found = [name for name, score in zip(names, scores, strict=True) if score is not None]
+    assert len(found) == is_there
+    return found
+
+
+def sent(broker: Broker, tag: str = "m1", **more: Any) -> Delivery:
+    """Send a message and take it."""
+    broker.publish([message(tag, **more)])
+    return handed_out(broker)
+
+
+def once_more(broker: Broker, store: Store, tag: str = "m1") -> Delivery:
+    """Nothing was heard of the message for a while, so that it goes to another worker."""
+    end_wait(store, tag, "inflight")
+    broker.sweep()
+    return handed_out(broker)

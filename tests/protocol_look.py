@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from conventions.idempotency import START_LIMIT, Granted, Poison
+from conventions.idempotency import Answer, Busy, Conflict, Done, Granted, Parked, Poison
 from conventions.journal import Event
 from conventions.store import Store
 from tests.protocol_messages import Delivery, Message
-from tests.protocol_model import Claim, Entry, Model
+from tests.protocol_model import START_LIMIT, Claim, Entry, Model
 
 PLACES = ("queue", "delayed", "inflight")
 STARTING_OVER = 0  # the fence of a claim that the model has not seen yet
@@ -114,8 +114,22 @@ class Watch:
     starts: dict[str, int] = field(default_factory=dict)
     done: dict[str, tuple[str, int | None]] = field(default_factory=dict)
 
-    def granted(self, asked: Delivery, answer: Granted | Poison, before: Claim | None) -> None:
-        """Somebody got a claim that was `before` before."""
+    def answered(self, asked: Delivery, answer: Answer, before: Claim | None) -> None:
+        """A request was answered while its claim was `before`."""
+        match answer:
+            case Granted() | Poison():
+                self._granted(asked, answer, before)
+            case Done():
+                assert before is not None
+                followed = before.followed and before.id == asked.spec.id
+                assert (answer.result, answer.message_id, answer.followed) == (before.result, before.id, followed)
+            case Conflict():
+                assert before is not None
+                assert answer.message_id == before.id
+            case Parked() | Busy():
+                assert 0 <= answer.wait <= 30
+
+    def _granted(self, asked: Delivery, answer: Granted | Poison, before: Claim | None) -> None:
         key, runs = asked.spec.key, isinstance(answer, Granted)
         holder = self.holders.get(key)
         if holder and holder[0] == asked.token:

@@ -27,6 +27,15 @@ class Spec:
         return f'"{self}"'
 
 
+QUEUES = ("a", "b")
+SPECS = (
+    Spec("m1", "k1", "f", "a"),
+    Spec("m2", "k1", "f", "b"),
+    Spec("m3", "k1", "g", "a"),
+    Spec("m4", "k2", "f", "b"),
+)
+
+
 @dataclass
 class Message:
     """A message in the broker."""
@@ -131,6 +140,13 @@ class Messages:
     def is_cancelled(self, spec: Spec) -> bool:
         """Whether this generation must not run."""
         return self.cancelled.get(spec.id, -1) >= spec.generation
+
+    def purged(self, queue: str) -> int:
+        """The waiting messages of a queue are removed; returns how many."""
+        gone = [tag for tag, one in self.messages.items() if one.spec.queue == queue and one.place != "inflight"]
+        for tag in gone:
+            del self.messages[tag]
+        return len(gone)
 
     def remove(self, delivery: Delivery) -> bool:
         """A message ends, in whose hands it is."""

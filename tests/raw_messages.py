@@ -1,8 +1,11 @@
 """Messages as other programs may leave them in a queue: by kombu with a raw body, or written into Redis by hand."""
 
+import functools
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -48,7 +51,7 @@ def publish(
     return str(headers.get("id"))
 
 
-def envelope(raw: bytes, headers: Any, queue: str = "immediate", **more: Any) -> dict[str, Any]:
+def envelope(raw: bytes, headers: Any, **more: Any) -> dict[str, Any]:
     """A message as kombu stores it; `more` replaces parts of it."""
     return {
         "body": b64encode(raw).decode(),
@@ -58,23 +61,23 @@ def envelope(raw: bytes, headers: Any, queue: str = "immediate", **more: Any) ->
         "properties": {
             "body_encoding": "base64",
             "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue},
+            "delivery_info": {"exchange": "", "routing_key": "immediate"},
             "priority": 0,
             "delivery_tag": str(uuid4()),
         },
     } | more
 
 
-def put(app: ConventionsApp, queue: str, payload: bytes | str | None, tag: str | bytes | None = None) -> str | bytes:
+def put(app: ConventionsApp, queue: str, payload: bytes | str | None, tag: bytes | None = None) -> str:
     """Write a message into Redis by hand, with no help of the platform; `None`: without its hash. Returns its tag."""
-    tag = tag or str(uuid4())
-    redis, text = app.store.redis, tag.decode("latin-1") if isinstance(tag, bytes) else tag
+    tag = tag or str(uuid4()).encode()
+    redis = app.store.redis
     if payload is not None:
         values: dict[Any, Any] = {"payload": payload, "queue": queue, "priority": 0, "score": 9e14}
-        redis.hset(app.store.key("message", text), mapping=values)
+        redis.hset(app.store.key("message", tag.decode()), mapping=values)
     redis.zadd(app.store.key("queue", queue), {tag: 9e14})
     app.broker.wake([queue])
-    return tag
+    return tag.decode(errors="replace")
 
 
 def left(app: ConventionsApp, queue: str) -> tuple[Sizes, list[bytes]]:
@@ -91,24 +94,36 @@ def clear(app: ConventionsApp, queue: str) -> None:
 
 def check_unharmed(app: ConventionsApp, worker: Worker, queue: str) -> None:
     """The main process lives, the broker is empty, and the recorder has taken everything. Raises: AssertionError."""
-    assert worker.process.poll() is None, f"the worker has ended\n{worker.output[-5000:]}"
     try:
-        wait_until(lambda: left(app, queue) == (EMPTY, []), 10)
-    except AssertionError:
+        assert worker.process.poll() is None, "the worker has ended"
+        wait_until(lambda: left(app, queue) == (EMPTY, []), 10, "the broker is empty")
+    except AssertionError as error:
         found = left(app, queue)
         clear(app, queue)
-        raise AssertionError(f"left in the broker: {found}\n{worker.output[-5000:]}") from None
+        raise AssertionError(f"{error}: in the broker: {found}\n{worker.output[-5000:]}") from error
     wait_until(lambda: app.journal.length() == 0, description="everything is recorded")
     assert app.store.redis.exists(app.store.key("journal", "rejected")) == 0
 
 
 class Keeper(ExitStack):
-    """Keeps a worker running for several tests: a test that ends it fails alone."""
+    """Keeps a worker running for several tests, which a test that ends it fails alone; and its application here."""
 
     def __init__(self, installation: Installation, *arguments: str) -> None:
         super().__init__()
         self._installation, self._arguments = installation, arguments
         self._worker: Worker | None = None
+
+    @classmethod
+    def at(cls, folder: Path, broker_url: str, new_database: Callable[[Path], str], *arguments: str) -> "Keeper":
+        """One for the tasks of `poison_tasks`."""
+        tasks = ["tests.integration.poison_tasks"]
+        installed = Installation(folder, tasks, broker_url=broker_url, database_url=new_database(folder))
+        return cls(installed, *arguments)
+
+    @functools.cached_property
+    def app(self) -> ConventionsApp:
+        """The application, in this process."""
+        return self.enter_context(self._installation.application())
 
     def running(self) -> Worker:
         """The worker, started again when it has ended."""

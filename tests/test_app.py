@@ -159,7 +159,7 @@ def test_defaults_of_celery(app: ConventionsApp) -> None:
     assert (conf.enable_utc, conf.timezone) == (True, "Asia/Tokyo")
     assert conf.task_ignore_result
     assert conf.result_expires.total_seconds() == 86_400
-    assert conf.worker_send_task_events
+    assert not conf.worker_send_task_events, "Flower turns them on"
     assert (conf.worker_concurrency, conf.worker_prefetch_multiplier) == (5, 4)
     assert conf.task_default_priority == Priority.NORMAL
     assert conf.beat_scheduler == "conventions.beat:Scheduler"

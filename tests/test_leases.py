@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
 from multiprocessing import get_context
 
 import pytest
@@ -25,7 +24,7 @@ NEXT = replace(JOB, token="t2", message_id="m2")
 @pytest.fixture
 def claims(store: Store) -> Claims:
     """Claims whose leases lapse within the test."""
-    return Claims(store, lease=LEASE, keep=timedelta(days=8))
+    return Claims(store, lease=LEASE)
 
 
 @pytest.fixture
@@ -120,12 +119,12 @@ def test_leases_outlive_a_server_that_is_away_for_a_moment(
     """A refused renewal is logged and tried again, and the thread lives on."""
     folder = tmp_path_factory.mktemp("s")
     store = Store(f"unix://{folder / 's'}", "t")
-    keeper = LeaseKeeper(Claims(store, lease=LEASE, keep=timedelta(days=8)))
+    keeper = LeaseKeeper(Claims(store, lease=LEASE))
     caplog.set_level(logging.WARNING, "conventions.leases")
     with keeper.holding(JOB, lambda: False):
         wait_until(lambda: "leases of 1 jobs were not renewed" in caplog.text, 10, "a renewal fails")
         with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s"):
-            Claims(store, lease=LEASE, keep=timedelta(days=8)).take([JOB])
+            Claims(store, lease=LEASE).take([JOB])
             for _ in outlive(store, 1.5):
                 pass
             assert remaining(store) > 0

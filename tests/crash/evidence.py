@@ -1,0 +1,78 @@
+"""What jobs wrote down about themselves, read again: which ran, where, and what was in progress when."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SETTLES_WITHIN = 1.0  # seconds after its end in which the outcome of a job may not be recorded yet
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened to a job.
+
+    Attributes:
+        what: `started`, `effect` or `ended`.
+        pid: the process that ran it.
+        main: the main process of that worker.
+        at: seconds of the monotonic clock, which all processes share.
+    """
+
+    what: str
+    number: int
+    id: str
+    attempt: int
+    pid: int
+    main: int
+    at: float
+
+
+class Runs:
+    """The lines that jobs have written into a folder, as they are at this moment."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "runs.log"
+        text = path.read_text(encoding="ascii") if path.exists() else ""
+        self.lines = [_line(line) for line in text.splitlines()]
+
+    def effects(self) -> Counter[int]:
+        """How often each job had its effect."""
+        return Counter(line.number for line in self.lines if line.what == "effect")
+
+    def starts(self) -> Counter[int]:
+        """How often each job was started."""
+        return Counter(line.number for line in self.lines if line.what == "started")
+
+    def processes_of(self, main: int) -> set[int]:
+        """Pool processes of a worker; one whose worker was dead when it wrote named another parent."""
+        return {line.pid for line in self.lines if line.main == main}
+
+    def running_in(self, pids: Collection[int]) -> list[Line]:
+        """The starts of what has not ended in these processes."""
+        return [start for start, end in self._last(pids, float("inf")) if end is None]
+
+    def in_progress(self, pids: Collection[int], at: float) -> set[int]:
+        """The jobs whose outcome may not have been recorded when something happened to these processes."""
+        return {start.number for start, end in self._last(pids, at) if end is None or end.at > at - SETTLES_WITHIN}
+
+    def _last(self, pids: Collection[int], at: float) -> Iterator[tuple[Line, Line | None]]:
+        for pid in pids:
+            own = [line for line in self.lines if line.pid == pid]
+            starts = [line for line in own if line.what == "started" and line.at <= at]
+            if starts:
+                ends = (line for line in own if line.what == "ended" and starts[-1].at <= line.at <= at)
+                yield starts[-1], next(ends, None)
+
+    def recoveries(self, numbers: Collection[int], pids: Collection[int], at: float) -> dict[int, float]:
+        """Seconds until each of these jobs was started in another process; those that were not are left out."""
+        found: dict[int, float] = {}
+        for line in self.lines:
+            if line.what == "started" and line.number in numbers and line.at > at and line.pid not in pids:
+                found.setdefault(line.number, line.at - at)
+        return found
+
+
+def _line(text: str) -> Line:
+    what, number, message_id, attempt, pid, main, at = text.split()
+    return Line(what, int(number), message_id, int(attempt), int(pid), int(main), float(at))

@@ -1,0 +1,75 @@
+"""Pool processes that are started later inherit the connections of the main process, and must not keep them open."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conventions.app import ConventionsApp
+from tests.crash.crash_tasks import Append
+from tests.crash.evidence import Runs
+from tests.crash.server import Server
+from tests.support import wait_until
+from tests.workers import Installation, Worker
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/fdinfo").is_dir(), reason="reads Linux's list of what a poll watches"
+)
+
+POOL = 2
+
+
+def pool(worker: Worker) -> set[int]:
+    """The pool processes; the recorder's keeper has a child."""
+    found = set()
+    for child in psutil.Process(worker.process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and not child.children():
+                found.add(child.pid)
+    return found
+
+
+def lose_pool(worker: Worker) -> None:
+    """Kill all pool processes, and wait for others."""
+    before = pool(worker)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: len(pool(worker) - before) == POOL, 20, "the pool is whole again")
+
+
+def done(installation: Installation, number: int) -> None:
+    """Wait for the effect of a job."""
+    wait_until(lambda: Runs(installation.folder).effects()[number] == 1, 20, "the job is done")
+
+
+def dead_sockets(pid: int) -> Iterator[str]:
+    """What a process polls although it has closed it: another process has it open still."""
+    folder = Path(f"/proc/{pid}")
+    names = {one.name: str(one.readlink()) for one in (folder / "fd").iterdir()}
+    for number in [number for number, name in names.items() if name == "anon_inode:[eventpoll]"]:
+        for line in (folder / "fdinfo" / number).read_text().splitlines():
+            if line.startswith("tfd:"):
+                words = line.replace(":", ": ").split()
+                inode, watched = int(words[words.index("ino:") + 1], 16), names.get(words[1], "closed")
+                if watched == "closed" or (watched.startswith("socket:") and watched != f"socket:[{inode}]"):
+                    yield f"{words[1]}: socket {inode}, now {watched}"
+
+
+def test_a_worker_takes_jobs_at_once_after_its_pool_and_its_connections_were_lost(
+    installation: Installation, app: ConventionsApp, server: Server
+) -> None:
+    """Else the main process would hear for ever of a connection that is dead, and wait for it."""
+    with installation.worker(f"--concurrency={POOL}") as worker:
+        for turn in range(4):
+            lose_pool(worker)
+            wait_until(lambda: server.cut_connections("normal", "pubsub") > 3, 10, "all connections are cut")
+            began = time.monotonic()
+            Append.delay(turn, 0.01)
+            done(installation, turn)
+            assert time.monotonic() - began < 4
+            assert not [*dead_sockets(worker.process.pid)]

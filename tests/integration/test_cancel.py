@@ -1,0 +1,298 @@
+"""Cancel, revoke, expire: wherever a message is, it does not run, and its end is recorded and is no dead letter."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask, RetryPolicy, executions
+from conventions.app import ConventionsApp
+from conventions.broker import Sizes
+from conventions.redrive import redrive
+from tests.support import wait_until
+from tests.workers import Installation, Worker, letters, messages, wait_for_letter, wait_until_empty
+
+QUEUE = "immediate"
+WORKER = ("-Q", f"{QUEUE},long", "-c", "2")
+
+
+class Write(ImmediateTask):
+    """Write a line."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(attempts=2, first_wait=600, max_wait=600)
+
+    def run(self, file: Path, line: str = "ran", fails: bool = False) -> None:
+        with file.open("a") as lines:
+            lines.write(f"{line}\n")
+        if fails:
+            raise ValueError("not now")
+
+
+class Die(ImmediateTask):
+    """Write a line, and fail unless a file is there."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(attempts=1)
+
+    def run(self, folder: Path) -> None:
+        with (folder / "runs").open("a") as lines:
+            lines.write("ran\n")
+        if not (folder / "works").exists():
+            raise ValueError("not now")
+
+
+class Steps(LongRunningTask):
+    """Report progress while a file is not there."""
+
+    idempotent_on = ("name",)
+
+    def run(self, folder: Path, name: str, reports: bool = True) -> None:
+        with (folder / name).open("a") as lines:
+            lines.write("began\n")
+
+        def step() -> bool:
+            if reports:
+                self.progress.advance()
+            return (folder / "go").exists()
+
+        wait_until(step, 60)
+        with (folder / name).open("a") as lines:
+            lines.write("ended\n")
+
+
+@pytest.fixture
+def installation(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """The tasks of this module."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
+    return Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+
+
+@pytest.fixture
+def app(installation: Installation) -> Iterator[ConventionsApp]:
+    """Its application in this process."""
+    with installation.application() as app:
+        yield app
+
+
+@pytest.fixture
+def worker(installation: Installation, app: ConventionsApp) -> Iterator[Worker]:  # is closed after it
+    """A worker for its messages."""
+    with installation.worker(*WORKER) as worker:
+        yield worker
+
+
+def ends(app: ConventionsApp, message_id: str) -> list[str]:
+    """How the executions of a message ended."""
+    with app.database.session() as session:
+        return [row.kind for row in executions.of_message(session, message_id)]
+
+
+def wait_for_ends(app: ConventionsApp, message_id: str, *kinds: str) -> None:
+    """Wait until the message is gone and recorded, and is no dead letter."""
+    wait_until(lambda: ends(app, message_id) == [*kinds], 15, f"{kinds}, and not {ends(app, message_id)}")
+    wait_until(lambda: message_id not in [one.id for one in messages(app)], 10, "it is gone")
+    assert [one.id for one in letters(app, state=None)] == []
+
+
+# Before it runs.
+
+
+def test_a_queued_job(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
+    """No worker runs yet; the mark outlives the restarts of those that come."""
+    first, second = Write.delay(tmp_path / "file", "first"), Write.delay(tmp_path / "file", "second")
+    assert Write.cancel(first.id) == "queued"
+    with installation.worker(*WORKER):
+        wait_for_ends(app, first.id, "cancelled")
+        wait_for_ends(app, second.id, "succeeded")
+    assert (tmp_path / "file").read_text() == "second\n"
+
+
+def test_a_delayed_job(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """Its end is recorded now, and not when it would have been due."""
+    sent = Write.apply_async((tmp_path / "file",), countdown=86_400)
+    assert app.broker.sizes(QUEUE) == Sizes(0, 1, 0)
+    assert Write.cancel(sent.id) == "queued"
+    wait_for_ends(app, sent.id, "cancelled")
+    assert app.broker.sizes(QUEUE) == Sizes(0, 0, 0)
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_job_that_waits_for_its_next_attempt(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """Ten minutes of back-off end with the cancel; the attempt before stays what it was."""
+    sent = Write.delay(tmp_path / "file", fails=True)
+    wait_until(lambda: app.broker.sizes(QUEUE) == Sizes(0, 1, 0), description="it waits")
+    assert Write.cancel(sent.id) == "queued"
+    wait_for_ends(app, sent.id, "retried", "cancelled")
+    assert (tmp_path / "file").read_text() == "ran\n"
+    key = Write.delay(tmp_path / "file", fails=True)  # the key is free for another message, or waits for its back-off
+    assert Write.cancel(key.id) in ("queued", "running")
+
+
+def test_a_parked_job(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """The holder of its key goes on."""
+    holder = Steps.delay(tmp_path, "one")
+    wait_until((tmp_path / "one").exists, description="the holder runs")
+    parked = Steps.delay(tmp_path, "one")
+    wait_until(lambda: app.broker.sizes("long").delayed == 1, description="the other is parked")
+    assert Steps.cancel(parked.id) == "queued"
+    wait_for_ends(app, parked.id, "cancelled")
+    (tmp_path / "go").touch()
+    wait_for_ends(app, holder.id, "succeeded")
+    assert (tmp_path / "one").read_text() == "began\nended\n"
+
+
+def test_a_job_that_a_worker_holds_and_has_not_begun(
+    app: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """Behind another one, in the same worker."""
+    with installation.worker("-Q", QUEUE, "-c", "1"):
+        first = Steps.apply_async((tmp_path, "one"), queue=QUEUE)
+        wait_until((tmp_path / "one").exists, description="the first runs")
+        second = Write.delay(tmp_path / "file")
+        wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 2, description="both are in its hands")
+        assert Write.cancel(second.id) == "queued"
+        (tmp_path / "go").touch()
+        wait_for_ends(app, first.id, "succeeded")
+        wait_for_ends(app, second.id, "cancelled")
+    assert not (tmp_path / "file").exists()
+
+
+# While it runs, and after.
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_running_job_is_told(app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str) -> None:
+    """At its next report of progress; it ends there, and its key is free."""
+    with installation.worker("-Q", "long", "-P", pool, "-c", "1"):
+        sent = Steps.delay(tmp_path, "one")
+        wait_until((tmp_path / "one").exists, description="it runs")
+        assert Steps.cancel(sent.id) == "running"
+        wait_for_ends(app, sent.id, "cancelled")
+        assert (tmp_path / "one").read_text() == "began\n"
+        (tmp_path / "go").touch()
+        again = Steps.delay(tmp_path, "one")
+        wait_for_ends(app, again.id, "succeeded")
+    assert (tmp_path / "one").read_text() == "began\nbegan\nended\n"
+
+
+def test_a_running_job_that_reports_nothing(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """Nobody can tell it: it succeeds, and says so."""
+    sent = Steps.delay(tmp_path, "one", reports=False)
+    wait_until((tmp_path / "one").exists, description="it runs")
+    assert Steps.cancel(sent.id) == "running"
+    (tmp_path / "go").touch()
+    wait_for_ends(app, sent.id, "succeeded")
+
+
+def test_a_running_job_whose_worker_stops(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
+    """It was told nothing before it was returned: the next worker does not run it."""
+    with installation.worker(*WORKER, CONVENTIONS_SHUTDOWN_GRACE="0.2") as worker:
+        sent = Steps.delay(tmp_path, "one", reports=False)
+        wait_until((tmp_path / "one").exists, description="it runs")
+        assert Steps.cancel(sent.id) == "running"
+        worker.stop()
+    assert app.broker.sizes("long") == Sizes(1, 0, 0)
+    with installation.worker(*WORKER):
+        wait_for_ends(app, sent.id, "cancelled")
+    assert (tmp_path / "one").read_text() == "began\n"
+
+
+def test_too_late(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """A job that has ended, and an id that nobody has sent."""
+    sent = Write.delay(tmp_path / "file")
+    wait_for_ends(app, sent.id, "succeeded")
+    assert Write.cancel(sent.id) == "too late"
+    assert Write.cancel(str(uuid4())) == "too late"
+    assert ends(app, sent.id) == ["succeeded"]
+
+
+def test_an_id_that_is_sent_after_its_cancel(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """As from a program that sends late: it does not run."""
+    message_id = str(uuid4())
+    assert Write.cancel(message_id) == "too late"
+    Write.apply_async((tmp_path / "file",), task_id=message_id)
+    wait_for_ends(app, message_id, "cancelled")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_dead_letter(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """It is too late for it, and a redrive asks for a run, so it runs: the cancel was of what went before."""
+    sent = Die.delay(tmp_path)
+    letter = wait_for_letter(app, sent.id)
+    assert Die.cancel(sent.id) == "too late"
+    (tmp_path / "works").touch()
+    redrive(app, letter.id)
+    wait_until(lambda: ends(app, sent.id) == ["dead", "succeeded"], 15, f"{ends(app, sent.id)}")
+    assert (tmp_path / "runs").read_text() == "ran\nran\n"
+
+
+def test_a_redrive_may_be_cancelled(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
+    """The cancel of a redriven message holds for the redrive, and not for the next one."""
+    with installation.worker(*WORKER):
+        sent = Die.delay(tmp_path)
+        wait_for_letter(app, sent.id)
+    redrive(app, sent.id)
+    assert Die.cancel(sent.id) == "queued"
+    with installation.worker(*WORKER):
+        wait_until(lambda: ends(app, sent.id) == ["dead", "cancelled"], 15, f"{ends(app, sent.id)}")
+    assert (tmp_path / "runs").read_text() == "ran\n"
+
+
+# The command.
+
+
+def test_the_command(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
+    """Status 0 where the cancel does something, 1 where it is too late; the same words as the method's."""
+    sent = Write.delay(tmp_path / "file")
+    found = installation.run("cancel", sent.id)
+    assert (found.returncode, f"{sent.id}: queued" in found.stdout) == (0, True), found.stdout
+    with installation.worker(*WORKER):
+        running = Steps.delay(tmp_path, "one")
+        wait_until((tmp_path / "one").exists, description="it runs")
+        found = installation.run("cancel", running.id)
+        assert (found.returncode, f"{running.id}: running" in found.stdout) == (0, True), found.stdout
+        wait_for_ends(app, sent.id, "cancelled")
+        wait_for_ends(app, running.id, "cancelled")
+    for message_id in (sent.id, "nobody"):
+        found = installation.run("cancel", message_id)
+        assert (found.returncode, f"{message_id}: too late" in found.stdout) == (1, True), found.stdout
+
+
+# What Celery itself can do.
+
+
+def test_a_revoked_job(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """By Celery's own remote control: recorded, no dead letter."""
+    message_id = str(uuid4())
+    app.control.revoke(message_id, reply=True, timeout=5, limit=1)
+    worker.wait_for("revoked")
+    Write.apply_async((tmp_path / "file",), task_id=message_id)
+    wait_for_ends(app, message_id, "revoked")
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_running_job_that_is_revoked(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """Its process is ended; recorded once, no dead letter, no second start, and its key is free."""
+    sent = Steps.delay(tmp_path, "one", reports=False)
+    wait_until((tmp_path / "one").exists, description="it runs")
+    app.control.revoke(sent.id, terminate=True, signal="SIGKILL")
+    wait_for_ends(app, sent.id, "revoked")
+    assert worker.process.poll() is None
+    (tmp_path / "go").touch()
+    again = Steps.delay(tmp_path, "one", reports=False)
+    wait_for_ends(app, again.id, "succeeded")
+    assert (tmp_path / "one").read_text() == "began\nbegan\nended\n"
+
+
+@pytest.mark.parametrize("as_moment", [True, False])
+def test_an_expired_job(app: ConventionsApp, installation: Installation, tmp_path: Path, as_moment: bool) -> None:
+    """Nobody ran it in time."""
+    expires = datetime.now(UTC) + timedelta(seconds=0.1) if as_moment else 0.1
+    sent = Write.apply_async((tmp_path / "file",), expires=expires)
+    with installation.worker(*WORKER):
+        wait_for_ends(app, sent.id, "expired")
+        wait_until_empty(app)
+    assert not (tmp_path / "file").exists()

@@ -1,0 +1,198 @@
+"""Foreign bytes in a queue, written into Redis by hand: each is one dead letter with all of them."""
+
+import json
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from conventions import dead_letters
+from conventions.app import ConventionsApp
+from conventions.database import DeadLetterRow
+from tests import raw_messages as raw
+from tests.integration.poison_tasks import QUEUE, Good
+from tests.support import wait_until
+from tests.workers import Worker, acting_through, letters
+
+NAME = Good.name
+FINE = raw.body(kwargs={"number": "1"})
+
+
+@pytest.fixture(scope="module")
+def keeper(valkey_url: str, new_database: Callable[[Path], str], tmp_path_factory: Any) -> Iterator[raw.Keeper]:
+    """Runs the worker of these tests."""
+    with raw.Keeper.at(tmp_path_factory.mktemp("poison"), valkey_url, new_database) as keeper:
+        yield keeper
+
+
+@pytest.fixture
+def worker(keeper: raw.Keeper) -> Worker:
+    """The worker: the same one for all tests, unless one of them ended it."""
+    return keeper.running()
+
+
+@pytest.fixture
+def app(keeper: raw.Keeper) -> Iterator[ConventionsApp]:
+    """Its application in this process."""
+    with acting_through(keeper.app):
+        yield keeper.app
+
+
+@pytest.fixture(autouse=True)
+def expected(worker: Worker, app: ConventionsApp) -> Iterator[dict[str, int]]:
+    """Whatever a test sends, the same main process runs a good job afterwards, and nothing is left in the broker.
+
+    There are as many letters more as `expected` says: one.
+    """
+    before, expected = len(letters(app, state=None)), {"letters": 1}
+    yield expected
+    raw.check_unharmed(app, worker, QUEUE)
+    assert Good.delay(str(uuid4())).get(timeout=10)
+    assert len(letters(app, state=None)) == before + expected["letters"], worker.output[-5000:]
+
+
+def stored(letter: DeadLetterRow) -> Any:
+    """The message that the letter keeps."""
+    return dead_letters.message(letter)
+
+
+def stored_bytes(letter: DeadLetterRow) -> bytes:
+    """The same, of what was no JSON."""
+    (encoding,) = stored(letter)
+    assert encoding == "base64"
+    return b64decode(stored(letter)["base64"])
+
+
+def new_letter(app: ConventionsApp, known: set[str]) -> DeadLetterRow:
+    """Wait for a letter that was not there before."""
+    found = wait_until(lambda: [one for one in letters(app, state=None) if one.id not in known], 10, "a letter")
+    assert found[0].error == "UndeliverableMessage"
+    return found[0]
+
+
+def known_letters(app: ConventionsApp) -> set[str]:
+    """The ids of the letters that are there."""
+    return {letter.id for letter in letters(app, state=None)}
+
+
+IDS: dict[str, Any] = {"a number": 5, "a list": ["a"], "a mapping": {"a": 1}, "null": None, "very long": "x" * 100_000}
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_an_id_that_is_none(app: ConventionsApp, name: str) -> None:
+    """The letter is there, under what the id is as text or under the tag."""
+    known = known_letters(app)
+    envelope = raw.envelope(b"nothing", {"task": NAME, "id": IDS[name]})
+    raw.put(app, QUEUE, json.dumps(envelope))
+    letter = new_letter(app, known)
+    assert stored(letter) == envelope
+
+
+# By hand.
+
+ENVELOPES: dict[str, Callable[[], Any]] = {
+    "headers missing": lambda: {k: v for k, v in raw.envelope(FINE, {}).items() if k != "headers"},
+    "headers null": lambda: raw.envelope(FINE, None),
+    "headers a list": lambda: raw.envelope(FINE, ["a"]),
+    "headers a text": lambda: raw.envelope(FINE, "text"),
+    "headers empty": lambda: raw.envelope(FINE, {}),
+    "no properties": lambda: {k: v for k, v in raw.envelope(FINE, {}).items() if k != "properties"},
+    "properties null": lambda: raw.envelope(FINE, {}, properties=None),
+    "properties a list": lambda: raw.envelope(FINE, {}, properties=["x"]),
+    "properties without delivery_info": lambda: raw.envelope(FINE, {}, properties={"body_encoding": "base64"}),
+    "delivery_info null": lambda: raw.envelope(FINE, {}, properties={"delivery_info": None}),
+    "delivery_info a text": lambda: raw.envelope(FINE, {}, properties={"delivery_info": "x"}),
+    "an empty mapping": dict,
+    "a list": lambda: [1, 2],
+    "a text": lambda: "text",
+    "a number": lambda: 7,
+    "null": lambda: None,
+    "no body": lambda: {k: v for k, v in raw.envelope(FINE, raw.headers(NAME)).items() if k != "body"},
+    "a body that is not base64": lambda: raw.envelope(FINE, raw.headers(NAME), body="***"),
+    "a body that is a number": lambda: raw.envelope(FINE, raw.headers(NAME), body=5),
+    "a body that is a list": lambda: raw.envelope(FINE, raw.headers(NAME), body=[1]),
+    "a body that is null": lambda: raw.envelope(FINE, raw.headers(NAME), body=None),
+    "an unknown body encoding": lambda: raw.envelope(
+        FINE, raw.headers(NAME), properties=raw.envelope(FINE, {})["properties"] | {"body_encoding": "nonsense"}
+    ),
+    "a content type that is a list": lambda: raw.envelope(FINE, raw.headers(NAME), **{"content-type": ["x"]}),
+    "a content encoding that is a number": lambda: raw.envelope(FINE, raw.headers(NAME), **{"content-encoding": 5}),
+}
+
+
+@pytest.mark.parametrize("name", ENVELOPES)
+def test_an_envelope_that_is_none(app: ConventionsApp, name: str) -> None:
+    """JSON, but no message: the letter has all of it."""
+    known = known_letters(app)
+    envelope = ENVELOPES[name]()
+    raw.put(app, QUEUE, json.dumps(envelope))
+    letter = new_letter(app, known)
+    assert stored(letter) == envelope
+
+
+FOREIGN = (b"no JSON at all", b"\xff\xfe\x00\x01", b"", b"[" * 100_000, b'{"a": NaN')
+
+
+@pytest.mark.parametrize("payload", FOREIGN, ids=range(len(FOREIGN)))
+def test_a_payload_that_is_not_json(app: ConventionsApp, payload: bytes) -> None:
+    """The letter has its bytes."""
+    known = known_letters(app)
+    raw.put(app, QUEUE, payload)
+    assert stored_bytes(new_letter(app, known)) == payload
+
+
+TAGS = (b"just a member", b"\xff\xfe\x00", b'{"id": "x"}', b"y" * 5000)
+
+
+@pytest.mark.parametrize("tag", TAGS, ids=range(len(TAGS)))
+def test_a_member_without_a_message(app: ConventionsApp, tag: bytes) -> None:
+    """The letter has the member."""
+    known = known_letters(app)
+    raw.put(app, QUEUE, None, tag)
+    letter = new_letter(app, known)
+    if tag.startswith(b"{"):
+        assert stored(letter) == json.loads(tag)
+    else:
+        assert stored_bytes(letter) == tag
+
+
+# Another kind of key.
+
+
+@pytest.mark.parametrize("kind", ["list", "string", "set", "hash", "stream"])
+def test_something_else_under_the_key_of_the_queue(app: ConventionsApp, expected: dict[str, int], kind: str) -> None:
+    """As kombu's own transport would have left it: its content is a dead letter."""
+    known = known_letters(app)
+    redis, key = app.store.redis, app.store.key("queue", QUEUE)
+    text = f"foreign {uuid4()}"
+    wait_until(lambda: not redis.exists(key))
+    writes: dict[str, Callable[[], Any]] = {
+        "list": lambda: redis.lpush(key, text),
+        "string": lambda: redis.set(key, text),
+        "set": lambda: redis.sadd(key, text),
+        "hash": lambda: redis.hset(key, text, text),
+        "stream": lambda: redis.xadd(key, {"text": text}),
+    }
+    writes[kind]()
+    app.broker.wake([QUEUE])
+    letter = new_letter(app, known)
+    expected["letters"] = 2 if kind == "hash" else 1  # a field and its value
+    assert stored_bytes(letter).decode() == ("a key of type stream" if kind == "stream" else text)
+
+
+@pytest.mark.parametrize("kind", ["string", "list"])
+def test_something_else_under_the_key_of_a_message(app: ConventionsApp, kind: str) -> None:
+    """The messages beside it are not lost."""
+    known, tag, redis = known_letters(app), str(uuid4()), app.store.redis
+    key = app.store.key("message", tag)
+    mates = [str(uuid4()) for _ in range(5)]
+    redis.set(key, "text") if kind == "string" else redis.lpush(key, "text")
+    with redis.pipeline() as pipe:
+        pipe.zadd(app.store.key("queue", QUEUE), {tag: 9e14})
+        pipe.execute()
+    results = [Good.delay(mate) for mate in mates]
+    assert [result.get(timeout=10) for result in results] == mates
+    assert stored_bytes(new_letter(app, known)).decode() == tag

@@ -1,0 +1,224 @@
+"""How a worker starts and stops: within the grace period, at once when told again, and with nothing lost or counted."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conventions import EVERY_ARGUMENT, ImmediateTask, executions
+from conventions.app import ConventionsApp
+from conventions.broker import Sizes
+from tests.support import wait_until
+from tests.workers import Installation, Worker, letters, messages, wait_until_empty
+
+QUEUE = "immediate"
+POOLS = ("prefork", "threads", "solo")
+AT_ONCE = 2.0  # seconds
+
+
+class Hold(ImmediateTask):
+    """Write a line when it starts, wait for the file `go`, and write a line when it ends."""
+
+    idempotent_on = ("name",)
+    soft_time_limit = 100
+    time_limit = 110
+
+    def run(self, name: str, folder: Path) -> None:
+        with (folder / "started").open("a") as lines:
+            lines.write(f"{name}\n")
+        wait_until((folder / "go").exists, timeout=100)
+        with (folder / "done").open("a") as lines:
+            lines.write(f"{name}\n")
+
+
+class Touch(ImmediateTask):
+    """Leave a file."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, file: Path) -> None:
+        file.touch()
+
+
+@pytest.fixture
+def installation(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """The tasks of this module; a worker has five seconds to finish its jobs."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "shutdown_grace": 5}
+    return Installation(tmp_path, [__name__], [Path(__file__).parent], **settings)
+
+
+@pytest.fixture
+def app(installation: Installation) -> Iterator[ConventionsApp]:
+    """Its application in this process."""
+    with installation.application() as app:
+        yield app
+
+
+def lines(file: Path) -> list[str]:
+    """The lines of a file that may not be there yet."""
+    return file.read_text().split() if file.exists() else []
+
+
+def wait_for_starts(file: Path, number: int) -> None:
+    """Wait until so many jobs have begun."""
+    wait_until(lambda: len(lines(file)) == number, 10, f"{number} jobs have begun")
+
+
+def starts(app: ConventionsApp, name: str) -> int:
+    """Starts without an outcome, as the claim of a job has them."""
+    (sent,) = (one for one in messages(app) if one.arguments["name"] == name)
+    found = app.store.redis.hget(app.store.key("claim", f"{Hold.name}:{sent.headers['x_key']}"), "starts")
+    return int(str(found or b"0", "ascii") if isinstance(found, bytes) else 0)
+
+
+def ended(app: ConventionsApp) -> list[tuple[str, int]]:
+    """Kind and attempt of everything that was recorded."""
+    with app.database.session() as session:
+        return [(row.kind, row.attempt) for row in executions.listing(session, executions.Filter(), 100)]
+
+
+def group_of(worker: Worker) -> list[int]:
+    """The processes of a worker's group that live, the main process included."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(group) == worker.process.pid and state != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+def check_ended(app: ConventionsApp, names: list[str]) -> None:
+    """Every job was done once, in its first attempt, and nothing is left."""
+    wait_until_empty(app, 20)
+    wait_until(lambda: app.journal.length() == 0, description="everything is recorded")
+    assert ended(app) == [("succeeded", 1)] * len(names)
+    assert letters(app, state=None) == []
+    assert app.broker.sizes(QUEUE) == Sizes(0, 0, 0)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_runs_ends_and_the_rest_goes_to_another_worker(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
+) -> None:
+    """Within the grace period: the running job is done here; those behind it start elsewhere at once, not after it."""
+    names = ["first", "second", "third"]
+    Hold.enqueue_many([{"name": name, "folder": tmp_path} for name in names])
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1") as stopping:
+        wait_until(lambda: lines(tmp_path / "started") == ["first"], description="the first job runs")
+        wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 3, description="it holds the others, too")
+        with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "2", "-n", "other@%h"):
+            stopping.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: len(lines(tmp_path / "started")) == 3, AT_ONCE + 1, "the others start elsewhere")
+            assert stopping.process.poll() is None
+            assert [starts(app, name) for name in names] == [1, 1, 1]
+            (tmp_path / "go").touch()
+            assert stopping.process.wait(AT_ONCE + 2) == 0
+            check_ended(app, names)
+    assert sorted(lines(tmp_path / "done")) == sorted(lines(tmp_path / "started")) == sorted(names)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_is_not_done_within_the_grace_period_goes_back(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
+) -> None:
+    """Four times, which is more than the starts that make a message poison: nothing is counted."""
+    Hold.enqueue_many([{"name": name, "folder": tmp_path} for name in ("first", "second")])
+    concurrency = "1" if pool == "solo" else "2"
+    for number in range(1, 5):
+        with installation.worker(
+            "-Q", QUEUE, "-P", pool, "-c", concurrency, CONVENTIONS_SHUTDOWN_GRACE="0.5"
+        ) as worker:
+            wait_for_starts(tmp_path / "started", number * int(concurrency))
+            began = time.monotonic()
+            worker.process.send_signal(signal.SIGTERM)
+            worker.process.wait(10)
+            assert 0.4 < time.monotonic() - began < 0.5 + AT_ONCE
+            wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
+        assert app.broker.sizes(QUEUE) == Sizes(2, 0, 0)
+        assert [starts(app, name) for name in ("first", "second")] == [0, 0]
+    (tmp_path / "go").touch()
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2"):
+        check_ended(app, ["first", "second"])
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_second_signal_ends_it_at_once(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str, second: signal.Signals
+) -> None:
+    """Its job is back in the queue, runs elsewhere at once, and nothing is counted."""
+    Hold.delay("first", tmp_path)
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1", CONVENTIONS_SHUTDOWN_GRACE="60") as worker:
+        wait_until(lambda: lines(tmp_path / "started") == ["first"], description="it runs")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.wait_for("Warm shutdown")
+        began = time.monotonic()
+        worker.process.send_signal(second)
+        worker.process.wait(10)
+        assert time.monotonic() - began < AT_ONCE
+        wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
+    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
+    assert starts(app, "first") == 0
+    (tmp_path / "go").touch()
+    with installation.worker("-Q", QUEUE, "-c", "1"):
+        check_ended(app, ["first"])
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_sigquit_ends_it_at_once(app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str) -> None:
+    """Without a first signal."""
+    Hold.delay("first", tmp_path)
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1", CONVENTIONS_SHUTDOWN_GRACE="60") as worker:
+        wait_until(lambda: lines(tmp_path / "started") == ["first"], description="it runs")
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGQUIT)
+        worker.process.wait(10)
+        assert time.monotonic() - began < AT_ONCE
+        wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
+    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
+    assert starts(app, "first") == 0
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_start_and_stop_of_an_idle_worker_take_no_time(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str, number: signal.Signals
+) -> None:
+    """Under 2 s to the first job, under a second to the end; the better one of two, since other programs run, too."""
+    to_first, to_end = [], []
+    for turn in ("1", "2"):
+        Touch.delay(tmp_path / turn)
+        began = time.monotonic()
+        with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2") as worker:
+            wait_until((tmp_path / turn).exists, 20, "the first job is done")
+            to_first.append(time.monotonic() - began)
+            wait_until_empty(app)
+            began = time.monotonic()
+            worker.process.send_signal(number)
+            assert worker.process.wait(10) == (1 if number == signal.SIGINT else 0)  # as Celery has it
+            to_end.append(time.monotonic() - began)
+            wait_until(lambda: group_of(worker) == [], 5, f"nothing of it lives: {group_of(worker)}")
+    assert min(to_first) < 2, to_first
+    assert min(to_end) < 1, to_end
+    assert sorted(ended(app)) == [("succeeded", 1)] * 2, "the recorder had time for the last events"
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_nothing_survives_the_death_of_the_main_process(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
+) -> None:
+    """`kill -9` of it alone: its pool and its recorder end by themselves."""
+    Touch.delay(tmp_path / "file")
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2") as worker:
+        wait_until_empty(app)
+        assert len(group_of(worker)) > 1
+        os.kill(worker.process.pid, signal.SIGKILL)
+        worker.process.wait(5)
+        wait_until(lambda: group_of(worker) == [], 10, f"nothing of it lives: {group_of(worker)}")

@@ -1,0 +1,240 @@
+"""What messages and claims should be after any interleaving of the protocol's steps: the model of `test_protocol_states`.
+
+Written from the protocol's rules. Time is a flag here: a lease, a wait or a visibility is over or it is not.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Literal
+
+from conventions.idempotency import (
+    Answer,
+    Busy,
+    Cancelled,
+    Conflict,
+    Dead,
+    Done,
+    Granted,
+    Parked,
+    Poison,
+    Stale,
+    Superseded,
+    TooOld,
+)
+from tests.protocol_messages import Delivery, Messages, Spec
+
+START_LIMIT = 2  # so that it is reached often
+
+type State = Literal["running", "done", "released", "dead"]
+
+
+@dataclass
+class Claim:
+    """The claim of one key."""
+
+    state: State
+    token: str | None
+    id: str
+    generation: int
+    attempt: int
+    fingerprint: str
+    fence: int
+    starts: int = 0
+    followed: bool = False
+    over: bool = False
+    result: int | None = None
+
+    def runs_for(self, delivery: Delivery) -> bool:
+        """Whether it is held in the name of this delivery."""
+        return self.state == "running" and self.token == delivery.token
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Of the journal."""
+
+    event: str
+    refused: bool = False
+    message: bool = False
+
+
+@dataclass
+class Model(Messages):
+    """Claims by key, what is parked on them, and the journal."""
+
+    claims: dict[str, Claim] = field(default_factory=dict)
+    parked: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    journal: list[Entry] = field(default_factory=list)
+
+    def claim_of(self, delivery: Delivery) -> Claim | None:
+        """The claim of its key."""
+        return self.claims.get(delivery.spec.key)
+
+    def expected(self, asked: Delivery) -> type[Answer]:
+        """How a request must be answered."""
+        claim = self.claim_of(asked)
+        if asked.tag and not self.holds(asked):
+            return Stale
+        if claim and claim.runs_for(asked):
+            return Granted if claim.starts <= START_LIMIT else Poison
+        if asked.tag and self.messages[asked.tag].ended:
+            return Dead
+        if claim is None:
+            return self._expected_first(asked.spec)
+        return self._expected_of_same(claim, asked) if claim.id == asked.spec.id else self._expected_of(claim, asked)
+
+    def _expected_first(self, spec: Spec) -> type[Answer]:
+        if self.is_cancelled(spec):
+            return Cancelled
+        return TooOld if spec.old else Granted
+
+    def _expected_of(self, claim: Claim, asked: Delivery) -> type[Answer]:
+        """Another message has, or had, the claim."""
+        if self.is_cancelled(asked.spec):
+            return Cancelled
+        if claim.state != "dead" and claim.fingerprint != asked.spec.fingerprint:
+            return Conflict
+        if claim.state == "done":
+            return Done
+        waits = claim.state in ("running", "released") and not claim.over
+        return self._parked(asked) if waits else self._started(claim)
+
+    def _expected_of_same(self, claim: Claim, asked: Delivery) -> type[Answer]:
+        """The message itself has, or had, the claim, in another delivery or copy."""
+        runs = claim.state == "running" and not claim.over
+        if claim.state == "done":
+            return Done
+        if not runs and self.is_cancelled(asked.spec):
+            return Cancelled
+        if (asked.spec.generation, asked.attempt) < (claim.generation, claim.attempt):
+            rewritten = asked.tag and self.messages[asked.tag].written > asked.attempt
+            return Parked if rewritten else Superseded
+        if claim.state == "dead" and claim.generation == asked.spec.generation:
+            return Dead
+        return self._parked(asked) if runs else self._started(claim)
+
+    def _parked(self, asked: Delivery) -> type[Answer]:
+        return Parked if asked.tag else Busy
+
+    def _started(self, claim: Claim) -> type[Answer]:
+        return Granted if claim.starts < START_LIMIT else Poison
+
+    def answered(self, asked: Delivery, answer: Answer) -> None:
+        """Note what an answer changes."""
+        before = self.claim_of(asked)
+        if isinstance(answer, Parked):
+            message = self.messages[asked.tag]
+            message.move("delayed")
+            message.deliveries -= 1
+            self.parked[asked.spec.key].add(asked.tag)
+        if not isinstance(answer, (Granted, Poison)):
+            return
+        asked.granted = True
+        if before and before.runs_for(asked):
+            return
+        self._write(asked, "running", answer.fence, starts=(before.starts if before else 0) + 1)
+        if asked.tag:
+            self.messages[asked.tag].started = True
+
+    def _write(
+        self, of: Delivery, state: State, fence: int, *, starts: int = 0, more: int = 0, over: bool = False
+    ) -> Claim:
+        spec = of.spec
+        claim = self.claims[spec.key] = Claim(
+            state, of.token, spec.id, spec.generation, of.attempt + more, spec.fingerprint, fence, starts, over=over
+        )
+        return claim
+
+    def beat(self, delivery: Delivery) -> str:
+        """A heartbeat; returns the answer."""
+        if not self.holds(delivery):
+            return "lost"
+        self.messages[delivery.tag].over = False
+        claim = self.claim_of(delivery)
+        lapsed = delivery.granted and claim and claim.runs_for(delivery) and claim.over
+        return "lapsed" if lapsed else "held"
+
+    def renew(self, delivery: Delivery) -> bool:
+        """Extend the lease of a job."""
+        claim = self.claim_of(delivery)
+        if claim is None or not claim.runs_for(delivery):
+            return False
+        claim.over = False
+        return True
+
+    def give_back(self, delivery: Delivery, *, counted: bool, wait: bool) -> bool:
+        """A message goes back; the claim of its job is free, in the name of nobody."""
+        claim = self.claim_of(delivery)
+        if delivery.granted and claim and claim.runs_for(delivery):
+            claim.state, claim.token, claim.over = "released", None, True
+            claim.starts = claim.starts if counted else max(claim.starts - 1, 0)
+            self._wake(delivery.spec.key)
+        if not self.holds(delivery):
+            return False
+        message = self.messages[delivery.tag]
+        message.move("delayed" if wait else "queue")
+        message.deliveries -= 0 if counted else 1
+        return True
+
+    def _wake(self, key: str) -> None:
+        for tag in self.parked.pop(key, ()):
+            message = self.messages.get(tag)
+            if message and message.place == "delayed":
+                message.move("queue")
+
+    def settle(self, ended: Delivery, state: State, action: str, event: str, *, wait: bool, result: int) -> str:
+        """A job ends; returns the answer. The fence of a claim that was not there is 0 until the server says it."""
+        claim = self.claim_of(ended)
+        if claim and claim.token not in (ended.token, None):
+            self._record(event, refused=True)
+            return "refused"
+        again = bool(ended.tag) and action in ("retry", "park")
+        answer = "missing" if again and ended.tag not in self.messages else "recorded"
+        if claim and claim.token and claim.state != "running":
+            return answer
+        more = int(action == "retry")
+        written = self._write(ended, state, claim.fence if claim else 0, more=more, over=not wait)
+        written.result = result if state == "done" else None
+        self._record(event, message=state == "dead" and ended.tag in self.messages)
+        if again and answer == "recorded":
+            self._again(ended, more=more, over=not wait)
+        elif action == "remove":
+            self.remove(ended)
+        elif state == "dead" and self.holds(ended):
+            self.messages[ended.tag].ended = True
+        if state != "released" or not wait:
+            self._wake(ended.spec.key)
+        return answer
+
+    def _again(self, ended: Delivery, *, more: int, over: bool) -> None:
+        message = self.messages[ended.tag]
+        message.written, message.deliveries = ended.attempt + more, 0
+        if more:
+            message.carried = message.written
+        if self.holds(ended) or message.place == "delayed":
+            message.move("delayed", over=over)
+
+    def _record(self, event: str, *, refused: bool = False, message: bool = False) -> None:
+        if event:
+            self.journal.append(Entry(event, refused, message))
+
+    def end_without_claim(self, ended: Delivery, event: str, kind: str) -> None:
+        """A message ends that did not run."""
+        self._record(event, message=kind == "dead" and ended.tag in self.messages)
+        self.remove(ended)
+
+    def acknowledge(self, ended: Delivery, *, followed: bool) -> bool:
+        """Celery has ended with a message; returns whether it was still this worker's."""
+        claim = self.claim_of(ended)
+        if followed and claim and claim.id == ended.spec.id:
+            claim.followed = True
+        return self.remove(ended)
+
+    def flushed(self, *, everything: bool) -> None:
+        """The server lost its claims, or all it had."""
+        self.claims.clear()
+        self.parked.clear()
+        if everything:
+            self.messages.clear()
+            self.cancelled.clear()
+            self.journal.clear()
