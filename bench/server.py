@@ -1,5 +1,6 @@
 """The one server of a run, and what it counts."""
 
+import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -36,6 +37,12 @@ class Counters(NamedTuple):
         return Counters(*(value / jobs for value in self))
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 class Server:
     """A Valkey on a free port, with an append-only file in the given folder.
 
@@ -44,7 +51,8 @@ class Server:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._server = ValkeyServer(data_dir=folder, persist=True, config=dict(CONFIG))
+        # A port that no worker of an earlier run, which nobody ended, may still connect to.
+        self._server = ValkeyServer(port=_free_port(), data_dir=folder, persist=True, config=dict(CONFIG))
         self._reads = 0
 
     def __enter__(self) -> Self:

@@ -169,11 +169,13 @@ class Broker:
         """Send the script of the reads to a server that was started anew."""
         self.store.redis.script_load(self.store.script("reserve").script)
 
-    def wake(self, queues: Sequence[str]) -> None:
-        """Let an idle worker look into each of these queues."""
-        with self.store.redis.pipeline(transaction=False) as pipe:
+    def wake(self, queues: Sequence[str], *, lifetime: float = 0.0) -> None:
+        """Let an idle worker look into each of these queues; a lifetime, in seconds, is for a mark that has one reader."""
+        with self.store.redis.pipeline(transaction=lifetime > 0) as pipe:
             for queue in queues:
                 pipe.zadd(self.store.key("wake", queue), {"1": 0})
+                if lifetime:
+                    pipe.pexpire(self.store.key("wake", queue), _milliseconds(lifetime))
             pipe.execute()
 
     def acknowledge(self, messages: Sequence[Held]) -> int:

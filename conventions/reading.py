@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
+from uuid import uuid4
 
 from kombu.utils.json import loads
 from redis.exceptions import NoScriptError, RedisError
@@ -42,13 +43,13 @@ class Reading:
     _in_poll: Any
 
     _is_lost = False
-    _looks = True  # the next read reserves; otherwise it waits to be woken
+    _waits = False  # the read waits to be woken before it reserves
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unacknowledged: set[str] = set()
-        self._read_queues: list[str] = []
+        self._mark = f"reader-{uuid4().hex}"  # a wake-up of its own
         self._read_from: list[str] = []
         super().__init__(*args, **kwargs)
         after_fork = weakref.WeakMethod(self._close_inherited)
@@ -85,36 +86,40 @@ class Reading:
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
-        self._read_queues = queues
-        if self._looks:
-            room = self.qos.can_consume_max_estimate()
-            count = RESERVE_AT_MOST if room is None else min(room, RESERVE_AT_MOST)
-            command = self.broker.reserve_command(queues, self._unacknowledged, max(count, 1))
-        else:
-            command = self.broker.wait_command(queues, timeout or self._block)
+        room = self.qos.can_consume_max_estimate()
+        count = RESERVE_AT_MOST if room is None else min(room, RESERVE_AT_MOST)
+        commands = [self.broker.reserve_command(queues, self._unacknowledged, max(count, 1))]
+        if self._waits:  # both at once: the server looks in the moment in which the wait ends
+            commands.insert(0, self.broker.wait_command([*queues, self._mark], timeout or self._block))
         self._queue_cycle.rotate(queues[0])
         connection = self.client.connection
         self._in_poll, self._brpop_sent_at = connection, time.monotonic()
-        connection.send_command(*command)
+        connection.send_packed_command(connection.pack_commands(commands))
 
     def _brpop_read(self, **options: Any) -> bool:
-        looked, self._looks = self._looks, True
+        if not self._in_poll:  # ended in this turn of the loop, which was to read it
+            raise Empty
         try:
-            reply = self.client.parse_response(self.client.connection, "", **options)
-        except NoScriptError:  # the server was started anew
-            self.broker.load_scripts()
-            raise Empty from None
+            due, deliveries = self._reply(self.client.connection, **options)
         finally:
             self._in_poll = None
         self._connected()
-        if not looked:
-            raise Empty
-        due, deliveries = self.broker.reserved(reply)
+        self._waits = not deliveries
         if not deliveries:
-            self._looks, self._block = False, BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
+            self._block = BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
             raise Empty
         self._deliver(deliveries)
         return True
+
+    def _reply(self, connection: Any, **options: Any) -> tuple[float | None, list[Delivery]]:
+        try:
+            if self._waits:
+                self.client.parse_response(connection, "", **options)
+            reply = self.client.parse_response(connection, "", **options)
+        except NoScriptError:  # the server was started anew
+            self.broker.load_scripts()
+            return 0.0, []
+        return self.broker.reserved(reply)
 
     def _deliver(self, deliveries: Iterable[Delivery]) -> None:
         # All of them are held before the first is handled, whatever that one does.
@@ -169,30 +174,29 @@ class Reading:
             self._unacknowledged.add(queue)
         answer = super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
         self._queues_changed()
+        self._abandon_read()
         return answer
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         answer = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
         self._queues_changed()
-        if not self.active_queues:
-            self._abandon_read()
+        self._abandon_read()
         return answer
 
     def _abandon_read(self) -> None:
-        """End the read under way without waiting for its answer, and let others have what it would have brought."""
-        if not self._in_poll:
+        """End the read under way, and let others have what it brings: its queues are not those that are wanted now."""
+        connection, self._in_poll = self._in_poll, None
+        if not connection:
             return
-        with suppress(*LOST, Empty):
-            if self._looks:  # its answer is on the way, and may hold messages
-                _, deliveries = self.broker.reserved(self.client.parse_response(self._in_poll, ""))
-                for delivery in deliveries:
-                    self.in_flight.add(delivery)
-                    self.in_flight.give_back(delivery.receipt)
-            else:
-                self._in_poll.disconnect()
-                self.broker.wake([*self._read_queues])
-        self._in_poll = None
-        self._looks = True
+        try:
+            if self._waits:
+                self.broker.wake([self._mark], lifetime=1.0)
+            for delivery in self._reply(connection)[1]:
+                self.in_flight.add(delivery)
+                self.in_flight.give_back(delivery.receipt)
+        except LOST:  # what it would have brought comes again when its time is over
+            connection.disconnect()
+        self._waits = False
 
     def close(self) -> None:
         """Close, without waiting for the read under way."""
@@ -210,7 +214,7 @@ class Reading:
         """The connection is gone: drop it, and let the poller make it again in a moment."""
         if not self._is_lost:
             logger.warning("the connection to the broker is lost, connecting again: %s", error)
-        self._is_lost, self._looks, self._in_poll, self._in_listen = True, True, None, None
+        self._is_lost, self._waits, self._in_poll, self._in_listen = True, False, None, None
         self._rests_until = time.monotonic() + RECONNECT_AFTER
         for name in ("client", "subclient"):
             connection = getattr(self.__dict__.get(name), "connection", None)

@@ -46,6 +46,14 @@ SYSTEMS = (
     System(
         "conventions",
         "celery-conventions",
-        ("everything on: typed arguments, idempotent_on, claim and settle, late acknowledgement, events for Flower",),
+        (
+            "everything on: typed arguments, idempotent_on, claim and settle, late acknowledgement, journal into SQL",
+            "long jobs have another worker, as in docker-compose.yml",
+        ),
+    ),
+    System(
+        "one_worker",
+        "one worker for all queues",
+        ("as before, but its worker consumes long jobs, too, and so takes no message ahead of a free process",),
     ),
 )

@@ -35,9 +35,9 @@ def bare_celery(url: str, **settings: Any) -> Program:
     return Program(send=send, work=work)
 
 
-def run_worker(app: Celery, concurrency: int, pool: str) -> None:
+def run_worker(app: Celery, concurrency: int, pool: str, **options: Any) -> None:
     """Run a worker until SIGTERM.
 
     Started without the `celery` command, which would import every installed sub-command, and so `conventions`.
     """
-    app.Worker(concurrency=concurrency, pool_cls=pool, loglevel="WARNING").start()
+    app.Worker(concurrency=concurrency, pool_cls=pool, loglevel="WARNING", **options).start()

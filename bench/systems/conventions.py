@@ -1,5 +1,6 @@
-"""celery-conventions with every convention on."""
+"""celery-conventions with every convention on; long jobs have a worker of their own, as in docker-compose.yml."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.program import Program
@@ -18,8 +19,13 @@ class Noop(ImmediateTask):
         record(number, sent)
 
 
-def program(url: str) -> Program:
-    """The program of this system; its database is a file in the current folder."""
+def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
+    """The program of this system; its database is a file in the current folder.
+
+    Args:
+        url: the server.
+        exclude: queues that its worker does not consume.
+    """
     database = f"sqlite:///{Path.cwd() / 'bench.sqlite3'}"
     app = create_app("bench", packages=(__name__,), schedule=None, broker_url=url, database_url=database)
 
@@ -27,7 +33,7 @@ def program(url: str) -> Program:
         Noop.delay(number=number, sent=sent)
 
     def work(concurrency: int, pool: str) -> None:
-        run_worker(app, concurrency, pool)
+        run_worker(app, concurrency, pool, exclude_queues=list(exclude))
 
     def prepare() -> None:
         app.database.upgrade()  # looked up only here: it imports SQLAlchemy, which a worker does without

@@ -34,31 +34,39 @@ local function hand_out(tag, queue, score, unacknowledged)
   found[#found + 1] = {tag, queue, payload, receipt, deliveries, changes or ''}
 end
 
-local function take(queue, unacknowledged, count)
-  promote(queue, 1000)
-  local popped = pop_ready(queue, count)
-  for i = 1, #popped, 2 do hand_out(popped[i], queue, popped[i + 1], unacknowledged) end
+-- What is due joins what is ready.
+local due = -1
+local function look_ahead(queue)
+  local delayed = P .. 'delayed:' .. queue
+  local first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+  if first and tonumber(first) <= now then
+    promote(queue, 1000)
+    first = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]
+  end
+  if first then
+    local wait = math.max(tonumber(first) - now, 0)
+    if due < 0 or wait < due then due = wait end
+  end
 end
 
 local queues = (#ARGV - 3) / 2
+local empty = {}
+for i = 4, #ARGV, 2 do look_ahead(ARGV[i]) end
 for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queue its share, then who has more
   for i = 4, #ARGV, 2 do
-    if #found < limit then
-      take(ARGV[i], ARGV[i + 1] == '1', math.min(share, limit - #found))
+    local count = math.min(share, limit - #found)
+    if count > 0 and not empty[i] then
+      local popped = pop_ready(ARGV[i], count)
+      for j = 1, #popped, 2 do hand_out(popped[j], ARGV[i], popped[j + 1], ARGV[i + 1] == '1') end
+      empty[i] = #popped < 2 * count
     end
   end
 end
 
-local due = -1
 for i = 4, #ARGV, 2 do
-  if redis.call('EXISTS', P .. 'queue:' .. ARGV[i]) == 1 then -- the next idle worker looks, too
+  if not empty[i] and redis.call('EXISTS', P .. 'queue:' .. ARGV[i]) == 1 then -- the next idle worker looks, too
     wake(ARGV[i])
     if ARGV[i + 1] == '1' then redis.call('PEXPIRE', P .. 'wake:' .. ARGV[i], 60000) end -- nobody may come for replies
-  end
-  local first = redis.call('ZRANGE', P .. 'delayed:' .. ARGV[i], 0, 0, 'WITHSCORES')[2]
-  if first then
-    local wait = math.max(tonumber(first) - now, 0)
-    if due < 0 or wait < due then due = wait end
   end
 end
 return {integer(due), found}

@@ -47,9 +47,11 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       local gone = (action == 'retry' or action == 'park') and tag ~= '' and redis.call('EXISTS', message_key(tag)) == 0
       return gone and 'missing' or 'recorded'
     end
-    redis.call('HSET', key, 'state', state, 'token', token, 'fence', fence, 'until', integer(now + wait), 'id', id,
-      'generation', generation, 'attempt', next_attempt, 'fingerprint', fingerprint, 'result', result, 'starts', 0,
-      'followed', '0')
+    if not holder then -- lost, as after a flush
+      redis.call('HSET', key, 'token', token, 'fence', fence, 'id', id, 'generation', generation, 'fingerprint', fingerprint)
+    end
+    redis.call('HSET', key, 'state', state, 'until', integer(now + wait), 'attempt', next_attempt, 'result', result,
+      'starts', 0, 'followed', '0')
     redis.call('PEXPIRE', key, keep)
   end
   local payload = state == 'dead' and tag ~= '' and redis.call('HGET', message_key(tag), 'payload')

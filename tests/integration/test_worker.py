@@ -197,6 +197,32 @@ def test_workers_for_one_queue(other: ConventionsApp, installation: Installation
     assert min(waited) < 1, "a worker beside others does not wait for their answers before its first job"
 
 
+def test_queues_are_added_and_cancelled_while_a_worker_idles(other: ConventionsApp, installation: Installation) -> None:
+    """By remote control, at once: the read under way, which would wait for ten seconds, is ended."""
+    with installation.worker("-Q", "immediate", "-c", "1"):
+        assert Add.delay(1).get(timeout=10) == 1
+        assert other.control.add_consumer("of-its-own", reply=True, timeout=5, limit=1)
+        assert Own.delay().get(timeout=5) == "of-its-own"
+        assert other.control.cancel_consumer("of-its-own", reply=True, timeout=5, limit=1)
+        left = Own.delay()
+        assert Add.delay(2).get(timeout=10) == 2
+        wait_until(lambda: [sent.id for sent in messages(other)] == [left.id], description="its queue is not read")
+        assert other.broker.sizes("of-its-own").ready == 1
+        assert other.control.add_consumer("of-its-own", reply=True, timeout=5, limit=1)
+        assert left.get(timeout=5) == "of-its-own"
+
+
+def test_what_comes_while_a_worker_stops_is_run_by_the_other(other: ConventionsApp, installation: Installation) -> None:
+    """An idle worker that ends takes no message with it, and no wake-up."""
+    with installation.workers(("-Q", "immediate", "-c", "1"), ("-Q", "immediate", "-c", "1")) as (first, second):
+        first.process.send_signal(signal.SIGTERM)
+        results = [Add.delay(number, 1) for number in range(200)]
+        assert [result.get(timeout=10) for result in results] == [number + 1 for number in range(200)]
+        assert first.process.wait(20) == 0
+        assert second.process.poll() is None
+        wait_until_empty(other)
+
+
 # Start and stop.
 
 

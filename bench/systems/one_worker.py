@@ -1,0 +1,9 @@
+"""celery-conventions with one worker for all queues, which takes no message ahead of a free process."""
+
+from bench.program import Program
+from bench.systems import conventions
+
+
+def program(url: str) -> Program:
+    """The program of this system."""
+    return conventions.program(url, exclude=())
