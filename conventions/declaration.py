@@ -61,6 +61,7 @@ _REPLACED = {
     "retry_jitter": "write retry_policy = RetryPolicy(jitter=...)",
     "max_retries": "write retry_policy = RetryPolicy(attempts=...)",
     "default_retry_delay": "write retry_policy = RetryPolicy(first_wait=...)",
+    "before_start": "do it at the start of run, where a failure is tried again",
     "acks_late": "remove it: every message is acknowledged after its outcome is recorded",
     "reject_on_worker_lost": "remove it: a lost worker's message always runs again",
 }

@@ -4,6 +4,7 @@
     └── ConventionError
         ├── BusinessError            raise it in `run`: a failure that no retry can mend
         ├── RetryRequested           `self.retry()` was called without an error
+        ├── JobFailed                the job failed before, and whoever waits for it hears of it now
         ├── JobExited                a job called `sys.exit()`
         ├── JobRejected              a job gave its message up, or returned it
         ├── JobCancelled             the message was cancelled while it ran; told at the next report of progress
@@ -14,6 +15,7 @@
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
         │   └── CredentialInPayload  an argument that looks like a credential
         ├── IdempotencyConflict      one key, two different payloads
+        ├── TransactionRepeated      a second `self.transaction()` in one attempt
         ├── LeaseLost                another worker has taken this job over
         ├── PermissionDenied         the actor may not run this task
         ├── BrokerUnavailable        the broker did not answer in time         (ConnectionError)
@@ -41,6 +43,10 @@ class BusinessError(ConventionError):
 
 class RetryRequested(ConventionError):
     """A task asked for another attempt without naming an error."""
+
+
+class JobFailed(ConventionError):
+    """The message is a dead letter already: raised when it comes again, for those who have not heard of it."""
 
 
 class JobExited(ConventionError):
@@ -81,6 +87,10 @@ class CredentialInPayload(PayloadError):
 
 class IdempotencyConflict(ConventionError):
     """The idempotency key was used before with a different payload."""
+
+
+class TransactionRepeated(ConventionError):
+    """One attempt commits one transaction, since its record says that the whole effect happened; not retried."""
 
 
 class LeaseLost(ConventionError):

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from conventions.broker import Held
+from conventions.errors import IdempotencyConflict
 from conventions.journal import Event
 from conventions.payload import encode
 from conventions.store import Store
@@ -109,7 +110,9 @@ class Cancelled:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The message is a dead letter already."""
+    """The message is a dead letter already, because of `error`; empty when that is not known any more."""
+
+    error: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,14 @@ class TransactionBusy(Exception):
     """Another transaction holds the record of this key: the job waits, with no attempt used."""
 
 
+def conflict(task: str, key: str, message_id: str) -> IdempotencyConflict:
+    """The error of a message whose key is that of another one with other arguments."""
+    return IdempotencyConflict(
+        f"{task}: key {key} was used by message {message_id} with other arguments; "
+        "use another idempotency_key, or name the differing argument in idempotent_on"
+    )
+
+
 type Answer = Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale
 type State = Literal["done", "released", "dead"]
 type Settled = Literal["recorded", "refused", "missing"]
@@ -151,6 +162,7 @@ class Settlement:
     Attributes:
         state: of the claim; `released` for `wait` seconds.
         event: what the journal says, if anything.
+        result: of a job that is done; of a dead one, what it failed with, as text.
         action: what becomes of the message: it goes, is tried again, waits with no attempt used, or is kept until what
             follows the job was sent.
         changes: headers of the next attempt.
@@ -201,7 +213,7 @@ class Claims:
         arguments: list[Any] = []
         for one in settlements:
             request = one.request
-            result = encode(one.result) if one.state == "done" else b""
+            result = b"" if one.state == "released" else encode(one.result)
             arguments += [request.claim if one.claimed else "", request.token, request.message_id, request.generation]
             arguments += [request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)]
             arguments += [_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action]
@@ -219,9 +231,13 @@ class Claims:
         """Give up the claim of a job whose process died: a start without an outcome."""
         self._run("give_back", ["", "", "", 0, 1, claim, token])
 
-    def followed(self, claim: str, message_id: str) -> None:
+    def followed(self, claim: str, message_id: str, token: str) -> None:
         """Note that what follows a finished job was sent; where the broker is elsewhere."""
-        self._run("followed", [claim, message_id])
+        self._run("followed", [claim, message_id, token])
+
+    def is_done(self, claim: str, message_id: str) -> bool:
+        """Whether this very message has finished its job."""
+        return self._store.redis.hmget(self._store.key("claim", claim), "state", "id") == [b"done", message_id.encode()]
 
     def is_cancelled(self, message_id: str) -> bool:
         """Whether a message was cancelled."""
@@ -249,7 +265,7 @@ _ANSWERS: dict[bytes, Callable[..., Answer]] = {
     b"busy": lambda wait: Busy(int(wait) / 1000),
     b"conflict": lambda message_id: Conflict(message_id.decode()),
     b"cancelled": Cancelled,
-    b"dead": Dead,
+    b"dead": lambda error: Dead(json.loads(error)),
     b"superseded": Superseded,
     b"too_old": TooOld,
     b"stale": Stale,

@@ -25,6 +25,7 @@ from conventions.journal import Event
 logger = logging.getLogger(__name__)
 
 SETTLE_FOR = 180.0  # seconds that a finished job tries to record its outcome: unknown is not failed
+SHORT = 1000  # characters of an error that a claim keeps
 PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
 
 
@@ -32,6 +33,11 @@ def follows(task: Any) -> bool:
     """Whether Celery sends or stores something after the job of the current request has ended."""
     request = task.request
     return bool(request.callbacks or request.chain or request.chord or not get_actual_ignore_result(task, request))
+
+
+def awaited(task: Any) -> bool:
+    """Whether Celery tells somebody of a failure of the current request."""
+    return follows(task) or bool(task.request.errbacks)
 
 
 def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None) -> Event:
@@ -168,12 +174,23 @@ def end_dead(task: Any, job: Job, error: Exception, *, claimed: bool = True, pat
     log_failure(job, error, "dead letter")
     if task.request.is_eager:
         return error
-    # Kept until the task has heard of it; a message that comes again tells it once more.
-    action = "keep" if task.hears_of_death else "remove"
-    answer = settle(task, job, "dead", "dead", error=error, claimed=claimed, patience=patience, action=action)
-    if answer == "refused":
-        return _taken_over()
-    task.on_dead(job, error)
+    # Kept until whoever waits for it has heard of it; a message that comes again tells them once more.
+    action = "keep" if task.hears_of_death or awaited(task) else "remove"
+    text = f"{type(error).__name__}: {failures.text_of(error)[:SHORT]}"
+    answer = settle(
+        task, job, "dead", "dead", error=error, result=text, claimed=claimed, patience=patience, action=action
+    )
+    return _taken_over() if answer == "refused" else tell_of_death(task, job, error)
+
+
+def tell_of_death(task: Any, job: Job, error: Exception) -> Exception:
+    """Tell the task that its message is a dead letter. Returns what to raise."""
+    try:
+        task.on_dead(job, error)
+    except Exception as fault:
+        logger.exception("not told of its dead letter yet: id=%s task=%s", job.id, job.task)
+        comes_again: Exception = Reject(fault, requeue=True)
+        return comes_again
     return error
 
 
@@ -195,8 +212,11 @@ def end_waiting(task: Any, job: Job, wait: float) -> Exception:
     """Let the message wait, with no attempt used. Returns what to raise."""
     if job.held is None:
         publish_again(task, job, countdown=wait)
-    if settle(task, job, "released", None, wait=wait, action="park") == "missing":
+    answer = settle(task, job, "released", None, wait=wait, action="park")
+    if answer == "missing":
         publish_again(task, job, countdown=wait)
+    if answer == "refused":
+        return _taken_over()
     done_with_this_delivery: Exception = Ignore()
     return done_with_this_delivery
 

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 
 from conventions.actor import acting_as
 from conventions.errors import (
-    IdempotencyConflict,
     JobCancelled,
     JobExited,
+    JobFailed,
     JobRejected,
     PayloadError,
     TooManyStarts,
@@ -39,9 +39,11 @@ from conventions.idempotency import (
     Superseded,
     TooOld,
     TransactionBusy,
+    conflict,
 )
 from conventions.job import COUNTS, KEY, Job
 from conventions.outcomes import (
+    awaited,
     end_dead,
     end_done,
     end_released,
@@ -52,8 +54,10 @@ from conventions.outcomes import (
     log_failure,
     publish_again,
     put_back,
+    tell_of_death,
 )
 from conventions.payload import encode
+from conventions.retry import RetryPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -168,9 +172,10 @@ def _claim(task: Any, job: Job) -> Done | None:
         case Cancelled():
             logger.info("cancelled: id=%s task=%s", job.id, job.task)
             raise end_without_run(task, job, "cancelled")
-        case Dead():  # recorded; only the task may not have heard of it
-            task.on_dead(job, TooManyStarts("the worker ended before the task heard of its dead letter"))
-            raise Ignore
+        case Dead():  # recorded; only those who wait for it may not have heard
+            failed = JobFailed(answer.error or "its dead letter says how")
+            told = tell_of_death(task, job, failed)
+            raise told if told is not failed or awaited(task) else Ignore()
     refused = _refusal(job, answer)
     if refused is not None:
         raise end_dead(task, job, refused, claimed=isinstance(answer, Poison))
@@ -181,10 +186,7 @@ def _claim(task: Any, job: Job) -> Done | None:
 def _refusal(job: Job, answer: Any) -> Exception | None:
     match answer:
         case Conflict():
-            return IdempotencyConflict(
-                f"{job.task}: key {job.key} was used by message {answer.message_id} with other arguments; "
-                "use another idempotency_key, or name the differing argument in idempotent_on"
-            )
+            return conflict(job.task, job.key, answer.message_id)
         case Poison():
             return TooManyStarts(
                 f"{job.task}: started {answer.starts} times without an outcome: each time its process was killed, or "
@@ -266,16 +268,17 @@ def _outcome(task: Any, job: Job, error: Exception, countdown: float | None = No
 
 def _after_failure(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
     """Send the next attempt, or end the message as dead. Returns what to raise: `Retry`, `Reject`, or the error."""
-    kind = task.retry_policy.kind_of(error)
+    policy: RetryPolicy = task.retry_policy
+    kind = policy.kind_of(error)
     counts = dict(job.counts)
     counts[kind] = counts.get(kind, 0) + 1
     overruled = task.should_retry(error, job.attempt) if task.overrules_retry else None
-    decision = task.retry_policy.decide(error, counts, overruled=overruled)
+    decision = policy.decide(error, counts, overruled=overruled)
     if isinstance(error, SoftTimeLimitExceeded):
         logger.warning("too long: id=%s task=%s: reached its soft limit; split it into smaller jobs", job.id, job.task)
     if decision.wait is None:
         return end_dead(task, job, error)
-    wait = decision.wait if countdown is None else countdown
+    wait = decision.wait if countdown is None else policy.within_limits(countdown)
     log_failure(job, error, f"next attempt in {wait:.1f} s")
     if task.request.is_eager:
         return _retry_eagerly(task, error, counts)

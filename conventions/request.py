@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import celery
 from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import InvalidTaskError, TimeLimitExceeded
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
@@ -22,6 +23,9 @@ from conventions.reading import DELIVERY
 from conventions.well_formed import fault_of
 
 logger = logging.getLogger(__name__)
+
+PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
+COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
 
 class PlainRequest(CeleryRequest):
@@ -62,14 +66,35 @@ class PlainRequest(CeleryRequest):
         exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
         if isinstance(exc, MemoryError):  # Celery would end the worker, and the message would end the next one
             exc_info.exception = RuntimeError(f"MemoryError: {exc}")
+        elif isinstance(exc, TimeLimitExceeded) and not return_ok:
+            return  # Celery would acknowledge; the pool calls `on_timeout` next
         elif not return_ok and not (self._already_revoked or self._already_cancelled):
-            self.on_lost()  # nobody has settled it
+            self.on_lost(exc)  # nobody has settled it
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
-    def on_lost(self) -> None:
-        """The process of the job died: release the claim, return the message, and count the start."""
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The job is beyond a limit. At the hard one, record a dead letter before the process is killed after this."""
+        error = TimeLimitExceeded(timeout)
+        if soft or (not state.should_terminate and self.record_death(error)):
+            super().on_timeout(soft, timeout)
+        else:
+            state.task_ready(self)
+            self.on_lost(error)
+
+    def record_death(self, error: Exception) -> bool:
+        """Record that the job has ended as dead. False when that was not possible: the message must come again."""
+        recorded: bool = self.app.refusals.message(self._message, error)
+        return recorded
+
+    def on_lost(self, error: BaseException) -> None:
+        """Nobody has recorded how the job ended: release its claim, return the message, and count the start.
+
+        At once when its process died; anything else, as a result that cannot be stored, may be so the next time, too.
+        """
         if self.delivery:
-            self.app.in_flight.give_back(self.delivery["receipt"], counted=True)
+            again = COMES_AGAIN * 2 ** min(self.delivery["deliveries"] - 1, 6)
+            wait = 0.0 if isinstance(error, PROCESS_DIED) else min(again, 60.0)
+            self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True)
 
 
 class Request(PlainRequest):
@@ -86,7 +111,7 @@ class Request(PlainRequest):
         if self.delivery:
             self.app.in_flight.begin(
                 self.delivery["receipt"],
-                self.claim,
+                self.claim if self.app.one_server else "",
                 self.token,
                 self._on_lapsed,
                 followed_id=self.id if self.is_followed else "",
@@ -100,18 +125,18 @@ class Request(PlainRequest):
         elif self.delivery:  # a thread cannot be ended: let the message go
             self.app.in_flight.forget(self.delivery["receipt"])
 
-    def on_lost(self) -> None:
+    def on_lost(self, error: BaseException) -> None:
         """As above; the claim is elsewhere than the message where the broker is."""
         if not self.app.one_server:
             with suppress(RedisError):  # then its lease ends it
                 self.app.claims.release(self.claim, self.token)
-        super().on_lost()
+        super().on_lost(error)
 
     def acknowledge(self) -> None:
         """Acknowledge; what follows the job was sent before."""
         if self.is_followed and not self.acknowledged and not self.app.one_server:
             with suppress(RedisError):  # then a message that comes again sends the same messages again
-                self.app.claims.followed(self.claim, self.id)
+                self.app.claims.followed(self.claim, self.id, self.token)
         super().acknowledge()
 
     def _job(self) -> Job:
@@ -128,18 +153,25 @@ class Request(PlainRequest):
             job.started_at = datetime.fromtimestamp(self.time_start, UTC)
         return job
 
-    def on_timeout(self, soft: bool, timeout: float) -> None:  # Celery's signature
-        """Record a dead letter before Celery acknowledges the message: the process is killed after this."""
-        if not soft and not state.should_terminate:
-            self.task.request_stack.push(self._context)
-            try:
-                end_dead(self.task, self._job(), TimeLimitExceeded(timeout), patience=0)
-            except (celery.exceptions.Reject, Exception):  # whatever it is, Celery must hear of the time-out
-                logger.exception("the dead letter of %s is not stored; the message comes again", self.id)
-                self.on_lost()
-            finally:
-                self.task.request_stack.pop()
-        super().on_timeout(soft, timeout)
+    def record_death(self, error: Exception) -> bool:
+        """Settle the job, whose process is killed after this."""
+        self.task.request_stack.push(self._context)
+        try:
+            ending = end_dead(self.task, self._job(), error, patience=0)
+        except (celery.exceptions.Reject, Exception) as fault:  # whatever it is, Celery must hear of the time-out
+            logger.exception("the dead letter of %s is not stored; the message comes again", self.id)
+            ending = fault
+        finally:
+            self.task.request_stack.pop()
+        return ending is error
+
+    def maybe_expire(self) -> bool:
+        """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""
+        late = self.expires and datetime.now(UTC if self.expires.tzinfo else None) > self.expires
+        with suppress(RedisError):  # then it is not recorded either, and comes again
+            if late and self.delivery and self.app.claims.is_done(self.claim, self.id):
+                return False
+        return bool(super().maybe_expire())
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Record the end before Celery acknowledges the message."""
@@ -149,7 +181,7 @@ class Request(PlainRequest):
         kind = "expired" if expired else "revoked"
         if not self._already_revoked and not self.app.refusals.message(self._message, RuntimeError(kind), kind):
             self._already_revoked = True
-            self.on_lost()
+            self.on_lost(RuntimeError(f"that it is {kind} cannot be recorded"))
             return
         super()._announce_revoked(reason, terminated, signum, expired)
 

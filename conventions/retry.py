@@ -20,10 +20,11 @@ from conventions.errors import (
     LeaseLost,
     PayloadError,
     PermissionDenied,
+    TransactionRepeated,
 )
 from conventions.network_errors import is_network_error
 
-_HOPELESS = (PayloadError, CredentialInPayload, IdempotencyConflict, LeaseLost, PermissionDenied)
+_HOPELESS = (PayloadError, CredentialInPayload, IdempotencyConflict, LeaseLost, PermissionDenied, TransactionRepeated)
 
 
 class ErrorKind(StrEnum):
@@ -131,6 +132,10 @@ class RetryPolicy:
         except OverflowError:
             wait = self._longest
         wait = min(wait, self._longest) * (1 + self.jitter * (2 * chance - 1))
+        return self.within_limits(wait)
+
+    def within_limits(self, wait: float) -> float:
+        """The allowed wait, in seconds, that is next to one that somebody asks for."""
         return min(max(wait, self._first), self._longest)
 
     def decide(
@@ -162,7 +167,7 @@ class RetryPolicy:
         wait = self.wait_after(made, random.random() if chance is None else chance)
         asked = retry_after(error, now or datetime.now(UTC))
         if asked is not None:
-            wait = min(max(asked, self._first), self._longest)
+            wait = self.within_limits(asked)
         why = "should_retry said yes" if overruled else f"attempt {counts.get(kind, 1)} of {limit}"
         return Decision(kind, wait, why)
 

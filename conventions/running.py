@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import celery
 from celery.exceptions import Retry
 
-from conventions.errors import LeaseLost, RetryRequested
+from conventions.errors import LeaseLost, RetryRequested, TransactionRepeated
 from conventions.job import Job
 from conventions.payload import Arguments
 from conventions.pipeline import RetryAsked, execute
 from conventions.progress import ProgressReporter
 from conventions.retry import RetryPolicy
-from conventions.sending import check_delay
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -111,11 +110,20 @@ class RunningTask(celery.Task):
         """One commit for the effect and the record that it happened: the effect happens once.
 
         Once per attempt, and the last effect of `run`. Ends the job as done when the record exists.
+
+        Raises:
+            TransactionRepeated: this attempt has committed one before.
         """
         from conventions.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
+        if getattr(self.request, "committed", False):
+            raise TransactionRepeated(
+                f"{self.name}: self.transaction() was used before in this attempt, and its record says that all is done; "
+                "put every write into one block"
+            )
         with transaction(self._application().database, self.job.claim) as session:
             yield session
+        self.request.committed = True
 
     # Failing.
 
@@ -133,13 +141,9 @@ class RunningTask(celery.Task):
 
         Args:
             exc: why; default: the exception being handled.
-            countdown: seconds to wait, instead of the policy's; how often is still the policy's to say.
+            countdown: seconds to wait, within the policy's `first_wait` and `max_wait`; how often is the policy's to say.
             throw: raise here, or return what to raise.
-
-        Raises:
-            ValueError: the wait is beyond `max_delay`.
         """
-        check_delay(self.name, {"countdown": countdown}, self._application().settings.max_delay)
         current = sys.exception()
         error = exc or (current if isinstance(current, Exception) else RetryRequested(f"{self.name} asked for a retry"))
         asked = RetryAsked(error, countdown)

@@ -181,7 +181,7 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
     """
     _check_priority(task.name, options)
     if KEY not in (options.get("headers") or {}):  # what waits again was accepted before
-        check_delay(task.name, options, max_delay)
+        _check_delay(task.name, options, max_delay)
     _check_names(task.name, options)
     if "retry_policy" in options:
         raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
@@ -214,8 +214,7 @@ def _check_priority(task: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    """Refuse a delay after which nobody would remember what the message did. Raises: ValueError."""
+def _check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
     delay = options.get("countdown")
     eta = options.get("eta")
     if isinstance(eta, str):

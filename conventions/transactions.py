@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from conventions.database import Database, IdempotencyRow, utc_now
-from conventions.idempotency import ClaimRequest, EffectExists, TransactionBusy
+from conventions.idempotency import ClaimRequest, EffectExists, TransactionBusy, conflict
 
 LOCK_TIMEOUT = "10s"
 IDLE_TIMEOUT = "60s"
@@ -24,6 +23,7 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
 
     Raises:
         EffectExists: the key is recorded already.
+        IdempotencyConflict: it is recorded for another message with other arguments.
         TransactionBusy: another transaction is recording it, or SQLite's one writer did not come to an end in time.
     """
     with Session(database.engine) as session, session.begin():
@@ -42,7 +42,7 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
             session.flush()
         except IntegrityError:
             session.rollback()
-            raise EffectExists(_stored_result(database, request)) from None
+            raise _found(database, request) from None
         except OperationalError as error:
             session.rollback()
             if _is_lock_timeout(error):
@@ -52,10 +52,13 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
         row.result = session.info.get("result")
 
 
-def _stored_result(database: Database, request: ClaimRequest) -> Any:
-    with database.session() as session:
+def _found(database: Database, request: ClaimRequest) -> Exception:
+    """What the record that is there means for this job."""
+    with database.session(read_only=True) as session:
         row = session.get(IdempotencyRow, (request.task, request.key))
-        return row.result if row else None
+        if row and row.message_id != request.message_id and row.fingerprint != request.fingerprint:
+            return conflict(request.task, request.key, row.message_id)
+        return EffectExists(row.result if row else None)
 
 
 def _is_lock_timeout(error: OperationalError) -> bool:

@@ -60,7 +60,8 @@ class Consumer(CeleryConsumer):
                 self._refuse(
                     message,
                     UndeliverableMessage(
-                        f"delivered {delivery['deliveries']} times, and each time its worker ended before the job began"
+                        f"delivered {delivery['deliveries']} times, and each time its worker ended before the job began, or "
+                        "what follows the job could not be sent; the worker's log says which"
                     ),
                 )
             else:

@@ -26,7 +26,7 @@ class Look:
             for name in names:
                 key, kind = prefix + name, name.partition(":")[0]
                 pipe.pttl(key)
-                if name.endswith(":parked"):
+                if kind == "parked":
                     pipe.smembers(key)
                 elif kind in ("message", "claim"):
                     pipe.hgetall(key)
@@ -42,17 +42,15 @@ class Look:
     def of(self, kind: str) -> dict[str, Any]:
         """Values by the rest of their keys, such as messages by tag."""
         return {
-            name.removeprefix(f"{kind}:"): value
-            for name, value in self._values.items()
-            if name.startswith(f"{kind}:") and not name.endswith(":parked")
+            name.removeprefix(f"{kind}:"): value for name, value in self._values.items() if name.startswith(f"{kind}:")
         }
 
     def parked(self) -> dict[str, set[str]]:
         """Tags by claim."""
         return {
-            name.removeprefix("claim:T:").removesuffix(":parked"): {tag.decode() for tag in value}
+            name.removeprefix("parked:T:"): {tag.decode() for tag in value}
             for name, value in self._values.items()
-            if name.endswith(":parked")
+            if name.startswith("parked:")
         }
 
 

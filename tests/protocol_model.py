@@ -111,7 +111,9 @@ class Model(Messages):
             return Parked if rewritten else Superseded
         if claim.state == "dead" and claim.generation == asked.spec.generation:
             return Dead
-        return self._parked(asked) if runs else self._started(claim)
+        redriven = asked.spec.generation > claim.generation
+        backs_off = claim.state == "released" and not claim.over and not redriven
+        return self._parked(asked) if runs or backs_off else self._started(claim)
 
     def _parked(self, asked: Delivery) -> type[Answer]:
         return Parked if asked.tag else Busy
@@ -134,7 +136,7 @@ class Model(Messages):
             return
         self._write(asked, "running", answer.fence, starts=(before.starts if before else 0) + 1)
         if asked.tag:
-            self.messages[asked.tag].started = True
+            self.messages[asked.tag].started, self.messages[asked.tag].deliveries = True, 0
 
     def _write(
         self, of: Delivery, state: State, fence: int, *, starts: int = 0, more: int = 0, over: bool = False
@@ -173,7 +175,7 @@ class Model(Messages):
             return False
         message = self.messages[delivery.tag]
         message.move("delayed" if wait else "queue")
-        message.deliveries -= 0 if counted else 1
+        message.deliveries -= 0 if counted else min(message.deliveries, 1)
         return True
 
     def _wake(self, key: str) -> None:
@@ -185,7 +187,10 @@ class Model(Messages):
     def settle(self, ended: Delivery, state: State, action: str, event: str, *, wait: bool, result: int) -> str:
         """A job ends; returns the answer. The fence of a claim that was not there is 0 until the server says it."""
         claim = self.claim_of(ended)
-        if claim and claim.token not in (ended.token, None):
+        behind = claim and claim.token is None and (
+            (ended.spec.generation, ended.attempt) < (claim.generation, claim.attempt)
+        )  # fmt: skip
+        if claim and (claim.token not in (ended.token, None) or behind):
             self._record(event, refused=True)
             return "refused"
         again = bool(ended.tag) and action in ("retry", "park")
@@ -224,10 +229,17 @@ class Model(Messages):
         self.remove(ended)
 
     def acknowledge(self, ended: Delivery, *, followed: bool) -> bool:
-        """Celery has ended with a message; returns whether it was still this worker's."""
+        """Celery has ended with a message; returns whether it is gone: what has not said how it ended comes again."""
         claim = self.claim_of(ended)
-        if followed and claim and claim.id == ended.spec.id:
-            claim.followed = True
+        if not self.holds(ended):
+            return False
+        if ended.granted or followed:
+            message = self.messages[ended.tag]
+            if not message.ended and not (claim and claim.state == "done"):
+                message.move("delayed")
+                return False
+            if followed and claim and claim.id == ended.spec.id:
+                claim.followed = True
         return self.remove(ended)
 
     def flushed(self, *, everything: bool) -> None:

@@ -131,8 +131,22 @@ def test_a_retry_rewrites_the_message_in_place(broker: Broker, claims: Claims, s
     end_wait(store, "m1", "delayed")
     again = handed_out(broker)
     assert (again.changes, again.payload, again.deliveries) == ({"retries": 1}, b"m1", 1)
+    end_lease(store)
     granted(claims, asking(again, attempt=2))
     assert len(journal(store)) == 1
+
+
+def test_a_retry_keeps_its_wait_although_its_message_is_ready(broker: Broker, claims: Claims, store: Store) -> None:
+    """Nothing was heard of it while it ran, so the sweep made it ready before its failure was recorded."""
+    request = asking(sent(broker))
+    granted(claims, request)
+    end_wait(store, "m1", "inflight")
+    broker.sweep()
+    settle(claims, request, "released", wait=25, action="retry")
+    assert places(store, "m1") == ["queue"]
+    answer = take(claims, asking(handed_out(broker), attempt=2))
+    assert isinstance(answer, Parked)
+    assert 24 < due_in(store, "m1") <= 25.2
 
 
 def test_a_retry_keeps_its_wait_while_the_message_is_elsewhere(broker: Broker, claims: Claims, store: Store) -> None:
@@ -197,7 +211,7 @@ def test_a_job_that_ends_while_it_is_returned_is_recorded(broker: Broker, claims
 
 
 def test_what_follows_is_sent_until_it_is_noted(broker: Broker, claims: Claims, store: Store) -> None:
-    """The message is kept; when it comes again it says whether callbacks were sent; only its own id notes that."""
+    """The message is kept; when it comes again it says whether callbacks were sent; only who holds it notes that."""
     delivery = sent(broker)
     request = asking(delivery)
     granted(claims, request)
@@ -205,7 +219,24 @@ def test_what_follows_is_sent_until_it_is_noted(broker: Broker, claims: Claims, 
     again = once_more(broker, store)
     assert take(claims, asking(again)) == Done(7, "m1", followed=False)
     assert take(claims, OTHER) == Done(7, "m1", followed=False)
-    broker.acknowledge([replace(held(again, request), followed_id="another")])
-    assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", followed=False)
-    broker.acknowledge([replace(held(delivery, request), followed_id="m1")])
+    assert broker.acknowledge([replace(held(delivery, request), followed_id="m1")]) == 0
+    assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", followed=False), "a stale receipt"
+    assert broker.acknowledge([replace(held(again, request), followed_id="m1")]) == 1
     assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", followed=True)
+    duplicate = asking(sent(broker, "m2"), OTHER)
+    assert take(claims, duplicate) == Done(7, "m1", followed=False)
+    assert broker.acknowledge([replace(duplicate.held or held(again), claim=FIRST.claim, followed_id="m2")]) == 1
+
+
+def test_what_nobody_has_ended_comes_again(broker: Broker, claims: Claims, store: Store) -> None:
+    """Celery acknowledges it all the same, as after a fault of its own: ever later, and its deliveries are counted."""
+    for times, wait in ((1, 1), (2, 2), (3, 4)):
+        delivery = sent(broker) if times == 1 else handed_out(broker)
+        assert delivery.deliveries == times
+        assert broker.acknowledge([held(delivery, FIRST)]) == 0
+        assert wait - 0.5 < due_in(store, "m1") <= wait
+        end_wait(store, "m1", "delayed")
+    running = handed_out(broker)
+    granted(claims, asking(running))
+    assert broker.acknowledge([held(running, FIRST)]) == 0
+    assert due_in(store, "m1") <= 1, "a start is counted now, and deliveries anew"

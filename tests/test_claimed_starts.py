@@ -108,8 +108,8 @@ def test_a_dead_letter_binds_its_generation(broker: Broker, claims: Claims) -> N
     """The same message again is dead, a redrive of it runs, also with a corrected payload."""
     request = asking(sent(broker))
     granted(claims, request)
-    settle(claims, request, "dead")
-    assert take(claims, asking(sent(broker))) == Dead()
+    settle(claims, request, "dead", "ValueError: no")
+    assert take(claims, asking(sent(broker))) == Dead("ValueError: no")
     granted(claims, asking(sent(broker, "m1", generation=1), generation=1, fingerprint="corrected"))
 
 
@@ -117,12 +117,32 @@ def test_a_dead_letter_that_its_task_has_not_heard_of_stays_dead(broker: Broker,
     """Its message is kept; it does not run again, although another has used the key, or the claims are lost."""
     request = asking(sent(broker))
     granted(claims, request)
-    settle(claims, request, "dead", action="keep")
+    settle(claims, request, "dead", "ValueError: no", action="keep")
+    assert take(claims, asking(once_more(broker, store))) == Dead("ValueError: no")
     granted(claims, OTHER)
-    settle(claims, OTHER, "dead")
-    assert take(claims, asking(once_more(broker, store))) == Dead()
+    settle(claims, OTHER, "dead", "another's error")
+    assert take(claims, asking(once_more(broker, store))) == Dead("")
     store.redis.delete(claim_key(store))
-    assert take(claims, asking(once_more(broker, store))) == Dead()
+    assert take(claims, asking(once_more(broker, store))) == Dead("")
+
+
+def test_a_pool_may_begin_a_delivery_twice(claims: Claims) -> None:
+    """Its process died, and Celery's pool gave the job to another: that is a start of its own, under the same token."""
+    first, second = replace(FIRST, start="one"), replace(FIRST, start="two")
+    assert take(claims, first) == take(claims, first)
+    assert take(claims, first).starts == 1  # type: ignore[union-attr]  # it is granted
+    assert take(claims, second).starts == 2  # type: ignore[union-attr]  # the same
+
+
+def test_a_released_job_is_not_settled_by_what_is_behind(claims: Claims) -> None:
+    """Its process was thought dead: it may still say how it ended, but not an attempt of before, which was frozen."""
+    second = replace(FIRST, token="t2", attempt=2)
+    granted(claims, FIRST)
+    settle(claims, FIRST, "released")
+    granted(claims, second)
+    claims.release(second.claim, second.token)
+    assert settle(claims, replace(FIRST, token="frozen")) == "refused"
+    assert settle(claims, second) == "recorded"
 
 
 @pytest.mark.parametrize(("age", "expected"), [(-1, Granted), (1, TooOld)])

@@ -152,8 +152,11 @@ class Protocol(RuleBasedStateMachine):
         delivery = self.one_of(data)
 
         def call() -> None:
+            held = self.model.holds(delivery)
             removed = self.model.acknowledge(delivery, followed=followed)
             assert self.server.acknowledge(delivery, followed=followed) == removed
+            if held and not removed:
+                self.server.hold_time_still(delivery, at_most=60)
 
         self.send(call)
 

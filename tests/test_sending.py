@@ -94,12 +94,6 @@ def test_a_delay_beyond_the_limit(app: ConventionsApp, options: dict[str, Any]) 
     assert messages(app) == []
 
 
-def test_a_manual_retry_beyond_the_limit(app: ConventionsApp) -> None:
-    """The claim would be forgotten before it runs again."""
-    with pytest.raises(ValueError, match="beyond max_delay"):
-        app.tasks[Work.name].retry(countdown=7 * 86_400 + 1)
-
-
 def test_a_delay_within_the_limit(app: ConventionsApp) -> None:
     """A week is not too long."""
     Work.apply_async((1,), countdown=7 * 86_400)

@@ -1,16 +1,26 @@
 #!lua flags=allow-oom
 -- uses common
--- Remove messages that have ended. A stale receipt touches nothing.
+-- Remove messages that have ended. A stale receipt touches nothing, and a message whose job has not recorded how it
+-- ended comes again.
 -- KEYS: prefix
--- ARGV: for each message: tag, queue, receipt, claim, id of the message ('' unless something follows its job, all of
---       which was sent: a message that comes again must not send it again)
+-- ARGV: for each message: tag, queue, receipt, claim ('' when its job has none on this server), id of the message (''
+--       unless something follows its job, all of which was sent: a message that comes again must not send it again)
 -- Returns how many were removed
 local removed = 0
-for i = 1, #ARGV, 5 do
-  local tag, queue, receipt, claim, id = unpack(ARGV, i, i + 4)
-  if id ~= '' and redis.call('HGET', P .. 'claim:' .. claim, 'id') == id then
-    redis.call('HSET', P .. 'claim:' .. claim, 'followed', '1')
+
+local function end_message(tag, queue, receipt, claim, id)
+  if not holds(tag, receipt) then return 0 end
+  if claim ~= '' then
+    local state, owner = unpack(redis.call('HMGET', P .. 'claim:' .. claim, 'state', 'id'))
+    if state ~= 'done' and redis.call('HEXISTS', message_key(tag), 'ended') == 0 then
+      come_again(tag, queue)
+      return 0
+    end
+    if id ~= '' and owner == id then redis.call('HSET', P .. 'claim:' .. claim, 'followed', '1') end
   end
-  if remove(tag, queue, receipt) then removed = removed + 1 end
+  remove(tag, queue, receipt)
+  return 1
 end
+
+for i = 1, #ARGV, 5 do removed = removed + end_message(unpack(ARGV, i, i + 4)) end
 return removed

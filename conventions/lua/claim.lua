@@ -3,8 +3,9 @@
 -- Take claims, one for each message, and park in place what must wait.
 -- KEYS: prefix
 -- ARGV: lease in ms, starts without an outcome that make a message poison; then for each message: claim
---       (`<task>:<key>`), token, start (a pool whose process died may begin one delivery twice), message id, generation, attempt, fingerprint, horizon in ms, ms since the epoch when it
---       was sent or '', tag ('' where the broker is elsewhere), queue, receipt
+--       (`<task>:<key>`), token, start (a pool whose process died may begin one delivery twice), message id,
+--       generation, attempt, fingerprint, horizon in ms, ms since the epoch when it was sent or '', tag ('' where the
+--       broker is elsewhere), queue, receipt
 -- Returns for each message one of
 --   {'granted', fence, starts}      the caller holds the claim
 --   {'poison', fence, starts}       the caller holds it and must not run: it was started so often without an outcome
@@ -12,7 +13,7 @@
 --   {'parked', ms}                  the message waits in its queue; the caller forgets it
 --   {'busy', ms}                    the broker is elsewhere: the caller sends a copy that waits
 --   {'conflict', id}                the key was used by the message `id` with another payload
---   {'dead'}                        this generation is a dead letter already
+--   {'dead', error}                 this generation is a dead letter already; what it failed with, as JSON
 --   {'superseded'}                  another copy of the message is further on
 --   {'cancelled'}                   the message must not run
 --   {'too_old'}                     it was sent before what is remembered: nobody can tell whether it ran
@@ -25,8 +26,8 @@ local function park(claim, tag, queue, wait, horizon)
   make_delayed(tag, queue, wait + clock[2] % 200) -- not all at the same moment
   let_go(tag, queue)
   redis.call('HINCRBY', message_key(tag), 'deliveries', -1)
-  redis.call('SADD', claim .. ':parked', tag)
-  redis.call('PEXPIRE', claim .. ':parked', horizon)
+  redis.call('SADD', P .. 'parked:' .. claim, tag)
+  redis.call('PEXPIRE', P .. 'parked:' .. claim, horizon)
   return {'parked', integer(wait)}
 end
 
@@ -35,8 +36,9 @@ local function is_cancelled(id, generation)
   return mark and (mark == 'any' or tonumber(mark) >= generation)
 end
 
-local function take(claim, token, start, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
-  claim, generation, attempt, horizon = P .. 'claim:' .. claim, tonumber(generation), tonumber(attempt), tonumber(horizon)
+local function take(name, token, start, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
+  local claim = P .. 'claim:' .. name
+  generation, attempt, horizon = tonumber(generation), tonumber(attempt), tonumber(horizon)
   local ended
   if tag ~= '' then
     local holder
@@ -53,7 +55,7 @@ local function take(claim, token, start, id, generation, attempt, fingerprint, h
     if starts > start_limit then return {'poison', integer(fence), starts - 1} end
     return {'granted', integer(fence), starts}
   end
-  if ended then return {'dead'} end
+  if ended then return {'dead', state == 'dead' and same and result or '""'} end
   if state == 'done' and same then return {'done', result or 'null', owner, followed or '0'} end
   local runs = state == 'running' and till > now and holder ~= token
   if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
@@ -63,13 +65,14 @@ local function take(claim, token, start, id, generation, attempt, fingerprint, h
   if same and (generation < its_generation or (generation == its_generation and attempt < its_attempt)) then
     -- Rewritten in place since it was handed out: its next delivery carries what it is now.
     if tag ~= '' and tonumber(redis.call('HGET', message_key(tag), 'attempt') or 0) > attempt then
-      return park(claim, tag, queue, till - now, horizon)
+      return park(name, tag, queue, till - now, horizon)
     end
     return {'superseded'}
   end
-  if state == 'dead' and same and generation == its_generation then return {'dead'} end
-  if runs or (state == 'released' and not same and till > now) then
-    return park(claim, tag, queue, till - now, horizon)
+  if state == 'dead' and same and generation == its_generation then return {'dead', result or '""'} end
+  local redriven = same and generation > its_generation
+  if runs or (state == 'released' and not redriven and till > now) then -- its own back-off, too
+    return park(name, tag, queue, till - now, horizon)
   end
   fence = math.max(fence + 1, micros) -- from the clock, so that it never starts again at 1 after a flush
   local answer = starts < start_limit and 'granted' or 'poison'
@@ -77,7 +80,7 @@ local function take(claim, token, start, id, generation, attempt, fingerprint, h
     'id', id, 'generation', generation, 'attempt', attempt, 'fingerprint', fingerprint, 'starts', starts + 1,
     'followed', '0')
   redis.call('PEXPIRE', claim, horizon)
-  if tag ~= '' then redis.call('HSET', message_key(tag), 'started', receipt) end
+  if tag ~= '' then redis.call('HSET', message_key(tag), 'started', receipt, 'deliveries', 0) end -- starts are counted now
   return {answer, integer(fence), answer == 'granted' and starts + 1 or starts}
 end
 

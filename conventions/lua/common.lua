@@ -12,6 +12,7 @@ local micros = clock[1] * 1000000 + clock[2]
 
 local STEP = 1e14 -- room for the order of arrival within one priority
 local PARK_AT_MOST = 30000 -- ms
+local COMES_AGAIN = 1000 -- ms; twice as long each time, up to a minute
 
 local function integer(number) return string.format('%.0f', number) end
 
@@ -96,6 +97,13 @@ local function let_go(tag, queue)
   redis.call('HDEL', message_key(tag), 'receipt', 'started')
 end
 
+-- Nobody has recorded how it ended: it comes again, and not for ever, since its deliveries are counted.
+local function come_again(tag, queue)
+  local deliveries = tonumber(redis.call('HGET', message_key(tag), 'deliveries') or 1)
+  make_delayed(tag, queue, math.min(COMES_AGAIN * 2 ^ math.max(deliveries - 1, 0), 60000))
+  let_go(tag, queue)
+end
+
 local function remove(tag, queue, receipt)
   if not holds(tag, receipt) then return false end
   redis.call('ZREM', P .. 'inflight:' .. queue, tag)
@@ -105,7 +113,7 @@ end
 
 -- What waits for this claim looks again at once.
 local function wake_parked(claim)
-  for _, tag in ipairs(redis.call('SPOP', claim .. ':parked', 1000)) do
+  for _, tag in ipairs(redis.call('SPOP', P .. 'parked:' .. claim, 1000)) do
     local queue, score = unpack(redis.call('HMGET', message_key(tag), 'queue', 'score'))
     if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then
       make_ready(tag, queue, score)

@@ -14,17 +14,18 @@ local function release(claim, token, counted)
   redis.call('HSET', key, 'state', 'released', 'until', 0)
   redis.call('HDEL', key, 'token') -- a job that ends in this very moment may still record it
   if not counted then redis.call('HSET', key, 'starts', math.max(tonumber(starts or 0) - 1, 0)) end
-  wake_parked(key)
+  wake_parked(claim)
 end
 
 for i = 1, #ARGV, 7 do
   local tag, queue, receipt, wait, counted, claim, token = unpack(ARGV, i, i + 6)
   if claim ~= '' then release(claim, token, counted == '1') end
   if holds(tag, receipt) then
-    local score = redis.call('HGET', message_key(tag), 'score') -- of its first arrival: it goes back to the front
+    -- the score of its first arrival: it goes back to the front
+    local score, deliveries = unpack(redis.call('HMGET', message_key(tag), 'score', 'deliveries'))
     if tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score) end
     let_go(tag, queue)
-    if counted ~= '1' then redis.call('HINCRBY', message_key(tag), 'deliveries', -1) end
+    if counted ~= '1' then redis.call('HSET', message_key(tag), 'deliveries', math.max(tonumber(deliveries or 0) - 1, 0)) end
     returned = returned + 1
   end
 end

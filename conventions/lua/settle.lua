@@ -4,7 +4,7 @@
 -- because time passed; asked again with the same token, it gives the same answer and records nothing twice.
 -- KEYS: prefix
 -- ARGV: for each job: claim (`<task>:<key>`, '' when it held none), token, message id, generation, attempt, fingerprint,
---       state ('done' | 'released' | 'dead'), result as JSON or '', ms to wait or 0, ms to keep the claim,
+--       state ('done' | 'released' | 'dead'), result (of a dead one: its error) as JSON or '', ms to wait or 0, ms to keep the claim,
 --       tag ('' where the broker is elsewhere), queue, receipt, what becomes of the message ('remove' | 'retry' | 'park',
 --       which uses no attempt | 'keep'), changes to the message as JSON, event as JSON or ''
 -- Returns for each job 'recorded', 'refused' (the claim is another's), or 'missing' (recorded, but the message that was
@@ -32,14 +32,21 @@ local function again(tag, queue, receipt, changes, attempt, wait)
   return 'recorded'
 end
 
+-- Whether a job whose claim was released, since its process was thought dead, is behind what has run since.
+local function is_behind(generation, attempt, its_generation, its_attempt)
+  local difference = tonumber(generation) - tonumber(its_generation)
+  return difference < 0 or (difference == 0 and tonumber(attempt) < tonumber(its_attempt))
+end
+
 local function settle(claim, token, id, generation, attempt, fingerprint, state, result, wait, keep, tag, queue, receipt,
                       action, changes, event)
   local fence, key = '0', P .. 'claim:' .. claim
   local next_attempt = tonumber(attempt) + (action == 'retry' and 1 or 0)
   if claim ~= '' then
-    local holder, before, number = unpack(redis.call('HMGET', key, 'token', 'state', 'fence'))
+    local holder, before, number, its_generation, its_attempt = unpack(
+      redis.call('HMGET', key, 'token', 'state', 'fence', 'generation', 'attempt'))
     fence = number or integer(micros)
-    if holder and holder ~= token then
+    if (holder and holder ~= token) or (before and not holder and is_behind(generation, attempt, its_generation, its_attempt)) then
       append(event, fence, true)
       return 'refused'
     end
@@ -64,7 +71,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
     redis.call('HSET', message_key(tag), 'ended', 'dead')
   end
   append(event, fence, false, payload)
-  if claim ~= '' and (state ~= 'released' or tonumber(wait) == 0) then wake_parked(key) end
+  if claim ~= '' and (state ~= 'released' or tonumber(wait) == 0) then wake_parked(claim) end
   return answer
 end
 

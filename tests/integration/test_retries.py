@@ -38,7 +38,7 @@ class Again(ImmediateTask):
 
     def run(self, kind: str) -> None:
         errors = {"b": BusinessError("empty"), "n": ConnectionError("the network"), "none": None}
-        raise self.retry(exc=errors[kind], countdown=0.01)
+        raise self.retry(exc=errors[kind], countdown=3600)  # which the policy does not allow
 
 
 def kinds(app: ConventionsApp, message_id: str) -> list[str]:

@@ -1,0 +1,143 @@
+"""Jobs around which something goes wrong: before they run, between their outcome and what follows it, at their limit."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery.signals import before_task_publish, task_failure, worker_init
+
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
+
+
+def note(folder: Path, what: str) -> None:
+    """Append a line to the file of a test."""
+    with (folder / "notes").open("a") as lines:
+        lines.write(f"{what}\n")
+
+
+def once(file: Path) -> bool:
+    """Whether the file was there; it is not any more."""
+    there = file.exists()
+    file.unlink(missing_ok=True)
+    return there
+
+
+class Works(ImmediateTask):
+    """Note that it ran, after so many seconds."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, folder: Path, seconds: float = 0) -> str:
+        time.sleep(seconds)
+        note(folder, "ran")
+        return str(folder)
+
+
+class Number(ImmediateTask):
+    """Wait for the file `go`, and return its number."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, folder: Path, number: int) -> int:
+        note(folder, f"began {number}")
+        while not (folder / "go").exists():
+            time.sleep(0.02)
+        return number
+
+
+class Sum(ImmediateTask):
+    """Note the sum."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, numbers: list[int], folder: Path) -> int:
+        note(folder, f"sum {sum(numbers)}")
+        return sum(numbers)
+
+
+class Fails(ImmediateTask):
+    """Become a dead letter at once."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, folder: Path) -> None:
+        note(folder, "ran")
+        raise BusinessError("no")
+
+
+class Told(Fails):
+    """The same; hears of it, which fails two times."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def on_dead(self, job: Any, error: Exception) -> None:  # noqa: ARG002  # the platform's signature
+        """Note it."""
+        folder = Path(job.payload["folder"])
+        note(folder, "told")
+        if once(folder / "armed") or once(folder / "armed again"):
+            raise ConnectionError("whoever it wants to tell is away")
+
+
+class Twice(ImmediateTask):
+    """Use two transactions."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, folder: Path) -> None:
+        for number in range(2):
+            with self.transaction():
+                note(folder, f"transaction {number}")
+
+
+class Hangs(ImmediateTask):
+    """Go on beyond every limit."""
+
+    idempotent_on = EVERY_ARGUMENT
+    soft_time_limit = 0.9
+    time_limit = 1
+
+    def run(self, folder: Path) -> None:
+        note(folder, "ran")
+        while True:
+            try:
+                time.sleep(60)
+            except Exception:  # noqa: BLE001  # the soft limit
+                continue
+
+
+class After(ImmediateTask):
+    """What follows a job, good or bad."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, result: str, folder: Path) -> None:
+        note(folder, f"after {'a failure' if result != str(folder) else 'a success'}")
+
+
+@before_task_publish.connect
+def _die_once(sender: str | None = None, body: Any = None, **_: Any) -> None:
+    """Die between the outcome of a job and what follows it, where a test asks for that."""
+    if sender == After.name and once(Path(body[1]["folder"]) / "armed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task_failure.connect
+def _report_slowly(sender: Any = None, **_: Any) -> None:
+    """As an error reporter does that sends over the network."""
+    if sender is not None and sender.name == Hangs.name:
+        time.sleep(0.5)
+
+
+@worker_init.connect
+def _hook(sender: Any = None, **_: Any) -> None:
+    """A hook of Celery's that fails, which a declaration would refuse; here it stands for any fault outside of `run`."""
+
+    def before_start(_: Any, __: str, ___: Any, kwargs: dict[str, Any]) -> None:
+        if once(Path(kwargs["folder"]) / "hook fails"):
+            raise RuntimeError("before the job")
+
+    type(sender.app.tasks[Works.name]).before_start = before_start

@@ -1,0 +1,155 @@
+"""What goes wrong around a job, outside of its `run`: it ends once all the same, and what follows it is sent."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import chord
+
+from conventions import executions
+from conventions.app import ConventionsApp
+from tests.integration import fault_tasks
+from tests.integration.fault_tasks import After, Fails, Hangs, Number, Sum, Told, Twice, Works
+from tests.redis_servers import free_port, process, wait_for_server
+from tests.support import wait_until
+from tests.workers import Installation, Worker, acting_through, letters, wait_for_letter, wait_until_empty
+
+
+@pytest.fixture(scope="module")
+def installed(valkey_url: str, new_database: Callable[[Path], str], tmp_path_factory: Any) -> Installation:
+    """An application with these tasks."""
+    folder = tmp_path_factory.mktemp("faults")
+    database = new_database(folder)
+    return Installation(folder, [fault_tasks.__name__], broker_url=valkey_url, database_url=database)
+
+
+@pytest.fixture(scope="module")
+def shared(installed: Installation) -> Iterator[ConventionsApp]:
+    """It, in this process."""
+    with installed.application() as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def workers(installed: Installation, shared: ConventionsApp) -> Iterator[list[Worker]]:  # it is closed after
+    """Two, since what one gives back too early the other one runs."""
+    with installed.workers(("-c", "2"), ("-c", "2")) as workers:
+        yield workers
+
+
+@pytest.fixture
+def app(shared: ConventionsApp, workers: list[Worker]) -> Iterator[ConventionsApp]:
+    """The application of the workers, which outlive each test."""
+    with acting_through(shared):
+        yield shared
+        wait_until_empty(shared, 20)
+    assert [worker.process.poll() for worker in workers] == [None, None]
+
+
+def notes(folder: Path) -> list[str]:
+    """What the jobs of a test noted."""
+    file = folder / "notes"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def kinds(app: ConventionsApp, message_id: str) -> list[str]:
+    """How the attempts of a message ended."""
+    wait_until(lambda: app.journal.length() == 0, description="everything is recorded")
+    with app.database.session() as session:
+        return [row.kind for row in executions.of_message(session, message_id)]
+
+
+def test_a_job_at_its_hard_limit_starts_once(app: ConventionsApp, workers: list[Worker], tmp_path: Path) -> None:
+    """Its letter is there before anybody else may have the message, however slow those are who hear of the failure."""
+    sent = Hangs.apply_async((tmp_path,), link_error=After.s(folder=tmp_path))
+    letter = wait_for_letter(app, sent.id)
+    assert (letter.error, letter.attempts) == ("TimeLimitExceeded", 1)
+    wait_until(lambda: "after a failure" in notes(tmp_path), description="the errback has run")
+    wait_until_empty(app)
+    assert notes(tmp_path) == ["ran", "after a failure"]
+    assert kinds(app, sent.id) == ["dead"]
+    assert "".join(worker.output for worker in workers).count(f"{sent.id}] received") == 1
+
+
+def test_a_fault_before_the_job_runs_it_again(app: ConventionsApp, tmp_path: Path) -> None:
+    """Celery takes it for a failure of the job and acknowledges; nobody has recorded an end, so it comes again."""
+    (tmp_path / "hook fails").touch()
+    sent = Works.delay(tmp_path)
+    wait_until(lambda: notes(tmp_path) == ["ran"], description="it runs again")
+    wait_until_empty(app)
+    assert kinds(app, sent.id) == ["succeeded"]
+
+
+@pytest.mark.parametrize("expires", [None, 1])
+def test_what_follows_is_sent_after_a_death(app: ConventionsApp, tmp_path: Path, expires: int | None) -> None:
+    """The process dies when the job has ended well and its callback is not sent, also when it is too late to begin."""
+    (tmp_path / "armed").touch()
+    sent = Works.apply_async((tmp_path, 1.5 if expires else 0), expires=expires, link=After.s(folder=tmp_path))
+    wait_until(lambda: "after a success" in notes(tmp_path), 20, "the callback has run")
+    assert notes(tmp_path) == ["ran", "after a success"]
+    wait_until_empty(app)
+    assert kinds(app, sent.id) == ["succeeded"]
+
+
+def test_an_errback_is_sent_after_a_death(app: ConventionsApp, tmp_path: Path) -> None:
+    """The process dies when the letter is there and the errback is not sent."""
+    (tmp_path / "armed").touch()
+    sent = Fails.apply_async((tmp_path,), link_error=After.s(folder=tmp_path))
+    wait_until(lambda: "after a failure" in notes(tmp_path), 20, "the errback has run")
+    assert notes(tmp_path) == ["ran", "after a failure"]
+    wait_until_empty(app)
+    assert kinds(app, sent.id) == ["dead"]
+    assert wait_for_letter(app, sent.id).error == "BusinessError"
+
+
+def test_a_task_that_cannot_hear_of_its_death_is_told_again(app: ConventionsApp, tmp_path: Path) -> None:
+    """As when Redis is away in the moment in which a batch must hear of a dead chunk."""
+    (tmp_path / "armed").touch()
+    (tmp_path / "armed again").touch()
+    sent = Told.delay(tmp_path)
+    wait_until(lambda: notes(tmp_path).count("told") == 3, description="it is told again")
+    wait_until_empty(app)
+    assert notes(tmp_path) == ["ran", "told", "told", "told"]
+    assert kinds(app, sent.id) == ["dead"]
+
+
+def test_a_second_transaction_is_a_fault(app: ConventionsApp, tmp_path: Path) -> None:
+    """Its record says that all is done, so that the job would end as if it were."""
+    sent = Twice.delay(tmp_path)
+    letter = wait_for_letter(app, sent.id)
+    assert (letter.error, letter.attempts) == ("TransactionRepeated", 1)
+    assert "into one block" in letter.error_message
+    assert notes(tmp_path) == ["transaction 0"]
+
+
+@contextmanager
+def small_server(folder: Path) -> Iterator[str]:
+    """A server that a test may fill up."""
+    port = free_port()
+    with process(folder, [f"port {port}", "appendonly yes"]):
+        wait_for_server(folder, port)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def test_results_that_do_not_fit_into_redis_wait(tmp_path: Path, new_database: Callable[[Path], str]) -> None:
+    """Both parts of a chord end while it is full: they are no dead letters, and the body runs when there is room."""
+    with small_server(tmp_path / "server") as url:
+        installation = Installation(
+            tmp_path, [fault_tasks.__name__], broker_url=url, database_url=new_database(tmp_path)
+        )
+        with installation.application() as app, installation.worker("-c", "2") as worker:
+            parts = [Number.s(tmp_path, number) for number in (3, 4)]
+            result = chord(parts)(Sum.s(folder=tmp_path))
+            wait_until(lambda: len(notes(tmp_path)) == 2, description="both run")
+            app.store.redis.config_set("maxmemory", "1")
+            (tmp_path / "go").touch()
+            worker.wait_for("OutOfMemory")
+            wait_until(lambda: app.journal.length() == 0, description="both are recorded")
+            app.store.redis.config_set("maxmemory", "0")
+            assert result.get(timeout=30) == 7
+            wait_until_empty(app)
+            assert letters(app, state=None) == []
+            assert worker.process.poll() is None
+            assert notes(tmp_path)[2:] == ["sum 7"]
