@@ -136,6 +136,18 @@ async def _hand_on(port: int, target: str, certificate: str, key: str) -> None:
 
 
 @contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """A Redis, where the others are Valkeys; yields its address. Skips the test where none is installed."""
+    program = shutil.which("redis-server")
+    if program is None:
+        pytest.skip("no Redis is installed: apt-get install redis-server")
+    port = free_port()
+    with process(folder, [f"port {port}"], program=Path(program)):
+        wait_for_server(folder, port)
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+@contextmanager
 def tls_server(folder: Path, files: Certificates) -> Iterator[int]:
     """A server that speaks TLS itself; yields its port. Skips the test where no such server is installed."""
     found = [shutil.which(name) for name in ("valkey-server", "redis-server")]

@@ -6,6 +6,7 @@ receipts go stale, the server is emptied. `protocol_model.py` says what must be.
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -27,6 +28,7 @@ from tests.protocol_look import Look, Watch, compare
 from tests.protocol_messages import QUEUES, SPECS, Delivery, Spec
 from tests.protocol_model import Model
 from tests.protocol_server import OUTCOMES, Server
+from tests.redis_servers import redis_server
 
 HANDS = precondition(lambda self: self.hands)
 WORKERS = st.integers(0, 2)
@@ -291,6 +293,15 @@ def run(store: Store, examples: int, steps: int) -> None:
 def test_no_interleaving_breaks_the_protocol(store: Store) -> None:
     """Whatever happens in whatever order."""
     run(store, examples=500, steps=60)
+
+
+@pytest.mark.timeout(400)
+def test_no_interleaving_breaks_the_protocol_on_redis(tmp_path: Path) -> None:
+    """The same scripts on Redis."""
+    with redis_server(tmp_path) as url:
+        store = Store(url, "states")
+        run(store, examples=100, steps=60)
+        store.redis.close()
 
 
 @pytest.mark.soak
