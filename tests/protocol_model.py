@@ -245,8 +245,8 @@ class Model(Messages):
     def flushed(self, *, everything: bool) -> None:
         """The server lost its claims, or all it had."""
         self.claims.clear()
-        self.parked.clear()
         if everything:
+            self.parked.clear()
             self.messages.clear()
             self.cancelled.clear()
             self.journal.clear()
