@@ -70,8 +70,19 @@ class Consumer(CeleryConsumer):
                 except Exception as error:  # whatever it is, it must neither end the worker nor loop
                     logger.exception("a message cannot be handled")
                     self._refuse(message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
+                else:
+                    self._write_to_pool()
 
         return on_task_received
+
+    def _write_to_pool(self) -> None:
+        # Celery would do it in the next turn of its loop, after the next read of the queues and one more poll.
+        pool: Any = getattr(self.pool, "_pool", None)
+        if self.hub and getattr(pool, "outbound_buffer", None):
+            try:
+                self.hub.consolidate_callback([*pool._all_inqueues])  # noqa: SLF001
+            except Exception:  # the message is in the pool, which finds a dead process by itself
+                logger.exception("a job cannot be written to its process now")
 
     def on_send_event_buffered(self) -> None:
         """Send events a few times a second, together: Celery sends them after each turn of its loop, twice for a job."""
