@@ -9,121 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    DateTime,
-    Dialect,
-    Double,
-    Engine,
-    Index,
-    String,
-    Text,
-    TypeDecorator,
-    create_engine,
-    event,
-)
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from conventions.tables import Base
 
 # An encoding of our own, since a server may be set to SQL_ASCII, for which the driver returns bytes.
 _POSTGRESQL = {"connect_timeout": 5, "client_encoding": "utf8"}
 SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another one
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware moment, kept as UTC; SQLite has no zones, so the zone is put back on reading."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Store UTC. Raises: ValueError for a moment without a zone."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError("a moment without a time zone cannot be stored; pass an aware datetime")
-        return value and value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Read UTC."""
-        return value and (value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC))
-
-
-class Base(DeclarativeBase):
-    """Base of the tables below; their schema is made by `migrations/`."""
-
-
-class IdempotencyRow(Base):
-    """An effect that was committed together with this row (protocol: transactions)."""
-
-    __tablename__ = "conventions_idempotency"
-
-    task: Mapped[str] = mapped_column(String(255), primary_key=True)
-    key_hash: Mapped[str] = mapped_column(String(255), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))
-    message_id: Mapped[str] = mapped_column(String(64))
-    result: Mapped[Any] = mapped_column(JSON, nullable=True)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class ExecutionRow(Base):
-    """How one attempt at one message ended: one event of the journal."""
-
-    __tablename__ = "conventions_executions"
-    __table_args__ = (
-        Index("ix_conventions_executions_message", "message_id"),
-        Index("ix_conventions_executions_ended", "ended_at"),
-        Index("ix_conventions_executions_task_ended", "task", "ended_at"),
-        Index("ix_conventions_executions_actor_ended", "actor", "ended_at"),
-    )
-
-    id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    message_id: Mapped[str] = mapped_column(String(255))
-    generation: Mapped[int]
-    attempt: Mapped[int]
-    kind: Mapped[str] = mapped_column(String(32))
-    task: Mapped[str | None] = mapped_column(String(255))
-    queue: Mapped[str | None] = mapped_column(String(255))
-    actor: Mapped[str] = mapped_column(String(255))
-    key: Mapped[str | None] = mapped_column(String(255))
-    worker: Mapped[str | None] = mapped_column(String(255))
-    enqueued_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    runtime: Mapped[float | None] = mapped_column(Double)  # seconds
-    error: Mapped[str | None] = mapped_column(String(255))
-    error_message: Mapped[str | None] = mapped_column(Text)
-    traceback: Mapped[str | None] = mapped_column(Text)
-    fence: Mapped[int] = mapped_column(BigInteger)
-
-
-class DeadLetterRow(Base):
-    """A message that will not be tried again until a person or rule redrives it."""
-
-    __tablename__ = "conventions_dead_letters"
-    __table_args__ = (
-        Index("ix_conventions_dead_letters_state_last", "state", "last_failed_at"),
-        Index("ix_conventions_dead_letters_fingerprint", "fingerprint"),
-    )
-
-    id: Mapped[str] = mapped_column(String(255), primary_key=True)
-    task: Mapped[str | None] = mapped_column(String(255))
-    queue: Mapped[str | None] = mapped_column(String(255))
-    error: Mapped[str] = mapped_column(String(255))
-    error_message: Mapped[str] = mapped_column(Text)
-    traceback: Mapped[str] = mapped_column(Text)
-    fingerprint: Mapped[str] = mapped_column(String(64))
-    attempts: Mapped[int]
-    actor: Mapped[str] = mapped_column(String(255))
-    state: Mapped[str] = mapped_column(String(16))
-    arguments: Mapped[Any] = mapped_column(JSON)
-    headers: Mapped[Any] = mapped_column(JSON)
-    # JSON text, not JSON: a message is kept as it was, and a parsed one would lose doubled names and forms of numbers.
-    message: Mapped[str | None] = mapped_column(Text)
-    generation: Mapped[int]
-    fence: Mapped[int] = mapped_column(BigInteger)
-    first_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    last_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class Database:

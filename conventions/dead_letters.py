@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, bindparam, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from conventions import executions
-from conventions.database import DeadLetterRow, insert_into
+from conventions.database import insert_into
 from conventions.failures import FailureText, clean, cut
 from conventions.journal import Entry
+from conventions.tables import DeadLetterRow
 
 STATES = ("dead", "redriving", "redriven", "discarded")
 HISTORY_KINDS = ("retried", "dead")

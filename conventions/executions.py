@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from conventions.database import ExecutionRow, insert_into
+from conventions.database import insert_into
 from conventions.failures import clean, cut
 from conventions.journal import Entry
+from conventions.tables import ExecutionRow
 
 
 @dataclass(frozen=True, slots=True)

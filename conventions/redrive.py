@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from conventions import dead_letters
-from conventions.database import DeadLetterRow
 from conventions.errors import PayloadError
 from conventions.job import COPY, COUNTS, ENQUEUED_AT, GENERATION, PARKED
 from conventions.sending import publish
+from conventions.tables import DeadLetterRow
 
 
 def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossary

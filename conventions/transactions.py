@@ -7,8 +7,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from conventions.database import Database, IdempotencyRow, utc_now
+from conventions.database import Database, utc_now
 from conventions.idempotency import ClaimRequest, EffectExists, TransactionBusy, conflict
+from conventions.tables import IdempotencyRow
 
 LOCK_TIMEOUT = "10s"
 IDLE_TIMEOUT = "60s"

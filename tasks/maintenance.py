@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import DeclarativeBase
 
 from conventions import ScheduledTask
-from conventions.database import DeadLetterRow, ExecutionRow, IdempotencyRow
+from conventions.tables import DeadLetterRow, ExecutionRow, IdempotencyRow
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.files import slug
 from tasks.tables import EmailLog

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from conventions.database import Database, IdempotencyRow, utc_now
+from conventions.database import Database, utc_now
+from conventions.tables import IdempotencyRow
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -8,11 +8,12 @@ from uuid import uuid4
 import pytest
 
 from conventions import dead_letters, executions
-from conventions.database import Database, DeadLetterRow, utc_now
+from conventions.database import Database, utc_now
 from conventions.dead_letters import Filter, Group
 from conventions.errors import BusinessError
 from conventions.failures import describe
 from conventions.journal import Entry, Event
+from conventions.tables import DeadLetterRow
 
 
 def raised_by(function: Callable[[], object]) -> Exception:

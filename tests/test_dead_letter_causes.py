@@ -4,8 +4,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from conventions.database import Database, DeadLetterRow
+from conventions.database import Database
 from conventions.dead_letters import Filter
+from conventions.tables import DeadLetterRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import charge_card, failure, groups, ids, look_up, raised_by, record
 

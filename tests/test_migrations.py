@@ -16,8 +16,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
-from conventions.database import Base, Database, DeadLetterRow
+from conventions.database import Database
 from conventions.migrations import run
+from conventions.tables import Base, DeadLetterRow
 from tests.databases import FORKS, database, effect, keys, write  # noqa: F401  # database is a fixture
 
 FURTHER = '''

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from conventions import dead_letters
-from conventions.database import Database, DeadLetterRow, ExecutionRow
+from conventions.database import Database
 from conventions.journal import Event, Journal
 from conventions.recorder import GROUP
 from conventions.store import Store
+from conventions.tables import DeadLetterRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.recording import append, clear, contents, drain, entry, event, left, recorder, rejected
 from tests.support import wait_until

@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import text
 
 from conventions import recorder as module
-from conventions.database import Database, DeadLetterRow, ExecutionRow
+from conventions.database import Database
 from conventions.store import Store
+from conventions.tables import DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database  # noqa: F401  # database is a fixture
 from tests.recorder_processes import child, kill, python, recorded
 from tests.recording import append, contents, drain, entry, event, left, recorder

@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from conventions.database import Database, IdempotencyRow
+from conventions.database import Database
 from conventions.idempotency import ClaimRequest, EffectExists
+from conventions.tables import IdempotencyRow
 from conventions.transactions import transaction
 from tests.databases import database  # noqa: F401  # a fixture
 

@@ -17,7 +17,7 @@ from celery import Celery, _state
 
 from conventions import create_app, dead_letters, store
 from conventions.app import ConventionsApp
-from conventions.database import DeadLetterRow
+from conventions.tables import DeadLetterRow
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[1]

@@ -9,9 +9,9 @@ from sqlalchemy import select
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit
-from conventions.database import DeadLetterRow
 from conventions.errors import ConfigurationError
 from conventions.servers import forgetful, volatile
+from conventions.tables import DeadLetterRow
 
 RECORDED_WITHIN = 60.0  # seconds
 

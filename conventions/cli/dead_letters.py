@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 
 from conventions import dead_letters as letters
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
-from conventions.database import DeadLetterRow
 from conventions.errors import ConfigurationError
 from conventions.journal import Journal
 from conventions.redrive import redrive as send_again
+from conventions.tables import DeadLetterRow
 
 COLUMNS = (
     "id", "task", "queue", "error", "error_message", "fingerprint", "attempts", "actor", "state",

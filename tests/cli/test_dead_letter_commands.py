@@ -11,9 +11,10 @@ from click.testing import Result
 from conventions import database
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
-from conventions.database import Database, DeadLetterRow
+from conventions.database import Database
 from conventions.errors import BusinessError
 from conventions.journal import Event, Journal
+from conventions.tables import DeadLetterRow
 from tests.workers import application, messages
 
 FIELDS = {

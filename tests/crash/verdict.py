@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select, text
 
 from conventions.broker import Sizes
-from conventions.database import ExecutionRow
+from conventions.tables import ExecutionRow
 from tests.crash.chaos import Chaos, Struck
 from tests.crash.crash_tasks import Commit
 from tests.crash.evidence import Runs

@@ -11,7 +11,7 @@ import pytest
 
 from conventions import dead_letters, executions
 from conventions.app import ConventionsApp
-from conventions.database import DeadLetterRow
+from conventions.tables import DeadLetterRow
 from tests import raw_messages as raw
 from tests.integration.poison_tasks import QUEUE, Good
 from tests.support import wait_until
