@@ -200,6 +200,7 @@ class ConventionsApp(Celery):
         Raises:
             TaskModuleError: names the module, the file and the line.
         """
+        importlib.import_module("conventions.redrive_task")  # registers the tasks of the system
         with cwd_in_path():  # a team's packages lie where the command is run
             for package in self.packages:
                 for module in _walk(package):

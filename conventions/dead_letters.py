@@ -3,60 +3,32 @@
 import json
 import math
 from base64 import b64encode
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, func, select, tuple_, update
+from sqlalchemy import bindparam, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from conventions import executions
-from conventions.database import insert_into
+from conventions import audit, executions
+from conventions.audit import Deed
+from conventions.database import insert_into, utc_now
 from conventions.failures import FailureText, clean, cut
-from conventions.journal import Entry
-from conventions.tables import DeadLetterRow
+from conventions.journal import Entry, Event
+from conventions.letter_filter import Filter
+from conventions.tables import DeadLetterRow, ExecutionRow
 
+type Position = tuple[datetime, str]  # the time of the last failure, and the id
+
+PAGE = 500  # letters that are in memory at once
+UNDER_WAY = ("dead", "redriving")  # dead: the one that sent it died before it could say so
+ENDINGS = ("succeeded", "duplicate", "cancelled", "revoked", "expired")
 STATES = ("dead", "redriving", "redriven", "discarded")
 HISTORY_KINDS = ("retried", "dead")
 HISTORY_FIELDS = ("attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime")
 
 _NO_FAILURE = FailureText("Unknown", "", "", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Dead letters with one cause."""
-
-    fingerprint: str
-    task: str | None
-    error: str
-    count: int
-    first_seen: datetime
-    last_seen: datetime
-    example: str
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which dead letters; every field that is given must match."""
-
-    state: str | None = "dead"
-    task: str | None = None
-    queue: str | None = None
-    error: str | None = None
-    group: str | None = None
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as SQL conditions."""
-        pairs = (
-            (DeadLetterRow.state, self.state),
-            (DeadLetterRow.task, self.task),
-            (DeadLetterRow.queue, self.queue),
-            (DeadLetterRow.error, self.error),
-            (DeadLetterRow.fingerprint, self.group),
-        )
-        return [column == value for column, value in pairs if value is not None]
 
 
 def record(session: Session, entries: Sequence[Entry]) -> None:
@@ -129,31 +101,45 @@ def _finite(value: Any) -> Any:
             return value
 
 
-def listing(session: Session, which: Filter, limit: int) -> Sequence[DeadLetterRow]:
-    """The letters that match, the newest failure first."""
-    query = select(DeadLetterRow).where(*which.conditions()).order_by(DeadLetterRow.last_failed_at.desc())
+def listing(session: Session, which: Filter, limit: int, after: Position | None = None) -> Sequence[DeadLetterRow]:
+    """The letters that match, the newest failure first.
+
+    Args:
+        which: all of its fields must match.
+        limit: the most letters.
+        after: `position` of the last letter of the page before; `None`: from the first.
+    """
+    row = DeadLetterRow
+    query = select(row).where(*which.conditions(utc_now())).order_by(row.last_failed_at.desc(), row.id.desc())
+    if after is not None:
+        query = query.where(tuple_(row.last_failed_at, row.id) < after)
     return session.scalars(query.limit(limit)).all()
 
 
-def groups(session: Session, which: Filter, limit: int) -> list[Group]:
-    """The letters that match, grouped by cause, the largest group first."""
-    row = DeadLetterRow
-    query = (
-        select(
-            row.fingerprint,
-            func.min(row.task),
-            func.min(row.error),
-            func.count(),
-            func.min(row.first_failed_at),
-            func.max(row.last_failed_at),
-            func.min(row.id),
-        )
-        .where(*which.conditions())
-        .group_by(row.fingerprint)
-        .order_by(func.count().desc())
-        .limit(limit)
-    )
-    return [Group(*values) for values in session.execute(query)]
+def position(letter: DeadLetterRow) -> Position:
+    """Where a letter stands in a listing."""
+    return letter.last_failed_at, letter.id
+
+
+def every(session: Session, which: Filter) -> Iterator[DeadLetterRow]:
+    """All letters that match, a page at a time: memory does not grow with their number."""
+    after: Position | None = None
+    while page := listing(session, which, PAGE, after):
+        yield from page
+        after = position(page[-1])
+        session.expunge_all()
+
+
+def count(session: Session, which: Filter) -> int:
+    """How many letters match."""
+    query = select(func.count()).select_from(DeadLetterRow).where(*which.conditions(utc_now()))
+    return session.scalar(query) or 0
+
+
+def kinds(session: Session, which: Filter) -> list[tuple[str | None, str | None]]:
+    """Every pair of task and queue among the letters that match."""
+    query = select(DeadLetterRow.task, DeadLetterRow.queue).where(*which.conditions(utc_now())).distinct()
+    return [(task, queue) for task, queue in session.execute(query)]
 
 
 def get(session: Session, id: str) -> DeadLetterRow | None:  # noqa: A002  # the word of the glossary
@@ -179,3 +165,39 @@ def move(session: Session, id: str, before: Sequence[str], after: str) -> bool: 
         return False
     row.state = after
     return True
+
+
+def discard(session: Session, which: Filter, actor: str, reason: str) -> int:
+    """Give up all dead letters that match; what was given up, by whom and why is in the audit. Returns how many.
+
+    Raises:
+        ValueError: there is no reason.
+    """
+    if not reason.strip():
+        raise ValueError("say why: a letter that is given up without a reason cannot be explained later")
+    conditions = replace(which, state="dead").conditions(utc_now())
+    gone = session.connection().execute(update(DeadLetterRow).where(*conditions).values(state="discarded")).rowcount
+    if gone:
+        audit.record(
+            session, Deed(actor, "dead-letters discard", which.name, reason, which.words(), {"discarded": gone})
+        )
+    return gone
+
+
+def close_ended(session: Session, entries: Sequence[Entry]) -> None:
+    """Note which letters have ended well after they were sent again, or were ended by somebody: they are redriven.
+
+    Asks the executions, so that it does not matter in which order the events of a message are read.
+    """
+    letters = {cut(entry.event.message_id) for entry in entries if _concerns_redrive(entry.event)}
+    if letters:
+        row, execution = DeadLetterRow, ExecutionRow
+        ending = exists().where(
+            execution.message_id == row.id, execution.generation > row.generation, execution.kind.in_(ENDINGS)
+        )
+        ended = update(row).where(row.id.in_(sorted(letters)), row.state.in_(UNDER_WAY), ending)
+        session.connection().execute(ended.values(state="redriven"))
+
+
+def _concerns_redrive(event: Event) -> bool:
+    return event.kind == "dead" or (event.generation > 0 and event.kind in ENDINGS)

@@ -17,6 +17,7 @@
         ├── IdempotencyConflict      one key, two different payloads
         ├── TransactionRepeated      a second `self.transaction()` in one attempt
         ├── LeaseLost                another worker has taken this job over
+        ├── LetterNotEditable        a dead letter whose arguments cannot be changed
         ├── PermissionDenied         the actor may not run this task
         ├── BrokerUnavailable        the broker did not answer in time         (ConnectionError)
         ├── DeclarationError         a task class that may not exist as written (TypeError)
@@ -95,6 +96,10 @@ class TransactionRepeated(ConventionError):
 
 class LeaseLost(ConventionError):
     """The claim on this job is held by another worker now; what this one did is not recorded."""
+
+
+class LetterNotEditable(ConventionError):
+    """A dead letter is not there, is not dead any more, or nothing could check its arguments."""
 
 
 class PermissionDenied(ConventionError):

@@ -57,6 +57,16 @@ def of_message(session: Session, message_id: str) -> Sequence[ExecutionRow]:
     return session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)).all()
 
 
+def has_succeeded(session: Session, task: str | None, message_id: str, key: str | None, since: datetime) -> bool:
+    """Whether a message has succeeded, or another one with its key has since then."""
+    row = ExecutionRow
+    succeeded = row.kind == "succeeded"
+    queries = [select(row.id).where(row.message_id == message_id, succeeded)]
+    if key:
+        queries.append(select(row.id).where(row.key == key, row.task == task, succeeded, row.ended_at >= since))
+    return any(session.scalar(query.limit(1)) is not None for query in queries)
+
+
 def _row(entry: Entry) -> dict[str, Any]:
     event, failure = entry.event, entry.event.failure
     names = {name: getattr(event, name) for name in ("task", "queue", "key", "worker")}
@@ -67,8 +77,8 @@ def _row(entry: Entry) -> dict[str, Any]:
         "attempt": event.attempt,
         "kind": clean(event.kind),
         "actor": cut(event.actor),
-        "enqueued_at": _moment(event.enqueued_at),
-        "started_at": _moment(event.started_at),
+        "enqueued_at": moment(event.enqueued_at),
+        "started_at": moment(event.started_at),
         "ended_at": entry.at,
         "runtime": event.runtime if event.runtime is not None and math.isfinite(event.runtime) else None,
         "error": cut(failure.error) if failure else None,
@@ -78,7 +88,7 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment(text: str | None) -> datetime | None:
     """A moment that a header names; `None` where it is none, since another program may have written it."""
     try:
         moment = datetime.fromisoformat(text) if text else None

@@ -205,10 +205,11 @@ def _done_before(task: Any, job: Job, done: Done) -> Done:
     """The stored result; what follows this message goes on with it, unless that was sent before."""
     logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
     again = done.message_id == job.id
-    if again and done.followed:
+    followed = again and done.followed
+    if not again or job.generation:  # a redrive must hear that it has ended
+        end_without_run(task, job, "duplicate", keep=follows(task) and not followed)
+    if followed:
         raise Ignore
-    if not again:
-        end_without_run(task, job, "duplicate", keep=follows(task))
     return done
 
 

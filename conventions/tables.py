@@ -47,6 +47,7 @@ class ExecutionRow(Base):
     __tablename__ = "conventions_executions"
     __table_args__ = (
         Index("ix_conventions_executions_message", "message_id"),
+        Index("ix_conventions_executions_key", "key"),
         Index("ix_conventions_executions_ended", "ended_at"),
         Index("ix_conventions_executions_task_ended", "task", "ended_at"),
         Index("ix_conventions_executions_actor_ended", "actor", "ended_at"),
@@ -77,8 +78,11 @@ class DeadLetterRow(Base):
 
     __tablename__ = "conventions_dead_letters"
     __table_args__ = (
-        Index("ix_conventions_dead_letters_state_last", "state", "last_failed_at"),
-        Index("ix_conventions_dead_letters_fingerprint", "fingerprint"),
+        Index("ix_conventions_dead_letters_state_last", "state", "last_failed_at", "id"),
+        # Groups are counted from this index alone.
+        Index("ix_conventions_dead_letters_group", "state", "fingerprint", "last_failed_at", "first_failed_at"),
+        Index("ix_conventions_dead_letters_task", "state", "task", "last_failed_at"),
+        Index("ix_conventions_dead_letters_redrive", "redrive_id", "state"),
     )
 
     id: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -99,3 +103,59 @@ class DeadLetterRow(Base):
     fence: Mapped[int] = mapped_column(BigInteger)
     first_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    redrive_id: Mapped[str | None] = mapped_column(String(36))  # the last redrive that sent it
+
+
+class GroupNoteRow(Base):
+    """What somebody wrote about the letters of one cause."""
+
+    __tablename__ = "conventions_dead_letter_notes"
+
+    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(255))
+    written_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class RedriveRow(Base):
+    """Dead letters that are sent again, some first and then the rest; see `redrives.py`."""
+
+    __tablename__ = "conventions_redrives"
+    __table_args__ = (Index("ix_conventions_redrives_created", "created_at"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(String(255))
+    reason: Mapped[str | None] = mapped_column(Text)
+    selection: Mapped[Any] = mapped_column(JSON)  # the words of a `Filter`
+    canary: Mapped[int]
+    rate: Mapped[float] = mapped_column(Double)  # letters a second
+    stop_at: Mapped[float] = mapped_column(Double)  # percent
+    again: Mapped[bool]  # also letters beyond the loop guard
+    total: Mapped[int]
+    sent: Mapped[int]
+    succeeded: Mapped[int]
+    failed: Mapped[int]
+    note: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class AuditRow(Base):
+    """One thing that somebody did: who, what, to which, when, why, and what it changed. Never changed itself."""
+
+    __tablename__ = "conventions_audit"
+    __table_args__ = (
+        Index("ix_conventions_audit_at", "at"),
+        Index("ix_conventions_audit_target", "target", "at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(255))
+    action: Mapped[str] = mapped_column(String(64))
+    target: Mapped[str] = mapped_column(String(255))
+    reason: Mapped[str | None] = mapped_column(Text)
+    before: Mapped[Any] = mapped_column(JSON)
+    after: Mapped[Any] = mapped_column(JSON)

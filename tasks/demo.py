@@ -17,6 +17,7 @@ from conventions import Progress as JobProgress
 from conventions import dead_letters
 from conventions.app import ConventionsApp
 from conventions.demo import Outcome
+from conventions.letter_filter import Filter
 from tasks.demo_servers import BUSY_ONCE, environment, received_events, received_mail
 from tasks.emails import SendEmail
 from tasks.files import file_digest
@@ -167,7 +168,7 @@ class Demo:
         start = time.monotonic()
         while True:
             with self.app.database.session(read_only=True) as session:
-                for dead in dead_letters.listing(session, dead_letters.Filter(task=SendEmail.name), 100):
+                for dead in dead_letters.listing(session, Filter(task=SendEmail.name), 100):
                     if dead.arguments.get("user_id") == user_id:
                         return f"{dead.error}: {dead.error_message} (attempt {dead.attempts}, id {dead.id})"
             _check_time(start, "e-mail to nobody", "its dead letter is not there")

@@ -7,12 +7,13 @@ from uuid import uuid4
 
 import pytest
 
-from conventions import dead_letters, executions
+from conventions import dead_letters, executions, letter_groups
 from conventions.database import Database, utc_now
-from conventions.dead_letters import Filter, Group
 from conventions.errors import BusinessError
 from conventions.failures import describe
 from conventions.journal import Entry, Event
+from conventions.letter_filter import Filter
+from conventions.letter_groups import Group
 from conventions.tables import DeadLetterRow
 
 
@@ -85,4 +86,4 @@ def ids(database: Database, which: Filter, limit: int = 100) -> list[str]:
 def groups(database: Database, which: Filter | None = None, limit: int = 100) -> list[Group]:
     """The groups that a filter finds."""
     with database.session() as session:
-        return dead_letters.groups(session, which or Filter(), limit)
+        return letter_groups.groups(session, which or Filter(), limit)

@@ -5,7 +5,7 @@
 from datetime import UTC, datetime, timedelta
 
 from conventions.database import Database
-from conventions.dead_letters import Filter
+from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import charge_card, failure, groups, ids, look_up, raised_by, record
@@ -24,7 +24,7 @@ def test_three_causes_are_three_groups(database: Database) -> None:
         (1, "Notify", "BusinessError"),
     ]
     assert len({group.fingerprint for group in found}) == 3
-    assert [group.example for group in found] == ["a0", "b1", "c1"]
+    assert [group.example for group in found] == ["a2", "b2", "c1"]
     for group in found:
         assert group.first_seen <= group.last_seen
         assert group.last_seen.tzinfo is UTC

@@ -12,7 +12,8 @@ import pytest
 
 from conventions import dead_letters
 from conventions.database import Database, utc_now
-from conventions.dead_letters import STATES, Filter
+from conventions.dead_letters import STATES
+from conventions.letter_filter import Filter
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import charge_card, failure, get, groups, ids, raised_by, record
 

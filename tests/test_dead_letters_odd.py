@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conventions import dead_letters
 from conventions.database import Database
-from conventions.dead_letters import Filter
+from conventions.letter_filter import Filter
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, get, ids, raised_by, record
 

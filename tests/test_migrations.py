@@ -96,7 +96,7 @@ LETTER: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_letters_survive_the_step_to_executions_and_back(url: str) -> None:
+def test_letters_survive_each_step_and_the_way_back(url: str) -> None:
     """Those of the version before are of generation 0 and have no message; the way back keeps them, too."""
     database = Database(url)
     migrate(database, command.upgrade, "conventions_0001")
@@ -111,9 +111,10 @@ def test_letters_survive_the_step_to_executions_and_back(url: str) -> None:
             LETTER | (moments if database.is_sqlite else {}),
         )
     migrate(database, command.upgrade, "conventions_0002")
+    columns = [column for column in DeadLetterRow.__table__.columns if column.name != "redrive_id"]
     for _ in range(2):
         with database.session() as session:
-            (letter,) = session.scalars(select(DeadLetterRow)).all()
+            (letter,) = session.execute(select(*columns)).all()
             assert (letter.id, letter.state, letter.attempts, letter.error_message) == ("m1", "redriven", 5, "é")
             assert (letter.arguments, letter.headers) == ({"user_id": 7}, {})
             assert letter.first_failed_at == datetime(2026, 1, 5, 12, tzinfo=UTC)
@@ -126,6 +127,14 @@ def test_letters_survive_the_step_to_executions_and_back(url: str) -> None:
         migrate(database, command.upgrade, "conventions_0002")
     indexes = {index["name"] for index in inspect(database.engine).get_indexes("conventions_dead_letters")}
     assert indexes == {"ix_conventions_dead_letters_state_last", "ix_conventions_dead_letters_fingerprint"}
+    migrate(database, command.upgrade, "conventions_0003")
+    with database.session() as session:
+        kept = session.scalars(select(DeadLetterRow)).one()
+        assert (kept.id, kept.state, kept.redrive_id) == ("m1", "redriven", None)
+    migrate(database, command.downgrade, "conventions_0002")
+    with database.session() as session:
+        assert session.execute(select(*columns)).one().arguments == {"user_id": 7}
+    assert {index["name"] for index in inspect(database.engine).get_indexes("conventions_dead_letters")} == indexes
     database.dispose()
 
 

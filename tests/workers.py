@@ -17,6 +17,7 @@ from celery import Celery, _state
 
 from conventions import create_app, dead_letters, store
 from conventions.app import ConventionsApp
+from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow
 from tests.support import wait_until
 
@@ -232,7 +233,7 @@ class Worker:
 def letters(app: ConventionsApp, **which: Any) -> list[DeadLetterRow]:
     """The dead letters of an application."""
     with app.database.session() as session:
-        found = dead_letters.listing(session, dead_letters.Filter(**which), limit=1000)
+        found = dead_letters.listing(session, Filter(**which), limit=1000)
         session.expunge_all()
         return list(found)
 

@@ -37,7 +37,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: Any) -> None:
     """Print one JSON value to standard output."""
-    click.echo(json.dumps(value, default=_jsonable, ensure_ascii=False, indent=2))
+    click.echo(json.dumps(value, default=jsonable, ensure_ascii=False, indent=2))
 
 
 def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
@@ -80,7 +80,8 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """What JSON has no form for: dates and moments, as ISO 8601. Raises: TypeError."""
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not JSON")

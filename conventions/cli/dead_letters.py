@@ -1,7 +1,7 @@
-"""`celery -A <app> dead-letters`: find, show, redrive and discard dead letters."""
+"""`celery -A <app> dead-letters`: find, show, edit, redrive and discard dead letters."""
 
-import functools
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -11,37 +11,29 @@ from celery.bin.base import CeleryCommand
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
+from conventions import audit, letter_groups
 from conventions import dead_letters as letters
-from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
+from conventions.cli import letter_actions
+from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json
+from conventions.cli.letter_options import actor_option, filter_options
 from conventions.errors import ConfigurationError
 from conventions.journal import Journal
-from conventions.redrive import redrive as send_again
+from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow
 
 COLUMNS = (
     "id", "task", "queue", "error", "error_message", "fingerprint", "attempts", "actor", "state",
     "first_failed_at", "last_failed_at",
 )  # fmt: skip
+DEEDS, DEED = 100, ("at", "actor", "action", "reason", "before", "after")
+GROUP = ("fingerprint", "task", "error", "error_message", "count", "first_seen", "last_seen", "example", "note")
 HISTORY_SHOWN = ("attempt", "kind", "error", "error_message", "ended_at", "worker", "runtime")
 SHOWN = ("id", "task", "error", "error_message", "attempts", "actor", "last_failed_at")
 
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Find, show, redrive and discard dead letters."""
-
-
-def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filters, the same words everywhere; the function gets them as `which`."""
-
-    @functools.wraps(function)  # keeps the options that are declared below this one, too
-    def with_filter(*args: Any, task: Any, queue: Any, error: Any, group: Any, state: Any, **options: Any) -> Any:
-        return function(*args, which=letters.Filter(state, task, queue, error, group), **options)
-
-    for option, text in (("task", "Task name."), ("queue", "Queue name."), ("error", "Class name of the exception."),
-                         ("group", "Fingerprint of a group.")):  # fmt: skip
-        with_filter = click.option(f"--{option}", help=text)(with_filter)
-    return click.option("--state", type=click.Choice(letters.STATES), default="dead", show_default=True)(with_filter)
+    """Find, show, edit, redrive and discard dead letters."""
 
 
 @contextmanager
@@ -66,12 +58,23 @@ def row_of(letter: DeadLetterRow) -> dict[str, Any]:
     return {name: getattr(letter, name) for name in COLUMNS}
 
 
+def whole(letter: DeadLetterRow) -> dict[str, Any]:
+    """A dead letter with all that was sent."""
+    return row_of(letter) | {
+        "generation": letter.generation,
+        "redrive_id": letter.redrive_id,
+        "arguments": letter.arguments,
+        "headers": letter.headers,
+        "message": letters.message(letter),
+    }
+
+
 @dead_letters.command("list", cls=CeleryCommand)
 @filter_options
 @output_options
 @click.pass_context
 @one_line_errors
-def list_(context: click.Context, which: letters.Filter, as_json: bool, limit: int) -> None:
+def list_(context: click.Context, which: Filter, as_json: bool, limit: int) -> None:
     """List dead letters, the newest failure first."""
     say_what_waits(context)
     with _session(context) as session:
@@ -84,12 +87,12 @@ def list_(context: click.Context, which: letters.Filter, as_json: bool, limit: i
 @output_options
 @click.pass_context
 @one_line_errors
-def groups(context: click.Context, which: letters.Filter, as_json: bool, limit: int) -> None:
+def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> None:
     """List causes: letters grouped by fingerprint, the largest group first."""
     say_what_waits(context)
     with _session(context) as session:
-        rows = [asdict(group) for group in letters.groups(session, which, limit)]
-        emit(rows, ("fingerprint", "task", "error", "count", "first_seen", "last_seen", "example"), as_json=as_json)
+        rows = [asdict(group) for group in letter_groups.groups(session, which, limit)]
+        emit(rows, GROUP, as_json=as_json)
 
 
 @dead_letters.command(cls=CeleryCommand)
@@ -106,43 +109,44 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
             click.echo(f"there is no dead letter {id}", err=True)
             context.exit(1)
         history = letters.history(session, id)
-        whole = row_of(letter) | {
-            "generation": letter.generation,
-            "arguments": letter.arguments,
-            "headers": letter.headers,
-            "message": letters.message(letter),
-        }
+        deeds = [
+            {name: getattr(deed, name) for name in DEED} for deed in reversed(audit.listing(session, DEEDS, target=id))
+        ]
         if as_json:
-            print_json(whole | {"history": history, "traceback": letter.traceback})
+            print_json(whole(letter) | {"history": history, "traceback": letter.traceback, "audit": deeds})
             return
-        for name, value in whole.items():
+        for name, value in whole(letter).items():
             click.echo(f"{name:16} {letter.message if name == 'message' else value}")
-        if history:
-            click.echo()
-            emit(history, HISTORY_SHOWN, as_json=False)
+        for rows, columns in ((history, HISTORY_SHOWN), (deeds, DEED)):
+            if rows:
+                click.echo()
+                emit(rows, columns, as_json=False)
         click.echo(f"\n{letter.traceback}")
 
 
 @dead_letters.command(cls=CeleryCommand)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@filter_options
 @click.pass_context
 @one_line_errors
-def redrive(context: click.Context, ids: tuple[str, ...]) -> None:
-    """Send dead letters again, each under its id and key; status 1 when one was not dead any more."""
-    app = app_of(context)
-    app.loader.import_default_modules()
-    sent = [one for one in ids if send_again(app, one)]
-    click.echo(f"{len(sent)} of {len(ids)} sent again")
-    context.exit(0 if len(sent) == len(ids) else 1)
+def export(context: click.Context, which: Filter) -> None:
+    """Write all dead letters that match as JSON lines, whole, with arguments, headers and message."""
+    say_what_waits(context)
+    with _session(context) as session:
+        for letter in letters.every(session, which):
+            click.echo(json.dumps(whole(letter) | {"traceback": letter.traceback}, default=jsonable))
 
 
 @dead_letters.command(cls=CeleryCommand)
-@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@click.argument("group")
+@click.argument("text")
+@actor_option
 @click.pass_context
 @one_line_errors
-def discard(context: click.Context, ids: tuple[str, ...]) -> None:
-    """Give dead letters up; status 1 when one was not dead any more."""
+def note(context: click.Context, group: str, text: str, actor: str) -> None:
+    """Write a note on a group, in place of the last one; an empty text removes it."""
     with _session(context, read_only=False) as session:
-        gone = [one for one in ids if letters.move(session, one, ("dead",), "discarded")]
-    click.echo(f"{len(gone)} of {len(ids)} discarded")
-    context.exit(0 if len(gone) == len(ids) else 1)
+        letter_groups.annotate(session, group, text, actor)
+    click.echo(f"noted on {group}" if text else f"no note on {group}")
+
+
+letter_actions.add_to(dead_letters)

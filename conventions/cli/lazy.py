@@ -26,7 +26,7 @@ class Lazy(click.Command):
 up = Lazy("up", "Run worker, beat and Flower, with a server of our own when no broker is configured.")
 demo = Lazy("demo", "Show the platform at work, with real jobs.")
 db = Lazy("db", "Create and migrate the SQL tables.")
-dead_letters = Lazy("dead-letters", "Find, show, redrive and discard dead letters.")
+dead_letters = Lazy("dead-letters", "Find, show, edit, redrive and discard dead letters.")
 batch = Lazy("batch", "Watch and stop batches.")
 schedule = Lazy("schedule", "Show and change when tasks run.")
 explain = Lazy("explain", "Show what would happen after an error, and when.")

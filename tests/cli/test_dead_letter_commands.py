@@ -15,7 +15,7 @@ from conventions.database import Database
 from conventions.errors import BusinessError
 from conventions.journal import Event, Journal
 from conventions.tables import DeadLetterRow
-from tests.workers import application, messages
+from tests.workers import application
 
 FIELDS = {
     "id", "task", "queue", "error", "error_message", "fingerprint", "attempts", "actor", "state",
@@ -30,12 +30,6 @@ def rows(result: Result) -> Any:
     """The JSON of a command that succeeded; nothing else is on standard output."""
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-def state(app: ConventionsApp, message_id: str = "m1") -> str:
-    """The state of one letter."""
-    with app.database.session() as session:
-        return session.get_one(DeadLetterRow, message_id).state
 
 
 @pytest.mark.parametrize("listing", ["list", "groups"])
@@ -93,7 +87,7 @@ def test_groups_names_the_fixed_fields(run: Run, bury: Bury) -> None:
     bury("s2")
     largest, other = rows(run(dead_letters, "groups", "--json"))
     assert set(largest) == set(other) == {
-        "fingerprint", "task", "error", "count", "first_seen", "last_seen", "example",
+        "fingerprint", "task", "error", "error_message", "count", "first_seen", "last_seen", "example", "note",
     }  # fmt: skip
     assert (largest["count"], largest["error"], other["count"], other["example"]) == (2, "ValueError", 1, "k")
     assert largest["example"] in ("s1", "s2")
@@ -111,7 +105,8 @@ def test_show_gives_everything(run: Run, bury: Bury) -> None:
         runtime=0.5,
     )
     shown = rows(run(dead_letters, "show", "m1", "--json"))
-    assert set(shown) == FIELDS | {"generation", "arguments", "headers", "message", "history", "traceback"}
+    more = {"generation", "redrive_id", "arguments", "headers", "message", "history", "traceback", "audit"}
+    assert set(shown) == FIELDS | more
     assert shown["arguments"] == {"user_id": 7, "day": "2026-01-05"}
     assert shown["headers"]["x_key"] == "the-key"
     assert shown["message"] == {"body": "W10=", "headers": {"id": "m1", "name": "é"}}
@@ -179,73 +174,6 @@ def test_wrong_usage_is_status_2(run: Run, arguments: tuple[str, ...]) -> None:
     """As click says it, on standard error."""
     result = run(dead_letters, *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-
-
-def test_redrive_sends_the_message_again(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
-    """The same id and key, the same payload and actor, in the task's queue, with fresh attempts; only once."""
-    bury()
-    result = run(dead_letters, "redrive", "m1")
-    assert (result.exit_code, result.stdout) == (0, "1 of 1 sent again\n")
-    assert state(commands_app) == "redriven"
-    (sent,) = messages(commands_app)
-    assert (sent.id, sent.task, sent.queue) == ("m1", "tests.cli.command_tasks.Send", "mail")
-    assert sent.arguments == {"user_id": 7, "day": "2026-01-05"}
-    assert (sent.headers["x_key"], sent.headers["x_actor"]) == ("the-key", "u-42")
-    assert not sent.headers.get("x_counts")
-    assert sent.headers["retries"] == 0
-    again = run(dead_letters, "redrive", "m1")
-    assert (again.exit_code, again.stdout) == (1, "0 of 1 sent again\n")
-    assert len(messages(commands_app)) == 1
-
-
-def test_redrive_of_several_says_how_many(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
-    """Status 1 when one of them could not be sent: unknown, or of a task that is gone."""
-    bury("m1")
-    bury("m2", task="tests.cli.command_tasks.Gone")
-    result = run(dead_letters, "redrive", "m1", "m2", "nobody")
-    assert (result.exit_code, result.stdout) == (1, "1 of 3 sent again\n")
-    assert [sent.id for sent in messages(commands_app)] == ["m1"]
-    assert state(commands_app, "m2") == "dead"
-
-
-def test_a_payload_that_fits_no_more_stays_dead(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
-    """After a deploy that changed the signature; one line says what does not fit."""
-    bury(arguments={"user_id": 7})
-    result = run(dead_letters, "redrive", "m1")
-    assert result.exit_code == 2
-    assert "day" in result.stderr
-    assert state(commands_app) == "dead"
-    assert messages(commands_app) == []
-
-
-def test_a_letter_stays_dead_when_the_broker_is_away(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
-    """One line names the broker; the letter can be sent again later."""
-    bury()
-    url = commands_app.settings.database_url
-    with application(
-        ["tests.cli.command_tasks"],
-        broker_url="redis://127.0.0.1:1",
-        broker_timeout=0.3,
-        database_url=url,
-        key_prefix="none",
-    ) as away:
-        result = run(dead_letters, "redrive", "m1", app=away)
-    assert result.exit_code == 2
-    assert "127.0.0.1:1" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert state(commands_app) == "dead"
-
-
-def test_discard_gives_up_once(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
-    """A letter that was given up is neither listed nor sent."""
-    bury()
-    assert run(dead_letters, "discard", "m1").exit_code == 0
-    assert state(commands_app) == "discarded"
-    again = run(dead_letters, "discard", "m1", "nobody")
-    assert (again.exit_code, again.stdout) == (1, "0 of 2 discarded\n")
-    assert run(dead_letters, "redrive", "m1").exit_code == 1
-    assert rows(run(dead_letters, "list", "--json")) == []
-    assert len(rows(run(dead_letters, "list", "--json", "--state", "discarded"))) == 1
 
 
 def test_a_database_without_tables_says_what_to_run(run: Run, tmp_path: Any, commands_app: ConventionsApp) -> None:

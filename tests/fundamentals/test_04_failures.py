@@ -131,4 +131,4 @@ def test_a_dead_letter_is_sent_again_once_its_cause_is_mended(live_app: Conventi
     folder.mkdir()
     assert redrive(live_app, message.id)
     wait_until((folder / "delivered").exists, description="delivered")
-    assert wait_for_letter(live_app, message.id).state == "redriven"
+    wait_until(lambda: wait_for_letter(live_app, message.id).state == "redriven", description="its success is recorded")

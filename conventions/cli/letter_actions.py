@@ -1,0 +1,229 @@
+"""`celery -A <app> dead-letters`: what changes letters: edit, redrive, discard, and the redrives that run."""
+
+import json
+import time
+from typing import Any
+
+import click
+from celery.bin.base import CeleryCommand
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from conventions import dead_letters, redrives
+from conventions.app import ConventionsApp
+from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
+from conventions.cli.letter_options import Pair, actor_option, confirm, selection_options
+from conventions.editing import Change
+from conventions.editing import edit as edit_letter
+from conventions.letter_filter import Filter
+from conventions.redrive import doubts
+from conventions.redrive_task import begin
+from conventions.redrives import Wanted
+from conventions.tables import RedriveRow
+
+COLUMNS = (
+    "id", "state", "total", "sent", "succeeded", "failed", "actor", "reason", "note", "canary", "rate", "stop_at",
+    "created_at", "ended_at",
+)  # fmt: skip
+SHOWN = ("id", "state", "total", "sent", "succeeded", "failed", "actor", "reason", "created_at", "note")
+LOOK_EVERY = 0.3  # seconds between two looks at a redrive
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def add_to(group: click.Group) -> None:
+    """Add these commands."""
+    for command in (edit, redrive, discard, redrives_, stop):
+        group.add_command(command)
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("id")
+@click.option("--set", "values", type=Pair(), multiple=True, metavar="NAME=JSON", help="New value of an argument.")
+@click.option("--arguments", "text", metavar="JSON", help="All arguments, in place of those that are there.")
+@click.option("--reason", help="Why; kept in the audit.")
+@actor_option
+@JSON
+@click.pass_context
+@one_line_errors
+def edit(
+    context: click.Context,
+    *,
+    id: str,  # noqa: A002  # the word of the glossary
+    values: tuple[tuple[str, str], ...],
+    text: str | None,
+    reason: str | None,
+    actor: str,
+    as_json: bool,
+) -> None:
+    """Give a dead letter other arguments, checked by its task's annotations; opens an editor without an option.
+
+    Status 1 when nothing is different.
+    """
+    app = _loaded(context)
+    arguments = _edited(app, id, values, text)
+    try:
+        changes = edit_letter(app, id, arguments, actor, reason)
+    except TypeError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        print_json([{"name": one.name, "before": one.before, "after": one.after} for one in changes])
+    else:
+        click.echo("\n".join(map(_shown, changes)) or "nothing is different")
+    context.exit(0 if changes else 1)
+
+
+def _edited(app: ConventionsApp, id: str, values: tuple[tuple[str, str], ...], text: str | None) -> dict[str, Any]:  # noqa: A002
+    with app.database.session(read_only=True) as session:
+        letter = dead_letters.get(session, id)
+        there = letter.arguments if letter is not None and isinstance(letter.arguments, dict) else {}
+    if text is None and not values:
+        text = click.edit(json.dumps(there, indent=2, ensure_ascii=False), extension=".json")
+    found = there if text is None else _json(text, "--arguments")
+    if not isinstance(found, dict):
+        raise click.UsageError('the arguments are a JSON object, such as {"user_id": 7}')
+    return found | {name: _json(value, f"--set {name}") for name, value in values}
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{what} is not JSON ({error}); a text is written in quotes") from error
+
+
+def _shown(change: Change) -> str:
+    return f"{change.name}: {json.dumps(change.before, ensure_ascii=False)} -> {json.dumps(change.after, ensure_ascii=False)}"
+
+
+@click.command(cls=CeleryCommand)
+@selection_options
+@click.option("--canary", type=click.IntRange(0), default=redrives.CANARY, show_default=True, help="Tried first.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrives.RATE, show_default=True,
+              help="Letters a second, of the rest.")  # fmt: skip
+@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrives.STOP_AT, show_default=True,
+              metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
+@click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrives.REDRIVE_LIMIT} times.")
+@click.option("--reason", help="Why; kept in the audit.")
+@click.option("--no-wait", is_flag=True, help="Start it, print its id, and do not watch it.")
+@actor_option
+@YES
+@JSON
+@click.pass_context
+@one_line_errors
+def redrive(
+    context: click.Context, *, which: Filter, canary: int, rate: float, stop_at: float, again: bool, reason: str | None,
+    no_wait: bool, actor: str, yes: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Send dead letters again: some first, then the rest, unless too many fail again.
+
+    Each keeps its id and idempotency key. Status 0 when all of them succeeded.
+    """
+    app = _loaded(context)
+    with app.database.session(read_only=True) as session:
+        count, held = dead_letters.count(session, which), redrives.held_back(session, which)
+        warnings = doubts(app, session, which) if count else []
+    if held and not again:
+        warnings.append(
+            f"{held} were redriven {redrives.REDRIVE_LIMIT} times before and are left; --again sends them, too"
+        )
+        count -= held
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if not count:
+        click.echo("no dead letter to send", err=True)
+        context.exit(1)
+    confirm(f"Send {count:,} dead {'letter' if count == 1 else 'letters'} again, {min(canary, count)} first?", yes=yes)
+    id_ = begin(app, Wanted(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again))
+    row = _row(app, id_) if no_wait else _watch(app, id_, quiet=as_json)
+    if as_json:
+        print_json(_fields(row))
+    elif no_wait:
+        click.echo(id_)
+    else:
+        click.echo(f"{row.state}: {row.succeeded} succeeded, {row.failed} failed, {row.total - row.sent} not sent")
+        click.echo(row.note, nl=bool(row.note))
+    context.exit(0 if no_wait or (row.state == "finished" and not row.failed) else 1)
+
+
+def _watch(app: ConventionsApp, id: str, *, quiet: bool) -> RedriveRow:  # noqa: A002
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"))
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
+        bar = bars.add_task("waiting", failed="")
+        try:
+            while (row := _row(app, id)).state in redrives.OPEN:
+                ended, failed = row.succeeded + row.failed, f"{row.failed} failed" if row.failed else ""
+                bars.update(bar, description=row.state, total=row.total, completed=ended, failed=failed)
+                time.sleep(LOOK_EVERY)
+        except KeyboardInterrupt:
+            click.echo(f"\nit goes on: dead-letters redrives shows it, dead-letters stop {id} ends it", err=True)
+            raise
+        bars.update(bar, description=row.state, total=row.total, completed=row.succeeded + row.failed)
+    return row
+
+
+def _row(app: ConventionsApp, id: str) -> RedriveRow:  # noqa: A002
+    with app.database.session(read_only=True) as session:
+        session.expire_on_commit = False
+        row = redrives.get(session, id)
+    if row is None:
+        raise click.UsageError(f"there is no redrive {id}")
+    return row
+
+
+def _fields(row: RedriveRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in COLUMNS}
+
+
+@click.command("redrives", cls=CeleryCommand)
+@output_options
+@click.pass_context
+@one_line_errors
+def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
+    """List redrives, the newest first."""
+    with app_of(context).database.session(read_only=True) as session:
+        emit(map(_fields, redrives.listing(session, limit)), COLUMNS if as_json else SHOWN, as_json=as_json)
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("id")
+@click.option("--reason", help="Why; kept in the audit.")
+@actor_option
+@click.pass_context
+@one_line_errors
+def stop(context: click.Context, id: str, reason: str | None, actor: str) -> None:  # noqa: A002
+    """Send no more of the redrive ID; status 1 when it has ended before."""
+    with app_of(context).database.session() as session:
+        stopped = redrives.cancel(session, id, actor, reason)
+    click.echo(f"{id} sends no more" if stopped else f"{id} has ended, or does not exist")
+    context.exit(0 if stopped else 1)
+
+
+@click.command(cls=CeleryCommand)
+@selection_options
+@click.option("--reason", required=True, help="Why; kept in the audit.")
+@actor_option
+@YES
+@JSON
+@click.pass_context
+@one_line_errors
+def discard(context: click.Context, *, which: Filter, reason: str, actor: str, yes: bool, as_json: bool) -> None:
+    """Give dead letters up; status 1 when there was none, or one of the ids was not dead any more."""
+    app = app_of(context)
+    with app.database.session(read_only=True) as session:
+        count = dead_letters.count(session, which)
+    if count:
+        confirm(f"Give up {count:,} dead {'letter' if count == 1 else 'letters'}?", yes=yes)
+    with app.database.session() as session:
+        gone = dead_letters.discard(session, which, actor, reason)
+    if as_json:
+        print_json({"discarded": gone})
+    else:
+        click.echo(f"{gone} of {len(which.ids) or gone} discarded")
+    context.exit(0 if gone and gone >= len(set(which.ids)) else 1)
+
+
+def _loaded(context: click.Context) -> ConventionsApp:
+    app = app_of(context)
+    app.loader.import_default_modules()
+    return app

@@ -1,0 +1,115 @@
+"""Which dead letters, on the command line: the words of `Filter` as options, the same for every command."""
+
+import functools
+import getpass
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from conventions import dead_letters
+from conventions.letter_filter import Filter, age
+
+
+class Age(click.ParamType[timedelta]):
+    """A length of time such as `90s`, `15m`, `2h` or `7d`."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Read it, or fail with what is wrong."""
+        if isinstance(value, timedelta):
+            return value
+        try:
+            return age(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """An argument's name and value, written `NAME=VALUE`."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Read it, or fail with what is wrong."""
+        name, equals, text = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        return name, text
+
+
+FILTERS = (
+    click.option("--task", help="Task name."),
+    click.option("--queue", help="Queue name."),
+    click.option("--error", help="Class name of the exception."),
+    click.option("--group", help="Fingerprint of a group."),
+    click.option("--text", help="Somewhere in message, traceback or arguments."),
+    click.option("--arg", "arguments", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Value of an argument."),
+    click.option("--older-than", type=Age(), metavar="AGE", help="Failed last before so long, such as 2h or 7d."),
+    click.option("--newer-than", type=Age(), metavar="AGE", help="Failed last within so long."),
+)
+
+
+def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The filters and `--state`; the function gets them as `which`."""
+    state = click.option("--state", type=click.Choice(dead_letters.STATES), default="dead", show_default=True)
+
+    @functools.wraps(function)  # keeps the options that are declared below this one, too
+    def with_filter(*args: Any, **options: Any) -> Any:
+        return function(*args, which=_filter(options), **options)
+
+    return _declared(with_filter, (*FILTERS, state))
+
+
+def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Ids, `--group` or `--all`, narrowed by the filters; the function gets them as `which`."""
+
+    @functools.wraps(function)
+    def with_selection(*args: Any, ids: tuple[str, ...], every: bool, **options: Any) -> Any:
+        if sum(map(bool, (ids, every, options["group"] and not every))) != 1:
+            raise click.UsageError("say which: ids, --group FINGERPRINT, or --all, which filters may narrow")
+        return function(*args, which=_filter(options, ids), **options)
+
+    chosen = (
+        click.argument("ids", nargs=-1, metavar="[ID]..."),
+        click.option("--all", "every", is_flag=True, help="All dead letters that match the filters."),
+    )
+    return _declared(with_selection, (*chosen, *FILTERS))
+
+
+def actor_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--actor`, for the audit."""
+    return click.option("--actor", default=_login, show_default="your login", help="Who does this; kept in the audit.")(
+        function
+    )
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask, unless `--yes` was given. Raises: UsageError where nobody can answer, Abort at a no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody can answer here: repeat it with --yes")
+    click.confirm(question, abort=True, err=True)
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return "command line"
+
+
+def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
+    names = ("task", "queue", "error", "group", "text", "arguments", "older_than", "newer_than")
+    found = {name: options.pop(name) for name in names}
+    return Filter(state=options.pop("state", "dead"), ids=ids, **found)
+
+
+def _declared(function: Callable[..., Any], options: tuple[Any, ...]) -> Callable[..., Any]:
+    for option in reversed(options):
+        function = option(function)
+    return function
