@@ -235,12 +235,15 @@ class Claims:
         """Note that what follows a finished job was sent; where the broker is elsewhere."""
         self._run("followed", [claim, message_id, token])
 
-    def is_done(self, claim: str, message_id: str, fingerprint: str | None = None) -> bool:
-        """Whether a message has finished its job, or another one with the same key and this fingerprint has."""
+    def is_done(self, claim: str, message_id: str, fingerprint: str | None = None) -> bool | None:
+        """Whether a message has finished its job, or another one with its key and this fingerprint has.
+
+        `None` when nothing is remembered of the claim.
+        """
         names = ("state", "id", "fingerprint")
         state, owner, found = self._store.redis.hmget(self._store.key("claim", claim), names)
         same = fingerprint is not None and found == fingerprint.encode()
-        return state == b"done" and (owner == message_id.encode() or same)
+        return None if state is None else state == b"done" and (owner == message_id.encode() or same)
 
     def is_cancelled(self, message_id: str) -> bool:
         """Whether a message was cancelled."""

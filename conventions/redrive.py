@@ -11,7 +11,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from conventions import dead_letters, executions
-from conventions.errors import PayloadError
+from conventions.errors import IdempotencyConflict, PayloadError
 from conventions.job import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED
 from conventions.letter_filter import Filter
 from conventions.sending import publish
@@ -99,8 +99,10 @@ def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:
 def _has_happened(app: Any, session: Session, letter: DeadLetterRow) -> bool:
     """Whether the job was done since, by this message or another one of its key: the claim knows, then the history."""
     key, fingerprint = letter.headers.get(KEY), letter.headers.get(FINGERPRINT)
-    if key and app.claims.is_done(f"{letter.task}:{key}", letter.id, fingerprint):
-        return True
+    if key and (done := app.claims.is_done(f"{letter.task}:{key}", letter.id, fingerprint)) is not None:
+        return bool(done)
+    if letter.error == IdempotencyConflict.__name__:  # what its key has done is another job
+        key = None
     since = executions.moment(letter.headers.get(ENQUEUED_AT)) or letter.first_failed_at
     return executions.has_succeeded(session, letter.task, letter.id, key, since)
 

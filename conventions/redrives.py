@@ -22,7 +22,6 @@ from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, RedriveRow
 
 OPEN = ("waiting", "canary", "sending")
-STATES = (*OPEN, "finished", "stopped", "cancelled")
 CANARY = 5  # letters that are tried before the rest
 RATE = 50.0  # letters a second
 STOP_AT = 10.0  # percent of those that have ended
@@ -75,11 +74,6 @@ class Tally:
     def ended(self) -> int:
         """How many have an outcome."""
         return self.succeeded + self.failed
-
-    @property
-    def percent_failed(self) -> float:
-        """Of those that have ended."""
-        return 100 * self.failed / self.ended if self.ended else 0.0
 
 
 def start(session: Session, wanted: Wanted) -> RedriveRow:
@@ -164,7 +158,8 @@ def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> 
 def verdict(redrive: RedriveRow, stands: Tally) -> str | None:
     """Why nothing more may be sent, or `None`: more than `stop_at` percent of those that have ended failed again.
 
-    Judged once as many have ended as the canary has, or as soon as so many of the canary failed that it cannot pass.
+    Judged once as many have ended as the canary has letters, or as soon as so many of them failed that it cannot pass;
+    without a canary, from the first one on.
     """
     first = max(min(redrive.canary, redrive.total), 1)
     share = 100 * stands.failed / max(stands.ended, first)

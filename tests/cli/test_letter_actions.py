@@ -11,6 +11,9 @@ from click.testing import Result
 from conventions import audit, redrives
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
+from conventions.errors import IdempotencyConflict
+from conventions.failures import describe
+from conventions.idempotency import ClaimRequest, Settlement
 from conventions.job import idempotency_key
 from conventions.journal import Event
 from conventions.recorder import Recorder
@@ -82,8 +85,6 @@ class Drive:
 
 def letter_failure() -> Any:
     """How a letter died again."""
-    from conventions.failures import describe
-
     return describe("tests.cli.command_tasks.Send", ValueError("again"))
 
 
@@ -113,7 +114,7 @@ def test_redrive_sends_the_message_again(run: Run, bury: Bury, commands_app: Con
 
 
 def test_a_canary_that_fails_leaves_the_rest_untouched(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
-    """Five of twelve are tried, two fail again: the redrive stops and says why."""
+    """Five of twelve are tried, all of them fail again: the redrive stops and says why."""
     for number in range(12):
         bury(f"m{number:02}")
     drive = Drive(commands_app, started(run, "--all"))
@@ -180,6 +181,22 @@ def test_an_effect_that_happened_is_a_success_without_a_run(run: Run, bury: Bury
     assert sent(commands_app) == []
     assert letter(commands_app).state == "redriven"
     assert drive.row().succeeded == 1
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_another_job_of_the_same_key_is_not_its_effect(
+    run: Run, bury: Bury, commands_app: ConventionsApp, remembered: bool
+) -> None:
+    """A message that was refused for a conflict was not done by the one that it conflicts with."""
+    bury(error=IdempotencyConflict("other arguments"))
+    if remembered:
+        other = ClaimRequest(Send.name, "the-key", "t", "m2", "another fingerprint")
+        commands_app.claims.take([other])
+        commands_app.claims.settle([Settlement(other, "done", None)])
+    commands_app.journal.append([Event("m2", "succeeded", task=Send.name, key="the-key", attempt=1)])
+    Recorder(commands_app.store, lambda: commands_app.database).drain_once()
+    Drive(commands_app, started(run, "m1")).step()
+    assert [one.id for one in sent(commands_app)] == ["m1"]
 
 
 def test_a_letter_that_was_redriven_three_times_is_left(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
