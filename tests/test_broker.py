@@ -23,18 +23,6 @@ from tests.claiming import (
 from tests.support import wait_until
 
 
-@pytest.fixture
-def broker(store: Store) -> Broker:
-    """The messages of an application of the test's own."""
-    return Broker(store, journal_limit=1000)
-
-
-@pytest.fixture
-def claims(store: Store) -> Claims:
-    """Its claims."""
-    return Claims(store, lease=30)
-
-
 def read(broker: Broker, store: Store, *queues: str, unacknowledged: tuple[str, ...] = ()) -> Any:
     """Read as a worker does; returns when the next message is due, and what came."""
     broker.load_scripts()

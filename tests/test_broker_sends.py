@@ -24,12 +24,6 @@ def broker(store: Store) -> Broker:
     return Broker(store, journal_limit=3)
 
 
-@pytest.fixture
-def claims(store: Store) -> Claims:
-    """Its claims."""
-    return Claims(store, lease=30)
-
-
 def test_the_same_message_twice_is_one(broker: Broker) -> None:
     """A client that lost the reply sends it again: while it is there, wherever, nothing changes."""
     assert broker.publish([message("m1", digest="d")]) == ["m1"]

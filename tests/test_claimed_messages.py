@@ -34,18 +34,6 @@ from tests.claiming import (
 )
 
 
-@pytest.fixture
-def broker(store: Store) -> Broker:
-    """The messages of an application of the test's own."""
-    return Broker(store, journal_limit=1000)
-
-
-@pytest.fixture
-def claims(store: Store) -> Claims:
-    """Its claims."""
-    return Claims(store, lease=30)
-
-
 def journal(store: Store) -> list[Any]:
     """The entries of the journal."""
     entries: Any = store.redis.xrange(store.key("journal"))

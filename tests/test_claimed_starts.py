@@ -32,19 +32,6 @@ from tests.claiming import (
     take,
 )
 
-
-@pytest.fixture
-def broker(store: Store) -> Broker:
-    """The messages of an application of the test's own."""
-    return Broker(store, journal_limit=1000)
-
-
-@pytest.fixture
-def claims(store: Store) -> Claims:
-    """Its claims."""
-    return Claims(store, lease=30)
-
-
 # Starts.
 
 

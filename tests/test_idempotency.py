@@ -25,12 +25,6 @@ from tests.support import wait_until
 
 
 @pytest.fixture
-def claims(store: Store) -> Claims:
-    """Claims with a lease that no test outlives."""
-    return Claims(store, lease=30)
-
-
-@pytest.fixture
 def brief(store: Store) -> Claims:
     """Claims of the same store whose lease lapses within the test."""
     return Claims(store, lease=0.05)

@@ -1,5 +1,7 @@
 """Jobs that end badly: whatever they do, the worker lives, and each is one dead letter with all that is known of it."""
 
+# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
+
 import json
 import time
 from base64 import b64decode
@@ -14,31 +16,12 @@ from conventions import ImmediateTask, dead_letters, executions
 from conventions.app import ConventionsApp
 from conventions.tables import DeadLetterRow
 from tests import raw_messages as raw
+from tests.integration.poison_fixtures import app, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Bad, Good, Slow
 from tests.support import wait_until
 from tests.workers import Worker, acting_through, letters, wait_for_letter
 
 START_LIMIT = 3
-
-
-@pytest.fixture(scope="module")
-def keeper(valkey_url: str, new_database: Callable[[Path], str], tmp_path_factory: Any) -> Iterator[raw.Keeper]:
-    """Runs the worker of these tests."""
-    with raw.Keeper.at(tmp_path_factory.mktemp("poison"), valkey_url, new_database) as keeper:
-        yield keeper
-
-
-@pytest.fixture
-def worker(keeper: raw.Keeper) -> Worker:
-    """The worker: the same one for all tests, unless one of them ended it."""
-    return keeper.running()
-
-
-@pytest.fixture
-def app(keeper: raw.Keeper) -> Iterator[ConventionsApp]:
-    """Its application in this process."""
-    with acting_through(keeper.app):
-        yield keeper.app
 
 
 @pytest.fixture(autouse=True)
