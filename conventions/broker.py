@@ -110,7 +110,7 @@ class Broker:
         self._visibility = _milliseconds(visibility)
 
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
-        return self.store.script(script)([self.store.key("")], arguments)
+        return self.store.run(script, arguments)
 
     def publish(self, publications: Sequence[Publication]) -> list[str]:
         """Send messages in one round trip; returns their tags, empty for one that is there already.

@@ -1,5 +1,7 @@
 """`Job`: one attempt at one message, as the pipeline and the running task see it."""
 
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -44,6 +46,11 @@ def horizon_of(task: Any) -> timedelta:
     return horizon
 
 
+def _this_call() -> str:
+    # Beside a token it need only differ between two processes of one worker, and two calls of one process.
+    return f"{os.getpid()}-{time.monotonic_ns()}"
+
+
 @dataclass(slots=True)
 class Job:
     """What `run` can ask of its message.
@@ -71,12 +78,11 @@ class Job:
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
-    start: str = field(default_factory=lambda: uuid4().hex)
+    start: str = field(default_factory=_this_call)
+    claim: ClaimRequest = field(init=False)  # what this attempt asks for
 
-    @property
-    def claim(self) -> ClaimRequest:
-        """What this attempt asks for."""
-        return ClaimRequest(
+    def __post_init__(self) -> None:
+        self.claim = ClaimRequest(
             self.task,
             self.key,
             self.token,
@@ -120,7 +126,7 @@ class Job:
             held=Held(delivery["tag"], delivery["queue"], delivery["receipt"])
             if delivery and task.app.one_server
             else None,
-            horizon=horizon_of(task),
+            horizon=task.horizon,
             token=header(TOKEN) or uuid4().hex,
         )
 

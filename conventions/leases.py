@@ -19,15 +19,16 @@ class LeaseKeeper:
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
-        self._held: dict[ClaimRequest, Callable[[], bool]] = {}
+        self._held: dict[object, tuple[ClaimRequest, Callable[[], bool]]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def holding(self, request: ClaimRequest, stalled: Callable[[], bool]) -> Iterator[None]:
         """Renew this claim until the block ends."""
+        place = object()
         with self._lock:
-            self._held[request] = stalled
+            self._held[place] = request, stalled
             if self._thread is None or not self._thread.is_alive():
                 # Daemon: it must not keep a pool process from ending.
                 self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
@@ -36,13 +37,13 @@ class LeaseKeeper:
             yield
         finally:
             with self._lock:
-                self._held.pop(request, None)
+                self._held.pop(place, None)
 
     def _renew_for_ever(self) -> None:
         pause = threading.Event()
         while not pause.wait(self._claims.lease / RENEWALS_PER_LEASE):
             with self._lock:
-                alive = [request for request, stalled in self._held.items() if not stalled()]
+                alive = [request for request, stalled in self._held.values() if not stalled()]
             if not alive:
                 continue
             try:

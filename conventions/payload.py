@@ -42,6 +42,8 @@ class Arguments:
         _, *parameters = inspect.signature(function).parameters.values()
         self.signature = inspect.Signature(parameters)
         self.names = tuple(parameter.name for parameter in parameters)
+        self._defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
+        self._required = frozenset(self.names) - self._defaults.keys()
         self._function = function
         self._untyped = frozenset(untyped)
         for parameter in parameters:
@@ -62,9 +64,8 @@ class Arguments:
         except NameError as error:
             raise DeclarationError(f"{self.task}: the type of an argument is not defined: {error}") from error
         fields: dict[str, Any] = {name: hints.get(name, Any) for name in self.names}
-        for parameter in self.signature.parameters.values():
-            if parameter.default is not inspect.Parameter.empty:
-                fields[parameter.name] = NotRequired[fields[parameter.name]]
+        for name in self._defaults:
+            fields[name] = NotRequired[fields[name]]
         build: Any = TypedDict  # called by another name, since a type checker wants the fields spelled out
         config: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
         try:
@@ -78,10 +79,8 @@ class Arguments:
             raise DeclarationError(
                 f"{self.task}: a set has no order, so equal sets are different payloads; take a list"
             )
-        empty = inspect.Parameter.empty
-        defaults = {name: one.default for name, one in self.signature.parameters.items() if one.default is not empty}
         try:
-            self._adapter.validate_python(defaults, strict=True)
+            self._adapter.validate_python(self._defaults, strict=True)
         except ValidationError as error:
             faults = [
                 fault for fault in error.errors(include_url=False, include_input=False) if fault["type"] != "missing"
@@ -122,7 +121,23 @@ class Arguments:
         except ValueError as error:  # bytes or half characters, which a foreign message can carry
             raise PayloadError(f"{self.task}: the payload is no JSON ({error})") from None
 
+    def faults(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with JSON values, argument by argument; empty where `bind` would take their types."""
+        try:
+            self._adapter.validate_json(pydantic_core.to_json(dict(values)), strict=True)
+        except ValidationError as error:
+            found: dict[str, str] = {}
+            for fault in error.errors(include_url=False, include_input=False):
+                name, *within = map(str, fault["loc"])
+                text = f"{'.'.join(within)}: {fault['msg']}" if within else fault["msg"]
+                found[name] = f"{found[name]}; {text}" if name in found else text
+            return found
+        return {}
+
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        given = kwargs.keys()
+        if not args and self._required <= given and given <= frozenset(self.names):  # as nearly always; binding is slow
+            return {name: kwargs[name] if name in given else self._defaults[name] for name in self.names}
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
@@ -175,9 +190,12 @@ def _holds_a_set(schema: Any) -> bool:
     return isinstance(schema, (list, tuple)) and any(map(_holds_a_set, schema))
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
 def encode(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, no NaN. Raises: ValueError, TypeError."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
+    return _CANONICAL.encode(value).encode()
 
 
 def check_size(task: str, payload: Mapping[str, Any], limit: int) -> None:

@@ -44,6 +44,7 @@ class Reading:
 
     _is_lost = False
     _waits = False  # the read waits to be woken before it reserves
+    _wanted = 1  # messages that the read asked for
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
 
@@ -88,7 +89,8 @@ class Reading:
             return
         room = self.qos.can_consume_max_estimate()
         count = RESERVE_AT_MOST if room is None else min(room, RESERVE_AT_MOST)
-        commands = [self.broker.reserve_command(queues, self._unacknowledged, max(count, 1))]
+        self._wanted = max(count, 1)
+        commands = [self.broker.reserve_command(queues, self._unacknowledged, self._wanted)]
         if self._waits:  # both at once: the server looks in the moment in which the wait ends
             commands.insert(0, self.broker.wait_command([*queues, self._mark], timeout or self._block))
         self._queue_cycle.rotate(queues[0])
@@ -96,26 +98,26 @@ class Reading:
         self._in_poll, self._brpop_sent_at = connection, time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
 
-    def _brpop_read(self, **options: Any) -> bool:
+    def _brpop_read(self, **_: Any) -> bool:
         if not self._in_poll:  # ended in this turn of the loop, which was to read it
             raise Empty
         try:
-            due, deliveries = self._reply(self.client.connection, **options)
+            due, deliveries = self._reply(self.client.connection)
         finally:
             self._in_poll = None
         self._connected()
-        self._waits = not deliveries
+        self._waits = len(deliveries) < self._wanted  # nothing is left
+        self._block = BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
         if not deliveries:
-            self._block = BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
             raise Empty
         self._deliver(deliveries)
         return True
 
-    def _reply(self, connection: Any, **options: Any) -> tuple[float | None, list[Delivery]]:
+    def _reply(self, connection: Any) -> tuple[float | None, list[Delivery]]:
         try:
             if self._waits:
-                self.client.parse_response(connection, "", **options)
-            reply = self.client.parse_response(connection, "", **options)
+                connection.read_response()
+            reply = connection.read_response()
         except NoScriptError:  # the server was started anew
             self.broker.load_scripts()
             return 0.0, []

@@ -1,17 +1,18 @@
 """What a task can ask and do while it runs, and how it answers to failure."""
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
 from celery.exceptions import Retry
 
 from conventions.errors import LeaseLost, RetryRequested, TransactionRepeated
-from conventions.job import Job
+from conventions.job import Job, horizon_of
 from conventions.payload import Arguments
 from conventions.pipeline import RetryAsked, execute
 from conventions.progress import ProgressReporter
@@ -39,6 +40,11 @@ class RunningTask(celery.Task):
         if self.request.called_directly or getattr(self.request, "job", None) is not None:  # `self(...)` within run
             return super().__call__(**self.arguments.check(args, kwargs))
         return execute(self, args, kwargs)
+
+    @functools.cached_property
+    def horizon(self) -> timedelta:
+        """How long a claim of the task is remembered."""
+        return horizon_of(self)
 
     @property
     def job(self) -> Job:

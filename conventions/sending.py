@@ -179,6 +179,8 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
         TypeError: a bare integer as priority, or `retry_policy`, which is declared on the class.
         ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job.
     """
+    if not options:
+        return
     _check_priority(task.name, options)
     if KEY not in (options.get("headers") or {}):  # what waits again was accepted before
         _check_delay(task.name, options, max_delay)

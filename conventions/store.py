@@ -6,7 +6,8 @@ a script may touch several of them.
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from importlib.resources import files
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from conventions.redis_address import RedisAddress
+from conventions.script_call import Lines, ScriptCall
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +112,19 @@ class Store:
     def script(self, name: str) -> Script:
         """The Lua script `lua/<name>.lua`, sent by its digest. A line `-- uses common` brings in `lua/common.lua`."""
         return self.redis.register_script(script_source(name))
+
+    @functools.cached_property
+    def _lines(self) -> Lines:
+        return Lines(self.redis.connection_pool)
+
+    def call(self, name: str, arguments: Sequence[Any]) -> ScriptCall:
+        """Send a script of messages and claims, whose one key is the prefix; its answer is read later."""
+        return ScriptCall(self.script(name), self._lines, [self.key("")], arguments)
+
+    def run(self, name: str, arguments: Sequence[Any]) -> Any:
+        """The answer of such a script. Raises: RedisError."""
+        with closing(self.call(name, arguments)) as call:
+            return call.answer()
 
 
 def script_source(name: str) -> str:

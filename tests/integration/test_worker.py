@@ -15,6 +15,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
 from conventions.app import ConventionsApp
+from conventions.job import FINGERPRINT, KEY
 from tests.support import wait_until
 from tests.workers import (
     Installation,
@@ -346,6 +347,23 @@ def test_a_message_with_faulty_arguments_is_a_dead_letter(live_app: ConventionsA
         message = foreign.send_task(Who.name, kwargs=arguments, queue="immediate")
         letter = wait_for_letter(live_app, message.id)
         assert (letter.error, letter.attempts, letter.arguments) == ("PayloadError", 1, arguments)
+
+
+def test_a_message_of_ours_whose_arguments_fit_no_more(live_app: ConventionsApp, foreign: Celery) -> None:
+    """As after a deploy that changed the signature: a dead letter, unless its job was done before (R4)."""
+    headers = {KEY: "of-a-former-release", FINGERPRINT: "f"}
+    arguments = {"former": 1}
+    message = foreign.send_task(Who.name, kwargs=arguments, queue="immediate", headers=headers)
+    letter = wait_for_letter(live_app, message.id)
+    assert (letter.error, letter.attempts, letter.arguments) == ("PayloadError", 1, arguments)
+    assert live_app.store.redis.hget(live_app.store.key("claim", Who.name, headers[KEY]), "state") == b"dead"
+
+    first = foreign.send_task(Who.name, kwargs={"day": "2026-01-30"}, queue="immediate", headers=headers)
+    done = first.get(timeout=10)
+    again = foreign.send_task(Who.name, kwargs=arguments, queue="immediate", headers=headers)
+    assert again.get(timeout=10) == done
+    wait_until_empty(live_app)
+    assert again.id not in {letter.id for letter in letters(live_app)}
 
 
 def test_a_message_under_an_old_name_runs(foreign: Celery) -> None:

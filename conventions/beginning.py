@@ -1,0 +1,165 @@
+"""How a worker begins a message: its arguments are checked and its claim is taken, or it ends here.
+
+A message of ours names its key, so its claim is asked for first, and the arguments are checked while the server works.
+Another program's message has no key before its arguments are bound.
+"""
+
+import logging
+import random
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.exceptions import Ignore, Reject
+from redis.exceptions import RedisError
+
+from conventions.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
+from conventions.idempotency import (
+    Answer,
+    Asked,
+    Busy,
+    Cancelled,
+    Conflict,
+    Dead,
+    Done,
+    Parked,
+    Poison,
+    Stale,
+    Superseded,
+    TooOld,
+    conflict,
+)
+from conventions.job import KEY, Job
+from conventions.outcomes import awaited, end_dead, end_without_run, follows, publish_again, put_back, tell_of_death
+
+logger = logging.getLogger(__name__)
+
+PARK_AT_FIRST = 0.5  # seconds before a parked copy looks for the first time, where the broker is elsewhere
+PARK_AT_MOST = 30.0  # seconds before it looks again
+
+ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
+
+
+def begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done | None]:
+    """Begin the task's current request: the job, the arguments of `run`, and its stored answer if it was done before.
+
+    Raises:
+        PayloadError: the arguments do not fit; in a worker, the message is a dead letter then.
+        JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell: the message is a dead letter, because of its claim.
+        Ignore, Reject: the message ends here without one, or comes again.
+    """
+    request = task.request
+    try:
+        if request.is_eager:
+            return *_bound(task, args, kwargs), None
+        if not args and getattr(request, KEY, None):
+            return _claim_first(task, kwargs or {})
+        job, values = _bound(task, args, kwargs)
+        with closing(task.app.claims.ask([job.claim])) as asked:
+            return job, values, _claim(task, job, asked)
+    except ENDINGS:
+        raise
+    except Exception as error:
+        if request.is_eager:
+            raise
+        raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
+
+
+def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
+    try:
+        values = task.arguments.load(args or (), kwargs or {})
+    except PayloadError as error:
+        job = Job.of(task, dict(kwargs or {}))
+        raise end_dead(task, job, error, claimed=False) from None
+    job = task.request.job = Job.of(task, task.arguments.bind((), values))
+    return job, values
+
+
+def _claim_first(task: Any, payload: Mapping[str, Any]) -> tuple[Job, dict[str, Any], Done | None]:
+    job = task.request.job = Job.of(task, dict(payload))
+    values, fault = {}, None
+    with closing(task.app.claims.ask([job.claim])) as asked:
+        try:
+            values = task.arguments.load((), payload)
+        except PayloadError as error:  # as after a deploy that changed the signature
+            fault = error
+        found = _claim(task, job, asked)
+    if fault is not None and found is None:
+        raise end_dead(task, job, fault)
+    return job, values, found
+
+
+def _claim(task: Any, job: Job, asked: Asked) -> Done | None:
+    """Take the job's claim; the stored answer when it was finished before. Raises what ends this delivery."""
+    try:
+        (answer,) = asked.answers()
+    except RedisError as error:
+        logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
+        raise put_back(task, job) from error
+    match answer:
+        case Done():
+            return _done_before(task, job, answer)
+        case Parked():
+            logger.info("parked: id=%s task=%s: its key is in use, for %.1f s at most", job.id, job.task, answer.wait)
+            raise Ignore
+        case Busy():
+            raise _park(task, job, answer)
+        case Stale():
+            logger.info("stale: id=%s task=%s: the message is in other hands", job.id, job.task)
+            raise Ignore
+        case Superseded():
+            logger.info("superseded: id=%s task=%s: another copy is further on", job.id, job.task)
+            raise end_without_run(task, job, "superseded")
+        case Cancelled():
+            logger.info("cancelled: id=%s task=%s", job.id, job.task)
+            raise end_without_run(task, job, "cancelled")
+        case Dead():  # recorded; only those who wait for it may not have heard
+            failed = JobFailed(answer.error or "its dead letter says how")
+            told = tell_of_death(task, job, failed)
+            raise told if told is not failed or awaited(task) else Ignore()
+    refused = _refusal(job, answer)
+    if refused is not None:
+        raise end_dead(task, job, refused, claimed=isinstance(answer, Poison))
+    job.started_at = datetime.now(UTC)
+    return None
+
+
+def _refusal(job: Job, answer: Answer) -> Exception | None:
+    match answer:
+        case Conflict():
+            return conflict(job.task, job.key, answer.message_id)
+        case Poison():
+            return TooManyStarts(
+                f"{job.task}: started {answer.starts} times without an outcome: each time its process was killed, or "
+                "ran out of memory; look at the worker's log"
+            )
+        case TooOld():
+            return TooOldToTell(
+                f"{job.task}: sent at {job.enqueued_at}, which is longer ago than what is remembered "
+                f"({job.horizon}): nobody can tell whether it ran; redrive it to run it"
+            )
+        case _:
+            return None
+
+
+def _done_before(task: Any, job: Job, done: Done) -> Done:
+    """The stored result; what follows this message goes on with it, unless that was sent before."""
+    logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
+    again = done.message_id == job.id
+    followed = again and done.followed
+    if not again or job.generation:  # a redrive must hear that it has ended
+        end_without_run(task, job, "duplicate", keep=follows(task) and not followed)
+    if followed:
+        raise Ignore
+    return done
+
+
+def _park(task: Any, job: Job, busy: Busy) -> Exception:
+    """Where the broker is elsewhere: let a copy look again when the holder may have ended. Returns what to raise."""
+    # Soon at first, since most holders end within a second, then ever less often.
+    wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2 ** min(job.parked, 10)) * random.uniform(1, 1.2)
+    logger.info("parked: id=%s task=%s: its key is in use, looks again in %.1f s", job.id, job.task, wait)
+    publish_again(task, job, countdown=wait, parked=job.parked + 1)
+    done_with_this_copy: Exception = Ignore()
+    return done_with_this_copy
