@@ -21,6 +21,7 @@ from conventions import stack, store, transport
 from conventions.batches import Batches
 from conventions.broker import Broker
 from conventions.celery_defaults import celery_defaults, queue_names, route
+from conventions.console.starting import prepare_command
 from conventions.errors import ConfigurationError, DeclarationError, TaskModuleError
 from conventions.idempotency import Claims
 from conventions.in_flight import InFlight
@@ -64,6 +65,7 @@ def create_app(
     )
     app.set_default()  # Celery's current application is one for each thread; this is for all the others
     store.set_current(lambda: app.store)
+    prepare_command(app)
     return app
 
 

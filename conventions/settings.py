@@ -118,6 +118,10 @@ class Settings(BaseSettings):
     smtp_timeout: Seconds = Field(10, description="time-out of the mail server, seconds")
     webhook_url: str | None = Field(None, repr=False, description="where notifications are posted, http:// or https://")
     webhook_timeout: Seconds = Field(10, description="time-out of the webhook, seconds")
+    console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
+        {},
+        description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
+    )
     output_dir: str = Field("output", description="folder for reports, thumbnails and backups")
 
     @classmethod

@@ -1,0 +1,1 @@
+"""Pages inside Flower: same port, navigation, login and theme."""

@@ -1,0 +1,61 @@
+"""The editor of a dead letter's arguments: one field for each argument of the task, as JSON."""
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from conventions.payload import Arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One argument.
+
+    Attributes:
+        type: its annotation.
+        text: its value as JSON; empty where it is missing.
+        optional: whether it may be left empty.
+    """
+
+    name: str
+    type: str
+    text: str
+    optional: bool
+
+
+def fields(arguments: Arguments, values: Mapping[str, Any], written: Mapping[str, str]) -> list[Field]:
+    """The fields of a task's arguments.
+
+    Args:
+        arguments: the task's.
+        values: what the letter has.
+        written: what somebody has typed since, by name.
+    """
+    found = []
+    for name, parameter in arguments.signature.parameters.items():
+        text = json.dumps(values[name], ensure_ascii=False, indent=2) if name in values else ""
+        kind = "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
+        found.append(Field(name, kind, written.get(name, text), parameter.default is not parameter.empty))
+    return found
+
+
+def dropped(arguments: Arguments, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the letter has, and the task takes no more."""
+    return {name: value for name, value in values.items() if name not in arguments.names}
+
+
+def read(arguments: Arguments, written: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that were written, and for each argument that cannot be taken what is wrong with it."""
+    values: dict[str, Any] = {}
+    faults: dict[str, str] = {}
+    for name in arguments.names:
+        text = written.get(name, "").strip()
+        if not text:
+            continue
+        try:
+            values[name] = json.loads(text)
+        except ValueError as error:
+            faults[name] = f'this is not JSON ({error}); a text is written in quotes, as in "Tokyo"'
+    return values, {name: text for name, text in arguments.faults(values).items() if name not in faults} | faults

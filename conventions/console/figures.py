@@ -1,0 +1,54 @@
+"""How values are shown: times, numbers, hidden arguments, sparklines."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+HIDDEN = "•••"
+BAR, GAP, HEIGHT = 4, 1, 24  # pixels of a sparkline
+STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def local(moment: datetime | None, zone: str) -> str:
+    """A moment on the clock of the settings, to the second."""
+    return "" if moment is None else moment.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """How long ago, in the largest unit that is in it."""
+    if moment is None:
+        return ""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for size, unit in STEPS:
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return "now"
+
+
+def shown(arguments: Any, *, hidden: bool) -> str:
+    """Arguments as JSON text; hidden ones keep their names."""
+    if hidden and isinstance(arguments, Mapping):
+        arguments = dict.fromkeys(arguments, HIDDEN)
+    elif hidden:
+        return HIDDEN
+    return json.dumps(arguments, ensure_ascii=False, indent=2)
+
+
+def sparkline(counts: Sequence[int]) -> str:
+    """Bars as SVG, the oldest first; the highest one fills the height, and anything at all can be seen."""
+    most = max(counts, default=0)
+    width = len(counts) * (BAR + GAP)
+    bars = []
+    for place, count in enumerate(counts):
+        height = max(2, round(HEIGHT * count / most)) if count else 1
+        kind = "some" if count else "none"
+        bars.append(
+            f'<rect class="{kind}" x="{place * (BAR + GAP)}" y="{HEIGHT - height}" width="{BAR}" height="{height}"/>'
+        )
+    label = f"{sum(counts):,} in the last {len(counts)} hours, {most:,} at most in one"
+    return (
+        f'<svg class="conventions-spark" role="img" aria-label="{label}" width="{width}" height="{HEIGHT}"'
+        f' viewBox="0 0 {width} {HEIGHT}"><title>{label}</title>{"".join(bars)}</svg>'
+    )

@@ -1,0 +1,78 @@
+"""How the pages get into Flower: its list of handlers, its template loader, its command.
+
+Flower has no interface for plugins. These places have been the same in every release since 1.0; `tests/console/`
+fails on a release in which they are not.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from flower import urls as flower_urls
+from tornado import template, web
+
+from conventions.console.changing_letters import Discard, EditableLetter, Note, Redrive
+from conventions.console.reading_letters import Letters
+from conventions.console.watching_redrives import Redrives, Redriving, Stop
+
+logger = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent
+NAVIGATION = "navbar.html"
+ANCHOR = "reverse_url('broker')"  # our entries come after this one
+ENTRIES = (("conventions-letters", "Dead letters"),)
+
+PAGES = (
+    (r"/dead-letters", Letters, "conventions-letters"),
+    (r"/dead-letters/letters/(.+)", EditableLetter, "conventions-letter"),
+    (r"/dead-letters/redrive", Redrive, "conventions-send"),
+    (r"/dead-letters/discard", Discard, "conventions-discard"),
+    (r"/dead-letters/notes/([^/]+)", Note, "conventions-note"),
+    (r"/dead-letters/redrives", Redrives, "conventions-redrives"),
+    (r"/dead-letters/redrives/([^/]+)", Redriving, "conventions-redrive"),
+    (r"/dead-letters/redrives/([^/]+)/stop", Stop, "conventions-stop"),
+)
+
+
+def join() -> None:
+    """Add the pages to the Flower that is made next in this process; once."""
+    if any(getattr(one, "name", None) == PAGES[0][2] for one in flower_urls.handlers):
+        return
+    ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
+    static = {"path": str(FOLDER / "static")}
+    ours.append(web.url(r"/conventions-static/(.*)", web.StaticFileHandler, static, name="conventions-static"))
+    flower_urls.handlers[-1:-1] = ours  # the last one answers to everything
+    flower_urls.settings["template_loader"] = Loader(flower_urls.settings["template_path"])
+
+
+class Loader(template.Loader):
+    """Flower's templates, our own beside them, and our entries in its navigation."""
+
+    def _create_template(self, name: str) -> template.Template:
+        own = FOLDER / "templates" / name
+        if own.is_file():
+            return template.Template(own.read_text(encoding="utf-8"), name=name, loader=self)
+        if name == NAVIGATION:
+            text = (Path(self.root) / name).read_text(encoding="utf-8")
+            return template.Template(with_entries(text), name=name, loader=self)
+        found: template.Template = super()._create_template(name)
+        return found
+
+
+def with_entries(text: str) -> str:
+    """Flower's navigation with our entries in it; below it, where it is not as it was."""
+    before, found, after = text.partition(ANCHOR)
+    rest, end, tail = after.partition("</li>")
+    if found and end:
+        return before + found + rest + end + "".join(map(_entry, ENTRIES)) + tail
+    logger.warning("Flower's navigation has changed: the pages of the console are listed below it")
+    return text + '<ul class="app-nav navbar-nav">' + "".join(map(_entry, ENTRIES)) + "</ul>"
+
+
+def _entry(entry: tuple[str, str]) -> str:
+    name, title = entry
+    chosen = f"{{% if active_tab == '{name}' %}}"
+    return (
+        f'<li class="nav-item"><a class="nav-link{chosen} active{{% end %}}" href="{{{{ reverse_url(\'{name}\') }}}}"'
+        f' {chosen}aria-current="page"{{% end %}}>{title}</a></li>'
+    )

@@ -1,0 +1,92 @@
+"""Which dead letters, in a URL: the words of `Filter` and of the command line."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from conventions import dead_letters
+from conventions.dead_letters import Position
+from conventions.letter_filter import Filter, age
+
+TEXTS = ("task", "queue", "error", "group", "text")
+AGES = ("older_than", "newer_than")
+WORDS = ("state", *TEXTS, *AGES)
+MOST_IDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a page was asked for: the words as they were written, and the filter that they mean."""
+
+    filter: Filter
+    words: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def read(cls, values: Callable[[str], Sequence[str]]) -> Self:
+        """Read it.
+
+        Args:
+            values: the values that a name has in the URL or in a form.
+
+        Raises:
+            ValueError: what is wrong, for people.
+        """
+        written: list[tuple[str, str]] = []
+        found: dict[str, Any] = {}
+        for name in WORDS:
+            if text := "".join(values(name)[-1:]).strip():
+                written.append((name, text))
+                found[name] = age(text) if name in AGES else text
+        if found.get("state", "dead") not in dead_letters.STATES:
+            raise ValueError(f"there is no state {found['state']!r}; it is one of {', '.join(dead_letters.STATES)}")
+        pairs = [text for text in values("arg") if text.strip()]
+        for text in pairs:
+            name, equals, _ = text.partition("=")
+            if not name.strip() or not equals:
+                raise ValueError(f"{text!r} is no argument and value; write it like user_id=7")
+        ids = tuple(values("id"))
+        if len(ids) > MOST_IDS:
+            raise ValueError(f"{len(ids)} letters are too many to be named one by one; use a filter")
+        written += [("arg", text) for text in pairs] + [("id", id_) for id_ in ids]
+        arguments = tuple((text.partition("=")[0].strip(), text.partition("=")[2]) for text in pairs)
+        return cls(Filter(arguments=arguments, ids=ids, **found), tuple(written))
+
+    def get(self, name: str) -> str:
+        """The word of this name, or nothing."""
+        return dict(self.words).get(name, "")
+
+    @property
+    def narrows(self) -> bool:
+        """Whether it says more than a state."""
+        return any(name != "state" for name, _ in self.words)
+
+    @property
+    def dead(self) -> Filter:
+        """The same letters, of those that can be sent or given up."""
+        return replace(self.filter, state="dead")
+
+    def url(self, **changes: str) -> str:
+        """The query of a link, with other words in it; an empty one takes a word out."""
+        kept = [(name, text) for name, text in self.words if name not in changes]
+        return urlencode(kept + [(name, text) for name, text in changes.items() if text])
+
+
+def mark(position: Position) -> str:
+    """A place in a listing, for a URL."""
+    return f"{position[0].isoformat()}~{position[1]}"
+
+
+def place(text: str) -> Position | None:
+    """The place that `mark` wrote; `None` for nothing. Raises: ValueError."""
+    if not text:
+        return None
+    moment, tilde, id_ = text.partition("~")
+    try:
+        when = datetime.fromisoformat(moment)
+    except ValueError:
+        when = None
+    if when is None or when.tzinfo is None or not tilde:
+        raise ValueError("this link to a page is not whole; go back to the first page")
+    return when, id_

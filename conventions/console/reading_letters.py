@@ -1,0 +1,101 @@
+"""Pages that show dead letters: groups and rows, and one letter with its editor."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from tornado import web
+
+from conventions import audit, dead_letters, letter_groups
+from conventions.console import editor, figures
+from conventions.console.page import Page
+from conventions.console.query import Query, mark, place
+from conventions.database import utc_now
+from conventions.editing import editable
+from conventions.errors import LetterNotEditable
+from conventions.tables import DeadLetterRow
+
+GROUPS, ROWS, DEEDS = 20, 50, 50
+SAID = {
+    "saved": "The arguments were changed.",
+    "same": "Nothing was different.",
+    "noted": "The note was written.",
+    "discarded": "Given up.",
+}
+
+
+class Letters(Page):
+    """`/dead-letters`: groups first, then letters, both of what the filter says."""
+
+    async def get(self) -> None:
+        """Show them."""
+        fault, query, after = None, Query.read(lambda _: ()), None
+        try:
+            query = Query.read(self.words)
+            after = place(self.word("after"))
+        except ValueError as error:
+            fault = str(error)
+            self.set_status(HTTPStatus.BAD_REQUEST)
+        if query.filter.text is not None or query.filter.arguments:
+            self.require("operator")  # who may not see arguments may not guess them either
+        found = await self.in_thread(self._find, query, after)
+        said = SAID.get(self.word("said"), "")
+        self.show("conventions_letters.html", query=query, fault=fault, first=after is None, said=said, **found)
+
+    def _find(self, query: Query, after: Any) -> dict[str, Any]:
+        which = query.filter
+        with self.capp.database.session(read_only=True) as session:
+            total = dead_letters.count(session, which)
+            rows = list(dead_letters.listing(session, which, ROWS, after))
+            groups = letter_groups.groups(session, which, GROUPS) if after is None else []
+            names = [group.fingerprint for group in groups]
+            sparks = letter_groups.sparklines(session, which, names, utc_now()) if names else {}
+            session.expunge_all()
+        following = mark(dead_letters.position(rows[-1])) if len(rows) == ROWS else ""
+        return {"total": total, "rows": rows, "groups": groups, "sparks": sparks, "following": following}
+
+
+class Letter(Page):
+    """`/dead-letters/letters/<id>`: one letter, with all that is known of it, and an editor of its arguments."""
+
+    async def get(self, id_: str) -> None:
+        """Show it."""
+        await self.show_letter(id_)
+
+    async def show_letter(
+        self, id_: str, written: Mapping[str, str] | None = None, faults: Mapping[str, str] | None = None
+    ) -> None:
+        """Show the letter, and in its editor what was written and what is wrong with it."""
+        found = await self.in_thread(self._find, id_, written or {})
+        if found is None:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
+        said = SAID.get(self.word("said"), "") if self.request.method == "GET" else ""
+        self.show("conventions_letter.html", faults=faults or {}, said=said, **found)
+
+    def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:
+        with self.capp.database.session(read_only=True) as session:
+            letter = dead_letters.get(session, id_)
+            if letter is None:
+                return None
+            history = dead_letters.history(session, id_)
+            deeds = list(audit.listing(session, DEEDS, target=id_))
+            session.expunge_all()
+        hidden = not self.visitor.may("operator")
+        return {
+            "letter": letter,
+            "history": history,
+            "deeds": deeds,
+            "hidden": hidden,
+            "shown": lambda value: figures.shown(value, hidden=hidden),
+        } | self._editor(letter, written, hidden=hidden)
+
+    def _editor(self, letter: DeadLetterRow, written: Mapping[str, str], *, hidden: bool) -> dict[str, Any]:
+        none: dict[str, Any] = {"fields": [], "dropped": {}, "unfit": ""}
+        if hidden or letter.state != "dead":
+            return none
+        try:
+            arguments = editable(self.capp, letter, letter.id).arguments
+        except LetterNotEditable as error:
+            return none | {"unfit": str(error)}
+        fields = editor.fields(arguments, letter.arguments, written)
+        return {"fields": fields, "dropped": editor.dropped(arguments, letter.arguments), "unfit": ""}

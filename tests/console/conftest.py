@@ -1,0 +1,96 @@
+"""An application with dead letters of three causes, a Flower before it, and its users."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conventions.app import ConventionsApp
+from tests.console.flower_process import LOGINS, ROLES, User, flower
+from tests.failures import failure, record
+from tests.workers import Installation, acting_through
+
+TASK = "tests.cli.command_tasks.Send"
+SECRET = "anna@example.com"  # the argument that not everybody may see
+PER_CAUSE = 3
+
+type LogIn = Callable[..., User]
+
+
+@pytest.fixture(scope="module")
+def shop(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path_factory: pytest.TempPathFactory
+) -> Installation:
+    """The installation."""
+    folder = tmp_path_factory.mktemp("shop")
+    return Installation(folder, ["tests.cli.command_tasks"], broker_url=valkey_url, database_url=new_database(folder))
+
+
+@pytest.fixture(scope="module")
+def _shop_app(shop: Installation) -> Iterator[ConventionsApp]:
+    with shop.application() as app:
+        app.load_tasks()
+        yield app
+
+
+@pytest.fixture
+def shop_app(_shop_app: ConventionsApp) -> Iterator[ConventionsApp]:
+    """Its application, the current one, with nothing but fresh letters of three causes."""
+    with acting_through(_shop_app):
+        with _shop_app.database.session() as session:
+            connection = session.connection()
+            for table in ("dead_letters", "executions", "audit", "redrives", "dead_letter_notes"):
+                connection.exec_driver_sql(f"DELETE FROM conventions_{table}")  # our own names
+        for number in range(PER_CAUSE):
+            for error in (
+                KeyError("address"),
+                ValueError("<script>alert(1)</script>"),
+                ConnectionError("shop is away"),
+            ):
+                letter = failure(
+                    f"{type(error).__name__}-{number}",
+                    error,
+                    task=TASK,
+                    arguments={"user_id": number, "day": "2026-01-05", "mail": SECRET},
+                )
+                record(_shop_app.database, letter)
+        yield _shop_app
+
+
+@pytest.fixture(scope="module")
+def address(shop: Installation) -> Iterator[str]:
+    """A Flower with logins and roles."""
+    with flower(shop, FLOWER_BASIC_AUTH=LOGINS, CONVENTIONS_CONSOLE_ROLES=ROLES) as address:
+        yield address
+
+
+@pytest.fixture
+def log_in(shop_app: ConventionsApp) -> Iterator[LogIn]:
+    """Makes users, whose connections are closed at the end."""
+    users: list[User] = []
+
+    def log_in(address: str, login: str = "") -> User:
+        users.append(User(address, login))
+        return users[-1]
+
+    yield log_in
+    for user in users:
+        user.client.close()
+
+
+@pytest.fixture
+def admin(address: str, log_in: LogIn) -> User:
+    """May do everything."""
+    return log_in(address, "alice:a")
+
+
+@pytest.fixture
+def operator(address: str, log_in: LogIn) -> User:
+    """May edit and redrive."""
+    return log_in(address, "oscar:o")
+
+
+@pytest.fixture
+def viewer(address: str, log_in: LogIn) -> User:
+    """May look."""
+    return log_in(address, "vera:v")

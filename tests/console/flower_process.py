@@ -1,0 +1,70 @@
+"""A real Flower with the console, and somebody who uses it over HTTP."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from uuid import uuid4
+
+import httpx
+
+from tests.support import wait_until
+from tests.workers import Installation
+
+ADDRESS = re.compile(r"Visit me at (http://127\.0\.0\.1:\d+)")
+ROLES = '{"alice": "admin", "oscar": "operator", "vera": "viewer"}'
+LOGINS = "alice:a,oscar:o,vera:v,nobody:n"
+
+
+@contextmanager
+def flower(installation: Installation, *arguments: str, **variables: str) -> Iterator[str]:
+    """Run `celery flower` on a free port; gives its address."""
+    log_path = installation.folder / f"flower-{uuid4().hex[:8]}.log"
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            installation.celery("flower", "--address=127.0.0.1", "--port=0", *arguments),
+            cwd=installation.folder,
+            env=installation.environment | variables,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+
+        def found() -> str | None:
+            text = log_path.read_text(encoding="utf-8")
+            assert process.poll() is None, text
+            match = ADDRESS.search(text)
+            return match[1] if match else None
+
+        yield wait_until(found, 30, "Flower answers")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class User:
+    """Somebody with a browser's manners: keeps cookies, and sends the token of the forms.
+
+    Args:
+        address: Flower's.
+        login: `user:password`; nothing for nobody.
+    """
+
+    def __init__(self, address: str, login: str = "") -> None:
+        user, _, password = login.partition(":")
+        self.client = httpx.Client(base_url=address, auth=(user, password) if login else None, timeout=20)
+
+    def get(self, path: str, **words: str) -> httpx.Response:
+        """Look at a page."""
+        return self.client.get(path, params=words or None)
+
+    def post(self, path: str, form: dict[str, str] | None = None, *, token: bool = True) -> httpx.Response:
+        """Send a form, with the token that the last page set unless it is left out."""
+        if token and "_xsrf" not in self.client.cookies:
+            self.get("/dead-letters")
+        values = dict(form or {}) | ({"_xsrf": self.client.cookies.get("_xsrf") or ""} if token else {})
+        return self.client.post(path, data=values)

@@ -1,0 +1,221 @@
+"""An incident in a real Chromium: find the cause, edit one letter, redrive the rest, and watch it (R18)."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from conventions import BusinessError, ImmediateTask, RetryPolicy
+from conventions.app import ConventionsApp
+from tests.console.browser import NARROW, WIDE, chromium, faults, programs, resize
+from tests.console.flower_process import flower
+from tests.support import wait_until
+from tests.workers import Installation, letters
+
+JOBS = 12  # of each cause
+PAGE = "document.documentElement"
+SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")  # a folder, for whoever wants to look at the pages
+
+pytestmark = pytest.mark.timeout(240)
+
+
+class Deliver(ImmediateTask):
+    """Deliver one order, unless the shop is broken."""
+
+    idempotent_on = ("order_id",)
+    retry_policy = RetryPolicy(attempts=1)
+
+    def run(self, order_id: int, address: str, folder: str) -> None:
+        """Write one line; the file `fixed` mends what is broken, but for an address that is none."""
+        if address == "unknown":
+            raise BusinessError(f"order {order_id} has no address")
+        if not (Path(folder) / "fixed").exists():
+            look_up(order_id)
+        with (Path(folder) / "delivered").open("a") as file:
+            file.write(f"{order_id}\n")
+
+
+def look_up(order_id: int) -> None:
+    """Two causes."""
+    if order_id % 2:
+        raise ValueError("the stock service answered: <html>busy</html>")
+    raise KeyError("warehouse")
+
+
+@pytest.fixture(scope="module")
+def address(module_installation: Installation) -> Iterator[str]:
+    """A Flower with one login."""
+    with flower(module_installation, FLOWER_BASIC_AUTH="alice:secret") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Chromium."""
+    found = programs()
+    if found is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
+    with chromium(found, tmp_path_factory.mktemp("profile")) as browser:
+        resize(browser, WIDE, dark=False)
+        yield browser
+
+
+def one(browser: Chrome, selector: str) -> WebElement:
+    """The element that must come."""
+    return wait_until(lambda: next(iter(browser.find_elements(By.CSS_SELECTOR, selector)), None), 15, selector)
+
+
+def link(browser: Chrome, text: str) -> WebElement:
+    """The link or button with this text in it."""
+    path = f"//*[self::a or self::button][contains(normalize-space(.), {text!r})]"
+    return wait_until(lambda: next(iter(browser.find_elements(By.XPATH, path)), None), 15, text)
+
+
+def see(browser: Chrome, heading: str) -> None:
+    """Wait for the page with this heading."""
+
+    def is_there() -> bool:
+        try:
+            return one(browser, "h1").text == heading
+        except StaleElementReferenceException:  # the page before is going
+            return False
+
+    wait_until(is_there, 15, heading)
+
+
+def look(browser: Chrome, name: str) -> None:
+    """Nothing is wider than the page, nothing was refused by its policy; in both widths and color schemes."""
+    for size in (WIDE, NARROW):
+        for theme in ("light", "dark"):
+            resize(browser, size, dark=theme == "dark")
+            wait_for_theme(browser, theme)
+            assert browser.execute_script(f"return {PAGE}.scrollWidth <= {PAGE}.clientWidth"), f"{name} at {size}"
+            if SCREENSHOTS:
+                browser.save_screenshot(f"{SCREENSHOTS}/{name}-{size[0]}-{theme}.png")
+    resize(browser, WIDE, dark=False)
+    assert faults(browser) == []
+
+
+def wait_for_theme(browser: Chrome, theme: str) -> None:
+    """Flower's script hears of the color scheme a moment later."""
+    asked = f"return {PAGE}.getAttribute('data-bs-theme') === '{theme}'"
+    wait_until(lambda: browser.execute_script(asked), 10, f"the page is {theme}")
+
+
+def wait_for_state(browser: Chrome, state: str) -> dict[str, str]:
+    """Watch a redrive until it is in this state; returns its figures."""
+    wait_until(lambda: one(browser, "[data-figure=state]").text == state, 60, f"the redrive is {state}")
+    found = browser.find_elements(By.CSS_SELECTOR, "[data-figure]")
+    return {str(element.get_attribute("data-figure")): element.text for element in found}
+
+
+def test_an_incident(live_app: ConventionsApp, address: str, browser: Chrome, tmp_path: Path) -> None:
+    """Someone who never saw the code finds out why, corrects one job, and sends the rest when it is fixed."""
+    folder, every = str(tmp_path), 2 * JOBS + 1
+    for number in range(2 * JOBS):
+        Deliver.delay(order_id=number, address="1 Main Street", folder=folder)
+    Deliver.delay(order_id=100, address="unknown", folder=folder)
+    wait_until(lambda: len(letters(live_app)) == every, 40)
+    parts = urlsplit(address)
+    browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
+
+    find_the_causes(browser, every)
+    link(browser, f"Redrive all {every}").click()
+    see(browser, f"Send {every} dead letters again?")
+    look(browser, "confirm")
+    one(browser, "input[name=reason]").send_keys("is it back?", Keys.ENTER)
+    assert wait_for_state(browser, "stopped")["sent"] == "5", "the canary failed, and the others were left"
+    look(browser, "stopped")
+
+    (tmp_path / "fixed").touch()
+    browser.get(f"{address}/dead-letters?error=BusinessError")
+    browser.find_element(By.CSS_SELECTOR, "section[aria-labelledby=letters] td a").click()
+    correct_the_address(browser)
+    assert (tmp_path / "delivered").read_text() == "100\n"
+    send_the_rest(browser, address)
+    delivered = (tmp_path / "delivered").read_text().split()
+    assert sorted(map(int, delivered)) == [*range(2 * JOBS), 100], "each once"
+    browser.get(f"{address}/dead-letters")
+    see(browser, "0 dead")
+    browser.get(f"{address}/dead-letters/redrives")
+    look(browser, "redrives")
+
+
+def find_the_causes(browser: Chrome, every: int) -> None:
+    """From the navigation of Flower to the groups."""
+    link(browser, "Dead letters").click()
+    see(browser, f"{every} dead")
+    causes = browser.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=groups] tbody tr")
+    assert [row.find_element(By.TAG_NAME, "strong").text for row in causes][-1] == "BusinessError"
+    numbers = [row.find_element(By.CSS_SELECTOR, "td.conventions-number").text for row in causes]
+    assert numbers == [str(JOBS), str(JOBS), "1"]
+    look(browser, "letters")
+
+
+def correct_the_address(browser: Chrome) -> None:
+    """First in a way that is no JSON: it says so, and keeps what was typed."""
+    look(browser, "letter")
+    field = one(browser, "#argument-address")
+    field.clear()
+    field.send_keys("2 Side Street")
+    one(browser, "button[value=redrive]").click()
+    wait_until(lambda: browser.find_elements(By.ID, "faults"), 15, "the faults are shown")
+    assert "JSON" in one(browser, "#fault-address").text
+    look(browser, "editor")
+    field = one(browser, "#argument-address")
+    assert field.get_attribute("value") == "2 Side Street"
+    field.clear()
+    field.send_keys('"2 Side Street"')
+    one(browser, "button[value=redrive]").click()
+    assert wait_for_state(browser, "finished")["succeeded"] == "1"
+
+
+def send_the_rest(browser: Chrome, address: str) -> None:
+    """Two that are selected, then all that are left."""
+    browser.get(f"{address}/dead-letters?error=KeyError")
+    for box in browser.find_elements(By.CSS_SELECTOR, "input[name=id]")[:2]:
+        box.click()
+    link(browser, "Redrive 2").click()
+    see(browser, "Send 2 dead letters again?")
+    link(browser, "Redrive 2").click()
+    assert wait_for_state(browser, "finished")["succeeded"] == "2"
+    left = 2 * JOBS - 2
+    browser.get(f"{address}/dead-letters")
+    link(browser, f"Redrive all {left}").click()
+    link(browser, f"Redrive {left}").click()
+    assert wait_for_state(browser, "finished")["succeeded"] == str(left)
+    look(browser, "finished")
+
+
+def test_the_keyboard_is_enough(live_app: ConventionsApp, address: str, browser: Chrome, tmp_path: Path) -> None:
+    """The search has a key, and from it every button is reached by Tab and used by Enter and Space."""
+    Deliver.delay(order_id=200, address="unknown", folder=str(tmp_path))
+    wait_until(lambda: letters(live_app, text="order 200"), 40)
+    browser.get(f"{address}/dead-letters")
+    one(browser, "body").send_keys("/")
+    browser.switch_to.active_element.send_keys("order 200", Keys.ENTER)
+    wait_until(lambda: "text=order" in browser.current_url, 15, "the filter is in the URL")
+    see(browser, "1 dead")
+
+    def tab_to(selector: str) -> WebElement:
+        target = one(browser, selector)
+        for _ in range(80):
+            if browser.switch_to.active_element == target:
+                return target
+            browser.switch_to.active_element.send_keys(Keys.TAB)
+        raise AssertionError(f"{selector} is not reached by Tab")
+
+    one(browser, "body").send_keys("/")
+    tab_to("input[name=id]").send_keys(Keys.SPACE)
+    assert link(browser, "Redrive 1").is_enabled()
+    tab_to("section[aria-labelledby=letters] td a").send_keys(Keys.ENTER)
+    see(browser, "BusinessError")
+    tab_to("button[value=save]").send_keys(Keys.ENTER)
+    wait_until(lambda: "said=same" in browser.current_url, 15, "saved by the keyboard")
+    assert faults(browser) == []

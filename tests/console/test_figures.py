@@ -1,0 +1,51 @@
+"""How values are shown."""
+
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conventions.console import figures
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def test_times_are_those_of_the_settings() -> None:
+    """A day in Tokyo begins nine hours earlier."""
+    assert figures.local(datetime(2026, 11, 25, 20, 0, 1, tzinfo=UTC), "Asia/Tokyo") == "2026-11-26 05:00:01 JST"
+    assert figures.local(None, "Asia/Tokyo") == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "now"), (59, "59 s ago"), (60, "1 min ago"), (7200, "2 h ago"), (3 * 86400, "3 d ago")]
+)
+def test_how_long_ago(seconds: int, text: str) -> None:
+    """In the largest unit; a clock that is a little ahead is no surprise."""
+    assert figures.ago(NOW - timedelta(seconds=seconds), NOW) == text
+    assert figures.ago(NOW + timedelta(seconds=seconds + 1), NOW) == "now"
+
+
+def test_hidden_arguments_keep_their_names_only() -> None:
+    """Whatever the value is."""
+    secret = {"user": "anna", "list": ["anna"], "in": {"anna": 1}}
+    text = figures.shown(secret, hidden=True)
+    assert "anna" not in text
+    assert all(name in text for name in secret)
+    assert "anna" not in figures.shown(["anna"], hidden=True)
+    assert "anna" in figures.shown(secret, hidden=False)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=48))
+def test_a_sparkline_fits_and_shows_whatever_is_there(counts: list[int]) -> None:
+    """Every hour has a bar within the picture, and an hour with one letter can be told from one with none."""
+    picture = ET.fromstring(figures.sparkline(counts))  # our own
+    bars = picture.findall("rect")
+    assert [bar.get("class") == "some" for bar in bars] == [count > 0 for count in counts]
+    for bar, count in zip(bars, counts, strict=True):
+        height, y = int(bar.get("height", "")), int(bar.get("y", ""))
+        assert height + y == figures.HEIGHT
+        assert (2 if count else 1) <= height <= figures.HEIGHT
+        assert int(bar.get("x", "")) + figures.BAR <= int(picture.get("width", ""))
+    assert f"{sum(counts):,}" in picture.get("aria-label", "")

@@ -1,0 +1,223 @@
+"""The pages of dead letters over HTTP: what they show, and what their forms do (R18)."""
+
+import json
+import re
+from html import escape
+
+from conventions import audit, dead_letters, redrives
+from conventions.app import ConventionsApp
+from conventions.letter_filter import Filter
+from conventions.redrive_task import Driver
+from conventions.tables import DeadLetterRow
+from tests.console.conftest import PER_CAUSE, TASK
+from tests.console.flower_process import User
+from tests.failures import failure, get, groups, record
+from tests.workers import messages
+
+LETTER = "/dead-letters/letters/KeyError-0"
+
+
+def deeds(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
+    """The audit, the oldest first."""
+    with app.database.session() as session:
+        return [(one.actor, one.action, one.target, one.reason) for one in reversed(audit.listing(session, 99))]
+
+
+def count(app: ConventionsApp, state: str = "dead") -> int:
+    """How many letters are in a state."""
+    with app.database.session() as session:
+        return dead_letters.count(session, Filter(state=state))
+
+
+def test_groups_come_first(operator: User, shop_app: ConventionsApp) -> None:
+    """One row for each cause, with its number, a sparkline, and a link to its letters."""
+    page = operator.get("/dead-letters").text
+    found = groups(shop_app.database)
+    assert len(found) == 3
+    assert page.count('class="conventions-spark"') == 3
+    for group in found:
+        assert f"group={group.fingerprint}" in page
+    assert page.index("Causes") < page.index('id="letters"')
+    assert f"Redrive all {3 * PER_CAUSE}" in page
+
+
+def test_a_filter_in_the_url(operator: User, shop_app: ConventionsApp) -> None:
+    """The rows, the number and the buttons are those of the filter."""
+    page = operator.get("/dead-letters", error="ConnectionError").text
+    assert "ConnectionError-0" in page
+    assert "KeyError-0" not in page
+    assert f"Redrive all {PER_CAUSE} that match" in page
+    assert 'value="ConnectionError"' in page
+    assert "Nothing matches" in operator.get("/dead-letters", error="Other").text
+    by_argument = operator.get("/dead-letters", arg="user_id=2").text
+    assert "KeyError-2" in by_argument
+    assert "KeyError-1" not in by_argument
+
+
+def test_a_filter_that_cannot_be_read(operator: User) -> None:
+    """Says what is wrong, beside the letters."""
+    answer = operator.get("/dead-letters", older_than="soon")
+    assert answer.status_code == 400
+    assert "soon" in answer.text
+    assert operator.get("/dead-letters", after="x").status_code == 400
+
+
+def test_pages_of_many_letters(operator: User, shop_app: ConventionsApp) -> None:
+    """Each letter is on one of them."""
+    for number in range(120):
+        record(shop_app.database, failure(f"more-{number:03}", task=TASK))
+    seen: list[str] = []
+    path = "/dead-letters?task=" + TASK
+    while path:
+        page = operator.get(path).text
+        seen += re.findall(r'name="id" value="([^"]+)"', page)
+        following = re.search(r'rel="next" href="([^"]+)"', page)
+        path = following[1].replace("&amp;", "&") if following else ""
+    assert len(seen) == len(set(seen)) == 120 + 3 * PER_CAUSE
+
+
+def test_a_letter_with_all_that_is_known(operator: User, shop_app: ConventionsApp) -> None:
+    """Its attempts, with the traceback of each, and its arguments."""
+    page = operator.get(LETTER).text
+    letter = get(shop_app.database, "KeyError-0")
+    assert escape(letter.traceback.splitlines()[-1]) in page
+    assert "Attempt 5" in page
+    assert "2026-01-05" in page
+    assert operator.get("/dead-letters/letters/none").status_code == 404
+
+
+def test_an_edit_and_what_is_wrong_with_it(operator: User, shop_app: ConventionsApp) -> None:
+    """Faults stand beside their field, and what was typed stays; nothing is changed until all is right."""
+    answer = operator.post(LETTER, {"argument:user_id": '"seven"', "argument:day": "not json", "do": "save"})
+    assert answer.status_code == 422
+    faults = dict(re.findall(r'id="fault-(\w+)">([^<]+)<', answer.text))
+    assert faults.keys() == {"user_id", "day"}
+    assert "integer" in faults["user_id"]
+    assert "JSON" in faults["day"]
+    assert "not json</textarea>" in answer.text
+    missing = operator.post(LETTER, {"argument:user_id": "7", "argument:day": " ", "do": "redrive"})
+    assert missing.status_code == 422
+    assert 'id="fault-day">Field required' in missing.text
+    assert deeds(shop_app) == []
+
+    form = {"argument:user_id": "70", "argument:day": '"2026-01-05"', "do": "save", "reason": "typo"}
+    answer = operator.post(LETTER, form)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "?said=saved")
+    assert get(shop_app.database, "KeyError-0").arguments == {"user_id": 70, "day": "2026-01-05"}
+    assert deeds(shop_app) == [("oscar", "dead-letters edit", "KeyError-0", "typo")]
+    assert operator.post(LETTER, form).headers["Location"] == "?said=same"
+
+
+def test_edit_and_redrive(operator: User, shop_app: ConventionsApp) -> None:
+    """In one step, to where the redrive can be watched."""
+    form = {"argument:user_id": "70", "argument:day": '"2026-01-05"', "do": "redrive"}
+    answer = operator.post(LETTER, form)
+    assert answer.status_code == 303
+    path = answer.headers["Location"]
+    assert operator.get(path).status_code == 200
+    figures = operator.get(path, **{"as": "json"}).json()
+    assert (figures["total"], figures["open"], figures["state"]) == (1, True, "waiting")
+    Driver(shop_app, path.rsplit("/", 1)[1], lambda _: None, lambda _: None)._step()
+    (message,) = [one for one in messages(shop_app) if one.id == "KeyError-0"]
+    assert message.arguments == {"user_id": 70, "day": "2026-01-05"}
+    assert operator.get(path, **{"as": "json"}).json()["state"] == "canary"
+
+
+def test_a_redrive_asks_first(operator: User, shop_app: ConventionsApp) -> None:
+    """With the number, and with what speaks against it; then the task of the system is sent."""
+    page = operator.get("/dead-letters/redrive", error="KeyError").text
+    assert f"Send {PER_CAUSE} dead letters again?" in page
+    assert "no worker" in page
+    form = {
+        "error": "KeyError",
+        "count": str(PER_CAUSE),
+        "canary": "2",
+        "rate": "7.5",
+        "stop_at": "20",
+        "reason": "fixed",
+    }
+    answer = operator.post("/dead-letters/redrive", form)
+    assert answer.status_code == 303
+    with shop_app.database.session() as session:
+        (row,) = redrives.listing(session, 9)
+        id_, found = row.id, (row.canary, row.rate, row.stop_at, row.total, row.actor, row.reason, row.selection)
+    assert found == (2, 7.5, 20.0, PER_CAUSE, "oscar", "fixed", {"error": "KeyError"})
+    assert {"redrive_id": id_} in [one.arguments for one in messages(shop_app) if one.queue == "long"]
+    assert "fixed" in operator.get("/dead-letters/redrives").text
+    assert deeds(shop_app)[0][:2] == ("oscar", "dead-letters redrive")
+
+
+def test_what_was_confirmed_is_what_is_sent(operator: User, shop_app: ConventionsApp) -> None:
+    """Where there are more by now, it asks again."""
+    record(shop_app.database, failure("late", KeyError("address"), task=TASK))
+    answer = operator.post("/dead-letters/redrive", {"error": "KeyError", "count": str(PER_CAUSE)})
+    assert answer.status_code == 400
+    assert f"Send {PER_CAUSE + 1} dead letters again?" in answer.text
+    assert deeds(shop_app) == []
+
+
+def test_numbers_that_are_none(operator: User, shop_app: ConventionsApp) -> None:
+    """Each is named, and nothing is sent."""
+    for name, text in (("canary", "few"), ("rate", "0"), ("stop_at", "101"), ("canary", "-1")):
+        answer = operator.post("/dead-letters/redrive", {"count": "9", name: text})
+        assert answer.status_code == 400
+        assert name in answer.text
+    assert deeds(shop_app) == []
+
+
+def test_selected_letters(operator: User, shop_app: ConventionsApp) -> None:
+    """Named one by one."""
+    page = operator.get("/dead-letters/redrive?id=KeyError-0&id=KeyError-1").text
+    assert "Send 2 dead letters again?" in page
+    assert page.count('name="id"') == 2
+
+
+def test_a_letter_is_given_up_with_a_reason(admin: User, shop_app: ConventionsApp) -> None:
+    """And never without one."""
+    form = {"id": "KeyError-0", "count": "1"}
+    answer = admin.post("/dead-letters/discard", form)
+    assert (answer.status_code, "say why" in answer.text) == (400, True)
+    assert count(shop_app, "discarded") == 0
+    assert admin.post("/dead-letters/discard", form | {"reason": "test order"}).status_code == 303
+    assert count(shop_app, "discarded") == 1
+    assert deeds(shop_app) == [("alice", "dead-letters discard", "KeyError-0", "test order")]
+
+
+def test_a_note(operator: User, shop_app: ConventionsApp) -> None:
+    """On a group; whoever comes next reads it."""
+    group = groups(shop_app.database)[0].fingerprint
+    assert operator.post(f"/dead-letters/notes/{group}", {"note": "supplier was down <b>"}).status_code == 303
+    assert "supplier was down &lt;b&gt;" in operator.get("/dead-letters").text
+    assert deeds(shop_app)[0][:3] == ("oscar", "dead-letters note", f"group {group}")
+
+
+def test_a_redrive_is_stopped(operator: User, shop_app: ConventionsApp) -> None:
+    """What was not sent stays."""
+    path = operator.post("/dead-letters/redrive", {"count": "9"}).headers["Location"]
+    assert operator.post(f"{path}/stop").status_code == 303
+    figures = operator.get(path, **{"as": "json"}).json()
+    assert (figures["state"], figures["note"]) == ("cancelled", "stopped by oscar")
+    assert count(shop_app) == 9
+    assert operator.get("/dead-letters/redrives/none").status_code == 404
+
+
+def test_a_letter_that_cannot_be_edited(operator: User, shop_app: ConventionsApp) -> None:
+    """Says why; it can be looked at."""
+    record(shop_app.database, failure("unknown", task="gone.Task", arguments={"a": [1]}))
+    page = operator.get("/dead-letters/letters/unknown").text
+    assert "not registered" in page
+    assert "<textarea" not in page
+    assert json.dumps({"a": [1]}, indent=2).replace('"', "&quot;") in page
+
+
+def test_a_database_that_is_away(operator: User, shop_app: ConventionsApp) -> None:
+    """Is said, with no traceback."""
+    with shop_app.database.session() as session:
+        session.connection().exec_driver_sql(f"ALTER TABLE {DeadLetterRow.__tablename__} RENAME TO away")
+    try:
+        answer = operator.get("/dead-letters")
+    finally:
+        with shop_app.database.session() as session:
+            session.connection().exec_driver_sql(f"ALTER TABLE away RENAME TO {DeadLetterRow.__tablename__}")
+    assert (answer.status_code, "database does not answer" in answer.text) == (503, True)
+    assert "Traceback" not in answer.text

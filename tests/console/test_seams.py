@@ -1,0 +1,81 @@
+"""The places of Flower that the console relies on: another release of Flower fails here, not at its users."""
+
+import importlib.metadata
+import inspect
+from pathlib import Path
+
+import flower.app
+import flower.command
+import flower.options
+import flower.urls
+import flower.views
+from tornado import template, web
+
+from conventions.console.joining import ANCHOR, NAVIGATION, PAGES, with_entries
+
+
+def test_the_release() -> None:
+    """The one that the pages were looked at in."""
+    assert importlib.metadata.version("flower").startswith("2.2.")
+
+
+def test_the_handlers() -> None:
+    """One list, which Flower reads when it is made, and whose last entry answers to everything."""
+    assert flower.app.default_handlers is flower.urls.handlers
+    assert flower.urls.handlers[-1][0] == r".*"
+    taken = [str(one.regex.pattern if isinstance(one, web.url) else one[0]) for one in flower.urls.handlers]
+    for path, *_ in PAGES:
+        assert not [pattern for pattern in taken if pattern.startswith(path) and pattern not in (path, f"{path}$")]
+
+
+def test_the_settings() -> None:
+    """A dict that Flower's command hands to Tornado."""
+    assert flower.command.settings is flower.urls.settings
+    assert Path(flower.urls.settings["template_path"]).is_dir()
+    assert {"cookie_secret", "login_url", "static_url_prefix"} <= flower.urls.settings.keys()
+
+
+def test_the_command() -> None:
+    """A click command whose callback takes the arguments of Tornado, and the functions that read them."""
+    assert [one.name for one in flower.command.flower.params] == ["tornado_argv"]
+    assert [*inspect.signature(flower.command.apply_options).parameters] == ["prog_name", "argv"]
+    assert not inspect.signature(flower.command.apply_env_options).parameters
+    assert flower.command.options is flower.options.default_options
+    for name in ("address", "basic_auth", "auth", "unix_socket", "read_only", "url_prefix"):
+        assert hasattr(flower.options.default_options, name)
+
+
+def test_the_handler() -> None:
+    """The login, the token and the template functions of Flower's own pages."""
+    handler = flower.views.BaseHandler
+    for name in ("get_current_user", "check_xsrf_cookie", "render", "write_error", "capp", "set_default_headers"):
+        assert name in vars(handler), name
+    assert "prepare" not in vars(handler)
+
+
+def test_the_templates() -> None:
+    """The blocks that our pages fill, and the place in the navigation that our entries come after."""
+    folder = Path(flower.urls.settings["template_path"])
+    base = (folder / "base.html").read_text()
+    for name in ("title", "navbar", "container", "extra_scripts"):
+        assert f"{{% block {name} %}}" in base
+    assert "<script>" not in base, "the policy of our pages lets no script within a page run"
+    assert "style=" not in base
+    navigation = (folder / NAVIGATION).read_text()
+    assert navigation.count(ANCHOR) == 1
+    found = with_entries(navigation)
+    template.Template(found)
+    assert (
+        found.index("reverse_url('broker')") < found.index("reverse_url('conventions-letters')") < found.index("</ul>")
+    )
+    assert "Dead letters" in with_entries("<nav>another navigation</nav>"), "the pages can be reached in any case"
+
+
+def test_the_colors() -> None:
+    """The variables and classes that our pages take from Flower, and so its dark theme."""
+    css = (Path(flower.urls.settings["template_path"]).parent / "static" / "css" / "flower.css").read_text()
+    ours = (Path(inspect.getfile(with_entries)).parent / "static" / "console.css").read_text()
+    for name in {part.split(")")[0] for part in ours.split("var(")[1:] if part.startswith("--flower")}:
+        assert f"{name}:" in css, name
+    for name in (".page-section", ".page-header", ".page-eyebrow", ".detail-code"):
+        assert name in css

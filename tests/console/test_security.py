@@ -1,0 +1,179 @@
+"""The console is safe by default: no write without a token, a login and a role; nothing hidden is shown (R22)."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from conventions import audit, dead_letters, redrives
+from conventions.app import ConventionsApp
+from conventions.letter_filter import Filter
+from tests.console.conftest import SECRET, LogIn
+from tests.console.flower_process import LOGINS, User, flower
+from tests.workers import Installation
+
+LETTER = "/dead-letters/letters/KeyError-0"
+WRITES = {
+    LETTER: {"argument:user_id": "1", "argument:day": '"2026-01-06"', "do": "redrive"},
+    "/dead-letters/redrive": {"group": "", "count": "9"},
+    "/dead-letters/discard": {"count": "9", "reason": "why"},
+    "/dead-letters/notes/abc": {"note": "hello"},
+    "/dead-letters/redrives/abc/stop": {},
+}
+PAGES = (
+    "/dead-letters",
+    "/dead-letters?group=none",
+    LETTER,
+    "/dead-letters/redrive",
+    "/dead-letters/discard",
+    "/dead-letters/redrives",
+)
+
+
+def untouched(app: ConventionsApp) -> bool:
+    """Whether nothing was written."""
+    with app.database.session() as session:
+        counted = dead_letters.count(session, Filter())
+        return (counted, len(audit.listing(session, 9)), len(redrives.listing(session, 9))) == (9, 0, 0)
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_no_write_without_a_token(admin: User, shop_app: ConventionsApp, path: str) -> None:
+    """Nor with one that is not that of the cookie, nor from another site."""
+    assert admin.post(path, WRITES[path], token=False).status_code == 403
+    admin.get("/dead-letters")
+    assert admin.post(path, WRITES[path] | {"_xsrf": "guessed"}, token=False).status_code == 403
+    admin.client.headers["Sec-Fetch-Site"] = "cross-site"
+    assert admin.post(path, WRITES[path]).status_code == 403
+    assert untouched(shop_app)
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_no_write_without_a_login(address: str, log_in: LogIn, shop_app: ConventionsApp, path: str) -> None:
+    """Nor with a wrong one."""
+    for login in ("", "alice:wrong", "eve:a"):
+        user = log_in(address, login)
+        token = {"_xsrf": "2|0|0|0"}
+        user.client.cookies.set("_xsrf", token["_xsrf"])
+        assert user.post(path, WRITES[path] | token, token=False).status_code in (401, 403)
+        assert user.client.get("/dead-letters").status_code == 401
+    assert untouched(shop_app)
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_no_write_of_a_viewer(viewer: User, shop_app: ConventionsApp, path: str) -> None:
+    """Whatever the page shows, the server decides."""
+    answer = viewer.post(path, WRITES[path])
+    assert (answer.status_code, "role" in answer.text) == (403, True)
+    assert untouched(shop_app)
+
+
+def test_an_operator_gives_nothing_up(operator: User, shop_app: ConventionsApp) -> None:
+    """That is for an admin, and the page does not offer it."""
+    assert operator.post("/dead-letters/discard", WRITES["/dead-letters/discard"]).status_code == 403
+    assert untouched(shop_app)
+    assert "Discard" not in operator.get("/dead-letters").text
+
+
+def test_whom_the_roles_do_not_name(address: str, log_in: LogIn, shop_app: ConventionsApp) -> None:
+    """Is told so on every page."""
+    user = log_in(address, "nobody:n")
+    for path in PAGES:
+        assert user.get(path).status_code == 403
+    assert untouched(shop_app)
+
+
+@pytest.fixture(scope="module")
+def open_address(shop: Installation) -> Iterator[str]:
+    """A Flower without a login, as in development."""
+    with flower(shop) as address:
+        yield address
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_without_logins_everybody_only_looks(
+    open_address: str, log_in: LogIn, shop_app: ConventionsApp, path: str
+) -> None:
+    """A token is not enough."""
+    user = log_in(open_address)
+    assert user.get("/dead-letters").status_code == 200
+    answer = user.post(path, WRITES[path])
+    assert (answer.status_code, "FLOWER_BASIC_AUTH" in answer.text) == (403, True)
+    assert SECRET not in user.get(LETTER).text
+    assert untouched(shop_app)
+
+
+@pytest.fixture(scope="module")
+def read_only_address(shop: Installation) -> Iterator[str]:
+    """A Flower that changes nothing, below a prefix; every login is one of an admin."""
+    with flower(shop, "--read-only", "--url-prefix=ops", FLOWER_BASIC_AUTH=LOGINS) as address:
+        yield address
+
+
+def test_read_only(read_only_address: str, log_in: LogIn, shop_app: ConventionsApp) -> None:
+    """Whoever asks; and every link and form of the pages lies below the prefix."""
+    user = log_in(f"{read_only_address}/ops", "alice:a")
+    for path, form in WRITES.items():
+        answer = user.post(path, form)
+        assert (answer.status_code, "--read-only" in answer.text) == (403, True)
+    assert untouched(shop_app)
+    page = user.get("/dead-letters").text
+    assert 'href="/ops/dead-letters' in page
+    assert 'href="/dead-letters' not in page
+    assert user.get("/conventions-static/console.css").status_code == 200
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_headers(admin: User, path: str) -> None:
+    """No frame, no script from elsewhere or within a page, no copy."""
+    answer = admin.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["X-Frame-Options"] == "DENY"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+    assert policy["default-src"] == policy["frame-ancestors"] == "'none'"
+    assert policy["script-src"] == policy["form-action"] == "'self'"
+    assert "http" not in answer.text.replace("http://www.w3.org/", "").replace(
+        "https://flower.readthedocs.io/", ""
+    ).replace("https://github.com/mher/flower", ""), "nothing is fetched from elsewhere"
+    assert "<script>alert" not in answer.text
+
+
+def test_a_viewer_sees_no_argument(viewer: User, operator: User) -> None:
+    """Not on the page of a letter, and not by asking which letters have it."""
+    assert SECRET in operator.get(LETTER).text
+    page = viewer.get(LETTER).text
+    assert SECRET not in page
+    assert "mail" in page
+    for words in ({"arg": f"mail={SECRET}"}, {"text": SECRET}):
+        assert viewer.get("/dead-letters", **words).status_code == 403
+        assert operator.get("/dead-letters", **words).status_code == 200
+
+
+def test_a_viewer_sees_no_argument_in_what_was_done(viewer: User, operator: User) -> None:
+    """An edit keeps both values in the audit."""
+    form = {"argument:user_id": "77", "argument:day": '"2026-01-06"', "do": "save"}
+    assert operator.post(LETTER, form).status_code == 303
+    assert "77" in operator.get(LETTER).text
+    assert SECRET in operator.get(LETTER).text
+    page = viewer.get(LETTER).text
+    assert "dead-letters edit" in page
+    assert SECRET not in page
+
+
+def test_a_refused_start(shop: Installation) -> None:
+    """An address that others reach, without a login."""
+    result = shop.run("flower", "--address=0.0.0.0", "--port=0")
+    assert result.returncode == 2
+    assert "FLOWER_BASIC_AUTH" in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_flower_is_as_it_was(address: str, log_in: LogIn) -> None:
+    """Its own pages are there, and each leads to ours."""
+    user = log_in(address, "vera:v")
+    for path in ("/", "/tasks", "/broker"):
+        answer: httpx.Response = user.get(path)
+        assert answer.status_code == 200
+        assert 'href="/dead-letters"' in answer.text

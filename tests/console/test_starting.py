@@ -1,0 +1,48 @@
+"""What Flower refuses to start with (R22)."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from conventions.console.starting import OPEN_API, check, is_local
+from conventions.errors import ConfigurationError
+
+
+def options(address: str = "127.0.0.1", **others: Any) -> Any:
+    """Flower's options, as far as they matter."""
+    return SimpleNamespace(**{"address": address, "basic_auth": None, "auth": "", "unix_socket": ""} | others)
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "10.0.0.7", "flower.example"])  # that is the point
+def test_an_address_that_others_reach_needs_a_login(address: str) -> None:
+    """Refused without one, whichever it is, and taken with one."""
+    with pytest.raises(ConfigurationError, match="FLOWER_BASIC_AUTH"):
+        check(options(address), "development")
+    check(options(address, basic_auth=["a:b"]), "production")
+    check(options(address, auth=".*@example.com"), "production")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_a_local_address_needs_none_but_in_production(address: str) -> None:
+    """A developer looks at it without one."""
+    assert is_local(address)
+    check(options(address), "development")
+    with pytest.raises(ConfigurationError, match="production"):
+        check(options(address), "production")
+
+
+def test_a_socket_is_local() -> None:
+    """Its folder says who reaches it."""
+    check(options("", unix_socket="/run/flower.sock"), "development")
+
+
+def test_an_open_api_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets any web page run tasks."""
+    for value in ("true", "1", "yes"):
+        monkeypatch.setenv(OPEN_API, value)
+        with pytest.raises(ConfigurationError, match=OPEN_API):
+            check(options(), "development")
+    for value in ("", "false", "0"):
+        monkeypatch.setenv(OPEN_API, value)
+        check(options(), "development")
