@@ -17,7 +17,6 @@ from redis.exceptions import RedisError
 from conventions.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
 from conventions.idempotency import (
     Answer,
-    Asked,
     Busy,
     Cancelled,
     Conflict,
@@ -32,6 +31,7 @@ from conventions.idempotency import (
 )
 from conventions.job import KEY, Job
 from conventions.outcomes import awaited, end_dead, end_without_run, follows, publish_again, put_back, tell_of_death
+from conventions.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
 
@@ -90,10 +90,10 @@ def _claim_first(task: Any, payload: Mapping[str, Any]) -> tuple[Job, dict[str, 
     return job, values, found
 
 
-def _claim(task: Any, job: Job, asked: Asked) -> Done | None:
+def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
     """Take the job's claim; the stored answer when it was finished before. Raises what ends this delivery."""
     try:
-        (answer,) = asked.answers()
+        (answer,) = task.app.claims.answers(asked)
     except RedisError as error:
         logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
         raise put_back(task, job) from error

@@ -9,11 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, exists, func, select, tuple_, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from conventions import audit, executions
 from conventions.audit import Deed
 from conventions.database import insert_into, utc_now
+from conventions.errors import SelectionChanged
 from conventions.failures import FailureText, clean, cut
 from conventions.journal import Entry, Event
 from conventions.letter_filter import Filter
@@ -21,6 +22,8 @@ from conventions.tables import DeadLetterRow, ExecutionRow
 
 type Position = tuple[datetime, str]  # the time of the last failure, and the id
 
+LARGE = (DeadLetterRow.message, DeadLetterRow.arguments, DeadLetterRow.headers, DeadLetterRow.traceback)
+NAMED_AT_MOST = 1000  # ids in one row of the audit
 PAGE = 500  # letters that are in memory at once
 UNDER_WAY = ("dead", "redriving")  # dead: the one that sent it died before it could say so
 ENDINGS = ("succeeded", "duplicate", "cancelled", "revoked", "expired")
@@ -101,18 +104,23 @@ def _finite(value: Any) -> Any:
             return value
 
 
-def listing(session: Session, which: Filter, limit: int, after: Position | None = None) -> Sequence[DeadLetterRow]:
+def listing(
+    session: Session, which: Filter, limit: int, after: Position | None = None, *, brief: bool = False
+) -> Sequence[DeadLetterRow]:
     """The letters that match, the newest failure first.
 
     Args:
         which: all of its fields must match.
         limit: the most letters.
         after: `position` of the last letter of the page before; `None`: from the first.
+        brief: leave out what may be large: message, arguments, headers and traceback.
     """
     row = DeadLetterRow
     query = select(row).where(*which.conditions(utc_now())).order_by(row.last_failed_at.desc(), row.id.desc())
     if after is not None:
         query = query.where(tuple_(row.last_failed_at, row.id) < after)
+    if brief:
+        query = query.options(*(defer(column, raiseload=True) for column in LARGE))
     return session.scalars(query.limit(limit)).all()
 
 
@@ -167,21 +175,36 @@ def move(session: Session, id: str, before: Sequence[str], after: str) -> bool: 
     return True
 
 
-def discard(session: Session, which: Filter, actor: str, reason: str) -> int:
+def discard(session: Session, which: Filter, actor: str, reason: str, expected: int | None = None) -> int:
     """Give up all dead letters that match; what was given up, by whom and why is in the audit. Returns how many.
 
+    Args:
+        session: of one transaction, which an error must end.
+        which: the letters.
+        actor: who.
+        reason: why.
+        expected: how many there were when somebody agreed to it; `None`: any number.
+
     Raises:
+        SelectionChanged: there are more or fewer now.
         ValueError: there is no reason.
     """
     if not reason.strip():
         raise ValueError("say why: a letter that is given up without a reason cannot be explained later")
     conditions = replace(which, state="dead").conditions(utc_now())
+    named = session.scalars(select(DeadLetterRow.id).where(*conditions).limit(NAMED_AT_MOST + 1)).all()
     gone = session.connection().execute(update(DeadLetterRow).where(*conditions).values(state="discarded")).rowcount
+    if expected is not None and gone != expected:
+        raise SelectionChanged(changed(expected, gone))
     if gone:
-        audit.record(
-            session, Deed(actor, "dead-letters discard", which.name, reason, which.words(), {"discarded": gone})
-        )
+        after = {"discarded": gone} | ({"ids": list(named)} if len(named) <= NAMED_AT_MOST else {})
+        audit.record(session, Deed(actor, "dead-letters discard", which.name, reason, which.words(), after))
     return gone
+
+
+def changed(expected: int, found: int) -> str:
+    """What `SelectionChanged` says."""
+    return f"there are {found:,} dead letters now, and were {expected:,} when you agreed; nothing was done"
 
 
 def close_ended(session: Session, entries: Sequence[Entry]) -> None:

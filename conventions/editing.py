@@ -1,6 +1,7 @@
 """Edit a dead letter: correct its arguments before it is sent again (R18)."""
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,15 @@ class Change:
     after: Any
 
 
-def edit(app: Any, id: str, arguments: Mapping[str, Any], actor: str, reason: str | None = None) -> list[Change]:  # noqa: A002
+def edit(
+    app: Any,
+    id: str,  # noqa: A002  # the word of the glossary
+    arguments: Mapping[str, Any],
+    actor: str,
+    reason: str | None = None,
+    *,
+    seen: str | None = None,
+) -> list[Change]:
     """Give a dead letter other arguments, checked as at every send; what was there is kept in the audit.
 
     The message keeps its id. It keeps its idempotency key, too, unless that was made of an argument that is changed
@@ -37,12 +46,14 @@ def edit(app: Any, id: str, arguments: Mapping[str, Any], actor: str, reason: st
         arguments: all of them, by name, as JSON or as Python objects.
         actor: who edits.
         reason: why.
+        seen: `version` of the arguments that the editor began with; `None`: whatever they are.
 
     Returns:
         What was changed, argument by argument.
 
     Raises:
-        LetterNotEditable: there is no such letter, it is not dead, or its bytes are no message of a task that is known.
+        LetterNotEditable: there is no such letter, it is not dead, its bytes are no message of a task that is known, or
+            somebody else has changed it since.
         TypeError: an argument is missing, or there is one too many.
         PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload is too large.
     """
@@ -50,12 +61,19 @@ def edit(app: Any, id: str, arguments: Mapping[str, Any], actor: str, reason: st
         letter = session.get(DeadLetterRow, id, with_for_update=True)
         task = editable(app, letter, id)
         before = dict(letter.arguments)
+        if seen is not None and seen != version(before):
+            raise LetterNotEditable(f"{id}: somebody has changed its arguments since you looked; look again")
         after = dict(task.checked((), arguments))
         changes = differences(before, after)
         if changes:
             _rewrite(task, letter, before, after)
             audit.record(session, Deed(actor, "dead-letters edit", id, reason, before, after))
     return changes
+
+
+def version(arguments: Mapping[str, Any]) -> str:
+    """What tells whether arguments are still those that somebody saw."""
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()  # also of half characters
 
 
 def editable(app: Any, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A002  # the word of the glossary

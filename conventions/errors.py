@@ -18,6 +18,7 @@
         ├── TransactionRepeated      a second `self.transaction()` in one attempt
         ├── LeaseLost                another worker has taken this job over
         ├── LetterNotEditable        a dead letter whose arguments cannot be changed
+        ├── SelectionChanged         other dead letters than those that somebody agreed to
         ├── PermissionDenied         the actor may not run this task
         ├── BrokerUnavailable        the broker did not answer in time         (ConnectionError)
         ├── DeclarationError         a task class that may not exist as written (TypeError)
@@ -100,6 +101,10 @@ class LeaseLost(ConventionError):
 
 class LetterNotEditable(ConventionError):
     """A dead letter is not there, is not dead any more, or nothing could check its arguments."""
+
+
+class SelectionChanged(ConventionError):
+    """There are more or fewer dead letters than somebody agreed to; nothing was done."""
 
 
 class PermissionDenied(ConventionError):

@@ -8,7 +8,6 @@ Stripe's idempotent requests.
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -195,19 +194,29 @@ class Claims:
         self.lease = lease
         self._start_limit = start_limit
 
+    def _run(self, script: str, arguments: Sequence[Any]) -> Any:
+        return self._store.run(script, arguments)
+
     def take(self, requests: Sequence[ClaimRequest]) -> list[Answer]:
         """Ask for claims, in one round trip. The same token gets the same answer again."""
-        with closing(self.ask(requests)) as asked:
-            return asked.answers()
+        return _answers(self._run("claim", self._take_arguments(requests)))
 
-    def ask(self, requests: Sequence[ClaimRequest]) -> "Asked":
-        """Ask for claims, and read the answers later: the caller closes what it gets."""
+    def ask(self, requests: Sequence[ClaimRequest]) -> ScriptCall:
+        """Ask for claims, whose answers are read later, by `answers`; the caller closes what it gets."""
+        return self._store.call("claim", self._take_arguments(requests))
+
+    @staticmethod
+    def answers(asked: ScriptCall) -> list[Answer]:
+        """The answers of `ask`, in the order of its requests. Raises: RedisError."""
+        return _answers(asked.answer())
+
+    def _take_arguments(self, requests: Sequence[ClaimRequest]) -> list[Any]:
         arguments: list[Any] = [_milliseconds(self.lease), self._start_limit]
         for one in requests:
             sent_at = "" if one.sent_at is None else _milliseconds(one.sent_at.timestamp())
             arguments += [one.claim, one.token, one.start, one.message_id, one.generation, one.attempt]
             arguments += [one.fingerprint, _milliseconds(one.horizon.total_seconds()), sent_at, *one.in_hand()]
-        return Asked(self._store.call("claim", arguments))
+        return arguments
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         """Record how jobs ended, in one round trip.
@@ -222,22 +231,22 @@ class Claims:
             arguments += [request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)]
             arguments += [_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action]
             arguments += [encode(one.changes), one.event.encode() if one.event else b""]
-        return [reply.decode() for reply in self._store.run("settle", arguments)]
+        return [reply.decode() for reply in self._run("settle", arguments)]
 
     def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
         """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
         arguments: list[Any] = [_milliseconds(lease or self.lease)]
         for one in requests:
             arguments += [one.claim, one.token]
-        return [bool(reply) for reply in self._store.run("renew", arguments)]
+        return [bool(reply) for reply in self._run("renew", arguments)]
 
     def release(self, claim: str, token: str) -> None:
         """Give up the claim of a job whose process died: a start without an outcome."""
-        self._store.run("give_back", ["", "", "", 0, 1, claim, token])
+        self._run("give_back", ["", "", "", 0, 1, claim, token])
 
     def followed(self, claim: str, message_id: str, token: str) -> None:
         """Note that what follows a finished job was sent; where the broker is elsewhere."""
-        self._store.run("followed", [claim, message_id, token])
+        self._run("followed", [claim, message_id, token])
 
     def is_done(self, claim: str, message_id: str, fingerprint: str | None = None) -> bool | None:
         """Whether a message has finished its job, or another one with its key and this fingerprint has.
@@ -256,18 +265,6 @@ class Claims:
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
         return self._store.key("cancel", message_id)
-
-
-class Asked:
-    """Claims that were asked for."""
-
-    def __init__(self, call: ScriptCall) -> None:
-        self._call = call
-        self.close = call.close
-
-    def answers(self) -> list[Answer]:
-        """One for each request, in their order. Raises: RedisError."""
-        return [_answer(reply) for reply in self._call.answer()]
 
 
 def digest(value: Mapping[str, Any]) -> str:
@@ -294,6 +291,5 @@ _ANSWERS: dict[bytes, Callable[..., Answer]] = {
 }
 
 
-def _answer(reply: list[bytes]) -> Answer:
-    name, *parts = reply
-    return _ANSWERS[name](*parts)
+def _answers(replies: list[list[bytes]]) -> list[Answer]:
+    return [_ANSWERS[name](*parts) for name, *parts in replies]

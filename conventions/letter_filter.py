@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Text, cast, literal, or_
 from conventions.tables import DeadLetterRow
 
 _AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_LONGEST = timedelta(days=36_500)
 _UNITS = ("days", "hours", "minutes", "seconds")
 
 
@@ -98,9 +99,12 @@ def age(text: str) -> timedelta:
     if not match or not any(match.groups()):
         raise ValueError(f"{text!r} is no length of time; write it like 45s, 15m, 2h30m or 7d")
     try:
-        return timedelta(**{unit: int(part) for unit, part in zip(_UNITS, match.groups(), strict=True) if part})
-    except OverflowError:
-        raise ValueError(f"{text!r} is too long") from None
+        found = timedelta(**{unit: int(part) for unit, part in zip(_UNITS, match.groups(), strict=True) if part})
+    except (OverflowError, ValueError):  # or more digits than Python reads
+        found = timedelta.max
+    if found > _LONGEST:
+        raise ValueError(f"{text[:40]!r} is too long; the longest is {_LONGEST.days}d")
+    return found
 
 
 def _holds(text: str) -> ColumnElement[bool]:

@@ -52,9 +52,10 @@ def groups(session: Session, which: Filter, limit: int) -> list[Group]:
             .order_by(row.last_failed_at.desc())
             .limit(1)
         )
-        task, error, text, example = session.execute(newest).one()
+        if (one := session.execute(newest).one_or_none()) is None:  # all of them were sent since they were counted
+            continue
         note = notes.get(fingerprint, "")
-        result.append(Group(fingerprint, task, error, text, count, first, last, example, note))
+        result.append(Group(fingerprint, *one[:3], count, first, last, one[3], note))
     return result
 
 

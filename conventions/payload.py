@@ -122,7 +122,10 @@ class Arguments:
             raise PayloadError(f"{self.task}: the payload is no JSON ({error})") from None
 
     def faults(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """What is wrong with JSON values, argument by argument; empty where `bind` would take their types."""
+        """What is wrong with JSON values, argument by argument; empty where `bind` would take their types.
+
+        Under the empty name: what no single argument is to blame for.
+        """
         try:
             self._adapter.validate_json(pydantic_core.to_json(dict(values)), strict=True)
         except ValidationError as error:
@@ -132,6 +135,8 @@ class Arguments:
                 text = f"{'.'.join(within)}: {fault['msg']}" if within else fault["msg"]
                 found[name] = f"{found[name]}; {text}" if name in found else text
             return found
+        except (ValueError, RecursionError) as error:  # half characters, or too deep
+            return {"": f"this is no JSON that can be sent ({error})"}
         return {}
 
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from conventions.errors import BrokerUnavailable, PayloadError
+from conventions.errors import PayloadError
 from conventions.job_classes import LongRunningTask
 from conventions.retry import RetryPolicy
 
@@ -35,6 +35,7 @@ def begin(app: Any, wanted: "Wanted") -> str:
     """Write the row of a redrive and send the task that carries it out. Returns its id.
 
     Raises:
+        SelectionChanged: there are more or fewer letters than expected; there is no row.
         BrokerUnavailable: nothing was sent; the row says that the redrive is cancelled.
     """
     from conventions import redrives  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
@@ -43,7 +44,7 @@ def begin(app: Any, wanted: "Wanted") -> str:
         id_ = redrives.start(session, wanted).id
     try:
         SendDeadLetters.apply_async(kwargs={"redrive_id": id_}, actor=wanted.actor)
-    except BrokerUnavailable as error:
+    except Exception as error:
         with app.database.session() as session:
             redrives.move(session, id_, "cancelled", redrives.Tally(), str(error))
         raise
@@ -98,7 +99,9 @@ class Driver:
             letters = list(redrives.following(session, redrive, limit)) if limit else []
             nothing_left = not letters and (not in_canary or not redrives.following(session, redrive, 1))
             state = "finished" if nothing_left and not stands.running else "canary" if in_canary else "sending"
-            redrives.move(session, self._id, state, stands)
+            missing = redrive.total - stands.sent if nothing_left else 0
+            note = f"{missing} not dead any more when it was their turn" if missing else ""
+            redrives.move(session, self._id, state, stands, note)
             pause = LOOK_EVERY if in_canary or not letters else len(letters) / redrive.rate
         if state == "finished":
             return None

@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 from conventions import audit
 from conventions.audit import Deed
 from conventions.database import utc_now
+from conventions.dead_letters import changed
+from conventions.errors import SelectionChanged
 from conventions.failures import cut
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, RedriveRow
@@ -25,6 +27,8 @@ OPEN = ("waiting", "canary", "sending")
 CANARY = 5  # letters that are tried before the rest
 RATE = 50.0  # letters a second
 STOP_AT = 10.0  # percent of those that have ended
+RATES = (0.1, 10_000.0)
+CANARY_AT_MOST = 1_000_000
 REDRIVE_LIMIT = 3  # redrives of one letter after which it is left alone
 
 
@@ -38,6 +42,10 @@ class Wanted:
         rate: letters a second, of the rest.
         stop_at: percent; when more of those that have ended failed again, nothing more is sent.
         again: also those that were redriven three times.
+        expected: how many letters there were when somebody agreed to it; `None`: any number.
+
+    Raises:
+        ValueError: a number is out of its bounds.
     """
 
     which: Filter
@@ -47,12 +55,16 @@ class Wanted:
     rate: float = RATE
     stop_at: float = STOP_AT
     again: bool = False
+    expected: int | None = None
 
     def __post_init__(self) -> None:
-        if self.canary < 0:
-            raise ValueError(f"canary is {self.canary}; it is a number of letters, or 0 for none")
-        if not self.rate > 0:
-            raise ValueError(f"rate is {self.rate:g}; it is letters a second, above 0")
+        if not 0 <= self.canary <= CANARY_AT_MOST:
+            raise ValueError(
+                f"canary is {self.canary}; it is a number of letters up to {CANARY_AT_MOST:,}, or 0 for none"
+            )
+        lowest, highest = RATES
+        if not lowest <= self.rate <= highest:
+            raise ValueError(f"rate is {self.rate:g}; it is letters a second, from {lowest:g} to {highest:,.0f}")
         if not 0 <= self.stop_at <= 100:
             raise ValueError(f"stop_at is {self.stop_at:g}; it is a percentage, from 0 to 100")
 
@@ -77,7 +89,11 @@ class Tally:
 
 
 def start(session: Session, wanted: Wanted) -> RedriveRow:
-    """Write the row of a redrive; nothing is sent yet."""
+    """Write the row of a redrive; nothing is sent yet.
+
+    Raises:
+        SelectionChanged: there are more or fewer letters than expected; the transaction must end.
+    """
     now = utc_now()
     which = replace(wanted.which, state="dead")
     row = RedriveRow(
@@ -86,6 +102,8 @@ def start(session: Session, wanted: Wanted) -> RedriveRow:
         sent=0, succeeded=0, failed=0, note="", created_at=now, updated_at=now, ended_at=None,
     )  # fmt: skip
     row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
+    if wanted.expected is not None and row.total != wanted.expected:
+        raise SelectionChanged(changed(wanted.expected, row.total))
     session.add(row)
     how = {"canary": row.canary, "rate": row.rate, "stop_at": row.stop_at, "again": row.again, "total": row.total}
     audit.record(session, Deed(row.actor, "dead-letters redrive", row.id, row.reason, which.words(), how))

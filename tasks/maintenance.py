@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import DeclarativeBase
 
 from conventions import ScheduledTask
-from conventions.tables import DeadLetterRow, ExecutionRow, IdempotencyRow
+from conventions.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.files import slug
 from tasks.tables import EmailLog
@@ -27,7 +27,8 @@ class PurgeOldData(ScheduledTask):
     Rows go a thousand at a time, each thousand in its own transaction, so that others are never kept waiting and
     a stopped run loses nothing: the next one goes on. Backups have a rule of their own (`BackupDatabase`). Dead
     letters stay for `dead_letter_retention` from their last failure, in any state: one that nobody worked on for so
-    long is given up, which the log says; its earlier attempts go with the executions. The records of committed effects
+    long is given up, which the log says; its earlier attempts go with the executions. Redrives and the audit stay as
+    long as dead letters. The records of committed effects
     go after `retention`, but never before `keep_result_for`.
     """
 
@@ -41,6 +42,8 @@ class PurgeOldData(ScheduledTask):
             "email_log": self._delete(EmailLog, EmailLog.sent_at < limit),
             "executions": self._delete(ExecutionRow, ExecutionRow.ended_at < limit),
             "dead_letters": self._delete(DeadLetterRow, DeadLetterRow.last_failed_at < given_up),
+            "redrives": self._delete(RedriveRow, RedriveRow.ended_at < given_up),
+            "audit": self._delete(AuditRow, AuditRow.at < given_up),
             "effects": self._delete(IdempotencyRow, IdempotencyRow.created_at < safe),
             "files": self._delete_files(Path(settings.output_dir), limit.timestamp()),
         }

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from tornado import web
+
 from conventions import dead_letters, letter_groups, redrives
 from conventions.console import editor
 from conventions.console.page import Page
 from conventions.console.query import Query
 from conventions.console.reading_letters import Letter
-from conventions.editing import Change, edit, editable
-from conventions.errors import BrokerUnavailable, LetterNotEditable, PayloadError
+from conventions.editing import edit, editable
+from conventions.errors import BrokerUnavailable, LetterNotEditable, PayloadError, SelectionChanged
 from conventions.letter_filter import Filter
 from conventions.redrive import doubts
 from conventions.redrive_task import begin
@@ -24,27 +26,38 @@ class EditableLetter(Letter):
 
     async def post(self, id_: str) -> None:
         """Change the arguments, and where it is asked for send the letter again."""
-        sent: Mapping[str, Any] = self.request.body_arguments
-        written = {name.removeprefix(FIELD): self.word(name) for name in sent if name.startswith(FIELD)}
+        # Tornado reads names as Latin-1.
+        names = {key: key.encode("latin-1").decode(errors="replace") for key in self.request.body_arguments}
+        written = {name.removeprefix(FIELD): self.word(key) for key, name in names.items() if name.startswith(FIELD)}
         reason = self.word("reason") or None
-        changes, faults = await self.in_thread(self._edit, id_, written, reason)
+        changed, faults, held = await self.in_thread(
+            self._edit, id_, written, reason, self.word("version") or None, self.visitor.name
+        )
         if faults:
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
             await self.show_letter(id_, written, faults)
-        elif self.word("do") == "redrive":
-            wanted = Wanted(Filter(ids=(id_,)), self.visitor.name, reason, canary=1)
-            await start(self, wanted)
+        elif self.word("do") != "redrive":
+            self.redirect(f"?said={'saved' if changed else 'same'}", status=HTTPStatus.SEE_OTHER)
+        elif held:  # somebody must say so
+            query = Query(Filter(ids=(id_,)), (("id", id_),))
+            self.redirect(f"{self.reverse_url('conventions-send')}?{query.url()}", status=HTTPStatus.SEE_OTHER)
         else:
-            self.redirect(f"?said={'saved' if changes else 'same'}", status=HTTPStatus.SEE_OTHER)
+            await start(self, Wanted(Filter(ids=(id_,)), self.visitor.name, reason, canary=1))
 
-    def _edit(self, id_: str, written: Mapping[str, str], reason: str | None) -> tuple[list[Change], dict[str, str]]:
+    def _edit(
+        self, id_: str, written: Mapping[str, str], reason: str | None, version: str | None, actor: str
+    ) -> tuple[bool, dict[str, str], bool]:
         try:
-            with self.capp.database.session(read_only=True) as session:
-                arguments = editable(self.capp, dead_letters.get(session, id_), id_).arguments
+            with self.reading() as session:
+                letter = dead_letters.get(session, id_)
+                arguments = editable(self.capp, letter, id_).arguments
+            held = letter is not None and letter.generation >= redrives.REDRIVE_LIMIT
             values, faults = editor.read(arguments, written)
-            return ([], faults) if faults else (edit(self.capp, id_, values, self.visitor.name, reason), {})
+            if faults:
+                return False, faults, held
+            return bool(edit(self.capp, id_, values, actor, reason, seen=version)), {}, held
         except (LetterNotEditable, PayloadError, TypeError) as error:  # of no single argument
-            return [], {"": str(error)}
+            return False, {"": str(error)}, False
 
 
 async def start(page: Page, wanted: Wanted) -> None:
@@ -52,9 +65,7 @@ async def start(page: Page, wanted: Wanted) -> None:
     try:
         id_ = await page.in_thread(begin, page.capp, wanted)
     except BrokerUnavailable as error:
-        page.set_status(HTTPStatus.SERVICE_UNAVAILABLE)
-        page.show("conventions_error.html", status=int(HTTPStatus.SERVICE_UNAVAILABLE), message=str(error))
-        return
+        raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
     page.redirect(page.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
 
 
@@ -65,54 +76,58 @@ class Selection(Page):
 
     async def get(self) -> None:
         """Ask: how many, which, and what speaks against it."""
-        await self._ask("")
+        await self._ask(self._query(), "")
 
     async def post(self) -> None:
         """Act, unless there are more or fewer than when it was asked."""
+        query = self._query()
         try:
-            query = Query.read(self.words)
-        except ValueError as error:
-            await self._ask(str(error))
-            return
-        found = await self.in_thread(self._count, query)
-        if str(found["count"]) != self.word("count"):
-            await self._ask("There are more or fewer letters now than when you looked: this is how many there are.")
-            return
-        try:
-            await self.act(query)
-        except ValueError as error:
-            await self._ask(str(error))
+            await self.act(query, self.number("count", -1, int))
+        except (ValueError, SelectionChanged) as error:
+            self.set_status(HTTPStatus.BAD_REQUEST)
+            await self._ask(query, str(error))
 
-    async def act(self, query: Query) -> None:
-        """Do it. Raises: ValueError, with what is wrong with the form."""
+    async def act(self, query: Query, expected: int) -> None:
+        """Do it. Raises: SelectionChanged; ValueError, with what is wrong with the form."""
         raise NotImplementedError
 
-    async def _ask(self, fault: str) -> None:
-        if fault:
-            self.set_status(HTTPStatus.BAD_REQUEST)
+    def number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
+        """A number of the form. Raises: ValueError."""
+        text = self.word(name)
         try:
-            query = Query.read(self.words)
+            return kind(text) if text else default
+        except ValueError:
+            raise ValueError(f"{name} is {text[:40]!r}, which is no number") from None
+
+    def _query(self) -> Query:
+        try:
+            return self.query()
         except ValueError as error:
-            self.set_status(HTTPStatus.BAD_REQUEST)
-            self.show("conventions_error.html", status=int(HTTPStatus.BAD_REQUEST), message=str(error))
-            return
-        found = await self.in_thread(self._count, query)
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
+
+    async def _ask(self, query: Query, fault: str) -> None:
+        found = await self.in_thread(self._look, query)
         self.show(
             "conventions_confirm.html",
             verb=self.verb,
             query=query,
             fault=fault,
-            needed=self.may_write,
+            refused=self.refusal(self.may_write),
             word=self.word,
+            rules=redrives,
             **found,
         )
 
-    def _count(self, query: Query) -> dict[str, Any]:
+    def _look(self, query: Query) -> dict[str, Any]:
         which = query.dead
-        with self.capp.database.session(read_only=True) as session:
+        with self.reading() as session:
             count, held = dead_letters.count(session, which), redrives.held_back(session, which)
-            warnings = doubts(self.capp, session, which) if count and self.verb == "redrive" else []
-        return {"count": count, "held": held, "warnings": warnings}
+        sends = self.verb == "redrive"
+        warnings: list[str] = []
+        if count and sends:
+            with self.reading() as session:
+                warnings = doubts(self.capp, session, which)
+        return {"count": count, "held": held if sends else 0, "warnings": warnings}
 
 
 class Redrive(Selection):
@@ -120,25 +135,24 @@ class Redrive(Selection):
 
     verb = "redrive"
 
-    async def act(self, query: Query) -> None:
+    async def act(self, query: Query, expected: int) -> None:
         """Begin the redrive."""
+        again = bool(self.word("again"))
         wanted = Wanted(
             query.dead,
             self.visitor.name,
             self.word("reason") or None,
-            canary=self._number("canary", redrives.CANARY, int),
-            rate=self._number("rate", redrives.RATE, float),
-            stop_at=self._number("stop_at", redrives.STOP_AT, float),
-            again=bool(self.word("again")),
+            canary=self.number("canary", redrives.CANARY, int),
+            rate=self.number("rate", redrives.RATE, float),
+            stop_at=self.number("stop_at", redrives.STOP_AT, float),
+            again=again,
+            expected=expected if again else expected - self.number("held", 0, int),
         )
+        if not wanted.expected:
+            raise ValueError(
+                "there is nothing to send: each was redriven too often, and you did not say that it is meant"
+            )
         await start(self, wanted)
-
-    def _number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
-        text = self.word(name)
-        try:
-            return kind(text) if text else default
-        except ValueError:
-            raise ValueError(f"{name} is {text!r}, which is no number") from None
 
 
 class Discard(Selection):
@@ -147,14 +161,14 @@ class Discard(Selection):
     verb = "discard"
     may_write = "admin"
 
-    async def act(self, query: Query) -> None:
+    async def act(self, query: Query, expected: int) -> None:
         """Give them up."""
-        await self.in_thread(self._discard, query)
+        await self.in_thread(self._discard, query, self.visitor.name, self.word("reason"), expected)
         self.redirect(f"{self.reverse_url('conventions-letters')}?said=discarded", status=HTTPStatus.SEE_OTHER)
 
-    def _discard(self, query: Query) -> int:
+    def _discard(self, query: Query, actor: str, reason: str, expected: int) -> int:
         with self.capp.database.session() as session:
-            return dead_letters.discard(session, query.dead, self.visitor.name, self.word("reason"))
+            return dead_letters.discard(session, query.dead, actor, reason, expected)
 
 
 class Note(Page):
@@ -162,10 +176,14 @@ class Note(Page):
 
     async def post(self, group: str) -> None:
         """Write the note on a group, in place of the last one."""
-        await self.in_thread(self._annotate, group, self.word("note"))
-        address = f"{self.reverse_url('conventions-letters')}?{Query.read(lambda _: ()).url(group=group, said='noted')}"
+        if not await self.in_thread(self._annotate, group, self.word("note"), self.visitor.name):
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such group.")
+        address = f"{self.reverse_url('conventions-letters')}?{Query.empty().url(group=group, said='noted')}"
         self.redirect(address, status=HTTPStatus.SEE_OTHER)
 
-    def _annotate(self, group: str, text: str) -> None:
+    def _annotate(self, group: str, text: str, actor: str) -> bool:
         with self.capp.database.session() as session:
-            letter_groups.annotate(session, group, text, self.visitor.name)
+            if not dead_letters.listing(session, Filter(state=None, group=group), 1, brief=True):
+                return False
+            letter_groups.annotate(session, group, text, actor)
+            return True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conventions.console.figures import as_json
 from conventions.payload import Arguments
 
 
@@ -35,7 +36,7 @@ def fields(arguments: Arguments, values: Mapping[str, Any], written: Mapping[str
     """
     found = []
     for name, parameter in arguments.signature.parameters.items():
-        text = json.dumps(values[name], ensure_ascii=False, indent=2) if name in values else ""
+        text = as_json(values[name]) if name in values else ""
         kind = "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
         found.append(Field(name, kind, written.get(name, text), parameter.default is not parameter.empty))
     return found
@@ -56,6 +57,6 @@ def read(arguments: Arguments, written: Mapping[str, str]) -> tuple[dict[str, An
             continue
         try:
             values[name] = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             faults[name] = f'this is not JSON ({error}); a text is written in quotes, as in "Tokyo"'
     return values, {name: text for name, text in arguments.faults(values).items() if name not in faults} | faults

@@ -33,7 +33,17 @@ def shown(arguments: Any, *, hidden: bool) -> str:
         arguments = dict.fromkeys(arguments, HIDDEN)
     elif hidden:
         return HIDDEN
-    return json.dumps(arguments, ensure_ascii=False, indent=2)
+    return as_json(arguments)
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON text that can be shown and read again, also with half characters in it."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2)
+    return text
 
 
 def sparkline(counts: Sequence[int]) -> str:

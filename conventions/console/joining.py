@@ -12,6 +12,8 @@ from flower import urls as flower_urls
 from tornado import template, web
 
 from conventions.console.changing_letters import Discard, EditableLetter, Note, Redrive
+from conventions.console.flower_api import guard
+from conventions.console.page import Static
 from conventions.console.reading_letters import Letters
 from conventions.console.watching_redrives import Redrives, Redriving, Stop
 
@@ -40,7 +42,8 @@ def join() -> None:
         return
     ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
     static = {"path": str(FOLDER / "static")}
-    ours.append(web.url(r"/conventions-static/(.*)", web.StaticFileHandler, static, name="conventions-static"))
+    ours.append(web.url(r"/conventions-static/(.*)", Static, static, name="conventions-static"))
+    guard(flower_urls.handlers)
     flower_urls.handlers[-1:-1] = ours  # the last one answers to everything
     flower_urls.settings["template_loader"] = Loader(flower_urls.settings["template_path"])
 

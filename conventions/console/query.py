@@ -46,16 +46,26 @@ class Query:
             name, equals, _ = text.partition("=")
             if not name.strip() or not equals:
                 raise ValueError(f"{text!r} is no argument and value; write it like user_id=7")
-        ids = tuple(values("id"))
+        ids = tuple(dict.fromkeys(values("id")))
         if len(ids) > MOST_IDS:
             raise ValueError(f"{len(ids)} letters are too many to be named one by one; use a filter")
         written += [("arg", text) for text in pairs] + [("id", id_) for id_ in ids]
         arguments = tuple((text.partition("=")[0].strip(), text.partition("=")[2]) for text in pairs)
         return cls(Filter(arguments=arguments, ids=ids, **found), tuple(written))
 
+    @classmethod
+    def empty(cls) -> Self:
+        """All dead letters."""
+        return cls(Filter(), ())
+
     def get(self, name: str) -> str:
         """The word of this name, or nothing."""
         return dict(self.words).get(name, "")
+
+    @property
+    def pairs(self) -> list[str]:
+        """Arguments and their values, as they were written."""
+        return [text for name, text in self.words if name == "arg"]
 
     @property
     def narrows(self) -> bool:

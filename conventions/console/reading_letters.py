@@ -9,13 +9,15 @@ from tornado import web
 from conventions import audit, dead_letters, letter_groups
 from conventions.console import editor, figures
 from conventions.console.page import Page
-from conventions.console.query import Query, mark, place
+from conventions.console.query import WORDS, Query, mark, place
 from conventions.database import utc_now
-from conventions.editing import editable
+from conventions.dead_letters import Position
+from conventions.editing import editable, version
 from conventions.errors import LetterNotEditable
 from conventions.tables import DeadLetterRow
 
 GROUPS, ROWS, DEEDS = 20, 50, 50
+KNOWN = {*WORDS, "arg", "id", "after", "said"}
 SAID = {
     "saved": "The arguments were changed.",
     "same": "Nothing was different.",
@@ -29,28 +31,29 @@ class Letters(Page):
 
     async def get(self) -> None:
         """Show them."""
-        fault, query, after = None, Query.read(lambda _: ()), None
+        fault, query, after = "", Query.empty(), None
         try:
-            query = Query.read(self.words)
-            after = place(self.word("after"))
+            query, after = self._asked()
         except ValueError as error:
             fault = str(error)
             self.set_status(HTTPStatus.BAD_REQUEST)
-        if query.filter.text is not None or query.filter.arguments:
-            self.require("operator")  # who may not see arguments may not guess them either
         found = await self.in_thread(self._find, query, after)
         said = SAID.get(self.word("said"), "")
         self.show("conventions_letters.html", query=query, fault=fault, first=after is None, said=said, **found)
 
+    def _asked(self) -> tuple[Query, Position | None]:
+        if unknown := sorted(self.request.query_arguments.keys() - KNOWN):  # a misspelt one would match everything
+            raise ValueError(f"there is no filter {unknown[0]!r}; there are {', '.join((*WORDS, 'arg', 'id'))}")
+        return self.query(), place(self.word("after"))
+
     def _find(self, query: Query, after: Any) -> dict[str, Any]:
         which = query.filter
-        with self.capp.database.session(read_only=True) as session:
+        with self.reading() as session:
             total = dead_letters.count(session, which)
-            rows = list(dead_letters.listing(session, which, ROWS, after))
+            rows = list(dead_letters.listing(session, which, ROWS, after, brief=True))
             groups = letter_groups.groups(session, which, GROUPS) if after is None else []
             names = [group.fingerprint for group in groups]
             sparks = letter_groups.sparklines(session, which, names, utc_now()) if names else {}
-            session.expunge_all()
         following = mark(dead_letters.position(rows[-1])) if len(rows) == ROWS else ""
         return {"total": total, "rows": rows, "groups": groups, "sparks": sparks, "following": following}
 
@@ -73,14 +76,13 @@ class Letter(Page):
         self.show("conventions_letter.html", faults=faults or {}, said=said, **found)
 
     def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:
-        with self.capp.database.session(read_only=True) as session:
+        with self.reading() as session:
             letter = dead_letters.get(session, id_)
             if letter is None:
                 return None
             history = dead_letters.history(session, id_)
             deeds = list(audit.listing(session, DEEDS, target=id_))
-            session.expunge_all()
-        hidden = not self.visitor.may("operator")
+        hidden = not self.visitor.sees
         return {
             "letter": letter,
             "history": history,
@@ -90,7 +92,7 @@ class Letter(Page):
         } | self._editor(letter, written, hidden=hidden)
 
     def _editor(self, letter: DeadLetterRow, written: Mapping[str, str], *, hidden: bool) -> dict[str, Any]:
-        none: dict[str, Any] = {"fields": [], "dropped": {}, "unfit": ""}
+        none: dict[str, Any] = {"fields": [], "dropped": {}, "unfit": "", "version": ""}
         if hidden or letter.state != "dead":
             return none
         try:
@@ -98,4 +100,5 @@ class Letter(Page):
         except LetterNotEditable as error:
             return none | {"unfit": str(error)}
         fields = editor.fields(arguments, letter.arguments, written)
-        return {"fields": fields, "dropped": editor.dropped(arguments, letter.arguments), "unfit": ""}
+        dropped = editor.dropped(arguments, letter.arguments)
+        return none | {"fields": fields, "dropped": dropped, "version": version(letter.arguments)}

@@ -3,6 +3,7 @@
 import functools
 import ipaddress
 import os
+import re
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ from conventions.errors import ConfigurationError
 
 OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 LOCAL_NAMES = ("localhost",)
+_LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
 
 
 def prepare_command(app: Any) -> None:
@@ -53,7 +55,13 @@ def check(options: Any, environment: str) -> None:
     Raises:
         ConfigurationError: with every fault.
     """
-    faults = []
+    faults = [
+        f"login {place} of FLOWER_BASIC_AUTH is no user:password in ASCII, so anybody or nobody could use it"
+        for place, login in enumerate(options.basic_auth or (), 1)
+        if not _LOGIN.fullmatch(login)
+    ]
+    if options.debug and environment == "production":
+        faults.append("--debug shows tracebacks to whoever causes an error: leave it out in production")
     has_login = bool(options.basic_auth or options.auth)
     if not has_login and not (options.unix_socket or is_local(options.address)):
         faults.append(

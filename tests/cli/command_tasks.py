@@ -15,6 +15,14 @@ class Send(ImmediateTask):
     def run(self, user_id: int, day: date) -> None: ...
 
 
+class Named(ImmediateTask):
+    """Do nothing with one number."""
+
+    idempotent_on = ("番号",)
+
+    def run(self, 番号: int) -> None: ...  # noqa: N803, PLC2401  # such names exist
+
+
 class Charge(ImmediateTask):
     """Charge one order, by rules of its own."""
 

@@ -4,6 +4,8 @@ import json
 import re
 from html import escape
 
+import pytest
+
 from conventions import audit, dead_letters, redrives
 from conventions.app import ConventionsApp
 from conventions.letter_filter import Filter
@@ -158,7 +160,10 @@ def test_what_was_confirmed_is_what_is_sent(operator: User, shop_app: Convention
 
 def test_numbers_that_are_none(operator: User, shop_app: ConventionsApp) -> None:
     """Each is named, and nothing is sent."""
-    for name, text in (("canary", "few"), ("rate", "0"), ("stop_at", "101"), ("canary", "-1")):
+    wrong = ("few", "-1", "9" * 20), ("0", "inf", "nan", "1e-300", "1e9"), ("101", "nan", "-1")
+    for name, text in [
+        (name, text) for name, texts in zip(("canary", "rate", "stop_at"), wrong, strict=True) for text in texts
+    ]:
         answer = operator.post("/dead-letters/redrive", {"count": "9", name: text})
         assert answer.status_code == 400
         assert name in answer.text
@@ -221,3 +226,98 @@ def test_a_database_that_is_away(operator: User, shop_app: ConventionsApp) -> No
             session.connection().exec_driver_sql(f"ALTER TABLE away RENAME TO {DeadLetterRow.__tablename__}")
     assert (answer.status_code, "database does not answer" in answer.text) == (503, True)
     assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dead-letters?older_than=9999999d",
+        f"/dead-letters?newer_than={'9' * 5000}s",
+        "/dead-letters?errror=KeyError",
+        "/dead-letters?after=0001-01-01T00:00:00%2B23:59~x",
+        "/dead-letters?task=%00",
+        "/dead-letters?state=%ff",
+        "/dead-letters/redrive?older_than=soon",
+        "/dead-letters/letters/%00",
+        "/dead-letters/letters/..%2f..%2fetc",
+        "/dead-letters/letters/" + "x" * 5000,
+        "/dead-letters/redrives/%00",
+        "/dead-letters/redrives/" + "x" * 500,
+    ],
+)
+def test_odd_addresses(operator: User, path: str) -> None:
+    """Say that they are, or find nothing; none is a fault of ours."""
+    assert operator.get(path).status_code in (200, 400, 404)
+
+
+def test_odd_values_in_the_editor(operator: User, shop_app: ConventionsApp) -> None:
+    """Are refused, each beside its field or above them."""
+    for text in ('"\\ud800"', "[" * 100_000, "1e999", "NaN", '"' + "x" * 100_000 + '"'):
+        answer = operator.post(LETTER, {"argument:user_id": "1", "argument:day": text, "do": "save"})
+        assert (answer.status_code, "Nothing was changed" in answer.text) == (422, True), text[:20]
+    assert deeds(shop_app) == []
+
+
+def test_a_letter_with_half_characters(operator: User, shop_app: ConventionsApp) -> None:
+    """Another program may have sent them."""
+    record(shop_app.database, failure("half", task=TASK, arguments={"user_id": 1, "day": "\ud800"}))
+    page = operator.get("/dead-letters/letters/half")
+    assert (page.status_code, "\\ud800" in page.text) == (200, True)
+
+
+def test_names_in_any_script(operator: User, shop_app: ConventionsApp) -> None:
+    """Python allows them, so the editor does."""
+    record(shop_app.database, failure("kanji", task="tests.cli.command_tasks.Named", arguments={"番号": 1}))
+    path = "/dead-letters/letters/kanji"
+    answer = operator.post(path, {"argument:番号": "2", "do": "save"})
+    assert (answer.status_code, get(shop_app.database, "kanji").arguments) == (303, {"番号": 2})
+
+
+def test_two_editors(operator: User, admin: User, shop_app: ConventionsApp) -> None:
+    """The second one, who saw what the first one changed since, overwrites nothing."""
+    found = re.search(r'name="version" value="([^"]+)"', operator.get(LETTER).text)
+    assert found
+    form = {"argument:day": '"2026-01-05"', "do": "save", "version": found[1]}
+    assert admin.post(LETTER, form | {"argument:user_id": "8"}).status_code == 303
+    answer = operator.post(LETTER, form | {"argument:user_id": "9"})
+    assert (answer.status_code, "somebody has changed" in answer.text) == (422, True)
+    assert get(shop_app.database, "KeyError-0").arguments["user_id"] == 8
+
+
+def test_what_was_redriven_too_often_is_sent_when_it_is_meant(operator: User, shop_app: ConventionsApp) -> None:
+    """The editor leads to the page that asks; nothing is sent in silence, nor left in silence."""
+    record(shop_app.database, failure("again", task=TASK, generation=3, arguments={"user_id": 1, "day": "2026-01-05"}))
+    form = {"argument:user_id": "2", "argument:day": '"2026-01-05"', "do": "redrive"}
+    answer = operator.post("/dead-letters/letters/again", form)
+    assert answer.headers["Location"] == "/dead-letters/redrive?id=again"
+    assert "1 of them was redriven 3 times before" in operator.get(answer.headers["Location"]).text
+    asked = {"id": "again", "count": "1", "held": "1"}
+    answer = operator.post("/dead-letters/redrive", asked)
+    assert (answer.status_code, "nothing to send" in answer.text) == (400, True)
+    assert operator.post("/dead-letters/redrive", asked | {"again": "1"}).status_code == 303
+
+
+def test_a_note_on_no_group(operator: User, shop_app: ConventionsApp) -> None:
+    """Is none."""
+    for group in ("none", "x" * 200, "%00"):
+        assert operator.post(f"/dead-letters/notes/{group}", {"note": "x"}).status_code in (400, 404)
+    assert deeds(shop_app) == []
+
+
+def test_figures_go_on_until_everything_has_ended(operator: User, shop_app: ConventionsApp) -> None:
+    """What was sent before a stop ends later, and the page shows how."""
+    for number in range(redrives.CANARY + 1):
+        arguments = {"user_id": number, "day": "2026-01-05"}
+        record(shop_app.database, failure(f"new-{number}", RuntimeError("x"), task=TASK, arguments=arguments))
+    form = {"error": "RuntimeError", "count": str(redrives.CANARY + 1)}
+    path = operator.post("/dead-letters/redrive", form).headers["Location"]
+    id_ = path.rsplit("/", 1)[1]
+    Driver(shop_app, id_, lambda _: None, lambda _: None)._step()
+    operator.post(f"{path}/stop")
+    figures = operator.get(path, **{"as": "json"}).json()
+    assert (figures["state"], figures["sent"], figures["moves"]) == ("cancelled", redrives.CANARY, True)
+    with shop_app.database.session() as session:
+        for letter in dead_letters.listing(session, Filter(state="redriving"), 99):
+            letter.state = "redriven"
+    figures = operator.get(path, **{"as": "json"}).json()
+    assert (figures["succeeded"], figures["moves"]) == (redrives.CANARY, False)

@@ -8,8 +8,9 @@ import pytest
 from conventions import audit, dead_letters, redrives
 from conventions.app import ConventionsApp
 from conventions.letter_filter import Filter
-from tests.console.conftest import SECRET, LogIn
+from tests.console.conftest import SECRET, TASK, LogIn
 from tests.console.flower_process import LOGINS, User, flower
+from tests.failures import failure, record
 from tests.workers import Installation
 
 LETTER = "/dead-letters/letters/KeyError-0"
@@ -51,7 +52,7 @@ def test_no_write_without_a_token(admin: User, shop_app: ConventionsApp, path: s
 @pytest.mark.parametrize("path", WRITES)
 def test_no_write_without_a_login(address: str, log_in: LogIn, shop_app: ConventionsApp, path: str) -> None:
     """Nor with a wrong one."""
-    for login in ("", "alice:wrong", "eve:a"):
+    for login in ("", "alice:wrong", "eve:a", "\u00e9:a", ":"):
         user = log_in(address, login)
         token = {"_xsrf": "2|0|0|0"}
         user.client.cookies.set("_xsrf", token["_xsrf"])
@@ -99,8 +100,15 @@ def test_without_logins_everybody_only_looks(
     assert user.get("/dead-letters").status_code == 200
     answer = user.post(path, WRITES[path])
     assert (answer.status_code, "FLOWER_BASIC_AUTH" in answer.text) == (403, True)
-    assert SECRET not in user.get(LETTER).text
     assert untouched(shop_app)
+
+
+def test_without_logins_only_this_machine_is_answered(open_address: str, log_in: LogIn) -> None:
+    """A page of another site may have a name that leads here."""
+    user = log_in(open_address)
+    assert user.client.get("/dead-letters", headers={"Host": "evil.example"}).status_code == 403
+    for host in ("localhost:5555", "127.0.0.1", "[::1]:5555"):
+        assert user.client.get("/dead-letters", headers={"Host": host}).status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +154,41 @@ def test_a_viewer_sees_no_argument(viewer: User, operator: User) -> None:
     page = viewer.get(LETTER).text
     assert SECRET not in page
     assert "mail" in page
-    for words in ({"arg": f"mail={SECRET}"}, {"text": SECRET}):
-        assert viewer.get("/dead-letters", **words).status_code == 403
-        assert operator.get("/dead-letters", **words).status_code == 200
+    for path in ("/dead-letters", "/dead-letters/redrive", "/dead-letters/discard"):
+        for words in ({"arg": f"mail={SECRET}"}, {"text": SECRET}):
+            assert viewer.get(path, **words).status_code == 403
+            assert operator.get(path, **words).status_code == 200
+
+
+def test_a_viewer_sees_no_text_that_may_hold_an_argument(
+    viewer: User, operator: User, shop_app: ConventionsApp
+) -> None:
+    """Errors repeat what they were given; nor does a redrive tell which values it was asked for."""
+    record(shop_app.database, failure("told", ValueError(f"no user {SECRET}"), task=TASK, arguments={"user_id": 1}))
+    path = operator.post("/dead-letters/redrive", {"text": SECRET, "count": "10"}).headers["Location"]
+    for page in ("/dead-letters", "/dead-letters/letters/told", path):
+        assert SECRET in operator.get(page).text
+        found = viewer.get(page)
+        assert (found.status_code, SECRET in found.text) == (200, False)
+    assert "all dead letters" not in viewer.get(path).text
+
+
+@pytest.mark.parametrize(
+    "path", ["worker/shutdown/w@h", "task/revoke/x", "task/send-task/tests.cli.command_tasks.Send"]
+)
+def test_flowers_own_writes_are_for_admins(
+    admin: User, operator: User, viewer: User, shop_app: ConventionsApp, path: str
+) -> None:
+    """And are in the audit."""
+    for user in (operator, viewer):
+        answer = user.client.post(f"/api/{path}", json={})
+        assert (answer.status_code, "role" in answer.text) == (403, True)
+    assert untouched(shop_app)
+    assert admin.client.post(f"/api/{path}", json={}).status_code in (200, 404)  # there is no such worker
+    kind, deed, target = path.split("/")
+    with shop_app.database.session() as session:
+        (row,) = audit.listing(session, 9)
+        assert (row.actor, row.action, row.target) == ("alice", f"flower {kind} {deed}", target)
 
 
 def test_a_viewer_sees_no_argument_in_what_was_done(viewer: User, operator: User) -> None:

@@ -11,7 +11,9 @@ from conventions.errors import ConfigurationError
 
 def options(address: str = "127.0.0.1", **others: Any) -> Any:
     """Flower's options, as far as they matter."""
-    return SimpleNamespace(**{"address": address, "basic_auth": None, "auth": "", "unix_socket": ""} | others)
+    return SimpleNamespace(
+        **{"address": address, "basic_auth": None, "auth": "", "unix_socket": "", "debug": False} | others
+    )
 
 
 @pytest.mark.parametrize("address", ["", "0.0.0.0", "::", "10.0.0.7", "flower.example"])  # that is the point
@@ -46,3 +48,21 @@ def test_an_open_api_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("", "false", "0"):
         monkeypatch.setenv(OPEN_API, value)
         check(options(), "development")
+
+
+@pytest.mark.parametrize(
+    "logins", [[""], ["alice:a", ""], ["alice"], ["alice:"], [":a"], ["\u00e9:a"], ["alice:\u00e9"]]
+)
+def test_a_login_that_is_none_is_refused(logins: list[str]) -> None:
+    """An empty one would let in whoever sends nothing, and Flower cannot compare other letters than ASCII."""
+    for environment in ("development", "production"):
+        with pytest.raises(ConfigurationError, match="login"):
+            check(options("", basic_auth=logins), environment)
+    check(options("", basic_auth=["alice:a b", "bob@example.com:p:q"]), "production")
+
+
+def test_tracebacks_are_not_for_production() -> None:
+    """Whoever causes an error would read them, with no login."""
+    with pytest.raises(ConfigurationError, match="--debug"):
+        check(options(basic_auth=["a:b"], debug=True), "production")
+    check(options(basic_auth=["a:b"], debug=True), "development")

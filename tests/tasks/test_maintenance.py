@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from conventions import BusinessError
 from conventions.app import ConventionsApp
 from conventions.database import Database
-from conventions.tables import DeadLetterRow, ExecutionRow, IdempotencyRow
+from conventions.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
 from tasks import maintenance
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.maintenance import BackupDatabase, PurgeOldData
@@ -73,30 +73,51 @@ def fill(database: Database, moment: datetime, rows: int = 1) -> None:
                 )
             )
             session.add(
+                AuditRow(
+                    id=f"id-{number}",
+                    at=moment,
+                    actor="u-9",
+                    action="dead-letters note",
+                    target="g",
+                    before=None,
+                    after=None,
+                )
+            )
+            session.add(redrive(f"id-{number}", moment))
+            session.add(
                 IdempotencyRow(task="t", key_hash=f"k{number}", fingerprint="f", message_id="m", created_at=moment)
             )
+
+
+def redrive(id_: str, moment: datetime) -> RedriveRow:
+    """A redrive that ended then."""
+    return RedriveRow(
+        id=id_, state="finished", actor="u-9", reason=None, selection={}, canary=5, rate=50, stop_at=10, again=False, total=1,
+        sent=1, succeeded=1, failed=0, note="", created_at=moment, updated_at=moment, ended_at=moment,
+    )  # fmt: skip
 
 
 def counts(database: Database) -> list[int]:
     with database.session() as session:
         return [
             session.scalar(select(func.count()).select_from(table)) or 0
-            for table in (EmailLog, ExecutionRow, DeadLetterRow, IdempotencyRow)
+            for table in (EmailLog, ExecutionRow, DeadLetterRow, IdempotencyRow, AuditRow, RedriveRow)
         ]
 
 
 def test_what_is_older_than_the_retention_goes(
     make_app: Callable[..., ConventionsApp], database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In batches, of which each is a transaction; what is younger stays, and dead letters stay for a year."""
+    """In batches, of which each is a transaction; what is younger stays, and dead letters stay for a year, with what was done to them."""
     monkeypatch.setattr(maintenance, "BATCH", 10)
     app = make_app(database_url=database_url)
     fill(app.database, OLDEST, rows=21)
     fill(app.database, OLD, rows=4)
     fill(app.database, YOUNG, rows=3)
     deleted = PurgeOldData.apply().get()
-    assert deleted == {"email_log": 25, "executions": 25, "dead_letters": 21, "effects": 25, "files": 0}
-    assert counts(app.database) == [3, 3, 7, 3]
+    kept_for_a_year = {"dead_letters": 21, "redrives": 21, "audit": 21}
+    assert deleted == {"email_log": 25, "executions": 25, "effects": 25, "files": 0} | kept_for_a_year
+    assert counts(app.database) == [3, 3, 7, 3, 7, 7]
 
 
 def test_dead_letters_have_a_retention_of_their_own(make_app: Callable[..., ConventionsApp]) -> None:
@@ -117,7 +138,7 @@ def test_records_of_effects_stay_as_long_as_claims_do(make_app: Callable[..., Co
     app = make_app(retention=timedelta(days=1), keep_result_for=timedelta(days=100))
     fill(app.database, OLD)
     assert PurgeOldData.apply().get()["effects"] == 0
-    assert counts(app.database) == [0, 0, 1, 1]
+    assert counts(app.database) == [0, 0, 1, 1, 1, 1]
 
 
 def test_old_output_files_go_and_backups_stay(app: ConventionsApp) -> None:

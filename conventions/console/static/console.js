@@ -50,7 +50,7 @@
 
   function progress() {
     var card = document.querySelector("[data-conventions-redrive]");
-    if (!card || card.getAttribute("data-open") !== "yes") { return; }
+    if (!card || card.getAttribute("data-moves") !== "yes") { return; }
     function show(figures) {
       all("[data-figure]", card).forEach(function (place) {
         place.textContent = figures[place.getAttribute("data-figure")];
@@ -59,14 +59,20 @@
       bar.max = Math.max(figures.total, 1);
       bar.value = figures.succeeded + figures.failed;
       if (!figures.open) { all("[data-conventions-stop]").forEach(function (form) { form.remove(); }); }
-      return figures.open;
+      return figures.moves;
     }
     // From the origin: where the address of the page has the login in it, nothing relative can be fetched.
     var address = window.location.origin + card.getAttribute("data-conventions-redrive");
     function look() {
       fetch(address, { credentials: "same-origin" })
-        .then(function (answer) { if (!answer.ok) { throw new Error(answer.status); } return answer.json(); })
-        .then(function (figures) { if (show(figures)) { window.setTimeout(look, LOOK_EVERY); } })
+        .then(function (answer) {
+          if (answer.status >= 400 && answer.status < 500) { return { moves: false, over: true }; } // it will not get better
+          if (!answer.ok) { throw new Error(answer.status); }
+          return answer.json();
+        })
+        .then(function (figures) {
+          if (!figures.over && show(figures)) { window.setTimeout(look, LOOK_EVERY); }
+        })
         .catch(function () { window.setTimeout(look, 4 * LOOK_EVERY); });
     }
     window.setTimeout(look, LOOK_EVERY);
@@ -74,7 +80,8 @@
 
   document.addEventListener("keydown", function (event) {
     var search = document.querySelector("[data-conventions-search]");
-    if (event.key === "/" && search && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) {
+    var alone = !(event.ctrlKey || event.altKey || event.metaKey);
+    if (event.key === "/" && alone && search && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) {
       event.preventDefault();
       search.focus();
     }

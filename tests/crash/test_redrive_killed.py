@@ -1,0 +1,77 @@
+"""kill -9 of the worker that carries out a redrive: another one goes on where it was (R18)."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conventions import BusinessError, ImmediateTask, RetryPolicy, redrives
+from conventions.app import ConventionsApp
+from conventions.letter_filter import Filter
+from conventions.redrive_task import begin
+from conventions.redrives import Wanted
+from conventions.tables import RedriveRow
+from tests.crash.server import Server
+from tests.support import wait_until
+from tests.workers import Installation, letters
+
+LETTERS = 120
+RATE = 20.0  # letters a second, so that there is time to kill
+
+
+class Ship(ImmediateTask):
+    """Ship one parcel, unless the gate is closed."""
+
+    idempotent_on = ("number",)
+    retry_policy = RetryPolicy(attempts=1)
+
+    def run(self, number: int, folder: str) -> None:
+        """Write one line."""
+        if not (Path(folder) / "open").exists():
+            raise BusinessError("the gate is closed")
+        with (Path(folder) / "shipped").open("a") as file:
+            file.write(f"{number}\n")
+
+
+@pytest.fixture
+def installation(tmp_path: Path, server: Server, new_database: Callable[[Path], str]) -> Installation:
+    """An application with the task of this module."""
+    database = new_database(tmp_path)
+    return Installation(tmp_path, [__name__], [Path(__file__).parent], broker_url=server.url, database_url=database)
+
+
+def row(app: ConventionsApp, id_: str) -> RedriveRow:
+    """A redrive, readable after its session."""
+    with app.database.session(read_only=True) as session:
+        session.expire_on_commit = False
+        found = redrives.get(session, id_)
+    assert found is not None
+    return found
+
+
+@pytest.mark.timeout(180)
+def test_a_redrive_survives_its_worker(installation: Installation, app: ConventionsApp, tmp_path: Path) -> None:
+    """Every letter is sent, each effect happens once, and the figures say so."""
+    with installation.worker("-Q", "immediate", "-c", "2"):
+        for number in range(LETTERS):
+            Ship.delay(number=number, folder=str(tmp_path))
+        wait_until(lambda: len(letters(app)) == LETTERS, 60)
+        (tmp_path / "open").touch()
+        id_ = begin(app, Wanted(Filter(), "u-9", rate=RATE))
+        with installation.worker("-Q", "long", "-c", "1") as driver:
+            wait_until(lambda: row(app, id_).sent > 20, 60, "some are sent")
+            os.killpg(driver.process.pid, signal.SIGKILL)
+        assert row(app, id_).state == "sending"
+        assert len(letters(app)) > 20, "there is something left to send"
+        with installation.worker("-Q", "long", "-c", "1"):
+            wait_until(lambda: row(app, id_).state == "finished", 90, "another worker goes on")
+    found = row(app, id_)
+    assert (found.total, found.failed) == (LETTERS, 0)
+    # What was on its way when the worker died ran, and nobody could write down by which redrive it was sent.
+    assert found.sent == found.succeeded >= LETTERS - 1
+    assert found.note == ("" if found.sent == LETTERS else "1 not dead any more when it was their turn")
+    assert {letter.state for letter in letters(app, state=None)} == {"redriven"}
+    shipped = (tmp_path / "shipped").read_text().split()
+    assert sorted(map(int, shipped)) == list(range(LETTERS)), "each once"
