@@ -1,4 +1,4 @@
-"""`python -m bench.letters --database URL`: how long what people ask of many dead letters takes, and how much memory.
+"""`python -m bench.letters --database URL`: how long people wait for answers about many dead letters, and what memory that takes.
 
 The database must be empty of letters: it gets a million, of 40 causes, most of them of few, and keeps them. With
 `--keep` those that are there are asked.
@@ -65,6 +65,7 @@ def questions(database: Database) -> dict[str, Callable[[], Any]]:
         "first 50 of a queue": ask(dead_letters.listing, Filter(queue="queue1"), 50),
         "first 50 of an error": ask(dead_letters.listing, Filter(error="Error5"), 50),
         "first 50 with a text in 1 % of them": ask(dead_letters.listing, Filter(text="cause 39"), 50),
+        "groups with a text that is nowhere": ask(letter_groups.groups, Filter(text="nowhere"), 20),
         "the one letter with an argument": ask(dead_letters.listing, Filter(arguments=(("user_id", "777777"),)), 50),
     }
 

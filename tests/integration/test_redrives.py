@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from conventions import BusinessError, ImmediateTask, RetryPolicy
+from conventions import BusinessError, ImmediateTask, RetryPolicy, dead_letters
 from conventions.app import ConventionsApp
+from conventions.letter_filter import Filter
 from tests.support import wait_until
 from tests.workers import Installation, letters
 
-JOBS = 30  # of each cause
+JOBS = 334  # of each cause
 
 
 class Deliver(ImmediateTask):
@@ -38,6 +39,12 @@ def find_address(order_id: int) -> None:
             raise ValueError(order_id)
 
 
+def buried(app: ConventionsApp) -> int:
+    """How many letters are dead."""
+    with app.database.session(read_only=True) as session:
+        return dead_letters.count(session, Filter())
+
+
 def celery(installation: Installation, *arguments: str) -> tuple[int, str]:
     """Run `dead-letters`; returns its status and what it printed."""
     result = installation.run("dead-letters", *arguments)
@@ -49,7 +56,7 @@ def test_an_incident(live_app: ConventionsApp, module_installation: Installation
     """Groups tell the causes, the safety stop leaves the rest, and after the fix each order is delivered once."""
     for number in range(3 * JOBS):
         Deliver.delay(order_id=number, folder=str(tmp_path))
-    wait_until(lambda: len(letters(live_app)) == 3 * JOBS, 40)
+    wait_until(lambda: buried(live_app) == 3 * JOBS, 60)
 
     _, text = celery(module_installation, "groups", "--json")
     groups = json.loads(text[text.index("[") :])
@@ -60,13 +67,14 @@ def test_an_incident(live_app: ConventionsApp, module_installation: Installation
     status, text = celery(module_installation, "redrive", "--all", "--yes", "--canary", "3", "--reason", "try")
     assert status == 1, text
     assert "stopped: 0 succeeded, 3 failed" in text
-    assert sorted(letter.generation for letter in letters(live_app)) == [0] * (3 * JOBS - 3) + [1] * 3
+    assert buried(live_app) == 3 * JOBS
+    assert sorted(letter.generation for letter in letters(live_app))[-4:] == [0, 1, 1, 1]
 
     (tmp_path / "fixed").touch()
     key_errors = next(group["fingerprint"] for group in groups if group["error"] == "KeyError")
-    status, text = celery(module_installation, "redrive", "--group", key_errors, "--yes")
+    status, text = celery(module_installation, "redrive", "--group", key_errors, "--yes", "--rate", "500")
     assert (status, f"finished: {JOBS} succeeded, 0 failed, 0 not sent" in text) == (0, True), text
-    status, text = celery(module_installation, "redrive", "--all", "--yes", "--rate", "200")
+    status, text = celery(module_installation, "redrive", "--all", "--yes", "--rate", "500")
     assert (status, f"finished: {2 * JOBS} succeeded, 0 failed, 0 not sent" in text) == (0, True), text
     delivered = (tmp_path / "delivered").read_text().split()
     assert sorted(map(int, delivered)) == list(range(3 * JOBS))

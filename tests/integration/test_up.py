@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,6 +165,8 @@ def test_a_folder_too_deep_for_a_socket_works_with_flower_on_the_given_port(tmp_
         app.send_from_elsewhere("job")
         assert app.left("job.done") == "first"
         wait_until(lambda: answers(port), timeout=20, description="Flower answers")
+        with urllib.request.urlopen(f"{stack.flower_url}/dead-letters", timeout=10) as page:
+            assert "Nothing is dead." in page.read().decode(), "the console is there"
         running.process.terminate()
         assert running.process.wait(timeout=15) == 0, running.output
         assert not Path(stack.socket).parent.exists()
