@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -35,13 +34,14 @@ def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossar
     return send_again(app, id) in ("sent", "happened")
 
 
-def send_again(app: Any, id: str, redrive_id: str | None = None) -> Sent:  # noqa: A002
+def send_again(app: Any, id: str, redrive_id: str | None = None, state: str = "dead") -> Sent:  # noqa: A002
     """As `redrive`, and say what became of it; `happened`: its effect is there already, so nothing was sent.
 
     Args:
         app: the application.
         id: of the letter.
         redrive_id: the redrive that it belongs to.
+        state: the one that it must be in.
 
     Raises:
         BrokerUnavailable, PayloadError: as `redrive`.
@@ -49,7 +49,7 @@ def send_again(app: Any, id: str, redrive_id: str | None = None) -> Sent:  # noq
     with app.database.session() as session:
         # The row stays locked until the message is out: a second redrive at the same time sends nothing.
         letter = session.get(DeadLetterRow, id, with_for_update=True)
-        if letter is None or letter.state != "dead":
+        if letter is None or letter.state != state:
             return "not dead"
         task = app.tasks.get(letter.task)
         if task is None:
@@ -65,17 +65,18 @@ def send_again(app: Any, id: str, redrive_id: str | None = None) -> Sent:  # noq
         return "sent"
 
 
-def leave(app: Any, id: str, redrive_id: str) -> None:  # noqa: A002
-    """Note that a redrive could not send a letter, which stays dead."""
+def leave(app: Any, id: str, redrive_id: str, state: str = "dead") -> None:  # noqa: A002
+    """Note that a redrive could not send a letter, which stays what it was; one that was lost on its way is dead."""
     with app.database.session() as session:
         letter = session.get(DeadLetterRow, id, with_for_update=True)
-        if letter is not None and letter.state == "dead":
+        if letter is not None and letter.state == state:
             letter.redrive_id = redrive_id
+            letter.state = "dead" if state == "redriving" else state
 
 
 def doubts(app: Any, session: Session, which: Filter) -> list[str]:
     """What speaks against sending these letters now: their task is gone, or nobody consumes their queue."""
-    kinds = dead_letters.kinds(session, replace(which, state="dead"))
+    kinds = dead_letters.kinds(session, which)
     unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
     try:

@@ -37,7 +37,8 @@ class Wanted:
     """How to redrive.
 
     Attributes:
-        which: the letters; only dead ones are sent.
+        which: the letters. Those of another state than `dead` are sent when it names that state: ones that were given up,
+            or whose message was lost after they were sent.
         canary: how many are tried first; 0: none.
         rate: letters a second, of the rest.
         stop_at: percent; when more of those that have ended failed again, nothing more is sent.
@@ -95,7 +96,7 @@ def start(session: Session, wanted: Wanted) -> RedriveRow:
         SelectionChanged: there are more or fewer letters than expected; the transaction must end.
     """
     now = utc_now()
-    which = replace(wanted.which, state="dead")
+    which = wanted.which if wanted.which.state else replace(wanted.which, state="dead")
     row = RedriveRow(
         id=str(uuid4()), state="waiting", actor=cut(wanted.actor), reason=wanted.reason, selection=which.words(),
         canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0,
@@ -112,7 +113,7 @@ def start(session: Session, wanted: Wanted) -> RedriveRow:
 
 def held_back(session: Session, which: Filter) -> int:
     """How many of the letters were redriven so often that they are sent only when somebody says `again`."""
-    conditions = replace(which, state="dead").conditions(utc_now())
+    conditions = which.conditions(utc_now())
     query = select(func.count()).select_from(DeadLetterRow)
     return session.scalar(query.where(*conditions, DeadLetterRow.generation >= REDRIVE_LIMIT)) or 0
 
@@ -135,7 +136,7 @@ def following(session: Session, redrive: RedriveRow, limit: int) -> Sequence[str
 
 
 def _open(redrive: RedriveRow) -> list[ColumnElement[bool]]:
-    """Dead letters of the selection that this redrive has not sent; those that died since it began are none of it."""
+    """Letters of the selection that this redrive has not sent; those that died since it began are none of it."""
     row = DeadLetterRow
     not_sent = or_(row.redrive_id.is_(None), row.redrive_id != redrive.id)
     found = [*Filter.of(redrive.selection).conditions(redrive.created_at), row.last_failed_at <= redrive.created_at]

@@ -140,13 +140,17 @@ def export(context: click.Context, which: Filter) -> None:
 @click.argument("group")
 @click.argument("text")
 @actor_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.pass_context
 @one_line_errors
-def note(context: click.Context, group: str, text: str, actor: str) -> None:
+def note(context: click.Context, *, group: str, text: str, actor: str, as_json: bool) -> None:
     """Write a note on a group, in place of the last one; an empty text removes it."""
     with _session(context, read_only=False) as session:
         letter_groups.annotate(session, group, text, actor)
-    click.echo(f"noted on {group}" if text else f"no note on {group}")
+    if as_json:
+        print_json({"group": group, "note": text})
+    else:
+        click.echo(f"noted on {group}" if text else f"no note on {group}")
 
 
 letter_actions.add_to(dead_letters)

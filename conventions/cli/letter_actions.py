@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from conventions import dead_letters, redrives
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
-from conventions.cli.letter_options import Pair, actor_option, confirm, selection_options
+from conventions.cli.letter_options import STATE, Pair, actor_option, confirm, selection_options
 from conventions.editing import Change
 from conventions.editing import edit as edit_letter
 from conventions.letter_filter import Filter
@@ -98,6 +98,7 @@ def _shown(change: Change) -> str:
 
 @click.command(cls=CeleryCommand)
 @selection_options
+@STATE
 @click.option("--canary", type=click.IntRange(0), default=redrives.CANARY, show_default=True, help="Tried first.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrives.RATE, show_default=True,
               help="Letters a second, of the rest.")  # fmt: skip
@@ -131,9 +132,10 @@ def redrive(
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if not count:
-        click.echo("no dead letter to send", err=True)
+        click.echo(f"no {which.state} letter to send", err=True)
         context.exit(1)
-    confirm(f"Send {count:,} dead {'letter' if count == 1 else 'letters'} again, {min(canary, count)} first?", yes=yes)
+    kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
+    confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
     id_ = begin(app, Wanted(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again))
     row = _row(app, id_) if no_wait else _watch(app, id_, quiet=as_json)
     if as_json:
@@ -189,13 +191,17 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
 @click.argument("id")
 @click.option("--reason", help="Why; kept in the audit.")
 @actor_option
+@JSON
 @click.pass_context
 @one_line_errors
-def stop(context: click.Context, id: str, reason: str | None, actor: str) -> None:  # noqa: A002
+def stop(context: click.Context, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
     """Send no more of the redrive ID; status 1 when it has ended before."""
     with app_of(context).database.session() as session:
         stopped = redrives.cancel(session, id, actor, reason)
-    click.echo(f"{id} sends no more" if stopped else f"{id} has ended, or does not exist")
+    if as_json:
+        print_json({"id": id, "stopped": stopped})
+    else:
+        click.echo(f"{id} sends no more" if stopped else f"{id} has ended, or does not exist")
     context.exit(0 if stopped else 1)
 
 

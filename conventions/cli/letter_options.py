@@ -53,15 +53,18 @@ FILTERS = (
 )
 
 
+STATE = click.option("--state", type=click.Choice(dead_letters.STATES), default="dead", show_default=True,
+                     help="Of the letters.")  # fmt: skip
+
+
 def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """The filters and `--state`; the function gets them as `which`."""
-    state = click.option("--state", type=click.Choice(dead_letters.STATES), default="dead", show_default=True)
 
     @functools.wraps(function)  # keeps the options that are declared below this one, too
     def with_filter(*args: Any, **options: Any) -> Any:
         return function(*args, which=_filter(options), **options)
 
-    return _declared(with_filter, (*FILTERS, state))
+    return _declared(with_filter, (*FILTERS, STATE))
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -87,6 +87,11 @@ class Selection(Page):
             self.set_status(HTTPStatus.BAD_REQUEST)
             await self._ask(query, str(error))
 
+    @staticmethod
+    def which(query: Query) -> Filter:
+        """The letters that it acts on."""
+        return query.filter
+
     async def act(self, query: Query, expected: int) -> None:
         """Do it. Raises: SelectionChanged; ValueError, with what is wrong with the form."""
         raise NotImplementedError
@@ -113,13 +118,14 @@ class Selection(Page):
             query=query,
             fault=fault,
             refused=self.refusal(self.may_write),
+            which=self.which(query),
             word=self.word,
             rules=redrives,
             **found,
         )
 
     def _look(self, query: Query) -> dict[str, Any]:
-        which = query.dead
+        which = self.which(query)
         with self.reading() as session:
             count, held = dead_letters.count(session, which), redrives.held_back(session, which)
         sends = self.verb == "redrive"
@@ -139,7 +145,7 @@ class Redrive(Selection):
         """Begin the redrive."""
         again = bool(self.word("again"))
         wanted = Wanted(
-            query.dead,
+            query.filter,
             self.visitor.name,
             self.word("reason") or None,
             canary=self.number("canary", redrives.CANARY, int),
@@ -160,6 +166,11 @@ class Discard(Selection):
 
     verb = "discard"
     may_write = "admin"
+
+    @staticmethod
+    def which(query: Query) -> Filter:
+        """Dead ones: others are on their way, or were given up before."""
+        return query.dead
 
     async def act(self, query: Query, expected: int) -> None:
         """Give them up."""

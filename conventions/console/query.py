@@ -74,7 +74,7 @@ class Query:
 
     @property
     def dead(self) -> Filter:
-        """The same letters, of those that can be sent or given up."""
+        """The same letters, of those that can be given up."""
         return replace(self.filter, state="dead")
 
     def url(self, **changes: str) -> str:

@@ -321,3 +321,17 @@ def test_figures_go_on_until_everything_has_ended(operator: User, shop_app: Conv
             letter.state = "redriven"
     figures = operator.get(path, **{"as": "json"}).json()
     assert (figures["succeeded"], figures["moves"]) == (redrives.CANARY, False)
+
+
+def test_what_was_given_up_can_be_sent_after_all(admin: User, shop_app: ConventionsApp) -> None:
+    """From the letters of that state; they cannot be given up twice."""
+    form = {"id": "KeyError-0", "count": "1", "reason": "test order"}
+    assert admin.post("/dead-letters/discard", form).status_code == 303
+    page = admin.get("/dead-letters", state="discarded").text
+    assert "1 discarded" in page
+    assert "Discard all" not in page
+    assert "state=discarded" in admin.get(LETTER).text
+    assert "Send 1 discarded letter again?" in admin.get("/dead-letters/redrive", state="discarded").text
+    asked = {"state": "discarded", "count": "1"}
+    assert admin.post("/dead-letters/redrive", asked).status_code == 303
+    assert "Redrive" not in admin.get("/dead-letters", state="redriven").text.partition('id="letters"')[2]
