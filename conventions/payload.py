@@ -162,8 +162,17 @@ class Arguments:
         except (ValueError, TypeError, RecursionError):
             raise PayloadError(f"{self.task}: {_describe(faults, values)}") from None
 
+    @functools.cached_property
+    def _is_plain(self) -> bool:
+        """Whether each argument is declared as a number, text, truth value or nothing: those are JSON as they are."""
+        schema: Any = self._adapter.core_schema
+        return schema["type"] == "typed-dict" and all(_is_scalar(one["schema"]) for one in schema["fields"].values())
+
     def _dump(self, values: dict[str, Any]) -> dict[str, Any]:
         try:
+            if self._is_plain and all(type(value) in _SCALARS for value in values.values()):
+                encode(values)  # refuses NaN and half characters
+                return values
             _refuse_unordered_and_endless(values)
             dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)
             self._adapter.validate_json(encode(dumped), strict=True)  # what cannot come back must not go
@@ -187,6 +196,15 @@ def _refuse_unordered_and_endless(value: Any) -> None:
         case list() | tuple():
             for one in value:
                 _refuse_unordered_and_endless(one)
+
+
+_SCALARS = frozenset([int, float, str, bool, type(None)])
+
+
+def _is_scalar(schema: Any) -> bool:
+    if schema["type"] == "nullable":
+        return _is_scalar(schema["schema"])
+    return schema["type"] in ("int", "float", "str", "bool") and "serialization" not in schema
 
 
 def _holds_a_set(schema: Any) -> bool:

@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer
 
+from conventions.errors import PayloadError
 from conventions.payload import Arguments
 
 
@@ -133,3 +134,36 @@ def test_every_value_arrives_as_what_it_was(annotation: Any, values: st.SearchSt
         assert arguments.bind((), over_the_wire(payload)) == payload  # as a chain or a redrive passes it
 
     check()
+
+
+def test_plain_arguments_take_the_short_way_to_the_same_payload() -> None:
+    """Numbers, texts, truth values and nothing are JSON as they are; what only looks so goes the long way."""
+
+    def plain(self: Any, number: int, share: float, name: str, *, on: bool | None = None) -> None: ...
+
+    def longer(
+        self: Any, number: int, share: float, name: str, *, on: bool | None = None, other: Any = None
+    ) -> None: ...
+
+    short, long = Arguments("Plain", plain), Arguments("Longer", longer)
+    assert (short._is_plain, long._is_plain) == (True, False)
+    for values in ({"number": 2**70, "share": 1, "name": "é\n"}, {"number": 1, "share": -0.0, "name": "", "on": True}):
+        found = short.bind((), values)
+        assert [*found.items()] == [*long.bind((), values).items()][:-1]
+        assert [type(value) for value in found.values()] == [type(value) for value in long.bind((), values).values()][
+            :-1
+        ]
+    for wrong in ({"share": float("nan")}, {"name": "\ud800"}, {"number": "7"}):
+        for arguments in (short, long):
+            with pytest.raises(PayloadError):
+                arguments.bind((), {"number": 1, "share": 1.0, "name": "n"} | wrong)
+
+
+def test_a_type_that_writes_itself_takes_the_long_way() -> None:
+    """Its JSON is not its value."""
+
+    def run(self: Any, number: Annotated[int, PlainSerializer(lambda value: value + 1)]) -> None: ...
+
+    arguments = Arguments("T", run)
+    assert not arguments._is_plain
+    assert arguments.bind((), {"number": 1}) == {"number": 2}
