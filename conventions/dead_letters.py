@@ -144,6 +144,12 @@ def count(session: Session, which: Filter) -> int:
     return session.scalar(query) or 0
 
 
+def missing(session: Session, which: Filter) -> list[str]:
+    """The ids of a selection that are no letter of its state."""
+    found = session.scalars(select(DeadLetterRow.id).where(*which.conditions(utc_now()))).all() if which.ids else ()
+    return sorted(set(which.ids) - set(found))
+
+
 def kinds(session: Session, which: Filter) -> list[tuple[str | None, str | None]]:
     """Every pair of task and queue among the letters that match."""
     query = select(DeadLetterRow.task, DeadLetterRow.queue).where(*which.conditions(utc_now())).distinct()

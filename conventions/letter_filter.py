@@ -22,7 +22,9 @@ class Filter:
 
     Attributes:
         state: of the letter; `None` for all.
+        task: a task's name, or the last part of it.
         group: a fingerprint.
+        redrive: the redrive that sent it last.
         text: is somewhere in the error's message, the traceback or the arguments, in any case of letters.
         arguments: pairs of an argument's name and its value, as text or as JSON.
         older_than: the last failure is longer ago.
@@ -40,18 +42,21 @@ class Filter:
     older_than: timedelta | None = None
     newer_than: timedelta | None = None
     ids: tuple[str, ...] = ()
+    redrive: str | None = None
 
     def conditions(self, now: datetime) -> list[ColumnElement[bool]]:
         """The filter as SQL conditions, with ages counted from `now`."""
         row = DeadLetterRow
         pairs = (
             (row.state, self.state),
-            (row.task, self.task),
             (row.queue, self.queue),
             (row.error, self.error),
             (row.fingerprint, self.group),
+            (row.redrive_id, self.redrive),
         )
         found: list[ColumnElement[bool]] = [column == value for column, value in pairs if value is not None]
+        if self.task is not None:
+            found.append(row.task == self.task if "." in self.task else _ends(self.task))
         if self.text is not None:
             found.append(_holds(self.text))
         found += [_argument(name, value) for name, value in self.arguments]
@@ -105,6 +110,11 @@ def age(text: str) -> timedelta:
     if found > _LONGEST:
         raise ValueError(f"{text[:40]!r} is too long; the longest is {_LONGEST.days}d")
     return found
+
+
+def _ends(task: str) -> ColumnElement[bool]:
+    row = DeadLetterRow
+    return or_(row.task == task, row.task.endswith(f".{task}", autoescape=True))
 
 
 def _holds(text: str) -> ColumnElement[bool]:

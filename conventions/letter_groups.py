@@ -77,8 +77,13 @@ def sparklines(session: Session, which: Filter, fingerprints: Sequence[str], now
     return lines
 
 
-def annotate(session: Session, fingerprint: str, text: str, actor: str) -> None:
-    """Write a note on a group, in place of the last one; an empty one removes it. The audit keeps all."""
+def annotate(session: Session, fingerprint: str, text: str, actor: str) -> bool:
+    """Write a note on a group, in place of the last one; an empty one removes it. The audit keeps all.
+
+    False, and nothing is written, where no letter is of that group.
+    """
+    if session.scalar(select(DeadLetterRow.id).where(DeadLetterRow.fingerprint == fingerprint).limit(1)) is None:
+        return False
     note = session.get(GroupNoteRow, fingerprint, with_for_update=True)
     before = note.text if note else None
     if note is not None and not text:
@@ -88,6 +93,7 @@ def annotate(session: Session, fingerprint: str, text: str, actor: str) -> None:
     elif text:
         session.add(GroupNoteRow(fingerprint=fingerprint, text=text, actor=actor, written_at=utc_now()))
     audit.record(session, Deed(actor, "dead-letters note", f"group {fingerprint}", None, before, text or None))
+    return True
 
 
 def _notes(session: Session, fingerprints: Sequence[str]) -> Mapping[str, str]:

@@ -34,6 +34,8 @@ class SendDeadLetters(LongRunningTask):
 def begin(app: Any, wanted: "Wanted") -> str:
     """Write the row of a redrive and send the task that carries it out. Returns its id.
 
+    Where a redrive of the same selection is under way, that is the one: nothing is begun.
+
     Raises:
         SelectionChanged: there are more or fewer letters than expected; there is no row.
         BrokerUnavailable: nothing was sent; the row says that the redrive is cancelled.
@@ -41,6 +43,8 @@ def begin(app: Any, wanted: "Wanted") -> str:
     from conventions import redrives  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     with app.database.session() as session:
+        if (other := redrives.under_way(session, wanted.which)) is not None:
+            return other.id
         id_ = redrives.start(session, wanted).id
     try:
         SendDeadLetters.apply_async(kwargs={"redrive_id": id_}, actor=wanted.actor)

@@ -96,7 +96,7 @@ def start(session: Session, wanted: Wanted) -> RedriveRow:
         SelectionChanged: there are more or fewer letters than expected; the transaction must end.
     """
     now = utc_now()
-    which = wanted.which if wanted.which.state else replace(wanted.which, state="dead")
+    which = _stated(wanted.which)
     row = RedriveRow(
         id=str(uuid4()), state="waiting", actor=cut(wanted.actor), reason=wanted.reason, selection=which.words(),
         canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0,
@@ -109,6 +109,17 @@ def start(session: Session, wanted: Wanted) -> RedriveRow:
     how = {"canary": row.canary, "rate": row.rate, "stop_at": row.stop_at, "again": row.again, "total": row.total}
     audit.record(session, Deed(row.actor, "dead-letters redrive", row.id, row.reason, which.words(), how))
     return row
+
+
+def under_way(session: Session, which: Filter) -> RedriveRow | None:
+    """The redrive of this very selection that has not ended, as after a second click."""
+    words = _stated(which).words()
+    open_ones = session.scalars(select(RedriveRow).where(RedriveRow.state.in_(OPEN)))
+    return next((one for one in open_ones if one.selection == words), None)
+
+
+def _stated(which: Filter) -> Filter:
+    return which if which.state else replace(which, state="dead")
 
 
 def held_back(session: Session, which: Filter) -> int:

@@ -146,7 +146,8 @@ def export(context: click.Context, which: Filter) -> None:
 def note(context: click.Context, *, group: str, text: str, actor: str, as_json: bool) -> None:
     """Write a note on a group, in place of the last one; an empty text removes it."""
     with _session(context, read_only=False) as session:
-        letter_groups.annotate(session, group, text, actor)
+        if not letter_groups.annotate(session, group, text, actor):
+            raise click.UsageError(f"there is no group {group}; dead-letters groups lists them")
     if as_json:
         print_json({"group": group, "note": text})
     else:

@@ -118,12 +118,15 @@ def redrive(
 ) -> None:  # fmt: skip
     """Send dead letters again: some first, then the rest, unless too many fail again.
 
-    Each keeps its id and idempotency key. Status 0 when all of them succeeded.
+    Each keeps its id, and its idempotency key unless an edit changed what that is made of. Status 0 when all of them
+    succeeded.
     """
     app = _loaded(context)
     with app.database.session(read_only=True) as session:
+        unknown = dead_letters.missing(session, which)
         count, held = dead_letters.count(session, which), redrives.held_back(session, which)
         warnings = doubts(app, session, which) if count else []
+    warnings += [f"{id_} is no {which.state} letter" for id_ in unknown]
     if held and not again:
         warnings.append(
             f"{held} were redriven {redrives.REDRIVE_LIMIT} times before and are left; --again sends them, too"
@@ -132,7 +135,7 @@ def redrive(
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     if not count:
-        click.echo(f"no {which.state} letter to send", err=True)
+        click.echo(f"no {which.state} letter to send: none matches, or others have sent them", err=True)
         context.exit(1)
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
@@ -145,10 +148,14 @@ def redrive(
     else:
         click.echo(f"{row.state}: {row.succeeded} succeeded, {row.failed} failed, {row.total - row.sent} not sent")
         click.echo(row.note, nl=bool(row.note))
-    context.exit(0 if no_wait or (row.state == "finished" and not row.failed) else 1)
+        if row.failed:
+            click.echo(f"why: dead-letters groups --redrive {id_}")
+    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not row.failed)) else 1)
 
 
 def _watch(app: ConventionsApp, id: str, *, quiet: bool) -> RedriveRow:  # noqa: A002
+    if not quiet:
+        click.echo(f"redrive {id}", err=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"))
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
         bar = bars.add_task("waiting", failed="")
@@ -197,11 +204,13 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
 def stop(context: click.Context, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
     """Send no more of the redrive ID; status 1 when it has ended before."""
     with app_of(context).database.session() as session:
+        if redrives.get(session, id) is None:
+            raise click.UsageError(f"there is no redrive {id}; dead-letters redrives lists them")
         stopped = redrives.cancel(session, id, actor, reason)
     if as_json:
         print_json({"id": id, "stopped": stopped})
     else:
-        click.echo(f"{id} sends no more" if stopped else f"{id} has ended, or does not exist")
+        click.echo(f"{id} sends no more" if stopped else f"{id} has ended before")
     context.exit(0 if stopped else 1)
 
 

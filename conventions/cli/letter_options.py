@@ -42,10 +42,11 @@ class Pair(click.ParamType[tuple[str, str]]):
 
 
 FILTERS = (
-    click.option("--task", help="Task name."),
+    click.option("--task", help="Task name, or the last part of it."),
     click.option("--queue", help="Queue name."),
     click.option("--error", help="Class name of the exception."),
     click.option("--group", help="Fingerprint of a group."),
+    click.option("--redrive", help="Id of the redrive that sent it last."),
     click.option("--text", help="Somewhere in message, traceback or arguments."),
     click.option("--arg", "arguments", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Value of an argument."),
     click.option("--older-than", type=Age(), metavar="AGE", help="Failed last before so long, such as 2h or 7d."),
@@ -107,7 +108,7 @@ def _login() -> str:
 
 
 def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
-    names = ("task", "queue", "error", "group", "text", "arguments", "older_than", "newer_than")
+    names = ("task", "queue", "error", "group", "redrive", "text", "arguments", "older_than", "newer_than")
     found = {name: options.pop(name) for name in names}
     return Filter(state=options.pop("state", "dead"), ids=ids, **found)
 

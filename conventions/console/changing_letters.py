@@ -29,13 +29,11 @@ class EditableLetter(Letter):
         # Tornado reads names as Latin-1.
         names = {key: key.encode("latin-1").decode(errors="replace") for key in self.request.body_arguments}
         written = {name.removeprefix(FIELD): self.word(key) for key, name in names.items() if name.startswith(FIELD)}
-        reason = self.word("reason") or None
-        changed, faults, held = await self.in_thread(
-            self._edit, id_, written, reason, self.word("version") or None, self.visitor.name
-        )
+        reason, seen = self.word("reason") or None, self.word("version") or None
+        changed, faults, held = await self.in_thread(self._edit, id_, written, reason, seen, self.visitor.name)
         if faults:
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
-            await self.show_letter(id_, written, faults)
+            await self.show_letter(id_, written, faults, seen)
         elif self.word("do") != "redrive":
             self.redirect(f"?said={'saved' if changed else 'same'}", status=HTTPStatus.SEE_OTHER)
         elif held:  # somebody must say so
@@ -194,7 +192,4 @@ class Note(Page):
 
     def _annotate(self, group: str, text: str, actor: str) -> bool:
         with self.capp.database.session() as session:
-            if not dead_letters.listing(session, Filter(state=None, group=group), 1, brief=True):
-                return False
-            letter_groups.annotate(session, group, text, actor)
-            return True
+            return letter_groups.annotate(session, group, text, actor)

@@ -10,7 +10,7 @@ from conventions import dead_letters
 from conventions.dead_letters import Position
 from conventions.letter_filter import Filter, age
 
-TEXTS = ("task", "queue", "error", "group", "text")
+TEXTS = ("task", "queue", "error", "group", "redrive", "text")
 AGES = ("older_than", "newer_than")
 WORDS = ("state", *TEXTS, *AGES)
 MOST_IDS = 500
@@ -52,6 +52,12 @@ class Query:
         written += [("arg", text) for text in pairs] + [("id", id_) for id_ in ids]
         arguments = tuple((text.partition("=")[0].strip(), text.partition("=")[2]) for text in pairs)
         return cls(Filter(arguments=arguments, ids=ids, **found), tuple(written))
+
+    @classmethod
+    def unread(cls, values: Callable[[str], Sequence[str]]) -> Self:
+        """The words alone, of a query that cannot be read, to be written better."""
+        words = [(name, text) for name in (*WORDS, "arg") for text in values(name)[-1:]]
+        return cls(Filter(), tuple(words))
 
     @classmethod
     def empty(cls) -> Self:

@@ -17,6 +17,7 @@ from conventions.errors import LetterNotEditable
 from conventions.tables import DeadLetterRow
 
 GROUPS, ROWS, DEEDS = 20, 50, 50
+NOTHING: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "following": "", "said": ""}
 KNOWN = {*WORDS, "arg", "id", "after", "said"}
 SAID = {
     "saved": "The arguments were changed.",
@@ -31,15 +32,17 @@ class Letters(Page):
 
     async def get(self) -> None:
         """Show them."""
-        fault, query, after = "", Query.empty(), None
         try:
             query, after = self._asked()
-        except ValueError as error:
-            fault = str(error)
+        except ValueError as error:  # nothing is shown that was not asked for
             self.set_status(HTTPStatus.BAD_REQUEST)
+            self.show(
+                "conventions_letters.html", query=Query.unread(self.words), fault=str(error), first=True, **NOTHING
+            )
+            return
         found = await self.in_thread(self._find, query, after)
         said = SAID.get(self.word("said"), "")
-        self.show("conventions_letters.html", query=query, fault=fault, first=after is None, said=said, **found)
+        self.show("conventions_letters.html", query=query, fault="", first=after is None, **(found | {"said": said}))
 
     def _asked(self) -> tuple[Query, Position | None]:
         if unknown := sorted(self.request.query_arguments.keys() - KNOWN):  # a misspelt one would match everything
@@ -66,13 +69,19 @@ class Letter(Page):
         await self.show_letter(id_)
 
     async def show_letter(
-        self, id_: str, written: Mapping[str, str] | None = None, faults: Mapping[str, str] | None = None
+        self,
+        id_: str,
+        written: Mapping[str, str] | None = None,
+        faults: Mapping[str, str] | None = None,
+        seen: str | None = None,
     ) -> None:
-        """Show the letter, and in its editor what was written and what is wrong with it."""
+        """Show the letter, and in its editor what was written, what is wrong with it, and what was seen before."""
         found = await self.in_thread(self._find, id_, written or {})
         if found is None:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
         said = SAID.get(self.word("said"), "") if self.request.method == "GET" else ""
+        if seen is not None:  # what somebody else has changed since is not overwritten by a second try
+            found["version"] = seen
         self.show("conventions_letter.html", faults=faults or {}, said=said, **found)
 
     def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:

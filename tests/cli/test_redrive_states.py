@@ -1,5 +1,6 @@
 """`celery dead-letters redrive --state`: letters that were given up, or whose message was lost on its way (R18)."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -72,3 +73,58 @@ def test_a_letter_that_was_redriven_is_no_failure(run: Run, bury: Bury, commands
     again.step()
     again.step()
     assert (sent(commands_app), again.row().succeeded, again.row().failed) == ([], 1, 0)
+
+
+def test_ids_that_are_no_letters_are_named(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """The others are sent; the status says that not all was as it was meant."""
+    bury()
+    result = run(dead_letters, "redrive", "m1", "nobody", "--yes", "--no-wait")
+    assert (result.exit_code, "warning: nobody is no dead letter" in result.stderr) == (1, True)
+    assert len(Drive(commands_app, result.stdout.split()[-1]).row().selection["ids"]) == 2
+
+
+def test_a_second_click_begins_nothing(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """It leads to the first redrive; another selection is another one, and so is the same one later."""
+    bury("m1")
+    bury("m2")
+    first = started(run, "--all")
+    assert started(run, "--all") == first
+    assert started(run, "m1") != first
+    drive = Drive(commands_app, first)
+    drive.step()
+    drive.end()
+    assert not drive.step()
+    bury("m3")
+    assert started(run, "--all") != first
+
+
+def test_why_letters_of_a_redrive_failed(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Their groups can be asked for by the redrive."""
+    bury("m1")
+    bury("m2")
+    drive = Drive(commands_app, started(run, "m1"))
+    drive.step()
+    drive.end("dead")
+    result = run(dead_letters, "list", "--redrive", drive.id, "--json")
+    assert [one["id"] for one in json.loads(result.stdout)] == ["m1"]
+    unknown = run(dead_letters, "stop", "nothing")
+    assert (unknown.exit_code, "there is no redrive nothing" in unknown.stderr) == (2, True)
+    ended = run(dead_letters, "stop", drive.id, "--json")
+    assert json.loads(ended.stdout) == {"id": drive.id, "stopped": True}
+
+
+def test_the_last_part_of_a_task_is_enough(run: Run, bury: Bury) -> None:
+    """As `explain` takes it."""
+    bury("m1")
+    bury("m2", task="other.Send")
+    bury("m3", task="other.Resend")
+    for task, wanted in (("Send", ["m1", "m2"]), ("other.Send", ["m2"]), ("end", []), ("S_nd", [])):
+        result = run(dead_letters, "list", "--task", task, "--json")
+        assert sorted(one["id"] for one in json.loads(result.stdout)) == wanted
+
+
+def test_a_note_needs_a_group(run: Run, bury: Bury) -> None:
+    """A misspelt one would be read by nobody."""
+    bury()
+    result = run(dead_letters, "note", "zzzz", "hi")
+    assert (result.exit_code, "there is no group zzzz" in result.stderr) == (2, True)

@@ -58,9 +58,11 @@ def test_a_filter_in_the_url(operator: User, shop_app: ConventionsApp) -> None:
 
 def test_a_filter_that_cannot_be_read(operator: User) -> None:
     """Says what is wrong, beside the letters."""
-    answer = operator.get("/dead-letters", older_than="soon")
+    answer = operator.get("/dead-letters", older_than="soon", task="kept")
     assert answer.status_code == 400
-    assert "soon" in answer.text
+    assert 'value="soon"' in answer.text
+    assert 'value="kept"' in answer.text
+    assert "Redrive all" not in answer.text
     assert operator.get("/dead-letters", after="x").status_code == 400
 
 
@@ -168,6 +170,14 @@ def test_numbers_that_are_none(operator: User, shop_app: ConventionsApp) -> None
         assert answer.status_code == 400
         assert name in answer.text
     assert deeds(shop_app) == []
+
+
+def test_a_second_click_leads_to_the_first_redrive(operator: User, shop_app: ConventionsApp) -> None:
+    """And begins nothing."""
+    first, second = (operator.post("/dead-letters/redrive", {"count": "9"}) for _ in range(2))
+    assert first.headers["Location"] == second.headers["Location"]
+    assert f"redrive={first.headers['Location'].rsplit('/', 1)[1]}" in operator.get(first.headers["Location"]).text
+    assert len(deeds(shop_app)) == 1
 
 
 def test_selected_letters(operator: User, shop_app: ConventionsApp) -> None:
@@ -281,6 +291,7 @@ def test_two_editors(operator: User, admin: User, shop_app: ConventionsApp) -> N
     assert admin.post(LETTER, form | {"argument:user_id": "8"}).status_code == 303
     answer = operator.post(LETTER, form | {"argument:user_id": "9"})
     assert (answer.status_code, "somebody has changed" in answer.text) == (422, True)
+    assert f'name="version" value="{found[1]}"' in answer.text, "a second try overwrites nothing either"
     assert get(shop_app.database, "KeyError-0").arguments["user_id"] == 8
 
 
