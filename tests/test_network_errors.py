@@ -8,7 +8,7 @@ import ssl
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import httpx
@@ -52,7 +52,8 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         over.set()
-        socket.create_connection(listener.getsockname()).close()
+        with suppress(ConnectionError):  # it may be reset before it stands
+            socket.create_connection(listener.getsockname()).close()
         thread.join(5)
 
 
