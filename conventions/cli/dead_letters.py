@@ -126,6 +126,7 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
 
 @dead_letters.command(cls=CeleryCommand)
 @filter_options
+@click.option("--json", is_flag=True, expose_value=False, help="As every command has it; there is no other form.")
 @click.pass_context
 @one_line_errors
 def export(context: click.Context, which: Filter) -> None:

@@ -333,4 +333,10 @@ def test_export_writes_a_line_for_each_letter(run: Run, bury: Bury) -> None:
         "the-key",
     )
     assert "ValueError" in one["traceback"]
-    assert len(run(dead_letters, "export").stdout.splitlines()) == 2
+    assert len(run(dead_letters, "export", "--json").stdout.splitlines()) == 2
+
+
+def test_every_command_has_json() -> None:
+    """So that a script need not know which one does."""
+    for name, command in dead_letters.commands.items():
+        assert "--json" in [text for option in command.params for text in option.opts], name
