@@ -200,17 +200,19 @@ def discard(session: Session, which: Filter, actor: str, reason: str, expected: 
     conditions = replace(which, state="dead").conditions(utc_now())
     named = session.scalars(select(DeadLetterRow.id).where(*conditions).limit(NAMED_AT_MOST + 1)).all()
     gone = session.connection().execute(update(DeadLetterRow).where(*conditions).values(state="discarded")).rowcount
-    if expected is not None and gone != expected:
-        raise SelectionChanged(changed(expected, gone))
+    check_agreed(expected, gone)
     if gone:
         after = {"discarded": gone} | ({"ids": list(named)} if len(named) <= NAMED_AT_MOST else {})
         audit.record(session, Deed(actor, "dead-letters discard", which.name, reason, which.words(), after))
     return gone
 
 
-def changed(expected: int, found: int) -> str:
-    """What `SelectionChanged` says."""
-    return f"there are {found:,} dead letters now, and were {expected:,} when you agreed; nothing was done"
+def check_agreed(expected: int | None, found: int) -> None:
+    """Refuse to act on other letters than somebody agreed to. Raises: SelectionChanged; the transaction must end."""
+    if expected is not None and found != expected:
+        raise SelectionChanged(
+            f"there are {found:,} dead letters now, and were {expected:,} when you agreed; nothing was done"
+        )
 
 
 def close_ended(session: Session, entries: Sequence[Entry]) -> None:

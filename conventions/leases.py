@@ -26,7 +26,7 @@ class LeaseKeeper:
     @contextmanager
     def holding(self, request: ClaimRequest, stalled: Callable[[], bool]) -> Iterator[None]:
         """Renew this claim until the block ends."""
-        place = object()
+        place = object()  # a request as the key would be hashed twice for each job, all its fields
         with self._lock:
             self._held[place] = request, stalled
             if self._thread is None or not self._thread.is_alive():

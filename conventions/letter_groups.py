@@ -54,8 +54,9 @@ def groups(session: Session, which: Filter, limit: int) -> list[Group]:
         )
         if (one := session.execute(newest).one_or_none()) is None:  # all of them were sent since they were counted
             continue
+        task, error, text, example = one
         note = notes.get(fingerprint, "")
-        result.append(Group(fingerprint, *one[:3], count, first, last, one[3], note))
+        result.append(Group(fingerprint, task, error, text, count, first, last, example, note))
     return result
 
 

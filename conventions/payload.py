@@ -43,7 +43,8 @@ class Arguments:
         self.signature = inspect.Signature(parameters)
         self.names = tuple(parameter.name for parameter in parameters)
         self._defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
-        self._required = frozenset(self.names) - self._defaults.keys()
+        self._all = frozenset(self.names)
+        self._required = self._all - self._defaults.keys()
         self._function = function
         self._untyped = frozenset(untyped)
         for parameter in parameters:
@@ -141,7 +142,7 @@ class Arguments:
 
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         given = kwargs.keys()
-        if not args and self._required <= given and given <= frozenset(self.names):  # as nearly always; binding is slow
+        if not args and self._required <= given and given <= self._all:  # as nearly always; binding is slow
             return {name: kwargs[name] if name in given else self._defaults[name] for name in self.names}
         try:
             bound = self.signature.bind(*args, **kwargs)

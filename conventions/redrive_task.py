@@ -76,7 +76,6 @@ class Driver:
 
         self._app, self._id, self._beat, self._sleep = app, id, beat, sleep
         self._redrives = redrives
-        self._state_sent = "dead"
 
     def run(self) -> str:
         """Send what is to be sent, wait for its outcomes, and return the state in which the redrive ended."""
@@ -101,7 +100,7 @@ class Driver:
                 return None
             in_canary = stands.sent < redrive.canary or (redrive.state != "sending" and stands.ended < redrive.canary)
             limit = max(redrive.canary - stands.sent, 0) if in_canary else self._slice(redrive.rate)
-            self._state_sent = redrive.selection.get("state", "dead")
+            before = redrives.state_sent(redrive)
             letters = list(redrives.following(session, redrive, limit)) if limit else []
             nothing_left = not letters and (not in_canary or not redrives.following(session, redrive, 1))
             state = "finished" if nothing_left and not stands.running else "canary" if in_canary else "sending"
@@ -112,18 +111,18 @@ class Driver:
         if state == "finished":
             return None
         for letter in letters:
-            self._send(letter)
+            self._send(letter, before)
         return len(letters), pause
 
     @staticmethod
     def _slice(rate: float) -> int:
         return max(1, min(round(rate * LOOK_EVERY), AT_ONCE))
 
-    def _send(self, letter: str) -> None:
+    def _send(self, letter: str, before: str) -> None:
         from conventions.redrive import leave, send_again  # noqa: PLC0415  # the same
 
         try:
-            if send_again(self._app, letter, self._id, self._state_sent) == "unknown task":
-                leave(self._app, letter, self._id, self._state_sent)
+            if send_again(self._app, letter, self._id, before) == "unknown task":
+                leave(self._app, letter, self._id, before)
         except PayloadError:  # its arguments do not fit any more: it stays dead, and counts as failed
-            leave(self._app, letter, self._id, self._state_sent)
+            leave(self._app, letter, self._id, before)

@@ -17,8 +17,7 @@ from sqlalchemy.orm import Session
 from conventions import audit
 from conventions.audit import Deed
 from conventions.database import utc_now
-from conventions.dead_letters import changed
-from conventions.errors import SelectionChanged
+from conventions.dead_letters import check_agreed
 from conventions.failures import cut
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, RedriveRow
@@ -27,7 +26,7 @@ OPEN = ("waiting", "canary", "sending")
 CANARY = 5  # letters that are tried before the rest
 RATE = 50.0  # letters a second
 STOP_AT = 10.0  # percent of those that have ended
-RATES = (0.1, 10_000.0)
+RATES = (0.1, 10_000.0)  # the bounds of a rate
 CANARY_AT_MOST = 1_000_000
 REDRIVE_LIMIT = 3  # redrives of one letter after which it is left alone
 
@@ -103,8 +102,7 @@ def start(session: Session, wanted: Wanted) -> RedriveRow:
         sent=0, succeeded=0, failed=0, note="", created_at=now, updated_at=now, ended_at=None,
     )  # fmt: skip
     row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
-    if wanted.expected is not None and row.total != wanted.expected:
-        raise SelectionChanged(changed(wanted.expected, row.total))
+    check_agreed(wanted.expected, row.total)
     session.add(row)
     how = {"canary": row.canary, "rate": row.rate, "stop_at": row.stop_at, "again": row.again, "total": row.total}
     audit.record(session, Deed(row.actor, "dead-letters redrive", row.id, row.reason, which.words(), how))
@@ -120,6 +118,11 @@ def under_way(session: Session, which: Filter) -> RedriveRow | None:
 
 def _stated(which: Filter) -> Filter:
     return which if which.state else replace(which, state="dead")
+
+
+def state_sent(redrive: RedriveRow) -> str:
+    """The state of the letters that a redrive sends."""
+    return Filter.of(redrive.selection).state or "dead"
 
 
 def held_back(session: Session, which: Filter) -> int:

@@ -61,6 +61,9 @@ class ScriptCall:
             self._connection.send_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
         except RedisError:
             self.close()
+        except BaseException:  # such as a time limit, by a signal
+            self.close()
+            raise
 
     def answer(self) -> Any:
         """Wait for the answer, once. Raises: RedisError."""

@@ -124,3 +124,20 @@ def test_a_line_is_lent_once(store: Store) -> None:
     lines.give_back(one)
     assert lines.take() is one
     assert lines.take() is not one
+
+
+def test_an_interrupted_send_keeps_no_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time limit may fall into it: the line goes back, closed, and the next call has a whole one."""
+    assert store.run("renew", NOTHING_HELD) == [0]
+    (line,) = store._lines._free
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(line, "send_command", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.call("renew", NOTHING_HELD)
+    pool: Any = store.redis.connection_pool
+    assert line not in pool._in_use_connections
+    assert store.run("renew", NOTHING_HELD) == [0]

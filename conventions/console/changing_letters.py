@@ -1,5 +1,6 @@
 """What changes dead letters: edit, redrive, discard and note, each after a page that asks."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -37,8 +38,8 @@ class EditableLetter(Letter):
         elif self.word("do") != "redrive":
             self.redirect(f"?said={'saved' if changed else 'same'}", status=HTTPStatus.SEE_OTHER)
         elif held:  # somebody must say so
-            query = Query(Filter(ids=(id_,)), (("id", id_),))
-            self.redirect(f"{self.reverse_url('conventions-send')}?{query.url()}", status=HTTPStatus.SEE_OTHER)
+            address = f"{self.reverse_url('conventions-send')}?{Query.empty().url(id=id_)}"
+            self.redirect(address, status=HTTPStatus.SEE_OTHER)
         else:
             await start(self, Wanted(Filter(ids=(id_,)), self.visitor.name, reason, canary=1))
 
@@ -67,7 +68,7 @@ async def start(page: Page, wanted: Wanted) -> None:
     page.redirect(page.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
 
 
-class Selection(Page):
+class Selection(Page, ABC):
     """Asks about a selection of letters, and acts on it once its number was confirmed."""
 
     verb = ""
@@ -90,9 +91,9 @@ class Selection(Page):
         """The letters that it acts on."""
         return query.filter
 
+    @abstractmethod
     async def act(self, query: Query, expected: int) -> None:
         """Do it. Raises: SelectionChanged; ValueError, with what is wrong with the form."""
-        raise NotImplementedError
 
     def number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
         """A number of the form. Raises: ValueError."""
@@ -177,7 +178,7 @@ class Discard(Selection):
 
     def _discard(self, query: Query, actor: str, reason: str, expected: int) -> int:
         with self.capp.database.session() as session:
-            return dead_letters.discard(session, query.dead, actor, reason, expected)
+            return dead_letters.discard(session, self.which(query), actor, reason, expected)
 
 
 class Note(Page):

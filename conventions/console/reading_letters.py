@@ -11,7 +11,7 @@ from conventions.console import editor, figures
 from conventions.console.page import Page
 from conventions.console.query import WORDS, Query, mark, place
 from conventions.database import utc_now
-from conventions.dead_letters import Position
+from conventions.dead_letters import STATES, Position
 from conventions.editing import editable, version
 from conventions.errors import LetterNotEditable
 from conventions.tables import DeadLetterRow
@@ -37,12 +37,17 @@ class Letters(Page):
         except ValueError as error:  # nothing is shown that was not asked for
             self.set_status(HTTPStatus.BAD_REQUEST)
             self.show(
-                "conventions_letters.html", query=Query.unread(self.words), fault=str(error), first=True, **NOTHING
+                "conventions_letters.html",
+                query=Query.unread(self.words),
+                fault=str(error),
+                first=True,
+                states=STATES,
+                **NOTHING,
             )
             return
         found = await self.in_thread(self._find, query, after)
-        said = SAID.get(self.word("said"), "")
-        self.show("conventions_letters.html", query=query, fault="", first=after is None, **(found | {"said": said}))
+        found["said"] = SAID.get(self.word("said"), "")
+        self.show("conventions_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
 
     def _asked(self) -> tuple[Query, Position | None]:
         if unknown := sorted(self.request.query_arguments.keys() - KNOWN):  # a misspelt one would match everything

@@ -9,8 +9,10 @@ import flower.command
 import flower.options
 import flower.urls
 import flower.views
+from flower.api import BaseApiHandler
 from tornado import template, web
 
+from conventions.console.flower_api import GuardedApi, guard
 from conventions.console.joining import ANCHOR, NAVIGATION, PAGES, with_entries
 
 
@@ -79,3 +81,13 @@ def test_the_colors() -> None:
         assert f"{name}:" in css, name
     for name in (".page-section", ".page-header", ".page-eyebrow", ".detail-code"):
         assert name in css
+
+
+def test_every_handler_of_the_api_is_guarded() -> None:
+    """One that Flower writes down in another way would be open to every login."""
+    handlers = [*flower.urls.handlers]
+    guard(handlers)
+    classes = [one.handler_class if isinstance(one, web.url) else one[1] for one in handlers]
+    api = [one for one in classes if issubclass(one, BaseApiHandler)]
+    assert len(api) >= 20
+    assert [one for one in api if not issubclass(one, GuardedApi)] == []
