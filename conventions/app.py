@@ -180,6 +180,11 @@ class ConventionsApp(Celery):
             return False
         return self.settings.redis_url is None or store.one_server(self.broker.store, self.store)
 
+    @property
+    def routes_alike(self) -> bool:
+        """Whether a task's messages all go the same way, because no other router looks at them."""
+        return all(getattr(one, "func", None) is route for one in self.conf.task_routes or ())
+
     @functools.cached_property
     def lease_keeper(self) -> LeaseKeeper:
         """Renews the claims of the jobs that this process runs."""

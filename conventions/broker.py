@@ -7,6 +7,7 @@ nothing. All deadlines and due times are the server's. The states are drawn in `
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched
@@ -16,6 +17,7 @@ from uuid import uuid4
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from conventions.errors import BrokerUnavailable
+from conventions.script_call import ScriptCall
 from conventions.store import Store
 
 VISIBILITY = 33.0  # seconds without a heartbeat after which a message goes to another worker
@@ -118,19 +120,26 @@ class Broker:
         Raises:
             BrokerUnavailable: Redis is full, or its journal is.
         """
+        with _saying_when_full():
+            return [tag.decode() for tag in self._run("publish", self._publish_arguments(publications))]
+
+    def ask_publish(self, publications: Sequence[Publication]) -> ScriptCall:
+        """Send messages, whose answer is read later, by `published`; the caller closes what it gets. Raises: RedisError."""
+        return self.store.call("publish", self._publish_arguments(publications))
+
+    @staticmethod
+    def published(call: ScriptCall) -> list[str]:
+        """The answer of `ask_publish`, as that of `publish`. Raises: RedisError, BrokerUnavailable."""
+        with _saying_when_full():
+            return [tag.decode() for tag in call.answer()]
+
+    def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
         arguments: list[Any] = [self._journal_limit]
+        chance = uuid4().hex[:8]
         for one in publications:
-            other = f"{one.tag}~{uuid4().hex[:8]}"
-            arguments += [one.tag, other, one.queue, one.payload, one.priority, _milliseconds(one.wait)]
-            arguments += [one.digest, one.generation, _milliseconds(one.lifetime)]
-        try:
-            return [tag.decode() for tag in self._run("publish", arguments)]
-        except OutOfMemoryError as error:
-            raise BrokerUnavailable(f"Redis is full, so that nothing can be sent: {error}") from error
-        except ResponseError as error:
-            if str(error).startswith("JOURNALFULL"):
-                raise BrokerUnavailable(str(error)) from error
-            raise
+            arguments += [one.tag, f"{one.tag}~{chance}", one.queue, one.payload, one.priority]
+            arguments += [_milliseconds(one.wait), one.digest, one.generation, _milliseconds(one.lifetime)]
+        return arguments
 
     def reserve(self, queues: Sequence[str], count: int) -> list[Delivery]:
         """Take up to `count` ready messages, at once."""
@@ -237,6 +246,18 @@ class Broker:
 def digest_of(*parts: str) -> str:
     """What a message asks for, in 80 bits."""
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
+
+
+@contextmanager
+def _saying_when_full() -> Iterator[None]:
+    try:
+        yield
+    except OutOfMemoryError as error:
+        raise BrokerUnavailable(f"Redis is full, so that nothing can be sent: {error}") from error
+    except ResponseError as error:
+        if str(error).startswith("JOURNALFULL"):
+            raise BrokerUnavailable(str(error)) from error
+        raise
 
 
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from redis import Redis as RedisClient
 
 from conventions.broker import Broker, Delivery, Publication, digest_of
 from conventions.in_flight import InFlight
+from conventions.publish_batch import PublishBatch
 from conventions.reading import Reading
 from conventions.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
 from conventions.store import Store
@@ -81,26 +83,35 @@ class ConventionsChannel(Reading):
 
     # Sending.
 
-    def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+    def _put(
+        self, queue: str, message: dict[str, Any], *, _publish_batch: PublishBatch | None = None, **_: Any
+    ) -> None:
         headers, properties = message["headers"], message["properties"]
         is_reply = queue.endswith(REPLY_QUEUE)
-        asked = (headers.get(name) for name in ("task", "retries", "x_copy"))
-        self.broker.publish([
-            Publication(
-                tag=str(headers.get("id") or properties["delivery_tag"]),
-                queue=queue,
-                payload=dumps(message),  # type: ignore[no-untyped-call]  # the same
-                priority=self._get_message_priority(message),
-                wait=_wait(headers.get("eta")),
-                digest=digest_of(*map(str, asked), str(message["body"])),
-                generation=int(headers.get("x_generation") or 0),
-                lifetime=REPLY_LIFETIME if is_reply else 0.0,
-            )
-        ])  # fmt: skip
+        publication = Publication(
+            tag=str(headers.get("id") or properties["delivery_tag"]),
+            queue=queue,
+            payload=dumps(message),  # type: ignore[no-untyped-call]  # the same
+            priority=self._get_message_priority(message),
+            wait=_wait(headers.get("eta")),
+            digest=request_digest(headers, message["body"]),
+            generation=int(headers.get("x_generation") or 0),
+            lifetime=REPLY_LIFETIME if is_reply else 0.0,
+        )
+        if _publish_batch is None:
+            self.broker.publish([publication])
+        else:
+            _publish_batch.add(publication)
 
-    def create_publish_batch(self, max_size: int) -> Any:
-        """Not built yet: batches of messages come with the bulk interface."""
-        raise NotImplementedError
+    def _put_fanout(self, exchange: str, message: dict[str, Any], routing_key: str, **_: Any) -> None:
+        # Events and remote control are not kept, so nothing is won by sending them later.
+        super()._put_fanout(exchange, message, routing_key)  # type: ignore[misc]
+
+    supports_batch_publish = True  # kombu's could be sent twice by redis-py's retries, which changes nothing here
+
+    def create_publish_batch(self, max_size: int) -> PublishBatch:
+        """What `Producer.batch` collects messages in."""
+        return PublishBatch(self, max_size)
 
     def _lookup(self, exchange: str, routing_key: str, default: Any = None) -> list[str]:
         # What this process declared itself needs no round trip.
@@ -125,6 +136,11 @@ class ConventionsChannel(Reading):
 
     def _has_queue(self, queue: str, **_: Any) -> bool:  # noqa: ARG002
         return True  # a queue is there as soon as somebody sends to it
+
+
+def request_digest(headers: Mapping[str, Any], body: str) -> str:
+    """What a message asks for, to tell whether another one with its id is the same."""
+    return digest_of(*(str(headers.get(name)) for name in ("task", "retries", "x_copy")), str(body))
 
 
 class _Foreign:

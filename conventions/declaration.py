@@ -66,6 +66,19 @@ _REPLACED = {
     "reject_on_worker_lost": "remove it: a lost worker's message always runs again",
 }
 
+_SENDS = ("apply", "apply_async", "cancel", "chunks", "delay", "enqueue_chunks", "enqueue_many", "map", "s", "si",
+          "signature", "starmap")  # fmt: skip
+
+_REFUSED = {
+    **{name: f"has no effect: {why}" for name, why in _NOT_BUILT.items()},
+    **{name: f"is not used here: {instead}" for name, instead in _REPLACED.items()},
+    **dict.fromkeys(
+        _SENDS,
+        "is how messages are sent, by the class as by the task, and cannot be replaced; write a method of another name "
+        "that calls it",
+    ),
+}
+
 
 def check_attributes(cls: type[Any]) -> None:
     """Refuse options that are misspelt, replaced by ours, or not built; only the class's own attributes are looked at.
@@ -74,10 +87,8 @@ def check_attributes(cls: type[Any]) -> None:
         DeclarationError: with the line to write instead.
     """
     for name in cls.__dict__:
-        if name in _NOT_BUILT:
-            raise DeclarationError(f"{cls.__qualname__}: {name} has no effect: {_NOT_BUILT[name]}")
-        if name in _REPLACED:
-            raise DeclarationError(f"{cls.__qualname__}: {name} is not used here: {_REPLACED[name]}")
+        if name in _REFUSED:
+            raise DeclarationError(f"{cls.__qualname__}: {name} {_REFUSED[name]}")
         if name.startswith("_") or any(hasattr(base, name) for base in cls.__bases__ if base is not object):
             continue
         if inspect.isroutine(cls.__dict__[name]):

@@ -116,6 +116,6 @@ def _rewrite(task: Any, letter: DeadLetterRow, before: Mapping[str, Any], after:
     if message is not None:
         _, _, embed = decoded(message)
         body = json.dumps([[], after, embed]).encode()
-        shown = shown_arguments(after, {}) or {"argsrepr": "()", "kwargsrepr": "…"}
+        shown = shown_arguments(task, after, {})
         message |= {"body": base64.b64encode(body).decode(), "headers": message["headers"] | headers | shown}
         letter.message = json.dumps(message)

@@ -36,7 +36,13 @@ import click
 
 
 class ConventionError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package.
+
+    Attributes:
+        sent: ids of the messages that a call which sends many had sent before.
+    """
+
+    sent: Sequence[str] = ()
 
 
 class BusinessError(ConventionError):

@@ -269,7 +269,12 @@ class Claims:
 
 def digest(value: Mapping[str, Any]) -> str:
     """A key or fingerprint: 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
-    return hashlib.sha256(encode(value)).hexdigest()[:32]
+    return digest_of_json(encode(value))
+
+
+def digest_of_json(written: bytes) -> str:
+    """`digest` of what is canonical JSON already."""
+    return hashlib.sha256(written).hexdigest()[:32]
 
 
 def _milliseconds(seconds: float) -> int:

@@ -8,7 +8,7 @@ from celery.canvas import Signature, chunks, group
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from conventions.job import ACTOR, inherited_actor
-from conventions.payload import check_size
+from conventions.payload import check_size, encode
 
 
 def signed(task: Any, *args: Any, **options: Any) -> Signature:
@@ -52,7 +52,7 @@ def _positional(task: Any, items: Iterable[Sequence[Any]]) -> list[list[Any]]:
 
 
 def _check_size(task: Any, items: list[Any]) -> None:
-    check_size(task.name, {"it": items}, getattr(task.app.settings, task.payload_limit_setting))
+    check_size(task.name, encode({"it": items}), getattr(task.app.settings, task.payload_limit_setting))
 
 
 def _options(task: Any) -> dict[str, Any]:

@@ -98,8 +98,13 @@ class Arguments:
             TypeError: an argument is missing or there is one too many.
             PayloadError: an argument is of the wrong type, or JSON cannot hold it.
         """
-        values = self._by_name(args, kwargs or {})
-        return self._dump(self._validated(values))
+        return self.written(args, kwargs)[0]
+
+    def written(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Like `bind`, and its canonical JSON. Raises: TypeError, PayloadError."""
+        return self._dump(self._validated(self._by_name(args, kwargs or {})))
 
     def check(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Like `bind`, but give the Python objects that `run` declares. Raises: TypeError, PayloadError."""
@@ -169,19 +174,19 @@ class Arguments:
         schema: Any = self._adapter.core_schema
         return schema["type"] == "typed-dict" and all(_is_scalar(one["schema"]) for one in schema["fields"].values())
 
-    def _dump(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _dump(self, values: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         try:
             if self._is_plain and all(type(value) in _SCALARS for value in values.values()):
-                encode(values)  # refuses NaN and half characters
-                return values
+                return values, encode(values)  # refuses NaN and half characters
             _refuse_unordered_and_endless(values)
             dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)
-            self._adapter.validate_json(encode(dumped), strict=True)  # what cannot come back must not go
+            written = encode(dumped)
+            self._adapter.validate_json(written, strict=True)  # what cannot come back must not go
         except (ValueError, TypeError, RecursionError) as error:
             raise PayloadError(
                 f"{self.task}: the arguments cannot be written as JSON ({error}); pass an id and look it up in run"
             ) from None
-        return dict(dumped)
+        return dict(dumped), written
 
 
 def _refuse_unordered_and_endless(value: Any) -> None:
@@ -222,12 +227,11 @@ def encode(value: Any) -> bytes:
     return _CANONICAL.encode(value).encode()
 
 
-def check_size(task: str, payload: Mapping[str, Any], limit: int) -> None:
+def check_size(task: str, written: bytes, limit: int) -> None:
     """Refuse a payload of more than `limit` bytes of JSON. Raises: PayloadError."""
-    size = len(encode(payload))
-    if size > limit:
+    if len(written) > limit:
         raise PayloadError(
-            f"{task}: the payload has {size:,} bytes, the limit is {limit:,}; "
+            f"{task}: the payload has {len(written):,} bytes, the limit is {limit:,}; "
             "store the data, pass its id, and look it up in run"
         )
 

@@ -1,20 +1,20 @@
-"""How a message is made and handed to the broker: options, headers, delays, and what happens when it cannot be reached."""
+"""How a message is made and handed to the broker, and what happens when it cannot be reached."""
 
-import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import update_wrapper
 from typing import Any, Concatenate
 
 from celery.canvas import maybe_signature
 from celery.exceptions import Reject
 from celery.utils.functional import maybe_list
+from celery.utils.saferepr import saferepr
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
-from conventions.idempotency import digest
+from conventions.idempotency import digest_of_json
 from conventions.job import (
     ACTOR,
     ENQUEUED_AT,
@@ -26,57 +26,7 @@ from conventions.job import (
     step_follows,
 )
 from conventions.letters import refuse_step
-from conventions.priority import Priority
 from conventions.redis_address import shown
-
-OPTIONS = frozenset(
-    [
-        "actor",
-        "add_to_parent",
-        "argsrepr",
-        "chain",
-        "chord",
-        "compression",
-        "connection",
-        "countdown",
-        "delivery_mode",
-        "eta",
-        "exchange",
-        "expires",
-        "group_id",
-        "group_index",
-        "headers",
-        "idempotency_key",
-        "ignore_result",
-        "kwargsrepr",
-        "link",
-        "link_error",
-        "mandatory",
-        "origin",
-        "parent_id",
-        "planned_at",
-        "priority",
-        "producer",
-        "publisher",
-        "queue",
-        "replaced_task_nesting",
-        "reply_to",
-        "result_cls",
-        "retries",
-        "retry",
-        "retry_policy",
-        "root_id",
-        "route_name",
-        "router",
-        "routing_key",
-        "serializer",
-        "shadow",
-        "soft_time_limit",
-        "task_id",
-        "task_type",
-        "time_limit",
-    ]
-)
 
 SHORT = 100  # characters
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
@@ -97,16 +47,16 @@ class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named 
 
 def payload_of(
     task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], given: Mapping[str, Any], message_id: str
-) -> dict[str, Any] | None:
-    """The payload of a send; `None` for a step whose predecessor has ended, which is a dead letter then.
+) -> tuple[dict[str, Any], bytes] | None:
+    """The payload of a send and its canonical JSON; `None` for a step whose predecessor has ended, which is a dead letter then.
 
     Raises:
         TypeError, PayloadError: as `checked`.
     """
     try:
         # What goes on, as a retry does, was accepted before, perhaps under a higher limit.
-        check = task.arguments.bind if KEY in given else task.checked
-        return dict(check(args, kwargs))
+        checked: tuple[dict[str, Any], bytes] = (task.arguments.written if KEY in given else task.written)(args, kwargs)
+        return checked
     except (TypeError, PayloadError) as error:
         if not step_follows():
             raise
@@ -117,27 +67,59 @@ def payload_of(
 def headers_for(
     task: Any,
     payload: Mapping[str, Any],
+    written: bytes,
     message_id: str,
     given: Mapping[str, Any],
     *,
-    actor: str | None,
-    key: str | None,
-    planned_at: datetime | str | None,
+    actor: str | None = None,
+    key: str | None = None,
+    planned_at: datetime | str | None = None,
 ) -> dict[str, Any]:
-    """The headers of a message; those that it has already, as a retry does, stay."""
-    for name, value in (("actor", actor), ("idempotency_key", key)):
-        if value is not None and not value:
-            raise ValueError(f"{task.name}: {name} is empty; leave it out, or say which")
+    """The headers of a message; those that it has already, as a retry does, stay.
+
+    Args:
+        task: what is sent.
+        payload: its arguments.
+        written: the same, as canonical JSON.
+        message_id: the message's id.
+        given: headers that the caller wants.
+        actor: who causes it.
+        key: instead of the key made of the declared arguments.
+        planned_at: the slot of a schedule, aware.
+    """
     if KEY in given:
         return dict(given)
+    common = common_headers(task, given, actor=actor, planned_at=planned_at)
+    return headers_of_own(task, payload, written, message_id, key=key, planned=common.get(PLANNED_AT)) | common
+
+
+def common_headers(
+    task: Any, given: Mapping[str, Any], *, actor: str | None, planned_at: datetime | str | None
+) -> dict[str, Any]:
+    """The headers that are the same for all messages of one call. Raises: ValueError."""
+    if actor is not None and not actor:
+        raise ValueError(f"{task.name}: actor is empty; leave it out, or say who")
     planned = _planned(planned_at)
-    headers = {
-        ACTOR: actor or inherited_actor(),
-        ENQUEUED_AT: datetime.now(UTC).isoformat(),
-        KEY: key or idempotency_key(task, payload, message_id, planned),
-        FINGERPRINT: digest(payload),
-    }
+    headers = {ACTOR: actor or inherited_actor(), ENQUEUED_AT: datetime.now(UTC).isoformat()}
     return headers | ({PLANNED_AT: planned} if planned else {}) | dict(given)
+
+
+def headers_of_own(
+    task: Any,
+    payload: Mapping[str, Any],
+    written: bytes,
+    message_id: str,
+    *,
+    key: str | None = None,
+    planned: str | None = None,
+) -> dict[str, Any]:
+    """The headers that come from a message's arguments and id. Raises: ValueError."""
+    if key is not None and not key:
+        raise ValueError(f"{task.name}: idempotency_key is empty; leave it out, or say which")
+    return {
+        KEY: key or idempotency_key(task, payload, message_id, planned),
+        FINGERPRINT: digest_of_json(written),
+    }
 
 
 def _planned(value: datetime | str | None) -> str | None:
@@ -149,13 +131,26 @@ def _planned(value: datetime | str | None) -> str | None:
     return moment.astimezone(UTC).isoformat()
 
 
-def shown_arguments(payload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """How logs and Flower show a small payload; Celery's own way takes longer than the rest of a send."""
-    small = all(value is None or isinstance(value, (int, float)) or (isinstance(value, str) and len(value) < SHORT)
-                for value in payload.values())  # fmt: skip
-    if not small or "argsrepr" in options or "kwargsrepr" in options:
+def shown_arguments(task: Any, payload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
+    """The options that say how logs and Flower show a payload."""
+    if "argsrepr" in options or "kwargsrepr" in options:
         return {}
-    return {"argsrepr": "()", "kwargsrepr": repr(dict(payload))}
+    return {"argsrepr": "()", "kwargsrepr": shown_text(task, payload)}
+
+
+def shown_text(task: Any, payload: Mapping[str, Any]) -> str:
+    """A payload as text; Celery's own way takes longer than the rest of a send, so small ones take a shorter one."""
+    if _is_small(payload):
+        return repr(dict(payload))
+    text: str = saferepr(payload, task.app.amqp.kwargsrepr_maxsize, maxlevels=task.app.conf.task_repr_maxlevels)
+    return text
+
+
+def _is_small(payload: Mapping[str, Any]) -> bool:
+    return all(
+        value is None or isinstance(value, (int, float)) or (isinstance(value, str) and len(value) < SHORT)
+        for value in payload.values()
+    )
 
 
 def freeze_callbacks(options: dict[str, Any]) -> None:
@@ -170,65 +165,6 @@ def _frozen(given: Any) -> Any:
     if "task_id" not in callback.options:
         callback.freeze()
     return callback
-
-
-def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    """Refuse options of a send that cannot mean what they say.
-
-    Raises:
-        TypeError: a bare integer as priority, or `retry_policy`, which is declared on the class.
-        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job.
-    """
-    if not options:
-        return
-    _check_priority(task.name, options)
-    if KEY not in (options.get("headers") or {}):  # what waits again was accepted before
-        _check_delay(task.name, options, max_delay)
-    _check_names(task.name, options)
-    if "retry_policy" in options:
-        raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
-    if options.get("serializer") not in (None, "json"):
-        raise TypeError(f"{task.name}: only JSON is accepted; leave serializer={options['serializer']!r} out")
-    soft = options.get("soft_time_limit") or task.soft_time_limit
-    hard = options.get("time_limit") or task.time_limit
-    if soft and hard and hard < soft:
-        raise ValueError(
-            f"{task.name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
-        )
-
-
-def _check_names(task: str, options: Mapping[str, Any]) -> None:
-    if "stamped_headers" in options:  # stamps are options of any name
-        return
-    for name in options:
-        if name not in OPTIONS and (close := difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)):
-            raise TypeError(f"{task}: there is no option {name}; write {close[0]}=...")
-
-
-def _check_priority(task: str, options: Mapping[str, Any]) -> None:
-    priority = options.get("priority")
-    # The next step of a chain and the next attempt of a message come from Celery, where a Priority is its number.
-    continues = {"root_id", "reply_to"} & options.keys() or KEY in (options.get("headers") or {})
-    if priority is not None and not continues and not isinstance(priority, Priority):
-        names = ", ".join(f"Priority.{member.name}" for member in Priority)
-        raise TypeError(
-            f"{task}: priority {priority!r} means different things on different brokers; write one of {names}"
-        )
-
-
-def _check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    delay = options.get("countdown")
-    eta = options.get("eta")
-    if isinstance(eta, str):
-        eta = datetime.fromisoformat(eta)
-    if isinstance(eta, datetime):
-        aware = eta if eta.tzinfo else eta.replace(tzinfo=UTC)
-        delay = (aware - datetime.now(UTC)).total_seconds()
-    if delay is not None and delay > max_delay.total_seconds():
-        raise ValueError(
-            f"{task}: a delay of {delay:.0f} s is beyond max_delay ({max_delay.total_seconds():.0f} s); "
-            "use a schedule, or raise CONVENTIONS_MAX_DELAY"
-        )
 
 
 def publish(send: Callable[[], Any], app: Any, *, with_result: bool) -> Any:

@@ -5,7 +5,7 @@ made by Celery, whose `__name__` is `run`; logs use `self.name`. Set `name` befo
 flight, or list its old name in `aliases`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,15 +14,15 @@ from celery import shared_task
 from celery.utils import uuid
 
 from conventions.broker import CancelAnswer
+from conventions.bulk import enqueue_chunks, enqueue_many
 from conventions.cancelling import cancel
 from conventions.declaration import check_attributes, check_task, decide_idempotency, refuse_second
-from conventions.errors import PayloadError
 from conventions.many import in_chunks, mapped, signed, starmapped
 from conventions.payload import Arguments, check_size
 from conventions.retry import RetryPolicy
 from conventions.running import RunningTask
+from conventions.send_options import check_options
 from conventions.sending import (
-    check_options,
     freeze_callbacks,
     headers_for,
     payload_of,
@@ -141,35 +141,21 @@ class ConventionTask(RunningTask):
         freeze_callbacks(options)
         given = options.pop("headers", None) or {}
         options.pop("retry", None)  # publishing is tried again by time, not by Celery
-        payload = payload_of(self, args or (), kwargs or {}, given, task_id)
-        if payload is None:
+        accepted = payload_of(self, args or (), kwargs or {}, given, task_id)
+        if accepted is None:
             return self.AsyncResult(task_id)
-        headers = headers_for(self, payload, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
-        options |= shown_arguments(payload, options)
+        headers = headers_for(self, *accepted, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
+        payload, _ = accepted
+        options |= shown_arguments(self, payload, options)
         send = super(ConventionTask, self).apply_async
         return publish(
-            lambda: send((), payload, task_id=task_id, headers=headers, retry=False, **options),
+            lambda: send((), accepted[0], task_id=task_id, headers=headers, retry=False, **options),
             app,
             with_result=not options.get("ignore_result", self.ignore_result),
         )
 
-    @sending_method
-    def enqueue_many(self, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
-        """Send one message for each mapping of arguments, over one connection; returns the ids in order.
-
-        Raises:
-            PayloadError: names every faulty mapping by its index; nothing was sent.
-        """
-        payloads, faults = [], []
-        for index, one in enumerate(arguments):
-            try:
-                payloads.append(self.checked((), one))
-            except (TypeError, PayloadError) as error:
-                faults.append(f"[{index}] {error}")
-        if faults:
-            raise PayloadError("\n".join(faults))
-        with self._application().producer_or_acquire() as producer:
-            return [self.apply_async((), payload, producer=producer, **options).id for payload in payloads]
+    enqueue_many = sending_method(enqueue_many)
+    enqueue_chunks = sending_method(enqueue_chunks)
 
     @sending_method
     def cancel(self, /, task_id: str) -> CancelAnswer:
@@ -182,6 +168,10 @@ class ConventionTask(RunningTask):
 
     def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of these arguments, as every send checks it. Raises: TypeError, PayloadError."""
-        payload = self.arguments.bind(args, kwargs)
-        check_size(self.name, payload, getattr(self._application().settings, self.payload_limit_setting))
-        return payload
+        return self.written(args, kwargs)[0]
+
+    def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """As `checked`, and its canonical JSON. Raises: TypeError, PayloadError."""
+        payload, written = self.arguments.written(args, kwargs)
+        check_size(self.name, written, getattr(self._application().settings, self.payload_limit_setting))
+        return payload, written

@@ -52,7 +52,7 @@ class Transport(redis.Transport):
 
     Channel: Any = Channel
     brpop_timeout = BLOCK_AT_MOST
-    implements = redis.Transport.implements.extend(batch_publish=False)
+    supports_batch_publish = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # the same

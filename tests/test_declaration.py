@@ -775,3 +775,14 @@ def test_time_limits_come_from_the_settings(app: ConventionsApp) -> None:
     assert limits(Short) == (60, 90)
     assert limits(Long) == (6 * 3600, 6 * 3600 + 60)
     assert limits(Own) == (5, 7)
+
+
+def test_how_messages_are_sent_cannot_be_replaced() -> None:
+    """It would work on the task and not on the class."""
+    with pytest.raises(DeclarationError, match="apply_async is how messages are sent"):
+
+        class Loud(ImmediateTask):
+            """Send in another way."""
+
+            def apply_async(self, *args: object, **kwargs: object) -> None:
+                """Send."""

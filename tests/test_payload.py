@@ -263,9 +263,9 @@ def test_the_size_of_a_payload_is_limited() -> None:
     """Counted in bytes of JSON; the message says what to do instead."""
     payload = {"text": "é" * 10}
     size = len(encode(payload))
-    check_size("Task", payload, size)
+    check_size("Task", encode(payload), size)
     with pytest.raises(PayloadError, match=r"31 bytes, the limit is 30; store the data, pass its id"):
-        check_size("Task", payload, size - 1)
+        check_size("Task", encode(payload), size - 1)
     assert size == 31
 
 

@@ -50,13 +50,13 @@ local function adopt(queue)
   redis.call('SADD', P .. 'queues', queue)
 end
 
-local function make_ready(tag, queue, score)
+local function make_ready(tag, queue, score, awake)
   local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, score, tag)
   if type(answer) == 'table' and answer.err then
     adopt(queue)
     redis.call('ZADD', P .. 'queue:' .. queue, score, tag)
   end
-  wake(queue)
+  if not awake then wake(queue) end
 end
 
 local function pop_ready(queue, count)
@@ -66,9 +66,9 @@ local function pop_ready(queue, count)
   return redis.call('ZPOPMIN', P .. 'queue:' .. queue, count)
 end
 
-local function make_delayed(tag, queue, wait)
+local function make_delayed(tag, queue, wait, awake)
   redis.call('ZADD', P .. 'delayed:' .. queue, integer(now + wait), tag)
-  wake(queue) -- the idle worker must learn when to wake next
+  if not awake then wake(queue) end -- the idle worker must learn when to wake next
 end
 
 -- Move what is due to the ready messages, behind those that are there; returns how many moved.

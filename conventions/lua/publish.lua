@@ -10,23 +10,32 @@ if redis.call('XLEN', P .. 'journal') >= tonumber(ARGV[1]) then
   return redis.error_reply('JOURNALFULL the journal is full: its recorder does not run, or SQL does not answer')
 end
 
+local known, sequence = {}, redis.call('INCRBY', P .. 'sequence', (#ARGV - 1) / 9) - (#ARGV - 1) / 9
+
 local function publish(tag, other, queue, payload, priority, wait, digest, generation, lifetime)
-  local there, its_generation = unpack(redis.call('HMGET', message_key(tag), 'digest', 'generation'))
+  local key = message_key(tag)
+  local there, its_generation = unpack(redis.call('HMGET', key, 'digest', 'generation'))
   if there then
     if there == digest and its_generation == generation then return '' end
     if redis.call('EXISTS', message_key(other)) == 1 then return '' end -- a reply was lost
-    tag = other
+    tag, key = other, message_key(other)
   end
-  local score = next_score(tonumber(priority))
-  if tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score) end
-  redis.call('HSET', message_key(tag), 'payload', payload, 'queue', queue, 'priority', priority, 'score', score,
-    'digest', digest, 'generation', generation)
+  sequence = sequence + 1
+  local score = integer((9 - priority) * STEP + sequence)
+  if tonumber(wait) > 0 then
+    make_delayed(tag, queue, tonumber(wait), known[queue])
+  else
+    make_ready(tag, queue, score, known[queue])
+  end
+  redis.call('HSET', key, 'payload', payload, 'queue', queue, 'priority', priority, 'score', score, 'digest', digest,
+    'generation', generation)
   if tonumber(lifetime) > 0 then -- a reply that nobody may come for
-    redis.call('PEXPIRE', message_key(tag), lifetime)
+    redis.call('PEXPIRE', key, lifetime)
     redis.call('PEXPIRE', P .. 'queue:' .. queue, lifetime)
     redis.call('PEXPIRE', P .. 'wake:' .. queue, lifetime)
-  else
+  elseif not known[queue] then
     redis.call('SADD', P .. 'queues', queue)
+    known[queue] = true -- listed and woken, once for all its messages
   end
   return tag
 end

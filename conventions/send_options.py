@@ -1,0 +1,117 @@
+"""The options of a send, and those that cannot mean what they say."""
+
+import difflib
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from conventions.job import KEY
+from conventions.priority import Priority
+
+OPTIONS = frozenset(
+    [
+        "actor",
+        "add_to_parent",
+        "argsrepr",
+        "chain",
+        "chord",
+        "compression",
+        "connection",
+        "countdown",
+        "delivery_mode",
+        "eta",
+        "exchange",
+        "expires",
+        "group_id",
+        "group_index",
+        "headers",
+        "idempotency_key",
+        "ignore_result",
+        "kwargsrepr",
+        "link",
+        "link_error",
+        "mandatory",
+        "origin",
+        "parent_id",
+        "planned_at",
+        "priority",
+        "producer",
+        "publisher",
+        "queue",
+        "replaced_task_nesting",
+        "reply_to",
+        "result_cls",
+        "retries",
+        "retry",
+        "retry_policy",
+        "root_id",
+        "route_name",
+        "router",
+        "routing_key",
+        "serializer",
+        "shadow",
+        "soft_time_limit",
+        "task_id",
+        "task_type",
+        "time_limit",
+    ]
+)
+
+
+def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    """Refuse options of a send that cannot mean what they say.
+
+    Raises:
+        TypeError: a bare integer as priority, or `retry_policy`, which is declared on the class.
+        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job.
+    """
+    if not options:
+        return
+    _check_priority(task.name, options)
+    if KEY not in (options.get("headers") or {}):  # what waits again was accepted before
+        _check_delay(task.name, options, max_delay)
+    _check_names(task.name, options)
+    if "retry_policy" in options:
+        raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
+    if options.get("serializer") not in (None, "json"):
+        raise TypeError(f"{task.name}: only JSON is accepted; leave serializer={options['serializer']!r} out")
+    soft = options.get("soft_time_limit") or task.soft_time_limit
+    hard = options.get("time_limit") or task.time_limit
+    if soft and hard and hard < soft:
+        raise ValueError(
+            f"{task.name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
+        )
+
+
+def _check_names(task: str, options: Mapping[str, Any]) -> None:
+    if "stamped_headers" in options:  # stamps are options of any name
+        return
+    for name in options:
+        if name not in OPTIONS and (close := difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)):
+            raise TypeError(f"{task}: there is no option {name}; write {close[0]}=...")
+
+
+def _check_priority(task: str, options: Mapping[str, Any]) -> None:
+    priority = options.get("priority")
+    # The next step of a chain and the next attempt of a message come from Celery, where a Priority is its number.
+    continues = {"root_id", "reply_to"} & options.keys() or KEY in (options.get("headers") or {})
+    if priority is not None and not continues and not isinstance(priority, Priority):
+        names = ", ".join(f"Priority.{member.name}" for member in Priority)
+        raise TypeError(
+            f"{task}: priority {priority!r} means different things on different brokers; write one of {names}"
+        )
+
+
+def _check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    delay = options.get("countdown")
+    eta = options.get("eta")
+    if isinstance(eta, str):
+        eta = datetime.fromisoformat(eta)
+    if isinstance(eta, datetime):
+        aware = eta if eta.tzinfo else eta.replace(tzinfo=UTC)
+        delay = (aware - datetime.now(UTC)).total_seconds()
+    if delay is not None and delay > max_delay.total_seconds():
+        raise ValueError(
+            f"{task}: a delay of {delay:.0f} s is beyond max_delay ({max_delay.total_seconds():.0f} s); "
+            "use a schedule, or raise CONVENTIONS_MAX_DELAY"
+        )
