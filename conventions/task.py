@@ -140,19 +140,15 @@ class ConventionTask(RunningTask):
         check_options(self, options, app.settings.max_delay)
         freeze_callbacks(options)
         given = options.pop("headers", None) or {}
-        options.pop("retry", None)  # publishing is tried again by time, not by Celery
         accepted = payload_of(self, args or (), kwargs or {}, given, task_id)
         if accepted is None:
             return self.AsyncResult(task_id)
         headers = headers_for(self, *accepted, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
         payload, _ = accepted
         options |= shown_arguments(self, payload, options)
-        send = super(ConventionTask, self).apply_async
-        return publish(
-            lambda: send((), accepted[0], task_id=task_id, headers=headers, retry=False, **options),
-            app,
-            with_result=not options.get("ignore_result", self.ignore_result),
-        )
+        options |= {"task_id": task_id, "headers": headers, "retry": False}  # tried again by time, not by Celery
+        with_result = not options.get("ignore_result", self.ignore_result)
+        return publish(lambda: celery.Task.apply_async(self, (), payload, **options), app, with_result=with_result)
 
     enqueue_many = sending_method(enqueue_many)
     enqueue_chunks = sending_method(enqueue_chunks)
