@@ -14,6 +14,7 @@ IDLE_RATE = 20  # jobs a second while the latency is measured
 POLL = 0.005
 CALM_SLICE = 0.25  # seconds; a worker that uses less than a twentieth of that has done what it had to do
 CALM_SECONDS = 15.0
+BULK = 5  # jobs sent in bulk for each one sent alone, so that they take long enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class Sample:
         latency_p50: milliseconds from the sending of a job to its run, while nothing else waits.
         latency_p95: the same.
         ready: seconds from the start of the worker to the first job done.
+        bulk_rate: jobs a second that one process sends by the system's own call for many; `None` where it has none.
+        bulk_round_trips: answers of the server, whose reads would count a large request many times.
     """
 
     enqueue_rate: float
@@ -43,10 +46,14 @@ class Sample:
     latency_p50: float
     latency_p95: float
     ready: float
+    bulk_rate: float | None = None
+    bulk_round_trips: float | None = None
+    bulk_cpu: float | None = None
+    bulk_server_cpu: float | None = None
 
 
 def one_round(site: Site, server: Server, jobs: int, idle_seconds: float) -> Sample:
-    """Send jobs, start a worker that does them, then send jobs one at a time. Raises: SystemFailed."""
+    """Send jobs, start a worker that does them, send jobs one at a time, then many to nobody. Raises: SystemFailed."""
     server.flush()
     site.records.unlink(missing_ok=True)
     with Sender(site) as sender:
@@ -55,7 +62,9 @@ def one_round(site: Site, server: Server, jobs: int, idle_seconds: float) -> Sam
         with Worker(site, "--concurrency", str(CONCURRENCY)) as worker:
             drain = _drain(site, server, worker, jobs, queued)
             p50, p95 = _latency(site, sender, worker, jobs, idle_seconds)
-    return Sample(**enqueue, **drain, latency_p50=p50, latency_p95=p95)
+        # Last, without a worker: what is left in the queue disturbs no other figure, and the next round removes it.
+        bulk = _bulk(sender, server, jobs + 1 + _idle_jobs(idle_seconds), jobs * BULK)
+    return Sample(**enqueue, **drain, **bulk, latency_p50=p50, latency_p95=p95)
 
 
 def _enqueue(sender: Sender, server: Server, jobs: int) -> dict[str, float]:
@@ -68,6 +77,20 @@ def _enqueue(sender: Sender, server: Server, jobs: int) -> dict[str, float]:
         "enqueue_commands": counted.commands,
         "enqueue_cpu": answer["cpu"] / jobs * 1000,
         "enqueue_server_cpu": counted.cpu * 1000,
+    }
+
+
+def _bulk(sender: Sender, server: Server, first: int, jobs: int) -> dict[str, float]:
+    if not sender.bulk:
+        return {}
+    before = server.counters()
+    answer = sender.send(first=first, count=jobs, bulk=True)
+    counted = (server.counters() - before).per_job(jobs)
+    return {
+        "bulk_rate": jobs / answer["seconds"],
+        "bulk_round_trips": counted.answers,
+        "bulk_cpu": answer["cpu"] / jobs * 1000,
+        "bulk_server_cpu": counted.cpu * 1000,
     }
 
 
@@ -90,8 +113,12 @@ def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counte
     }
 
 
+def _idle_jobs(seconds: float) -> int:
+    return max(2, round(seconds * IDLE_RATE))
+
+
 def _latency(site: Site, sender: Sender, worker: Worker, jobs: int, seconds: float) -> tuple[float, float]:
-    count = max(2, round(seconds * IDLE_RATE))
+    count = _idle_jobs(seconds)
     sender.send(first=jobs + 1, count=count, pause=1 / IDLE_RATE)
     wait_for_records(site, worker, jobs + 1 + count)
     waits = [record.done - record.sent for record in records.read(site.records) if record.number > jobs]

@@ -86,9 +86,14 @@ class Site:
 
 
 class Sender:
-    """A process that sends jobs; ready when the block begins. Raises: SystemFailed."""
+    """A process that sends jobs; ready when the block begins. Raises: SystemFailed.
+
+    Attributes:
+        bulk: whether the system has a call of its own for many jobs; known within the block.
+    """
 
     def __init__(self, site: Site, *options: str) -> None:
+        self.bulk = False
         self._site = site
         self._process = site.start("send", *options, talking=True)
         self._input, self._output = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
@@ -96,7 +101,7 @@ class Sender:
     def __enter__(self) -> Self:
         """Wait until it has sent job 0."""
         try:
-            self._answer(PATIENCE)
+            self.bulk = bool(self._answer(PATIENCE).get("bulk"))
         except BaseException:
             end(self._process)
             raise
@@ -112,10 +117,11 @@ class Sender:
             self._process.wait(STOP_SECONDS)
         end(self._process)
 
-    def send(self, first: int, count: int, pause: float = 0) -> dict[str, float]:
-        """Send jobs; returns their `seconds` and `cpu` seconds. Raises: SystemFailed."""
+    def send(self, first: int, count: int, pause: float = 0, *, bulk: bool = False) -> dict[str, float]:
+        """Send jobs, one by one or in bulk; returns their `seconds` and `cpu` seconds. Raises: SystemFailed."""
+        request = {"first": first, "count": count, "pause": pause, "bulk": bulk}
         with suppress(BrokenPipeError):
-            self._input.write(json.dumps({"first": first, "count": count, "pause": pause}) + "\n")
+            self._input.write(json.dumps(request) + "\n")
             self._input.flush()
         return self._answer(PATIENCE + count * (pause + SLOWEST_SEND))
 

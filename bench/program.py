@@ -5,9 +5,11 @@ program that takes the same verbs and speaks the same lines:
 
 - `prepare`: what is needed once, such as a database.
 - `work --concurrency N --pool POOL`: a worker, until SIGTERM.
-- `send`: sends job 0, says `{"ready": true}`, then answers each line `{"first": 1, "count": 100, "pause": 0}` on its
-  standard input, by `{"seconds": ..., "cpu": ...}` once the jobs first, first + 1, ... are sent; `pause` is the time
-  from one job to the next, 0 for as fast as it goes. It ends with its input.
+- `send`: sends job 0, says `{"ready": true, "bulk": true}`, then answers each line
+  `{"first": 1, "count": 100, "pause": 0, "bulk": false}` on its standard input, by `{"seconds": ..., "cpu": ...}` once
+  the jobs first, first + 1, ... are sent; `pause` is the time from one job to the next, 0 for as fast as it goes. With
+  `bulk` they go by the system's own call for many; one that has none leaves `bulk` out of its first line and is never
+  asked. It ends with its input.
 
 The server's address is in `BENCH_URL`. A job takes `number` and `sent` and appends a record, see `bench/records.py`.
 Only the standard library is imported here.
@@ -40,31 +42,43 @@ class Program:
         send: sends one job, with its number and the time of sending.
         work: runs a worker with this many processes or threads and this pool, until SIGTERM.
         prepare: makes what is needed once.
+        send_many: sends many jobs by the system's own call for that, with the first number and the count.
     """
 
     send: Callable[[int, float], None]
     work: Callable[[int, str], None]
     prepare: Callable[[], None] = _nothing
+    send_many: Callable[[int, int], None] | None = None
 
 
 def serve_sender(program: Program, profile: cProfile.Profile | None) -> None:
     """Answer the requests on standard input."""
     program.send(0, time.monotonic())  # connects and declares
-    _say({"ready": True})
+    _say({"ready": True, "bulk": program.send_many is not None})
     for line in sys.stdin:
         request = json.loads(line)
         with profile or nullcontext():
-            answer = _send(program.send, **request)
+            answer = _send(program, **request)
         _say(answer)
 
 
-def _send(send: Callable[[int, float], None], first: int, count: int, pause: float) -> dict[str, float]:
+def _send(program: Program, first: int, count: int, pause: float, bulk: bool) -> dict[str, float]:
     start, cpu = time.monotonic(), time.process_time()
+    if not bulk:
+        _send_one_by_one(program.send, first, count, pause)
+    elif program.send_many is not None:
+        program.send_many(first, count)
+    else:
+        raise ValueError("this system sends no jobs in bulk")
+    return {"seconds": time.monotonic() - start, "cpu": time.process_time() - cpu}
+
+
+def _send_one_by_one(send: Callable[[int, float], None], first: int, count: int, pause: float) -> None:
+    start = time.monotonic()
     for number in range(first, first + count):
         if pause:
             time.sleep(max(0.0, start + (number - first) * pause - time.monotonic()))
         send(number, time.monotonic())
-    return {"seconds": time.monotonic() - start, "cpu": time.process_time() - cpu}
 
 
 def _say(line: dict[str, Any]) -> None:

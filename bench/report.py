@@ -18,11 +18,19 @@ PACKAGES = ("celery-conventions", "celery", "kombu", "redis", "hiredis")
 
 
 class Row(NamedTuple):
-    """One measure in the table: the field of `Sample`, its title and how its numbers are written."""
+    """One measure in the table.
+
+    Args:
+        field: that of `Sample`.
+        title: the head of the row.
+        form: how its numbers are written.
+        base_field: what its ratio is to, of the base, where that is not the same field.
+    """
 
     field: str
     title: str
     form: str
+    base_field: str | None = None
 
 
 ROWS = (
@@ -31,6 +39,10 @@ ROWS = (
     Row("enqueue_commands", "enqueue, server commands/job", ".2f"),
     Row("enqueue_cpu", "enqueue, sender CPU s/1,000", ".3f"),
     Row("enqueue_server_cpu", "enqueue, server CPU s/1,000", ".3f"),
+    Row("bulk_rate", "bulk enqueue, jobs/s", ",.0f", "enqueue_rate"),
+    Row("bulk_round_trips", "bulk enqueue, round trips/job", ".4f", "enqueue_round_trips"),
+    Row("bulk_cpu", "bulk enqueue, sender CPU s/1,000", ".3f", "enqueue_cpu"),
+    Row("bulk_server_cpu", "bulk enqueue, server CPU s/1,000", ".3f", "enqueue_server_cpu"),
     Row("drain_rate", "drain, jobs/s", ",.0f"),
     Row("drain_round_trips", "drain, round trips/job", ".2f"),
     Row("drain_commands", "drain, server commands/job", ".2f"),
@@ -78,9 +90,8 @@ def _system(result: Result, base: Result | None) -> dict[str, Any]:
 
 
 def _over(samples: list[Sample], what: Callable[[list[float]], float]) -> dict[str, float]:
-    if not samples:
-        return {}
-    return {row.field: what([getattr(sample, row.field) for sample in samples]) for row in ROWS}
+    measured = {row.field: [getattr(sample, row.field) for sample in samples] for row in ROWS}
+    return {field: what(values) for field, values in measured.items() if values and None not in values}
 
 
 def _ratios(result: Result, base: Result) -> dict[str, float]:
@@ -88,8 +99,8 @@ def _ratios(result: Result, base: Result) -> dict[str, float]:
     pairs = [(one, two) for one, two in zip(result.samples, base.samples, strict=False) if one and two]
     ratios = {}
     for row in ROWS:
-        each = [(getattr(one, row.field), getattr(two, row.field)) for one, two in pairs]
-        if each and all(two for _, two in each):
+        each = [(getattr(one, row.field), getattr(two, row.base_field or row.field)) for one, two in pairs]
+        if each and all(one is not None and two for one, two in each):
             ratios[row.field] = statistics.median(one / two for one, two in each)
     return ratios
 
@@ -102,7 +113,8 @@ def markdown(run: dict[str, Any]) -> str:
         f"|---|{'---:|' * len(systems)}",
         *(f"| {row.title} | {' | '.join(_cell(system, row) for system in systems)} |" for row in ROWS),
         "",
-        f"Median of {run['plan']['rounds']} rounds (smallest to largest), then the median of the ratios to {run['base']}.",
+        f"Median of {run['plan']['rounds']} rounds (smallest to largest), then the median of the ratios to {run['base']};",
+        "those of bulk enqueue are to its enqueue, one by one.",
         "",
     ]
     for system in systems:
@@ -121,10 +133,12 @@ def markdown(run: dict[str, Any]) -> str:
 
 def _cell(system: dict[str, Any], row: Row) -> str:
     if row.field not in system["median"]:
-        return "failed"
+        return "none" if system["median"] else "failed"
     median, low, high = (format(system[what][row.field], row.form) for what in ("median", "min", "max"))
     ratio = system["ratio"].get(row.field)
-    return f"{median} ({low} to {high})" + (f" {ratio:.2f}x" if ratio is not None else "")
+    if ratio is None:
+        return f"{median} ({low} to {high})"
+    return f"{median} ({low} to {high}) {format(ratio, '.2f' if ratio >= 0.05 else '.2g')}x"
 
 
 def _rounds(system: dict[str, Any]) -> str:

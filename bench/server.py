@@ -20,12 +20,13 @@ class Counters(NamedTuple):
     """What the server has counted so far, without the reading of these counters.
 
     `commands` are those it ran, also within scripts, MULTI and EXEC included. `round_trips` are the reads from its
-    connections: what a client sends at once is one, however many commands it holds (16 KiB at a time). `cpu` is
-    seconds.
+    connections: what a client sends at once is one, however many commands it holds (16 KiB at a time). `answers` are the
+    writes to them: one for a request of any size. `cpu` is seconds.
     """
 
     commands: float
     round_trips: float
+    answers: float
     cpu: float
 
     def __sub__(self, other: "Counters") -> "Counters":
@@ -88,6 +89,7 @@ class Server:
         return Counters(
             commands=sum(calls) - (self._reads - 1),  # this INFO is counted when it has ended
             round_trips=info["total_reads_processed"] - self._reads,
+            answers=info["total_writes_processed"] - (self._reads - 1),  # this INFO is answered later
             cpu=info["used_cpu_user"] + info["used_cpu_sys"],
         )
 

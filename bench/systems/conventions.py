@@ -1,5 +1,6 @@
 """celery-conventions with every convention on; long jobs have a worker of their own, as in docker-compose.yml."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,10 +33,14 @@ def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
     def send(number: int, sent: float) -> None:
         Noop.delay(number=number, sent=sent)
 
+    def send_many(first: int, count: int) -> None:
+        numbers = range(first, first + count)
+        Noop.enqueue_many({"number": number, "sent": time.monotonic()} for number in numbers)
+
     def work(concurrency: int, pool: str) -> None:
         run_worker(app, concurrency, pool, exclude_queues=list(exclude))
 
     def prepare() -> None:
         app.database.upgrade()  # looked up only here: it imports SQLAlchemy, which a worker does without
 
-    return Program(send=send, work=work, prepare=prepare)
+    return Program(send=send, work=work, prepare=prepare, send_many=send_many)

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import measure, report
-from bench.measure import Plan, compare
-from bench.processes import ROOT, Site
+from bench import measure, records, report
+from bench.measure import BULK, Plan, compare, wait_for_records
+from bench.processes import ROOT, Sender, Site, SystemFailed, Worker
 from bench.server import Server
 from bench.systems import SYSTEMS, System
 from tests.test_docs import table
 
 JOBS = 40
+OURS = ("conventions", "one_worker")
 PERFORMANCE = ROOT / "docs" / "performance.md"
 
 
@@ -37,14 +38,19 @@ def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
     fields = [field.strip("`") for field, *_ in table(PERFORMANCE, "field")]
     for name, system in result["systems"].items():
         assert (system["error"], system["rounds"], system["jobs"]) == (None, 1, JOBS), name
+        own = fields if name in OURS else [field for field in fields if not field.startswith("bulk_")]
         for part in ("median", "min", "max", "ratio"):
-            assert list(system[part]) == fields, (name, part)
+            assert list(system[part]) == own, (name, part)
             assert all(value > 0 for value in system[part].values()), (name, part, system[part])
         assert system["title"] in printed
         assert all(note in printed for note in system["notes"])
     assert set(result["systems"]["stock"]["ratio"].values()) == {1.0}
     ours, theirs = (result["systems"][name] for name in ("conventions", "stock"))
-    assert ours["ratio"] == pytest.approx({field: ours["median"][field] / theirs["median"][field] for field in fields})
+    assert ours["ratio"] == pytest.approx(
+        {field: ours["median"][field] / theirs["median"][field.replace("bulk_", "enqueue_")] for field in fields}
+    )
+    assert ours["median"]["bulk_round_trips"] == pytest.approx(1 / (JOBS * BULK))  # one part holds them all
+    assert "| bulk enqueue, jobs/s | none | none | " in printed  # the two of bare Celery
     # Known from kombu: BRPOP, then MULTI ZADD HSET EXEC at the delivery, MULTI ZREM HDEL EXEC at the acknowledgement.
     stock = result["systems"]["stock"]["median"]
     # On a busy machine some of these few jobs have ended by the time the first one is seen.
@@ -75,6 +81,38 @@ def site(folder: Path, server: Server, *command: str) -> Site:
     """A system with this command."""
     folder.mkdir()
     return Site(System(folder.name, folder.name.title(), command=command), server.url, folder)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_is_sent_in_bulk_is_what_a_worker_does(name: str, tmp_path: Path, server: Server) -> None:
+    """The run sends it to nobody: here each job is done, with its number, in the order of sending, after two parts."""
+    (tmp_path / name).mkdir()
+    ours = Site(next(system for system in SYSTEMS if system.name == name), server.url, tmp_path / name)
+    ours.prepare()
+    with Sender(ours) as sender:
+        assert sender.bulk
+        before = server.counters()
+        answer = sender.send(first=1, count=700, bulk=True)
+        counted = server.counters() - before
+        with Worker(ours, "--concurrency", "2") as worker:
+            wait_for_records(ours, worker, 701)
+    assert answer["seconds"] > 0
+    assert answer["cpu"] > 0
+    assert counted.answers == 2
+    done = records.read(ours.records)
+    assert {record.number for record in done} == set(range(701))
+    sent = [record.sent for record in sorted(done)]
+    assert sent == sorted(set(sent))
+
+
+def test_bare_celery_is_asked_for_no_bulk(tmp_path: Path, server: Server) -> None:
+    """It has no call for that, and a loop under that name would be a second figure of the same."""
+    (tmp_path / "stock").mkdir()
+    stock = next(system for system in SYSTEMS if system.name == "stock")
+    with Sender(Site(stock, server.url, tmp_path / "stock")) as sender:
+        assert not sender.bulk
+        with pytest.raises(SystemFailed, match="its sender ended: ValueError: this system sends no jobs in bulk"):
+            sender.send(first=1, count=1, bulk=True)
 
 
 SENDS_AND_DIES = """
