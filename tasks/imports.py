@@ -25,9 +25,9 @@ class ImportContacts(BatchTask):
 
     To import the same content again on purpose, give the call an `idempotency_key` of its own.
 
-    A bad row stops nothing: it is left out, and named with its line in `imports/<name>-<digest>-faults.csv`. The
-    chunks are upserts in one transaction each, so that a chunk run twice changes nothing more. Of two rows of a chunk
-    with one address the later one counts; of two chunks, the one that ran last.
+    A bad row stops nothing: it is left out, and named with its line in `imports/<name>-<digest>-faults.csv`. Of the
+    good rows with one address the one furthest down in the file counts, in whatever order and however often chunks
+    run: each is one upsert in one transaction. Of two files the one counts whose chunk ran last.
 
     Raises:
         BusinessError: no such file, not the content that was asked for, or not a CSV file with the columns `email`
@@ -44,16 +44,20 @@ class ImportContacts(BatchTask):
         """Count the rows, in one pass more."""
         return count_rows(_checked(path, sha256))
 
-    def process(self, chunk: list[dict[str, Any]], **_file: str) -> dict[str, Any]:
-        """Write the good rows of a chunk; return how many contacts they were, and the faults of the others."""
+    def process(self, chunk: list[dict[str, Any]], sha256: str, **_path: str) -> dict[str, Any]:
+        """Write the good rows of a chunk; return how many they were, and the faults of the others."""
         faults = {row[LINE]: fault for row in chunk if (fault := fault_of(row))}
+        good = [row for row in chunk if row[LINE] not in faults]
         # No self.transaction(): an upsert run twice leaves the same rows.
         with self.app.database.session() as session:
-            saved = upsert(session, [row for row in chunk if row[LINE] not in faults])
-        return {"saved": saved, "faults": [{"line": line, "fault": fault} for line, fault in faults.items()]}
+            upsert(session, good, sha256)
+        return {"saved": len(good), "faults": [{"line": line, "fault": fault} for line, fault in faults.items()]}
 
     def finish(self, summary: BatchSummary, path: str, sha256: str) -> dict[str, Any]:
-        """Write `imports/<name>-<digest>.json` and, when there are any, the faults beside it as CSV."""
+        """Write `imports/<name>-<digest>.json` and, when there are any, the faults beside it as CSV.
+
+        `rows` are those `saved`, the `faults`, and the `rows_of_dead_chunks`.
+        """
         stem = f"{slug(Path(path).stem)}-{sha256[:12]}"
         folder = Path(self.app.settings.output_dir) / "imports"
         faults = list(chain.from_iterable(returned["faults"] for returned in summary.returns))
@@ -66,14 +70,27 @@ class ImportContacts(BatchTask):
             "faults": len(faults),
             "rows_of_dead_chunks": summary.failed,
         }
-        if faults:
-            with atomic(folder / f"{stem}-faults.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
+        listed = folder / f"{stem}-faults.csv"
+        if not faults:
+            listed.unlink(missing_ok=True)  # of another import of this content
+        else:
+            with atomic(listed) as draft, draft.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, ["line", "fault"])
                 writer.writeheader()
                 writer.writerows(faults)
         with atomic(folder / f"{stem}.json") as draft:
             draft.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         return report
+
+    def recovered(self, summary: BatchSummary, path: str, sha256: str) -> dict[str, Any]:
+        """Write both again, with the rows of the chunks that were dead letters before."""
+        while True:
+            report = self.finish(summary, path=path, sha256=sha256)
+            # One that was called for a later chunk may have written before this one: the last to write looks again.
+            now = self.app.batches.summary(summary.id)
+            if now is None or now == summary:
+                return report
+            summary = now
 
 
 def _checked(path: str, sha256: str) -> Path:

@@ -38,7 +38,10 @@ class Base(DeclarativeBase):
 
 
 class Contact(Base):
-    """Someone who can be written to. Jobs carry `id` only; the address is looked up when they run (R20)."""
+    """Someone who can be written to. Jobs carry `id` only; the address is looked up when they run (R20).
+
+    `source` is the SHA-256 of the file that was imported over it last, `source_line` where its row began there.
+    """
 
     __tablename__ = "contacts"
     __table_args__ = (Index(None, "created_at"), Index(None, "updated_at"))
@@ -50,6 +53,8 @@ class Contact(Base):
     city: Mapped[str] = mapped_column(String(100), default="")
     country: Mapped[str] = mapped_column(String(2), default="")
     phone: Mapped[str] = mapped_column(String(40), default="")
+    source: Mapped[str | None] = mapped_column(String(64))
+    source_line: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(Utc)
     updated_at: Mapped[datetime] = mapped_column(Utc)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,25 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "contacts.csv"
 
 def run(path: Path) -> dict[str, Any]:
     """Do what the batch does, in this process."""
+    task, summary, arguments = processed(path)
+    report: dict[str, Any] = task.finish(summary, **arguments)
+    return report
+
+
+def processed(path: Path) -> tuple[Any, BatchSummary, dict[str, str]]:
+    """The task, the summary of its chunks, and its arguments."""
     task = ImportContacts()
     arguments = {"path": str(path), "sha256": file_digest(path)}
     total = task.count(**arguments)
     returns = [task.process(list(chunk), **arguments) for chunk in batched(task.items(**arguments), 100, strict=False)]
     json.dumps(returns)
     summary = BatchSummary("batch-1", task.name, "running", total, total, 0, len(returns), returns=returns)
-    report: dict[str, Any] = task.finish(summary, **arguments)
-    return report
+    return task, summary, arguments
+
+
+def written(app: ConventionsApp) -> dict[str, str]:
+    """The files of the reports, by name."""
+    return {path.name: path.read_text() for path in Path(app.settings.output_dir, "imports").iterdir()}
 
 
 def contacts(app: ConventionsApp) -> int:
@@ -58,6 +70,35 @@ def test_bad_rows_are_left_out_and_named(app: ConventionsApp) -> None:
             {"line": "3", "fault": "not an e-mail address"},
             {"line": "4", "fault": "name is empty"},
         ]
+
+
+def test_a_report_that_is_written_twice_is_the_same(app: ConventionsApp) -> None:
+    """`finish` may run again after a kill."""
+    path = Path("list.csv")
+    path.write_text("email,name\na@example.com,A\nnobody,B\n")
+    task, summary, arguments = processed(path)
+    for _ in range(2):
+        assert task.finish(summary, **arguments)["faults"] == 1
+        assert [*sorted(written(app))] == [f"list-{arguments['sha256'][:12]}{end}" for end in ("-faults.csv", ".json")]
+    task.finish(replace(summary, returns=[{"saved": 2, "faults": []}]), **arguments)
+    assert [*written(app)] == [f"list-{arguments['sha256'][:12]}.json"], "no faults of another import are left"
+
+
+def test_chunks_that_recovered_are_in_the_report(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With their faults; of two calls at once, the one that writes last has read last."""
+    path = Path("list.csv")
+    path.write_text("email,name\na@example.com,A\nnobody,B\n")
+    task, whole, arguments = processed(path)
+    dead = replace(whole, done=0, failed=2, failed_chunks=[0], returns=[])
+    assert task.finish(dead, **arguments)["rows_of_dead_chunks"] == 2
+    assert len(written(app)) == 1
+    monkeypatch.setattr(app.batches, "summary", lambda _: whole)
+    for summary in (whole, dead):  # the second was read before the first call wrote
+        report = task.recovered(summary, **arguments)
+        assert (report["rows"], report["saved"], report["faults"], report["rows_of_dead_chunks"]) == (2, 1, 1, 0)
+        files = written(app)
+        assert files[f"list-{arguments['sha256'][:12]}-faults.csv"] == "line,fault\n3,not an e-mail address\n"
+        assert json.loads(files[f"list-{arguments['sha256'][:12]}.json"]) == report
 
 
 def test_a_file_that_changed_is_not_imported_half_and_half(app: ConventionsApp) -> None:
