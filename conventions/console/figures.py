@@ -27,6 +27,25 @@ def ago(moment: datetime | None, now: datetime) -> str:
     return "now"
 
 
+def duration(seconds: float) -> str:
+    """How long, in the two largest units that are in it: `45 s`, `1 h 20 min`."""
+    rest = max(1, round(seconds))
+    parts: list[tuple[int, str]] = []
+    for size, unit in STEPS:
+        count, rest = divmod(rest, size)
+        if count or parts:
+            parts.append((count, unit))
+    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
+
+
+def speed(rate: float) -> str:
+    """Items a second; of slow ones a minute or an hour, so that there is a number to read."""
+    sizes = ((1, "s"), (60, "min"), (3600, "h"))
+    size, unit = next((one for one in sizes if not rate or rate * one[0] >= 1), sizes[-1])
+    number = rate * size
+    return f"{number:,.0f}/{unit}" if number >= 10 else f"{number:.2g}/{unit}"
+
+
 def shown(arguments: Any, *, hidden: bool) -> str:
     """Arguments as JSON text; hidden ones keep their names."""
     if hidden and isinstance(arguments, Mapping):

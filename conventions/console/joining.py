@@ -11,10 +11,12 @@ from typing import Any
 from flower import urls as flower_urls
 from tornado import template, web
 
+from conventions.console.changing_batches import CancelBatch, RetryFailed
 from conventions.console.changing_letters import Discard, EditableLetter, Note, Redrive
 from conventions.console.flower_api import guard
 from conventions.console.page import Static
 from conventions.console.reading_letters import Letters
+from conventions.console.watching_batches import Batch, Batches
 from conventions.console.watching_redrives import Redrives, Redriving, Stop
 
 logger = logging.getLogger(__name__)
@@ -22,7 +24,7 @@ logger = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent
 NAVIGATION = "navbar.html"
 ANCHOR = "reverse_url('broker')"  # our entries come after this one
-ENTRIES = (("conventions-letters", "Dead letters"),)
+ENTRIES = (("conventions-letters", "Dead letters"), ("conventions-batches", "Batches"))
 
 PAGES = (
     (r"/dead-letters", Letters, "conventions-letters"),
@@ -33,6 +35,10 @@ PAGES = (
     (r"/dead-letters/redrives", Redrives, "conventions-redrives"),
     (r"/dead-letters/redrives/([^/]+)", Redriving, "conventions-redrive"),
     (r"/dead-letters/redrives/([^/]+)/stop", Stop, "conventions-stop"),
+    (r"/batches", Batches, "conventions-batches"),
+    (r"/batches/([^/]+)", Batch, "conventions-batch"),
+    (r"/batches/([^/]+)/cancel", CancelBatch, "conventions-batch-cancel"),
+    (r"/batches/([^/]+)/retry-failed", RetryFailed, "conventions-batch-retry"),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flower.views import BaseHandler
+from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
 from tornado import web
@@ -77,8 +78,10 @@ class Guarded(BaseHandler):
 
 
 class Page(Guarded):
-    """Base of the pages. A subclass says which roles may read it and write to it."""
+    """Base of the pages. A subclass says which roles may read it and write to it, and the entry of the navigation."""
 
+    tab = "conventions-letters"
+    title = "Dead letters"
     may_read: Role = "viewer"
     may_write: Role = "operator"
 
@@ -136,7 +139,7 @@ class Page(Guarded):
         """Do what waits for a database outside of the loop, which also takes the workers' events.
 
         Raises:
-            HTTPError: the database does not answer, or cannot hold what was asked for.
+            HTTPError: the database or Redis does not answer, or cannot hold what was asked for.
         """
         try:
             return await asyncio.to_thread(function, *args)
@@ -144,6 +147,9 @@ class Page(Guarded):
             if isinstance(error, DataError) or type(error) is StatementError:
                 raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The database cannot hold such a value.") from error
             text = f"The database does not answer, or not within {SLOWEST_READ} s: {type(error).__name__}"
+            raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, text) from error
+        except RedisError as error:
+            text = f"Redis does not answer: {type(error).__name__}"
             raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, text) from error
         except OverflowError as error:
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, "The database cannot hold such a number.") from error

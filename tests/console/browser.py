@@ -1,14 +1,24 @@
 """A real Chromium, which looks at the pages as people do."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support import wait_until
 
 WIDE, NARROW = (1400, 1000), (600, 1000)
+OTHERS = ((1280, 1000), (900, 1000), (360, 800))
+FITS = "return document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+PAGE = "document.documentElement"
+SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")  # a folder, for whoever wants to look at the pages
 
 
 def programs() -> tuple[str, str] | None:
@@ -60,3 +70,48 @@ def faults(browser: Chrome) -> list[str]:
         for entry in logged
         if entry["level"] in ("SEVERE", "WARNING") and not any(text in entry["message"] for text in meant)
     ]
+
+
+def one(browser: Chrome, selector: str) -> WebElement:
+    """The element that must come."""
+    return wait_until(lambda: next(iter(browser.find_elements(By.CSS_SELECTOR, selector)), None), 15, selector)
+
+
+def link(browser: Chrome, text: str) -> WebElement:
+    """The link or button with this text in it."""
+    path = f"//*[self::a or self::button][contains(normalize-space(.), {text!r})]"
+    return wait_until(lambda: next(iter(browser.find_elements(By.XPATH, path)), None), 15, text)
+
+
+def see(browser: Chrome, heading: str) -> None:
+    """Wait for the page with this heading."""
+
+    def is_there() -> bool:
+        try:
+            return one(browser, "h1").text == heading
+        except StaleElementReferenceException:  # the page before is going
+            return False
+
+    wait_until(is_there, 15, heading)
+
+
+def look(browser: Chrome, name: str) -> None:
+    """Nothing is wider than the page, nothing was refused by its policy; in every width, and in both color schemes."""
+    for size in (WIDE, NARROW, *OTHERS):
+        for theme in ("light", "dark") if size in (WIDE, NARROW) else ("light",):
+            resize(browser, size, dark=theme == "dark")
+            wait_for_theme(browser, theme)
+            assert browser.execute_script(FITS), f"{name} at {size}"
+            if SCREENSHOTS:
+                browser.save_screenshot(f"{SCREENSHOTS}/{name}-{size[0]}-{theme}.png")
+    resize(browser, WIDE, dark=False)
+    assert faults(browser) == []
+
+
+def wait_for_theme(browser: Chrome, theme: str) -> None:
+    """Flower's script hears of the color scheme a moment later, and then colors change a little at a time."""
+    asked = (
+        f"return {PAGE}.getAttribute('data-bs-theme') === '{theme}'"
+        " && !document.getAnimations().some((one) => one instanceof CSSTransition)"
+    )
+    wait_until(lambda: browser.execute_script(asked), 10, f"the page is {theme}")

@@ -4,8 +4,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from selenium.webdriver import Chrome
 
 from conventions.app import ConventionsApp
+from conventions.batches import Origin
+from tests.batching import Ending
+from tests.console.browser import WIDE, chromium, programs, resize
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.failures import failure, record
 from tests.workers import Installation, acting_through
@@ -13,6 +17,8 @@ from tests.workers import Installation, acting_through
 TASK = "tests.cli.command_tasks.Send"
 SECRET = "anna@example.com"  # the argument that not everybody may see
 PER_CAUSE = 3
+BATCH = "b1"
+BATCH_TASK = "tests.cli.command_tasks.Import"
 
 type LogIn = Callable[..., User]
 
@@ -35,8 +41,10 @@ def _shop_app(shop: Installation) -> Iterator[ConventionsApp]:
 
 @pytest.fixture
 def shop_app(_shop_app: ConventionsApp) -> Iterator[ConventionsApp]:
-    """Its application, the current one, with nothing but fresh letters of three causes."""
+    """Its application, the current one, with nothing but fresh letters of three causes, and one batch that runs."""
     with acting_through(_shop_app):
+        clear_redis(_shop_app)
+        begin(_shop_app).chunk(1, "dead", 2)
         with _shop_app.database.session() as session:
             connection = session.connection()
             for table in ("dead_letters", "executions", "audit", "redrives", "dead_letter_notes"):
@@ -55,6 +63,21 @@ def shop_app(_shop_app: ConventionsApp) -> Iterator[ConventionsApp]:
                 )
                 record(_shop_app.database, letter)
         yield _shop_app
+
+
+def begin(app: ConventionsApp, id: str = BATCH, total: int | None = 7, *, sealed: bool = True) -> Ending:  # noqa: A002
+    """Begin a batch of seven items in four chunks; ends its messages."""
+    app.batches.create(id, Origin(BATCH_TASK, {"path": "/in.csv", "mail": SECRET}, "u-42"), total)
+    if sealed:
+        app.batches.seal(id, chunks=4, total=total or 0)
+    return Ending(app.store, app.batches, id)
+
+
+def clear_redis(app: ConventionsApp) -> None:
+    """Forget batches, claims, and messages that were sent."""
+    redis = app.store.redis
+    for key in redis.scan_iter(match=app.store.key("*")):
+        redis.delete(key)
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +117,14 @@ def operator(address: str, log_in: LogIn) -> User:
 def viewer(address: str, log_in: LogIn) -> User:
     """May look."""
     return log_in(address, "vera:v")
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Chromium."""
+    found = programs()
+    if found is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
+    with chromium(found, tmp_path_factory.mktemp("profile")) as browser:
+        resize(browser, WIDE, dark=False)
+        yield browser

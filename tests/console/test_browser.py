@@ -1,26 +1,22 @@
 """An incident in a real Chromium: find the cause, edit one letter, redrive the rest, and watch it (R18)."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from tests.console.browser import NARROW, WIDE, chromium, faults, programs, resize
+from tests.console.browser import faults, link, look, one, see
 from tests.console.flower_process import flower
 from tests.support import wait_until
 from tests.workers import Installation, letters
 
 JOBS = 12  # of each cause
-PAGE = "document.documentElement"
-SCREENSHOTS = os.environ.get("CONSOLE_SCREENSHOTS")  # a folder, for whoever wants to look at the pages
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -53,59 +49,6 @@ def address(module_installation: Installation) -> Iterator[str]:
     """A Flower with one login."""
     with flower(module_installation, FLOWER_BASIC_AUTH="alice:secret") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """Chromium."""
-    found = programs()
-    if found is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
-    with chromium(found, tmp_path_factory.mktemp("profile")) as browser:
-        resize(browser, WIDE, dark=False)
-        yield browser
-
-
-def one(browser: Chrome, selector: str) -> WebElement:
-    """The element that must come."""
-    return wait_until(lambda: next(iter(browser.find_elements(By.CSS_SELECTOR, selector)), None), 15, selector)
-
-
-def link(browser: Chrome, text: str) -> WebElement:
-    """The link or button with this text in it."""
-    path = f"//*[self::a or self::button][contains(normalize-space(.), {text!r})]"
-    return wait_until(lambda: next(iter(browser.find_elements(By.XPATH, path)), None), 15, text)
-
-
-def see(browser: Chrome, heading: str) -> None:
-    """Wait for the page with this heading."""
-
-    def is_there() -> bool:
-        try:
-            return one(browser, "h1").text == heading
-        except StaleElementReferenceException:  # the page before is going
-            return False
-
-    wait_until(is_there, 15, heading)
-
-
-def look(browser: Chrome, name: str) -> None:
-    """Nothing is wider than the page, nothing was refused by its policy; in both widths and color schemes."""
-    for size in (WIDE, NARROW):
-        for theme in ("light", "dark"):
-            resize(browser, size, dark=theme == "dark")
-            wait_for_theme(browser, theme)
-            assert browser.execute_script(f"return {PAGE}.scrollWidth <= {PAGE}.clientWidth"), f"{name} at {size}"
-            if SCREENSHOTS:
-                browser.save_screenshot(f"{SCREENSHOTS}/{name}-{size[0]}-{theme}.png")
-    resize(browser, WIDE, dark=False)
-    assert faults(browser) == []
-
-
-def wait_for_theme(browser: Chrome, theme: str) -> None:
-    """Flower's script hears of the color scheme a moment later."""
-    asked = f"return {PAGE}.getAttribute('data-bs-theme') === '{theme}'"
-    wait_until(lambda: browser.execute_script(asked), 10, f"the page is {theme}")
 
 
 def wait_for_state(browser: Chrome, state: str) -> dict[str, str]:

@@ -27,6 +27,35 @@ def test_how_long_ago(seconds: int, text: str) -> None:
     assert figures.ago(NOW + timedelta(seconds=seconds + 1), NOW) == "now"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1 s"), (0.2, "1 s"), (59.4, "59 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3659, "1 h"),
+        (4805, "1 h 20 min"), (90_000, "1 d 1 h"), (1e7, "115 d 17 h"),
+    ],
+)  # fmt: skip
+def test_how_long(seconds: float, text: str) -> None:
+    """In two units at the most, and never nothing."""
+    assert figures.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (0, "0/s"),
+        (0.0001, "0.36/h"),
+        (0.01, "36/h"),
+        (0.5, "30/min"),
+        (1, "1/s"),
+        (3.14, "3.1/s"),
+        (12_345, "12,345/s"),
+    ],
+)
+def test_how_fast(rate: float, text: str) -> None:
+    """A number that can be read, also of what is slow."""
+    assert figures.speed(rate) == text
+
+
 def test_hidden_arguments_keep_their_names_only() -> None:
     """Whatever the value is."""
     secret = {"user": "anna", "list": ["anna"], "in": {"anna": 1}}

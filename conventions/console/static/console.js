@@ -1,8 +1,10 @@
-// What needs a script: the number of selected letters, the first look at JSON, and the progress of a redrive.
+// What needs a script: the number of selected letters, the first look at JSON, the progress of a redrive and of batches.
 (function () {
   "use strict";
 
   var LOOK_EVERY = 700; // milliseconds between two looks at a redrive
+  var LIVE_EVERY = 1000; // the same at batches that go on
+  var REST_EVERY = 5000; // and where all have ended: another may begin, and a dead chunk be repaired
 
   function all(selector, root) {
     return Array.prototype.slice.call((root || document).querySelectorAll(selector));
@@ -48,10 +50,33 @@
     });
   }
 
-  function progress() {
+  // From the origin: where the address of the page has the login in it, nothing relative can be fetched.
+  function ask(path) {
+    return fetch(window.location.origin + path, { credentials: "same-origin" }).then(function (answer) {
+      if (answer.status >= 400 && answer.status < 500) { return null; } // it will not get better
+      if (!answer.ok) { throw new Error(answer.status); }
+      return answer;
+    });
+  }
+
+  // Ask for figures again and again. `show` returns the milliseconds until the next time, or 0 at the end.
+  function follow(path, wait, show) {
+    function look() {
+      ask(path)
+        .then(function (answer) { return answer && answer.json(); })
+        .then(function (figures) {
+          var next = figures ? show(figures) : 0;
+          if (next) { window.setTimeout(look, next); }
+        })
+        .catch(function () { window.setTimeout(look, 4 * wait); });
+    }
+    window.setTimeout(look, wait);
+  }
+
+  function redrive() {
     var card = document.querySelector("[data-conventions-redrive]");
     if (!card || card.getAttribute("data-moves") !== "yes") { return; }
-    function show(figures) {
+    follow(card.getAttribute("data-conventions-redrive"), LOOK_EVERY, function (figures) {
       all("[data-figure]", card).forEach(function (place) {
         place.textContent = figures[place.getAttribute("data-figure")];
       });
@@ -59,23 +84,65 @@
       bar.max = Math.max(figures.total, 1);
       bar.value = figures.succeeded + figures.failed;
       if (!figures.open) { all("[data-conventions-stop]").forEach(function (form) { form.remove(); }); }
-      return figures.moves;
-    }
-    // From the origin: where the address of the page has the login in it, nothing relative can be fetched.
-    var address = window.location.origin + card.getAttribute("data-conventions-redrive");
-    function look() {
-      fetch(address, { credentials: "same-origin" })
-        .then(function (answer) {
-          if (answer.status >= 400 && answer.status < 500) { return { moves: false, over: true }; } // it will not get better
-          if (!answer.ok) { throw new Error(answer.status); }
-          return answer.json();
-        })
-        .then(function (figures) {
-          if (!figures.over && show(figures)) { window.setTimeout(look, LOOK_EVERY); }
-        })
-        .catch(function () { window.setTimeout(look, 4 * LOOK_EVERY); });
-    }
-    window.setTimeout(look, LOOK_EVERY);
+      return figures.moves ? LOOK_EVERY : 0;
+    });
+  }
+
+  function drawBar(bar, figures) {
+    var done = bar.querySelector(".conventions-done");
+    var failed = bar.querySelector(".conventions-failed");
+    bar.classList.toggle("conventions-unknown", !figures.bar);
+    bar.setAttribute("aria-valuetext", figures.texts.bar);
+    if (!figures.bar) { bar.removeAttribute("aria-valuenow"); return; }
+    bar.setAttribute("aria-valuenow", Math.min(100, figures.percent));
+    done.setAttribute("width", figures.bar.done);
+    failed.setAttribute("x", figures.bar.done);
+    failed.setAttribute("width", figures.bar.failed);
+  }
+
+  function drawBatch(place, figures) {
+    place.setAttribute("data-state", figures.state);
+    all("[data-figure]", place).forEach(function (figure) {
+      var text = figures.texts[figure.getAttribute("data-figure")];
+      if (figure.textContent !== text) { figure.textContent = text; } // a reader aloud hears of changes only
+    });
+    all("[data-if]", place).forEach(function (part) { part.hidden = !figures.is[part.getAttribute("data-if")]; });
+    all(".conventions-bar", place).forEach(function (bar) { drawBar(bar, figures); });
+  }
+
+  // Rows and links that come and go are taken from the page itself, unless somebody is on one of them just now.
+  function renew(root, path) {
+    var parts = all("[data-part]", root);
+    if (parts.some(function (part) { return part.contains(document.activeElement); })) { return; }
+    ask(path)
+      .then(function (answer) { return answer && answer.text(); })
+      .then(function (text) {
+        var page = text && new DOMParser().parseFromString(text, "text/html");
+        var found = page && page.querySelector("[data-conventions-live]");
+        if (!found) { return; }
+        parts.forEach(function (part) {
+          var fresh = found.querySelector("[data-part=" + part.getAttribute("data-part") + "]");
+          if (fresh) { part.replaceWith(document.importNode(fresh, true)); }
+        });
+        root.setAttribute("data-version", found.getAttribute("data-version"));
+      })
+      .catch(function () {}); // the next look tries it again
+  }
+
+  function batches() {
+    var root = document.querySelector("[data-conventions-live]");
+    if (!root) { return; }
+    var path = root.getAttribute("data-conventions-live");
+    follow(path + "&as=json", root.getAttribute("data-live") === "yes" ? LIVE_EVERY : REST_EVERY, function (answer) {
+      var places = all("[data-batch]", root).concat(root);
+      answer.batches.forEach(function (figures) {
+        places.forEach(function (place) {
+          if (place.getAttribute("data-batch") === figures.id) { drawBatch(place, figures); }
+        });
+      });
+      if (answer.version !== root.getAttribute("data-version")) { renew(root, path); }
+      return answer.live ? LIVE_EVERY : REST_EVERY;
+    });
   }
 
   document.addEventListener("keydown", function (event) {
@@ -89,5 +156,6 @@
 
   selection();
   editor();
-  progress();
+  redrive();
+  batches();
 }());
