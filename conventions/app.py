@@ -5,11 +5,8 @@ import gc
 import importlib
 import importlib.util
 import os
-import pkgutil
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,24 +17,30 @@ from celery.utils.imports import cwd_in_path
 from conventions import stack, store, transport
 from conventions.batches import Batches
 from conventions.broker import Broker
-from conventions.celery_defaults import celery_defaults, queue_names, route
+from conventions.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names, route
 from conventions.console.starting import prepare_command
-from conventions.errors import ConfigurationError, DeclarationError, TaskModuleError
+from conventions.errors import ConfigurationError, TaskModuleError
+from conventions.granularity import Granularity
 from conventions.idempotency import Claims
 from conventions.in_flight import InFlight
+from conventions.job import REDRIVE_WINDOW
 from conventions.journal import Journal
 from conventions.leases import LeaseKeeper
 from conventions.refusals import Refusals
 from conventions.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
 from conventions.store import Store
+from conventions.task_packages import import_tasks, migrations_of
 
 if TYPE_CHECKING:
     from conventions.database import Database
 
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
-MIGRATIONS = "migrations"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
-STEPS = ("conventions.stopping:Stopping", "conventions.recorder_process:RecorderProcess")
+STEPS = (
+    "conventions.stopping:Stopping",
+    "conventions.recorder_process:RecorderProcess",
+    "conventions.batch_sweep:BatchSweep",
+)
 
 
 def create_app(
@@ -71,6 +74,8 @@ def create_app(
 
 class Loader(AppLoader):
     """Imports the tasks where Celery imports its default modules: in workers, beat, Flower and sub-commands."""
+
+    override_backends = RESULT_BACKENDS  # by name: imported when results are first asked for
 
     def import_default_modules(self) -> Any:
         """Import what Celery would, then the task packages. Raises: TaskModuleError."""
@@ -140,7 +145,7 @@ class ConventionsApp(Celery):
 
         url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
         with cwd_in_path():
-            return Database(url, [folder for package in self.packages for folder in _migrations(package)])
+            return Database(url, [folder for package in self.packages for folder in migrations_of(package)])
 
     @functools.cached_property
     def claims(self) -> Claims:
@@ -191,9 +196,14 @@ class ConventionsApp(Celery):
         return LeaseKeeper(self.claims)
 
     @functools.cached_property
+    def granularity(self) -> Granularity:
+        """Which tasks have jobs that should be split."""
+        return Granularity(self.store)
+
+    @functools.cached_property
     def batches(self) -> Batches:
-        """The state of batches."""
-        return Batches(self.store, self.settings.keep_result_for)
+        """The state of batches, kept as long as a chunk may be on its way, or a dead one is redriven."""
+        return Batches(self.store, max(self.settings.keep_result_for, self.settings.max_delay + REDRIVE_WINDOW))
 
     @functools.cached_property
     def broker_errors(self) -> tuple[type[BaseException], ...]:
@@ -209,9 +219,7 @@ class ConventionsApp(Celery):
         """
         importlib.import_module("conventions.redrive_task")  # registers the tasks of the system
         with cwd_in_path():  # a team's packages lie where the command is run
-            for package in self.packages:
-                for module in _walk(package):
-                    _import(module)
+            import_tasks(self.packages)
         for task in list(self.tasks.values()):
             for alias in getattr(task, "aliases", ()):
                 if self.tasks.get(alias, task) is not task:
@@ -246,48 +254,3 @@ class _LazyDefaults(Mapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
-
-
-def _migrations(package: str) -> Iterator[Path]:
-    try:  # without importing the package, so that `db upgrade` needs no task that works
-        spec = importlib.util.find_spec(package)
-    except ImportError:
-        spec = None
-    if spec is None:
-        raise TaskModuleError([f"{package}: there is no such module; see create_app and {ENV_PREFIX}TASK_PACKAGES"])
-    for folder in spec.submodule_search_locations or ():
-        if (Path(folder) / MIGRATIONS).is_dir():
-            yield Path(folder) / MIGRATIONS
-
-
-def _walk(package: str) -> Iterator[str]:
-    yield package
-    module = _import(package)
-    if not hasattr(module, "__path__"):
-        return
-    for info in pkgutil.walk_packages(module.__path__, f"{package}.", onerror=lambda _: None):
-        if f".{MIGRATIONS}" not in info.name and not info.name.endswith(".__main__"):
-            yield info.name
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except DeclarationError as error:
-        raise TaskModuleError([f"{_place(name, error)}: {error}"]) from error
-    except (Exception, SystemExit) as error:  # whatever a module raises, the answer is where
-        raise TaskModuleError([f"{_place(name, error)}: {type(error).__name__}: {error}"]) from error
-
-
-def _place(name: str, error: BaseException) -> str:
-    if isinstance(error, SyntaxError):
-        return f"{name} ({error.filename}, line {error.lineno})"
-    frames = traceback.extract_tb(error.__traceback__)
-    here = str(Path(__file__).parent)
-    ours = [
-        frame
-        for frame in frames
-        if Path(frame.filename).is_file()
-        and not {here, str(Path(importlib.__file__).parent)} & {*map(str, Path(frame.filename).parents)}
-    ]
-    return f"{name} ({ours[-1].filename}, line {ours[-1].lineno})" if ours else f"{name}"

@@ -1,33 +1,18 @@
 """`BatchTask`: a long-running task over items, cut into chunks that are messages of their own (R5, R19).
 
-One class makes three tasks: the splitter under its own name, `<name>.chunk` and `<name>.finish`. The splitter sends
-chunks under ids made of the batch's id and the chunk's index, so that cutting again after a crash sends no chunk twice.
+One class makes four tasks: the splitter under its own name (`splitting.py`), `<name>.chunk`, `<name>.finish` and
+`<name>.recovered`. Their ids and keys are made of the batch's id, so that sending one again sends nothing twice.
 """
 
 import inspect
-import math
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar
 
-from conventions.batches import chunk_id, finish_id
-from conventions.chunking import chunked
-from conventions.errors import BusinessError, DeclarationError
-from conventions.idempotency import EffectExists
-from conventions.job import Job
+from conventions.errors import BusinessError, DeclarationError, JobCancelled
 from conventions.job_classes import LongRunningTask
-
-
-class Chunk(NamedTuple):
-    """What a chunk's message carries, besides the arguments of the batch."""
-
-    batch_id: str
-    chunk_index: int
-    total_chunks: int | None
-    items: list[Any]
-
-
-type Role = Literal["splitter", "chunk", "finish"]
+from conventions.membership import Member, Role
+from conventions.splitting import AFTER, Splitter, run_here
 
 
 class BatchTask(LongRunningTask, abstract=True):
@@ -37,22 +22,31 @@ class BatchTask(LongRunningTask, abstract=True):
 
     Attributes:
         chunk_size: items in one chunk.
+        chunks_per_turn: after so many chunks the splitter lets others run, and goes on later.
+        seconds_per_turn: the same after so long.
     """
 
     chunk_size: ClassVar[int] = 100
+    chunks_per_turn: ClassVar[int] = 1000
+    seconds_per_turn: ClassVar[float] = 20.0
     role: ClassVar[Role] = "splitter"
     chunk_task: ClassVar[Any] = None
     finish_task: ClassVar[Any] = None
+    recovered_task: ClassVar[Any] = None
+    resumes_by_item: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, abstract: bool = False, role: Role = "splitter", **options: Any) -> None:
         is_batch = role == "splitter" and not abstract and "_decorated" not in cls.__dict__
         if is_batch:
+            cls.resumes_by_item = AFTER in inspect.signature(cls.items).parameters
+            cls.no_arguments = (AFTER,) if cls.resumes_by_item else ()
             _check_batch(cls)
             cls.run = _split  # a batch's body is `items` and `process`
         super().__init_subclass__(abstract=abstract, **options)
         if is_batch:
             cls.chunk_task = _derive(cls, "chunk", _run_chunk, ("batch_id", "chunk_index"))
             cls.finish_task = _derive(cls, "finish", _run_finish, ("batch_id",))
+            cls.recovered_task = _derive(cls, "recovered", _run_recovered, ("batch_id", "repairs"))
 
     @classmethod
     def declared_arguments(cls) -> Callable[..., Any]:
@@ -62,7 +56,12 @@ class BatchTask(LongRunningTask, abstract=True):
     # Typed by `*args, **kwargs`, the one form that a type checker lets a subclass replace by any signature.
 
     def items(self, *args: Any, **kwargs: Any) -> Iterable[Any]:  # noqa: ARG002
-        """Yield the items, JSON values, one after the other; never build a list of all."""
+        """Yield the items, JSON values, one after the other; never build a list of all.
+
+        They are cut in turns, and after a kill, so they must come in the same order each time: what was cut is skipped, and
+        compared. With a parameter `after` nothing is read twice: it is given the last item that was cut, as JSON, `None` at
+        the start; yield those that come after it.
+        """
         raise TypeError(f"{self.name} defines no items")
 
     def process(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
@@ -79,21 +78,25 @@ class BatchTask(LongRunningTask, abstract=True):
     def recovered(self, *args: Any, **kwargs: Any) -> Any:
         """`recovered(summary, **arguments)`: called when a dead chunk was redriven and succeeded after `finish`."""
 
-    def on_dead(self, job: Job, error: Exception) -> None:
-        """Join a dead chunk as failed; end a batch whose items could not be read."""
-        super().on_dead(job, error)
-        batches = self.app.batches
-        if self.role == "splitter":
-            batches.set_state(job.id, "dead")
-        elif self.role == "finish" and "batch_id" in job.payload:
-            batches.set_state(job.payload["batch_id"], "dead")
-        elif self.role == "chunk":
-            chunk = job.payload
-            if not {"batch_id", "chunk_index", "items", "arguments"} <= chunk.keys():
-                return  # a payload that does not fit any more belongs to no batch
-            joined = batches.join(chunk["batch_id"], chunk["chunk_index"], "dead", len(chunk["items"]))
-            if joined.complete:
-                _send_finish(self, chunk["batch_id"], chunk["arguments"])
+    def member_of(self, payload: Mapping[str, Any], message_id: str) -> Member | None:
+        """Which part of its batch a message with this payload is."""
+        match self.role, payload:
+            case "splitter", _:
+                return Member(message_id, "splitter")
+            case "chunk", {"batch_id": str(batch_id), "chunk_index": int(index), "items": list(items)}:
+                return Member(batch_id, "chunk", index, len(items))
+            case "recovered", {"batch_id": str(batch_id), "repairs": int(repairs)}:
+                return Member(batch_id, "recovered", repairs)
+            case "finish", {"batch_id": str(batch_id)}:
+                return Member(batch_id, "finish")
+            case _:
+                return None  # a payload that does not fit belongs to no batch
+
+    def shown(self, payload: Mapping[str, Any]) -> str | None:
+        """A chunk in few words: its items would fill the pages that show it."""
+        if self.role != "chunk":
+            return None
+        return repr(dict(payload) | {"items": f"{len(payload['items'])} items"})
 
 
 def _check_batch(cls: type[BatchTask]) -> None:
@@ -101,7 +104,7 @@ def _check_batch(cls: type[BatchTask]) -> None:
                          ("process", "def process(self, chunk: list, path: str) -> None: ...")):  # fmt: skip
         if getattr(cls, name) is getattr(BatchTask, name):
             raise DeclarationError(f"{cls.__qualname__}: a batch defines items and process; write {sample}")
-    names = [name for name in inspect.signature(cls.items).parameters if name != "self"]
+    names = [name for name in inspect.signature(cls.items).parameters if name not in ("self", AFTER)]
     for method, given in (("process", 1), ("finish", 1), ("recovered", 1), ("count", 0)):
         try:
             inspect.signature(getattr(cls, method)).bind(cls, *[None] * given, **dict.fromkeys(names))
@@ -113,8 +116,9 @@ def _check_batch(cls: type[BatchTask]) -> None:
             ) from None
     if "run" in cls.__dict__:
         raise DeclarationError(f"{cls.__qualname__}: a batch has no run; its work is items and process")
-    if type(cls.chunk_size) is not int or cls.chunk_size < 1:
-        raise DeclarationError(f"{cls.__qualname__}: chunk_size must be at least 1, not {cls.chunk_size!r}")
+    for name in ("chunk_size", "chunks_per_turn"):
+        if type(value := getattr(cls, name)) is not int or value < 1:
+            raise DeclarationError(f"{cls.__qualname__}: {name} must be at least 1, not {value!r}")
 
 
 def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tuple[str, ...]) -> Any:
@@ -124,6 +128,7 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
         "name": f"{batch.name}.{role}",
         "role": role,
         "run": run,
+        "no_arguments": (),
         "idempotent_on": key,
         "not_idempotent": None,
         "aliases": tuple(f"{alias}.{role}" for alias in batch.aliases),
@@ -135,74 +140,46 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
 
 def _split(self: Any, **arguments: Any) -> dict[str, Any]:
     """Cut the items into chunks and send each as a message."""
-    batch_id = self.request.id
-    batches = self.app.batches
-    batches.create(batch_id, self.name, None)
-    expected = self.count(**arguments)
-    if expected is not None:
-        batches.create(batch_id, self.name, expected)
-    total_chunks = None if expected is None else math.ceil(expected / self.chunk_size)
-    payload = self.arguments.bind((), arguments)
-    total = chunks = 0
-    with self.app.producer_or_acquire() as producer:
-        for chunk in chunked(self.items(**arguments), self.chunk_size):
-            if batches.state(batch_id) == "cancelled":
-                break
-            _send_chunk(self, Chunk(batch_id, chunks, total_chunks, chunk), payload, producer)
-            self.extend_lease(self.app.settings.lease)
-            chunks, total = chunks + 1, total + len(chunk)
-    if batches.state(batch_id) != "cancelled" and batches.seal(batch_id, chunks=chunks, total=total):
-        _send_finish(self, batch_id, payload)
-    return {"batch": batch_id, "chunks": chunks, "total": total}
-
-
-def _send_chunk(task: Any, chunk: Chunk, payload: Mapping[str, Any], producer: Any) -> None:
-    task.chunk_task.apply_async(
-        kwargs=chunk._asdict() | {"arguments": dict(payload)},
-        task_id=chunk_id(chunk.batch_id, chunk.chunk_index),
-        producer=producer,
-    )
-
-
-def _send_finish(task: Any, batch_id: str, payload: Mapping[str, Any]) -> None:
-    splitter = task.app.tasks[task.name.removesuffix(f".{task.role}")]
-    splitter.finish_task.apply_async(
-        kwargs={"batch_id": batch_id, "arguments": dict(payload)}, task_id=finish_id(batch_id)
-    )
+    return run_here(self, arguments) if self.request.is_eager else Splitter(self, arguments).run()
 
 
 def _run_chunk(
     self: Any,
     *,
     batch_id: str,
-    chunk_index: int,
-    total_chunks: int | None,  # noqa: ARG001  # part of the message, for those who read it
+    chunk_index: int,  # noqa: ARG001  # part of the message, for those who read it
+    total_chunks: int | None,  # noqa: ARG001  # the same
     items: list[Any],
     arguments: dict[str, Any],
 ) -> Any:
-    """Process one chunk and record its outcome."""
-    batches = self.app.batches
-    if batches.state(batch_id) == "cancelled":
-        return None
-    splitter = self.app.tasks[self.name.removesuffix(".chunk")]
-    try:
-        returned = self.process(items, **splitter.arguments.load((), arguments))
-    except EffectExists as found:  # committed before a kill that came before the join below
-        returned = found.result
-    joined = batches.join(batch_id, chunk_index, "done", len(items), returned)
-    if joined.repaired and batches.state(batch_id) == "done":
-        self.recovered(batches.summary(batch_id), **splitter.arguments.load((), arguments))
-    if joined.complete:
-        _send_finish(self, batch_id, arguments)
-    return returned
+    """Process one chunk; its outcome joins the batch when the job is settled."""
+    _refuse_cancelled(self, batch_id)
+    return self.process(items, **_splitter_of(self).arguments.load((), arguments))
 
 
 def _run_finish(self: Any, batch_id: str, arguments: dict[str, Any]) -> Any:
     """Call `finish` with the batch's summary."""
-    summary = self.app.batches.summary(batch_id)
+    _refuse_cancelled(self, batch_id)
+    summary = self.app.batches.snapshot(batch_id)
     if summary is None:
         raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
-    splitter = self.app.tasks[self.name.removesuffix(".finish")]
-    result = self.finish(summary, **splitter.arguments.load((), arguments))
-    self.app.batches.set_state(batch_id, "done")
-    return result
+    return self.finish(summary, **_splitter_of(self).arguments.load((), arguments))
+
+
+def _run_recovered(self: Any, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
+    """Call `recovered` with the batch's summary as it is now, unless another one has told of these repairs."""
+    if self.app.batches.is_told(batch_id, repairs):
+        return None
+    summary = self.app.batches.snapshot(batch_id)
+    if summary is None:
+        raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
+    return self.recovered(summary, **_splitter_of(self).arguments.load((), arguments))
+
+
+def _splitter_of(task: Any) -> Any:
+    return task.app.tasks[task.name.removesuffix(f".{task.role}")]
+
+
+def _refuse_cancelled(task: Any, batch_id: str) -> None:
+    if task.app.batches.state(batch_id) == "cancelled":
+        raise JobCancelled(f"the batch {batch_id} was cancelled")

@@ -1,22 +1,24 @@
-"""The state of batches in Redis: what was cut, what became of each chunk, and when it is finished (R19).
+"""The state of batches in Redis: what was cut, what became of each chunk, and what is still to be sent (R19).
 
-A batch goes `splitting -> running -> done`, or ends as `dead` (its items could not be read) or `cancelled`. The join is
-a set of outcomes by chunk index, so that a chunk delivered twice counts once.
+A batch goes `splitting -> running -> done`, or ends as `dead` (its items could not be read, or its finish failed) or
+`cancelled`. Outcomes of chunks join in the step that settles them, see `lua/batch.lua`, as a set by index, so that a chunk
+that is delivered twice counts once. The semantics follow Sidekiq's batches: a set of members, never a counter.
 """
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
-from conventions.payload import encode
 from conventions.progress import Progress
 from conventions.store import Store
 
+STATES = ("splitting", "running", "done", "dead", "cancelled")
 LIVE_STATES = frozenset({"splitting", "running"})
+LOOKED_THROUGH = 1000  # of the newest batches, for those in one state
 
 _NAMESPACE = UUID("6d1f5c0e-8a55-4c1e-9a0e-6f1b3d6f7a41")
 
@@ -25,8 +27,9 @@ _NAMESPACE = UUID("6d1f5c0e-8a55-4c1e-9a0e-6f1b3d6f7a41")
 class BatchSummary:
     """What `finish` is given. `done`, `failed` and `total` count items, `chunks` counts chunks.
 
-    `failed_chunks` are the indexes of chunks that are dead letters; `returns` is what `process` returned, in the order
-    of the chunks, without the `None`s.
+    `ended_chunks` is how many have an outcome. `failed_chunks` are the indexes of chunks that are dead letters, `cancelled_chunks` of those that were cancelled,
+    revoked or expired; `returns` is what `process` returned, in the order of the chunks, without the `None`s. `actor` is who
+    sent it, `created_at` when cutting began (seconds since the epoch), `progress` its rate, rest and last sign of life.
     """
 
     id: str
@@ -37,23 +40,62 @@ class BatchSummary:
     failed: int
     chunks: int | None
     failed_chunks: list[int] = field(default_factory=list)
+    cancelled_chunks: list[int] = field(default_factory=list)
     returns: list[Any] = field(default_factory=list)
+    actor: str = field(default="system", compare=False)
+    created_at: float = field(default=0.0, compare=False)
+    progress: Progress = field(default_factory=lambda: Progress(""), compare=False)
+    ended_chunks: int = field(default=0, compare=False)
 
     @property
     def percent(self) -> int:
         """floor(100 x done / total); 0 while the total is not known."""
         if self.total is None:
             return 0
-        return 100 if self.total == 0 else 100 * self.done // self.total
+        # While it is cut, the total is what `count` said, which may be too little.
+        return 100 if self.total == 0 else min(100, 100 * self.done // self.total)
 
 
 @dataclass(frozen=True, slots=True)
-class Joined:
-    """What recording a chunk's outcome changed."""
+class Origin:
+    """What a batch was sent with: the name of its task, its arguments as JSON, who caused it."""
 
-    changed: bool
-    repaired: bool
-    complete: bool
+    task: str
+    arguments: dict[str, Any]
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How far the items are cut.
+
+    Attributes:
+        chunks: how many.
+        items: how many.
+        digest: of all their chunks, in order.
+        after: the last item, as JSON.
+    """
+
+    chunks: int = 0
+    items: int = 0
+    digest: str = ""
+    after: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a splitter goes on: chunks up to `sent` are in the broker, those up to `intended` may be."""
+
+    sent: Cut = Cut()
+    intended: Cut = Cut()
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """What is to be sent for a batch; `number`: how many chunks were repaired so far."""
+
+    kind: Literal["finish", "recovered"]
+    number: int
 
 
 class Batches:
@@ -61,71 +103,115 @@ class Batches:
 
     Args:
         store: where they are kept.
-        keep: how long a batch is remembered after its last change.
+        keep: how long a batch is remembered after its last change: as long as its messages may be on their way.
     """
 
     def __init__(self, store: Store, keep: timedelta) -> None:
         self._store = store
-        self._keep = keep
+        self.keep = keep
 
-    def _keys(self, id: str) -> list[str]:  # noqa: A002  # the word of the glossary
-        key = self._store.key
-        return [key("batch", id), key("batch", id, "outcomes"), key("progress", id), key("batch", id, "returns")]
-
-    def create(self, id: str, task: str, total: int | None) -> None:  # noqa: A002
-        """Begin a batch; beginning it again, as after a crash, changes nothing but a `dead` state."""
-        batch, _, progress, _ = self._keys(id)
-        now = time.time()
-        before = self.state(id)
-        with self._store.redis.pipeline() as pipe:
-            pipe.hsetnx(batch, "created_at", str(now))
-            pipe.hset(batch, "task", task)
-            if before in (None, "dead"):
-                pipe.hset(batch, "state", "splitting")
-            pipe.pexpire(batch, self._keep)
-            pipe.hsetnx(progress, "started_at", str(now))
-            if total is not None:
-                pipe.hset(progress, "total", str(total))
-            pipe.hset(progress, "updated_at", str(now))
-            pipe.pexpire(progress, self._keep)
-            pipe.zadd(self._index, {id: now}, nx=True)
-            pipe.zremrangebyscore(self._index, "-inf", now - self._keep.total_seconds())
-            pipe.execute()
+    def _key(self, id: str, *parts: str) -> str:  # noqa: A002  # the word of the glossary
+        return self._store.key("batch", id, *parts)
 
     @property
     def _index(self) -> str:
         return self._store.key("batches")
 
+    def create(self, id: str, origin: Origin, total: int | None) -> None:  # noqa: A002
+        """Begin a batch; beginning it again changes nothing, unless cutting it had failed."""
+        batch, progress = self._key(id), self._store.key("progress", id)
+        now = time.time()
+        state, chunks = self._store.redis.hmget(batch, "state", "chunks")
+        with self._store.redis.pipeline() as pipe:
+            pipe.hsetnx(batch, "created_at", str(now))
+            described: dict[Any, Any] = {
+                "task": origin.task,
+                "arguments": json.dumps(origin.arguments),
+                "actor": origin.actor,
+            }
+            pipe.hset(batch, mapping=described)
+            if state is None or (state == b"dead" and chunks is None):
+                pipe.hset(batch, "state", "splitting")
+                pipe.hdel(progress, "ended")
+            pipe.pexpire(batch, self.keep)
+            pipe.hsetnx(progress, "started_at", str(now))
+            if total is not None:
+                pipe.hset(progress, "total", str(total))
+            pipe.hset(progress, "updated_at", str(now))
+            pipe.pexpire(progress, self.keep)
+            pipe.zadd(self._index, {id: now}, nx=True)
+            pipe.zremrangebyscore(self._index, "-inf", now - self.keep.total_seconds())
+            pipe.execute()
+
+    def cursor(self, id: str) -> Cursor | None:  # noqa: A002
+        """Where the splitter goes on, `None` when it has not begun."""
+        raw: Any = self._store.redis.hget(self._key(id), "cursor")
+        if raw is None:
+            return None
+        found = json.loads(raw)
+        return Cursor(Cut(**found["sent"]), Cut(**found["intended"]))
+
+    def save_cursor(self, id: str, cursor: Cursor) -> None:  # noqa: A002
+        """Write where the splitter goes on when it dies now."""
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            pipe.hset(self._key(id), "cursor", json.dumps(asdict(cursor)))
+            pipe.pexpire(self._key(id), self.keep)
+            pipe.execute()
+
     def seal(self, id: str, *, chunks: int, total: int) -> bool:  # noqa: A002
-        """Say that no more chunks follow. Returns whether every chunk has an outcome already."""
-        return bool(self._store.script("seal")(self._keys(id)[:3], [chunks, total]))
+        """Say that no more chunks follow. False when the batch was cancelled meanwhile."""
+        return bool(self._store.run("seal", [id, chunks, total]))
 
-    def join(self, id: str, index: int, outcome: Literal["done", "dead"], items: int, returned: Any = None) -> Joined:  # noqa: A002
-        """Record the outcome of one chunk."""
-        value = b"" if returned is None else encode(returned)
-        keep = round(self._keep.total_seconds() * 1000)
-        reply = self._store.script("join")(self._keys(id), [index, outcome, items, value, keep])
-        return Joined(*map(bool, reply))
+    def cancel(self, id: str) -> bool:  # noqa: A002
+        """Cut and process no more of a batch. False when it has ended, or is not there."""
+        return bool(self._store.run("cancel_batch", [id, round(self.keep.total_seconds() * 1000)]))
 
-    def set_state(self, id: str, state: str) -> None:  # noqa: A002
-        """Move a batch to another state; one that was forgotten, or never began, stays so."""
-        if self._store.redis.exists(self._keys(id)[0]):
-            self._store.redis.hset(self._keys(id)[0], "state", state)
+    def follow(self, id: str) -> Follow | None:  # noqa: A002
+        """What is to be sent now; whoever asks sends it, since the next one to ask is told a minute later."""
+        kind, number = self._store.run("follow", [id])
+        return Follow(kind.decode(), int(number)) if kind else None
+
+    def closing(self, limit: int = 10) -> list[str]:
+        """Batches of which something was to be sent by somebody who is gone."""
+        return [id_.decode() for id_ in self._store.run("closing", [limit])]
 
     def state(self, id: str) -> str | None:  # noqa: A002
         """The state of a batch, `None` when there is no such batch."""
-        raw: Any = self._store.redis.hget(self._keys(id)[0], "state")
+        raw: Any = self._store.redis.hget(self._key(id), "state")
         return raw.decode() if raw else None
 
-    def summary(self, id: str) -> BatchSummary | None:  # noqa: A002
-        """A reading of one batch, `None` when there is no such batch."""
-        batch, outcomes, _, returns = self._keys(id)
+    def origin(self, id: str) -> Origin | None:  # noqa: A002
+        """What a batch was sent with, `None` when there is no such batch."""
+        fields: Any = self._store.redis.hmget(self._key(id), "task", "arguments", "actor")
+        if fields[0] is None:
+            return None
+        task, arguments, actor = (value.decode() for value in fields)
+        return Origin(task, json.loads(arguments), actor)
+
+    def is_told(self, id: str, repairs: int) -> bool:  # noqa: A002
+        """Whether a `recovered` that ran later than this one was sent knew of so many repairs."""
+        told: Any = self._store.redis.hget(self._key(id), "told")
+        return int(told or 0) >= repairs
+
+    def snapshot(self, id: str) -> BatchSummary | None:  # noqa: A002
+        """The summary that `finish` or `recovered` is given: what is repaired after this moment calls `recovered` again."""
+        batch = self._key(id)
+        repairs: Any = self._store.redis.hget(batch, "repairs")
+        summary = self.summary(id)
+        if summary is not None:
+            self._store.redis.hset(batch, "snapshot", repairs or b"0")
+        return summary
+
+    def summary(self, id: str, *, returns: bool = True) -> BatchSummary | None:  # noqa: A002
+        """A reading of one batch, `None` when there is no such batch. `returns`: also what `process` returned."""
         with self._store.redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(batch)
-            pipe.hgetall(outcomes)
-            pipe.hgetall(returns)
-            fields, ends, values = pipe.execute()
-        if not fields:
+            pipe.hgetall(self._key(id))
+            pipe.hgetall(self._key(id, "failed"))
+            pipe.hlen(self._key(id, "outcomes"))
+            if returns:
+                pipe.hgetall(self._key(id, "returns"))
+            fields, failed, ended, *values = pipe.execute()
+        if b"state" not in fields:
             return None
         progress = Progress.of(id, self._store)
         return BatchSummary(
@@ -136,21 +222,40 @@ class Batches:
             done=progress.done,
             failed=progress.failed,
             chunks=int(fields[b"chunks"]) if b"chunks" in fields else None,
-            failed_chunks=sorted(int(index) for index, outcome in ends.items() if outcome == b"dead"),
-            returns=[json.loads(values[index]) for index in sorted(values, key=int)],
+            failed_chunks=_indexes(failed, b"dead"),
+            cancelled_chunks=_indexes(failed, b"cancelled"),
+            actor=fields.get(b"actor", b"system").decode(),
+            created_at=float(fields[b"created_at"]),
+            progress=progress,
+            ended_chunks=ended,
+            returns=[json.loads(one[index]) for one in values for index in sorted(one, key=int)],
         )
 
-    def listing(self, limit: int) -> Sequence[BatchSummary]:
-        """The newest batches first; those already forgotten are dropped from the index."""
-        ids: Any = self._store.redis.zrange(self._index, 0, limit - 1, desc=True)
-        found = []
+    def listing(self, limit: int, state: str | None = None) -> Sequence[BatchSummary]:
+        """The newest batches first, without what `process` returned; forgotten ones are dropped from the index.
+
+        Args:
+            limit: how many at the most.
+            state: only those in it, of the newest 1,000 (`LOOKED_THROUGH`).
+        """
+        look = limit if state is None else max(limit, LOOKED_THROUGH)
+        ids: Any = self._store.redis.zrange(self._index, 0, look - 1, desc=True)
+        found: list[BatchSummary] = []
         for raw in ids:
-            summary = self.summary(raw.decode())
+            if len(found) == limit:
+                break
+            if state is not None and self.state(raw.decode()) not in (None, state):
+                continue
+            summary = self.summary(raw.decode(), returns=False)
             if summary is None:
                 self._store.redis.zrem(self._index, raw)
             else:
                 found.append(summary)
         return found
+
+
+def _indexes(failed: Mapping[bytes, bytes], outcome: bytes) -> list[int]:
+    return sorted(int(index) for index, found in failed.items() if found == outcome)
 
 
 def chunk_id(batch_id: str, index: int) -> str:
@@ -161,3 +266,8 @@ def chunk_id(batch_id: str, index: int) -> str:
 def finish_id(batch_id: str) -> str:
     """The message id of a batch's `finish`."""
     return str(uuid5(_NAMESPACE, f"{batch_id}/finish"))
+
+
+def recovered_id(batch_id: str, repairs: int) -> str:
+    """The message id of the `recovered` that tells of so many repaired chunks."""
+    return str(uuid5(_NAMESPACE, f"{batch_id}/recovered/{repairs}"))

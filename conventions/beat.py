@@ -21,8 +21,8 @@ from redis.exceptions import LockError, RedisError
 from conventions.actor import BEAT
 from conventions.cron import When
 from conventions.errors import BrokerUnavailable, ConfigurationError
-from conventions.idempotency import digest
 from conventions.job import idempotency_key
+from conventions.payload import digest
 from conventions.schedule import Schedule, load_schedule
 from conventions.schedules import Run, Schedules, State, meta_of
 

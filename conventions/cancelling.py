@@ -7,14 +7,15 @@ from conventions.broker import CancelAnswer
 
 
 def cancel(app: Any, message_id: str) -> CancelAnswer:
-    """Mark a message as cancelled, for as long as it may be in a queue.
+    """Mark a message as cancelled, for as long as it may be in a queue; of a batch's id, the whole batch.
 
     Claims and progress read the mark. Where the broker is not the Redis of the claims, nobody can tell where the message
     is, and the answer is `queued`.
     """
+    of_batch = app.batches.cancel(message_id)
     keep = max(app.settings.keep_result_for, app.settings.max_delay + timedelta(days=1))
     if app.one_server:
         answer: CancelAnswer = app.broker.cancel(message_id, keep)
-        return answer
+        return "running" if of_batch else answer
     app.store.redis.set(app.claims.cancel_key(message_id), "any", px=keep)
-    return "queued"
+    return "running" if of_batch else "queued"

@@ -12,6 +12,12 @@ from conventions.settings import REDIS_SCHEMES
 CLASS_QUEUES = ("immediate", "scheduled", "long")
 
 
+RESULT_BACKENDS = {
+    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.results:Backend"),
+    "sentinel": "conventions.results:SentinelResults",
+}
+
+
 def celery_defaults(app: Any) -> dict[str, Any]:
     """The configuration of an application, in Celery's names."""
     settings, broker_address = app.settings, app.broker_address

@@ -10,8 +10,8 @@ from typing import Any
 from conventions import audit, dead_letters
 from conventions.audit import Deed
 from conventions.errors import LetterNotEditable
-from conventions.idempotency import digest
 from conventions.job import FINGERPRINT, KEY, PLANNED_AT, idempotency_key
+from conventions.payload import digest
 from conventions.redrive import decoded
 from conventions.sending import shown_arguments
 from conventions.tables import DeadLetterRow

@@ -3,6 +3,7 @@
     Exception
     └── ConventionError
         ├── BusinessError            raise it in `run`: a failure that no retry can mend
+        │   └── ItemsChanged         a batch was interrupted, and its items are others now
         ├── RetryRequested           `self.retry()` was called without an error
         ├── JobFailed                the job failed before, and whoever waits for it hears of it now
         ├── JobExited                a job called `sys.exit()`
@@ -47,6 +48,10 @@ class ConventionError(Exception):
 
 class BusinessError(ConventionError):
     """A failure for a reason of the business: not retried, a dead letter at once (R16)."""
+
+
+class ItemsChanged(BusinessError):
+    """A batch that was interrupted finds other items than those that it has cut: going on would skip or repeat some."""
 
 
 class RetryRequested(ConventionError):

@@ -5,7 +5,6 @@ A claim goes `idle -> running -> done | released | dead`; the states, and who ma
 Stripe's idempotent requests.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from conventions.broker import Held
 from conventions.errors import IdempotencyConflict
 from conventions.journal import Event
+from conventions.membership import Join
 from conventions.payload import encode
 from conventions.script_call import ScriptCall
 from conventions.store import Store
@@ -152,7 +152,7 @@ def conflict(task: str, key: str, message_id: str) -> IdempotencyConflict:
 
 
 type Answer = Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale
-type State = Literal["done", "released", "dead"]
+type State = Literal["done", "released", "continued", "dead"]
 type Settled = Literal["recorded", "refused", "missing"]
 
 
@@ -161,13 +161,14 @@ class Settlement:
     """How a job ended.
 
     Attributes:
-        state: of the claim; `released` for `wait` seconds.
+        state: of the claim; `released` for `wait` seconds; `continued`: the same message goes on, and no other one.
         event: what the journal says, if anything.
         result: of a job that is done; of a dead one, what it failed with, as text.
         action: what becomes of the message: it goes, is tried again, waits with no attempt used, or is kept until what
             follows the job was sent.
         changes: headers of the next attempt.
         claimed: whether the job held its claim; without one, only message and journal are written.
+        join: how the message's batch counts this.
     """
 
     request: ClaimRequest
@@ -178,6 +179,7 @@ class Settlement:
     action: Literal["remove", "retry", "park", "keep"] = "remove"
     changes: Mapping[str, Any] = field(default_factory=dict)
     claimed: bool = True
+    join: Join | None = None
 
 
 class Claims:
@@ -226,11 +228,12 @@ class Claims:
         arguments: list[Any] = []
         for one in settlements:
             request = one.request
-            result = b"" if one.state == "released" else encode(one.result)
+            result = encode(one.result) if one.state in ("done", "dead") else b""
             arguments += [request.claim if one.claimed else "", request.token, request.message_id, request.generation]
             arguments += [request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)]
             arguments += [_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action]
             arguments += [encode(one.changes), one.event.encode() if one.event else b""]
+            arguments += [one.join.encode() if one.join else b""]
         return [reply.decode() for reply in self._run("settle", arguments)]
 
     def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
@@ -265,16 +268,6 @@ class Claims:
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
         return self._store.key("cancel", message_id)
-
-
-def digest(value: Mapping[str, Any]) -> str:
-    """A key or fingerprint: 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
-    return digest_of_json(encode(value))
-
-
-def digest_of_json(written: bytes) -> str:
-    """`digest` of what is canonical JSON already."""
-    return hashlib.sha256(written).hexdigest()[:32]
 
 
 def _milliseconds(seconds: float) -> int:

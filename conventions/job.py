@@ -13,13 +13,15 @@ from celery import current_task
 from conventions.actor import SYSTEM, current_actor
 from conventions.broker import Held
 from conventions.declaration import EVERY_ARGUMENT, PLANNED_TIME
-from conventions.idempotency import ClaimRequest, digest
+from conventions.idempotency import ClaimRequest
+from conventions.membership import Member
+from conventions.payload import digest
 from conventions.reading import DELIVERY
 
 HEADER_PREFIX = "x_"
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
-GENERATION, TOKEN, COPY = "x_generation", "x_token", "x_copy"
+GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
 
 REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
 
@@ -56,7 +58,8 @@ class Job:
     """What `run` can ask of its message.
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
-    `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims.
+    `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
+    place in a batch.
     """
 
     id: str
@@ -75,6 +78,7 @@ class Job:
     enqueued_at: datetime | None = None
     started_at: datetime | None = None
     held: Held | None = None
+    member: Member | None = None
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
@@ -126,6 +130,7 @@ class Job:
             held=Held(delivery["tag"], delivery["queue"], delivery["receipt"])
             if delivery and task.app.one_server
             else None,
+            member=Member.read(header(BATCH)) or task.member_of(payload, message_id),
             horizon=task.horizon,
             token=header(TOKEN) or uuid4().hex,
         )

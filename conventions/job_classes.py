@@ -11,10 +11,17 @@ from conventions.task import ConventionTask
 class ImmediateTask(ConventionTask, abstract=True):
     """One clear thing, done within a minute: an e-mail, a notification, a picture (R5).
 
-    Asked to stop after `soft_time_limit` (60 s), stopped after `time_limit` (90 s).
+    Asked to stop after `soft_time_limit` (60 s), stopped after `time_limit` (90 s). Jobs that run longer than the setting
+    `split_after` (60 s) are counted, and listed by `celery batch candidates`.
     """
 
     queue_name = "immediate"
+
+    @property
+    def split_after(self) -> float | None:
+        """Seconds after which a job is one that should be split."""
+        limit: float = self.app.settings.split_after
+        return limit
 
 
 class ScheduledTask(ConventionTask, abstract=True):

@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 from conventions.failures import FailureText
 from conventions.store import Store
 
-KINDS = ("succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate")
+KINDS = ("succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung")
 
 _NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # changing it would record old events a second time
 _KIND_LENGTH = 32

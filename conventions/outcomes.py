@@ -17,13 +17,19 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions import failures
-from conventions.errors import BrokerUnavailable
+from conventions.errors import BrokerUnavailable, LeaseLost
+from conventions.following import follow_up, join_of
 from conventions.idempotency import Settled, Settlement, State
 from conventions.job import ACTOR, COPY, COUNTS, FINGERPRINT, HEADER_PREFIX, KEY, PARKED, TOKEN, Job
 from conventions.journal import Event
+from conventions.membership import Outcome
 
 logger = logging.getLogger(__name__)
 
+TAKEN_OVER = (
+    "its lease was over, another worker has taken this job over, and what this one did is not recorded; report progress "
+    "more often, or raise stall_after"
+)
 SETTLE_FOR = 180.0  # seconds that a finished job tries to record its outcome: unknown is not failed
 SHORT = 1000  # characters of an error that a claim keeps
 PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
@@ -105,9 +111,10 @@ def settle(
     error: BaseException | None = None,
     claimed: bool = True,
     patience: float = SETTLE_FOR,
+    outcome: Outcome | None = None,
     **how: Any,
 ) -> Settled:
-    """Record an outcome.
+    """Record an outcome, and send what the job's batch waits for.
 
     Args:
         task: the running task.
@@ -117,28 +124,36 @@ def settle(
         error: what the attempt failed with.
         claimed: whether the job holds its claim.
         patience: seconds that an unreachable Redis is tried.
+        outcome: for the job's batch, where the message ends here and is neither done nor dead.
         how: further fields of `Settlement`.
 
     Raises:
         Reject: Redis was not there for so long; the message goes back.
     """
     event = event_of(task, job, kind, error) if kind else None
-    settlement = Settlement(job.claim, state, event, claimed=claimed, **how)
+    join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)
+    answer = _recorded(task.app, Settlement(job.claim, state, event, claimed=claimed, join=join, **how), patience)
+    if answer == "refused":
+        logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
+    elif join:
+        follow_up(task.app, join.member)
+    return answer
+
+
+def _recorded(app: Any, settlement: Settlement, patience: float) -> Settled:
     deadline = time.monotonic() + patience
     while True:
         try:
-            answer: Settled = task.app.claims.settle([settlement])[0]
-            if not task.app.one_server and (kind == "dead" or task.app.settings.wait_for_disk):
-                task.app.store.wait_for_disk()  # before the message goes, whose server does not know of this one
+            answer: Settled = app.claims.settle([settlement])[0]
+            if not app.one_server and (settlement.state == "dead" or app.settings.wait_for_disk):
+                app.store.wait_for_disk()  # before the message goes, whose server does not know of this one
         except RedisError as unreachable:
             if time.monotonic() > deadline:
                 raise Reject(unreachable, requeue=True) from unreachable
-            logger.warning("outcome not recorded yet: id=%s: %s", job.id, unreachable)
+            logger.warning("outcome not recorded yet: id=%s: %s", settlement.request.message_id, unreachable)
             time.sleep(1)
-            continue
-        if answer == "refused":
-            logger.warning("superseded: id=%s task=%s: another worker has taken this job over", job.id, job.task)
-        return answer
+        else:
+            return answer
 
 
 def end_done(task: Any, job: Job, result: Any) -> None:
@@ -151,13 +166,14 @@ def end_done(task: Any, job: Job, result: Any) -> None:
 
 def _taken_over() -> Exception:
     """Whoever holds the claim now ends it; this message comes again, and finds how."""
-    taken_over: Exception = Reject("another worker has taken this job over", requeue=True)
+    taken_over: Exception = Reject(LeaseLost(TAKEN_OVER), requeue=True)
     return taken_over
 
 
 def end_without_run(task: Any, job: Job, kind: str, *, keep: bool = False) -> Exception:
     """Record that the message ends here without having run. Returns what to raise."""
-    settle(task, job, "released", kind, claimed=False, action="keep" if keep else "remove")
+    outcome: Outcome | None = "cancelled" if kind == "cancelled" else None  # of the others, another copy joins
+    settle(task, job, "released", kind, claimed=False, outcome=outcome, action="keep" if keep else "remove")
     ended: Exception = Ignore()
     return ended
 
@@ -165,7 +181,8 @@ def end_without_run(task: Any, job: Job, kind: str, *, keep: bool = False) -> Ex
 def end_released(task: Any, job: Job, kind: str | None, ending: Exception, *, keep: bool = False) -> Exception:
     """Record an end that is neither success nor failure, and leave the key to others. Returns what to raise."""
     if not task.request.is_eager:
-        settle(task, job, "released", kind, action="keep" if keep else "remove")
+        outcome: Outcome | None = None if keep else "cancelled"
+        settle(task, job, "released", kind, outcome=outcome, action="keep" if keep else "remove")
     return ending
 
 
@@ -208,13 +225,16 @@ def end_retried(task: Any, job: Job, error: Exception, wait: float, counts: Mapp
     return retry
 
 
-def end_waiting(task: Any, job: Job, wait: float) -> Exception:
-    """Let the message wait, with no attempt used. Returns what to raise."""
+def end_waiting(task: Any, job: Job, wait: float, state: State = "released") -> Exception:
+    """Let the message come again, with no attempt used; `continued`: to go on. Returns what to raise."""
+    counts, changes = job.counts, {}
+    if state == "continued":  # what went well so far is no failed attempt any more
+        counts, changes = {}, {"retries": job.attempt - 1, COUNTS: {}, **_identity(job)}
     if job.held is None:
-        publish_again(task, job, countdown=wait)
-    answer = settle(task, job, "released", None, wait=wait, action="park")
+        publish_again(task, job, countdown=wait, counts=counts)
+    answer = settle(task, job, state, None, wait=wait, action="park", changes=changes)
     if answer == "missing":
-        publish_again(task, job, countdown=wait)
+        publish_again(task, job, countdown=wait, counts=counts)
     if answer == "refused":
         return _taken_over()
     done_with_this_delivery: Exception = Ignore()

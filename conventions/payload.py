@@ -6,6 +6,7 @@ of the signature, with the defaults filled in. A value may be the Python object 
 """
 
 import functools
+import hashlib
 import inspect
 import json
 import math
@@ -32,14 +33,18 @@ class Arguments:
         task: the task's name, for messages.
         function: `run`, whose first parameter is `self`.
         untyped: names of parameters that need no annotation.
+        without: names of parameters that are no arguments of the task.
 
     Raises:
         DeclarationError: a parameter has no annotation, an annotation that cannot be checked, or is variadic.
     """
 
-    def __init__(self, task: str, function: Callable[..., Any], *, untyped: Sequence[str] = ()) -> None:
+    def __init__(
+        self, task: str, function: Callable[..., Any], *, untyped: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> None:
         self.task = task
         _, *parameters = inspect.signature(function).parameters.values()
+        parameters = [one for one in parameters if one.name not in without]
         self.signature = inspect.Signature(parameters)
         self.names = tuple(parameter.name for parameter in parameters)
         self._defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
@@ -225,6 +230,16 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 def encode(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, no NaN. Raises: ValueError, TypeError."""
     return _CANONICAL.encode(value).encode()
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """A key or fingerprint: 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
+    return digest_of_json(encode(value))
+
+
+def digest_of_json(written: bytes) -> str:
+    """`digest` of what is canonical JSON already."""
+    return hashlib.sha256(written).hexdigest()[:32]
 
 
 def check_size(task: str, written: bytes, limit: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import celery
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry
 
 from conventions.actor import acting_as
 from conventions.beginning import begin
@@ -22,6 +22,7 @@ from conventions.errors import (
     PayloadError,
 )
 from conventions.failures import text_of
+from conventions.granularity import watching
 from conventions.idempotency import (
     EffectExists,
     TransactionBusy,
@@ -41,6 +42,10 @@ from conventions.retry import RetryPolicy
 logger = logging.getLogger(__name__)
 
 KILLED = range(-255, -191)  # exit codes by which billiard ends a process: signal number - 256
+
+
+class TurnOver(Exception):
+    """The job goes on in another turn: its message comes again, and others run meanwhile."""
 
 
 class RetryAsked(Retry):
@@ -77,6 +82,8 @@ def _ending(task: Any, job: Job, error: BaseException) -> BaseException:
         case TransactionBusy():
             logger.info("waits: id=%s task=%s: another transaction is recording its key", job.id, job.task)
             ending: BaseException = end_waiting(task, job, random.uniform(1, 2))
+        case TurnOver():
+            ending = end_waiting(task, job, 0.0, "continued")
         case RetryAsked():
             ending = _outcome(task, job, error.error, error.countdown)
         case Reject():
@@ -108,7 +115,7 @@ def _run(task: Any, job: Job, values: dict[str, Any]) -> Any:
         if task.request.is_eager:
             return task.run(**values)
         try:
-            with task.app.lease_keeper.holding(job.claim, task.stall_check()):
+            with task.app.lease_keeper.holding(job.claim, task.stall_check()), watching(task, job.id):
                 return task.run(**values)
         finally:
             if (reporter := getattr(task.request, "reporter", None)) is not None:
@@ -155,8 +162,6 @@ def _after_failure(task: Any, job: Job, error: Exception, countdown: float | Non
     counts[kind] = counts.get(kind, 0) + 1
     overruled = task.should_retry(error, job.attempt) if task.overrules_retry else None
     decision = policy.decide(error, counts, overruled=overruled)
-    if isinstance(error, SoftTimeLimitExceeded):
-        logger.warning("too long: id=%s task=%s: reached its soft limit; split it into smaller jobs", job.id, job.task)
     if decision.wait is None:
         return end_dead(task, job, error)
     wait = decision.wait if countdown is None else policy.within_limits(countdown)

@@ -1,20 +1,42 @@
 """`Progress`: how far a long job or a batch is, kept in Redis and readable by id from anywhere (R11)."""
 
+import json
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, Literal, Self, cast
 
-from conventions.errors import JobCancelled
+from redis.exceptions import RedisError
+
+from conventions.errors import JobCancelled, LeaseLost
+from conventions.idempotency import ClaimRequest
+from conventions.payload import encode
 from conventions.store import Store, current_store
+
+logger = logging.getLogger(__name__)
+
+type Answer = Literal["on", "cancelled", "lost"]
 
 WRITE_EVERY = 0.5  # seconds between two writes of a job that reports each item
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a job goes on: `value` is the task's own, `done` and `failed` what was counted by then."""
+
+    value: Any = None
+    done: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
-    """A reading of a job's progress. Counts are items; times are seconds since the epoch."""
+    """A reading of a job's progress. Counts are items; times are seconds since the epoch.
+
+    `ended` is `done`, `dead` or `cancelled` once the job, or the batch, has ended.
+    """
 
     id: str
     done: int = 0
@@ -24,6 +46,7 @@ class Progress:
     started_at: float = 0
     updated_at: float = 0
     stall_after: float = 600
+    ended: str = ""
 
     @classmethod
     def of(cls, id: str, store: Store | None = None) -> Self:  # noqa: A002  # the word of the glossary
@@ -40,6 +63,18 @@ class Progress:
             started_at=float(fields.get("started_at", 0)),
             updated_at=float(fields.get("updated_at", 0)),
             stall_after=float(fields.get("stall_after", 600)),
+            ended=fields.get("ended", ""),
+        )
+
+    @staticmethod
+    def checkpoint_of(id: str, fingerprint: str, store: Store) -> Checkpoint | None:  # noqa: A002
+        """Where a job that ran before goes on, if its arguments are the same. Raises: RedisError."""
+        raw: Any = store.redis.hget(store.key("progress", id), "checkpoint")
+        found = json.loads(raw) if raw else {}
+        return (
+            Checkpoint(found["value"], found["done"], found["failed"])
+            if found.get("fingerprint") == fingerprint
+            else None
         )
 
     @property
@@ -47,12 +82,12 @@ class Progress:
         """floor(100 x done / total), or `None` while the total is not known."""
         if self.total is None:
             return None
-        return 100 if self.total == 0 else 100 * self.done // self.total
+        return 100 if self.total == 0 else min(100, 100 * self.done // self.total)
 
     @property
     def finished(self) -> bool:
-        """Whether every item is done or failed."""
-        return self.total is not None and self.done + self.failed >= self.total
+        """Whether the job has ended, or every item is done or failed."""
+        return bool(self.ended) or (self.total is not None and self.done + self.failed >= self.total)
 
     @property
     def rate(self) -> float:
@@ -73,14 +108,35 @@ class Progress:
         return bool(self.updated_at) and not self.finished and time.time() - self.updated_at > self.stall_after
 
 
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """What a job must hold to report: its claim, by token, for `lease` seconds from each report.
+
+    Attributes:
+        request: the claim.
+        lease: seconds.
+        batch_id: the batch that the job is a part of.
+    """
+
+    request: ClaimRequest
+    lease: float
+    batch_id: str = ""
+
+
 class ProgressReporter:
     """What a running job writes through `self.progress`.
 
-    Writes at most twice a second; the last state is written when the job ends.
+    Writes at most twice a second; the last state is written when the job ends. A report is one round trip, which counts,
+    renews the lease and asks whether the job may go on. While Redis does not answer, the job goes on.
 
     Args:
+        store: where it is written.
+        id: the job's message.
+        keep: how long it is remembered.
         beat: called at every report, so that a lease can follow progress.
-        cancel_key: the key whose existence says that the message was cancelled.
+        holder: the claim that is renewed; `None` for a job without one.
+        stall_after: seconds without a report after which readers take the job for hung.
+        start: the checkpoint at which the job began.
     """
 
     def __init__(
@@ -90,15 +146,17 @@ class ProgressReporter:
         *,
         keep: timedelta,
         beat: Callable[[], None],
-        cancel_key: str | None = None,
+        holder: Holder | None = None,
         stall_after: float = 600,
+        start: Checkpoint = Checkpoint(),
     ) -> None:
-        self._store, self._id, self._keep, self._beat = store, id, keep, beat
-        self._stall_after, self._cancel_key = stall_after, cancel_key
-        self._done = self._failed = 0
+        self._store, self._id, self._keep, self._beat, self._holder = store, id, keep, beat, holder
+        self._done, self._failed = start.done, start.failed
         self._total: int | None = None
         self._note: str | None = None
+        self._stall_after = stall_after
         self._written = 0.0
+        self._unwritten = False
 
     @property
     def total(self) -> int | None:
@@ -107,7 +165,10 @@ class ProgressReporter:
 
     @total.setter
     def total(self, value: int) -> None:
+        if type(value) is not int or value < 0:
+            raise ValueError(f"progress.total must be a number of items, not {value!r}")
         self._total = value
+        self._beat()
         self._report()
 
     def advance(self, n: int = 1, *, failed: int = 0, note: str | None = None) -> None:
@@ -115,38 +176,53 @@ class ProgressReporter:
 
         Raises:
             JobCancelled: the message was cancelled; let it through, it ends the job.
+            LeaseLost: another worker has taken the job over; let it through, and do nothing more.
         """
         self._done += n
         self._failed += failed
         self._note = note if note is not None else self._note
+        self._unwritten = True
         self._beat()
         if time.monotonic() - self._written >= WRITE_EVERY:
             self._report()
 
-    def _report(self) -> None:
-        if self.flush():
-            raise JobCancelled(f"the message {self._id} was cancelled")
+    def checkpoint(self, value: Any, fingerprint: str) -> None:
+        """Write where the job goes on when it runs again with the same arguments. Raises: as `advance`; TypeError."""
+        self._beat()
+        where = {"value": value, "done": self._done, "failed": self._failed, "fingerprint": fingerprint}
+        self._report({"checkpoint": encode(where).decode()})
 
-    def flush(self) -> bool:
-        """Write what was counted since the last write. Returns whether the message was cancelled."""
+    def _report(self, more: Mapping[str, str] | None = None) -> None:
+        match self.flush(more):
+            case "cancelled":
+                raise JobCancelled(f"the message {self._id}, or its batch, was cancelled")
+            case "lost":
+                raise LeaseLost(
+                    f"{self._id}: another worker has taken this job over, since its lease was over; end here, and do nothing "
+                    "more. Report progress more often, or raise stall_after"
+                )
+
+    def flush(self, more: Mapping[str, str] | None = None) -> Answer:
+        """Write what was counted. Returns whether the job may go on; where Redis does not answer, it may."""
         now = time.time()
-        key = self._store.key("progress", self._id)
-        with self._store.redis.pipeline() as pipe:
-            if not self._written:  # an attempt begins at the first item
-                first: dict[Any, Any] = {"started_at": str(now), "done": "0", "failed": "0"}
-                pipe.hset(key, mapping={**first, "stall_after": str(self._stall_after)})
-            pipe.hincrby(key, "done", self._done)
-            pipe.hincrby(key, "failed", self._failed)
-            values = {"updated_at": str(now), "total": self._total, "note": self._note}
-            pipe.hset(key, mapping={name: value for name, value in values.items() if value is not None})
-            pipe.pexpire(key, self._keep)
-            pipe.exists(self._cancel_key or f"{key}:cancelled")
-            *_, cancelled = pipe.execute()
-        self._done = self._failed = 0
+        fields: dict[str, Any] = {"done": self._done, "failed": self._failed, "updated_at": now, **(more or {})}
+        if not self._written:  # an attempt begins
+            fields |= {"started_at": now, "stall_after": self._stall_after}
+        fields |= {name: value for name in ("total", "note") if (value := getattr(self, f"_{name}")) is not None}
+        request = self._holder.request if self._holder else None
+        claim = [request.claim, request.token] if request else ["", ""]
+        lease, batch = (self._holder.lease, self._holder.batch_id) if self._holder else (0.0, "")
+        arguments = [self._id, round(self._keep.total_seconds() * 1000), round(lease * 1000), *claim, batch]
+        try:
+            answer = self._store.run("report", [*arguments, *(one for pair in fields.items() for one in pair)])
+        except RedisError as error:
+            logger.warning("progress not written: id=%s: %s", self._id, error)
+            return "on"
         self._written = time.monotonic()
-        return bool(cancelled)
+        self._unwritten = False
+        return cast(Answer, answer.decode())
 
     def close(self) -> None:
-        """Write what is left, if anything was ever reported."""
-        if self._done or self._failed or self._note is not None:
+        """Write what is left, if anything was reported since."""
+        if self._unwritten:
             self.flush()

@@ -12,9 +12,11 @@ from conventions import failures
 from conventions.actor import SYSTEM
 from conventions.broker import Delivery, Held
 from conventions.errors import UndeliverableMessage
+from conventions.following import follow_up, join_of
 from conventions.idempotency import ClaimRequest, Settlement
-from conventions.job import ACTOR, ENQUEUED_AT, GENERATION, HEADER_PREFIX, KEY
+from conventions.job import ACTOR, BATCH, ENQUEUED_AT, GENERATION, HEADER_PREFIX, KEY
 from conventions.journal import Event
+from conventions.membership import Member
 from conventions.reading import DELIVERY
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Refusals:
         one_server = self._app.one_server
         event = _event(envelope, error, held, kind, None if stored and one_server else envelope)
         request = ClaimRequest("", "", event.token, event.message_id, "", held=held if one_server else None)
+        member = Member.read(_mapping(envelope.get("headers")).get(BATCH))
         state: Any = "dead" if kind == "dead" else "released"
         if kind == "dead":
             text = " ".join(str(error).split())
@@ -81,9 +84,12 @@ class Refusals:
                 text,
             )
         try:
-            self._app.claims.settle([Settlement(request, state, event, claimed=False)])
+            join = join_of(self._app, member, "dead" if kind == "dead" else "cancelled")
+            self._app.claims.settle([Settlement(request, state, event, claimed=False, join=join)])
             if not one_server:
                 self._app.store.wait_for_disk()
+            if member:
+                follow_up(self._app, member)
         except RedisError as unreachable:
             logger.error(
                 "dead letter not stored yet: id=%s: %s; the message comes again", event.message_id, unreachable

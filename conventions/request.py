@@ -17,8 +17,10 @@ from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
 from conventions.errors import PayloadError
+from conventions.granularity import note
 from conventions.job import KEY, TOKEN, Job
-from conventions.outcomes import end_dead
+from conventions.journal import Event
+from conventions.outcomes import end_dead, event_of
 from conventions.reading import DELIVERY
 from conventions.well_formed import fault_of
 
@@ -118,12 +120,26 @@ class Request(PlainRequest):
             )
 
     def _on_lapsed(self) -> None:
-        logger.error("hung: id=%s task=%s: its lease is over; it runs again elsewhere", self.id, self.name)
+        logger.error(
+            "hung: id=%s task=%s: no progress for too long, or its process stands still: it is ended here and runs again "
+            "elsewhere; report progress more often, or raise stall_after",
+            self.id,
+            self.name,
+        )
+        with suppress(RedisError, Exception):  # the log has it
+            self.app.journal.append([self._event("hung")])
         if self.worker_pid and self.worker_pid != os.getpid():
             with suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
         elif self.delivery:  # a thread cannot be ended: let the message go
             self.app.in_flight.forget(self.delivery["receipt"])
+
+    def _event(self, kind: str) -> Event:
+        self.task.request_stack.push(self._context)
+        try:
+            return event_of(self.task, self._job(), kind)
+        finally:
+            self.task.request_stack.pop()
 
     def on_lost(self, error: BaseException) -> None:
         """As above; the claim is elsewhere than the message where the broker is."""
@@ -155,6 +171,8 @@ class Request(PlainRequest):
 
     def record_death(self, error: Exception) -> bool:
         """Settle the job, whose process is killed after this."""
+        if isinstance(error, TimeLimitExceeded):
+            note(self.task, self.id, float(error.args[0]))
         self.task.request_stack.push(self._context)
         try:
             ending = end_dead(self.task, self._job(), error, patience=0)

@@ -3,7 +3,7 @@
 import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import celery
 from celery.exceptions import Retry
 
-from conventions.errors import LeaseLost, RetryRequested, TransactionRepeated
+from conventions.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
 from conventions.job import Job, horizon_of
-from conventions.payload import Arguments
+from conventions.membership import Member
+from conventions.payload import Arguments, check_size, encode
 from conventions.pipeline import RetryAsked, execute
-from conventions.progress import ProgressReporter
+from conventions.progress import Checkpoint, Holder, Progress, ProgressReporter
 from conventions.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ class RunningTask(celery.Task):
     def horizon(self) -> timedelta:
         """How long a claim of the task is remembered."""
         return horizon_of(self)
+
+    def member_of(self, payload: Mapping[str, Any], message_id: str) -> Member | None:  # noqa: ARG002
+        """Which part of a batch a message with this payload is."""
+        return None
+
+    def shown(self, payload: Mapping[str, Any]) -> str | None:  # noqa: ARG002
+        """How logs and Flower show a large payload; `None`: as Celery does."""
+        return None
 
     @property
     def job(self) -> Job:
@@ -80,22 +89,66 @@ class RunningTask(celery.Task):
 
     @property
     def progress(self) -> ProgressReporter:
-        """Reports progress: `advance(n)`, `total = n`."""
+        """Reports progress: `advance(n, note=...)`, `total = n`."""
         reporter: ProgressReporter | None = getattr(self.request, "reporter", None)
         if reporter is None:
-            app = self._application()
+            app, job = self._application(), self.job
+            batch_id = job.member.batch_id if job.member else ""
             reporter = self.request.reporter = ProgressReporter(
                 app.store,
-                self.job.id,
-                keep=app.settings.keep_result_for,
-                cancel_key=app.claims.cancel_key(self.job.id),
+                job.id,
+                keep=self.horizon,
+                holder=None if self.request.is_eager else Holder(job.claim, app.claims.lease, batch_id),
                 stall_after=getattr(self, "stall_after", None) or app.settings.stall_after,
-                beat=self._beat,
+                beat=self.report_alive,
+                start=self._checkpoint or Checkpoint(),
             )
         return reporter
 
-    def _beat(self) -> None:
+    @property
+    def _checkpoint(self) -> Checkpoint | None:
+        if not hasattr(self.request, "checkpoint"):
+            job = self.job
+            self.request.checkpoint = Progress.checkpoint_of(job.id, job.fingerprint, self._application().store)
+        found: Checkpoint | None = self.request.checkpoint
+        return found
+
+    @property
+    def resumed_from(self) -> Any:
+        """The value of the last `checkpoint` of this message, when it runs again; `None` when it begins.
+
+        Values of other arguments, as before an edit of a dead letter, do not count.
+        """
+        found = self._checkpoint
+        return found.value if found else None
+
+    def checkpoint(self, value: Any) -> None:
+        """Say where the job goes on if it has to run again; `resumed_from` is this value then.
+
+        Written at once. Counts of `progress` go on from those of the checkpoint.
+
+        Args:
+            value: JSON, small: a cursor, not the data.
+
+        Raises:
+            PayloadError: it is no JSON, or larger than a payload may be.
+            JobCancelled, LeaseLost: let them through, as from `progress.advance`.
+        """
+        try:
+            written = encode(value)
+        except (TypeError, ValueError) as error:
+            raise PayloadError(f"{self.name}: a checkpoint must be JSON ({error})") from error
+        check_size(f"{self.name}: the checkpoint", written, self._application().settings.payload_limit)
+        self.progress.checkpoint(value, self.job.fingerprint)
+
+    def report_alive(self) -> None:
+        """Say that the job goes on, so that its lease is renewed; costs nothing."""
         self.request.last_progress = time.monotonic()
+
+    @property
+    def split_after(self) -> float | None:
+        """Seconds after which a job of the task is one that should be split; `None`: it may take long."""
+        return None
 
     def stall_check(self) -> Callable[[], bool]:
         """A function that tells, from any thread, whether the running job hangs, so that its lease must lapse."""
@@ -107,7 +160,7 @@ class RunningTask(celery.Task):
         Raises:
             LeaseLost: another worker has taken the job over; what this one does is not recorded.
         """
-        self._beat()
+        self.report_alive()
         if not self._application().claims.renew([self.job.claim], seconds)[0]:
             raise LeaseLost(f"{self.name}: another worker has taken this job over; end here, and do nothing more")
 

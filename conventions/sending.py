@@ -14,9 +14,9 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
-from conventions.idempotency import digest_of_json
 from conventions.job import (
     ACTOR,
+    BATCH,
     ENQUEUED_AT,
     FINGERPRINT,
     KEY,
@@ -26,6 +26,7 @@ from conventions.job import (
     step_follows,
 )
 from conventions.letters import refuse_step
+from conventions.payload import digest_of_json
 from conventions.redis_address import shown
 
 SHORT = 100  # characters
@@ -116,10 +117,13 @@ def headers_of_own(
     """The headers that come from a message's arguments and id. Raises: ValueError."""
     if key is not None and not key:
         raise ValueError(f"{task.name}: idempotency_key is empty; leave it out, or say which")
-    return {
+    headers: dict[str, Any] = {
         KEY: key or idempotency_key(task, payload, message_id, planned),
         FINGERPRINT: digest_of_json(written),
     }
+    if member := task.member_of(payload, message_id):
+        headers[BATCH] = list(member)
+    return headers
 
 
 def _planned(value: datetime | str | None) -> str | None:
@@ -142,6 +146,8 @@ def shown_text(task: Any, payload: Mapping[str, Any]) -> str:
     """A payload as text; Celery's own way takes longer than the rest of a send, so small ones take a shorter one."""
     if _is_small(payload):
         return repr(dict(payload))
+    if own := task.shown(payload):
+        return str(own)
     text: str = saferepr(payload, task.app.amqp.kwargsrepr_maxsize, maxlevels=task.app.conf.task_repr_maxlevels)
     return text
 

@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     time_limit: Seconds = Field(
         90, validate_default=True, description="an immediate job is stopped by force after this, seconds"
     )
+    split_after: Seconds = Field(
+        60, description="an immediate job that runs longer is counted as one to split, seconds"
+    )
     long_soft_time_limit: Seconds = Field(6 * 3600, description="the same for scheduled and long jobs, seconds")
     long_time_limit: Seconds = Field(
         6 * 3600 + 60, validate_default=True, description="the same for scheduled and long jobs, seconds"

@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 DISK_TIMEOUT = 3.0  # seconds
 
 
+USES = "-- uses "
+
+
 class Store:
     """The Redis of one application. Opens no connection until it is used; safe to use after a fork.
 
@@ -128,13 +131,14 @@ class Store:
 
 
 def script_source(name: str) -> str:
-    """The text of `lua/<name>.lua`; after its shebang line comes `lua/common.lua` where a line says `-- uses common`."""
+    """The text of `lua/<name>.lua`; after its shebang line come the files that a line `-- uses common batch` names."""
     source = _lua(name)
     lines = source.splitlines(keepends=True)
-    if "-- uses common" not in (line.strip() for line in lines):
+    used = [part for line in lines if line.startswith(USES) for part in line.removeprefix(USES).split()]
+    if not used:
         return source
     head = 1 if lines[0].startswith("#!") else 0
-    return "".join([*lines[:head], _lua("common").rstrip("\n") + "\n", *lines[head:]])
+    return "".join([*lines[:head], *(_lua(part).rstrip("\n") + "\n" for part in used), *lines[head:]])
 
 
 def _lua(name: str) -> str:

@@ -61,6 +61,7 @@ class ConventionTask(RunningTask):
     limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
     payload_limit_setting: ClassVar[str] = "payload_limit"
     untyped: ClassVar[tuple[str, ...]] = ()
+    no_arguments: ClassVar[tuple[str, ...]] = ()
     registered: ClassVar[Any] = None
     arguments: ClassVar[Arguments]
 
@@ -77,7 +78,9 @@ class ConventionTask(RunningTask):
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
         cls.aliases = cls.__dict__.get("aliases", ())  # a subclass does not take its base's old names
         decide_idempotency(cls)
-        cls.arguments = Arguments(cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped)
+        cls.arguments = Arguments(
+            cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped, without=cls.no_arguments
+        )
         check_task(cls, cls.arguments, cls.limit_settings)
         refuse_second(cls)
         cls.registered = shared_task(bind=True, base=cls, name=cls.name)(cls.run)

@@ -25,7 +25,7 @@ from tests.protocol_messages import Delivery, Messages, Spec
 
 START_LIMIT = 2  # so that it is reached often
 
-type State = Literal["running", "done", "released", "dead"]
+type State = Literal["running", "done", "released", "continued", "dead"]
 
 
 @dataclass
@@ -97,6 +97,8 @@ class Model(Messages):
         if claim.state == "done":
             return Done
         waits = claim.state in ("running", "released") and not claim.over
+        if claim.state == "continued":  # by its message, which comes again, if it is there
+            waits = not asked.tag or claim.id in self.messages
         return self._parked(asked) if waits else self._started(claim)
 
     def _expected_of_same(self, claim: Claim, asked: Delivery) -> type[Answer]:
@@ -207,7 +209,7 @@ class Model(Messages):
             self.remove(ended)
         elif state == "dead" and self.holds(ended):
             self.messages[ended.tag].ended = True
-        if state != "released" or not wait:
+        if state in ("done", "dead") or (state == "released" and not wait):
             self._wake(ended.spec.key)
         return answer
 

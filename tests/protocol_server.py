@@ -22,6 +22,7 @@ OUTCOMES = (
     ("released", "retry"),
     ("released", "park"),
     ("released", "remove"),
+    ("continued", "park"),
     ("dead", "remove"),
     ("dead", "keep"),
 )

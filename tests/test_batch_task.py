@@ -1,5 +1,6 @@
 """Batches at their edges, with a real worker: nothing to do, faulty items, repeats, cancellation."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from celery.result import AsyncResult
 
 from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary, chunk_id, finish_id
+from conventions.batches import BatchSummary, Origin, chunk_id, finish_id
+from conventions.redrive import redrive
 from tests.support import wait_until
-from tests.workers import messages, wait_for_letter
+from tests.workers import messages, wait_for_letter, wait_until_empty
 
 
 class Diary(BatchTask, abstract=True):
@@ -62,6 +64,65 @@ class Huge(Diary):
 
     def items(self, n: int, diary: Path) -> Iterator[str]:  # noqa: ARG002  # it is an argument of `process`
         yield from ("x" * 200_000 for _ in range(n))
+
+
+class Turns(Diary):
+    """Cut three chunks in a turn."""
+
+    chunks_per_turn = 3
+
+    def items(self, n: int, diary: Path) -> Iterator[int]:
+        self.write(diary, f"cut from the start by {self.actor}")
+        yield from range(n)
+
+
+class Keyed(Diary):
+    """Yield what comes after an item, three chunks in a turn."""
+
+    chunks_per_turn = 3
+
+    def items(self, n: int, diary: Path, after: dict[str, int] | None = None) -> Iterator[dict[str, int]]:
+        self.write(diary, f"cut after {after and after['key']}")
+        for key in range(after["key"] + 1 if after else 0, n):
+            yield {"key": key}
+
+    def process(self, chunk: list[dict[str, int]], n: int, diary: Path) -> None:  # type: ignore[override]  # other items
+        self.write(diary, f"process {chunk[0]['key']}..{chunk[-1]['key']} of {n}")
+
+
+class Broken(Diary):
+    """Fail for some numbers until a file is there; say what was recovered."""
+
+    def items(self, n: int, diary: Path) -> Iterator[int]:  # noqa: ARG002  # it is an argument of `process`
+        yield from range(n)
+
+    def process(self, chunk: list[int], n: int, diary: Path) -> int:
+        if chunk[0] in (10, 30) and not diary.with_name("mended").exists():
+            raise BusinessError(f"broken at {chunk[0]}")
+        return super().process(chunk, n, diary)
+
+    def recovered(self, summary: BatchSummary, n: int, diary: Path) -> None:
+        self.write(diary, f"recovered {summary.done}+{summary.failed}/{summary.total} of {n}")
+
+
+class Slow(Diary):
+    """Wait for a file in the middle."""
+
+    chunk_size = 5
+
+    def items(self, diary: Path) -> Iterator[int]:
+        for number in range(1500):
+            if number == 800:
+                diary.with_name("waiting").touch()
+                while not diary.with_name("go").exists():
+                    time.sleep(0.02)
+            yield number
+
+    def process(self, chunk: list[int], diary: Path) -> None:  # type: ignore[override]  # takes no number
+        self.write(diary, f"process {chunk[0]}")
+
+    def finish(self, summary: BatchSummary, diary: Path) -> None:  # type: ignore[override]  # the same
+        self.write(diary, f"finish {summary.done}")
 
 
 class Plain(BatchTask):
@@ -131,6 +192,111 @@ def test_chunks_say_which_they_are(app: ConventionsApp) -> None:
     }
 
 
+@pytest.mark.parametrize("task", [Numbers, Keyed])
+def test_a_batch_runs_here_by_apply(app: ConventionsApp, diary: Path, task: type[Diary]) -> None:
+    """For a test without a worker: all chunks one after the other, then the finish; nothing is sent."""
+    result = task.apply((23, diary))
+    assert result.get()["chunks"] == 3
+    lines = diary.read_text().splitlines()
+    assert [line for line in lines if "cut" not in line] == [
+        "process 0..9 of 23",
+        "process 10..19 of 23",
+        "process 20..22 of 23",
+        "finish 23+0/23 3 of 23",
+    ]
+    assert messages(app) == []
+
+
+def test_a_batch_is_cut_in_turns(live_app: ConventionsApp, diary: Path) -> None:
+    """So that others run meanwhile: what was cut is skipped, each chunk is sent once, all for the same actor."""
+    batch = Turns.apply_async((75, diary), actor="u-7")
+    summary = ended(live_app, batch)
+    assert (summary.done, summary.chunks, summary.actor) == (75, 8, "u-7")
+    lines = diary.read_text().splitlines()
+    assert lines.count("cut from the start by u-7") == 3
+    assert len([line for line in lines if line.startswith("process")]) == 8
+    assert lines[-1] == "finish 75+0/75 8 of 75"
+    wait_until_empty(live_app)
+
+
+def test_a_batch_with_a_keyset_reads_nothing_twice(live_app: ConventionsApp, diary: Path) -> None:
+    """`items` gets the last item as JSON, and is no argument of the task."""
+    assert list(Keyed.registered.arguments.names) == ["n", "diary"]
+    batch = Keyed.delay(75, diary)
+    summary = ended(live_app, batch)
+    assert (summary.done, summary.chunks) == (75, 8)
+    lines = diary.read_text().splitlines()
+    assert [line for line in lines if line.startswith("cut")] == ["cut after None", "cut after 29", "cut after 59"]
+    assert len([line for line in lines if line.startswith("process")]) == 8
+
+
+def test_a_duplicate_waits_until_the_batch_is_cut(live_app: ConventionsApp, diary: Path) -> None:
+    """The key is held from turn to turn: no second batch cuts the same items in between."""
+    first = Turns.apply_async((200, diary), ignore_result=False)
+    second = Turns.apply_async((200, diary), ignore_result=False)
+    assert first.get(timeout=30) == second.get(timeout=60) == {"batch": first.id, "chunks": 20, "total": 200}
+    assert live_app.batches.state(second.id) is None
+    ended(live_app, first)
+    assert diary.read_text().count("process") == 20
+
+
+def test_redriven_chunks_correct_the_summary(live_app: ConventionsApp, diary: Path) -> None:
+    """`finish` says what failed; as soon as a dead chunk has succeeded, `recovered` says what there is now."""
+    batch = Broken.delay(45, diary)
+    summary = ended(live_app, batch)
+    assert (summary.done, summary.failed, summary.failed_chunks) == (25, 20, [1, 3])
+    diary.with_name("mended").touch()
+    for index in summary.failed_chunks:
+        wait_for_letter(live_app, chunk_id(batch.id, index))
+        assert redrive(live_app, chunk_id(batch.id, index))
+    wait_until(lambda: "recovered 45+0/45 of 45" in diary.read_text(), description="the last recovered")
+    lines = diary.read_text().splitlines()
+    assert [line for line in lines if line.startswith("finish")] == ["finish 25+20/45 5 of 45"]
+    assert ended(live_app, batch).failed_chunks == []
+
+
+@pytest.mark.parametrize("how", ["cancelled", "revoked", "expired"])
+def test_a_chunk_that_ends_without_having_run_joins(live_app: ConventionsApp, diary: Path, how: str) -> None:
+    """The batch is finished without it, and says which it was."""
+    origin = Origin(Numbers.name, {"n": 4, "diary": str(diary)}, "system")
+    live_app.batches.create(f"batch-{how}", origin, 4)
+    live_app.batches.seal(f"batch-{how}", chunks=2, total=4)
+    for index in (0, 1):
+        options: dict[str, Any] = {}
+        if index and how == "expired":
+            options["expires"] = -1
+        if index and how == "cancelled":
+            Numbers.chunk_task.cancel(f"{how}-{index}")
+        if index and how == "revoked":
+            live_app.control.revoke(f"{how}-{index}")
+        kwargs = {"batch_id": f"batch-{how}", "chunk_index": index, "total_chunks": 2, "items": [index, index]}
+        Numbers.chunk_task.apply_async(
+            kwargs=kwargs | {"arguments": origin.arguments}, task_id=f"{how}-{index}", **options
+        )
+    wait_until(lambda: live_app.batches.state(f"batch-{how}") == "done", 20, "the batch is finished")
+    summary = live_app.batches.summary(f"batch-{how}")
+    assert summary is not None
+    assert (summary.done, summary.failed, summary.cancelled_chunks, summary.failed_chunks) == (2, 2, [1], [])
+    assert "finish 2+2/4 2 of 4" in diary.read_text()
+
+
+def test_a_chunk_that_no_worker_can_read_joins(live_app: ConventionsApp, diary: Path) -> None:
+    """Its header says which it was: unknown arguments are a dead letter, and the batch is finished."""
+    origin = Origin(Numbers.name, {"n": 4, "diary": str(diary)}, "system")
+    live_app.batches.create("unread", origin, 2)
+    live_app.batches.seal("unread", chunks=1, total=2)
+    live_app.send_task(
+        Numbers.chunk_task.name,
+        kwargs={"batch_id": "unread", "what": "is this"},
+        queue="long",
+        task_id="unread-0",
+        headers={"x_batch": ["unread", "chunk", 0, 2]},
+    )
+    assert wait_for_letter(live_app, "unread-0").error == "PayloadError"
+    wait_until(lambda: live_app.batches.state("unread") == "done", 20, "the batch is finished")
+    assert "finish 0+2/2 1 of 4" in diary.read_text()
+
+
 def test_a_duplicate_batch_is_not_cut_again(live_app: ConventionsApp, diary: Path) -> None:
     """The same arguments are the same job."""
     ended(live_app, Numbers.delay(11, diary))
@@ -192,10 +358,10 @@ def test_a_batch_needs_no_finish_and_few_annotations(live_app: ConventionsApp, t
 
 
 def test_a_cancelled_batch_does_no_more(live_app: ConventionsApp, diary: Path) -> None:
-    """Chunks that did not start are acknowledged and not run."""
-    live_app.batches.create("cancelled", Numbers.name, 10)
-    live_app.batches.set_state("cancelled", "cancelled")
-    chunk = Numbers.chunk_task.apply_async(
+    """Chunks that did not start end as cancelled, and are not run; nothing is finished."""
+    live_app.batches.create("cancelled", Origin(Numbers.name, {"n": 2, "diary": str(diary)}, "system"), 10)
+    assert live_app.batches.cancel("cancelled")
+    Numbers.chunk_task.apply_async(
         kwargs={
             "batch_id": "cancelled",
             "chunk_index": 0,
@@ -203,10 +369,30 @@ def test_a_cancelled_batch_does_no_more(live_app: ConventionsApp, diary: Path) -
             "items": [1, 2],
             "arguments": {"n": 2, "diary": str(diary)},
         },
-        ignore_result=False,
     )
-    assert chunk.get(timeout=10) is None
+    wait_until_empty(live_app)
+    summary = live_app.batches.summary("cancelled")
+    assert summary is not None
+    assert (summary.state, summary.cancelled_chunks, summary.failed) == ("cancelled", [0], 2)
     assert diary.read_text() == ""
+
+
+@pytest.mark.parametrize("how", ["the batch", "its message"])
+def test_a_batch_that_is_cancelled_while_it_is_cut(live_app: ConventionsApp, diary: Path, how: str) -> None:
+    """By either name: nothing more is cut or processed, nothing is finished, and the same can be sent again."""
+    waiting = diary.with_name("waiting")
+    batch = Slow.delay(diary)
+    wait_until(waiting.exists, description="it is cut")
+    if how == "the batch":
+        assert live_app.batches.cancel(batch.id)
+    else:
+        assert Slow.cancel(batch.id) == "running"
+    diary.with_name("go").touch()
+    wait_until_empty(live_app, 20)
+    assert live_app.batches.state(batch.id) == "cancelled"
+    assert "finish" not in diary.read_text()
+    again = Slow.delay(diary)
+    assert ended(live_app, again).total == 1500
 
 
 def test_the_listing_has_the_newest_first(live_app: ConventionsApp, diary: Path) -> None:

@@ -15,8 +15,8 @@ from conventions.idempotency import (
     Done,
     Granted,
     Settlement,
-    digest,
 )
+from conventions.payload import digest
 from conventions.store import Store
 from tests.claiming import (
     AGAIN,

@@ -17,8 +17,8 @@ from conventions.idempotency import (
     Conflict,
     Done,
     Granted,
-    digest,
 )
+from conventions.payload import digest
 from conventions.store import Store
 from tests.claiming import AGAIN, FIRST, OTHER, claim_key, granted, later, settle, take
 from tests.support import wait_until

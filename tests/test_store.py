@@ -71,8 +71,9 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
 def test_every_script_says_what_it_takes_and_gives() -> None:
     """The header names KEYS, ARGV and the return value; only a send is refused when memory is full."""
     folder = Path(__file__).parents[1] / "conventions" / "lua"
-    scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem != "common"]  # that is a part of some
-    assert {"claim", "join", "renew", "settle"} <= {script.stem for script in scripts}
+    parts = {"common", "batch"}  # of other scripts
+    scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem not in parts]
+    assert {"claim", "seal", "renew", "settle"} <= {script.stem for script in scripts}
     for script in scripts:
         head = script.read_text(encoding="utf-8").partition("local ")[0]
         shebang = "#!lua" if script.stem == "publish" else "#!lua flags=allow-oom"
@@ -81,16 +82,18 @@ def test_every_script_says_what_it_takes_and_gives() -> None:
             assert word in head, f"{script.name} does not say {word!r}"
 
 
-def test_a_script_that_uses_the_common_part_has_it() -> None:
-    """After the shebang line, which must stay the first; other scripts are left as they are."""
+def test_a_script_has_the_parts_that_it_uses() -> None:
+    """After the shebang line, which must stay the first, in the order named; other scripts are left as they are."""
     folder = Path(__file__).parents[1] / "conventions" / "lua"
-    common = (folder / "common.lua").read_text(encoding="utf-8")
     own = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.lua"))}
-    users = {name for name, text in own.items() if "-- uses common\n" in text}
-    assert users
+    uses = {"-- uses common\n": own["common"], "-- uses common batch\n": own["common"] + own["batch"]}
+    used = []
     for name, text in own.items():
         shebang, _, rest = text.partition("\n")
-        assert script_source(name) == (f"{shebang}\n{common}{rest}" if name in users else text)
+        parts = [part for line, part in uses.items() if line in text]
+        used += parts
+        assert script_source(name) == (f"{shebang}\n{parts[0]}{rest}" if parts else text)
+    assert set(used) == set(uses.values())
 
 
 def test_one_server_is_told_from_two(store: Store, valkey_url: str, tmp_path: Path) -> None:

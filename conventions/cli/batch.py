@@ -1,19 +1,27 @@
-"""`celery -A <app> batch`: watch and stop batches."""
+"""`celery -A <app> batch`: list, show, watch and cancel batches, and send their dead chunks again."""
 
+import json
 import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 from celery.bin.base import CeleryCommand
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
-from conventions.batches import LIVE_STATES, BatchSummary, chunk_id
-from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
-from conventions.redrive import redrive
+from conventions import batch_actions
+from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary, chunk_id, finish_id
+from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json
+from conventions.cli.letter_options import actor_option
+from conventions.console.figures import duration, speed
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
+CHUNKS_SHOWN = 20
 LOOK_EVERY = 0.3  # seconds between two looks of `watch`
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+REASON = click.option("--reason", help="Why; kept in the audit.")
 
 
 def row_of(summary: BatchSummary) -> dict[str, Any]:
@@ -21,93 +29,219 @@ def row_of(summary: BatchSummary) -> dict[str, Any]:
     return {name: getattr(summary, name) for name in COLUMNS}
 
 
+def figures_of(summary: BatchSummary) -> dict[str, Any]:
+    """The fields of a listing, and who sent it when, how fast it is, and how long it takes still."""
+    progress = summary.progress
+    return row_of(summary) | {
+        "actor": summary.actor,
+        "created_at": _moment(summary.created_at),
+        "updated_at": _moment(progress.updated_at),
+        "rate": progress.rate,
+        "eta": progress.eta if summary.state in LIVE_STATES else None,  # the rest of one that has ended never comes
+        "stalled": progress.stalled,
+    }
+
+
 @click.group()
 def batch() -> None:
-    """Watch and stop batches."""
+    """List, watch and stop batches."""
 
 
 @batch.command("list", cls=CeleryCommand)
+@click.option("--state", type=click.Choice(STATES), help=f"Of the newest {LOOKED_THROUGH:,} batches.")
 @output_options
 @click.pass_context
 @one_line_errors
-def list_(context: click.Context, as_json: bool, limit: int) -> None:
+def list_(context: click.Context, state: str | None, as_json: bool, limit: int) -> None:
     """List batches, the newest first."""
-    emit(map(row_of, app_of(context).batches.listing(limit)), COLUMNS, as_json=as_json)
+    emit(map(row_of, app_of(context).batches.listing(limit, state)), COLUMNS, as_json=as_json)
+
+
+@batch.command(cls=CeleryCommand)
+@output_options
+@click.pass_context
+@one_line_errors
+def candidates(context: click.Context, as_json: bool, limit: int) -> None:
+    """List tasks whose jobs take too long, and should be split; those with most such jobs first."""
+    rows = [
+        {
+            "task": one.task,
+            "count": one.count,
+            "longest_s": one.longest,
+            "last_at": _moment(one.last_at),
+            "last_id": one.last_id,
+        }
+        for one in app_of(context).granularity.listing()
+    ]
+    emit(rows[:limit], ("task", "count", "longest_s", "last_at", "last_id"), as_json=as_json)
 
 
 @batch.command(cls=CeleryCommand)
 @click.argument("id")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+@JSON
 @click.pass_context
 @one_line_errors
 def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
-    """Show one batch."""
+    """Show one batch, with the chunks that failed."""
     summary = _summary(context, id)
     if as_json:
-        print_json(row_of(summary) | {"failed_chunks": summary.failed_chunks})
+        chunks = {"failed_chunks": summary.failed_chunks, "cancelled_chunks": summary.cancelled_chunks}
+        print_json(figures_of(summary) | chunks)
         return
-    for name, value in row_of(summary).items():
-        click.echo(f"{name:8} {'' if value is None else value}")
-    for index in summary.failed_chunks:
-        click.echo(f"dead     chunk {index}: celery -A … dead-letters show {chunk_id(id, index)}")
+    for name, value in figures_of(summary).items():
+        click.echo(f"{name:16} {_for_people(name, value)}")
+    for name, indexes in (("failed_chunks", summary.failed_chunks), ("cancelled_chunks", summary.cancelled_chunks)):
+        click.echo(f"{name:16} {_numbers(indexes)}")
+    letter = "celery -A … dead-letters show"
+    if summary.state == "dead":  # of the message that ended the batch
+        click.echo(f"why: {letter} {id if summary.chunks is None else finish_id(id)}")
+    for index in summary.failed_chunks[:CHUNKS_SHOWN]:
+        click.echo(f"chunk {index}: {letter} {chunk_id(id, index)}")
+    if (more := len(summary.failed_chunks) - CHUNKS_SHOWN) > 0:
+        which = f"--task {summary.task}.chunk --arg batch_id={id}"
+        click.echo(f"and {more:,} more: celery -A … dead-letters list {which}")
 
 
 @batch.command(cls=CeleryCommand)
 @click.argument("id")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines, one for each change.")
 @click.pass_context
 @one_line_errors
-def watch(context: click.Context, id: str) -> None:  # noqa: A002
-    """Draw the progress of one batch until it has ended; status 1 when items failed."""
-    summary = _summary(context, id)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console()) as progress:
-        bar = progress.add_task(summary.task, total=summary.total)
-        while summary.state in LIVE_STATES:
-            progress.update(bar, total=summary.total, completed=summary.done + summary.failed)
-            time.sleep(LOOK_EVERY)
-            summary = _summary(context, id)
-        progress.update(bar, total=summary.total, completed=summary.done + summary.failed)
-    click.echo(f"{summary.state}: {summary.done} done, {summary.failed} failed")
+def watch(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002
+    """Draw the progress of one batch until it has ended.
+
+    Status 1 when items failed or the batch did not end as done.
+    """
+    try:
+        summary = _summary(context, id)
+        if as_json:
+            for summary in _changes(context, id):
+                click.echo(json.dumps(figures_of(summary), default=jsonable, ensure_ascii=False))
+        else:
+            summary = _draw(context, summary)
+            click.echo(f"{summary.state}: {summary.done} done, {summary.failed} failed")
+    except KeyboardInterrupt:  # the batch goes on; who looks no more needs not be told
+        context.exit(1)
     context.exit(1 if summary.failed or summary.state != "done" else 0)
 
 
+def _draw(context: click.Context, summary: BatchSummary) -> BatchSummary:
+    """A bar until the batch has ended, where somebody can see it."""
+    console = Console(stderr=True)
+    names = ("percent", "count", "speed", "rest", "failed")
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *(TextColumn(f"{{task.fields[{name}]}}") for name in names),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task(summary.task.rpartition(".")[2], total=None, **_words(summary))
+        for summary in _changes(context, summary.id):  # noqa: B020, PLR1704  # the last one is what the caller wants
+            bars.update(bar, total=summary.total, completed=summary.done + summary.failed, **_words(summary))
+    return summary
+
+
+def _words(summary: BatchSummary) -> dict[str, Any]:
+    """What stands beside the bar."""
+    figures = figures_of(summary)
+    known = summary.total is not None
+    rest = "" if figures["eta"] is None else f"{duration(figures['eta'])} left"
+    return {
+        "percent": f"{summary.percent} %" if known else "",
+        "count": f"{summary.done:,} of {summary.total:,}" if known else f"{summary.done:,} done",
+        "speed": speed(figures["rate"]),
+        "rest": "stalled" if figures["stalled"] else rest,
+        "failed": f"{summary.failed:,} failed" if summary.failed else "",
+    }
+
+
+def _changes(context: click.Context, id: str) -> Iterator[BatchSummary]:  # noqa: A002
+    """The batch as it is now, and after each change until it has ended."""
+    before = None
+    while True:
+        summary = _summary(context, id)
+        figures = figures_of(summary)
+        if figures != before:
+            yield summary
+        if summary.state not in LIVE_STATES:
+            return
+        before = figures
+        time.sleep(LOOK_EVERY)
+
+
 @batch.command(cls=CeleryCommand)
 @click.argument("id")
+@REASON
+@actor_option
+@JSON
 @click.pass_context
 @one_line_errors
-def cancel(context: click.Context, id: str) -> None:  # noqa: A002
-    """Cut and process no more of a batch; chunks that run now go on."""
-    summary = _summary(context, id)
-    if summary.state not in LIVE_STATES:
-        click.echo(f"{id} has ended already: {summary.state}")
-        context.exit(1)
-    app_of(context).batches.set_state(id, "cancelled")
-    click.echo(f"{id} is cancelled")
+def cancel(context: click.Context, *, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
+    """Cut and process no more of a batch; chunks that run now are told at their next report of progress.
+
+    Status 1 when it has ended before.
+    """
+    app = app_of(context)
+    _summary(context, id)
+    cancelled = batch_actions.cancel_batch(app, id, actor, reason)
+    if as_json:
+        print_json({"id": id, "cancelled": cancelled})
+    else:
+        click.echo(f"{id} is cancelled" if cancelled else f"{id} has ended before: {app.batches.state(id)}")
+    context.exit(0 if cancelled else 1)
 
 
 @batch.command("retry-failed", cls=CeleryCommand)
 @click.argument("id")
+@REASON
+@actor_option
+@JSON
 @click.pass_context
 @one_line_errors
-def retry_failed(context: click.Context, id: str) -> None:  # noqa: A002
-    """Redrive the dead chunks of a batch."""
+def retry_failed(context: click.Context, *, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
+    """Send the dead chunks of a batch again.
+
+    Status 1 when there is none, or one of them was not sent: its letter was sent or given up by somebody else.
+    """
     app = app_of(context)
     app.loader.import_default_modules()
-    ids = [chunk_id(id, index) for index in _summary(context, id).failed_chunks]
-    sent = [one for one in ids if redrive(app, one)]
-    click.echo(f"{len(sent)} of {len(ids)} dead chunks sent again")
-    context.exit(0 if len(sent) == len(ids) else 1)
+    _summary(context, id)
+    sent, chunks = batch_actions.retry_failed(app, id, actor, reason)
+    if as_json:
+        print_json({"id": id, "sent": sent, "failed_chunks": chunks})
+    else:
+        click.echo(f"{sent} of {chunks} dead chunks sent again" if chunks else f"{id} has no dead chunk")
+    context.exit(0 if chunks and sent == chunks else 1)
 
 
 def _summary(context: click.Context, id: str) -> BatchSummary:  # noqa: A002
-    summary = app_of(context).batches.summary(id)
+    summary = app_of(context).batches.summary(id, returns=False)
     if summary is None:
         click.echo(f"there is no batch {id}", err=True)
         context.exit(1)
     return summary
+
+
+def _moment(seconds: float) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds else None
+
+
+def _for_people(name: str, value: Any) -> str:
+    match name, value:
+        case _, None:
+            return ""
+        case "rate", float():
+            return speed(value)
+        case "eta", float():
+            return duration(value)
+        case _, datetime():
+            return value.isoformat(sep=" ", timespec="seconds")
+        case _, bool():
+            return "yes" if value else "no"
+    return str(value)
+
+
+def _numbers(indexes: list[int]) -> str:
+    """How many, and the first of them."""
+    shown = ", ".join(map(str, indexes[:CHUNKS_SHOWN]))
+    return f"{len(indexes):,}: {shown}{', …' if len(indexes) > CHUNKS_SHOWN else ''}" if indexes else "0"

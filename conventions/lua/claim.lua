@@ -57,7 +57,9 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   end
   if ended then return {'dead', state == 'dead' and same and result or '""'} end
   if state == 'done' and same then return {'done', result or 'null', owner, followed or '0'} end
-  local runs = state == 'running' and till > now and holder ~= token
+  -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
+  local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
+  local runs = (state == 'running' and till > now and holder ~= token) or goes_on
   if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
@@ -72,7 +74,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if state == 'dead' and same and generation == its_generation then return {'dead', result or '""'} end
   local redriven = same and generation > its_generation
   if runs or (state == 'released' and not redriven and till > now) then -- its own back-off, too
-    return park(name, tag, queue, till - now, horizon)
+    return park(name, tag, queue, goes_on and PARK_AT_MOST or till - now, horizon)
   end
   fence = math.max(fence + 1, micros) -- from the clock, so that it never starts again at 1 after a flush
   local answer = starts < start_limit and 'granted' or 'poison'

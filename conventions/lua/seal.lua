@@ -1,9 +1,14 @@
 #!lua flags=allow-oom
--- Say that no more chunks of a batch follow. A batch that was cancelled or has ended stays so.
--- KEYS: batch (hash), outcomes (hash), progress (hash)
--- ARGV: number of chunks, number of items
--- Returns 1 if every chunk has an outcome already, else 0
-redis.call('HSET', KEYS[1], 'chunks', ARGV[1])
-if redis.call('HGET', KEYS[1], 'state') == 'splitting' then redis.call('HSET', KEYS[1], 'state', 'running') end
-redis.call('HSET', KEYS[3], 'total', ARGV[2], 'updated_at', redis.call('TIME')[1])
-return redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[1]) and 1 or 0
+-- uses common batch
+-- Say that no more chunks of a batch follow. A batch that has ended stays as it is.
+-- KEYS: prefix
+-- ARGV: id of the batch, number of chunks, number of items
+-- Returns 0 when it was cancelled meanwhile, or is forgotten, else 1
+local batch, progress = P .. 'batch:' .. ARGV[1], P .. 'progress:' .. ARGV[1]
+local state = redis.call('HGET', batch, 'state')
+if not state or state == 'cancelled' then return 0 end
+if state ~= 'splitting' and state ~= 'running' then return 1 end
+redis.call('HSET', batch, 'chunks', ARGV[2], 'state', 'running')
+redis.call('HSET', progress, 'total', ARGV[3], 'updated_at', string.format('%.3f', now / 1000))
+note_what_follows(ARGV[1])
+return 1

@@ -1,12 +1,13 @@
 #!lua flags=allow-oom
--- uses common
+-- uses common batch
 -- Record how jobs ended: claim, message and journal in one step. Refused for a token that is not the holder's, never
 -- because time passed; asked again with the same token, it gives the same answer and records nothing twice.
 -- KEYS: prefix
 -- ARGV: for each job: claim (`<task>:<key>`, '' when it held none), token, message id, generation, attempt, fingerprint,
---       state ('done' | 'released' | 'dead'), result (of a dead one: its error) as JSON or '', ms to wait or 0, ms to keep the claim,
+--       state ('done' | 'released' | 'continued', for the same message only | 'dead'), result (of a dead one: its error) as JSON or '', ms to wait or 0, ms to keep the claim,
 --       tag ('' where the broker is elsewhere), queue, receipt, what becomes of the message ('remove' | 'retry' | 'park',
---       which uses no attempt | 'keep'), changes to the message as JSON, event as JSON or ''
+--       which uses no attempt | 'keep'), changes to the message as JSON, event as JSON or '',
+--       how its batch counts it (see `join`) or ''
 -- Returns for each job 'recorded', 'refused' (the claim is another's), or 'missing' (recorded, but the message that was
 -- to be tried again is gone)
 
@@ -38,8 +39,17 @@ local function is_behind(generation, attempt, its_generation, its_attempt)
   return difference < 0 or (difference == 0 and tonumber(attempt) < tonumber(its_attempt))
 end
 
+-- Say of a job that reported progress that it has ended; a batch ends with its `finish`, not with its splitter.
+local function end_progress(id, state, member)
+  local progress = P .. 'progress:' .. id
+  if redis.call('EXISTS', progress) == 1 and not (member ~= '' and redis.call('EXISTS', P .. 'batch:' .. id) == 1) then
+    redis.call('HSET', progress, 'ended', state == 'released' and 'cancelled' or state)
+    if state == 'done' then redis.call('HDEL', progress, 'checkpoint') end
+  end
+end
+
 local function settle(claim, token, id, generation, attempt, fingerprint, state, result, wait, keep, tag, queue, receipt,
-                      action, changes, event)
+                      action, changes, event, member)
   local fence, key = '0', P .. 'claim:' .. claim
   local next_attempt = tonumber(attempt) + (action == 'retry' and 1 or 0)
   if claim ~= '' then
@@ -71,10 +81,14 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
     redis.call('HSET', message_key(tag), 'ended', 'dead')
   end
   append(event, fence, false, payload)
-  if claim ~= '' and (state ~= 'released' or tonumber(wait) == 0) then wake_parked(claim) end
+  if member ~= '' then join(member, result) end
+  if state == 'done' or state == 'dead' or action == 'remove' then end_progress(id, state, member) end
+  if claim ~= '' and (state == 'done' or state == 'dead' or (state == 'released' and tonumber(wait) == 0)) then
+    wake_parked(claim)
+  end
   return answer
 end
 
 local answers = {}
-for i = 1, #ARGV, 16 do answers[#answers + 1] = settle(unpack(ARGV, i, i + 15)) end
+for i = 1, #ARGV, 17 do answers[#answers + 1] = settle(unpack(ARGV, i, i + 16)) end
 return answers

@@ -71,8 +71,10 @@ class Rebuild(LongRunningTask):
     stall_after = 60
 
     def run(self, index: str) -> None:
+        assert_type(self.resumed_from, Any)
         self.progress.total = 10
         self.progress.advance(1, failed=1, note=index)
+        self.checkpoint({"page": 1})
         self.extend_lease(30)
 
 
@@ -106,6 +108,7 @@ def send() -> None:
     SendEmail.apply_async(kwargs={"user_id": 7}, idempotency_key="order-7", task_id="chosen", planned_at=None)
     ids = SendEmail.enqueue_many([{"user_id": 7, "day": today, "template_vars": {}}], priority=Priority.LOW)
     assert_type(ids, list[str])
+    assert_type(SendEmail.enqueue_chunks(range(250), 100, kwargs={"day": today}, actor="u-42"), list[str])
     chain(SendEmail.s(7, today), Report.si(today)).apply_async()
     chord([SendEmail.s(n, today) for n in range(3)], Report.si(today)).apply_async()
     group(SendEmail.signature((n, today)) for n in range(3)).apply_async()
@@ -133,6 +136,7 @@ def refused() -> Any:
     SendEmail.apply_async((7,), actor=42)  # type: ignore[arg-type]
     SendEmail.apply_async("seven", task_id=7)  # type: ignore[arg-type]
     SendEmail.enqueue_many([7])  # type: ignore[list-item]
+    SendEmail.enqueue_chunks([1], size="ten")  # type: ignore[arg-type]
     SendEmail.cancel()  # type: ignore[call-arg]
     RetryPolicy(attempts="5")  # type: ignore[arg-type]
     create_app("typed", packages=7)  # type: ignore[arg-type]

@@ -1,0 +1,55 @@
+"""What people do to a batch: stop it, and send its dead chunks again. Each leaves a row in the audit (R18, R22)."""
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from conventions import audit
+from conventions.audit import Deed
+from conventions.batches import chunk_id
+from conventions.errors import BrokerUnavailable, PayloadError
+from conventions.redrive import redrive
+
+logger = logging.getLogger(__name__)
+
+
+class _Ended(Exception):
+    """Takes the row back: there was nothing to do."""
+
+
+def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bool:  # noqa: A002  # the word of the glossary
+    """Cut and process no more of a batch; chunks that run are told at their next report of progress.
+
+    Returns False when it has ended, or is not there: then nothing is changed. Raises: SQLAlchemyError, with nothing changed.
+    """
+    with suppress(_Ended), app.database.session() as session:
+        audit.record(session, Deed(actor, "batch cancel", id, reason))
+        session.flush()  # no row, no deed
+        if not app.batches.cancel(id):
+            raise _Ended
+        return True
+    return False
+
+
+def retry_failed(app: Any, id: str, actor: str, reason: str | None = None) -> tuple[int, int]:  # noqa: A002  # the same
+    """Send the dead chunks of a batch again. Returns how many were sent, and of how many; the log says why not all were.
+
+    Not sent is one whose letter is not there yet, was given up or is on its way already, or whose arguments do not fit any
+    more; and the rest, when the broker cannot be reached.
+    """
+    summary = app.batches.summary(id, returns=False)
+    ids = [chunk_id(id, index) for index in summary.failed_chunks] if summary else []
+    if not ids:
+        return 0, 0
+    with app.database.session() as session:
+        audit.record(session, Deed(actor, "batch retry-failed", id, reason, None, {"chunks": len(ids)}))
+    sent = 0
+    for one in ids:
+        try:
+            sent += redrive(app, one)
+        except PayloadError as error:
+            logger.warning("not sent again: id=%s: %s", one, error)
+        except BrokerUnavailable as error:
+            logger.warning("not sent again: id=%s and those after it: %s", one, error)
+            break
+    return sent, len(ids)

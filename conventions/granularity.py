@@ -1,0 +1,82 @@
+"""One job is one clear thing, done within a minute: jobs that are not are counted by task, and shown (R5)."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
+from redis.exceptions import RedisError
+
+from conventions.store import Store
+
+logger = logging.getLogger(__name__)
+
+KEEP = timedelta(days=30)  # after the last one of a task
+
+ADVICE = (
+    "split it: one message for each item by enqueue_many, a BatchTask for many items, or a LongRunningTask that reports its "
+    "progress"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TooLong:
+    """Jobs of one task that ran too long. Times are seconds; `last_at` is since the epoch."""
+
+    task: str
+    count: int
+    longest: float
+    last_at: float
+    last_id: str
+
+
+class Granularity:
+    """Which tasks have jobs that ran too long."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def note(self, task: str, message_id: str, seconds: float) -> int:
+        """Count one, and return how many there were of its task. Raises: RedisError."""
+        keep = round(KEEP.total_seconds() * 1000)
+        return int(self._store.run("too_long", [task, message_id, round(seconds, 3), round(time.time(), 3), keep]))
+
+    def listing(self) -> list[TooLong]:
+        """The tasks that should be split, the one with most such jobs first; forgotten ones are dropped."""
+        names: Any = self._store.redis.smembers(self._store.key("too_long"))
+        found = []
+        for raw in sorted(names):
+            fields: Any = self._store.redis.hgetall(self._store.key("too_long", raw.decode()))
+            if not fields:
+                self._store.redis.srem(self._store.key("too_long"), raw)
+                continue
+            longest, at = float(fields[b"longest"]), float(fields[b"last_at"])
+            found.append(TooLong(raw.decode(), int(fields[b"count"]), longest, at, fields[b"last_id"].decode()))
+        return sorted(found, key=lambda one: (-one.count, one.task))
+
+
+@contextmanager
+def watching(task: Any, message_id: str) -> Iterator[None]:
+    """Count the job that runs in the block when it is too long: its soft limit, or what its class allows, is over."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds, limit, error = time.monotonic() - begun, task.split_after, sys.exception()
+        over = isinstance(error, SoftTimeLimitExceeded) or (limit is not None and seconds >= limit)
+        if over and not isinstance(error, SystemExit):  # that is the end of its process, which others count
+            note(task, message_id, seconds)
+
+
+def note(task: Any, message_id: str, seconds: float) -> None:
+    """Count a job that ran too long, and say so in the log. Raises nothing."""
+    logger.warning("too long: id=%s task=%s: ran for %.0f s; %s", message_id, task.name, seconds, ADVICE)
+    try:
+        task.app.granularity.note(task.name, message_id, seconds)
+    except RedisError as error:
+        logger.warning("too long: id=%s: not counted: %s", message_id, error)

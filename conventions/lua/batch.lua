@@ -1,0 +1,82 @@
+-- What becomes of a batch when one of its messages ends. Joining twice counts once; an outcome only gets better.
+-- `batch:<id>`           state, task, arguments, actor, chunks (once all are cut), repairs, snapshot, told, cursor
+-- `batch:<id>:outcomes`  by index of the chunk: 'done' | 'dead' | 'cancelled'
+-- `batch:<id>:failed`    those of them that are not done
+-- `batch:<id>:returns`   what `process` returned, as JSON
+-- `closing`              batches of which something is still to be sent; score: when somebody sends it again, ms
+-- KEYS: the prefix
+-- ARGV: those of the script that uses this
+-- Returns nothing by itself; `what_follows` returns two values
+local SEND_AGAIN = 60000 -- ms
+
+-- Returns what is to be sent now ('finish' | 'recovered' | '') and its number.
+local function what_follows(id)
+  local batch = P .. 'batch:' .. id
+  local state, chunks, repairs, told = unpack(redis.call('HMGET', batch, 'state', 'chunks', 'repairs', 'told'))
+  if state == 'running' and chunks and redis.call('HLEN', batch .. ':outcomes') >= tonumber(chunks) then
+    return 'finish', '0'
+  end
+  if state == 'done' and tonumber(repairs or 0) > tonumber(told or 0) then return 'recovered', repairs end
+  return '', '0'
+end
+
+-- Remember that something is to be sent, so that it is sent also when who should do it dies here.
+local function note_what_follows(id)
+  if what_follows(id) == '' then
+    redis.call('ZREM', P .. 'closing', id)
+  else
+    redis.call('ZADD', P .. 'closing', 'NX', integer(now + SEND_AGAIN), id)
+  end
+end
+
+local function join_chunk(id, index, items, outcome, result, keep)
+  local batch, progress = P .. 'batch:' .. id, P .. 'progress:' .. id
+  local before = redis.call('HGET', batch .. ':outcomes', index)
+  if before and (before == 'done' or outcome ~= 'done') then return end
+  redis.call('HSET', batch .. ':outcomes', index, outcome)
+  redis.call('HINCRBY', progress, outcome == 'done' and 'done' or 'failed', items)
+  if before then
+    redis.call('HINCRBY', progress, 'failed', -items)
+    redis.call('HINCRBY', batch, 'repairs', 1)
+    redis.call('HDEL', batch .. ':failed', index)
+  elseif outcome ~= 'done' then
+    redis.call('HSET', batch .. ':failed', index, outcome)
+  end
+  if outcome == 'done' and result ~= '' and result ~= 'null' then
+    redis.call('HSET', batch .. ':returns', index, result)
+  end
+  redis.call('HSET', progress, 'updated_at', string.format('%.3f', now / 1000))
+  for _, key in ipairs({batch, batch .. ':outcomes', batch .. ':failed', batch .. ':returns', progress}) do
+    redis.call('PEXPIRE', key, keep)
+  end
+end
+
+local function end_batch(id, state)
+  redis.call('HSET', P .. 'batch:' .. id, 'state', state)
+  redis.call('HSET', P .. 'progress:' .. id, 'ended', state)
+end
+
+-- `member` is JSON: [batch id, role, number, items, outcome, ms to keep the batch]
+local function join(member, result)
+  local id, role, number, items, outcome, keep = unpack(cjson.decode(member))
+  local batch = P .. 'batch:' .. id
+  local state = redis.call('HGET', batch, 'state')
+  if not state then return end -- forgotten
+  if role == 'chunk' then
+    join_chunk(id, integer(number), integer(items), outcome, result, integer(keep))
+  elseif role == 'splitter' then
+    if outcome ~= 'done' and state == 'splitting' then end_batch(id, outcome) end
+  elseif role == 'finish' then
+    if outcome == 'done' and state ~= 'cancelled' then
+      redis.call('HSET', batch, 'told', redis.call('HGET', batch, 'snapshot') or 0)
+      end_batch(id, 'done')
+    elseif state == 'running' then
+      end_batch(id, outcome)
+    end
+  else -- recovered; or a dead letter says why not
+    local told, snapshot = unpack(redis.call('HMGET', batch, 'told', 'snapshot'))
+    local upto = math.max(tonumber(told or 0), number, outcome == 'done' and tonumber(snapshot or 0) or 0)
+    redis.call('HSET', batch, 'told', integer(upto))
+  end
+  note_what_follows(id)
+end

@@ -1,0 +1,13 @@
+#!lua flags=allow-oom
+-- uses common batch
+-- Cut and process no more of a batch; its splitter and what runs are told at their next report of progress.
+-- KEYS: prefix
+-- ARGV: id of the batch, ms to keep the mark
+-- Returns 1 when it is cancelled now, 0 when it had ended or is not there
+local batch = P .. 'batch:' .. ARGV[1]
+local state = redis.call('HGET', batch, 'state')
+if state ~= 'splitting' and state ~= 'running' then return 0 end
+end_batch(ARGV[1], 'cancelled')
+redis.call('SET', P .. 'cancel:' .. ARGV[1], 'any', 'PX', ARGV[2])
+note_what_follows(ARGV[1])
+return 1

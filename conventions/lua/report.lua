@@ -1,0 +1,23 @@
+#!lua flags=allow-oom
+-- uses common
+-- Write what a running job reports, renew its lease, and tell it whether it may go on. All values are absolute, so that
+-- a report that is sent twice counts once.
+-- KEYS: prefix
+-- ARGV: message id, ms to keep, lease in ms, claim (`<task>:<key>`, '' when it holds none), token, id of its batch or '',
+--       then fields and values
+-- Returns 'on', 'cancelled' (the message or its batch was), or 'lost' (the claim is another's; nothing was written)
+local id, keep, lease, claim, token, batch = unpack(ARGV, 1, 6)
+local progress = P .. 'progress:' .. id
+if claim ~= '' then
+  local key = P .. 'claim:' .. claim
+  local holder, state, till = unpack(redis.call('HMGET', key, 'token', 'state', 'until'))
+  if holder and holder ~= token then return 'lost' end
+  if holder and state == 'running' then
+    redis.call('HSET', key, 'until', integer(math.max(tonumber(till), now + lease)))
+  end
+end
+redis.call('HSET', progress, unpack(ARGV, 7))
+redis.call('HDEL', progress, 'ended')
+redis.call('PEXPIRE', progress, keep)
+local cancelled = redis.call('EXISTS', P .. 'cancel:' .. id, P .. 'cancel:' .. batch) > 0
+return cancelled and 'cancelled' or 'on'
