@@ -3,7 +3,6 @@
 import functools
 import gc
 import importlib
-import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -49,6 +49,6 @@ def sweep(app: Any) -> int:
     """Send what batches have waited for in vain. Returns how many there were. Raises: RedisError, BrokerUnavailable."""
     found = app.batches.closing()
     for batch_id in found:
-        logger.warning("the batch %s waited for what follows it, which is sent now", batch_id)
+        logger.info("what follows the batch %s has not ended yet; it is sent again, unless it is there", batch_id)
         send_what_follows(app, batch_id)
     return len(found)

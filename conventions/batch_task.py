@@ -9,10 +9,11 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+from conventions.batch_items import AFTER
 from conventions.errors import BusinessError, DeclarationError, JobCancelled
 from conventions.job_classes import LongRunningTask
 from conventions.membership import Member, Role
-from conventions.splitting import AFTER, Splitter, run_here
+from conventions.splitting import Splitter, run_here
 
 
 class BatchTask(LongRunningTask, abstract=True):
@@ -37,6 +38,7 @@ class BatchTask(LongRunningTask, abstract=True):
 
     def __init_subclass__(cls, *, abstract: bool = False, role: Role = "splitter", **options: Any) -> None:
         is_batch = role == "splitter" and not abstract and "_decorated" not in cls.__dict__
+        cls.counts_itself = role != "splitter"  # a splitter's progress is its batch's, which the ends of chunks count
         if is_batch:
             cls.resumes_by_item = AFTER in inspect.signature(cls.items).parameters
             cls.no_arguments = (AFTER,) if cls.resumes_by_item else ()
@@ -92,6 +94,14 @@ class BatchTask(LongRunningTask, abstract=True):
             case _:
                 return None  # a payload that does not fit belongs to no batch
 
+    def checkpoint(self, value: Any) -> None:
+        """Of a chunk or a finish, as any job's. Raises: BusinessError in `items`, which goes on by itself."""
+        if self.role == "splitter":
+            raise BusinessError(
+                f"{self.name}: a batch goes on where it was by itself; take `after` to read nothing twice"
+            )
+        super().checkpoint(value)
+
     def shown(self, payload: Mapping[str, Any]) -> str | None:
         """A chunk in few words: its items would fill the pages that show it."""
         if self.role != "chunk":
@@ -129,6 +139,7 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
         "role": role,
         "run": run,
         "no_arguments": (),
+        "expires": None,  # whoever limits when a batch may begin does not mean its parts
         "idempotent_on": key,
         "not_idempotent": None,
         "aliases": tuple(f"{alias}.{role}" for alias in batch.aliases),
@@ -170,7 +181,7 @@ def _run_recovered(self: Any, batch_id: str, repairs: int, arguments: dict[str, 
     """Call `recovered` with the batch's summary as it is now, unless another one has told of these repairs."""
     if self.app.batches.is_told(batch_id, repairs):
         return None
-    summary = self.app.batches.snapshot(batch_id)
+    summary = self.app.batches.snapshot(batch_id, repairs)
     if summary is None:
         raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
     return self.recovered(summary, **_splitter_of(self).arguments.load((), arguments))

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
+from conventions.errors import BusinessError
 from conventions.progress import Progress
 from conventions.store import Store
 
@@ -27,9 +28,10 @@ _NAMESPACE = UUID("6d1f5c0e-8a55-4c1e-9a0e-6f1b3d6f7a41")
 class BatchSummary:
     """What `finish` is given. `done`, `failed` and `total` count items, `chunks` counts chunks.
 
-    `ended_chunks` is how many have an outcome. `failed_chunks` are the indexes of chunks that are dead letters, `cancelled_chunks` of those that were cancelled,
-    revoked or expired; `returns` is what `process` returned, in the order of the chunks, without the `None`s. `actor` is who
-    sent it, `created_at` when cutting began (seconds since the epoch), `progress` its rate, rest and last sign of life.
+    `ended_chunks` is how many have an outcome. `failed_chunks` are the indexes of chunks that are dead letters,
+    `cancelled_chunks` of those that were cancelled, revoked or expired; `returns` is what `process` returned, in the order
+    of the chunks, without the `None`s. `actor` is who sent it, `created_at` when cutting began (seconds since the epoch),
+    `progress` its rate, rest and last sign of life.
     """
 
     id: str
@@ -58,11 +60,12 @@ class BatchSummary:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a batch was sent with: the name of its task, its arguments as JSON, who caused it."""
+    """What a batch was sent with: the name of its task, its arguments as JSON, who caused it, options of the send."""
 
     task: str
     arguments: dict[str, Any]
     actor: str
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,31 +120,47 @@ class Batches:
     def _index(self) -> str:
         return self._store.key("batches")
 
-    def create(self, id: str, origin: Origin, total: int | None) -> None:  # noqa: A002
-        """Begin a batch; beginning it again changes nothing, unless cutting it had failed."""
+    def create(
+        self,
+        id: str,  # noqa: A002
+        origin: Origin,
+        total: int | None = None,
+        *,
+        claim: str = "",
+        stall_after: float = 600,
+    ) -> None:
+        """Begin a batch; beginning it again changes nothing, unless cutting it had failed.
+
+        Args:
+            id: of the batch, and of its message.
+            origin: what it was sent with.
+            total: how many items, where that is known.
+            claim: of its splitter, which is free when the batch ends while it is cut.
+            stall_after: seconds without an outcome after which it is stalled.
+        """
         batch, progress = self._key(id), self._store.key("progress", id)
         now = time.time()
         state, chunks = self._store.redis.hmget(batch, "state", "chunks")
         with self._store.redis.pipeline() as pipe:
             pipe.hsetnx(batch, "created_at", str(now))
-            described: dict[Any, Any] = {
-                "task": origin.task,
-                "arguments": json.dumps(origin.arguments),
-                "actor": origin.actor,
-            }
+            more = {"arguments": json.dumps(origin.arguments), "options": json.dumps(origin.options), "claim": claim}
+            described: dict[Any, Any] = {"task": origin.task, "actor": origin.actor, **more}
             pipe.hset(batch, mapping=described)
             if state is None or (state == b"dead" and chunks is None):
                 pipe.hset(batch, "state", "splitting")
                 pipe.hdel(progress, "ended")
             pipe.pexpire(batch, self.keep)
             pipe.hsetnx(progress, "started_at", str(now))
-            if total is not None:
-                pipe.hset(progress, "total", str(total))
-            pipe.hset(progress, "updated_at", str(now))
+            told: dict[Any, Any] = {"updated_at": str(now), "stall_after": str(stall_after), "is_batch": "1"}
+            pipe.hset(progress, mapping=told | ({} if total is None else {"total": str(total)}))
             pipe.pexpire(progress, self.keep)
             pipe.zadd(self._index, {id: now}, nx=True)
             pipe.zremrangebyscore(self._index, "-inf", now - self.keep.total_seconds())
             pipe.execute()
+
+    def expect(self, id: str, total: int) -> None:  # noqa: A002
+        """Say how many items there will be."""
+        self._store.redis.hset(self._store.key("progress", id), "total", total)
 
     def cursor(self, id: str) -> Cursor | None:  # noqa: A002
         """Where the splitter goes on, `None` when it has not begun."""
@@ -159,8 +178,15 @@ class Batches:
             pipe.execute()
 
     def seal(self, id: str, *, chunks: int, total: int) -> bool:  # noqa: A002
-        """Say that no more chunks follow. False when the batch was cancelled meanwhile."""
-        return bool(self._store.run("seal", [id, chunks, total]))
+        """Say that no more chunks follow. False when the batch was cancelled meanwhile.
+
+        Raises:
+            BusinessError: nothing is remembered of the batch, as after a flush.
+        """
+        answer = self._store.run("seal", [id, chunks, total])
+        if answer == b"forgotten":
+            raise BusinessError(f"nothing is remembered of the batch {id}, as after Redis was emptied: send it again")
+        return bool(answer == b"sealed")
 
     def cancel(self, id: str) -> bool:  # noqa: A002
         """Cut and process no more of a batch. False when it has ended, or is not there."""
@@ -182,24 +208,24 @@ class Batches:
 
     def origin(self, id: str) -> Origin | None:  # noqa: A002
         """What a batch was sent with, `None` when there is no such batch."""
-        fields: Any = self._store.redis.hmget(self._key(id), "task", "arguments", "actor")
-        if fields[0] is None:
+        fields: Any = self._store.redis.hmget(self._key(id), "task", "arguments", "actor", "options")
+        task, arguments, actor, options = fields
+        if task is None:
             return None
-        task, arguments, actor = (value.decode() for value in fields)
-        return Origin(task, json.loads(arguments), actor)
+        return Origin(task.decode(), json.loads(arguments), actor.decode(), json.loads(options))
 
     def is_told(self, id: str, repairs: int) -> bool:  # noqa: A002
         """Whether a `recovered` that ran later than this one was sent knew of so many repairs."""
         told: Any = self._store.redis.hget(self._key(id), "told")
         return int(told or 0) >= repairs
 
-    def snapshot(self, id: str) -> BatchSummary | None:  # noqa: A002
-        """The summary that `finish` or `recovered` is given: what is repaired after this moment calls `recovered` again."""
+    def snapshot(self, id: str, number: int = 0) -> BatchSummary | None:  # noqa: A002
+        """The summary that `finish` (0) or a `recovered` is given: what is repaired after this calls `recovered` again."""
         batch = self._key(id)
         repairs: Any = self._store.redis.hget(batch, "repairs")
         summary = self.summary(id)
         if summary is not None:
-            self._store.redis.hset(batch, "snapshot", repairs or b"0")
+            self._store.redis.hset(batch, f"snapshot:{number}", repairs or b"0")
         return summary
 
     def summary(self, id: str, *, returns: bool = True) -> BatchSummary | None:  # noqa: A002

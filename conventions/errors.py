@@ -123,7 +123,7 @@ class PermissionDenied(ConventionError):
 
 
 class BrokerUnavailable(ConventionError, ConnectionError):
-    """The broker did not accept the message in time; nothing was sent."""
+    """The broker did not accept a message in time: nothing was sent; of many, those in `sent`, and perhaps more."""
 
 
 class DeclarationError(ConventionError, TypeError):

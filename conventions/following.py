@@ -7,12 +7,10 @@ minute later; both send the same message, under one id.
 import logging
 from typing import Any
 
-from redis.exceptions import RedisError
-
 from conventions.actor import acting_as
 from conventions.batches import finish_id, recovered_id
-from conventions.errors import BrokerUnavailable
 from conventions.membership import Join, Member, Outcome
+from conventions.priority import Priority
 
 logger = logging.getLogger(__name__)
 
@@ -26,8 +24,8 @@ def follow_up(app: Any, member: Member) -> None:
     """Send what the batch of a message waits for, now that this message has ended. Raises nothing."""
     try:
         send_what_follows(app, member.batch_id)
-    except (RedisError, BrokerUnavailable) as error:
-        logger.warning("what follows the batch %s is sent later: %s", member.batch_id, error)
+    except Exception as error:  # noqa: BLE001  # the job has ended, and must not look failed
+        logger.warning("what follows the batch %s is sent later: %s: %s", member.batch_id, type(error).__name__, error)
 
 
 def send_what_follows(app: Any, batch_id: str) -> None:
@@ -44,5 +42,8 @@ def send_what_follows(app: Any, batch_id: str) -> None:
     if follow.kind == "recovered":
         kwargs["repairs"] = follow.number
     task_id = finish_id(batch_id) if follow.kind == "finish" else recovered_id(batch_id, follow.number)
+    options = dict(origin.options)
+    if "priority" in options:
+        options["priority"] = Priority(options["priority"])
     with acting_as(origin.actor):
-        task.apply_async(kwargs=kwargs, task_id=task_id)
+        task.apply_async(kwargs=kwargs, task_id=task_id, **options)

@@ -16,6 +16,7 @@ from conventions.store import Store
 
 logger = logging.getLogger(__name__)
 
+CLOCKS = 0.2  # seconds
 KEEP = timedelta(days=30)  # after the last one of a task
 
 ADVICE = (
@@ -68,7 +69,10 @@ def watching(task: Any, message_id: str) -> Iterator[None]:
         yield
     finally:
         seconds, limit, error = time.monotonic() - begun, task.split_after, sys.exception()
-        over = isinstance(error, SoftTimeLimitExceeded) or (limit is not None and seconds >= limit)
+        soft = (task.request.timelimit or (None, None))[1] or task.soft_time_limit
+        # Its clock began a moment before this one. A job may catch the exception.
+        asked = isinstance(error, SoftTimeLimitExceeded) or (soft and seconds >= soft - CLOCKS)
+        over = asked or (limit is not None and seconds >= limit)
         if over and not isinstance(error, SystemExit):  # that is the end of its process, which others count
             note(task, message_id, seconds)
 

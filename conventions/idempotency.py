@@ -243,6 +243,11 @@ class Claims:
             arguments += [one.claim, one.token]
         return [bool(reply) for reply in self._run("renew", arguments)]
 
+    def is_lost(self, request: ClaimRequest) -> bool:
+        """Whether somebody else holds the claim; nobody does when it was lost with Redis."""
+        token: Any = self._store.redis.hget(self._store.key("claim", request.claim), "token")
+        return token is not None and token != request.token.encode()
+
     def release(self, claim: str, token: str) -> None:
         """Give up the claim of a job whose process died: a start without an outcome."""
         self._run("give_back", ["", "", "", 0, 1, claim, token])

@@ -50,6 +50,6 @@ class LongRunningTask(ConventionTask, abstract=True):
     def stall_check(self) -> Callable[[], bool]:
         """Hung: the last progress, or the start, is longer ago than `stall_after`."""
         request = self.request  # the attribute depends on the thread, the object does not
-        limit = self.stall_after or self.app.settings.stall_after
+        limit = self.stalls_after
         request.last_progress = time.monotonic()
         return lambda: time.monotonic() - request.last_progress > limit

@@ -29,7 +29,9 @@ class Member(NamedTuple):
     def read(cls, header: Any) -> Self | None:
         """What the header of a message says; `None` for one that is of no batch, or says nothing that can be meant."""
         match header:
-            case [str() as batch_id, str() as role, int() as number, int() as items] if role in ROLES:
+            case [str() as batch_id, str() as role, number, items] if (
+                role in ROLES and _count(number) and _count(items)
+            ):
                 return cls(batch_id, cast(Role, role), number, items)
             case _:
                 return None
@@ -51,3 +53,8 @@ class Join(NamedTuple):
     def encode(self) -> str:
         """As the script takes it."""
         return json.dumps([*self.member, self.outcome, round(self.keep.total_seconds() * 1000)])
+
+
+def _count(value: Any) -> bool:
+    """Whether it is a number that Lua holds exactly."""
+    return type(value) is int and 0 <= value < 2**53

@@ -227,14 +227,16 @@ def end_retried(task: Any, job: Job, error: Exception, wait: float, counts: Mapp
 
 def end_waiting(task: Any, job: Job, wait: float, state: State = "released") -> Exception:
     """Let the message come again, with no attempt used; `continued`: to go on. Returns what to raise."""
-    counts, changes = job.counts, {}
-    if state == "continued":  # what went well so far is no failed attempt any more
-        counts, changes = {}, {"retries": job.attempt - 1, COUNTS: {}, **_identity(job)}
+    again: dict[str, Any] = {"countdown": wait}
+    changes: dict[str, Any] = {}
+    if state == "continued":  # what went well so far is no failed attempt any more, and it has begun in time
+        again |= {"counts": {}, "parked": 0, "expires": None}
+        changes = {"retries": job.attempt - 1, "expires": None, COUNTS: {}, **_identity(job)}
     if job.held is None:
-        publish_again(task, job, countdown=wait, counts=counts)
+        publish_again(task, job, **again)
     answer = settle(task, job, state, None, wait=wait, action="park", changes=changes)
     if answer == "missing":
-        publish_again(task, job, countdown=wait, counts=counts)
+        publish_again(task, job, **again)
     if answer == "refused":
         return _taken_over()
     done_with_this_delivery: Exception = Ignore()
@@ -259,6 +261,7 @@ def publish_again(
     counts: Mapping[str, int] | None = None,
     retries: int | None = None,
     parked: int | None = None,
+    **options: Any,
 ) -> None:
     """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
     request = task.request
@@ -271,6 +274,7 @@ def publish_again(
         | {COUNTS: dict(job.counts if counts is None else counts)}
         | {PARKED: job.parked if parked is None else parked, COPY: job.token},
         ignore_result=request.ignore_result,
+        **options,
     )
     try:
         again.apply_async()

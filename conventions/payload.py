@@ -183,7 +183,7 @@ class Arguments:
         try:
             if self._is_plain and all(type(value) in _SCALARS for value in values.values()):
                 return values, encode(values)  # refuses NaN and half characters
-            _refuse_unordered_and_endless(values)
+            refuse_unordered(values)
             dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)
             written = encode(dumped)
             self._adapter.validate_json(written, strict=True)  # what cannot come back must not go
@@ -194,8 +194,12 @@ class Arguments:
         return dict(dumped), written
 
 
-def _refuse_unordered_and_endless(value: Any) -> None:
-    """Where an argument may be anything: no set, whose order differs, and no NaN or infinity, which would become null."""
+def refuse_unordered(value: Any) -> None:
+    """Where a value may be anything: no set, whose order differs, and no NaN or infinity, which would become null.
+
+    Raises:
+        ValueError: there is one.
+    """
     match value:
         case float() if not math.isfinite(value):
             raise ValueError(f"{value} is no number in JSON")
@@ -203,10 +207,10 @@ def _refuse_unordered_and_endless(value: Any) -> None:
             raise ValueError("a set has no order; pass a list")
         case dict():
             for one in value.values():
-                _refuse_unordered_and_endless(one)
+                refuse_unordered(one)
         case list() | tuple():
             for one in value:
-                _refuse_unordered_and_endless(one)
+                refuse_unordered(one)
 
 
 _SCALARS = frozenset([int, float, str, bool, type(None)])

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, Self, cast
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 type Answer = Literal["on", "cancelled", "lost"]
 
 WRITE_EVERY = 0.5  # seconds between two writes of a job that reports each item
+AFTER_ERROR = 5.0  # seconds until Redis is asked again that did not answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Checkpoint:
 class Progress:
     """A reading of a job's progress. Counts are items; times are seconds since the epoch.
 
-    `ended` is `done`, `dead` or `cancelled` once the job, or the batch, has ended.
+    `ended` is `done`, `dead` or `cancelled` once the job, or the batch, has ended. `resumed` items were counted before the
+    attempt began; `ignored`: nobody keeps its result.
     """
 
     id: str
@@ -47,6 +50,9 @@ class Progress:
     updated_at: float = 0
     stall_after: float = 600
     ended: str = ""
+    resumed: int = 0
+    is_batch: bool = False
+    ignored: bool = True
 
     @classmethod
     def of(cls, id: str, store: Store | None = None) -> Self:  # noqa: A002  # the word of the glossary
@@ -64,6 +70,9 @@ class Progress:
             updated_at=float(fields.get("updated_at", 0)),
             stall_after=float(fields.get("stall_after", 600)),
             ended=fields.get("ended", ""),
+            resumed=int(fields.get("resumed", 0)),
+            is_batch="is_batch" in fields,
+            ignored=fields.get("ignored", "1") == "1",
         )
 
     @staticmethod
@@ -86,14 +95,15 @@ class Progress:
 
     @property
     def finished(self) -> bool:
-        """Whether the job has ended, or every item is done or failed."""
-        return bool(self.ended) or (self.total is not None and self.done + self.failed >= self.total)
+        """Whether the job has ended, or every item of it is done or failed; a batch ends with its `finish`."""
+        counted = not self.is_batch and self.total is not None
+        return bool(self.ended) or (counted and self.total is not None and self.done + self.failed >= self.total)
 
     @property
     def rate(self) -> float:
-        """Items a second since the start."""
+        """Items a second since the start of this attempt."""
         elapsed = self.updated_at - self.started_at
-        return (self.done + self.failed) / elapsed if elapsed > 0 else 0.0
+        return max(0, self.done + self.failed - self.resumed) / elapsed if elapsed > 0 else 0.0
 
     @property
     def eta(self) -> float | None:
@@ -137,6 +147,8 @@ class ProgressReporter:
         holder: the claim that is renewed; `None` for a job without one.
         stall_after: seconds without a report after which readers take the job for hung.
         start: the checkpoint at which the job began.
+        counts: whether the counts are this job's; those of a batch are kept by the ends of its chunks.
+        ignored: whether nobody keeps the job's result.
     """
 
     def __init__(
@@ -149,13 +161,18 @@ class ProgressReporter:
         holder: Holder | None = None,
         stall_after: float = 600,
         start: Checkpoint = Checkpoint(),
+        counts: bool = True,
+        ignored: bool = True,
     ) -> None:
         self._store, self._id, self._keep, self._beat, self._holder = store, id, keep, beat, holder
         self._done, self._failed = start.done, start.failed
         self._total: int | None = None
         self._note: str | None = None
-        self._stall_after = stall_after
-        self._written = 0.0
+        before = start.done + start.failed
+        self._first = {"stall_after": stall_after, "ignored": int(ignored), "resumed": before}
+        self._counts = counts
+        self._has_begun = False
+        self._next = 0.0  # when it is time to write again
         self._unwritten = False
 
     @property
@@ -183,7 +200,7 @@ class ProgressReporter:
         self._note = note if note is not None else self._note
         self._unwritten = True
         self._beat()
-        if time.monotonic() - self._written >= WRITE_EVERY:
+        if time.monotonic() >= self._next:
             self._report()
 
     def checkpoint(self, value: Any, fingerprint: str) -> None:
@@ -204,23 +221,31 @@ class ProgressReporter:
 
     def flush(self, more: Mapping[str, str] | None = None) -> Answer:
         """Write what was counted. Returns whether the job may go on; where Redis does not answer, it may."""
+        try:
+            with closing(self._store.call("report", self._arguments(more or {}))) as call:
+                answer = call.answer(again=False)  # the next report has all of it
+        except RedisError as error:
+            logger.warning("progress not written: id=%s: %s", self._id, error)
+            self._next = time.monotonic() + AFTER_ERROR
+            return "on"
+        self._next = time.monotonic() + WRITE_EVERY
+        self._has_begun, self._unwritten = True, False
+        return cast(Answer, answer.decode())
+
+    def _arguments(self, more: Mapping[str, str]) -> list[Any]:
         now = time.time()
-        fields: dict[str, Any] = {"done": self._done, "failed": self._failed, "updated_at": now, **(more or {})}
-        if not self._written:  # an attempt begins
-            fields |= {"started_at": now, "stall_after": self._stall_after}
+        fields: dict[str, Any] = {"updated_at": now, **more}
+        if self._counts:
+            fields |= {"done": self._done, "failed": self._failed}
+        if self._counts and not self._has_begun:  # an attempt begins
+            fields |= {"started_at": now, **self._first}
         fields |= {name: value for name in ("total", "note") if (value := getattr(self, f"_{name}")) is not None}
         request = self._holder.request if self._holder else None
         claim = [request.claim, request.token] if request else ["", ""]
         lease, batch = (self._holder.lease, self._holder.batch_id) if self._holder else (0.0, "")
-        arguments = [self._id, round(self._keep.total_seconds() * 1000), round(lease * 1000), *claim, batch]
-        try:
-            answer = self._store.run("report", [*arguments, *(one for pair in fields.items() for one in pair)])
-        except RedisError as error:
-            logger.warning("progress not written: id=%s: %s", self._id, error)
-            return "on"
-        self._written = time.monotonic()
-        self._unwritten = False
-        return cast(Answer, answer.decode())
+        keep = round(self._keep.total_seconds() * 1000)
+        pairs = [one for pair in fields.items() for one in pair]
+        return [self._id, keep, round(lease * 1000), *claim, batch, *pairs]
 
     def close(self) -> None:
         """Write what is left, if anything was reported since."""

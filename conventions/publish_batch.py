@@ -5,18 +5,61 @@ and one that was handled meanwhile finds its claim.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from kombu.exceptions import BatchPublishError
 from redis.exceptions import RedisError
 
-from conventions.broker import Publication
+from conventions.broker import Broker, Publication
 from conventions.script_call import ScriptCall
 
 BYTES_AT_ONCE = 4 << 20  # of one flush, beyond which it would hold up the server's other clients
 RETRY_EVERY = 0.2  # seconds between two tries of a flush
 RETRY_FOR = 3.0  # seconds, unless the application says otherwise
+
+
+class UnderWay:
+    """Messages that were sent, whose answer is not read yet; whoever sent them may do other work meanwhile.
+
+    Args:
+        broker: where they go.
+        publications: the messages.
+        patience: seconds that a broker which does not answer is tried.
+    """
+
+    def __init__(self, broker: Broker, publications: Sequence[Publication], patience: float) -> None:
+        self._broker, self._publications, self._patience = broker, publications, patience
+        self._call: ScriptCall | None = None
+        with suppress(RedisError):  # then they are sent when the answer is wanted
+            self._call = broker.ask_publish(publications)
+
+    def wait(self) -> None:
+        """Return when the broker has all of them. Raises: BatchPublishError, BrokerUnavailable."""
+        deadline = time.monotonic() + self._patience
+        try:
+            while True:
+                try:
+                    if self._call is None:
+                        self._broker.publish(self._publications)
+                    else:
+                        self._broker.published(self._call)
+                except RedisError as error:
+                    if time.monotonic() + RETRY_EVERY > deadline:
+                        raise BatchPublishError(f"the broker does not answer: {error}") from error
+                    self.close()
+                    time.sleep(RETRY_EVERY)
+                else:
+                    return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the connection back; the messages may arrive."""
+        call, self._call = self._call, None
+        if call is not None:
+            call.close()
 
 
 class PublishBatch:
@@ -39,8 +82,7 @@ class PublishBatch:
         self._max_size = max_size
         self._waiting: list[Publication] = []
         self._bytes = 0
-        self._sent: list[Publication] = []
-        self._call: ScriptCall | None = None
+        self._sent: UnderWay | None = None
         self._failed: BaseException | None = None
         self._discarded = False
 
@@ -71,9 +113,15 @@ class PublishBatch:
         if not self._waiting:
             return
         self._await()
-        self._sent, self._waiting, self._bytes = self._waiting, [], 0
-        with suppress(RedisError):  # then it is sent when its answer is wanted
-            self._call = self.channel.broker.ask_publish(self._sent)
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        patience = getattr(getattr(self.channel.app, "settings", None), "broker_timeout", RETRY_FOR)
+        self._sent = UnderWay(self.channel.broker, waiting, patience)
+
+    def detach(self) -> UnderWay | None:
+        """Send what waits; its answer is for the caller to read, when this batch and its channel are others' again."""
+        self.push()
+        sent, self._sent = self._sent, None
+        return sent
 
     def flush(self) -> None:
         """Send what waits, and return when the broker has all of it.
@@ -92,38 +140,19 @@ class PublishBatch:
 
     def close(self) -> None:
         """Give the connection back."""
-        call, self._call = self._call, None
-        if call is not None:
-            call.close()
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            sent.close()
 
     def _await(self) -> None:
-        if not self._sent:
+        sent, self._sent = self._sent, None
+        if sent is None:
             return
         try:
-            self._read()
+            sent.wait()
         except BaseException as error:
             self._failed = error
             raise
-        finally:
-            self._sent = []
-            self.close()
-
-    def _read(self) -> None:
-        broker = self.channel.broker
-        deadline = time.monotonic() + getattr(getattr(self.channel.app, "settings", None), "broker_timeout", RETRY_FOR)
-        while True:
-            try:
-                if self._call is None:
-                    broker.publish(self._sent)
-                else:
-                    broker.published(self._call)
-            except RedisError as error:
-                if time.monotonic() + RETRY_EVERY > deadline:
-                    raise BatchPublishError(f"the broker does not answer: {error}") from error
-                self.close()
-                time.sleep(RETRY_EVERY)
-            else:
-                return
 
     def _check(self) -> None:
         if self._discarded:

@@ -1,7 +1,7 @@
 """Celery's result backend, which also knows of jobs that report progress: their state is `PROGRESS` (R11).
 
-Nothing is written for it: where Celery has no result yet, the progress is read. Its fields have our names, and those that
-tools such as celery-progress read. After the end the state is Celery's own: that of the result, where one is kept.
+Nothing is written for it: where Celery has no result, the progress is read. Its fields have our names, and those that tools
+such as celery-progress read. Where nobody keeps the result, the progress also says how the job, or the batch, has ended.
 """
 
 from typing import Any
@@ -9,13 +9,14 @@ from typing import Any
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 
+from conventions.errors import JobCancelled, JobFailed
 from conventions.progress import Progress
 
 PROGRESS = "PROGRESS"
 
 
 class _ReadsProgress:
-    """Falls back to the progress of a job that has not ended."""
+    """Falls back to the progress of a job of which there is no result."""
 
     app: Any
 
@@ -25,9 +26,21 @@ class _ReadsProgress:
         if meta["status"] != states.PENDING:
             return meta
         progress = Progress.of(task_id, self.app.store)
-        if not progress.started_at or progress.ended:
+        if not progress.started_at:
             return meta
-        return meta | {"status": PROGRESS, "result": described(progress)}
+        return meta | {"task_id": task_id, "traceback": None, "children": []} | _state_of(progress)
+
+
+def _state_of(progress: Progress) -> dict[str, Any]:
+    match progress.ended if progress.ignored else "":  # a result that is kept comes in a moment
+        case "done":
+            return {"status": states.SUCCESS, "result": None}
+        case "dead":
+            return {"status": states.FAILURE, "result": JobFailed("its dead letter says how")}
+        case "cancelled":
+            return {"status": states.REVOKED, "result": JobCancelled("it was cancelled")}
+        case _:
+            return {"status": PROGRESS, "result": described(progress)}
 
 
 def described(progress: Progress) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
+from celery.app.trace import get_actual_ignore_result
 from celery.exceptions import Retry
 
 from conventions.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
@@ -99,7 +100,9 @@ class RunningTask(celery.Task):
                 job.id,
                 keep=self.horizon,
                 holder=None if self.request.is_eager else Holder(job.claim, app.claims.lease, batch_id),
-                stall_after=getattr(self, "stall_after", None) or app.settings.stall_after,
+                stall_after=self.stalls_after,
+                counts=self.counts_itself,
+                ignored=get_actual_ignore_result(self, self.request),
                 beat=self.report_alive,
                 start=self._checkpoint or Checkpoint(),
             )
@@ -145,6 +148,14 @@ class RunningTask(celery.Task):
         """Say that the job goes on, so that its lease is renewed; costs nothing."""
         self.request.last_progress = time.monotonic()
 
+    counts_itself: ClassVar[bool] = True  # whether the counts of `progress` are the job's own
+
+    @property
+    def stalls_after(self) -> float:
+        """Seconds without a report after which a job is taken for hung."""
+        limit: float = getattr(self, "stall_after", None) or self._application().settings.stall_after
+        return limit
+
     @property
     def split_after(self) -> float | None:
         """Seconds after which a job of the task is one that should be split; `None`: it may take long."""
@@ -161,7 +172,8 @@ class RunningTask(celery.Task):
             LeaseLost: another worker has taken the job over; what this one does is not recorded.
         """
         self.report_alive()
-        if not self._application().claims.renew([self.job.claim], seconds)[0]:
+        claims, claim = self._application().claims, self.job.claim
+        if not self.request.is_eager and not claims.renew([claim], seconds)[0] and claims.is_lost(claim):
             raise LeaseLost(f"{self.name}: another worker has taken this job over; end here, and do nothing more")
 
     @contextmanager

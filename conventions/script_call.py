@@ -56,17 +56,26 @@ class ScriptCall:
         self._script, self._keys, self._arguments = script, keys, arguments
         self._lines = lines
         self._connection: Any = None
+        self._error: RedisError | None = None  # of the sending
         try:
             self._connection = lines.take()
             self._connection.send_command("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except RedisError:
+        except RedisError as error:
+            self._error = error
             self.close()
         except BaseException:  # such as a time limit, by a signal
             self.close()
             raise
 
-    def answer(self) -> Any:
-        """Wait for the answer, once. Raises: RedisError."""
+    def answer(self, *, again: bool = True) -> Any:
+        """Wait for the answer, once.
+
+        Args:
+            again: make the call again when it fails on its way.
+
+        Raises:
+            RedisError: it failed, also then.
+        """
         connection = self._connection
         if connection is not None:
             try:
@@ -78,9 +87,13 @@ class ScriptCall:
                 raise
             except RedisError:
                 self.close()
+                if not again:
+                    raise
             else:
                 self._end()
                 return found
+        elif self._error is not None and not again:
+            raise self._error
         return self._script(self._keys, self._arguments)
 
     def _end(self) -> None:

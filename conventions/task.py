@@ -14,9 +14,9 @@ from celery import shared_task
 from celery.utils import uuid
 
 from conventions.broker import CancelAnswer
-from conventions.bulk import enqueue_chunks, enqueue_many
 from conventions.cancelling import cancel
 from conventions.declaration import check_attributes, check_task, decide_idempotency, refuse_second
+from conventions.enqueue import enqueue_chunks, enqueue_many
 from conventions.many import in_chunks, mapped, signed, starmapped
 from conventions.payload import Arguments, check_size
 from conventions.retry import RetryPolicy

@@ -1,5 +1,6 @@
 """Batches in Redis: chunks join once each, outcomes only get better, what follows is sent, nothing is kept for ever (R19)."""
 
+import time
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conventions import Progress
+from conventions import BusinessError, Progress
 from conventions.batches import (
     Batches,
     BatchSummary,
@@ -128,7 +129,10 @@ def test_one_recovered_tells_of_all_repairs_so_far(batches: Batches, ending: End
     for index in range(3):
         ending.chunk(index, "done", 1)
     assert not batches.is_told(ID, 1)
-    batches.snapshot(ID)  # that of the `recovered` of the first repair, which ran last
+    batches.snapshot(ID, 1)  # that of the first repair, which ran last
+    batches.snapshot(ID, 2)
+    ending.role("recovered", "dead", 2)  # what another one knew does not count
+    assert not batches.is_told(ID, 3)
     ending.role("recovered", "done", 1)
     assert batches.is_told(ID, 3)
     assert batches.follow(ID) is None
@@ -332,6 +336,43 @@ def test_a_cancelled_batch_is_not_finished(batches: Batches, ending: Ending) -> 
     assert batches.state(ID) == "cancelled"
 
 
+def test_what_a_dead_splitter_had_sent_can_be_cancelled(batches: Batches, ending: Ending) -> None:
+    """Its chunks go on by themselves, unless somebody does not want them; after the finish nothing is left to stop."""
+    batches.create(ID, ORIGIN, 5)
+    ending.role("splitter", "dead")
+    assert batches.cancel(ID)
+    assert batches.state(ID) == "cancelled"
+    batches.create("other", ORIGIN, 0)
+    batches.seal("other", chunks=0, total=0)
+    Ending(batches._store, batches, "other").role("finish", "dead")
+    assert not batches.cancel("other")
+
+
+def test_a_splitter_that_ends_between_two_turns_leaves_its_key(batches: Batches, ending: Ending, store: Store) -> None:
+    """Cancelled, revoked or expired while it waits: the same batch can be sent again."""
+    batches.create(ID, ORIGIN, 5, claim="Import:key")
+    claim = store.key("claim", "Import:key")
+    store.redis.hset(claim, mapping={"state": "continued", "id": ID})
+    ending.role("splitter", "cancelled")
+    assert store.redis.hget(claim, "state") == b"released"
+    store.redis.hset(claim, mapping={"state": "continued", "id": "another"})
+    ending.role("splitter", "cancelled")
+    assert store.redis.hget(claim, "state") == b"continued"
+
+
+def test_a_batch_stalls_as_its_task_says(batches: Batches, ending: Ending, store: Store) -> None:
+    """Also where `count` said too little, so that everything seems done."""
+    batches.create(ID, ORIGIN, 1, stall_after=5)
+    ending.chunk(0, "done", 10)
+    store.redis.hset(store.key("progress", ID), "updated_at", time.time() - 6)
+    assert Progress.of(ID, store).stalled
+    assert not Progress.of(ID, store).finished
+    batches.seal(ID, chunks=1, total=10)
+    ending.role("finish", "done")
+    assert Progress.of(ID, store).finished
+    assert not Progress.of(ID, store).stalled
+
+
 # What is kept.
 
 
@@ -342,7 +383,8 @@ def test_an_unknown_batch_is_none(batches: Batches) -> None:
     assert batches.state("nobody") is None
     assert batches.origin("nobody") is None
     assert batches.follow("nobody") is None
-    assert not batches.seal("nobody", chunks=0, total=0)
+    with pytest.raises(BusinessError, match="nothing is remembered of the batch nobody"):
+        batches.seal("nobody", chunks=0, total=0)
 
 
 def test_an_outcome_after_the_batch_was_forgotten_leaves_nothing(
@@ -442,7 +484,19 @@ def test_ids_are_the_same_each_time_a_batch_is_cut() -> None:
 
 @pytest.mark.parametrize(
     "header",
-    [None, "x", [], ["b", "chunk", 1], ["b", "other", 1, 1], ["b", "chunk", "1", 1], [1, "chunk", 1, 1], {"id": "b"}],
+    [
+        None,
+        "x",
+        [],
+        ["b", "chunk", True, 1],
+        ["b", "chunk", 1, 2**60],
+        ["b", "chunk", -1, 1],
+        ["b", "chunk", 1],
+        ["b", "other", 1, 1],
+        ["b", "chunk", "1", 1],
+        [1, "chunk", 1, 1],
+        {"id": "b"},
+    ],
 )
 def test_a_header_that_means_nothing_is_of_no_batch(header: Any) -> None:
     """Another program may have written it."""

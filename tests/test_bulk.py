@@ -20,7 +20,6 @@ from conventions.app import ConventionsApp
 from conventions.bulk import PART
 from conventions.errors import BrokerUnavailable
 from conventions.store import Store
-from tests.support import wait_until
 from tests.workers import application, messages
 
 
@@ -196,9 +195,48 @@ def test_an_error_of_the_iterable_is_let_through(app: ConventionsApp) -> None:
             yield {"number": number}
         raise LookupError("no more")
 
-    with pytest.raises(LookupError, match="no more"):
+    with pytest.raises(LookupError, match="no more") as found:
         Note.enqueue_many(failing())
-    wait_until(lambda: len(messages(app)) == PART, description="the first part is there, and no more")
+    assert len(messages(app)) == PART
+    assert found.value.__notes__ == [f"{Note.name}: {PART} messages were sent before"]
+
+
+def test_who_reads_slowly_keeps_nobody_from_sending(app: ConventionsApp) -> None:
+    """No connection of the pool is held while the next items are awaited, also not by many at once."""
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow() -> Iterator[dict[str, int]]:
+        yield from ({"number": number} for number in range(PART))
+        begun.release()
+        go.wait(30)
+        Note.delay(1)  # as a generator may
+        yield {"number": PART}
+
+    threads = [threading.Thread(target=Note.enqueue_many, args=(slow(),)) for _ in range(15)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert begun.acquire(timeout=30)
+    Note.delay(0)
+    go.set()
+    for thread in threads:
+        thread.join(30)
+    assert app.broker.sizes("immediate").ready == 1 + 15 * (PART + 2)
+
+
+def test_what_is_no_mapping_is_named(app: ConventionsApp) -> None:
+    """A list of numbers, or the arguments of one message instead of a list."""
+    wrong: Any = [{"number": 1}, 7, "ab"]
+    with pytest.raises(PayloadError) as found:
+        Note.enqueue_many(wrong)
+    assert str(found.value).splitlines() == [
+        "[1] int is no mapping of arguments; write {'name': value}",
+        "[2] str is no mapping of arguments; write {'name': value}",
+    ]
+    one: Any = {"number": 1}
+    with pytest.raises(TypeError, match="these are the arguments of one message; pass a list"):
+        Note.enqueue_many(one)
+    assert messages(app) == []
 
 
 @pytest.mark.parametrize("name", ["task_id", "idempotency_key"])

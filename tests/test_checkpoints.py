@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from celery.result import AsyncResult
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from conventions import LongRunningTask, PayloadError, Progress, RetryPolicy
+from conventions import BusinessError, LongRunningTask, PayloadError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.errors import JobCancelled, LeaseLost
 from conventions.idempotency import ClaimRequest, Claims, Granted
@@ -20,7 +21,7 @@ from conventions.redrive import redrive
 from conventions.results import PROGRESS
 from conventions.store import Store
 from tests.support import wait_until
-from tests.workers import wait_for_letter, wait_until_empty
+from tests.workers import wait_for_letter
 
 DAY = timedelta(days=1)
 
@@ -65,6 +66,8 @@ class Report(LongRunningTask):
         while not go.exists():
             time.sleep(0.02)
             self.progress.advance(0)
+        if go.name == "fail":
+            raise BusinessError("it must fail")
         return "gone"
 
 
@@ -131,14 +134,20 @@ def test_tools_see_the_state_progress(live_app: ConventionsApp, tmp_path: Path) 
     assert AsyncResult[Any](report.id, app=live_app).state == "SUCCESS"
 
 
-def test_without_a_kept_result_the_state_ends_as_celery_has_it(live_app: ConventionsApp, tmp_path: Path) -> None:
-    """Nobody keeps a result, so nobody knows of it: it must not be PROGRESS for ever."""
-    go = tmp_path / "go"
+@pytest.mark.parametrize(("ending", "state"), [("well", "SUCCESS"), ("dead", "FAILURE"), ("cancelled", "REVOKED")])
+def test_without_a_kept_result_the_progress_says_how_it_ended(
+    live_app: ConventionsApp, tmp_path: Path, ending: str, state: str
+) -> None:
+    """A bar that a tool draws must end, too."""
+    go = tmp_path / ("fail" if ending == "dead" else "go")
     report = Report.delay(go)
-    wait_until(lambda: AsyncResult[Any](report.id, app=live_app).state == PROGRESS, description="it runs")
-    go.touch()
-    wait_until_empty(live_app)
-    wait_until(lambda: AsyncResult[Any](report.id, app=live_app).state == "PENDING", description="it has ended")
+    result = AsyncResult[Any](report.id, app=live_app)
+    wait_until(lambda: result.state == PROGRESS, description="it runs")
+    if ending == "cancelled":
+        Report.cancel(report.id)
+    else:
+        go.touch()
+    wait_until(lambda: AsyncResult[Any](report.id, app=live_app).state == state, description="it has ended")
 
 
 # The one round trip.
@@ -205,34 +214,58 @@ def test_a_report_hears_of_a_cancel(store: Store, claims: Claims, which: str) ->
 
 def test_a_report_that_is_sent_twice_counts_once(store: Store, claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reply was lost: the client sends the same again."""
-    run = store.run
+    call = store.call
 
     def twice(name: str, arguments: Any) -> Any:
-        run(name, arguments)
-        return run(name, arguments)
+        with closing(call(name, arguments)) as first:
+            first.answer()
+        return call(name, arguments)
 
     reporter = reporting(store, held(claims))
-    monkeypatch.setattr(store, "run", twice)
+    monkeypatch.setattr(store, "call", twice)
     reporter.advance(2, failed=1)
     found = Progress.of("job", store)
     assert (found.done, found.failed) == (2, 1)
 
 
 def test_a_job_goes_on_while_redis_is_away(store: Store, claims: Claims, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An outage is no reason to fail; the next report has all that was counted."""
+    """An outage is no reason to fail, nor to ask at each item; the next report has all that was counted."""
     reporter = reporting(store, held(claims))
-    run = store.run
+    asked = []
 
-    def away(*_: Any) -> Any:
+    def away(name: str, _: Any) -> Any:
+        asked.append(name)
         raise RedisConnectionError("away")
 
-    monkeypatch.setattr(store, "run", away)
-    reporter.advance(2)
-    reporter.total = 7
-    monkeypatch.setattr(store, "run", run)
-    reporter.advance(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "call", away)
+        for _ in range(100):
+            reporter.advance(2)
+        assert asked == ["report"]
+    reporter.total = 700
+    assert (Progress.of("job", store).done, Progress.of("job", store).total) == (200, 700)
+
+
+def test_the_rate_is_that_of_this_attempt(store: Store, claims: Claims) -> None:
+    """What was counted before the checkpoint took no time now."""
+    reporter = ProgressReporter(store, "job", keep=DAY, beat=lambda: None, start=Checkpoint(None, 5000, 0))
+    reporter.total = 10_000
+    store.redis.hset(store.key("progress", "job"), "started_at", time.time() - 10)
+    reporter.advance(100)
     reporter.close()
-    assert (Progress.of("job", store).done, Progress.of("job", store).total) == (3, 7)
+    found = Progress.of("job", store)
+    assert found.done == 5100
+    assert 9 < found.rate < 11
+
+
+def test_the_progress_of_a_batch_is_counted_by_its_chunks(store: Store, claims: Claims) -> None:
+    """What its splitter reports is a note, and a sign of life."""
+    store.redis.hset(store.key("progress", "job"), mapping={"done": 40, "started_at": 5})
+    reporter = ProgressReporter(store, "job", keep=DAY, beat=lambda: None, counts=False)
+    reporter.advance(7, note="reading")
+    reporter.close()
+    found = Progress.of("job", store)
+    assert (found.done, found.note, found.started_at) == (40, "reading", 5)
 
 
 @pytest.mark.parametrize("total", [-1, 1.5, "7", True])

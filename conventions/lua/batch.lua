@@ -1,5 +1,6 @@
 -- What becomes of a batch when one of its messages ends. Joining twice counts once; an outcome only gets better.
--- `batch:<id>`           state, task, arguments, actor, chunks (once all are cut), repairs, snapshot, told, cursor
+-- `batch:<id>`           state, task, arguments, actor, options, claim, cursor, chunks (once all are cut), repairs, told,
+--                        snapshot:<n> (repairs known to `finish`, 0, or to a `recovered`)
 -- `batch:<id>:outcomes`  by index of the chunk: 'done' | 'dead' | 'cancelled'
 -- `batch:<id>:failed`    those of them that are not done
 -- `batch:<id>:returns`   what `process` returned, as JSON
@@ -56,6 +57,17 @@ local function end_batch(id, state)
   redis.call('HSET', P .. 'progress:' .. id, 'ended', state)
 end
 
+-- A splitter that ended between two turns, without its claim in hand, leaves the key to others.
+local function free_claim(id)
+  local name = redis.call('HGET', P .. 'batch:' .. id, 'claim')
+  if not name or name == '' then return end
+  local state, owner = unpack(redis.call('HMGET', P .. 'claim:' .. name, 'state', 'id'))
+  if state == 'continued' and owner == id then
+    redis.call('HSET', P .. 'claim:' .. name, 'state', 'released', 'until', integer(now))
+    wake_parked(name)
+  end
+end
+
 -- `member` is JSON: [batch id, role, number, items, outcome, ms to keep the batch]
 local function join(member, result)
   local id, role, number, items, outcome, keep = unpack(cjson.decode(member))
@@ -66,17 +78,20 @@ local function join(member, result)
     join_chunk(id, integer(number), integer(items), outcome, result, integer(keep))
   elseif role == 'splitter' then
     if outcome ~= 'done' and state == 'splitting' then end_batch(id, outcome) end
+    if outcome ~= 'done' then free_claim(id) end
   elseif role == 'finish' then
     if outcome == 'done' and state ~= 'cancelled' then
-      redis.call('HSET', batch, 'told', redis.call('HGET', batch, 'snapshot') or 0)
+      redis.call('HSET', batch, 'told', redis.call('HGET', batch, 'snapshot:0') or 0)
       end_batch(id, 'done')
     elseif state == 'running' then
       end_batch(id, outcome)
     end
   else -- recovered; or a dead letter says why not
-    local told, snapshot = unpack(redis.call('HMGET', batch, 'told', 'snapshot'))
-    local upto = math.max(tonumber(told or 0), number, outcome == 'done' and tonumber(snapshot or 0) or 0)
+    local name = 'snapshot:' .. integer(number)
+    local told, known = unpack(redis.call('HMGET', batch, 'told', name))
+    local upto = math.max(tonumber(told or 0), number, outcome == 'done' and tonumber(known or 0) or 0)
     redis.call('HSET', batch, 'told', integer(upto))
+    redis.call('HDEL', batch, name)
   end
   note_what_follows(id)
 end

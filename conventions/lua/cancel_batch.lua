@@ -5,8 +5,9 @@
 -- ARGV: id of the batch, ms to keep the mark
 -- Returns 1 when it is cancelled now, 0 when it had ended or is not there
 local batch = P .. 'batch:' .. ARGV[1]
-local state = redis.call('HGET', batch, 'state')
-if state ~= 'splitting' and state ~= 'running' then return 0 end
+local state, chunks = unpack(redis.call('HMGET', batch, 'state', 'chunks'))
+local half = state == 'dead' and not chunks -- its splitter failed, and what it had sent goes on
+if state ~= 'splitting' and state ~= 'running' and not half then return 0 end
 end_batch(ARGV[1], 'cancelled')
 redis.call('SET', P .. 'cancel:' .. ARGV[1], 'any', 'PX', ARGV[2])
 note_what_follows(ARGV[1])

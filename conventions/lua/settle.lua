@@ -4,10 +4,10 @@
 -- because time passed; asked again with the same token, it gives the same answer and records nothing twice.
 -- KEYS: prefix
 -- ARGV: for each job: claim (`<task>:<key>`, '' when it held none), token, message id, generation, attempt, fingerprint,
---       state ('done' | 'released' | 'continued', for the same message only | 'dead'), result (of a dead one: its error) as JSON or '', ms to wait or 0, ms to keep the claim,
---       tag ('' where the broker is elsewhere), queue, receipt, what becomes of the message ('remove' | 'retry' | 'park',
---       which uses no attempt | 'keep'), changes to the message as JSON, event as JSON or '',
---       how its batch counts it (see `join`) or ''
+--       state ('done' | 'released' | 'continued', for the same message only | 'dead'), result (of a dead one: its error)
+--       as JSON or '', ms to wait or 0, ms to keep the claim, tag ('' where the broker is elsewhere), queue, receipt,
+--       what becomes of the message ('remove' | 'retry' | 'park', which uses no attempt | 'keep'), changes to the
+--       message as JSON, event as JSON or '', how its batch counts it (see `join`) or ''
 -- Returns for each job 'recorded', 'refused' (the claim is another's), or 'missing' (recorded, but the message that was
 -- to be tried again is gone)
 
