@@ -6,7 +6,7 @@ from typing import Any
 
 from conventions import audit
 from conventions.audit import Deed
-from conventions.batches import chunk_id
+from conventions.batches import chunk_id, finish_id
 from conventions.errors import BrokerUnavailable, PayloadError
 from conventions.redrive import redrive
 
@@ -32,20 +32,24 @@ def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bo
 
 
 def retry_failed(app: Any, id: str, actor: str, reason: str | None = None) -> tuple[int, int]:  # noqa: A002  # the same
-    """Send the dead chunks of a batch again. Returns how many were sent, and of how many; the log says why not all were.
+    """Send what is dead of a batch again: chunks, or what ended it, its splitter or finish. Returns how many were sent, and of how many; the log says why not all were.
 
     Nothing is sent of a cancelled batch. Not sent is one whose letter is not there yet, was given up or is on its way already, or whose arguments do not fit any
     more; and the rest, when the broker cannot be reached.
     """
     summary = app.batches.summary(id, returns=False)
-    ids = [chunk_id(id, index) for index in summary.failed_chunks] if summary else []
-    if summary is None or not ids:
+    if summary is None:
+        return 0, 0
+    ids = [chunk_id(summary.id, index) for index in summary.failed_chunks]
+    if summary.state == "dead":
+        ids.append(summary.id if summary.chunks is None else finish_id(summary.id))
+    if not ids:
         return 0, 0
     if summary.state == "cancelled":
         logger.warning("not sent again: the batch %s was cancelled, and its chunks would end at once", id)
         return 0, len(ids)
     with app.database.session() as session:
-        audit.record(session, Deed(actor, "batch retry-failed", id, reason, None, {"chunks": len(ids)}))
+        audit.record(session, Deed(actor, "batch retry-failed", id, reason, None, {"letters": len(ids)}))
     sent = 0
     for one in ids:
         try:

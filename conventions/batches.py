@@ -8,11 +8,12 @@ that is delivered twice counts once. The semantics follow Sidekiq's batches: a s
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
+from conventions.cursor import Cursor
 from conventions.errors import BusinessError
 from conventions.progress import Progress
 from conventions.store import Store
@@ -66,31 +67,6 @@ class Origin:
     arguments: dict[str, Any]
     actor: str
     options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How far the items are cut.
-
-    Attributes:
-        chunks: how many.
-        items: how many.
-        digest: of all their chunks, in order.
-        after: the last item, as JSON.
-    """
-
-    chunks: int = 0
-    items: int = 0
-    digest: str = ""
-    after: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a splitter goes on: chunks up to `sent` are in the broker, those up to `intended` may be."""
-
-    sent: Cut = Cut()
-    intended: Cut = Cut()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +134,12 @@ class Batches:
             pipe.zremrangebyscore(self._index, "-inf", now - self.keep.total_seconds())
             pipe.execute()
 
+    def note_duplicate(self, id: str, of: str) -> None:  # noqa: A002
+        """Say that a message asked for a batch that was sent before: whoever looks for its id finds that one."""
+        for key in (self._key(id), self._store.key("progress", id)):
+            self._store.redis.hset(key, "same_as", of)
+            self._store.redis.pexpire(key, self.keep)
+
     def expect(self, id: str, total: int) -> None:  # noqa: A002
         """Say how many items there will be."""
         self._store.redis.hset(self._store.key("progress", id), "total", total)
@@ -167,13 +149,12 @@ class Batches:
         raw: Any = self._store.redis.hget(self._key(id), "cursor")
         if raw is None:
             return None
-        found = json.loads(raw)
-        return Cursor(Cut(**found["sent"]), Cut(**found["intended"]))
+        return Cursor.read(raw)
 
     def save_cursor(self, id: str, cursor: Cursor) -> None:  # noqa: A002
         """Write where the splitter goes on when it dies now."""
         with self._store.redis.pipeline(transaction=False) as pipe:
-            pipe.hset(self._key(id), "cursor", json.dumps(asdict(cursor)))
+            pipe.hset(self._key(id), "cursor", cursor.encode())
             pipe.pexpire(self._key(id), self.keep)
             pipe.execute()
 
@@ -238,7 +219,8 @@ class Batches:
                 pipe.hgetall(self._key(id, "returns"))
             fields, failed, ended, *values = pipe.execute()
         if b"state" not in fields:
-            return None
+            same = fields.get(b"same_as")
+            return self.summary(same.decode(), returns=returns) if same else None
         progress = Progress.of(id, self._store)
         return BatchSummary(
             id=id,

@@ -7,7 +7,7 @@ Another program's message has no key before its arguments are bound.
 import logging
 import random
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -150,6 +150,9 @@ def _done_before(task: Any, job: Job, done: Done) -> Done:
     followed = again and done.followed
     if not again or job.generation:  # a redrive must hear that it has ended
         end_without_run(task, job, "duplicate", keep=follows(task) and not followed)
+    if not again and job.member and job.member.role == "splitter":
+        with suppress(RedisError):  # only that nobody finds the batch by this id
+            task.app.batches.note_duplicate(job.id, done.message_id)
     if followed:
         raise Ignore
     return done

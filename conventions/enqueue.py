@@ -7,7 +7,7 @@ from typing import Any
 
 from conventions.bulk import PART, PART_BYTES, Bulk, Prepared
 from conventions.chunking import chunked
-from conventions.errors import BrokerUnavailable, ConventionError, PayloadError
+from conventions.errors import BrokerUnavailable, PayloadError
 
 
 def enqueue_many(task: Any, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
@@ -58,11 +58,9 @@ def enqueue_chunks(
         PayloadError, BrokerUnavailable: as `enqueue_many`.
     """
     names = task.arguments.names
-    if "items" not in names:
-        raise TypeError(
-            f"{task.name}: run takes no `items`; write def run(self, items: list[...], chunk_index: int, "
-            f"total_chunks: int | None), or send by enqueue_many"
-        )
+    if type(size) is not int or not isinstance(items, Iterable):
+        raise TypeError(f"{task.name}: write enqueue_chunks(items, size), such as enqueue_chunks(ids, 100)")
+    _check_chunks(task, kwargs or {}, options)
     total = math.ceil(len(items) / max(size, 1)) if isinstance(items, Sized) else None
     chunks = (
         {"items": chunk, "chunk_index": index, "total_chunks": total}
@@ -74,11 +72,26 @@ def enqueue_chunks(
     return _enqueue(task, arguments, options, limit_setting="chunk_payload_limit")
 
 
+def _check_chunks(task: Any, kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    names = set(task.arguments.names)
+    if "items" not in names:
+        raise TypeError(
+            f"{task.name}: run takes no `items`; write def run(self, items: list[...], chunk_index: int, "
+            f"total_chunks: int | None), or send by enqueue_many"
+        )
+    if taken := {"items", "chunk_index", "total_chunks"} & kwargs.keys():
+        raise TypeError(f"{task.name}: {', '.join(sorted(taken))} is what each chunk says; leave it out of kwargs")
+    if given := options.keys() & names:
+        raise TypeError(f"{task.name}: {', '.join(sorted(given))} is an argument of run; write kwargs={{...}}")
+
+
 def _enqueue(
     task: Any, arguments: Iterable[Mapping[str, Any]], options: Mapping[str, Any], limit_setting: str | None = None
 ) -> list[str]:
     if isinstance(arguments, Mapping):
         raise TypeError(f"{task.name}: these are the arguments of one message; pass a list of such mappings")
+    if isinstance(arguments, (str, bytes)) or not isinstance(arguments, Iterable):
+        raise TypeError(f"{task.name}: pass a list or generator of mappings, not {type(arguments).__name__}")
     ids: list[str] = []
     with Bulk(task, options, limit_setting) as bulk:
         try:
@@ -90,8 +103,8 @@ def _enqueue(
             if not isinstance(error, BrokerUnavailable):
                 with suppress(BrokerUnavailable):  # the first error is the one that helps
                     bulk.flush()
-            if isinstance(error, ConventionError):
-                error.sent = ids[: bulk.sure]
+            with suppress(AttributeError):  # of an exception that takes none
+                error.sent = ids[: bulk.sure]  # type: ignore[attr-defined]  # also on errors that are not ours
             error.add_note(f"{task.name}: {bulk.sure} messages were sent before")
             raise
     return ids

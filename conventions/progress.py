@@ -60,6 +60,8 @@ class Progress:
         store = store or current_store()
         raw: Any = store.redis.hgetall(store.key("progress", id))
         fields = {name.decode(): value.decode() for name, value in raw.items()}
+        if same := fields.get("same_as"):  # the message was a duplicate, of a batch
+            return cls.of(same, store)
         return cls(
             id=id,
             done=int(fields.get("done", 0)),

@@ -36,9 +36,9 @@ def _state_of(progress: Progress) -> dict[str, Any]:
         case "done":
             return {"status": states.SUCCESS, "result": None}
         case "dead":
-            return {"status": states.FAILURE, "result": JobFailed("its dead letter says how")}
+            return {"status": states.FAILURE, "result": JobFailed(f"{progress.id}: its dead letter says how")}
         case "cancelled":
-            return {"status": states.REVOKED, "result": JobCancelled("it was cancelled")}
+            return {"status": states.REVOKED, "result": JobCancelled(f"{progress.id} was cancelled")}
         case _:
             return {"status": PROGRESS, "result": described(progress)}
 

@@ -9,11 +9,12 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from conventions.batch_items import Chunk, Items
-from conventions.batches import BatchSummary, Cursor, Cut, Origin, chunk_id
+from conventions.batches import BatchSummary, Origin, chunk_id
 from conventions.bulk import PART_BYTES, Bulk, Prepared
+from conventions.cursor import Cursor, Cut
 from conventions.errors import ItemsChanged, JobCancelled, PayloadError
 from conventions.pipeline import TurnOver
 from conventions.priority import Priority
@@ -126,7 +127,7 @@ class Splitter:
         cut = self._sent
         messages: list[Prepared] = []
         for index, chunk in enumerate(part, cut.chunks):
-            messages.append(self._message(bulk, index, chunk, total_chunks))
+            messages.append(_message(bulk, Message(self._id, index, total_chunks, chunk.items, self._payload)))
             cut = Cut(index + 1, cut.items + len(chunk.items), chunk.digest(cut.digest), chunk.items[-1])
         resumes = self._ahead.chunks > self._sent.chunks
         if resumes and (self._ahead.chunks, self._ahead.digest) != (cut.chunks, cut.digest):
@@ -138,21 +139,29 @@ class Splitter:
         bulk.flush()
         self._sent = cut
 
-    def _message(self, bulk: Bulk, index: int, chunk: Chunk, total_chunks: int | None) -> Prepared:
-        kwargs = {"batch_id": self._id, "chunk_index": index, "total_chunks": total_chunks, "items": chunk.items}
-        try:
-            return bulk.prepared(kwargs | {"arguments": self._payload}, chunk_id(self._id, index))
-        except PayloadError as error:
-            raise PayloadError(
-                f"chunk {index}: {error}; or set a smaller chunk_size ({self._task.chunk_size} now)"
-            ) from error
-
     def _changed(self, what: str) -> ItemsChanged:
         return ItemsChanged(
             f"{self._task.name}: the items changed while they were cut, or chunk_size did: {what}. Chunks that were sent go on. "
             "Send the batch again with another key; yield items that stay the same, or take `after` and yield what comes "
             "after it"
         )
+
+
+class Message(NamedTuple):
+    """What a chunk's message carries (R19)."""
+
+    batch_id: str
+    chunk_index: int
+    total_chunks: int | None
+    items: list[Any]
+    arguments: dict[str, Any]
+
+
+def _message(bulk: Bulk, message: Message) -> Prepared:
+    try:
+        return bulk.prepared(message._asdict(), chunk_id(message.batch_id, message.chunk_index))
+    except PayloadError as error:
+        raise PayloadError(f"chunk {message.chunk_index}: {error}; or set a smaller chunk_size") from error
 
 
 def options_of(task: Any) -> dict[str, Any]:
@@ -171,8 +180,10 @@ def options_of(task: Any) -> dict[str, Any]:
 def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Do all of a batch in this process, for `apply`, as in a test: no messages, no retries, nothing kept."""
     returns, total, chunks = [], 0, 0
-    with closing(Items(task, arguments)) as items:
+    payload = task.arguments.bind((), arguments)
+    with closing(Items(task, arguments)) as items, Bulk(task.chunk_task.registered, {}) as bulk:
         for chunk in items.chunks():
+            _message(bulk, Message(task.request.id, chunks, None, chunk.items, payload))  # refused here as when sent
             returns.append(task.process(chunk.items, **arguments))
             total, chunks = total + len(chunk.items), chunks + 1
     returned = [one for one in returns if one is not None]

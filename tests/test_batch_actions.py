@@ -8,7 +8,7 @@ from sqlalchemy.exc import OperationalError
 from conventions import EVERY_ARGUMENT, BatchTask, audit
 from conventions.app import ConventionsApp
 from conventions.batch_actions import cancel_batch, retry_failed
-from conventions.batches import Origin, chunk_id
+from conventions.batches import Origin, chunk_id, finish_id
 from conventions.errors import BrokerUnavailable
 from tests.batching import Ending
 from tests.failures import failure, record
@@ -114,3 +114,25 @@ def test_without_a_dead_chunk_nothing_is_done(app: ConventionsApp) -> None:
     assert retry_failed(app, "b", "u-9") == (0, 0)
     assert retry_failed(app, "nobody", "u-9") == (0, 0)
     assert deeds(app) == []
+
+
+@pytest.mark.parametrize("role", ["splitter", "finish"])
+def test_what_ended_a_batch_is_sent_again(app: ConventionsApp, role: Any) -> None:
+    """Its splitter, whose items could not be read, or its finish: each makes the whole batch dead."""
+    begin(app)
+    id_ = "b" if role == "splitter" else finish_id("b")
+    if role == "finish":
+        app.batches.seal("b", chunks=0, total=0)
+    Ending(app.store, app.batches, "b").role(role, "dead")
+    arguments: dict[str, Any] = {"path": "x"} if role == "splitter" else {"batch_id": "b", "arguments": {"path": "x"}}
+    record(app.database, failure(id_, task=Import.name + (".finish" if role == "finish" else ""), arguments=arguments))
+    assert retry_failed(app, "b", "u-9") == (1, 1)
+    assert [one.id for one in messages(app)] == [id_]
+
+
+def test_nothing_of_a_cancelled_batch_is_sent_again(app: ConventionsApp) -> None:
+    """Its chunks would end at once, and their letters would say that they had ended well."""
+    begin(app, dead=2)
+    app.batches.cancel("b")
+    assert retry_failed(app, "b", "u-9") == (0, 2)
+    assert messages(app) == []

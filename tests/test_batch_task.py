@@ -125,6 +125,21 @@ class Slow(Diary):
         self.write(diary, f"finish {summary.done}")
 
 
+class Held(Diary):
+    """Hold every chunk until a file is there."""
+
+    def items(self, diary: Path) -> Iterator[int]:  # noqa: ARG002  # it is an argument of `process`
+        yield from range(40)
+
+    def process(self, chunk: list[int], diary: Path) -> None:  # type: ignore[override]  # noqa: ARG002  # takes no number
+        while not diary.with_name("open").exists():
+            time.sleep(0.02)
+            self.progress.advance(0)
+
+    def finish(self, summary: BatchSummary, diary: Path) -> None:  # type: ignore[override]  # the same
+        self.write(diary, f"finish {summary.done}")
+
+
 class Plain(BatchTask):
     """Process without a finish, and without annotations but those of `items`."""
 
@@ -235,8 +250,11 @@ def test_a_duplicate_waits_until_the_batch_is_cut(live_app: ConventionsApp, diar
     first = Turns.apply_async((200, diary), ignore_result=False)
     second = Turns.apply_async((200, diary), ignore_result=False)
     assert first.get(timeout=30) == second.get(timeout=60) == {"batch": first.id, "chunks": 20, "total": 200}
-    assert live_app.batches.state(second.id) is None
     ended(live_app, first)
+    found = live_app.batches.summary(second.id)
+    assert found is not None
+    assert found.id == first.id, "whoever looks for the second finds the first"
+    assert Progress.of(second.id).done == 200
     assert diary.read_text().count("process") == 20
 
 
@@ -393,6 +411,20 @@ def test_a_batch_that_is_cancelled_while_it_is_cut(live_app: ConventionsApp, dia
     assert "finish" not in diary.read_text()
     again = Slow.delay(diary)
     assert ended(live_app, again).total == 1500
+
+
+def test_a_batch_that_is_cancelled_after_it_was_cut_can_be_sent_again(live_app: ConventionsApp, diary: Path) -> None:
+    """As one that is cancelled before: its key is free."""
+    diary.with_name("go").touch()
+    first = Held.delay(diary)
+    wait_until(lambda: (found := live_app.batches.summary(first.id)) and found.chunks == 4, description="it is cut")
+    assert live_app.batches.cancel(first.id)
+    diary.with_name("open").touch()
+    wait_until_empty(live_app)
+    assert "finish" not in diary.read_text()
+    second = Held.delay(diary)
+    assert ended(live_app, second).done == 40
+    assert live_app.batches.state(first.id) == "cancelled"
 
 
 def test_the_listing_has_the_newest_first(live_app: ConventionsApp, diary: Path) -> None:

@@ -14,13 +14,12 @@ from conventions import BusinessError, Progress
 from conventions.batches import (
     Batches,
     BatchSummary,
-    Cursor,
-    Cut,
     Follow,
     chunk_id,
     finish_id,
     recovered_id,
 )
+from conventions.cursor import Cursor, Cut
 from conventions.membership import Member
 from conventions.store import Store
 from tests.batching import ORIGIN, Ending

@@ -198,6 +198,7 @@ def test_an_error_of_the_iterable_is_let_through(app: ConventionsApp) -> None:
     with pytest.raises(LookupError, match="no more") as found:
         Note.enqueue_many(failing())
     assert len(messages(app)) == PART
+    assert len(found.value.sent) == PART  # type: ignore[attr-defined]  # also on errors that are not ours
     assert found.value.__notes__ == [f"{Note.name}: {PART} messages were sent before"]
 
 
@@ -236,6 +237,9 @@ def test_what_is_no_mapping_is_named(app: ConventionsApp) -> None:
     one: Any = {"number": 1}
     with pytest.raises(TypeError, match="these are the arguments of one message; pass a list"):
         Note.enqueue_many(one)
+    for nothing in ("abc", None, 7):
+        with pytest.raises(TypeError, match="pass a list or generator of mappings, not"):
+            Note.enqueue_many(nothing)  # type: ignore[arg-type]  # what is tested
     assert messages(app) == []
 
 
@@ -424,6 +428,12 @@ def test_what_takes_no_items_cannot_be_cut(app: ConventionsApp) -> None:
         Note.enqueue_chunks([1, 2, 3])
     with pytest.raises(ValueError, match="size must be at least 1"):
         Lean.enqueue_chunks(["a"], 0)
+    with pytest.raises(TypeError, match=r"write enqueue_chunks\(items, size\)"):
+        Lean.enqueue_chunks(100, ["a"])  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(TypeError, match=r"chunk_index is an argument of run; write kwargs="):
+        Resize.enqueue_chunks([1], 1, chunk_index=7)
+    with pytest.raises(TypeError, match="items is what each chunk says; leave it out of kwargs"):
+        Lean.enqueue_chunks(["a"], kwargs={"items": ["b"]})
     assert messages(app) == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from conventions import BatchTask, LongRunningTask, Priority, RetryPolicy
+from conventions import BatchTask, LongRunningTask, PayloadError, Priority, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.batches import BatchSummary
 from conventions.splitting import options_of
@@ -126,6 +126,19 @@ class Odd(Source):
         self.checkpoint(1)
 
 
+class Urgent(Source):
+    """Write down with what priority a message came."""
+
+    def items(self, folder: Path) -> Iterator[int]:  # noqa: ARG002  # it is an argument of `process`
+        yield from range(30)
+
+    def process(self, chunk: list[Any], folder: Path) -> None:  # noqa: ARG002  # they do not matter
+        write(folder, f"process at {self.request.delivery_info['priority']}")
+
+    def finish(self, summary: BatchSummary, folder: Path) -> None:  # noqa: ARG002  # the same
+        write(folder, f"finish at {self.request.delivery_info['priority']}")
+
+
 class Heavy(Source):
     """Chunks of nearly a megabyte each."""
 
@@ -224,6 +237,16 @@ def test_what_cannot_be_cut_says_what_to_do(live_app: ConventionsApp, tmp_path: 
     assert live_app.batches.state(batch.id) == "dead"
 
 
+def test_a_chunk_that_is_too_large_is_refused_here_as_when_sent(app: ConventionsApp, tmp_path: Path) -> None:
+    """By `apply`: a test must not pass where production fails."""
+    folder = tmp_path / "large"
+    folder.mkdir()
+    result = Odd.apply((folder,))
+    assert isinstance(result.result, PayloadError)
+    assert "the limit is 1,048,576" in str(result.result)
+    assert messages(app) == []
+
+
 def test_chunks_and_finish_have_the_priority_and_queue_of_the_batch(app: ConventionsApp, tmp_path: Path) -> None:
     """Where the sender chose them."""
 
@@ -242,16 +265,11 @@ def test_chunks_and_finish_have_the_priority_and_queue_of_the_batch(app: Convent
 
 
 def test_an_urgent_batch_is_urgent_to_its_end(live_app: ConventionsApp, tmp_path: Path) -> None:
-    """With real messages: held up by the pool's other work, each is seen in the broker."""
-    seen: dict[str, int] = {}
-
-    def look() -> bool:
-        seen.update({sent.task.rpartition(".")[2]: sent.priority for sent in messages(live_app)})
-        return "finish 100 of 100" in lines(tmp_path)
-
-    Opens.apply_async((tmp_path,), priority=Priority.URGENT)
-    wait_until(look, 20, "the batch is finished")
-    assert set(seen.values()) == {int(Priority.URGENT)}
+    """Its chunks and its finish run with the priority of its message."""
+    Urgent.apply_async((tmp_path,), priority=Priority.URGENT)
+    urgent = int(Priority.URGENT)
+    wait_until(lambda: f"finish at {urgent}" in lines(tmp_path), 20, "the batch is finished")
+    assert lines(tmp_path) == [f"process at {urgent}"] * 3 + [f"finish at {urgent}"]
 
 
 def test_a_flush_of_large_chunks_is_bounded(live_app: ConventionsApp, tmp_path: Path) -> None:

@@ -91,15 +91,16 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
     for name, value in figures_of(summary).items():
         click.echo(f"{name:16} {_for_people(name, value)}")
     for name, indexes in (("failed_chunks", summary.failed_chunks), ("cancelled_chunks", summary.cancelled_chunks)):
-        click.echo(f"{name:16} {_numbers(indexes)}")
-    letter = "celery -A … dead-letters show"
+        click.echo(f"{name:16} {_numbers(indexes)}".rstrip())
+    app = app_of(context).main
+    letter = f"celery -A {app} dead-letters show"
     if summary.state == "dead":  # of the message that ended the batch
         click.echo(f"why: {letter} {id if summary.chunks is None else finish_id(id)}")
     for index in summary.failed_chunks[:CHUNKS_SHOWN]:
         click.echo(f"chunk {index}: {letter} {chunk_id(id, index)}")
     if (more := len(summary.failed_chunks) - CHUNKS_SHOWN) > 0:
         which = f"--task {summary.task}.chunk --arg batch_id={id}"
-        click.echo(f"and {more:,} more: celery -A … dead-letters list {which}")
+        click.echo(f"and {more:,} more: celery -A {app} dead-letters list {which}")
 
 
 @batch.command(cls=CeleryCommand)
@@ -199,18 +200,18 @@ def cancel(context: click.Context, *, id: str, reason: str | None, actor: str, a
 @click.pass_context
 @one_line_errors
 def retry_failed(context: click.Context, *, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
-    """Send the dead chunks of a batch again.
+    """Send what is dead of a batch again: its chunks, or what ended it, its splitter or its finish.
 
-    Status 1 when there is none, or one of them was not sent: its letter was sent or given up by somebody else.
+    Status 1 when nothing is, or one of them was not sent: its letter was sent or given up by somebody else.
     """
     app = app_of(context)
     app.loader.import_default_modules()
     _summary(context, id)
     sent, chunks = batch_actions.retry_failed(app, id, actor, reason)
     if as_json:
-        print_json({"id": id, "sent": sent, "failed_chunks": chunks})
+        print_json({"id": id, "sent": sent, "letters": chunks})
     else:
-        click.echo(f"{sent} of {chunks} dead chunks sent again" if chunks else f"{id} has no dead chunk")
+        click.echo(f"{sent} of {chunks} dead letters sent again" if chunks else f"{id} has no dead letter")
     context.exit(0 if chunks and sent == chunks else 1)
 
 
@@ -242,6 +243,7 @@ def _for_people(name: str, value: Any) -> str:
 
 
 def _numbers(indexes: list[int]) -> str:
-    """How many, and the first of them."""
+    """The first of them, and how many more there are; nothing where there is none."""
     shown = ", ".join(map(str, indexes[:CHUNKS_SHOWN]))
-    return f"{len(indexes):,}: {shown}{', …' if len(indexes) > CHUNKS_SHOWN else ''}" if indexes else "0"
+    more = len(indexes) - CHUNKS_SHOWN
+    return f"{shown} and {more:,} more" if more > 0 else shown

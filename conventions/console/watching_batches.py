@@ -35,7 +35,11 @@ def figures_of(summary: BatchSummary) -> dict[str, Any]:
         "rate": progress.rate,
         "eta": eta,
         "bar": widths(summary),
-        "is": {"live": live, "stalled": progress.stalled, "repairable": bool(summary.failed_chunks)},
+        "is": {
+            "live": live,
+            "stalled": progress.stalled,
+            "repairable": bool(summary.failed_chunks) or summary.state == "dead",
+        },
         "texts": {
             "state": summary.state,
             "percent": "" if summary.total is None else f"{summary.percent} %",

@@ -57,12 +57,13 @@ local function end_batch(id, state)
   redis.call('HSET', P .. 'progress:' .. id, 'ended', state)
 end
 
--- A splitter that ended between two turns, without its claim in hand, leaves the key to others.
-local function free_claim(id)
+-- Leave the splitter's key to others, so that the same batch can be sent again: it ended between two turns, without its
+-- claim in hand, or its batch is cancelled after it was cut.
+local function free_claim(id, from)
   local name = redis.call('HGET', P .. 'batch:' .. id, 'claim')
   if not name or name == '' then return end
   local state, owner = unpack(redis.call('HMGET', P .. 'claim:' .. name, 'state', 'id'))
-  if state == 'continued' and owner == id then
+  if state == from and owner == id then
     redis.call('HSET', P .. 'claim:' .. name, 'state', 'released', 'until', integer(now))
     wake_parked(name)
   end
@@ -78,7 +79,7 @@ local function join(member, result)
     join_chunk(id, integer(number), integer(items), outcome, result, integer(keep))
   elseif role == 'splitter' then
     if outcome ~= 'done' and state == 'splitting' then end_batch(id, outcome) end
-    if outcome ~= 'done' then free_claim(id) end
+    if outcome ~= 'done' then free_claim(id, 'continued') end
   elseif role == 'finish' then
     if outcome == 'done' and state ~= 'cancelled' then
       redis.call('HSET', batch, 'told', redis.call('HGET', batch, 'snapshot:0') or 0)

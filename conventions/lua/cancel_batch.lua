@@ -9,6 +9,7 @@ local state, chunks = unpack(redis.call('HMGET', batch, 'state', 'chunks'))
 local half = state == 'dead' and not chunks -- its splitter failed, and what it had sent goes on
 if state ~= 'splitting' and state ~= 'running' and not half then return 0 end
 end_batch(ARGV[1], 'cancelled')
+free_claim(ARGV[1], 'done')
 redis.call('SET', P .. 'cancel:' .. ARGV[1], 'any', 'PX', ARGV[2])
 note_what_follows(ARGV[1])
 return 1
