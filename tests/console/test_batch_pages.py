@@ -304,8 +304,8 @@ def test_a_bar_is_as_wide_as_its_place(
 def test_tasks_that_should_be_split_are_shown(viewer: User, shop_app: ConventionsApp) -> None:
     """Below the batches, and only where there are some (R5)."""
     assert "Jobs that should be split" not in viewer.get("/batches").text
-    for seconds in (61, 3 * 3600 + 120):
-        shop_app.granularity.note("shop.Mail<b>", "the-last-one", seconds)
+    for id_, seconds in (("the-first-one", 61), ("the-last-one", 3 * 3600 + 120)):
+        shop_app.granularity.note("shop.Mail<b>", id_, seconds)
     text = viewer.get("/batches").text
     assert "Jobs that should be split" in text
     assert "shop.<wbr>Mail&lt;b&gt;" in text
