@@ -6,8 +6,8 @@ from typing import Any
 
 from conventions import audit
 from conventions.audit import Deed
-from conventions.batches import chunk_id, finish_id
 from conventions.errors import BrokerUnavailable, PayloadError
+from conventions.membership import chunk_id, finish_id
 from conventions.redrive import redrive
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,11 @@ class _Ended(Exception):
 def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bool:  # noqa: A002  # the word of the glossary
     """Cut and process no more of a batch; chunks that run are told at their next report of progress.
 
-    Returns False when it has ended, or is not there: then nothing is changed. Raises: SQLAlchemyError, with nothing changed.
+    Returns:
+        False when it has ended, or is not there: then nothing is changed.
+
+    Raises:
+        SQLAlchemyError: nothing is changed.
     """
     with suppress(_Ended), app.database.session() as session:
         audit.record(session, Deed(actor, "batch cancel", id, reason))
@@ -32,10 +36,16 @@ def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bo
 
 
 def retry_failed(app: Any, id: str, actor: str, reason: str | None = None) -> tuple[int, int]:  # noqa: A002  # the same
-    """Send what is dead of a batch again: chunks, or what ended it, its splitter or finish. Returns how many were sent, and of how many; the log says why not all were.
+    """Send what is dead of a batch again: its chunks, or what ended it, its splitter or its finish.
 
-    Nothing is sent of a cancelled batch. Not sent is one whose letter is not there yet, was given up or is on its way already, or whose arguments do not fit any
-    more; and the rest, when the broker cannot be reached.
+    Not sent is what belongs to a cancelled batch, what has no letter yet, was given up or is on its way already, what does
+    not fit its task any more, and the rest when the broker cannot be reached; the log says which.
+
+    Returns:
+        How many were sent, and of how many.
+
+    Raises:
+        SQLAlchemyError: nothing more is sent.
     """
     summary = app.batches.summary(id, returns=False)
     if summary is None:

@@ -115,11 +115,10 @@ def _check_batch(cls: type[BatchTask]) -> None:
         if getattr(cls, name) is getattr(BatchTask, name):
             raise DeclarationError(f"{cls.__qualname__}: a batch defines items and process; write {sample}")
     names = [name for name in inspect.signature(cls.items).parameters if name not in ("self", AFTER)]
-    for method, given in (("process", 1), ("finish", 1), ("recovered", 1), ("count", 0)):
+    for method, first in (("process", ["chunk"]), ("finish", ["summary"]), ("recovered", ["summary"]), ("count", [])):
         try:
-            inspect.signature(getattr(cls, method)).bind(cls, *[None] * given, **dict.fromkeys(names))
+            inspect.signature(getattr(cls, method)).bind(cls, *first, **dict.fromkeys(names))
         except TypeError as error:
-            first = {"process": ["chunk"], "finish": ["summary"], "recovered": ["summary"]}.get(method, [])
             raise DeclarationError(
                 f"{cls.__qualname__}: {method} must take the arguments of items ({error}); "
                 f"write def {method}({', '.join(['self', *first, *names])})"

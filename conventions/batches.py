@@ -10,8 +10,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import batched
 from typing import Any, Literal
-from uuid import UUID, uuid5
 
 from conventions.cursor import Cursor
 from conventions.errors import BusinessError
@@ -21,8 +21,6 @@ from conventions.store import Store
 STATES = ("splitting", "running", "done", "dead", "cancelled")
 LIVE_STATES = frozenset({"splitting", "running"})
 LOOKED_THROUGH = 1000  # of the newest batches, for those in one state
-
-_NAMESPACE = UUID("6d1f5c0e-8a55-4c1e-9a0e-6f1b3d6f7a41")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +122,7 @@ class Batches:
             pipe.hset(batch, mapping=described)
             if state is None or (state == b"dead" and chunks is None):
                 pipe.hset(batch, "state", "splitting")
-                pipe.hdel(progress, "ended")
+                pipe.hdel(progress, "ended", "same_as")
             pipe.pexpire(batch, self.keep)
             pipe.hsetnx(progress, "started_at", str(now))
             told: dict[Any, Any] = {"updated_at": str(now), "stall_after": str(stall_after), "is_batch": "1"}
@@ -136,9 +134,11 @@ class Batches:
 
     def note_duplicate(self, id: str, of: str) -> None:  # noqa: A002
         """Say that a message asked for a batch that was sent before: whoever looks for its id finds that one."""
-        for key in (self._key(id), self._store.key("progress", id)):
-            self._store.redis.hset(key, "same_as", of)
-            self._store.redis.pexpire(key, self.keep)
+        with self._store.redis.pipeline() as pipe:
+            for key in (self._key(id), self._store.key("progress", id)):
+                pipe.hset(key, "same_as", of)
+                pipe.pexpire(key, self.keep)
+            pipe.execute()
 
     def expect(self, id: str, total: int) -> None:  # noqa: A002
         """Say how many items there will be."""
@@ -147,9 +147,7 @@ class Batches:
     def cursor(self, id: str) -> Cursor | None:  # noqa: A002
         """Where the splitter goes on, `None` when it has not begun."""
         raw: Any = self._store.redis.hget(self._key(id), "cursor")
-        if raw is None:
-            return None
-        return Cursor.read(raw)
+        return Cursor.read(raw) if raw else None
 
     def save_cursor(self, id: str, cursor: Cursor) -> None:  # noqa: A002
         """Write where the splitter goes on when it dies now."""
@@ -211,33 +209,11 @@ class Batches:
 
     def summary(self, id: str, *, returns: bool = True) -> BatchSummary | None:  # noqa: A002
         """A reading of one batch, `None` when there is no such batch. `returns`: also what `process` returned."""
-        with self._store.redis.pipeline(transaction=False) as pipe:
-            pipe.hgetall(self._key(id))
-            pipe.hgetall(self._key(id, "failed"))
-            pipe.hlen(self._key(id, "outcomes"))
-            if returns:
-                pipe.hgetall(self._key(id, "returns"))
-            fields, failed, ended, *values = pipe.execute()
-        if b"state" not in fields:
-            same = fields.get(b"same_as")
-            return self.summary(same.decode(), returns=returns) if same else None
-        progress = Progress.of(id, self._store)
-        return BatchSummary(
-            id=id,
-            task=fields[b"task"].decode(),
-            state=fields[b"state"].decode(),
-            total=progress.total,
-            done=progress.done,
-            failed=progress.failed,
-            chunks=int(fields[b"chunks"]) if b"chunks" in fields else None,
-            failed_chunks=_indexes(failed, b"dead"),
-            cancelled_chunks=_indexes(failed, b"cancelled"),
-            actor=fields.get(b"actor", b"system").decode(),
-            created_at=float(fields[b"created_at"]),
-            progress=progress,
-            ended_chunks=ended,
-            returns=[json.loads(one[index]) for one in values for index in sorted(one, key=int)],
-        )
+        (found,) = self._read([id], returns=returns)
+        if found is not None:
+            return found
+        same: Any = self._store.redis.hget(self._key(id), "same_as")
+        return self.summary(same.decode(), returns=returns) if same else None
 
     def listing(self, limit: int, state: str | None = None) -> Sequence[BatchSummary]:
         """The newest batches first, without what `process` returned; forgotten ones are dropped from the index.
@@ -247,35 +223,50 @@ class Batches:
             state: only those in it, of the newest 1,000 (`LOOKED_THROUGH`).
         """
         look = limit if state is None else max(limit, LOOKED_THROUGH)
-        ids: Any = self._store.redis.zrange(self._index, 0, look - 1, desc=True)
-        found: list[BatchSummary] = []
-        for raw in ids:
-            if len(found) == limit:
-                break
-            if state is not None and self.state(raw.decode()) not in (None, state):
-                continue
-            summary = self.summary(raw.decode(), returns=False)
-            if summary is None:
-                self._store.redis.zrem(self._index, raw)
-            else:
-                found.append(summary)
-        return found
+        newest: Any = self._store.redis.zrange(self._index, 0, look - 1, desc=True)
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for raw in newest:
+                pipe.hget(self._key(raw.decode()), "state")
+            states = dict(zip(newest, pipe.execute(), strict=True))
+        if gone := [raw for raw, found in states.items() if found is None]:
+            self._store.redis.zrem(self._index, *gone)
+        chosen = [raw.decode() for raw, found in states.items() if found and state in (None, found.decode())]
+        return [one for one in self._read(chosen[:limit], returns=False) if one is not None]
+
+    def _read(self, ids: Sequence[str], *, returns: bool) -> list[BatchSummary | None]:
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for id_ in ids:
+                pipe.hgetall(self._key(id_))
+                pipe.hgetall(self._store.key("progress", id_))
+                pipe.hgetall(self._key(id_, "failed"))
+                pipe.hlen(self._key(id_, "outcomes"))
+                if returns:
+                    pipe.hgetall(self._key(id_, "returns"))
+            read = batched(pipe.execute(), 5 if returns else 4, strict=True)
+            return [_summary(id_, *found) for id_, found in zip(ids, read, strict=True)]
+
+
+def _summary(id: str, fields: Any, counts: Any, failed: Any, ended: int, returns: Any = ()) -> BatchSummary | None:  # noqa: A002, PLR0917
+    if b"state" not in fields:
+        return None
+    progress = Progress.read(id, counts)
+    return BatchSummary(
+        id=id,
+        task=fields[b"task"].decode(),
+        state=fields[b"state"].decode(),
+        total=progress.total,
+        done=progress.done,
+        failed=progress.failed,
+        chunks=int(fields[b"chunks"]) if b"chunks" in fields else None,
+        failed_chunks=_indexes(failed, b"dead"),
+        cancelled_chunks=_indexes(failed, b"cancelled"),
+        actor=fields.get(b"actor", b"system").decode(),
+        created_at=float(fields[b"created_at"]),
+        progress=progress,
+        ended_chunks=ended,
+        returns=[json.loads(returns[index]) for index in sorted(returns, key=int)],
+    )
 
 
 def _indexes(failed: Mapping[bytes, bytes], outcome: bytes) -> list[int]:
     return sorted(int(index) for index, found in failed.items() if found == outcome)
-
-
-def chunk_id(batch_id: str, index: int) -> str:
-    """The message id of a chunk: the same each time the batch is cut."""
-    return str(uuid5(_NAMESPACE, f"{batch_id}/{index}"))
-
-
-def finish_id(batch_id: str) -> str:
-    """The message id of a batch's `finish`."""
-    return str(uuid5(_NAMESPACE, f"{batch_id}/finish"))
-
-
-def recovered_id(batch_id: str, repairs: int) -> str:
-    """The message id of the `recovered` that tells of so many repaired chunks."""
-    return str(uuid5(_NAMESPACE, f"{batch_id}/recovered/{repairs}"))

@@ -96,23 +96,21 @@ class Bulk:
                 self._send_by_celery(one, common)
                 self.sure += 1
             return
-        with _unavailable(self._app), self._app.producer_or_acquire(self._producer) as producer:
-            with producer.batch(PART) as batch:
+        with _unavailable(self._app):
+            with self._app.producer_or_acquire(self._producer) as producer, producer.batch(PART) as batch:
                 self._send_by_celery(part[0], common, producer=producer)
                 collected: PublishBatch = batch.state.session
                 self._collect(collected, part, common, producer)
                 sent = collected.detach()
-            self._await()
-            if sent is not None:
-                self._sent = sent, len(part)
+            self._await_and_go_on((sent, len(part)) if sent else None)
 
     def flush(self) -> None:
         """Return when the broker has everything. Raises: BrokerUnavailable."""
         with _unavailable(self._app):
-            self._await()
+            self._await_and_go_on(None)
 
-    def _await(self) -> None:
-        sent, self._sent = self._sent, None
+    def _await_and_go_on(self, following: tuple[UnderWay, int] | None) -> None:
+        sent, self._sent = self._sent, following  # kept first: whatever the wait raises, it is closed in the end
         if sent is not None:
             sent[0].wait()
             self.sure += sent[1]

@@ -8,8 +8,7 @@ import logging
 from typing import Any
 
 from conventions.actor import acting_as
-from conventions.batches import finish_id, recovered_id
-from conventions.membership import Join, Member, Outcome
+from conventions.membership import Join, Member, Outcome, finish_id, recovered_id
 from conventions.priority import Priority
 
 logger = logging.getLogger(__name__)

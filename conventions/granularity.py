@@ -16,7 +16,7 @@ from conventions.store import Store
 
 logger = logging.getLogger(__name__)
 
-CLOCKS = 0.2  # seconds
+HEAD_START = 0.2  # seconds at the most by which the clock of a soft limit began before ours
 KEEP = timedelta(days=30)  # after the last one of a task
 
 ADVICE = (
@@ -70,8 +70,8 @@ def watching(task: Any, message_id: str) -> Iterator[None]:
     finally:
         seconds, limit, error = time.monotonic() - begun, task.split_after, sys.exception()
         soft = (task.request.timelimit or (None, None))[1] or task.soft_time_limit
-        # Its clock began a moment before this one. A job may catch the exception.
-        asked = isinstance(error, SoftTimeLimitExceeded) or (soft and seconds >= soft - CLOCKS)
+        # A job may have caught the exception.
+        asked = isinstance(error, SoftTimeLimitExceeded) or (soft and seconds >= soft - HEAD_START)
         over = asked or (limit is not None and seconds >= limit)
         if over and not isinstance(error, SystemExit):  # that is the end of its process, which others count
             note(task, message_id, seconds)

@@ -1,13 +1,16 @@
-"""`Member`: which part of a batch a message is, in a clear header, so that also what cannot be decoded joins its batch."""
+"""Which part of a batch a message is, in its id and in a clear header, so that also what cannot be decoded joins."""
 
 import json
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast, get_args
+from uuid import UUID, uuid5
 
 type Role = Literal["splitter", "chunk", "finish", "recovered"]
 type Outcome = Literal["done", "dead", "cancelled"]
 
-ROLES = ("splitter", "chunk", "finish", "recovered")
+ROLES = get_args(Role.__value__)
+
+_NAMESPACE = UUID("6d1f5c0e-8a55-4c1e-9a0e-6f1b3d6f7a41")
 
 
 class Member(NamedTuple):
@@ -58,3 +61,18 @@ class Join(NamedTuple):
 def _count(value: Any) -> bool:
     """Whether it is a number that Lua holds exactly."""
     return type(value) is int and 0 <= value < 2**53
+
+
+def chunk_id(batch_id: str, index: int) -> str:
+    """The message id of a chunk: the same each time the batch is cut."""
+    return str(uuid5(_NAMESPACE, f"{batch_id}/{index}"))
+
+
+def finish_id(batch_id: str) -> str:
+    """The message id of a batch's `finish`."""
+    return str(uuid5(_NAMESPACE, f"{batch_id}/finish"))
+
+
+def recovered_id(batch_id: str, repairs: int) -> str:
+    """The message id of the `recovered` that tells of so many repaired chunks."""
+    return str(uuid5(_NAMESPACE, f"{batch_id}/recovered/{repairs}"))

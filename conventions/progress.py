@@ -38,7 +38,7 @@ class Progress:
     """A reading of a job's progress. Counts are items; times are seconds since the epoch.
 
     `ended` is `done`, `dead` or `cancelled` once the job, or the batch, has ended. `resumed` items were counted before the
-    attempt began; `ignored`: nobody keeps its result.
+    attempt began; `is_batch`: it is that of a batch; `ignored`: nobody keeps its result.
     """
 
     id: str
@@ -59,9 +59,14 @@ class Progress:
         """Read the progress of a job by its id; zero everywhere when it has not reported yet."""
         store = store or current_store()
         raw: Any = store.redis.hgetall(store.key("progress", id))
+        if same := raw.get(b"same_as"):  # the message was a duplicate, of a batch
+            return cls.of(same.decode(), store)
+        return cls.read(id, raw)
+
+    @classmethod
+    def read(cls, id: str, raw: Mapping[bytes, bytes]) -> Self:  # noqa: A002
+        """What the fields say that Redis has under the id."""
         fields = {name.decode(): value.decode() for name, value in raw.items()}
-        if same := fields.get("same_as"):  # the message was a duplicate, of a batch
-            return cls.of(same, store)
         return cls(
             id=id,
             done=int(fields.get("done", 0)),
@@ -98,8 +103,9 @@ class Progress:
     @property
     def finished(self) -> bool:
         """Whether the job has ended, or every item of it is done or failed; a batch ends with its `finish`."""
-        counted = not self.is_batch and self.total is not None
-        return bool(self.ended) or (counted and self.total is not None and self.done + self.failed >= self.total)
+        if self.ended or self.is_batch:
+            return bool(self.ended)
+        return self.total is not None and self.done + self.failed >= self.total
 
     @property
     def rate(self) -> float:
@@ -206,7 +212,12 @@ class ProgressReporter:
             self._report()
 
     def checkpoint(self, value: Any, fingerprint: str) -> None:
-        """Write where the job goes on when it runs again with the same arguments. Raises: as `advance`; TypeError."""
+        """Write where the job goes on when it runs again with the same arguments, and everything that was counted.
+
+        Raises:
+            JobCancelled, LeaseLost: as `advance`.
+            TypeError, ValueError: the value is no JSON.
+        """
         self._beat()
         where = {"value": value, "done": self._done, "failed": self._failed, "fingerprint": fingerprint}
         self._report({"checkpoint": encode(where).decode()})

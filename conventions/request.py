@@ -126,13 +126,13 @@ class Request(PlainRequest):
             self.id,
             self.name,
         )
-        with suppress(RedisError, Exception):  # the log has it
-            self.app.journal.append([self._event("hung")])
         if self.worker_pid and self.worker_pid != os.getpid():
             with suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
         elif self.delivery:  # a thread cannot be ended: let the message go
             self.app.in_flight.forget(self.delivery["receipt"])
+        with suppress(Exception):  # the log has it, and the thread that calls this keeps all other jobs
+            self.app.journal.append([self._event("hung")])
 
     def _event(self, kind: str) -> Event:
         self.task.request_stack.push(self._context)

@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 
 class RunningTask(celery.Task):
-    """The part of every task that concerns its run."""
+    """The part of every task that concerns its run.
 
+    Attributes:
+        counts_itself: whether the counts of `progress` are the job's own; those of a batch are made by its chunks.
+    """
+
+    counts_itself: ClassVar[bool] = True
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     arguments: ClassVar[Arguments]
 
@@ -147,8 +152,6 @@ class RunningTask(celery.Task):
     def report_alive(self) -> None:
         """Say that the job goes on, so that its lease is renewed; costs nothing."""
         self.request.last_progress = time.monotonic()
-
-    counts_itself: ClassVar[bool] = True  # whether the counts of `progress` are the job's own
 
     @property
     def stalls_after(self) -> float:

@@ -12,10 +12,11 @@ from contextlib import closing, suppress
 from typing import Any, NamedTuple
 
 from conventions.batch_items import Chunk, Items
-from conventions.batches import BatchSummary, Origin, chunk_id
+from conventions.batches import BatchSummary, Origin
 from conventions.bulk import PART_BYTES, Bulk, Prepared
 from conventions.cursor import Cursor, Cut
 from conventions.errors import ItemsChanged, JobCancelled, PayloadError
+from conventions.membership import chunk_id
 from conventions.pipeline import TurnOver
 from conventions.priority import Priority
 from conventions.progress import Progress
@@ -127,7 +128,7 @@ class Splitter:
         cut = self._sent
         messages: list[Prepared] = []
         for index, chunk in enumerate(part, cut.chunks):
-            messages.append(_message(bulk, Message(self._id, index, total_chunks, chunk.items, self._payload)))
+            messages.append(_prepared(bulk, ChunkMessage(self._id, index, total_chunks, chunk.items, self._payload)))
             cut = Cut(index + 1, cut.items + len(chunk.items), chunk.digest(cut.digest), chunk.items[-1])
         resumes = self._ahead.chunks > self._sent.chunks
         if resumes and (self._ahead.chunks, self._ahead.digest) != (cut.chunks, cut.digest):
@@ -147,7 +148,7 @@ class Splitter:
         )
 
 
-class Message(NamedTuple):
+class ChunkMessage(NamedTuple):
     """What a chunk's message carries (R19)."""
 
     batch_id: str
@@ -157,7 +158,7 @@ class Message(NamedTuple):
     arguments: dict[str, Any]
 
 
-def _message(bulk: Bulk, message: Message) -> Prepared:
+def _prepared(bulk: Bulk, message: ChunkMessage) -> Prepared:
     try:
         return bulk.prepared(message._asdict(), chunk_id(message.batch_id, message.chunk_index))
     except PayloadError as error:
@@ -183,7 +184,9 @@ def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     payload = task.arguments.bind((), arguments)
     with closing(Items(task, arguments)) as items, Bulk(task.chunk_task.registered, {}) as bulk:
         for chunk in items.chunks():
-            _message(bulk, Message(task.request.id, chunks, None, chunk.items, payload))  # refused here as when sent
+            _prepared(
+                bulk, ChunkMessage(task.request.id, chunks, None, chunk.items, payload)
+            )  # refused here as when sent
             returns.append(task.process(chunk.items, **arguments))
             total, chunks = total + len(chunk.items), chunks + 1
     returned = [one for one in returns if one is not None]

@@ -8,8 +8,9 @@ from sqlalchemy.exc import OperationalError
 from conventions import EVERY_ARGUMENT, BatchTask, audit
 from conventions.app import ConventionsApp
 from conventions.batch_actions import cancel_batch, retry_failed
-from conventions.batches import Origin, chunk_id, finish_id
+from conventions.batches import Origin
 from conventions.errors import BrokerUnavailable
+from conventions.membership import chunk_id, finish_id
 from tests.batching import Ending
 from tests.failures import failure, record
 from tests.workers import messages

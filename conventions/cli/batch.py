@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from conventions import batch_actions
-from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary, chunk_id, finish_id
+from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
 from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json
 from conventions.cli.letter_options import actor_option
 from conventions.console.figures import duration, speed
+from conventions.membership import chunk_id, finish_id
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
 CHUNKS_SHOWN = 20

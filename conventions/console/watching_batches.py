@@ -10,10 +10,11 @@ from urllib.parse import urlencode
 from tornado import web
 
 from conventions import audit
-from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary, chunk_id, finish_id
+from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
 from conventions.console import figures
 from conventions.console.page import Page
 from conventions.granularity import TooLong
+from conventions.membership import chunk_id, finish_id
 
 LISTED = 50
 CHUNKS, DEEDS = 100, 50

@@ -13,10 +13,11 @@ from click.testing import Result
 
 from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.batches import Origin, chunk_id, finish_id
+from conventions.batches import Origin
 from conventions.cli import batch as batch_module
 from conventions.cli.batch import batch
 from conventions.cli.dead_letters import dead_letters
+from conventions.membership import chunk_id, finish_id
 from conventions.tables import AuditRow
 from tests.batching import Ending
 from tests.workers import messages

@@ -12,8 +12,8 @@ from selenium.webdriver.common.by import By
 
 from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.batches import chunk_id
 from conventions.errors import BusinessError
+from conventions.membership import chunk_id
 from tests.batching import Ending
 from tests.console.browser import faults, link, look, one, see
 from tests.console.conftest import BATCH, BATCH_TASK, begin

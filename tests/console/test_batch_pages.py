@@ -9,9 +9,10 @@ import pytest
 
 from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary, chunk_id, finish_id
+from conventions.batches import BatchSummary
 from conventions.console.figures import HIDDEN
 from conventions.console.watching_batches import widths
+from conventions.membership import chunk_id, finish_id
 from conventions.progress import Progress
 from tests.batching import Ending
 from tests.console.conftest import BATCH, BATCH_TASK, SECRET, begin

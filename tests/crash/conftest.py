@@ -19,10 +19,16 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
-def installation(tmp_path: Path, server: Server, new_database: Callable[[Path], str]) -> Installation:
+def task_module() -> str:
+    """The module whose tasks the workers run."""
+    return crash_tasks.__name__
+
+
+@pytest.fixture
+def installation(tmp_path: Path, server: Server, new_database: Callable[[Path], str], task_module: str) -> Installation:
     """An application on that server, with the platform's own intervals."""
-    database = new_database(tmp_path)
-    return Installation(tmp_path, [crash_tasks.__name__], broker_url=server.url, database_url=database)
+    settings = {"broker_url": server.url, "database_url": new_database(tmp_path)}
+    return Installation(tmp_path, [task_module], [Path(__file__).parent], **settings)
 
 
 @pytest.fixture

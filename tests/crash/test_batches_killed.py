@@ -4,7 +4,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from conventions.app import ConventionsApp
 from conventions.batch_sweep import sweep
-from conventions.batches import chunk_id
+from conventions.membership import chunk_id
 from conventions.redrive import redrive
 from tests.crash import batch_crash_tasks
 from tests.crash.batch_crash_tasks import (
@@ -30,7 +30,6 @@ from tests.crash.batch_crash_tasks import (
     Reread,
     Storm,
 )
-from tests.crash.server import Server
 from tests.support import wait_until
 from tests.workers import Installation, Worker, letters, wait_for_letter, wait_until_empty
 
@@ -62,10 +61,9 @@ CHANGES = [
 
 
 @pytest.fixture
-def installation(tmp_path: Path, server: Server, new_database: Callable[[Path], str]) -> Installation:
-    """An application with the tasks of these tests."""
-    database = new_database(tmp_path)
-    return Installation(tmp_path, [batch_crash_tasks.__name__], broker_url=server.url, database_url=database)
+def task_module() -> str:
+    """The tasks of these tests."""
+    return batch_crash_tasks.__name__
 
 
 @pytest.fixture

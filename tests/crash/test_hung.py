@@ -2,7 +2,6 @@
 
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from conventions import LongRunningTask, executions
 from conventions.app import ConventionsApp
 from conventions.executions import Filter
-from tests.crash.server import Server
 from tests.crash.tempo import QUICK
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_until_empty
@@ -37,21 +35,23 @@ class Dig(LongRunningTask):
 
 
 @pytest.fixture
-def installation(tmp_path: Path, server: Server, new_database: Callable[[Path], str]) -> Installation:
-    """An application with the task of this module, and short intervals."""
-    database = new_database(tmp_path)
-    installation = Installation(
-        tmp_path, [__name__], [Path(__file__).parent], broker_url=server.url, database_url=database
-    )
+def task_module() -> str:
+    """The task of this module."""
+    return __name__
+
+
+@pytest.fixture
+def quick(installation: Installation) -> Installation:
+    """The application with short intervals."""
     QUICK.install(installation)
     return installation
 
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_hung_job_runs_elsewhere(installation: Installation, app: ConventionsApp, tmp_path: Path, pool: str) -> None:
+def test_a_hung_job_runs_elsewhere(quick: Installation, app: ConventionsApp, tmp_path: Path, pool: str) -> None:
     """Every step happens once, in two processes; the history and the log say that it hung, and no attempt is lost."""
-    with installation.workers(("--pool", pool, "-c", "1"), ("--pool", pool, "-c", "1")) as workers:
+    with quick.workers(("--pool", pool, "-c", "1"), ("--pool", pool, "-c", "1")) as workers:
         dig = Dig.delay(str(tmp_path))
         wait_until_empty(app, 90)
         steps = [line.split() for line in (tmp_path / "steps").read_text().splitlines()]

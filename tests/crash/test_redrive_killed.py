@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from conventions.letter_filter import Filter
 from conventions.redrive_task import begin
 from conventions.redrives import Wanted
 from conventions.tables import RedriveRow
-from tests.crash.server import Server
 from tests.support import wait_until
 from tests.workers import Installation, letters
 
@@ -36,10 +34,9 @@ class Ship(ImmediateTask):
 
 
 @pytest.fixture
-def installation(tmp_path: Path, server: Server, new_database: Callable[[Path], str]) -> Installation:
-    """An application with the task of this module."""
-    database = new_database(tmp_path)
-    return Installation(tmp_path, [__name__], [Path(__file__).parent], broker_url=server.url, database_url=database)
+def task_module() -> str:
+    """The task of this module."""
+    return __name__
 
 
 def row(app: ConventionsApp, id_: str) -> RedriveRow:

@@ -94,7 +94,7 @@
     bar.classList.toggle("conventions-unknown", !figures.bar);
     bar.setAttribute("aria-valuetext", figures.texts.bar);
     if (!figures.bar) { bar.removeAttribute("aria-valuenow"); return; }
-    bar.setAttribute("aria-valuenow", Math.min(100, figures.percent));
+    bar.setAttribute("aria-valuenow", figures.percent);
     done.setAttribute("width", figures.bar.done);
     failed.setAttribute("x", figures.bar.done);
     failed.setAttribute("width", figures.bar.failed);
