@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from conventions import audit
-from conventions.audit import Deed
+from conventions.deeds import Deed
 from conventions.errors import BrokerUnavailable, PayloadError
 from conventions.membership import chunk_id, finish_id
 from conventions.redrive import redrive

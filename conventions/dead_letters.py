@@ -12,8 +12,8 @@ from sqlalchemy import bindparam, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session, defer
 
 from conventions import audit, executions
-from conventions.audit import Deed
 from conventions.database import insert_into, utc_now
+from conventions.deeds import Deed
 from conventions.errors import SelectionChanged
 from conventions.failures import FailureText, clean, cut
 from conventions.journal import Entry, Event

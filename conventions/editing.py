@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conventions import audit, dead_letters
-from conventions.audit import Deed
+from conventions.deeds import Deed
 from conventions.errors import LetterNotEditable
 from conventions.job import FINGERPRINT, KEY, PLANNED_AT, idempotency_key
 from conventions.payload import digest

@@ -1,7 +1,8 @@
 """`Journal`: the ordered stream of how attempts ended, in Redis until the recorder has put it into SQL.
 
 The settle script appends to it in the step that changes the claim, so that an outcome and its event are one. What has
-no claim is appended by `Journal.append`.
+no claim is appended by `Journal.append`. What people did to something in Redis is an entry of its own, a `DeedEntry`,
+appended in the step that does it.
 """
 
 import json
@@ -11,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+from conventions.deeds import Deed
 from conventions.failures import FailureText
 from conventions.store import Store
 
@@ -140,12 +142,34 @@ class Entry:
         fence = int(fields.get(b"fence") or 0)
         if not 0 <= fence <= _LARGEST_FENCE:
             raise ValueError("a fence that is out of range")
-        milliseconds = int(fields.get(b"at") or id.partition(b"-")[0])
-        try:
-            at = _EPOCH + timedelta(milliseconds=milliseconds)
-        except OverflowError as error:
-            raise ValueError(f"no time: {milliseconds}") from error
-        return cls(id, event, fence, at, fields.get(b"message"))
+        return cls(id, event, fence, _at(id, fields), fields.get(b"message"))
+
+
+@dataclass(frozen=True, slots=True)
+class DeedEntry:
+    """A deed as it stands in the stream; `at`: when it was done, by the server's clock."""
+
+    id: bytes
+    deed: Deed
+    at: datetime
+
+    @classmethod
+    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "DeedEntry":  # noqa: A002
+        """Read an entry. Raises: ValueError when it is none."""
+        return cls(id, Deed.decode(fields[b"deed"]), _at(id, fields))
+
+
+def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Entry | DeedEntry:  # noqa: A002
+    """What the stream holds under an id. Raises: ValueError when it is neither."""
+    return DeedEntry.read(id, fields) if b"deed" in fields else Entry.read(id, fields)
+
+
+def _at(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
+    milliseconds = int(fields.get(b"at") or id.partition(b"-")[0])
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError as error:
+        raise ValueError(f"no time: {milliseconds}") from error
 
 
 class Journal:

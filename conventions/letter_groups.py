@@ -8,8 +8,8 @@ from sqlalchemy import BigInteger, cast, extract, func, select
 from sqlalchemy.orm import Session
 
 from conventions import audit
-from conventions.audit import Deed
 from conventions.database import utc_now
+from conventions.deeds import Deed
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, GroupNoteRow
 

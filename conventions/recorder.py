@@ -7,17 +7,15 @@ again, and changes nothing the second time, since an event has one id (protocol:
 import json
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
-from conventions.journal import Entry, Journal
+from conventions.journal import DeedEntry, Entry, Journal, read_entry
 from conventions.store import Store
 
 if TYPE_CHECKING:
@@ -36,8 +34,7 @@ STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
 LAST_DRAIN = 3.0  # seconds that a stopping recorder goes on recording
 KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
-NICENESS = 5  # jobs come first
-PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
+LOOK_EVERY = 0.2  # seconds between two looks at whether to stop
 
 
 class Recorder:
@@ -80,7 +77,7 @@ class Recorder:
         entries = []
         for id_, fields in found.items():
             try:
-                entries.append(Entry.read(id_, fields))
+                entries.append(read_entry(id_, fields))
             except ValueError as fault:
                 self._reject(id_, fields, fault)
         if entries:
@@ -147,7 +144,7 @@ class Recorder:
         new = redis.xreadgroup(streams={self.journal.key: ">"}, block=milliseconds, **wanted)
         return _entries(new[0][1]) if new else {}
 
-    def _record(self, entries: Sequence[Entry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+    def _record(self, entries: Sequence[Entry | DeedEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
         """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
         try:
             self._commit(entries)
@@ -163,10 +160,13 @@ class Recorder:
             return
         self._acknowledge([entry.id for entry in entries])
 
-    def _commit(self, entries: Sequence[Entry]) -> None:
-        from conventions import dead_letters, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+    def _commit(self, found: Sequence[Entry | DeedEntry]) -> None:
+        from conventions import audit, dead_letters, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
+        entries = [entry for entry in found if isinstance(entry, Entry)]
+        deeds = [(entry.deed, entry.at) for entry in found if isinstance(entry, DeedEntry)]
         with self._database().session() as session:
+            audit.record_once(session, deeds)
             new = executions.record(session, entries)
             dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
             dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
@@ -219,51 +219,6 @@ class Recorder:
             logger.warning("recorded again, after %.0f s", away)
 
 
-def record_for_ever(app: Any, parent: int) -> NoReturn:
-    """Be the recorder of an application, in a child that was just forked; ends this process, and never returns.
-
-    SIGTERM: finish the batch, record what is left, end. The process is gone within 2 s of `parent`'s end, since a
-    worker that starts anew has a recorder of its own.
-
-    Args:
-        app: has `store` and `database`; both make connections of their own after a fork.
-        parent: process id of the one that forked.
-    """
-    asked = threading.Event()
-    status = 1
-    try:
-        _reset_signals(asked)
-        os.nice(NICENESS)
-        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-        recorder = Recorder(app.store, lambda: app.database)
-        recorder.run(lambda: asked.is_set() or os.getppid() != parent)
-        recorder.finish(LAST_DRAIN if asked.is_set() else 0.0)
-        status = 0
-    except Exception:
-        logger.exception("the recorder ended")
-    finally:
-        os._exit(status)  # what the parent would do at its end is not this process's business
-
-
-def _reset_signals(asked: threading.Event) -> None:
-    """Forget the parent's handlers. Ctrl-C reaches the whole process group: the parent says when to stop."""
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)) and number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-
-
-def _end_with(parent: int) -> None:
-    """A thread: end this process soon after its parent, even while it waits for SQL or Redis."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_LOOK)
-    time.sleep(PARENT_PATIENCE)
-    os._exit(1)
-
-
 def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> dict[bytes, dict[bytes, bytes]]:
     return {id_: fields or {} for id_, fields in found}  # no fields: somebody deleted an entry that was read
 
@@ -275,7 +230,7 @@ def _text(value: bytes) -> str:
 def _wait(seconds: float, stop: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not stop():
-        time.sleep(min(left, PARENT_LOOK))
+        time.sleep(min(left, LOOK_EVERY))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The recorder beside a worker: a process of its own, which is started again when it dies."""
 
+import logging
 import os
 import signal
 import threading
@@ -10,10 +11,14 @@ from typing import Any, NoReturn
 from celery import bootsteps
 from celery.signals import worker_shutdown
 
-from conventions.recorder import Recorder, record_for_ever
+from conventions.recorder import LAST_DRAIN, Recorder
+
+logger = logging.getLogger(__name__)
 
 STOP_WITHIN = 5.0  # seconds that the recorder has for the last events
 LOOK_EVERY = 0.5  # seconds between two looks at the processes
+NICENESS = 5  # jobs come first
+PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
 
 
 class RecorderProcess(bootsteps.Step):
@@ -73,3 +78,48 @@ def _watch_over(app: Any, main: int) -> NoReturn:
                     os._exit(0)
     finally:
         os._exit(1)
+
+
+def record_for_ever(app: Any, parent: int) -> NoReturn:
+    """Be the recorder of an application, in a child that was just forked; ends this process, and never returns.
+
+    SIGTERM: finish the batch, record what is left, end. The process is gone within 2 s of `parent`'s end, since a
+    worker that starts anew has a recorder of its own.
+
+    Args:
+        app: has `store` and `database`; both make connections of their own after a fork.
+        parent: process id of the one that forked.
+    """
+    asked = threading.Event()
+    status = 1
+    try:
+        _reset_signals(asked)
+        os.nice(NICENESS)
+        threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+        recorder = Recorder(app.store, lambda: app.database)
+        recorder.run(lambda: asked.is_set() or os.getppid() != parent)
+        recorder.finish(LAST_DRAIN if asked.is_set() else 0.0)
+        status = 0
+    except Exception:
+        logger.exception("the recorder ended")
+    finally:
+        os._exit(status)  # what the parent would do at its end is not this process's business
+
+
+def _reset_signals(asked: threading.Event) -> None:
+    """Forget the parent's handlers. Ctrl-C reaches the whole process group: the parent says when to stop."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)) and number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+
+
+def _end_with(parent: int) -> None:
+    """A thread: end this process soon after its parent, even while it waits for SQL or Redis."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_LOOK)
+    time.sleep(PARENT_PATIENCE)
+    os._exit(1)

@@ -15,9 +15,9 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from conventions import audit
-from conventions.audit import Deed
 from conventions.database import utc_now
 from conventions.dead_letters import check_agreed
+from conventions.deeds import Deed
 from conventions.failures import cut
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, RedriveRow

@@ -15,7 +15,7 @@ import psutil
 from sqlalchemy import text
 
 from conventions.database import Database
-from conventions.recorder import record_for_ever
+from conventions.recorder_process import record_for_ever
 from conventions.store import Store
 from tests.workers import ROOT
 

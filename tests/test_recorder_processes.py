@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from conventions import recorder as module
 from conventions.database import Database
+from conventions.recorder_process import NICENESS
 from conventions.store import Store
 from conventions.tables import DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database  # noqa: F401  # database is a fixture
@@ -29,7 +30,7 @@ def test_a_child_records_until_it_is_asked_to_stop(store: Store, database: Datab
     with child(store, database) as process:
         append(store, entry(event("m1")))
         wait_until(lambda: recorded(database) == 1)
-        assert process.nice() == min(19, os.nice(0) + module.NICENESS)
+        assert process.nice() == min(19, os.nice(0) + NICENESS)
         assert store.redis.get(store.key("recorder")) is not None
         append(store, *(entry(event(f"n{n}", "dead")) for n in range(1200)))
         process.send_signal(signal.SIGTERM)
@@ -53,7 +54,7 @@ ORPHAN = """
 import os, sys, time
 from types import SimpleNamespace
 from conventions.database import Database
-from conventions.recorder import record_for_ever
+from conventions.recorder_process import record_for_ever
 from conventions.store import Store
 
 store, database = Store(sys.argv[1], sys.argv[2]), Database(sys.argv[3])

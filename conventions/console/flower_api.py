@@ -8,8 +8,8 @@ from flower.api import BaseApiHandler
 from tornado import web
 
 from conventions import audit
-from conventions.audit import Deed
 from conventions.console.page import READS, Guarded
+from conventions.deeds import Deed
 
 ACTION_LENGTH = 64
 
