@@ -210,15 +210,19 @@ class ConventionsApp(Celery):
         with self.connection_for_write() as connection:
             return tuple(connection.connection_errors)
 
+    def import_packages(self) -> None:
+        """Import every module of the task packages. Raises: TaskModuleError."""
+        importlib.import_module("conventions.redrive_task")  # registers the tasks of the system
+        with cwd_in_path():  # a team's packages lie where the command is run
+            import_tasks(self.packages)
+
     def load_tasks(self) -> None:
         """Import every module of the task packages; register aliases and queues.
 
         Raises:
             TaskModuleError: names the module, the file and the line.
         """
-        importlib.import_module("conventions.redrive_task")  # registers the tasks of the system
-        with cwd_in_path():  # a team's packages lie where the command is run
-            import_tasks(self.packages)
+        self.import_packages()
         for task in list(self.tasks.values()):
             for alias in getattr(task, "aliases", ()):
                 if self.tasks.get(alias, task) is not task:

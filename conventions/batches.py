@@ -185,6 +185,14 @@ class Batches:
         raw: Any = self._store.redis.hget(self._key(id), "state")
         return raw.decode() if raw else None
 
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """The states of those that are batches, in one round trip."""
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for one in ids:
+                pipe.hget(self._key(one), "state")
+            found = pipe.execute()
+        return {id_: state.decode() for id_, state in zip(ids, found, strict=True) if state}
+
     def origin(self, id: str) -> Origin | None:  # noqa: A002
         """What a batch was sent with, `None` when there is no such batch."""
         fields: Any = self._store.redis.hmget(self._key(id), "task", "arguments", "actor", "options")

@@ -1,96 +1,38 @@
 """`Scheduler`: RedBeat with slots. `create_app` sets it as Celery's `beat_scheduler`, so `celery beat` needs no flags.
 
-RedBeat brings the lock that makes one beat the leader, and the layout in Redis. What differs: a slot's message is sent
-first, under an id made of the slot, and the cursor moves after it, so that a failed send or a killed beat loses no
-slot and a second leader sends the same message again, which runs once. A beat that is no leader stands by, and one that
-lost its lock or its Redis waits and goes on, where RedBeat's ends.
+RedBeat brings the lock that makes one beat the leader, and the layout in Redis. What differs: which slots are sent, and in
+which order of steps, is in `firing.py`; a beat that is no leader stands by, and one that lost its lock or its Redis waits
+and goes on, where RedBeat's ends.
 """
 
-import json
+import os
+import socket
 import time
-from datetime import UTC, datetime, timedelta, tzinfo
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from celery.schedules import BaseSchedule
 from celery.utils.log import get_logger
-from redbeat.decoder import RedBeatJSONEncoder
-from redbeat.schedulers import RedBeatScheduler, RedBeatSchedulerEntry, get_redis
+from redbeat.schedulers import RedBeatScheduler, get_redis
 from redis.exceptions import LockError, RedisError
 
 from conventions.actor import BEAT
-from conventions.cron import When
+from conventions.beat_entry import Entry
+from conventions.beats import Beats
+from conventions.deeds import Deed
 from conventions.errors import BrokerUnavailable, ConfigurationError
-from conventions.job import idempotency_key
-from conventions.payload import digest
-from conventions.schedule import Schedule, load_schedule
-from conventions.schedules import Run, Schedules, State, meta_of
+from conventions.firing import Firing
+from conventions.schedule import Schedule
+from conventions.schedule_list import load_schedule
+from conventions.schedule_state import Lead, LeadLost, State
+from conventions.schedules import Schedules
 
 logger = get_logger("celery.beat")
 
-SCHEDULE_HEADER = "x_schedule"  # the schedule's name, in its messages
 STANDBY_POLL = 1.0  # seconds between two looks at the leader's lock
+STEPPED_BACK = timedelta(minutes=1)  # ahead of the clock, a cursor is one that was set by another clock
 RETRY_EVERY = 1.0  # seconds until the next try when Redis or the broker does not answer
-LONGEST_WAIT = 60.0  # seconds between two tries of a slot whose message cannot be made
-
-
-class SlotSchedule(BaseSchedule):
-    """`cron` or `every` as Celery sees it, in one zone."""
-
-    def __init__(self, when: When, zone: tzinfo, app: Any) -> None:
-        super().__init__(app=app)
-        self.when = when
-        self.zone = zone
-
-    def remaining_estimate(self, last_run_at: datetime) -> timedelta | None:
-        """Time left until the slot that follows `last_run_at`; `None` when none follows."""
-        slot = self.when.next_slot(last_run_at, self.zone)
-        return None if slot is None else slot.astimezone(UTC) - datetime.now(UTC)
-
-    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
-        """Whether a slot has passed since `last_run_at`, and the seconds until the one to look for next."""
-        left = self.remaining_estimate(last_run_at)
-        if left is not None and left <= timedelta(0):
-            left = self.remaining_estimate(datetime.now(UTC))
-            return True, 0.0 if left is None else left.total_seconds()
-        return False, LONGEST_WAIT if left is None else left.total_seconds()
-
-
-class Entry(RedBeatSchedulerEntry):
-    """One schedule in RedBeat's layout; `last_run_at` is its cursor."""
-
-    def __init__(self, listed: Schedule, cursor: datetime, zone: tzinfo, app: Any) -> None:
-        super().__init__(
-            name=listed.name,
-            task=listed.task.name,
-            schedule=SlotSchedule(listed.when, zone, app),
-            kwargs=listed.shown_arguments,
-            last_run_at=cursor,
-            app=app,
-        )
-
-    @property
-    def score(self) -> int:
-        """The next slot in seconds since the epoch; -1, which RedBeat passes over, when there is none."""
-        slot = self.schedule.when.next_slot(self.last_run_at, self.schedule.zone)
-        return -1 if slot is None else int(slot.timestamp())
-
-    @property
-    def definition(self) -> dict[str, Any]:
-        """What RedBeat keeps of an entry; ours is for reading only, since the list in the file is what counts."""
-        schedule = {"__type__": "slots", "when": str(self.schedule.when), "timezone": str(self.schedule.zone)}
-        fields = {name: getattr(self, name) for name in ("name", "task", "args", "kwargs", "options", "enabled")}
-        return fields | {"schedule": schedule}
-
-    def save(self) -> "Entry":
-        """Write the definition; the cursor only where there is none."""
-        with get_redis(self.app).pipeline() as pipe:
-            pipe.hset(self.key, "definition", json.dumps(self.definition, cls=RedBeatJSONEncoder))
-            pipe.hsetnx(self.key, "meta", meta_of(self.last_run_at))
-            pipe.hsetnx(self.key, "cursor", int(self.last_run_at.timestamp()))
-            pipe.zadd(self.app.redbeat_conf.schedule_key, {self.key: self.score})
-            pipe.execute()
-        return self
 
 
 class Scheduler(RedBeatScheduler):
@@ -112,15 +54,17 @@ class Scheduler(RedBeatScheduler):
                 raise
             error.show()
             raise SystemExit(error.exit_code) from None  # anything else would be logged with a traceback
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.schedules = Schedules(app.store)
         _configure(app, self.schedules.prefix)
         self._zone = ZoneInfo(app.settings.timezone)
+        self._beats = Beats(app.store)
+        self._firing = Firing(app, self.schedules, self._zone)
         self._reconciled = False
-        self._failures: dict[str, tuple[float, float]] = {}  # by schedule: the last wait, and when to try again
         super().__init__(app, lazy=lazy, **options)
         # RedBeat waits for its lock while beat starts, and ends beat when the lock is lost. Without a key it leaves the
         # lock to `tick`.
-        self._lock_name, self.lock_key = self.lock_key, None
+        self._lock_name, self.lock_key = str(self.lock_key), None
         self.max_interval = min(self.max_interval, self.lock_timeout / 3)  # a leader that idles must not lose its lock
 
     def setup_schedule(self) -> None:
@@ -138,17 +82,24 @@ class Scheduler(RedBeatScheduler):
     def tick(self, *_: Any, **__: Any) -> float:
         """Send what is due. Returns the seconds until the next look, at most `max_interval`."""
         try:
-            if not self._leads():
+            leads = self._leads()
+            self._beats.tick(self.name, leads=leads)
+            if not leads:
                 return STANDBY_POLL
             if not self._reconciled:
                 self._reconcile()
             return self._send_due()
+        except LeadLost:
+            self._stand_by()
+            return STANDBY_POLL
         except RedisError as error:
             logger.warning("beat: Redis does not answer, trying again: %s", error)
             return RETRY_EVERY
 
     def close(self) -> None:
         """Release the lock, so that the next beat leads at once."""
+        with suppress(RedisError):
+            self._beats.leave(self.name)
         try:
             super().close()
         except (RedisError, LockError) as error:
@@ -171,97 +122,65 @@ class Scheduler(RedBeatScheduler):
         try:
             self.lock.reacquire()
         except LockError:
-            logger.warning("beat: another beat may lead now, standing by")
-            self.lock = None
+            self._stand_by()
             return False
         return True
 
+    def _stand_by(self) -> None:
+        logger.warning("beat: another beat may lead now, standing by")
+        self.lock = None
+
     def _reconcile(self) -> None:
         """Make what Redis holds agree with the list."""
-        client, statics = get_redis(self.app), self.app.redbeat_conf.statics_key
         names = {listed.name for listed in self.listed}
-        for name in client.smembers(statics) - names:
+        gone = self.schedules.names() - names
+        now, states = self.schedules.read(names | gone, definitions=True)
+        for name in sorted(gone):
             logger.info("beat: the schedule %s is gone", name)
-            self.schedules.forget(name)
-            client.srem(statics, name)
-        now, states = self.schedules.read(names)
+            before = states[name].definition
+            self.schedules.forget(name, Deed(BEAT, "schedule remove", name, self._why, before))
         for listed in self.listed:
             try:
-                self._write(listed, states[listed.name].cursor or now, now)
+                self._enter(listed, states[listed.name], now)
             except RedisError:
                 raise
             except Exception:  # whatever a team's calendar raises must not stop the other schedules
                 logger.exception("beat: the next slot of %s cannot be told", listed.name)
-        if names:
-            client.sadd(statics, *names)
         self._reconciled = True
 
-    def _write(self, listed: Schedule, cursor: datetime, now: datetime) -> None:
-        entry = Entry(listed, cursor, self._zone, self.app)
-        before = json.loads(get_redis(self.app).hget(entry.key, "definition") or "{}").get("schedule")
-        entry.save()
-        if before is not None and before != entry.definition["schedule"]:
+    @property
+    def _why(self) -> str:
+        return f"beat began to lead with {self.app.schedule_address or 'no schedule'}"
+
+    def _enter(self, listed: Schedule, state: State, now: datetime) -> None:
+        if state.cursor is not None and state.cursor - now > STEPPED_BACK:
+            text = "beat: the clock of Redis has stepped back: %s runs again after %s"
+            logger.warning(text, listed.name, state.cursor.astimezone(self._zone).isoformat())
+        entry, before = Entry(listed, state.cursor or now, self._zone, self.app), state.definition
+        deed = None
+        if before != entry.definition:
+            action = "schedule add" if before is None else "schedule change"
+            deed = Deed(BEAT, action, listed.name, self._why, before, entry.definition)
+        self.schedules.enter(listed.name, entry.definition, entry.last_run_at, entry.following, deed)
+        if before is not None and before.get("schedule") != entry.definition["schedule"]:
             # Slots of the new times that lie in the past are none that was missed.
             self.schedules.advance(listed.name, now, listed.when.next_slot(now, self._zone))
 
     def _send_due(self) -> float:
         now, states = self.schedules.read(listed.name for listed in self.listed)
         started, wait = time.monotonic(), float(self.max_interval)
+        lead = Lead(self._lock_name, self.lock.local.token.decode(), self.lock_timeout)
         for listed in self.listed:
             if states[listed.name].cursor is None:  # somebody flushed Redis
                 self._reconciled = False
                 wait = min(wait, RETRY_EVERY)
                 continue
             try:
-                wait = min(wait, self._look(listed, states[listed.name], now))
+                wait = min(wait, self._firing.look(listed, states[listed.name], now, lead))
             except BrokerUnavailable as error:
                 logger.warning("beat: %s is not sent yet: %s", listed.name, error)
                 return RETRY_EVERY
-            if self.lock is None:
-                return STANDBY_POLL
         return max(0.0, wait - (time.monotonic() - started))
-
-    def _look(self, listed: Schedule, state: State, now: datetime) -> float:
-        """Send a schedule's slot if it is due. Returns the seconds until it needs another look."""
-        last_wait, again_at = self._failures.get(listed.name, (0.0, 0.0))
-        if time.monotonic() < again_at:
-            return again_at - time.monotonic()
-        try:
-            wait = self._send_slot(listed, state, now)
-        except (BrokerUnavailable, RedisError):
-            raise
-        except Exception:  # whatever a team's function raises must not stop the other schedules
-            wait = min(max(2 * last_wait, RETRY_EVERY), LONGEST_WAIT)
-            self._failures[listed.name] = (wait, time.monotonic() + wait)
-            logger.exception("beat: %s cannot be sent, next try in %.0f s", listed.name, wait)
-        else:
-            self._failures.pop(listed.name, None)
-        return wait
-
-    def _send_slot(self, listed: Schedule, state: State, now: datetime) -> float:
-        slot = listed.due(state.cursor or now, now, self._zone)
-        following = listed.when.next_slot(now, self._zone)
-        if slot is not None and state.pause is None and self._leads():
-            message_id = self._send(listed, slot)
-            run = Run(slot.astimezone(UTC), self.schedules.now(), message_id, BEAT)
-            self.schedules.advance(listed.name, slot, following, run)
-            logger.info("beat: sent %s of %s as %s", listed.name, slot.isoformat(), message_id)
-        return LONGEST_WAIT if following is None else (following - now).total_seconds()
-
-    def _send(self, listed: Schedule, slot: datetime) -> str:
-        task, message_id = self.app.tasks[listed.task.name], listed.message_id(slot)
-        arguments = listed.arguments_at(slot)
-        own = idempotency_key(task, task.arguments.bind((), arguments), message_id, slot.astimezone(UTC).isoformat())
-        task.apply_async(
-            kwargs=arguments,
-            task_id=message_id,
-            planned_at=slot,
-            actor=BEAT,
-            # Two schedules of one task at one time are two jobs.
-            idempotency_key=digest({"schedule": listed.name, "key": own}),
-            headers={SCHEDULE_HEADER: listed.name},
-        )
-        return message_id
 
 
 def _configure(app: Any, prefix: str) -> None:

@@ -25,6 +25,7 @@ SWEEP_LIMIT = 1000  # messages that one call of the sweep moves in each queue
 AT_ONCE = 500  # messages in one call of the other scripts
 
 type Beat = Literal["held", "lost", "lapsed"]
+type Place = Literal["waiting", "running"]
 type CancelAnswer = Literal["queued", "running", "too late"]
 
 
@@ -225,6 +226,17 @@ class Broker:
         """Keep a message from running, or tell its job at the next report of progress."""
         answer: CancelAnswer = self._run("cancel", [message_id, _milliseconds(keep.total_seconds())]).decode()
         return answer
+
+    def places(self, message_ids: Sequence[str]) -> list[Place | None]:
+        """Whether each message is waiting or running; `None` for one that is not there, since it has ended."""
+        with self.store.redis.pipeline(transaction=False) as pipe:
+            for one in message_ids:
+                pipe.hmget(self.store.key("message", one), "queue", "receipt", "started")
+            found = pipe.execute()
+        return [
+            None if queue is None else "running" if receipt and receipt == started else "waiting"
+            for queue, receipt, started in found
+        ]
 
     def sizes(self, queue: str) -> Sizes:
         """How many messages are where."""

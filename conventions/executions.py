@@ -57,6 +57,17 @@ def of_message(session: Session, message_id: str) -> Sequence[ExecutionRow]:
     return session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)).all()
 
 
+def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, ExecutionRow]:
+    """The last execution of each message that has one; those of a copy that was behind do not count beside others."""
+    row = ExecutionRow
+    query = select(row).where(row.message_id.in_([cut(one) for one in message_ids]))
+    found: dict[str, ExecutionRow] = {}
+    for one in session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)):
+        if one.kind != "superseded" or one.message_id not in found:
+            found[one.message_id] = one
+    return found
+
+
 def has_succeeded(session: Session, task: str | None, message_id: str, key: str | None, since: datetime) -> bool:
     """Whether a message has succeeded, or another one with its key has since then."""
     row = ExecutionRow

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from conventions.declaration import PLANNED_TIME
 from conventions.task import ConventionTask
@@ -31,7 +31,7 @@ class ScheduledTask(ConventionTask, abstract=True):
     """
 
     queue_name = "scheduled"
-    idempotent_on = PLANNED_TIME
+    idempotent_on: ClassVar[Any] = PLANNED_TIME
     limit_settings = ("long_soft_time_limit", "long_time_limit")
 
 

@@ -1,25 +1,25 @@
-"""`Schedule`: which task runs when, with which arguments; and `load_schedule`, which reads the list of them."""
+"""`Schedule`: which task runs when, with which arguments."""
 
 import re
-import traceback
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
-from celery.utils.imports import import_from_cwd
-
+from conventions.catching_up import RULES, CatchUp, Due, due_slots
 from conventions.cron import Cron, Every, When
-from conventions.errors import ConfigurationError, ConventionError, ScheduleError
+from conventions.errors import ConventionError, ScheduleError
 from conventions.settings import Settings
 from conventions.task import ConventionTask
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
+type Overlap = Literal["allow", "skip"]
+
+SCHEDULE_HEADER = "x_schedule"  # the schedule's name, in its messages
+OVERLAPS = get_args(Overlap.__value__)
 NAMESPACE = UUID("6a1e1d0c-6f0b-5d0e-9d0c-6f2f4a3b7c55")  # of the message ids; fixed for ever
 
 
@@ -48,9 +48,11 @@ class Schedule:
         task: the task class.
         arguments: those of its `run`, by name. A function of the planned time (an aware datetime in the app's zone),
             such as `planned_date`, is called for each slot.
-        catch_up: what happens to slots that passed while no beat ran: `latest` runs the last of them, once.
-        within: not built yet; must be `None`.
-        overlap: not built yet; must be `allow`.
+        catch_up: what happens to slots that passed while no beat ran: `latest` runs the last of them, once; `all` runs
+            each of them, the newest 1,000 at the most; `none` runs a slot only if it is on time.
+        within: how late a slot may be sent, as a timedelta or in seconds; default: any time, and with `none` a minute.
+        overlap: `skip`: a slot does not run while an earlier run of this schedule has not ended, counted from its send
+            to its last attempt; of a batch, to its `finish`. `allow`: it runs beside it.
 
     Raises:
         ScheduleError: it cannot work as written; the message says what to write.
@@ -61,9 +63,9 @@ class Schedule:
     task: type[ConventionTask]
     arguments: Mapping[str, Any] = field(default=MappingProxyType({}))
     _: KW_ONLY
-    catch_up: Literal["latest"] = "latest"
-    within: None = None
-    overlap: Literal["allow"] = "allow"
+    catch_up: CatchUp = "latest"
+    within: timedelta | float | None = None
+    overlap: Overlap = "allow"
 
     def __post_init__(self) -> None:
         self._check_options()
@@ -83,10 +85,20 @@ class Schedule:
         """The id of a slot's message: the same from every beat and every try."""
         return str(uuid5(NAMESPACE, f"{self.name} {planned.astimezone(UTC).isoformat()}"))
 
-    def due(self, cursor: datetime, now: datetime, zone: tzinfo) -> datetime | None:
-        """The slot to run now: the latest that is later than `cursor`, which is the last one that was sent."""
-        slot = self.when.latest_slot(now, zone)
-        return slot if slot is not None and slot.timestamp() > cursor.timestamp() else None
+    def due(self, cursor: datetime, now: datetime, zone: tzinfo) -> Due:
+        """The slots to run now, and those that are missed; `cursor` is the last one that was sent."""
+        return due_slots(self.when, cursor, now, zone, rule=self.catch_up, within=self.window)
+
+    @property
+    def window(self) -> timedelta | None:
+        """How late a slot may be sent, where that is limited by the entry."""
+        return timedelta(seconds=self.within) if isinstance(self.within, (int, float)) else self.within
+
+    @property
+    def rules(self) -> dict[str, Any]:
+        """What is not its time, task or arguments, for people and for Redis; `within` in seconds."""
+        within = None if self.window is None else self.window.total_seconds()
+        return {"catch_up": self.catch_up, "within": within, "overlap": self.overlap}
 
     @property
     def shown_arguments(self) -> dict[str, str]:
@@ -102,9 +114,19 @@ class Schedule:
             raise self._error(f'{self.when!r} is no time: write cron("0 9 * * *") or every(timedelta(minutes=5))')
         if not isinstance(self.arguments, Mapping):
             raise self._error('arguments are given by name: write {"day": planned_date}')
-        for option, only in (("catch_up", "latest"), ("within", None), ("overlap", "allow")):
-            if (value := getattr(self, option)) != only:
-                raise self._error(f"{option}={value!r} is not built yet; only {only!r} is: leave it out")
+        for option, words in (("catch_up", RULES), ("overlap", OVERLAPS)):
+            if (value := getattr(self, option)) not in words:
+                raise self._error(f"{option}={value!r}: write {' or '.join(map(repr, words))}")
+        self._check_window()
+
+    def _check_window(self) -> None:
+        right = self.within is None or isinstance(self.within, (int, float, timedelta))
+        try:
+            window = self.window if right and not isinstance(self.within, bool) else timedelta()
+        except (OverflowError, ValueError):  # not a number, or no length of time
+            window = timedelta()
+        if window is not None and window <= timedelta():
+            raise self._error(f"within={self.within!r}: write how late a slot may run, such as timedelta(hours=2)")
 
     def _sample(self) -> datetime:
         zone = ZoneInfo(str(Settings.model_fields["timezone"].default))
@@ -128,57 +150,6 @@ class Schedule:
 
     def _error(self, fault: str) -> ScheduleError:
         return ScheduleError(f'Schedule("{self.name}"): {fault}')
-
-
-def load_schedule(app: Any) -> tuple[Schedule, ...]:
-    """The schedules of an application, from its `schedule_address`; none when it has no address.
-
-    Raises:
-        ConfigurationError: the list cannot be imported, or is no list of schedules with different names.
-    """
-    address = app.schedule_address
-    if address is None:
-        return ()
-    module, _, name = address.partition(":")
-    found = getattr(_import(module, address), name or "SCHEDULE", None)
-    if found is None:
-        raise ConfigurationError([f"schedule {address}: the module has no {name or 'SCHEDULE'}"])
-    if not isinstance(found, (list, tuple)):
-        raise ConfigurationError([f"schedule {address}: it must be a list of Schedule(...), no {type(found).__name__}"])
-    faults = [f"schedule {address}: {entry!r} is no Schedule" for entry in found if not isinstance(entry, Schedule)]
-    counts = Counter(entry.name for entry in found if isinstance(entry, Schedule))
-    faults += [
-        f'schedule {address}: {count} schedules are called "{name}"; give each a name of its own'
-        for name, count in counts.items()
-        if count > 1
-    ]
-    if faults:
-        raise ConfigurationError(faults)
-    return tuple(found)
-
-
-def _import(module: str, address: str) -> Any:
-    try:
-        return import_from_cwd(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
-            raise _fault(address, error) from error
-        raise ConfigurationError(
-            [f"schedule {address}: there is no module {module}; create it, or name another in create_app(schedule=...)"]
-        ) from error
-    except ConfigurationError:
-        raise
-    except Exception as error:  # whatever the module raises, the answer is where
-        raise _fault(address, error) from error
-
-
-def _fault(address: str, error: Exception) -> ConfigurationError:
-    package = str(Path(__file__).parent)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_file()]
-    frames = [frame for frame in frames if package not in frame.filename and "celery" not in frame.filename]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    kind = "" if isinstance(error, ConventionError) else f"{type(error).__name__}: "
-    return ConfigurationError([f"schedule {address}{place}: {kind}{error}"])
 
 
 def _check_task(name: str, task: Any) -> None:

@@ -1,60 +1,25 @@
-"""`Schedules`: what Redis knows of each schedule: its cursor, its pause and its runs. No Celery.
+"""`Schedules`: what Redis knows of each schedule: its cursor, its pause and what became of its slots. No Celery.
 
-The *cursor* is the latest slot that was sent, or the moment from which slots count. It lies in the hash that RedBeat
-keeps for an entry, beside RedBeat's own fields. These keys live as long as the schedule does; a pause lives until it is
-lifted, so that it survives a deploy that removes and adds the schedule.
+The *cursor* is the latest slot that was sent or given up, or the moment from which slots count. It lies in the hash that
+RedBeat keeps for an entry, beside RedBeat's own fields; `lua/schedule.lua` names them all. These keys live as long as the
+schedule does. A pause lives until it is lifted, and the history for a month, so that both survive a deploy that removes
+the schedule and one that brings it back.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 
+from redis.exceptions import RedisError
+
+from conventions.deeds import Deed
+from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, State, to_json
 from conventions.store import Store
 
-HISTORY = 1000  # runs remembered for each schedule
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Why a schedule does not run. `since` is aware, in UTC."""
-
-    reason: str
-    actor: str
-    since: datetime
-
-    @classmethod
-    def read(cls, raw: bytes) -> Self:
-        """From its JSON."""
-        fields = json.loads(raw)
-        return cls(**fields | {"since": datetime.fromisoformat(fields["since"])})
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One message of a schedule. `planned_at` is its slot, `None` when sent by hand; times are aware, in UTC."""
-
-    planned_at: datetime | None
-    sent_at: datetime
-    id: str
-    actor: str
-
-    @classmethod
-    def read(cls, raw: bytes) -> Self:
-        """From its JSON."""
-        fields = json.loads(raw)
-        planned = fields["planned_at"] and datetime.fromisoformat(fields["planned_at"])
-        return cls(**fields | {"planned_at": planned, "sent_at": datetime.fromisoformat(fields["sent_at"])})
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What is known of one schedule; the cursor is `None` before a beat has seen it."""
-
-    cursor: datetime | None
-    pause: Pause | None
-    last_run: Run | None
+HISTORY = 1000  # lines kept of each schedule
+KEEP_HISTORY = timedelta(days=30)  # of a schedule that is gone
 
 
 class Schedules:
@@ -64,6 +29,7 @@ class Schedules:
         self._store = store
         self.prefix = store.key("redbeat", "")  # RedBeat's key prefix
         self._paused = store.key("schedule", "paused")
+        self._index, self._statics = f"{self.prefix}:schedule", f"{self.prefix}:statics"
 
     def key(self, name: str) -> str:
         """The hash of one schedule."""
@@ -73,81 +39,190 @@ class Schedules:
         """The server's clock, which is the same for every beat."""
         return self._moment(self._store.redis.time())
 
-    def read(self, names: Iterable[str]) -> tuple[datetime, dict[str, State]]:
-        """The server's clock, and the state of each schedule, in one round trip."""
+    def names(self) -> set[str]:
+        """The schedules that the beat that leads knows."""
+        found: Any = self._store.redis.smembers(self._statics)
+        return {name.decode() for name in found}
+
+    def read(self, names: Iterable[str], *, definitions: bool = False) -> tuple[datetime, dict[str, State]]:
+        """The server's clock, and the state of each schedule, in one round trip; `definitions`: with what beat has read."""
         names = list(names)
+        fields = ("cursor", "last", "fault", *(("definition",) if definitions else ()))
         with self._store.redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(self._paused)
             for name in names:
-                pipe.hget(self.key(name), "cursor")
-                pipe.lindex(self._history(name), 0)
+                pipe.hmget(self.key(name), fields)
             time, paused, *rest = pipe.execute()
         found = {}
-        for name, cursor, run in zip(names, rest[::2], rest[1::2], strict=True):
+        for name, (cursor, last, fault, *definition) in zip(names, rest, strict=True):
             pause = paused.get(name.encode())
             found[name] = State(
                 cursor=None if cursor is None else datetime.fromtimestamp(int(cursor), UTC),
                 pause=None if pause is None else Pause.read(pause),
-                last_run=None if run is None else Run.read(run),
+                last_run=None if last is None else Run.read(last),
+                fault=None if fault is None else fault.decode(),
+                definition=json.loads(definition[0]) if definition and definition[0] else None,
             )
         return self._moment(time), found
 
-    def advance(self, name: str, slot: datetime, following: datetime | None, run: Run | None = None) -> bool:
+    def enter(
+        self, name: str, definition: Mapping[str, Any], cursor: datetime, following: datetime | None, deed: Deed | None
+    ) -> None:
+        """Write what a file says of a schedule; its cursor only where there is none.
+
+        Args:
+            name: the schedule.
+            definition: for RedBeat's readers and for people.
+            cursor: the moment from which the slots of a new one count.
+            following: its next slot.
+            deed: where something is new or changed.
+        """
+        key = self.key(name)
+        with self._store.redis.pipeline() as pipe:
+            pipe.hset(key, "definition", json.dumps(definition, ensure_ascii=False))
+            pipe.hsetnx(key, "meta", meta_of(cursor))
+            pipe.hsetnx(key, "cursor", str(int(cursor.timestamp())))
+            if following is None:
+                pipe.zrem(self._index, key)
+            else:
+                pipe.zadd(self._index, {key: int(following.timestamp())})
+            pipe.sadd(self._statics, name)
+            pipe.persist(self._history(name))
+            self._note(pipe, deed)
+            pipe.execute()
+
+    def forget(self, name: str, deed: Deed | None = None) -> None:
+        """Drop a schedule that is no longer in the list; its pause stays, and its history for a month."""
+        with self._store.redis.pipeline() as pipe:
+            pipe.zrem(self._index, self.key(name))
+            pipe.delete(self.key(name), self._store.key("schedule", "live", name))
+            pipe.expire(self._history(name), KEEP_HISTORY)
+            pipe.srem(self._statics, name)
+            self._note(pipe, deed)
+            pipe.execute()
+
+    def begin(
+        self,
+        name: str,
+        message_id: str,
+        keep: timedelta,
+        *,
+        overlap: Literal["allow", "skip", "beside"],
+        here: bool,
+        slot: datetime | None = None,
+        lead: Lead | None = None,
+    ) -> Begun:
+        """Ask whether a slot, or a run by hand, is to be sent now; if so it counts as one that may be under way.
+
+        Args:
+            name: the schedule.
+            message_id: of the run.
+            keep: how long the run is remembered if its end is never told.
+            overlap: `skip` where no other run may be there; `beside` for one that may all the same.
+            here: whether messages are on this server.
+            slot: the planned time; `None` by hand.
+            lead: that of the beat that asks, which is kept for longer; needed for a slot.
+
+        Raises:
+            LeadLost: another beat leads.
+        """
+        number = "" if slot is None else str(int(slot.timestamp()))
+        lock = ("", "", 0) if lead is None else (lead.key, lead.token, _milliseconds(lead.seconds))
+        arguments = [name, message_id, number, *lock, overlap, int(here), _milliseconds(keep.total_seconds())]
+        answer, *more = self._store.run("begin_slot", arguments)
+        if answer == b"lost":
+            raise LeadLost
+        if answer == b"go":
+            return Begun(since=datetime.fromtimestamp(int(more[0]) / 1000, UTC))
+        return Begun(live_id=more[0].decode() if more else None)
+
+    @contextmanager
+    def sending(self, name: str, message_id: str) -> Iterator[None]:
+        """Send a run that was begun within the block; where that fails, no later one waits for its end."""
+        try:
+            yield
+        except Exception:
+            with suppress(RedisError), self._store.redis.pipeline() as pipe:
+                pipe.zrem(self._store.key("schedule", "live", name), message_id)
+                pipe.delete(self._store.key("live", message_id))
+                pipe.execute()
+            raise
+
+    def advance(self, name: str, slot: datetime, following: datetime | None, *lines: Run) -> bool:
         """Move the cursor to `slot` unless it is there or further; False then.
 
         Args:
             name: the schedule.
             slot: the new cursor; fractions of a second are cut.
             following: the next slot, which RedBeat's index of due times shows.
-            run: the message that was sent for the slot, remembered with it.
+            lines: what became of slots, remembered with it, the oldest first.
         """
-        moved = self._store.script("advance")(
-            keys=[self.key(name), f"{self.prefix}:schedule", self._history(name)],
-            args=[
-                int(slot.timestamp()),
-                "" if following is None else int(following.timestamp()),
-                meta_of(slot),
-                "" if run is None else _json(run),
-                HISTORY,
-            ],
-        )
-        return bool(moved)
+        last = next((to_json(one) for one in reversed(lines) if one.what == "sent"), "")
+        arguments = [name, *_cursor(slot, following), last, HISTORY, *map(to_json, lines)]
+        return bool(self._store.run("advance", arguments))
 
-    def record(self, name: str, run: Run) -> None:
+    def note_fault(self, name: str, fault: str) -> None:
+        """Say why a slot could not be sent; the next one that is sent takes it back."""
+        self._store.redis.hset(self.key(name), "fault", fault)
+
+    def record(self, name: str, run: Run, deed: Deed) -> None:
         """Remember a run that was sent by hand."""
         with self._store.redis.pipeline() as pipe:
-            pipe.lpush(self._history(name), _json(run))
+            pipe.lpush(self._history(name), to_json(run))
             pipe.ltrim(self._history(name), 0, HISTORY - 1)
+            pipe.hset(self.key(name), "last", to_json(run))
+            self._note(pipe, deed)
             pipe.execute()
 
     def history(self, name: str, limit: int) -> list[Run]:
-        """The runs of a schedule, the newest first."""
-        raw: Any = self._store.redis.lrange(self._history(name), 0, limit - 1)
-        return [Run.read(one) for one in raw]
+        """The lines of a schedule's history, the newest first."""
+        return self.histories([name], limit)[name]
 
-    def pause(self, name: str, reason: str, actor: str) -> None:
-        """Send nothing for this schedule until `resume`."""
-        self._store.redis.hset(self._paused, name, _json(Pause(reason, actor, self.now())))
+    def histories(self, names: Iterable[str], limit: int) -> dict[str, list[Run]]:
+        """The same of several schedules, in one round trip."""
+        names = list(names)
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.lrange(self._history(name), 0, limit - 1)
+            found = pipe.execute()
+        return {name: [Run.read(one) for one in raw] for name, raw in zip(names, found, strict=True)}
 
-    def resume(self, name: str, following: datetime | None) -> bool:
-        """Lift a pause; the slots that passed during it are not caught up. False when there was none.
+    def pause(self, name: str, pause: Pause, deed: Deed) -> None:
+        """Send nothing for this schedule until it is lifted; one that is there already is replaced."""
+        with self._store.redis.pipeline() as pipe:
+            pipe.hset(self._paused, name, to_json(pause))
+            self._note(pipe, deed)
+            pipe.execute()
+
+    def resume(
+        self,
+        name: str,
+        at: datetime,
+        following: datetime | None,
+        deed: Deed,
+        *,
+        held_back: Run | None = None,
+        only: Pause | None = None,
+    ) -> bool:
+        """Lift a pause; slots up to `at` are not caught up. False when there was none.
 
         Args:
             name: the schedule.
+            at: the new cursor, unless that is further.
             following: its next slot.
+            deed: who does it.
+            held_back: the slots that the pause held back, for the history.
+            only: the pause that is meant; nothing is done where there is another by now.
         """
-        if not self._store.redis.hexists(self._paused, name):
-            return False
-        self.advance(name, self.now(), following)  # first, so that no beat sees an old cursor without the pause
-        return bool(self._store.redis.hdel(self._paused, name))
+        since = "" if only is None else only.since.isoformat()
+        line = "" if held_back is None else to_json(held_back)
+        arguments = [name, since, *_cursor(at, following), line, HISTORY, deed.encode()]
+        return bool(self._store.run("resume_schedule", arguments))
 
-    def forget(self, name: str) -> None:
-        """Drop a schedule that is no longer in the list; its pause stays."""
-        with self._store.redis.pipeline() as pipe:
-            pipe.zrem(f"{self.prefix}:schedule", self.key(name))
-            pipe.delete(self.key(name), self._history(name))
-            pipe.execute()
+    def _note(self, pipe: Any, deed: Deed | None) -> None:
+        if deed is not None:
+            pipe.xadd(self._store.key("journal"), {"deed": deed.encode()})
 
     def _moment(self, reply: Any) -> datetime:
         seconds, micros = reply
@@ -164,5 +239,9 @@ def meta_of(slot: datetime) -> str:
     return json.dumps({"last_run_at": {"__type__": "datetime", **parts, "microsecond": 0, "timezone": "UTC"}})
 
 
-def _json(value: Any) -> str:
-    return json.dumps(asdict(value), default=datetime.isoformat, ensure_ascii=False)
+def _cursor(slot: datetime, following: datetime | None) -> list[Any]:
+    return [int(slot.timestamp()), "" if following is None else int(following.timestamp()), meta_of(slot)]
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

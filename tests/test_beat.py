@@ -5,14 +5,17 @@
 import json
 import warnings
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.beat import STANDBY_POLL, Entry
+from conventions.beat import STANDBY_POLL
+from conventions.beat_entry import Entry
 from conventions.calendars import japanese_business_days
 from conventions.cron import cron, every
 from conventions.schedule import Schedule, planned_date
+from conventions.schedule_actions import ScheduleActions
 from conventions.schedules import Schedules
 from tests.beat_fixtures import (  # noqa: F401  # fixtures
     DAILY,
@@ -109,10 +112,10 @@ def test_a_clock_that_steps_back_repeats_nothing(step: str, beat: Beat, clock: C
 
 def test_a_pause_survives_a_restart_and_a_deploy(beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent) -> None:
     """Paused stays paused through restarts, removal and return; after `resume` the next slot is the first to run."""
-    schedules = Schedules(app.store)
     first = beat(DAILY)
     first.tick()
-    schedules.pause("daily", "the database moves", "u-42")
+    actions = ScheduleActions(app, ZoneInfo("Asia/Tokyo"))
+    actions.pause(DAILY, "u-42", "the database moves")
     first.close()
     clock.to("2026-11-25T09:00:00+09:00")
     for listed in ([DAILY], [], [DAILY]):
@@ -120,7 +123,7 @@ def test_a_pause_survives_a_restart_and_a_deploy(beat: Beat, clock: Clock, app: 
         scheduler.tick()
         scheduler.close()
     clock.to("2026-11-26T12:00:00+09:00")
-    assert schedules.resume("daily", None)
+    assert actions.resume(DAILY, "u-42")
     scheduler = beat(DAILY)
     scheduler.tick()
     assert sent == []

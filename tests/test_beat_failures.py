@@ -11,6 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.beat import RETRY_EVERY, STANDBY_POLL, Scheduler
 from conventions.cron import cron
 from conventions.errors import BrokerUnavailable, ConfigurationError
+from conventions.firing import Firing
 from conventions.schedule import Schedule, planned_date
 from conventions.schedules import Schedules
 from tests.beat_fixtures import (  # noqa: F401  # fixtures
@@ -36,7 +37,7 @@ def test_a_failed_send_does_not_lose_the_slot(
     scheduler.tick()
     clock.to("2026-11-25T09:00:00+09:00")
     with monkeypatch.context() as broken:
-        broken.setattr(Scheduler, "_send", raising(BrokerUnavailable("nobody there")))
+        broken.setattr(Firing, "_send", raising(BrokerUnavailable("nobody there")))
         assert [scheduler.tick() for _ in range(3)] == [RETRY_EVERY] * 3
         assert Schedules(app.store).history("daily", 10) == []
     clock.to("2026-11-25T09:00:20+09:00")
@@ -45,20 +46,27 @@ def test_a_failed_send_does_not_lose_the_slot(
     assert sent[0]["x_planned_at"] == "2026-11-25T00:00:00+00:00"
 
 
-def bad_day(planned: datetime) -> date:
-    """An argument that cannot be computed on the 25th."""
-    if planned.day == 25 and planned.month == 11:
-        raise LookupError("no figures for the 25th")
+class Figures:
+    """What an argument is computed from; it may be away."""
+
+    away = False
+
+
+def reported(planned: datetime) -> date:
+    """An argument that cannot be computed while the figures are away."""
+    if Figures.away:
+        raise LookupError("no figures")
     return planned.date()
 
 
 def test_one_schedule_that_fails_does_not_hold_up_the_others(
-    beat: Beat, clock: Clock, sent: Sent, caplog: pytest.LogCaptureFixture
+    beat: Beat, clock: Clock, sent: Sent, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its failure is logged, it waits longer from try to try, and the others go on."""
-    faulty = Schedule("faulty", cron("0 9 * * *"), Note, {"day": bad_day})
+    faulty = Schedule("faulty", cron("0 9 * * *"), Note, {"day": reported})
     scheduler = beat(faulty, DAILY)
     scheduler.tick()
+    monkeypatch.setattr(Figures, "away", True)
     clock.to("2026-11-25T09:00:00+09:00")
     waits = [scheduler.tick() for _ in range(3)]
     assert [message["x_schedule"] for message in sent] == ["daily"]
@@ -131,7 +139,7 @@ def test_a_lock_lost_within_a_tick_gives_one_id(beat: Beat, clock: Clock, sent: 
     clock.to("2026-11-25T09:00:00+09:00")
     slot = clock.now.astimezone(first._zone)
     for leader in (first, second):
-        leader._send(DAILY, slot)
+        leader._firing._send(DAILY, slot, clock.now)
     one, other = sent
     assert (one["id"], one["x_key"], one["kwargs"]) == (other["id"], other["x_key"], other["kwargs"])
 

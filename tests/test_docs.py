@@ -117,7 +117,8 @@ def test_every_command_that_a_document_names_exists(document: str, line: str) ->
     assert command is not None, f"{document}: there is no command {words[0]}"
     names = [word for word in words[1:] if (word.isalpha() and word.islower()) or "-" in word.strip("-")]
     if isinstance(command, click.Group) and words[0] in OWN:
-        subcommands = [name for name in names if not name.startswith("-")]
+        # Alone the first one is a sub-command, what follows it is an argument, such as a schedule's name.
+        subcommands = [name for name in names if not name.startswith("-")][: None if "/" in words else 1]
         unknown = [name for name in subcommands if name not in command.commands]
         assert not unknown, f"{document}: {words[0]} has no {unknown}"
         command = command.commands[subcommands[0]] if len(subcommands) == 1 else command

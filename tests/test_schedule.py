@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,12 +11,15 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conventions import ImmediateTask, ScheduledTask, create_app
+from conventions.catching_up import Due, Passed
 from conventions.cron import cron, every
 from conventions.errors import ConfigurationError, ScheduleError
-from conventions.schedule import Schedule, load_schedule, planned_date, previous_day, week_of
+from conventions.schedule import Schedule, planned_date, previous_day, week_of
+from conventions.schedule_list import load_schedule
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 DAILY = cron("0 9 * * *")
+NOBODY = "redis://127.0.0.1:1"  # an address at which nobody answers: none is asked
 
 
 class Report(ScheduledTask):
@@ -74,13 +78,20 @@ def test_the_id_is_made_of_name_and_slot() -> None:
 
 
 def test_what_is_due() -> None:
-    """Of the slots since the cursor the latest is due, once; nothing is before the first, or when time stepped back."""
+    """By the entry's rule and window; nothing is before the first slot, or when time stepped back."""
+    cursor, later = tokyo(2026, 1, 1, 9), tokyo(2026, 1, 4, 12)
     entry = Schedule("a", DAILY, Tidy)
-    cursor = tokyo(2026, 1, 1, 9)
-    assert entry.due(cursor, tokyo(2026, 1, 2, 8, 59), TOKYO) is None
-    assert entry.due(cursor, tokyo(2026, 1, 2, 9), TOKYO) == tokyo(2026, 1, 2, 9)
-    assert entry.due(cursor, tokyo(2026, 1, 4, 12), TOKYO) == tokyo(2026, 1, 4, 9)
-    assert entry.due(cursor, tokyo(2025, 12, 30), TOKYO) is None
+    assert entry.due(cursor, tokyo(2026, 1, 2, 8, 59), TOKYO) == Due()
+    assert entry.due(cursor, tokyo(2026, 1, 2, 9), TOKYO) == Due((tokyo(2026, 1, 2, 9),))
+    assert entry.due(cursor, later, TOKYO).send == (tokyo(2026, 1, 4, 9),)
+    assert entry.due(cursor, tokyo(2025, 12, 30), TOKYO) == Due()
+    every_day = [tokyo(2026, 1, day, 9) for day in (2, 3, 4)]
+    assert Schedule("a", DAILY, Tidy, catch_up="all").due(cursor, later, TOKYO) == Due(tuple(every_day))
+    window = Schedule("a", DAILY, Tidy, catch_up="all", within=timedelta(days=2)).due(cursor, later, TOKYO)
+    assert window == Due(tuple(every_day[1:]), Passed(every_day[0], every_day[0], 1))
+    assert Schedule("a", DAILY, Tidy, catch_up="none").due(cursor, later, TOKYO) == Due(
+        (), Passed(every_day[0], every_day[-1], 3)
+    )
 
 
 REFUSED: list[tuple[str, Callable[[], Any]]] = [
@@ -99,9 +110,15 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
     ("a name has letters", lambda: Schedule("", DAILY, Tidy)),
     ("never comes", lambda: Schedule("a", cron("0 9 * * *", only=frozenset()), Tidy)),
     ("its calendar raised", lambda: Schedule("a", cron("0 9 * * *", only=no_calendar), Tidy)),
-    ("catch_up='all' is not built yet", lambda: Schedule("a", DAILY, Tidy, catch_up="all")),  # type: ignore[arg-type]
-    ("within=.* is not built yet", lambda: Schedule("a", DAILY, Tidy, within=timedelta(hours=1))),  # type: ignore[arg-type]
-    ("overlap='skip' is not built yet", lambda: Schedule("a", DAILY, Tidy, overlap="skip")),  # type: ignore[arg-type]
+    ("catch_up='last': write 'latest' or 'none' or 'all'", lambda: Schedule("a", DAILY, Tidy, catch_up="last")),  # type: ignore[arg-type]
+    ("overlap='queue': write 'allow' or 'skip'", lambda: Schedule("a", DAILY, Tidy, overlap="queue")),  # type: ignore[arg-type]
+    *(
+        (
+            r"write how late a slot may run, such as timedelta\(hours=2\)",
+            partial(Schedule, "a", DAILY, Tidy, within=within),  # type: ignore[arg-type]
+        )
+        for within in (0, -1, True, "1h", float("nan"), float("inf"), timedelta(0), timedelta(seconds=-1))
+    ),
 ]
 
 
@@ -129,7 +146,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         sys.modules.pop("beat_schedule", None)
         if text is not None:
             (tmp_path / "beat_schedule.py").write_text(text, encoding="utf-8")
-        return load_schedule(create_app("some", packages=[], **options))
+        return load_schedule(create_app("some", **{"packages": [], "broker_url": NOBODY} | options))
 
     yield load
     sys.modules.pop("beat_schedule", None)
@@ -181,18 +198,44 @@ def test_a_named_module_that_is_missing_is_reported(load: Callable[..., tuple[Sc
         load(None, schedule="not_there:SCHEDULE")
 
 
+STRAY = """from conventions import ImmediateTask
+from conventions.cron import cron
+from conventions.schedule import Schedule
+
+class Stray(ImmediateTask):
+    "Belongs to no package."
+    not_idempotent = "it does nothing"
+    def run(self) -> None: ...
+
+SCHEDULE = [Schedule("a", cron("@daily"), Stray)]
+"""
+
+
+def test_a_task_that_no_worker_knows_is_refused(load: Callable[..., tuple[Schedule, ...]], tmp_path: Path) -> None:
+    """Workers do not read the schedule: a task that only this file brings would be a dead letter at each slot."""
+    with pytest.raises(
+        ConfigurationError, match=r"no worker knows beat_schedule.Stray, .* add 'beat_schedule' to create_app"
+    ):
+        load(STRAY)
+    (tmp_path / "its_tasks.py").write_text(STRAY.replace("Stray", "Known"), encoding="utf-8")
+    try:
+        (entry,) = load("from its_tasks import SCHEDULE", packages=["its_tasks"])
+        assert entry.task.name == "its_tasks.Known"
+    finally:
+        sys.modules.pop("its_tasks", None)
+
+
 def test_every_works_as_a_schedule() -> None:
     """An interval is as good as a cron expression."""
     entry = Schedule("a", every(timedelta(minutes=5)), Tidy)
-    slot = entry.due(tokyo(2026, 1, 1), tokyo(2026, 1, 1, 0, 7), TOKYO)
-    assert slot == tokyo(2026, 1, 1, 0, 5)
+    assert entry.due(tokyo(2026, 1, 1), tokyo(2026, 1, 1, 0, 7), TOKYO) == Due((tokyo(2026, 1, 1, 0, 5),))
 
 
 def test_this_repositorys_schedule_is_the_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report 09:00, clean-up 02:00, weekly report on Monday 10:00, backup; with the day and week that are complete."""
     monkeypatch.chdir(Path(__file__).parents[1])
     monkeypatch.delitem(sys.modules, "beat_schedule", raising=False)
-    entries = {entry.name: entry for entry in load_schedule(create_app("tasks"))}
+    entries = {entry.name: entry for entry in load_schedule(create_app("tasks", broker_url=NOBODY))}
     assert {name: str(entry.when) for name, entry in entries.items()} == {
         "daily-report": "0 9 * * *",
         "weekly-report": "0 10 * * MON",

@@ -1,12 +1,20 @@
 """The state of schedules in a real Redis."""
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from redbeat.schedulers import RedBeatSchedulerEntry
 
-from conventions.schedules import HISTORY, Run, Schedules, meta_of
+from conventions.catching_up import Passed
+from conventions.deeds import Deed
+from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run
+from conventions.schedules import HISTORY, KEEP_HISTORY, Schedules, meta_of
 from conventions.store import Store
+from tests.support import wait_until
 
 SLOT = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -26,6 +34,7 @@ def test_the_cursor_never_goes_back(store: Store) -> None:
     _, states = schedules.read(["a", "b"])
     assert states["a"].cursor == SLOT
     assert states["a"].last_run == a_run()
+    assert not schedules.advance("a", SLOT, None, a_run(SLOT + DAY))
     assert (states["b"].cursor, states["b"].last_run) == (None, None)
     assert schedules.history("a", 10) == [a_run()]
 
@@ -43,33 +52,161 @@ def test_redbeat_can_read_what_is_written(store: Store) -> None:
     assert store.redis.zcard(index) == 0
 
 
+DEED = Deed("u-42", "schedule pause", "a", "why")
+
+
+def a_pause(since: datetime = SLOT, until: datetime | None = None) -> Pause:
+    """A pause with a reason."""
+    return Pause("the printer is broken: 故障", "u-42", since, until)
+
+
+def deeds(store: Store) -> list[str]:
+    """What the journal has of people's deeds, by their actions."""
+    entries: Any = store.redis.xrange(store.key("journal"))
+    return [json.loads(fields[b"deed"])["action"] for _, fields in entries]
+
+
 def test_a_pause_ends_without_the_slots_it_held_back(store: Store) -> None:
-    """Resuming moves the cursor to now, and tells whether there was a pause."""
+    """Resuming moves the cursor, remembers what was held back, notes the deed, and tells whether there was a pause."""
     schedules = Schedules(store)
     schedules.advance("a", SLOT, SLOT + DAY)
-    schedules.pause("a", "the printer is broken: 故障", "u-42")
-    pause = schedules.read(["a"])[1]["a"].pause
-    assert pause is not None
-    assert (pause.reason, pause.actor) == ("the printer is broken: 故障", "u-42")
-    assert abs(pause.since - datetime.now(UTC)) < timedelta(minutes=1)
-    assert schedules.resume("a", None)
-    now, states = schedules.read(["a"])
-    assert states["a"].pause is None
-    assert states["a"].cursor is not None
-    assert now - states["a"].cursor < timedelta(seconds=5)
-    assert not schedules.resume("a", None)
+    schedules.pause("a", a_pause(until=SLOT + DAY), DEED)
+    assert schedules.read(["a"])[1]["a"].pause == a_pause(until=SLOT + DAY)
+    held_back = Run.without_message("paused", Passed(SLOT + DAY, SLOT + 2 * DAY, 2), SLOT + 3 * DAY, "u-42", "why")
+    deed = replace(DEED, action="schedule resume")
+    assert schedules.resume("a", SLOT + 3 * DAY, SLOT + 4 * DAY, deed, held_back=held_back)
+    state = schedules.read(["a"])[1]["a"]
+    assert (state.pause, state.cursor) == (None, SLOT + 3 * DAY)
+    assert schedules.history("a", 10) == [held_back]
+    assert not schedules.resume("a", SLOT + 5 * DAY, None, deed)
+    assert deeds(store) == ["schedule pause", "schedule resume"]
 
 
-def test_a_forgotten_schedule_leaves_only_its_pause(store: Store) -> None:
-    """A deploy that removes a schedule drops its state; when it comes back it is still paused."""
+def test_only_the_pause_that_is_meant_is_lifted(store: Store) -> None:
+    """A beat that finds a pause over does not lift one that somebody has set meanwhile."""
     schedules = Schedules(store)
-    schedules.advance("a", SLOT, SLOT + DAY, a_run())
-    schedules.pause("a", "why", "u-42")
+    schedules.pause("a", a_pause(SLOT + DAY), DEED)
+    assert not schedules.resume("a", SLOT + DAY, None, DEED, only=a_pause(SLOT))
+    assert schedules.resume("a", SLOT + DAY, None, DEED, only=a_pause(SLOT + DAY))
+
+
+def test_a_forgotten_schedule_leaves_its_pause_and_for_a_month_its_history(store: Store) -> None:
+    """A deploy that removes a schedule drops its state; when it comes back it is still paused, with its history."""
+    schedules = Schedules(store)
+    schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY, None)
+    schedules.advance("a", SLOT + DAY, SLOT + 2 * DAY, a_run(SLOT + DAY))
+    schedules.pause("a", a_pause(), DEED)
+    assert schedules.names() == {"a"}
     schedules.forget("a")
     state = schedules.read(["a"])[1]["a"]
-    assert (state.cursor, state.last_run) == (None, None)
+    assert (state.cursor, state.last_run, state.definition) == (None, None, None)
     assert state.pause is not None
-    assert store.redis.keys(store.key("*")) == [store.key("schedule", "paused").encode()]
+    assert schedules.names() == set()
+    history = store.key("schedule", "history", "a")
+    left = {store.key("schedule", "paused"), history, store.key("journal")}
+    keys: Any = store.redis.keys(store.key("*"))
+    assert {key.decode() for key in keys} == left
+    assert store.redis.ttl(history) == KEEP_HISTORY.total_seconds()
+    schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY, None)
+    assert store.redis.ttl(history) == -1
+    assert schedules.history("a", 10) == [a_run(SLOT + DAY)]
+
+
+# Whether a slot is to be sent.
+
+LOCK, TOKEN = "{test}:lock", "t-1"
+LEAD = Lead(LOCK, TOKEN, 30)
+
+
+@pytest.fixture
+def schedules(store: Store) -> Schedules:
+    """The schedules of somebody who leads."""
+    store.redis.set(LOCK, TOKEN)
+    return Schedules(store)
+
+
+def begin(schedules: Schedules, slot: datetime | None = SLOT, id: str = "m-1", **options: Any) -> Begun:  # noqa: A002
+    """Ask for one slot, on one server."""
+    given: dict[str, Any] = {"overlap": "allow", "here": True, "slot": slot, "lead": LEAD if slot else None}
+    return schedules.begin("a", id, DAY, **given | options)
+
+
+def test_a_slot_begins_once_and_keeps_its_first_time(schedules: Schedules, store: Store) -> None:
+    """Whoever begins it again is told when that was first, until the cursor has passed it."""
+    first = begin(schedules)
+    since = first.since
+    assert since is not None
+    wait_until(lambda: schedules.now() > since + timedelta(milliseconds=2), 5, "another moment")
+    assert begin(schedules) == first
+    other = begin(schedules, SLOT + DAY, "m-2")
+    assert other.since is not None
+    assert other.since > since
+    schedules.advance("a", SLOT + DAY, None, a_run())
+    assert begin(schedules) == begin(schedules, SLOT + DAY) == Begun()
+    assert store.redis.ttl(LOCK) > 25  # who sends keeps the lead
+
+
+def test_only_who_leads_begins(schedules: Schedules, store: Store) -> None:
+    """A beat whose lock lapsed, or is another's, is told so; nothing is changed then."""
+    for holder in ("another", None):
+        store.redis.set(LOCK, holder) if holder else store.redis.delete(LOCK)
+        with pytest.raises(LeadLost):
+            begin(schedules)
+    assert not store.redis.exists(schedules.key("a"))
+    assert begin(schedules, None).since is not None  # by hand
+
+
+def test_a_paused_schedule_begins_nothing_but_runs_by_hand(schedules: Schedules) -> None:
+    """Also when the beat has read its state before the pause."""
+    schedules.pause("a", a_pause(), DEED)
+    assert begin(schedules) == Begun()
+    assert begin(schedules, None).since is not None
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_run_that_has_not_ended_keeps_the_next_from_beginning(here: bool, schedules: Schedules, store: Store) -> None:
+    """It has ended when its message is gone, or where that is elsewhere, when its outcome was settled."""
+
+    def lives(id_: str) -> None:  # as the broker's own script, or the begin itself, leaves it
+        if here:
+            store.redis.hset(store.key("message", id_), "queue", "q")
+
+    def ends(id_: str) -> None:
+        store.redis.delete(store.key("message" if here else "live", id_))
+
+    alone: Any = {"overlap": "skip", "here": here}
+    assert begin(schedules, **alone).since is not None
+    lives("m-1")
+    assert begin(schedules, **alone).since is not None  # itself, once more
+    assert (
+        begin(schedules, SLOT + DAY, "m-2", **alone) == begin(schedules, None, "m-3", **alone) == Begun(live_id="m-1")
+    )
+    assert begin(schedules, None, "m-4", overlap="beside", here=here).since is not None
+    lives("m-4")
+    ends("m-1")
+    assert begin(schedules, SLOT + DAY, "m-2", **alone) == Begun(live_id="m-4")
+    ends("m-4")
+    assert begin(schedules, SLOT + DAY, "m-2", **alone).since is not None
+
+
+def test_a_batch_runs_until_it_has_ended(schedules: Schedules, store: Store) -> None:
+    """Its message ends when it is cut; its chunks go on."""
+    alone: Any = {"overlap": "skip"}
+    assert begin(schedules, **alone).since is not None
+    for state in ("splitting", "running"):
+        store.redis.hset(store.key("batch", "m-1"), "state", state)
+        assert begin(schedules, SLOT + DAY, "m-2", **alone) == Begun(live_id="m-1")
+    store.redis.hset(store.key("batch", "m-1"), "state", "dead")
+    assert begin(schedules, SLOT + DAY, "m-2", **alone).since is not None
+
+
+def test_a_run_that_could_not_be_sent_is_not_waited_for(schedules: Schedules) -> None:
+    """Where the broker is elsewhere nothing else would ever end it."""
+    alone: Any = {"overlap": "skip", "here": False}
+    assert begin(schedules, **alone).since is not None
+    with pytest.raises(ConnectionError), schedules.sending("a", "m-1"):
+        raise ConnectionError
+    assert begin(schedules, SLOT + DAY, "m-2", **alone).since is not None
 
 
 def test_the_history_is_bounded_and_newest_first(store: Store) -> None:
@@ -77,9 +214,31 @@ def test_the_history_is_bounded_and_newest_first(store: Store) -> None:
     schedules = Schedules(store)
     for number in range(HISTORY + 5):
         schedules.advance("a", SLOT + timedelta(seconds=number), None, a_run(SLOT + timedelta(seconds=number)))
-    schedules.record("a", a_run(None, "by-hand"))
+    schedules.record("a", a_run(None, "by-hand"), DEED)
     runs = schedules.history("a", HISTORY + 100)
     assert len(runs) == HISTORY
     assert (runs[0].id, runs[0].planned_at) == ("by-hand", None)
     assert all(newer.sent_at > older.sent_at for newer, older in pairwise(runs[1:]))
     assert len(schedules.history("a", 3)) == 3
+
+
+def test_what_was_not_sent_is_not_the_last_run(store: Store) -> None:
+    """The last message that was sent is remembered beside the history, which has the slots that were not sent, too."""
+    schedules = Schedules(store)
+    schedules.advance("a", SLOT, None, a_run())
+    skipped = Run(SLOT + DAY, SLOT + DAY, "", "beat", "skipped", note="m-1")
+    schedules.note_fault("a", "ValueError: no")
+    assert schedules.read(["a"])[1]["a"].fault == "ValueError: no"
+    schedules.advance("a", SLOT + DAY, None, skipped)
+    state = schedules.read(["a"])[1]["a"]
+    assert (state.last_run, state.fault) == (a_run(), None)
+    assert schedules.histories(["a", "b"], 10) == {"a": [skipped, a_run()], "b": []}
+
+
+def test_a_line_of_an_older_version_is_read(store: Store) -> None:
+    """It had fewer fields."""
+    store.redis.lpush(
+        store.key("schedule", "history", "a"),
+        '{"planned_at": "2026-01-01T00:00:00+00:00", "sent_at": "2026-01-01T00:00:02+00:00", "id": "m-1", "actor": "beat"}',
+    )
+    assert Schedules(store).history("a", 1) == [a_run()]

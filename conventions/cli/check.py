@@ -10,6 +10,7 @@ from sqlalchemy import select
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit
 from conventions.errors import ConfigurationError
+from conventions.schedule_list import load_schedule
 from conventions.servers import forgetful, volatile
 from conventions.tables import DeadLetterRow
 
@@ -20,7 +21,10 @@ RECORDED_WITHIN = 60.0  # seconds
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Look at settings, broker, Redis and what it keeps, database, journal and tasks; status 1 when one of them does not work."""
+    """Look at settings, broker, Redis and what it keeps, database, journal, tasks and schedule.
+
+    Status 1 when one of them does not work.
+    """
     app = app_of(context)
     checks: dict[str, Callable[[ConventionsApp], Any]] = {
         "settings": lambda app: app.settings,
@@ -29,6 +33,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "database": _database,
         "journal": _journal,
         "tasks": lambda app: app.loader.import_default_modules(),
+        "schedule": load_schedule,
     }
     rows = [{"check": name} | _outcome(function, app) for name, function in checks.items()]
     emit(rows, ("check", "ok", "fault"), as_json=as_json)

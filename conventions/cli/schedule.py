@@ -1,78 +1,42 @@
-"""`celery -A <app> schedule`: what runs when, what ran, and pause, resume and run now."""
+"""`celery -A <app> schedule`: what runs when, what ran, which beats there are; and pause, resume and run now."""
 
 import heapq
 import itertools
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 from celery.bin.base import CeleryCommand
-from celery.utils import uuid
+from sqlalchemy.exc import SQLAlchemyError
 
-from conventions.actor import current_actor
 from conventions.app import ConventionsApp
+from conventions.beats import Beat, Beats, standing_of
+from conventions.catching_up import MOST
+from conventions.cli import schedule_changes
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
+from conventions.cli.dead_letters import say_what_waits
+from conventions.cli.schedule_options import JSON, NAME, Listed, naming, written
+from conventions.console.figures import duration
 from conventions.cron import slots
-from conventions.schedule import Schedule, load_schedule
-from conventions.schedules import Run, Schedules, State
+from conventions.run_outcomes import RunOutcome, outcomes_of
+from conventions.schedule_state import Run
+from conventions.schedule_view import ScheduleView
+from conventions.schedules import Schedules
 
 COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "paused")
+NEXT = ("planned_at", "name", "task")
+HISTORY = ("planned_at", "sent_at", "late", "outcome", "runtime", "note", "id", "actor")
+BEATS = ("name", "state", "since", "tick_at", "tick_age")
 UPCOMING = 5  # slots that `show` prints
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+MOST_DAYS = 36_500  # that `next` looks ahead
+DAY = 86_400  # seconds
 
 
 @click.group()
 def schedule() -> None:
     """What runs when, what ran, and pause, resume and run now."""
-
-
-class View:
-    """The schedules of the application of a command, and their state."""
-
-    def __init__(self, context: click.Context) -> None:
-        self.context = context
-        self.app: ConventionsApp = app_of(context)
-        self.app.loader.import_default_modules()
-        self.listed = {entry.name: entry for entry in load_schedule(self.app)}
-        self.zone = ZoneInfo(self.app.settings.timezone)
-        self.state = Schedules(self.app.store)
-
-    def find(self, name: str) -> Schedule:
-        """The schedule of this name; ends the command with status 1 when there is none."""
-        if name not in self.listed:
-            click.echo(f"there is no schedule {name}; there are: {', '.join(self.listed) or 'none'}", err=True)
-            self.context.exit(1)
-        return self.listed[name]
-
-    def row(self, entry: Schedule, state: State, now: datetime) -> dict[str, Any]:
-        """The fields of one schedule as every listing names them; nothing comes next while it is paused."""
-        following = None if state.pause else entry.when.next_slot(now, self.zone)
-        return {
-            "name": entry.name,
-            "task": entry.task.name,
-            "cron": str(entry.when),
-            "next_run_at": following,
-            "last_run_at": self.local(state.last_run.sent_at) if state.last_run else None,
-            "paused": state.pause is not None,
-        }
-
-    def local(self, moment: datetime | None) -> datetime | None:
-        """A time in the app's zone, to the second."""
-        return moment and moment.astimezone(self.zone).replace(microsecond=0)
-
-    def run_row(self, run: Run) -> dict[str, Any]:
-        """The fields of one run."""
-        late = None if run.planned_at is None else round((run.sent_at - run.planned_at).total_seconds(), 3)
-        return {
-            "planned_at": self.local(run.planned_at),
-            "sent_at": self.local(run.sent_at),
-            "late": late,
-            "id": run.id,
-            "actor": run.actor,
-        }
 
 
 @schedule.command("list", cls=CeleryCommand)
@@ -81,118 +45,247 @@ class View:
 @one_line_errors
 def list_(context: click.Context, as_json: bool, limit: int) -> None:
     """List the schedules, in the order of the file; times are in the app's zone."""
-    view = View(context)
-    now, states = view.state.read(view.listed)
-    rows = [view.row(entry, states[name], now) for name, entry in view.listed.items()]
-    emit(rows[:limit], COLUMNS, as_json=as_json)
+    listed = Listed(context)
+    views = listed.views()
+    _say_what_is_wrong(listed.app, views)
+    shown = views[:limit]
+    emit([_row(view) if as_json else _row(view) | {"paused": _pause(view)} for view in shown], COLUMNS, as_json=as_json)
 
 
 @schedule.command(cls=CeleryCommand)
-@click.argument("name")
-@json_option
+@NAME
+@JSON
 @click.pass_context
 @one_line_errors
 def show(context: click.Context, name: str, as_json: bool) -> None:
-    """Show one schedule: its times in words, arguments, pause and next slots."""
-    view = View(context)
-    entry = view.find(name)
-    now, states = view.state.read([name])
-    pause = states[name].pause
-    whole = view.row(entry, states[name], now) | {
-        "words": entry.when.words,
-        "arguments": entry.shown_arguments,
-        "catch_up": entry.catch_up,
-        "pause_reason": pause.reason if pause else None,
-        "paused_by": pause.actor if pause else None,
-        "paused_at": view.local(pause.since) if pause else None,
-        "upcoming": list(itertools.islice(slots(entry.when, now, view.zone), UPCOMING)),
-    }
+    """Show one schedule: its times in words, arguments, rules, pause, what is wrong with it, and its next slots."""
+    listed = Listed(context)
+    view = listed.view(name)
+    _say_what_is_wrong(listed.app, [view])
+    whole = _whole(view)
     if as_json:
         print_json(whole)
         return
     for field, value in whole.items():
-        shown = [str(one) for one in value] if isinstance(value, list) else value
-        click.echo(f"{field:13} {', '.join(shown) if isinstance(shown, list) else '' if shown is None else shown}")
+        click.echo(f"{field:13} {_for_people(field, value)}".rstrip())
 
 
 @schedule.command("next", cls=CeleryCommand)
-@click.option("--days", type=click.FloatRange(0, min_open=True), default=7, show_default=True, help="How far to look.")
+@click.option("--days", type=click.FloatRange(0, MOST_DAYS, min_open=True), default=7, show_default=True,
+              help="How far to look.")  # fmt: skip
 @output_options
 @click.pass_context
 @one_line_errors
 def next_(context: click.Context, days: float, as_json: bool, limit: int) -> None:
-    """List the slots to come, the earliest first; paused schedules have none."""
-    view = View(context)
-    now, states = view.state.read(view.listed)
-    running = [entry for name, entry in view.listed.items() if states[name].pause is None]
-    coming = heapq.merge(*(_coming(entry, now, view.zone) for entry in running))
-    until = now + timedelta(days=days)
-    within = itertools.takewhile(lambda found: found[0] <= until.timestamp(), coming)
+    """List the slots to come, the earliest first; of a paused schedule only those after the end of its pause."""
+    views = {view.listed.name: view for view in Listed(context).views()}
+    coming = heapq.merge(*map(_coming_by_name, views.values()))
+    within = itertools.takewhile(lambda found: found[0] <= views[found[1]].now.timestamp() + days * DAY, coming)
     rows = [
-        {"planned_at": datetime.fromtimestamp(at, view.zone), "name": name, "task": view.listed[name].task.name}
+        {
+            "planned_at": datetime.fromtimestamp(at, views[name].zone),
+            "name": name,
+            "task": views[name].listed.task.name,
+        }
         for at, name in itertools.islice(within, limit)
     ]
-    emit(rows, ("planned_at", "name", "task"), as_json=as_json)
-
-
-def _coming(entry: Schedule, now: datetime, zone: ZoneInfo) -> Iterator[tuple[float, str]]:
-    return ((slot.timestamp(), entry.name) for slot in slots(entry.when, now, zone))
+    emit(rows, NEXT, as_json=as_json)
 
 
 @schedule.command(cls=CeleryCommand)
-@click.argument("name")
-@json_option
-@click.pass_context
-@one_line_errors
-def run(context: click.Context, name: str, as_json: bool) -> None:
-    """Run one schedule now, with the arguments of its latest slot; also while it is paused."""
-    view = View(context)
-    entry = view.find(name)
-    now = view.state.now()
-    latest = entry.when.latest_slot(now, view.zone) or now.astimezone(view.zone)
-    message_id = uuid()
-    view.app.tasks[entry.task.name].apply_async(kwargs=entry.arguments_at(latest), task_id=message_id)
-    sent = Run(None, view.state.now(), message_id, current_actor())
-    view.state.record(name, sent)
-    if as_json:
-        print_json({"name": name, "task": entry.task.name, **view.run_row(sent)})
-    else:
-        click.echo(f"{name} is sent as {message_id}")
-
-
-@schedule.command(cls=CeleryCommand)
-@click.argument("name")
-@click.option("--reason", required=True, help="Why; shown to everyone.")
-@click.pass_context
-@one_line_errors
-def pause(context: click.Context, name: str, reason: str) -> None:
-    """Send nothing for one schedule until `resume`, whatever is restarted or deployed meanwhile."""
-    view = View(context)
-    view.state.pause(view.find(name).name, reason, current_actor())
-    click.echo(f"{name} is paused: {reason}")
-
-
-@schedule.command(cls=CeleryCommand)
-@click.argument("name")
-@click.pass_context
-@one_line_errors
-def resume(context: click.Context, name: str) -> None:
-    """Lift a pause; slots that passed meanwhile are not caught up. Status 1 when it was not paused."""
-    view = View(context)
-    following = view.find(name).when.next_slot(view.state.now(), view.zone)
-    if not view.state.resume(name, following):
-        click.echo(f"{name} is not paused", err=True)
-        context.exit(1)
-    click.echo(f"{name} runs again, next at {following}")
-
-
-@schedule.command(cls=CeleryCommand)
-@click.argument("name")
+@NAME
 @output_options
 @click.pass_context
 @one_line_errors
 def history(context: click.Context, name: str, as_json: bool, limit: int) -> None:
-    """List what was sent for one schedule, the newest first; `late` is in seconds."""
-    view = View(context)
-    rows = [view.run_row(one) for one in view.state.history(view.find(name).name, limit)]
-    emit(rows, ("planned_at", "sent_at", "late", "id", "actor"), as_json=as_json)
+    """List what became of a schedule's slots, the newest first; `late` and `runtime` are in seconds."""
+    listed = Listed(context)
+    runs = Schedules(listed.app.store).history(listed.find(name).name, limit)
+    outcomes = _outcomes(context, listed.app, runs)
+    rows = [_run_row(run, outcome, listed.zone) for run, outcome in zip(runs, outcomes, strict=True)]
+    if not as_json:
+        rows = [row | {"note": _note(run, listed.zone)} for run, row in zip(runs, rows, strict=True)]
+    emit(rows, HISTORY, as_json=as_json)
+
+
+@schedule.command(cls=CeleryCommand)
+@output_options
+@click.pass_context
+@one_line_errors
+def beats(context: click.Context, as_json: bool, limit: int) -> None:
+    """List the beats, the one that leads first. Status 1 when none leads, so that this can be a health check."""
+    app = app_of(context)
+    found, zone = Beats(app.store).listing(), ZoneInfo(app.settings.timezone)
+    emit([_beat_row(beat, zone) for beat in found[:limit]], BEATS, as_json=as_json)
+    fault = _standing(app, found)
+    if fault is not None:
+        click.echo(fault, err=True)
+    context.exit(0 if fault is None else 1)
+
+
+schedule_changes.add_to(schedule)
+
+
+def _row(view: ScheduleView) -> dict[str, Any]:
+    """The fields of a schedule as every listing names them."""
+    with naming(view.listed.name):
+        return {
+            "name": view.listed.name,
+            "task": view.listed.task.name,
+            "cron": str(view.listed.when),
+            "next_run_at": view.next_run_at,
+            "last_run_at": view.last_run_at,
+            "paused": view.state.pause is not None,
+        }
+
+
+def _whole(view: ScheduleView) -> dict[str, Any]:
+    """The fields of `show`."""
+    pause = view.state.pause
+    with naming(view.listed.name):
+        overdue, upcoming = view.overdue, list(itertools.islice(_coming(view), UPCOMING))
+    return _row(view) | {
+        "words": view.listed.when.words,
+        "arguments": view.listed.shown_arguments,
+        **view.listed.rules,
+        "pause_reason": pause.reason if pause else None,
+        "paused_by": pause.actor if pause else None,
+        "paused_at": view.local(pause.since) if pause else None,
+        "paused_until": view.local(pause.until) if pause else None,
+        "late": _seconds(view.lateness),
+        "overdue": _seconds(overdue),
+        "fault": view.state.fault,
+        "beat": _read_by_beat(view),
+        "upcoming": upcoming,
+    }
+
+
+def _read_by_beat(view: ScheduleView) -> str:
+    if view.state.definition is None:  # a cursor alone may be that of a pause which was lifted
+        return "has not seen it"
+    return "runs another version" if view.other_version else "runs this"
+
+
+def _coming(view: ScheduleView) -> Iterator[datetime]:
+    """The slots to come, without an end; none while it is paused until somebody resumes it."""
+    with naming(view.listed.name):
+        first = view.next_run_at
+        if first is not None:
+            yield first
+            yield from slots(view.listed.when, first, view.zone)
+
+
+def _coming_by_name(view: ScheduleView) -> Iterator[tuple[float, str]]:
+    return ((slot.timestamp(), view.listed.name) for slot in _coming(view))
+
+
+def _standing(app: ConventionsApp, found: list[Beat]) -> str | None:
+    """What is wrong with the beats, with a command that can be pasted."""
+    return standing_of(found, app.main)
+
+
+def _say_what_is_wrong(app: ConventionsApp, views: Sequence[ScheduleView]) -> None:
+    """On standard error: one line for the beats, and one for each schedule with which something is wrong."""
+    if (fault := _standing(app, Beats(app.store).listing())) is not None:
+        click.echo(fault, err=True)
+    for view in views:
+        if faults := list(_faults(view)):
+            click.echo(f"{view.listed.name}: {'; '.join(faults)}", err=True)
+
+
+def _faults(view: ScheduleView) -> Iterator[str]:
+    with naming(view.listed.name):
+        overdue = view.overdue
+    if overdue is not None:
+        yield f"overdue, a slot waits for {duration(overdue)}"
+    if view.state.fault is not None:
+        yield f"the last try to send it failed: {' '.join(view.state.fault.split())}"
+    if view.other_version:
+        yield "the beat runs another version than the file here: restart beat, or update this checkout"
+
+
+def _outcomes(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
+    """What became of the runs; without SQL that of those which have ended is unknown, and a line says so."""
+    try:
+        with app.database.session(read_only=True) as session:
+            found = outcomes_of(app, runs, session)
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        click.echo(f"the database does not answer, so outcomes of what has ended are unknown: {reason}", err=True)
+        return outcomes_of(app, runs, None)
+    if any(outcome.word == "unknown" for outcome in found):
+        say_what_waits(context)
+    return found
+
+
+def _run_row(run: Run, outcome: RunOutcome, zone: ZoneInfo) -> dict[str, Any]:
+    """The fields of one line of the history."""
+    return {
+        "planned_at": _local(run.planned_at, zone),
+        "sent_at": _local(run.sent_at, zone) if run.what == "sent" else None,
+        "late": _seconds(run.lateness),
+        "what": run.what,
+        "outcome": outcome.word,
+        "runtime": _seconds(outcome.runtime),
+        "count": run.count,
+        "note": run.note or None,
+        "id": run.id or None,
+        "actor": run.actor,
+    }
+
+
+def _note(run: Run, zone: ZoneInfo) -> str:
+    """Why, and which slots a line stands for when they are several."""
+    note = f"{run.note} had not ended" if run.what == "skipped" else run.note
+    first, last = _local(run.first_at, zone), _local(run.planned_at, zone)
+    if first is None or last is None:
+        return note
+    several = f"{'at least ' if run.count >= MOST else ''}{run.count:,} slots from {written(first)} to {written(last)}"
+    return f"{several}: {note}" if note else several
+
+
+def _beat_row(beat: Beat, zone: ZoneInfo) -> dict[str, Any]:
+    return {
+        "name": beat.name,
+        "state": beat.state,
+        "since": _local(beat.since, zone),
+        "tick_at": _local(beat.tick_at, zone),
+        "tick_age": _seconds(beat.tick_age),
+    }
+
+
+def _pause(view: ScheduleView) -> str:
+    """Whether it is paused, for people."""
+    if view.state.pause is None:
+        return "no"
+    until = view.local(view.state.pause.until)
+    return f"until {written(until)}" if until else "yes"
+
+
+def _for_people(field: str, value: Any) -> str:
+    match field, value:
+        case _, None:
+            text = ""
+        case "late", float():
+            text = f"{value:g} s"
+        case "within" | "overdue", float():
+            text = duration(value)
+        case "arguments", dict():
+            text = ", ".join(f"{name}={shown}" for name, shown in value.items())
+        case "paused", bool():
+            text = "yes" if value else "no"
+        case _, datetime():
+            text = written(value)
+        case "upcoming", list():
+            text = ", ".join(map(written, value))
+        case _:
+            text = str(value)
+    return text
+
+
+def _local(moment: datetime | None, zone: ZoneInfo) -> datetime | None:
+    return moment and moment.astimezone(zone).replace(microsecond=0)
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)

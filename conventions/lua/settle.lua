@@ -48,6 +48,17 @@ local function end_progress(id, state, member)
   end
 end
 
+-- A run that a schedule waits for has ended; where the broker is this server, its message is gone, which says the same.
+local function end_run(id, claim, state, action, event)
+  local key = P .. 'live:' .. id
+  if redis.call('EXISTS', key) == 0 then return end
+  local ends = state == 'done' or state == 'dead' or (action == 'remove' and claim ~= '')
+  if not ends and action == 'remove' and event ~= '' then -- it never ran; of one that is superseded another copy goes on
+    ends = cjson.decode(event).kind ~= 'superseded'
+  end
+  if ends then redis.call('DEL', key) end
+end
+
 local function settle(claim, token, id, generation, attempt, fingerprint, state, result, wait, keep, tag, queue, receipt,
                       action, changes, event, member)
   local fence, key = '0', P .. 'claim:' .. claim
@@ -83,6 +94,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
   append(event, fence, false, payload)
   if member ~= '' then join(member, result) end
   if state == 'done' or state == 'dead' or action == 'remove' then end_progress(id, state, member) end
+  if tag == '' then end_run(id, claim, state, action, event) end
   if claim ~= '' and (state == 'done' or state == 'dead' or (state == 'released' and tonumber(wait) == 0)) then
     wake_parked(claim)
   end

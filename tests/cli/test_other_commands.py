@@ -111,7 +111,7 @@ def test_explain_reads_well(run: Run) -> None:
 # check
 
 
-CHECKS = ["settings", "broker", "redis", "database", "journal", "tasks"]
+CHECKS = ["settings", "broker", "redis", "database", "journal", "tasks", "schedule"]
 
 
 def test_check_says_that_all_works(run: Run) -> None:
@@ -161,6 +161,28 @@ def test_check_names_a_broken_task_module(
     assert set(broken) == {"tasks"}
     assert "broken_tasks" in broken["tasks"]
     assert "line 3" in broken["tasks"]
+
+
+def test_check_names_what_is_wrong_with_the_schedule(
+    run: Run, commands_app: ConventionsApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, with the schedule's name; a schedule that can be loaded is all right."""
+    text = (
+        "from conventions import Schedule, cron, planned_date\n"
+        "from tests.cli.command_tasks import Send\n\n"
+        "ARGUMENTS = {'user_id': 7, 'day': planned_date}\n"
+        "GOOD = [Schedule('daily', cron('0 9 * * *'), Send, ARGUMENTS)]\n"
+        "TWICE = GOOD * 2\n"
+    )
+    (tmp_path / "checked_schedule.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(commands_app, "_schedule", "checked_schedule:TWICE")
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert broken["check"] == "schedule"
+    assert '2 schedules are called "daily"' in broken["fault"]
+    assert "\n" not in broken["fault"]
+    monkeypatch.setattr(commands_app, "_schedule", "checked_schedule:GOOD")
+    assert rows(run(check, "--json"))[-1] == {"check": "schedule", "ok": True, "fault": None}
 
 
 def test_check_reports_every_fault_of_the_settings(run: Run) -> None:

@@ -1,14 +1,24 @@
 """Chapter 10: a schedule says which task runs when; a slot runs once, whoever sends it (R10)."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from conventions.cron import cron, every
+from conventions import (
+    Schedule,
+    ScheduledTask,
+    cron,
+    every,
+    japanese_business_days,
+    planned_date,
+    previous_day,
+    week_of,
+)
 from conventions.errors import ScheduleError
-from conventions.job_classes import ScheduledTask
-from conventions.schedule import Schedule, planned_date
+from tasks.maintenance import BackupDatabase, PurgeOldData
+from tasks.reports import DailyReport, WeeklyReport
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 
@@ -35,6 +45,48 @@ def test_a_schedule_may_repeat() -> None:
     schedule = Schedule("often", every(timedelta(minutes=5)), Report, {"day": date(2026, 1, 1)})
     slot = schedule.when.next_slot(datetime(2026, 1, 30, 12, 3, tzinfo=UTC), TOKYO)
     assert slot == datetime(2026, 1, 30, 12, 5, tzinfo=UTC)
+
+
+def office_days(day: date) -> bool:
+    """The days on which the office is open: a team's own rule."""
+    return japanese_business_days(day) and (day.month, day.day) != (10, 1)
+
+
+def test_a_calendar_says_on_which_days() -> None:
+    """A function of a date, or a set of dates; 1 October 2026 is a Thursday."""
+    schedule = Schedule("daily-report", cron("0 9 * * *", only=office_days), Report, {"day": planned_date})
+    slot = schedule.when.next_slot(datetime(2026, 9, 30, 12, tzinfo=TOKYO), TOKYO)
+    assert slot == datetime(2026, 10, 2, 9, tzinfo=TOKYO)
+    again = cron("0 9 * * *", only=office_days, not_on={date(2026, 10, 2)})
+    assert again.next_slot(datetime(2026, 9, 30, 12, tzinfo=TOKYO), TOKYO) == datetime(2026, 10, 5, 9, tzinfo=TOKYO)
+
+
+def test_a_schedule_says_what_becomes_of_late_slots() -> None:
+    """Three days went by without a beat, until noon: which of the slots still run, and which are missed."""
+    cursor, noon = datetime(2026, 11, 25, 9, tzinfo=TOKYO), datetime(2026, 11, 28, 12, tzinfo=TOKYO)
+
+    def days(**rules: Any) -> list[int]:
+        entry = Schedule("daily-report", cron("0 9 * * *"), Report, {"day": planned_date}, **rules)
+        return [slot.day for slot in entry.due(cursor, noon, TOKYO).send]
+
+    assert days() == days(catch_up="latest") == [28]
+    assert days(catch_up="all") == [26, 27, 28]
+    assert days(catch_up="none") == []
+    assert days(catch_up="all", within=timedelta(days=2)) == [27, 28]
+    assert days(within=timedelta(hours=2)) == []
+
+
+def test_the_list_in_the_documentation() -> None:
+    """The schedule that `docs/schedules.md` begins with, in words."""
+    schedule = [
+        Schedule("daily-report", cron("0 9 * * *", only=japanese_business_days), DailyReport, {"day": previous_day}),
+        Schedule("weekly-report", cron("0 10 * * MON"), WeeklyReport, {"week": week_of}, within=timedelta(days=2)),
+        Schedule("clean-up", cron("0 2 * * *"), PurgeOldData, catch_up="none"),
+        Schedule("backup", every(timedelta(hours=6)), BackupDatabase, overlap="skip"),
+    ]
+    assert [entry.when.words for entry in schedule] == [
+        "At 09:00 every day, only japanese_business_days", "At 10:00 on Monday", "At 02:00 every day", "every 6h",
+    ]  # fmt: skip
 
 
 def test_a_schedule_that_cannot_work_is_refused_at_once() -> None:

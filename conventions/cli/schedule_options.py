@@ -1,0 +1,102 @@
+"""What the commands of `celery -A <app> schedule` share: the schedules of an application, options, moments."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta, tzinfo
+from zoneinfo import ZoneInfo
+
+import click
+from redis.exceptions import RedisError
+
+from conventions.cli.base import app_of
+from conventions.errors import ConventionError, ScheduleError
+from conventions.letter_filter import age
+from conventions.schedule import Schedule
+from conventions.schedule_actions import ScheduleActions, StillRuns
+from conventions.schedule_list import load_schedule
+from conventions.schedule_view import ScheduleView, views_of
+
+FURTHEST = timedelta(days=36_500)  # of the end of a pause; beyond that there may be no next slot to look for
+
+NAME = click.argument("name")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+REASON = click.option("--reason", help="Why; kept in the audit.")
+
+
+class Listed:
+    """The schedules of the application that a command is for.
+
+    Raises:
+        ConfigurationError: the tasks or the schedule cannot be loaded.
+    """
+
+    def __init__(self, context: click.Context) -> None:
+        self._context = context
+        self.app = app_of(context)
+        self.app.loader.import_default_modules()
+        self._entries = {entry.name: entry for entry in load_schedule(self.app)}
+        self.zone = ZoneInfo(self.app.settings.timezone)
+        self.actions = ScheduleActions(self.app, self.zone)
+
+    def find(self, name: str) -> Schedule:
+        """The schedule of this name; ends the command with status 1 when there is none."""
+        if name not in self._entries:
+            click.echo(f"there is no schedule {name}; there are: {', '.join(self._entries) or 'none'}", err=True)
+            self._context.exit(1)
+        return self._entries[name]
+
+    def views(self) -> list[ScheduleView]:
+        """All of them as they are now, in the order of the file."""
+        return views_of(self.app, self._entries.values())
+
+    def view(self, name: str) -> ScheduleView:
+        """One of them as it is now; ends the command with status 1 when there is none of this name."""
+        (found,) = views_of(self.app, [self.find(name)])
+        return found
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Name the schedule when its calendar or a function of its arguments raises. Raises: ScheduleError."""
+    try:
+        yield
+    except (ConventionError, RedisError, StillRuns):
+        raise
+    except Exception as error:  # whatever a team's function raises
+        raise ScheduleError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def end_of_pause(text: str, now: datetime, zone: tzinfo) -> datetime:
+    """When a pause ends, in UTC.
+
+    Args:
+        text: a length of time such as `2h`, a date, which is its midnight, or a date and time, as ISO 8601.
+        now: the time.
+        zone: of what is given without an offset.
+
+    Raises:
+        BadParameter: it is none of these, not in the future, or too far away.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            moment = now + age(text)
+        except ValueError as error:
+            raise _refused(f"{error}; or give a date, or a date and time: 2026-12-01, 2026-12-01T09:00") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    if moment <= now:
+        raise _refused(f"{text} is not in the future: here it is {written(now.astimezone(zone))}")
+    if moment - now > FURTHEST:
+        raise _refused(f"{text} is too far away; without --until it is paused until somebody resumes it")
+    return moment.astimezone(UTC)
+
+
+def _refused(fault: str) -> click.BadParameter:
+    return click.BadParameter(fault, param_hint="--until")
+
+
+def written(moment: datetime) -> str:
+    """A moment as the tables of all commands write it."""
+    return moment.isoformat(sep=" ", timespec="seconds")

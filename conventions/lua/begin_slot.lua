@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+-- uses common schedule
+-- Begin to send a slot, or a run by hand, unless it was sent or must not be.
+-- KEYS: prefix
+-- ARGV: schedule, message id, slot in seconds since the epoch ('' by hand), key of beat's lock, its token, ms that it is
+--       kept from now, 'allow', 'skip' where no two runs may overlap or
+--       'beside' for one that may all the same, '1' where the broker is this server, ms to remember a run
+-- Returns {'go', ms when its sending began first}, {'sent'} (it was, or given up), {'paused'}, {'lost'} (another beat
+-- leads) or {'live', id of a run that has not ended}
+local name, id, slot, lock, token, lock_for, overlap, here, keep = unpack(ARGV)
+local entry = entry_of(name)
+if slot ~= '' then
+  if redis.call('GET', lock) ~= token then return {'lost'} end
+  redis.call('PEXPIRE', lock, lock_for)
+  if tonumber(slot) <= tonumber(redis.call('HGET', entry, 'cursor') or -1) then return {'sent'} end
+  if redis.call('HEXISTS', P .. 'schedule:paused', name) == 1 then return {'paused'} end
+end
+if overlap ~= 'allow' then
+  local other = live_run(name, id, here == '1')
+  if other and overlap == 'skip' then return {'live', other} end
+  local runs = P .. 'schedule:live:' .. name
+  redis.call('ZADD', runs, integer(now), id)
+  redis.call('PEXPIRE', runs, keep)
+  if here ~= '1' then redis.call('SET', P .. 'live:' .. id, name, 'PX', keep) end
+end
+if slot == '' then return {'go', integer(now)} end
+local its_slot, since = string.match(redis.call('HGET', entry, 'begun') or '', '^(%d+):(%d+)$')
+if its_slot ~= slot then
+  since = integer(now)
+  redis.call('HSET', entry, 'begun', slot .. ':' .. since)
+end
+return {'go', since}

@@ -1,0 +1,54 @@
+-- What the scripts of schedules share. A schedule's entry is RedBeat's hash, `redbeat:<name>`, with fields of ours:
+--   cursor   the latest slot that was sent or given up, s    meta      the same in RedBeat's own form
+--   begun    `<slot>:<ms>`: a slot that may be under way, and when its sending began first
+--   last     the last message that was sent, as JSON         fault     why the last try failed
+-- `schedule:history:<name>` has what became of its slots, the newest first; `schedule:live:<name>` the runs that may not
+-- have ended, where no two may overlap; `live:<id>` marks one of those where the broker is elsewhere.
+-- KEYS: the prefix
+-- ARGV: those of the script that uses this
+-- Returns nothing by itself
+local INDEX = P .. 'redbeat::schedule'
+
+local function entry_of(name) return P .. 'redbeat:' .. name end
+
+-- Move the cursor to a slot, never back; `following` is the next slot, '' when there is none. Returns whether it moved.
+local function move(name, slot, following, meta)
+  local entry = entry_of(name)
+  if tonumber(slot) <= tonumber(redis.call('HGET', entry, 'cursor') or -1) then return false end
+  redis.call('HSET', entry, 'cursor', slot, 'meta', meta)
+  redis.call('HDEL', entry, 'begun', 'fault')
+  if following == '' then
+    redis.call('ZREM', INDEX, entry)
+  else
+    redis.call('ZADD', INDEX, following, entry)
+  end
+  return true
+end
+
+local function remember(name, line, most)
+  local history = P .. 'schedule:history:' .. name
+  redis.call('LPUSH', history, line)
+  redis.call('LTRIM', history, 0, most - 1)
+end
+
+local function note_deed(deed)
+  if deed ~= '' then redis.call('XADD', P .. 'journal', '*', 'deed', deed, 'at', integer(now)) end
+end
+
+-- Whether a message has not ended yet, or the batch that it began.
+local function is_live(id, here)
+  local batch = redis.call('HGET', P .. 'batch:' .. id, 'state')
+  if batch == 'splitting' or batch == 'running' then return true end
+  return redis.call('EXISTS', here and message_key(id) or P .. 'live:' .. id) == 1
+end
+
+-- Another run of the schedule that has not ended, or nil; those that have ended are forgotten.
+local function live_run(name, own, here)
+  local runs = P .. 'schedule:live:' .. name
+  for _, id in ipairs(redis.call('ZRANGE', runs, 0, -1)) do
+    if id ~= own then
+      if is_live(id, here) then return id end
+      redis.call('ZREM', runs, id)
+    end
+  end
+end

@@ -1,0 +1,67 @@
+"""What became of a schedule's runs: of those that have ended from the history in SQL, of the others from Redis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from conventions.schedule_state import Run
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from conventions.tables import ExecutionRow
+
+BATCH_WORDS = {"splitting": "running", "running": "running", "done": "succeeded"}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended, or where it is.
+
+    Attributes:
+        word: `waiting`, `running`, `retrying`, or how its last execution ended: `succeeded`, `dead`, `cancelled`, … ;
+            of slots that were not sent why: `skipped`, `missed`, `paused`, `failed`; `unknown` where nobody can tell.
+        runtime: seconds that the last execution took.
+        ended_at: when it ended.
+    """
+
+    word: str
+    runtime: float | None = None
+    ended_at: datetime | None = None
+
+
+def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None") -> list[RunOutcome]:
+    """The outcome of each run, in their order.
+
+    Args:
+        app: the application.
+        runs: lines of the history.
+        session: where executions are; without one, what has ended is `unknown`.
+
+    Raises:
+        RedisError, SQLAlchemyError: one of them does not answer.
+    """
+    ids = [run.id for run in runs if run.id]
+    places = dict(zip(ids, app.broker.places(ids), strict=True)) if app.broker_is_redis else {}
+    batches = app.batches.states(ids)
+    rows: dict[str, ExecutionRow] = {}
+    if session is not None and ids:
+        from conventions import executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        rows = executions.last_of_each(session, ids)
+    return [
+        _outcome(places.get(run.id), batches.get(run.id), rows.get(run.id)) if run.id else RunOutcome(run.what)
+        for run in runs
+    ]
+
+
+def _outcome(place: str | None, batch: str | None, row: "ExecutionRow | None") -> RunOutcome:
+    if batch is not None:  # its message ends when it is cut
+        word = BATCH_WORDS.get(batch, batch)
+        return RunOutcome(word, ended_at=row.ended_at if row and word != "running" else None)
+    if place is not None:
+        return RunOutcome("retrying" if row is not None and row.kind == "retried" and place == "waiting" else place)
+    if row is None:
+        return RunOutcome("unknown")
+    return RunOutcome("retrying" if row.kind == "retried" else row.kind, row.runtime, row.ended_at)

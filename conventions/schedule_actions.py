@@ -1,0 +1,133 @@
+"""What people do to a schedule: pause it, resume it, run it now. Each leaves a row in the audit (R10, R22).
+
+The deed goes into the journal in the step that does it, so that a schedule can be paused while SQL is away. Then it is
+put into SQL at once, for whoever looks; where that fails, the recorder does it.
+"""
+
+import logging
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+from celery.utils import uuid
+
+from conventions.catching_up import passed_slots
+from conventions.deeds import Deed
+from conventions.payload import digest
+from conventions.schedule import SCHEDULE_HEADER, Schedule
+from conventions.schedule_state import Pause, Run
+from conventions.schedules import Schedules
+
+logger = logging.getLogger(__name__)
+
+
+class StillRuns(Exception):
+    """An earlier run of the schedule has not ended; `id`: which."""
+
+    def __init__(self, id: str) -> None:  # noqa: A002  # the word of the glossary
+        super().__init__(id)
+        self.id = id
+
+
+class ScheduleActions:
+    """What can be done to an application's schedules, in the name of somebody.
+
+    Args:
+        app: the application.
+        zone: in which slots are planned.
+    """
+
+    def __init__(self, app: Any, zone: tzinfo) -> None:
+        self._app = app
+        self._zone = zone
+        self._state = Schedules(app.store)
+
+    def pause(self, listed: Schedule, actor: str, reason: str, until: datetime | None = None) -> Pause:
+        """Send nothing for a schedule until it is resumed, whatever is restarted or deployed meanwhile.
+
+        Args:
+            listed: the schedule.
+            actor: who does it.
+            reason: why; shown to everyone.
+            until: when it resumes by itself, aware.
+
+        Raises:
+            ValueError: there is no reason, or `until` has no zone or is not in the future.
+            RedisError: nothing is changed.
+        """
+        now, states = self._state.read([listed.name])
+        if not reason.strip():
+            raise ValueError("say why it is paused")
+        if until is not None and (until.tzinfo is None or until <= now):
+            raise ValueError("until must be aware and in the future")
+        before = states[listed.name].pause
+        pause = Pause(reason.strip(), actor, now, until and until.astimezone(UTC))
+        deed = Deed(actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts)
+        self._state.pause(listed.name, pause, deed)
+        self._record(deed, now)
+        return pause
+
+    def resume(self, listed: Schedule, actor: str, reason: str | None = None) -> bool:
+        """Lift a pause; slots that passed meanwhile are not caught up. False when there was none. Raises: RedisError."""
+        now, states = self._state.read([listed.name])
+        state = states[listed.name]
+        if state.pause is None:
+            return False
+        at = now if state.pause.until is None else min(now, state.pause.until)
+        deed = Deed(actor, "schedule resume", listed.name, reason, state.pause.facts)
+        passed = passed_slots(listed.when, state.cursor or at, at, self._zone)
+        line = passed and Run.without_message("paused", passed, now, state.pause.actor, state.pause.reason)
+        following = listed.when.next_slot(at, self._zone)
+        lifted = self._state.resume(listed.name, at, following, deed, held_back=line or None)
+        if lifted:
+            self._record(deed, now)
+        return lifted
+
+    def run_now(self, listed: Schedule, actor: str, reason: str | None = None, *, beside: bool = False) -> Run:
+        """Send a schedule's task now, with the arguments of its latest slot; also while it is paused.
+
+        It is a job of its own, whatever ran with these arguments before: who asks for it wants it to run.
+
+        Args:
+            listed: the schedule.
+            actor: who does it.
+            reason: why.
+            beside: also while an earlier run has not ended, where the schedule says `overlap="skip"`.
+
+        Raises:
+            StillRuns: an earlier run has not ended.
+            BrokerUnavailable, RedisError: nothing was sent.
+        """
+        now, message_id = self._state.now(), uuid()
+        latest = listed.when.latest_slot(now, self._zone) or now.astimezone(self._zone)
+        task = self._app.tasks[listed.task.name]
+        begun = self._state.begin(
+            listed.name,
+            message_id,
+            task.horizon,
+            overlap="beside" if beside and listed.overlap == "skip" else listed.overlap,
+            here=listed.overlap == "skip" and self._app.one_server,
+        )
+        if begun.live_id is not None:
+            raise StillRuns(begun.live_id)
+        with self._state.sending(listed.name, message_id):
+            task.apply_async(
+                kwargs=listed.arguments_at(latest),
+                task_id=message_id,
+                actor=actor,
+                idempotency_key=digest({"schedule": listed.name, "by_hand": message_id}),
+                headers={SCHEDULE_HEADER: listed.name},
+            )
+        run = Run(None, self._state.now(), message_id, actor, note=reason or "")
+        deed = Deed(actor, "schedule run", listed.name, reason, None, {"id": message_id})
+        self._state.record(listed.name, run, deed)
+        self._record(deed, run.sent_at)
+        return run
+
+    def _record(self, deed: Deed, at: datetime) -> None:
+        from conventions import audit  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        try:
+            with self._app.database.session() as session:
+                audit.record_once(session, [(deed, at)])
+        except Exception as error:  # noqa: BLE001  # it is in the journal, and must not look undone
+            logger.info("not in the audit yet, but in the journal: %s: %s", type(error).__name__, error)
