@@ -216,6 +216,12 @@ class ConventionsApp(Celery):
         with cwd_in_path():  # a team's packages lie where the command is run
             import_tasks(self.packages)
 
+    @functools.cached_property
+    def worker_tasks(self) -> frozenset[str]:
+        """The names of the tasks that a worker knows: those of the task packages, without the schedule's module."""
+        self.import_packages()
+        return frozenset(self.tasks)
+
     def load_tasks(self) -> None:
         """Import every module of the task packages; register aliases and queues.
 

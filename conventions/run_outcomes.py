@@ -24,32 +24,35 @@ class RunOutcome:
             of slots that were not sent why: `skipped`, `missed`, `paused`, `failed`; `unknown` where nobody can tell.
         runtime: seconds that the last execution took.
         ended_at: when it ended.
+        is_batch: whether it began a batch, which has a state of its own.
     """
 
     word: str
     runtime: float | None = None
     ended_at: datetime | None = None
+    is_batch: bool = False
 
 
-def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None") -> list[RunOutcome]:
+def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None", *, broker: bool = True) -> list[RunOutcome]:
     """The outcome of each run, in their order.
 
     Args:
         app: the application.
         runs: lines of the history.
         session: where executions are; without one, what has ended is `unknown`.
+        broker: whether the broker is asked; if not, what has not ended is `unknown`, but for batches.
 
     Raises:
         RedisError, SQLAlchemyError: one of them does not answer.
     """
     ids = [run.id for run in runs if run.id]
-    places = dict(zip(ids, app.broker.places(ids), strict=True)) if app.broker_is_redis else {}
     batches = app.batches.states(ids)
     rows: dict[str, ExecutionRow] = {}
     if session is not None and ids:
         from conventions import executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         rows = executions.last_of_each(session, ids)
+    places = dict(zip(ids, app.broker.places(ids), strict=True)) if broker and app.broker_is_redis else {}
     return [
         _outcome(places.get(run.id), batches.get(run.id), rows.get(run.id)) if run.id else RunOutcome(run.what)
         for run in runs
@@ -59,7 +62,7 @@ def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None") -> lis
 def _outcome(place: str | None, batch: str | None, row: "ExecutionRow | None") -> RunOutcome:
     if batch is not None:  # its message ends when it is cut
         word = BATCH_WORDS.get(batch, batch)
-        return RunOutcome(word, ended_at=row.ended_at if row and word != "running" else None)
+        return RunOutcome(word, ended_at=row.ended_at if row and word != "running" else None, is_batch=True)
     if place is not None:
         return RunOutcome("retrying" if row is not None and row.kind == "retried" and place == "waiting" else place)
     if row is None:

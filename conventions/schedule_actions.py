@@ -5,10 +5,11 @@ put into SQL at once, for whoever looks; where that fails, the recorder does it.
 """
 
 import logging
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from celery.utils import uuid
+from redis.exceptions import RedisError
 
 from conventions.catching_up import passed_slots
 from conventions.deeds import Deed
@@ -18,6 +19,8 @@ from conventions.schedule_state import Pause, Run
 from conventions.schedules import Schedules
 
 logger = logging.getLogger(__name__)
+
+FURTHEST = timedelta(days=36_500)  # of the end of a pause; beyond that there may be no next slot to look for
 
 
 class StillRuns(Exception):
@@ -51,14 +54,14 @@ class ScheduleActions:
             until: when it resumes by itself, aware.
 
         Raises:
-            ValueError: there is no reason, or `until` has no zone or is not in the future.
+            ValueError: there is no reason, or `until` has no zone, is not in the future or too far in it.
             RedisError: nothing is changed.
         """
         now, states = self._state.read([listed.name])
         if not reason.strip():
             raise ValueError("say why it is paused")
-        if until is not None and (until.tzinfo is None or until <= now):
-            raise ValueError("until must be aware and in the future")
+        if until is not None:
+            _check_end(until, now)
         before = states[listed.name].pause
         pause = Pause(reason.strip(), actor, now, until and until.astimezone(UTC))
         deed = Deed(actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts)
@@ -119,7 +122,10 @@ class ScheduleActions:
             )
         run = Run(None, self._state.now(), message_id, actor, note=reason or "")
         deed = Deed(actor, "schedule run", listed.name, reason, None, {"id": message_id})
-        self._state.record(listed.name, run, deed)
+        try:
+            self._state.record(listed.name, run, deed)
+        except RedisError as error:  # it is sent, and must not look as if it were not
+            logger.warning("%s is sent as %s, but not in its history: %s", listed.name, run.id, error)
         self._record(deed, run.sent_at)
         return run
 
@@ -131,3 +137,12 @@ class ScheduleActions:
                 audit.record_once(session, [(deed, at)])
         except Exception as error:  # noqa: BLE001  # it is in the journal, and must not look undone
             logger.info("not in the audit yet, but in the journal: %s: %s", type(error).__name__, error)
+
+
+def _check_end(until: datetime, now: datetime) -> None:
+    if until.tzinfo is None:
+        raise ValueError("the end of the pause has no time zone; pass an aware datetime")
+    if until <= now:
+        raise ValueError("the end of the pause must lie in the future")
+    if until - now > FURTHEST:
+        raise ValueError("the end of the pause is too far away; without one it lasts until somebody resumes it")

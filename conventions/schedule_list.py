@@ -1,9 +1,8 @@
 """`load_schedule`: the list of an application's schedules, from its `beat_schedule.py`."""
 
-import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ def load_schedule(app: Any) -> tuple[Schedule, ...]:
     if address is None:
         return ()
     module, _, name = address.partition(":")
-    app.import_packages()
-    known = None if module in sys.modules else set(app.tasks)  # what a worker has, which does not read the schedule
+    known = app.worker_tasks  # before the schedule is imported, which a worker does not do
     found = getattr(_import(module, address), name or "SCHEDULE", None)
     if found is None:
         raise ConfigurationError([f"schedule {address}: the module has no {name or 'SCHEDULE'}"])
@@ -45,9 +43,9 @@ def _doubled(entries: Sequence[Schedule]) -> Iterator[str]:
             yield f'{count} schedules are called "{name}"; give each a name of its own'
 
 
-def _unknown(entries: Sequence[Schedule], known: set[str] | None) -> Iterator[str]:
+def _unknown(entries: Sequence[Schedule], known: Collection[str]) -> Iterator[str]:
     for entry in entries:
-        if known is not None and entry.task.name not in known:
+        if entry.task.name not in known:
             yield (
                 f'Schedule("{entry.name}"): no worker knows {entry.task.name}, since its module is in none of the task '
                 f"packages: move it there, or add {entry.task.__module__!r} to create_app(packages=[...])"

@@ -67,6 +67,16 @@ def test_what_has_not_ended_is_in_redis(app: ConventionsApp, store: Store) -> No
     assert words(app, "m1", "m2", "m3", with_sql=False) == ["running", "waiting", "waiting"]
 
 
+def test_without_the_broker_what_has_ended_is_known(app: ConventionsApp, store: Store) -> None:
+    """It may be another server, which is away."""
+    app.broker.publish([message("m1")])
+    append(store, entry(event("ok")))
+    drain(recorder(store, app.database))
+    runs = [Run(AT, AT, one, "beat") for one in ("ok", "m1")]
+    with app.database.session(read_only=True) as session:
+        assert [one.word for one in outcomes_of(app, runs, session, broker=False)] == ["succeeded", "unknown"]
+
+
 def test_a_batch_has_the_outcome_of_the_batch(app: ConventionsApp, store: Store) -> None:
     """Its message is done when it is cut."""
     append(store, entry(event("b")))

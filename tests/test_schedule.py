@@ -213,10 +213,16 @@ SCHEDULE = [Schedule("a", cron("@daily"), Stray)]
 
 def test_a_task_that_no_worker_knows_is_refused(load: Callable[..., tuple[Schedule, ...]], tmp_path: Path) -> None:
     """Workers do not read the schedule: a task that only this file brings would be a dead letter at each slot."""
-    with pytest.raises(
-        ConfigurationError, match=r"no worker knows beat_schedule.Stray, .* add 'beat_schedule' to create_app"
-    ):
+    fault = r"no worker knows beat_schedule.Stray, .* add 'beat_schedule' to create_app"
+    with pytest.raises(ConfigurationError, match=fault):
         load(STRAY)
+    app = create_app("another", packages=[], broker_url=NOBODY)
+    assert "beat_schedule.Stray" in app.worker_tasks  # of this process, by now
+    del sys.modules["beat_schedule"]
+    (tmp_path / "beat_schedule.py").write_text(STRAY.replace("Stray", "Astray"), encoding="utf-8")
+    for _ in range(2):  # also where it is imported already
+        with pytest.raises(ConfigurationError, match=fault.replace("Stray", "Astray")):
+            load_schedule(app)
     (tmp_path / "its_tasks.py").write_text(STRAY.replace("Stray", "Known"), encoding="utf-8")
     try:
         (entry,) = load("from its_tasks import SCHEDULE", packages=["its_tasks"])

@@ -9,25 +9,18 @@ from zoneinfo import ZoneInfo
 
 import click
 from celery.bin.base import CeleryCommand
-from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
 from conventions.beats import Beat, Beats, standing_of
-from conventions.catching_up import MOST
-from conventions.cli import schedule_changes
+from conventions.cli import schedule_changes, schedule_history
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
-from conventions.cli.dead_letters import say_what_waits
-from conventions.cli.schedule_options import JSON, NAME, Listed, naming, written
+from conventions.cli.schedule_options import JSON, NAME, Listed, local, naming, seconds, written
 from conventions.console.figures import duration
 from conventions.cron import slots
-from conventions.run_outcomes import RunOutcome, outcomes_of
-from conventions.schedule_state import Run
 from conventions.schedule_view import ScheduleView
-from conventions.schedules import Schedules
 
 COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "paused")
 NEXT = ("planned_at", "name", "task")
-HISTORY = ("planned_at", "sent_at", "late", "outcome", "runtime", "note", "id", "actor")
 BEATS = ("name", "state", "since", "tick_at", "tick_age")
 UPCOMING = 5  # slots that `show` prints
 MOST_DAYS = 36_500  # that `next` looks ahead
@@ -93,22 +86,6 @@ def next_(context: click.Context, days: float, as_json: bool, limit: int) -> Non
 
 
 @schedule.command(cls=CeleryCommand)
-@NAME
-@output_options
-@click.pass_context
-@one_line_errors
-def history(context: click.Context, name: str, as_json: bool, limit: int) -> None:
-    """List what became of a schedule's slots, the newest first; `late` and `runtime` are in seconds."""
-    listed = Listed(context)
-    runs = Schedules(listed.app.store).history(listed.find(name).name, limit)
-    outcomes = _outcomes(context, listed.app, runs)
-    rows = [_run_row(run, outcome, listed.zone) for run, outcome in zip(runs, outcomes, strict=True)]
-    if not as_json:
-        rows = [row | {"note": _note(run, listed.zone)} for run, row in zip(runs, rows, strict=True)]
-    emit(rows, HISTORY, as_json=as_json)
-
-
-@schedule.command(cls=CeleryCommand)
 @output_options
 @click.pass_context
 @one_line_errors
@@ -123,6 +100,7 @@ def beats(context: click.Context, as_json: bool, limit: int) -> None:
     context.exit(0 if fault is None else 1)
 
 
+schedule.add_command(schedule_history.history)
 schedule_changes.add_to(schedule)
 
 
@@ -152,8 +130,8 @@ def _whole(view: ScheduleView) -> dict[str, Any]:
         "paused_by": pause.actor if pause else None,
         "paused_at": view.local(pause.since) if pause else None,
         "paused_until": view.local(pause.until) if pause else None,
-        "late": _seconds(view.lateness),
-        "overdue": _seconds(overdue),
+        "late": seconds(view.lateness),
+        "overdue": seconds(overdue),
         "fault": view.state.fault,
         "beat": _read_by_beat(view),
         "upcoming": upcoming,
@@ -204,53 +182,13 @@ def _faults(view: ScheduleView) -> Iterator[str]:
         yield "the beat runs another version than the file here: restart beat, or update this checkout"
 
 
-def _outcomes(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
-    """What became of the runs; without SQL that of those which have ended is unknown, and a line says so."""
-    try:
-        with app.database.session(read_only=True) as session:
-            found = outcomes_of(app, runs, session)
-    except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        click.echo(f"the database does not answer, so outcomes of what has ended are unknown: {reason}", err=True)
-        return outcomes_of(app, runs, None)
-    if any(outcome.word == "unknown" for outcome in found):
-        say_what_waits(context)
-    return found
-
-
-def _run_row(run: Run, outcome: RunOutcome, zone: ZoneInfo) -> dict[str, Any]:
-    """The fields of one line of the history."""
-    return {
-        "planned_at": _local(run.planned_at, zone),
-        "sent_at": _local(run.sent_at, zone) if run.what == "sent" else None,
-        "late": _seconds(run.lateness),
-        "what": run.what,
-        "outcome": outcome.word,
-        "runtime": _seconds(outcome.runtime),
-        "count": run.count,
-        "note": run.note or None,
-        "id": run.id or None,
-        "actor": run.actor,
-    }
-
-
-def _note(run: Run, zone: ZoneInfo) -> str:
-    """Why, and which slots a line stands for when they are several."""
-    note = f"{run.note} had not ended" if run.what == "skipped" else run.note
-    first, last = _local(run.first_at, zone), _local(run.planned_at, zone)
-    if first is None or last is None:
-        return note
-    several = f"{'at least ' if run.count >= MOST else ''}{run.count:,} slots from {written(first)} to {written(last)}"
-    return f"{several}: {note}" if note else several
-
-
 def _beat_row(beat: Beat, zone: ZoneInfo) -> dict[str, Any]:
     return {
         "name": beat.name,
         "state": beat.state,
-        "since": _local(beat.since, zone),
-        "tick_at": _local(beat.tick_at, zone),
-        "tick_age": _seconds(beat.tick_age),
+        "since": local(beat.since, zone),
+        "tick_at": local(beat.tick_at, zone),
+        "tick_age": seconds(beat.tick_age),
     }
 
 
@@ -281,11 +219,3 @@ def _for_people(field: str, value: Any) -> str:
         case _:
             text = str(value)
     return text
-
-
-def _local(moment: datetime | None, zone: ZoneInfo) -> datetime | None:
-    return moment and moment.astimezone(zone).replace(microsecond=0)
-
-
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)

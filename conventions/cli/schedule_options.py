@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 import click
@@ -12,11 +12,9 @@ from conventions.cli.base import app_of
 from conventions.errors import ConventionError, ScheduleError
 from conventions.letter_filter import age
 from conventions.schedule import Schedule
-from conventions.schedule_actions import ScheduleActions, StillRuns
+from conventions.schedule_actions import FURTHEST, ScheduleActions, StillRuns
 from conventions.schedule_list import load_schedule
 from conventions.schedule_view import ScheduleView, views_of
-
-FURTHEST = timedelta(days=36_500)  # of the end of a pause; beyond that there may be no next slot to look for
 
 NAME = click.argument("name")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
@@ -100,3 +98,13 @@ def _refused(fault: str) -> click.BadParameter:
 def written(moment: datetime) -> str:
     """A moment as the tables of all commands write it."""
     return moment.isoformat(sep=" ", timespec="seconds")
+
+
+def local(moment: datetime | None, zone: ZoneInfo) -> datetime | None:
+    """A time in the app's zone, to the second."""
+    return moment and moment.astimezone(zone).replace(microsecond=0)
+
+
+def seconds(value: float | None) -> float | None:
+    """A length of time, to the millisecond."""
+    return None if value is None else round(value, 3)

@@ -1,5 +1,6 @@
 """How values are shown: times, numbers, hidden arguments, sparklines."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -36,6 +37,17 @@ def duration(seconds: float) -> str:
         if count or parts:
             parts.append((count, unit))
     return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
+
+
+def brief(seconds: float) -> str:
+    """How long something short took, to a tenth of a second below ten: `0.1 s`, `3 s`, `1 min 20 s`."""
+    tenths = max(0.0, round(seconds, 1))
+    return f"{tenths:g} s" if tenths < 10 else duration(seconds)
+
+
+def version_of(parts: object) -> str:
+    """A short text that is another one as soon as the parts are."""
+    return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
 
 
 def speed(rate: float) -> str:

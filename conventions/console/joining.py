@@ -13,18 +13,24 @@ from tornado import template, web
 
 from conventions.console.changing_batches import CancelBatch, RetryFailed
 from conventions.console.changing_letters import Discard, EditableLetter, Note, Redrive
+from conventions.console.changing_schedules import PauseSchedule, ResumeSchedule, RunSchedule
 from conventions.console.flower_api import guard
 from conventions.console.page import Static
 from conventions.console.reading_letters import Letters
 from conventions.console.watching_batches import Batch, Batches
 from conventions.console.watching_redrives import Redrives, Redriving, Stop
+from conventions.console.watching_schedules import EverySchedule, OneSchedule
 
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 NAVIGATION = "navbar.html"
 ANCHOR = "reverse_url('broker')"  # our entries come after this one
-ENTRIES = (("conventions-letters", "Dead letters"), ("conventions-batches", "Batches"))
+ENTRIES = (
+    ("conventions-letters", "Dead letters"),
+    ("conventions-batches", "Batches"),
+    ("conventions-schedules", "Schedules"),
+)
 
 PAGES = (
     (r"/dead-letters", Letters, "conventions-letters"),
@@ -39,6 +45,11 @@ PAGES = (
     (r"/batches/([^/]+)", Batch, "conventions-batch"),
     (r"/batches/([^/]+)/cancel", CancelBatch, "conventions-batch-cancel"),
     (r"/batches/([^/]+)/retry-failed", RetryFailed, "conventions-batch-retry"),
+    (r"/schedules", EverySchedule, "conventions-schedules"),
+    (r"/schedules/([^/]+)", OneSchedule, "conventions-schedule"),
+    (r"/schedules/([^/]+)/pause", PauseSchedule, "conventions-schedule-pause"),
+    (r"/schedules/([^/]+)/resume", ResumeSchedule, "conventions-schedule-resume"),
+    (r"/schedules/([^/]+)/run", RunSchedule, "conventions-schedule-run"),
 )
 
 

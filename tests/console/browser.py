@@ -64,7 +64,7 @@ def resize(browser: Chrome, size: tuple[int, int], *, dark: bool) -> None:
 def faults(browser: Chrome) -> list[str]:
     """What the browser complained of: scripts that failed, and what the policy of the page kept out."""
     logged = browser.get_log("browser")  # type: ignore[no-untyped-call]  # selenium leaves it untyped
-    meant = ("favicon", "status of 422")  # a form that was refused is one of our answers
+    meant = ("favicon", "status of 409", "status of 422")  # a form that was refused is one of our answers
     return [
         entry["message"]
         for entry in logged

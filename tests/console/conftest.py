@@ -1,4 +1,4 @@
-"""An application with dead letters of three causes, a Flower before it, and its users."""
+"""An application with dead letters of three causes and with schedules, a Flower before it, and its users."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +8,10 @@ from selenium.webdriver import Chrome
 
 from conventions.app import ConventionsApp
 from conventions.batches import Origin
+from conventions.database import utc_now
+from conventions.deeds import Deed
+from conventions.schedule_state import Pause
+from conventions.schedules import Schedules
 from tests.batching import Ending
 from tests.console.browser import WIDE, chromium, programs, resize
 from tests.console.flower_process import LOGINS, ROLES, User, flower
@@ -16,9 +20,15 @@ from tests.workers import Installation, acting_through
 
 TASK = "tests.cli.command_tasks.Send"
 SECRET = "anna@example.com"  # the argument that not everybody may see
+SCHEDULED = """\
+from conventions import create_app
+
+app = create_app("tests", packages={packages!r}, schedule="{schedule}:SCHEDULE")
+"""
 PER_CAUSE = 3
 BATCH = "b1"
 BATCH_TASK = "tests.cli.command_tasks.Import"
+PAUSED = "import"  # one of the schedules
 
 type LogIn = Callable[..., User]
 
@@ -29,7 +39,15 @@ def shop(
 ) -> Installation:
     """The installation."""
     folder = tmp_path_factory.mktemp("shop")
-    return Installation(folder, ["tests.cli.command_tasks"], broker_url=valkey_url, database_url=new_database(folder))
+    shop = Installation(folder, ["tests.cli.command_tasks"], broker_url=valkey_url, database_url=new_database(folder))
+    give_schedule(shop, "tests.console.planned")
+    return shop
+
+
+def give_schedule(installation: Installation, module: str) -> None:
+    """Let the processes of an installation have the schedule of a module."""
+    text = SCHEDULED.format(packages=installation.packages, schedule=module)
+    (installation.folder / "installed.py").write_text(text, encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +59,12 @@ def _shop_app(shop: Installation) -> Iterator[ConventionsApp]:
 
 @pytest.fixture
 def shop_app(_shop_app: ConventionsApp) -> Iterator[ConventionsApp]:
-    """Its application, the current one, with nothing but fresh letters of three causes, and one batch that runs."""
+    """Its application, the current one, with fresh letters of three causes, a batch that runs, and a paused schedule."""
     with acting_through(_shop_app):
         clear_redis(_shop_app)
         begin(_shop_app).chunk(1, "dead", 2)
+        pause = Pause("the file moves", "u-42", utc_now())
+        Schedules(_shop_app.store).pause(PAUSED, pause, Deed("u-42", "schedule pause", PAUSED))
         with _shop_app.database.session() as session:
             connection = session.connection()
             for table in ("dead_letters", "executions", "audit", "redrives", "dead_letter_notes"):

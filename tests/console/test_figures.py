@@ -40,6 +40,29 @@ def test_how_long(seconds: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-0.2, "0 s"),
+        (0.04, "0 s"),
+        (0.12, "0.1 s"),
+        (3.0, "3 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (83.4, "1 min 23 s"),
+    ],
+)
+def test_how_long_something_short_took(seconds: float, text: str) -> None:
+    """To a tenth of a second, where that says something."""
+    assert figures.brief(seconds) == text
+
+
+def test_a_version_is_another_one_as_soon_as_something_is() -> None:
+    """And the same for the same, also with half characters in it."""
+    assert figures.version_of([1, "a\ud800"]) == figures.version_of([1, "a\ud800"])
+    assert figures.version_of([1, "a"]) != figures.version_of([1, "b"])
+
+
+@pytest.mark.parametrize(
     ("rate", "text"),
     [
         (0, "0/s"),

@@ -11,9 +11,13 @@ from sqlalchemy.orm import Session
 
 from conventions import letter_groups
 from conventions.app import ConventionsApp
-from conventions.database import Database
+from conventions.database import Database, utc_now
+from conventions.deeds import Deed
 from conventions.letter_filter import Filter
+from conventions.schedule_state import Run
+from conventions.schedules import Schedules
 from conventions.tables import DeadLetterRow
+from tests.console.conftest import give_schedule
 from tests.console.flower_process import User, flower
 from tests.failures import failure, look_up, raised_by, record
 from tests.workers import Installation
@@ -30,6 +34,9 @@ ADDRESSES = (
     ("/dead-letters/redrive", 200),
     ("/dead-letters/discard?error=KeyError", 200),
     ("/dead-letters/redrives", 200),
+    ("/schedules", 200),
+    ("/schedules/daily-mail", 200),
+    ("/schedules/%00", 404),
 )
 
 
@@ -44,14 +51,18 @@ def application(installation: Installation) -> Iterator[ConventionsApp]:
 def test_the_pages(valkey_url: str, postgres_url: str, tmp_path: Path) -> None:
     """Answer, and call what cannot be looked for what it is."""
     shop = Installation(tmp_path, ["tests.cli.command_tasks"], broker_url=valkey_url, database_url=postgres_url)
+    give_schedule(shop, "tests.console.planned")
     with application(shop) as app, flower(shop, FLOWER_BASIC_AUTH="alice:a") as address:
         record(app.database, failure("m1", KeyError("x")), failure("m2"))
+        run = Run(None, utc_now(), "m1", "u-42")
+        Schedules(app.store).record("daily-mail", run, Deed("u-42", "schedule run", "daily-mail"))
         user = User(address, "alice:a")
         try:
             found = [(path, user.get(path).status_code) for path, _ in ADDRESSES]
             numbers = user.post("/dead-letters/redrive", {"count": "2", "canary": "2147483648"}).status_code
             sent = user.post("/dead-letters/redrive", {"count": "2"})
             assert user.get(sent.headers["Location"]).status_code == 200
+            assert 'href="/dead-letters/letters/m1"' in user.get("/schedules/daily-mail").text
         finally:
             user.client.close()
         assert found == list(ADDRESSES)

@@ -67,9 +67,10 @@ def test_the_templates() -> None:
     assert navigation.count(ANCHOR) == 1
     found = with_entries(navigation)
     template.Template(found)
-    ours = [found.index(f"reverse_url('{name}')") for name in ("broker", "conventions-letters", "conventions-batches")]
+    names = ("broker", "conventions-letters", "conventions-batches", "conventions-schedules")
+    ours = [found.index(f"reverse_url('{name}')") for name in names]
     assert [*ours, found.index("</ul>")] == sorted([*ours, found.index("</ul>")])
-    for title in ("Dead letters", "Batches"):
+    for title in ("Dead letters", "Batches", "Schedules"):
         assert title in with_entries("<nav>another navigation</nav>"), "the pages can be reached in any case"
 
 

@@ -9,10 +9,12 @@ import pytest
 from conventions import audit, dead_letters, redrives
 from conventions.app import ConventionsApp
 from conventions.letter_filter import Filter
-from tests.console.conftest import BATCH, SECRET, TASK, LogIn
+from conventions.schedule_state import State
+from conventions.schedules import Schedules
+from tests.console.conftest import BATCH, PAUSED, SECRET, TASK, LogIn
 from tests.console.flower_process import LOGINS, User, flower
 from tests.failures import failure, record
-from tests.workers import Installation
+from tests.workers import Installation, messages
 
 LETTER = "/dead-letters/letters/KeyError-0"
 WRITES = {
@@ -23,6 +25,9 @@ WRITES = {
     "/dead-letters/redrives/abc/stop": {},
     f"/batches/{BATCH}/cancel": {"reason": "why"},
     f"/batches/{BATCH}/retry-failed": {"reason": "why"},
+    "/schedules/daily-mail/pause": {"reason": "why"},
+    f"/schedules/{PAUSED}/resume": {"reason": "why"},
+    "/schedules/daily-mail/run": {"reason": "why"},
 }
 PAGES = (
     "/dead-letters",
@@ -34,6 +39,10 @@ PAGES = (
     "/batches",
     f"/batches/{BATCH}",
     f"/batches/{BATCH}?as=json",
+    "/schedules",
+    "/schedules/daily-mail",
+    f"/schedules/{PAUSED}",
+    f"/schedules/{PAUSED}?as=json",
 )
 
 
@@ -42,7 +51,9 @@ def untouched(app: ConventionsApp) -> bool:
     with app.database.session() as session:
         counted = dead_letters.count(session, Filter())
         rows = (counted, len(audit.listing(session, 9)), len(redrives.listing(session, 9)))
-    return rows == (9, 0, 0) and app.batches.state(BATCH) == "running"
+    _, schedules = Schedules(app.store).read(["daily-mail", PAUSED])
+    planned = schedules["daily-mail"] == State(None, None, None) and schedules[PAUSED].pause is not None
+    return rows == (9, 0, 0) and app.batches.state(BATCH) == "running" and planned and not messages(app)
 
 
 @pytest.mark.parametrize("path", WRITES)
@@ -139,6 +150,11 @@ def test_read_only(read_only_address: str, log_in: LogIn, shop_app: ConventionsA
         page = user.get(path).text
         assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []
         assert 'data-conventions-live="/ops/batches' in page
+    for path in ("/schedules", f"/schedules/{PAUSED}"):
+        page = user.get(path).text
+        assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []
+        assert 'data-conventions-live="/ops/schedules' in page
+        assert "<form" not in page
     assert user.get("/conventions-static/console.css").status_code == 200
 
 
@@ -228,4 +244,5 @@ def test_flower_is_as_it_was(address: str, log_in: LogIn) -> None:
     for path in ("/", "/tasks", "/broker"):
         answer: httpx.Response = user.get(path)
         assert answer.status_code == 200
-        assert 'href="/dead-letters"' in answer.text
+        for ours in ("/dead-letters", "/batches", "/schedules"):
+            assert f'href="{ours}"' in answer.text

@@ -1,10 +1,12 @@
-// What needs a script: the number of selected letters, the first look at JSON, the progress of a redrive and of batches.
+// What needs a script: the number of selected letters, the first look at JSON, what goes on with a redrive, with batches
+// and with schedules.
 (function () {
   "use strict";
 
   var LOOK_EVERY = 700; // milliseconds between two looks at a redrive
   var LIVE_EVERY = 1000; // the same at batches that go on
   var REST_EVERY = 5000; // and where all have ended: another may begin, and a dead chunk be repaired
+  var PLACES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // what is drawn where
 
   function all(selector, root) {
     return Array.prototype.slice.call((root || document).querySelectorAll(selector));
@@ -100,13 +102,17 @@
     failed.setAttribute("width", figures.bar.failed);
   }
 
-  function drawBatch(place, figures) {
+  function draw(place, figures) {
     place.setAttribute("data-state", figures.state);
     all("[data-figure]", place).forEach(function (figure) {
       var text = figures.texts[figure.getAttribute("data-figure")];
+      if (text === undefined) { return; } // of something within this place
       if (figure.textContent !== text) { figure.textContent = text; } // a reader aloud hears of changes only
     });
-    all("[data-if]", place).forEach(function (part) { part.hidden = !figures.is[part.getAttribute("data-if")]; });
+    all("[data-if]", place).forEach(function (part) {
+      var shown = figures.is[part.getAttribute("data-if")];
+      if (shown !== undefined) { part.hidden = !shown; }
+    });
     all(".conventions-bar", place).forEach(function (bar) { drawBar(bar, figures); });
   }
 
@@ -129,15 +135,17 @@
       .catch(function () {}); // the next look tries it again
   }
 
-  function batches() {
+  function live() {
     var root = document.querySelector("[data-conventions-live]");
     if (!root) { return; }
     var path = root.getAttribute("data-conventions-live");
     follow(path + "&as=json", root.getAttribute("data-live") === "yes" ? LIVE_EVERY : REST_EVERY, function (answer) {
-      var places = all("[data-batch]", root).concat(root);
-      answer.batches.forEach(function (figures) {
-        places.forEach(function (place) {
-          if (place.getAttribute("data-batch") === figures.id) { drawBatch(place, figures); }
+      Object.keys(PLACES).forEach(function (kind) {
+        var places = all("[" + PLACES[kind] + "]", root).concat(root);
+        (answer[kind] || []).forEach(function (figures) {
+          places.forEach(function (place) {
+            if (place.getAttribute(PLACES[kind]) === figures.id) { draw(place, figures); }
+          });
         });
       });
       if (answer.version !== root.getAttribute("data-version")) { renew(root, path); }
@@ -157,5 +165,5 @@
   selection();
   editor();
   redrive();
-  batches();
+  live();
 }());

@@ -1,0 +1,144 @@
+"""`Row`: a schedule with its state and its history, as the pages show it, and how its rules are told (R10)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from conventions.beats import Beat, standing_of
+from conventions.catching_up import ON_TIME
+from conventions.console import figures
+from conventions.console.marks import Line
+from conventions.cron import Cron, slots
+from conventions.schedule import Schedule
+from conventions.schedule_view import ScheduleView
+
+STRIP, UPCOMING = 20, 5
+CATCH_UP = {
+    "latest": "of slots that passed while no beat ran, the last one",
+    "all": "of slots that passed while no beat ran, each; the newest 1,000 at the most",
+    "none": "of slots that passed while no beat ran, only one that is on time",
+}
+OVERLAP = {
+    "allow": "a run begins beside one that has not ended",
+    "skip": "a slot is skipped while an earlier run has not ended",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One schedule, as the pages show it.
+
+    Attributes:
+        view: the schedule with its state.
+        upcoming: its next slots; none while it is paused until somebody resumes it.
+        overdue: seconds for which a slot waits to be sent.
+        faults: what keeps it from running as it should.
+        lines: its history, the newest first.
+    """
+
+    view: ScheduleView
+    upcoming: Sequence[datetime]
+    overdue: float | None
+    faults: Sequence[str]
+    lines: Sequence[Line]
+
+    @property
+    def name(self) -> str:
+        """The name of the schedule."""
+        return self.view.listed.name
+
+    @property
+    def expression(self) -> str:
+        """When it runs, as it is written; a calendar is told in words alone."""
+        when = self.view.listed.when
+        return when.expression if isinstance(when, Cron) else str(when)
+
+    @property
+    def marks(self) -> Sequence[Line]:
+        """Its last lines, the oldest first."""
+        return self.lines[:STRIP][::-1]
+
+    @property
+    def lag(self) -> str:
+        """How late its last run was sent."""
+        if self.view.state.last_run is None:
+            return ""
+        late = self.view.lateness
+        return "by hand" if late is None else figures.brief(late)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What changes from look to look."""
+        late = "" if self.overdue is None else f"overdue {figures.duration(self.overdue)}"
+        paused = self.view.state.pause is not None
+        return {
+            "id": self.name,
+            "state": "paused" if paused else "overdue" if late else "on",
+            "texts": {"overdue": late},
+            "is": {"overdue": bool(late), "paused": paused},
+        }
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What changes seldom."""
+        view, pause = self.view, self.view.state.pause
+        shown = [(line.text, line.sent, line.page) for line in self.lines]
+        return self.upcoming, view.last_run_at, self.lag, pause, view.other_version, view.is_new, self.faults, shown
+
+
+def row_of(view: ScheduleView, lines: Sequence[Line], *, sees: bool) -> Row:
+    """A schedule with its history.
+
+    Args:
+        view: the schedule with its state.
+        lines: its history, the newest first.
+        sees: whether texts that may hold the values of arguments are shown.
+    """
+    faults: list[str] = []
+    upcoming: tuple[datetime, ...] = ()
+    overdue = None
+    if view.state.fault is not None:
+        faults.append(f"the last try to send it failed{f': {view.state.fault}' if sees else ''}")
+    try:
+        upcoming, overdue = _upcoming(view), view.overdue
+    except Exception as error:  # noqa: BLE001  # whatever a team's calendar raises must not hide the other schedules
+        faults.append(f"its slots cannot be told: {type(error).__name__}{f': {error}' if sees else ''}")
+    return Row(view, upcoming, overdue, tuple(faults), lines)
+
+
+def _upcoming(view: ScheduleView) -> tuple[datetime, ...]:
+    first = view.next_run_at
+    if first is None:
+        return ()
+    return (first, *islice(slots(view.listed.when, first, view.zone), UPCOMING - 1))
+
+
+def rules_of(listed: Schedule) -> list[tuple[str, str]]:
+    """What is not its time, task or arguments, in words."""
+    window = listed.window or (ON_TIME if listed.catch_up == "none" else None)
+    late = "however late it is" if window is None else f"at most {figures.duration(window.total_seconds())} late"
+    return [
+        ("Catch up", f"{listed.catch_up}: {CATCH_UP[listed.catch_up]}"),
+        ("Within", f"a slot is sent {late}"),
+        ("Overlap", f"{listed.overlap}: {OVERLAP[listed.overlap]}"),
+    ]
+
+
+def figures_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
+    """What changes from look to look: of all beats (`*`), what is wrong with them; of each, when it looked last."""
+    standing = standing_of(list(beats))
+    text = (standing or "").replace("`", "")
+    everybody = {
+        "id": "*",
+        "state": "well" if standing is None else "unwell",
+        "texts": {"standing": text[:1].upper() + text[1:]},
+        "is": {"leaderless": standing is not None},
+    }
+    return [everybody, *(_figures(beat) for beat in beats)]
+
+
+def _figures(beat: Beat) -> dict[str, Any]:
+    seen = "now" if beat.tick_age < 1 else f"{figures.duration(beat.tick_age)} ago"
+    return {"id": beat.name, "state": beat.state, "texts": {"state": beat.state, "seen": seen}, "is": {}}
