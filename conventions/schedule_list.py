@@ -17,9 +17,13 @@ def load_schedule(app: Any) -> tuple[Schedule, ...]:
 
     Raises:
         ConfigurationError: the list cannot be imported, is no list of schedules with different names, or names a task
-            that no worker knows.
+            that no worker knows; or Celery's own list has entries, which would never run.
     """
     address = app.schedule_address
+    if names := ", ".join(map(str, app.conf.beat_schedule or ())):
+        raise ConfigurationError(
+            [f"beat_schedule of Celery's configuration is not read, and has {names}: write Schedule(...) in SCHEDULE"]
+        )
     if address is None:
         return ()
     module, _, name = address.partition(":")

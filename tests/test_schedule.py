@@ -231,6 +231,16 @@ def test_a_task_that_no_worker_knows_is_refused(load: Callable[..., tuple[Schedu
         sys.modules.pop("its_tasks", None)
 
 
+def test_entries_of_celerys_own_list_are_not_passed_over() -> None:
+    """They would never run, and nobody would notice."""
+    app = create_app("some", packages=[], broker_url=NOBODY, schedule=None)
+    app.conf.beat_schedule = {"nightly": {"task": "tasks.add", "schedule": 30.0}}
+    with pytest.raises(
+        ConfigurationError, match="beat_schedule of Celery's configuration is not read, and has nightly"
+    ):
+        load_schedule(app)
+
+
 def test_every_works_as_a_schedule() -> None:
     """An interval is as good as a cron expression."""
     entry = Schedule("a", every(timedelta(minutes=5)), Tidy)
