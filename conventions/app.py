@@ -95,6 +95,7 @@ class ConventionsApp(Celery):
         self._schedule = schedule
         self._overrides = overrides
         self._queues_selected = False
+        self.store_options: dict[str, Any] = {}  # redis-py's, until the store is made
         super().__init__(name, loader=Loader, task_cls="conventions.request:PlainTask")
         self.steps["worker"].update(STEPS)
         self.config_from_object(_LazyDefaults(self))
@@ -135,7 +136,7 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def store(self) -> Store:
         """The Redis of claims, progress and schedule."""
-        return Store(self.settings.redis_url or self.broker_address, self.settings.key_prefix)
+        return Store(self.settings.redis_url or self.broker_address, self.settings.key_prefix, **self.store_options)
 
     @functools.cached_property
     def database(self) -> "Database":

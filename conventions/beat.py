@@ -10,6 +10,7 @@ import socket
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -30,6 +31,7 @@ from conventions.schedules import Schedules
 
 logger = get_logger("celery.beat")
 
+SCHEDULE_FILE = "beat_schedule.py"
 STANDBY_POLL = 1.0  # seconds between two looks at the leader's lock
 STEPPED_BACK = timedelta(minutes=1)  # ahead of the clock, a cursor is one that was set by another clock
 RETRY_EVERY = 1.0  # seconds until the next try when Redis or the broker does not answer
@@ -61,6 +63,8 @@ class Scheduler(RedBeatScheduler):
         self._beats = Beats(app.store)
         self._firing = Firing(app, self.schedules, self._zone)
         self._reconciled = False
+        if app.schedule_address is None and not lazy:  # and so it never leads: others may have one
+            logger.warning("beat: no schedule: there is no %s in %s; nothing is sent", SCHEDULE_FILE, Path.cwd())
         super().__init__(app, lazy=lazy, **options)
         # RedBeat waits for its lock while beat starts, and ends beat when the lock is lost. Without a key it leaves the
         # lock to `tick`.
@@ -82,7 +86,7 @@ class Scheduler(RedBeatScheduler):
     def tick(self, *_: Any, **__: Any) -> float:
         """Send what is due. Returns the seconds until the next look, at most `max_interval`."""
         try:
-            leads = self._leads()
+            leads = self.app.schedule_address is not None and self._leads()
             self._beats.tick(self.name, leads=leads)
             if not leads:
                 return STANDBY_POLL
@@ -135,13 +139,14 @@ class Scheduler(RedBeatScheduler):
         names = {listed.name for listed in self.listed}
         gone = self.schedules.names() - names
         now, states = self.schedules.read(names | gone, definitions=True)
+        looked_at = self.schedules.looked_at() or now
         for name in sorted(gone):
             logger.info("beat: the schedule %s is gone", name)
             before = states[name].definition
             self.schedules.forget(name, Deed(BEAT, "schedule remove", name, self._why, before))
         for listed in self.listed:
             try:
-                self._enter(listed, states[listed.name], now)
+                self._enter(listed, states[listed.name], now, looked_at)
             except RedisError:
                 raise
             except Exception:  # whatever a team's calendar raises must not stop the other schedules
@@ -150,21 +155,25 @@ class Scheduler(RedBeatScheduler):
 
     @property
     def _why(self) -> str:
-        return f"beat began to lead with {self.app.schedule_address or 'no schedule'}"
+        return f"beat {self.name} began to lead with {self.app.schedule_address}"
 
-    def _enter(self, listed: Schedule, state: State, now: datetime) -> None:
+    def _enter(self, listed: Schedule, state: State, now: datetime, looked_at: datetime) -> None:
         if state.cursor is not None and state.cursor - now > STEPPED_BACK:
             text = "beat: the clock of Redis has stepped back: %s runs again after %s"
             logger.warning(text, listed.name, state.cursor.astimezone(self._zone).isoformat())
+        if state.pause is not None:
+            logger.info("beat: %s is paused: %s", listed.name, state.pause.reason)
         entry, before = Entry(listed, state.cursor or now, self._zone, self.app), state.definition
         deed = None
-        if before != entry.definition:
-            action = "schedule add" if before is None else "schedule change"
-            deed = Deed(BEAT, action, listed.name, self._why, before, entry.definition)
+        if before != entry.definition or state.gone:
+            action = "schedule add" if before is None or state.gone else "schedule change"
+            deed = Deed(BEAT, action, listed.name, self._why, None if state.gone else before, entry.definition)
+            logger.info("beat: %s %s", action, listed.name)
         self.schedules.enter(listed.name, entry.definition, entry.last_run_at, entry.following, deed)
         if before is not None and before.get("schedule") != entry.definition["schedule"]:
-            # Slots of the new times that lie in the past are none that was missed.
-            self.schedules.advance(listed.name, now, listed.when.next_slot(now, self._zone))
+            # Until a beat looked last, the old times counted; from then on it is the new ones.
+            since = min(looked_at, now)
+            self.schedules.advance(listed.name, since, listed.when.next_slot(since, self._zone))
 
     def _send_due(self) -> float:
         now, states = self.schedules.read(listed.name for listed in self.listed)
@@ -180,6 +189,7 @@ class Scheduler(RedBeatScheduler):
             except BrokerUnavailable as error:
                 logger.warning("beat: %s is not sent yet: %s", listed.name, error)
                 return RETRY_EVERY
+        self.schedules.note_look(now)
         return max(0.0, wait - (time.monotonic() - started))
 
 

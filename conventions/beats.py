@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 from conventions.store import Store
 
-SILENT_AFTER = 60.0  # seconds; a beat looks every 5 s, and after at most half a minute while a server does not answer
-FORGET_AFTER = timedelta(hours=1)  # a beat that is gone, once another one ticks
+SILENT_AFTER = 15.0  # seconds; a beat looks every 5 s, and the lock of one that leads lapses after as long
+FORGET_AFTER = timedelta(minutes=10)  # a beat that is gone, once another one ticks
 KEEP = timedelta(days=30)  # after the last tick of all
 
 
@@ -18,7 +18,7 @@ class Beat:
     Attributes:
         name: its host and process id.
         leads: whether it led at its last tick.
-        since: its first tick.
+        since: its first tick, soon after its start.
         tick_at: its last tick.
         tick_age: seconds since then.
     """
@@ -78,9 +78,9 @@ def standing_of(beats: Sequence[Beat], app: str | None = None) -> str | None:
     if any(beat.leads and not beat.silent for beat in beats):
         return None
     if any(not beat.silent for beat in beats):
-        return "no beat leads yet: the lock of the last one has not lapsed"
+        return "no beat leads now: the lock of the last one has not lapsed, or those that run have no schedule"
+    command = f"`celery {f'-A {app} ' if app else ''}beat`"
     if not beats:
-        return f"no beat runs, so nothing is sent: start one with `celery {f'-A {app} ' if app else ''}beat`"
-    return (
-        f"no beat has looked at the schedule for {beats[0].tick_age:.0f} s (last: {beats[0].name}), so nothing is sent"
-    )
+        return f"no beat runs, so nothing is sent: start one with {command}"
+    last = beats[0]
+    return f"no beat looks at the schedule, so nothing is sent: {last.name} is stuck or gone for {last.tick_age:.0f} s; start {command}"

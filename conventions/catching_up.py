@@ -27,6 +27,11 @@ class Passed:
     last: datetime
     count: int
 
+    def __str__(self) -> str:
+        if self.count == 1:
+            return f"the slot of {self.last.isoformat()}"
+        return f"{self.count} slots, from {self.first.isoformat()} to {self.last.isoformat()}"
+
 
 @dataclass(frozen=True, slots=True)
 class Due:

@@ -15,6 +15,8 @@ from conventions.errors import ScheduleError
 
 type Calendar = Callable[[date], bool] | Container[date]
 
+SETS = (set, frozenset, list, tuple)
+FEW_DAYS = 3  # of a set, that are named
 YEARS_AHEAD = 50  # as far as cronsim looks for a next slot
 NEAR_SHIFT = timedelta(hours=3)  # no zone moves its clocks by more
 
@@ -224,6 +226,10 @@ def _check_calendar(calendar: Calendar | None) -> None:
     usable = callable(calendar) or hasattr(calendar, "__contains__")
     if calendar is not None and (isinstance(calendar, str) or not usable or named == "<lambda>"):
         raise ScheduleError(f"{calendar!r} is no calendar: pass a named function of a date, or a set of dates")
+    if isinstance(calendar, SETS):
+        for day in calendar:
+            if not isinstance(day, date) or isinstance(day, datetime):
+                raise ScheduleError(f"the days of a calendar are dates, such as date(2026, 12, 1), not {day!r}")
 
 
 def _has(calendar: Calendar, day: date) -> bool:
@@ -231,4 +237,7 @@ def _has(calendar: Calendar, day: date) -> bool:
 
 
 def _name(calendar: Calendar | None) -> str:
+    if isinstance(calendar, SETS) and calendar:
+        days = sorted(calendar)
+        return f"{', '.join(map(str, days[:FEW_DAYS]))}{f' and {len(days) - FEW_DAYS} days more' if days[FEW_DAYS:] else ''}"
     return str(getattr(calendar, "__name__", type(calendar).__name__))

@@ -83,7 +83,7 @@ class Firing:
         if state.pause is not None:
             return self._paused(listed, state.cursor or now, state.pause, now, wait)
         due = listed.due(state.cursor or now, now, self._zone)
-        lines = [self._line(listed, due.missed, now)] if due.missed else []
+        lines = [self._line(listed, due.missed, now, state.fault)] if due.missed else []
         for slot in due.send[:AT_ONCE]:
             self._sending = slot
             self._fire(listed, slot, following, lines, lead)
@@ -93,14 +93,12 @@ class Firing:
             self._schedules.advance(listed.name, due.missed.last, following, *lines)
         return 0.0 if len(due.send) > AT_ONCE else wait
 
-    def _line(self, listed: Schedule, missed: Passed, now: datetime) -> Run:
-        logger.warning(
-            "beat: %s missed %d slots, from %s to %s",
-            listed.name,
-            missed.count,
-            missed.first.isoformat(),
-            missed.last.isoformat(),
-        )
+    def _line(self, listed: Schedule, missed: Passed, now: datetime, fault: str | None) -> Run:
+        failure = self._failures.get(listed.name)
+        tried = failure is not None and failure.slot is not None and missed.first <= failure.slot <= missed.last
+        logger.warning("beat: %s %s", listed.name, f"{'failed' if tried else 'missed'} {missed}")
+        if tried:  # it was not late, but could not be made
+            return Run.without_message("failed", missed, now, BEAT, fault or "")
         return Run.without_message("missed", missed, now, BEAT)
 
     def _fire(
@@ -166,14 +164,16 @@ class Firing:
         tries = before.tries + 1 if before is not None and before.slot == slot else 1
         wait: float = min(FIRST_WAIT * 2 ** min(tries - 1, 10), LONGEST_WAIT)
         self._failures[listed.name] = Failure(slot, tries, now + timedelta(seconds=wait))
-        text = f"{type(error).__name__}: {failures.text_of(error)}"[:SHORT]
-        self._schedules.note_fault(listed.name, text)
+        fault = f"{type(error).__name__}: {failures.text_of(error)}"[:SHORT]
+        self._schedules.note_fault(listed.name, fault)
         following = None if slot is None else listed.when.next_slot(slot, self._zone)
         if slot is None or tries < TRIES or following is None or following > now:
-            logger.error("beat: %s cannot be sent, next try in %.0f s", listed.name, wait, exc_info=error)
+            # Once with the traceback, which says where.
+            text = "beat: %s cannot be sent, next try in %.0f s: %s"
+            logger.error(text, listed.name, wait, fault, exc_info=error if tries == 1 else None)
             return wait
-        logger.error("beat: %s of %s is given up", listed.name, slot.isoformat(), exc_info=error)
+        logger.error("beat: %s of %s is given up: %s", listed.name, slot.isoformat(), fault)
         self._failures.pop(listed.name)
-        line = Run.without_message("failed", Passed(slot, slot, 1), now, BEAT, text)
+        line = Run.without_message("failed", Passed(slot, slot, 1), now, BEAT, fault)
         self._schedules.advance(listed.name, slot, following, line)
         return 0.0

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from conventions.tables import ExecutionRow
 
+SHORT = 200  # characters of an error
 BATCH_WORDS = {"splitting": "running", "running": "running", "done": "succeeded"}
 
 
@@ -25,12 +26,14 @@ class RunOutcome:
         runtime: seconds that the last execution took.
         ended_at: when it ended.
         is_batch: whether it began a batch, which has a state of its own.
+        error: of one that is dead or tried again, in one line.
     """
 
     word: str
     runtime: float | None = None
     ended_at: datetime | None = None
     is_batch: bool = False
+    error: str | None = None
 
 
 def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None", *, broker: bool = True) -> list[RunOutcome]:
@@ -64,7 +67,14 @@ def _outcome(place: str | None, batch: str | None, row: "ExecutionRow | None") -
         word = BATCH_WORDS.get(batch, batch)
         return RunOutcome(word, ended_at=row.ended_at if row and word != "running" else None, is_batch=True)
     if place is not None:
-        return RunOutcome("retrying" if row is not None and row.kind == "retried" and place == "waiting" else place)
+        again = row is not None and row.kind == "retried" and place == "waiting"
+        return RunOutcome("retrying" if again else place, error=_error(row) if again else None)
     if row is None:
         return RunOutcome("unknown")
-    return RunOutcome("retrying" if row.kind == "retried" else row.kind, row.runtime, row.ended_at)
+    return RunOutcome("retrying" if row.kind == "retried" else row.kind, row.runtime, row.ended_at, error=_error(row))
+
+
+def _error(row: "ExecutionRow | None") -> str | None:
+    if row is None or row.error is None:
+        return None
+    return " ".join(f"{row.error}: {row.error_message}".split())[:SHORT]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import ZoneInfo
 
 import celery
 from celery.app.trace import get_actual_ignore_result
@@ -90,8 +91,9 @@ class RunningTask(celery.Task):
 
     @property
     def planned_at(self) -> datetime | None:
-        """The slot of the schedule, aware, in UTC; `None` when sent by hand."""
-        return self.job.planned_at
+        """The slot of the schedule, aware, in the app's zone; `None` when sent by hand."""
+        planned = self.job.planned_at
+        return planned and planned.astimezone(ZoneInfo(self._application().settings.timezone))
 
     @property
     def progress(self) -> ProgressReporter:

@@ -1,5 +1,7 @@
 """`Schedule`: which task runs when, with which arguments."""
 
+import inspect
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
@@ -12,10 +14,13 @@ from zoneinfo import ZoneInfo
 from conventions.catching_up import RULES, CatchUp, Due, due_slots
 from conventions.cron import Cron, Every, When
 from conventions.errors import ConventionError, ScheduleError
+from conventions.network_errors import is_network_error
 from conventions.settings import Settings
 from conventions.task import ConventionTask
 
-NAME = re.compile(r"[A-Za-z0-9_.-]+")
+logger = logging.getLogger(__name__)
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 type Overlap = Literal["allow", "skip"]
 
 SCHEDULE_HEADER = "x_schedule"  # the schedule's name, in its messages
@@ -70,9 +75,6 @@ class Schedule:
     def __post_init__(self) -> None:
         self._check_options()
         _check_task(self.name, self.task)
-        for argument, value in self.arguments.items():
-            if _is_function(value) and getattr(value, "__name__", "<lambda>") == "<lambda>":
-                raise self._error(f"argument {argument!r} must be a function with a name: write def …, or planned_date")
         self._check_arguments(self._sample())
 
     def arguments_at(self, planned: datetime) -> dict[str, Any]:
@@ -128,25 +130,51 @@ class Schedule:
         if window is not None and window <= timedelta():
             raise self._error(f"within={self.within!r}: write how late a slot may run, such as timedelta(hours=2)")
 
-    def _sample(self) -> datetime:
-        zone = ZoneInfo(str(Settings.model_fields["timezone"].default))
+    def _sample(self) -> datetime | None:
+        """A slot to try the arguments with; `None` where the calendar cannot be asked now, or has come to its end."""
+        zone, now = ZoneInfo(str(Settings.model_fields["timezone"].default)), datetime.now(UTC)
         try:
-            slot = self.when.next_slot(datetime.now(UTC), zone)
+            slot = self.when.next_slot(now, zone)
+            ended = slot is None and self.when.latest_slot(now, zone) is not None
         except Exception as error:  # whatever a team's calendar raises
+            if _is_outage(error):
+                logger.warning("%s", self._error(f"its calendar raised {type(error).__name__}: {error}"))
+                return None
             raise self._error(f"its calendar raised {type(error).__name__}: {error}") from error
-        if slot is None:
+        if ended:
+            logger.warning("%s", self._error("it never comes again, as its calendar has come to its end"))
+        elif slot is None:
             raise self._error(f"{self.when} never comes, as its calendar allows none of its days")
         return slot
 
-    def _check_arguments(self, sample: datetime) -> None:
+    def _check_arguments(self, sample: datetime | None) -> None:
+        if unknown := [name for name in self.arguments if name not in self.task.arguments.names]:
+            takes = ", ".join(self.task.arguments.names) or "none"
+            raise self._error(f"{self.task.__qualname__} takes no argument {unknown[0]!r}; it takes {takes}")
+        for argument, value in self.arguments.items():
+            self._check_function(argument, value)
+        if sample is None:
+            return
         try:
             values = self.arguments_at(sample)
         except Exception as error:  # whatever a team's function raises
-            raise self._error(f"a function of its arguments raised {type(error).__name__}: {error}") from error
+            fault = f"a function of its arguments raised {type(error).__name__}: {error}"
+            if _is_outage(error):  # what it reads may be there when a slot comes
+                logger.warning("%s", self._error(fault))
+                return
+            raise self._error(fault) from error
         try:
             self.task.arguments.bind((), values)
         except (TypeError, ConventionError) as error:
             raise self._error(str(error)) from error
+
+    def _check_function(self, argument: str, value: Any) -> None:
+        if not _is_function(value):
+            return
+        if getattr(value, "__name__", "<lambda>") == "<lambda>":
+            raise self._error(f"argument {argument!r} must be a function with a name: write def …, or planned_date")
+        if inspect.iscoroutinefunction(value):
+            raise self._error(f"argument {argument!r} must be a plain function: write def, not async def")
 
     def _error(self, fault: str) -> ScheduleError:
         return ScheduleError(f'Schedule("{self.name}"): {fault}')
@@ -163,3 +191,8 @@ def _check_task(name: str, task: Any) -> None:
 
 def _is_function(value: Any) -> bool:
     return callable(value) and not isinstance(value, type)
+
+
+def _is_outage(error: Exception) -> bool:
+    """Whether it says something of the present, not of what is written."""
+    return isinstance(error, OSError) or is_network_error(error)

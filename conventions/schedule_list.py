@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import celery
 from celery.utils.imports import import_from_cwd
 
 from conventions.errors import ConfigurationError, ConventionError
@@ -72,9 +73,14 @@ def _import(module: str, address: str) -> Any:
 
 
 def _fault(address: str, error: Exception) -> ConfigurationError:
-    package = str(Path(__file__).parent)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_file()]
-    frames = [frame for frame in frames if package not in frame.filename and "celery" not in frame.filename]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     kind = "" if isinstance(error, ConventionError) else f"{type(error).__name__}: "
-    return ConfigurationError([f"schedule {address}{place}: {kind}{error}"])
+    return ConfigurationError([f"schedule {address}{_place(error)}: {kind}{error}"])
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_file()]
+    ours = (Path(__file__).parent, Path(celery.__file__).parent)
+    frames = [frame for frame in frames if not any(Path(frame.filename).is_relative_to(one) for one in ours)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

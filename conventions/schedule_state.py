@@ -83,6 +83,7 @@ class State:
         pause: why it does not run now.
         last_run: the last message that was sent.
         fault: why the last try to send failed.
+        gone: whether it was removed a moment ago, where that was asked for.
         definition: what the beat that leads has read from its file, where that was asked for.
     """
 
@@ -90,6 +91,7 @@ class State:
     pause: Pause | None
     last_run: Run | None
     fault: str | None = None
+    gone: bool = False
     definition: Mapping[str, Any] | None = None
 
 

@@ -68,9 +68,15 @@ class ScheduleView:
         return found is not None and found != definition_of(self.listed, self.zone)
 
     @property
+    def other_zone(self) -> str | None:
+        """The zone in which the beat that leads plans, where that is not the one of this process."""
+        planned = self.state.definition["schedule"]["timezone"] if self.state.definition else None
+        return None if planned in (None, str(self.zone)) else str(planned)
+
+    @property
     def is_new(self) -> bool:
         """Whether no beat has seen it yet."""
-        return self.state.definition is None
+        return self.state.definition is None or self.state.gone
 
     def local(self, moment: datetime | None) -> datetime | None:
         """A time in the app's zone, to the second."""

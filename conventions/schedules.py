@@ -20,6 +20,7 @@ from conventions.store import Store
 
 HISTORY = 1000  # lines kept of each schedule
 KEEP_HISTORY = timedelta(days=30)  # of a schedule that is gone
+BACK_WITHIN = timedelta(minutes=10)  # after which one that comes back is a new one
 
 
 class Schedules:
@@ -29,6 +30,7 @@ class Schedules:
         self._store = store
         self.prefix = store.key("redbeat", "")  # RedBeat's key prefix
         self._paused = store.key("schedule", "paused")
+        self._looked = store.key("schedule", "looked")
         self._index, self._statics = f"{self.prefix}:schedule", f"{self.prefix}:statics"
 
     def key(self, name: str) -> str:
@@ -47,7 +49,7 @@ class Schedules:
     def read(self, names: Iterable[str], *, definitions: bool = False) -> tuple[datetime, dict[str, State]]:
         """The server's clock, and the state of each schedule, in one round trip; `definitions`: with what beat has read."""
         names = list(names)
-        fields = ("cursor", "last", "fault", *(("definition",) if definitions else ()))
+        fields = ("cursor", "last", "fault", *(("gone", "definition") if definitions else ()))
         with self._store.redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(self._paused)
@@ -55,14 +57,15 @@ class Schedules:
                 pipe.hmget(self.key(name), fields)
             time, paused, *rest = pipe.execute()
         found = {}
-        for name, (cursor, last, fault, *definition) in zip(names, rest, strict=True):
+        for name, (cursor, last, fault, *more) in zip(names, rest, strict=True):
             pause = paused.get(name.encode())
             found[name] = State(
                 cursor=None if cursor is None else datetime.fromtimestamp(int(cursor), UTC),
                 pause=None if pause is None else Pause.read(pause),
                 last_run=None if last is None else Run.read(last),
                 fault=None if fault is None else fault.decode(),
-                definition=json.loads(definition[0]) if definition and definition[0] else None,
+                gone=bool(more and more[0]),
+                definition=json.loads(more[1]) if more and more[1] else None,
             )
         return self._moment(time), found
 
@@ -83,6 +86,8 @@ class Schedules:
             pipe.hset(key, "definition", json.dumps(definition, ensure_ascii=False))
             pipe.hsetnx(key, "meta", meta_of(cursor))
             pipe.hsetnx(key, "cursor", str(int(cursor.timestamp())))
+            pipe.hdel(key, "gone")
+            pipe.persist(key)
             if following is None:
                 pipe.zrem(self._index, key)
             else:
@@ -93,10 +98,11 @@ class Schedules:
             pipe.execute()
 
     def forget(self, name: str, deed: Deed | None = None) -> None:
-        """Drop a schedule that is no longer in the list; its pause stays, and its history for a month."""
+        """Drop a schedule that is no longer in the list; its pause stays, its history for a month, its cursor for minutes."""
         with self._store.redis.pipeline() as pipe:
             pipe.zrem(self._index, self.key(name))
-            pipe.delete(self.key(name), self._store.key("schedule", "live", name))
+            pipe.hset(self.key(name), "gone", "1")
+            pipe.expire(self.key(name), BACK_WITHIN)
             pipe.expire(self._history(name), KEEP_HISTORY)
             pipe.srem(self._statics, name)
             self._note(pipe, deed)
@@ -161,6 +167,15 @@ class Schedules:
         last = next((to_json(one) for one in reversed(lines) if one.what == "sent"), "")
         arguments = [name, *_cursor(slot, following), last, HISTORY, *map(to_json, lines)]
         return bool(self._store.run("advance", arguments))
+
+    def note_look(self, at: datetime) -> None:
+        """Say that every schedule was looked at, and what was due at that time was done."""
+        self._store.redis.set(self._looked, at.timestamp(), ex=KEEP_HISTORY)
+
+    def looked_at(self) -> datetime | None:
+        """When that was last; `None` when it is not known any more."""
+        found: Any = self._store.redis.get(self._looked)
+        return None if found is None else datetime.fromtimestamp(float(found), UTC)
 
     def note_fault(self, name: str, fault: str) -> None:
         """Say why a slot could not be sent; the next one that is sent takes it back."""

@@ -70,6 +70,7 @@ def beat(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beat]
 
     def start(*listed: Schedule) -> Scheduler:
         monkeypatch.setattr("conventions.beat.load_schedule", lambda _app: listed)
+        monkeypatch.setattr(type(app), "schedule_address", "tests:SCHEDULE")
         scheduler = Scheduler(app)
         started.append(scheduler)
         return scheduler

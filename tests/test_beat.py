@@ -16,7 +16,7 @@ from conventions.calendars import japanese_business_days
 from conventions.cron import cron, every
 from conventions.schedule import Schedule, planned_date
 from conventions.schedule_actions import ScheduleActions
-from conventions.schedules import Schedules
+from conventions.schedules import BACK_WITHIN, Schedules
 from tests.beat_fixtures import (  # noqa: F401  # fixtures
     DAILY,
     Beat,
@@ -140,7 +140,7 @@ def test_redis_holds_what_the_file_says(beat: Beat, clock: Clock, app: Conventio
     first.close()
     second = beat(Schedule("daily", cron("30 10 * * *"), Note, {"day": planned_date}))
     second.tick()
-    assert not redis.exists(prefix + "old")
+    assert 0 < redis.ttl(prefix + "old") <= BACK_WITHIN.total_seconds()
     assert redis.smembers(f"{prefix}:statics") == {b"daily"}
     definition = json.loads(redis.hget(prefix + "daily", "definition") or "")
     assert definition["schedule"] == {"__type__": "slots", "when": "30 10 * * *", "timezone": "Asia/Tokyo"}
@@ -155,6 +155,8 @@ def test_a_changed_time_is_no_missed_slot(beat: Beat, clock: Clock, sent: Sent) 
     first.tick()
     clock.to("2026-11-25T09:00:00+09:00")
     first.tick()
+    clock.to("2026-11-25T11:59:58+09:00")
+    first.tick()
     first.close()
     clock.to("2026-11-25T12:00:00+09:00")
     second = beat(Schedule("daily", cron("30 10 * * *"), Note, {"day": planned_date}))
@@ -163,6 +165,58 @@ def test_a_changed_time_is_no_missed_slot(beat: Beat, clock: Clock, sent: Sent) 
     clock.to("2026-11-26T10:30:00+09:00")
     second.tick()
     assert days(sent) == ["2026-11-25", "2026-11-26"]
+
+
+def test_a_changed_time_counts_from_the_last_look(beat: Beat, clock: Clock, sent: Sent) -> None:
+    """What passes while a deploy restarts the beats, by the new times, is sent by the rule: here the slot of 09:00."""
+    first = beat(DAILY)
+    first.tick()
+    clock.to("2026-11-25T08:59:58+09:00")
+    first.tick()
+    first.close()
+    clock.to("2026-11-25T09:00:03+09:00")
+    weekdays = cron("0 8,9 * * *", only=japanese_business_days)
+    second = beat(Schedule("daily", weekdays, Note, {"day": planned_date}, catch_up="all"))
+    second.tick()
+    assert [message["x_planned_at"] for message in sent] == ["2026-11-25T00:00:00+00:00"]
+
+
+def test_a_schedule_that_comes_back_at_once_was_never_gone(beat: Beat, clock: Clock, sent: Sent) -> None:
+    """A file that was away for a moment, or a deploy that is undone, loses no slot; after long it is a new schedule."""
+    every_day = Schedule("daily", cron("0 9 * * *"), Note, {"day": planned_date}, catch_up="all")
+
+    def swap(*listed: Schedule) -> None:
+        scheduler = beat(*listed)
+        scheduler.tick()
+        scheduler.close()
+
+    swap(every_day)
+    clock.to("2026-11-25T08:59:58+09:00")
+    swap()
+    clock.to("2026-11-25T09:00:10+09:00")
+    swap(every_day)
+    assert days(sent) == ["2026-11-25"]
+    clock.to("2026-11-26T08:00:00+09:00")
+    swap()
+    scheduler = beat(every_day)
+    scheduler.app.store.redis.delete(Schedules(scheduler.app.store).key("daily"))  # its time has come
+    clock.to("2026-11-26T12:00:00+09:00")
+    scheduler.tick()
+    assert days(sent) == ["2026-11-25"]
+
+
+def test_a_beat_without_a_schedule_leaves_others_alone(
+    beat: Beat, clock: Clock, sent: Sent, app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started in another folder it finds no file: it says so, never leads, and removes nothing."""
+    first = beat(DAILY)
+    first.tick()
+    stray = beat()
+    monkeypatch.setattr(type(app), "schedule_address", None)
+    app.store.redis.delete(first._lock_name)
+    assert stray.tick() == STANDBY_POLL
+    assert stray.lock is None
+    assert Schedules(app.store).names() == {"daily"}
 
 
 def test_entries_are_celerys_and_redbeats(beat: Beat, clock: Clock) -> None:

@@ -71,7 +71,7 @@ def test_one_schedule_that_fails_does_not_hold_up_the_others(
     waits = [scheduler.tick() for _ in range(3)]
     assert [message["x_schedule"] for message in sent] == ["daily"]
     assert [record.message for record in caplog.records if "cannot be sent" in record.message] == [
-        "beat: faulty cannot be sent, next try in 1 s"
+        "beat: faulty cannot be sent, next try in 1 s: LookupError: no figures"
     ]
     assert all(0 < wait <= 1 for wait in waits)
 

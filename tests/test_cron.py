@@ -222,7 +222,7 @@ def test_calendars_choose_among_the_days() -> None:
     latest = when.latest_slot(datetime(2026, 3, 1, tzinfo=TOKYO), TOKYO)
     assert latest is not None
     assert latest.date() == date(2026, 1, 2)
-    assert str(when) == "0 9 1-3 * *, only even_days, not on set"
+    assert str(when) == "0 9 1-3 * *, only even_days, not on 2026-02-02"
 
 
 def even_days(day: date) -> bool:

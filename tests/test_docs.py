@@ -2,8 +2,11 @@
 
 import ast
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 from datetime import timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -189,3 +192,16 @@ def test_what_is_exported_is_sorted_and_real() -> None:
     assert list(names) == sorted(names, key=lambda name: (not name.isupper(), not name[0].isupper(), name))
     assert all(hasattr(conventions, name) for name in names)
     assert ConventionError.__name__ in names
+
+
+def test_the_python_of_the_page_on_schedules_runs() -> None:
+    """All of it, in order, as a `beat_schedule.py` of this repository."""
+    text = (ROOT / "docs" / "schedules.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 1
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join([*blocks, "print(len(SCHEDULE))"])],
+        cwd=ROOT, env=os.environ | {"CONVENTIONS_BROKER_URL": "redis://127.0.0.1:1"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("4\n", "")

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions import ImmediateTask, ScheduledTask, create_app
 from conventions.catching_up import Due, Passed
@@ -100,11 +101,17 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
     ("ScheduledTask is abstract", lambda: Schedule("a", DAILY, ScheduledTask)),
     ('write cron\\("0 9 \\* \\* \\*"\\)', lambda: Schedule("a", "0 9 * * *", Tidy)),  # type: ignore[arg-type]
     ("missing a required argument: 'day'", lambda: Schedule("a", DAILY, Report)),
-    ("unexpected keyword argument 'dya'", lambda: Schedule("a", DAILY, Report, {"day": planned_date, "dya": 1})),
+    (
+        "Report takes no argument 'dya'; it takes day, title",
+        lambda: Schedule("a", DAILY, Report, {"day": planned_date, "dya": 1}),
+    ),
     ("'day': Input should be a valid date", lambda: Schedule("a", DAILY, Report, {"day": title_of})),
     ("'day': Input should be a valid date", lambda: Schedule("a", DAILY, Report, {"day": 20260101})),
     ("a function with a name", lambda: Schedule("a", DAILY, Report, {"day": lambda planned: planned.date()})),
     ("raised TypeError", lambda: Schedule("a", DAILY, Report, {"day": timedelta.total_seconds})),
+    ("write def, not async def", lambda: Schedule("a", DAILY, Report, {"day": later})),
+    ("the days of a calendar are dates", lambda: Schedule("a", cron("0 9 * * *", only={"2026-12-01"}), Tidy)),  # type: ignore[arg-type]
+    ("the days of a calendar are dates", lambda: Schedule("a", cron("0 9 * * *", not_on=[tokyo(2026, 12, 1)]), Tidy)),
     ("given by name", lambda: Schedule("a", DAILY, Report, [planned_date])),  # type: ignore[arg-type]
     ("a name has letters", lambda: Schedule("a b", DAILY, Tidy)),
     ("a name has letters", lambda: Schedule("", DAILY, Tidy)),
@@ -122,6 +129,11 @@ REFUSED: list[tuple[str, Callable[[], Any]]] = [
 ]
 
 
+async def later(planned: datetime) -> date:
+    """No function that can be called for a value."""
+    return planned.date()
+
+
 def no_calendar(day: date) -> bool:
     """A calendar with a fault."""
     raise LookupError(day)
@@ -132,6 +144,46 @@ def test_a_faulty_schedule_is_refused_where_it_is_declared(hint: str, declare: C
     """The message names the schedule's fault, or what to write."""
     with pytest.raises(ScheduleError, match=hint):
         declare()
+
+
+class Source:
+    """What a team's functions read; it may be away."""
+
+    error: ClassVar[Exception | None] = None
+
+
+def from_source(planned: datetime) -> date:
+    """An argument that is read."""
+    if Source.error is not None:
+        raise Source.error
+    return planned.date()
+
+
+def days_from_source(day: date) -> bool:
+    """A calendar that is read."""
+    if Source.error is not None:
+        raise Source.error
+    return True
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), RedisConnectionError("refused"), TimeoutError()])
+def test_what_is_only_away_does_not_keep_a_schedule_from_being_read(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Beat must start, and somebody may want to pause it: that is said, and tried again when a slot comes."""
+    monkeypatch.setattr(Source, "error", error)
+    Schedule("a", DAILY, Report, {"day": from_source})
+    Schedule("b", cron("0 9 * * *", only=days_from_source), Tidy)
+    assert [record.message.partition(":")[0] for record in caplog.records] == ['Schedule("a")', 'Schedule("b")']
+    monkeypatch.setattr(Source, "error", ZeroDivisionError())
+    with pytest.raises(ScheduleError, match="raised ZeroDivisionError"):
+        Schedule("a", DAILY, Report, {"day": from_source})
+
+
+def test_a_calendar_that_has_ended_is_no_fault_of_what_is_written(caplog: pytest.LogCaptureFixture) -> None:
+    """A set of dates ends some day, and the other schedules must go on."""
+    Schedule("a", cron("0 9 * * *", only={date(2020, 12, 1)}), Report, {"day": planned_date})
+    assert "it never comes again, as its calendar has come to its end" in caplog.text
 
 
 # The list.
@@ -179,7 +231,7 @@ def test_the_list_is_read_from_the_current_folder(load: Callable[..., tuple[Sche
         (IMPORTS + 'SCHEDULE = [\n  Schedule("a", cron("61 * * * *"), Tidy)]', ["line 5", "minute cannot be '61'"]),
         ("import nowhere_to_be_found", ["line 1", "ModuleNotFoundError"]),
         ("SCHEDULE = [1/0]", ["line 1", "ZeroDivisionError"]),
-        ("SCHEDULE = [", ["SyntaxError", "line 1"]),
+        ("\nSCHEDULE = [", ["SyntaxError", "beat_schedule.py, line 2)"]),
     ],
 )
 def test_a_faulty_list_is_reported_whole(

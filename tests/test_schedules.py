@@ -12,7 +12,7 @@ from redbeat.schedulers import RedBeatSchedulerEntry
 from conventions.catching_up import Passed
 from conventions.deeds import Deed
 from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run
-from conventions.schedules import HISTORY, KEEP_HISTORY, Schedules, meta_of
+from conventions.schedules import BACK_WITHIN, HISTORY, KEEP_HISTORY, Schedules, meta_of
 from conventions.store import Store
 from tests.support import wait_until
 
@@ -90,25 +90,26 @@ def test_only_the_pause_that_is_meant_is_lifted(store: Store) -> None:
     assert schedules.resume("a", SLOT + DAY, None, DEED, only=a_pause(SLOT + DAY))
 
 
-def test_a_forgotten_schedule_leaves_its_pause_and_for_a_month_its_history(store: Store) -> None:
-    """A deploy that removes a schedule drops its state; when it comes back it is still paused, with its history."""
+def test_a_schedule_that_is_gone_leaves_its_pause_its_history_and_for_a_moment_its_cursor(store: Store) -> None:
+    """When it comes back soon, it goes on where it was, still paused, with its history."""
     schedules = Schedules(store)
     schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY, None)
     schedules.advance("a", SLOT + DAY, SLOT + 2 * DAY, a_run(SLOT + DAY))
     schedules.pause("a", a_pause(), DEED)
     assert schedules.names() == {"a"}
     schedules.forget("a")
-    state = schedules.read(["a"])[1]["a"]
-    assert (state.cursor, state.last_run, state.definition) == (None, None, None)
-    assert state.pause is not None
     assert schedules.names() == set()
-    history = store.key("schedule", "history", "a")
-    left = {store.key("schedule", "paused"), history, store.key("journal")}
-    keys: Any = store.redis.keys(store.key("*"))
-    assert {key.decode() for key in keys} == left
+    assert store.redis.zcard(f"{schedules.prefix}:schedule") == 0
+    state = schedules.read(["a"], definitions=True)[1]["a"]
+    assert (state.gone, state.cursor) == (True, SLOT + DAY)
+    assert state.pause is not None
+    entry, history = schedules.key("a"), store.key("schedule", "history", "a")
+    assert store.redis.ttl(entry) == BACK_WITHIN.total_seconds()
     assert store.redis.ttl(history) == KEEP_HISTORY.total_seconds()
-    schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY, None)
-    assert store.redis.ttl(history) == -1
+    schedules.enter("a", {"name": "a"}, SLOT + 5 * DAY, SLOT + 6 * DAY, None)
+    assert store.redis.ttl(entry) == store.redis.ttl(history) == -1
+    state = schedules.read(["a"], definitions=True)[1]["a"]
+    assert (state.gone, state.cursor) == (False, SLOT + DAY)
     assert schedules.history("a", 10) == [a_run(SLOT + DAY)]
 
 

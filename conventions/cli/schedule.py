@@ -13,8 +13,8 @@ from celery.bin.base import CeleryCommand
 from conventions.app import ConventionsApp
 from conventions.beats import Beat, Beats, standing_of
 from conventions.cli import schedule_changes, schedule_history
-from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
-from conventions.cli.schedule_options import JSON, NAME, Listed, local, naming, seconds, written
+from conventions.cli.base import app_of, one_line_errors, output_options, print_json
+from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
 from conventions.console.figures import duration
 from conventions.cron import slots
 from conventions.schedule_view import ScheduleView
@@ -42,7 +42,8 @@ def list_(context: click.Context, as_json: bool, limit: int) -> None:
     views = listed.views()
     _say_what_is_wrong(listed.app, views)
     shown = views[:limit]
-    emit([_row(view) if as_json else _row(view) | {"paused": _pause(view)} for view in shown], COLUMNS, as_json=as_json)
+    rows = [_row(view) if as_json else _row(view) | {"paused": _pause(view)} for view in shown]
+    emit_local(rows, COLUMNS, listed.zone, as_json=as_json)
 
 
 @schedule.command(cls=CeleryCommand)
@@ -60,18 +61,27 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
         print_json(whole)
         return
     for field, value in whole.items():
-        click.echo(f"{field:13} {_for_people(field, value)}".rstrip())
+        if value is not None:
+            click.echo(f"{field:13} {_for_people(field, value)}".rstrip())
+    click.echo(f"times are those of {listed.zone}", err=True)
 
 
 @schedule.command("next", cls=CeleryCommand)
+@click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--days", type=click.FloatRange(0, MOST_DAYS, min_open=True), default=7, show_default=True,
               help="How far to look.")  # fmt: skip
 @output_options
 @click.pass_context
 @one_line_errors
-def next_(context: click.Context, days: float, as_json: bool, limit: int) -> None:
-    """List the slots to come, the earliest first; of a paused schedule only those after the end of its pause."""
-    views = {view.listed.name: view for view in Listed(context).views()}
+def next_(context: click.Context, *, names: tuple[str, ...], days: float, as_json: bool, limit: int) -> None:
+    """List the slots to come, the earliest first, of all schedules or of these.
+
+    Of a paused schedule only those after the end of its pause.
+    """
+    listed = Listed(context)
+    chosen = {listed.find(name).name for name in names}
+    views = {view.listed.name: view for view in listed.views() if not names or view.listed.name in chosen}
+    _say_what_is_wrong(listed.app, list(views.values()))
     coming = heapq.merge(*map(_coming_by_name, views.values()))
     within = itertools.takewhile(lambda found: found[0] <= views[found[1]].now.timestamp() + days * DAY, coming)
     rows = [
@@ -82,7 +92,9 @@ def next_(context: click.Context, days: float, as_json: bool, limit: int) -> Non
         }
         for at, name in itertools.islice(within, limit)
     ]
-    emit(rows, NEXT, as_json=as_json)
+    emit_local(rows, NEXT, listed.zone, as_json=as_json)
+    if next(within, None) is not None:
+        click.echo(f"these are the first {limit} of more: name a schedule, or raise --limit", err=True)
 
 
 @schedule.command(cls=CeleryCommand)
@@ -93,7 +105,7 @@ def beats(context: click.Context, as_json: bool, limit: int) -> None:
     """List the beats, the one that leads first. Status 1 when none leads, so that this can be a health check."""
     app = app_of(context)
     found, zone = Beats(app.store).listing(), ZoneInfo(app.settings.timezone)
-    emit([_beat_row(beat, zone) for beat in found[:limit]], BEATS, as_json=as_json)
+    emit_local([_beat_row(beat, zone) for beat in found[:limit]], BEATS, zone, as_json=as_json)
     fault = _standing(app, found)
     if fault is not None:
         click.echo(fault, err=True)
@@ -139,7 +151,7 @@ def _whole(view: ScheduleView) -> dict[str, Any]:
 
 
 def _read_by_beat(view: ScheduleView) -> str:
-    if view.state.definition is None:  # a cursor alone may be that of a pause which was lifted
+    if view.is_new:
         return "has not seen it"
     return "runs another version" if view.other_version else "runs this"
 
@@ -164,21 +176,26 @@ def _standing(app: ConventionsApp, found: list[Beat]) -> str | None:
 
 def _say_what_is_wrong(app: ConventionsApp, views: Sequence[ScheduleView]) -> None:
     """On standard error: one line for the beats, and one for each schedule with which something is wrong."""
-    if (fault := _standing(app, Beats(app.store).listing())) is not None:
+    fault = _standing(app, Beats(app.store).listing())
+    if fault is not None:
         click.echo(fault, err=True)
     for view in views:
-        if faults := list(_faults(view)):
+        if faults := list(_faults(view, led=fault is None)):
             click.echo(f"{view.listed.name}: {'; '.join(faults)}", err=True)
 
 
-def _faults(view: ScheduleView) -> Iterator[str]:
+def _faults(view: ScheduleView, *, led: bool) -> Iterator[str]:
     with naming(view.listed.name):
         overdue = view.overdue
     if overdue is not None:
         yield f"overdue, a slot waits for {duration(overdue)}"
     if view.state.fault is not None:
         yield f"the last try to send it failed: {' '.join(view.state.fault.split())}"
-    if view.other_version:
+    if view.is_new and led:
+        yield "the beat that leads does not have it: restart beat, which reads its file at its start"
+    elif view.other_zone is not None:
+        yield f"the beat plans in {view.other_zone}, this command in {view.zone}: set CONVENTIONS_TIMEZONE alike"
+    elif view.other_version:
         yield "the beat runs another version than the file here: restart beat, or update this checkout"
 
 
@@ -197,7 +214,7 @@ def _pause(view: ScheduleView) -> str:
     if view.state.pause is None:
         return "no"
     until = view.local(view.state.pause.until)
-    return f"until {written(until)}" if until else "yes"
+    return f"until {on_the_wall(until)}" if until else "yes"
 
 
 def _for_people(field: str, value: Any) -> str:
@@ -213,9 +230,9 @@ def _for_people(field: str, value: Any) -> str:
         case "paused", bool():
             text = "yes" if value else "no"
         case _, datetime():
-            text = written(value)
+            text = on_the_wall(value)
         case "upcoming", list():
-            text = ", ".join(map(written, value))
+            text = ", ".join(map(on_the_wall, value))
         case _:
             text = str(value)
     return text

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from conventions.app import ConventionsApp
 from conventions.catching_up import MOST
-from conventions.cli.base import emit, one_line_errors, output_options
+from conventions.cli.base import one_line_errors, output_options
 from conventions.cli.dead_letters import say_what_waits
-from conventions.cli.schedule_options import NAME, Listed, local, seconds, written
+from conventions.cli.schedule_options import NAME, Listed, emit_local, local, on_the_wall, seconds
 from conventions.run_outcomes import RunOutcome, outcomes_of
 from conventions.schedule_state import Run
 from conventions.schedules import Schedules
@@ -30,12 +30,14 @@ HISTORY = ("planned_at", "sent_at", "late", "outcome", "runtime", "note", "id", 
 def history(context: click.Context, name: str, as_json: bool, limit: int) -> None:
     """List what became of a schedule's slots, the newest first; `late` and `runtime` are in seconds."""
     listed = Listed(context)
-    runs = Schedules(listed.app.store).history(listed.find(name).name, limit)
+    runs = Schedules(listed.app.store).history(name, limit)
+    if not runs:
+        listed.find(name)  # of one that was removed, the history is kept for a month
     outcomes = _outcomes(context, listed.app, runs)
     rows = [_run_row(run, outcome, listed.zone) for run, outcome in zip(runs, outcomes, strict=True)]
     if not as_json:
-        rows = [row | {"note": _note(run, listed.zone)} for run, row in zip(runs, rows, strict=True)]
-    emit(rows, HISTORY, as_json=as_json)
+        rows = [row | {"note": _note(run, row["note"], listed.zone)} for run, row in zip(runs, rows, strict=True)]
+    emit_local(rows, HISTORY, listed.zone, as_json=as_json)
 
 
 def _outcomes(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
@@ -70,17 +72,17 @@ def _run_row(run: Run, outcome: RunOutcome, zone: ZoneInfo) -> dict[str, Any]:
         "outcome": outcome.word,
         "runtime": seconds(outcome.runtime),
         "count": run.count,
-        "note": run.note or None,
+        "note": run.note or outcome.error,
         "id": run.id or None,
         "actor": run.actor,
     }
 
 
-def _note(run: Run, zone: ZoneInfo) -> str:
+def _note(run: Run, why: str | None, zone: ZoneInfo) -> str:
     """Why, and which slots a line stands for when they are several."""
-    note = f"{run.note} had not ended" if run.what == "skipped" else run.note
+    note = f"{why} had not ended" if run.what == "skipped" else why or ""
     first, last = local(run.first_at, zone), local(run.planned_at, zone)
     if first is None or last is None:
         return note
-    several = f"{'at least ' if run.count >= MOST else ''}{run.count:,} slots from {written(first)} to {written(last)}"
+    several = f"{'at least ' if run.count >= MOST else ''}{run.count:,} slots from {on_the_wall(first)} to {on_the_wall(last)}"
     return f"{several}: {note}" if note else several

@@ -1,14 +1,16 @@
 """What the commands of `celery -A <app> schedule` share: the schedules of an application, options, moments."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 from redis.exceptions import RedisError
 
-from conventions.cli.base import app_of
+from conventions.cli.base import app_of, emit
 from conventions.errors import ConventionError, ScheduleError
 from conventions.letter_filter import age
 from conventions.schedule import Schedule
@@ -33,6 +35,8 @@ class Listed:
         self.app = app_of(context)
         self.app.loader.import_default_modules()
         self._entries = {entry.name: entry for entry in load_schedule(self.app)}
+        if not self._entries and self.app.schedule_address is None:
+            click.echo(f"there is no beat_schedule.py in {Path.cwd()}, so there is no schedule here", err=True)
         self.zone = ZoneInfo(self.app.settings.timezone)
         self.actions = ScheduleActions(self.app, self.zone)
 
@@ -62,6 +66,19 @@ def naming(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever a team's function raises
         raise ScheduleError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def emit_local(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], zone: ZoneInfo, *, as_json: bool) -> None:
+    """Print rows; for people with times as the clock on the wall of the zone shows them."""
+    rows = list(rows)
+    if not as_json:
+        rows = [
+            {name: on_the_wall(value) if isinstance(value, datetime) else value for name, value in row.items()}
+            for row in rows
+        ]
+    emit(rows, columns, as_json=as_json)
+    if rows and not as_json:
+        click.echo(f"times are those of {zone}", err=True)
 
 
 def end_of_pause(text: str, now: datetime, zone: tzinfo) -> datetime:
@@ -98,6 +115,11 @@ def _refused(fault: str) -> click.BadParameter:
 def written(moment: datetime) -> str:
     """A moment as the tables of all commands write it."""
     return moment.isoformat(sep=" ", timespec="seconds")
+
+
+def on_the_wall(moment: datetime) -> str:
+    """A moment without its offset, where the zone is told once for all."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def local(moment: datetime | None, zone: ZoneInfo) -> datetime | None:

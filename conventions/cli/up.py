@@ -67,7 +67,7 @@ def up(context: click.Context, port: int | None, concurrency: int | None, no_flo
 
 
 class _Reload:
-    """Restarts the worker and beat when a file has changed."""
+    """Restarts the worker, beat and Flower when a file has changed."""
 
     def __init__(self, supervisor: Supervisor, screen: Screen) -> None:
         self._supervisor = supervisor
@@ -76,8 +76,8 @@ class _Reload:
     def changed(self, files: set[Path]) -> None:
         """Files have changed."""
         names = ", ".join(sorted(file.name for file in files))
-        self._screen.write("up", f"changed: {names}; new worker and beat, the old worker finishes its jobs")
-        self._supervisor.reload("worker", "beat")
+        self._screen.write("up", f"changed: {names}; new worker, beat and Flower, the old worker finishes its jobs")
+        self._supervisor.reload("worker", "beat", "flower")
 
     def failed(self, error: Exception) -> None:
         """Files cannot be watched: say so and go on."""

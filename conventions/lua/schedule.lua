@@ -2,6 +2,7 @@
 --   cursor   the latest slot that was sent or given up, s    meta      the same in RedBeat's own form
 --   begun    `<slot>:<ms>`: a slot that may be under way, and when its sending began first
 --   last     the last message that was sent, as JSON         fault     why the last try failed
+--   gone     '1' when it is no longer in the list, for as long as it may come back as the same one
 -- `schedule:history:<name>` has what became of its slots, the newest first; `schedule:live:<name>` the runs that may not
 -- have ended, where no two may overlap; `live:<id>` marks one of those where the broker is elsewhere.
 -- KEYS: the prefix

@@ -43,6 +43,8 @@ STATE = {"words", "arguments", "late", "overdue", "fault", "beat", "upcoming"}
 LINE = {"planned_at", "sent_at", "late", "what", "outcome", "runtime", "count", "note", "id", "actor"}
 TODAY = "2026-11-25"  # a Wednesday; the clock of these tests is at 08:00
 
+ZONE = "times are those of Asia/Tokyo"
+
 type Command = Callable[..., Result]
 
 
@@ -110,8 +112,9 @@ def test_list_for_people(command: Command) -> None:
     command("pause", "daily", "--reason", "moving", "--until", "2026-12-01")
     header, daily, monday = command("list").stdout.splitlines()
     assert header.split("  ")[0] == "name"
-    assert f"{TODAY} 09:00:00+09:00" not in daily
-    assert "until 2026-12-01 00:00:00+09:00" in daily
+    assert f"{TODAY} 09:00:00" not in daily
+    assert "until 2026-12-01 00:00:00" in daily
+    assert command("list").stderr.splitlines()[-1] == ZONE
     assert monday.rstrip().endswith("no")
     command("pause", "monday", "--reason", "moving")
     assert command("list").stdout.splitlines()[2].rstrip().endswith("yes")
@@ -128,9 +131,9 @@ def test_list_says_that_no_beat_runs(command: Command, beat: Beat, app: Conventi
     assert "celery -A tests beat" in command("list", "--json").stderr
     beat(DAILY, MONDAY).tick()
     assert command("list", "--json").stderr == ""
-    assert command("show", "daily").stderr == ""
+    assert command("show", "daily").stderr == f"{ZONE}\n"
     make_silent(app)
-    assert "no beat has looked at the schedule" in command("list").stderr
+    assert "no beat looks at the schedule" in command("list").stderr
 
 
 def no_figures(planned: datetime) -> date:
@@ -162,7 +165,7 @@ def test_list_says_what_is_wrong_with_a_schedule(
     assert shown["beat"] == "runs this"
     assert rows(command("show", "monday", "--json"))["beat"] == "runs another version"
     people = command("show", "faulty")
-    assert people.stderr == f"{late}\n"
+    assert people.stderr == f"{late}\n{ZONE}\n"
     assert "overdue       3 min\n" in people.stdout
 
 
@@ -195,7 +198,8 @@ def test_show_for_people(command: Command) -> None:
     assert lines["within"] == "2 h"
     assert lines["arguments"] == "user_id=8, day=previous_day()"
     assert lines["paused"] == "no"
-    assert lines["upcoming"].startswith("2026-11-30 10:00:00+09:00, 2026-12-07 10:00:00+09:00")
+    assert lines["upcoming"].startswith("2026-11-30 10:00:00, 2026-12-07 10:00:00")
+    assert "fault" not in lines  # what there is nothing to say of
 
 
 def test_show_of_a_paused_schedule(command: Command, app: ConventionsApp) -> None:
@@ -232,6 +236,52 @@ def test_next_merges_the_schedules_in_order_of_time(command: Command) -> None:
     assert len(rows(command("next", "--days", "1", "--json"))) == 1
     assert rows(command("next", "--days", "0.04", "--json")) == [], "58 minutes"
     assert len(command("next").stdout.splitlines()) == 9
+
+
+def test_next_of_some_schedules(command: Command) -> None:
+    """A frequent one does not hide the others; a list that is cut says so, and a wrong name is refused."""
+    assert {row["name"] for row in rows(command("next", "monday", "--json"))} == {"monday"}
+    cut = command("next", "daily", "--limit", "2")
+    assert "these are the first 2 of more" in cut.stderr
+    assert "more" not in command("next", "daily", "--days", "2").stderr
+    assert command("next", "weekly").exit_code == 1
+
+
+def test_history_of_a_schedule_that_was_removed(command: Command, app: ConventionsApp) -> None:
+    """Can be read as long as it is kept."""
+    Schedules(app.store).advance("old", SLOT, None, Run(SLOT, SLOT, "", "beat", "skipped", note="x"))
+    assert [row["what"] for row in rows(command("history", "old", "--json"))] == ["skipped"]
+
+
+def test_history_says_why_a_run_is_dead(command: Command, app: ConventionsApp) -> None:
+    """In one line."""
+    Schedules(app.store).advance("daily", SLOT, None, Run(SLOT, SLOT, "bad", "beat"))
+    append(app.store, entry(event("bad", "dead")))
+    drain(recorder(app.store, app.database))
+    (row,) = rows(command("history", "daily", "--json"))
+    assert (row["outcome"], row["note"]) == ("dead", "ValueError: no")
+
+
+def test_list_says_what_the_beat_does_not_have(
+    command: Command, beat: Beat, app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A schedule that is new in the file, and a zone that is not the beat's."""
+    beat(DAILY).tick()
+    assert command("list", "--json").stderr.startswith("monday: the beat that leads does not have it: restart beat")
+    monkeypatch.setattr(app.settings, "timezone", "Europe/Berlin")
+    told = command("show", "daily", "--json").stderr
+    assert told.startswith("daily: the beat plans in Asia/Tokyo, this command in Europe/Berlin")
+
+
+def test_a_folder_without_a_schedule_is_named(
+    command: Command, listed: Callable[..., None], app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is there to be listed, and why."""
+    listed()
+    monkeypatch.setattr(type(app), "schedule_address", None)
+    result = command("list", "--json")
+    assert rows(result) == []
+    assert "there is no beat_schedule.py in" in result.stderr
 
 
 def test_next_leaves_out_what_a_pause_holds_back(command: Command) -> None:
@@ -481,7 +531,7 @@ def test_history_for_people(command: Command) -> None:
     header, missed, paused, failed, skipped, *_ = command("history", "daily").stdout.splitlines()
     assert header.split() == ["planned", "at", "sent", "at", "late", "outcome", "runtime", "note", "id", "actor"]
     assert f"at least {MOST:,} slots from" in missed
-    assert "2 slots from 2026-11-07 09:00:00+09:00 to 2026-11-08 09:00:00+09:00: moving" in paused
+    assert "2 slots from 2026-11-07 09:00:00 to 2026-11-08 09:00:00: moving" in paused
     assert "KeyError: 'x'" in failed
     assert "slots" not in failed
     assert "gone had not ended" in skipped
@@ -559,7 +609,7 @@ def test_beats_is_a_health_check(command: Command, beat: Beat, app: ConventionsA
     result = command("beats")
     assert result.exit_code == 1
     assert result.stdout.count("silent") == 2
-    assert "no beat has looked at the schedule for" in result.stderr
+    assert "no beat looks at the schedule, so nothing is sent" in result.stderr
 
 
 # exit status

@@ -157,7 +157,7 @@ def test_beats_that_do_not_beat(viewer: User, app: ConventionsApp) -> None:
     beats.tick("a:1", leads=False)
     found = figures(viewer)
     assert found["*"]["is"] == {"leaderless": True}
-    assert "No beat leads yet" in found["*"]["texts"]["standing"]
+    assert "No beat leads now" in found["*"]["texts"]["standing"]
     assert found["a:1"]["state"] == "stands by"
     beats.tick("b:2", leads=True)
     assert figures(viewer)["*"]["is"] == {"leaderless": False}
