@@ -21,19 +21,21 @@ from redis.exceptions import LockError, RedisError
 from conventions.actor import BEAT
 from conventions.beat_entry import Entry
 from conventions.beats import Beats
+from conventions.catching_up import passed_slots
 from conventions.deeds import Deed
 from conventions.errors import BrokerUnavailable, ConfigurationError
-from conventions.firing import Firing
+from conventions.firing import Firing, code_of_a_team
 from conventions.schedule import Schedule
 from conventions.schedule_list import load_schedule
-from conventions.schedule_state import Lead, LeadLost, State
+from conventions.schedule_state import Lead, LeadLost, Run, State
 from conventions.schedules import Schedules
 
 logger = get_logger("celery.beat")
 
 SCHEDULE_FILE = "beat_schedule.py"
+CHANGED = "its times were changed while no beat ran"
 STANDBY_POLL = 1.0  # seconds between two looks at the leader's lock
-STEPPED_BACK = timedelta(minutes=1)  # ahead of the clock, a cursor is one that was set by another clock
+RESTART = timedelta(minutes=10)  # a look that is older was not before a deploy, but before an outage
 RETRY_EVERY = 1.0  # seconds until the next try when Redis or the broker does not answer
 
 
@@ -63,6 +65,7 @@ class Scheduler(RedBeatScheduler):
         self._beats = Beats(app.store)
         self._firing = Firing(app, self.schedules, self._zone)
         self._reconciled = False
+        self._renewed = 0.0
         if app.schedule_address is None and not lazy:  # and so it never leads: others may have one
             logger.warning("beat: no schedule: there is no %s in %s; nothing is sent", SCHEDULE_FILE, Path.cwd())
         super().__init__(app, lazy=lazy, **options)
@@ -120,7 +123,7 @@ class Scheduler(RedBeatScheduler):
             if not lock.acquire(blocking=False):
                 logger.debug("beat: another beat leads")
                 return False
-            self.lock, self._reconciled = lock, False
+            self.lock, self._reconciled, self._renewed = lock, False, time.monotonic()
             logger.info("beat: leads, %d schedules", len(self.listed))
             return True
         try:
@@ -128,26 +131,41 @@ class Scheduler(RedBeatScheduler):
         except LockError:
             self._stand_by()
             return False
+        self._renewed = time.monotonic()
         return True
 
     def _stand_by(self) -> None:
         logger.warning("beat: another beat may lead now, standing by")
         self.lock = None
 
+    def _keep_lead(self) -> None:
+        """Renew the lock in time, also while the schedules take long to look at. Raises: LeadLost."""
+        if time.monotonic() - self._renewed > self.lock_timeout / 5:
+            if not self._leads():
+                raise LeadLost
+            self._beats.tick(self.name, leads=True)
+
+    @property
+    def _lead(self) -> Lead:
+        return Lead(self._lock_name, self.lock.local.token.decode(), self.lock_timeout)
+
     def _reconcile(self) -> None:
         """Make what Redis holds agree with the list."""
         names = {listed.name for listed in self.listed}
         gone = self.schedules.names() - names
         now, states = self.schedules.read(names | gone, definitions=True)
-        looked_at = self.schedules.looked_at() or now
+        looked_at = self.schedules.looked_at()
+        # Until a beat looked last, the old times of an entry counted; from then on it is the new ones.
+        since = now if looked_at is None or now - looked_at > RESTART else min(looked_at, now)
         for name in sorted(gone):
             logger.info("beat: the schedule %s is gone", name)
             before = states[name].definition
-            self.schedules.forget(name, Deed(BEAT, "schedule remove", name, self._why, before))
+            self.schedules.forget(name, Deed(BEAT, "schedule remove", name, self._why, before), self._lead)
         for listed in self.listed:
+            self._keep_lead()
             try:
-                self._enter(listed, states[listed.name], now, looked_at)
-            except RedisError:
+                self._enter(listed, states[listed.name], now, since)
+            except (RedisError, LeadLost):
                 raise
             except Exception:  # whatever a team's calendar raises must not stop the other schedules
                 logger.exception("beat: the next slot of %s cannot be told", listed.name)
@@ -157,10 +175,7 @@ class Scheduler(RedBeatScheduler):
     def _why(self) -> str:
         return f"beat {self.name} began to lead with {self.app.schedule_address}"
 
-    def _enter(self, listed: Schedule, state: State, now: datetime, looked_at: datetime) -> None:
-        if state.cursor is not None and state.cursor - now > STEPPED_BACK:
-            text = "beat: the clock of Redis has stepped back: %s runs again after %s"
-            logger.warning(text, listed.name, state.cursor.astimezone(self._zone).isoformat())
+    def _enter(self, listed: Schedule, state: State, now: datetime, since: datetime) -> None:
         if state.pause is not None:
             logger.info("beat: %s is paused: %s", listed.name, state.pause.reason)
         entry, before = Entry(listed, state.cursor or now, self._zone, self.app), state.definition
@@ -169,27 +184,39 @@ class Scheduler(RedBeatScheduler):
             action = "schedule add" if before is None or state.gone else "schedule change"
             deed = Deed(BEAT, action, listed.name, self._why, None if state.gone else before, entry.definition)
             logger.info("beat: %s %s", action, listed.name)
-        self.schedules.enter(listed.name, entry.definition, entry.last_run_at, entry.following, deed)
-        if before is not None and before.get("schedule") != entry.definition["schedule"]:
-            # Until a beat looked last, the old times counted; from then on it is the new ones.
-            since = min(looked_at, now)
-            self.schedules.advance(listed.name, since, listed.when.next_slot(since, self._zone))
+        with code_of_a_team():
+            following = entry.following
+        self.schedules.enter(listed.name, entry.definition, entry.last_run_at, following, deed=deed, lead=self._lead)
+        changed = before is not None and before.get("schedule") != entry.definition["schedule"]
+        if changed and state.fault is None and state.cursor is not None and state.cursor < since:
+            self._count_from(listed, state.cursor, since, now)
+
+    def _count_from(self, listed: Schedule, cursor: datetime, since: datetime, now: datetime) -> None:
+        """Let the changed times of a schedule count from a moment; what they pass over stands in the history."""
+        with code_of_a_team():
+            passed = passed_slots(listed.when, cursor, since, self._zone) if since == now else None
+            following = listed.when.next_slot(since, self._zone)
+        line = [Run.without_message("missed", passed, now, BEAT, CHANGED)] if passed else []
+        self.schedules.advance(listed.name, since, following, *line)
 
     def _send_due(self) -> float:
         now, states = self.schedules.read(listed.name for listed in self.listed)
-        started, wait = time.monotonic(), float(self.max_interval)
-        lead = Lead(self._lock_name, self.lock.local.token.decode(), self.lock_timeout)
+        started, wait, complete = time.monotonic(), float(self.max_interval), True
         for listed in self.listed:
+            self._keep_lead()
             if states[listed.name].cursor is None:  # somebody flushed Redis
-                self._reconciled = False
+                self._reconciled = complete = False
                 wait = min(wait, RETRY_EVERY)
                 continue
             try:
-                wait = min(wait, self._firing.look(listed, states[listed.name], now, lead))
+                until_next = self._firing.look(listed, states[listed.name], now, self._lead)
             except BrokerUnavailable as error:
                 logger.warning("beat: %s is not sent yet: %s", listed.name, error)
                 return RETRY_EVERY
-        self.schedules.note_look(now)
+            complete = complete and until_next > 0
+            wait = min(wait, until_next)
+        if complete:
+            self.schedules.note_look(now)
         return max(0.0, wait - (time.monotonic() - started))
 
 

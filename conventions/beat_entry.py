@@ -67,7 +67,7 @@ class Entry(RedBeatSchedulerEntry):
 
     def save(self) -> "Entry":
         """Write the definition; the cursor only where there is none."""
-        Schedules(self.app.store).enter(self.name, self.definition, self.last_run_at, self.following, None)
+        Schedules(self.app.store).enter(self.name, self.definition, self.last_run_at, self.following)
         return self
 
 

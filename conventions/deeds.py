@@ -40,7 +40,7 @@ class Deed:
             deed = cls(**{one.name: found[one.name] for one in fields(cls) if one.name in found})
         except (TypeError, RecursionError) as error:
             raise ValueError(f"not a deed: {error}") from error
-        texts = (deed.actor, deed.action, deed.target, deed.id, deed.reason or "")
+        texts = (deed.actor, deed.action, deed.target, deed.id, "" if deed.reason is None else deed.reason)
         if not all(isinstance(one, str) for one in texts) or len(deed.id) > 36 or len(deed.action) > 64:  # the columns
             raise ValueError("not a deed: a field has the wrong type or size")
         return deed

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from conventions.catching_up import passed_slots
 from conventions.deeds import Deed
+from conventions.failures import clean
 from conventions.payload import digest
 from conventions.schedule import SCHEDULE_HEADER, Schedule
 from conventions.schedule_state import Pause, Run
@@ -20,6 +21,7 @@ from conventions.schedules import Schedules
 
 logger = logging.getLogger(__name__)
 
+LONGEST_REASON = 2000  # characters
 FURTHEST = timedelta(days=36_500)  # of the end of a pause; beyond that there may be no next slot to look for
 
 
@@ -29,6 +31,14 @@ class StillRuns(Exception):
     def __init__(self, id: str) -> None:  # noqa: A002  # the word of the glossary
         super().__init__(id)
         self.id = id
+
+
+class PausedAgain(Exception):
+    """Somebody has paused the schedule once more meanwhile; `pause`: what was not lifted."""
+
+    def __init__(self, pause: Pause) -> None:
+        super().__init__(pause)
+        self.pause = pause
 
 
 class ScheduleActions:
@@ -54,36 +64,45 @@ class ScheduleActions:
             until: when it resumes by itself, aware.
 
         Raises:
-            ValueError: there is no reason, or `until` has no zone, is not in the future or too far in it.
+            ValueError: there is no reason, or it is too long, or `until` has no zone, is not in the future or too far in it.
             RedisError: nothing is changed.
         """
         now, states = self._state.read([listed.name])
-        if not reason.strip():
+        if not (why := clean(reason).strip()):
             raise ValueError("say why it is paused")
+        if len(why) > LONGEST_REASON:
+            raise ValueError(f"a reason has at most {LONGEST_REASON:,} characters")
         if until is not None:
             _check_end(until, now)
         before = states[listed.name].pause
-        pause = Pause(reason.strip(), actor, now, until and until.astimezone(UTC))
+        pause = Pause(why, actor, now, until and until.astimezone(UTC))
         deed = Deed(actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts)
         self._state.pause(listed.name, pause, deed)
         self._record(deed, now)
         return pause
 
     def resume(self, listed: Schedule, actor: str, reason: str | None = None) -> bool:
-        """Lift a pause; slots that passed meanwhile are not caught up. False when there was none. Raises: RedisError."""
+        """Lift a pause; slots that passed meanwhile are not caught up. False when there was none.
+
+        Raises:
+            PausedAgain: it is another pause by now.
+            RedisError: nothing is changed.
+        """
         now, states = self._state.read([listed.name])
         state = states[listed.name]
         if state.pause is None:
             return False
-        at = now if state.pause.until is None else min(now, state.pause.until)
+        at = min(now, state.pause.last_moment or now)
         deed = Deed(actor, "schedule resume", listed.name, reason, state.pause.facts)
         passed = passed_slots(listed.when, state.cursor or at, at, self._zone)
         line = passed and Run.without_message("paused", passed, now, state.pause.actor, state.pause.reason)
         following = listed.when.next_slot(at, self._zone)
-        lifted = self._state.resume(listed.name, at, following, deed, held_back=line or None)
-        if lifted:
+        if self._state.resume(listed.name, at, following, deed, held_back=line or None, only=state.pause):
             self._record(deed, now)
-        return lifted
+            return True
+        if (other := self._state.read([listed.name])[1][listed.name].pause) is not None:
+            raise PausedAgain(other)
+        return False
 
     def run_now(self, listed: Schedule, actor: str, reason: str | None = None, *, beside: bool = False) -> Run:
         """Send a schedule's task now, with the arguments of its latest slot; also while it is paused.
@@ -98,35 +117,31 @@ class ScheduleActions:
 
         Raises:
             StillRuns: an earlier run has not ended.
-            BrokerUnavailable, RedisError: nothing was sent.
+            BrokerUnavailable, RedisError: nothing was sent, though the audit says that it was wanted.
         """
         now, message_id = self._state.now(), uuid()
         latest = listed.when.latest_slot(now, self._zone) or now.astimezone(self._zone)
-        task = self._app.tasks[listed.task.name]
-        begun = self._state.begin(
-            listed.name,
-            message_id,
-            task.horizon,
-            overlap="beside" if beside and listed.overlap == "skip" else listed.overlap,
-            here=listed.overlap == "skip" and self._app.one_server,
-        )
+        arguments, task = listed.arguments_at(latest), self._app.tasks[listed.task.name]
+        deed = Deed(actor, "schedule run", listed.name, reason and clean(reason), None, {"id": message_id})
+        overlap: Any = "beside" if beside and listed.overlap == "skip" else listed.overlap
+        here = listed.overlap == "skip" and self._app.one_server
+        begun = self._state.begin(listed.name, message_id, task.horizon, overlap=overlap, here=here, deed=deed)
         if begun.live_id is not None:
             raise StillRuns(begun.live_id)
-        with self._state.sending(listed.name, message_id):
+        self._record(deed, now)
+        with self._state.sending(listed.name, message_id, overlap=overlap, here=here):
             task.apply_async(
-                kwargs=listed.arguments_at(latest),
+                kwargs=arguments,
                 task_id=message_id,
                 actor=actor,
                 idempotency_key=digest({"schedule": listed.name, "by_hand": message_id}),
                 headers={SCHEDULE_HEADER: listed.name},
             )
-        run = Run(None, self._state.now(), message_id, actor, note=reason or "")
-        deed = Deed(actor, "schedule run", listed.name, reason, None, {"id": message_id})
+        run = Run(None, now, message_id, actor, note=deed.reason or "")
         try:
-            self._state.record(listed.name, run, deed)
+            self._state.record(listed.name, run)
         except RedisError as error:  # it is sent, and must not look as if it were not
             logger.warning("%s is sent as %s, but not in its history: %s", listed.name, run.id, error)
-        self._record(deed, run.sent_at)
         return run
 
     def _record(self, deed: Deed, at: datetime) -> None:

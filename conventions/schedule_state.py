@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
 from conventions.catching_up import Passed
@@ -23,7 +23,12 @@ class Pause:
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """From its JSON."""
-        return cls(**_with_moments(json.loads(raw), "since", "until"))
+        return cls(**_fields(cls, raw, "since", "until"))
+
+    @property
+    def last_moment(self) -> datetime | None:
+        """The last second that it holds back: a slot at its end is the first to run."""
+        return None if self.until is None else self.until - timedelta(seconds=1)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -59,7 +64,7 @@ class Run:
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """From its JSON."""
-        return cls(**_with_moments(json.loads(raw), "planned_at", "sent_at", "first_at"))
+        return cls(**_fields(cls, raw, "planned_at", "sent_at", "first_at"))
 
     @classmethod
     def without_message(cls, what: What, passed: Passed, at: datetime, actor: str, note: str = "") -> Self:
@@ -83,6 +88,7 @@ class State:
         pause: why it does not run now.
         last_run: the last message that was sent.
         fault: why the last try to send failed.
+        begun: a slot that may be under way.
         gone: whether it was removed a moment ago, where that was asked for.
         definition: what the beat that leads has read from its file, where that was asked for.
     """
@@ -91,6 +97,7 @@ class State:
     pause: Pause | None
     last_run: Run | None
     fault: str | None = None
+    begun: datetime | None = None
     gone: bool = False
     definition: Mapping[str, Any] | None = None
 
@@ -126,5 +133,8 @@ def to_json(value: Pause | Run) -> str:
     return json.dumps(asdict(value), default=datetime.isoformat, ensure_ascii=False)
 
 
-def _with_moments(fields: dict[str, Any], *names: str) -> dict[str, Any]:
-    return fields | {name: datetime.fromisoformat(fields[name]) for name in names if fields.get(name)}
+def _fields(cls: type[Any], raw: bytes, *moments: str) -> dict[str, Any]:
+    """The fields of a class in JSON, with its moments; those of a later version are ignored."""
+    found = json.loads(raw)
+    values = {one.name: found[one.name] for one in fields(cls) if one.name in found}
+    return values | {name: datetime.fromisoformat(values[name]) for name in moments if values.get(name)}

@@ -37,7 +37,7 @@ class ScheduleView:
         if pause is not None and pause.until is None:
             return None
         # The cursor is ahead of a clock that stepped back.
-        after = [self.now, self.state.cursor, pause.until if pause else None]
+        after = [self.now, self.state.cursor, pause.last_moment if pause else None]
         return self.listed.when.next_slot(max(one for one in after if one is not None), self.zone)
 
     @property
@@ -56,7 +56,7 @@ class ScheduleView:
         pause, cursor = self.state.pause, self.state.cursor
         if cursor is None or (pause is not None and (pause.until is None or pause.until > self.now)):
             return None
-        since = cursor if pause is None or pause.until is None else max(cursor, pause.until)
+        since = cursor if pause is None or pause.last_moment is None else max(cursor, pause.last_moment)
         send = self.listed.due(since, self.now, self.zone).send
         waits = self.now - send[0] if send else timedelta()
         return waits.total_seconds() if waits > LATE else None

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, WatchError
 
 from conventions.deeds import Deed
 from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, State, to_json
@@ -49,7 +49,7 @@ class Schedules:
     def read(self, names: Iterable[str], *, definitions: bool = False) -> tuple[datetime, dict[str, State]]:
         """The server's clock, and the state of each schedule, in one round trip; `definitions`: with what beat has read."""
         names = list(names)
-        fields = ("cursor", "last", "fault", *(("gone", "definition") if definitions else ()))
+        fields = ("cursor", "last", "fault", "begun", *(("gone", "definition") if definitions else ()))
         with self._store.redis.pipeline(transaction=False) as pipe:
             pipe.time()
             pipe.hgetall(self._paused)
@@ -57,20 +57,28 @@ class Schedules:
                 pipe.hmget(self.key(name), fields)
             time, paused, *rest = pipe.execute()
         found = {}
-        for name, (cursor, last, fault, *more) in zip(names, rest, strict=True):
+        for name, (cursor, last, fault, begun, *more) in zip(names, rest, strict=True):
             pause = paused.get(name.encode())
             found[name] = State(
                 cursor=None if cursor is None else datetime.fromtimestamp(int(cursor), UTC),
                 pause=None if pause is None else Pause.read(pause),
                 last_run=None if last is None else Run.read(last),
                 fault=None if fault is None else fault.decode(),
+                begun=None if begun is None else datetime.fromtimestamp(int(begun.partition(b":")[0]), UTC),
                 gone=bool(more and more[0]),
                 definition=json.loads(more[1]) if more and more[1] else None,
             )
         return self._moment(time), found
 
     def enter(
-        self, name: str, definition: Mapping[str, Any], cursor: datetime, following: datetime | None, deed: Deed | None
+        self,
+        name: str,
+        definition: Mapping[str, Any],
+        cursor: datetime,
+        following: datetime | None,
+        *,
+        deed: Deed | None = None,
+        lead: Lead | None = None,
     ) -> None:
         """Write what a file says of a schedule; its cursor only where there is none.
 
@@ -80,9 +88,13 @@ class Schedules:
             cursor: the moment from which the slots of a new one count.
             following: its next slot.
             deed: where something is new or changed.
+            lead: that of the beat that writes.
+
+        Raises:
+            LeadLost: another beat leads.
         """
         key = self.key(name)
-        with self._store.redis.pipeline() as pipe:
+        with self._leading(lead) as pipe:
             pipe.hset(key, "definition", json.dumps(definition, ensure_ascii=False))
             pipe.hsetnx(key, "meta", meta_of(cursor))
             pipe.hsetnx(key, "cursor", str(int(cursor.timestamp())))
@@ -95,18 +107,20 @@ class Schedules:
             pipe.sadd(self._statics, name)
             pipe.persist(self._history(name))
             self._note(pipe, deed)
-            pipe.execute()
 
-    def forget(self, name: str, deed: Deed | None = None) -> None:
-        """Drop a schedule that is no longer in the list; its pause stays, its history for a month, its cursor for minutes."""
-        with self._store.redis.pipeline() as pipe:
+    def forget(self, name: str, deed: Deed | None = None, lead: Lead | None = None) -> None:
+        """Drop a schedule that is no longer in the list; its pause stays, its history for a month, its cursor for minutes.
+
+        Raises:
+            LeadLost: another beat leads.
+        """
+        with self._leading(lead) as pipe:
             pipe.zrem(self._index, self.key(name))
             pipe.hset(self.key(name), "gone", "1")
             pipe.expire(self.key(name), BACK_WITHIN)
             pipe.expire(self._history(name), KEEP_HISTORY)
             pipe.srem(self._statics, name)
             self._note(pipe, deed)
-            pipe.execute()
 
     def begin(
         self,
@@ -118,6 +132,7 @@ class Schedules:
         here: bool,
         slot: datetime | None = None,
         lead: Lead | None = None,
+        deed: Deed | None = None,
     ) -> Begun:
         """Ask whether a slot, or a run by hand, is to be sent now; if so it counts as one that may be under way.
 
@@ -129,6 +144,7 @@ class Schedules:
             here: whether messages are on this server.
             slot: the planned time; `None` by hand.
             lead: that of the beat that asks, which is kept for longer; needed for a slot.
+            deed: of who runs it by hand; in the journal from then on.
 
         Raises:
             LeadLost: another beat leads.
@@ -136,6 +152,7 @@ class Schedules:
         number = "" if slot is None else str(int(slot.timestamp()))
         lock = ("", "", 0) if lead is None else (lead.key, lead.token, _milliseconds(lead.seconds))
         arguments = [name, message_id, number, *lock, overlap, int(here), _milliseconds(keep.total_seconds())]
+        arguments.append("" if deed is None else deed.encode())
         answer, *more = self._store.run("begin_slot", arguments)
         if answer == b"lost":
             raise LeadLost
@@ -144,16 +161,21 @@ class Schedules:
         return Begun(live_id=more[0].decode() if more else None)
 
     @contextmanager
-    def sending(self, name: str, message_id: str) -> Iterator[None]:
+    def sending(self, name: str, message_id: str, *, overlap: str, here: bool) -> Iterator[None]:
         """Send a run that was begun within the block; where that fails, no later one waits for its end."""
+        mark = self._store.key("live", message_id)
         try:
             yield
         except Exception:
-            with suppress(RedisError), self._store.redis.pipeline() as pipe:
-                pipe.zrem(self._store.key("schedule", "live", name), message_id)
-                pipe.delete(self._store.key("live", message_id))
-                pipe.execute()
+            if overlap != "allow":
+                with suppress(RedisError), self._store.redis.pipeline() as pipe:
+                    pipe.zrem(self._store.key("schedule", "live", name), message_id)
+                    pipe.delete(mark)
+                    pipe.execute()
             raise
+        if overlap != "allow" and here:  # from now on its message stands for it
+            with suppress(RedisError):
+                self._store.redis.delete(mark)
 
     def advance(self, name: str, slot: datetime, following: datetime | None, *lines: Run) -> bool:
         """Move the cursor to `slot` unless it is there or further; False then.
@@ -170,24 +192,26 @@ class Schedules:
 
     def note_look(self, at: datetime) -> None:
         """Say that every schedule was looked at, and what was due at that time was done."""
-        self._store.redis.set(self._looked, at.timestamp(), ex=KEEP_HISTORY)
+        self._store.script("looked")(keys=[self._looked], args=[at.timestamp(), int(KEEP_HISTORY.total_seconds())])
 
     def looked_at(self) -> datetime | None:
         """When that was last; `None` when it is not known any more."""
         found: Any = self._store.redis.get(self._looked)
         return None if found is None else datetime.fromtimestamp(float(found), UTC)
 
-    def note_fault(self, name: str, fault: str) -> None:
-        """Say why a slot could not be sent; the next one that is sent takes it back."""
-        self._store.redis.hset(self.key(name), "fault", fault)
+    def note_fault(self, name: str, fault: str | None) -> None:
+        """Say why a slot could not be sent, or that nothing is wrong any more, as each slot that is sent does."""
+        if fault is None:
+            self._store.redis.hdel(self.key(name), "fault")
+        else:
+            self._store.redis.hset(self.key(name), "fault", fault)
 
-    def record(self, name: str, run: Run, deed: Deed) -> None:
+    def record(self, name: str, run: Run) -> None:
         """Remember a run that was sent by hand."""
         with self._store.redis.pipeline() as pipe:
             pipe.lpush(self._history(name), to_json(run))
             pipe.ltrim(self._history(name), 0, HISTORY - 1)
             pipe.hset(self.key(name), "last", to_json(run))
-            self._note(pipe, deed)
             pipe.execute()
 
     def history(self, name: str, limit: int) -> list[Run]:
@@ -205,10 +229,7 @@ class Schedules:
 
     def pause(self, name: str, pause: Pause, deed: Deed) -> None:
         """Send nothing for this schedule until it is lifted; one that is there already is replaced."""
-        with self._store.redis.pipeline() as pipe:
-            pipe.hset(self._paused, name, to_json(pause))
-            self._note(pipe, deed)
-            pipe.execute()
+        self._store.run("pause_schedule", [name, to_json(pause), deed.encode()])
 
     def resume(
         self,
@@ -234,6 +255,21 @@ class Schedules:
         line = "" if held_back is None else to_json(held_back)
         arguments = [name, since, *_cursor(at, following), line, HISTORY, deed.encode()]
         return bool(self._store.run("resume_schedule", arguments))
+
+    @contextmanager
+    def _leading(self, lead: Lead | None) -> Iterator[Any]:
+        """Write within the block what only the beat that leads may write."""
+        with self._store.redis.pipeline() as pipe:
+            if lead is not None:
+                pipe.watch(lead.key)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+                if pipe.get(lead.key) != lead.token.encode():
+                    raise LeadLost
+                pipe.multi()
+            yield pipe
+            try:
+                pipe.execute()
+            except WatchError as error:  # the lock has lapsed meanwhile
+                raise LeadLost from error
 
     def _note(self, pipe: Any, deed: Deed | None) -> None:
         if deed is not None:

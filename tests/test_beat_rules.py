@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions.app import ConventionsApp
 from conventions.beat import RETRY_EVERY
@@ -208,7 +209,7 @@ def test_a_slot_is_as_old_as_its_first_try(
     slot, first_try = map(int, begun.split(b":"))
     assert slot == clock.now.timestamp()
     scheduler.tick()
-    assert datetime.fromisoformat(sent[0]["x_enqueued_at"]).timestamp() == pytest.approx(first_try / 1000)
+    assert datetime.fromisoformat(sent[0]["x_enqueued_at"]).timestamp() == pytest.approx(first_try / 1000, abs=0.01)
 
 
 def test_a_beat_that_lost_its_lock_within_a_look_sends_nothing_more(
@@ -232,6 +233,42 @@ def test_a_beat_that_lost_its_lock_within_a_look_sends_nothing_more(
     assert days(sent) == ["2026-11-25"]
 
 
+def test_two_files_mean_one_slot(beat: Beat, clock: Clock, sent: Sent) -> None:
+    """A beat with other arguments for a slot that another one has sent sends the same job, which runs once."""
+    slot = datetime(2026, 11, 25, 9, tzinfo=TOKYO)
+    for entry in (DAILY, Schedule("daily", cron("0 9 * * *"), Note, {"day": "2026-01-01"})):
+        beat(entry)._firing._send(entry, slot, clock.now)
+    one, other = sent
+    assert (one["id"], one["x_key"]) == (other["id"], other["x_key"])
+    assert one["kwargs"] != other["kwargs"]
+
+
+class Slow:
+    """A calendar that takes its time; the lock lapses meanwhile."""
+
+    def __init__(self, app: ConventionsApp) -> None:
+        self.app = app
+        self.lock = ""
+
+    def __contains__(self, day: object) -> bool:
+        if self.lock:
+            self.app.store.redis.delete(self.lock)
+        return True
+
+
+def test_a_slow_calendar_does_not_keep_beat_from_leading(
+    beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent
+) -> None:
+    """A lock that lapsed within a look, and that nobody has taken, is taken back when a slot begins."""
+    calendar = Slow(app)
+    scheduler = beat(Schedule("slow", cron("0 9 * * *", only=calendar), Note, {"day": planned_date}))
+    scheduler.tick()
+    calendar.lock = scheduler._lock_name
+    clock.to("2026-11-25T09:00:00+09:00")
+    scheduler.tick()
+    assert days(sent) == ["2026-11-25"]
+
+
 # Overlap.
 
 
@@ -246,7 +283,7 @@ def test_a_slot_is_skipped_while_the_last_run_has_not_ended(
         clock.to(f"2026-11-{day}T09:00:00+09:00")
         scheduler.tick()
     first = entry.message_id(datetime(2026, 11, 25, 9, tzinfo=TOKYO))
-    assert history(app) == [("sent", 1, "25"), ("skipped", 1, "26"), ("skipped", 1, "27")]
+    assert history(app) == [("sent", 1, "25"), ("skipped", 2, "27")]
     assert Schedules(app.store).history("daily", 1)[0].note == first
     actions = ScheduleActions(app, TOKYO)
     with pytest.raises(StillRuns) as refused:
@@ -310,10 +347,13 @@ class Figures:
     """Days without figures, from which an argument cannot be computed."""
 
     missing: ClassVar[set[int]] = set()
+    error: ClassVar[Exception | None] = None
 
 
 def reported(planned: datetime) -> date:
     """The day, if there are figures for it."""
+    if Figures.error is not None:
+        raise Figures.error
     if planned.day in Figures.missing:
         raise LookupError(f"no figures for the {planned.day}th")
     return planned.date()
@@ -341,6 +381,112 @@ def test_a_slot_that_cannot_be_made_is_given_up_when_others_wait_behind_it(
     assert Schedules(app.store).read(["daily"])[1]["daily"].fault is None
     failed = next(one for one in Schedules(app.store).history("daily", 9) if one.what == "failed")
     assert failed.note == "LookupError: no figures for the 26th"
+
+
+@pytest.mark.parametrize("error", [RedisConnectionError("theirs"), BrokerUnavailable("theirs"), KeyError("x")])
+def test_whatever_a_function_raises_holds_up_only_its_schedule(
+    error: Exception, *, beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also an error that beat itself may meet: of a Redis that the team's function asks, or of something it sends."""
+    scheduler = beat(Schedule("theirs", cron("0 9 * * *"), Note, {"day": reported}), DAILY)
+    scheduler.tick()
+    monkeypatch.setattr(Figures, "error", error)
+    clock.to("2026-11-25T09:00:00+09:00")
+    scheduler.tick()
+    assert [message["x_schedule"] for message in sent] == ["daily"]
+    assert "theirs" in str(Schedules(app.store).read(["theirs"])[1]["theirs"].fault) or isinstance(error, KeyError)
+    monkeypatch.setattr(Figures, "error", None)
+    clock.now += timedelta(seconds=2)
+    scheduler.tick()
+    assert [message["x_schedule"] for message in sent] == ["daily", "theirs"]
+
+
+class Flaky:
+    """A calendar that can be away."""
+
+    away = False
+
+    def __contains__(self, day: object) -> bool:
+        if self.away:
+            raise OSError("calendar.csv")
+        return True
+
+
+def test_a_fault_that_has_passed_is_taken_back(beat: Beat, clock: Clock, app: ConventionsApp) -> None:
+    """Not only when the next slot is sent, which may be in a month."""
+    calendar = Flaky()
+    scheduler = beat(Schedule("flaky", cron("0 9 1 * *", only=calendar), Note, {"day": planned_date}))
+    scheduler.tick()
+
+    def fault() -> str | None:
+        return Schedules(app.store).read(["flaky"])[1]["flaky"].fault
+
+    calendar.away = True
+    scheduler.tick()
+    assert fault() == "OSError: calendar.csv"
+    calendar.away = False
+    clock.now += timedelta(seconds=2)
+    scheduler.tick()
+    assert fault() is None
+
+
+def test_a_slot_that_failed_is_called_so_when_another_takes_its_place(
+    beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `latest` only the last slot is sent: the one before was not late, but could not be made."""
+    scheduler = beat(Schedule("daily", cron("0 9 * * *"), Note, {"day": reported}))
+    scheduler.tick()
+    monkeypatch.setattr(Figures, "missing", {26})
+    for day in (25, 26, 28):
+        clock.to(f"2026-11-{day}T09:00:00+09:00")
+        scheduler.tick()
+    assert history(app) == [("sent", 1, "25"), ("failed", 1, "26"), ("missed", 1, "27"), ("sent", 1, "28")]
+
+
+def test_what_is_missed_before_a_slot_that_fails_is_accounted_for(
+    beat: Beat, clock: Clock, app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever becomes of that slot."""
+    entry = Schedule("daily", cron("0 9 * * *"), Note, {"day": reported}, catch_up="all", within=timedelta(days=1))
+    scheduler = beat(entry)
+    scheduler.tick()
+    monkeypatch.setattr(Figures, "missing", {28})
+    clock.to("2026-11-28T11:00:00+09:00")
+    scheduler.tick()
+    assert history(app) == [("missed", 3, "27")]
+
+
+# Changed times.
+
+
+def test_a_slot_that_waits_for_a_mended_function_survives_the_deploy(
+    beat: Beat, clock: Clock, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mend may come with other times: what is due by those since the cursor is sent."""
+    first = beat(Schedule("daily", cron("0 9 * * *"), Note, {"day": reported}))
+    first.tick()
+    monkeypatch.setattr(Figures, "missing", {25})
+    clock.to("2026-11-25T09:00:00+09:00")
+    first.tick()
+    clock.to("2026-11-25T09:05:00+09:00")
+    first.tick()
+    first.close()
+    monkeypatch.setattr(Figures, "missing", set())
+    beat(Schedule("daily", cron("0 9 * * MON-SUN"), Note, {"day": reported})).tick()
+    assert days(sent) == ["2026-11-25"]
+
+
+def test_times_that_were_changed_in_a_long_outage_count_from_its_end(
+    beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent
+) -> None:
+    """Nobody planned by them then; the history says what was passed over."""
+    first = beat(DAILY)
+    first.tick()
+    first.close()
+    clock.to("2026-11-28T12:00:00+09:00")
+    beat(Schedule("daily", cron("0 10 * * *"), Note, {"day": planned_date}, catch_up="all")).tick()
+    assert sent == []
+    assert history(app) == [("missed", 4, "28")]
 
 
 # The audit of deploys.

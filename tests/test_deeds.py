@@ -26,7 +26,7 @@ def test_a_deed_is_read_as_it_was_written(deed: Deed) -> None:
     assert Deed.decode(deed.encode()) == deed
 
 
-@pytest.mark.parametrize("data", ["", "[]", "7", "{}", '{"actor": 1, "action": "a", "target": "t"}', '{"actor": "a"}',
+@pytest.mark.parametrize("data", ['{"actor": "a", "action": "a", "target": "t", "reason": 0}', "", "[]", "7", "{}", '{"actor": 1, "action": "a", "target": "t"}', '{"actor": "a"}',
                                   '{"actor": "a", "action": "a", "target": "t", "id": "%s"}' % ("x" * 37)])  # fmt: skip
 def test_what_is_no_deed_is_refused(data: str) -> None:
     """Nothing that a column would not take gets in."""

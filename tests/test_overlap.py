@@ -8,7 +8,7 @@ import pytest
 from conventions.idempotency import Claims
 from conventions.journal import Event
 from conventions.store import Store
-from tests.claiming import AGAIN, FIRST, granted, settle
+from tests.claiming import AGAIN, FIRST, granted, settle, take
 
 RUN = FIRST.message_id
 
@@ -62,3 +62,13 @@ def test_who_lost_the_claim_ends_nothing(claims: Claims, store: Store) -> None:
     granted(claims, FIRST)
     assert settle(claims, replace(AGAIN, token="stale"), "done") == "refused"
     assert lives(store)
+
+
+@pytest.mark.parametrize("state", ["done", "dead"])
+def test_a_copy_that_finds_the_end_ends_a_run(state: str, claims: Claims, store: Store) -> None:
+    """A beat may send a slot once more after its run has ended, and begin it again for that."""
+    granted(claims, FIRST)
+    settle(claims, FIRST, state)
+    store.redis.set(store.key("live", RUN), "daily")
+    take(claims, AGAIN)
+    assert not lives(store)

@@ -16,7 +16,7 @@ from conventions.cron import cron
 from conventions.errors import BrokerUnavailable
 from conventions.recorder import Recorder
 from conventions.schedule import Schedule, planned_date
-from conventions.schedule_actions import ScheduleActions, StillRuns
+from conventions.schedule_actions import PausedAgain, ScheduleActions, StillRuns
 from conventions.schedules import Schedules
 from conventions.store import Store
 from tests.beat_fixtures import Note, Sent, days, sent  # noqa: F401  # fixtures
@@ -106,11 +106,48 @@ def test_a_schedule_can_be_paused_while_sql_is_away(
     assert rows(app) == [("u-42", "schedule pause", "daily", "the database is down")]
 
 
+def test_a_pause_that_somebody_else_set_meanwhile_is_not_lifted(
+    app: ConventionsApp, actions: ScheduleActions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who resumes has not seen its reason."""
+    actions.pause(DAILY, "u-1", "short")
+    read = actions._state.read
+
+    def read_and_pause(names: Any) -> Any:
+        found = read(names)
+        monkeypatch.setattr(actions._state, "read", read)
+        ScheduleActions(app, TOKYO).pause(DAILY, "u-2", "the ledger is corrupt")
+        return found
+
+    monkeypatch.setattr(actions._state, "read", read_and_pause)
+    with pytest.raises(PausedAgain) as refused:
+        actions.resume(DAILY, "u-1")
+    assert (refused.value.pause.actor, refused.value.pause.reason) == ("u-2", "the ledger is corrupt")
+    assert rows(app)[-1] == ("u-2", "schedule pause", "daily", "the ledger is corrupt")
+
+
+def test_a_schedule_can_be_paused_while_redis_is_full(app: ConventionsApp, actions: ScheduleActions) -> None:
+    """That is when somebody wants it to send nothing."""
+    app.store.redis.config_set("maxmemory", 1)
+    try:
+        actions.pause(DAILY, "u-42", "a flood")
+    finally:
+        app.store.redis.config_set("maxmemory", 0)
+    assert Schedules(app.store).read(["daily"])[1]["daily"].pause is not None
+
+
+def test_a_reason_in_odd_bytes_is_kept(app: ConventionsApp, actions: ScheduleActions) -> None:
+    """As every database stores it."""
+    actions.pause(DAILY, "u-42", "caf\udcff\0")
+    assert rows(app)[0][3] == "caf\\udcff\\0"
+
+
 @pytest.mark.parametrize(
     ("reason", "until"),
     [
         ("", None),
         ("  ", None),
+        ("x" * 2001, None),
         ("why", datetime(2020, 1, 1, tzinfo=UTC)),
         ("why", datetime(9999, 12, 31, tzinfo=UTC)),
         ("why", datetime(2099, 1, 1)),  # noqa: DTZ001  # what is tested
@@ -120,7 +157,7 @@ def test_a_pause_that_cannot_be_meant_is_refused(
     reason: str, until: datetime | None, app: ConventionsApp, actions: ScheduleActions
 ) -> None:
     """Without a reason, in the past, or without a zone; nothing is changed."""
-    with pytest.raises(ValueError, match=r"say why|in the future|no time zone|too far away"):
+    with pytest.raises(ValueError, match=r"say why|in the future|no time zone|too far away|at most 2,000"):
         actions.pause(DAILY, "u-42", reason, until)
     assert Schedules(app.store).read(["daily"])[1]["daily"].pause is None
     assert rows(app) == []
@@ -130,7 +167,7 @@ def test_resuming_passes_over_the_slots_meanwhile(app: ConventionsApp, actions: 
     """Up to now; of a pause whose end has come up to that. The history says how many there were."""
     schedules = Schedules(app.store)
     now = schedules.now()
-    schedules.advance("daily", now - timedelta(days=3), None)
+    schedules.enter("daily", {}, now - timedelta(days=3), None)
     actions.pause(DAILY, "u-42", "why")
     assert actions.resume(DAILY, "u-42")
     state = schedules.read(["daily"])[1]["daily"]
@@ -175,11 +212,11 @@ def test_run_now_beside_a_run_that_has_not_ended_is_refused(app: ConventionsApp,
 def test_what_could_not_be_sent_leaves_nothing(
     app: ConventionsApp, actions: ScheduleActions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No history, no deed, and no run that others would wait for."""
+    """No history, and no run that others would wait for; that somebody wanted it is in the audit."""
     monkeypatch.setattr(app.settings, "broker_timeout", 0.1)
     monkeypatch.setattr(app.broker, "_journal_limit", 0)  # the server says no
     with pytest.raises(BrokerUnavailable):
         actions.run_now(ALONE, "u-42")
-    assert rows(app) == []
+    assert rows(app) == [("u-42", "schedule run", "alone", None)]
     assert Schedules(app.store).history("alone", 9) == []
     assert not app.store.redis.exists(app.store.key("schedule", "live", "alone"))

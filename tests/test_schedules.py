@@ -11,7 +11,7 @@ from redbeat.schedulers import RedBeatSchedulerEntry
 
 from conventions.catching_up import Passed
 from conventions.deeds import Deed
-from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run
+from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, to_json
 from conventions.schedules import BACK_WITHIN, HISTORY, KEEP_HISTORY, Schedules, meta_of
 from conventions.store import Store
 from tests.support import wait_until
@@ -69,7 +69,7 @@ def deeds(store: Store) -> list[str]:
 def test_a_pause_ends_without_the_slots_it_held_back(store: Store) -> None:
     """Resuming moves the cursor, remembers what was held back, notes the deed, and tells whether there was a pause."""
     schedules = Schedules(store)
-    schedules.advance("a", SLOT, SLOT + DAY)
+    schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY)
     schedules.pause("a", a_pause(until=SLOT + DAY), DEED)
     assert schedules.read(["a"])[1]["a"].pause == a_pause(until=SLOT + DAY)
     held_back = Run.without_message("paused", Passed(SLOT + DAY, SLOT + 2 * DAY, 2), SLOT + 3 * DAY, "u-42", "why")
@@ -93,7 +93,7 @@ def test_only_the_pause_that_is_meant_is_lifted(store: Store) -> None:
 def test_a_schedule_that_is_gone_leaves_its_pause_its_history_and_for_a_moment_its_cursor(store: Store) -> None:
     """When it comes back soon, it goes on where it was, still paused, with its history."""
     schedules = Schedules(store)
-    schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY, None)
+    schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY)
     schedules.advance("a", SLOT + DAY, SLOT + 2 * DAY, a_run(SLOT + DAY))
     schedules.pause("a", a_pause(), DEED)
     assert schedules.names() == {"a"}
@@ -106,7 +106,7 @@ def test_a_schedule_that_is_gone_leaves_its_pause_its_history_and_for_a_moment_i
     entry, history = schedules.key("a"), store.key("schedule", "history", "a")
     assert store.redis.ttl(entry) == BACK_WITHIN.total_seconds()
     assert store.redis.ttl(history) == KEEP_HISTORY.total_seconds()
-    schedules.enter("a", {"name": "a"}, SLOT + 5 * DAY, SLOT + 6 * DAY, None)
+    schedules.enter("a", {"name": "a"}, SLOT + 5 * DAY, SLOT + 6 * DAY)
     assert store.redis.ttl(entry) == store.redis.ttl(history) == -1
     state = schedules.read(["a"], definitions=True)[1]["a"]
     assert (state.gone, state.cursor) == (False, SLOT + DAY)
@@ -148,12 +148,20 @@ def test_a_slot_begins_once_and_keeps_its_first_time(schedules: Schedules, store
 
 
 def test_only_who_leads_begins(schedules: Schedules, store: Store) -> None:
-    """A beat whose lock lapsed, or is another's, is told so; nothing is changed then."""
-    for holder in ("another", None):
-        store.redis.set(LOCK, holder) if holder else store.redis.delete(LOCK)
-        with pytest.raises(LeadLost):
-            begin(schedules)
+    """A beat whose lock is another's is told so, and nothing is changed then; a free one it takes back."""
+    store.redis.set(LOCK, "another")
+    with pytest.raises(LeadLost):
+        begin(schedules)
+    with pytest.raises(LeadLost):
+        schedules.enter("a", {"name": "a"}, SLOT, None, lead=LEAD)
+    with pytest.raises(LeadLost):
+        schedules.forget("a", lead=LEAD)
     assert not store.redis.exists(schedules.key("a"))
+    store.redis.delete(LOCK)  # it has lapsed, and nobody has taken it
+    assert begin(schedules).since is not None
+    assert store.redis.get(LOCK) == TOKEN.encode()
+    schedules.enter("a", {"name": "a"}, SLOT, None, lead=LEAD)
+    assert schedules.names() == {"a"}
     assert begin(schedules, None).since is not None  # by hand
 
 
@@ -168,22 +176,25 @@ def test_a_paused_schedule_begins_nothing_but_runs_by_hand(schedules: Schedules)
 def test_a_run_that_has_not_ended_keeps_the_next_from_beginning(here: bool, schedules: Schedules, store: Store) -> None:
     """It has ended when its message is gone, or where that is elsewhere, when its outcome was settled."""
 
-    def lives(id_: str) -> None:  # as the broker's own script, or the begin itself, leaves it
-        if here:
-            store.redis.hset(store.key("message", id_), "queue", "q")
+    def lives(id_: str, overlap: str = "skip") -> None:
+        with schedules.sending("a", id_, overlap=overlap, here=here):
+            if here:  # as the broker's own script leaves it
+                store.redis.hset(store.key("message", id_), "queue", "q")
 
     def ends(id_: str) -> None:
         store.redis.delete(store.key("message" if here else "live", id_))
 
     alone: Any = {"overlap": "skip", "here": here}
     assert begin(schedules, **alone).since is not None
+    assert begin(schedules, None, "m-3", **alone) == Begun(live_id="m-1")  # also before its message is there
     lives("m-1")
     assert begin(schedules, **alone).since is not None  # itself, once more
+    lives("m-1")
     assert (
         begin(schedules, SLOT + DAY, "m-2", **alone) == begin(schedules, None, "m-3", **alone) == Begun(live_id="m-1")
     )
     assert begin(schedules, None, "m-4", overlap="beside", here=here).since is not None
-    lives("m-4")
+    lives("m-4", "beside")
     ends("m-1")
     assert begin(schedules, SLOT + DAY, "m-2", **alone) == Begun(live_id="m-4")
     ends("m-4")
@@ -194,6 +205,7 @@ def test_a_batch_runs_until_it_has_ended(schedules: Schedules, store: Store) -> 
     """Its message ends when it is cut; its chunks go on."""
     alone: Any = {"overlap": "skip"}
     assert begin(schedules, **alone).since is not None
+    store.redis.delete(store.key("live", "m-1"))
     for state in ("splitting", "running"):
         store.redis.hset(store.key("batch", "m-1"), "state", state)
         assert begin(schedules, SLOT + DAY, "m-2", **alone) == Begun(live_id="m-1")
@@ -205,7 +217,7 @@ def test_a_run_that_could_not_be_sent_is_not_waited_for(schedules: Schedules) ->
     """Where the broker is elsewhere nothing else would ever end it."""
     alone: Any = {"overlap": "skip", "here": False}
     assert begin(schedules, **alone).since is not None
-    with pytest.raises(ConnectionError), schedules.sending("a", "m-1"):
+    with pytest.raises(ConnectionError), schedules.sending("a", "m-1", overlap="skip", here=False):
         raise ConnectionError
     assert begin(schedules, SLOT + DAY, "m-2", **alone).since is not None
 
@@ -215,7 +227,7 @@ def test_the_history_is_bounded_and_newest_first(store: Store) -> None:
     schedules = Schedules(store)
     for number in range(HISTORY + 5):
         schedules.advance("a", SLOT + timedelta(seconds=number), None, a_run(SLOT + timedelta(seconds=number)))
-    schedules.record("a", a_run(None, "by-hand"), DEED)
+    schedules.record("a", a_run(None, "by-hand"))
     runs = schedules.history("a", HISTORY + 100)
     assert len(runs) == HISTORY
     assert (runs[0].id, runs[0].planned_at) == ("by-hand", None)
@@ -243,3 +255,42 @@ def test_a_line_of_an_older_version_is_read(store: Store) -> None:
         '{"planned_at": "2026-01-01T00:00:00+00:00", "sent_at": "2026-01-01T00:00:02+00:00", "id": "m-1", "actor": "beat"}',
     )
     assert Schedules(store).history("a", 1) == [a_run()]
+
+
+def test_slots_that_are_skipped_for_one_run_are_one_line(store: Store) -> None:
+    """So a long run does not push all else out of the history."""
+    schedules = Schedules(store)
+    for number in range(3):
+        slot = SLOT + number * DAY
+        schedules.advance("a", slot, None, Run(slot, slot, "", "beat", "skipped", note="m-1"))
+    schedules.advance("a", SLOT + 3 * DAY, None, Run(SLOT + 3 * DAY, SLOT, "", "beat", "skipped", note="m-2"))
+    second, first = schedules.history("a", 9)
+    assert first == Run(SLOT + 2 * DAY, SLOT + 2 * DAY, "", "beat", "skipped", 3, SLOT, "m-1")
+    assert (second.count, second.first_at, second.note) == (1, None, "m-2")
+
+
+def test_what_a_later_version_writes_is_read(store: Store) -> None:
+    """Fields that are not known are passed over, as in a deploy that is undone."""
+    line, pause = json.loads(to_json(a_run())), json.loads(to_json(a_pause()))
+    store.redis.lpush(store.key("schedule", "history", "a"), json.dumps(line | {"mood": "good"}))
+    store.redis.hset(store.key("schedule", "paused"), "a", json.dumps(pause | {"mood": "bad"}))
+    schedules = Schedules(store)
+    assert schedules.history("a", 1) == [a_run()]
+    assert schedules.read(["a"])[1]["a"].pause == a_pause()
+
+
+def test_a_schedule_that_no_beat_has_seen_gets_no_cursor_by_a_resume(store: Store) -> None:
+    """Its slots count from the deploy that brings it."""
+    schedules = Schedules(store)
+    schedules.pause("a", a_pause(), DEED)
+    assert schedules.resume("a", SLOT, None, DEED)
+    assert schedules.read(["a"])[1]["a"].cursor is None
+
+
+def test_a_run_from_before_the_rule_counts(schedules: Schedules, store: Store) -> None:
+    """A schedule that may not overlap any more waits for the run that began when it might."""
+    schedules.advance("a", SLOT, None, a_run())
+    store.redis.hset(store.key("message", "m-1"), "queue", "q")
+    assert begin(schedules, SLOT + DAY, "m-2", overlap="skip") == Begun(live_id="m-1")
+    store.redis.delete(store.key("message", "m-1"))
+    assert begin(schedules, SLOT + DAY, "m-2", overlap="skip").since is not None

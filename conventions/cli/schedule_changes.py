@@ -8,7 +8,7 @@ from celery.bin.base import CeleryCommand
 from conventions.cli.base import one_line_errors, print_json
 from conventions.cli.letter_options import actor_option
 from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming, written
-from conventions.schedule_actions import StillRuns
+from conventions.schedule_actions import PausedAgain, StillRuns
 
 
 def add_to(group: click.Group) -> None:
@@ -100,11 +100,16 @@ def resume(context: click.Context, *, name: str, reason: str | None, actor: str,
     """Lift a pause; slots that passed meanwhile are not caught up. Status 1 when it was not paused."""
     listed = Listed(context)
     entry = listed.find(name)
+    lifted, fault = False, f"{name} is not paused"
+    try:
+        with naming(name):
+            lifted = listed.actions.resume(entry, actor, reason)
+    except PausedAgain as again:
+        fault = f"{name} was paused again meanwhile, by {again.pause.actor}: {again.pause.reason}"
     with naming(name):
-        lifted = listed.actions.resume(entry, actor, reason)
         following = listed.view(name).next_run_at
     if not lifted:
-        click.echo(f"{name} is not paused", err=True)
+        click.echo(fault, err=True)
     if as_json:
         print_json({"name": name, "resumed": lifted, "next_run_at": following})
     elif lifted:

@@ -14,7 +14,7 @@ from conventions.cli.base import app_of, emit
 from conventions.errors import ConventionError, ScheduleError
 from conventions.letter_filter import age
 from conventions.schedule import Schedule
-from conventions.schedule_actions import FURTHEST, ScheduleActions, StillRuns
+from conventions.schedule_actions import FURTHEST, PausedAgain, ScheduleActions, StillRuns
 from conventions.schedule_list import load_schedule
 from conventions.schedule_view import ScheduleView, views_of
 
@@ -62,7 +62,7 @@ def naming(name: str) -> Iterator[None]:
     """Name the schedule when its calendar or a function of its arguments raises. Raises: ScheduleError."""
     try:
         yield
-    except (ConventionError, RedisError, StillRuns):
+    except (ConventionError, RedisError, StillRuns, PausedAgain):
         raise
     except Exception as error:  # whatever a team's function raises
         raise ScheduleError(f"{name}: {type(error).__name__}: {error}") from error

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from conventions.console.watching_schedules import Refused, SchedulePage
 from conventions.errors import BrokerUnavailable
 from conventions.schedule import Schedule
-from conventions.schedule_actions import ScheduleActions, StillRuns
+from conventions.schedule_actions import PausedAgain, ScheduleActions, StillRuns
 
 
 class ScheduleDeed(SchedulePage, ABC):
@@ -73,7 +73,11 @@ class ResumeSchedule(ScheduleDeed):
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
         """Lift its pause."""
-        return "resumed" if actions.resume(listed, actor, reason or None) else "not-paused"
+        try:
+            return "resumed" if actions.resume(listed, actor, reason or None) else "not-paused"
+        except PausedAgain as again:
+            who = f"it was paused again meanwhile, by {again.pause.actor}: {again.pause.reason}"
+            raise Refused(who, HTTPStatus.CONFLICT) from again
 
 
 class RunSchedule(ScheduleDeed):

@@ -4,14 +4,16 @@
 -- KEYS: prefix
 -- ARGV: schedule, message id, slot in seconds since the epoch ('' by hand), key of beat's lock, its token, ms that it is
 --       kept from now, 'allow', 'skip' where no two runs may overlap or
---       'beside' for one that may all the same, '1' where the broker is this server, ms to remember a run
+--       'beside' for one that may all the same, '1' where the broker is this server, ms to remember a run, deed as JSON or ''
 -- Returns {'go', ms when its sending began first}, {'sent'} (it was, or given up), {'paused'}, {'lost'} (another beat
 -- leads) or {'live', id of a run that has not ended}
-local name, id, slot, lock, token, lock_for, overlap, here, keep = unpack(ARGV)
+local name, id, slot, lock, token, lock_for, overlap, here, keep, deed = unpack(ARGV)
 local entry = entry_of(name)
+local BEGINNING = 60000 -- ms in which a run that was begun has its message
 if slot ~= '' then
-  if redis.call('GET', lock) ~= token then return {'lost'} end
-  redis.call('PEXPIRE', lock, lock_for)
+  local holder = redis.call('GET', lock)
+  if holder and holder ~= token then return {'lost'} end
+  redis.call('SET', lock, token, 'PX', lock_for) -- also where it has lapsed, and nobody has taken it
   if tonumber(slot) <= tonumber(redis.call('HGET', entry, 'cursor') or -1) then return {'sent'} end
   if redis.call('HEXISTS', P .. 'schedule:paused', name) == 1 then return {'paused'} end
 end
@@ -21,8 +23,9 @@ if overlap ~= 'allow' then
   local runs = P .. 'schedule:live:' .. name
   redis.call('ZADD', runs, integer(now), id)
   redis.call('PEXPIRE', runs, keep)
-  if here ~= '1' then redis.call('SET', P .. 'live:' .. id, name, 'PX', keep) end
+  redis.call('SET', P .. 'live:' .. id, name, 'PX', here == '1' and BEGINNING or keep)
 end
+note_deed(deed)
 if slot == '' then return {'go', integer(now)} end
 local its_slot, since = string.match(redis.call('HGET', entry, 'begun') or '', '^(%d+):(%d+)$')
 if its_slot ~= slot then

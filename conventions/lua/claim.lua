@@ -36,6 +36,11 @@ local function is_cancelled(id, generation)
   return mark and (mark == 'any' or tonumber(mark) >= generation)
 end
 
+-- A run that a schedule waits for has ended; where the broker is this server, its message is gone, which says the same.
+local function has_ended(id, tag)
+  if tag == '' then redis.call('DEL', P .. 'live:' .. id) end
+end
+
 local function take(name, token, start, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
   local claim = P .. 'claim:' .. name
   generation, attempt, horizon = tonumber(generation), tonumber(attempt), tonumber(horizon)
@@ -56,7 +61,10 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     return {'granted', integer(fence), starts}
   end
   if ended then return {'dead', state == 'dead' and same and result or '""'} end
-  if state == 'done' and same then return {'done', result or 'null', owner, followed or '0'} end
+  if state == 'done' and same then
+    has_ended(id, tag)
+    return {'done', result or 'null', owner, followed or '0'}
+  end
   -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
   local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
   local runs = (state == 'running' and till > now and holder ~= token) or goes_on
@@ -71,7 +79,10 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     end
     return {'superseded'}
   end
-  if state == 'dead' and same and generation == its_generation then return {'dead', result or '""'} end
+  if state == 'dead' and same and generation == its_generation then
+    has_ended(id, tag)
+    return {'dead', result or '""'}
+  end
   local redriven = same and generation > its_generation
   if runs or (state == 'released' and not redriven and till > now) then -- its own back-off, too
     return park(name, tag, queue, goes_on and PARK_AT_MOST or till - now, horizon)

@@ -9,7 +9,8 @@
 local name, since, slot, following, meta, line, most, deed = unpack(ARGV)
 local paused = redis.call('HGET', P .. 'schedule:paused', name)
 if not paused or (since ~= '' and cjson.decode(paused).since ~= since) then return 0 end
-if move(name, slot, following, meta) and line ~= '' then remember(name, line, tonumber(most)) end
+local known = redis.call('HEXISTS', entry_of(name), 'definition') == 1 -- of one that no beat has seen, slots do not count yet
+if known and move(name, slot, following, meta) and line ~= '' then remember(name, line, tonumber(most)) end
 redis.call('HDEL', P .. 'schedule:paused', name)
 note_deed(deed)
 return 1

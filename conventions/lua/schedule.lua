@@ -4,7 +4,8 @@
 --   last     the last message that was sent, as JSON         fault     why the last try failed
 --   gone     '1' when it is no longer in the list, for as long as it may come back as the same one
 -- `schedule:history:<name>` has what became of its slots, the newest first; `schedule:live:<name>` the runs that may not
--- have ended, where no two may overlap; `live:<id>` marks one of those where the broker is elsewhere.
+-- have ended, where no two may overlap; `live:<id>` marks one of those until its message is there, or where the broker is
+-- elsewhere until its end.
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself
@@ -26,8 +27,19 @@ local function move(name, slot, following, meta)
   return true
 end
 
+-- Add a line to the history; slots in a row that are not sent for one reason are one line.
 local function remember(name, line, most)
   local history = P .. 'schedule:history:' .. name
+  local new, newest = cjson.decode(line), redis.call('LINDEX', history, 0)
+  if newest and (new.what == 'skipped' or new.what == 'missed') then
+    local before = cjson.decode(newest)
+    if before.what == new.what and before.note == new.note then
+      new.count = before.count + new.count
+      new.first_at = before.first_at ~= cjson.null and before.first_at or before.planned_at
+      redis.call('LSET', history, 0, cjson.encode(new))
+      return
+    end
+  end
   redis.call('LPUSH', history, line)
   redis.call('LTRIM', history, 0, most - 1)
 end
@@ -40,12 +52,15 @@ end
 local function is_live(id, here)
   local batch = redis.call('HGET', P .. 'batch:' .. id, 'state')
   if batch == 'splitting' or batch == 'running' then return true end
-  return redis.call('EXISTS', here and message_key(id) or P .. 'live:' .. id) == 1
+  return redis.call('EXISTS', P .. 'live:' .. id) == 1 or (here and redis.call('EXISTS', message_key(id)) == 1)
 end
 
 -- Another run of the schedule that has not ended, or nil; those that have ended are forgotten.
 local function live_run(name, own, here)
   local runs = P .. 'schedule:live:' .. name
+  local last = redis.call('HGET', entry_of(name), 'last') -- it may have begun when runs were allowed to overlap
+  local last_id = last and cjson.decode(last).id
+  if last_id and last_id ~= own and is_live(last_id, here) then return last_id end
   for _, id in ipairs(redis.call('ZRANGE', runs, 0, -1)) do
     if id ~= own then
       if is_live(id, here) then return id end

@@ -213,7 +213,9 @@ def test_show_of_a_paused_schedule(command: Command, app: ConventionsApp) -> Non
     command("pause", "daily", "--reason", "moving", "--until", "2026-12-01T09:00")
     shown = rows(command("show", "daily", "--json"))
     assert shown["paused_until"] == "2026-12-01T09:00:00+09:00"
-    assert shown["next_run_at"] == shown["upcoming"][0] == "2026-12-02T09:00:00+09:00", "not the slot at its end"
+    assert shown["next_run_at"] == shown["upcoming"][0] == "2026-12-01T09:00:00+09:00", (
+        "the slot at its end is the first"
+    )
 
 
 def test_a_lifted_pause_is_no_sign_of_a_beat(command: Command) -> None:

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from conventions import letter_groups
 from conventions.app import ConventionsApp
 from conventions.database import Database, utc_now
-from conventions.deeds import Deed
 from conventions.letter_filter import Filter
 from conventions.schedule_state import Run
 from conventions.schedules import Schedules
@@ -55,7 +54,7 @@ def test_the_pages(valkey_url: str, postgres_url: str, tmp_path: Path) -> None:
     with application(shop) as app, flower(shop, FLOWER_BASIC_AUTH="alice:a") as address:
         record(app.database, failure("m1", KeyError("x")), failure("m2"))
         run = Run(None, utc_now(), "m1", "u-42")
-        Schedules(app.store).record("daily-mail", run, Deed("u-42", "schedule run", "daily-mail"))
+        Schedules(app.store).record("daily-mail", run)
         user = User(address, "alice:a")
         try:
             found = [(path, user.get(path).status_code) for path, _ in ADDRESSES]

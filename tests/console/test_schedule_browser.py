@@ -17,7 +17,6 @@ from conventions import BusinessError, ScheduledTask, audit
 from conventions.app import ConventionsApp
 from conventions.catching_up import Passed
 from conventions.cron import cron, every
-from conventions.deeds import Deed
 from conventions.schedule import Schedule, planned_date
 from conventions.schedule_state import Run
 from conventions.schedules import Schedules
@@ -131,7 +130,7 @@ def history_before(app: ConventionsApp) -> None:
         Run(now, now, "", "beat", "skipped", note="a-run"),
         Run.without_message("failed", Passed(now, now, 1), now, "beat", "KeyError: 'orders'"),
     ):
-        state.record("nightly", run, Deed("beat", "schedule run", "nightly"))
+        state.record("nightly", run)
 
 
 def test_schedules(live_app: ConventionsApp, planned: Installation, address: str, browser: Chrome) -> None:

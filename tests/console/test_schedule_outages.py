@@ -7,7 +7,6 @@ import httpx
 
 from conventions.app import ConventionsApp
 from conventions.database import utc_now
-from conventions.deeds import Deed
 from conventions.schedule_state import Run
 from conventions.schedules import Schedules
 from tests.cli.command_tasks import Send
@@ -35,7 +34,7 @@ SCHEDULE = [Schedule("lost", cron("0 9 * * *"), Lost)]
 
 def remember(app: ConventionsApp, id_: str) -> None:
     """Add a run to the history."""
-    Schedules(app.store).record("daily-mail", Run(None, utc_now(), id_, "u-42"), Deed("u-42", "schedule run", "x"))
+    Schedules(app.store).record("daily-mail", Run(None, utc_now(), id_, "u-42"))
 
 
 def asked(address: str, *paths: str) -> list[httpx.Response]:

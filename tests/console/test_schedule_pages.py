@@ -23,7 +23,6 @@ from conventions.catching_up import Passed
 from conventions.console.figures import HIDDEN
 from conventions.console.marks import PICTURES
 from conventions.cron import cron
-from conventions.deeds import Deed
 from conventions.journal import Entry
 from conventions.schedule import Schedule, planned_date
 from conventions.schedule_state import Run, State
@@ -79,7 +78,7 @@ def history(app: ConventionsApp, name: str = DAILY.name) -> list[Run]:
 
 def remember(app: ConventionsApp, run: Run, name: str = DAILY.name) -> str:
     """Add a line to the history; returns its id."""
-    Schedules(app.store).record(name, run, Deed("beat", "schedule run", name))
+    Schedules(app.store).record(name, run)
     return run.id
 
 
@@ -98,7 +97,7 @@ def ran(app: ConventionsApp, day: int, kind: str, name: str = DAILY.name, runtim
 def due(app: ConventionsApp, listed: Schedule, ago: timedelta) -> None:
     """Let the last slot that was sent be so long ago."""
     state = Schedules(app.store)
-    state.enter(listed.name, definition_of(listed, TOKYO), state.now() - ago, None, None)
+    state.enter(listed.name, definition_of(listed, TOKYO), state.now() - ago, None)
 
 
 def row(page: str, name: str = DAILY.name) -> str:
@@ -165,7 +164,7 @@ def test_beats_that_do_not_beat(viewer: User, app: ConventionsApp) -> None:
         app.store.redis.hset(app.store.key("beats"), name, "1:1000:1000")
     for path in ("/schedules", ONE):
         page = viewer.get(path).text
-        assert re.search(r'data-if="leaderless" ><span[^>]*>No beat has looked at the schedule for \d+ s', page)
+        assert re.search(r'data-if="leaderless" ><span[^>]*>No beat looks at the schedule', page)
     assert 'data-beat="b:2" data-state="silent"' in viewer.get("/schedules").text
 
 
