@@ -138,3 +138,10 @@ def _fields(cls: type[Any], raw: bytes, *moments: str) -> dict[str, Any]:
     found = json.loads(raw)
     values = {one.name: found[one.name] for one in fields(cls) if one.name in found}
     return values | {name: datetime.fromisoformat(values[name]) for name in moments if values.get(name)}
+
+
+def meta_of(slot: datetime) -> str:
+    """RedBeat's `meta` field, in its own JSON form."""
+    moment = slot.astimezone(UTC)
+    parts = {part: getattr(moment, part) for part in ("year", "month", "day", "hour", "minute", "second")}
+    return json.dumps({"last_run_at": {"__type__": "datetime", **parts, "microsecond": 0, "timezone": "UTC"}})

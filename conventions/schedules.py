@@ -15,11 +15,13 @@ from typing import Any, Literal
 from redis.exceptions import RedisError, WatchError
 
 from conventions.deeds import Deed
-from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, State, to_json
+from conventions.errors import BrokerUnavailable
+from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, State, meta_of, to_json
 from conventions.store import Store
 
 HISTORY = 1000  # lines kept of each schedule
 KEEP_HISTORY = timedelta(days=30)  # of a schedule that is gone
+MAY_ARRIVE = timedelta(minutes=1)
 BACK_WITHIN = timedelta(minutes=10)  # after which one that comes back is a new one
 
 
@@ -162,12 +164,18 @@ class Schedules:
 
     @contextmanager
     def sending(self, name: str, message_id: str, *, overlap: str, here: bool) -> Iterator[None]:
-        """Send a run that was begun within the block; where that fails, no later one waits for its end."""
+        """Send a run that was begun within the block; one that was not sent is not waited for.
+
+        One that a broker elsewhere did not answer to may arrive there all the same: it is waited for a minute.
+        """
         mark = self._store.key("live", message_id)
         try:
             yield
-        except Exception:
-            if overlap != "allow":
+        except Exception as error:
+            if overlap != "allow" and not here and isinstance(error, BrokerUnavailable):
+                with suppress(RedisError):
+                    self._store.redis.pexpire(mark, MAY_ARRIVE)
+            elif overlap != "allow":
                 with suppress(RedisError), self._store.redis.pipeline() as pipe:
                     pipe.zrem(self._store.key("schedule", "live", name), message_id)
                     pipe.delete(mark)
@@ -281,13 +289,6 @@ class Schedules:
 
     def _history(self, name: str) -> str:
         return self._store.key("schedule", "history", name)
-
-
-def meta_of(slot: datetime) -> str:
-    """RedBeat's `meta` field, in its own JSON form."""
-    moment = slot.astimezone(UTC)
-    parts = {part: getattr(moment, part) for part in ("year", "month", "day", "hour", "minute", "second")}
-    return json.dumps({"last_run_at": {"__type__": "datetime", **parts, "microsecond": 0, "timezone": "UTC"}})
 
 
 def _cursor(slot: datetime, following: datetime | None) -> list[Any]:

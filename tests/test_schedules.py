@@ -11,8 +11,9 @@ from redbeat.schedulers import RedBeatSchedulerEntry
 
 from conventions.catching_up import Passed
 from conventions.deeds import Deed
-from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, to_json
-from conventions.schedules import BACK_WITHIN, HISTORY, KEEP_HISTORY, Schedules, meta_of
+from conventions.errors import BrokerUnavailable
+from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, meta_of, to_json
+from conventions.schedules import BACK_WITHIN, HISTORY, KEEP_HISTORY, Schedules
 from conventions.store import Store
 from tests.support import wait_until
 
@@ -201,6 +202,16 @@ def test_a_run_that_has_not_ended_keeps_the_next_from_beginning(here: bool, sche
     assert begin(schedules, SLOT + DAY, "m-2", **alone).since is not None
 
 
+def test_a_run_that_may_still_arrive_is_waited_for_a_minute(schedules: Schedules, store: Store) -> None:
+    """A broker elsewhere that stood still takes it when it goes on."""
+    alone: Any = {"overlap": "skip", "here": False}
+    begin(schedules, **alone)
+    with pytest.raises(BrokerUnavailable), schedules.sending("a", "m-1", overlap="skip", here=False):
+        raise BrokerUnavailable("no answer")
+    assert begin(schedules, SLOT + DAY, "m-2", **alone) == Begun(live_id="m-1")
+    assert 0 < store.redis.pttl(store.key("live", "m-1")) <= 60_000
+
+
 def test_a_batch_runs_until_it_has_ended(schedules: Schedules, store: Store) -> None:
     """Its message ends when it is cut; its chunks go on."""
     alone: Any = {"overlap": "skip"}
@@ -294,3 +305,13 @@ def test_a_run_from_before_the_rule_counts(schedules: Schedules, store: Store) -
     assert begin(schedules, SLOT + DAY, "m-2", overlap="skip") == Begun(live_id="m-1")
     store.redis.delete(store.key("message", "m-1"))
     assert begin(schedules, SLOT + DAY, "m-2", overlap="skip").since is not None
+
+
+def test_a_beat_that_slept_over_a_removal_does_not_bring_it_back(store: Store) -> None:
+    """It ticks off what it has sent, and RedBeat's index stays as it is."""
+    schedules = Schedules(store)
+    schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY)
+    schedules.forget("a")
+    assert schedules.advance("a", SLOT + DAY, SLOT + 2 * DAY, a_run(SLOT + DAY))
+    assert store.redis.zcard(f"{schedules.prefix}:schedule") == 0
+    assert schedules.names() == set()

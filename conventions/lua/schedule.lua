@@ -19,7 +19,7 @@ local function move(name, slot, following, meta)
   if tonumber(slot) <= tonumber(redis.call('HGET', entry, 'cursor') or -1) then return false end
   redis.call('HSET', entry, 'cursor', slot, 'meta', meta)
   redis.call('HDEL', entry, 'begun', 'fault')
-  if following == '' then
+  if following == '' or redis.call('HEXISTS', entry, 'gone') == 1 then -- a beat that slept over its removal
     redis.call('ZREM', INDEX, entry)
   else
     redis.call('ZADD', INDEX, following, entry)
