@@ -93,6 +93,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     'id', id, 'generation', generation, 'attempt', attempt, 'fingerprint', fingerprint, 'starts', starts + 1,
     'followed', '0')
   redis.call('PEXPIRE', claim, horizon)
+  if tag == '' then redis.call('PEXPIRE', P .. 'live:' .. id, horizon) end -- it runs: its schedule waits for its end
   if tag ~= '' then redis.call('HSET', message_key(tag), 'started', receipt, 'deliveries', 0) end -- starts are counted now
   return {answer, integer(fence), answer == 'granted' and starts + 1 or starts}
 end
