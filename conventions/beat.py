@@ -6,6 +6,7 @@ and goes on, where RedBeat's ends.
 """
 
 import os
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -66,6 +67,7 @@ class Scheduler(RedBeatScheduler):
         self._firing = Firing(app, self.schedules, self._zone)
         self._reconciled = False
         self._renewed = 0.0
+        self._looks = self._ends = False
         if app.schedule_address is None and not lazy:  # and so it never leads: others may have one
             logger.warning("beat: no schedule: there is no %s in %s; nothing is sent", SCHEDULE_FILE, Path.cwd())
         super().__init__(app, lazy=lazy, **options)
@@ -87,7 +89,32 @@ class Scheduler(RedBeatScheduler):
         }
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Send what is due. Returns the seconds until the next look, at most `max_interval`."""
+        """Send what is due. Returns the seconds until the next look, at most `max_interval`.
+
+        Raises:
+            SystemExit: a signal has asked beat to end.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Celery's closes the scheduler wherever it is, and raises, which is lost within a `__del__`.
+            if getattr(signal.getsignal(number), "__qualname__", "").startswith("Beat.install_sync_handler."):
+                signal.signal(number, self._end)
+        self._looks = True
+        try:
+            wait = self._look()
+        finally:
+            self._looks = False
+        if self._ends:
+            raise SystemExit
+        return wait
+
+    def _end(self, *_: Any) -> None:
+        """End after this look; at once when it does not look, or is asked again."""
+        at_once, self._ends = self._ends or not self._looks, True
+        if at_once:
+            raise SystemExit
+
+    def _look(self) -> float:
+        """Do what is due, if this beat leads. Returns the seconds until the next look."""
         try:
             leads = self.app.schedule_address is not None and self._leads()
             self._beats.tick(self.name, leads=leads)
@@ -97,7 +124,8 @@ class Scheduler(RedBeatScheduler):
                 self._reconcile()
             return self._send_due()
         except LeadLost:
-            self._stand_by()
+            if self.lock is not None:  # told by a script, and not by the lock
+                self._stand_by()
             return STANDBY_POLL
         except RedisError as error:
             logger.warning("beat: Redis does not answer, trying again: %s", error)

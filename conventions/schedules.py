@@ -21,7 +21,7 @@ from conventions.store import Store
 
 HISTORY = 1000  # lines kept of each schedule
 KEEP_HISTORY = timedelta(days=30)  # of a schedule that is gone
-MAY_ARRIVE = timedelta(minutes=1)
+MAY_ARRIVE = timedelta(minutes=1)  # in which a message that a broker did not answer to may be there all the same
 BACK_WITHIN = timedelta(minutes=10)  # after which one that comes back is a new one
 
 

@@ -632,3 +632,42 @@ def test_a_slot_that_was_sent_twice_has_ended(make: Callable[..., BeatProject], 
             project.wait_for_slots(3, name="held")
         wait_until(lambda: not messages(project), 40, "the last run has ended")
     check_no_overlap(project, "held")
+
+
+# A signal that asks beat to end comes while an object is deleted, where Python drops what its handler raises.
+ASKED_IN_DEL = """
+import os
+import signal
+
+from conventions.beats import Beats
+from conventions.schedules import Schedules
+
+
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def ask(owner, step):
+    original = getattr(owner, step)
+
+    def asked(self, *arguments, **options):
+        if os.environ.pop("ASKED_AT", None):
+            Last()
+        return original(self, *arguments, **options)
+
+    setattr(owner, step, asked)
+
+
+ask(*{"begin": (Schedules, "begin"), "tick": (Beats, "tick"), None: (Beats, "leave")}[os.environ.get("ASKED_AT")])
+"""
+
+
+@pytest.mark.parametrize("step", ["tick", "begin"])
+def test_a_signal_to_end_is_not_lost(make: Callable[..., BeatProject], step: str) -> None:
+    """Wherever it finds beat: it ends after that look with status 0, gives its lock back, and prints no traceback."""
+    project = make(ALL.format(1), more=ASKED_IN_DEL)
+    with project.process("beat", ASKED_AT=step) as beat:
+        assert beat.wait(20) == 0
+    assert not project.redis.exists(lock(project))
+    assert "Traceback" not in project.log("beat")
