@@ -146,7 +146,7 @@ class Firing:
             run = Run(planned, self._schedules.now(), "", BEAT, "skipped", note=begun.live_id)
             logger.info("beat: skipped %s of %s: %s has not ended", listed.name, slot.isoformat(), begun.live_id)
         elif begun.since is not None:
-            with self._schedules.sending(listed.name, message_id, overlap=listed.overlap, here=here):
+            with self._schedules.sending(message_id, overlap=listed.overlap, here=here):
                 self._send(listed, slot, begun.since)
             run = Run(planned, self._schedules.now(), message_id, BEAT)
             logger.info("beat: sent %s of %s as %s", listed.name, slot.isoformat(), message_id)

@@ -129,7 +129,7 @@ class ScheduleActions:
         if begun.live_id is not None:
             raise StillRuns(begun.live_id)
         self._record(deed, now)
-        with self._state.sending(listed.name, message_id, overlap=overlap, here=here):
+        with self._state.sending(message_id, overlap=overlap, here=here):
             task.apply_async(
                 kwargs=arguments,
                 task_id=message_id,

@@ -163,7 +163,7 @@ class Schedules:
         return Begun(live_id=more[0].decode() if more else None)
 
     @contextmanager
-    def sending(self, name: str, message_id: str, *, overlap: str, here: bool) -> Iterator[None]:
+    def sending(self, message_id: str, *, overlap: str, here: bool) -> Iterator[None]:
         """Send a run that was begun within the block; one that was not sent is not waited for.
 
         One that a broker elsewhere did not answer to may arrive there all the same: it is waited for a minute.
@@ -176,10 +176,8 @@ class Schedules:
                 with suppress(RedisError):
                     self._store.redis.pexpire(mark, MAY_ARRIVE)
             elif overlap != "allow":
-                with suppress(RedisError), self._store.redis.pipeline() as pipe:
-                    pipe.zrem(self._store.key("schedule", "live", name), message_id)
-                    pipe.delete(mark)
-                    pipe.execute()
+                with suppress(RedisError):  # its message stands for it where that is there after all
+                    self._store.redis.delete(mark)
             raise
         if overlap != "allow" and here:  # from now on its message stands for it
             with suppress(RedisError):

@@ -178,7 +178,7 @@ def test_a_run_that_has_not_ended_keeps_the_next_from_beginning(here: bool, sche
     """It has ended when its message is gone, or where that is elsewhere, when its outcome was settled."""
 
     def lives(id_: str, overlap: str = "skip") -> None:
-        with schedules.sending("a", id_, overlap=overlap, here=here):
+        with schedules.sending(id_, overlap=overlap, here=here):
             if here:  # as the broker's own script leaves it
                 store.redis.hset(store.key("message", id_), "queue", "q")
 
@@ -206,7 +206,7 @@ def test_a_run_that_may_still_arrive_is_waited_for_a_minute(schedules: Schedules
     """A broker elsewhere that stood still takes it when it goes on."""
     alone: Any = {"overlap": "skip", "here": False}
     begin(schedules, **alone)
-    with pytest.raises(BrokerUnavailable), schedules.sending("a", "m-1", overlap="skip", here=False):
+    with pytest.raises(BrokerUnavailable), schedules.sending("m-1", overlap="skip", here=False):
         raise BrokerUnavailable("no answer")
     assert begin(schedules, SLOT + DAY, "m-2", **alone) == Begun(live_id="m-1")
     assert 0 < store.redis.pttl(store.key("live", "m-1")) <= 60_000
@@ -228,9 +228,20 @@ def test_a_run_that_could_not_be_sent_is_not_waited_for(schedules: Schedules) ->
     """Where the broker is elsewhere nothing else would ever end it."""
     alone: Any = {"overlap": "skip", "here": False}
     assert begin(schedules, **alone).since is not None
-    with pytest.raises(ConnectionError), schedules.sending("a", "m-1", overlap="skip", here=False):
+    with pytest.raises(ConnectionError), schedules.sending("m-1", overlap="skip", here=False):
         raise ConnectionError
     assert begin(schedules, SLOT + DAY, "m-2", **alone).since is not None
+
+
+def test_a_run_that_was_sent_though_nobody_heard_is_waited_for(schedules: Schedules, store: Store) -> None:
+    """The answer was lost, not the message."""
+    assert begin(schedules, overlap="skip").since is not None
+    store.redis.hset(store.key("message", "m-1"), "queue", "q")
+    with pytest.raises(BrokerUnavailable), schedules.sending("m-1", overlap="skip", here=True):
+        raise BrokerUnavailable("no answer")
+    assert begin(schedules, SLOT + DAY, "m-2", overlap="skip") == Begun(live_id="m-1")
+    store.redis.delete(store.key("message", "m-1"))
+    assert begin(schedules, SLOT + DAY, "m-2", overlap="skip").since is not None
 
 
 def test_the_history_is_bounded_and_newest_first(store: Store) -> None:
@@ -315,3 +326,7 @@ def test_a_beat_that_slept_over_a_removal_does_not_bring_it_back(store: Store) -
     assert schedules.advance("a", SLOT + DAY, SLOT + 2 * DAY, a_run(SLOT + DAY))
     assert store.redis.zcard(f"{schedules.prefix}:schedule") == 0
     assert schedules.names() == set()
+    store.redis.delete(LOCK)
+    with pytest.raises(LeadLost):  # nobody leads now, but somebody did
+        begin(schedules, SLOT + 3 * DAY)
+    assert not store.redis.exists(LOCK)

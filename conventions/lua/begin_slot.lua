@@ -6,13 +6,14 @@
 --       kept from now, 'allow', 'skip' where no two runs may overlap or
 --       'beside' for one that may all the same, '1' where the broker is this server, ms to remember a run, deed as JSON or ''
 -- Returns {'go', ms when its sending began first}, {'sent'} (it was, or given up), {'paused'}, {'lost'} (another beat
--- leads) or {'live', id of a run that has not ended}
+-- leads, or did) or {'live', id of a run that has not ended}
 local name, id, slot, lock, token, lock_for, overlap, here, keep, deed = unpack(ARGV)
 local entry = entry_of(name)
 local BEGINNING = 60000 -- ms in which a run that was begun has its message
 if slot ~= '' then
   local holder = redis.call('GET', lock)
-  if holder and holder ~= token then return {'lost'} end
+  -- It was removed while this beat slept: who takes the lead again writes down what its own list says.
+  if holder and holder ~= token or redis.call('HEXISTS', entry, 'gone') == 1 then return {'lost'} end
   redis.call('SET', lock, token, 'PX', lock_for) -- also where it has lapsed, and nobody has taken it
   if tonumber(slot) <= tonumber(redis.call('HGET', entry, 'cursor') or -1) then return {'sent'} end
   if redis.call('HEXISTS', P .. 'schedule:paused', name) == 1 then return {'paused'} end
