@@ -14,8 +14,7 @@ from typing import Any
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
-from conventions.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
-from conventions.idempotency import (
+from conventions.claim_answers import (
     Answer,
     Busy,
     Cancelled,
@@ -27,8 +26,9 @@ from conventions.idempotency import (
     Stale,
     Superseded,
     TooOld,
-    conflict,
 )
+from conventions.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
+from conventions.idempotency import conflict
 from conventions.job import KEY, Job
 from conventions.outcomes import awaited, end_dead, end_without_run, follows, publish_again, put_back, tell_of_death
 from conventions.script_call import ScriptCall

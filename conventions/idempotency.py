@@ -5,13 +5,13 @@ A claim goes `idle -> running -> done | released | dead`; the states, and who ma
 Stripe's idempotent requests.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from conventions.broker import Held
+from conventions.claim_answers import Answer, answers_of
 from conventions.errors import IdempotencyConflict
 from conventions.journal import Event
 from conventions.membership import Join
@@ -58,79 +58,6 @@ class ClaimRequest:
         return (self.held.tag, self.held.queue, self.held.receipt) if self.held else ("", "", "")
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The claim is ours; a higher `fence` is a later holder. `starts` without an outcome, this one included."""
-
-    fence: int
-    starts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Poison:
-    """The claim is ours, but its job ended without an outcome so often that it must not run again."""
-
-    fence: int
-    starts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The job was finished before, by the message `message_id`; `followed`: so was what follows it."""
-
-    result: Any
-    message_id: str
-    followed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """The message waits in its queue for `wait` seconds; it is not ours any more."""
-
-    wait: float
-
-
-@dataclass(frozen=True, slots=True)
-class Busy:
-    """As `Parked`, where the broker is elsewhere, so that the caller must make it wait."""
-
-    wait: float
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """The key was used with another payload by the message `message_id`."""
-
-    message_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The message was cancelled before it ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """The message is a dead letter already, because of `error`; empty when that is not known any more."""
-
-    error: str
-
-
-@dataclass(frozen=True, slots=True)
-class Superseded:
-    """Another copy of the message is further on."""
-
-
-@dataclass(frozen=True, slots=True)
-class TooOld:
-    """The message was sent before what is remembered: nobody can tell whether it ran."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The message is in other hands, or gone: nothing here may touch it."""
-
-
 class EffectExists(Exception):
     """The effect of this key was committed before: the job ends as done with the stored result."""
 
@@ -151,7 +78,6 @@ def conflict(task: str, key: str, message_id: str) -> IdempotencyConflict:
     )
 
 
-type Answer = Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale
 type State = Literal["done", "released", "continued", "dead"]
 type Settled = Literal["recorded", "refused", "missing"]
 
@@ -201,7 +127,7 @@ class Claims:
 
     def take(self, requests: Sequence[ClaimRequest]) -> list[Answer]:
         """Ask for claims, in one round trip. The same token gets the same answer again."""
-        return _answers(self._run("claim", self._take_arguments(requests)))
+        return answers_of(self._run("claim", self._take_arguments(requests)))
 
     def ask(self, requests: Sequence[ClaimRequest]) -> ScriptCall:
         """Ask for claims, whose answers are read later, by `answers`; the caller closes what it gets."""
@@ -210,7 +136,7 @@ class Claims:
     @staticmethod
     def answers(asked: ScriptCall) -> list[Answer]:
         """The answers of `ask`, in the order of its requests. Raises: RedisError."""
-        return _answers(asked.answer())
+        return answers_of(asked.answer())
 
     def _take_arguments(self, requests: Sequence[ClaimRequest]) -> list[Any]:
         arguments: list[Any] = [_milliseconds(self.lease), self._start_limit]
@@ -277,22 +203,3 @@ class Claims:
 
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-_ANSWERS: dict[bytes, Callable[..., Answer]] = {
-    b"granted": lambda fence, starts: Granted(int(fence), int(starts)),
-    b"poison": lambda fence, starts: Poison(int(fence), int(starts)),
-    b"done": lambda result, message_id, followed: Done(json.loads(result), message_id.decode(), followed == b"1"),
-    b"parked": lambda wait: Parked(int(wait) / 1000),
-    b"busy": lambda wait: Busy(int(wait) / 1000),
-    b"conflict": lambda message_id: Conflict(message_id.decode()),
-    b"cancelled": Cancelled,
-    b"dead": lambda error: Dead(json.loads(error)),
-    b"superseded": Superseded,
-    b"too_old": TooOld,
-    b"stale": Stale,
-}
-
-
-def _answers(replies: list[list[bytes]]) -> list[Answer]:
-    return [_ANSWERS[name](*parts) for name, *parts in replies]

@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import Any
 
 from conventions.broker import Broker, Delivery, Held, Publication
-from conventions.idempotency import Answer, ClaimRequest, Claims, Granted, Settled, Settlement
+from conventions.claim_answers import Answer, Granted
+from conventions.idempotency import ClaimRequest, Claims, Settled, Settlement
 from conventions.journal import Event
 from conventions.store import Store
 from tests.support import wait_until

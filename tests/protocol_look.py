@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from conventions.idempotency import Answer, Busy, Conflict, Done, Granted, Parked, Poison
+from conventions.claim_answers import Answer, Busy, Conflict, Done, Granted, Parked, Poison
 from conventions.journal import Event
 from conventions.store import Store
 from tests.protocol_messages import Delivery, Message

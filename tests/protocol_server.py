@@ -6,7 +6,8 @@ from typing import Any
 
 from conventions.broker import Broker, Held, Publication
 from conventions.broker import Delivery as HandedOut
-from conventions.idempotency import Answer, ClaimRequest, Claims, Settlement
+from conventions.claim_answers import Answer
+from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.journal import Event
 from conventions.store import Store
 from tests.protocol_messages import Delivery, Message, Spec

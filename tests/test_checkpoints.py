@@ -14,8 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions import BusinessError, LongRunningTask, PayloadError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
+from conventions.claim_answers import Granted
 from conventions.errors import JobCancelled, LeaseLost
-from conventions.idempotency import ClaimRequest, Claims, Granted
+from conventions.idempotency import ClaimRequest, Claims
 from conventions.progress import Checkpoint, Holder, ProgressReporter
 from conventions.redrive import redrive
 from conventions.results import PROGRESS

@@ -9,13 +9,8 @@ import pytest
 import time_machine
 
 from conventions.broker import Broker
-from conventions.idempotency import (
-    Busy,
-    Claims,
-    Done,
-    Granted,
-    Settlement,
-)
+from conventions.claim_answers import Busy, Done, Granted
+from conventions.idempotency import Claims, Settlement
 from conventions.payload import digest
 from conventions.store import Store
 from tests.claiming import (

@@ -6,13 +6,8 @@ from typing import Any
 import pytest
 
 from conventions.broker import Broker
-from conventions.idempotency import (
-    Busy,
-    Claims,
-    Done,
-    Parked,
-    Stale,
-)
+from conventions.claim_answers import Busy, Done, Parked, Stale
+from conventions.idempotency import Claims
 from conventions.journal import Event
 from conventions.store import Store
 from tests.claiming import (

@@ -6,15 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from conventions.broker import Broker
-from conventions.idempotency import (
-    START_LIMIT,
-    Claims,
-    Dead,
-    Granted,
-    Poison,
-    Superseded,
-    TooOld,
-)
+from conventions.claim_answers import Dead, Granted, Poison, Superseded, TooOld
+from conventions.idempotency import START_LIMIT, Claims
 from conventions.store import Store
 from tests.claiming import (
     FIRST,

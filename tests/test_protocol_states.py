@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from conventions.idempotency import Answer, Parked
+from conventions.claim_answers import Answer, Parked
 from conventions.store import Store
 from tests.protocol_look import Look, Watch, compare
 from tests.protocol_messages import QUEUES, SPECS, Delivery, Spec

@@ -13,6 +13,7 @@ from click.testing import Result
 from sqlalchemy import inspect
 
 from conventions.app import ConventionsApp
+from conventions.claim_answers import Cancelled
 from conventions.cli.base import emit, print_json
 from conventions.cli.cancel import cancel
 from conventions.cli.check import check
@@ -20,7 +21,7 @@ from conventions.cli.db import db
 from conventions.cli.dead_letters import dead_letters
 from conventions.cli.explain import explain
 from conventions.database import Database
-from conventions.idempotency import Cancelled, ClaimRequest
+from conventions.idempotency import ClaimRequest
 from tests.cli.command_tasks import Charge, Send
 from tests.workers import application
 

@@ -1,0 +1,101 @@
+"""What the claim script answers for one message."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The claim is ours; a higher `fence` is a later holder. `starts` without an outcome, this one included."""
+
+    fence: int
+    starts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """The claim is ours, but its job ended without an outcome so often that it must not run again."""
+
+    fence: int
+    starts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The job was finished before, by the message `message_id`; `followed`: so was what follows it."""
+
+    result: Any
+    message_id: str
+    followed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The message waits in its queue for `wait` seconds; it is not ours any more."""
+
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """As `Parked`, where the broker is elsewhere, so that the caller must make it wait."""
+
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The key was used with another payload by the message `message_id`."""
+
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The message was cancelled before it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The message is a dead letter already, because of `error`; empty when that is not known any more."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """Another copy of the message is further on."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooOld:
+    """The message was sent before what is remembered: nobody can tell whether it ran."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The message is in other hands, or gone: nothing here may touch it."""
+
+
+type Answer = Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale
+
+_ANSWERS: dict[bytes, Callable[..., Answer]] = {
+    b"granted": lambda fence, starts: Granted(int(fence), int(starts)),
+    b"poison": lambda fence, starts: Poison(int(fence), int(starts)),
+    b"done": lambda result, message_id, followed: Done(json.loads(result), message_id.decode(), followed == b"1"),
+    b"parked": lambda wait: Parked(int(wait) / 1000),
+    b"busy": lambda wait: Busy(int(wait) / 1000),
+    b"conflict": lambda message_id: Conflict(message_id.decode()),
+    b"cancelled": Cancelled,
+    b"dead": lambda error: Dead(json.loads(error)),
+    b"superseded": Superseded,
+    b"too_old": TooOld,
+    b"stale": Stale,
+}
+
+
+def answers_of(replies: Sequence[Sequence[Any]]) -> list[Answer]:
+    """The answers of one call of the script."""
+    return [_ANSWERS[name](*parts) for name, *parts in replies]
