@@ -96,23 +96,27 @@ class Bulk:
                 self._send_by_celery(one, common)
                 self.sure += 1
             return
-        with _unavailable(self._app):
-            with self._app.producer_or_acquire(self._producer) as producer, producer.batch(PART) as batch:
-                self._send_by_celery(part[0], common, producer=producer)
-                collected: PublishBatch = batch.state.session
-                self._collect(collected, part, common, producer)
-                sent = collected.detach()
-            self._await_and_go_on((sent, len(part)) if sent else None)
+        with (
+            _unavailable(self._app),
+            self._app.producer_or_acquire(self._producer) as producer,
+            producer.batch(PART) as batch,
+        ):
+            self._send_by_celery(part[0], common, producer=producer)
+            collected: PublishBatch = batch.state.session
+            if self._sent is not None:
+                collected.follow(self._sent[0])
+            self._collect(collected, part, common, producer)
+            sent = collected.detach()
+            if self._sent is not None:
+                self.sure += self._sent[1]
+            self._sent = (sent, len(part)) if sent else None
 
     def flush(self) -> None:
         """Return when the broker has everything. Raises: BrokerUnavailable."""
-        with _unavailable(self._app):
-            self._await_and_go_on(None)
-
-    def _await_and_go_on(self, following: tuple[UnderWay, int] | None) -> None:
-        sent, self._sent = self._sent, following  # kept first: whatever the wait raises, it is closed in the end
+        sent, self._sent = self._sent, None
         if sent is not None:
-            sent[0].wait()
+            with _unavailable(self._app):
+                sent[0].wait()
             self.sure += sent[1]
 
     def _collect(

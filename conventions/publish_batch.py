@@ -117,6 +117,10 @@ class PublishBatch:
         patience = getattr(getattr(self.channel.app, "settings", None), "broker_timeout", RETRY_FOR)
         self._sent = UnderWay(self.channel.broker, waiting, patience)
 
+    def follow(self, before: UnderWay) -> None:
+        """Send nothing before the broker has these: over two connections, the later ones might be the first to arrive."""
+        self._sent = before
+
     def detach(self) -> UnderWay | None:
         """Send what waits; its answer is for the caller to read, when this batch and its channel are others' again."""
         self.push()
