@@ -34,13 +34,27 @@ class Filter:
 
 
 def record(session: Session, entries: Sequence[Entry]) -> set[str]:
-    """Store events, each once. Returns the ids of those that were not stored before."""
-    if not entries:
-        return set()
-    rows = {entry.event.id: _row(entry) for entry in reversed(entries)}  # of two readings the first counts
+    """Store events, each once.
+
+    Returns the ids of those that were not stored before; of plain successes nobody asks, and to be told takes SQL as long
+    as to store them.
+    """
+    events = {entry.event.id: entry for entry in reversed(entries)}  # of two readings the first counts
+    plain: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for id_ in sorted(
+        events
+    ):  # in order, so that two recorders of the same rows do not wait for each other in a circle
+        (plain if _is_plain(events[id_]) else others).append(_row(events[id_]))
     insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
-    # In order, so that two recorders that insert the same rows do not wait for each other in a circle.
-    return set(session.scalars(insert.returning(ExecutionRow.id), [rows[one] for one in sorted(rows)]))
+    if plain:
+        session.connection().execute(insert, plain)
+    return set(session.scalars(insert.returning(ExecutionRow.id), others)) if others else set()
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Whether it is of no dead letter."""
+    return entry.event.kind == "succeeded" and entry.event.generation == 0
 
 
 def listing(session: Session, which: Filter, limit: int) -> Sequence[ExecutionRow]:

@@ -5,6 +5,7 @@ no claim is appended by `Journal.append`. What people did to something in Redis 
 appended in the step that does it.
 """
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -63,15 +64,14 @@ class Event:
     @property
     def id(self) -> str:
         """The same for the same event, however often it is read (protocol: journal and recorder)."""
-        name = json.dumps([self.message_id, self.generation, self.attempt, self.token, self.kind])
-        return str(uuid5(_NAMESPACE, name))
+        return _id_of(self.message_id, self.generation, self.attempt, self.token, self.kind)
 
     def encode(self) -> bytes:
         """The event as compact JSON, without what is `None`. What JSON does not know is written as its `repr`."""
         values = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
         if self.failure is not None:
             values["failure"] = {name: getattr(self.failure, name) for name in _FAILURE}
-        return json.dumps(values, separators=(",", ":"), default=repr).encode()
+        return _COMPACT.encode(values).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Event":
@@ -89,6 +89,14 @@ class Event:
             raise ValueError(f"not an event: {error}") from error
         _check(event)
         return event
+
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"), default=repr)
+
+
+@functools.lru_cache(maxsize=1 << 14)  # it is asked several times while a batch is recorded
+def _id_of(message_id: str, generation: int, attempt: int, token: str, kind: str) -> str:
+    return str(uuid5(_NAMESPACE, json.dumps([message_id, generation, attempt, token, kind])))
 
 
 _NAMES = tuple(field.name for field in fields(Event))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GROUP = "recorder"
-BATCH = 500  # events in one transaction
+BATCH, LARGEST_BATCH = 500, 5000  # events in one transaction; more where more wait, since each then takes less
 BLOCK = 0.5  # seconds that one read waits for events
 GATHER = 0.1  # seconds in which events gather: a transaction for each would cost more than the jobs
 LEAD = 10.0  # seconds after which another recorder takes over from one that is gone
@@ -87,10 +87,10 @@ class Recorder:
 
     def run(self, stop: Callable[[], bool]) -> None:
         """Record until `stop()`, through every outage of SQL and Redis; `finish` comes after it."""
-        pause = FIRST_PAUSE
+        pause, limit = FIRST_PAUSE, BATCH
         while not stop():
             try:
-                recorded = self.drain_once(block=BLOCK) if self.lead() else None
+                recorded = self.drain_once(limit, BLOCK) if self.lead() else None
             except Exception as error:  # noqa: BLE001  # whatever it is, the entry is still there and recording goes on
                 self._log_outage(error)
                 _wait(pause, stop)
@@ -100,8 +100,9 @@ class Recorder:
             self._log_recovery()
             if recorded is None:
                 _wait(STANDBY, stop)
-            elif 0 < recorded < BATCH:
+            elif 0 < recorded < limit:
                 _wait(GATHER, stop)
+            limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
 
     def finish(self, seconds: float = LAST_DRAIN) -> None:
         """Record what is there, for `seconds` at most, and let another one lead."""
