@@ -24,6 +24,8 @@ from conventions.idempotency import Claims
 from conventions.in_flight import InFlight
 from conventions.job import REDRIVE_WINDOW
 from conventions.journal import Journal
+from conventions.lane import Lane
+from conventions.lane_watch import LaneWatch
 from conventions.leases import LeaseKeeper
 from conventions.refusals import Refusals
 from conventions.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
@@ -39,6 +41,7 @@ STEPS = (
     "conventions.stopping:Stopping",
     "conventions.recorder_process:RecorderProcess",
     "conventions.batch_sweep:BatchSweep",
+    "conventions.lane:LaneStep",
 )
 
 
@@ -194,6 +197,16 @@ class ConventionsApp(Celery):
     def lease_keeper(self) -> LeaseKeeper:
         """Renews the claims of the jobs that this process runs."""
         return LeaseKeeper(self.claims)
+
+    @functools.cached_property
+    def lane(self) -> Lane:
+        """The short jobs of this worker that wait for a process."""
+        return Lane()
+
+    @functools.cached_property
+    def lane_watch(self) -> LaneWatch:
+        """Looks after the groups of short jobs that this process runs."""
+        return LaneWatch()
 
     @functools.cached_property
     def granularity(self) -> Granularity:

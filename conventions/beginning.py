@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from conventions.claim_answers import (
+    Alone,
     Answer,
     Busy,
     Cancelled,
@@ -38,7 +40,24 @@ logger = logging.getLogger(__name__)
 PARK_AT_FIRST = 0.5  # seconds before a parked copy looks for the first time, where the broker is elsewhere
 PARK_AT_MOST = 30.0  # seconds before it looks again
 
+PREPARED = "conventions_prepared"  # name of what a group knows already, among the attributes of a request
+
 ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A message whose arguments were checked and whose claim was asked for together with those of others.
+
+    Attributes:
+        fault: what is wrong with its arguments, in place of `values`.
+        answer: to the claim.
+    """
+
+    job: Job
+    values: dict[str, Any]
+    fault: PayloadError | None
+    answer: Answer
 
 
 def begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done | None]:
@@ -53,6 +72,8 @@ def begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done 
     try:
         if request.is_eager:
             return *_bound(task, args, kwargs), None
+        if (prepared := getattr(request, PREPARED, None)) is not None:
+            return _begin_prepared(task, prepared)
         if not args and getattr(request, KEY, None):
             return _claim_first(task, kwargs or {})
         job, values = _bound(task, args, kwargs)
@@ -78,16 +99,28 @@ def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
 
 def _claim_first(task: Any, payload: Mapping[str, Any]) -> tuple[Job, dict[str, Any], Done | None]:
     job = task.request.job = Job.of(task, dict(payload))
-    values, fault = {}, None
     with closing(task.app.claims.ask([job.claim])) as asked:
-        try:
-            values = task.arguments.load((), payload)
-        except PayloadError as error:  # as after a deploy that changed the signature
-            fault = error
+        values, fault = loaded(task, payload)
         found = _claim(task, job, asked)
     if fault is not None and found is None:
         raise end_dead(task, job, fault)
     return job, values, found
+
+
+def loaded(task: Any, payload: Mapping[str, Any]) -> tuple[dict[str, Any], PayloadError | None]:
+    """The arguments of `run`, or what is wrong with them, as after a deploy that changed the signature."""
+    try:
+        return task.arguments.load((), payload), None
+    except PayloadError as fault:
+        return {}, fault
+
+
+def _begin_prepared(task: Any, prepared: Prepared) -> tuple[Job, dict[str, Any], Done | None]:
+    job = task.request.job = prepared.job
+    found = _follow(task, job, prepared.answer)
+    if prepared.fault is not None and found is None:
+        raise end_dead(task, job, prepared.fault)
+    return job, prepared.values, found
 
 
 def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
@@ -97,11 +130,19 @@ def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
     except RedisError as error:
         logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
         raise put_back(task, job) from error
+    return _follow(task, job, answer)
+
+
+def _follow(task: Any, job: Job, answer: Answer) -> Done | None:
+    """Do what the answer to its claim means; the stored answer when it was finished before. Raises what ends this delivery."""
     match answer:
         case Done():
             return _done_before(task, job, answer)
         case Parked():
             logger.info("parked: id=%s task=%s: its key is in use, for %.1f s at most", job.id, job.task, answer.wait)
+            raise Ignore
+        case Alone():
+            logger.info("alone: id=%s task=%s: it was started before without an outcome", job.id, job.task)
             raise Ignore
         case Busy():
             raise _park(task, job, answer)

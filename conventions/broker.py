@@ -61,6 +61,7 @@ class Delivery:
         payload: JSON, unless what lay in the queue is no message.
         deliveries: how often it was handed out, this time included.
         changes: headers that differ from those in the payload, since it was tried before.
+        alone: it was started before without an outcome, so it goes to no process together with others.
     """
 
     tag: bytes
@@ -69,6 +70,7 @@ class Delivery:
     receipt: str
     deliveries: int
     changes: dict[str, Any]
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +172,16 @@ class Broker:
         """Read the answer of `reserve`: seconds until a delayed message is due, and the messages."""
         due, messages = reply
         deliveries = [
-            Delivery(tag, queue.decode(), payload, receipt.decode(), deliveries, json.loads(changes or b"{}"))
-            for tag, queue, payload, receipt, deliveries, changes in messages
+            Delivery(
+                tag,
+                queue.decode(),
+                payload,
+                receipt.decode(),
+                deliveries,
+                json.loads(changes) if changes else {},
+                bool(alone),
+            )
+            for tag, queue, payload, receipt, deliveries, changes, alone in messages
         ]
         return (None if int(due) < 0 else int(due) / 1000), deliveries
 

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,17 +28,45 @@ class QoS(virtual.QoS):
     """How many messages the channel may hold; who holds them is known to `InFlight`.
 
     Attributes:
-        low_water: messages at which the next are read, so that one read brings several; `None`: whenever there is room.
+        reads_ahead: whether the next messages are read when half of them have ended, so that one read brings several;
+            else whenever there is room.
+        room: says how many may be held where `prefetch_count` may be; `None`: just those.
     """
 
-    low_water: int | None = None
+    reads_ahead = False
+    room: Callable[[int], int] | None = None
+
+    @property
+    def _limit(self) -> int:
+        return self.room(self.prefetch_count) if self.room and self.prefetch_count else self.prefetch_count
+
+    @property
+    def _held(self) -> int:
+        return len(self._delivered) - len(self._dirty)
+
+    @property
+    def plain_room(self) -> int:
+        """How many more messages could be held without `room`."""
+        return self.prefetch_count - self._held
+
+    @property
+    def is_beyond_prefetch(self) -> bool:
+        """Whether more are held than without `room`."""
+        return self.prefetch_count > 0 > self.plain_room
 
     def can_consume(self) -> bool:
         """Whether the next messages may be read."""
-        room = bool(super().can_consume())  # type: ignore[no-untyped-call]  # the same
-        if self.low_water is None or not room:
-            return room
-        return len(self._delivered) - len(self._dirty) <= self.low_water
+        limit = self._limit
+        return not limit or (self._held < limit and (not self.reads_ahead or self._held <= limit // 2))
+
+    def can_consume_max_estimate(self) -> int | None:
+        """How many messages the next read may bring; `None`: any number."""
+        limit = self._limit
+        return max(limit - self._held, 0) if limit else None
+
+    def let_go(self, delivery_tag: str) -> None:
+        """The message is in other hands, or gone; Redis knows."""
+        self._quick_ack(delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """The message has ended."""

@@ -79,7 +79,14 @@ class Stale:
     """The message is in other hands, or gone: nothing here may touch it."""
 
 
-type Answer = Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """The message is back in its queue, and will not go to a process together with others."""
+
+
+type Answer = (
+    Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale | Alone
+)
 
 _ANSWERS: dict[bytes, Callable[..., Answer]] = {
     b"granted": lambda fence, starts: Granted(int(fence), int(starts)),
@@ -93,6 +100,7 @@ _ANSWERS: dict[bytes, Callable[..., Answer]] = {
     b"superseded": Superseded,
     b"too_old": TooOld,
     b"stale": Stale,
+    b"alone": Alone,
 }
 
 

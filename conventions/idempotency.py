@@ -16,7 +16,7 @@ from conventions.errors import IdempotencyConflict
 from conventions.journal import Event
 from conventions.membership import Join
 from conventions.payload import encode
-from conventions.script_call import ScriptCall
+from conventions.script_call import ScriptCall, ScriptStream
 from conventions.store import Store
 
 START_LIMIT = 3  # starts without an outcome that make a message poison
@@ -129,17 +129,22 @@ class Claims:
         """Ask for claims, in one round trip. The same token gets the same answer again."""
         return answers_of(self._run("claim", self._take_arguments(requests)))
 
-    def ask(self, requests: Sequence[ClaimRequest]) -> ScriptCall:
-        """Ask for claims, whose answers are read later, by `answers`; the caller closes what it gets."""
-        return self._store.call("claim", self._take_arguments(requests))
+    def ask(self, requests: Sequence[ClaimRequest], *, together: bool = False) -> ScriptCall:
+        """Ask for claims, whose answers are read later, by `answers`; the caller closes what it gets.
+
+        Args:
+            requests: what is asked for.
+            together: only the first that is granted starts now; each other one is to be named when it does; see `Settling`.
+        """
+        return self._store.call("claim", self._take_arguments(requests, together=together))
 
     @staticmethod
     def answers(asked: ScriptCall) -> list[Answer]:
         """The answers of `ask`, in the order of its requests. Raises: RedisError."""
         return answers_of(asked.answer())
 
-    def _take_arguments(self, requests: Sequence[ClaimRequest]) -> list[Any]:
-        arguments: list[Any] = [_milliseconds(self.lease), self._start_limit]
+    def _take_arguments(self, requests: Sequence[ClaimRequest], *, together: bool = False) -> list[Any]:
+        arguments: list[Any] = [_milliseconds(self.lease), self._start_limit, int(together)]
         for one in requests:
             sent_at = "" if one.sent_at is None else _milliseconds(one.sent_at.timestamp())
             arguments += [one.claim, one.token, one.start, one.message_id, one.generation, one.attempt]
@@ -161,6 +166,10 @@ class Claims:
             arguments += [encode(one.changes), one.event.encode() if one.event else b""]
             arguments += [one.join.encode() if one.join else b""]
         return [reply.decode() for reply in self._run("settle", arguments)]
+
+    def stream(self) -> ScriptStream:
+        """A way to record successes without a wait for each; see `lua/succeed.lua`. The caller closes it."""
+        return self._store.stream("succeed")
 
     def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
         """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
@@ -191,6 +200,11 @@ class Claims:
         state, owner, found = self._store.redis.hmget(self._store.key("claim", claim), names)
         same = fingerprint is not None and found == fingerprint.encode()
         return None if state is None else state == b"done" and (owner == message_id.encode() or same)
+
+    def runs(self, claim: str, token: str) -> bool:
+        """Whether the job of this delivery has begun, and has not ended."""
+        holder, state, starts = self._store.redis.hmget(self._store.key("claim", claim), ("token", "state", "starts"))
+        return holder == token.encode() and state == b"running" and int(starts or 0) > 0
 
     def is_cancelled(self, message_id: str) -> bool:
         """Whether a message was cancelled."""

@@ -11,7 +11,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from redis.exceptions import RedisError
 
@@ -52,11 +51,13 @@ class InFlight:
         with self._changed:
             self._ensure_thread()
 
-    def add(self, delivery: Delivery) -> None:
-        """Hold a message that was handed out."""
+    def add(self, *deliveries: Delivery) -> None:
+        """Hold messages that were handed out."""
+        held = {
+            one.receipt: Held(one.tag.decode(errors="backslashreplace"), one.queue, one.receipt) for one in deliveries
+        }
         with self._changed:
-            held = Held(delivery.tag.decode(errors="backslashreplace"), delivery.queue, delivery.receipt)
-            self._held[delivery.receipt] = held
+            self._held.update(held)
             self._ensure_thread()
 
     def begin(
@@ -65,7 +66,7 @@ class InFlight:
         """A job starts; `on_lapsed` is called, from the thread, when the lease of its claim is over."""
         with self._changed:
             if held := self._held.get(receipt):
-                self._held[receipt] = replace(held, claim=claim, token=token, followed_id=followed_id)
+                self._held[receipt] = Held(held.tag, held.queue, receipt, claim, token, followed_id)
                 self._on_lapsed[receipt] = on_lapsed
 
     def acknowledge(self, receipt: str) -> None:
@@ -112,10 +113,20 @@ class InFlight:
             self._returned += [(one, 0.0, False) for one in held]
             self._changed.notify()
 
-    def forget(self, receipt: str) -> None:
-        """Stop holding a message: it goes to another worker when its time is over."""
+    def forget(self, *receipts: str) -> None:
+        """Stop holding messages: those that are still there go to another worker when their time is over."""
         with self._changed:
-            self._drop([receipt])
+            self._drop(receipts)
+
+    def holds(self, receipt: str) -> bool:
+        """Whether this process holds a message, as far as it knows."""
+        return receipt in self._held
+
+    def look(self) -> None:
+        """Find out soon what of what is held is in other hands by now."""
+        with self._changed:
+            self._next_beat = time.monotonic()
+            self._changed.notify()
 
     def flush(self, timeout: float) -> bool:
         """Wait until everything that ended or was returned is so in Redis. False when the time is over."""

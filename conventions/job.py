@@ -17,6 +17,7 @@ from conventions.idempotency import ClaimRequest
 from conventions.membership import Member
 from conventions.payload import digest
 from conventions.reading import DELIVERY
+from conventions.settling import Settling
 
 HEADER_PREFIX = "x_"
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
@@ -59,7 +60,7 @@ class Job:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch.
+    place in a batch; `settling` records its success where it runs in a group.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Job:
     started_at: datetime | None = None
     held: Held | None = None
     member: Member | None = None
+    settling: Settling | None = None
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
@@ -101,9 +103,9 @@ class Job:
         )
 
     @classmethod
-    def of(cls, task: Any, payload: Mapping[str, Any]) -> "Job":
-        """Read a job from the task's current request; what a foreign message lacks is computed."""
-        request = task.request
+    def of(cls, task: Any, payload: Mapping[str, Any], request: Any = None) -> "Job":
+        """Read a job from a request, by default the task's current one; what a foreign message lacks is computed."""
+        request = task.request if request is None else request
         headers = request.headers or {}
 
         def header(name: str) -> Any:  # at the top level in a worker, below `headers` when run by `apply`

@@ -44,6 +44,7 @@ class LongRunningTask(ConventionTask, abstract=True):
     """
 
     queue_name = "long"
+    fast_lane = False
     stall_after: ClassVar[float | None] = None
     limit_settings = ("long_soft_time_limit", "long_time_limit")
 

@@ -4,12 +4,9 @@ Settling is one step in Redis: claim, message and journal change together, so th
 outcome is recorded. Functions here return what the pipeline must raise.
 """
 
-import base64
-import json
 import logging
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from celery.app.trace import get_actual_ignore_result
@@ -17,11 +14,11 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions import failures
+from conventions.attempt_event import event_of, own_headers
 from conventions.errors import BrokerUnavailable, LeaseLost
 from conventions.following import follow_up, join_of
 from conventions.idempotency import Settled, Settlement, State
-from conventions.job import ACTOR, COPY, COUNTS, FINGERPRINT, HEADER_PREFIX, KEY, PARKED, TOKEN, Job
-from conventions.journal import Event
+from conventions.job import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED, Job
 from conventions.membership import Outcome
 
 logger = logging.getLogger(__name__)
@@ -44,62 +41,6 @@ def follows(task: Any) -> bool:
 def awaited(task: Any) -> bool:
     """Whether Celery tells somebody of a failure of the current request."""
     return follows(task) or bool(task.request.errbacks)
-
-
-def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None) -> Event:
-    """What the journal says of the current attempt."""
-    dead = kind == "dead"
-    return Event(
-        message_id=job.id,
-        kind=kind,
-        task=job.task,
-        queue=job.queue,
-        actor=job.actor,
-        key=job.key,
-        generation=job.generation,
-        attempt=job.attempt,
-        token=job.token,
-        worker=job.worker,
-        enqueued_at=job.enqueued_at.isoformat() if job.enqueued_at else None,
-        started_at=job.started_at.isoformat() if job.started_at else None,
-        runtime=(datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else None,
-        failure=failures.describe(job.task, error) if error is not None else None,
-        arguments=dict(job.payload) if dead else None,
-        headers=own_headers(task.request) if dead else None,
-        # The settle script adds the message itself, where it has it.
-        message=envelope_of(task.request) if dead and job.held is None else None,
-    )
-
-
-def own_headers(request: Any) -> dict[str, Any]:
-    """The headers that this platform put into the message."""
-    return {
-        name: value
-        for name, value in (request.headers or {}).items()
-        if name.startswith(HEADER_PREFIX) and name != TOKEN
-    }
-
-
-def envelope_of(request: Any) -> dict[str, Any]:
-    """The message of a request, as kombu writes it."""
-    embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
-    body = json.dumps([request.args, request.kwargs, embed], default=repr)
-    names = ("id", "root_id", "parent_id", "group", "group_index", "retries", "timelimit", "expires", "origin",
-             "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers")  # fmt: skip
-    return {
-        "body": base64.b64encode(body.encode()).decode(),
-        "headers": {"lang": "py", "task": request.task}
-        | {name: getattr(request, name, None) for name in names}
-        | own_headers(request),
-        "properties": {
-            "correlation_id": request.id,
-            "reply_to": request.reply_to,
-            "body_encoding": "base64",
-            "delivery_info": dict(request.delivery_info or {}),
-        },
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
-    }
 
 
 def settle(
@@ -132,7 +73,11 @@ def settle(
     """
     event = event_of(task, job, kind, error) if kind else None
     join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)
-    answer = _recorded(task.app, Settlement(job.claim, state, event, claimed=claimed, join=join, **how), patience)
+    settlement = Settlement(job.claim, state, event, claimed=claimed, join=join, **how)
+    if job.settling is not None and state == "done" and join is None:
+        job.settling.record(settlement)
+        return "recorded"  # what the server says of it is read after the last job of the group
+    answer = recorded(task.app, settlement, patience)
     if answer == "refused":
         logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
     elif join:
@@ -140,7 +85,8 @@ def settle(
     return answer
 
 
-def _recorded(app: Any, settlement: Settlement, patience: float) -> Settled:
+def recorded(app: Any, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
+    """Record one outcome, for so many seconds. Raises: Reject, so that the message comes again."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -160,14 +106,14 @@ def end_done(task: Any, job: Job, result: Any) -> None:
     """Record success. Raises: Reject when the claim is another worker's: the message comes again and finds its outcome."""
     answer = settle(task, job, "done", "succeeded", result=result, action="keep" if follows(task) else "remove")
     if answer == "refused":
-        raise _taken_over()
+        raise taken_over()
     job.ended = True
 
 
-def _taken_over() -> Exception:
+def taken_over() -> Exception:
     """Whoever holds the claim now ends it; this message comes again, and finds how."""
-    taken_over: Exception = Reject(LeaseLost(TAKEN_OVER), requeue=True)
-    return taken_over
+    comes_again: Exception = Reject(LeaseLost(TAKEN_OVER), requeue=True)
+    return comes_again
 
 
 def end_without_run(task: Any, job: Job, kind: str, *, keep: bool = False) -> Exception:
@@ -197,7 +143,7 @@ def end_dead(task: Any, job: Job, error: Exception, *, claimed: bool = True, pat
     answer = settle(
         task, job, "dead", "dead", error=error, result=text, claimed=claimed, patience=patience, action=action
     )
-    return _taken_over() if answer == "refused" else tell_of_death(task, job, error)
+    return taken_over() if answer == "refused" else tell_of_death(task, job, error)
 
 
 def tell_of_death(task: Any, job: Job, error: Exception) -> Exception:
@@ -220,7 +166,7 @@ def end_retried(task: Any, job: Job, error: Exception, wait: float, counts: Mapp
     if answer == "missing":  # the broker lost it, as after a flush
         publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
     if answer == "refused":
-        return _taken_over()
+        return taken_over()
     retry: Exception = Retry(exc=error, when=wait)
     return retry
 
@@ -238,7 +184,7 @@ def end_waiting(task: Any, job: Job, wait: float, state: State = "released") -> 
     if answer == "missing":
         publish_again(task, job, **again)
     if answer == "refused":
-        return _taken_over()
+        return taken_over()
     done_with_this_delivery: Exception = Ignore()
     return done_with_this_delivery
 

@@ -16,11 +16,12 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
+from conventions.attempt_event import event_of
 from conventions.errors import PayloadError
 from conventions.granularity import note
-from conventions.job import KEY, TOKEN, Job
+from conventions.job import GENERATION, KEY, TOKEN, Job
 from conventions.journal import Event
-from conventions.outcomes import end_dead, event_of
+from conventions.outcomes import end_dead
 from conventions.reading import DELIVERY
 from conventions.well_formed import fault_of
 
@@ -47,7 +48,7 @@ class PlainRequest(CeleryRequest):
             raise InvalidTaskError(fault)
         self.delivery = (message.properties or {}).get(DELIVERY)
         self.token = self._request_dict[TOKEN] = self.delivery["receipt"] if self.delivery else uuid4().hex
-        embed = embed or {}
+        self.embed = embed = embed or {}
         self.is_followed = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
             not self._ignore_result
         )
@@ -100,7 +101,13 @@ class PlainRequest(CeleryRequest):
 
 
 class Request(PlainRequest):
-    """A delivered message of one of our tasks, as the main process sees it."""
+    """A delivered message of one of our tasks, as the main process sees it.
+
+    Attributes:
+        group: those with which it went to a process, until it ends.
+    """
+
+    group: Any = None
 
     @property
     def claim(self) -> str:
@@ -118,6 +125,31 @@ class Request(PlainRequest):
                 self._on_lapsed,
                 followed_id=self.id if self.is_followed else "",
             )
+
+    @property
+    def may_go_together(self) -> bool:
+        """Whether a process may have it with others: it was never tried, and nothing follows it."""
+        delivery, headers = self.delivery, self._request_dict
+        return bool(
+            delivery
+            and delivery["deliveries"] == 1
+            and not delivery["alone"]
+            and not self.is_followed
+            and not headers.get("retries")
+            and not headers.get(GENERATION)
+            and headers.get(KEY)
+            and not self._args
+        )
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the job by a signal to its process; one that goes together with others must not end those."""
+        if self.group is None or not self.group.postpones(self, pool, signal):
+            super().terminate(pool, signal)
+
+    @property
+    def has_ended_otherwise(self) -> bool:
+        """Whether it was revoked or cancelled, and told so."""
+        return bool(self._already_revoked or self._already_cancelled)
 
     def _on_lapsed(self) -> None:
         logger.error(

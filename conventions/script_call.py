@@ -1,6 +1,8 @@
 """`ScriptCall`: a script under way at the server, whose answer is read when it is wanted."""
 
 import os
+import socket
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,7 +10,11 @@ from typing import Any
 
 from redis import ConnectionPool
 from redis.commands.core import Script
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError  # noqa: A004  # redis-py's is a RedisError
+
+CORKED_FOR = 0.1  # seconds until answers are read; the system sends by itself after 0.2 s
+SEGMENT = 1 << 15  # bytes that are sent until then
+HEAD = 200  # bytes, about, that a call has beside its arguments
 
 
 class Lines:
@@ -105,3 +111,98 @@ class ScriptCall:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._lines.drop(connection)
+
+
+class ScriptStream:
+    """Calls of one script, each handed to the system at once, all on one connection; their answers are read at the end.
+
+    On one machine the system collects what was sent for a moment (`TCP_CORK`), since to wake the server for each call takes
+    longer than the call. It sends it also when this process is killed, unless answers are there that nobody has read: so
+    they are read before the system would send anything by itself.
+
+    Args:
+        script: what runs.
+        lines: where the connection comes from.
+        keys: the script's KEYS, the same for all calls.
+    """
+
+    def __init__(self, script: Script, lines: Lines, keys: Sequence[str]) -> None:
+        self._script = script
+        self._head = ("EVALSHA", script.sha, len(keys), *keys)
+        self._lines = lines
+        self._connection: Any = None
+        self._broken = False
+        self._calls = 0
+        self._found: list[Any] = []
+        self._unread = 0
+        self._since = 0.0
+        self._size = 0
+
+    def send(self, arguments: Sequence[str | bytes]) -> None:
+        """Make a call. Where that fails, `answers` says so, and no later call is sent: they keep their order."""
+        self._calls += 1
+        size = sum(map(len, arguments)) + HEAD
+        if self._unread and (self._size + size > SEGMENT or time.monotonic() - self._since > CORKED_FOR):
+            self._read()
+        if self._broken:
+            return
+        try:
+            if self._connection is None:
+                self._connection = self._lines.take()
+            if not self._unread:
+                self._since, self._size = time.monotonic(), 0
+                _cork(self._connection, on=True)
+            self._connection.send_command(*self._head, *arguments)
+            self._size += size
+            self._unread += 1
+        except RedisError:
+            self._broken = True
+
+    def _read(self) -> None:
+        """Read what was answered; a script that the server does not know is there for the next time."""
+        if self._connection is not None:
+            _cork(self._connection, on=False)
+        while self._unread and not self._broken:
+            try:
+                self._found.append(self._connection.read_response())
+            except ResponseError as error:
+                self._found.append(error)
+            except RedisError:
+                self._broken = True
+                return
+            self._unread -= 1
+        if self._found and isinstance(self._found[-1], NoScriptError):
+            with suppress(RedisError):
+                self._script.registered_client.script_load(self._script.script)
+
+    def answers(self) -> list[Any]:
+        """What the server answered to each call, in order; an error where it did not, or nobody knows.
+
+        Such a call may have run: the caller makes it again.
+        """
+        self._read()
+        lost = ConnectionError("the connection was lost")
+        found = self._found + [lost] * (self._calls - len(self._found))
+        self._found, self._calls = [], 0
+        self.close()
+        return found
+
+    def close(self) -> None:
+        """Let the next call have the connection; one with answers that nobody has read is closed."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._broken or self._unread:
+            self._lines.drop(connection)
+        else:
+            self._lines.give_back(connection)
+
+
+def _cork(connection: Any, *, on: bool) -> None:
+    """Let the system collect what is sent, where one segment holds what a stream sends until it reads answers."""
+    sock = getattr(connection, "_sock", None)
+    if sock is None or sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_CORK"):
+        return
+    with suppress(OSError):
+        if sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) >= SEGMENT:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, int(on))

@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     max_delay: Duration = Field(timedelta(days=7), description="longest countdown or eta of a send, seconds")
 
     concurrency: int = Field(5, gt=0, description="jobs that one worker runs at once")
+    fast_lane: bool = Field(True, description="whether short jobs may go to a process several at a time")
     soft_time_limit: Seconds = Field(60, description="an immediate job is asked to stop after this, seconds")
     time_limit: Seconds = Field(
         90, validate_default=True, description="an immediate job is stopped by force after this, seconds"

@@ -19,7 +19,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from conventions.redis_address import RedisAddress
-from conventions.script_call import Lines, ScriptCall
+from conventions.script_call import Lines, ScriptCall, ScriptStream
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +123,10 @@ class Store:
     def call(self, name: str, arguments: Sequence[Any]) -> ScriptCall:
         """Send a script of messages and claims, whose one key is the prefix; its answer is read later."""
         return ScriptCall(self.script(name), self._lines, [self.key("")], arguments)
+
+    def stream(self, name: str) -> ScriptStream:
+        """Many calls of such a script, without a wait for each; the caller closes it."""
+        return ScriptStream(self.script(name), self._lines, [self.key("")])
 
     def run(self, name: str, arguments: Sequence[Any]) -> Any:
         """The answer of such a script. Raises: RedisError."""

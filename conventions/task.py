@@ -44,6 +44,7 @@ class ConventionTask(RunningTask):
         not_idempotent: instead of that, the reason why running twice does no harm.
         retry_policy: which failures are tried again, and when.
         aliases: old names under which messages may still arrive.
+        fast_lane: whether short jobs may go to a process together; it changes nothing but their rate.
     """
 
     queue_name: ClassVar[str] = "immediate"
@@ -51,12 +52,14 @@ class ConventionTask(RunningTask):
     not_idempotent: ClassVar[str | None] = None
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     aliases: ClassVar[tuple[str, ...]] = ()
+    fast_lane: ClassVar[bool] = True
 
     acks_late = True
     reject_on_worker_lost = True
     max_retries = None  # the policy decides
 
     Request = "conventions.request:Request"
+    Strategy = "conventions.lane:strategy"
 
     limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
     payload_limit_setting: ClassVar[str] = "payload_limit"

@@ -49,8 +49,12 @@ class Consumer(CeleryConsumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Celery's handler, which one bad message cannot end; a stopping worker gives back what still arrives."""
         handle: Callable[[Any], None] = super().create_task_handler(*args, **options)
-        if self.prefetch_multiplier > 1 and hasattr(self.task_consumer.channel, "in_flight"):
-            self.task_consumer.channel.qos.low_water = self.initial_prefetch_count // 2
+        channel = self.task_consumer.channel
+        if hasattr(channel, "in_flight"):
+            self.app.lane.attach(self)
+            channel.after_read = self.app.lane.flush
+            channel.never_ahead = frozenset([LONG_QUEUE])
+            channel.qos.reads_ahead, channel.qos.room = self.prefetch_multiplier > 1, self.app.lane.room
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)
@@ -71,11 +75,12 @@ class Consumer(CeleryConsumer):
                     logger.exception("a message cannot be handled")
                     self._refuse(message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
                 else:
-                    self._write_to_pool()
+                    self.write_to_pool()
 
         return on_task_received
 
-    def _write_to_pool(self) -> None:
+    def write_to_pool(self) -> None:
+        """Write to the processes what the pool has for them."""
         # Celery would do it in the next turn of its loop, after the next read of the queues and one more poll.
         pool: Any = getattr(self.pool, "_pool", None)
         if self.hub and getattr(pool, "outbound_buffer", None):
@@ -136,11 +141,13 @@ class Consumer(CeleryConsumer):
     def on_close(self) -> None:
         """The connection is made anew: Celery drops what has not started, so it goes back to its queue."""
         super().on_close()
+        self.app.lane.clear()
         self.app.in_flight.give_back_unstarted()
 
     def stop(self) -> None:
         """Stop consuming, and return what has not started."""
         super().stop()
+        self.app.lane.clear()
         if returned := self.app.in_flight.give_back_unstarted():
             logger.info("returned %d messages that had not started", returned)
         if not state.reserved_requests:

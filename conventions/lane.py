@@ -1,0 +1,229 @@
+"""`Lane`: short jobs go to a process of the pool together, several in one turn of the worker's loop (protocol 12).
+
+It sits where Celery offers a seat: `Task.Strategy` makes what handles each delivered message. Celery's own strategy does
+its work first: revoked and expired messages, events, limits. What it would then hand to the pool is gathered here until the
+read of messages is over, and handed over as soon as a process is free. How many go together follows from how long jobs of
+each task take: see `Pace`.
+"""
+
+import math
+import os
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery import bootsteps
+from celery.exceptions import TaskRevokedError
+from celery.worker.strategy import default
+
+from conventions.lane_group import Group
+from conventions.lane_watch import RETURN_AFTER
+from conventions.pace import MOST, TOGETHER, Pace
+from conventions.reading import DELIVERY
+
+SOON = 0.05  # seconds
+
+
+class Lane:
+    """The short jobs that one worker has and no process yet. Used by the thread of the worker's loop."""
+
+    def __init__(self) -> None:
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
+        self._mix = Pace()  # of all tasks, as they come
+        self._waiting: deque[Any] = deque()
+        self._groups: set[Group] = set()
+        self._is_asking = False  # a ticket waits for a free process
+        self._ahead = 1  # messages for each process that are read ahead anyway
+        self._calls: deque[Callable[[], None]] = deque()  # of other threads
+        self._bell: int | None = None
+        self._thread = threading.get_ident()
+        self.consumer: Any = None
+
+    def attach(self, consumer: Any) -> None:
+        """Take the place of Celery's step from message to pool, for this consumer."""
+        self.consumer, self._thread = consumer, threading.get_ident()
+        self._ahead = max(consumer.prefetch_multiplier, 1)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget what waits: its messages go back to their queues."""
+        self._waiting.clear()
+        self._is_asking = False
+
+    # From the messages to the pool.
+
+    def is_short(self, task: str) -> bool:
+        """Whether jobs of this task are known to be short."""
+        return self._paces[task].is_short
+
+    def note_runtime(self, task: str, seconds: float | None) -> None:
+        """A job has ended."""
+        if seconds is None:
+            return
+        self._paces[task].add(seconds)
+        self._mix.add(seconds)
+
+    def narrow(self) -> None:
+        """What was read ahead is not short after all: read no more of it."""
+        self._mix.add(TOGETHER)
+
+    def room(self, prefetch: int) -> int:
+        """Messages that may be held, where `prefetch` may be by Celery's count: those that two groups have, if short."""
+        groups = 2 * min(TOGETHER / max(self._mix.expected, 1e-9), MOST)
+        return max(prefetch, math.floor(prefetch / self._ahead * groups))
+
+    def take(self, request: Any) -> None:
+        """Hand a request to the pool, together with others if it may be."""
+        if request.may_go_together:
+            self._waiting.append(request)
+        else:
+            self.consumer.on_task_request(request)
+
+    def flush(self) -> None:
+        """A read is over: hand over what has come, as far as processes are free."""
+        while self._waiting and not self._is_asking and self._free() > 0:
+            self._is_asking = True
+            self.consumer.on_task_request(self)  # runs `execute_using_pool` once a process is free
+        self.consumer.write_to_pool()
+
+    def _free(self) -> int:
+        """Processes or threads that have nothing to do, by Celery's count or ours."""
+        pool = self.consumer.pool
+        return 1 if pool.uses_semaphore else pool.limit + 1 - len(self._groups)
+
+    def execute_using_pool(self, pool: Any, **_: Any) -> None:
+        """A process is free: give it as many as may go together. Raises: TaskRevokedError when nothing waits any more."""
+        self._is_asking = False
+        requests = self._next_group(pool)
+        if not requests:
+            raise TaskRevokedError
+        if len(requests) == 1 and pool.uses_semaphore:
+            self._start_alone(requests[0], pool)
+        else:
+            group = Group(self, requests)
+            self._groups.add(group)
+            group.start(pool)
+        self.flush()
+
+    def _start_alone(self, request: Any, pool: Any) -> None:
+        heard = request.on_success  # of a class that Celery makes for each task
+
+        def on_success(result: tuple[bool, Any, float | None], **options: Any) -> None:
+            del request.on_success
+            failed, _, runtime = result
+            if not failed:
+                self.note_runtime(request.task.name, runtime)
+            heard(result, **options)
+
+        request.on_success = on_success
+        request.execute_using_pool(pool)
+
+    def _next_group(self, pool: Any) -> list[Any]:
+        idle = self.consumer.controller.semaphore.value if pool.uses_semaphore else pool.limit - len(self._groups) - 1
+        share = math.ceil(len(self._waiting) / (1 + max(idle, 0)))
+        chosen: list[Any] = []
+        seconds = 0.0
+        while self._waiting and len(chosen) < min(share, MOST):
+            request = self._waiting[0]
+            seconds += self._paces[request.task.name].expected
+            if chosen and seconds > TOGETHER:
+                break
+            self._waiting.popleft()
+            if not request.revoked():
+                chosen.append(request)
+        return chosen
+
+    # From the pool.
+
+    def ended(self, group: Group) -> None:
+        """All of a group have ended, or are lost."""
+        self._groups.discard(group)
+        self.flush()
+
+    def let_go(self, requests: Sequence[Any]) -> None:
+        """Their messages are gone from Redis, or in other hands: make room for others, with nothing said to Redis."""
+        if not requests:
+            return
+        requests[0].app.in_flight.forget(*(one.delivery["receipt"] for one in requests))
+        for one in requests:
+            one.message.channel.qos.let_go(one.message.delivery_tag)
+
+    def in_loop(self, call: Callable[[], None]) -> None:
+        """Call from the thread of the loop: at once when this is the one, else soon."""
+        if self._bell is None or threading.get_ident() == self._thread:
+            call()
+            return
+        self._calls.append(call)
+        os.eventfd_write(self._bell, 1)
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call from the thread of the loop in a moment."""
+        self.consumer.hub.call_later(SOON, call)
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Let other threads wake the loop."""
+        if self._bell is None:
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        hub.add_reader(self._bell, self._on_bell)
+        hub.call_repeatedly(RETURN_AFTER, self._look)
+
+    def _on_bell(self) -> None:
+        assert self._bell is not None  # noqa: S101  # registered only then
+        os.eventfd_read(self._bell)
+        while self._calls:
+            self._calls.popleft()()
+
+    def _look(self) -> None:
+        """Find out what the processes gave back, of groups that take longer than they should."""
+        long_since = time.monotonic() - RETURN_AFTER
+        slow = [group for group in self._groups if group.begun_at is not None and group.begun_at < long_since]
+        for group in slow:
+            group.look()
+        if slow:
+            self.consumer.app.in_flight.look()  # for the next time
+
+
+class LaneStep(bootsteps.StartStopStep):
+    """Brings the lane into the worker's loop."""
+
+    requires = ("celery.worker.components:Hub",)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """As above."""
+        worker.app.lane.register_with_event_loop(hub)
+
+
+class _Gathering:
+    """A consumer whose requests go to the lane."""
+
+    def __init__(self, consumer: Any, lane: Lane) -> None:
+        self._consumer = consumer
+        self.on_task_request = lane.take
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
+
+
+def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Celery's strategy, whose requests go by the lane."""
+    # A process that is replaced after so many jobs counts those that the pool gives it.
+    counts_jobs = consumer.controller.max_tasks_per_child
+    if consumer.hub is None or counts_jobs or not (task.fast_lane and app.settings.fast_lane and app.one_server):
+        handle: Callable[..., Any] = default(task, app, consumer, **options)
+        return handle
+    lane, name = app.lane, task.name
+    gather = default(task, app, _Gathering(consumer, lane), **options)
+
+    def on_message(message: Any, *args: Any, **kwargs: Any) -> None:
+        qos = message.channel.qos
+        if qos.is_beyond_prefetch and not lane.is_short(name) and DELIVERY in message.properties:
+            # It was read ahead because others were short.
+            app.in_flight.give_back(message.delivery_tag)
+            qos.let_go(message.delivery_tag)
+            lane.narrow()
+            return
+        gather(message, *args, **kwargs)
+
+    return on_message

@@ -1,0 +1,203 @@
+"""`Group`: messages that went to a process of the pool together, as the main process sees them.
+
+Each of them stays a request of its own: for events, `inspect`, `revoke` and all that may become of it.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from billiard.einfo import ExceptionWithTraceback
+from celery.exceptions import TimeLimitExceeded
+from celery.worker import state
+from redis.exceptions import RedisError
+
+from conventions.lane_run import Ended, Handed, run_group
+from conventions.lane_watch import RETURN_AFTER
+
+logger = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Who hears of the end of a group."""
+
+    def in_loop(self, call: Callable[[], None]) -> None:
+        """Call from the thread of the worker's loop."""
+
+    def note_runtime(self, task: str, seconds: float | None) -> None:
+        """A job has succeeded."""
+
+    def let_go(self, requests: Sequence[Any]) -> None:
+        """The messages of these are in other hands, or gone."""
+
+    def ended(self, group: "Group") -> None:
+        """All of a group have ended."""
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call from that thread in a moment."""
+
+
+class Group:
+    """Requests that are one job of the pool. What the pool calls may come from a thread of its own.
+
+    Args:
+        lane: hears of the end.
+        requests: in the order in which they run.
+
+    Attributes:
+        begun_at: when its process took it, on the monotonic clock.
+    """
+
+    def __init__(self, lane: Listener, requests: Sequence[Any]) -> None:
+        self._lane = lane
+        self._open = {request.delivery["receipt"]: request for request in requests}
+        self._requests = requests
+        for request in requests:
+            request.group = self
+        self._gone: set[str] = set()
+        self.begun_at: float | None = None
+
+    def start(self, pool: Any) -> None:
+        """Hand them over."""
+        hard = max((_hard_limit(request) for request in self._requests), default=0)
+        pool.apply_async(
+            run_group,
+            args=([_handed(request) for request in self._requests],),
+            accept_callback=self._on_accepted,
+            timeout_callback=self._on_timeout,
+            callback=self._on_ended,
+            error_callback=self._on_failed,
+            # None of them waits for longer than that behind another one.
+            timeout=hard + RETURN_AFTER if hard else None,
+            correlation_id=self._requests[0].id,
+        )
+
+    def _on_accepted(self, pid: int, time_accepted: float) -> None:
+        self.begun_at = time_accepted
+        for request in self._requests:
+            request.on_accepted(pid, time_accepted)
+
+    def _on_ended(self, ended: list[Ended | None]) -> None:
+        if isinstance(ended, list):
+            self._lane.in_loop(lambda: self._end(ended))
+        else:  # a pool of threads tells of a `SystemExit` this way
+            self._on_failed(ended)
+
+    def _end(self, ended: Sequence[Ended | None]) -> None:
+        done = []
+        for request, one in zip(self._requests, ended, strict=True):
+            request.group = None
+            if self._open.pop(request.delivery["receipt"], None) is None:
+                continue
+            try:
+                if one is None or one.how == "done":
+                    done.append(request)
+                if one is None:
+                    state.task_ready(request)
+                else:
+                    self._end_one(request, one)
+            except Exception:  # whatever it is, it must not touch the others
+                logger.exception("a fault of the platform, in what follows %s", request.id)
+        self._let_go(done)
+        self._lane.ended(self)
+
+    def _end_one(self, request: Any, ended: Ended) -> None:
+        if ended.how == "raised":
+            request.on_failure(ended.value)
+        elif ended.how == "failed":
+            request.on_success((1, ended.value, ended.runtime))
+        elif ended.how == "succeeded":
+            request.on_success((0, ended.value, ended.runtime))
+        else:
+            state.task_ready(request, successful=True)
+            request.acknowledged = True
+            request.send_event("task-succeeded", result=ended.value, runtime=ended.runtime)
+            self._lane.note_runtime(request.task.name, ended.runtime)
+
+    def _on_failed(self, exc_info: Any) -> None:
+        """The process has died, or could not even begin: what it had not recorded comes again."""
+        error = exc_info.exception
+        error = error.exc if isinstance(error, ExceptionWithTraceback) else error
+        if not isinstance(error, TimeLimitExceeded):  # of which the pool tells `_on_timeout` next
+            self._lane.in_loop(lambda: self._lose(error))
+
+    def _on_timeout(
+        self, soft: bool, timeout: float
+    ) -> None:  # Celery's signature; soft limits are kept in the process
+        """One of them is beyond its hard limit, and its process is killed after this."""
+        if soft:
+            return
+        running = self._running()
+        if running is not None:
+            self._open.pop(running.delivery["receipt"], None)
+            running.on_timeout(False, _hard_limit(running))
+        self._lose(TimeLimitExceeded(timeout))
+
+    def _lose(self, error: BaseException) -> None:
+        for receipt, request in list(self._open.items()):
+            del self._open[receipt]
+            request.group = None
+            if request.has_ended_otherwise:  # it was revoked, and told so
+                continue
+            state.task_ready(request, successful=self._has_succeeded(request))
+            request.on_lost(error)  # a message that is gone does not come back
+        self._lane.ended(self)
+
+    def _has_succeeded(self, request: Any) -> bool:
+        try:
+            succeeded = bool(request.app.claims.is_done(request.claim, request.id))
+        except RedisError:
+            return False
+        if succeeded:
+            request.send_event("task-succeeded", result=None, runtime=None)
+        return succeeded
+
+    def _running(self) -> Any:
+        """The one that runs, as Redis knows; `None` where it does not answer."""
+        for request in self._open.values():
+            try:
+                if request.app.claims.runs(request.claim, request.token):
+                    return request
+            except RedisError:
+                return None
+        return None
+
+    def postpones(self, request: Any, pool: Any, signal: Any) -> bool:
+        """Whether to end its process is put off until this is the one that runs there, or has ended."""
+        if request.delivery["receipt"] not in self._open:
+            return False
+        try:
+            if request.app.claims.runs(request.claim, request.token):
+                return False
+        except RedisError:
+            return False
+        self._lane.later(lambda: request.terminate(pool, signal) if request.group is self else None)
+        return True
+
+    def look(self) -> None:
+        """Make room for others: what this process no longer holds has ended, or was given back behind a long job."""
+        gone = [
+            one
+            for receipt, one in self._open.items()
+            if one.id not in self._gone and not one.app.in_flight.holds(receipt)
+        ]
+        for request in gone:
+            with suppress(RedisError):
+                if not request.app.claims.is_done(request.claim, request.id):
+                    del self._open[request.delivery["receipt"]]
+                    state.task_ready(request)
+        self._let_go(gone)
+
+    def _let_go(self, requests: Sequence[Any]) -> None:
+        new = [one for one in requests if one.id not in self._gone]
+        self._gone.update(one.id for one in new)
+        self._lane.let_go(new)
+
+
+def _hard_limit(request: Any) -> float:
+    return float(request.time_limits[0] or request.task.time_limit or 0)
+
+
+def _handed(request: Any) -> Handed:
+    return request.type, request.id, request.request_dict, request.embed

@@ -1,0 +1,197 @@
+"""What a process of the pool does with a group of short jobs (protocol 12).
+
+Their claims are taken in one round trip; each is run by Celery's tracer, like any job, and recorded as it ends. Those that
+have not begun are given back when one takes long after all.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+
+from billiard.einfo import ExceptionInfo
+from celery import current_app
+from celery.app.trace import trace_task
+from celery.exceptions import Reject
+from redis.exceptions import RedisError
+
+from conventions.beginning import PREPARED, Prepared, loaded
+from conventions.broker import Held
+from conventions.claim_answers import Granted
+from conventions.idempotency import ClaimRequest, Settlement
+from conventions.job import Job
+from conventions.outcomes import recorded, taken_over
+from conventions.settling import Settling
+
+type Handed = tuple[str, str, dict[str, Any], dict[str, Any]]
+"""A message as the main process hands it over: task, id, request with its arguments, and what else was in its body."""
+
+
+class Ended(NamedTuple):
+    """How one ended, for the main process.
+
+    Attributes:
+        how: `done`: the message is gone, its outcome recorded; `succeeded` and `failed`: as Celery's tracer says, and the
+            message is still to be acknowledged or returned; `raised`: not even the tracer could say.
+        value: the result as text, or the failure.
+        runtime: seconds.
+    """
+
+    how: Literal["done", "succeeded", "failed", "raised"]
+    value: Any
+    runtime: float | None = None
+
+
+class _View:
+    """A request's fields as attributes, `None` for what it lacks: as Celery's `Context`, which takes longer to make."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        self._fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        return self._fields.get(name)
+
+
+class Mate:
+    """One message of a group."""
+
+    __slots__ = ("args", "counted", "id", "job", "kwargs", "request", "task")
+
+    def __init__(self, app: Any, task: str, id: str, request: dict[str, Any], embed: dict[str, Any]) -> None:  # noqa: A002
+        self.task, self.id, self.request = app.tasks[task], id, request
+        self.args, self.kwargs = request["args"], request["kwargs"]
+        request.update(embed, is_eager=False)
+        self.job: Job | None = None
+        self.counted = True  # its start was counted, or is by whoever runs it
+
+    def trace(self) -> Ended:
+        """Run it as Celery runs any message."""
+        try:
+            value, failed, runtime, shown = trace_task(
+                self.task, self.id, self.args, self.kwargs, self.request, app=self.task.app
+            )
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001  # what the tracer lets through must not end the others
+            return Ended("raised", ExceptionInfo())
+        return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
+
+    @property
+    def held(self) -> Held | None:
+        """The message and its claim; `None` where that was not asked for."""
+        if self.job is None or self.job.held is None:
+            return None
+        return replace(self.job.held, claim=self.job.claim.claim, token=self.job.token)
+
+
+def run_group(handed: Sequence[Handed]) -> list[Ended | None]:
+    """Run these messages, in order. Returns how each ended; `None` for one that was given back before it began."""
+    app = current_app._get_current_object()  # noqa: SLF001  # as Celery's own tracer finds it
+    group = GroupRun(app, [Mate(app, *one) for one in handed])
+    with app.lane_watch.over(group):
+        return group.run()
+
+
+class GroupRun:
+    """Messages that run in one process, one after the other.
+
+    Attributes:
+        begun_at: when, on the monotonic clock.
+        running: the one that runs now.
+        running_since: since when.
+    """
+
+    def __init__(self, app: Any, mates: list[Mate]) -> None:
+        self._app = app
+        self._mates = mates
+        self._waiting = deque(mates)
+        self._lock = threading.Lock()
+        self._settling = Settling(app.claims, self._take_next_claim)
+        self._next: Mate | None = None
+        self._ended: dict[Mate, Ended] = {}
+        self.begun_at = time.monotonic()
+        self.running: Mate | None = None
+        self.running_since = self.begun_at
+
+    def run(self) -> list[Ended | None]:
+        """See `run_group`."""
+        self._prepare()
+        while (mate := self._next or self._take_next()) is not None:
+            self._next = None
+            if not mate.counted and mate.job is not None:
+                self._settling.begin(mate.job.claim)
+            self._run_one(mate)
+        self._read_answers()
+        return [self._ended.get(mate) for mate in self._mates]
+
+    def _prepare(self) -> None:
+        """Ask for all claims, and check the arguments while the server works."""
+        jobs = []
+        for mate in self._mates:
+            job = Job.of(mate.task, mate.kwargs, _View(mate.request))
+            job.settling = self._settling
+            jobs.append(job)
+        with closing(self._app.claims.ask([job.claim for job in jobs], together=True)) as asked:
+            found = [loaded(mate.task, mate.kwargs) for mate in self._mates]
+            try:
+                answers = self._app.claims.answers(asked)
+            except RedisError:  # each asks for itself, and says so where that fails, too
+                return
+        granted = 0
+        for mate, job, (values, fault), answer in zip(self._mates, jobs, found, answers, strict=True):
+            mate.job = job
+            mate.request[PREPARED] = Prepared(job, values, fault, answer)
+            granted += isinstance(answer, Granted)
+            mate.counted = granted == 1 or not isinstance(answer, Granted)
+
+    def _take_next(self) -> Mate | None:
+        with self._lock:
+            return self._waiting.popleft() if self._waiting else None
+
+    def _take_next_claim(self) -> ClaimRequest | None:
+        """Begin the next one together with the outcome of the one before."""
+        self._next = mate = self._take_next()
+        if mate is None or mate.counted or mate.job is None:
+            return None
+        mate.counted = True
+        return mate.job.claim
+
+    def _run_one(self, mate: Mate) -> None:
+        before = self._settling.count
+        self.running, self.running_since = mate, time.monotonic()
+        ended = mate.trace()
+        self.running = None
+        if ended.how == "succeeded" and self._settling.count > before:
+            ended = ended._replace(how="done")
+        self._ended[mate] = ended
+
+    def _read_answers(self) -> None:
+        by_token = {mate.job.token: mate for mate in self._mates if mate.job is not None}
+        for settlement, is_recorded in self._settling.answers():
+            if not is_recorded:
+                mate = by_token[settlement.request.token]
+                self._ended[mate] = self._settle_again(self._ended[mate], settlement)
+
+    def _settle_again(self, ended: Ended, settlement: Settlement) -> Ended:
+        """An outcome that takes more than the short script does, or that the server may not have taken."""
+        try:
+            if recorded(self._app, settlement) == "refused":
+                raise taken_over()  # Celery wants the exception with where it was raised
+        except Reject:
+            return Ended("failed", ExceptionInfo(internal=True), ended.runtime)
+        return ended
+
+    # Called by the thread that watches.
+
+    def give_back_waiting(self) -> int:
+        """Return those that have not begun to their queues. Returns how many. Raises: RedisError."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, deque()
+        held = [mate.held for mate in waiting if mate.held is not None]
+        # No start of theirs was counted, so there is none to take back.
+        return self._app.broker.give_back(held, counted=True) if held else 0

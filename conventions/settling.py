@@ -1,0 +1,63 @@
+"""`Settling`: records how the jobs of a group ended, each as it ends, without a wait for the server's answers.
+
+The answers are read when the last job has ended. So a process that is killed leaves one job whose outcome nobody knows,
+and not a group of them, and the server works while the next job runs.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+
+from conventions.idempotency import ClaimRequest, Claims, Settlement
+from conventions.payload import encode
+
+
+class Settling:
+    """The successes of one group.
+
+    Args:
+        claims: where they are recorded.
+        take_next: says which job begins next, if any, whose start is recorded with the outcome before.
+    """
+
+    def __init__(self, claims: Claims, take_next: Callable[[], ClaimRequest | None]) -> None:
+        self._stream = claims.stream()
+        self._take_next = take_next
+        self._recorded: list[Settlement] = []
+        self._only_starts: set[int] = set()  # calls that told of a start, and of no outcome
+        self._calls = 0
+
+    @property
+    def count(self) -> int:
+        """How many outcomes were recorded."""
+        return len(self._recorded)
+
+    def record(self, settlement: Settlement) -> None:
+        """A job has succeeded, and the next one begins."""
+        request, event = settlement.request, settlement.event
+        self._recorded.append(settlement)
+        self._send(
+            request.claim,
+            request.token,
+            request.message_id,
+            *request.in_hand(),
+            encode(settlement.result),
+            event.encode() if event else b"",
+        )
+
+    def begin(self, request: ClaimRequest) -> None:
+        """A job begins after one whose outcome was recorded elsewhere."""
+        self._only_starts.add(self._calls)
+        self._calls += 1
+        self._stream.send(["", "", "", "", "", "", "", "", request.claim, request.token])
+
+    def _send(self, *outcome: str | bytes) -> None:
+        self._calls += 1
+        following = self._take_next()
+        begins = ("", "") if following is None else (following.claim, following.token)
+        self._stream.send((*outcome, *begins))
+
+    def answers(self) -> list[tuple[Settlement, bool]]:
+        """Whether each outcome is recorded, in order; where not, or nobody knows, it is to be settled as any other."""
+        with closing(self._stream):
+            replies = [one for call, one in enumerate(self._stream.answers()) if call not in self._only_starts]
+        return [(one, reply == 1) for one, reply in zip(self._recorded, replies, strict=True)]

@@ -1,0 +1,178 @@
+"""Claims of messages that go to a process together: only what begins counts as a start (protocol 12)."""
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from conventions.broker import Broker
+from conventions.claim_answers import Alone, Answer, Granted, Parked, Poison
+from conventions.idempotency import ClaimRequest, Claims, Settlement
+from conventions.journal import Event
+from conventions.settling import Settling
+from conventions.store import Store
+from tests.claiming import FIRST, asking, claim_key, end_lease, granted, handed_out, message, once_more, places, take
+
+
+@pytest.fixture
+def claims(store: Store) -> Claims:
+    """Claims on a server that knows the scripts: where it does not, outcomes are recorded after the last one."""
+    claims = Claims(store, lease=30)
+    store.run("succeed", [""] * 10)
+    return claims
+
+
+def requests(broker: Broker, count: int) -> list[ClaimRequest]:
+    """Messages in hand, each with a key of its own."""
+    broker.publish([message(f"m{number}") for number in range(count)])
+    names = [(f"key{number}", f"m{number}") for number in range(count)]
+    return [
+        asking(delivery, replace(FIRST, key=key, message_id=id_))
+        for (key, id_), delivery in zip(names, broker.reserve(["q"], count), strict=True)
+    ]
+
+
+def together(claims: Claims, asked: list[ClaimRequest]) -> list[Answer]:
+    """Ask as a group does."""
+    with closing(claims.ask(asked, together=True)) as call:
+        return claims.answers(call)
+
+
+def starts(store: Store, *asked: ClaimRequest) -> list[int]:
+    """Starts without an outcome, of each claim."""
+    return [int(store.redis.hget(claim_key(store, one), "starts") or 0) for one in asked]
+
+
+def done(request: ClaimRequest) -> Settlement:
+    """Its job has ended well."""
+    return Settlement(request, "done", Event(request.message_id, "succeeded", token=request.token), 1)
+
+
+def test_only_the_first_that_is_granted_starts(broker: Broker, claims: Claims, store: Store) -> None:
+    """The others hold their claims; asked again, as after a lost reply, the answers are the same."""
+    three = requests(broker, 3)
+    granted(claims, replace(three[0], token="another", held=None))
+    answers = together(claims, three)
+    assert [type(one) for one in answers] == [Parked, Granted, Granted]
+    assert starts(store, *three[1:]) == [1, 0]
+    assert together(claims, three[1:]) == answers[1:]
+    assert starts(store, *three[1:]) == [1, 0]
+
+
+def test_the_next_starts_when_the_one_before_is_recorded(broker: Broker, claims: Claims, store: Store) -> None:
+    """In the step that records it; one whose predecessor was recorded elsewhere says so by itself."""
+    three = requests(broker, 3)
+    together(claims, three)
+    following = iter([three[1]])
+    settling = Settling(claims, lambda: next(following, None))
+    settling.record(done(three[0]))
+    settling.record(done(three[1]))
+    settling.begin(three[2])
+    assert settling.count == 2
+    assert settling.answers() == [(done(three[0]), True), (done(three[1]), True)]
+    assert starts(store, *three) == [0, 0, 1]
+    assert [places(store, f"m{number}") for number in range(3)] == [[], [], ["inflight"]]
+
+
+def test_an_outcome_of_another_holder_is_refused(broker: Broker, claims: Claims, store: Store) -> None:
+    """As alone; the one after it is recorded."""
+    two = requests(broker, 2)
+    together(claims, two)
+    store.redis.hset(claim_key(store, two[0]), "token", "another")
+    settling = Settling(claims, lambda: None)
+    settling.record(done(two[0]))
+    settling.record(done(two[1]))
+    assert [is_recorded for _, is_recorded in settling.answers()] == [False, True]
+    assert claims.settle([done(two[0])]) == ["refused"]
+
+
+@pytest.mark.parametrize("mark", ["progress:m0", "parked:Task:key0", "live:m0"])
+def test_what_somebody_waits_for_is_left_to_the_whole_script(
+    mark: str, broker: Broker, claims: Claims, store: Store
+) -> None:
+    """Nothing is recorded by halves."""
+    (request,) = requests(broker, 1)
+    together(claims, [request])
+    store.redis.hset(store.key(mark), "some", "thing") if mark == "progress:m0" else store.redis.sadd(
+        store.key(mark), "m9"
+    )
+    settling = Settling(claims, lambda: None)
+    settling.record(done(request))
+    assert settling.answers() == [(done(request), False)]
+    assert places(store, "m0") == ["inflight"]
+    assert store.redis.xlen(store.key("journal")) == 0
+    assert claims.settle([done(request)]) == ["recorded"]
+
+
+def test_the_short_script_leaves_what_the_whole_one_leaves(broker: Broker, claims: Claims, store: Store) -> None:
+    """The claim, the message and the journal's entry."""
+    left = []
+    for short in (True, False):
+        (request,) = requests(broker, 1)
+        together(claims, [request])
+        if short:
+            settling = Settling(claims, lambda: None)
+            settling.record(done(request))
+            assert settling.answers() == [(done(request), True)]
+        else:
+            assert claims.settle([done(request)]) == ["recorded"]
+        claim: Any = store.redis.hgetall(claim_key(store, request))
+        entries: Any = store.redis.xrange(store.key("journal"))
+        ((_, entry),) = entries
+        times = {name: claim.pop(name) for name in (b"until", b"fence", b"token", b"start")}
+        assert entry.pop(b"fence") == times[b"fence"]
+        event = json.loads(entry.pop(b"event"))
+        assert event.pop("token") == times[b"token"].decode()
+        assert abs(int(entry.pop(b"at")) / 1000 - store.redis.time()[0]) < 5
+        left.append((claim, entry, event, places(store, "m0"), store.redis.pttl(claim_key(store, request)) > 10**8))
+        store.redis.delete(claim_key(store, request), store.key("journal"))
+    assert left[0] == left[1]
+
+
+def test_an_outcome_that_may_be_lost_is_said_so(broker: Broker, claims: Claims, store: Store) -> None:
+    """The connection was cut: recorded once more, it is recorded once."""
+    two = requests(broker, 2)
+    together(claims, two)
+    settling = Settling(claims, lambda: None)
+    settling.record(done(two[0]))
+    store.redis.client_kill_filter(_type="normal", skipme=False)
+    settling.record(done(two[1]))
+    lost = [settlement for settlement, is_recorded in settling.answers() if not is_recorded]
+    assert done(two[1]) in lost
+    assert claims.settle([done(one) for one in two]) == ["recorded", "recorded"]
+    assert store.redis.xlen(store.key("journal")) == 2
+
+
+def test_what_has_not_begun_goes_back_without_a_start(broker: Broker, claims: Claims, store: Store) -> None:
+    """Its process died, or an older one takes long: it goes with others again."""
+    two = requests(broker, 2)
+    together(claims, two)
+    deliveries = [replace(one.held, claim=one.claim, token=one.token) for one in two if one.held]
+    assert broker.give_back(deliveries, counted=True) == 2
+    assert starts(store, *two) == [1, 0]
+    again = [
+        asking(delivery, replace(FIRST, key=f"key{number}", message_id=f"m{number}"))
+        for number, delivery in enumerate(broker.reserve(["q"], 2))
+    ]
+    assert [type(one) for one in together(claims, again)] == [Alone, Granted]
+    assert starts(store, again[1]) == [1]
+
+
+def test_what_was_started_before_runs_alone(broker: Broker, claims: Claims, store: Store) -> None:
+    """It is back in its queue at once, marked; alone it is granted, and after three starts it is poison."""
+    (request,) = requests(broker, 1)
+    assert isinstance(together(claims, [request])[0], Granted)
+    for count in (2, 3):
+        end_lease(store, request)
+        request = asking(once_more(broker, store, "m0"), request)
+        assert together(claims, [request]) == [Alone()]
+        assert places(store, "m0") == ["queue"]
+        delivery = handed_out(broker)
+        assert delivery.alone
+        request = asking(delivery, request)
+        granted(claims, request)
+        assert starts(store, request) == [count]
+    end_lease(store, request)
+    assert isinstance(take(claims, asking(once_more(broker, store, "m0"), request)), Poison)
