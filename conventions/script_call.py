@@ -14,7 +14,6 @@ from redis.exceptions import ConnectionError, NoScriptError, RedisError, Respons
 
 CORKED_FOR = 0.1  # seconds until answers are read; the system sends by itself after 0.2 s
 SEGMENT = 1 << 15  # bytes that are sent until then
-HEAD = 200  # bytes, about, that a call has beside its arguments
 
 
 class Lines:
@@ -128,7 +127,7 @@ class ScriptStream:
 
     def __init__(self, script: Script, lines: Lines, keys: Sequence[str]) -> None:
         self._script = script
-        self._head = ("EVALSHA", script.sha, len(keys), *keys)
+        self._head = tuple(map(_part, ("EVALSHA", str(script.sha), str(len(keys)), *keys)))
         self._lines = lines
         self._connection: Any = None
         self._broken = False
@@ -141,8 +140,8 @@ class ScriptStream:
     def send(self, arguments: Sequence[str | bytes]) -> None:
         """Make a call. Where that fails, `answers` says so, and no later call is sent: they keep their order."""
         self._calls += 1
-        size = sum(map(len, arguments)) + HEAD
-        if self._unread and (self._size + size > SEGMENT or time.monotonic() - self._since > CORKED_FOR):
+        command = self._packed(arguments)
+        if self._unread and (self._size + len(command) > SEGMENT or time.monotonic() - self._since > CORKED_FOR):
             self._read()
         if self._broken:
             return
@@ -152,11 +151,17 @@ class ScriptStream:
             if not self._unread:
                 self._since, self._size = time.monotonic(), 0
                 _cork(self._connection, on=True)
-            self._connection.send_command(*self._head, *arguments)
-            self._size += size
+            # A health check would take the answer to a call for its own.
+            self._connection.send_packed_command([command], check_health=not self._unread)
+            self._size += len(command)
             self._unread += 1
         except RedisError:
             self._broken = True
+
+    def _packed(self, arguments: Sequence[str | bytes]) -> bytes:
+        """A call as the server reads it; redis-py's way, which takes anything, takes four times as long."""
+        count = b"*%d\r\n" % (len(self._head) + len(arguments))
+        return b"".join((count, *self._head, *map(_part, arguments)))
 
     def _read(self) -> None:
         """Read what was answered; a script that the server does not know is there for the next time."""
@@ -196,6 +201,11 @@ class ScriptStream:
             self._lines.drop(connection)
         else:
             self._lines.give_back(connection)
+
+
+def _part(value: str | bytes) -> bytes:
+    text = value.encode() if isinstance(value, str) else value
+    return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
 def _cork(connection: Any, *, on: bool) -> None:
