@@ -171,6 +171,11 @@ class Claims:
         """A way to record successes without a wait for each; see `lua/succeed.lua`. The caller closes it."""
         return self._store.stream("succeed")
 
+    def recorded(self, stream: ScriptStream, requests: Sequence[ClaimRequest]) -> list[bool]:
+        """Which of these a stream has recorded. Raises: RedisError."""
+        arguments = [part for one in requests for part in (one.claim, one.token)]
+        return [reply == 1 for reply in stream.finish(self._store.script("recorded"), arguments)]
+
     def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
         """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
         arguments: list[Any] = [_milliseconds(lease or self.lease)]

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,38 +103,43 @@ class Job:
         )
 
     @classmethod
-    def of(cls, task: Any, payload: Mapping[str, Any], request: Any = None) -> "Job":
-        """Read a job from a request, by default the task's current one; what a foreign message lacks is computed."""
-        request = task.request if request is None else request
+    def of(cls, task: Any, payload: Mapping[str, Any]) -> "Job":
+        """Read a job from the task's current request; what a foreign message lacks is computed."""
+        request = task.request
         headers = request.headers or {}
 
-        def header(name: str) -> Any:  # at the top level in a worker, below `headers` when run by `apply`
+        def read(name: str) -> Any:  # at the top level in a worker, below `headers` when run by `apply`
             return getattr(request, name, None) or headers.get(name)
 
-        message_id = request.id or uuid4().hex
-        planned = header(PLANNED_AT)
-        delivery = (getattr(request, "properties", None) or {}).get(DELIVERY)
+        return cls.read(task, payload, read)
+
+    @classmethod
+    def read(cls, task: Any, payload: Mapping[str, Any], field: Callable[[str], Any]) -> "Job":
+        """Read a job from the fields of a request."""
+        message_id = field("id") or uuid4().hex
+        planned = field(PLANNED_AT)
+        delivery = (field("properties") or {}).get(DELIVERY)
         return cls(
             id=message_id,
             task=task.name,
             payload=payload,
-            key=header(KEY) or idempotency_key(task, payload, message_id, planned),
-            fingerprint=header(FINGERPRINT) or digest(payload),
-            actor=header(ACTOR) or SYSTEM,
-            attempt=(request.retries or 0) + 1,
+            key=field(KEY) or idempotency_key(task, payload, message_id, planned),
+            fingerprint=field(FINGERPRINT) or digest(payload),
+            actor=field(ACTOR) or SYSTEM,
+            attempt=(field("retries") or 0) + 1,
             planned_at=_moment(planned),
-            counts=header(COUNTS) or {},
-            parked=header(PARKED) or 0,
-            generation=header(GENERATION) or 0,
-            queue=delivery["queue"] if delivery else (request.delivery_info or {}).get("routing_key"),
-            worker=request.hostname,
-            enqueued_at=_moment(header(ENQUEUED_AT)),
+            counts=field(COUNTS) or {},
+            parked=field(PARKED) or 0,
+            generation=field(GENERATION) or 0,
+            queue=delivery["queue"] if delivery else (field("delivery_info") or {}).get("routing_key"),
+            worker=field("hostname"),
+            enqueued_at=_moment(field(ENQUEUED_AT)),
             held=Held(delivery["tag"], delivery["queue"], delivery["receipt"])
             if delivery and task.app.one_server
             else None,
-            member=Member.read(header(BATCH)) or task.member_of(payload, message_id),
+            member=Member.read(field(BATCH)) or task.member_of(payload, message_id),
             horizon=task.horizon,
-            token=header(TOKEN) or uuid4().hex,
+            token=field(TOKEN) or uuid4().hex,
         )
 
 

@@ -8,10 +8,13 @@ appended in the step that does it.
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
+
+from pydantic_core import to_json
 
 from conventions.deeds import Deed
 from conventions.failures import FailureText
@@ -71,6 +74,9 @@ class Event:
         values = {name: value for name in _NAMES if (value := getattr(self, name)) is not None}
         if self.failure is not None:
             values["failure"] = {name: getattr(self.failure, name) for name in _FAILURE}
+        if self.arguments is None:  # of success, as most are: text and numbers
+            with suppress(ValueError):  # half a character
+                return to_json(values)
         return _COMPACT.encode(values).encode()
 
     @classmethod

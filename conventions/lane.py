@@ -16,10 +16,11 @@ from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import TaskRevokedError
+from celery.worker import state
 from celery.worker.strategy import default
 
-from conventions.lane_group import Group
-from conventions.lane_watch import RETURN_AFTER
+from conventions.lane_group import Group, hard_limit
+from conventions.lane_run import RETURN_AFTER
 from conventions.pace import MOST, TOGETHER, Pace
 from conventions.reading import DELIVERY
 
@@ -38,6 +39,7 @@ class Lane:
         self._ahead = 1  # messages for each process that are read ahead anyway
         self._calls: deque[Callable[[], None]] = deque()  # of other threads
         self._bell: int | None = None
+        self._handed_at = 0.0  # when the pool was given something
         self._thread = threading.get_ident()
         self.consumer: Any = None
 
@@ -91,11 +93,12 @@ class Lane:
     def _free(self) -> int:
         """Processes or threads that have nothing to do, by Celery's count or ours."""
         pool = self.consumer.pool
-        return 1 if pool.uses_semaphore else pool.limit + 1 - len(self._groups)
+        return 1 if pool.uses_semaphore else pool.limit - len(self._groups)
 
     def execute_using_pool(self, pool: Any, **_: Any) -> None:
         """A process is free: give it as many as may go together. Raises: TaskRevokedError when nothing waits any more."""
         self._is_asking = False
+        self._handed_at = time.monotonic()
         requests = self._next_group(pool)
         if not requests:
             raise TaskRevokedError
@@ -128,7 +131,7 @@ class Lane:
         while self._waiting and len(chosen) < min(share, MOST):
             request = self._waiting[0]
             seconds += self._paces[request.task.name].expected
-            if chosen and seconds > TOGETHER:
+            if chosen and (seconds > TOGETHER or hard_limit(request) != hard_limit(chosen[0])):
                 break
             self._waiting.popleft()
             if not request.revoked():
@@ -176,13 +179,24 @@ class Lane:
             self._calls.popleft()()
 
     def _look(self) -> None:
-        """Find out what the processes gave back, of groups that take longer than they should."""
+        """Do something about jobs that take longer than they should: others wait behind them."""
         long_since = time.monotonic() - RETURN_AFTER
         slow = [group for group in self._groups if group.begun_at is not None and group.begun_at < long_since]
         for group in slow:
             group.look()
         if slow:
             self.consumer.app.in_flight.look()  # for the next time
+        if self._waiting and self._handed_at < long_since:
+            self._give_back_surplus()
+
+    def _give_back_surplus(self) -> None:
+        """Let others have what was read ahead, and read no more of it."""
+        self.narrow()
+        while self._waiting and self._waiting[-1].message.channel.qos.is_beyond_prefetch:
+            request = self._waiting.pop()
+            request.app.in_flight.give_back(request.delivery["receipt"])
+            request.make_room()
+            state.task_ready(request)
 
 
 class LaneStep(bootsteps.StartStopStep):

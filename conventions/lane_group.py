@@ -13,8 +13,8 @@ from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from conventions.lane_run import Ended, Handed, run_group
-from conventions.lane_watch import RETURN_AFTER
+from conventions.lane_run import RETURN_AFTER, Handed, run_group
+from conventions.lane_trace import Ended
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Group:
 
     Args:
         lane: hears of the end.
-        requests: in the order in which they run.
+        requests: in the order in which they run; their hard limits are the same.
 
     Attributes:
         begun_at: when its process took it, on the monotonic clock.
@@ -60,7 +60,7 @@ class Group:
 
     def start(self, pool: Any) -> None:
         """Hand them over."""
-        hard = max((_hard_limit(request) for request in self._requests), default=0)
+        hard = hard_limit(self._requests[0])
         pool.apply_async(
             run_group,
             args=([_handed(request) for request in self._requests],),
@@ -131,13 +131,15 @@ class Group:
         running = self._running()
         if running is not None:
             self._open.pop(running.delivery["receipt"], None)
-            running.on_timeout(False, _hard_limit(running))
+            running.on_timeout(False, hard_limit(running))
         self._lose(TimeLimitExceeded(timeout))
 
     def _lose(self, error: BaseException) -> None:
         for receipt, request in list(self._open.items()):
             del self._open[receipt]
             request.group = None
+            if receipt not in self._gone:
+                request.make_room()
             if request.has_ended_otherwise:  # it was revoked, and told so
                 continue
             state.task_ready(request, successful=self._has_succeeded(request))
@@ -165,8 +167,8 @@ class Group:
 
     def postpones(self, request: Any, pool: Any, signal: Any) -> bool:
         """Whether to end its process is put off until this is the one that runs there, or has ended."""
-        if request.delivery["receipt"] not in self._open:
-            return False
+        if request.delivery["receipt"] not in self._open:  # it is not there
+            return True
         try:
             if request.app.claims.runs(request.claim, request.token):
                 return False
@@ -180,22 +182,24 @@ class Group:
         gone = [
             one
             for receipt, one in self._open.items()
-            if one.id not in self._gone and not one.app.in_flight.holds(receipt)
+            if receipt not in self._gone and not one.app.in_flight.holds(receipt)
         ]
         for request in gone:
             with suppress(RedisError):
                 if not request.app.claims.is_done(request.claim, request.id):
                     del self._open[request.delivery["receipt"]]
+                    request.group = None
                     state.task_ready(request)
         self._let_go(gone)
 
     def _let_go(self, requests: Sequence[Any]) -> None:
-        new = [one for one in requests if one.id not in self._gone]
-        self._gone.update(one.id for one in new)
+        new = [one for one in requests if one.delivery["receipt"] not in self._gone]
+        self._gone.update(one.delivery["receipt"] for one in new)
         self._lane.let_go(new)
 
 
-def _hard_limit(request: Any) -> float:
+def hard_limit(request: Any) -> float:
+    """Seconds after which its process is killed; 0: never."""
     return float(request.time_limits[0] or request.task.time_limit or 0)
 
 

@@ -7,14 +7,14 @@ have not begun are given back when one takes long after all.
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery import current_app
-from celery.app.trace import trace_task
+from celery.app.task import Context
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
@@ -23,38 +23,15 @@ from conventions.broker import Held
 from conventions.claim_answers import Granted
 from conventions.idempotency import ClaimRequest, Settlement
 from conventions.job import Job
+from conventions.lane_trace import Ended, trace
 from conventions.outcomes import recorded, taken_over
 from conventions.settling import Settling
 
+RETURN_AFTER = 1.0  # seconds after which what waits in a group goes back
+CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
+
 type Handed = tuple[str, str, dict[str, Any], dict[str, Any]]
 """A message as the main process hands it over: task, id, request with its arguments, and what else was in its body."""
-
-
-class Ended(NamedTuple):
-    """How one ended, for the main process.
-
-    Attributes:
-        how: `done`: the message is gone, its outcome recorded; `succeeded` and `failed`: as Celery's tracer says, and the
-            message is still to be acknowledged or returned; `raised`: not even the tracer could say.
-        value: the result as text, or the failure.
-        runtime: seconds.
-    """
-
-    how: Literal["done", "succeeded", "failed", "raised"]
-    value: Any
-    runtime: float | None = None
-
-
-class _View:
-    """A request's fields as attributes, `None` for what it lacks: as Celery's `Context`, which takes longer to make."""
-
-    __slots__ = ("_fields",)
-
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        self._fields = fields
-
-    def __getattr__(self, name: str) -> Any:
-        return self._fields.get(name)
 
 
 class Mate:
@@ -66,20 +43,10 @@ class Mate:
         self.task, self.id, self.request = app.tasks[task], id, request
         self.args, self.kwargs = request["args"], request["kwargs"]
         request.update(embed, is_eager=False)
+        # As `Context` would find them, but for a set that it makes anew for each message.
+        request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
         self.job: Job | None = None
         self.counted = True  # its start was counted, or is by whoever runs it
-
-    def trace(self) -> Ended:
-        """Run it as Celery runs any message."""
-        try:
-            value, failed, runtime, shown = trace_task(
-                self.task, self.id, self.args, self.kwargs, self.request, app=self.task.app
-            )
-        except MemoryError:
-            raise
-        except Exception:  # noqa: BLE001  # what the tracer lets through must not end the others
-            return Ended("raised", ExceptionInfo())
-        return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
     @property
     def held(self) -> Held | None:
@@ -133,7 +100,7 @@ class GroupRun:
         """Ask for all claims, and check the arguments while the server works."""
         jobs = []
         for mate in self._mates:
-            job = Job.of(mate.task, mate.kwargs, _View(mate.request))
+            job = Job.read(mate.task, mate.kwargs, mate.request.get)
             job.settling = self._settling
             jobs.append(job)
         with closing(self._app.claims.ask([job.claim for job in jobs], together=True)) as asked:
@@ -150,6 +117,9 @@ class GroupRun:
             mate.counted = granted == 1 or not isinstance(answer, Granted)
 
     def _take_next(self) -> Mate | None:
+        if time.monotonic() - self.begun_at > RETURN_AFTER:  # also where this process stood still
+            with suppress(RedisError):
+                self.give_back_waiting()
         with self._lock:
             return self._waiting.popleft() if self._waiting else None
 
@@ -164,7 +134,7 @@ class GroupRun:
     def _run_one(self, mate: Mate) -> None:
         before = self._settling.count
         self.running, self.running_since = mate, time.monotonic()
-        ended = mate.trace()
+        ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request)
         self.running = None
         if ended.how == "succeeded" and self._settling.count > before:
             ended = ended._replace(how="done")
@@ -191,7 +161,7 @@ class GroupRun:
     def give_back_waiting(self) -> int:
         """Return those that have not begun to their queues. Returns how many. Raises: RedisError."""
         with self._lock:
-            waiting, self._waiting = self._waiting, deque()
+            waiting, self._waiting = self._waiting, deque(mate for mate in self._waiting if mate.held is None)
         held = [mate.held for mate in waiting if mate.held is not None]
         # No start of theirs was counted, so there is none to take back.
         return self._app.broker.give_back(held, counted=True) if held else 0

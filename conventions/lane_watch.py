@@ -11,12 +11,11 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from conventions.lane_run import GroupRun
+from conventions.lane_run import RETURN_AFTER, GroupRun
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.1  # seconds
-RETURN_AFTER = 1.0  # seconds after which what waits in a group goes back
 IDLE_LOOKS = 50  # looks without a group until the thread sleeps: to wake it costs as much as a short job
 
 

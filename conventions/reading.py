@@ -162,7 +162,7 @@ class Reading:
 
     def _message_of(self, delivery: Delivery) -> dict[str, Any] | None:
         try:
-            message = _decoded(delivery.payload)
+            message: dict[str, Any] = decoded(delivery.payload)
             headers = dict(message.get("headers") or {})
             properties = message["properties"]
             properties["delivery_tag"] = delivery.receipt
@@ -258,11 +258,14 @@ class Reading:
             self._is_lost = False
 
 
-def _decoded(payload: bytes) -> dict[str, Any]:
-    """A message; what kombu wrote in its own way is read in its way, which takes three times as long."""
-    if b'"__type__"' not in payload:
+def decoded(payload: bytes | str) -> Any:
+    """JSON that kombu wrote; what it wrote in its own way is read in its way, which takes three times as long.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    in_its_own_way = b'"__type__"' in payload if isinstance(payload, bytes) else '"__type__"' in payload
+    if not in_its_own_way:
         with suppress(ValueError):  # such as half a character, which JSON may hold
-            fast: dict[str, Any] = from_json(payload, cache_strings="keys")
-            return fast
-    message: dict[str, Any] = loads(payload)  # type: ignore[no-untyped-call]  # kombu has few types
-    return message
+            return from_json(payload, cache_strings="keys")
+    return loads(payload)  # type: ignore[no-untyped-call]  # kombu has few types

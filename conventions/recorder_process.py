@@ -10,14 +10,19 @@ from typing import Any, NoReturn
 
 from celery import bootsteps
 from celery.signals import worker_shutdown
+from redis.exceptions import RedisError
 
+from conventions.journal import Journal
 from conventions.recorder import LAST_DRAIN, Recorder
 
 logger = logging.getLogger(__name__)
 
 STOP_WITHIN = 5.0  # seconds that the recorder has for the last events
+PACE_LOOK = 1.0  # seconds between two looks at how many events wait
 LOOK_EVERY = 0.5  # seconds between two looks at the processes
-NICENESS = 5  # jobs come first
+NICENESS = 15  # jobs come first,
+HURRY_AT, CALM_AT = 100_000, 1_000  # events that wait: from the one to the other the recorder is as important as a job
+OTHER_PACE = 3  # exit status: start another one, since a process may not take back that it is less important
 PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
 
 
@@ -65,22 +70,23 @@ def _watch_over(app: Any, main: int) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    keeper = os.getpid()
+    keeper, hurries = os.getpid(), False
     try:
         while True:
             recorder = os.fork()
             if not recorder:
-                record_for_ever(app, keeper)
-            while os.waitpid(recorder, os.WNOHANG) == (0, 0):
+                record_for_ever(app, keeper, hurries=hurries)
+            while (ended := os.waitpid(recorder, os.WNOHANG)) == (0, 0):
                 if asked.wait(LOOK_EVERY) or os.getppid() != main:
                     os.kill(recorder, signal.SIGTERM)
                     os.waitpid(recorder, 0)
                     os._exit(0)
+            hurries = hurries != (os.waitstatus_to_exitcode(ended[1]) == OTHER_PACE)
     finally:
         os._exit(1)
 
 
-def record_for_ever(app: Any, parent: int) -> NoReturn:
+def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> NoReturn:
     """Be the recorder of an application, in a child that was just forked; ends this process, and never returns.
 
     SIGTERM: finish the batch, record what is left, end. The process is gone within 2 s of `parent`'s end, since a
@@ -89,21 +95,46 @@ def record_for_ever(app: Any, parent: int) -> NoReturn:
     Args:
         app: has `store` and `database`; both make connections of their own after a fork.
         parent: process id of the one that forked.
+        hurries: whether it is as important as a job, until few events wait; else it is less important, until many do,
+            and then ends with `OTHER_PACE`. `None`: less important for ever.
     """
     asked = threading.Event()
     status = 1
     try:
         _reset_signals(asked)
-        os.nice(NICENESS)
+        if not hurries:
+            os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
         recorder = Recorder(app.store, lambda: app.database)
-        recorder.run(lambda: asked.is_set() or os.getppid() != parent)
+        pace = _Pace(recorder.journal, hurries)
+        recorder.run(lambda: asked.is_set() or os.getppid() != parent or pace.is_wrong())
+        if pace.was_wrong and not asked.is_set():
+            os._exit(OTHER_PACE)
         recorder.finish(LAST_DRAIN if asked.is_set() else 0.0)
         status = 0
     except Exception:
         logger.exception("the recorder ended")
     finally:
         os._exit(status)  # what the parent would do at its end is not this process's business
+
+
+class _Pace:
+    """Whether the recorder is as important as the number of events that wait asks for."""
+
+    def __init__(self, journal: Journal, hurries: bool | None) -> None:
+        self._journal, self._hurries = journal, hurries
+        self._next_look = time.monotonic() + PACE_LOOK
+        self.was_wrong = False
+
+    def is_wrong(self) -> bool:
+        """Asks Redis once in a while."""
+        if self._hurries is None or time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + PACE_LOOK
+        with suppress(RedisError):
+            waiting = self._journal.length()
+            self.was_wrong = waiting < CALM_AT if self._hurries else waiting > HURRY_AT
+        return self.was_wrong
 
 
 def _reset_signals(asked: threading.Event) -> None:

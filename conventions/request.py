@@ -83,11 +83,18 @@ class PlainRequest(CeleryRequest):
         else:
             state.task_ready(self)
             self.on_lost(error)
+            self.make_room()
 
     def record_death(self, error: Exception) -> bool:
         """Record that the job has ended as dead. False when that was not possible: the message must come again."""
         recorded: bool = self.app.refusals.message(self._message, error)
         return recorded
+
+    def make_room(self) -> None:
+        """Let the worker read another message in place of this one, of which Celery acknowledges and rejects nothing."""
+        let_go = getattr(self._message.channel.qos, "let_go", None)
+        if let_go is not None:
+            let_go(self._message.delivery_tag)
 
     def on_lost(self, error: BaseException) -> None:
         """Nobody has recorded how the job ended: release its claim, return the message, and count the start.
@@ -146,12 +153,20 @@ class Request(PlainRequest):
         if self.group is None or not self.group.postpones(self, pool, signal):
             super().terminate(pool, signal)
 
+    def _runs(self) -> bool:
+        try:
+            return bool(self.app.claims.runs(self.claim, self.token))
+        except RedisError:
+            return True
+
     @property
     def has_ended_otherwise(self) -> bool:
         """Whether it was revoked or cancelled, and told so."""
         return bool(self._already_revoked or self._already_cancelled)
 
     def _on_lapsed(self) -> None:
+        if self.group is not None and not self._runs():
+            return  # it waits behind the one that hangs
         logger.error(
             "hung: id=%s task=%s: no progress for too long, or its process stands still: it is ended here and runs again "
             "elsewhere; report progress more often, or raise stall_after",

@@ -15,6 +15,7 @@ from celery.exceptions import Retry
 
 from conventions.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
 from conventions.job import Job, horizon_of
+from conventions.lane_trace import RAISED
 from conventions.membership import Member
 from conventions.payload import Arguments, check_size, encode
 from conventions.pipeline import RetryAsked, execute
@@ -45,8 +46,13 @@ class RunningTask(celery.Task):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
-        if self.request.called_directly or getattr(self.request, "job", None) is not None:  # `self(...)` within run
+        request = self.request
+        if (raised := getattr(request, RAISED, None)) is not None:  # it has run: Celery's tracer is told how it ended
+            raise raised
+        if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run
             return super().__call__(**self.arguments.check(args, kwargs))
+        if (raised := getattr(request, RAISED, None)) is not None:  # it has run: Celery's tracer is told how it ended
+            raise raised
         return execute(self, args, kwargs)
 
     @functools.cached_property

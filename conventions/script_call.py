@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,8 +11,8 @@ from redis import ConnectionPool
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError  # noqa: A004  # redis-py's is a RedisError
 
-CORKED_FOR = 0.1  # seconds until answers are read; the system sends by itself after 0.2 s
-SEGMENT = 1 << 15  # bytes that are sent until then
+PART = b"$%d\r\n%b\r\n"  # of a command, as the server reads it
+SEGMENT = 1 << 15  # bytes; those of a network are smaller
 
 
 class Lines:
@@ -113,11 +112,11 @@ class ScriptCall:
 
 
 class ScriptStream:
-    """Calls of one script, each handed to the system at once, all on one connection; their answers are read at the end.
+    """Calls of one script, each handed to the system at once, all on one connection, whose answers nobody reads.
 
-    On one machine the system collects what was sent for a moment (`TCP_CORK`), since to wake the server for each call takes
-    longer than the call. It sends it also when this process is killed, unless answers are there that nobody has read: so
-    they are read before the system would send anything by itself.
+    What was handed over is run even when this process is killed. So the server must not answer: it would drop the calls that
+    it has not read as soon as it cannot write an answer (`CLIENT REPLY OFF`). On one machine the system collects for a moment what
+    was sent (`TCP_CORK`), since to wake the server for each call takes longer than the call.
 
     Args:
         script: what runs.
@@ -126,90 +125,69 @@ class ScriptStream:
     """
 
     def __init__(self, script: Script, lines: Lines, keys: Sequence[str]) -> None:
-        self._script = script
-        self._head = tuple(map(_part, ("EVALSHA", str(script.sha), str(len(keys)), *keys)))
+        self._script, self._keys = script, keys
+        head = [one.encode() for one in ("EVALSHA", str(script.sha), str(len(keys)), *keys)]
+        self._head = [PART % (len(one), one) for one in head]
         self._lines = lines
         self._connection: Any = None
         self._broken = False
-        self._calls = 0
-        self._found: list[Any] = []
-        self._unread = 0
-        self._since = 0.0
-        self._size = 0
 
     def send(self, arguments: Sequence[str | bytes]) -> None:
-        """Make a call. Where that fails, `answers` says so, and no later call is sent: they keep their order."""
-        self._calls += 1
-        command = self._packed(arguments)
-        if self._unread and (self._size + len(command) > SEGMENT or time.monotonic() - self._since > CORKED_FOR):
-            self._read()
+        """Make a call. Where one fails, no later one is made; `finish` is how to find out."""
         if self._broken:
             return
         try:
             if self._connection is None:
                 self._connection = self._lines.take()
-            if not self._unread:
-                self._since, self._size = time.monotonic(), 0
                 _cork(self._connection, on=True)
-            # A health check would take the answer to a call for its own.
-            self._connection.send_packed_command([command], check_health=not self._unread)
-            self._size += len(command)
-            self._unread += 1
+                self._connection.send_command("CLIENT", "REPLY", "OFF")
+            # A health check would wait for an answer.
+            self._connection.send_packed_command([self._packed(arguments)], check_health=False)
         except RedisError:
             self._broken = True
 
     def _packed(self, arguments: Sequence[str | bytes]) -> bytes:
         """A call as the server reads it; redis-py's way, which takes anything, takes four times as long."""
-        count = b"*%d\r\n" % (len(self._head) + len(arguments))
-        return b"".join((count, *self._head, *map(_part, arguments)))
+        parts = [one if type(one) is bytes else str(one).encode() for one in arguments]
+        count = b"*%d\r\n" % (len(self._head) + len(parts))
+        sized = tuple(part for one in parts for part in (len(one), one))
+        return b"".join((count, *self._head, PART * len(parts) % sized))
 
-    def _read(self) -> None:
-        """Read what was answered; a script that the server does not know is there for the next time."""
-        if self._connection is not None:
-            _cork(self._connection, on=False)
-        while self._unread and not self._broken:
-            try:
-                self._found.append(self._connection.read_response())
-            except ResponseError as error:
-                self._found.append(error)
-            except RedisError:
-                self._broken = True
-                return
-            self._unread -= 1
-        if self._found and isinstance(self._found[-1], NoScriptError):
-            with suppress(RedisError):
-                self._script.registered_client.script_load(self._script.script)
+    def finish(self, script: Script, arguments: Sequence[Any]) -> Any:
+        """Call another script after all calls, which says what became of them, and read its answer.
 
-    def answers(self) -> list[Any]:
-        """What the server answered to each call, in order; an error where it did not, or nobody knows.
-
-        Such a call may have run: the caller makes it again.
+        Raises:
+            RedisError: nobody knows which of the calls were run.
         """
-        self._read()
-        lost = ConnectionError("the connection was lost")
-        found = self._found + [lost] * (self._calls - len(self._found))
-        self._found, self._calls = [], 0
-        self.close()
-        return found
+        connection = self._connection
+        if connection is None or self._broken:
+            raise ConnectionError("the calls may be lost")
+        connection.send_command("CLIENT", "REPLY", "ON", check_health=False)
+        ask = ("EVALSHA", script.sha, len(self._keys), *self._keys, *arguments)
+        connection.send_command(*ask, check_health=False)
+        _cork(connection, on=False)
+        connection.read_response()  # that it answers again
+        try:
+            answer = connection.read_response()
+        except NoScriptError:
+            answer = script(self._keys, arguments)
+        self._connection = None
+        self._lines.give_back(connection)
+        return answer
+
+    def load(self) -> None:
+        """Give the server the script, which it may not know. Raises: RedisError."""
+        self._script.registered_client.script_load(self._script.script)
 
     def close(self) -> None:
-        """Let the next call have the connection; one with answers that nobody has read is closed."""
+        """Close a connection whose calls were not finished; they may run."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self._broken or self._unread:
+        if connection is not None:
             self._lines.drop(connection)
-        else:
-            self._lines.give_back(connection)
-
-
-def _part(value: str | bytes) -> bytes:
-    text = value.encode() if isinstance(value, str) else value
-    return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
 def _cork(connection: Any, *, on: bool) -> None:
-    """Let the system collect what is sent, where one segment holds what a stream sends until it reads answers."""
+    """Let the system collect what is sent to a server on this machine: only there a segment is as large."""
     sock = getattr(connection, "_sock", None)
     if sock is None or sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_CORK"):
         return

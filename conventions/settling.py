@@ -1,11 +1,13 @@
-"""`Settling`: records how the jobs of a group ended, each as it ends, without a wait for the server's answers.
+"""`Settling`: records how the jobs of a group ended, each as it ends, without a wait for the server.
 
-The answers are read when the last job has ended. So a process that is killed leaves one job whose outcome nobody knows,
-and not a group of them, and the server works while the next job runs.
+The server is asked when the last job has ended. So a process that is killed leaves one job whose outcome nobody knows, and
+not a group of them, and the server works while the next job runs.
 """
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+
+from redis.exceptions import RedisError
 
 from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.payload import encode
@@ -20,11 +22,9 @@ class Settling:
     """
 
     def __init__(self, claims: Claims, take_next: Callable[[], ClaimRequest | None]) -> None:
-        self._stream = claims.stream()
+        self._claims, self._stream = claims, claims.stream()
         self._take_next = take_next
         self._recorded: list[Settlement] = []
-        self._only_starts: set[int] = set()  # calls that told of a start, and of no outcome
-        self._calls = 0
 
     @property
     def count(self) -> int:
@@ -46,12 +46,9 @@ class Settling:
 
     def begin(self, request: ClaimRequest) -> None:
         """A job begins after one whose outcome was recorded elsewhere."""
-        self._only_starts.add(self._calls)
-        self._calls += 1
         self._stream.send(["", "", "", "", "", "", "", "", request.claim, request.token])
 
     def _send(self, *outcome: str | bytes) -> None:
-        self._calls += 1
         following = self._take_next()
         begins = ("", "") if following is None else (following.claim, following.token)
         self._stream.send((*outcome, *begins))
@@ -59,5 +56,11 @@ class Settling:
     def answers(self) -> list[tuple[Settlement, bool]]:
         """Whether each outcome is recorded, in order; where not, or nobody knows, it is to be settled as any other."""
         with closing(self._stream):
-            replies = [one for call, one in enumerate(self._stream.answers()) if call not in self._only_starts]
-        return [(one, reply == 1) for one, reply in zip(self._recorded, replies, strict=True)]
+            try:
+                recorded = self._claims.recorded(self._stream, [one.request for one in self._recorded])
+            except RedisError:
+                recorded = [False] * len(self._recorded)
+            if self._recorded and not any(recorded):
+                with suppress(RedisError):
+                    self._stream.load()
+        return list(zip(self._recorded, recorded, strict=True))

@@ -5,7 +5,8 @@ import os
 import signal
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from billiard.process import active_children
@@ -85,6 +86,18 @@ class Stopping(bootsteps.StartStopStep):
         if getattr(self._worker, "pidlock", None):
             self._worker.pidlock.release()
         os._exit(0)
+
+
+@contextmanager
+def written_kept(pool: Any) -> Iterator[None]:
+    """Within the block a pool of processes forgets no job that a process has got, and not said yet that it runs.
+
+    Celery's pool does, and then waits in vain for the end of the process, which waits until its last answer was read.
+    """
+    jobs = getattr(getattr(pool, "_pool", None), "_cache", {})
+    written = {number: job for number, job in jobs.items() if getattr(job, "_write_to", None) and not job._accepted}  # noqa: SLF001
+    yield
+    jobs.update({number: job for number, job in written.items() if not job.ready()})
 
 
 def end_processes(pool: Any) -> None:

@@ -10,7 +10,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from conventions.errors import UndeliverableMessage, UnknownTask
 from conventions.reading import DELIVERY
 from conventions.servers import check_servers
-from conventions.stopping import end_processes
+from conventions.stopping import end_processes, written_kept
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,8 @@ class Consumer(CeleryConsumer):
 
     def on_close(self) -> None:
         """The connection is made anew: Celery drops what has not started, so it goes back to its queue."""
-        super().on_close()
+        with written_kept(self.pool):
+            super().on_close()
         self.app.lane.clear()
         self.app.in_flight.give_back_unstarted()
 

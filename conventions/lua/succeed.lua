@@ -5,7 +5,7 @@
 -- ARGV: claim, token, message id, tag, queue, receipt, result as JSON, event as JSON, claim and token of a job that begins
 --       after this one, or '' and ''
 -- Returns 1, or 0 where `settle` has to look at it: the claim is not ours any more or ended before, its message is in other
--- hands, it has reported progress, a message waits for its key, or a schedule for its end
+-- hands, it has reported progress, a message waits for its key, or a schedule for its end. Nobody reads it: see `recorded`.
 local call, P = redis.call, KEYS[1]
 local claim, token, id, tag, queue, receipt, result, event, next_claim, next_token = unpack(ARGV)
 if next_claim ~= '' and call('HGET', P .. 'claim:' .. next_claim, 'token') == next_token then
@@ -20,6 +20,5 @@ end
 call('HSET', key, 'state', 'done', 'result', result, 'starts', 0)
 call('ZREM', P .. 'inflight:' .. queue, tag)
 call('DEL', message)
-local clock = call('TIME')
-call('XADD', P .. 'journal', '*', 'event', event, 'fence', found[3], 'at', clock[1] .. string.format('%03d', clock[2] / 1000))
+call('XADD', P .. 'journal', '*', 'event', event, 'fence', found[3]) -- its id says when
 return 1

@@ -1,0 +1,91 @@
+"""Short jobs for the tests of the fast lane: each notes where it ran, and what it saw of its message."""
+
+import json
+import os
+import time
+from itertools import count
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from conventions import ImmediateTask, RetryPolicy
+from conventions.settling import Settling
+
+_numbers = count()
+_groups: WeakKeyDictionary[Settling, int] = WeakKeyDictionary()
+
+
+def note(task: Any, folder: Path, name: str) -> None:
+    """Append a line in one write."""
+    settling = task.job.settling
+    line = {
+        "name": name,
+        "group": None if settling is None else f"{os.getpid()}.{_groups.setdefault(settling, next(_numbers))}",
+        "pid": os.getpid(),
+        "at": time.time(),
+        "id": task.job.id,
+        "attempt": task.attempt,
+        "actor": task.actor,
+        "key": task.idempotency_key,
+    }
+    file = os.open(folder / "notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, f"{json.dumps(line)}\n".encode())
+    finally:
+        os.close(file)
+
+
+class Quick(ImmediateTask):
+    """Note the run, and end as it is asked to."""
+
+    idempotent_on = ("folder", "name")
+    retry_policy = RetryPolicy(attempts=1, first_wait=0.05, max_wait=0.1)
+
+    def run(self, folder: Path, name: str, how: str = "") -> Any:
+        note(self, folder, name)
+        if how == "reports":
+            self.progress.total = 100
+            self.progress.advance(int(name))
+        elif how == "fails":
+            raise ValueError("for good")
+        elif how == "network" and self.attempt == 1:
+            raise ConnectionError("not now")
+        elif how == "object":
+            return object()
+        elif how in ("held", "deaf"):
+            self.hold(folder, is_deaf=how == "deaf")
+        return name
+
+    def hold(self, folder: Path, *, is_deaf: bool) -> None:
+        """Go on until there is a file, or for a quarter of a minute."""
+        until = time.monotonic() + 15
+        while not (folder / "go").exists() and time.monotonic() < until:
+            try:
+                time.sleep(0.02)
+            except SoftTimeLimitExceeded:
+                if not is_deaf:
+                    raise
+
+
+class Limited(Quick):
+    """The same, within two seconds."""
+
+    idempotent_on = ("folder", "name")
+    soft_time_limit = 1
+    time_limit = 2
+
+
+class Apart(Quick):
+    """The same, of which each goes to a process by itself."""
+
+    idempotent_on = ("folder", "name")
+    fast_lane = False
+
+
+class Kept(Quick):
+    """The same, whose result somebody reads."""
+
+    idempotent_on = ("folder", "name")
+    ignore_result = False
