@@ -1,12 +1,14 @@
-"""`python -m bench`: compare the systems on this machine, and print a table."""
+"""`python -m bench`: compare the systems on this machine, and print tables."""
 
 import argparse
 import json
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from bench.crash import crash_each
 from bench.measure import Plan, compare
 from bench.processes import Site, SystemFailed
 from bench.profiling import profile
@@ -14,8 +16,8 @@ from bench.report import document, markdown
 from bench.server import Server
 from bench.systems import SYSTEMS
 
-FULL = Plan(rounds=5, seconds=4, jobs=None, idle_seconds=10)
-QUICK = Plan(rounds=3, seconds=1.5, jobs=None, idle_seconds=2)
+FULL = Plan(rounds=4, seconds=3, jobs=None, idle_seconds=8, sleeping_jobs=1000, batch_items=200_000)
+QUICK = Plan(rounds=1, seconds=0, jobs=1000, idle_seconds=2, sleeping_jobs=100, batch_items=20_000)
 PROFILED = "conventions"
 PROFILED_JOBS = 3000
 
@@ -24,9 +26,10 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog="bench", description="Compare job systems, interleaved, on one server.")
     names = [system.name for system in SYSTEMS]
-    parser.add_argument("--quick", action="store_true", help="under two minutes, with more noise")
+    parser.add_argument("--quick", action="store_true", help="under two minutes, with much more noise")
     parser.add_argument("--rounds", type=_positive, help=f"default {FULL.rounds}, or {QUICK.rounds} with --quick")
     parser.add_argument("--jobs", type=_positive, help="jobs of a round; default: some seconds' worth")
+    parser.add_argument("--crash", action="store_true", help="kill a worker of each system, too: a minute for each")
     parser.add_argument("--only", action="append", choices=names, help="this system; may be given several times")
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there, too")
     parser.add_argument(
@@ -37,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison, or a profile. Returns 0, also when a system failed, which the table says."""
-    options = parser().parse_args(arguments)
+    asked = parser()
+    options = asked.parse_args(arguments)
+    if options.crash and options.quick:
+        asked.error("--crash takes a minute for each system: leave out --quick")
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         (folder / "server").mkdir()
@@ -46,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _profile(options, server, folder)
             sites = [_site(one.name, server, folder) for one in SYSTEMS if one.name in (options.only or [one.name])]
             plan = _plan(options)
-            run = document(compare(sites, server, plan, _progress), plan, server.version)
+            results = compare(sites, server, plan, _progress)
+            if options.crash:
+                crash_each(results, server, _progress)
+            run = document(results, plan, server.version)
     sys.stdout.write(markdown(run))
     if options.json:
         options.json.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
@@ -70,7 +79,7 @@ def _site(name: str, server: Server, folder: Path) -> Site:
 
 def _plan(options: argparse.Namespace) -> Plan:
     plan = QUICK if options.quick else FULL
-    return Plan(options.rounds or plan.rounds, plan.seconds, options.jobs, plan.idle_seconds)
+    return replace(plan, rounds=options.rounds or plan.rounds, jobs=options.jobs or plan.jobs)
 
 
 def _positive(text: str) -> int:

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bench import records
 from bench.processes import PATIENCE, Sender, Site, SystemFailed, Worker
@@ -14,6 +15,7 @@ IDLE_RATE = 20  # jobs a second while the latency is measured
 POLL = 0.005
 CALM_SLICE = 0.25  # seconds; a worker that uses less than a twentieth of that has done what it had to do
 CALM_SECONDS = 15.0
+SLEEP = 0.005  # seconds of a job that waits for something
 BULK = 5  # jobs sent in bulk for each one sent alone, so that they take long enough
 
 
@@ -24,13 +26,17 @@ class Sample:
     Attributes:
         enqueue_rate: jobs a second that one process sends, one by one.
         enqueue_cpu: of the sending process.
+        queued_memory: megabytes of the server for a million jobs that wait.
         drain_rate: jobs a second from the first job done to the last, of jobs that were queued before.
         drain_cpu: of the worker and its children, from the first job until they are idle again.
         latency_p50: milliseconds from the sending of a job to its run, while nothing else waits.
         latency_p95: the same.
+        latency_p99: the same.
         ready: seconds from the start of the worker to the first job done.
         bulk_rate: jobs a second that one process sends by the system's own call for many; `None` where it has none.
         bulk_round_trips: answers of the server, whose reads would count a large request many times.
+        drain_5ms: as `drain_rate`, of jobs that sleep 5 ms; `None` where the plan has none.
+        batch_rate: items a second of one batch, from its sending to its end; `None` where the system has no batches.
     """
 
     enqueue_rate: float
@@ -38,6 +44,7 @@ class Sample:
     enqueue_commands: float
     enqueue_cpu: float
     enqueue_server_cpu: float
+    queued_memory: float
     drain_rate: float
     drain_round_trips: float
     drain_commands: float
@@ -45,30 +52,54 @@ class Sample:
     drain_server_cpu: float
     latency_p50: float
     latency_p95: float
+    latency_p99: float
     ready: float
     bulk_rate: float | None = None
     bulk_round_trips: float | None = None
     bulk_cpu: float | None = None
     bulk_server_cpu: float | None = None
+    drain_5ms: float | None = None
+    batch_rate: float | None = None
 
 
-def one_round(site: Site, server: Server, jobs: int, idle_seconds: float) -> Sample:
-    """Send jobs, start a worker that does them, send jobs one at a time, then many to nobody. Raises: SystemFailed."""
-    server.flush()
-    site.records.unlink(missing_ok=True)
+class Crash(NamedTuple):
+    """What became of some jobs when one of two workers was killed.
+
+    `lost` had not run when the wait was over; `repeated` ran to their end more than once; `seconds` from the kill until
+    the last one ran.
+    """
+
+    lost: int
+    repeated: int
+    seconds: float
+
+
+def one_round(site: Site, server: Server, jobs: int, plan: "Plan") -> Sample:
+    """Send jobs, start a worker that does them, send others one at a time, and so on. Raises: SystemFailed."""
+    start_anew(site, server)
+    idle_jobs = max(2, round(plan.idle_seconds * IDLE_RATE))
+    done = jobs + 1 + idle_jobs
     with Sender(site) as sender:
         enqueue = _enqueue(sender, server, jobs)
         queued = server.counters()
         with Worker(site, "--concurrency", str(CONCURRENCY)) as worker:
             drain = _drain(site, server, worker, jobs, queued)
-            p50, p95 = _latency(site, sender, worker, jobs, idle_seconds)
+            latency = _latency(site, sender, worker, jobs + 1, idle_jobs)
+            batch = _batch(sender, plan.batch_items)
+        sleeping = _sleeping(site, sender, done, plan.sleeping_jobs)
         # Last, without a worker: what is left in the queue disturbs no other figure, and the next round removes it.
-        bulk = _bulk(sender, server, jobs + 1 + _idle_jobs(idle_seconds), jobs * BULK)
-    return Sample(**enqueue, **drain, **bulk, latency_p50=p50, latency_p95=p95)
+        bulk = _bulk(sender, server, done + plan.sleeping_jobs, jobs * BULK)
+    return Sample(**enqueue, **drain, **latency, **batch, **sleeping, **bulk)
+
+
+def start_anew(site: Site, server: Server) -> None:
+    """Forget what was done before."""
+    server.flush()
+    site.records.unlink(missing_ok=True)
 
 
 def _enqueue(sender: Sender, server: Server, jobs: int) -> dict[str, float]:
-    before = server.counters()
+    memory, before = server.memory(), server.counters()
     answer = sender.send(first=1, count=jobs)
     counted = (server.counters() - before).per_job(jobs)
     return {
@@ -77,14 +108,15 @@ def _enqueue(sender: Sender, server: Server, jobs: int) -> dict[str, float]:
         "enqueue_commands": counted.commands,
         "enqueue_cpu": answer["cpu"] / jobs * 1000,
         "enqueue_server_cpu": counted.cpu * 1000,
+        "queued_memory": (server.memory() - memory) / jobs,  # bytes for one are megabytes for a million
     }
 
 
 def _bulk(sender: Sender, server: Server, first: int, jobs: int) -> dict[str, float]:
-    if not sender.bulk:
+    if "bulk" not in sender.has:
         return {}
     before = server.counters()
-    answer = sender.send(first=first, count=jobs, bulk=True)
+    answer = sender.send(first=first, count=jobs, how="bulk")
     counted = (server.counters() - before).per_job(jobs)
     return {
         "bulk_rate": jobs / answer["seconds"],
@@ -113,17 +145,28 @@ def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counte
     }
 
 
-def _idle_jobs(seconds: float) -> int:
-    return max(2, round(seconds * IDLE_RATE))
+def _latency(site: Site, sender: Sender, worker: Worker, first: int, count: int) -> dict[str, float]:
+    sender.send(first=first, count=count, pause=1 / IDLE_RATE)
+    wait_for_records(site, worker, first + count)
+    waits = [record.done - record.sent for record in records.read(site.records) if record.number >= first]
+    cuts = statistics.quantiles(waits, n=100, method="inclusive")
+    return {f"latency_p{percent}": cuts[percent - 1] * 1000 for percent in (50, 95, 99)}
 
 
-def _latency(site: Site, sender: Sender, worker: Worker, jobs: int, seconds: float) -> tuple[float, float]:
-    count = _idle_jobs(seconds)
-    sender.send(first=jobs + 1, count=count, pause=1 / IDLE_RATE)
-    wait_for_records(site, worker, jobs + 1 + count)
-    waits = [record.done - record.sent for record in records.read(site.records) if record.number > jobs]
-    percentiles = statistics.quantiles(waits, n=100, method="inclusive")
-    return percentiles[49] * 1000, percentiles[94] * 1000
+def _batch(sender: Sender, items: int) -> dict[str, float]:
+    if "batch" not in sender.has or not items:
+        return {}
+    return {"batch_rate": items / sender.send(first=0, count=items, how="batch")["seconds"]}
+
+
+def _sleeping(site: Site, sender: Sender, first: int, count: int) -> dict[str, float]:
+    if not count:
+        return {}
+    sender.send(first=first, count=count, sleep=SLEEP)
+    with Worker(site, "--concurrency", str(CONCURRENCY)) as worker:
+        wait_for_records(site, worker, first + count)
+    done = sorted(record.done for record in records.read(site.records) if record.number >= first)
+    return {"drain_5ms": (count - 1) / (done[-1] - done[0])}
 
 
 def wait_for_records(site: Site, worker: Worker, wanted: int) -> None:
@@ -162,12 +205,16 @@ class Plan:
         seconds: of draining in one round, about; the number of jobs follows from a first round, which is not counted.
         jobs: the number of jobs, in place of `seconds`; then there is no first round.
         idle_seconds: for the latency.
+        sleeping_jobs: how many sleep 5 ms; 0 for none.
+        batch_items: of the one batch in a round; 0 for none.
     """
 
     rounds: int
     seconds: float
     jobs: int | None
     idle_seconds: float
+    sleeping_jobs: int = 0
+    batch_items: int = 0
 
 
 FIRST_JOBS = 300
@@ -182,6 +229,7 @@ class Result:
     jobs: int
     samples: list[Sample | None]
     error: str | None = None
+    crash: Crash | None = None
 
 
 def compare(sites: list[Site], server: Server, plan: Plan, say: Callable[[str], None]) -> list[Result]:
@@ -194,7 +242,7 @@ def compare(sites: list[Site], server: Server, plan: Plan, say: Callable[[str], 
         for result in results[shift:] + results[:shift]:
             if result.error is None or any(result.samples):
                 say(f"round {number + 1} of {plan.rounds}: {result.site.system.title}, {result.jobs:,} jobs")
-                result.samples.append(_sample(result, server, plan.idle_seconds))
+                result.samples.append(_sample(result, server, plan))
     return results
 
 
@@ -206,14 +254,14 @@ def _first_round(result: Result, server: Server, plan: Plan, say: Callable[[str]
         return
     if plan.jobs is None:
         say(f"first look: {result.site.system.title}")
-        sample = _sample(result, server, idle_seconds=0.1)
+        sample = _sample(result, server, Plan(1, 0, None, idle_seconds=0.1))
         if sample is not None:
             result.jobs = round(min(max(sample.drain_rate * plan.seconds, FEWEST_JOBS), MOST_JOBS))
 
 
-def _sample(result: Result, server: Server, idle_seconds: float) -> Sample | None:
+def _sample(result: Result, server: Server, plan: Plan) -> Sample | None:
     try:
-        return one_round(result.site, server, result.jobs, idle_seconds)
+        return one_round(result.site, server, result.jobs, plan)
     except SystemFailed as error:
         result.error = str(error)
         return None

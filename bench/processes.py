@@ -19,6 +19,7 @@ from bench.systems import System
 
 ROOT = Path(__file__).parents[1]
 STOP_SECONDS = 20.0
+GONE_SECONDS, GONE_POLL = 2.0, 0.005
 PATIENCE = 30.0  # seconds without any sign
 SLOWEST_SEND = 0.01  # seconds for one job
 
@@ -55,7 +56,7 @@ class Site:
         with self.log.open("a") as log:
             try:
                 return subprocess.Popen(
-                    [*self.system.command, self.system.name, *verb],
+                    [*self.system.command, self.system.program or self.system.name, *verb],
                     cwd=self.folder,
                     env=outer | variables,
                     text=True,
@@ -89,11 +90,11 @@ class Sender:
     """A process that sends jobs; ready when the block begins. Raises: SystemFailed.
 
     Attributes:
-        bulk: whether the system has a call of its own for many jobs; known within the block.
+        has: what the system has beside single jobs, `bulk` and `batch`; known within the block.
     """
 
     def __init__(self, site: Site, *options: str) -> None:
-        self.bulk = False
+        self.has: frozenset[str] = frozenset()
         self._site = site
         self._process = site.start("send", *options, talking=True)
         self._input, self._output = cast("IO[str]", self._process.stdin), cast("IO[str]", self._process.stdout)
@@ -101,7 +102,7 @@ class Sender:
     def __enter__(self) -> Self:
         """Wait until it has sent job 0."""
         try:
-            self.bulk = bool(self._answer(PATIENCE).get("bulk"))
+            self.has = frozenset(name for name, there in self._answer(PATIENCE).items() if there)
         except BaseException:
             end(self._process)
             raise
@@ -117,9 +118,11 @@ class Sender:
             self._process.wait(STOP_SECONDS)
         end(self._process)
 
-    def send(self, first: int, count: int, pause: float = 0, *, bulk: bool = False) -> dict[str, float]:
-        """Send jobs, one by one or in bulk; returns their `seconds` and `cpu` seconds. Raises: SystemFailed."""
-        request = {"first": first, "count": count, "pause": pause, "bulk": bulk}
+    def send(
+        self, first: int, count: int, pause: float = 0, *, sleep: float = 0, how: str = "single"
+    ) -> dict[str, float]:
+        """Send jobs, one by one or in bulk, or run a batch; returns the `seconds` and `cpu` seconds. Raises: SystemFailed."""
+        request = {"first": first, "count": count, "pause": pause, "sleep": sleep, "how": how}
         with suppress(BrokenPipeError):
             self._input.write(json.dumps(request) + "\n")
             self._input.flush()
@@ -140,7 +143,7 @@ class Worker:
 
     def __init__(self, site: Site, *options: str) -> None:
         self.started = time.monotonic()
-        self._process = site.start("work", *options)
+        self._process = site.start("work", "--pool", site.system.pool, *options)
 
     def __enter__(self) -> Self:
         """It starts when it is made."""
@@ -149,8 +152,16 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Kill it and its children: what it would do in order concerns nobody after the last job."""
+        """Kill it: what it would do in order concerns nobody after the last job."""
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it and its children, and wait until all are gone: one that waits for a job would still take it."""
+        family = self._family()
         end(self._process)
+        deadline = time.monotonic() + GONE_SECONDS
+        while time.monotonic() < deadline and not all(_is_gone(process) for process in family):
+            time.sleep(GONE_POLL)
 
     def stop(self) -> None:
         """Let it end in order."""
@@ -166,13 +177,23 @@ class Worker:
     def cpu(self) -> float:
         """Seconds of processor time that it and its living children have used."""
         total = 0.0
+        for process in self._family():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def _family(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
             main = psutil.Process(self._process.pid)
-            for process in (main, *main.children(recursive=True)):
-                with suppress(psutil.NoSuchProcess):
-                    times = process.cpu_times()
-                    total += times.user + times.system
-        return total
+            return [main, *main.children(recursive=True)]
+        return []
+
+
+def _is_gone(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_ZOMBIE  # its files are closed
+    return True
 
 
 def end(process: subprocess.Popen[str]) -> None:

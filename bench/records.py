@@ -30,8 +30,10 @@ def _file() -> int:
     return os.open(os.environ[PATH], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
-def record(number: int, sent: float) -> None:
-    """Append a record; small appends of several processes do not mix."""
+def record(number: int, sent: float, sleep: float = 0) -> None:
+    """Sleep, then append a record; small appends of several processes do not mix."""
+    if sleep:
+        time.sleep(sleep)
     os.write(_file(), _LAYOUT.pack(number, sent, time.monotonic()))
 
 

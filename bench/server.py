@@ -81,6 +81,11 @@ class Server:
         self.redis.config_resetstat()
         self._reads = 0
 
+    def memory(self) -> int:
+        """Bytes that it uses; not to be asked between two counters, which would count it."""
+        used: int = self._info("memory")["used_memory"]
+        return used
+
     def counters(self) -> Counters:
         """Read the counters."""
         info = self._info("stats", "cpu", "commandstats")

@@ -4,9 +4,11 @@ Only the standard library is imported here: a program may run in an environment 
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 PYTHON = (sys.executable, "-m", "bench.program")
+NODE = "node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,21 +16,41 @@ class System:
     """One row of the comparison.
 
     Args:
-        name: what `--only` takes, and the module in `bench.systems`.
-        title: the head of its column.
-        notes: what differs from the others, printed below the table.
-        command: starts the program; the name and a verb are appended. A peer in an environment of its own starts with
+        name: what `--only` takes.
+        title: the head of its row.
+        notes: what differs from the others, printed below the tables.
+        command: starts the program; its name and a verb are appended. A peer in an environment of its own starts with
             `uv run --no-project --with ...`, one in another language with its interpreter; see `bench/program.py` for
             the verbs.
+        program: the module in `bench.systems`, where it is not called like the row.
+        pool: of its worker.
+        pins: what its own environment has, printed with the versions.
     """
 
     name: str
     title: str
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     command: tuple[str, ...] = PYTHON
+    program: str = ""
+    pool: str = "prefork"
+    pins: tuple[str, ...] = ()
+
+
+def _python_peer(name: str, title: str, note: str, *pins: str) -> System:
+    pins = (*pins, "redis==8.1.0", "hiredis==3.5.0")  # those of this project
+    packages = [word for pin in pins for word in ("--with", pin)]
+    run = ("uv", "run", "--no-project", "--isolated", "--compile-bytecode", "--python", sys.executable, *packages)
+    notes = (note, "its start includes that of `uv run`")
+    return System(name, title, notes, (*run, *PYTHON[1:]), pins=pins)
+
+
+def _node_peer(name: str, title: str, note: str, *pins: str) -> System:
+    program = Path(__file__).with_name(f"{name}.mjs")
+    return System(name, title, (note,), (NODE, str(program), ",".join(pins)), pins=pins)
 
 
 BASE = "stock"  # ratios are to this one
+THREADS = "as before, with the threads pool"
 
 SYSTEMS = (
     System(
@@ -36,11 +58,12 @@ SYSTEMS = (
         "Celery, stock",
         ("kombu's Redis transport, acknowledges before the job, no events, no results; a killed worker loses jobs",),
     ),
+    System("stock_threads", "Celery, stock, threads", (THREADS,), program=BASE, pool="threads"),
     System(
         "safe",
         "Celery, made safe",
         (
-            "as stock, with acks_late, reject_on_worker_lost, visibility_timeout 30 and prefetch 4; no events, no results",
+            "as stock, with acks_late, reject_on_worker_lost, visibility_timeout 30 that is looked at every second, prefetch 4",
         ),
     ),
     System(
@@ -51,9 +74,38 @@ SYSTEMS = (
             "long jobs have another worker, as in docker-compose.yml",
         ),
     ),
+    System("conventions_threads", "celery-conventions, threads", (THREADS,), program="conventions", pool="threads"),
     System(
         "one_worker",
         "one worker for all queues",
-        ("as before, but its worker consumes long jobs, too, and so takes no message ahead of a free process",),
+        (
+            "as celery-conventions, but its worker consumes long jobs, too, and so takes no message ahead of a free process",
+        ),
+    ),
+    _python_peer(
+        "dramatiq",
+        "Dramatiq",
+        "4 threads in each process; acknowledges after the job; those of a killed worker come back after 60 s at the earliest",
+        "dramatiq[redis]==2.2.1",
+    ),
+    _python_peer(
+        "taskiq",
+        "Taskiq, list",
+        "the list broker, 20 async jobs at once in each process; acknowledges nothing: a killed worker loses jobs",
+        "taskiq==0.13.0",
+        "taskiq-redis==1.2.4",
+    ),
+    _python_peer(
+        "huey",
+        "Huey",
+        "worker processes, no results; acknowledges nothing: a killed worker loses jobs",
+        "huey==3.5.4",
+    ),
+    _node_peer(
+        "bullmq",
+        "BullMQ",
+        "one process of Node with 10 jobs at once, removeOnComplete; bulk is addBulk by 500; acknowledges after the job",
+        "bullmq@6.7.0",
+        "ioredis@6.0.0",
     ),
 )

@@ -1,5 +1,7 @@
 """What the two programs of bare Celery share, and how any Celery worker is started here."""
 
+import os
+import socket
 import sys
 from typing import Any
 
@@ -20,11 +22,8 @@ def bare_celery(url: str, **settings: Any) -> Program:
     app.conf.update(settings)
 
     @app.task(name="bench.noop")
-    def noop(number: int, sent: float) -> None:
-        record(number, sent)
-
-    def send(number: int, sent: float) -> None:
-        noop.delay(number=number, sent=sent)
+    def noop(number: int, sent: float, sleep: float = 0) -> None:
+        record(number, sent, sleep)
 
     def work(concurrency: int, pool: str) -> None:
         run_worker(app, concurrency, pool)
@@ -32,12 +31,13 @@ def bare_celery(url: str, **settings: Any) -> Program:
     with app.connection_for_write() as connection:
         if not isinstance(connection.transport, kombu_redis.Transport) or "conventions" in sys.modules:
             raise RuntimeError("this is not bare Celery: conventions was imported into its process")
-    return Program(send=send, work=work)
+    return Program(send=noop.delay, work=work)
 
 
 def run_worker(app: Celery, concurrency: int, pool: str, **options: Any) -> None:
-    """Run a worker until SIGTERM.
+    """Run a worker until SIGTERM, under a name of its own: in the crash two run at the same time.
 
     Started without the `celery` command, which would import every installed sub-command, and so `conventions`.
     """
-    app.Worker(concurrency=concurrency, pool_cls=pool, loglevel="WARNING", **options).start()
+    name = f"bench{os.getpid()}@{socket.gethostname()}"
+    app.Worker(hostname=name, concurrency=concurrency, pool_cls=pool, loglevel="WARNING", **options).start()

@@ -1,13 +1,15 @@
 """celery-conventions with every convention on; long jobs have a worker of their own, as in docker-compose.yml."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.program import Program
 from bench.records import record
 from bench.systems.bare_celery import run_worker
-from conventions import ImmediateTask, create_app
+from conventions import BatchTask, ImmediateTask, Progress, create_app
+
+POLL = 0.02
 
 
 class Noop(ImmediateTask):
@@ -15,9 +17,23 @@ class Noop(ImmediateTask):
 
     idempotent_on = ("number",)
 
-    def run(self, number: int, sent: float) -> None:
+    def run(self, number: int, sent: float, sleep: float = 0) -> None:
         """Write the record."""
-        record(number, sent)
+        record(number, sent, sleep)
+
+
+class Numbers(BatchTask):
+    """Do nothing with many integers, in chunks of 100; in the queue that every worker here consumes."""
+
+    queue_name = "immediate"
+    idempotent_on = ("many",)
+
+    def items(self, many: int) -> Iterable[int]:
+        """The integers."""
+        return range(many)
+
+    def process(self, chunk: list[int], many: int) -> None:
+        """Nothing."""
 
 
 def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
@@ -30,12 +46,14 @@ def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
     database = f"sqlite:///{Path.cwd() / 'bench.sqlite3'}"
     app = create_app("bench", packages=(__name__,), schedule=None, broker_url=url, database_url=database)
 
-    def send(number: int, sent: float) -> None:
-        Noop.delay(number=number, sent=sent)
-
     def send_many(first: int, count: int) -> None:
         numbers = range(first, first + count)
         Noop.enqueue_many({"number": number, "sent": time.monotonic()} for number in numbers)
+
+    def batch(items: int) -> None:
+        sent = Numbers.delay(many=items).id
+        while not Progress.of(sent).ended:
+            time.sleep(POLL)
 
     def work(concurrency: int, pool: str) -> None:
         run_worker(app, concurrency, pool, exclude_queues=list(exclude))
@@ -43,4 +61,4 @@ def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
     def prepare() -> None:
         app.database.upgrade()  # looked up only here: it imports SQLAlchemy, which a worker does without
 
-    return Program(send=send, work=work, prepare=prepare, send_many=send_many)
+    return Program(send=Noop.delay, work=work, prepare=prepare, send_many=send_many, batch=batch)

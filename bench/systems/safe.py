@@ -11,5 +11,9 @@ def program(url: str) -> Program:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         worker_prefetch_multiplier=4,
-        broker_transport_options={"visibility_timeout": 30},
+        broker_transport_options={
+            "visibility_timeout": 30,
+            "unacked_restore_interval": 1,  # with kombu's 10 and 10 a lost job comes back after 100 s
+            "unacked_restore_throttle": 1,
+        },
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import measure, records, report
+from bench import crash, measure, records, report
 from bench.measure import BULK, Plan, compare, wait_for_records
 from bench.processes import ROOT, Sender, Site, SystemFailed, Worker
 from bench.server import Server
@@ -16,7 +16,8 @@ from bench.systems import SYSTEMS, System
 from tests.test_docs import table
 
 JOBS = 40
-OURS = ("conventions", "one_worker")
+OURS = ("conventions", "conventions_threads", "one_worker")
+HERE = ("stock", "stock_threads", "conventions", "conventions_threads")
 PERFORMANCE = ROOT / "docs" / "performance.md"
 
 
@@ -31,26 +32,33 @@ def run(*arguments: str) -> str:
 def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
     """More than 0 each, in the table and in the JSON, with the fields that the document lists."""
     path = tmp_path / "run.json"
-    printed = run("--quick", "--rounds", "1", "--jobs", str(JOBS), "--json", str(path))
+    only = [word for name in HERE for word in ("--only", name)]
+    printed = run("--quick", *only, "--jobs", str(JOBS), "--json", str(path))
     result = json.loads(path.read_text(encoding="utf-8"))
     assert set(result) == {"date", "machine", "versions", "plan", "base", "systems"}
-    assert list(result["systems"]) == [system.name for system in SYSTEMS]
+    assert list(result["systems"]) == list(HERE)
     fields = [field.strip("`") for field, *_ in table(PERFORMANCE, "field")]
     for name, system in result["systems"].items():
         assert (system["error"], system["rounds"], system["jobs"]) == (None, 1, JOBS), name
-        own = fields if name in OURS else [field for field in fields if not field.startswith("bulk_")]
+        own = fields if name in OURS else [field for field in fields if not field.startswith(("bulk_", "batch_"))]
         for part in ("median", "min", "max", "ratio"):
-            assert list(system[part]) == own, (name, part)
+            expected = [field for field in own if part != "ratio" or field != "batch_rate"]  # of which stock has none
+            assert list(system[part]) == expected, (name, part)
             assert all(value > 0 for value in system[part].values()), (name, part, system[part])
         assert system["title"] in printed
         assert all(note in printed for note in system["notes"])
     assert set(result["systems"]["stock"]["ratio"].values()) == {1.0}
     ours, theirs = (result["systems"][name] for name in ("conventions", "stock"))
     assert ours["ratio"] == pytest.approx(
-        {field: ours["median"][field] / theirs["median"][field.replace("bulk_", "enqueue_")] for field in fields}
+        {
+            field: ours["median"][field] / theirs["median"][field.replace("bulk_", "enqueue_")]
+            for field in fields
+            if field != "batch_rate"
+        }
     )
     assert ours["median"]["bulk_round_trips"] == pytest.approx(1 / (JOBS * BULK))  # one part holds them all
-    assert "| bulk enqueue, jobs/s | none | none | " in printed  # the two of bare Celery
+    assert printed.count("| none | none | none | none |\n") == 2  # bulk enqueue of bare Celery
+    assert "the crash of a worker, which `--crash` measures" in printed
     # Known from kombu: BRPOP, then MULTI ZADD HSET EXEC at the delivery, MULTI ZREM HDEL EXEC at the acknowledgement.
     stock = result["systems"]["stock"]["median"]
     # On a busy machine some of these few jobs have ended by the time the first one is seen.
@@ -90,9 +98,9 @@ def test_what_is_sent_in_bulk_is_what_a_worker_does(name: str, tmp_path: Path, s
     ours = Site(next(system for system in SYSTEMS if system.name == name), server.url, tmp_path / name)
     ours.prepare()
     with Sender(ours) as sender:
-        assert sender.bulk
+        assert sender.has >= {"bulk", "batch"}
         before = server.counters()
-        answer = sender.send(first=1, count=700, bulk=True)
+        answer = sender.send(first=1, count=700, how="bulk")
         counted = server.counters() - before
         with Worker(ours, "--concurrency", "2") as worker:
             wait_for_records(ours, worker, 701)
@@ -110,9 +118,9 @@ def test_bare_celery_is_asked_for_no_bulk(tmp_path: Path, server: Server) -> Non
     (tmp_path / "stock").mkdir()
     stock = next(system for system in SYSTEMS if system.name == "stock")
     with Sender(Site(stock, server.url, tmp_path / "stock")) as sender:
-        assert not sender.bulk
-        with pytest.raises(SystemFailed, match="its sender ended: ValueError: this system sends no jobs in bulk"):
-            sender.send(first=1, count=1, bulk=True)
+        assert not sender.has & {"bulk", "batch"}
+        with pytest.raises(SystemFailed, match="its sender ended: ValueError: this system has no bulk"):
+            sender.send(first=1, count=1, how="bulk")
 
 
 SENDS_AND_DIES = """
@@ -147,7 +155,34 @@ def test_a_system_that_does_not_work_is_reported(tmp_path: Path, server: Server)
     }
     printed = report.markdown(result)
     assert all(error in printed for error in errors.values() if error)
-    assert printed.count("| failed | failed | failed |") == len(report.ROWS)
+    for columns in report.TABLES.values():
+        assert f"| Absent |{' failed |' * len(columns)}" in printed
+    assert printed.count("| failed |") >= 3 * len(report.TABLES)
+
+
+def test_a_crash_tells_what_was_lost(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock Celery loses what its killed worker held, does nothing twice, and has a cell in the table."""
+    for name, value in (("JOBS", 100), ("DONE", 20), ("WAIT", 6)):
+        monkeypatch.setattr(crash, name, value)
+    (tmp_path / "stock").mkdir()
+    stock = Site(next(system for system in SYSTEMS if system.name == "stock"), server.url, tmp_path / "stock")
+    plan = Plan(rounds=1, seconds=1, jobs=5, idle_seconds=0.1)
+    results = compare([stock], server, plan, lambda _: None)
+    crash.crash_each(results, server, lambda _: None)
+    lost, repeated, seconds = results[0].crash or (0, 0, 0)
+    assert 1 <= lost <= 20
+    assert repeated == 0
+    assert 0 < seconds < 9
+    printed = report.markdown(report.document(results, plan, server.version))
+    assert f"| Celery, stock | {lost} / 0 / {seconds:.1f} |" in printed
+
+
+def test_a_crash_takes_a_full_run() -> None:
+    """It would make a quick one long."""
+    command = [sys.executable, "-m", "bench", "--quick", "--crash"]
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert ended.returncode == 2
+    assert "leave out --quick" in ended.stderr
 
 
 def test_a_silent_system_is_given_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
