@@ -1,7 +1,6 @@
 """Who causes a message: the actor of the running code, inherited by every message it sends."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 
 SYSTEM = "system"
@@ -15,17 +14,22 @@ def current_actor() -> str:
     return _actor.get()
 
 
-@contextmanager
-def acting_as(actor: str) -> Iterator[None]:
+class acting_as(ContextDecorator):  # noqa: N801  # used like a function
     """Send everything within the block in the name of this actor.
 
     Raises:
         ValueError: the actor is empty.
     """
-    if not actor:
-        raise ValueError('acting_as: the actor is empty; pass a user id such as "u-42"')
-    token = _actor.set(actor)
-    try:
-        yield
-    finally:
-        _actor.reset(token)
+
+    def __init__(self, actor: str) -> None:
+        if not actor:
+            raise ValueError('acting_as: the actor is empty; pass a user id such as "u-42"')
+        self._actor = actor
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._token = _actor.set(self._actor)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        _actor.reset(self._token)

@@ -23,6 +23,7 @@ from conventions.claim_answers import (
     Conflict,
     Dead,
     Done,
+    Granted,
     Parked,
     Poison,
     Stale,
@@ -135,6 +136,9 @@ def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
 
 def _follow(task: Any, job: Job, answer: Answer) -> Done | None:
     """Do what the answer to its claim means; the stored answer when it was finished before. Raises what ends this delivery."""
+    if isinstance(answer, Granted):
+        job.started_at = datetime.now(UTC)
+        return None
     match answer:
         case Done():
             return _done_before(task, job, answer)
@@ -159,14 +163,10 @@ def _follow(task: Any, job: Job, answer: Answer) -> Done | None:
             failed = JobFailed(answer.error or "its dead letter says how")
             told = tell_of_death(task, job, failed)
             raise told if told is not failed or awaited(task) else Ignore()
-    refused = _refusal(job, answer)
-    if refused is not None:
-        raise end_dead(task, job, refused, claimed=isinstance(answer, Poison))
-    job.started_at = datetime.now(UTC)
-    return None
+    raise end_dead(task, job, _refusal(job, answer), claimed=isinstance(answer, Poison))
 
 
-def _refusal(job: Job, answer: Answer) -> Exception | None:
+def _refusal(job: Job, answer: Conflict | Poison | TooOld) -> Exception:
     match answer:
         case Conflict():
             return conflict(job.task, job.key, answer.message_id)
@@ -180,8 +180,6 @@ def _refusal(job: Job, answer: Answer) -> Exception | None:
                 f"{job.task}: sent at {job.enqueued_at}, which is longer ago than what is remembered "
                 f"({job.horizon}): nobody can tell whether it ran; redrive it to run it"
             )
-        case _:
-            return None
 
 
 def _done_before(task: Any, job: Job, done: Done) -> Done:

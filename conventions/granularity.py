@@ -1,10 +1,7 @@
 """One job is one clear thing, done within a minute: jobs that are not are counted by task, and shown (R5)."""
 
 import logging
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,6 +14,7 @@ from conventions.store import Store
 logger = logging.getLogger(__name__)
 
 HEAD_START = 0.2  # seconds at the most by which the clock of a soft limit began before ours
+SHORTEST = 0.05  # seconds of a job that is short whatever its limits are
 KEEP = timedelta(days=30)  # after the last one of a task
 
 ADVICE = (
@@ -61,20 +59,28 @@ class Granularity:
         return sorted(found, key=lambda one: (-one.count, one.task))
 
 
-@contextmanager
-def watching(task: Any, message_id: str) -> Iterator[None]:
+class watching:  # noqa: N801  # used like a function
     """Count the job that runs in the block when it is too long: its soft limit, or what its class allows, is over."""
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds, limit, error = time.monotonic() - begun, task.split_after, sys.exception()
+
+    def __init__(self, task: Any, message_id: str) -> None:
+        self._task, self._id = task, message_id
+
+    def __enter__(self) -> None:
+        """It begins."""
+        self._begun = time.monotonic()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """It has ended."""
+        seconds = time.monotonic() - self._begun
+        if seconds < SHORTEST and error is None:
+            return
+        task, limit = self._task, self._task.split_after
         soft = (task.request.timelimit or (None, None))[1] or task.soft_time_limit
         # A job may have caught the exception.
         asked = isinstance(error, SoftTimeLimitExceeded) or (soft and seconds >= soft - HEAD_START)
         over = asked or (limit is not None and seconds >= limit)
         if over and not isinstance(error, SystemExit):  # that is the end of its process, which others count
-            note(task, message_id, seconds)
+            note(task, self._id, seconds)
 
 
 def note(task: Any, message_id: str, seconds: float) -> None:

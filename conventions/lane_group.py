@@ -110,7 +110,7 @@ class Group:
         elif ended.how == "succeeded":
             request.on_success((0, ended.value, ended.runtime))
         else:
-            state.task_ready(request, successful=True)
+            state.task_ready(request)  # whether it was a success, Celery wants to know only to skip what it has done
             request.acknowledged = True
             request.send_event("task-succeeded", result=ended.value, runtime=ended.runtime)
             self._lane.note_runtime(request.task.name, ended.runtime)

@@ -23,7 +23,7 @@ from conventions.broker import Held
 from conventions.claim_answers import Granted
 from conventions.idempotency import ClaimRequest, Settlement
 from conventions.job import Job
-from conventions.lane_trace import Ended, trace
+from conventions.lane_trace import Ended, is_observed, trace
 from conventions.outcomes import recorded, taken_over
 from conventions.settling import Settling
 
@@ -81,6 +81,7 @@ class GroupRun:
         self._settling = Settling(app.claims, self._take_next_claim)
         self._next: Mate | None = None
         self._ended: dict[Mate, Ended] = {}
+        self._observed: dict[Any, bool] = {}  # by task
         self.begun_at = time.monotonic()
         self.running: Mate | None = None
         self.running_since = self.begun_at
@@ -134,7 +135,10 @@ class GroupRun:
     def _run_one(self, mate: Mate) -> None:
         before = self._settling.count
         self.running, self.running_since = mate, time.monotonic()
-        ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request)
+        observed = self._observed.get(mate.task)
+        if observed is None:
+            observed = self._observed[mate.task] = is_observed(mate.task)
+        ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request, observed=observed)
         self.running = None
         if ended.how == "succeeded" and self._settling.count > before:
             ended = ended._replace(how="done")

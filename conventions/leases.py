@@ -2,8 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from redis.exceptions import RedisError
 
@@ -19,25 +18,27 @@ class LeaseKeeper:
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
-        self._held: dict[object, tuple[ClaimRequest, Callable[[], bool]]] = {}
+        self._held: dict[Holding, tuple[ClaimRequest, Callable[[], bool]]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    @contextmanager
-    def holding(self, request: ClaimRequest, stalled: Callable[[], bool]) -> Iterator[None]:
+    def holding(self, request: ClaimRequest, stalled: Callable[[], bool]) -> "Holding":
         """Renew this claim until the block ends."""
-        place = object()  # a request as the key would be hashed twice for each job, all its fields
+        return Holding(self, request, stalled)
+
+    def hold(self, holding: "Holding") -> None:
+        """Begin to renew a claim."""
         with self._lock:
-            self._held[place] = request, stalled
+            self._held[holding] = holding.request, holding.stalled
             if self._thread is None or not self._thread.is_alive():
                 # Daemon: it must not keep a pool process from ending.
                 self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
                 self._thread.start()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held.pop(place, None)
+
+    def let_go(self, holding: "Holding") -> None:
+        """Renew it no more."""
+        with self._lock:
+            self._held.pop(holding, None)
 
     def _renew_for_ever(self) -> None:
         pause = threading.Event()
@@ -50,3 +51,20 @@ class LeaseKeeper:
                 self._claims.renew(alive)
             except RedisError as error:  # the lease outlasts several misses; the next turn tries again
                 logger.warning("leases of %d jobs were not renewed: %s", len(alive), error)
+
+
+class Holding:
+    """A claim that is renewed within a block. Compared by identity: a request would be hashed for each job, all its fields."""
+
+    __slots__ = ("_keeper", "request", "stalled")
+
+    def __init__(self, keeper: LeaseKeeper, request: ClaimRequest, stalled: Callable[[], bool]) -> None:
+        self._keeper, self.request, self.stalled = keeper, request, stalled
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._keeper.hold(self)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._keeper.let_go(self)

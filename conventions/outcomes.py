@@ -104,7 +104,9 @@ def recorded(app: Any, settlement: Settlement, patience: float = SETTLE_FOR) -> 
 
 def end_done(task: Any, job: Job, result: Any) -> None:
     """Record success. Raises: Reject when the claim is another worker's: the message comes again and finds its outcome."""
-    answer = settle(task, job, "done", "succeeded", result=result, action="keep" if follows(task) else "remove")
+    # Of a job in a group it is known that nothing follows.
+    action = "keep" if job.settling is None and follows(task) else "remove"
+    answer = settle(task, job, "done", "succeeded", result=result, action=action)
     if answer == "refused":
         raise taken_over()
     job.ended = True

@@ -233,7 +233,7 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 
 def encode(value: Any) -> bytes:
     """Canonical JSON: sorted keys, no spaces, no NaN. Raises: ValueError, TypeError."""
-    return _CANONICAL.encode(value).encode()
+    return b"null" if value is None else _CANONICAL.encode(value).encode()
 
 
 def digest(value: Mapping[str, Any]) -> str:

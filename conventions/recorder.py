@@ -44,10 +44,16 @@ class Recorder:
         store: where the journal is.
         database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
         abandoned_after: seconds after which what a dead recorder has read is read again.
+        rest: how long it rests after each batch, as a multiple of what that took.
     """
 
     def __init__(
-        self, store: Store, database: "Callable[[], Database]", abandoned_after: float = ABANDONED_AFTER
+        self,
+        store: Store,
+        database: "Callable[[], Database]",
+        abandoned_after: float = ABANDONED_AFTER,
+        *,
+        rest: float = 0.0,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.journal = Journal(store)
@@ -56,6 +62,7 @@ class Recorder:
         self._lead = store.key("recorder")
         self._database = database
         self._abandoned_after = abandoned_after
+        self._rest = rest
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
 
@@ -89,6 +96,7 @@ class Recorder:
         """Record until `stop()`, through every outage of SQL and Redis; `finish` comes after it."""
         pause, limit = FIRST_PAUSE, BATCH
         while not stop():
+            begun = time.monotonic()
             try:
                 recorded = self.drain_once(limit, BLOCK) if self.lead() else None
             except Exception as error:  # noqa: BLE001  # whatever it is, the entry is still there and recording goes on
@@ -100,8 +108,9 @@ class Recorder:
             self._log_recovery()
             if recorded is None:
                 _wait(STANDBY, stop)
-            elif 0 < recorded < limit:
-                _wait(GATHER, stop)
+            elif recorded:
+                took = time.monotonic() - begun
+                _wait(max(took * self._rest, GATHER if recorded < limit else 0.0), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
 
     def finish(self, seconds: float = LAST_DRAIN) -> None:

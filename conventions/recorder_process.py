@@ -21,7 +21,8 @@ STOP_WITHIN = 5.0  # seconds that the recorder has for the last events
 PACE_LOOK = 1.0  # seconds between two looks at how many events wait
 LOOK_EVERY = 0.5  # seconds between two looks at the processes
 NICENESS = 15  # jobs come first,
-HURRY_AT, CALM_AT = 100_000, 1_000  # events that wait: from the one to the other the recorder is as important as a job
+REST = 4.0  # and so it works a fifth of the time,
+HURRY_AT, CALM_AT = 100_000, 1_000  # events that wait: from the one to the other it is as important as a job
 OTHER_PACE = 3  # exit status: start another one, since a process may not take back that it is less important
 PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
 
@@ -105,7 +106,7 @@ def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> No
         if not hurries:
             os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-        recorder = Recorder(app.store, lambda: app.database)
+        recorder = Recorder(app.store, lambda: app.database, rest=0.0 if hurries is not False else REST)
         pace = _Pace(recorder.journal, hurries)
         recorder.run(lambda: asked.is_set() or os.getppid() != parent or pace.is_wrong())
         if pace.was_wrong and not asked.is_set():

@@ -12,6 +12,7 @@ from redis.commands.core import Script
 from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError  # noqa: A004  # redis-py's is a RedisError
 
 PART = b"$%d\r\n%b\r\n"  # of a command, as the server reads it
+COLLECTED = 16  # calls, which the server runs while the next are made
 SEGMENT = 1 << 15  # bytes; those of a network are smaller
 
 
@@ -131,6 +132,7 @@ class ScriptStream:
         self._lines = lines
         self._connection: Any = None
         self._broken = False
+        self._calls = 0
 
     def send(self, arguments: Sequence[str | bytes]) -> None:
         """Make a call. Where one fails, no later one is made; `finish` is how to find out."""
@@ -143,6 +145,10 @@ class ScriptStream:
                 self._connection.send_command("CLIENT", "REPLY", "OFF")
             # A health check would wait for an answer.
             self._connection.send_packed_command([self._packed(arguments)], check_health=False)
+            self._calls += 1
+            if self._calls % COLLECTED == 0:
+                _cork(self._connection, on=False)
+                _cork(self._connection, on=True)
         except RedisError:
             self._broken = True
 
