@@ -96,6 +96,43 @@ def test_a_child_ends_soon_after_its_parent_was_killed(
         kill(process)
 
 
+HURRIES = """
+import os, sys
+from types import SimpleNamespace
+from conventions import recorder_process
+from conventions.database import Database
+from conventions.store import Store
+
+recorder_process.HURRY_AT, recorder_process.CALM_AT, recorder_process.PACE_LOOK = 500, 5, 0.1
+store, database = Store(sys.argv[1], sys.argv[2]), Database(sys.argv[3])
+recorder_process._watch_over(SimpleNamespace(store=store, database=database), os.getppid())
+"""
+
+
+def test_a_recorder_is_as_important_as_a_job_while_much_waits(store: Store, database: Database) -> None:
+    """What waits for ever fills the journal until nothing can be sent; when little waits, jobs come first again."""
+    usual = os.nice(0)
+    keeper = python(HURRIES, store.url, store.prefix, database.url.render_as_string(hide_password=False))
+    try:
+        (recorder,) = wait_until(lambda: psutil.Process(keeper.pid).children(), 10, "it has begun")
+        wait_until(lambda: recorder.nice() == min(19, usual + NICENESS))
+        wait_until(lambda: store.redis.get(store.key("recorder")), 10, "it leads")
+        recorder.suspend()
+        append(store, *(entry(event(f"m{number}")) for number in range(3000)))
+        recorder.resume()
+
+        def niceness() -> list[int]:
+            return [one.nice() for one in psutil.Process(keeper.pid).children() if one != recorder and one.is_running()]
+
+        wait_until(lambda: niceness() == [usual], 10, "another one hurries")
+        wait_until(lambda: recorded(database) == 3000, 20)
+        wait_until(lambda: niceness() == [min(19, usual + NICENESS)], 10, "and then no longer")
+    finally:
+        keeper.terminate()
+        keeper.wait(10)
+        kill(keeper)
+
+
 def lock_everything(session: Any) -> None:
     """Let nobody else write before this transaction ends."""
     if session.get_bind().dialect.name == "postgresql":
