@@ -30,6 +30,7 @@ class BatchTask(LongRunningTask, abstract=True):
     chunk_size: ClassVar[int] = 100
     chunks_per_turn: ClassVar[int] = 1000
     seconds_per_turn: ClassVar[float] = 20.0
+    fast_lane = True  # of its chunks
     role: ClassVar[Role] = "splitter"
     chunk_task: ClassVar[Any] = None
     finish_task: ClassVar[Any] = None
@@ -49,6 +50,11 @@ class BatchTask(LongRunningTask, abstract=True):
             cls.chunk_task = _derive(cls, "chunk", _run_chunk, ("batch_id", "chunk_index"))
             cls.finish_task = _derive(cls, "finish", _run_finish, ("batch_id",))
             cls.recovered_task = _derive(cls, "recovered", _run_recovered, ("batch_id", "repairs"))
+
+    @property
+    def may_be_short(self) -> bool:
+        """Chunks may be; cutting and finishing are work of their own."""
+        return self.fast_lane and self.role == "chunk"
 
     @classmethod
     def declared_arguments(cls) -> Callable[..., Any]:

@@ -156,20 +156,33 @@ class Claims:
 
         `refused` where the claim is another worker's now; `missing` where the message to be tried again is gone.
         """
-        arguments: list[Any] = []
-        for one in settlements:
-            request = one.request
-            result = encode(one.result) if one.state in ("done", "dead") else b""
-            arguments += [request.claim if one.claimed else "", request.token, request.message_id, request.generation]
-            arguments += [request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)]
-            arguments += [_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action]
-            arguments += [encode(one.changes), one.event.encode() if one.event else b""]
-            arguments += [one.join.encode() if one.join else b""]
+        arguments = [part for one in settlements for part in _whole(one)]
         return [reply.decode() for reply in self._run("settle", arguments)]
 
     def stream(self) -> ScriptStream:
-        """A way to record successes without a wait for each; see `lua/succeed.lua`. The caller closes it."""
-        return self._store.stream("succeed")
+        """A way to record successes without a wait for each, by `send`; the caller closes it."""
+        return self._store.stream()
+
+    def send(self, stream: ScriptStream, one: Settlement | None, begins: ClaimRequest | None) -> None:
+        """Record a success, without a wait; see `recorded`. Never raises.
+
+        Args:
+            stream: where to.
+            one: what succeeded, if anything.
+            begins: the job that begins after it, whose start is counted; see `ask`.
+        """
+        following = ("", "") if begins is None else (begins.claim, begins.token)
+        succeed = self._store.script("succeed")
+        if one is None:
+            stream.send(succeed, [*[""] * 8, *following])
+        elif one.join is None:
+            request, event = one.request, one.event.encode() if one.event else b""
+            outcome = (request.claim, request.token, request.message_id, *request.in_hand(), encode(one.result), event)
+            stream.send(succeed, [*outcome, *following])
+        else:  # its batch counts it
+            stream.send(self._store.script("settle"), _whole(one))
+            if begins is not None:
+                self.send(stream, None, begins)
 
     def recorded(self, stream: ScriptStream, requests: Sequence[ClaimRequest]) -> list[bool]:
         """Which of these a stream has recorded. Raises: RedisError."""
@@ -218,6 +231,18 @@ class Claims:
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
         return self._store.key("cancel", message_id)
+
+
+def _whole(one: Settlement) -> list[Any]:
+    """What the settle script takes for one job."""
+    request = one.request
+    result = encode(one.result) if one.state in ("done", "dead") else b""
+    return [
+        *(request.claim if one.claimed else "", request.token, request.message_id, request.generation),
+        *(request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)),
+        *(_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action),
+        *(encode(one.changes), one.event.encode() if one.event else b"", one.join.encode() if one.join else b""),
+    ]
 
 
 def _milliseconds(seconds: float) -> int:

@@ -224,7 +224,7 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
     """Celery's strategy, whose requests go by the lane."""
     # A process that is replaced after so many jobs counts those that the pool gives it.
     counts_jobs = consumer.controller.max_tasks_per_child
-    if consumer.hub is None or counts_jobs or not (task.fast_lane and app.settings.fast_lane and app.one_server):
+    if consumer.hub is None or counts_jobs or not (task.may_be_short and app.settings.fast_lane and app.one_server):
         handle: Callable[..., Any] = default(task, app, consumer, **options)
         return handle
     lane, name = app.lane, task.name

@@ -63,7 +63,7 @@ class Group:
         hard = hard_limit(self._requests[0])
         pool.apply_async(
             run_group,
-            args=([_handed(request) for request in self._requests],),
+            args=([handed(request) for request in self._requests],),
             accept_callback=self._on_accepted,
             timeout_callback=self._on_timeout,
             callback=self._on_ended,
@@ -203,5 +203,6 @@ def hard_limit(request: Any) -> float:
     return float(request.time_limits[0] or request.task.time_limit or 0)
 
 
-def _handed(request: Any) -> Handed:
+def handed(request: Any) -> Handed:
+    """A request as its process takes it."""
     return request.type, request.id, request.request_dict, request.embed

@@ -21,9 +21,11 @@ from redis.exceptions import RedisError
 from conventions.beginning import PREPARED, Prepared, loaded
 from conventions.broker import Held
 from conventions.claim_answers import Granted
+from conventions.following import follow_up
 from conventions.idempotency import ClaimRequest, Settlement
 from conventions.job import Job
 from conventions.lane_trace import Ended, is_observed, trace
+from conventions.membership import Member
 from conventions.outcomes import recorded, taken_over
 from conventions.settling import Settling
 
@@ -146,10 +148,15 @@ class GroupRun:
 
     def _read_answers(self) -> None:
         by_token = {mate.job.token: mate for mate in self._mates if mate.job is not None}
+        joined: dict[str, Member] = {}
         for settlement, is_recorded in self._settling.answers():
+            mate = by_token[settlement.request.token]
             if not is_recorded:
-                mate = by_token[settlement.request.token]
                 self._ended[mate] = self._settle_again(self._ended[mate], settlement)
+            if settlement.join is not None and self._ended[mate].how == "done":
+                joined[settlement.join.member.batch_id] = settlement.join.member
+        for member in joined.values():
+            follow_up(self._app, member)
 
     def _settle_again(self, ended: Ended, settlement: Settlement) -> Ended:
         """An outcome that takes more than the short script does, or that the server may not have taken."""

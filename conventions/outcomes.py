@@ -74,9 +74,9 @@ def settle(
     event = event_of(task, job, kind, error) if kind else None
     join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)
     settlement = Settlement(job.claim, state, event, claimed=claimed, join=join, **how)
-    if job.settling is not None and state == "done" and join is None:
+    if job.settling is not None and state == "done":
         job.settling.record(settlement)
-        return "recorded"  # what the server says of it is read after the last job of the group
+        return "recorded"  # what the server says of it is asked after the last job of the group, and what follows is sent then
     answer = recorded(task.app, settlement, patience)
     if answer == "refused":
         logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)

@@ -113,28 +113,25 @@ class ScriptCall:
 
 
 class ScriptStream:
-    """Calls of one script, each handed to the system at once, all on one connection, whose answers nobody reads.
+    """Calls of scripts, each handed to the system at once, all on one connection, whose answers nobody reads.
 
     What was handed over is run even when this process is killed. So the server must not answer: it would drop the calls that
     it has not read as soon as it cannot write an answer (`CLIENT REPLY OFF`). On one machine the system collects for a moment what
     was sent (`TCP_CORK`), since to wake the server for each call takes longer than the call.
 
     Args:
-        script: what runs.
         lines: where the connection comes from.
-        keys: the script's KEYS, the same for all calls.
+        keys: the KEYS of all calls.
     """
 
-    def __init__(self, script: Script, lines: Lines, keys: Sequence[str]) -> None:
-        self._script, self._keys = script, keys
-        head = [one.encode() for one in ("EVALSHA", str(script.sha), str(len(keys)), *keys)]
-        self._head = [PART % (len(one), one) for one in head]
-        self._lines = lines
+    def __init__(self, lines: Lines, keys: Sequence[str]) -> None:
+        self._lines, self._keys = lines, keys
+        self._heads: dict[Script, bytes] = {}
         self._connection: Any = None
         self._broken = False
         self._calls = 0
 
-    def send(self, arguments: Sequence[str | bytes]) -> None:
+    def send(self, script: Script, arguments: Sequence[Any]) -> None:
         """Make a call. Where one fails, no later one is made; `finish` is how to find out."""
         if self._broken:
             return
@@ -144,7 +141,7 @@ class ScriptStream:
                 _cork(self._connection, on=True)
                 self._connection.send_command("CLIENT", "REPLY", "OFF")
             # A health check would wait for an answer.
-            self._connection.send_packed_command([self._packed(arguments)], check_health=False)
+            self._connection.send_packed_command([self._packed(script, arguments)], check_health=False)
             self._calls += 1
             if self._calls % COLLECTED == 0:
                 _cork(self._connection, on=False)
@@ -152,12 +149,15 @@ class ScriptStream:
         except RedisError:
             self._broken = True
 
-    def _packed(self, arguments: Sequence[str | bytes]) -> bytes:
-        """A call as the server reads it; redis-py's way, which takes anything, takes four times as long."""
+    def _packed(self, script: Script, arguments: Sequence[Any]) -> bytes:
+        """A call as the server reads it; redis-py's way, which looks at each argument, takes four times as long."""
+        head = self._heads.get(script)
+        if head is None:
+            parts = [one.encode() for one in ("EVALSHA", str(script.sha), str(len(self._keys)), *self._keys)]
+            head = self._heads[script] = b"".join(PART % (len(one), one) for one in parts)
         parts = [one if type(one) is bytes else str(one).encode() for one in arguments]
-        count = b"*%d\r\n" % (len(self._head) + len(parts))
         sized = tuple(part for one in parts for part in (len(one), one))
-        return b"".join((count, *self._head, PART * len(parts) % sized))
+        return b"*%d\r\n%b%b" % (3 + len(self._keys) + len(parts), head, PART * len(parts) % sized)
 
     def finish(self, script: Script, arguments: Sequence[Any]) -> Any:
         """Call another script after all calls, which says what became of them, and read its answer.
@@ -182,8 +182,9 @@ class ScriptStream:
         return answer
 
     def load(self) -> None:
-        """Give the server the script, which it may not know. Raises: RedisError."""
-        self._script.registered_client.script_load(self._script.script)
+        """Give the server the scripts, which it may not know. Raises: RedisError."""
+        for script in self._heads:
+            script.registered_client.script_load(script.script)
 
     def close(self) -> None:
         """Close a connection whose calls were not finished; they may run."""

@@ -10,7 +10,6 @@ from contextlib import closing, suppress
 from redis.exceptions import RedisError
 
 from conventions.idempotency import ClaimRequest, Claims, Settlement
-from conventions.payload import encode
 
 
 class Settling:
@@ -33,25 +32,12 @@ class Settling:
 
     def record(self, settlement: Settlement) -> None:
         """A job has succeeded, and the next one begins."""
-        request, event = settlement.request, settlement.event
         self._recorded.append(settlement)
-        self._send(
-            request.claim,
-            request.token,
-            request.message_id,
-            *request.in_hand(),
-            encode(settlement.result),
-            event.encode() if event else b"",
-        )
+        self._claims.send(self._stream, settlement, self._take_next())
 
     def begin(self, request: ClaimRequest) -> None:
         """A job begins after one whose outcome was recorded elsewhere."""
-        self._stream.send(["", "", "", "", "", "", "", "", request.claim, request.token])
-
-    def _send(self, *outcome: str | bytes) -> None:
-        following = self._take_next()
-        begins = ("", "") if following is None else (following.claim, following.token)
-        self._stream.send((*outcome, *begins))
+        self._claims.send(self._stream, None, request)
 
     def answers(self) -> list[tuple[Settlement, bool]]:
         """Whether each outcome is recorded, in order; where not, or nobody knows, it is to be settled as any other."""

@@ -88,6 +88,11 @@ class ConventionTask(RunningTask):
         refuse_second(cls)
         cls.registered = shared_task(bind=True, base=cls, name=cls.name)(cls.run)
 
+    @property
+    def may_be_short(self) -> bool:
+        """Whether its jobs may go to a process with others."""
+        return self.fast_lane
+
     @classmethod
     def declared_arguments(cls) -> Callable[..., Any]:
         """The function whose annotations are the task's arguments."""

@@ -179,9 +179,9 @@ def _starts(store: Store, calls: int) -> list[bytes | None]:
 
 
 def _call(store: Store, calls: int) -> ScriptStream:
-    stream = store.stream("succeed")
+    stream, succeed = store.stream(), store.script("succeed")
     for number in range(calls):
-        stream.send([*BEGINS, f"c{number}", "t"])
+        stream.send(succeed, [*BEGINS, f"c{number}", "t"])
     return stream
 
 

@@ -1,0 +1,29 @@
+"""A batch of short chunks in a queue that a worker reads ahead, for the tests of the fast lane."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from conventions import BatchTask
+from conventions.batches import BatchSummary
+from tests.integration.lane_tasks import note
+
+
+class Short(BatchTask):
+    """Note each chunk, and the end of the batch."""
+
+    idempotent_on = ("folder", "items_in_all")
+    queue_name = "immediate"
+    chunk_size = 5
+
+    def items(self, folder: Path, items_in_all: int) -> Iterator[int]:  # noqa: ARG002  # an argument of `process`
+        yield from range(items_in_all)
+
+    def process(self, chunk: list[int], folder: Path, items_in_all: int) -> int:  # noqa: ARG002  # the same
+        note(self, folder, str(chunk[0]))
+        return len(chunk)
+
+    def finish(self, summary: BatchSummary, folder: Path, items_in_all: int) -> None:  # noqa: ARG002  # the same
+        with (folder / "finished").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(summary)) + "\n")
