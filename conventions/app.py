@@ -31,6 +31,7 @@ from conventions.refusals import Refusals
 from conventions.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
 from conventions.store import Store
 from conventions.task_packages import import_tasks, migrations_of
+from conventions.template import Templates
 
 if TYPE_CHECKING:
     from conventions.database import Database
@@ -197,6 +198,11 @@ class ConventionsApp(Celery):
     def lease_keeper(self) -> LeaseKeeper:
         """Renews the claims of the jobs that this process runs."""
         return LeaseKeeper(self.claims)
+
+    @functools.cached_property
+    def templates(self) -> Templates:
+        """Messages as Celery made them, from which those of their kind are made."""
+        return Templates(self)
 
     @functools.cached_property
     def lane(self) -> Lane:

@@ -137,6 +137,11 @@ class PublishBatch:
         self.push()
         self._await()
 
+    def withdraw(self) -> list[Publication]:
+        """Take back what waits; it is not sent."""
+        waiting, self._waiting, self._bytes = self._waiting, [], 0
+        return waiting
+
     def discard(self) -> None:
         """Forget what waits; what is under way may arrive."""
         self._discarded = True

@@ -5,6 +5,7 @@ made by Celery, whose `__name__` is `run`; logs use `self.name`. Set `name` befo
 flight, or list its old name in `aliases`.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -156,6 +157,9 @@ class ConventionTask(RunningTask):
             return self.AsyncResult(task_id)
         headers = headers_for(self, *accepted, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
         payload, _ = accepted
+        if not given and app.templates.fit(options):
+            send = functools.partial(app.templates.send, self, payload, task_id, headers, options)
+            return publish(send, app, with_result=not self.ignore_result)
         options |= shown_arguments(self, payload, options)
         options |= {"task_id": task_id, "headers": headers, "retry": False}  # tried again by time, not by Celery
         with_result = not options.get("ignore_result", self.ignore_result)

@@ -1,0 +1,80 @@
+"""`Templates`: sends one message without what Celery does anew for each message of a kind.
+
+Celery makes the first message of each kind, and `Stamp` the others out of it: the same on the wire, but for ids and times.
+Wherever anybody would see a difference, Celery makes each message: where somebody listens to the signals of a send or has
+replaced `Task.apply_async`, with a result that is kept, another router, options of the one message, or within a running
+job, whose messages name it.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import celery
+from celery import signals
+from celery._state import get_current_worker_task
+
+from conventions.bulk import PART
+from conventions.publish_batch import PublishBatch
+from conventions.sending import shown_text
+from conventions.stamp import Stamp
+
+KINDS = frozenset(["priority", "queue"])  # options that make a kind of messages
+
+_SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+_OWN = celery.Task.apply_async
+
+
+class Templates(threading.local):
+    """The templates of one thread of an application: a message names the thread that its answer would go to."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._made: dict[tuple[Any, ...], Stamp | None] = {}
+
+    def fit(self, options: Mapping[str, Any]) -> bool:
+        """Whether a message with these options may be made so."""
+        return (
+            options.keys() <= KINDS
+            and isinstance(options.get("queue"), str | None)
+            and not any(signal.receivers for signal in _SIGNALS)
+            and get_current_worker_task() is None
+            and celery.Task.apply_async is _OWN
+            and self._app.broker_is_redis
+        )
+
+    def send(
+        self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        """Send one message, checked and with its headers; returns what `apply_async` returns. Raises: as that."""
+        kind = (os.getpid(), task.name, options.get("priority"), options.get("queue"), *headers)
+        if kind not in self._made:
+            self._made[kind] = self._made_by_celery(task, payload, task_id, headers, options)
+        stamp, shown = self._made[kind], shown_text(task, payload)
+        if stamp is None:
+            more = {"argsrepr": "()", "kwargsrepr": shown, "task_id": task_id, "headers": headers, "retry": False}
+            return _OWN(task, (), payload, **more, **options)
+        self._app.broker.publish([stamp.message(task_id, payload, shown, headers)])
+        return task.AsyncResult(task_id)
+
+    def _made_by_celery(
+        self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]
+    ) -> Stamp | None:
+        """A template, or `None` where Celery's message is not one that may be repeated. Sends nothing."""
+        app = self._app
+        conf = app.conf
+        plain = task.ignore_result and task.expires is None and app.routes_alike
+        if not plain or conf.task_always_eager or conf.task_send_sent_event:
+            return None
+        with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
+            more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
+            _OWN(task, (), payload, task_id=task_id, headers=headers, producer=producer, **more, **options)
+            collected: PublishBatch = batch.state.session
+            last = collected.withdraw()
+        if len(last) != 1:
+            return None
+        try:
+            return Stamp(collected.last, last[0], payload, tuple(headers))
+        except ValueError:
+            return None
