@@ -249,7 +249,7 @@ class Disorder:
 @pytest.mark.parametrize(
     ("seed", "seconds"),
     [
-        pytest.param(10, 50, marks=pytest.mark.timeout(200)),
+        pytest.param(10, 25, marks=pytest.mark.timeout(200)),
         *(pytest.param(n, 300, marks=[pytest.mark.soak, pytest.mark.timeout(600)]) for n in (11, 12, 13)),
     ],
 )
@@ -569,7 +569,7 @@ def check_no_overlap(project: BeatProject, name: str) -> None:
 
 
 @pytest.mark.timeout(150)
-@pytest.mark.parametrize("servers", [1, 2])
+@pytest.mark.parametrize("servers", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_no_two_runs_at_a_time(make: Callable[..., BeatProject], store: Server, servers: int) -> None:
     """A run whose worker is killed, and one that waits for its next attempt, have not ended: slots are skipped."""
     project = make(HELD.format("latest"), FLAKY, store=store if servers == 2 else None, more=LONG_RUNS)

@@ -196,7 +196,7 @@ class Place:
         assert {one for one in folder.iterdir() if not one.name.startswith(".")} == {report, faults}
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.soak), "postgresql"])
 def new_url(request: pytest.FixtureRequest) -> Callable[[Path], str]:
     """Make the address of a new, empty database, of each kind in turn."""
     if request.param == "sqlite":
