@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
@@ -22,6 +23,16 @@ HEARTBEAT = 8.0  # seconds between two heartbeats, and between two sweeps
 GATHER = 0.02  # seconds in which acknowledgements gather: the outcomes are recorded already
 AFTER_ERROR = 1.0  # seconds until Redis is asked again
 LAPSES = 2  # heartbeats in a row that find a lease over: after an outage the job renews it between two of them
+
+
+class Start(NamedTuple):
+    """The start of a job; see `InFlight.begin`."""
+
+    receipt: str
+    claim: str
+    token: str
+    on_lapsed: Callable[[], None]
+    followed_id: str = ""
 
 
 class InFlight:
@@ -64,10 +75,15 @@ class InFlight:
         self, receipt: str, claim: str, token: str, on_lapsed: Callable[[], None], *, followed_id: str = ""
     ) -> None:
         """A job starts; `on_lapsed` is called, from the thread, when the lease of its claim is over."""
+        self.begin_all([Start(receipt, claim, token, on_lapsed, followed_id)])
+
+    def begin_all(self, starts: Iterable[Start]) -> None:
+        """Jobs start together."""
         with self._changed:
-            if held := self._held.get(receipt):
-                self._held[receipt] = Held(held.tag, held.queue, receipt, claim, token, followed_id)
-                self._on_lapsed[receipt] = on_lapsed
+            for receipt, claim, token, on_lapsed, followed_id in starts:
+                if held := self._held.get(receipt):
+                    self._held[receipt] = Held(held.tag, held.queue, receipt, claim, token, followed_id)
+                    self._on_lapsed[receipt] = on_lapsed
 
     def acknowledge(self, receipt: str) -> None:
         """The message has ended; removed soon, and held until then."""

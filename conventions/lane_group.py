@@ -76,7 +76,8 @@ class Group:
     def _on_accepted(self, pid: int, time_accepted: float) -> None:
         self.begun_at = time_accepted
         for request in self._requests:
-            request.on_accepted(pid, time_accepted)
+            request.accept(pid, time_accepted)
+        self._requests[0].app.in_flight.begin_all(request.start() for request in self._requests)
 
     def _on_ended(self, ended: list[Ended | None]) -> None:
         if isinstance(ended, list):

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from conventions.attempt_event import event_of
 from conventions.errors import PayloadError
 from conventions.granularity import note
+from conventions.in_flight import Start
 from conventions.job import GENERATION, KEY, TOKEN, Job
 from conventions.journal import Event
 from conventions.outcomes import end_dead
@@ -55,8 +56,12 @@ class PlainRequest(CeleryRequest):
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """The pool has begun."""
-        super().on_accepted(pid, time_accepted)
+        self.accept(pid, time_accepted)
         self.begin()
+
+    def accept(self, pid: int, time_accepted: float) -> None:
+        """Tell Celery so, and nobody else."""
+        super().on_accepted(pid, time_accepted)
 
     def begin(self) -> None:
         """Say that the job runs."""
@@ -125,13 +130,17 @@ class Request(PlainRequest):
     def begin(self) -> None:
         """Say that the job runs, and what is to be done when it hangs."""
         if self.delivery:
-            self.app.in_flight.begin(
-                self.delivery["receipt"],
-                self.claim if self.app.one_server else "",
-                self.token,
-                self._on_lapsed,
-                followed_id=self.id if self.is_followed else "",
-            )
+            self.app.in_flight.begin_all([self.start()])
+
+    def start(self) -> Start:
+        """Its start, as `InFlight` takes it."""
+        return Start(
+            self.delivery["receipt"] if self.delivery else "",
+            self.claim if self.app.one_server else "",
+            self.token,
+            self._on_lapsed,
+            self.id if self.is_followed else "",
+        )
 
     @property
     def may_go_together(self) -> bool:
