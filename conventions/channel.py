@@ -45,14 +45,9 @@ class QoS(virtual.QoS):
         return len(self._delivered) - len(self._dirty)
 
     @property
-    def plain_room(self) -> int:
-        """How many more messages could be held without `room`."""
-        return self.prefetch_count - self._held
-
-    @property
     def is_beyond_prefetch(self) -> bool:
         """Whether more are held than without `room`."""
-        return self.prefetch_count > 0 > self.plain_room
+        return 0 < self.prefetch_count < self._held
 
     def can_consume(self) -> bool:
         """Whether the next messages may be read."""

@@ -161,21 +161,24 @@ class Claims:
 
     def stream(self) -> ScriptStream:
         """A way to record successes without a wait for each, by `send`; the caller closes it."""
-        return self._store.stream()
+        return self._store.stream("succeed", "settle")
 
-    def send(self, stream: ScriptStream, one: Settlement | None, begins: ClaimRequest | None) -> None:
+    def send(
+        self, stream: ScriptStream, one: Settlement | None, begins: ClaimRequest | None, *, whole: bool = False
+    ) -> None:
         """Record a success, without a wait; see `recorded`. Never raises.
 
         Args:
             stream: where to.
             one: what succeeded, if anything.
             begins: the job that begins after it, whose start is counted; see `ask`.
+            whole: by the whole script, since it has reported progress.
         """
         following = ("", "") if begins is None else (begins.claim, begins.token)
         succeed = self._store.script("succeed")
         if one is None:
             stream.send(succeed, [*[""] * 8, *following])
-        elif one.join is None:
+        elif one.join is None and not whole:
             request, event = one.request, one.event.encode() if one.event else b""
             outcome = (request.claim, request.token, request.message_id, *request.in_hand(), encode(one.result), event)
             stream.send(succeed, [*outcome, *following])

@@ -55,6 +55,7 @@ class InFlight:
         self._lapses: dict[str, int] = {}
         self._thread: threading.Thread | None = None
         self._next_beat = 0.0
+        self._looks = False
 
     def start(self) -> None:
         """Start the thread, and the sweep of what dead workers left."""
@@ -141,7 +142,7 @@ class InFlight:
     def look(self) -> None:
         """Find out soon what of what is held is in other hands by now."""
         with self._changed:
-            self._next_beat = time.monotonic()
+            self._looks = True
             self._changed.notify()
 
     def flush(self, timeout: float) -> bool:
@@ -171,7 +172,7 @@ class InFlight:
         failing = False
         while True:
             with self._changed:
-                if not (self._ended or self._returned) or failing:
+                if not (self._ended or self._returned or self._looks) or failing:
                     wait = AFTER_ERROR if failing else self._next_beat - time.monotonic()
                     self._changed.wait(max(0.0, wait))
             if not failing:
@@ -179,6 +180,8 @@ class InFlight:
             try:
                 if failing or time.monotonic() >= self._next_beat:  # first: nothing may keep what runs from being heard
                     self._beat(sweep=not failing)
+                elif self._looks:
+                    self._drop_lost()
                 self._let_go()
                 failing = False
             except RedisError as error:
@@ -204,6 +207,15 @@ class InFlight:
                 del self._returned[: len(returned)]
                 self._drop([held.receipt for held in ended] + [held.receipt for held, *_ in returned])
                 self._changed.notify_all()
+
+    def _drop_lost(self) -> None:
+        """Forget what is in other hands; a beat out of turn, which says nothing of leases."""
+        self._looks = False
+        with self._changed:
+            held = list(self._held.values())
+        answers = self._broker.heartbeat(held)
+        with self._changed:
+            self._drop([one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"])
 
     def _beat(self, *, sweep: bool) -> None:
         with self._changed:

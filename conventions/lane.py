@@ -7,11 +7,12 @@ each task take: see `Pace`.
 """
 
 import math
-import os
+import socket
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
@@ -38,7 +39,7 @@ class Lane:
         self._is_asking = False  # a ticket waits for a free process
         self._ahead = 1  # messages for each process that are read ahead anyway
         self._calls: deque[Callable[[], None]] = deque()  # of other threads
-        self._bell: int | None = None
+        self._bell: tuple[socket.socket, socket.socket] | None = None
         self._handed_at = 0.0  # when the pool was given something
         self._thread = threading.get_ident()
         self.consumer: Any = None
@@ -53,6 +54,7 @@ class Lane:
         """Forget what waits: its messages go back to their queues."""
         self._waiting.clear()
         self._is_asking = False
+        self._groups = {group for group in self._groups if group.begun_at is not None}  # the pool drops the others
 
     # From the messages to the pool.
 
@@ -73,6 +75,8 @@ class Lane:
 
     def room(self, prefetch: int) -> int:
         """Messages that may be held, where `prefetch` may be by Celery's count: those that two groups have, if short."""
+        if not self._mix.is_short:
+            return prefetch
         groups = 2 * min(TOGETHER / max(self._mix.expected, 1e-9), MOST)
         return max(prefetch, math.floor(prefetch / self._ahead * groups))
 
@@ -116,8 +120,7 @@ class Lane:
         def on_success(result: tuple[bool, Any, float | None], **options: Any) -> None:
             del request.on_success
             failed, _, runtime = result
-            if not failed:
-                self.note_runtime(request.task.name, runtime)
+            self.note_runtime(request.task.name, time.time() - request.time_start if failed else runtime)
             heard(result, **options)
 
         request.on_success = on_success
@@ -159,7 +162,8 @@ class Lane:
             call()
             return
         self._calls.append(call)
-        os.eventfd_write(self._bell, 1)
+        with suppress(BlockingIOError):  # it is full of calls, so it will be read
+            self._bell[1].send(b"1")
 
     def later(self, call: Callable[[], None]) -> None:
         """Call from the thread of the loop in a moment."""
@@ -168,13 +172,20 @@ class Lane:
     def register_with_event_loop(self, hub: Any) -> None:
         """Let other threads wake the loop."""
         if self._bell is None:
-            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        hub.add_reader(self._bell, self._on_bell)
+            self._bell = socket.socketpair()
+            for end in self._bell:
+                end.setblocking(False)
+        hub.add_reader(self._bell[0], self._on_bell)
         hub.call_repeatedly(RETURN_AFTER, self._look)
 
     def _on_bell(self) -> None:
         assert self._bell is not None  # noqa: S101  # registered only then
-        os.eventfd_read(self._bell)
+        with suppress(BlockingIOError):
+            self._bell[0].recv(4096)
+        self.run_calls()
+
+    def run_calls(self) -> None:
+        """Do what other threads asked for."""
         while self._calls:
             self._calls.popleft()()
 

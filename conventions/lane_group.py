@@ -56,6 +56,7 @@ class Group:
         for request in requests:
             request.group = self
         self._gone: set[str] = set()
+        self._asks = True  # Redis, while it answers
         self.begun_at: float | None = None
 
     def start(self, pool: Any) -> None:
@@ -75,9 +76,9 @@ class Group:
 
     def _on_accepted(self, pid: int, time_accepted: float) -> None:
         self.begun_at = time_accepted
+        self._requests[0].app.in_flight.begin_all([request.start() for request in self._requests])
         for request in self._requests:
             request.accept(pid, time_accepted)
-        self._requests[0].app.in_flight.begin_all(request.start() for request in self._requests)
 
     def _on_ended(self, ended: list[Ended | None]) -> None:
         if isinstance(ended, list):
@@ -104,6 +105,7 @@ class Group:
         self._lane.ended(self)
 
     def _end_one(self, request: Any, ended: Ended) -> None:
+        self._lane.note_runtime(request.task.name, ended.runtime)
         if ended.how == "raised":
             request.on_failure(ended.value)
         elif ended.how == "failed":
@@ -114,7 +116,6 @@ class Group:
             state.task_ready(request)  # whether it was a success, Celery wants to know only to skip what it has done
             request.acknowledged = True
             request.send_event("task-succeeded", result=ended.value, runtime=ended.runtime)
-            self._lane.note_runtime(request.task.name, ended.runtime)
 
     def _on_failed(self, exc_info: Any) -> None:
         """The process has died, or could not even begin: what it had not recorded comes again."""
@@ -136,6 +137,7 @@ class Group:
         self._lose(TimeLimitExceeded(timeout))
 
     def _lose(self, error: BaseException) -> None:
+        self._asks = True
         for receipt, request in list(self._open.items()):
             del self._open[receipt]
             request.group = None
@@ -148,9 +150,12 @@ class Group:
         self._lane.ended(self)
 
     def _has_succeeded(self, request: Any) -> bool:
+        if not self._asks:
+            return False
         try:
             succeeded = bool(request.app.claims.is_done(request.claim, request.id))
-        except RedisError:
+        except RedisError:  # the loop must not wait for each of them
+            self._asks = False
             return False
         if succeeded:
             request.send_event("task-succeeded", result=None, runtime=None)
@@ -185,8 +190,8 @@ class Group:
             for receipt, one in self._open.items()
             if receipt not in self._gone and not one.app.in_flight.holds(receipt)
         ]
-        for request in gone:
-            with suppress(RedisError):
+        with suppress(RedisError):
+            for request in gone:
                 if not request.app.claims.is_done(request.claim, request.id):
                     del self._open[request.delivery["receipt"]]
                     request.group = None

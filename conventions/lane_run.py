@@ -4,6 +4,7 @@ Their claims are taken in one round trip; each is run by Celery's tracer, like a
 have not begun are given back when one takes long after all.
 """
 
+import logging
 import threading
 import time
 from collections import deque
@@ -28,6 +29,8 @@ from conventions.lane_trace import Ended, is_observed, trace
 from conventions.membership import Member
 from conventions.outcomes import recorded, taken_over
 from conventions.settling import Settling
+
+logger = logging.getLogger(__name__)
 
 RETURN_AFTER = 1.0  # seconds after which what waits in a group goes back
 CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
@@ -90,13 +93,27 @@ class GroupRun:
 
     def run(self) -> list[Ended | None]:
         """See `run_group`."""
-        self._prepare()
-        while (mate := self._next or self._take_next()) is not None:
-            self._next = None
-            if not mate.counted and mate.job is not None:
-                self._settling.begin(mate.job.claim)
-            self._run_one(mate)
-        self._read_answers()
+        try:
+            self._prepare()
+        except Exception:  # what is wrong with one of them is found again when it runs by itself
+            logger.exception("a group cannot be prepared: each job asks for itself")
+        self.begun_at = time.monotonic()  # however long the server took to answer
+        try:
+            while (mate := self._next or self._take_next()) is not None:
+                self._next = None
+                if not mate.counted and mate.job is not None:
+                    mate.counted = True
+                    self._settling.begin(mate.job.claim)
+                self._run_one(mate)
+        finally:
+            try:
+                self._read_answers()
+            except Exception:  # nobody knows what is recorded: those come again, and find it
+                logger.exception("what a group has recorded is not known")
+                self._ended = {
+                    mate: Ended("raised", ExceptionInfo()) if one.how == "done" else one
+                    for mate, one in self._ended.items()
+                }
         return [self._ended.get(mate) for mate in self._mates]
 
     def _prepare(self) -> None:
@@ -140,10 +157,16 @@ class GroupRun:
         observed = self._observed.get(mate.task)
         if observed is None:
             observed = self._observed[mate.task] = is_observed(mate.task)
-        ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request, observed=observed)
-        self.running = None
+        try:
+            ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request, observed=observed)
+        except Exception:  # noqa: BLE001  # what the tracer lets through must not end the others
+            ended = Ended("raised", ExceptionInfo())
+        finally:
+            self.running = None
         if ended.how == "succeeded" and self._settling.count > before:
             ended = ended._replace(how="done")
+        if ended.runtime is None:  # Celery measures successes
+            ended = ended._replace(runtime=time.monotonic() - self.running_since)
         self._ended[mate] = ended
 
     def _read_answers(self) -> None:
@@ -151,6 +174,8 @@ class GroupRun:
         joined: dict[str, Member] = {}
         for settlement, is_recorded in self._settling.answers():
             mate = by_token[settlement.request.token]
+            if mate not in self._ended:  # something ends this process
+                continue
             if not is_recorded:
                 self._ended[mate] = self._settle_again(self._ended[mate], settlement)
             if settlement.join is not None and self._ended[mate].how == "done":
@@ -173,6 +198,12 @@ class GroupRun:
         """Return those that have not begun to their queues. Returns how many. Raises: RedisError."""
         with self._lock:
             waiting, self._waiting = self._waiting, deque(mate for mate in self._waiting if mate.held is None)
-        held = [mate.held for mate in waiting if mate.held is not None]
-        # No start of theirs was counted, so there is none to take back.
-        return self._app.broker.give_back(held, counted=True) if held else 0
+        returned = 0
+        for is_counted in (False, True):  # a start that was counted, as of the first, is taken back
+            some = [mate.held for mate in waiting if mate.held is not None and mate.counted is is_counted]
+            returned += self._app.broker.give_back(some, counted=not is_counted) if some else 0
+        return returned
+
+    def settle_recorded(self) -> None:
+        """Record by the whole script what has ended: nothing of it may look as if it ran. Raises: RedisError."""
+        self._settling.settle_again()

@@ -49,7 +49,7 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any], *
     begun = time.monotonic()
     try:
         result = task(*args, **kwargs)
-    except MemoryError:
+    except MemoryError:  # of which Celery's tracer makes nothing either
         raise
     except Exception as error:  # noqa: BLE001  # whatever it is, Celery tells everybody
         request |= {RAISED: error, "job": getattr(context, "job", None)}

@@ -88,6 +88,8 @@ class LaneWatch:
     def _look(self, group: GroupRun, now: float) -> None:
         if now - group.begun_at > RETURN_AFTER and (returned := group.give_back_waiting()):
             logger.info("a job of a group takes long: %d that waited behind it are back in their queues", returned)
+        if now - group.begun_at > RETURN_AFTER:
+            group.settle_recorded()
         mate, since = group.running, group.running_since
         if mate is None or mate is self._warned or group is not self._in_main or self._on_soft is None:
             return

@@ -44,15 +44,10 @@ class Reading:
     _in_poll: Any
 
     _is_lost = False
-    _waits = False  # nothing is left: the next read waits to be woken before it reserves
-    _blocks = False  # the read under way does
+    _waits = False  # the read waits to be woken before it reserves
     _wanted = 1  # messages that the read asked for
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
-    never_ahead: frozenset[str] = frozenset()  # queues of which no more is read than Celery's prefetch count allows
-    _everywhere = True  # the read looks into those, too
-    _is_turn_of_all = True  # the next one does
-    _is_exhausted = False  # the others had nothing more
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -92,36 +87,18 @@ class Reading:
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         queues = self._queue_cycle.consume(len(self.active_queues))
-        room = self._room(queues)
-        if not queues or room == 0:
+        if not queues:
             return
-        if not self._everywhere:
-            queues = [one for one in queues if one not in self.never_ahead]
-        self._wanted = max(min(room, RESERVE_AT_MOST), 1)
-        self._blocks = self._waits and self._everywhere
+        room = self.qos.can_consume_max_estimate()
+        count = RESERVE_AT_MOST if room is None else min(room, RESERVE_AT_MOST)
+        self._wanted = max(count, 1)
         commands = [self.broker.reserve_command(queues, self._unacknowledged, self._wanted)]
-        if self._blocks:  # both at once: the server looks in the moment in which the wait ends
+        if self._waits:  # both at once: the server looks in the moment in which the wait ends
             commands.insert(0, self.broker.wait_command([*queues, self._mark], timeout or self._block))
         self._queue_cycle.rotate(queues[0])
         connection = self.client.connection
         self._in_poll, self._brpop_sent_at = connection, time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
-
-    def _room(self, queues: list[str]) -> int:
-        """For how many messages the next read has room, 0: it must wait; also decides where it looks.
-
-        Where short jobs make room for more than Celery's prefetch count, a read of all queues alternates with one of those
-        that may be read ahead. That one never blocks: when it finds too little, there is no other before a job has ended.
-        """
-        room, plain = self.qos.can_consume_max_estimate(), self.qos.plain_room
-        ahead = sum(one not in self.never_ahead for one in queues)
-        self._everywhere = (
-            room is None or plain >= room or ahead in (0, len(queues)) or (plain > 0 and self._is_turn_of_all)
-        )
-        if self._everywhere:
-            self._is_exhausted = False
-            return RESERVE_AT_MOST if room is None else room if ahead in (0, len(queues)) else min(room, max(plain, 1))
-        return 0 if self._is_exhausted and plain <= 0 else room
 
     def _brpop_read(self, **_: Any) -> bool:
         if not self._in_poll:  # ended in this turn of the loop, which was to read it
@@ -131,11 +108,7 @@ class Reading:
         finally:
             self._in_poll = None
         self._connected()
-        found_less = len(deliveries) < self._wanted  # nothing is left
-        if self._everywhere:
-            self._waits, self._is_turn_of_all = found_less, found_less
-        else:
-            self._is_exhausted, self._is_turn_of_all = found_less, True
+        self._waits = len(deliveries) < self._wanted  # nothing is left
         self._block = BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
         if not deliveries:
             raise Empty
@@ -144,7 +117,7 @@ class Reading:
 
     def _reply(self, connection: Any) -> tuple[float | None, list[Delivery]]:
         try:
-            if self._blocks:
+            if self._waits:
                 connection.read_response()
             reply = connection.read_response()
         except NoScriptError:  # the server was started anew
@@ -224,7 +197,7 @@ class Reading:
         if not connection:
             return
         try:
-            if self._blocks:
+            if self._waits:
                 self.broker.wake([self._mark], lifetime=1.0)
             for delivery in self._reply(connection)[1]:
                 self.in_flight.add(delivery)

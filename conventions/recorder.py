@@ -110,7 +110,7 @@ class Recorder:
                 _wait(STANDBY, stop)
             elif recorded:
                 took = time.monotonic() - begun
-                _wait(max(took * self._rest, GATHER if recorded < limit else 0.0), stop)
+                _wait(max(min(took * self._rest, LEAD / 2), GATHER if recorded < limit else 0.0), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
 
     def finish(self, seconds: float = LAST_DRAIN) -> None:

@@ -107,9 +107,11 @@ def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> No
             os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
         recorder = Recorder(app.store, lambda: app.database, rest=0.0 if hurries is not False else REST)
-        pace = _Pace(recorder.journal, hurries)
+        pace = _Pace(recorder.journal, hurries, min(HURRY_AT, _limit_of(app) // 4))
         recorder.run(lambda: asked.is_set() or os.getppid() != parent or pace.is_wrong())
         if pace.was_wrong and not asked.is_set():
+            with suppress(RedisError):
+                recorder.lead(0.0)  # the next one need not wait for it to lapse
             os._exit(OTHER_PACE)
         recorder.finish(LAST_DRAIN if asked.is_set() else 0.0)
         status = 0
@@ -119,22 +121,28 @@ def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> No
         os._exit(status)  # what the parent would do at its end is not this process's business
 
 
+def _limit_of(app: Any) -> int:
+    """How many events may wait before nothing can be sent."""
+    limit: int = app.settings.journal_limit if hasattr(app, "settings") else 4 * HURRY_AT
+    return limit
+
+
 class _Pace:
     """Whether the recorder is as important as the number of events that wait asks for."""
 
-    def __init__(self, journal: Journal, hurries: bool | None) -> None:
-        self._journal, self._hurries = journal, hurries
+    def __init__(self, journal: Journal, hurries: bool | None, hurry_at: int) -> None:
+        self._journal, self._hurries, self._hurry_at = journal, hurries, hurry_at
         self._next_look = time.monotonic() + PACE_LOOK
         self.was_wrong = False
 
     def is_wrong(self) -> bool:
         """Asks Redis once in a while."""
-        if self._hurries is None or time.monotonic() < self._next_look:
-            return False
+        if self.was_wrong or self._hurries is None or time.monotonic() < self._next_look:
+            return self.was_wrong
         self._next_look = time.monotonic() + PACE_LOOK
         with suppress(RedisError):
             waiting = self._journal.length()
-            self.was_wrong = waiting < CALM_AT if self._hurries else waiting > HURRY_AT
+            self.was_wrong = waiting < CALM_AT if self._hurries else waiting > self._hurry_at
         return self.was_wrong
 
 

@@ -122,10 +122,11 @@ class ScriptStream:
     Args:
         lines: where the connection comes from.
         keys: the KEYS of all calls.
+        scripts: those that are called.
     """
 
-    def __init__(self, lines: Lines, keys: Sequence[str]) -> None:
-        self._lines, self._keys = lines, keys
+    def __init__(self, lines: Lines, keys: Sequence[str], scripts: Sequence[Script]) -> None:
+        self._lines, self._keys, self._scripts = lines, keys, scripts
         self._heads: dict[Script, bytes] = {}
         self._connection: Any = None
         self._broken = False
@@ -138,6 +139,7 @@ class ScriptStream:
         try:
             if self._connection is None:
                 self._connection = self._lines.take()
+                self._introduce(self._connection)
                 _cork(self._connection, on=True)
                 self._connection.send_command("CLIENT", "REPLY", "OFF")
             # A health check would wait for an answer.
@@ -148,6 +150,16 @@ class ScriptStream:
                 _cork(self._connection, on=True)
         except RedisError:
             self._broken = True
+
+    def _introduce(self, connection: Any) -> None:
+        """Give the server the scripts over each new socket: it may be another one, and nobody would hear that it knows none."""
+        if connection._sock is None:  # noqa: SLF001  # redis-py has no name for it
+            connection.connect()
+        if getattr(connection, "introduced", None) is not connection._sock:  # noqa: SLF001  # the same
+            for script in self._scripts:
+                connection.send_command("SCRIPT", "LOAD", script.script)
+                connection.read_response()
+            connection.introduced = connection._sock  # noqa: SLF001  # the same
 
     def _packed(self, script: Script, arguments: Sequence[Any]) -> bytes:
         """A call as the server reads it; redis-py's way, which looks at each argument, takes four times as long."""
@@ -182,8 +194,8 @@ class ScriptStream:
         return answer
 
     def load(self) -> None:
-        """Give the server the scripts, which it may not know. Raises: RedisError."""
-        for script in self._heads:
+        """Give the server the scripts, which it may have forgotten. Raises: RedisError."""
+        for script in self._scripts:
             script.registered_client.script_load(script.script)
 
     def close(self) -> None:

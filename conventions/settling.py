@@ -24,20 +24,32 @@ class Settling:
         self._claims, self._stream = claims, claims.stream()
         self._take_next = take_next
         self._recorded: list[Settlement] = []
+        self._settled = 0  # of these, by `settle_again`
 
     @property
     def count(self) -> int:
         """How many outcomes were recorded."""
         return len(self._recorded)
 
-    def record(self, settlement: Settlement) -> None:
-        """A job has succeeded, and the next one begins."""
+    def record(self, settlement: Settlement, *, whole: bool = False) -> None:
+        """A job has succeeded, and the next one begins; `whole`: it has reported progress."""
         self._recorded.append(settlement)
-        self._claims.send(self._stream, settlement, self._take_next())
+        self._claims.send(self._stream, settlement, self._take_next(), whole=whole)
 
     def begin(self, request: ClaimRequest) -> None:
         """A job begins after one whose outcome was recorded elsewhere."""
         self._claims.send(self._stream, None, request)
+
+    def settle_again(self) -> None:
+        """Record by the whole script what was recorded so far, called by another thread: the short one may have left it.
+
+        Raises:
+            RedisError: it may be recorded or not.
+        """
+        recorded = self._recorded[self._settled :]
+        if recorded:
+            self._claims.settle(recorded)  # asked again with one token, it gives one answer
+            self._settled += len(recorded)
 
     def answers(self) -> list[tuple[Settlement, bool]]:
         """Whether each outcome is recorded, in order; where not, or nobody knows, it is to be settled as any other."""
@@ -46,7 +58,7 @@ class Settling:
                 recorded = self._claims.recorded(self._stream, [one.request for one in self._recorded])
             except RedisError:
                 recorded = [False] * len(self._recorded)
-            if self._recorded and not any(recorded):
+            if not all(recorded):
                 with suppress(RedisError):
                     self._stream.load()
         return list(zip(self._recorded, recorded, strict=True))

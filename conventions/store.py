@@ -124,9 +124,9 @@ class Store:
         """Send a script of messages and claims, whose one key is the prefix; its answer is read later."""
         return ScriptCall(self.script(name), self._lines, [self.key("")], arguments)
 
-    def stream(self) -> ScriptStream:
+    def stream(self, *names: str) -> ScriptStream:
         """Many calls of such scripts, without a wait for each; the caller closes it."""
-        return ScriptStream(self._lines, [self.key("")])
+        return ScriptStream(self._lines, [self.key("")], [self.script(name) for name in names])
 
     def run(self, name: str, arguments: Sequence[Any]) -> Any:
         """The answer of such a script. Raises: RedisError."""

@@ -23,7 +23,7 @@ from conventions.stamp import Stamp
 KINDS = frozenset(["priority", "queue"])  # options that make a kind of messages
 
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
-_OWN = celery.Task.apply_async
+MOST = 256  # kinds that are remembered
 
 
 class Templates(threading.local):
@@ -35,26 +35,32 @@ class Templates(threading.local):
 
     def fit(self, options: Mapping[str, Any]) -> bool:
         """Whether a message with these options may be made so."""
+        conf = self._app.conf
         return (
             options.keys() <= KINDS
             and isinstance(options.get("queue"), str | None)
             and not any(signal.receivers for signal in _SIGNALS)
             and get_current_worker_task() is None
-            and celery.Task.apply_async is _OWN
+            and celery.Task.apply_async.__code__.co_qualname == "Task.apply_async"  # nobody has replaced it
             and self._app.broker_is_redis
+            and self._app.routes_alike
+            and not (conf.task_always_eager or conf.task_send_sent_event)
         )
 
     def send(
         self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]
     ) -> Any:
         """Send one message, checked and with its headers; returns what `apply_async` returns. Raises: as that."""
-        kind = (os.getpid(), task.name, options.get("priority"), options.get("queue"), *headers)
+        own = (task.ignore_result, task.expires, task.soft_time_limit, task.time_limit, task.priority)
+        kind = (os.getpid(), task.name, options.get("priority"), options.get("queue"), *own, *headers)
+        if len(self._made) >= MOST:  # as where each tenant has a queue
+            self._made.clear()
         if kind not in self._made:
             self._made[kind] = self._made_by_celery(task, payload, task_id, headers, options)
         stamp, shown = self._made[kind], shown_text(task, payload)
         if stamp is None:
             more = {"argsrepr": "()", "kwargsrepr": shown, "task_id": task_id, "headers": headers, "retry": False}
-            return _OWN(task, (), payload, **more, **options)
+            return celery.Task.apply_async(task, (), payload, **more, **options)
         self._app.broker.publish([stamp.message(task_id, payload, shown, headers)])
         return task.AsyncResult(task_id)
 
@@ -63,13 +69,13 @@ class Templates(threading.local):
     ) -> Stamp | None:
         """A template, or `None` where Celery's message is not one that may be repeated. Sends nothing."""
         app = self._app
-        conf = app.conf
-        plain = task.ignore_result and task.expires is None and app.routes_alike
-        if not plain or conf.task_always_eager or conf.task_send_sent_event:
+        if not task.ignore_result or task.expires is not None:
             return None
         with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
             more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
-            _OWN(task, (), payload, task_id=task_id, headers=headers, producer=producer, **more, **options)
+            celery.Task.apply_async(
+                task, (), payload, task_id=task_id, headers=headers, producer=producer, **more, **options
+            )
             collected: PublishBatch = batch.state.session
             last = collected.withdraw()
         if len(last) != 1:

@@ -53,8 +53,9 @@ class Consumer(CeleryConsumer):
         if hasattr(channel, "in_flight"):
             self.app.lane.attach(self)
             channel.after_read = self.app.lane.flush
-            channel.never_ahead = frozenset([LONG_QUEUE])
-            channel.qos.reads_ahead, channel.qos.room = self.prefetch_multiplier > 1, self.app.lane.room
+            if self.prefetch_multiplier > 1:
+                channel.qos.reads_ahead = True
+                channel.qos.room = self.app.lane.room if self.app.settings.fast_lane else None
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)
@@ -157,6 +158,7 @@ class Consumer(CeleryConsumer):
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""
         super().shutdown()
+        self.app.lane.run_calls()
         if not self.app.in_flight.flush(FLUSH_WITHIN):
             logger.warning("Redis did not take every acknowledgement; those messages come again and find their outcome")
 

@@ -118,14 +118,14 @@ def test_a_recorder_is_as_important_as_a_job_while_much_waits(store: Store, data
         wait_until(lambda: recorder.nice() == min(19, usual + NICENESS))
         wait_until(lambda: store.redis.get(store.key("recorder")), 10, "it leads")
         recorder.suspend()
-        append(store, *(entry(event(f"m{number}")) for number in range(3000)))
+        append(store, *(entry(event(f"m{number}")) for number in range(20_000)))
         recorder.resume()
 
         def niceness() -> list[int]:
             return [one.nice() for one in psutil.Process(keeper.pid).children() if one != recorder and one.is_running()]
 
         wait_until(lambda: niceness() == [usual], 10, "another one hurries")
-        wait_until(lambda: recorded(database) == 3000, 20)
+        wait_until(lambda: recorded(database) == 20_000, 30)
         wait_until(lambda: niceness() == [min(19, usual + NICENESS)], 10, "and then no longer")
     finally:
         keeper.terminate()

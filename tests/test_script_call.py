@@ -166,9 +166,9 @@ BEGINS = ["", "", "", "", "", "", "", ""]  # of `succeed`: no outcome, only a st
 
 def _hold(store: Store, calls: int) -> None:
     """Claims whose starts `succeed` counts."""
-    store.script("succeed")([store.key("")], [""] * 10)
     for number in range(calls):
-        store.redis.hset(store.key("claim", f"c{number}"), mapping={"token": "t", "state": "done"})
+        store.redis.hset(store.key("claim", f"c{number}"), mapping={"token": "t", "state": "running"})
+    store.redis.hset(store.key("claim", "ended"), mapping={"token": "t", "state": "done"})
 
 
 def _starts(store: Store, calls: int) -> list[bytes | None]:
@@ -179,7 +179,7 @@ def _starts(store: Store, calls: int) -> list[bytes | None]:
 
 
 def _call(store: Store, calls: int) -> ScriptStream:
-    stream, succeed = store.stream(), store.script("succeed")
+    stream, succeed = store.stream("succeed"), store.script("succeed")
     for number in range(calls):
         stream.send(succeed, [*BEGINS, f"c{number}", "t"])
     return stream
@@ -193,9 +193,9 @@ def test_a_stream_has_run_all_its_calls_when_it_is_finished(
     """Its last call has an answer, and its connection is the next one's."""
     store: Store = request.getfixturevalue(server)
     _hold(store, calls)
-    asked = [part for number in range(calls) for part in (f"c{number}", "t")]
+    asked = ["ended", "t", "c0", "t", "ended", "another"]
     with closing(_call(store, calls)) as stream:
-        assert stream.finish(store.script("recorded"), [*asked, "c0", "another"]) == [1] * calls + [0]
+        assert stream.finish(store.script("recorded"), asked) == [1, 0, 0]
     assert _starts(store, calls) == [b"1"] * calls
     assert store.run("renew", NOTHING_HELD) == [0]
 
@@ -208,7 +208,7 @@ def test_a_stream_whose_connection_is_cut_says_so(store: Store) -> None:
         with pytest.raises(ConnectionError):
             stream.finish(store.script("recorded"), [])
     with closing(_call(store, 2)) as stream:
-        assert stream.finish(store.script("recorded"), ["c1", "t"]) == [1]
+        assert stream.finish(store.script("recorded"), ["ended", "t"]) == [1]
 
 
 def test_a_stream_that_is_not_finished_leaves_a_line_that_answers(store: Store) -> None:
@@ -220,17 +220,22 @@ def test_a_stream_that_is_not_finished_leaves_a_line_that_answers(store: Store) 
     wait_until(lambda: _starts(store, 1) == [b"1"], 5, "its call was run")
 
 
-def test_a_server_that_does_not_know_the_script_gets_it(store: Store) -> None:
-    """The calls before that were in vain; a script that is asked at the end is given to it by itself."""
+def test_a_server_gets_the_scripts_over_each_new_socket(store: Store) -> None:
+    """Of one that forgets them later the calls are in vain until they are loaded again; that at the end goes by itself."""
     _hold(store, 1)
     store.redis.script_flush()
+    ask = store.script("recorded")
     with closing(_call(store, 1)) as stream:
-        assert stream.finish(store.script("recorded"), ["c0", "t"]) == [1]
-        assert _starts(store, 1) == [None]
+        stream.finish(ask, [])
+    assert _starts(store, 1) == [b"1"]
+    store.redis.script_flush()
+    with closing(_call(store, 1)) as stream:
+        assert stream.finish(ask, ["ended", "t"]) == [1]
+        assert _starts(store, 1) == [b"1"]
         stream.load()
     with closing(_call(store, 1)) as stream:
-        stream.finish(store.script("recorded"), [])
-    assert _starts(store, 1) == [b"1"]
+        stream.finish(ask, [])
+    assert _starts(store, 1) == [b"2"]
 
 
 def test_a_stream_to_no_server_says_so_at_the_end() -> None:

@@ -153,6 +153,28 @@ def test_options_of_one_message_and_results_are_celerys(app: ConventionsApp, cel
     assert len(messages(app)) == 6
 
 
+@pytest.mark.parametrize("setting", ["task_always_eager", "task_send_sent_event"])
+def test_settings_that_change_count_at_once(app: ConventionsApp, celerys: list[str], setting: str) -> None:
+    """As a test suite sets them."""
+    Plain.delay(1)
+    app.conf[setting] = True
+    Plain.delay(2)
+    if setting == "task_always_eager":
+        assert [one.arguments["number"] for one in messages(app)] == [1]
+    else:
+        assert len(celerys) == 2
+
+
+def test_attributes_that_change_count_at_once(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the task, such as its limits."""
+    Plain.delay(1)
+    monkeypatch.setattr(app.tasks[Plain.name], "time_limit", 77)
+    Plain.delay(2)
+    Plain.apply_async((3,), queue="tenant")
+    assert [sent(app, number).headers["timelimit"][0] for number in (1, 2)] != [77, 77]
+    assert len(messages(app)) == 3
+
+
 def test_a_full_journal_refuses_it(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """As any other send."""
     Plain.delay(1)

@@ -8,8 +8,11 @@
 -- hands, it has reported progress, a message waits for its key, or a schedule for its end. Nobody reads it: see `recorded`.
 local call, P = redis.call, KEYS[1]
 local claim, token, id, tag, queue, receipt, result, event, next_claim, next_token = unpack(ARGV)
-if next_claim ~= '' and call('HGET', P .. 'claim:' .. next_claim, 'token') == next_token then
-  call('HINCRBY', P .. 'claim:' .. next_claim, 'starts', 1)
+if next_claim ~= '' then
+  local holder = call('HMGET', P .. 'claim:' .. next_claim, 'token', 'state')
+  if holder[1] == next_token and holder[2] == 'running' then -- not ended meanwhile, by another connection
+    call('HINCRBY', P .. 'claim:' .. next_claim, 'starts', 1)
+  end
 end
 local key, message = P .. 'claim:' .. claim, P .. 'message:' .. tag
 local found = call('HMGET', key, 'token', 'state', 'fence')
