@@ -26,6 +26,7 @@ from conventions.pace import MOST, TOGETHER, Pace
 from conventions.reading import DELIVERY
 
 SOON = 0.05  # seconds
+LOOKED = 0.2  # seconds after which it is known what of that which is held is in other hands
 
 
 class Lane:
@@ -193,10 +194,10 @@ class Lane:
         """Do something about jobs that take longer than they should: others wait behind them."""
         long_since = time.monotonic() - RETURN_AFTER
         slow = [group for group in self._groups if group.begun_at is not None and group.begun_at < long_since]
-        for group in slow:
-            group.look()
         if slow:
-            self.consumer.app.in_flight.look()  # for the next time
+            self.consumer.app.in_flight.look()
+            for group in slow:
+                self.consumer.hub.call_later(LOOKED, group.look)
         if self._waiting and self._handed_at < long_since:
             self._give_back_surplus()
 

@@ -45,7 +45,7 @@ class Group:
     def wait_for_names(self, number: int) -> None:
         """Wait until so many jobs have begun, while the odd one goes on."""
         try:
-            wait_until(lambda: len(self.lane.names) >= number, 8)
+            wait_until(lambda: len(self.lane.names) >= number, 12)
         except AssertionError as error:
             raise AssertionError(f"{len(self.lane.names)} of {number} have begun") from error
 
@@ -72,7 +72,7 @@ def grouped(lane: Lane, how: str, task: type[Quick] = Quick, *, number: int = 1,
         options: its own, of `apply_async`.
     """
     lane.warm_up(task)
-    for attempt in range(5):
+    for attempt in range(10):
         turn = Lane(lane.app, lane.worker, lane.folder / f"turn {attempt}")
         turn.folder.mkdir()
         ids = []
@@ -108,7 +108,7 @@ def test_a_job_that_takes_long(lane: Lane) -> None:
     group = grouped(lane, "held")
     group.wait_for_names(MATES + 1)
     assert group.lane.kinds()[group.odd] == []
-    assert max(one.at for one in group.lane.notes) - group.lane.noted("odd").at < 2.5
+    assert max(one.at for one in group.lane.notes) - group.lane.noted("odd").at < 8  # of the 15 that it holds
     group.let_go()
     group.check_mates()
     assert group.lane.kinds()[group.odd] == ["succeeded"]
@@ -134,7 +134,7 @@ def test_jobs_that_take_long_everywhere(lane: Lane, crew: Crew) -> None:
 def test_a_soft_time_limit(lane: Lane, own: bool) -> None:
     """Of the message or of the class: the job that is beyond it hears of it, and no other one."""
     group = grouped(lane, "held", soft_time_limit=1) if own else grouped(lane, "held", Limited)
-    letter = wait_for_letter(lane.app, group.odd, 5)
+    letter = wait_for_letter(lane.app, group.odd, 12)
     assert (letter.error, letter.attempts) == ("SoftTimeLimitExceeded", 1)
     group.check_mates()
 
@@ -143,7 +143,7 @@ def test_a_soft_time_limit(lane: Lane, own: bool) -> None:
 def test_a_hard_time_limit(lane: Lane) -> None:
     """The job is a dead letter in time; its process is killed, and its mates run."""
     group = grouped(lane, "deaf", Limited)
-    letter = wait_for_letter(lane.app, group.odd, 8)
+    letter = wait_for_letter(lane.app, group.odd, 12)
     assert (letter.error, letter.attempts) == ("TimeLimitExceeded", 1)
     group.check_mates()
 
@@ -158,7 +158,7 @@ def test_a_hard_time_limit_of_its_own(lane: Lane) -> None:
         odd = Quick.apply_async(kwargs=arguments, soft_time_limit=1, time_limit=2).id
         for mate in range(BEFORE):
             Quick.delay(lane.folder, f"later {mate}")
-    letter = wait_for_letter(lane.app, odd, 8)
+    letter = wait_for_letter(lane.app, odd, 12)
     assert (letter.error, letter.attempts) == ("TimeLimitExceeded", 1)
     lane.wait_until_done()
     assert len(lane.names) == len(set(lane.names)) == 2 * BEFORE + 1
