@@ -40,6 +40,7 @@ class InFlight:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
+        self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
         self.sweeps = False  # set where messages are consumed
         self._reset()
         after_fork = weakref.WeakMethod(self._reset)
@@ -221,7 +222,7 @@ class InFlight:
         with self._changed:
             held = list(self._held.values())
         answers = self._broker.heartbeat(held)
-        self._next_beat = time.monotonic() + HEARTBEAT * random.uniform(0.9, 1.0)
+        self._next_beat = time.monotonic() + HEARTBEAT * self._chance.uniform(0.9, 1.0)
         lapsed = []
         with self._changed:
             lost = [one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"]

@@ -36,6 +36,13 @@ class Answering(ImmediateTask):
         """Do nothing."""
 
 
+@pytest.fixture(autouse=True)
+def _nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests may have left somebody who does."""
+    for signal in (signals.before_task_publish, signals.after_task_publish, signals.task_sent):
+        monkeypatch.setattr(signal, "receivers", [])
+
+
 def sent(app: ConventionsApp, number: int) -> Sent:
     """The message with this argument."""
     (found,) = (one for one in messages(app) if one.arguments == {"number": number})

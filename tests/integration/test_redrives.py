@@ -1,6 +1,7 @@
 """An incident, with a real worker: three causes, a canary that fails, the fix, and each effect once (R18)."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,10 @@ def test_an_incident(live_app: ConventionsApp, module_installation: Installation
 
     status, text = celery(module_installation, "redrive", "--all", "--yes", "--canary", "3", "--reason", "try")
     assert status == 1, text
-    assert "stopped: 0 succeeded, 3 failed" in text
-    assert buried(live_app) == 3 * JOBS
+    assert re.search(r"stopped: 0 succeeded, [123] failed", text), (
+        text
+    )  # one is enough, if it is recorded before the others
+    wait_until(lambda: buried(live_app) == 3 * JOBS, 10, "the others have failed, too")
     assert sorted(letter.generation for letter in letters(live_app))[-4:] == [0, 1, 1, 1]
 
     (tmp_path / "fixed").touch()
