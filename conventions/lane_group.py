@@ -26,7 +26,7 @@ class Listener(Protocol):
         """Call from the thread of the worker's loop."""
 
     def note_runtime(self, task: str, seconds: float | None) -> None:
-        """A job has succeeded."""
+        """A job has ended, after so many seconds, where they are known."""
 
     def let_go(self, requests: Sequence[Any]) -> None:
         """The messages of these are in other hands, or gone."""
@@ -124,10 +124,8 @@ class Group:
         if not isinstance(error, TimeLimitExceeded):  # of which the pool tells `_on_timeout` next
             self._lane.in_loop(lambda: self._lose(error))
 
-    def _on_timeout(
-        self, soft: bool, timeout: float
-    ) -> None:  # Celery's signature; soft limits are kept in the process
-        """One of them is beyond its hard limit, and its process is killed after this."""
+    def _on_timeout(self, soft: bool, timeout: float) -> None:
+        """One of them is beyond its hard limit, and its process is killed after this; soft ones are kept by `LaneWatch`."""
         if soft:
             return
         running = self._running()

@@ -1,6 +1,6 @@
 """What a process of the pool does with a group of short jobs (protocol 12).
 
-Their claims are taken in one round trip; each is run by Celery's tracer, like any job, and recorded as it ends. Those that
+Their claims are taken in one round trip; each is run like any job, and recorded as it ends. Those that
 have not begun are given back when one takes long after all.
 """
 

@@ -6,10 +6,10 @@ that follows it and keeps no result. Where nobody listens, what is left for one 
 """
 
 import functools
+import logging
 import time
 from typing import Any, Literal, NamedTuple
 
-from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery._state import _task_stack
 from celery.app.task import Context
@@ -40,7 +40,7 @@ class Ended(NamedTuple):
 
 
 def trace(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any], *, observed: bool) -> Ended:  # noqa: A002
-    """Run one job of a group; `observed`: as `is_observed` says. Raises: MemoryError, and what ends a process."""
+    """Run one job of a group; `observed`: as `is_observed` says. Raises: what Celery's tracer lets through, as MemoryError."""
     if observed:
         return _by_celery(task, id, args, kwargs, request)
     context = Context(request, called_directly=False)
@@ -49,14 +49,12 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any], *
     begun = time.monotonic()
     try:
         result = task(*args, **kwargs)
-    except MemoryError:  # of which Celery's tracer makes nothing either
-        raise
     except Exception as error:  # noqa: BLE001  # whatever it is, Celery tells everybody
         request |= {RAISED: error, "job": getattr(context, "job", None)}
     else:
         runtime = time.monotonic() - begun
         shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
-        if logger.isEnabledFor(20):
+        if logger.isEnabledFor(logging.INFO):
             _log(task, id, request, shown, runtime)
         return Ended("succeeded", shown, runtime)
     finally:
@@ -82,12 +80,7 @@ def _has_hooks(task: Any, tracer: Any) -> bool:
 
 
 def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Ended:  # noqa: A002
-    try:
-        value, failed, runtime, shown = trace_task(task, id, args, kwargs, request, app=task.app)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001  # what the tracer lets through must not end the others
-        return Ended("raised", ExceptionInfo())
+    value, failed, runtime, shown = trace_task(task, id, args, kwargs, request, app=task.app)
     return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
 

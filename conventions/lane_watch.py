@@ -86,10 +86,13 @@ class LaneWatch:
                     logger.exception("a fault of the platform")
 
     def _look(self, group: GroupRun, now: float) -> None:
-        if now - group.begun_at > RETURN_AFTER and (returned := group.give_back_waiting()):
-            logger.info("a job of a group takes long: %d that waited behind it are back in their queues", returned)
+        self._keep_soft_limit(group, now)  # first: the server may be away
         if now - group.begun_at > RETURN_AFTER:
+            if returned := group.give_back_waiting():
+                logger.info("a job of a group takes long: %d that waited behind it are back in their queues", returned)
             group.settle_recorded()
+
+    def _keep_soft_limit(self, group: GroupRun, now: float) -> None:
         mate, since = group.running, group.running_since
         if mate is None or mate is self._warned or group is not self._in_main or self._on_soft is None:
             return
