@@ -74,7 +74,7 @@ def begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done 
         if request.is_eager:
             return *_bound(task, args, kwargs), None
         if (prepared := getattr(request, PREPARED, None)) is not None:
-            return _begin_prepared(task, prepared)
+            return _begin_prepared(task, request, prepared)
         if not args and getattr(request, KEY, None):
             return _claim_first(task, kwargs or {})
         job, values = _bound(task, args, kwargs)
@@ -116,8 +116,8 @@ def loaded(task: Any, payload: Mapping[str, Any]) -> tuple[dict[str, Any], Paylo
         return {}, fault
 
 
-def _begin_prepared(task: Any, prepared: Prepared) -> tuple[Job, dict[str, Any], Done | None]:
-    job = task.request.job = prepared.job
+def _begin_prepared(task: Any, request: Any, prepared: Prepared) -> tuple[Job, dict[str, Any], Done | None]:
+    job = request.job = prepared.job
     found = _follow(task, job, prepared.answer)
     if prepared.fault is not None and found is None:
         raise end_dead(task, job, prepared.fault)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import uuid4
 
 from redis.exceptions import OutOfMemoryError, ResponseError
@@ -53,8 +53,7 @@ class Publication:
     lifetime: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A message that was handed out.
 
     Attributes:
@@ -73,8 +72,7 @@ class Delivery:
     alone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """What a process needs to act on a message it holds.
 
     Attributes:
@@ -239,13 +237,9 @@ class Broker:
 
     def places(self, message_ids: Sequence[str]) -> list[Place | None]:
         """Whether each message is waiting or running; `None` for one that is not there, since it has ended."""
-        with self.store.redis.pipeline(transaction=False) as pipe:
-            for one in message_ids:
-                pipe.hmget(self.store.key("message", one), "queue", "receipt", "started")
-            found = pipe.execute()
+        places: dict[bytes | None, Place | None] = {None: None, b"waiting": "waiting", b"running": "running"}
         return [
-            None if queue is None else "running" if receipt and receipt == started else "waiting"
-            for queue, receipt, started in found
+            places[one] for several in _batches((one,) for one in message_ids) for one in self._run("places", several)
         ]
 
     def sizes(self, queue: str) -> Sizes:

@@ -22,7 +22,7 @@ from conventions.store import Store
 START_LIMIT = 3  # starts without an outcome that make a message poison
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each job makes one, which would take twice as long
 class ClaimRequest:
     """What a message asks for: the key of its task, in the name of one delivery.
 
@@ -82,7 +82,7 @@ type State = Literal["done", "released", "continued", "dead"]
 type Settled = Literal["recorded", "refused", "missing"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # the same
 class Settlement:
     """How a job ended.
 
@@ -129,22 +129,29 @@ class Claims:
         """Ask for claims, in one round trip. The same token gets the same answer again."""
         return answers_of(self._run("claim", self._take_arguments(requests)))
 
-    def ask(self, requests: Sequence[ClaimRequest], *, together: bool = False) -> ScriptCall:
+    def ask(
+        self, requests: Sequence[ClaimRequest], *, together: bool = False, after: ClaimRequest | None = None
+    ) -> ScriptCall:
         """Ask for claims, whose answers are read later, by `answers`; the caller closes what it gets.
 
         Args:
             requests: what is asked for.
-            together: only the first that is granted starts now; each other one is to be named when it does; see `Settling`.
+            together: only the first that is granted starts now; each other one when the one before it has succeeded, or when
+                `begin` says so.
+            after: of those, the job that comes before the first, which then starts as the others do.
         """
-        return self._store.call("claim", self._take_arguments(requests, together=together))
+        return self._store.call("claim", self._take_arguments(requests, together=together, after=after))
 
     @staticmethod
     def answers(asked: ScriptCall) -> list[Answer]:
         """The answers of `ask`, in the order of its requests. Raises: RedisError."""
         return answers_of(asked.answer())
 
-    def _take_arguments(self, requests: Sequence[ClaimRequest], *, together: bool = False) -> list[Any]:
+    def _take_arguments(
+        self, requests: Sequence[ClaimRequest], *, together: bool = False, after: ClaimRequest | None = None
+    ) -> list[Any]:
         arguments: list[Any] = [_milliseconds(self.lease), self._start_limit, int(together)]
+        arguments.append("" if after is None else f"{after.token} {after.claim}")
         for one in requests:
             sent_at = "" if one.sent_at is None else _milliseconds(one.sent_at.timestamp())
             arguments += [one.claim, one.token, one.start, one.message_id, one.generation, one.attempt]
@@ -161,36 +168,45 @@ class Claims:
 
     def stream(self) -> ScriptStream:
         """A way to record successes without a wait for each, by `send`; the caller closes it."""
-        return self._store.stream("succeed", "settle")
+        return self._store.stream("succeed", "settle", "start")
 
-    def send(
-        self, stream: ScriptStream, one: Settlement | None, begins: ClaimRequest | None, *, whole: bool = False
-    ) -> None:
+    def send(self, stream: ScriptStream, one: Settlement, *, whole: bool = False) -> None:
         """Record a success, without a wait; see `recorded`. Never raises.
 
         Args:
             stream: where to.
-            one: what succeeded, if anything.
-            begins: the job that begins after it, whose start is counted; see `ask`.
+            one: what succeeded.
             whole: by the whole script, since it has reported progress.
         """
-        following = ("", "") if begins is None else (begins.claim, begins.token)
-        succeed = self._store.script("succeed")
-        if one is None:
-            stream.send(succeed, [*[""] * 8, *following])
-        elif one.join is None and not whole:
-            request, event = one.request, one.event.encode() if one.event else b""
-            outcome = (request.claim, request.token, request.message_id, *request.in_hand(), encode(one.result), event)
-            stream.send(succeed, [*outcome, *following])
+        if one.join is None and not whole:
+            event = one.event.encode() if one.event else b""
+            stream.send(
+                self._store.script("succeed"), [one.request.claim, one.request.token, encode(one.result), event]
+            )
         else:  # its batch counts it
             stream.send(self._store.script("settle"), _whole(one))
-            if begins is not None:
-                self.send(stream, None, begins)
 
-    def recorded(self, stream: ScriptStream, requests: Sequence[ClaimRequest]) -> list[bool]:
-        """Which of these a stream has recorded. Raises: RedisError."""
-        arguments = [part for one in requests for part in (one.claim, one.token)]
-        return [reply == 1 for reply in stream.finish(self._store.script("recorded"), arguments)]
+    def begin(self, stream: ScriptStream, request: ClaimRequest) -> None:
+        """Count the start of a job that does not follow a success; see `ask`. Never raises."""
+        stream.send(self._store.script("start"), [request.claim, request.token])
+
+    def recorded(self, requests: Sequence[ClaimRequest], stream: ScriptStream | None = None) -> list[bool]:
+        """Which of these have succeeded; their messages are removed.
+
+        Args:
+            requests: what they asked for.
+            stream: the calls by which they were recorded, all of which come before this one; it ends with it.
+
+        Raises:
+            RedisError: nobody knows.
+        """
+        arguments = [part for one in requests for part in (one.claim, one.token, *one.in_hand())]
+        replies = (
+            self._run("recorded", arguments)
+            if stream is None
+            else stream.finish(self._store.script("recorded"), arguments)
+        )
+        return [reply == 1 for reply in replies]
 
     def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
         """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
@@ -224,8 +240,7 @@ class Claims:
 
     def runs(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery has begun, and has not ended."""
-        holder, state, starts = self._store.redis.hmget(self._store.key("claim", claim), ("token", "state", "starts"))
-        return holder == token.encode() and state == b"running" and int(starts or 0) > 0
+        return bool(self._run("runs", [claim, token]))
 
     def is_cancelled(self, message_id: str) -> bool:
         """Whether a message was cancelled."""

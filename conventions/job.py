@@ -49,8 +49,8 @@ def horizon_of(task: Any) -> timedelta:
     return horizon
 
 
-def _this_call() -> str:
-    # Beside a token it need only differ between two processes of one worker, and two calls of one process.
+def this_call() -> str:
+    """Names a call that asks for claims. Beside a token it need only differ between processes and calls of one worker."""
     return f"{os.getpid()}-{time.monotonic_ns()}"
 
 
@@ -84,7 +84,7 @@ class Job:
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
-    start: str = field(default_factory=_this_call)
+    start: str = field(default_factory=this_call)
     claim: ClaimRequest = field(init=False)  # what this attempt asks for
 
     def __post_init__(self) -> None:
@@ -114,8 +114,10 @@ class Job:
         return cls.read(task, payload, read)
 
     @classmethod
-    def read(cls, task: Any, payload: Mapping[str, Any], field: Callable[[str], Any]) -> "Job":
-        """Read a job from the fields of a request."""
+    def read(
+        cls, task: Any, payload: Mapping[str, Any], field: Callable[[str], Any], start: str | None = None
+    ) -> "Job":
+        """Read a job from the fields of a request; `start` names the call that asks for its claim."""
         message_id = field("id") or uuid4().hex
         planned = field(PLANNED_AT)
         delivery = (field("properties") or {}).get(DELIVERY)
@@ -140,6 +142,7 @@ class Job:
             member=Member.read(field(BATCH)) or task.member_of(payload, message_id),
             horizon=task.horizon,
             token=field(TOKEN) or uuid4().hex,
+            start=start or this_call(),
         )
 
 

@@ -22,7 +22,7 @@ from celery.worker.strategy import default
 
 from conventions.lane_group import Group, hard_limit
 from conventions.lane_run import RETURN_AFTER
-from conventions.pace import MOST, TOGETHER, Pace
+from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Pace
 from conventions.reading import DELIVERY
 
 SOON = 0.05  # seconds
@@ -78,7 +78,7 @@ class Lane:
         """Messages that may be held, where `prefetch` may be by Celery's count: those that two groups have, if short."""
         if not self._mix.is_short:
             return prefetch
-        groups = 2 * min(TOGETHER / max(self._mix.expected, 1e-9), MOST)
+        groups = 2 * min(HANDED / max(self._mix.expected, 1e-9), MOST)
         return max(prefetch, math.floor(prefetch / self._ahead * groups))
 
     def take(self, request: Any) -> None:
@@ -104,13 +104,13 @@ class Lane:
         """A process is free: give it as many as may go together. Raises: TaskRevokedError when nothing waits any more."""
         self._is_asking = False
         self._handed_at = time.monotonic()
-        requests = self._next_group(pool)
-        if not requests:
+        parts = self._next_group(pool)
+        if not parts:
             raise TaskRevokedError
-        if len(requests) == 1 and pool.uses_semaphore:
-            self._start_alone(requests[0], pool)
+        if len(parts) == len(parts[0]) == 1 and pool.uses_semaphore:
+            self._start_alone(parts[0][0], pool)
         else:
-            group = Group(self, requests)
+            group = Group(self, parts, self.consumer.hostname)
             self._groups.add(group)
             group.start(pool)
         self.flush()
@@ -127,20 +127,31 @@ class Lane:
         request.on_success = on_success
         request.execute_using_pool(pool)
 
-    def _next_group(self, pool: Any) -> list[Any]:
+    def _next_group(self, pool: Any) -> list[list[Any]]:
+        """The next ones for a process, in parts whose claims are taken together; none when nothing waits."""
         idle = self.consumer.controller.semaphore.value if pool.uses_semaphore else pool.limit - len(self._groups) - 1
-        share = math.ceil(len(self._waiting) / (1 + max(idle, 0)))
+        most = min(math.ceil(len(self._waiting) / (1 + max(idle, 0))), MOST)
         chosen: list[Any] = []
-        seconds = 0.0
-        while self._waiting and len(chosen) < min(share, MOST):
+        parts: list[list[Any]] = []
+        seconds = part_seconds = 0.0
+        while self._waiting and len(chosen) < most:
             request = self._waiting[0]
-            seconds += self._paces[request.task.name].expected
-            if chosen and (seconds > TOGETHER or hard_limit(request) != hard_limit(chosen[0])):
+            pace = self._paces[request.task.name]
+            seconds += pace.expected
+            if chosen and (seconds > HANDED or not pace.is_short or hard_limit(request) != hard_limit(chosen[0])):
                 break
             self._waiting.popleft()
-            if not request.revoked():
-                chosen.append(request)
-        return chosen
+            if request.revoked():
+                continue
+            part_seconds += pace.expected
+            if not chosen or part_seconds > TOGETHER or len(parts[-1]) == CLAIMED:
+                parts.append([])
+                part_seconds = pace.expected
+            chosen.append(request)
+            parts[-1].append(request)
+            if not pace.is_short:  # it goes alone
+                break
+        return parts
 
     # From the pool.
 
@@ -155,7 +166,7 @@ class Lane:
             return
         requests[0].app.in_flight.forget(*(one.delivery["receipt"] for one in requests))
         for one in requests:
-            one.message.channel.qos.let_go(one.message.delivery_tag)
+            one.make_room()
 
     def in_loop(self, call: Callable[[], None]) -> None:
         """Call from the thread of the loop: at once when this is the one, else soon."""
@@ -232,11 +243,18 @@ class _Gathering:
         return getattr(self._consumer, name)
 
 
-def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's strategy, whose requests go by the lane."""
+def goes_by_lane(task: Any, app: Any, consumer: Any) -> bool:
+    """Whether jobs of a task may go to a process with others."""
     # A process that is replaced after so many jobs counts those that the pool gives it.
     counts_jobs = consumer.controller.max_tasks_per_child
-    if consumer.hub is None or counts_jobs or not (task.may_be_short and app.settings.fast_lane and app.one_server):
+    return bool(
+        consumer.hub is not None and not counts_jobs and task.may_be_short and app.settings.fast_lane and app.one_server
+    )
+
+
+def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+    """Celery's strategy, whose requests go by the lane."""
+    if not goes_by_lane(task, app, consumer):
         handle: Callable[..., Any] = default(task, app, consumer, **options)
         return handle
     lane, name = app.lane, task.name

@@ -13,7 +13,7 @@ from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from conventions.lane_run import RETURN_AFTER, Handed, run_group
+from conventions.lane_run import RETURN_AFTER, run_group
 from conventions.lane_trace import Ended
 
 logger = logging.getLogger(__name__)
@@ -43,16 +43,17 @@ class Group:
 
     Args:
         lane: hears of the end.
-        requests: in the order in which they run; their hard limits are the same.
+        parts: in the order in which they run; the claims of each are taken together. Their hard limits are the same.
+        hostname: of the worker.
 
     Attributes:
         begun_at: when its process took it, on the monotonic clock.
     """
 
-    def __init__(self, lane: Listener, requests: Sequence[Any]) -> None:
-        self._lane = lane
+    def __init__(self, lane: Listener, parts: Sequence[Sequence[Any]], hostname: str) -> None:
+        self._lane, self._parts, self._hostname = lane, parts, hostname
+        self._requests = requests = [request for part in parts for request in part]
         self._open = {request.delivery["receipt"]: request for request in requests}
-        self._requests = requests
         for request in requests:
             request.group = self
         self._gone: set[str] = set()
@@ -64,7 +65,7 @@ class Group:
         hard = hard_limit(self._requests[0])
         pool.apply_async(
             run_group,
-            args=([handed(request) for request in self._requests],),
+            args=([[request.handed() for request in part] for part in self._parts], self._hostname),
             accept_callback=self._on_accepted,
             timeout_callback=self._on_timeout,
             callback=self._on_ended,
@@ -80,9 +81,9 @@ class Group:
         for request in self._requests:
             request.accept(pid, time_accepted)
 
-    def _on_ended(self, ended: list[Ended | None]) -> None:
+    def _on_ended(self, ended: list[tuple[Any, ...] | None]) -> None:
         if isinstance(ended, list):
-            self._lane.in_loop(lambda: self._end(ended))
+            self._lane.in_loop(lambda: self._end([None if one is None else Ended(*one) for one in ended]))
         else:  # a pool of threads tells of a `SystemExit` this way
             self._on_failed(ended)
 
@@ -143,8 +144,12 @@ class Group:
                 request.make_room()
             if request.has_ended_otherwise:  # it was revoked, and told so
                 continue
-            state.task_ready(request, successful=self._has_succeeded(request))
-            request.on_lost(error)  # a message that is gone does not come back
+            succeeded = self._has_succeeded(request)
+            state.task_ready(request, successful=succeeded)
+            if succeeded:
+                request.app.in_flight.acknowledge(receipt)
+            else:
+                request.on_lost(error)
         self._lane.ended(self)
 
     def _has_succeeded(self, request: Any) -> bool:
@@ -205,8 +210,3 @@ class Group:
 def hard_limit(request: Any) -> float:
     """Seconds after which its process is killed; 0: never."""
     return float(request.time_limits[0] or request.task.time_limit or 0)
-
-
-def handed(request: Any) -> Handed:
-    """A request as its process takes it."""
-    return request.type, request.id, request.request_dict, request.embed

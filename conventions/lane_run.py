@@ -1,30 +1,24 @@
 """What a process of the pool does with a group of short jobs (protocol 12).
 
-Their claims are taken in one round trip; each is run like any job, and recorded as it ends. Those that
-have not begun are given back when one takes long after all.
+Their claims are taken together; each is run like any job, and recorded as it ends. Those that have not begun are given back
+when one takes long after all.
 """
 
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Sequence
-from contextlib import closing, suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery import current_app
-from celery.app.task import Context
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
-from conventions.beginning import PREPARED, Prepared, loaded
-from conventions.broker import Held
-from conventions.claim_answers import Granted
 from conventions.following import follow_up
-from conventions.idempotency import ClaimRequest, Settlement
-from conventions.job import Job
+from conventions.idempotency import Settlement
+from conventions.lane_claims import LaneClaims
+from conventions.lane_mate import Handed, Mate
 from conventions.lane_trace import Ended, is_observed, trace
 from conventions.membership import Member
 from conventions.outcomes import recorded, taken_over
@@ -33,40 +27,17 @@ from conventions.settling import Settling
 logger = logging.getLogger(__name__)
 
 RETURN_AFTER = 1.0  # seconds after which what waits in a group goes back
-CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
-
-type Handed = tuple[str, str, dict[str, Any], dict[str, Any]]
-"""A message as the main process hands it over: task, id, request with its arguments, and what else was in its body."""
 
 
-class Mate:
-    """One message of a group."""
+def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[Any, ...] | None]:
+    """Run these messages, in order; the claims of each part are taken together.
 
-    __slots__ = ("args", "counted", "id", "job", "kwargs", "request", "task")
-
-    def __init__(self, app: Any, task: str, id: str, request: dict[str, Any], embed: dict[str, Any]) -> None:  # noqa: A002
-        self.task, self.id, self.request = app.tasks[task], id, request
-        self.args, self.kwargs = request["args"], request["kwargs"]
-        request.update(embed, is_eager=False)
-        # As `Context` would find them, but for a set that it makes anew for each message.
-        request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
-        self.job: Job | None = None
-        self.counted = True  # its start was counted, or is by whoever runs it
-
-    @property
-    def held(self) -> Held | None:
-        """The message and its claim; `None` where that was not asked for."""
-        if self.job is None or self.job.held is None:
-            return None
-        return replace(self.job.held, claim=self.job.claim.claim, token=self.job.token)
-
-
-def run_group(handed: Sequence[Handed]) -> list[Ended | None]:
-    """Run these messages, in order. Returns how each ended; `None` for one that was given back before it began."""
+    Returns how each ended, as `Ended` takes it; `None` for one that was given back before it began.
+    """
     app = current_app._get_current_object()  # noqa: SLF001  # as Celery's own tracer finds it
-    group = GroupRun(app, [Mate(app, *one) for one in handed])
+    group = GroupRun(app, [[Mate(app, one, hostname) for one in part] for part in parts])
     with app.lane_watch.over(group):
-        return group.run()
+        return [one and tuple(one) for one in group.run()]  # which takes half as long to pickle
 
 
 class GroupRun:
@@ -76,36 +47,33 @@ class GroupRun:
         begun_at: when, on the monotonic clock.
         running: the one that runs now.
         running_since: since when.
+        waiting: those that have not begun.
     """
 
-    def __init__(self, app: Any, mates: list[Mate]) -> None:
+    def __init__(self, app: Any, parts: Sequence[Sequence[Mate]]) -> None:
         self._app = app
-        self._mates = mates
-        self._waiting = deque(mates)
-        self._lock = threading.Lock()
-        self._settling = Settling(app.claims, self._take_next_claim)
+        self._mates = [mate for part in parts for mate in part]
+        self._settling = Settling(app.claims, self._begin_next)
+        self.waiting = LaneClaims(app, parts, self._settling)
         self._next: Mate | None = None
         self._ended: dict[Mate, Ended] = {}
         self._observed: dict[Any, bool] = {}  # by task
-        self.begun_at = time.monotonic()
+        self.begun_at: float | None = None
         self.running: Mate | None = None
-        self.running_since = self.begun_at
+        self.running_since = 0.0
 
     def run(self) -> list[Ended | None]:
         """See `run_group`."""
         try:
-            self._prepare()
-        except Exception:  # what is wrong with one of them is found again when it runs by itself
-            logger.exception("a group cannot be prepared: each job asks for itself")
-        self.begun_at = time.monotonic()  # however long the server took to answer
-        try:
-            while (mate := self._next or self._take_next()) is not None:
+            while (mate := self._next or self._take_next(self.waiting.next)) is not None:
                 self._next = None
                 if not mate.counted and mate.job is not None:
                     mate.counted = True
                     self._settling.begin(mate.job.claim)
+                self.waiting.look_ahead()
                 self._run_one(mate)
         finally:
+            self.waiting.close()
             try:
                 self._read_answers()
             except Exception:  # nobody knows what is recorded: those come again, and find it
@@ -116,40 +84,20 @@ class GroupRun:
                 }
         return [self._ended.get(mate) for mate in self._mates]
 
-    def _prepare(self) -> None:
-        """Ask for all claims, and check the arguments while the server works."""
-        jobs = []
-        for mate in self._mates:
-            job = Job.read(mate.task, mate.kwargs, mate.request.get)
-            job.settling = self._settling
-            jobs.append(job)
-        with closing(self._app.claims.ask([job.claim for job in jobs], together=True)) as asked:
-            found = [loaded(mate.task, mate.kwargs) for mate in self._mates]
-            try:
-                answers = self._app.claims.answers(asked)
-            except RedisError:  # each asks for itself, and says so where that fails, too
-                return
-        granted = 0
-        for mate, job, (values, fault), answer in zip(self._mates, jobs, found, answers, strict=True):
-            mate.job = job
-            mate.request[PREPARED] = Prepared(job, values, fault, answer)
-            granted += isinstance(answer, Granted)
-            mate.counted = granted == 1 or not isinstance(answer, Granted)
-
-    def _take_next(self) -> Mate | None:
-        if time.monotonic() - self.begun_at > RETURN_AFTER:  # also where this process stood still
+    def _take_next(self, take: Callable[[], Mate | None]) -> Mate | None:
+        if self.begun_at is not None and time.monotonic() - self.begun_at > RETURN_AFTER:  # also where it stood still
             with suppress(RedisError):
                 self.give_back_waiting()
-        with self._lock:
-            return self._waiting.popleft() if self._waiting else None
+        mate = take()
+        if self.begun_at is None:
+            self.begun_at = time.monotonic()  # however long the server took to answer
+        return mate
 
-    def _take_next_claim(self) -> ClaimRequest | None:
-        """Begin the next one together with the outcome of the one before."""
-        self._next = mate = self._take_next()
-        if mate is None or mate.counted or mate.job is None:
-            return None
-        mate.counted = True
-        return mate.job.claim
+    def _begin_next(self) -> None:
+        """With the outcome of this one the next begins: from now on nobody may give it back as one that has not."""
+        self._next = mate = self._take_next(self.waiting.next_at_once)
+        if mate is not None:
+            mate.counted = True
 
     def _run_one(self, mate: Mate) -> None:
         before = self._settling.count
@@ -163,11 +111,12 @@ class GroupRun:
             ended = Ended("raised", ExceptionInfo())
         finally:
             self.running = None
-        if ended.how == "succeeded" and self._settling.count > before:
-            ended = ended._replace(how="done")
-        if ended.runtime is None:  # Celery measures successes
-            ended = ended._replace(runtime=time.monotonic() - self.running_since)
-        self._ended[mate] = ended
+        how, value, runtime = ended
+        if how == "succeeded" and self._settling.count > before:
+            how = "done"
+        if runtime is None:  # Celery measures successes
+            runtime = time.monotonic() - self.running_since
+        self._ended[mate] = Ended(how, value, runtime)
 
     def _read_answers(self) -> None:
         by_token = {mate.job.token: mate for mate in self._mates if mate.job is not None}
@@ -196,13 +145,7 @@ class GroupRun:
 
     def give_back_waiting(self) -> int:
         """Return those that have not begun to their queues. Returns how many. Raises: RedisError."""
-        with self._lock:
-            waiting, self._waiting = self._waiting, deque(mate for mate in self._waiting if mate.held is None)
-        returned = 0
-        for is_counted in (False, True):  # a start that was counted, as of the first, is taken back
-            some = [mate.held for mate in waiting if mate.held is not None and mate.counted is is_counted]
-            returned += self._app.broker.give_back(some, counted=not is_counted) if some else 0
-        return returned
+        return self.waiting.give_back()
 
     def settle_recorded(self) -> None:
         """Record by the whole script what has ended: nothing of it may look as if it ran. Raises: RedisError."""

@@ -87,7 +87,7 @@ class LaneWatch:
 
     def _look(self, group: GroupRun, now: float) -> None:
         self._keep_soft_limit(group, now)  # first: the server may be away
-        if now - group.begun_at > RETURN_AFTER:
+        if group.begun_at is not None and now - group.begun_at > RETURN_AFTER:
             if returned := group.give_back_waiting():
                 logger.info("a job of a group takes long: %d that waited behind it are back in their queues", returned)
             group.settle_recorded()

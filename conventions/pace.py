@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
-TOGETHER = 0.020  # seconds that the jobs of one group may take
-MOST = 64  # jobs in a group, whatever they take
+TOGETHER = 0.020  # seconds that jobs may take whose claims are taken together
+HANDED = 0.080  # seconds that the jobs may take that a process is given at once
+MOST = 128  # of those jobs, whatever they take
+CLAIMED = 64  # jobs whose claims are taken together, whatever they take
 GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 4
 
 

@@ -63,8 +63,9 @@ def execute(task: Any, args: Any, kwargs: Any) -> Any:
     if found is not None:
         job.ended = True
         return found.result
+    request = task.request  # which Celery looks up anew each time
     try:
-        result = _run(task, job, values)
+        result = _run(task, request, job, values)
     except EffectExists as found_effect:
         logger.info("duplicate: id=%s task=%s: the effect was committed before", job.id, job.task)
         result = found_effect.result
@@ -73,7 +74,7 @@ def execute(task: Any, args: Any, kwargs: Any) -> Any:
         if ending is error:
             raise
         raise ending from error
-    return _finish(task, job, result)
+    return _finish(task, request, job, result)
 
 
 def _ending(task: Any, job: Job, error: BaseException) -> BaseException:
@@ -110,26 +111,27 @@ def _exited(cause: BaseException, text: str) -> JobExited:
     return exited
 
 
-def _run(task: Any, job: Job, values: dict[str, Any]) -> Any:
+def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
     with acting_as(job.actor):
-        if task.request.is_eager:
+        if request.is_eager:
             return task.run(**values)
         try:
             with task.app.lease_keeper.holding(job.claim, task.stall_check()), watching(task, job.id):
                 return task.run(**values)
         finally:
-            if (reporter := getattr(task.request, "reporter", None)) is not None:
+            if (reporter := getattr(request, "reporter", None)) is not None:
                 reporter.close()
 
 
-def _finish(task: Any, job: Job, result: Any) -> Any:
+def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
     try:
-        encode(result)
+        if result is not None:
+            encode(result)
     except (TypeError, ValueError) as error:
         # Its effect happened, so it must not run again.
         refused = PayloadError(f"{job.task}: the result cannot be written as JSON ({error}); return JSON values")
         raise end_dead(task, job, refused) from error
-    if task.request.is_eager:
+    if request.is_eager:
         job.ended = True
     else:
         end_done(task, job, result)

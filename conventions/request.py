@@ -157,6 +157,10 @@ class Request(PlainRequest):
             and not self._args
         )
 
+    def handed(self) -> tuple[Any, ...]:
+        """It, as a process takes it together with others."""
+        return self.type, self.id, self.request_dict, self.embed
+
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End the job by a signal to its process; one that goes together with others must not end those."""
         if self.group is None or not self.group.postpones(self, pool, signal):

@@ -51,8 +51,6 @@ class RunningTask(celery.Task):
             raise raised
         if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run
             return super().__call__(**self.arguments.check(args, kwargs))
-        if (raised := getattr(request, RAISED, None)) is not None:  # it has run: Celery's tracer is told how it ended
-            raise raised
         return execute(self, args, kwargs)
 
     @functools.cached_property

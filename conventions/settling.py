@@ -17,12 +17,12 @@ class Settling:
 
     Args:
         claims: where they are recorded.
-        take_next: says which job begins next, if any, whose start is recorded with the outcome before.
+        before_each: called before an outcome is recorded, with which the next job counts as begun.
     """
 
-    def __init__(self, claims: Claims, take_next: Callable[[], ClaimRequest | None]) -> None:
+    def __init__(self, claims: Claims, before_each: Callable[[], None]) -> None:
         self._claims, self._stream = claims, claims.stream()
-        self._take_next = take_next
+        self._before_each = before_each
         self._recorded: list[Settlement] = []
         self._settled = 0  # of these, by `settle_again`
 
@@ -32,30 +32,33 @@ class Settling:
         return len(self._recorded)
 
     def record(self, settlement: Settlement, *, whole: bool = False) -> None:
-        """A job has succeeded, and the next one begins; `whole`: it has reported progress."""
+        """A job has succeeded; `whole`: it has reported progress."""
+        self._before_each()
         self._recorded.append(settlement)
-        self._claims.send(self._stream, settlement, self._take_next(), whole=whole)
+        self._claims.send(self._stream, settlement, whole=whole)
 
     def begin(self, request: ClaimRequest) -> None:
-        """A job begins after one whose outcome was recorded elsewhere."""
-        self._claims.send(self._stream, None, request)
+        """A job begins after one that has not succeeded."""
+        self._claims.begin(self._stream, request)
 
     def settle_again(self) -> None:
-        """Record by the whole script what was recorded so far, called by another thread: the short one may have left it.
+        """End what was recorded so far, called by another thread: the short script may have left it.
 
         Raises:
             RedisError: it may be recorded or not.
         """
         recorded = self._recorded[self._settled :]
         if recorded:
-            self._claims.settle(recorded)  # asked again with one token, it gives one answer
+            answers = self._claims.recorded([one.request for one in recorded])
+            if left := [one for one, is_recorded in zip(recorded, answers, strict=True) if not is_recorded]:
+                self._claims.settle(left)  # asked again with one token, it gives one answer
             self._settled += len(recorded)
 
     def answers(self) -> list[tuple[Settlement, bool]]:
         """Whether each outcome is recorded, in order; where not, or nobody knows, it is to be settled as any other."""
         with closing(self._stream):
             try:
-                recorded = self._claims.recorded(self._stream, [one.request for one in self._recorded])
+                recorded = self._claims.recorded([one.request for one in self._recorded], self._stream)
             except RedisError:
                 recorded = [False] * len(self._recorded)
             if not all(recorded):

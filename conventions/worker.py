@@ -8,6 +8,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from conventions.errors import UndeliverableMessage, UnknownTask
+from conventions.lane_intake import Intake
 from conventions.reading import DELIVERY
 from conventions.servers import check_servers
 from conventions.stopping import end_processes, written_kept
@@ -52,6 +53,7 @@ class Consumer(CeleryConsumer):
         channel = self.task_consumer.channel
         if hasattr(channel, "in_flight"):
             self.app.lane.attach(self)
+            channel.short_cut = Intake(self, self.app.lane).take
             channel.after_read = self.app.lane.flush
             if self.prefetch_multiplier > 1:
                 channel.qos.reads_ahead = True

@@ -202,13 +202,13 @@ def test_what_follows_is_sent_until_it_is_noted(broker: Broker, claims: Claims, 
     again = once_more(broker, store)
     assert take(claims, asking(again)) == Done(7, "m1", followed=False)
     assert take(claims, OTHER) == Done(7, "m1", followed=False)
-    assert broker.acknowledge([replace(held(delivery, request), followed_id="m1")]) == 0
+    assert broker.acknowledge([held(delivery, request)._replace(followed_id="m1")]) == 0
     assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", followed=False), "a stale receipt"
-    assert broker.acknowledge([replace(held(again, request), followed_id="m1")]) == 1
+    assert broker.acknowledge([held(again, request)._replace(followed_id="m1")]) == 1
     assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", followed=True)
     duplicate = asking(sent(broker, "m2"), OTHER)
     assert take(claims, duplicate) == Done(7, "m1", followed=False)
-    assert broker.acknowledge([replace(duplicate.held or held(again), claim=FIRST.claim, followed_id="m2")]) == 1
+    assert broker.acknowledge([(duplicate.held or held(again))._replace(claim=FIRST.claim, followed_id="m2")]) == 1
 
 
 def test_what_nobody_has_ended_comes_again(broker: Broker, claims: Claims, store: Store) -> None:

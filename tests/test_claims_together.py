@@ -13,15 +13,32 @@ from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.journal import Event
 from conventions.settling import Settling
 from conventions.store import Store
-from tests.claiming import FIRST, asking, claim_key, end_lease, granted, handed_out, message, once_more, places, take
+from tests.claiming import (
+    FIRST,
+    asking,
+    claim_key,
+    end_lease,
+    granted,
+    handed_out,
+    message,
+    once_more,
+    places,
+    settle,
+    take,
+)
+from tests.support import wait_until
 
 
 @pytest.fixture
 def claims(store: Store) -> Claims:
     """Claims on a server that knows the scripts: where it does not, outcomes are recorded after the last one."""
     claims = Claims(store, lease=30)
-    store.run("succeed", [""] * 10)
+    store.run("succeed", [""] * 4)
     return claims
+
+
+def nothing() -> None:
+    """Before each outcome."""
 
 
 def requests(broker: Broker, count: int) -> list[ClaimRequest]:
@@ -61,19 +78,54 @@ def test_only_the_first_that_is_granted_starts(broker: Broker, claims: Claims, s
     assert starts(store, *three[1:]) == [1, 0]
 
 
-def test_the_next_starts_when_the_one_before_is_recorded(broker: Broker, claims: Claims, store: Store) -> None:
-    """In the step that records it; one whose predecessor was recorded elsewhere says so by itself."""
+def test_the_next_begins_when_the_one_before_has_succeeded(broker: Broker, claims: Claims) -> None:
+    """Nobody says so; of one whose predecessor ended otherwise it has to be said."""
+    four = requests(broker, 4)
+    together(claims, four)
+    assert [claims.runs(one.claim, one.token) for one in four] == [True, False, False, False]
+    settling = Settling(claims, nothing)
+    settling.record(done(four[0]))
+    assert settling.answers() == [(done(four[0]), True)]
+    assert [claims.runs(one.claim, one.token) for one in four] == [False, True, False, False]
+    settle(claims, four[1], "released", wait=5, action="retry")
+    assert not claims.runs(four[2].claim, four[2].token)
+    settling = Settling(claims, nothing)
+    settling.begin(four[2])
+    settling.record(done(four[2]))
+    assert settling.answers() == [(done(four[2]), True)]
+    assert claims.runs(four[3].claim, four[3].token)
+
+
+@pytest.mark.parametrize("died", [True, False])
+def test_only_what_has_begun_has_a_start_when_it_goes_back(
+    died: bool, broker: Broker, claims: Claims, store: Store
+) -> None:
+    """The one that ran when its process died, whichever goes back first; none where it went back in good order."""
     three = requests(broker, 3)
     together(claims, three)
-    following = iter([three[1]])
-    settling = Settling(claims, lambda: next(following, None))
+    settling = Settling(claims, nothing)
     settling.record(done(three[0]))
-    settling.record(done(three[1]))
-    settling.begin(three[2])
-    assert settling.count == 2
-    assert settling.answers() == [(done(three[0]), True), (done(three[1]), True)]
-    assert starts(store, *three) == [0, 0, 1]
-    assert [places(store, f"m{number}") for number in range(3)] == [[], [], ["inflight"]]
+    settling.answers()
+    for one in reversed(three[1:]):
+        assert one.held is not None
+        broker.give_back([one.held._replace(claim=one.claim, token=one.token)], counted=died)
+    assert starts(store, *three[1:]) == [int(died), 0]
+    again = [asking(delivery, one) for delivery, one in zip(broker.reserve(["q"], 2), three[1:], strict=True)]
+    answers = claims.take(again)
+    assert [one.starts for one in answers if isinstance(one, Granted)] == [1 + died, 1]
+
+
+def test_a_worker_that_is_gone_leaves_one_start(broker: Broker, claims: Claims, store: Store) -> None:
+    """Nobody gave anything back: the leases have ended."""
+    three = requests(broker, 3)
+    together(claims, three)
+    settling = Settling(claims, nothing)
+    settling.record(done(three[0]))
+    settling.answers()
+    for one in three[1:]:
+        end_lease(store, one)
+    answers = claims.take([replace(one, token=f"later-{one.key}", held=None) for one in three[1:]])
+    assert [one.starts for one in answers if isinstance(one, Granted)] == [2, 1]
 
 
 def test_an_outcome_of_another_holder_is_refused(broker: Broker, claims: Claims, store: Store) -> None:
@@ -81,29 +133,53 @@ def test_an_outcome_of_another_holder_is_refused(broker: Broker, claims: Claims,
     two = requests(broker, 2)
     together(claims, two)
     store.redis.hset(claim_key(store, two[0]), "token", "another")
-    settling = Settling(claims, lambda: None)
+    settling = Settling(claims, nothing)
     settling.record(done(two[0]))
     settling.record(done(two[1]))
     assert [is_recorded for _, is_recorded in settling.answers()] == [False, True]
     assert claims.settle([done(two[0])]) == ["refused"]
 
 
-@pytest.mark.parametrize("mark", ["progress:m0", "parked:Task:key0", "live:m0"])
-def test_what_somebody_waits_for_is_left_to_the_whole_script(
-    mark: str, broker: Broker, claims: Claims, store: Store
+def test_what_another_message_waits_for_is_left_to_the_whole_script(
+    broker: Broker, claims: Claims, store: Store
 ) -> None:
-    """Nothing is recorded by halves."""
+    """Nothing is recorded by halves; then what waits comes at once, and is not waited for a second time."""
     (request,) = requests(broker, 1)
     together(claims, [request])
-    store.redis.hset(store.key(mark), "some", "thing") if mark == "progress:m0" else store.redis.sadd(
-        store.key(mark), "m9"
-    )
-    settling = Settling(claims, lambda: None)
+    broker.publish([message("m9")])
+    (other,) = broker.reserve(["q"], 1)
+    assert isinstance(claims.take([asking(other, replace(FIRST, key="key0", message_id="m9"))])[0], Parked)
+    settling = Settling(claims, nothing)
     settling.record(done(request))
     assert settling.answers() == [(done(request), False)]
     assert places(store, "m0") == ["inflight"]
     assert store.redis.xlen(store.key("journal")) == 0
     assert claims.settle([done(request)]) == ["recorded"]
+    assert places(store, "m9") == ["queue"]
+    assert not store.redis.hexists(claim_key(store, request), "awaited")
+
+
+def test_a_message_stays_in_hand_until_its_group_has_ended(broker: Broker, claims: Claims, store: Store) -> None:
+    """Its outcome is recorded before: where its process dies meanwhile, the message finds it."""
+    (request,) = requests(broker, 1)
+    together(claims, [request])
+    with closing(claims.stream()) as stream:
+        claims.send(stream, done(request))
+    wait_until(lambda: claims.is_done(request.claim, request.message_id))
+    assert places(store, "m0") == ["inflight"]
+    assert claims.recorded([request]) == [True]
+    assert places(store, "m0") == []
+
+
+def test_the_message_of_another_delivery_stays(broker: Broker, claims: Claims, store: Store) -> None:
+    """The outcome is recorded all the same; whoever has the message finds it."""
+    (request,) = requests(broker, 1)
+    together(claims, [request])
+    store.redis.hset(store.key("message", "m0"), "receipt", "another")
+    settling = Settling(claims, nothing)
+    settling.record(done(request))
+    assert settling.answers() == [(done(request), True)]
+    assert places(store, "m0") == ["inflight"]
 
 
 def test_the_short_script_leaves_what_the_whole_one_leaves(broker: Broker, claims: Claims, store: Store) -> None:
@@ -113,7 +189,7 @@ def test_the_short_script_leaves_what_the_whole_one_leaves(broker: Broker, claim
         (request,) = requests(broker, 1)
         together(claims, [request])
         if short:
-            settling = Settling(claims, lambda: None)
+            settling = Settling(claims, nothing)
             settling.record(done(request))
             assert settling.answers() == [(done(request), True)]
         else:
@@ -122,6 +198,9 @@ def test_the_short_script_leaves_what_the_whole_one_leaves(broker: Broker, claim
         entries: Any = store.redis.xrange(store.key("journal"))
         ((id_, entry),) = entries
         times = {name: claim.pop(name) for name in (b"until", b"fence", b"token", b"start")}
+        # What is not there reads as this.
+        claim = {b"followed": b"0", b"generation": b"0", b"after": b""} | claim
+        claim.pop(b"starts")  # of a job that is done nobody counts them
         assert entry.pop(b"fence") == times[b"fence"]
         event = json.loads(entry.pop(b"event"))
         assert event.pop("token") == times[b"token"].decode()
@@ -136,7 +215,7 @@ def test_an_outcome_that_may_be_lost_is_said_so(broker: Broker, claims: Claims, 
     """The connection was cut: recorded once more, it is recorded once."""
     two = requests(broker, 2)
     together(claims, two)
-    settling = Settling(claims, lambda: None)
+    settling = Settling(claims, nothing)
     settling.record(done(two[0]))
     store.redis.client_kill_filter(_type="normal", skipme=False)
     settling.record(done(two[1]))
@@ -150,7 +229,7 @@ def test_what_has_not_begun_goes_back_without_a_start(broker: Broker, claims: Cl
     """Its process died, or an older one takes long: it goes with others again."""
     two = requests(broker, 2)
     together(claims, two)
-    deliveries = [replace(one.held, claim=one.claim, token=one.token) for one in two if one.held]
+    deliveries = [one.held._replace(claim=one.claim, token=one.token) for one in two if one.held]
     assert broker.give_back(deliveries, counted=True) == 2
     assert starts(store, *two) == [1, 0]
     again = [

@@ -12,9 +12,10 @@ from celery.app.trace import build_tracer
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.lane_group import handed
 from conventions.lane_run import run_group
 from conventions.lane_trace import Ended, is_observed
+from conventions.plain_message import plain
+from conventions.reading import raw_message
 from conventions.request import Request
 
 
@@ -51,19 +52,22 @@ class Hooked(ImmediateTask):
         """Do nothing."""
 
 
-def run_together(app: ConventionsApp, *calls: dict[str, Any]) -> list[Ended | None]:
-    """Send these, and run them as a group, in this process."""
+def run_together(app: ConventionsApp, *calls: dict[str, Any], short: bool = False) -> list[Ended | None]:
+    """Send these, and run them as a group, in this process; `short`: handed over as they came."""
     for arguments in calls:
         Telling.apply_async(kwargs=arguments, actor="u-42")
     task = app.tasks[Telling.name]
     with app.connection_for_read() as connection:
         channel: Any = connection.default_channel
-        found = [channel._message_of(one) for one in app.broker.reserve([Telling.queue_name], len(calls))]
+        deliveries = app.broker.reserve([Telling.queue_name], len(calls))
         requests = [
-            Request(channel.Message(one, channel=channel), app=app, task=task, hostname="worker@host") for one in found
+            Request(channel.Message(raw_message(one), channel=channel), app=app, task=task, hostname="worker@host")
+            for one in deliveries
         ]
         assert all(request.may_go_together for request in requests)
-        return run_group([handed(request) for request in requests])
+        assert all(plain(one.payload) for one in deliveries)
+        handed: list[Any] = [(tuple(one),) for one in deliveries] if short else [one.handed() for one in requests]
+        return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host")]
 
 
 @contextmanager
@@ -91,9 +95,10 @@ OWN = ("id", "root_id", "correlation_id", "kwargs", "kwargsrepr", "x_key", "x_fi
        "headers", "properties", "conventions_prepared", "job")  # fmt: skip  # of each message
 
 
-def test_a_job_sees_what_celerys_tracer_shows_it(app: ConventionsApp) -> None:
+@pytest.mark.parametrize("short", [True, False])
+def test_a_job_sees_what_celerys_tracer_shows_it(app: ConventionsApp, short: bool) -> None:
     """The same attributes of its request, with the same values."""
-    lean = run_together(app, {"number": 1})
+    lean = run_together(app, {"number": 1}, short=short)
     with listening(signals.task_prerun) as heard:
         full = run_together(app, {"number": 2})
     assert len(heard) == 1

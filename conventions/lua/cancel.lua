@@ -5,14 +5,12 @@
 -- ARGV: message id, ms to keep the mark
 -- Returns 'queued' (it will not run), 'running' (it is told at its next report of progress) or 'too late'
 local id = ARGV[1]
-local queue, generation, receipt, started = unpack(
-  redis.call('HMGET', message_key(id), 'queue', 'generation', 'receipt', 'started'))
+local queue, generation = unpack(redis.call('HMGET', message_key(id), 'queue', 'generation'))
 redis.call('SET', P .. 'cancel:' .. id, generation or 0, 'PX', ARGV[2])
-if not queue then return 'too late' end
+local place = place_of(id)
+if not place then return 'too late' end
 if redis.call('ZSCORE', P .. 'delayed:' .. queue, id) then
   make_ready(id, queue, redis.call('HGET', message_key(id), 'score')) -- its end is recorded now, not when it is due
   redis.call('ZREM', P .. 'delayed:' .. queue, id)
-  return 'queued'
 end
-if receipt and started == receipt then return 'running' end
-return 'queued'
+return place == 'running' and 'running' or 'queued'

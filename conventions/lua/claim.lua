@@ -3,7 +3,8 @@
 -- Take claims, one for each message, and park in place what must wait.
 -- KEYS: prefix
 -- ARGV: lease in ms, starts without an outcome that make a message poison, '1' when they go to a process together, so
---       that only the first one starts now; then for each message: claim
+--       that only the first one starts now, or '0'; token and claim, with a space between, of the one after which that
+--       first one starts when it has succeeded, or ''; then for each message: claim
 --       (`<task>:<key>`), token, start (a pool whose process died may begin one delivery twice), message id,
 --       generation, attempt, fingerprint, horizon in ms, ms since the epoch when it was sent or '', tag ('' where the
 --       broker is elsewhere), queue, receipt
@@ -21,7 +22,25 @@
 --   {'stale'}                       the message is in other hands, or gone
 --   {'alone'}                       it was started before without an outcome: it is back in its queue, to run by itself
 local lease, start_limit, together = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
-local begun = 0 -- granted by this call
+local lapses = integer(now + lease)
+local taken = {} -- granted by this call
+local last = ARGV[4] ~= '' and ARGV[4] -- the last one of a group, as `starts_of` takes it
+
+-- Most jobs of a group are new: one question for all of them tells so.
+local function are_new()
+  local keys = {}
+  for i = 5, #ARGV, 12 do
+    keys[#keys + 1] = P .. 'claim:' .. ARGV[i]
+    keys[#keys + 1] = P .. 'cancel:' .. ARGV[i + 3]
+  end
+  return redis.call('EXISTS', unpack(keys)) == 0
+end
+local all_new = together and are_new()
+
+local function is_known(name, id)
+  if all_new then return taken[name] end
+  return redis.call('EXISTS', P .. 'claim:' .. name, P .. 'cancel:' .. id) > 0
+end
 
 local function park(claim, tag, queue, wait, horizon)
   wait = math.min(math.max(wait, 0), PARK_AT_MOST)
@@ -29,6 +48,7 @@ local function park(claim, tag, queue, wait, horizon)
   make_delayed(tag, queue, wait + clock[2] % 200) -- not all at the same moment
   let_go(tag, queue)
   redis.call('HINCRBY', message_key(tag), 'deliveries', -1)
+  redis.call('HSET', P .. 'claim:' .. claim, 'awaited', 1) -- `succeed` leaves it to `settle`, which wakes what waits
   redis.call('SADD', P .. 'parked:' .. claim, tag)
   redis.call('PEXPIRE', P .. 'parked:' .. claim, horizon)
   return {'parked', integer(wait)}
@@ -44,6 +64,29 @@ local function has_ended(id, tag)
   if tag == '' then redis.call('DEL', P .. 'live:' .. id) end
 end
 
+-- `starts`: those without an outcome before this one; `fence`: the last one, 0 of a claim that is new.
+local function grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence)
+  local claim, after = P .. 'claim:' .. name, ''
+  local answer = starts < start_limit and 'granted' or 'poison'
+  if not last then starts = starts + 1 else after = last end -- of a group, the others count when they begin
+  if together then last = token .. ' ' .. name end
+  taken[name] = true
+  local is_new = fence == 0
+  fence = integer(math.max(fence + 1, micros)) -- from the clock, so that it never starts again at 1 after a flush
+  redis.call('HSET', claim, 'state', 'running', 'token', token, 'start', start, 'fence', fence, 'until', lapses,
+    'id', id, 'attempt', attempt, 'fingerprint', fingerprint, 'after', after)
+  if not is_new or starts > 0 or generation > 0 then -- else they are not there, which reads the same
+    redis.call('HSET', claim, 'generation', generation, 'starts', starts, 'followed', '0')
+  end
+  redis.call('PEXPIRE', claim, horizon)
+  if tag == '' then
+    redis.call('PEXPIRE', P .. 'live:' .. id, horizon) -- it runs: its schedule waits for its end
+  elseif not together then -- what has gone with others is looked up, see `place_of`
+    redis.call('HSET', message_key(tag), 'started', receipt, 'deliveries', 0) -- starts are counted now
+  end
+  return {answer, fence, answer == 'granted' and starts or starts - 1}
+end
+
 local function take(name, token, start, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
   local claim = P .. 'claim:' .. name
   generation, attempt, horizon = tonumber(generation), tonumber(attempt), tonumber(horizon)
@@ -53,12 +96,15 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     holder, ended = unpack(redis.call('HMGET', message_key(tag), 'receipt', 'ended'))
     if holder ~= receipt then return {'stale'} end
   end
-  local known = redis.call('EXISTS', claim, P .. 'cancel:' .. id) > 0 -- most jobs are new
-  local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed =
-    unpack(known and redis.call('HMGET', claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation',
-      'attempt', 'fingerprint', 'result', 'starts', 'followed') or {}, 1, 12)
+  if not ended and not is_known(name, id) then
+    if sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
+    return grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, 0, 0)
+  end
+  local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed, after =
+    unpack(redis.call('HMGET', claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt',
+      'fingerprint', 'result', 'starts', 'followed', 'after'), 1, 13)
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
-  till, starts, fence = tonumber(till or 0), tonumber(starts or 0), tonumber(fence or 0)
+  till, starts, fence = tonumber(till or 0), starts_of(starts, after), tonumber(fence or 0)
   local same = owner == id
   if state == 'running' and holder == token and its_start == start then -- a reply was lost: the same answer again
     if starts > start_limit then return {'poison', integer(fence), starts - 1} end
@@ -72,7 +118,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
   local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
   local runs = (state == 'running' and till > now and holder ~= token) or goes_on
-  if known and is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
+  if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
   if state == 'done' then return {'done', result or 'null', owner, '0'} end
@@ -97,19 +143,9 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     let_go(tag, queue)
     return {'alone'}
   end
-  begun = begun + 1
-  fence = math.max(fence + 1, micros) -- from the clock, so that it never starts again at 1 after a flush
-  local answer = starts < start_limit and 'granted' or 'poison'
-  if not together or begun == 1 then starts = starts + 1 end -- of the others, each counts when it begins
-  redis.call('HSET', claim, 'state', 'running', 'token', token, 'start', start, 'fence', integer(fence), 'until', integer(now + lease),
-    'id', id, 'generation', generation, 'attempt', attempt, 'fingerprint', fingerprint, 'starts', starts,
-    'followed', '0')
-  redis.call('PEXPIRE', claim, horizon)
-  if tag == '' then redis.call('PEXPIRE', P .. 'live:' .. id, horizon) end -- it runs: its schedule waits for its end
-  if tag ~= '' then redis.call('HSET', message_key(tag), 'started', receipt, 'deliveries', 0) end -- starts are counted now
-  return {answer, integer(fence), answer == 'granted' and starts or starts - 1}
+  return grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence)
 end
 
 local answers = {}
-for i = 4, #ARGV, 12 do answers[#answers + 1] = take(unpack(ARGV, i, i + 11)) end
+for i = 5, #ARGV, 12 do answers[#answers + 1] = take(unpack(ARGV, i, i + 11)) end
 return answers

@@ -111,9 +111,38 @@ local function remove(tag, queue, receipt)
   return true
 end
 
+-- Where a message is: 'waiting', 'running', which is from when its claim is granted, or false when it has ended.
+local function place_of(tag)
+  local queue, receipt, started, payload = unpack(
+    redis.call('HMGET', message_key(tag), 'queue', 'receipt', 'started', 'payload'))
+  if not queue then return false end
+  if not receipt then return 'waiting' end
+  if receipt == started then return 'running' end
+  -- The claims of a group are granted with nothing written to its messages.
+  local is_read, message = pcall(cjson.decode, payload)
+  local headers = is_read and type(message) == 'table' and message.headers
+  if type(headers) ~= 'table' or type(headers.task) ~= 'string' or type(headers.x_key) ~= 'string' then return 'waiting' end
+  local holder, state = unpack(
+    redis.call('HMGET', P .. 'claim:' .. headers.task .. ':' .. headers.x_key, 'token', 'state'))
+  if holder ~= receipt or state == 'released' then return 'waiting' end
+  return state == 'running' and 'running' or false
+end
+
+-- Starts of a claim without an outcome. In a group, nobody counts the start of a job that follows a success: `after` names
+-- that job's token and claim.
+local function starts_of(starts, after)
+  starts = tonumber(starts or 0)
+  if starts > 0 or not after or after == '' then return starts end
+  local token, claim = string.match(after, '^(%S*) (.*)$')
+  local holder, state = unpack(redis.call('HMGET', P .. 'claim:' .. claim, 'token', 'state'))
+  return (holder == token and state == 'done') and 1 or 0
+end
+
 -- What waits for this claim looks again at once.
 local function wake_parked(claim)
-  for _, tag in ipairs(redis.call('SPOP', P .. 'parked:' .. claim, 1000)) do
+  local parked = redis.call('SPOP', P .. 'parked:' .. claim, 1000)
+  if #parked > 0 then redis.call('HDEL', P .. 'claim:' .. claim, 'awaited') end
+  for _, tag in ipairs(parked) do
     local queue, score = unpack(redis.call('HMGET', message_key(tag), 'queue', 'score'))
     if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then
       make_ready(tag, queue, score)

@@ -9,11 +9,11 @@ local returned = 0
 
 local function release(claim, token, counted)
   local key = P .. 'claim:' .. claim
-  local holder, state, starts = unpack(redis.call('HMGET', key, 'token', 'state', 'starts'))
+  local holder, state, starts, after = unpack(redis.call('HMGET', key, 'token', 'state', 'starts', 'after'))
   if holder ~= token or state ~= 'running' then return end
-  redis.call('HSET', key, 'state', 'released', 'until', 0)
+  starts = math.max(starts_of(starts, after) - (counted and 0 or 1), 0)
+  redis.call('HSET', key, 'state', 'released', 'until', 0, 'starts', starts, 'after', '')
   redis.call('HDEL', key, 'token') -- a job that ends in this very moment may still record it
-  if not counted then redis.call('HSET', key, 'starts', math.max(tonumber(starts or 0) - 1, 0)) end
   wake_parked(claim)
 end
 

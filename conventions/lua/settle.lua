@@ -79,7 +79,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       redis.call('HSET', key, 'token', token, 'fence', fence, 'id', id, 'generation', generation, 'fingerprint', fingerprint)
     end
     redis.call('HSET', key, 'state', state, 'until', integer(now + wait), 'attempt', next_attempt, 'result', result,
-      'starts', 0, 'followed', '0')
+      'starts', 0, 'followed', '0', 'after', '')
     redis.call('PEXPIRE', key, keep)
   end
   local payload = state == 'dead' and tag ~= '' and redis.call('HGET', message_key(tag), 'payload')

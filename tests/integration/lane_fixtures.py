@@ -45,7 +45,8 @@ class Note:
 def notes(folder: Path) -> list[Note]:
     """Every run of a job of this folder, in order."""
     file = folder / "notes"
-    return [Note(**json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [Note(**json.loads(line)) for line in lines if line.endswith("\n")]  # the last one may be half written
 
 
 def sizes(found: Iterable[Note]) -> Counter[str]:

@@ -1,0 +1,63 @@
+"""`Mate`: one message of a group, as its process has it."""
+
+from binascii import a2b_base64
+from typing import Any
+
+from celery.app.task import Context
+
+from conventions.broker import Delivery, Held
+from conventions.job import TOKEN, Job
+from conventions.reading import DELIVERY, decoded, raw_message
+
+CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
+
+type Handed = tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...]]
+"""A message as the main process hands it over: task, id, request with its arguments, and what else was in its body; or only
+its delivery, as it came, of a plain message."""
+
+
+class Mate:
+    """One message of a group."""
+
+    __slots__ = ("args", "counted", "id", "job", "kwargs", "request", "task")
+
+    def __init__(self, app: Any, handed: Handed, hostname: str) -> None:
+        task, self.id, request, embed = handed if len(handed) == 4 else _read(Delivery(*handed[0]), hostname)
+        self.task, self.request = app.tasks[task], request
+        self.args, self.kwargs = request["args"], request["kwargs"]
+        request.update(embed, is_eager=False)
+        # As `Context` would find them, but for a set that it makes anew for each message.
+        request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
+        self.job: Job | None = None
+        self.counted = True  # its start was counted, or is by whoever runs it
+
+    @property
+    def held(self) -> Held:
+        """The message, and its claim where that was asked for."""
+        delivery, job = self.request["properties"][DELIVERY], self.job
+        claim, token = (job.claim.claim, job.token) if job is not None else ("", "")
+        return Held(delivery["tag"], delivery["queue"], delivery["receipt"], claim, token)
+
+
+def _read(delivery: Delivery, hostname: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
+    """A plain message, as Celery's request has it."""
+    message = raw_message(delivery)
+    request, properties = message["headers"], message["properties"]
+    args, kwargs, embed = decoded(a2b_base64(message["body"]))
+    info = properties["delivery_info"]
+    request |= {
+        "properties": properties,
+        "reply_to": properties.get("reply_to"),
+        "correlation_id": properties.get("correlation_id"),
+        "hostname": hostname,
+        "delivery_info": {
+            "exchange": info.get("exchange"),
+            "routing_key": info.get("routing_key"),
+            "priority": properties.get("priority"),
+            "redelivered": info["redelivered"],
+        },
+        "args": args,
+        "kwargs": kwargs,
+        TOKEN: delivery.receipt,
+    }
+    return request["task"], request["id"], request, embed

@@ -1,0 +1,251 @@
+"""Plain messages of short tasks go straight to the lane, where nobody would see the difference (protocol 12)."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import signals
+from celery.worker import state
+from celery.worker.request import create_request_cls
+
+from conventions import ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.broker import Delivery
+from conventions.lane import Lane, strategy
+from conventions.lane_intake import Intake
+from conventions.lane_request import ShortRequest, short_requests
+from conventions.plain_message import plain
+from conventions.reading import raw_message
+from conventions.request import Request
+
+
+class Short(ImmediateTask):
+    """A task whose jobs are short."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+class Other(ImmediateTask):
+    """A task of which nothing is known."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+class Slow(Short):
+    """A task that keeps out."""
+
+    fast_lane = False
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+class Lonely(ImmediateTask):
+    """A task with a way of its own."""
+
+    idempotent_on = ("number",)
+    Strategy = "celery.worker.strategy:default"
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def consumer(app: ConventionsApp) -> Iterator[Any]:
+    """What the lane asks of Celery's consumer, without a worker; `chosen` is what reached the pool by itself."""
+    with app.connection_for_read() as connection:
+        channel: Any = connection.default_channel
+        chosen: list[Any] = []
+        consumer = SimpleNamespace(
+            app=app,
+            hostname="worker@host",
+            hub=object(),
+            controller=SimpleNamespace(max_tasks_per_child=None),
+            pool=SimpleNamespace(apply_async=None),
+            event_dispatcher=SimpleNamespace(enabled=True, groups={"worker"}, send=lambda *_, **__: None),
+            connection_errors=(),
+            task_consumer=SimpleNamespace(channel=channel, accept=None),
+            task_buckets=dict.fromkeys(app.tasks),
+            on_task_message=set(),
+            prefetch_multiplier=4,
+            chosen=chosen,
+            on_task_request=chosen.append,
+            call_soon_ack=lambda call, *args: call(*args),
+        )
+        yield consumer
+    state.requests.clear()
+
+
+@pytest.fixture
+def lane(consumer: Any) -> Lane:
+    """A lane that knows that jobs of `Short`, `Slow` and `Lonely` are short."""
+    lane = Lane()
+    lane.attach(consumer)
+    for task in (Short, Slow, Lonely):
+        for _ in range(20):
+            lane.note_runtime(str(task.name), 0.0001)
+    return lane
+
+
+def handed_out(app: ConventionsApp, task: Any, **options: Any) -> Delivery:
+    """A message of this task, as a read brings it."""
+    task.apply_async(kwargs={"number": 7}, **options)
+    (delivery,) = app.broker.reserve([task.queue_name], 1)
+    return delivery
+
+
+def test_a_plain_message_of_a_short_task_waits_in_the_lane(app: ConventionsApp, consumer: Any, lane: Lane) -> None:
+    """Celery knows of it, and the channel counts it."""
+    delivery = handed_out(app, Short)
+    assert list(Intake(consumer, lane).take([delivery])) == []
+    (request,) = state.requests.values()
+    assert isinstance(request, ShortRequest)
+    assert request in state.reserved_requests
+    assert (request.name, request.token) == (Short.name, delivery.receipt)
+    assert consumer.task_consumer.channel.qos._held == 1
+    assert consumer.chosen == []
+
+
+@pytest.mark.parametrize("task", [Other, Slow, Lonely])
+def test_other_tasks_go_the_long_way(task: Any, app: ConventionsApp, consumer: Any, lane: Lane) -> None:
+    """Of which nothing is known, or which keep out."""
+    delivery = handed_out(app, task)
+    assert list(Intake(consumer, lane).take([delivery])) == [delivery]
+
+
+@pytest.mark.parametrize("options", [{"expires": 60}, {"retries": 1}, {"ignore_result": False}])
+def test_other_messages_go_the_long_way(
+    options: dict[str, Any], app: ConventionsApp, consumer: Any, lane: Lane
+) -> None:
+    """Those that need more of Celery."""
+    delivery = handed_out(app, Short, **options)
+    assert list(Intake(consumer, lane).take([delivery])) == [delivery]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"deliveries": 2}, {"alone": True}, {"changes": {"x_counts": {"error": 1}}}, {"receipt": ""}]
+)
+def test_other_deliveries_go_the_long_way(
+    changes: dict[str, Any], app: ConventionsApp, consumer: Any, lane: Lane
+) -> None:
+    """Those that came or were tried before."""
+    delivery = handed_out(app, Short)._replace(**changes)
+    assert list(Intake(consumer, lane).take([delivery])) == [delivery]
+
+
+def test_all_go_the_long_way_while_somebody_watches(
+    app: ConventionsApp, consumer: Any, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events, signals, limits, revokes, and a worker that stops."""
+    delivery = handed_out(app, Short)
+    intake = Intake(consumer, lane)
+
+    def goes_the_long_way() -> bool:
+        return list(intake.take([delivery])) == [delivery]
+
+    def on_received(**_: Any) -> None:
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer.event_dispatcher, "groups", {"worker", "task"})
+        assert goes_the_long_way()
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "should_stop", 0)
+        assert goes_the_long_way()
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "revoked_stamps", {"stamp": ["a"]})
+        assert goes_the_long_way()
+    with monkeypatch.context() as patch:
+        patch.setitem(consumer.task_buckets, Short.name, object())
+        assert goes_the_long_way()
+    signals.task_received.connect(on_received)
+    try:
+        assert goes_the_long_way()
+    finally:
+        signals.task_received.disconnect(on_received)
+    state.revoked.add(delivery.tag.decode())
+    try:
+        assert goes_the_long_way()
+    finally:
+        state.revoked.discard(delivery.tag.decode())
+    assert not goes_the_long_way()
+
+
+def test_its_log_is_celerys(app: ConventionsApp, consumer: Any, lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
+    """The line of a message that was received."""
+    with caplog.at_level("INFO", logger="celery.worker.strategy"):
+        assert not list(Intake(consumer, lane).take([handed_out(app, Short)]))
+        consumer.timer, consumer.apply_eta_task, consumer.disable_rate_limits = (
+            SimpleNamespace(call_at=None),
+            None,
+            True,
+        )
+        consumer._limit_task = consumer._limit_post_eta = None
+        consumer.controller.state = state
+        long = handed_out(app, Short)
+        channel = consumer.task_consumer.channel
+        message = channel.Message(raw_message(long), channel=channel)
+        strategy(app.tasks[Short.name], app, consumer)(message, None, None, None, ())
+    short, celerys = caplog.records
+    assert short.msg == celerys.msg
+    mine, its = vars(short)["data"], vars(celerys)["data"]
+    assert mine.keys() == its.keys()
+    assert {name: mine[name] for name in mine if name != "id"} == {name: its[name] for name in its if name != "id"}
+
+
+def as_celery_makes_it(delivery: Delivery, task: Any, consumer: Any) -> Any:
+    """The request of a message that goes the long way."""
+    app, channel, events = consumer.app, consumer.task_consumer.channel, consumer.event_dispatcher
+    made: Any = create_request_cls(Request, task, consumer.pool, consumer.hostname, events, app=app)
+    message = channel.Message(raw_message(delivery), channel=channel)
+    return made(message, app=app, task=task, hostname=consumer.hostname, eventer=events, utc=app.uses_utc_timezone())
+
+
+NAMES = ("id", "name", "type", "task", "args", "kwargs", "argsrepr", "kwargsrepr", "eta", "expires", "hostname", "root_id",
+         "parent_id", "correlation_id", "reply_to", "delivery_info", "time_limits", "token", "delivery", "claim",
+         "is_followed", "embed", "ignore_result", "utc", "body", "content_type", "content_encoding", "request_dict",
+         "store_errors", "group", "stamps", "may_go_together", "has_ended_otherwise")  # fmt: skip
+
+
+def test_it_is_the_request_of_celery_as_soon_as_somebody_asks(app: ConventionsApp, consumer: Any, lane: Lane) -> None:
+    """Nothing that a group does with it makes it whole; everything else has the values that it would have had."""
+    task, delivery = app.tasks[Short.name], handed_out(app, Short)
+    assert list(Intake(consumer, lane).take([delivery])) == []
+    (short,) = state.requests.values()
+    assert short.handed() == (tuple(delivery),)
+    assert not short.revoked()
+    assert (short.start().claim, short.time_limits) == (
+        short.claim,
+        (app.settings.time_limit, app.settings.soft_time_limit),
+    )
+    short.accept(4711, 0.0)
+    short.make_room()
+    assert short._came is not None
+    whole = as_celery_makes_it(delivery, task, consumer)
+    assert {name: getattr(short, name) for name in NAMES} == {name: getattr(whole, name) for name in NAMES}
+    assert short._came is None
+    assert short.info() == whole.info() | {"worker_pid": 4711, "acknowledged": False, "time_start": short.time_start}
+    assert short.handed() == whole.handed()
+    with pytest.raises(AttributeError, match="no nonsense"):
+        _ = short.nonsense
+
+
+def test_it_can_be_rejected_once_it_is_whole(app: ConventionsApp, consumer: Any) -> None:
+    """By the channel that it came by."""
+    delivery = handed_out(app, Short)
+    message = plain(delivery.payload)
+    assert message is not None
+    channel = consumer.task_consumer.channel
+    app.in_flight.add(delivery)
+    channel.qos.append(None, delivery.receipt)
+    request = short_requests(app.tasks[Short.name], consumer)(message, delivery, channel)
+    request.reject(requeue=False)
+    assert app.in_flight.flush(5)
+    assert app.broker.sizes(Short.queue_name).in_flight == 0
