@@ -61,7 +61,7 @@ class Prepared:
     answer: Answer
 
 
-def begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done | None]:
+def begin(task: Any, request: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done | None]:
     """Begin the task's current request: the job, the arguments of `run`, and its stored answer if it was done before.
 
     Raises:
@@ -69,7 +69,6 @@ def begin(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done 
         JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell: the message is a dead letter, because of its claim.
         Ignore, Reject: the message ends here without one, or comes again.
     """
-    request = task.request
     try:
         if request.is_eager:
             return *_bound(task, args, kwargs), None

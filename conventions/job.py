@@ -60,7 +60,7 @@ class Job:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `settling` records its success where it runs in a group.
+    place in a batch; `settling` records its success where it runs in a group; `reports`: it has asked for its `progress`.
     """
 
     id: str
@@ -83,6 +83,7 @@ class Job:
     settling: Settling | None = None
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
+    reports: bool = False
     token: str = field(default_factory=lambda: uuid4().hex)
     start: str = field(default_factory=this_call)
     claim: ClaimRequest = field(init=False)  # what this attempt asks for

@@ -75,7 +75,7 @@ def settle(
     join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)
     settlement = Settlement(job.claim, state, event, claimed=claimed, join=join, **how)
     if job.settling is not None and state == "done":
-        job.settling.record(settlement, whole=getattr(task.request, "reporter", None) is not None)
+        job.settling.record(settlement, whole=job.reports)
         return "recorded"  # what the server says of it is asked after the last job of the group, and what follows is sent then
     answer = recorded(task.app, settlement, patience)
     if answer == "refused":

@@ -57,13 +57,12 @@ class RetryAsked(Retry):
         self.countdown = countdown
 
 
-def execute(task: Any, args: Any, kwargs: Any) -> Any:
+def execute(task: Any, request: Any, args: Any, kwargs: Any) -> Any:
     """Run the task's current request and return its result, or what the first run of its key returned."""
-    job, values, found = begin(task, args, kwargs)
+    job, values, found = begin(task, request, args, kwargs)
     if found is not None:
         job.ended = True
         return found.result
-    request = task.request  # which Celery looks up anew each time
     try:
         result = _run(task, request, job, values)
     except EffectExists as found_effect:

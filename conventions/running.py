@@ -51,7 +51,7 @@ class RunningTask(celery.Task):
             raise raised
         if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run
             return super().__call__(**self.arguments.check(args, kwargs))
-        return execute(self, args, kwargs)
+        return execute(self, request, args, kwargs)
 
     @functools.cached_property
     def horizon(self) -> timedelta:
@@ -105,6 +105,7 @@ class RunningTask(celery.Task):
         reporter: ProgressReporter | None = getattr(self.request, "reporter", None)
         if reporter is None:
             app, job = self._application(), self.job
+            job.reports = True
             batch_id = job.member.batch_id if job.member else ""
             reporter = self.request.reporter = ProgressReporter(
                 app.store,
