@@ -29,8 +29,7 @@ type Place = Literal["waiting", "running"]
 type CancelAnswer = Literal["queued", "running", "too late"]
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(NamedTuple):
     """A message to be sent.
 
     Attributes:

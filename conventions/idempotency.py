@@ -180,8 +180,8 @@ class Claims:
         """
         if one.join is None and not whole:
             event = one.event.encode() if one.event else b""
-            result = b"null" if one.result is None else encode(one.result)
-            stream.send(self._store.script("succeed"), [one.request.claim, one.request.token, result, event])
+            outcome = (one.request.claim, one.request.token, encode(one.result), event)
+            stream.send(self._store.script("succeed"), outcome)
         else:  # its batch counts it
             stream.send(self._store.script("settle"), _whole(one))
 

@@ -151,7 +151,7 @@ def test_an_interrupted_send_keeps_no_connection(store: Store, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(line, "send_command", interrupted)
+        patched.setattr(line, "send_packed_command", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.call("renew", NOTHING_HELD)
     pool: Any = store.redis.connection_pool
