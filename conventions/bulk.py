@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 from celery import signals
+from celery.local import Proxy
 from celery.utils import uuid
 from kombu.exceptions import BatchPublishError
 
@@ -61,6 +62,8 @@ class Bulk:
         for name in ("task_id", "idempotency_key"):
             if name in options:
                 raise TypeError(f"{task.name}: {name} is that of one message, and these are many; leave it out")
+        if type(task) is Proxy:  # it would look the task up at every touch
+            task = task._get_current_object()  # noqa: SLF001  # Celery has no other name for it
         self._task, self._app = task, task._application()  # noqa: SLF001  # the same layer
         check_options(task, options, self._app.settings.max_delay)
         self._limit = getattr(self._app.settings, limit_setting or task.payload_limit_setting)
