@@ -59,7 +59,7 @@ class Delivery(NamedTuple):
         payload: JSON, unless what lay in the queue is no message.
         deliveries: how often it was handed out, this time included.
         changes: headers that differ from those in the payload, since it was tried before.
-        alone: it was started before without an outcome, so it goes to no process together with others.
+        alone: it was started or tried before, so it goes to no process together with others.
     """
 
     tag: bytes

@@ -170,17 +170,21 @@ class Claims:
         """A way to record successes without a wait for each, by `send`; the caller closes it."""
         return self._store.stream("succeed", "settle", "start")
 
-    def send(self, stream: ScriptStream, one: Settlement, *, whole: bool = False) -> None:
+    def send(
+        self, stream: ScriptStream, one: Settlement, begins: ClaimRequest | None = None, *, whole: bool = False
+    ) -> None:
         """Record a success, without a wait; see `recorded`. Never raises.
 
         Args:
             stream: where to.
             one: what succeeded.
+            begins: the job that begins after it; see `ask`.
             whole: by the whole script, since it has reported progress.
         """
         if one.join is None and not whole:
             event = one.event.encode() if one.event else b""
-            outcome = (one.request.claim, one.request.token, encode(one.result), event)
+            following = ("", "") if begins is None else (begins.claim, begins.token)
+            outcome = (one.request.claim, one.request.token, encode(one.result), event, *following)
             stream.send(self._store.script("succeed"), outcome)
         else:  # its batch counts it
             stream.send(self._store.script("settle"), _whole(one))

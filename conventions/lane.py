@@ -20,7 +20,7 @@ from celery.exceptions import TaskRevokedError
 from celery.worker import state
 from celery.worker.strategy import default
 
-from conventions.lane_group import Group, hard_limit
+from conventions.lane_group import Group, comes_again, hard_limit
 from conventions.lane_run import RETURN_AFTER
 from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Pace
 from conventions.reading import DELIVERY
@@ -61,7 +61,8 @@ class Lane:
 
     def is_short(self, task: str) -> bool:
         """Whether jobs of this task are known to be short."""
-        return self._paces[task].is_short
+        pace = self._paces.get(task)
+        return pace is not None and pace.is_short
 
     def note_runtime(self, task: str, seconds: float | None) -> None:
         """A job has ended."""
@@ -108,7 +109,13 @@ class Lane:
         if not parts:
             raise TaskRevokedError
         if len(parts) == len(parts[0]) == 1 and pool.uses_semaphore:
-            self._start_alone(parts[0][0], pool)
+            try:
+                self._start_alone(parts[0][0], pool)
+            except TaskRevokedError:
+                raise
+            except Exception as error:  # whatever it is, it must not end the worker
+                comes_again(parts[0][0], error)
+                raise TaskRevokedError from error
         else:
             group = Group(self, parts, self.consumer.hostname)
             self._groups.add(group)
@@ -141,7 +148,7 @@ class Lane:
             if chosen and (seconds > HANDED or not pace.is_short or hard_limit(request) != hard_limit(chosen[0])):
                 break
             self._waiting.popleft()
-            if request.revoked():
+            if _is_revoked(request):
                 continue
             part_seconds += pace.expected
             if not chosen or part_seconds > TOGETHER or len(parts[-1]) == CLAIMED:
@@ -220,6 +227,15 @@ class Lane:
             request.app.in_flight.give_back(request.delivery["receipt"])
             request.make_room()
             state.task_ready(request)
+
+
+def _is_revoked(request: Any) -> bool:
+    """Whether it ends here."""
+    try:
+        return bool(request.revoked())
+    except Exception as error:  # noqa: BLE001  # whatever it is, it must not keep the others from running
+        comes_again(request, error)
+        return True
 
 
 class LaneStep(bootsteps.StartStopStep):

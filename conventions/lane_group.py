@@ -18,6 +18,8 @@ from conventions.lane_trace import Ended
 
 logger = logging.getLogger(__name__)
 
+COMES_AGAIN = 1.0  # seconds until a message comes again
+
 
 class Listener(Protocol):
     """Who hears of the end of a group."""
@@ -100,8 +102,8 @@ class Group:
                     state.task_ready(request)
                 else:
                     self._end_one(request, one)
-            except Exception:  # whatever it is, it must not touch the others
-                logger.exception("a fault of the platform, in what follows %s", request.id)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it must not touch the others
+                comes_again(request, error)
         self._let_go(done)
         self._lane.ended(self)
 
@@ -205,6 +207,14 @@ class Group:
         new = [one for one in requests if one.delivery["receipt"] not in self._gone]
         self._gone.update(one.delivery["receipt"] for one in new)
         self._lane.let_go(new)
+
+
+def comes_again(request: Any, error: Exception) -> None:
+    """A fault of the platform: its message goes back, to be handled the long way by whoever has it next."""
+    logger.error("a fault of the platform: %s comes again", request.id, exc_info=error)
+    request.app.in_flight.give_back(request.delivery["receipt"], wait=COMES_AGAIN, counted=True)
+    state.task_ready(request)
+    request.make_room()
 
 
 def hard_limit(request: Any) -> float:

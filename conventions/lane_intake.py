@@ -16,6 +16,8 @@ from conventions.lane_request import ShortRequest, short_requests
 from conventions.plain_message import PlainMessage, plain
 from conventions.request import Request
 
+logger = logging.getLogger(__name__)
+
 
 class Intake:
     """The short cut of one channel.
@@ -34,7 +36,14 @@ class Intake:
         """Take what may go this way. Returns the others."""
         if self._is_watched():
             return deliveries
-        return [one for one in deliveries if not self._takes(one)]
+        return [one for one in deliveries if not self._takes_safely(one)]
+
+    def _takes_safely(self, delivery: Delivery) -> bool:
+        try:
+            return self._takes(delivery)
+        except Exception:  # the long way says what is wrong with it
+            logger.exception("a message cannot be taken by the short cut")
+            return False
 
     def _is_watched(self) -> bool:
         """Whether somebody wants to know of each message, or none may begin."""

@@ -19,23 +19,37 @@ its delivery, as it came, of a plain message."""
 class Mate:
     """One message of a group."""
 
-    __slots__ = ("args", "counted", "id", "job", "kwargs", "request", "task")
+    __slots__ = ("_handed", "args", "counted", "id", "job", "kwargs", "request", "task")
 
-    def __init__(self, app: Any, handed: Handed, hostname: str) -> None:
+    id: str
+    task: Any
+    request: dict[str, Any]
+    args: Any
+    kwargs: Any
+
+    def __init__(self, handed: Handed) -> None:
+        self._handed = handed
+        self.job: Job | None = None
+        self.counted = True  # its start was counted, or is by whoever runs it
+
+    def read(self, app: Any, hostname: str) -> None:
+        """Make of it what its task needs: of all of a group, the first would wait for that."""
+        handed = self._handed
         task, self.id, request, embed = handed if len(handed) == 4 else _read(Delivery(*handed[0]), hostname)
         self.task, self.request = app.tasks[task], request
         self.args, self.kwargs = request["args"], request["kwargs"]
         request.update(embed, is_eager=False)
         # As `Context` would find them, but for a set that it makes anew for each message.
         request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
-        self.job: Job | None = None
-        self.counted = True  # its start was counted, or is by whoever runs it
 
     @property
     def held(self) -> Held:
         """The message, and its claim where that was asked for."""
-        delivery, job = self.request["properties"][DELIVERY], self.job
-        claim, token = (job.claim.claim, job.token) if job is not None else ("", "")
+        claim, token = (self.job.claim.claim, self.job.token) if self.job is not None else ("", "")
+        if len(self._handed) == 1:
+            tag, queue, _, receipt, *_ = self._handed[0]
+            return Held(tag.decode(), queue, receipt, claim, token)
+        delivery = self._handed[2]["properties"][DELIVERY]
         return Held(delivery["tag"], delivery["queue"], delivery["receipt"], claim, token)
 
 

@@ -4,6 +4,7 @@ Celery's request takes as long to make as a short job to run. So here is what a 
 somebody asks for it: `inspect`, `revoke`, a failure, a limit. Then it is the request that Celery would have made.
 """
 
+import threading
 from functools import partial
 from typing import Any, ClassVar
 
@@ -27,6 +28,8 @@ class ShortRequest(Request):
 
     of_task: ClassVar[Any]
     consumer: ClassVar[Any]
+    accepted: ClassVar[Any]  # content types
+    completing: ClassVar[Any]  # a lock: the thread of `InFlight` may ask, too
 
     _came: tuple[Delivery, Any] | None = None  # until it is complete
 
@@ -40,12 +43,19 @@ class ShortRequest(Request):
         self.is_followed = False
 
     def __getattr__(self, name: str) -> Any:
-        came, self._came = self._came, None
-        if came is None:
-            raise AttributeError(f"{type(self).__name__} has no {name}")
-        delivery, channel = came
+        with self.completing:
+            came, self._came = self._came, None
+            if came is not None:
+                try:
+                    self._complete(*came)
+                except BaseException:
+                    self._came = came
+                    raise
+        return object.__getattribute__(self, name)
+
+    def _complete(self, delivery: Delivery, channel: Any) -> None:
         message = channel.Message(raw_message(delivery), channel=channel)
-        message.accept = self.consumer.task_consumer.accept
+        message.accept = self.accepted
         app, soon = self._app, self.consumer.call_soon_ack
         super().__init__(
             message,
@@ -60,7 +70,6 @@ class ShortRequest(Request):
             headers=message.headers,
             utc=app.uses_utc_timezone(),
         )
-        return getattr(self, name)
 
     @property
     def claim(self) -> str:
@@ -95,5 +104,6 @@ def short_requests(task: Any, consumer: Any) -> type[ShortRequest]:
     made: Any = create_request_cls(
         ShortRequest, task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=task.app
     )
-    made.of_task, made.consumer = task, consumer
+    made.of_task, made.consumer, made.accepted = task, consumer, consumer.task_consumer.accept
+    made.completing = threading.RLock()
     return made  # type: ignore[no-any-return]  # Celery has no types

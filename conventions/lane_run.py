@@ -16,7 +16,7 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from conventions.following import follow_up
-from conventions.idempotency import Settlement
+from conventions.idempotency import ClaimRequest, Settlement
 from conventions.lane_claims import LaneClaims
 from conventions.lane_mate import Handed, Mate
 from conventions.lane_trace import Ended, is_observed, trace
@@ -35,7 +35,7 @@ def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[An
     Returns how each ended, as `Ended` takes it; `None` for one that was given back before it began.
     """
     app = current_app._get_current_object()  # noqa: SLF001  # as Celery's own tracer finds it
-    group = GroupRun(app, [[Mate(app, one, hostname) for one in part] for part in parts])
+    group = GroupRun(app, [[Mate(one) for one in part] for part in parts], hostname)
     with app.lane_watch.over(group):
         return [one and tuple(one) for one in group.run()]  # which takes half as long to pickle
 
@@ -50,11 +50,11 @@ class GroupRun:
         waiting: those that have not begun.
     """
 
-    def __init__(self, app: Any, parts: Sequence[Sequence[Mate]]) -> None:
+    def __init__(self, app: Any, parts: Sequence[Sequence[Mate]], hostname: str) -> None:
         self._app = app
         self._mates = [mate for part in parts for mate in part]
         self._settling = Settling(app.claims, self._begin_next)
-        self.waiting = LaneClaims(app, parts, self._settling)
+        self.waiting = LaneClaims(app, parts, self._settling, hostname)
         self._next: Mate | None = None
         self._ended: dict[Mate, Ended] = {}
         self._observed: dict[Any, bool] = {}  # by task
@@ -93,19 +93,21 @@ class GroupRun:
             self.begun_at = time.monotonic()  # however long the server took to answer
         return mate
 
-    def _begin_next(self) -> None:
+    def _begin_next(self) -> ClaimRequest | None:
         """With the outcome of this one the next begins: from now on nobody may give it back as one that has not."""
         self._next = mate = self._take_next(self.waiting.next_at_once)
-        if mate is not None:
-            mate.counted = True
+        if mate is None or mate.counted or mate.job is None:
+            return None
+        mate.counted = True
+        return mate.job.claim
 
     def _run_one(self, mate: Mate) -> None:
         before = self._settling.count
         self.running, self.running_since = mate, time.monotonic()
-        observed = self._observed.get(mate.task)
-        if observed is None:
-            observed = self._observed[mate.task] = is_observed(mate.task)
         try:
+            observed = self._observed.get(mate.task)
+            if observed is None:
+                observed = self._observed[mate.task] = is_observed(mate.task)
             ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request, observed=observed)
         except Exception:  # noqa: BLE001  # what the tracer lets through must not end the others
             ended = Ended("raised", ExceptionInfo())

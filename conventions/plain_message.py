@@ -5,14 +5,16 @@ all of it. Any other message goes the long way, by Celery's own request.
 """
 
 from binascii import a2b_base64
-from typing import Annotated, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, with_config
 from pydantic_core import from_json
 
+from conventions.reading import OF_ITS_OWN
 from conventions.well_formed import Moment
 
 _STRICT = ConfigDict(extra="ignore", strict=True)
+_Zero = Annotated[int, Field(ge=0, le=0)]  # `Literal[0]` would take False
 _Name = Annotated[str, Field(min_length=1)]
 _NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
@@ -24,13 +26,13 @@ class _Headers(TypedDict):
     shadow: None
     eta: None
     expires: None
-    retries: Literal[0]
+    retries: _Zero
     timelimit: tuple[float | None, float | None]
     root_id: str | None
     parent_id: str | None
     argsrepr: str
     kwargsrepr: str
-    ignore_result: Literal[True]
+    ignore_result: bool
     stamped_headers: None
     compression: NotRequired[None]
     x_actor: str
@@ -38,12 +40,15 @@ class _Headers(TypedDict):
     x_fingerprint: str
     x_enqueued_at: Moment
     x_planned_at: NotRequired[Moment]
-    x_generation: NotRequired[Literal[0]]
+    x_generation: NotRequired[_Zero]
+    x_parked: NotRequired[_Zero]
+    x_counts: NotRequired[dict[str, NonNegativeInt]]
 
 
 @with_config(_STRICT)
 class _Properties(TypedDict):
     body_encoding: Literal["base64"]
+    delivery_info: dict[str, Any]
 
 
 @with_config(_STRICT)
@@ -78,10 +83,13 @@ def plain(payload: bytes) -> PlainMessage | None:
     """Read a message as kombu wrote it; `None` for one that is not plain, whatever it is."""
     try:
         message = _read(payload)
-        args, kwargs, following = from_json(a2b_base64(message["body"]))
+        body = a2b_base64(message["body"])
+        args, kwargs, following = from_json(body)
     except (ValueError, TypeError, RecursionError):  # pydantic's and binascii's are ValueErrors
         return None
-    if args != [] or type(kwargs) is not dict or following != _NOTHING:
+    if args != [] or type(kwargs) is not dict or following != _NOTHING or not message["headers"]["ignore_result"]:
+        return None
+    if OF_ITS_OWN in payload or OF_ITS_OWN in body:  # kombu may refuse to read it
         return None
     headers = message["headers"]
     return PlainMessage(

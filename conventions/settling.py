@@ -17,12 +17,12 @@ class Settling:
 
     Args:
         claims: where they are recorded.
-        before_each: called before an outcome is recorded, with which the next job counts as begun.
+        take_next: says which job begins, if one is ready, with the outcome that is recorded now.
     """
 
-    def __init__(self, claims: Claims, before_each: Callable[[], None]) -> None:
+    def __init__(self, claims: Claims, take_next: Callable[[], ClaimRequest | None]) -> None:
         self._claims, self._stream = claims, claims.stream()
-        self._before_each = before_each
+        self._take_next = take_next
         self._recorded: list[Settlement] = []
         self._settled = 0  # of these, by `settle_again`
 
@@ -33,9 +33,9 @@ class Settling:
 
     def record(self, settlement: Settlement, *, whole: bool = False) -> None:
         """A job has succeeded; `whole`: it has reported progress."""
-        self._before_each()
+        begins = self._take_next()
         self._recorded.append(settlement)
-        self._claims.send(self._stream, settlement, whole=whole)
+        self._claims.send(self._stream, settlement, begins, whole=whole)
 
     def begin(self, request: ClaimRequest) -> None:
         """A job begins after one that has not succeeded."""

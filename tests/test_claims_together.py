@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from conventions.broker import Broker
-from conventions.claim_answers import Alone, Answer, Granted, Parked, Poison
+from conventions.claim_answers import Alone, Answer, Done, Granted, Parked, Poison
 from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.journal import Event
 from conventions.settling import Settling
@@ -33,12 +33,12 @@ from tests.support import wait_until
 def claims(store: Store) -> Claims:
     """Claims on a server that knows the scripts: where it does not, outcomes are recorded after the last one."""
     claims = Claims(store, lease=30)
-    store.run("succeed", [""] * 4)
+    store.run("succeed", [""] * 6)
     return claims
 
 
 def nothing() -> None:
-    """Before each outcome."""
+    """No job begins with an outcome."""
 
 
 def requests(broker: Broker, count: int) -> list[ClaimRequest]:
@@ -126,6 +126,63 @@ def test_a_worker_that_is_gone_leaves_one_start(broker: Broker, claims: Claims, 
         end_lease(store, one)
     answers = claims.take([replace(one, token=f"later-{one.key}", held=None) for one in three[1:]])
     assert [one.starts for one in answers if isinstance(one, Granted)] == [2, 1]
+
+
+@pytest.mark.parametrize("why", ["awaited", "token"])
+def test_the_next_has_begun_also_when_an_outcome_is_left(
+    why: str, broker: Broker, claims: Claims, store: Store
+) -> None:
+    """Its predecessor has not succeeded as far as anybody can tell: its own start is counted."""
+    two = requests(broker, 2)
+    together(claims, two)
+    store.redis.hset(claim_key(store, two[0]), why, "another")
+    settling = Settling(claims, lambda: two[1])
+    settling.record(done(two[0]))
+    assert settling.answers() == [(done(two[0]), False)]
+    assert starts(store, two[1]) == [1]
+
+
+@pytest.mark.parametrize("ended", ["released", "dead"])
+def test_a_success_without_a_result_keeps_none_of_before(ended: str, broker: Broker, claims: Claims) -> None:
+    """Of an earlier message with its key, or what that one failed with."""
+    (first,) = requests(broker, 1)
+    settle(claims, take_it(claims, first), ended, result="TypeError: boom")
+    broker.publish([message("m7")])
+    (delivery,) = broker.reserve(["q"], 1)
+    second = asking(delivery, replace(FIRST, key=first.key, message_id="m7"))
+    together(claims, [second])
+    settling = Settling(claims, nothing)
+    settling.record(replace(done(second), result=None))
+    assert [is_recorded for _, is_recorded in settling.answers()] == [True]
+    (answer,) = claims.take([replace(second, token="later", message_id="m8", held=None)])
+    assert isinstance(answer, Done)
+    assert answer.result is None
+
+
+def take_it(claims: Claims, request: ClaimRequest) -> ClaimRequest:
+    """The claim is its own."""
+    granted(claims, request)
+    return request
+
+
+def test_an_outcome_comes_after_all_for_what_was_given_back(broker: Broker, claims: Claims, store: Store) -> None:
+    """A job that was thought dead, the second of a group: it is recorded as any other."""
+    two = requests(broker, 2)
+    together(claims, two)
+    assert two[1].held is not None
+    broker.give_back([two[1].held._replace(claim=two[1].claim, token=two[1].token)], counted=True)
+    assert claims.settle([done(two[1])]) == ["recorded"]
+    assert store.redis.hget(claim_key(store, two[1]), "state") == b"done"
+
+
+def test_what_was_tried_goes_alone(broker: Broker, claims: Claims) -> None:
+    """A retry, and what waited for another transaction."""
+    (request,) = requests(broker, 1)
+    granted(claims, request)
+    settle(claims, request, "released", action="park")
+    wait_until(lambda: broker.sweep() or broker.sizes("q").ready)
+    (again,) = broker.reserve(["q"], 1)
+    assert (again.deliveries, again.alone) == (1, True)
 
 
 def test_an_outcome_of_another_holder_is_refused(broker: Broker, claims: Claims, store: Store) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from celery import signals
+from celery.exceptions import TaskRevokedError
 from celery.worker import state
 from celery.worker.request import create_request_cls
 
@@ -94,6 +95,13 @@ def lane(consumer: Any) -> Lane:
     return lane
 
 
+def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:
+    """Anybody can write names into messages."""
+    before = len(lane._paces)
+    assert not any(lane.is_short(f"name {number}") for number in range(100))
+    assert len(lane._paces) == before
+
+
 def handed_out(app: ConventionsApp, task: Any, **options: Any) -> Delivery:
     """A message of this task, as a read brings it."""
     task.apply_async(kwargs={"number": 7}, **options)
@@ -178,6 +186,18 @@ def test_all_go_the_long_way_while_somebody_watches(
     assert not goes_the_long_way()
 
 
+def test_a_fault_in_it_leads_to_the_long_way(
+    app: ConventionsApp, consumer: Any, lane: Lane, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which says what is wrong; the other messages of the read are taken."""
+    odd = handed_out(app, Short)._replace(tag=b"\xff")
+    good = handed_out(app, Short)
+    assert list(Intake(consumer, lane).take([odd, good])) == [odd]
+    assert [request.token for request in state.requests.values()] == [good.receipt]
+    assert consumer.task_consumer.channel.qos._held == 1
+    assert "cannot be taken" in caplog.text
+
+
 def test_its_log_is_celerys(app: ConventionsApp, consumer: Any, lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
     """The line of a message that was received."""
     with caplog.at_level("INFO", logger="celery.worker.strategy"):
@@ -233,7 +253,7 @@ def test_it_is_the_request_of_celery_as_soon_as_somebody_asks(app: ConventionsAp
     assert short._came is None
     assert short.info() == whole.info() | {"worker_pid": 4711, "acknowledged": False, "time_start": short.time_start}
     assert short.handed() == whole.handed()
-    with pytest.raises(AttributeError, match="no nonsense"):
+    with pytest.raises(AttributeError, match="nonsense"):
         _ = short.nonsense
 
 
@@ -249,3 +269,20 @@ def test_it_can_be_rejected_once_it_is_whole(app: ConventionsApp, consumer: Any)
     request.reject(requeue=False)
     assert app.in_flight.flush(5)
     assert app.broker.sizes(Short.queue_name).in_flight == 0
+
+
+def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(
+    app: ConventionsApp, consumer: Any, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is: its next delivery goes the long way."""
+    delivery = handed_out(app, Short)
+    app.in_flight.add(delivery)
+    assert not list(Intake(consumer, lane).take([delivery]))
+    monkeypatch.setattr("conventions.lane_request.raw_message", lambda _: {"no": "part"}["headers"])
+    consumer.controller.semaphore = SimpleNamespace(value=0)
+    pool = SimpleNamespace(uses_semaphore=True)
+    with pytest.raises(TaskRevokedError):  # by which Celery frees the process
+        lane.execute_using_pool(pool)
+    assert not state.requests
+    assert app.in_flight.flush(5)
+    assert app.broker.sizes(Short.queue_name).delayed == 1

@@ -16,6 +16,7 @@ from conventions.broker import Delivery
 from conventions.plain_message import PlainMessage, plain
 from conventions.reading import raw_message
 from conventions.request import Request
+from conventions.well_formed import Headers
 
 type Message = dict[str, Any]
 
@@ -117,6 +118,11 @@ NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         part("content-encoding", "utf-16"),
         part("properties", {"body_encoding": None}),
         part("headers", None),
+        part("properties", {"body_encoding": "base64"}),
+        part("properties", {"body_encoding": "base64", "delivery_info": []}),
+        header("x_parked", "often"),
+        header("x_counts", {"error": -1}),
+        body([[], {"number": {"__type__": "nonsense", "__value__": 1}}, NOTHING]),
     ],
 )
 def test_what_needs_more_than_a_process_is_not(change: Callable[[Message], None], delivery: Delivery) -> None:
@@ -151,7 +157,8 @@ class TestEveryPlainMessage:
     def test_is_one_that_the_long_way_takes(self, data: st.DataObject) -> None:
         """So nothing is wrong with it that is found too late."""
         message = json.loads(json.dumps(self.message))
-        for name in data.draw(st.sets(st.sampled_from(sorted(message["headers"])), min_size=1, max_size=3)):
+        names = sorted(message["headers"].keys() | set(Headers.__annotations__))
+        for name in data.draw(st.sets(st.sampled_from(names), min_size=1, max_size=3)):
             message["headers"][name] = data.draw(VALUES)
         delivery = Delivery(b"tag", "immediate", json.dumps(message).encode(), "receipt", 1, {})
         if plain(delivery.payload) is None:

@@ -77,6 +77,7 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
     'id', id, 'attempt', attempt, 'fingerprint', fingerprint, 'after', after)
   if not is_new or starts > 0 or generation > 0 then -- else they are not there, which reads the same
     redis.call('HSET', claim, 'generation', generation, 'starts', starts, 'followed', '0')
+    redis.call('HDEL', claim, 'result')
   end
   redis.call('PEXPIRE', claim, horizon)
   if tag == '' then
@@ -105,7 +106,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
       'fingerprint', 'result', 'starts', 'followed', 'after'), 1, 13)
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
   till, starts, fence = tonumber(till or 0), starts_of(starts, after), tonumber(fence or 0)
-  local same = owner == id
+  local same, its_result = owner == id, result and result ~= '' and result or 'null'
   if state == 'running' and holder == token and its_start == start then -- a reply was lost: the same answer again
     if starts > start_limit then return {'poison', integer(fence), starts - 1} end
     return {'granted', integer(fence), starts}
@@ -113,7 +114,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if ended then return {'dead', state == 'dead' and same and result or '""'} end
   if state == 'done' and same then
     has_ended(id, tag)
-    return {'done', result or 'null', owner, followed or '0'}
+    return {'done', its_result, owner, followed or '0'}
   end
   -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
   local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
@@ -121,7 +122,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
-  if state == 'done' then return {'done', result or 'null', owner, '0'} end
+  if state == 'done' then return {'done', its_result, owner, '0'} end
   if same and (generation < its_generation or (generation == its_generation and attempt < its_attempt)) then
     -- Rewritten in place since it was handed out: its next delivery carries what it is now.
     if tag ~= '' and tonumber(redis.call('HGET', message_key(tag), 'attempt') or 0) > attempt then

@@ -22,7 +22,7 @@ end
 local function again(tag, queue, receipt, changes, attempt, wait)
   local key = message_key(tag)
   if redis.call('EXISTS', key) == 0 then return 'missing' end
-  redis.call('HSET', key, 'attempt', attempt, 'deliveries', 0)
+  redis.call('HSET', key, 'attempt', attempt, 'deliveries', 0, 'alone', 1) -- it was tried: it goes together with no other
   if changes ~= '{}' then redis.call('HSET', key, 'changes', changes) end
   if holds(tag, receipt) then
     make_delayed(tag, queue, wait)
@@ -35,8 +35,8 @@ end
 
 -- Whether a job whose claim was released, since its process was thought dead, is behind what has run since.
 local function is_behind(generation, attempt, its_generation, its_attempt)
-  local difference = tonumber(generation) - tonumber(its_generation)
-  return difference < 0 or (difference == 0 and tonumber(attempt) < tonumber(its_attempt))
+  local difference = tonumber(generation) - tonumber(its_generation or 0)
+  return difference < 0 or (difference == 0 and tonumber(attempt) < tonumber(its_attempt or 0))
 end
 
 -- Say of a job that reported progress that it has ended; a batch ends with its `finish`, not with its splitter.

@@ -54,7 +54,7 @@ def waiting_behind(job: Job) -> int:
     """How many of its group have not begun; `ALONE` where it is in none."""
     if job.settling is None:
         return ALONE
-    group = cast(Any, job.settling._before_each).__self__
+    group = cast(Any, job.settling._take_next).__self__
     return len(group.waiting)
 
 
