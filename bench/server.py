@@ -13,6 +13,7 @@ CONFIG = {
     "appendfsync": "everysec",
     "auto-aof-rewrite-percentage": 0,  # a rewrite in one system's turn would be charged to it
     "save": "",
+    "lazyfree-lazy-user-flush": "no",  # what one system left would be freed in the turn of the next
 }
 
 
