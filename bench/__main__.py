@@ -31,6 +31,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=_positive, help="jobs of a round; default: some seconds' worth")
     parser.add_argument("--crash", action="store_true", help="kill a worker of each system, too: a minute for each")
     parser.add_argument("--only", action="append", choices=names, help="this system; may be given several times")
+    parser.add_argument(
+        "--server", metavar="PROGRAM", help="a Valkey or Redis of this machine; default: that of the wheel"
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there, too")
     parser.add_argument(
         "--profile", choices=("worker", "enqueue"), help=f"profile one system, {PROFILED} unless --only names another"
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         (folder / "server").mkdir()
-        with Server(folder / "server") as server:
+        with Server(folder / "server", options.server) as server:
             if options.profile:
                 return _profile(options, server, folder)
             sites = [_site(one.name, server, folder) for one in SYSTEMS if one.name in (options.only or [one.name])]

@@ -132,7 +132,7 @@ def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counte
     if begun > jobs / 2:  # so few jobs that the first look came late: count the start of the worker, too
         begun, before, cpu = 0, queued, 0.0
     wait_for_records(site, worker, jobs + 1)
-    _wait_until_calm(worker)
+    wait_until_calm(worker)
     counted = (server.counters() - before).per_job(jobs + 1 - begun)
     done = sorted(record.done for record in records.read(site.records))
     return {
@@ -185,8 +185,8 @@ def wait_for_records(site: Site, worker: Worker, wanted: int) -> None:
         time.sleep(POLL)
 
 
-def _wait_until_calm(worker: Worker) -> None:
-    # What a system does for a job after its end, such as writing it down, belongs to its cost.
+def wait_until_calm(worker: Worker) -> None:
+    """Wait until it does nothing: what a system does for a job after its end, as writing it down, belongs to its cost."""
     deadline = time.monotonic() + CALM_SECONDS
     used = worker.cpu()
     while time.monotonic() < deadline:

@@ -6,7 +6,8 @@ import select
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
@@ -168,6 +169,15 @@ class Worker:
         self._process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Let none of its processes do anything within the block."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     @property
     def alive(self) -> bool:

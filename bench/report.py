@@ -69,13 +69,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
 COLUMNS = tuple(column for columns in TABLES.values() for column in columns)
 
 
-def document(results: Sequence[Result], plan: Plan, server_version: str) -> dict[str, Any]:
+def document(results: Sequence[Result], plan: Plan, server: tuple[str, str]) -> dict[str, Any]:
     """A run as JSON: `date machine versions plan base systems`; see docs/performance.md for the fields."""
     base = next((result for result in results if result.site.system.name == BASE), None)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
-        "versions": {"python": platform.python_version(), "valkey": server_version}
+        "versions": {"python": platform.python_version(), server[0]: server[1]}
         | {name: version(name) for name in PACKAGES}
         | _node(results),
         "plan": {

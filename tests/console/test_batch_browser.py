@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
@@ -48,6 +48,10 @@ def steadily[T](look: Callable[[], T]) -> T:
         try:
             found.append(look())
         except StaleElementReferenceException:
+            return False
+        except WebDriverException as error:  # chromedriver's other word for it
+            if "does not belong to the document" not in str(error):
+                raise
             return False
         return True
 
