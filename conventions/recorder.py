@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 GROUP = "recorder"
 BATCH, LARGEST_BATCH = 500, 5000  # events in one transaction; more where more wait, since each then takes less
+AT_ONCE = 500  # of those that one call reads or removes: meanwhile the server serves nobody else
 BLOCK = 0.5  # seconds that one read waits for events
 GATHER = 0.1  # seconds in which events gather: a transaction for each would cost more than the jobs
 LEAD = 10.0  # seconds after which another recorder takes over from one that is gone
@@ -150,9 +152,19 @@ class Recorder:
         abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
         if abandoned:
             return _entries(abandoned)
+        return self._read_new(limit, block)
+
+    def _read_new(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+        redis: Any = self._store.redis
         milliseconds = max(1, int(block * 1000)) if block else None  # 0 would mean for ever
-        new = redis.xreadgroup(streams={self.journal.key: ">"}, block=milliseconds, **wanted)
-        return _entries(new[0][1]) if new else {}
+        found: dict[bytes, dict[bytes, bytes]] = {}
+        while (count := min(limit - len(found), AT_ONCE)) > 0:
+            new = redis.xreadgroup(GROUP, self.name, {self.journal.key: ">"}, count=count, block=milliseconds)
+            found |= _entries(new[0][1]) if new else {}
+            if not new or len(new[0][1]) < count:
+                break
+            self._unfinished, milliseconds = True, None  # where the next read fails, these come again
+        return found
 
     def _record(self, entries: Sequence[Entry | DeedEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
         """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
@@ -183,10 +195,11 @@ class Recorder:
             dead_letters.close_ended(session, [entry for entry in entries if entry.event.id in new])
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
-        with self._store.redis.pipeline(transaction=True) as pipe:
-            pipe.xack(self.journal.key, GROUP, *ids)
-            pipe.xdel(self.journal.key, *ids)
-            pipe.execute()
+        for some in batched(ids, AT_ONCE, strict=False):
+            with self._store.redis.pipeline(transaction=True) as pipe:
+                pipe.xack(self.journal.key, GROUP, *some)
+                pipe.xdel(self.journal.key, *some)
+                pipe.execute()
 
     def _reject(self, id_: bytes, fields: Mapping[bytes, bytes], fault: Exception) -> None:
         """Put an entry that cannot be recorded aside, exactly as it was, so that those behind it go on."""

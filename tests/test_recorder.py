@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from sqlalchemy import text
 
 from conventions import dead_letters
 from conventions.database import Database
 from conventions.journal import Event, Journal
-from conventions.recorder import GROUP
+from conventions.recorder import AT_ONCE, GROUP
 from conventions.store import Store
 from conventions.tables import DeadLetterRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
@@ -175,6 +176,31 @@ def test_what_a_dead_recorder_has_read_is_taken_over(store: Store, database: Dat
     taking_over = recorder(store, database, abandoned_after=0.05)
     assert wait_until(lambda: drain(taking_over)) == [2]
     assert len(contents(database, ExecutionRow)) == 6
+    assert left(store) == (0, 0)
+
+
+def test_a_large_batch_is_read_in_parts_none_of_which_is_lost(
+    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server serves others in between; where it is away for the second part, the first one comes again."""
+    append(store, entry(event()))
+    mine = recorder(store, database)
+    assert drain(mine) == [1]  # makes the group
+    clear(database)
+    append(store, *(entry(event(f"n{number}")) for number in range(2 * AT_ONCE + 3)))
+    read, calls = store.redis.xreadgroup, iter([True, False])
+
+    def away_the_second_time(*args: Any, **options: Any) -> Any:
+        if not next(calls):
+            raise ConnectionError("away")
+        return read(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.redis, "xreadgroup", away_the_second_time)
+        with pytest.raises(ConnectionError):
+            mine.drain_once(5000)
+    assert drain(mine, 5000) == [AT_ONCE, AT_ONCE + 3]
+    assert len(contents(database, ExecutionRow)) == 2 * AT_ONCE + 3
     assert left(store) == (0, 0)
 
 
