@@ -188,6 +188,8 @@ class Claims:
             stream.send(self._store.script("succeed"), outcome)
         else:  # its batch counts it
             stream.send(self._store.script("settle"), _whole(one))
+            if begins is not None:
+                self.begin(stream, begins)
 
     def begin(self, stream: ScriptStream, request: ClaimRequest) -> None:
         """Count the start of a job that does not follow a success; see `ask`. Never raises."""

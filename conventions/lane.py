@@ -64,6 +64,11 @@ class Lane:
         pace = self._paces.get(task)
         return pace is not None and pace.is_short
 
+    @property
+    def knows_short(self) -> bool:
+        """Whether jobs of any task are known to be short."""
+        return any(pace.is_short for pace in self._paces.values())
+
     def note_runtime(self, task: str, seconds: float | None) -> None:
         """A job has ended."""
         if seconds is None:

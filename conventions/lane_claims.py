@@ -36,7 +36,7 @@ class LaneClaims:
         self._asked: Sequence[Mate] = ()
         self._call: ScriptCall | None = None  # that asks for those
         self._ready: deque[Mate] = deque()
-        self._part = 0  # how many the last part had
+        self._part_size = 0  # of the last one that was asked for
         self._last: ClaimRequest | None = None  # that was granted
         self._start = this_call()
         self._lock = threading.Lock()
@@ -60,10 +60,10 @@ class LaneClaims:
     def look_ahead(self) -> None:
         """Ask for the claims of the next part as soon as half of the last one has begun."""
         with self._lock:
-            if self._asked or not self._parts or len(self._ready) > self._part // 2:
+            if self._asked or not self._parts or len(self._ready) > self._part_size // 2:
                 return
             self._asked = part = self._parts.popleft()
-        self._part = len(part)
+        self._part_size = len(part)
         for mate in part:
             self._prepare(mate)
         try:

@@ -18,8 +18,6 @@ from conventions.lane_trace import Ended
 
 logger = logging.getLogger(__name__)
 
-COMES_AGAIN = 1.0  # seconds until a message comes again
-
 
 class Listener(Protocol):
     """Who hears of the end of a group."""
@@ -212,7 +210,7 @@ class Group:
 def comes_again(request: Any, error: Exception) -> None:
     """A fault of the platform: its message goes back, to be handled the long way by whoever has it next."""
     logger.error("a fault of the platform: %s comes again", request.id, exc_info=error)
-    request.app.in_flight.give_back(request.delivery["receipt"], wait=COMES_AGAIN, counted=True)
+    request.on_lost(error)
     state.task_ready(request)
     request.make_room()
 

@@ -50,9 +50,8 @@ class Reading:
     _wanted = 1  # messages that the read asked for
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
-    short_cut: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = (
-        None  # takes some messages, returns the others
-    )
+    # Takes some messages, and returns the others.
+    short_cut: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -258,7 +257,8 @@ def decoded(payload: bytes | str) -> Any:
     Raises:
         ValueError: it is no JSON.
     """
-    if (OF_ITS_OWN if isinstance(payload, bytes) else OF_ITS_OWN.decode()) not in payload:  # type: ignore[operator]  # of its kind
+    in_its_own_way = OF_ITS_OWN in payload if isinstance(payload, bytes) else OF_ITS_OWN.decode() in payload
+    if not in_its_own_way:
         try:
             return from_json(payload, cache_strings="keys")
         except ValueError:  # such as half a character, which JSON may hold
