@@ -2,11 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -83,16 +83,38 @@ def link(browser: Chrome, text: str) -> WebElement:
     return wait_until(lambda: next(iter(browser.find_elements(By.XPATH, path)), None), 15, text)
 
 
+def steadily[T](look: Callable[[], T]) -> T:
+    """What a look finds or does, once more where the page replaced the element meanwhile."""
+    found: list[T] = []
+
+    def looked() -> bool:
+        try:
+            found.append(look())
+        except StaleElementReferenceException:
+            return False
+        except WebDriverException as error:  # chromedriver's other word for it
+            if "does not belong to the document" not in str(error):
+                raise
+            return False
+        return True
+
+    wait_until(looked, 15, "an element that stays")
+    return found[0]
+
+
+def text(browser: Chrome, selector: str) -> str:
+    """The text of an element, also on a page that renews itself."""
+    return steadily(lambda: one(browser, selector).text)
+
+
+def attribute(browser: Chrome, selector: str, name: str) -> str:
+    """An attribute of an element, also on a page that renews itself."""
+    return steadily(lambda: str(one(browser, selector).get_attribute(name)))
+
+
 def see(browser: Chrome, heading: str) -> None:
     """Wait for the page with this heading."""
-
-    def is_there() -> bool:
-        try:
-            return one(browser, "h1").text == heading
-        except StaleElementReferenceException:  # the page before is going
-            return False
-
-    wait_until(is_there, 15, heading)
+    wait_until(lambda: text(browser, "h1") == heading, 15, heading)
 
 
 def look(browser: Chrome, name: str) -> None:

@@ -1,12 +1,11 @@
 """A batch in a real Chromium: watch it, find out why a chunk failed, send it again, cancel the batch (R19)."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
@@ -15,7 +14,7 @@ from conventions.app import ConventionsApp
 from conventions.errors import BusinessError
 from conventions.membership import chunk_id
 from tests.batching import Ending
-from tests.console.browser import faults, link, look, one, see
+from tests.console.browser import attribute, faults, link, look, one, see, steadily, text
 from tests.console.conftest import BATCH, BATCH_TASK, begin
 from tests.console.flower_process import flower
 from tests.failures import failure, record
@@ -38,35 +37,6 @@ def log_in(browser: Chrome, address: str) -> None:
     """Go to Flower's first page with the login in the address."""
     parts = urlsplit(address)
     browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
-
-
-def steadily[T](look: Callable[[], T]) -> T:
-    """What a look finds, once more where the page replaced the element meanwhile."""
-    found: list[T] = []
-
-    def looked() -> bool:
-        try:
-            found.append(look())
-        except StaleElementReferenceException:
-            return False
-        except WebDriverException as error:  # chromedriver's other word for it
-            if "does not belong to the document" not in str(error):
-                raise
-            return False
-        return True
-
-    wait_until(looked, 15, "an element that stays")
-    return found[0]
-
-
-def text(browser: Chrome, selector: str) -> str:
-    """The text of an element."""
-    return steadily(lambda: one(browser, selector).text)
-
-
-def attribute(browser: Chrome, selector: str, name: str) -> str:
-    """An attribute of an element."""
-    return steadily(lambda: str(one(browser, selector).get_attribute(name)))
 
 
 def figure(browser: Chrome, name: str, batch: str = BATCH) -> str:
@@ -116,7 +86,7 @@ def test_a_batch_that_runs(shop_app: ConventionsApp, open_address: str, browser:
     ending = Ending(shop_app.store, shop_app.batches, BATCH)
     bury(shop_app, 1)
     log_in(browser, open_address)
-    link(browser, "Batches").click()
+    steadily(lambda: link(browser, "Batches").click())
     see(browser, "Newest batches")
     watch_the_list(shop_app, browser)
     steadily(lambda: one(browser, f"[data-batch={BATCH}] a").click())
@@ -124,7 +94,7 @@ def test_a_batch_that_runs(shop_app: ConventionsApp, open_address: str, browser:
     watch_one(browser, ending)
     repair(shop_app, browser, ending)
     one(browser, f"form[action$='{PATH}/cancel'] input[name=reason]").send_keys("wrong file")
-    link(browser, "Cancel the batch").click()
+    steadily(lambda: link(browser, "Cancel the batch").click())
     wait_for(browser, "state", "cancelled")
     assert "said=cancelled" in browser.current_url
     assert text(browser, f"form[action$='{PATH}/cancel']") == "", "it is not offered any more"
@@ -182,7 +152,7 @@ def repair(app: ConventionsApp, browser: Chrome, ending: Ending) -> None:
     browser.back()
     see(browser, "Import")
     one(browser, f"form[action$='{PATH}/retry-failed'] input[name=reason]").send_keys("prices are there")
-    link(browser, "Send failed chunks again").click()
+    steadily(lambda: link(browser, "Send failed chunks again").click())
     wait_until(lambda: "Sent again: 1 of 2" in text(browser, "[role=status].alert"), 15, "it says what was sent")
     assert [one.id for one in messages(app)] == [chunk_id(BATCH, 1)]
     look(browser, "batch-sent-again")

@@ -11,7 +11,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from tests.console.browser import faults, link, look, one, see
+from tests.console.browser import faults, link, look, one, see, steadily, text
 from tests.console.flower_process import flower
 from tests.support import wait_until
 from tests.workers import Installation, letters
@@ -53,9 +53,13 @@ def address(module_installation: Installation) -> Iterator[str]:
 
 def wait_for_state(browser: Chrome, state: str) -> dict[str, str]:
     """Watch a redrive until it is in this state; returns its figures."""
-    wait_until(lambda: one(browser, "[data-figure=state]").text == state, 60, f"the redrive is {state}")
-    found = browser.find_elements(By.CSS_SELECTOR, "[data-figure]")
-    return {str(element.get_attribute("data-figure")): element.text for element in found}
+    wait_until(lambda: text(browser, "[data-figure=state]") == state, 60, f"the redrive is {state}")
+
+    def figures() -> dict[str, str]:
+        found = browser.find_elements(By.CSS_SELECTOR, "[data-figure]")
+        return {str(element.get_attribute("data-figure")): element.text for element in found}
+
+    return steadily(figures)
 
 
 def test_an_incident(live_app: ConventionsApp, address: str, browser: Chrome, tmp_path: Path) -> None:
@@ -69,7 +73,7 @@ def test_an_incident(live_app: ConventionsApp, address: str, browser: Chrome, tm
     browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
 
     find_the_causes(browser, every)
-    link(browser, f"Redrive all {every}").click()
+    steadily(lambda: link(browser, f"Redrive all {every}").click())
     see(browser, f"Send {every} dead letters again?")
     look(browser, "confirm")
     one(browser, "input[name=reason]").send_keys("is it back?", Keys.ENTER)
@@ -92,7 +96,7 @@ def test_an_incident(live_app: ConventionsApp, address: str, browser: Chrome, tm
 
 def find_the_causes(browser: Chrome, every: int) -> None:
     """From the navigation of Flower to the groups."""
-    link(browser, "Dead letters").click()
+    steadily(lambda: link(browser, "Dead letters").click())
     see(browser, f"{every} dead")
     causes = browser.find_elements(By.CSS_SELECTOR, "section[aria-labelledby=groups] tbody tr")
     assert [row.find_element(By.TAG_NAME, "strong").text for row in causes][-1] == "BusinessError"
@@ -107,15 +111,15 @@ def correct_the_address(browser: Chrome) -> None:
     field = one(browser, "#argument-address")
     field.clear()
     field.send_keys("2 Side Street")
-    one(browser, "button[value=redrive]").click()
+    steadily(lambda: one(browser, "button[value=redrive]").click())
     wait_until(lambda: browser.find_elements(By.ID, "faults"), 15, "the faults are shown")
-    assert "JSON" in one(browser, "#fault-address").text
+    assert "JSON" in text(browser, "#fault-address")
     look(browser, "editor")
     field = one(browser, "#argument-address")
     assert field.get_attribute("value") == "2 Side Street"
     field.clear()
     field.send_keys('"2 Side Street"')
-    one(browser, "button[value=redrive]").click()
+    steadily(lambda: one(browser, "button[value=redrive]").click())
     assert wait_for_state(browser, "finished")["succeeded"] == "1"
 
 
@@ -124,14 +128,14 @@ def send_the_rest(browser: Chrome, address: str) -> None:
     browser.get(f"{address}/dead-letters?error=KeyError")
     for box in browser.find_elements(By.CSS_SELECTOR, "input[name=id]")[:2]:
         box.click()
-    link(browser, "Redrive 2").click()
+    steadily(lambda: link(browser, "Redrive 2").click())
     see(browser, "Send 2 dead letters again?")
-    link(browser, "Redrive 2").click()
+    steadily(lambda: link(browser, "Redrive 2").click())
     assert wait_for_state(browser, "finished")["succeeded"] == "2"
     left = 2 * JOBS - 2
     browser.get(f"{address}/dead-letters")
-    link(browser, f"Redrive all {left}").click()
-    link(browser, f"Redrive {left}").click()
+    steadily(lambda: link(browser, f"Redrive all {left}").click())
+    steadily(lambda: link(browser, f"Redrive {left}").click())
     assert wait_for_state(browser, "finished")["succeeded"] == str(left)
     look(browser, "finished")
 

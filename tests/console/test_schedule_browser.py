@@ -3,14 +3,13 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome, Keys
 
 from conventions import BusinessError, ScheduledTask, audit
@@ -20,7 +19,7 @@ from conventions.cron import cron, every
 from conventions.schedule import Schedule, planned_date
 from conventions.schedule_state import Run
 from conventions.schedules import Schedules
-from tests.console.browser import faults, link, look, one, see
+from tests.console.browser import attribute, faults, link, look, one, see, steadily, text
 from tests.console.conftest import give_schedule
 from tests.console.flower_process import flower
 from tests.support import wait_until
@@ -82,26 +81,6 @@ def beating(installation: Installation) -> Iterator[None]:
         process.wait()
 
 
-def steadily[T](look: Callable[[], T]) -> T:
-    """What a look finds, once more where the page replaced the element meanwhile."""
-    found: list[T] = []
-
-    def looked() -> bool:
-        try:
-            found.append(look())
-        except StaleElementReferenceException:
-            return False
-        return True
-
-    wait_until(looked, 15, "an element that stays")
-    return found[0]
-
-
-def text(browser: Chrome, selector: str) -> str:
-    """The text of an element."""
-    return steadily(lambda: one(browser, selector).text)
-
-
 def pictures(browser: Chrome, name: str) -> list[str]:
     """The marks of a schedule, the oldest first."""
     selector = f"[data-schedule={name}] .conventions-strip svg"
@@ -137,7 +116,7 @@ def test_schedules(live_app: ConventionsApp, planned: Installation, address: str
     """From the list to a run by hand, whose mark comes and changes without a reload."""
     parts = urlsplit(address)
     browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
-    link(browser, "Schedules").click()
+    steadily(lambda: link(browser, "Schedules").click())
     see(browser, "What runs when")
     assert "No beat runs" in text(browser, "[role=alert]")
     look(browser, "schedules-without-beat")
@@ -175,25 +154,23 @@ def watch_the_list(browser: Chrome) -> None:
 
 def pause_and_resume(app: ConventionsApp, browser: Chrome) -> None:
     """With a reason, which is needed; what is typed stays while the page renews itself."""
-    link(browser, "Pause").click()
+    steadily(lambda: link(browser, "Pause").click())
     assert browser.execute_script("return document.querySelector('form[action$=pause] :invalid').name") == "reason"
     form = "form[action$='/nightly/pause'] input[name=reason]"
     one(browser, form).send_keys("the shop moves")
-    version = one(browser, "[data-conventions-live]").get_attribute("data-version")
+    version = attribute(browser, "[data-conventions-live]", "data-version")
     Schedules(app.store).note_fault("nightly", "KeyError: 'orders'")
-    wait_until(
-        lambda: one(browser, "[data-conventions-live]").get_attribute("data-version") != version, 30, "it is renewed"
-    )
+    wait_until(lambda: attribute(browser, "[data-conventions-live]", "data-version") != version, 30, "it is renewed")
     assert "KeyError" in text(browser, "[data-part=facts]")
-    assert one(browser, form).get_attribute("value") == "the shop moves"
-    assert browser.switch_to.active_element == one(browser, form)
+    assert attribute(browser, form, "value") == "the shop moves"
+    assert steadily(lambda: browser.switch_to.active_element == one(browser, form))
     one(browser, form).send_keys(Keys.ENTER)
     wait_until(lambda: "The schedule is paused" in text(browser, "[role=status].alert"), 15, "it is said")
     assert "by alice: the shop moves" in text(browser, "[data-part=facts]")
     assert "None until it is resumed" in text(browser, "[data-part=slots]")
     look(browser, "schedule-paused")
     one(browser, "form[action$='/nightly/resume'] input[name=reason]").send_keys("it has moved")
-    link(browser, "Resume").click()
+    steadily(lambda: link(browser, "Resume").click())
     wait_until(lambda: "runs again" in text(browser, "[role=status].alert"), 15, "it is said")
     assert text(browser, "form[action$='/nightly/resume']") == "", "it is not offered any more"
     assert text(browser, "p.conventions-standing") == "on"
@@ -210,8 +187,8 @@ def run_now(app: ConventionsApp, folder: Path, browser: Chrome) -> None:
     assert not is_marked(browser)
     mark(browser)
     look(browser, "schedule-still-runs")
-    one(browser, "input[name=beside]").click()
-    one(browser, "form[action$='/nightly/run'] button").click()
+    steadily(lambda: one(browser, "input[name=beside]").click())
+    steadily(lambda: one(browser, "form[action$='/nightly/run'] button").click())
     wait_until(lambda: "It was sent now" in text(browser, "[role=status].alert"), 15, "it is said")
     mark(browser)
     assert len(pictures(browser, "nightly")) == 6
