@@ -78,6 +78,11 @@ class PlainRequest(CeleryRequest):
             return  # Celery would acknowledge; the pool calls `on_timeout` next
         elif not return_ok and not (self._already_revoked or self._already_cancelled):
             self.on_lost(exc)  # nobody has settled it
+            if not isinstance(exc, PROCESS_DIED):  # Celery would tell a chord that it has failed, but it comes again
+                logger.error("not ended: id=%s task=%s: it comes again", self.id, self.name, exc_info=exc_info.exc_info)
+                state.task_ready(self)
+                self.make_room()
+                return
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -16,6 +17,7 @@ from celery.worker import state
 
 logger = logging.getLogger(__name__)
 
+LOOK_EVERY = 0.02  # seconds between two looks for processes that are idle
 RETURN_WITHIN = 5.0  # seconds that Redis has to take back what a hurried worker holds
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -94,19 +96,39 @@ def written_kept(pool: Any) -> Iterator[None]:
 
     Celery's pool does, and then waits in vain for the end of the process, which waits until its last answer was read.
     """
-    jobs = getattr(getattr(pool, "_pool", None), "_cache", {})
-    written = {number: job for number, job in jobs.items() if getattr(job, "_write_to", None) and not job._accepted}  # noqa: SLF001
+    jobs, written = _jobs(pool), _written(pool)
     yield
     jobs.update({number: job for number, job in written.items() if not job.ready()})
 
 
 def end_processes(pool: Any) -> None:
-    """End the idle processes of a pool. Each would say so and sleep for a second, which nobody waits for here.
+    """End the processes of a pool as soon as none has a job, also none that the main process does not know of as begun.
 
-    Where somebody wants to hear of their end (`worker_process_shutdown`), they are asked to end.
+    Each would say so and sleep for a second, which nobody waits for here. Where somebody wants to hear of their end
+    (`worker_process_shutdown`), they are asked to end.
     """
+    if _written(pool):
+        threading.Thread(target=_end_idle, args=(pool,), name="idle processes", daemon=True).start()
+    else:
+        _end_idle(pool)
+
+
+def _end_idle(pool: Any) -> None:
+    while _written(pool):
+        time.sleep(LOOK_EVERY)
     number = signal.SIGTERM if worker_process_shutdown.receivers else signal.SIGKILL
     for process in getattr(getattr(pool, "_pool", None), "_pool", None) or ():
         if getattr(process, "pid", None):
             with suppress(ProcessLookupError):
                 os.kill(process.pid, number)
+
+
+def _jobs(pool: Any) -> dict[int, Any]:
+    jobs: dict[int, Any] = getattr(getattr(pool, "_pool", None), "_cache", {})
+    return jobs
+
+
+def _written(pool: Any) -> dict[int, Any]:
+    """Jobs that a process has got, and that have not ended."""
+    jobs = _jobs(pool).copy()  # the thread of the loop may change them
+    return {number: job for number, job in jobs.items() if getattr(job, "_write_to", None) and not job.ready()}

@@ -154,8 +154,7 @@ class Consumer(CeleryConsumer):
         self.app.lane.clear()
         if returned := self.app.in_flight.give_back_unstarted():
             logger.info("returned %d messages that had not started", returned)
-        if not state.reserved_requests:
-            end_processes(self.pool)
+        end_processes(self.pool)
 
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""

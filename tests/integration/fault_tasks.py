@@ -36,7 +36,7 @@ class Works(ImmediateTask):
 
 
 class Number(ImmediateTask):
-    """Wait for the file `go`, and return its number."""
+    """Wait for the file `go`, and return its number, which cannot be stored once where a test asks for that."""
 
     idempotent_on = EVERY_ARGUMENT
     ignore_result = False
@@ -45,6 +45,14 @@ class Number(ImmediateTask):
         note(folder, f"began {number}")
         while not (folder / "go").exists():
             time.sleep(0.02)
+        if once(folder / "not to be stored"):
+            backend = self.backend
+
+            def store_result(*_: Any, **__: Any) -> None:
+                del backend.store_result
+                raise ConnectionError("there is no room for it")
+
+            backend.store_result = store_result
         return number
 
 

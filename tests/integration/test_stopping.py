@@ -5,8 +5,11 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import bootsteps
+from celery.signals import worker_init
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, executions
 from conventions.app import ConventionsApp
@@ -43,6 +46,32 @@ class Touch(ImmediateTask):
         file.touch()
 
 
+class Tell(ImmediateTask):
+    """Write down in which process it ran."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, file: Path) -> None:
+        file.write_text(str(os.getpid()))
+
+
+class BeginMeanwhile(bootsteps.StartStopStep):
+    """A stopped process begins what it was given when the main process listens to it no more."""
+
+    def stop(self, parent: Any) -> None:
+        """While the worker stops."""
+        folder = Path(os.environ["BEGIN_MEANWHILE"])
+        os.kill(int((folder / "pid").read_text()), signal.SIGCONT)
+        wait_until((folder / "started").exists, 10)
+
+
+@worker_init.connect
+def _begin_meanwhile(sender: Any, **_: Any) -> None:
+    """Where a test asks for it."""
+    if "BEGIN_MEANWHILE" in os.environ:
+        sender.app.steps["consumer"].add(BeginMeanwhile)
+
+
 @pytest.fixture
 def installation(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """The tasks of this module; a worker has five seconds to finish its jobs."""
@@ -65,6 +94,12 @@ def lines(file: Path) -> list[str]:
 def wait_for_starts(file: Path, number: int) -> None:
     """Wait until so many jobs have begun."""
     wait_until(lambda: len(lines(file)) == number, 10, f"{number} jobs have begun")
+
+
+def let_turn(app: ConventionsApp) -> None:
+    """Return when the worker's loop has turned twice: what came has been handed to its process, or heard of it."""
+    for _ in range(2):
+        assert app.control.ping(timeout=10, limit=1)
 
 
 def starts(app: ConventionsApp, name: str) -> int:
@@ -122,6 +157,30 @@ def test_what_runs_ends_and_the_rest_goes_to_another_worker(
             assert stopping.process.wait(AT_ONCE + 2) == 0
             check_ended(app, names)
     assert sorted(lines(tmp_path / "done")) == sorted(lines(tmp_path / "started")) == sorted(names)
+
+
+def test_a_job_that_has_only_just_begun_ends(
+    app: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """Its process has begun it, and the main one has not heard of that when it looks for processes that are idle."""
+    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", BEGIN_MEANWHILE=str(tmp_path)) as worker:
+        Tell.delay(tmp_path / "pid")
+        worker.wait_for("] succeeded in")
+        let_turn(app)
+        process = int((tmp_path / "pid").read_text())
+        os.kill(process, signal.SIGSTOP)
+        Hold.delay("late", folder=tmp_path)
+        wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 1, description="the worker has it")
+        let_turn(app)
+        worker.process.send_signal(signal.SIGTERM)
+        wait_for_starts(tmp_path / "started", 1)
+        with pytest.raises(AssertionError):
+            wait_until(lambda: process not in group_of(worker), 1, "it is killed")
+        (tmp_path / "go").touch()
+        assert worker.process.wait(AT_ONCE + 2) == 0
+    assert lines(tmp_path / "done") == ["late"]
+    with installation.worker("-Q", QUEUE, "-c", "1"):
+        check_ended(app, ["pid", "late"])
 
 
 @pytest.mark.parametrize("pool", POOLS)
