@@ -16,7 +16,7 @@ from celery.utils.imports import cwd_in_path
 from conventions import stack, store, transport
 from conventions.batches import Batches
 from conventions.broker import Broker
-from conventions.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names, route
+from conventions.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.console.starting import prepare_command
 from conventions.errors import ConfigurationError, TaskModuleError
 from conventions.granularity import Granularity
@@ -28,6 +28,7 @@ from conventions.lane import Lane
 from conventions.lane_watch import LaneWatch
 from conventions.leases import LeaseKeeper
 from conventions.refusals import Refusals
+from conventions.routing import route, routes_alike
 from conventions.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
 from conventions.store import Store
 from conventions.task_packages import import_tasks, migrations_of
@@ -192,7 +193,7 @@ class ConventionsApp(Celery):
     @property
     def routes_alike(self) -> bool:
         """Whether a task's messages all go the same way, because no other router looks at them."""
-        return all(getattr(one, "func", None) is route for one in self.conf.task_routes or ())
+        return routes_alike(self.conf.task_routes)
 
     @functools.cached_property
     def lease_keeper(self) -> LeaseKeeper:

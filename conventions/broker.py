@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched
+from secrets import token_hex, token_urlsafe
 from typing import Any, Literal, NamedTuple
-from uuid import uuid4
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -135,7 +135,7 @@ class Broker:
 
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
         arguments: list[Any] = [self._journal_limit]
-        chance = uuid4().hex[:8]
+        chance = token_hex(4)
         for one in publications:
             arguments += [one.tag, f"{one.tag}~{chance}", one.queue, one.payload, one.priority]
             arguments += [_milliseconds(one.wait), one.digest, one.generation, _milliseconds(one.lifetime)]
@@ -158,7 +158,7 @@ class Broker:
 
     def _reserve_arguments(self, queues: Sequence[str], unacknowledged: Collection[str], count: int) -> list[Any]:
         flags = [part for queue in queues for part in (queue, "1" if queue in unacknowledged else "0")]
-        return [count, self._visibility, uuid4().hex, *flags]
+        return [count, self._visibility, token_urlsafe(12), *flags]
 
     def wait_command(self, queues: Sequence[str], seconds: float) -> list[Any]:
         """The command that waits until one of the queues may have a message."""
@@ -242,8 +242,8 @@ class Broker:
         ]
 
     def sizes(self, queue: str) -> Sizes:
-        """How many messages are where."""
-        with self.store.redis.pipeline(transaction=False) as pipe:
+        """How many messages are where, in one look: none is missed on its way from one place to another."""
+        with self.store.redis.pipeline(transaction=True) as pipe:
             for place in ("queue", "delayed", "inflight"):
                 pipe.zcard(self.store.key(place, queue))
             return Sizes(*pipe.execute())

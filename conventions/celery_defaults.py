@@ -1,6 +1,5 @@
 """Celery's settings as this platform sets them, each with its reason, and the router that reads `queue_name`."""
 
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,14 +69,3 @@ def queue_names(app: Any) -> list[str]:
     """The class queues and every `queue_name` of the registered tasks."""
     own = {task.queue_name for task in app.tasks.values() if hasattr(task, "queue_name")}
     return [*CLASS_QUEUES, *sorted(own.difference(CLASS_QUEUES))]
-
-
-def route(app: Any, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], **_: Any) -> dict[str, Any] | None:  # noqa: ARG001  # Celery's signature
-    """Celery's router: a task goes to its `queue_name`, unless the send says where.
-
-    In Redis a queue needs no declaration, which takes Celery a tenth of a send.
-    """
-    queue = getattr(app.tasks.get(name), "queue_name", None)
-    if not queue or any(options.get(place) for place in ("queue", "exchange", "routing_key")):
-        return None
-    return {"queue": queue, "declare": ()} if app.broker_is_redis else {"queue": queue}

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 TOGETHER = 0.020  # seconds that jobs may take whose claims are taken together
 HANDED = 0.080  # seconds that the jobs may take that a process is given at once
-MOST = 128  # of those jobs, whatever they take
-CLAIMED = 64  # jobs whose claims are taken together, whatever they take
+MOST = 256  # of those jobs, whatever they take
+CLAIMED = 128  # jobs whose claims are taken together, whatever they take
 GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 4
 
 

@@ -21,7 +21,7 @@ from conventions.in_flight import InFlight
 logger = logging.getLogger(__name__)
 
 BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke it
-RESERVE_AT_MOST = 128  # messages in one read
+RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
 

@@ -14,9 +14,11 @@ from typing import Any
 import celery
 from celery import signals
 from celery._state import get_current_worker_task
+from celery.utils.collections import ConfigurationView
 
 from conventions.bulk import PART
 from conventions.publish_batch import PublishBatch
+from conventions.routing import routes_alike
 from conventions.sending import shown_text
 from conventions.stamp import Stamp
 
@@ -26,16 +28,44 @@ _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.tas
 MOST = 256  # kinds that are remembered
 
 
+class _Configuration:
+    """What of Celery's configuration a send depends on: to look it up takes longer than to see that nothing was set since."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._read: Mapping[str, Any] | None = None  # what was set then
+        self._looks = True
+        self._routes: Any = ()
+
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether it has each message looked at: by a router, for an event, or to run it at once."""
+        conf = self._app.conf
+        changes = _changes(conf)
+        if changes != self._read:
+            self._looks = bool(conf.task_always_eager or conf.task_send_sent_event)
+            self._routes = conf.task_routes
+            self._read = dict(changes)
+        return self._looks or not routes_alike(self._routes)
+
+
+def _changes(conf: ConfigurationView) -> Mapping[str, Any]:
+    """What was set, below what Celery puts over it until it reads the rest."""
+    first = conf.maps[0]
+    inner = getattr(first, "data", None)
+    return _changes(inner) if isinstance(inner, ConfigurationView) else first
+
+
 class Templates(threading.local):
     """The templates of one thread of an application: a message names the thread that its answer would go to."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
+        self._configuration = _Configuration(app)
         self._made: dict[tuple[Any, ...], Stamp | None] = {}
 
     def fit(self, options: Mapping[str, Any]) -> bool:
         """Whether a message with these options may be made so."""
-        conf = self._app.conf
         return (
             options.keys() <= KINDS
             and isinstance(options.get("queue"), str | None)
@@ -43,8 +73,7 @@ class Templates(threading.local):
             and get_current_worker_task() is None
             and celery.Task.apply_async.__code__.co_qualname == "Task.apply_async"  # nobody has replaced it
             and self._app.broker_is_redis
-            and self._app.routes_alike
-            and not (conf.task_always_eager or conf.task_send_sent_event)
+            and not self._configuration.looks_at_each
         )
 
     def send(

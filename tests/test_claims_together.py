@@ -4,12 +4,14 @@ import json
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from conventions.broker import Broker
 from conventions.claim_answers import Alone, Answer, Done, Granted, Parked, Poison
 from conventions.idempotency import ClaimRequest, Claims, Settlement
+from conventions.job import this_call
 from conventions.journal import Event
 from conventions.settling import Settling
 from conventions.store import Store
@@ -94,6 +96,37 @@ def test_the_next_begins_when_the_one_before_has_succeeded(broker: Broker, claim
     settling.record(done(four[2]))
     assert settling.answers() == [(done(four[2]), True)]
     assert claims.runs(four[3].claim, four[3].token)
+
+
+def test_the_next_of_another_task_begins_so_too(broker: Broker, claims: Claims) -> None:
+    """What it follows is named in full then, also where a part's last job comes before the next part's first one."""
+    one, two, three, four = (
+        replace(request, task=f"team.tasks.{task}") for request, task in zip(requests(broker, 4), "AABA", strict=True)
+    )
+    together(claims, [one, two])
+    with closing(claims.ask([three, four], together=True, after=two)) as call:
+        claims.answers(call)
+    for before, after in ((one, two), (two, three), (three, four)):
+        assert not claims.runs(after.claim, after.token)
+        settling = Settling(claims, nothing)
+        settling.record(done(before))
+        assert settling.answers() == [(done(before), True)]
+        assert claims.runs(after.claim, after.token)
+
+
+def test_a_claim_of_a_group_is_kept_in_one_piece(broker: Broker, claims: Claims, store: Store) -> None:
+    """It is remembered for days: a field of more than 64 bytes would make it twice as large (`hash-max-listpack-value`)."""
+    broker.publish([message(str(uuid4())) for _ in range(3)])
+    three = [
+        asking(delivery, FIRST, task="company.team.service.tasks.immediate.SendConfirmation", key=uuid4().hex,
+               fingerprint=uuid4().hex, message_id=delivery.tag.decode(), start=this_call())
+        for delivery in broker.reserve(["q"], 3)
+    ]  # fmt: skip
+    together(claims, three)
+    settling = Settling(claims, nothing)
+    settling.record(done(three[0]))
+    settling.answers()
+    assert {store.redis.object("encoding", claim_key(store, one)) for one in three} == {b"listpack"}
 
 
 @pytest.mark.parametrize("died", [True, False])

@@ -115,7 +115,7 @@ def test_a_file_is_short(path: Path) -> None:
     assert long == []
 
 
-SCRIPTS = sorted(path for path in PACKAGE.glob("lua/*") if path.stem != "common")  # which is a part of others
+SCRIPTS = sorted(PACKAGE.glob("lua/*"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

@@ -170,6 +170,22 @@ def test_settings_that_change_count_at_once(app: ConventionsApp, celerys: list[s
         assert [one.arguments["number"] for one in messages(app)] == [1]
     else:
         assert len(celerys) == 2
+    app.conf[setting] = False
+    made = len(celerys)
+    Plain.delay(3)
+    assert (len(celerys), len(messages(app))) == (made, 2 + (setting != "task_always_eager"))
+
+
+def test_a_router_is_heard_of_at_once(app: ConventionsApp, celerys: list[str]) -> None:
+    """Also one that is put into the list which is the setting."""
+    routes = [*app.conf.task_routes]
+    app.conf.task_routes = routes
+    Plain.delay(1)
+    Plain.delay(2)
+    assert len(celerys) == 1
+    routes.append({"another.task": {"queue": "another"}})
+    Plain.delay(3)
+    assert len(celerys) == 2
 
 
 def test_attributes_that_change_count_at_once(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Remove messages that have ended. A stale receipt touches nothing, and a message whose job has not recorded how it
 -- ended comes again.
 -- KEYS: prefix

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Take claims, one for each message, and park in place what must wait.
 -- KEYS: prefix
 -- ARGV: lease in ms, starts without an outcome that make a message poison, '1' when they go to a process together, so
@@ -24,7 +24,7 @@
 local lease, start_limit, together = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local lapses = integer(now + lease)
 local taken = {} -- granted by this call
-local last = ARGV[4] ~= '' and ARGV[4] -- the last one of a group, as `starts_of` takes it
+local last_token, last = string.match(ARGV[4], '^(%S*) (.*)$') -- the last one of a group
 
 -- Most jobs of a group are new: one question for all of them tells so.
 local function are_new()
@@ -68,8 +68,8 @@ end
 local function grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence)
   local claim, after = P .. 'claim:' .. name, ''
   local answer = starts < start_limit and 'granted' or 'poison'
-  if not last then starts = starts + 1 else after = last end -- of a group, the others count when they begin
-  if together then last = token .. ' ' .. name end
+  if not last then starts = starts + 1 else after = behind(last_token, last, name) end -- of a group, the others count when they begin
+  if together then last_token, last = token, name end
   taken[name] = true
   local is_new = fence == 0
   fence = integer(math.max(fence + 1, micros)) -- from the clock, so that it never starts again at 1 after a flush
@@ -105,7 +105,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     unpack(redis.call('HMGET', claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt',
       'fingerprint', 'result', 'starts', 'followed', 'after'), 1, 13)
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
-  till, starts, fence = tonumber(till or 0), starts_of(starts, after), tonumber(fence or 0)
+  till, starts, fence = tonumber(till or 0), starts_of(name, starts, after), tonumber(fence or 0)
   local same, its_result = owner == id, result and result ~= '' and result or 'null'
   if state == 'running' and holder == token and its_start == start then -- a reply was lost: the same answer again
     if starts > start_limit then return {'poison', integer(fence), starts - 1} end

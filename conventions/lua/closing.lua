@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Find batches of which something was to be sent by somebody who is gone.
 -- KEYS: prefix
 -- ARGV: how many at the most

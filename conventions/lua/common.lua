@@ -1,70 +1,14 @@
--- What the scripts of messages and claims share. KEYS[1] is the application's prefix, such as `{conventions}:`.
--- A message is one hash, `message:<tag>`; its tag is in exactly one of three sorted sets of its queue:
---   queue:<queue>     ready; score: priority, then order of arrival
---   delayed:<queue>   score: when it is due, ms
---   inflight:<queue>  held by a worker; score: when it may go to another, ms
--- A script that fails half-way is not rolled back: each adds a message to its new place before it leaves the old one.
--- `wake:<queue>` has one member while an idle worker should look; all times are the server's.
-local P = KEYS[1]
+-- What the scripts of messages and claims share, beside `queues`, which comes before it. Sending does without: the server makes
+-- all functions anew at each call.
+-- KEYS: the prefix
+-- ARGV: those of the script that uses this
+-- Returns nothing by itself
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local micros = clock[1] * 1000000 + clock[2]
 
-local STEP = 1e14 -- room for the order of arrival within one priority
 local PARK_AT_MOST = 30000 -- ms
 local COMES_AGAIN = 1000 -- ms; twice as long each time, up to a minute
-
-local function integer(number) return string.format('%.0f', number) end
-
-local function message_key(tag) return P .. 'message:' .. tag end
-
-local function wake(queue) redis.call('ZADD', P .. 'wake:' .. queue, 0, '1') end
-
--- Where a message of this priority (0 to 9, 9 first) stands that arrives now.
-local function next_score(priority)
-  return integer((9 - priority) * STEP + redis.call('INCR', P .. 'sequence'))
-end
-
--- Something else was written under a queue's key. Each of its values becomes a message like any other, which no worker
--- can read, and so a dead letter: nothing is lost in silence, and the queue works again.
-local function adopt(queue)
-  local key = P .. 'queue:' .. queue
-  local kind, values = redis.call('TYPE', key).ok, nil
-  if kind == 'list' then
-    values = redis.call('LRANGE', key, 0, -1)
-  elseif kind == 'set' then
-    values = redis.call('SMEMBERS', key)
-  elseif kind == 'hash' then
-    values = redis.call('HGETALL', key)
-  elseif kind == 'string' then
-    values = {redis.call('GET', key)}
-  else
-    values = {'a key of type ' .. kind}
-  end
-  redis.call('DEL', key)
-  for i, value in ipairs(values) do
-    local tag, score = 'foreign-' .. integer(micros) .. '-' .. i, next_score(0)
-    redis.call('HSET', message_key(tag), 'payload', value, 'queue', queue, 'priority', 0, 'score', score)
-    redis.call('ZADD', key, score, tag)
-  end
-  redis.call('SADD', P .. 'queues', queue)
-end
-
-local function make_ready(tag, queue, score, awake)
-  local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, score, tag)
-  if type(answer) == 'table' and answer.err then
-    adopt(queue)
-    redis.call('ZADD', P .. 'queue:' .. queue, score, tag)
-  end
-  if not awake then wake(queue) end
-end
-
-local function pop_ready(queue, count)
-  local popped = redis.pcall('ZPOPMIN', P .. 'queue:' .. queue, count)
-  if not popped.err then return popped end
-  adopt(queue)
-  return redis.call('ZPOPMIN', P .. 'queue:' .. queue, count)
-end
 
 local function make_delayed(tag, queue, wait, awake)
   redis.call('ZADD', P .. 'delayed:' .. queue, integer(now + wait), tag)
@@ -128,13 +72,22 @@ local function place_of(tag)
   return state == 'running' and 'running' or false
 end
 
+-- How a claim names the one that it follows in a group: by token and name. A field of more than 64 bytes would make the
+-- claim twice as large, so the task is left away where it is the same.
+local function behind(token, other, claim)
+  local task = string.match(claim, '^.-:') or ''
+  if string.sub(other, 1, #task) == task then return token .. ' :' .. string.sub(other, #task + 1) end
+  return token .. ' ' .. other
+end
+
 -- Starts of a claim without an outcome. In a group, nobody counts the start of a job that follows a success: `after` names
--- that job's token and claim.
-local function starts_of(starts, after)
+-- that job, see `behind`.
+local function starts_of(claim, starts, after)
   starts = tonumber(starts or 0)
   if starts > 0 or not after or after == '' then return starts end
-  local token, claim = string.match(after, '^(%S*) (.*)$')
-  local holder, state = unpack(redis.call('HMGET', P .. 'claim:' .. claim, 'token', 'state'))
+  local token, other = string.match(after, '^(%S*) (.*)$')
+  if string.sub(other, 1, 1) == ':' then other = (string.match(claim, '^.-:') or '') .. string.sub(other, 2) end
+  local holder, state = unpack(redis.call('HMGET', P .. 'claim:' .. other, 'token', 'state'))
   return (holder == token and state == 'done') and 1 or 0
 end
 

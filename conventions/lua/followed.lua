@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Note that everything that follows a finished job was sent, where the broker is elsewhere.
 -- KEYS: prefix
 -- ARGV: claim, message id, token of the delivery

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Keep messages from going to another worker.
 -- KEYS: prefix
 -- ARGV: ms until a message goes to another when nothing is heard; then for each message: tag, queue, receipt,

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Where messages are.
 -- KEYS: prefix
 -- ARGV: their tags

@@ -1,5 +1,5 @@
 #!lua
--- uses common
+-- uses queues
 -- Put messages into their queues. Without allow-oom: a full server must say no here, and only here.
 -- KEYS: prefix
 -- ARGV: events that may wait in the journal; then for each message: tag, tag to take when another message has the
@@ -23,19 +23,21 @@ local function publish(tag, other, queue, payload, priority, wait, digest, gener
   sequence = sequence + 1
   local score = integer((9 - priority) * STEP + sequence)
   if tonumber(wait) > 0 then
-    make_delayed(tag, queue, tonumber(wait), known[queue])
+    local clock = redis.call('TIME')
+    redis.call('ZADD', P .. 'delayed:' .. queue, integer(clock[1] * 1000 + math.floor(clock[2] / 1000) + wait), tag)
   else
-    make_ready(tag, queue, score, known[queue])
+    make_ready(tag, queue, score, true)
   end
   redis.call('HSET', key, 'payload', payload, 'queue', queue, 'priority', priority, 'score', score, 'digest', digest,
     'generation', generation)
   if tonumber(lifetime) > 0 then -- a reply that nobody may come for
     redis.call('PEXPIRE', key, lifetime)
     redis.call('PEXPIRE', P .. 'queue:' .. queue, lifetime)
+    wake(queue)
     redis.call('PEXPIRE', P .. 'wake:' .. queue, lifetime)
   elseif not known[queue] then
-    redis.call('SADD', P .. 'queues', queue)
-    known[queue] = true -- listed and woken, once for all its messages
+    known[queue] = true -- woken, once for all its messages, and listed, unless one that nobody has looked at is there
+    if wake(queue) == 1 then redis.call('SADD', P .. 'queues', queue) end
   end
   return tag
 end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Remove waiting messages of a queue; those that workers hold stay.
 -- KEYS: prefix
 -- ARGV: queue, how many at the most

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Extend the leases of running claims.
 -- KEYS: prefix
 -- ARGV: lease in ms, then for each job its claim and its token

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common
+-- uses queues common
 -- Write what a running job reports, renew its lease, and tell it whether it may go on. All values are absolute, so that
 -- a report that is sent twice counts once.
 -- KEYS: prefix

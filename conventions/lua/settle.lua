@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses common batch
+-- uses queues common batch
 -- Record how jobs ended: claim, message and journal in one step. Refused for a token that is not the holder's, never
 -- because time passed; asked again with the same token, it gives the same answer and records nothing twice.
 -- KEYS: prefix

@@ -58,7 +58,7 @@ class Tell(ImmediateTask):
 class BeginMeanwhile(bootsteps.StartStopStep):
     """A stopped process begins what it was given when the main process listens to it no more."""
 
-    def stop(self, parent: Any) -> None:
+    def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
         """While the worker stops."""
         folder = Path(os.environ["BEGIN_MEANWHILE"])
         os.kill(int((folder / "pid").read_text()), signal.SIGCONT)
@@ -159,9 +159,7 @@ def test_what_runs_ends_and_the_rest_goes_to_another_worker(
     assert sorted(lines(tmp_path / "done")) == sorted(lines(tmp_path / "started")) == sorted(names)
 
 
-def test_a_job_that_has_only_just_begun_ends(
-    app: ConventionsApp, installation: Installation, tmp_path: Path
-) -> None:
+def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
     """Its process has begun it, and the main one has not heard of that when it looks for processes that are idle."""
     with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", BEGIN_MEANWHILE=str(tmp_path)) as worker:
         Tell.delay(tmp_path / "pid")

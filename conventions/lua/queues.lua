@@ -1,0 +1,65 @@
+-- Queues, as the scripts of messages share them.
+-- A message is one hash, `message:<tag>`; its tag is in exactly one of three sorted sets of its queue:
+--   queue:<queue>     ready; score: priority, then order of arrival
+--   delayed:<queue>   score: when it is due, ms
+--   inflight:<queue>  held by a worker; score: when it may go to another, ms
+-- A script that fails half-way is not rolled back: each adds a message to its new place before it leaves the old one.
+-- `wake:<queue>` has one member while an idle worker should look; all times are the server's.
+-- KEYS: the application's prefix, such as `{conventions}:`
+-- ARGV: those of the script that uses this
+-- Returns nothing by itself
+local P = KEYS[1]
+local STEP = 1e14 -- room for the order of arrival within one priority
+
+local function integer(number) return string.format('%.0f', number) end
+
+local function message_key(tag) return P .. 'message:' .. tag end
+
+-- Returns 1 where no mark was there.
+local function wake(queue) return redis.call('ZADD', P .. 'wake:' .. queue, 0, '1') end
+
+-- Where a message of this priority (0 to 9, 9 first) stands that arrives now.
+local function next_score(priority)
+  return integer((9 - priority) * STEP + redis.call('INCR', P .. 'sequence'))
+end
+
+-- Something else was written under a queue's key. Each of its values becomes a message like any other, which no worker
+-- can read, and so a dead letter: nothing is lost in silence, and the queue works again.
+local function adopt(queue)
+  local key = P .. 'queue:' .. queue
+  local kind, clock, values = redis.call('TYPE', key).ok, redis.call('TIME'), nil
+  if kind == 'list' then
+    values = redis.call('LRANGE', key, 0, -1)
+  elseif kind == 'set' then
+    values = redis.call('SMEMBERS', key)
+  elseif kind == 'hash' then
+    values = redis.call('HGETALL', key)
+  elseif kind == 'string' then
+    values = {redis.call('GET', key)}
+  else
+    values = {'a key of type ' .. kind}
+  end
+  redis.call('DEL', key)
+  for i, value in ipairs(values) do
+    local tag, score = 'foreign-' .. integer(clock[1] * 1000000 + clock[2]) .. '-' .. i, next_score(0)
+    redis.call('HSET', message_key(tag), 'payload', value, 'queue', queue, 'priority', 0, 'score', score)
+    redis.call('ZADD', key, score, tag)
+  end
+  redis.call('SADD', P .. 'queues', queue)
+end
+
+local function make_ready(tag, queue, score, awake)
+  local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, score, tag)
+  if type(answer) == 'table' and answer.err then
+    adopt(queue)
+    redis.call('ZADD', P .. 'queue:' .. queue, score, tag)
+  end
+  if not awake then wake(queue) end
+end
+
+local function pop_ready(queue, count)
+  local popped = redis.pcall('ZPOPMIN', P .. 'queue:' .. queue, count)
+  if not popped.err then return popped end
+  adopt(queue)
+  return redis.call('ZPOPMIN', P .. 'queue:' .. queue, count)
+end
