@@ -113,7 +113,7 @@ class Store:
 
     @functools.cache  # noqa: B019  # a store lives as long as its application
     def script(self, name: str) -> Script:
-        """The Lua script `lua/<name>.lua`, sent by its digest. A line `-- uses common` brings in `lua/common.lua`."""
+        """The Lua script `lua/<name>.lua`, sent by its digest. A line `-- uses queues` brings in `lua/queues.lua`."""
         return self.redis.register_script(script_source(name))
 
     @functools.cached_property
