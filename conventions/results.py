@@ -4,19 +4,26 @@ Nothing is written for it: where Celery has no result, the progress is read. Its
 such as celery-progress read. Where nobody keeps the result, the progress also says how the job, or the batch, has ended.
 """
 
+import logging
+import time
 from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
+from redis.exceptions import RedisError
 
 from conventions.errors import JobCancelled, JobFailed
+from conventions.outcomes import SETTLE_FOR
 from conventions.progress import Progress
 
+logger = logging.getLogger(__name__)
+
 PROGRESS = "PROGRESS"
+STORE_FOR = SETTLE_FOR  # seconds
 
 
-class _ReadsProgress:
-    """Falls back to the progress of a job of which there is no result."""
+class _Ours:
+    """Falls back to the progress of a job of which there is no result, and stores results as outcomes are recorded."""
 
     app: Any
 
@@ -29,6 +36,24 @@ class _ReadsProgress:
         if not progress.started_at:
             return meta
         return meta | {"task_id": task_id, "traceback": None, "children": []} | _state_of(progress)
+
+    def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> Any:
+        """Tell those who wait that a job has ended well; as patient as its outcome was recorded (protocol 4).
+
+        Celery would tell them that it has failed, as soon as it can.
+
+        Raises:
+            RedisError, OSError: Redis did not take it in all that time.
+        """
+        deadline = time.monotonic() + STORE_FOR
+        while True:
+            try:
+                return super().mark_as_done(task_id, *args, **options)  # type: ignore[misc]  # as above
+            except (RedisError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning("result not stored yet: id=%s: %s: %s", task_id, type(error).__name__, error)
+                time.sleep(1)
 
 
 def _state_of(progress: Progress) -> dict[str, Any]:
@@ -50,9 +75,9 @@ def described(progress: Progress) -> dict[str, Any]:
     return fields | {"current": progress.done, "description": progress.note}
 
 
-class Backend(_ReadsProgress, RedisBackend):
+class Backend(_Ours, RedisBackend):
     """Results in Redis."""
 
 
-class SentinelResults(_ReadsProgress, SentinelBackend):
+class SentinelResults(_Ours, SentinelBackend):
     """The same, on the master that Sentinel names."""

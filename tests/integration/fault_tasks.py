@@ -8,7 +8,8 @@ from typing import Any
 
 from celery.signals import before_task_publish, task_failure, worker_init
 
-from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, results
+from conventions.outcomes import SETTLE_FOR
 
 
 def note(folder: Path, what: str) -> None:
@@ -36,7 +37,7 @@ class Works(ImmediateTask):
 
 
 class Number(ImmediateTask):
-    """Wait for the file `go`, and return its number, which cannot be stored once where a test asks for that."""
+    """Wait for the file `go`, and return its number, which cannot be stored where a test asks for that."""
 
     idempotent_on = EVERY_ARGUMENT
     ignore_result = False
@@ -45,15 +46,27 @@ class Number(ImmediateTask):
         note(folder, f"began {number}")
         while not (folder / "go").exists():
             time.sleep(0.02)
-        if once(folder / "not to be stored"):
-            backend = self.backend
-
-            def store_result(*_: Any, **__: Any) -> None:
-                del backend.store_result
-                raise ConnectionError("there is no room for it")
-
-            backend.store_result = store_result
+        if once(folder / "stored at the second try"):
+            refuse(self.backend, 1)
+        elif once(folder / "not stored in time"):
+            results.STORE_FOR = 0
+            refuse(self.backend, 2)  # nor that it was not
+        else:
+            results.STORE_FOR = SETTLE_FOR
         return number
+
+
+def refuse(backend: Any, times: int) -> None:
+    """Let no result be stored by this process, so many times."""
+    left = iter(range(times))
+
+    def store_result(*args: Any, **options: Any) -> Any:
+        for _ in left:
+            raise ConnectionError("there is no room for it")
+        del backend.store_result
+        return backend.store_result(*args, **options)
+
+    backend.store_result = store_result
 
 
 class Sum(ImmediateTask):
