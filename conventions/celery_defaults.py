@@ -1,4 +1,4 @@
-"""Celery's settings as this platform sets them, each with its reason, and the router that reads `queue_name`."""
+"""Celery's settings as this platform sets them, each with its reason."""
 
 from typing import Any
 from urllib.parse import urlsplit

@@ -210,9 +210,7 @@ class Group:
 def comes_again(request: Any, error: Exception) -> None:
     """A fault of the platform: its message goes back, to be handled the long way by whoever has it next."""
     logger.error("a fault of the platform: %s comes again", request.id, exc_info=error)
-    request.on_lost(error)
-    state.task_ready(request)
-    request.make_room()
+    request.come_again(error)
 
 
 def hard_limit(request: Any) -> float:

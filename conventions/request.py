@@ -77,12 +77,11 @@ class PlainRequest(CeleryRequest):
         elif isinstance(exc, TimeLimitExceeded) and not return_ok:
             return  # Celery would acknowledge; the pool calls `on_timeout` next
         elif not return_ok and not (self._already_revoked or self._already_cancelled):
-            self.on_lost(exc)  # nobody has settled it
             if not isinstance(exc, PROCESS_DIED):  # Celery would tell a chord that it has failed, but it comes again
                 logger.error("not ended: id=%s task=%s: it comes again", self.id, self.name, exc_info=exc_info.exc_info)
-                state.task_ready(self)
-                self.make_room()
+                self.come_again(exc)
                 return
+            self.on_lost(exc)  # nobody has settled it
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
@@ -91,9 +90,13 @@ class PlainRequest(CeleryRequest):
         if soft or (not state.should_terminate and self.record_death(error)):
             super().on_timeout(soft, timeout)
         else:
-            state.task_ready(self)
-            self.on_lost(error)
-            self.make_room()
+            self.come_again(error)
+
+    def come_again(self, error: BaseException) -> None:
+        """Return the message, and let Celery forget this delivery of it."""
+        self.on_lost(error)
+        state.task_ready(self)
+        self.make_room()
 
     def record_death(self, error: Exception) -> bool:
         """Record that the job has ended as dead. False when that was not possible: the message must come again."""

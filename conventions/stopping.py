@@ -130,6 +130,5 @@ def _jobs(pool: Any) -> dict[int, Any]:
 
 def _open_jobs(pool: Any) -> dict[int, Any]:
     """Jobs that a pool of processes was given, and that have not ended."""
-    return {
-        number: job for number, job in _jobs(pool).copy().items() if not job.ready()
-    }  # a copy: other threads change it
+    jobs = _jobs(pool).copy()  # other threads change it
+    return {number: job for number, job in jobs.items() if not job.ready()}

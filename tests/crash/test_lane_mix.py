@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from conventions.app import ConventionsApp
 from conventions.broker import Sizes
-from conventions.tables import ExecutionRow
 from tests.crash import mix_tasks
 from tests.crash.mix_tasks import HOWS, RUNS, Brisk, Mixed
+from tests.integration.lane_fixtures import kinds
 from tests.support import wait_until
 from tests.workers import Installation, letters
 
@@ -67,17 +66,11 @@ def ended(installation: Installation, sent: tuple[Messages, Messages], **setting
                 ids |= {name: tasks[task].apply_async(kwargs=arguments).id for name, task, arguments in part}
                 wait_until(lambda: is_empty(app), 100, "all have ended")
             wait_until(lambda: app.journal.length() == 0, 20, "all are recorded")
-        row = ExecutionRow
-        kinds: dict[str, list[str]] = {one: [] for one in ids.values()}
-        with app.database.session() as session:
-            for one in session.execute(
-                select(row.message_id, row.kind).order_by(row.generation, row.attempt, row.fence)
-            ):
-                kinds.setdefault(one.message_id, []).append(one.kind)
+        found = kinds(app)
         errors = {letter.id: letter.error for letter in letters(app, state=None)}
     runs = [line.split(":") for line in (installation.folder / RUNS).read_text().splitlines()]
     often = Counter(name for name, _ in runs)
-    endings = {name: Ending(tuple(kinds[id_]), errors.get(id_), often[name]) for name, id_ in ids.items()}
+    endings = {name: Ending(tuple(found[id_]), errors.get(id_), often[name]) for name, id_ in ids.items()}
     return endings, sum(beside == "True" for _, beside in runs)
 
 

@@ -96,8 +96,14 @@ def wait_for_starts(file: Path, number: int) -> None:
     wait_until(lambda: len(lines(file)) == number, 10, f"{number} jobs have begun")
 
 
+def wait_until_idle(app: ConventionsApp) -> None:
+    """Return when the main process of the one worker has heard that no job runs any more."""
+    inspect = app.control.inspect(timeout=5, limit=1)
+    wait_until(lambda: [*(inspect.active() or {}).values()] == [[]], 15, "it is idle")
+
+
 def let_turn(app: ConventionsApp) -> None:
-    """Return when the worker's loop has turned twice: what came has been handed to its process, or heard of it."""
+    """Return when the worker's loop has turned twice: what came has been handed to its process."""
     for _ in range(2):
         assert app.control.ping(timeout=10, limit=1)
 
@@ -164,7 +170,7 @@ def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: 
     with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", BEGIN_MEANWHILE=str(tmp_path)) as worker:
         Tell.delay(tmp_path / "pid")
         worker.wait_for("] succeeded in")
-        let_turn(app)
+        wait_until_idle(app)
         process = int((tmp_path / "pid").read_text())
         os.kill(process, signal.SIGSTOP)
         Hold.delay("late", folder=tmp_path)
@@ -258,7 +264,7 @@ def test_start_and_stop_of_an_idle_worker_take_no_time(
             to_first.append(time.monotonic() - began)
             wait_until_empty(app)
             if pool == "prefork":
-                let_turn(app)  # it is idle when its main process has heard that the job has ended
+                wait_until_idle(app)
             began = time.monotonic()
             worker.process.send_signal(number)
             assert worker.process.wait(10) == (1 if number == signal.SIGINT else 0)  # as Celery has it
