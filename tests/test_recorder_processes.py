@@ -200,7 +200,7 @@ def test_of_two_recorders_one_leads_and_the_other_takes_over(store: Store, datab
         wait_until(lambda: recorded(database) == 1510)
         leader = store.redis.get(store.key("recorder"))
         assert leader.endswith(f":{second.pid}".encode())
-    wait_until(lambda: left(store) == (0, 0))
+        wait_until(lambda: left(store) == (0, 0))
 
 
 def list_consumers(store: Store) -> list[Any]:
