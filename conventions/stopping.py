@@ -94,11 +94,25 @@ class Stopping(bootsteps.StartStopStep):
 def written_kept(pool: Any) -> Iterator[None]:
     """Within the block a pool of processes forgets no job that a process has got, and not said yet that it runs.
 
-    Celery's pool does, and then waits in vain for the end of the process, which waits until its last answer was read.
+    Celery's pool does, and then waits in vain for the end of the process, which waits until its last answer was read. A job that
+    is not written to its end by then is forgotten: a pool that is closed writes no more, and nobody can run the half of it.
     """
-    written = {number: job for number, job in _open_jobs(pool).items() if getattr(job, "_write_to", None)}
+    written = [
+        (number, job, _writer_of(job)) for number, job in _open_jobs(pool).items() if getattr(job, "_write_to", None)
+    ]
     yield
-    _jobs(pool).update({number: job for number, job in written.items() if not job.ready()})
+    _jobs(pool).update(
+        {
+            number: job
+            for number, job, writer in written
+            if not job.ready() and getattr(writer, "gi_frame", None) is None
+        }
+    )
+
+
+def _writer_of(job: Any) -> Any:
+    """The generator that writes it; `None` when it is not there any more."""
+    return getattr(job, "_writer", lambda: None)()
 
 
 def end_processes(pool: Any) -> None:

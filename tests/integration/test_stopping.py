@@ -1,7 +1,10 @@
 """How a worker starts and stops: within the grace period, at once when told again, and with nothing lost or counted."""
 
+import fcntl
 import os
 import signal
+import struct
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -55,21 +58,33 @@ class Tell(ImmediateTask):
         file.write_text(str(os.getpid()))
 
 
-class BeginMeanwhile(bootsteps.StartStopStep):
-    """A stopped process begins what it was given when the main process listens to it no more."""
+class GoOnMeanwhile(bootsteps.StartStopStep):
+    """A stopped process goes on when the main process writes to it and listens to it no more.
 
-    def stop(self, parent: Any) -> None:  # noqa: ARG002  # Celery's signature
+    It begins what it was given, or reads all that there is of it.
+    """
+
+    def stop(self, parent: Any) -> None:
         """While the worker stops."""
-        folder = Path(os.environ["BEGIN_MEANWHILE"])
+        folder = Path(os.environ["GO_ON_MEANWHILE"])
         os.kill(int((folder / "pid").read_text()), signal.SIGCONT)
-        wait_until((folder / "started").exists, 10)
+        (process,) = parent.pool._pool._pool
+        wait_until(lambda: unread(process.inqW_fd) == 0, 10)
+        if parent.pool._pool._cache:
+            wait_until((folder / "started").exists, 10)
+
+
+def unread(pipe: int) -> int:
+    """Bytes in it."""
+    found: tuple[int] = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, b"    "))
+    return found[0]
 
 
 @worker_init.connect
-def _begin_meanwhile(sender: Any, **_: Any) -> None:
+def _go_on_meanwhile(sender: Any, **_: Any) -> None:
     """Where a test asks for it."""
-    if "BEGIN_MEANWHILE" in os.environ:
-        sender.app.steps["consumer"].add(BeginMeanwhile)
+    if "GO_ON_MEANWHILE" in os.environ:
+        sender.app.steps["consumer"].add(GoOnMeanwhile)
 
 
 @pytest.fixture
@@ -111,7 +126,9 @@ def let_turn(app: ConventionsApp) -> None:
 def starts(app: ConventionsApp, name: str) -> int:
     """Starts without an outcome, as the claim of a job has them."""
     (sent,) = (one for one in messages(app) if one.arguments["name"] == name)
-    found = app.store.redis.hget(app.store.key("claim", f"{Hold.name}:{sent.headers['x_key']}"), "starts")
+    claim = f"{Hold.name}:{sent.headers['x_key']}"
+    app.store.run("claim_of", [claim])  # makes a hash of it
+    found = app.store.redis.hget(app.store.key("claim", claim), "starts")
     return int(str(found or b"0", "ascii") if isinstance(found, bytes) else 0)
 
 
@@ -167,7 +184,7 @@ def test_what_runs_ends_and_the_rest_goes_to_another_worker(
 
 def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
     """Its process has begun it, and the main one has not heard of that when it looks for processes that are idle."""
-    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", BEGIN_MEANWHILE=str(tmp_path)) as worker:
+    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", GO_ON_MEANWHILE=str(tmp_path)) as worker:
         Tell.delay(tmp_path / "pid")
         worker.wait_for("] succeeded in")
         wait_until_idle(app)
@@ -185,6 +202,26 @@ def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: 
     assert lines(tmp_path / "done") == ["late"]
     with installation.worker("-Q", QUEUE, "-c", "1"):
         check_ended(app, ["pid", "late"])
+
+
+def test_a_group_that_is_not_written_to_its_end_holds_nobody_up(
+    app: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """Its process has not begun any of it, and never will: it is ended, and everything goes back at once."""
+    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", GO_ON_MEANWHILE=str(tmp_path)) as worker:
+        Tell.delay(tmp_path / "pid")
+        worker.wait_for("] succeeded in")
+        wait_until_idle(app)
+        process = int((tmp_path / "pid").read_text())
+        os.kill(process, signal.SIGSTOP)
+        large = "x" * 65_000  # with its message more than a pipe holds
+        Hold.delay(large, folder=tmp_path)
+        wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 1, description="the worker has it")
+        let_turn(app)
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(AT_ONCE + 2) == 0
+    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
+    assert starts(app, large) == 0
 
 
 @pytest.mark.parametrize("pool", POOLS)
