@@ -222,7 +222,7 @@ class Claims:
 
     def is_lost(self, request: ClaimRequest) -> bool:
         """Whether somebody else holds the claim; nobody does when it was lost with Redis."""
-        token: Any = self._store.redis.hget(self._store.key("claim", request.claim), "token")
+        token, *_ = self._run("claim_of", [request.claim])
         return token is not None and token != request.token.encode()
 
     def release(self, claim: str, token: str) -> None:
@@ -238,8 +238,7 @@ class Claims:
 
         `None` when nothing is remembered of the claim.
         """
-        names = ("state", "id", "fingerprint")
-        state, owner, found = self._store.redis.hmget(self._store.key("claim", claim), names)
+        _, state, owner, found = self._run("claim_of", [claim])
         same = fingerprint is not None and found == fingerprint.encode()
         return None if state is None else state == b"done" and (owner == message_id.encode() or same)
 

@@ -79,8 +79,16 @@ def claim_key(store: Store, request: ClaimRequest = FIRST) -> str:
     return store.key("claim", request.claim)
 
 
+def claim_fields(store: Store, request: ClaimRequest = FIRST) -> dict[bytes, bytes]:
+    """All that a claim holds; one that is a string is a hash from now on."""
+    store.run("claim_of", [request.claim])
+    found: Any = store.redis.hgetall(claim_key(store, request))
+    return dict(found)
+
+
 def end_lease(store: Store, request: ClaimRequest = FIRST) -> None:
     """The lease, or the back-off, of a claim is over."""
+    claim_fields(store, request)
     store.redis.hset(claim_key(store, request), "until", 1)
 
 

@@ -18,6 +18,7 @@ from conventions.store import Store
 from tests.claiming import (
     FIRST,
     asking,
+    claim_fields,
     claim_key,
     end_lease,
     granted,
@@ -61,7 +62,7 @@ def together(claims: Claims, asked: list[ClaimRequest]) -> list[Answer]:
 
 def starts(store: Store, *asked: ClaimRequest) -> list[int]:
     """Starts without an outcome, of each claim."""
-    return [int(store.redis.hget(claim_key(store, one), "starts") or 0) for one in asked]
+    return [int(claim_fields(store, one).get(b"starts", 0)) for one in asked]
 
 
 def done(request: ClaimRequest) -> Settlement:
@@ -115,7 +116,7 @@ def test_the_next_of_another_task_begins_so_too(broker: Broker, claims: Claims) 
 
 
 def test_a_claim_of_a_group_is_kept_in_one_piece(broker: Broker, claims: Claims, store: Store) -> None:
-    """It is remembered for days: a field of more than 64 bytes would make it twice as large (`hash-max-listpack-value`)."""
+    """It is remembered for days: a string, or a hash without a field that would make it a table (64 bytes)."""
     broker.publish([message(str(uuid4())) for _ in range(3)])
     three = [
         asking(delivery, FIRST, task="company.team.service.tasks.immediate.SendConfirmation", key=uuid4().hex,
@@ -124,9 +125,30 @@ def test_a_claim_of_a_group_is_kept_in_one_piece(broker: Broker, claims: Claims,
     ]  # fmt: skip
     together(claims, three)
     settling = Settling(claims, nothing)
-    settling.record(done(three[0]))
+    for one in three[:2]:
+        settling.record(done(one))
     settling.answers()
+    assert [store.redis.type(claim_key(store, one)) for one in three] == [b"hash", b"string", b"string"]
+    assert all(store.redis.pttl(claim_key(store, one)) > 10**8 for one in three)
+    first, second, third = (claim_fields(store, one) for one in three)
     assert {store.redis.object("encoding", claim_key(store, one)) for one in three} == {b"listpack"}
+    assert all(store.redis.pttl(claim_key(store, one)) > 10**8 for one in three)
+    assert (second[b"state"], second[b"result"], third[b"state"]) == (b"done", b"1", b"running")
+    assert first.keys() - second.keys() == {b"starts", b"generation", b"followed"}
+    assert second.keys() - third.keys() == {b"result"}
+
+
+@pytest.mark.parametrize("odd", ["\x1f", "m\x1fD\x1f", ""])
+def test_a_claim_of_an_odd_message_is_as_any_other(odd: str, broker: Broker, claims: Claims) -> None:
+    """Its id has what stands between the fields of a string, or is not there."""
+    one, two, three = (replace(request, message_id=odd) for request in requests(broker, 3))
+    together(claims, [one, two, three])
+    settling = Settling(claims, nothing)
+    settling.record(done(two))
+    settling.record(replace(done(three), result="\x1f"))
+    assert [is_recorded for _, is_recorded in settling.answers()] == [True, True]
+    answers = claims.take([replace(request, message_id="another", held=None) for request in (two, three)])
+    assert [(one.result, one.message_id) for one in answers if isinstance(one, Done)] == [(1, odd), ("\x1f", odd)]
 
 
 @pytest.mark.parametrize("died", [True, False])
@@ -272,32 +294,38 @@ def test_the_message_of_another_delivery_stays(broker: Broker, claims: Claims, s
     assert places(store, "m0") == ["inflight"]
 
 
-def test_the_short_script_leaves_what_the_whole_one_leaves(broker: Broker, claims: Claims, store: Store) -> None:
+@pytest.mark.parametrize("number", [0, 1])  # the first one's claim is a hash, that of others a string
+def test_the_short_script_leaves_what_the_whole_one_leaves(
+    number: int, broker: Broker, claims: Claims, store: Store
+) -> None:
     """The claim, the message and the journal's entry."""
     left = []
     for short in (True, False):
-        (request,) = requests(broker, 1)
-        together(claims, [request])
+        asked = requests(broker, 2)
+        together(claims, asked)
+        request = asked[number]
         if short:
             settling = Settling(claims, nothing)
             settling.record(done(request))
             assert settling.answers() == [(done(request), True)]
         else:
             assert claims.settle([done(request)]) == ["recorded"]
-        claim: Any = store.redis.hgetall(claim_key(store, request))
+        claim: Any = claim_fields(store, request)
         entries: Any = store.redis.xrange(store.key("journal"))
         ((id_, entry),) = entries
         times = {name: claim.pop(name) for name in (b"until", b"fence", b"token", b"start")}
         # What is not there reads as this.
-        claim = {b"followed": b"0", b"generation": b"0", b"after": b""} | claim
-        claim.pop(b"starts")  # of a job that is done nobody counts them
+        claim = {b"followed": b"0", b"generation": b"0"} | claim
+        for name in (b"starts", b"after"):  # of a job that is done nobody counts them
+            claim.pop(name, None)
         assert entry.pop(b"fence") == times[b"fence"]
         event = json.loads(entry.pop(b"event"))
         assert event.pop("token") == times[b"token"].decode()
         at = entry.pop(b"at", id_.partition(b"-")[0])
         assert abs(int(at) / 1000 - store.redis.time()[0]) < 5
-        left.append((claim, entry, event, places(store, "m0"), store.redis.pttl(claim_key(store, request)) > 10**8))
-        store.redis.delete(claim_key(store, request), store.key("journal"))
+        kept = store.redis.pttl(claim_key(store, request)) > 10**8
+        left.append((claim, entry, event, places(store, f"m{number}"), kept))
+        store.redis.flushdb()
     assert left[0] == left[1]
 
 

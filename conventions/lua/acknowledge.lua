@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Remove messages that have ended. A stale receipt touches nothing, and a message whose job has not recorded how it
 -- ended comes again.
 -- KEYS: prefix
@@ -11,7 +11,7 @@ local removed = 0
 local function end_message(tag, queue, receipt, claim, id)
   if not holds(tag, receipt) then return 0 end
   if claim ~= '' then
-    local state, owner = unpack(redis.call('HMGET', P .. 'claim:' .. claim, 'state', 'id'))
+    local state, owner = fields_of(P .. 'claim:' .. claim, 'state', 'id')
     if state ~= 'done' and redis.call('HEXISTS', message_key(tag), 'ended') == 0 then
       come_again(tag, queue)
       return 0

@@ -62,7 +62,7 @@ end
 local function free_claim(id, from)
   local name = redis.call('HGET', P .. 'batch:' .. id, 'claim')
   if not name or name == '' then return end
-  local state, owner = unpack(redis.call('HMGET', P .. 'claim:' .. name, 'state', 'id'))
+  local state, owner = fields_of(P .. 'claim:' .. name, 'state', 'id')
   if state == from and owner == id then
     redis.call('HSET', P .. 'claim:' .. name, 'state', 'released', 'until', integer(now))
     wake_parked(name)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common schedule
+-- uses queues claims common schedule
 -- Begin to send a slot, or a run by hand, unless it was sent or must not be.
 -- KEYS: prefix
 -- ARGV: schedule, message id, slot in seconds since the epoch ('' by hand), key of beat's lock, its token, ms that it is

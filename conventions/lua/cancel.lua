@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Mark a message as cancelled; claims and progress read the mark.
 -- KEYS: prefix
 -- ARGV: message id, ms to keep the mark

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common batch
+-- uses queues claims common batch
 -- Cut and process no more of a batch; its splitter and what runs are told at their next report of progress.
 -- KEYS: prefix
 -- ARGV: id of the batch, ms to keep the mark

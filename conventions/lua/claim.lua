@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Take claims, one for each message, and park in place what must wait.
 -- KEYS: prefix
 -- ARGV: lease in ms, starts without an outcome that make a message poison, '1' when they go to a process together, so
@@ -73,6 +73,11 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
   taken[name] = true
   local is_new = fence == 0
   fence = integer(math.max(fence + 1, micros)) -- from the clock, so that it never starts again at 1 after a flush
+  if together and is_new and starts == 0 and generation == 0 and not string.find(id .. fingerprint .. after, BETWEEN, 1, true) then
+    local value = table.concat({'R', token, start, fence, lapses, id, attempt, fingerprint, after}, BETWEEN)
+    redis.call('SET', claim, value, 'PX', horizon)
+    return {answer, fence, starts}
+  end
   redis.call('HSET', claim, 'state', 'running', 'token', token, 'start', start, 'fence', fence, 'until', lapses,
     'id', id, 'attempt', attempt, 'fingerprint', fingerprint, 'after', after)
   if not is_new or starts > 0 or generation > 0 then -- else they are not there, which reads the same
@@ -102,8 +107,8 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     return grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, 0, 0)
   end
   local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed, after =
-    unpack(redis.call('HMGET', claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt',
-      'fingerprint', 'result', 'starts', 'followed', 'after'), 1, 13)
+    fields_of(claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt', 'fingerprint', 'result',
+      'starts', 'followed', 'after')
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
   till, starts, fence = tonumber(till or 0), starts_of(name, starts, after), tonumber(fence or 0)
   local same, its_result = owner == id, result and result ~= '' and result or 'null'

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Find batches of which something was to be sent by somebody who is gone.
 -- KEYS: prefix
 -- ARGV: how many at the most

@@ -1,4 +1,4 @@
--- What the scripts of messages and claims share, beside `queues`, which comes before it. Sending does without: the server makes
+-- What the scripts of messages and claims share, beside `queues` and `claims`, which come before it. Sending does without: the server makes
 -- all functions anew at each call.
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
@@ -66,8 +66,7 @@ local function place_of(tag)
   local is_read, message = pcall(cjson.decode, payload)
   local headers = is_read and type(message) == 'table' and message.headers
   if type(headers) ~= 'table' or type(headers.task) ~= 'string' or type(headers.x_key) ~= 'string' then return 'waiting' end
-  local holder, state = unpack(
-    redis.call('HMGET', P .. 'claim:' .. headers.task .. ':' .. headers.x_key, 'token', 'state'))
+  local holder, state = peek(P .. 'claim:' .. headers.task .. ':' .. headers.x_key)
   if holder ~= receipt or state == 'released' then return 'waiting' end
   return state == 'running' and 'running' or false
 end
@@ -87,7 +86,7 @@ local function starts_of(claim, starts, after)
   if starts > 0 or not after or after == '' then return starts end
   local token, other = string.match(after, '^(%S*) (.*)$')
   if string.sub(other, 1, 1) == ':' then other = (string.match(claim, '^.-:') or '') .. string.sub(other, 2) end
-  local holder, state = unpack(redis.call('HMGET', P .. 'claim:' .. other, 'token', 'state'))
+  local holder, state = peek(P .. 'claim:' .. other)
   return (holder == token and state == 'done') and 1 or 0
 end
 

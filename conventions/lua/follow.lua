@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common batch
+-- uses queues claims common batch
 -- Ask what a batch still has to send. Who asks sends it; another asks for it in a minute if it is not done by then.
 -- KEYS: prefix
 -- ARGV: id of the batch

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Note that everything that follows a finished job was sent, where the broker is elsewhere.
 -- KEYS: prefix
 -- ARGV: claim, message id, token of the delivery
 -- Returns 1 when it was noted, 0 when the claim is of another message or delivery
 local key = P .. 'claim:' .. ARGV[1]
-local id, token = unpack(redis.call('HMGET', key, 'id', 'token'))
+local id, token = fields_of(key, 'id', 'token')
 if id ~= ARGV[2] or token ~= ARGV[3] then return 0 end
 redis.call('HSET', key, 'followed', '1')
 return 1

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Return messages to their queues, and release the claims of their jobs.
 -- KEYS: prefix
 -- ARGV: for each message: tag, queue, receipt, ms to wait, '1' when the start counts (its process died) or '0' (it was
@@ -9,7 +9,7 @@ local returned = 0
 
 local function release(claim, token, counted)
   local key = P .. 'claim:' .. claim
-  local holder, state, starts, after = unpack(redis.call('HMGET', key, 'token', 'state', 'starts', 'after'))
+  local holder, state, starts, after = fields_of(key, 'token', 'state', 'starts', 'after')
   if holder ~= token or state ~= 'running' then return end
   starts = math.max(starts_of(claim, starts, after) - (counted and 0 or 1), 0)
   redis.call('HSET', key, 'state', 'released', 'until', 0, 'starts', starts, 'after', '')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Keep messages from going to another worker.
 -- KEYS: prefix
 -- ARGV: ms until a message goes to another when nothing is heard; then for each message: tag, queue, receipt,
@@ -14,7 +14,7 @@ for i = 2, #ARGV, 5 do
     redis.call('ZADD', P .. 'inflight:' .. queue, 'XX', integer(now + ARGV[1]), tag)
     local answer = 'held'
     if claim ~= '' then
-      local holder, state, till = unpack(redis.call('HMGET', P .. 'claim:' .. claim, 'token', 'state', 'until'))
+      local holder, state, till = peek(P .. 'claim:' .. claim)
       if holder == token and state == 'running' and tonumber(till) < now then answer = 'lapsed' end
     end
     answers[#answers + 1] = answer

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common schedule
+-- uses queues claims common schedule
 -- Pause a schedule, also when memory is full: that is when somebody wants it to send nothing.
 -- KEYS: prefix
 -- ARGV: schedule, the pause as JSON, deed as JSON

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Where messages are.
 -- KEYS: prefix
 -- ARGV: their tags

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Remove waiting messages of a queue; those that workers hold stay.
 -- KEYS: prefix
 -- ARGV: queue, how many at the most

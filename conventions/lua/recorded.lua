@@ -1,4 +1,5 @@
 #!lua flags=allow-oom
+-- uses claims
 -- Say whether the jobs of a group have succeeded, as the calls of `succeed` and `settle` before this one have recorded it
 -- or not, and remove the messages of those that have.
 -- KEYS: prefix
@@ -7,12 +8,27 @@
 local call, P = redis.call, KEYS[1]
 local answers, messages, tags = {}, {}, {} -- messages to remove, and their tags by queue
 
+local function values()
+  local keys = {}
+  for i = 1, #ARGV, 5 do keys[#keys + 1] = P .. 'claim:' .. ARGV[i] end
+  return #keys > 0 and call('MGET', unpack(keys)) or {}
+end
+
+local function is_done(claim, token, value)
+  if value then
+    local done = 'D' .. BETWEEN .. token .. BETWEEN
+    return string.sub(value, 1, #done) == done
+  end
+  local holder, state = peek(P .. 'claim:' .. claim) -- a hash, or none
+  return holder == token and state == 'done'
+end
+
+local found = values()
 for i = 1, #ARGV, 5 do
   local claim, token, tag, queue, receipt = unpack(ARGV, i, i + 4)
-  local found = call('HMGET', P .. 'claim:' .. claim, 'token', 'state')
-  local is_done = found[1] == token and found[2] == 'done'
-  answers[#answers + 1] = is_done and 1 or 0
-  if is_done and call('HGET', P .. 'message:' .. tag, 'receipt') == receipt then
+  local done = is_done(claim, token, found[#answers + 1])
+  answers[#answers + 1] = done and 1 or 0
+  if done and call('HGET', P .. 'message:' .. tag, 'receipt') == receipt then
     messages[#messages + 1] = P .. 'message:' .. tag
     tags[queue] = tags[queue] or {}
     table.insert(tags[queue], tag)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Extend the leases of running claims.
 -- KEYS: prefix
 -- ARGV: lease in ms, then for each job its claim and its token
@@ -7,7 +7,7 @@
 local answers = {}
 for i = 2, #ARGV, 2 do
   local key = P .. 'claim:' .. ARGV[i]
-  local holder, state, till = unpack(redis.call('HMGET', key, 'token', 'state', 'until'))
+  local holder, state, till = fields_of(key, 'token', 'state', 'until')
   if holder == ARGV[i + 1] and state == 'running' then
     redis.call('HSET', key, 'until', integer(math.max(tonumber(till), now + ARGV[1])))
     answers[#answers + 1] = 1

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Write what a running job reports, renew its lease, and tell it whether it may go on. All values are absolute, so that
 -- a report that is sent twice counts once.
 -- KEYS: prefix
@@ -10,7 +10,7 @@ local id, keep, lease, claim, token, batch = unpack(ARGV, 1, 6)
 local progress = P .. 'progress:' .. id
 if claim ~= '' then
   local key = P .. 'claim:' .. claim
-  local holder, state, till = unpack(redis.call('HMGET', key, 'token', 'state', 'until'))
+  local holder, state, till = fields_of(key, 'token', 'state', 'until')
   if holder and holder ~= token then return 'lost' end
   if holder and state == 'running' then
     redis.call('HSET', key, 'until', integer(math.max(tonumber(till), now + lease)))

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Hand out ready messages, each under a receipt of its own.
 -- KEYS: prefix
 -- ARGV: how many, ms until a message goes to another when nothing is heard, start of the receipts;

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common batch
+-- uses queues claims common batch
 -- Say that no more chunks of a batch follow. A batch that has ended stays as it is.
 -- KEYS: prefix
 -- ARGV: id of the batch, number of chunks, number of items

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common batch
+-- uses queues claims common batch
 -- Record how jobs ended: claim, message and journal in one step. Refused for a token that is not the holder's, never
 -- because time passed; asked again with the same token, it gives the same answer and records nothing twice.
 -- KEYS: prefix
@@ -64,8 +64,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
   local fence, key = '0', P .. 'claim:' .. claim
   local next_attempt = tonumber(attempt) + (action == 'retry' and 1 or 0)
   if claim ~= '' then
-    local holder, before, number, its_generation, its_attempt = unpack(
-      redis.call('HMGET', key, 'token', 'state', 'fence', 'generation', 'attempt'))
+    local holder, before, number, its_generation, its_attempt = fields_of(key, 'token', 'state', 'fence', 'generation', 'attempt')
     fence = number or integer(micros)
     if (holder and holder ~= token) or (before and not holder and is_behind(generation, attempt, its_generation, its_attempt)) then
       append(event, fence, true)

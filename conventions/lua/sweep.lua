@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues common
+-- uses queues claims common
 -- Find what nobody looks after: messages of workers that are gone, delayed ones that are due.
 -- Reads `delayed` and `inflight` only, so that its cost does not depend on how much is ready.
 -- KEYS: prefix

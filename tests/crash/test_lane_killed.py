@@ -128,6 +128,7 @@ def claims_of(app: ConventionsApp, pid: int, ids: list[str]) -> dict[int, bool]:
     keys = list(redis.scan_iter(match=app.store.key("claim", f"{Quick.name}:*"), count=1000))
     with redis.pipeline(transaction=False) as pipe:
         for key in keys:
+            app.store.run("claim_of", [key.decode().partition(":claim:")[2]])  # makes a hash of it
             pipe.hmget(key, "state", "start", "id", "token")
         found = zip(keys, pipe.execute(), strict=True)
     own, before = f"{pid}-".encode(), len(app.store.key("claim", ""))

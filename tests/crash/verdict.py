@@ -138,8 +138,10 @@ class Verdict:
                 short == one or short.startswith((f"{one}:", f"{one}.")) for one in FOR_EVER
             ):
                 self.faults.append(f"a key without a lifetime and without a reason: {name}")
-            if short.startswith("claim:") and redis.type(key) == b"hash" and redis.hget(key, "state") == b"running":
-                self.faults.append(f"a claim is still running: {name}: {_short(redis.hgetall(key))}")
+            if short.startswith("claim:"):
+                _, state, *_ = self._app.store.run("claim_of", [short.removeprefix("claim:")])
+                if state == b"running":
+                    self.faults.append(f"a claim is still running: {name}: {_short(redis.hgetall(key))}")
 
     # The figures.
 

@@ -1,0 +1,8 @@
+#!lua flags=allow-oom
+-- uses claims
+-- What is known of a claim.
+-- KEYS: prefix
+-- ARGV: claim
+-- Returns {token, state, id of the message, fingerprint}; none of them where nothing is known
+local token, state, id, fingerprint = fields_of(KEYS[1] .. 'claim:' .. ARGV[1], 'token', 'state', 'id', 'fingerprint')
+return {token, state, id, fingerprint}
