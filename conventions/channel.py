@@ -13,7 +13,7 @@ from redis import Redis as RedisClient
 from conventions.broker import Broker, Delivery, Publication, digest_of
 from conventions.in_flight import InFlight
 from conventions.publish_batch import PublishBatch
-from conventions.reading import Reading, decoded
+from conventions.reading import RESERVE_AT_MOST, Reading, decoded
 from conventions.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
 from conventions.store import Store
 
@@ -28,8 +28,8 @@ class QoS(virtual.QoS):
     """How many messages the channel may hold; who holds them is known to `InFlight`.
 
     Attributes:
-        reads_ahead: whether the next messages are read when half of them have ended, so that one read brings several;
-            else whenever there is room.
+        reads_ahead: whether the next messages are read when half of them have ended, or a whole read fits, so that one read
+            brings several; else whenever there is room.
         room: says how many may be held where `prefetch_count` may be; `None`: just those.
     """
 
@@ -52,12 +52,18 @@ class QoS(virtual.QoS):
     def can_consume(self) -> bool:
         """Whether the next messages may be read."""
         limit = self._limit
-        return not limit or (self._held < limit and (not self.reads_ahead or self._held <= limit // 2))
+        if not limit or self._held >= limit:
+            return not limit
+        return not self.reads_ahead or self._held <= max(limit // 2, limit - RESERVE_AT_MOST)
 
     def can_consume_max_estimate(self) -> int | None:
         """How many messages the next read may bring; `None`: any number."""
         limit = self._limit
         return max(limit - self._held, 0) if limit else None
+
+    def has_room_for(self, count: int) -> bool:
+        """Whether so many more may be held because what runs is short."""
+        return self.reads_ahead and self.prefetch_count < count <= self._limit - self._held
 
     def let_go(self, delivery_tag: str) -> None:
         """The message is in other hands, or gone; Redis knows."""

@@ -25,6 +25,7 @@ from conventions.lane_run import RETURN_AFTER
 from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Pace
 from conventions.reading import DELIVERY
 
+GROUPS = 3  # for each process: one that runs, the next one, and one that is being read
 SOON = 0.05  # seconds
 LOOKED = 0.2  # seconds after which it is known what of that which is held is in other hands
 
@@ -81,10 +82,10 @@ class Lane:
         self._mix.add(TOGETHER)
 
     def room(self, prefetch: int) -> int:
-        """Messages that may be held, where `prefetch` may be by Celery's count: those that two groups have, if short."""
+        """Messages that may be held, where `prefetch` may be by Celery's count: those that some groups have, if short."""
         if not self._mix.is_short:
             return prefetch
-        groups = 2 * min(HANDED / max(self._mix.expected, 1e-9), MOST)
+        groups = GROUPS * min(HANDED / max(self._mix.expected, 1e-9), MOST)
         return max(prefetch, math.floor(prefetch / self._ahead * groups))
 
     def take(self, request: Any) -> None:

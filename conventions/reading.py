@@ -89,12 +89,12 @@ class Reading:
         client.parse_response = functools.partial(client.parse_response, block=False, timeout=0)
         return client
 
-    def _brpop_start(self, timeout: float | None = None) -> None:
+    def _brpop_start(self, timeout: float | None = None, *, coming: int = 0) -> None:
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
         room = self.qos.can_consume_max_estimate()
-        count = RESERVE_AT_MOST if room is None else min(room, RESERVE_AT_MOST)
+        count = RESERVE_AT_MOST if room is None else min(room - coming, RESERVE_AT_MOST)
         self._wanted = max(count, 1)
         commands = [self.broker.reserve_command(queues, self._unacknowledged, self._wanted)]
         if self._waits:  # both at once: the server looks in the moment in which the wait ends
@@ -116,7 +116,11 @@ class Reading:
         self._block = BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
         if not deliveries:
             raise Empty
-        self._deliver(deliveries)
+        try:
+            if not self._waits and self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST):
+                self._brpop_start(coming=len(deliveries))  # the server works while these are handled
+        finally:
+            self._deliver(deliveries)
         return True
 
     def _reply(self, connection: Any) -> tuple[float | None, list[Delivery]]:
@@ -174,17 +178,17 @@ class Reading:
             self._unacknowledged.add(queue)
         answer = super().basic_consume(queue, no_ack, *args, **kwargs)  # type: ignore[misc]
         self._queues_changed()
-        self._abandon_read()
+        self.abandon_read()
         return answer
 
     def _basic_cancel(self, consumer_tag: str) -> Any:
         answer = super()._basic_cancel(consumer_tag)  # type: ignore[misc]
         self._queues_changed()
-        self._abandon_read()
+        self.abandon_read()
         return answer
 
-    def _abandon_read(self) -> None:
-        """End the read under way, and let others have what it brings: its queues are not those that are wanted now."""
+    def abandon_read(self) -> None:
+        """End the read under way, and let others have what it brings, which is not wanted any more."""
         connection, self._in_poll = self._in_poll, None
         if not connection:
             return
@@ -200,7 +204,7 @@ class Reading:
 
     def close(self) -> None:
         """Close, without waiting for the read under way."""
-        self._abandon_read()
+        self.abandon_read()
         super().close()  # type: ignore[misc]
 
     # A lost connection is made again here.

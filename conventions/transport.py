@@ -35,6 +35,11 @@ class Poller(redis.MultiChannelPoller):
             except LOST as error:
                 channel.lost(error)
 
+    def _pause_brpop(self, channel: Any, fileno: int) -> None:  # noqa: ARG002  # kombu's signature
+        # Kombu would leave what a read brings in its socket until there is room: for as long as a job takes, where short
+        # jobs are followed by long ones, and nobody else would have it meanwhile.
+        channel.abandon_read()
+
     def on_readable(self, fileno: int) -> Any:
         """Read what has come."""
         channel, _ = self._fd_to_chan.get(fileno, (None, None))

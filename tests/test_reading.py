@@ -1,0 +1,119 @@
+"""How a channel reads while short jobs run: the next messages are asked for before those that came are handled."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from queue import Empty
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
+
+from conventions import ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.reading import RESERVE_AT_MOST
+from tests.support import wait_until
+
+PREFETCH, ROOM = 8, 3 * RESERVE_AT_MOST
+
+
+class Short(ImmediateTask):
+    """A task whose jobs are short."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+class Reader:
+    """A channel that consumes `immediate`, and what it has handled; `room`: how many it may hold."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel, self.poller, self.room = channel, channel.connection.cycle, ROOM
+        self.handled: list[Any] = []
+        self.under_way: list[bool] = []  # whether a read was, each time that a message was handled
+        channel.basic_qos(0, PREFETCH, False)
+        channel.qos.reads_ahead, channel.qos.room = True, lambda _: self.room
+        channel.queue_declare("immediate")
+        channel.basic_consume("immediate", False, self._handle, "tag")
+
+    def _handle(self, message: Any) -> None:
+        self.handled.append(message)
+        self.under_way.append(bool(self.channel._in_poll))
+
+    def read(self) -> int:
+        """One turn of the loop: what is under way is read. Returns how many messages came."""
+        before = len(self.handled)
+        self.poller.on_poll_start()
+        with suppress(Empty):
+            wait_until(lambda: self.channel.client.connection.can_read(0), 5, "an answer is there")
+            self.poller.on_readable(self.channel.client.connection._sock.fileno())
+        return len(self.handled) - before
+
+
+@pytest.fixture
+def reader(app: ConventionsApp) -> Iterator[Reader]:
+    """Without a worker."""
+    app.broker.load_scripts()  # else the first read brings only that the server does not know them
+    with app.connection_for_read() as connection:
+        yield Reader(connection.default_channel)
+
+
+def send(count: int) -> None:
+    """Let so many messages wait."""
+    Short.enqueue_many([{"number": number} for number in range(count)])
+
+
+def test_the_next_read_is_under_way_while_messages_are_handled(app: ConventionsApp, reader: Reader) -> None:
+    """As long as another whole one fits beside them; each message comes once."""
+    send(1000)
+    assert [reader.read(), reader.read()] == [RESERVE_AT_MOST] * 2
+    assert reader.under_way == [True] * 2 * RESERVE_AT_MOST
+    assert reader.read() == RESERVE_AT_MOST
+    assert not any(reader.under_way[2 * RESERVE_AT_MOST :])
+    assert not reader.channel.qos.can_consume()
+    assert len({message.properties["correlation_id"] for message in reader.handled}) == 3 * RESERVE_AT_MOST
+    assert app.broker.sizes("immediate").ready == 1000 - 3 * RESERVE_AT_MOST
+
+
+def test_a_read_that_brings_less_than_it_asked_for_is_the_last_one(reader: Reader) -> None:
+    """The next one waits to be woken."""
+    send(300)
+    assert [reader.read(), reader.read()] == [RESERVE_AT_MOST, 300 - RESERVE_AT_MOST]
+    assert not any(reader.under_way[RESERVE_AT_MOST:])
+
+
+def test_nothing_is_read_early_where_only_celerys_prefetch_is_held(reader: Reader) -> None:
+    """Because jobs are not short."""
+    send(100)
+    reader.room = PREFETCH
+    assert reader.read() == PREFETCH
+    assert not any(reader.under_way)
+
+
+def test_what_comes_when_there_is_no_room_any_more_goes_back_at_once(app: ConventionsApp, reader: Reader) -> None:
+    """Jobs turned out not to be short: others may have what this worker read ahead, and no delivery is counted."""
+    send(600)
+    assert reader.read() == RESERVE_AT_MOST
+    wait_until(lambda: app.broker.sizes("immediate").in_flight == 2 * RESERVE_AT_MOST, 5, "the next read")
+    reader.room = PREFETCH
+    reader.poller.on_poll_start()
+    wait_until(lambda: app.broker.sizes("immediate").in_flight == RESERVE_AT_MOST, 5, "they are back")
+    assert app.broker.sizes("immediate").ready == 600 - RESERVE_AT_MOST
+    assert [one.deliveries for one in app.broker.reserve(["immediate"], 300)] == [1] * 300
+
+
+def test_what_has_come_is_handled_also_when_the_connection_is_lost(
+    app: ConventionsApp, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else knows of it."""
+    send(600)
+    reader.poller.on_poll_start()
+    wait_until(lambda: app.broker.sizes("immediate").in_flight == RESERVE_AT_MOST, 5, "the first read")
+
+    def cut(_: object) -> None:
+        raise ConnectionError("cut")
+
+    monkeypatch.setattr(reader.channel.client.connection, "send_packed_command", cut)
+    assert reader.read() == RESERVE_AT_MOST
+    assert reader.channel.rests
