@@ -71,7 +71,7 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
 def test_every_script_says_what_it_takes_and_gives() -> None:
     """The header names KEYS, ARGV and the return value; only a send is refused when memory is full."""
     folder = Path(__file__).parents[1] / "conventions" / "lua"
-    parts = {"queues", "common", "batch", "schedule"}  # of other scripts
+    parts = {"queues", "claims", "common", "batch", "schedule"}  # of other scripts
     scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem not in parts]
     assert {"claim", "seal", "renew", "settle"} <= {script.stem for script in scripts}
     for script in scripts:
@@ -88,9 +88,10 @@ def test_a_script_has_the_parts_that_it_uses() -> None:
     own = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.lua"))}
     uses = {
         "-- uses queues\n": own["queues"],
-        "-- uses queues common\n": own["queues"] + own["common"],
-        "-- uses queues common batch\n": own["queues"] + own["common"] + own["batch"],
-        "-- uses queues common schedule\n": own["queues"] + own["common"] + own["schedule"],
+        "-- uses claims\n": own["claims"],
+        "-- uses queues claims common\n": own["queues"] + own["claims"] + own["common"],
+        "-- uses queues claims common batch\n": own["queues"] + own["claims"] + own["common"] + own["batch"],
+        "-- uses queues claims common schedule\n": own["queues"] + own["claims"] + own["common"] + own["schedule"],
     }
     used = []
     for name, text in own.items():
