@@ -82,7 +82,7 @@ class Lane:
         self._mix.add(TOGETHER)
 
     def room(self, prefetch: int) -> int:
-        """Messages that may be held, where `prefetch` may be by Celery's count: those that some groups have, if short."""
+        """Messages that may be held, where `prefetch` may be by Celery's count: those of `GROUPS`, if short."""
         if not self._mix.is_short:
             return prefetch
         groups = GROUPS * min(HANDED / max(self._mix.expected, 1e-9), MOST)

@@ -119,7 +119,7 @@ class Reading:
         try:
             if not self._waits and self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST):
                 self._brpop_start(coming=len(deliveries))  # the server works while these are handled
-        finally:
+        finally:  # also where the connection is lost meanwhile: nobody else knows of these
             self._deliver(deliveries)
         return True
 

@@ -79,11 +79,16 @@ def claim_key(store: Store, request: ClaimRequest = FIRST) -> str:
     return store.key("claim", request.claim)
 
 
-def claim_fields(store: Store, request: ClaimRequest = FIRST) -> dict[bytes, bytes]:
+def fields_of(store: Store, claim: str) -> dict[bytes, bytes]:
     """All that a claim holds; one that is a string is a hash from now on."""
-    store.run("claim_of", [request.claim])
-    found: Any = store.redis.hgetall(claim_key(store, request))
+    store.run("claim_of", [claim])
+    found: Any = store.redis.hgetall(store.key("claim", claim))
     return dict(found)
+
+
+def claim_fields(store: Store, request: ClaimRequest = FIRST) -> dict[bytes, bytes]:
+    """The same, of the claim that a request is for."""
+    return fields_of(store, request.claim)
 
 
 def end_lease(store: Store, request: ClaimRequest = FIRST) -> None:

@@ -73,6 +73,7 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
   taken[name] = true
   local is_new = fence == 0
   fence = integer(math.max(fence + 1, micros)) -- from the clock, so that it never starts again at 1 after a flush
+  -- Most of a group: see `claims`. A string holds neither starts nor a generation, nor what stands between its fields.
   if together and is_new and starts == 0 and generation == 0 and not string.find(id .. fingerprint .. after, BETWEEN, 1, true) then
     local value = table.concat({'R', token, start, fence, lapses, id, attempt, fingerprint, after}, BETWEEN)
     redis.call('SET', claim, value, 'PX', horizon)

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from conventions.app import ConventionsApp
 from conventions.broker import Sizes
 from conventions.tables import ExecutionRow
+from tests.claiming import fields_of
 from tests.crash import lane_crash_tasks
 from tests.crash.lane_crash_tasks import ALONE, Lines, Quick
 from tests.crash.server import Server
@@ -126,16 +127,12 @@ def claims_of(app: ConventionsApp, pid: int, ids: list[str]) -> dict[int, bool]:
     redis: Any = app.store.redis
     numbers = {one.encode(): number for number, one in enumerate(ids)}
     keys = list(redis.scan_iter(match=app.store.key("claim", f"{Quick.name}:*"), count=1000))
-    with redis.pipeline(transaction=False) as pipe:
-        for key in keys:
-            app.store.run("claim_of", [key.decode().partition(":claim:")[2]])  # makes a hash of it
-            pipe.hmget(key, "state", "start", "id", "token")
-        found = zip(keys, pipe.execute(), strict=True)
     own, before = f"{pid}-".encode(), len(app.store.key("claim", ""))
+    found = {claim: fields_of(app.store, claim) for claim in (key[before:].decode() for key in keys)}
     return {
-        numbers[id_]: app.claims.runs(key[before:].decode(), token.decode())
-        for key, (state, start, id_, token) in found
-        if state == b"running" and start.startswith(own)
+        numbers[one[b"id"]]: app.claims.runs(claim, one[b"token"].decode())
+        for claim, one in found.items()
+        if one[b"state"] == b"running" and one[b"start"].startswith(own)
     }
 
 

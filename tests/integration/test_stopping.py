@@ -17,6 +17,7 @@ from celery.signals import worker_init
 from conventions import EVERY_ARGUMENT, ImmediateTask, executions
 from conventions.app import ConventionsApp
 from conventions.broker import Sizes
+from tests.claiming import fields_of
 from tests.support import wait_until
 from tests.workers import Installation, Worker, letters, messages, wait_until_empty
 
@@ -126,10 +127,7 @@ def let_turn(app: ConventionsApp) -> None:
 def starts(app: ConventionsApp, name: str) -> int:
     """Starts without an outcome, as the claim of a job has them."""
     (sent,) = (one for one in messages(app) if one.arguments["name"] == name)
-    claim = f"{Hold.name}:{sent.headers['x_key']}"
-    app.store.run("claim_of", [claim])  # makes a hash of it
-    found = app.store.redis.hget(app.store.key("claim", claim), "starts")
-    return int(str(found or b"0", "ascii") if isinstance(found, bytes) else 0)
+    return int(fields_of(app.store, f"{Hold.name}:{sent.headers['x_key']}").get(b"starts", 0))
 
 
 def ended(app: ConventionsApp) -> list[tuple[str, int]]:
@@ -182,17 +180,23 @@ def test_what_runs_ends_and_the_rest_goes_to_another_worker(
     assert sorted(lines(tmp_path / "done")) == sorted(lines(tmp_path / "started")) == sorted(names)
 
 
+def hand_to_a_stopped_process(app: ConventionsApp, worker: Worker, folder: Path, name: str) -> int:
+    """Let the one process of a worker stop, and the worker write the job `name` to it. Returns the process."""
+    Tell.delay(folder / "pid")
+    worker.wait_for("] succeeded in")
+    wait_until_idle(app)
+    process = int((folder / "pid").read_text())
+    os.kill(process, signal.SIGSTOP)
+    Hold.delay(name, folder=folder)
+    wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 1, description="the worker has it")
+    let_turn(app)
+    return process
+
+
 def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
     """Its process has begun it, and the main one has not heard of that when it looks for processes that are idle."""
     with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", GO_ON_MEANWHILE=str(tmp_path)) as worker:
-        Tell.delay(tmp_path / "pid")
-        worker.wait_for("] succeeded in")
-        wait_until_idle(app)
-        process = int((tmp_path / "pid").read_text())
-        os.kill(process, signal.SIGSTOP)
-        Hold.delay("late", folder=tmp_path)
-        wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 1, description="the worker has it")
-        let_turn(app)
+        process = hand_to_a_stopped_process(app, worker, tmp_path, "late")
         worker.process.send_signal(signal.SIGTERM)
         wait_for_starts(tmp_path / "started", 1)
         with pytest.raises(AssertionError):
@@ -204,20 +208,13 @@ def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: 
         check_ended(app, ["pid", "late"])
 
 
-def test_a_group_that_is_not_written_to_its_end_holds_nobody_up(
+def test_a_job_that_is_not_written_to_its_end_holds_nobody_up(
     app: ConventionsApp, installation: Installation, tmp_path: Path
 ) -> None:
-    """Its process has not begun any of it, and never will: it is ended, and everything goes back at once."""
+    """Its process has not begun it, and never will: it is ended, and the message goes back at once."""
     with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", GO_ON_MEANWHILE=str(tmp_path)) as worker:
-        Tell.delay(tmp_path / "pid")
-        worker.wait_for("] succeeded in")
-        wait_until_idle(app)
-        process = int((tmp_path / "pid").read_text())
-        os.kill(process, signal.SIGSTOP)
         large = "x" * 65_000  # with its message more than a pipe holds
-        Hold.delay(large, folder=tmp_path)
-        wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 1, description="the worker has it")
-        let_turn(app)
+        hand_to_a_stopped_process(app, worker, tmp_path, large)
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(AT_ONCE + 2) == 0
     assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
