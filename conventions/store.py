@@ -6,6 +6,8 @@ a script may touch several of them.
 
 import functools
 import logging
+import os
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.resources import files
@@ -30,7 +32,7 @@ USES = "-- uses "
 
 
 class Store:
-    """The Redis of one application. Opens no connection until it is used; safe to use after a fork.
+    """The Redis of one application. Opens no connection until it is used; makes a new client after a fork.
 
     Args:
         url: `redis://`, `rediss://`, `unix://`, kombu's `redis+socket://`, or `sentinel://…?master_name=…`.
@@ -46,13 +48,25 @@ class Store:
         self.url = self.address.url
         self.prefix = prefix
         self._options = options
+        self._scripts: dict[str, Script] = {}
+        after_fork = weakref.WeakMethod(self._forget_inherited)
+        os.register_at_fork(after_in_child=lambda: (forget := after_fork()) and forget())
 
     @classmethod
     def over(cls, client: Redis, prefix: str) -> Self:
         """A store that uses a client which is there already."""
         store = cls.__new__(cls)
-        vars(store).update(prefix=prefix, redis=client)
+        vars(store).update(prefix=prefix, redis=client, _scripts={})
         return store
+
+    def _forget_inherited(self) -> None:
+        # redis-py takes the locks of its pool also in the child, where they stay locked for ever if another thread of the
+        # parent had them in the moment of the fork.
+        inherited: Redis | None = vars(self).pop("redis", None)
+        vars(self).pop("_lines", None)
+        self._scripts.clear()
+        if inherited is not None:
+            inherited.auto_close_connection_pool = False  # to close it takes a lock, too; its sockets go with the pool
 
     @functools.cached_property
     def redis(self) -> Redis:
@@ -111,10 +125,12 @@ class Store:
         """The key made of these parts, as in `key("claim", task, hash)`."""
         return ":".join((f"{{{self.prefix}}}", *parts))
 
-    @functools.cache  # noqa: B019  # a store lives as long as its application
     def script(self, name: str) -> Script:
         """The Lua script `lua/<name>.lua`, sent by its digest. A line `-- uses queues` brings in `lua/queues.lua`."""
-        return self.redis.register_script(script_source(name))
+        found = self._scripts.get(name)
+        if found is None:
+            found = self._scripts[name] = self.redis.register_script(script_source(name))
+        return found
 
     @functools.cached_property
     def _lines(self) -> Lines:

@@ -1,6 +1,7 @@
 """`Store`: addresses, keys, scripts, and what a fork does to them."""
 
 import os
+import threading
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,37 @@ def test_a_store_works_on_both_sides_of_a_fork(store: Store) -> None:
         assert child.exitcode == 0
     written: list[bytes | None] = [store.redis.get(store.key(str(n))) for n in range(3)]  # type: ignore[misc]  # redis-py types sync and async as one
     assert written == [str(child.pid).encode() for child in children]
+
+
+def _call_in_child(store: Store) -> None:
+    store.redis.set(store.key("child"), "1", ex=60)
+    store.run("claim_of", [store.key("nothing")])
+    store.script("renew")([store.key("nothing")], [1000, "token"])
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # it has a thread, as a worker has
+def test_a_fork_while_another_thread_takes_a_connection(store: Store) -> None:
+    """The locks that the other thread had stay locked in the child, where that thread is not."""
+    store.run("claim_of", [store.key("nothing")])
+    store.script("renew")([store.key("nothing")], [1000, "token"])
+    taken, forked = threading.Event(), threading.Event()
+
+    def take() -> None:
+        with store.redis.connection_pool._lock:
+            taken.set()
+            forked.wait(20)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    assert taken.wait(10)
+    child = get_context("fork").Process(target=_call_in_child, args=(store,))
+    child.start()
+    forked.set()
+    thread.join()
+    child.join(10)
+    child.kill()
+    assert child.exitcode == 0
+    assert store.redis.get(store.key("child")) == b"1"
 
 
 def test_the_current_store_is_that_of_the_last_application(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
