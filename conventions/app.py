@@ -41,6 +41,7 @@ DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
 STEPS = (
     "conventions.stopping:Stopping",
+    "conventions.preloading:Preloading",
     "conventions.recorder_process:RecorderProcess",
     "conventions.batch_sweep:BatchSweep",
     "conventions.lane:LaneStep",

@@ -10,7 +10,7 @@ import math
 import socket
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -22,7 +22,7 @@ from celery.worker.strategy import default
 
 from conventions.lane_group import Group, comes_again, hard_limit
 from conventions.lane_run import RETURN_AFTER
-from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Pace
+from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Paces, Together
 from conventions.reading import DELIVERY
 
 GROUPS = 3  # for each process: one that runs, the next one, and one that is being read
@@ -34,8 +34,7 @@ class Lane:
     """The short jobs that one worker has and no process yet. Used by the thread of the worker's loop."""
 
     def __init__(self) -> None:
-        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
-        self._mix = Pace()  # of all tasks, as they come
+        self.paces = Paces()
         self._waiting: deque[Any] = deque()
         self._groups: set[Group] = set()
         self._is_asking = False  # a ticket waits for a free process
@@ -60,32 +59,21 @@ class Lane:
 
     # From the messages to the pool.
 
-    def is_short(self, task: str) -> bool:
-        """Whether jobs of this task are known to be short."""
-        pace = self._paces.get(task)
-        return pace is not None and pace.is_short
-
-    @property
-    def knows_short(self) -> bool:
-        """Whether jobs of any task are known to be short."""
-        return any(pace.is_short for pace in self._paces.values())
-
-    def note_runtime(self, task: str, seconds: float | None) -> None:
-        """A job has ended."""
-        if seconds is None:
-            return
-        self._paces[task].add(seconds)
-        self._mix.add(seconds)
+    def note_runtime(self, task: str, seconds: float | None, process: int | None, *, together: bool = True) -> None:
+        """A job has ended, in this process."""
+        if seconds is not None:
+            self.paces.add(task, seconds, process, together=together)
 
     def narrow(self) -> None:
         """What was read ahead is not short after all: read no more of it."""
-        self._mix.add(TOGETHER)
+        self.paces.mix.add(TOGETHER)
 
     def room(self, prefetch: int) -> int:
         """Messages that may be held, where `prefetch` may be by Celery's count: those of `GROUPS`, if short."""
-        if not self._mix.is_short:
+        mix = self.paces.mix
+        if not mix.is_short:
             return prefetch
-        groups = GROUPS * min(HANDED / max(self._mix.expected, 1e-9), MOST)
+        groups = GROUPS * min(mix.fitting(HANDED), MOST)
         return max(prefetch, math.floor(prefetch / self._ahead * groups))
 
     def take(self, request: Any) -> None:
@@ -134,7 +122,8 @@ class Lane:
         def on_success(result: tuple[bool, Any, float | None], **options: Any) -> None:
             del request.on_success
             failed, _, runtime = result
-            self.note_runtime(request.task.name, time.time() - request.time_start if failed else runtime)
+            seconds = time.time() - request.time_start if failed else runtime
+            self.note_runtime(request.task.name, seconds, request.worker_pid, together=False)
             heard(result, **options)
 
         request.on_success = on_success
@@ -146,20 +135,23 @@ class Lane:
         most = min(math.ceil(len(self._waiting) / (1 + max(idle, 0))), MOST)
         chosen: list[Any] = []
         parts: list[list[Any]] = []
-        seconds = part_seconds = 0.0
+        all_of_them, of_part = Together(), Together()
         while self._waiting and len(chosen) < most:
             request = self._waiting[0]
-            pace = self._paces[request.task.name]
-            seconds += pace.expected
-            if chosen and (seconds > HANDED or not pace.is_short or hard_limit(request) != hard_limit(chosen[0])):
+            pace = self.paces.of(request.task.name)
+            all_of_them.add(pace)
+            if chosen and (
+                all_of_them.expected > HANDED or not pace.is_short or hard_limit(request) != hard_limit(chosen[0])
+            ):
                 break
             self._waiting.popleft()
             if _is_revoked(request):
                 continue
-            part_seconds += pace.expected
-            if not chosen or part_seconds > TOGETHER or len(parts[-1]) == CLAIMED:
+            of_part.add(pace)
+            if not chosen or of_part.expected > TOGETHER or len(parts[-1]) == CLAIMED:
                 parts.append([])
-                part_seconds = pace.expected
+                of_part = Together()
+                of_part.add(pace)
             chosen.append(request)
             parts[-1].append(request)
             if not pace.is_short:  # it goes alone
@@ -284,7 +276,7 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
 
     def on_message(message: Any, *args: Any, **kwargs: Any) -> None:
         qos = message.channel.qos
-        if qos.is_beyond_prefetch and not lane.is_short(name) and DELIVERY in message.properties:
+        if qos.is_beyond_prefetch and not lane.paces.is_short(name) and DELIVERY in message.properties:
             # It was read ahead because others were short.
             app.in_flight.give_back(message.delivery_tag)
             qos.let_go(message.delivery_tag)

@@ -25,8 +25,8 @@ class Listener(Protocol):
     def in_loop(self, call: Callable[[], None]) -> None:
         """Call from the thread of the worker's loop."""
 
-    def note_runtime(self, task: str, seconds: float | None) -> None:
-        """A job has ended, after so many seconds, where they are known."""
+    def note_runtime(self, task: str, seconds: float | None, process: int | None) -> None:
+        """A job has ended in this process, after so many seconds, where they are known."""
 
     def let_go(self, requests: Sequence[Any]) -> None:
         """The messages of these are in other hands, or gone."""
@@ -59,6 +59,7 @@ class Group:
         self._gone: set[str] = set()
         self._asks = True  # Redis, while it answers
         self.begun_at: float | None = None
+        self._pid: int | None = None
 
     def start(self, pool: Any) -> None:
         """Hand them over."""
@@ -76,7 +77,7 @@ class Group:
         )
 
     def _on_accepted(self, pid: int, time_accepted: float) -> None:
-        self.begun_at = time_accepted
+        self.begun_at, self._pid = time_accepted, pid
         self._requests[0].app.in_flight.begin_all([request.start() for request in self._requests])
         for request in self._requests:
             request.accept(pid, time_accepted)
@@ -106,7 +107,7 @@ class Group:
         self._lane.ended(self)
 
     def _end_one(self, request: Any, ended: Ended) -> None:
-        self._lane.note_runtime(request.task.name, ended.runtime)
+        self._lane.note_runtime(request.task.name, ended.runtime, self._pid)
         if ended.how == "raised":
             request.on_failure(ended.value)
         elif ended.how == "failed":

@@ -34,7 +34,7 @@ class Intake:
 
     def take(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Take what may go this way. Returns the others."""
-        if not self._lane.knows_short or self._is_watched():  # as where the lane is off: read nothing twice
+        if not self._lane.paces.knows_short or self._is_watched():  # as where the lane is off: read nothing twice
             return deliveries
         return [one for one in deliveries if not self._takes_safely(one)]
 
@@ -61,7 +61,7 @@ class Intake:
         if delivery.deliveries != 1 or delivery.alone or delivery.changes or not delivery.receipt:
             return False
         message = plain(delivery.payload)
-        if message is None or not self._lane.is_short(message.task) or message.id in state.revoked:
+        if message is None or not self._lane.paces.is_short(message.task) or message.id in state.revoked:
             return False
         if self._consumer.task_buckets[message.task] or (made := self._class_for(message.task)) is None:
             return False

@@ -1,33 +1,43 @@
 """How long jobs of a task take, and so how many of them may go to a process together. No Celery."""
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass
 
 TOGETHER = 0.020  # seconds that jobs may take whose claims are taken together
 HANDED = 0.080  # seconds that the jobs may take that a process is given at once
 MOST = 256  # of those jobs, whatever they take
 CLAIMED = 128  # jobs whose claims are taken together, whatever they take
-GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 8, 1 / 4, 4
+PROCESSES = 10_000  # of which it is remembered that they have run a job; more are begun anew
+GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 32, 1 / 8, 4
+DOUBT = GAIN / (2 - GAIN)  # variance of such a mean, of that of one job
 
 
 @dataclass(slots=True)
 class Pace:
     """The run time of a task's jobs in seconds, as TCP estimates a round trip: a mean and its deviation (RFC 6298, 2).
 
+    TCP sees a few round trips, and a worker thousands of jobs, one of which may have waited for a processor: so the gains are
+    smaller here.
+
     Attributes:
-        mean: smoothed; `None` before the first job has ended.
+        mean: of all jobs at first, then smoothed; `None` before the first job has ended.
         deviation: how far jobs are from it, smoothed.
+        jobs: how many have ended, as far as they count for the mean.
     """
 
     mean: float | None = None
     deviation: float = 0.0
+    jobs: int = 0
 
     def add(self, seconds: float) -> None:
         """A job has ended."""
+        self.jobs = min(self.jobs + 1, round(1 / GAIN))
         if self.mean is None:
             self.mean, self.deviation = seconds, seconds / 2
             return
         self.deviation += DEVIATION_GAIN * (abs(self.mean - seconds) - self.deviation)
-        self.mean += GAIN * (seconds - self.mean)
+        self.mean += (seconds - self.mean) / self.jobs
 
     @property
     def expected(self) -> float:
@@ -38,3 +48,83 @@ class Pace:
     def is_short(self) -> bool:
         """Whether another job fits beside one of this task."""
         return self.expected <= TOGETHER / 2
+
+    def fitting(self, seconds: float) -> float:
+        """How many jobs hardly ever exceed so many seconds together, as `Together` adds them up."""
+        mean, square = max(self.mean or 0.0, 1e-9), (DEVIATIONS * self.deviation) ** 2
+        # The smaller root n of (seconds - n mean)^2 = square (n + DOUBT n^2).
+        half = seconds * mean + square / 2
+        root = math.sqrt(square * (seconds * mean + square / 4 + DOUBT * seconds**2))
+        return seconds**2 / (half + root)
+
+
+@dataclass(slots=True)
+class Together:
+    """What jobs take one after the other, where one says nothing of the next: means add up, and squares of deviations.
+
+    The means may be wrong, too, by the same for all jobs of a task.
+    """
+
+    mean: float = 0.0
+    deviation: float = 0.0
+    square: float = 0.0
+
+    def add(self, pace: Pace) -> None:
+        """A job of this pace comes, too."""
+        self.mean += TOGETHER if pace.mean is None else pace.mean
+        self.deviation += pace.deviation
+        self.square += pace.deviation * pace.deviation
+
+    @property
+    def expected(self) -> float:
+        """Seconds that they hardly ever exceed together."""
+        return self.mean + DEVIATIONS * math.sqrt(self.square + DOUBT * self.deviation * self.deviation)
+
+
+class Paces:
+    """The paces of a worker's jobs: of each task, and of all as they come.
+
+    The first job of a task in each process is left out: it imports, connects, and finds nothing in any cache, so that it takes
+    a hundred times as long as the next. So is the first of a group, for the same reason; and with the next, what jobs took that
+    ran alone is forgotten, since each of those waits for its claim and for the record of its outcome.
+    """
+
+    def __init__(self) -> None:
+        self._by_task: defaultdict[str, Pace] = defaultdict(Pace)
+        self._together: set[str] = set()  # tasks whose pace is that of jobs of groups
+        self._warm: set[tuple[str, int, bool]] = set()
+        self.mix = Pace()
+
+    def add(self, task: str, seconds: float, process: int | None, *, together: bool) -> None:
+        """A job has ended.
+
+        Args:
+            task: its task.
+            seconds: that it took.
+            process: where; `None`: in one that is known to have run others.
+            together: whether it was one of a group.
+        """
+        if process is not None and (task, process, together) not in self._warm:
+            if len(self._warm) >= PROCESSES:
+                self._warm.clear()
+            self._warm.add((task, process, together))
+            return
+        if together and task not in self._together:
+            self._together.add(task)
+            self._by_task[task], self.mix = Pace(), Pace()
+        self._by_task[task].add(seconds)
+        self.mix.add(seconds)
+
+    def of(self, task: str) -> Pace:
+        """The pace of a task, which is known from now on."""
+        return self._by_task[task]
+
+    def is_short(self, task: str) -> bool:
+        """Whether jobs of this task are known to be short."""
+        pace = self._by_task.get(task)
+        return pace is not None and pace.is_short
+
+    @property
+    def knows_short(self) -> bool:
+        """Whether jobs of any task are known to be short."""
+        return any(pace.is_short for pace in self._by_task.values())

@@ -90,9 +90,7 @@ class ScriptCall:
         connection = self._connection
         if connection is not None:
             try:
-                found = connection.read_response()
-            except NoScriptError:
-                self._end()
+                found = self._read(connection)
             except ResponseError:
                 self._end()
                 raise
@@ -106,6 +104,15 @@ class ScriptCall:
         elif self._error is not None and not again:
             raise self._error
         return self._script(self._keys, self._arguments)
+
+    def _read(self, connection: Any) -> Any:
+        try:
+            return connection.read_response()
+        except NoScriptError:  # the server has just started
+            connection.send_command("SCRIPT", "LOAD", self._script.script)
+            connection.read_response()
+            connection.send_packed_command([packed(self._script, self._keys, self._arguments)])
+            return connection.read_response()
 
     def _end(self) -> None:
         self._lines.give_back(self._connection)

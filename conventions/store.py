@@ -13,7 +13,8 @@ from contextlib import closing
 from importlib.resources import files
 from typing import Any, Self
 
-from redis import Redis
+from redis import DriverInfo, Redis
+from redis import __version__ as redis_version
 from redis.backoff import ExponentialBackoff
 from redis.commands.core import Script
 from redis.exceptions import ResponseError, TimeoutError  # noqa: A004  # redis-py's is a RedisError
@@ -84,6 +85,9 @@ class Store:
             **address.socket_options,
             "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
             "health_check_interval": 25,
+            "driver_info": DriverInfo(
+                lib_version=redis_version
+            ),  # else each connection looks for it among the packages
         }
         every |= options
         if address.kind != "sentinel":
@@ -150,6 +154,7 @@ class Store:
             return call.answer()
 
 
+@functools.cache
 def script_source(name: str) -> str:
     """The text of `lua/<name>.lua`; after its shebang line come the files that a line `-- uses common batch` names."""
     source = _lua(name)

@@ -91,15 +91,15 @@ def lane(consumer: Any) -> Lane:
     lane.attach(consumer)
     for task in (Short, Slow, Lonely):
         for _ in range(20):
-            lane.note_runtime(str(task.name), 0.0001)
+            lane.paces.add(str(task.name), 0.0001, None, together=True)
     return lane
 
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:
     """Anybody can write names into messages."""
-    before = len(lane._paces)
-    assert not any(lane.is_short(f"name {number}") for number in range(100))
-    assert len(lane._paces) == before
+    before = len(lane.paces._by_task)
+    assert not any(lane.paces.is_short(f"name {number}") for number in range(100))
+    assert len(lane.paces._by_task) == before
 
 
 def handed_out(app: ConventionsApp, task: Any, **options: Any) -> Delivery:
