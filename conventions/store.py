@@ -156,14 +156,14 @@ class Store:
 
 @functools.cache
 def script_source(name: str) -> str:
-    """The text of `lua/<name>.lua`; after its shebang line come the files that a line `-- uses common batch` names."""
-    source = _lua(name)
-    lines = source.splitlines(keepends=True)
-    used = [part for line in lines if line.startswith(USES) for part in line.removeprefix(USES).split()]
-    if not used:
-        return source
-    head = 1 if lines[0].startswith("#!") else 0
-    return "".join([*lines[:head], *(_lua(part).rstrip("\n") + "\n" for part in used), *lines[head:]])
+    """The text of `lua/<name>.lua`; a line `-- uses common batch` is replaced by the files that it names."""
+    lines = _lua(name).splitlines(keepends=True)
+    return "".join(
+        "".join(_lua(part).rstrip("\n") + "\n" for part in line.removeprefix(USES).split())
+        if line.startswith(USES)
+        else line
+        for line in lines
+    )
 
 
 def _lua(name: str) -> str:

@@ -96,10 +96,9 @@ def test_a_script_has_the_parts_that_it_uses() -> None:
     }
     used = []
     for name, text in own.items():
-        shebang, _, rest = text.partition("\n")
-        parts = [part for line, part in uses.items() if line in text]
-        used += parts
-        assert script_source(name) == (f"{shebang}\n{parts[0]}{rest}" if parts else text)
+        lines = [line for line in uses if f"\n{line}" in text]
+        used += [uses[line] for line in lines]
+        assert script_source(name) == (text.replace(lines[0], uses[lines[0]]) if lines else text)
     assert set(used) == set(uses.values())
 
 

@@ -1,34 +1,35 @@
 #!lua flags=allow-oom
--- uses claims
 -- Record that a job of a group has succeeded, as `settle` would, where nothing waits for it. Its message stays in the
--- worker's hands until the group has ended: see `recorded`. This runs once for each short job, so it shares few parts, of
--- which the server would make all functions anew.
+-- worker's hands until the group has ended: see `recorded`. This runs once for each short job, so the usual case comes first,
+-- before the parts that it shares with others, of which the server would make all functions anew.
 -- KEYS: prefix
 -- ARGV: claim, token, result as JSON, event as JSON, claim and token of the job that begins after it, or '' and ''
 -- Returns 1, or 0 where `settle` has to look at it: the claim is not ours any more or ended before, or a message waits for
 -- its key. Nobody reads it.
 local call, P = redis.call, KEYS[1]
 local claim, token, result, event, next_claim, next_token = unpack(ARGV)
-local key, fence = P .. 'claim:' .. claim, nil
+local key = P .. 'claim:' .. claim
 local value = redis.pcall('GET', key)
-if type(value) == 'string' then
-  local start = 'R' .. BETWEEN .. token .. BETWEEN
+if type(value) == 'string' then -- see `claims`
+  local start = 'R\31' .. token .. '\31'
   if string.sub(value, 1, #start) == start then
-    fence = string.match(value, '^[^\31]*\31([^\31]*)', #start + 1)
+    local fence = string.match(value, '^[^\31]*\31([^\31]*)', #start + 1)
     call('SETRANGE', key, 0, 'D')
-    if result ~= 'null' then call('APPEND', key, BETWEEN .. result) end -- none is read as this
-  end
-elseif value then
-  local holder, state, number, awaited = fields_of(key, 'token', 'state', 'fence', 'awaited')
-  if holder == token and state == 'running' and not awaited then
-    fence = number
-    call('HSET', key, 'state', 'done')
-    if result ~= 'null' then call('HSET', key, 'result', result) end
+    if result ~= 'null' then call('APPEND', key, '\31' .. result) end -- none is read as this
+    call('XADD', P .. 'journal', '*', 'event', event, 'fence', fence) -- its id says when
+    return 1
   end
 end
-if fence then
-  call('XADD', P .. 'journal', '*', 'event', event, 'fence', fence) -- its id says when
-  return 1
+
+-- uses claims
+if type(value) == 'table' then -- a hash
+  local holder, state, fence, awaited = fields_of(key, 'token', 'state', 'fence', 'awaited')
+  if holder == token and state == 'running' and not awaited then
+    call('HSET', key, 'state', 'done')
+    if result ~= 'null' then call('HSET', key, 'result', result) end
+    call('XADD', P .. 'journal', '*', 'event', event, 'fence', fence)
+    return 1
+  end
 end
 if next_claim ~= '' then -- what follows a success needs no start of its own, see `starts_of`
   key = P .. 'claim:' .. next_claim
