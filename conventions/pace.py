@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 TOGETHER = 0.020  # seconds that jobs may take whose claims are taken together
 HANDED = 0.080  # seconds that the jobs may take that a process is given at once
-MOST = 256  # of those jobs, whatever they take
+MOST = 384  # of those jobs, whatever they take
 CLAIMED = 128  # jobs whose claims are taken together, whatever they take
 PROCESSES = 10_000  # of which it is remembered that they have run a job; more are begun anew
 GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 32, 1 / 8, 4

@@ -47,6 +47,7 @@ class Recorder:
         database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
         abandoned_after: seconds after which what a dead recorder has read is read again.
         rest: how long it rests after each batch, as a multiple of what that took.
+        before_first: called when the first events are there, before SQLAlchemy is imported to record them.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Recorder:
         abandoned_after: float = ABANDONED_AFTER,
         *,
         rest: float = 0.0,
+        before_first: Callable[[], None] | None = None,
     ) -> None:
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.journal = Journal(store)
@@ -64,7 +66,7 @@ class Recorder:
         self._lead = store.key("recorder")
         self._database = database
         self._abandoned_after = abandoned_after
-        self._rest = rest
+        self._rest, self._before_first = rest, before_first
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
 
@@ -90,6 +92,9 @@ class Recorder:
             except ValueError as fault:
                 self._reject(id_, fields, fault)
         if entries:
+            if self._before_first is not None:
+                self._before_first()
+                self._before_first = None
             self._record(entries, found)
         self._unfinished = False
         return len(found)

@@ -1,5 +1,6 @@
 """The recorder beside a worker: a process of its own, which is started again when it dies."""
 
+import functools
 import logging
 import os
 import signal
@@ -24,6 +25,10 @@ NICENESS = 15  # jobs come first,
 REST = 4.0  # and so it works a fifth of the time,
 HURRY_AT, CALM_AT = 100_000, 1_000  # events that wait: from the one to the other it is as important as a job
 OTHER_PACE = 3  # exit status: start another one, since a process may not take back that it is less important
+QUIET, QUIET_WITHIN = (
+    0.1,
+    2.0,
+)  # seconds without a new event before the first ones are recorded, and how long to wait for them
 PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
 
 
@@ -106,8 +111,11 @@ def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> No
         if not hurries:
             os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-        recorder = Recorder(app.store, lambda: app.database, rest=0.0 if hurries is not False else REST)
-        pace = _Pace(recorder.journal, hurries, min(HURRY_AT, _limit_of(app) // 4))
+        journal, quiet = Journal(app.store), None
+        if hurries is False:
+            quiet = functools.partial(_wait_for_quiet, journal, asked)
+        recorder = Recorder(app.store, lambda: app.database, rest=REST if quiet else 0.0, before_first=quiet)
+        pace = _Pace(journal, hurries, min(HURRY_AT, _limit_of(app) // 4))
         recorder.run(lambda: asked.is_set() or os.getppid() != parent or pace.is_wrong())
         if pace.was_wrong and not asked.is_set():
             with suppress(RedisError):
@@ -144,6 +152,16 @@ class _Pace:
             waiting = self._journal.length()
             self.was_wrong = waiting < CALM_AT if self._hurries else waiting > self._hurry_at
         return self.was_wrong
+
+
+def _wait_for_quiet(journal: Journal, asked: threading.Event) -> None:
+    """Let the jobs of a worker that has just started come first: to import SQLAlchemy takes as long as thousands of them."""
+    deadline, before = time.monotonic() + QUIET_WITHIN, -1
+    with suppress(RedisError):
+        while (now := journal.length()) != before and time.monotonic() < deadline:
+            before = now
+            if asked.wait(QUIET):
+                return
 
 
 def _reset_signals(asked: threading.Event) -> None:

@@ -52,6 +52,17 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
     assert left(store) == (0, 0)
 
 
+def test_it_asks_once_before_it_records_the_first_events(store: Store, database: Database) -> None:
+    """When they are there, and none of them is recorded."""
+    found: list[Any] = []
+    one = recorder(store, database, before_first=lambda: found.append((left(store), contents(database, ExecutionRow))))
+    assert drain(one) == found == []
+    for number in range(2):
+        append(store, entry(event(f"m{number}")))
+        assert drain(one) == [1]
+    assert found == [((1, 1), [])]
+
+
 def test_a_dead_event_becomes_a_letter_with_its_message(store: Store, database: Database) -> None:
     """The settle script hands over the message as it was stored."""
     stored = '{"body": "W10=",  "headers": {"id": "m1"}}'

@@ -4,7 +4,10 @@
 
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ import pytest
 from sqlalchemy import text
 
 from conventions import recorder as module
+from conventions import recorder_process
 from conventions.database import Database
+from conventions.journal import Journal
 from conventions.recorder_process import NICENESS
 from conventions.store import Store
 from conventions.tables import DeadLetterRow, ExecutionRow
@@ -131,6 +136,54 @@ def test_a_recorder_is_as_important_as_a_job_while_much_waits(store: Store, data
         keeper.terminate()
         keeper.wait(10)
         kill(keeper)
+
+
+@contextmanager
+def waiting_for_quiet(store: Store, asked: threading.Event) -> Iterator[threading.Thread]:
+    """A thread that waits until jobs pause, while events come without a pause; they end with the block."""
+    pauses = threading.Event()
+
+    def go_on() -> None:
+        while not pauses.is_set():
+            append(store, *(entry(event(f"m{number}")) for number in range(10)))
+
+    waiter = threading.Thread(target=recorder_process._wait_for_quiet, args=(Journal(store), asked))
+    jobs = threading.Thread(target=go_on)
+    for thread in (jobs, waiter):
+        thread.start()
+    try:
+        yield waiter
+    finally:
+        pauses.set()
+        for thread in (jobs, waiter):
+            thread.join(10)
+
+
+def test_the_jobs_of_a_worker_that_has_just_started_come_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recorder begins when they pause."""
+    monkeypatch.setattr(recorder_process, "QUIET", 0.5)
+    monkeypatch.setattr(recorder_process, "QUIET_WITHIN", 60)
+    with waiting_for_quiet(store, threading.Event()) as waiter:
+        for _ in range(3):
+            before = Journal(store).length()
+            waiter.join(0.6)
+            assert Journal(store).length() > before
+            assert waiter.is_alive()
+    assert not waiter.is_alive()
+
+
+def test_the_recorder_does_not_wait_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs that never pause are recorded, too; one that is to end does not wait at all."""
+    monkeypatch.setattr(recorder_process, "QUIET_WITHIN", 0.5)
+    with waiting_for_quiet(store, threading.Event()) as waiter:
+        waiter.join(10)
+        assert not waiter.is_alive()
+    monkeypatch.setattr(recorder_process, "QUIET_WITHIN", 60)
+    asked = threading.Event()
+    with waiting_for_quiet(store, asked) as waiter:
+        asked.set()
+        waiter.join(10)
+        assert not waiter.is_alive()
 
 
 def lock_everything(session: Any) -> None:
