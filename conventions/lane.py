@@ -66,7 +66,7 @@ class Lane:
 
     def narrow(self) -> None:
         """What was read ahead is not short after all: read no more of it."""
-        self.paces.mix.add(TOGETHER)
+        self.paces.narrow()
 
     def room(self, prefetch: int) -> int:
         """Messages that may be held, where `prefetch` may be by Celery's count: those of `GROUPS`, if short."""

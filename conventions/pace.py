@@ -9,8 +9,10 @@ HANDED = 0.080  # seconds that the jobs may take that a process is given at once
 MOST = 384  # of those jobs, whatever they take
 CLAIMED = 128  # jobs whose claims are taken together, whatever they take
 PROCESSES = 10_000  # of which it is remembered that they have run a job; more are begun anew
-GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / 32, 1 / 8, 4
-DOUBT = GAIN / (2 - GAIN)  # variance of such a mean, of that of one job
+LONGEST = 4 * HANDED  # seconds that a job counts as at the most: whatever is longer is long
+COLD = 0.2  # seconds that the first job of a process may take because it is the first
+SETTLED = 32  # jobs after which a mean is smoothed
+GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / SETTLED, 1 / 8, 4
 
 
 @dataclass(slots=True)
@@ -32,12 +34,18 @@ class Pace:
 
     def add(self, seconds: float) -> None:
         """A job has ended."""
-        self.jobs = min(self.jobs + 1, round(1 / GAIN))
+        seconds = min(max(0.0, seconds), LONGEST)  # a clock may have been set back
+        self.jobs = min(self.jobs + 1, SETTLED)
         if self.mean is None:
             self.mean, self.deviation = seconds, seconds / 2
             return
         self.deviation += DEVIATION_GAIN * (abs(self.mean - seconds) - self.deviation)
         self.mean += (seconds - self.mean) / self.jobs
+
+    @property
+    def doubt(self) -> float:
+        """The variance of the mean, of that of one job."""
+        return GAIN / (2 - GAIN) if self.jobs == SETTLED else 1 / max(self.jobs, 1)
 
     @property
     def expected(self) -> float:
@@ -52,9 +60,9 @@ class Pace:
     def fitting(self, seconds: float) -> float:
         """How many jobs hardly ever exceed so many seconds together, as `Together` adds them up."""
         mean, square = max(self.mean or 0.0, 1e-9), (DEVIATIONS * self.deviation) ** 2
-        # The smaller root n of (seconds - n mean)^2 = square (n + DOUBT n^2).
+        # The smaller root n of (seconds - n mean)^2 = square (n + doubt n^2).
         half = seconds * mean + square / 2
-        root = math.sqrt(square * (seconds * mean + square / 4 + DOUBT * seconds**2))
+        root = math.sqrt(square * (seconds * mean + square / 4 + self.doubt * seconds**2))
         return seconds**2 / (half + root)
 
 
@@ -66,27 +74,28 @@ class Together:
     """
 
     mean: float = 0.0
-    deviation: float = 0.0
     square: float = 0.0
+    doubt: float = 0.0
 
     def add(self, pace: Pace) -> None:
         """A job of this pace comes, too."""
         self.mean += TOGETHER if pace.mean is None else pace.mean
-        self.deviation += pace.deviation
         self.square += pace.deviation * pace.deviation
+        self.doubt += pace.deviation * math.sqrt(pace.doubt)
 
     @property
     def expected(self) -> float:
         """Seconds that they hardly ever exceed together."""
-        return self.mean + DEVIATIONS * math.sqrt(self.square + DOUBT * self.deviation * self.deviation)
+        return self.mean + DEVIATIONS * math.sqrt(self.square + self.doubt * self.doubt)
 
 
 class Paces:
     """The paces of a worker's jobs: of each task, and of all as they come.
 
-    The first job of a task in each process is left out: it imports, connects, and finds nothing in any cache, so that it takes
-    a hundred times as long as the next. So is the first of a group, for the same reason; and with the next, what jobs took that
-    ran alone is forgotten, since each of those waits for its claim and for the record of its outcome.
+    The first job of a task in each process is left out, alone and in a group: it imports, connects, and finds nothing in any
+    cache, so that it takes a hundred times as long as the next. A job that runs alone also waits for its claim and for the record
+    of its outcome: what such jobs took is forgotten when the first have gone together, and then counts only where jobs are not
+    short any more, or this one was not.
     """
 
     def __init__(self) -> None:
@@ -104,16 +113,33 @@ class Paces:
             process: where; `None`: in one that is known to have run others.
             together: whether it was one of a group.
         """
-        if process is not None and (task, process, together) not in self._warm:
-            if len(self._warm) >= PROCESSES:
-                self._warm.clear()
-            self._warm.add((task, process, together))
+        if self._is_first(task, process, together) and seconds < COLD:
             return
         if together and task not in self._together:
             self._together.add(task)
-            self._by_task[task], self.mix = Pace(), Pace()
+            self._forget(task)
+        elif not together and task in self._together and seconds < TOGETHER and self._by_task[task].is_short:
+            return
         self._by_task[task].add(seconds)
         self.mix.add(seconds)
+
+    def _is_first(self, task: str, process: int | None, together: bool) -> bool:
+        if process is None or (task, process, together) in self._warm:
+            return False
+        if len(self._warm) >= PROCESSES:
+            self._warm.clear()
+        self._warm.add((task, process, together))
+        return True
+
+    def _forget(self, task: str) -> None:
+        self._by_task[task] = Pace()
+        if all(pace.mean is None for pace in self._by_task.values()):  # else the mix is of others, too
+            self.mix = Pace()
+
+    def narrow(self) -> None:
+        """What was read ahead is not short after all: read no more of it for a few jobs."""
+        for _ in range(2):
+            self.mix.add(TOGETHER)
 
     def of(self, task: str) -> Pace:
         """The pace of a task, which is known from now on."""

@@ -46,8 +46,8 @@ class Recorder:
         store: where the journal is.
         database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
         abandoned_after: seconds after which what a dead recorder has read is read again.
-        rest: how long it rests after each batch, as a multiple of what that took.
-        before_first: called when the first events are there, before SQLAlchemy is imported to record them.
+        rest: how long it rests after each batch, as a multiple of what it took to record it.
+        before_first: called by `run` when the first events are there, before SQLAlchemy is imported to record them.
     """
 
     def __init__(
@@ -81,7 +81,10 @@ class Recorder:
             RedisError: nothing is lost; what was committed is only acknowledged the next time.
             SQLAlchemyError: nothing is lost; the same entries come the next time.
         """
-        found = self._read(limit, block)
+        return self._take(self._read(limit, block))
+
+    def _take(self, found: dict[bytes, dict[bytes, bytes]]) -> int:
+        """Record what was read; returns how many entries that is."""
         if not found:
             return 0
         self._unfinished = True
@@ -92,9 +95,6 @@ class Recorder:
             except ValueError as fault:
                 self._reject(id_, fields, fault)
         if entries:
-            if self._before_first is not None:
-                self._before_first()
-                self._before_first = None
             self._record(entries, found)
         self._unfinished = False
         return len(found)
@@ -103,9 +103,13 @@ class Recorder:
         """Record until `stop()`, through every outage of SQL and Redis; `finish` comes after it."""
         pause, limit = FIRST_PAUSE, BATCH
         while not stop():
-            begun = time.monotonic()
             try:
-                recorded = self.drain_once(limit, BLOCK) if self.lead() else None
+                found = self._read(limit, BLOCK) if self.lead() else None
+                if found and self._before_first is not None:
+                    self._before_first()
+                    self._before_first = None
+                begun = time.monotonic()
+                recorded = None if found is None else self._take(found)
             except Exception as error:  # noqa: BLE001  # whatever it is, the entry is still there and recording goes on
                 self._log_outage(error)
                 _wait(pause, stop)

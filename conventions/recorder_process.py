@@ -76,12 +76,13 @@ def _watch_over(app: Any, main: int) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    keeper, hurries = os.getpid(), False
+    keeper, hurries, is_first = os.getpid(), False, True
     try:
         while True:
             recorder = os.fork()
             if not recorder:
-                record_for_ever(app, keeper, hurries=hurries)
+                record_for_ever(app, keeper, hurries=hurries, waits=is_first)
+            is_first = False
             while (ended := os.waitpid(recorder, os.WNOHANG)) == (0, 0):
                 if asked.wait(LOOK_EVERY) or os.getppid() != main:
                     os.kill(recorder, signal.SIGTERM)
@@ -92,7 +93,7 @@ def _watch_over(app: Any, main: int) -> NoReturn:
         os._exit(1)
 
 
-def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> NoReturn:
+def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None, waits: bool = False) -> NoReturn:
     """Be the recorder of an application, in a child that was just forked; ends this process, and never returns.
 
     SIGTERM: finish the batch, record what is left, end. The process is gone within 2 s of `parent`'s end, since a
@@ -103,6 +104,7 @@ def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> No
         parent: process id of the one that forked.
         hurries: whether it is as important as a job, until few events wait; else it is less important, until many do,
             and then ends with `OTHER_PACE`. `None`: less important for ever.
+        waits: whether the jobs that run when the first events come may end first.
     """
     asked = threading.Event()
     status = 1
@@ -111,10 +113,9 @@ def record_for_ever(app: Any, parent: int, *, hurries: bool | None = None) -> No
         if not hurries:
             os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-        journal, quiet = Journal(app.store), None
-        if hurries is False:
-            quiet = functools.partial(_wait_for_quiet, journal, asked)
-        recorder = Recorder(app.store, lambda: app.database, rest=REST if quiet else 0.0, before_first=quiet)
+        journal, rest = Journal(app.store), REST if hurries is False else 0.0
+        quiet = functools.partial(_wait_for_quiet, journal, asked) if waits else None
+        recorder = Recorder(app.store, lambda: app.database, rest=rest, before_first=quiet)
         pace = _Pace(journal, hurries, min(HURRY_AT, _limit_of(app) // 4))
         recorder.run(lambda: asked.is_set() or os.getppid() != parent or pace.is_wrong())
         if pace.was_wrong and not asked.is_set():
@@ -158,10 +159,9 @@ def _wait_for_quiet(journal: Journal, asked: threading.Event) -> None:
     """Let the jobs of a worker that has just started come first: to import SQLAlchemy takes as long as thousands of them."""
     deadline, before = time.monotonic() + QUIET_WITHIN, -1
     with suppress(RedisError):
-        while (now := journal.length()) != before and time.monotonic() < deadline:
+        while not asked.is_set() and (now := journal.length()) != before and time.monotonic() < deadline:
             before = now
-            if asked.wait(QUIET):
-                return
+            time.sleep(QUIET)
 
 
 def _reset_signals(asked: threading.Event) -> None:

@@ -7,6 +7,7 @@ a script may touch several of them.
 import functools
 import logging
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -50,6 +51,7 @@ class Store:
         self.prefix = prefix
         self._options = options
         self._scripts: dict[str, Script] = {}
+        self._making = threading.Lock()
         after_fork = weakref.WeakMethod(self._forget_inherited)
         os.register_at_fork(after_in_child=lambda: (forget := after_fork()) and forget())
 
@@ -63,16 +65,23 @@ class Store:
     def _forget_inherited(self) -> None:
         # redis-py takes the locks of its pool also in the child, where they stay locked for ever if another thread of the
         # parent had them in the moment of the fork.
-        inherited: Redis | None = vars(self).pop("redis", None)
+        self._making = threading.Lock()
+        inherited: Any = vars(self).pop("redis", None)
         vars(self).pop("_lines", None)
         self._scripts.clear()
         if inherited is not None:
-            inherited.auto_close_connection_pool = False  # to close it takes a lock, too; its sockets go with the pool
+            manager = getattr(inherited.connection_pool, "sentinel_manager", None)
+            for client in (inherited, *(manager.sentinels if manager else ())):
+                client.auto_close_connection_pool = False  # to close it takes a lock, too; its sockets go with the pool
 
     @functools.cached_property
     def redis(self) -> Redis:
         """The client; replies are bytes."""
-        return self.new_client(**self._options)
+        with self._making:  # two would close each other's connections
+            if "redis" not in vars(self):
+                vars(self)["redis"] = self.new_client(**self._options)
+            found: Redis = vars(self)["redis"]
+            return found
 
     def new_client(self, **options: Any) -> Redis:
         """A client with connections of its own, which the caller closes.

@@ -3,6 +3,7 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 import logging
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from sqlalchemy import text
 
 from conventions import dead_letters
+from conventions import recorder as module
 from conventions.database import Database
 from conventions.journal import Event, Journal
 from conventions.recorder import AT_ONCE, GROUP
@@ -52,15 +54,27 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
     assert left(store) == (0, 0)
 
 
-def test_it_asks_once_before_it_records_the_first_events(store: Store, database: Database) -> None:
-    """When they are there, and none of them is recorded."""
+def test_it_asks_once_before_it_records_the_first_events(
+    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When they are there, and none of them is recorded; how long that takes is no reason to rest."""
     found: list[Any] = []
-    one = recorder(store, database, before_first=lambda: found.append((left(store), contents(database, ExecutionRow))))
-    assert drain(one) == found == []
-    for number in range(2):
-        append(store, entry(event(f"m{number}")))
-        assert drain(one) == [1]
+    rests: list[float] = []
+    contents(database, ExecutionRow)  # to connect takes long, too
+
+    def wait() -> None:
+        found.append((left(store), contents(database, ExecutionRow)))
+        time.sleep(0.5)
+
+    def rest(seconds: float, _: Any) -> None:
+        rests.append(seconds)
+        append(store, entry(event(f"m{len(rests)}")))
+
+    monkeypatch.setattr(module, "_wait", rest)
+    append(store, entry(event("m0")))
+    recorder(store, database, rest=4.0, before_first=wait).run(lambda: len(rests) == 2)
     assert found == [((1, 1), [])]
+    assert rests[0] < 4 * 0.5
 
 
 def test_a_dead_event_becomes_a_letter_with_its_message(store: Store, database: Database) -> None:

@@ -4,21 +4,21 @@
 
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
 from sqlalchemy import text
 
 from conventions import recorder as module
-from conventions import recorder_process
 from conventions.database import Database
-from conventions.journal import Journal
 from conventions.recorder_process import NICENESS
 from conventions.store import Store
 from conventions.tables import DeadLetterRow, ExecutionRow
@@ -139,51 +139,76 @@ def test_a_recorder_is_as_important_as_a_job_while_much_waits(store: Store, data
 
 
 @contextmanager
-def waiting_for_quiet(store: Store, asked: threading.Event) -> Iterator[threading.Thread]:
-    """A thread that waits until jobs pause, while events come without a pause; they end with the block."""
-    pauses = threading.Event()
+def jobs_without_a_pause(store: Store) -> Iterator[None]:
+    """Events come all the time within the block."""
+    pause = threading.Event()
+
+    def end_ten() -> None:
+        append(store, *(entry(event(uuid4().hex)) for _ in range(10)))
 
     def go_on() -> None:
-        while not pauses.is_set():
-            append(store, *(entry(event(f"m{number}")) for number in range(10)))
+        while not pause.is_set():
+            end_ten()
 
-    waiter = threading.Thread(target=recorder_process._wait_for_quiet, args=(Journal(store), asked))
+    end_ten()
     jobs = threading.Thread(target=go_on)
-    for thread in (jobs, waiter):
-        thread.start()
+    jobs.start()
     try:
-        yield waiter
+        yield
     finally:
-        pauses.set()
-        for thread in (jobs, waiter):
-            thread.join(10)
+        pause.set()
+        jobs.join(10)
 
 
-def test_the_jobs_of_a_worker_that_has_just_started_come_first(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recorder begins when they pause."""
-    monkeypatch.setattr(recorder_process, "QUIET", 0.5)
-    monkeypatch.setattr(recorder_process, "QUIET_WITHIN", 60)
-    with waiting_for_quiet(store, threading.Event()) as waiter:
-        for _ in range(3):
-            before = Journal(store).length()
-            waiter.join(0.6)
-            assert Journal(store).length() > before
-            assert waiter.is_alive()
-    assert not waiter.is_alive()
+WAITS = """
+import os, sys
+from types import SimpleNamespace
+from conventions import recorder_process
+from conventions.database import Database
+from conventions.store import Store
+
+recorder_process.QUIET, recorder_process.QUIET_WITHIN = 0.5, float(sys.argv[4])
+store, database = Store(sys.argv[1], sys.argv[2]), Database(sys.argv[3])
+recorder_process._watch_over(SimpleNamespace(store=store, database=database), os.getppid())
+"""
 
 
-def test_the_recorder_does_not_wait_for_ever(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs that never pause are recorded, too; one that is to end does not wait at all."""
-    monkeypatch.setattr(recorder_process, "QUIET_WITHIN", 0.5)
-    with waiting_for_quiet(store, threading.Event()) as waiter:
-        waiter.join(10)
-        assert not waiter.is_alive()
-    monkeypatch.setattr(recorder_process, "QUIET_WITHIN", 60)
-    asked = threading.Event()
-    with waiting_for_quiet(store, asked) as waiter:
-        asked.set()
-        waiter.join(10)
-        assert not waiter.is_alive()
+@contextmanager
+def waiting_recorder(store: Store, database: Database, within: float) -> Iterator[subprocess.Popen[str]]:
+    """The recorder of a worker that has just started, which lets jobs go first for so many seconds."""
+    url = database.url.render_as_string(hide_password=False)
+    keeper = python(WAITS, store.url, store.prefix, url, str(within))
+    try:
+        wait_until(lambda: store.redis.get(store.key("recorder")), 10, "it leads")
+        yield keeper
+    finally:
+        keeper.terminate()
+        keeper.wait(10)
+        kill(keeper)
+
+
+def test_the_jobs_of_a_worker_that_has_just_started_come_first(store: Store, database: Database) -> None:
+    """Its recorder begins when they pause, and does not wait again."""
+    with waiting_recorder(store, database, 60):
+        with jobs_without_a_pause(store):
+            wait_until(lambda: left(store)[1], 10, "it has read some")
+            more = left(store)[0] + 2000
+            wait_until(lambda: left(store)[0] > more, 30, "many come")
+            assert recorded(database) == 0
+        wait_until(lambda: left(store) == (0, 0), 30, "all are recorded")
+        before = recorded(database)
+        with jobs_without_a_pause(store):
+            wait_until(lambda: recorded(database) > before, 30, "others are recorded meanwhile")
+
+
+@pytest.mark.parametrize("why", ["time", "end"])
+def test_a_recorder_does_not_wait_for_ever(store: Store, database: Database, why: str) -> None:
+    """Jobs that never pause are recorded, too; and one that is to end records what it has."""
+    with waiting_recorder(store, database, 0.5 if why == "time" else 60) as keeper, jobs_without_a_pause(store):
+        wait_until(lambda: left(store)[1], 10, "it has read some")
+        if why == "end":
+            keeper.terminate()
+        wait_until(lambda: recorded(database), 10, "they are recorded")
 
 
 def lock_everything(session: Any) -> None:
