@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from conventions.forks import call_before_fork
 from conventions.tables import Base
 
 # An encoding of our own, since a server may be set to SQL_ASCII, for which the driver returns bytes.
@@ -38,8 +38,7 @@ class Database:
         self._pid = 0
         # SQLite's locks do not pass a fork: a connection that did would lose what it writes once the parent has
         # closed its own, so none is open then.
-        before_fork = weakref.WeakMethod(self.dispose)
-        os.register_at_fork(before=lambda: (dispose := before_fork()) and dispose())
+        call_before_fork(self.dispose)
 
     @property
     def is_sqlite(self) -> bool:

@@ -5,17 +5,16 @@ workers left. What Redis does not take is tried again until it does, so nothing 
 """
 
 import logging
-import os
 import random
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
 from conventions.broker import Broker, Delivery, Held
+from conventions.forks import call_in_child
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +42,7 @@ class InFlight:
         self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
         self.sweeps = False  # set where messages are consumed
         self._reset()
-        after_fork = weakref.WeakMethod(self._reset)
-        os.register_at_fork(after_in_child=lambda: (reset := after_fork()) and reset())
+        call_in_child(self._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()

@@ -64,10 +64,6 @@ class Lane:
         if seconds is not None:
             self.paces.add(task, seconds, process, together=together)
 
-    def narrow(self) -> None:
-        """What was read ahead is not short after all: read no more of it."""
-        self.paces.narrow()
-
     def room(self, prefetch: int) -> int:
         """Messages that may be held, where `prefetch` may be by Celery's count: those of `GROUPS`, if short."""
         mix = self.paces.mix
@@ -219,7 +215,7 @@ class Lane:
 
     def _give_back_surplus(self) -> None:
         """Let others have what was read ahead, and read no more of it."""
-        self.narrow()
+        self.paces.narrow()
         while self._waiting and self._waiting[-1].message.channel.qos.is_beyond_prefetch:
             request = self._waiting.pop()
             request.app.in_flight.give_back(request.delivery["receipt"])
@@ -280,7 +276,7 @@ def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[...
             # It was read ahead because others were short.
             app.in_flight.give_back(message.delivery_tag)
             qos.let_go(message.delivery_tag)
-            lane.narrow()
+            lane.paces.narrow()
             return
         gather(message, *args, **kwargs)
 

@@ -2,9 +2,7 @@
 
 import functools
 import logging
-import os
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty
@@ -16,6 +14,7 @@ from pydantic_core import from_json
 from redis.exceptions import NoScriptError, RedisError
 
 from conventions.broker import Broker, Delivery
+from conventions.forks import call_in_child
 from conventions.in_flight import InFlight
 
 logger = logging.getLogger(__name__)
@@ -59,8 +58,7 @@ class Reading:
         self._mark = f"reader-{uuid4().hex}"  # a wake-up of its own
         self._read_from: list[str] = []
         super().__init__(*args, **kwargs)
-        after_fork = weakref.WeakMethod(self._close_inherited)
-        os.register_at_fork(after_in_child=lambda: (close := after_fork()) and close())
+        call_in_child(self._close_inherited)
 
     def _close_inherited(self) -> None:
         # A socket that a pool process has, too, stays in the poller of the main process when that closes it: it is then

@@ -25,10 +25,8 @@ NICENESS = 15  # jobs come first,
 REST = 4.0  # and so it works a fifth of the time,
 HURRY_AT, CALM_AT = 100_000, 1_000  # events that wait: from the one to the other it is as important as a job
 OTHER_PACE = 3  # exit status: start another one, since a process may not take back that it is less important
-QUIET, QUIET_WITHIN = (
-    0.1,
-    2.0,
-)  # seconds without a new event before the first ones are recorded, and how long to wait for them
+QUIET = 0.1  # seconds without a new event before the first ones are recorded,
+QUIET_WITHIN = 2.0  # and how long to wait for them
 PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
 
 

@@ -109,8 +109,7 @@ class ScriptCall:
         try:
             return connection.read_response()
         except NoScriptError:  # the server has just started
-            connection.send_command("SCRIPT", "LOAD", self._script.script)
-            connection.read_response()
+            _load(connection, self._script)
             connection.send_packed_command([packed(self._script, self._keys, self._arguments)])
             return connection.read_response()
 
@@ -169,8 +168,7 @@ class ScriptStream:
             connection.connect()
         if getattr(connection, "introduced", None) is not connection._sock:  # noqa: SLF001  # the same
             for script in self._scripts:
-                connection.send_command("SCRIPT", "LOAD", script.script)
-                connection.read_response()
+                _load(connection, script)
             connection.introduced = connection._sock  # noqa: SLF001  # the same
 
     def finish(self, script: Script, arguments: Sequence[Any]) -> Any:
@@ -204,6 +202,12 @@ class ScriptStream:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._lines.drop(connection)
+
+
+def _load(connection: Any, script: Script) -> None:
+    """Give the server a script. Raises: RedisError."""
+    connection.send_command("SCRIPT", "LOAD", script.script)
+    connection.read_response()
 
 
 def _cork(connection: Any, *, on: bool) -> None:

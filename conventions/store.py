@@ -6,9 +6,7 @@ a script may touch several of them.
 
 import functools
 import logging
-import os
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from importlib.resources import files
@@ -22,6 +20,7 @@ from redis.exceptions import ResponseError, TimeoutError  # noqa: A004  # redis-
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from conventions.forks import call_in_child
 from conventions.redis_address import RedisAddress
 from conventions.script_call import Lines, ScriptCall, ScriptStream
 
@@ -52,8 +51,7 @@ class Store:
         self._options = options
         self._scripts: dict[str, Script] = {}
         self._making = threading.Lock()
-        after_fork = weakref.WeakMethod(self._forget_inherited)
-        os.register_at_fork(after_in_child=lambda: (forget := after_fork()) and forget())
+        call_in_child(self._forget_inherited)
 
     @classmethod
     def over(cls, client: Redis, prefix: str) -> Self:
@@ -94,9 +92,8 @@ class Store:
             **address.socket_options,
             "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
             "health_check_interval": 25,
-            "driver_info": DriverInfo(
-                lib_version=redis_version
-            ),  # else each connection looks for it among the packages
+            # Else each connection looks for the version among the packages.
+            "driver_info": DriverInfo(lib_version=redis_version),
         }
         every |= options
         if address.kind != "sentinel":

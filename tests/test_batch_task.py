@@ -249,9 +249,8 @@ def test_a_batch_with_a_keyset_reads_nothing_twice(live_app: ConventionsApp, dia
 def test_a_duplicate_waits_until_the_batch_is_cut(live_app: ConventionsApp, diary: Path) -> None:
     """The key is held from turn to turn: no second batch cuts the same items in between."""
     first = Turns.apply_async((200, diary), ignore_result=False)
-    wait_until(
-        lambda: live_app.batches.state(first.id), 10, "the first has begun"
-    )  # two threads take them in any order
+    # Two threads take them in any order.
+    wait_until(lambda: live_app.batches.state(first.id), 10, "the first has begun")
     second = Turns.apply_async((200, diary), ignore_result=False)
     assert first.get(timeout=30) == second.get(timeout=60) == {"batch": first.id, "chunks": 20, "total": 200}
     ended(live_app, first)

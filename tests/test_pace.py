@@ -108,7 +108,7 @@ def test_groups_take_as_long_as_is_expected(known: int) -> None:
         counts.append(int(pace.fitting(HANDED)))
         longer += chance.gammavariate(counts[-1], 1 / 2000) > HANDED if counts[-1] else 0
     assert longer < (350 if known < 3 else 100)
-    assert sum(counts) / 1000 > (100 if known > 400 else 40)
+    assert sum(counts) / 1000 > (100 if known == 400 else 40)
 
 
 def test_an_unknown_task_takes_all_that_a_group_may() -> None:

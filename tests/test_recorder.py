@@ -3,8 +3,8 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 import logging
-import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from conventions import dead_letters
 from conventions import recorder as module
 from conventions.database import Database
 from conventions.journal import Event, Journal
-from conventions.recorder import AT_ONCE, GROUP
+from conventions.recorder import AT_ONCE, GATHER, GROUP
 from conventions.store import Store
 from conventions.tables import DeadLetterRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
@@ -60,21 +60,22 @@ def test_it_asks_once_before_it_records_the_first_events(
     """When they are there, and none of them is recorded; how long that takes is no reason to rest."""
     found: list[Any] = []
     rests: list[float] = []
-    contents(database, ExecutionRow)  # to connect takes long, too
+    clock = [0.0]
 
     def wait() -> None:
         found.append((left(store), contents(database, ExecutionRow)))
-        time.sleep(0.5)
+        clock.append(clock[-1] + 60)
 
     def rest(seconds: float, _: Any) -> None:
         rests.append(seconds)
         append(store, entry(event(f"m{len(rests)}")))
 
     monkeypatch.setattr(module, "_wait", rest)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[-1]))
     append(store, entry(event("m0")))
     recorder(store, database, rest=4.0, before_first=wait).run(lambda: len(rests) == 2)
     assert found == [((1, 1), [])]
-    assert rests[0] < 4 * 0.5
+    assert rests == [GATHER, GATHER]
 
 
 def test_a_dead_event_becomes_a_letter_with_its_message(store: Store, database: Database) -> None:

@@ -25,7 +25,13 @@ def test_every_scheme_that_settings_accept_makes_a_client(scheme: str) -> None:
     """A scheme that is accepted must not end in a traceback at the first use."""
     path = "/run/valkey.sock" if scheme in ("unix", "redis+socket") else "cache.example:6379/0"
     query = "?master_name=m" if scheme == "sentinel" else ""
-    Store(f"{scheme}://{path}{query}", "t").redis.close()
+    store = Store(f"{scheme}://{path}{query}", "t")
+    pool: Any = store.redis.connection_pool
+    if scheme == "sentinel":
+        pool = pool.sentinel_manager.sentinels[0].connection_pool
+    options = pool.connection_kwargs
+    assert path in (options.get("path"), f"{options.get('host')}:{options.get('port')}/0")
+    store.redis.close()
 
 
 def test_nothing_is_connected_before_the_first_use() -> None:
