@@ -142,6 +142,10 @@ class Claims:
         """
         return self._store.call("claim", self._take_arguments(requests, together=together, after=after))
 
+    def ask_new(self, arguments: Sequence[Any]) -> ScriptCall:
+        """Ask for the claims of several jobs of which nothing is known, in the words of `claim_new`; see `AskedTogether`."""
+        return self._store.call("claim_new", arguments)
+
     @staticmethod
     def answers(asked: ScriptCall) -> list[Answer]:
         """The answers of `ask`, in the order of its requests. Raises: RedisError."""

@@ -14,7 +14,7 @@ from conventions.claim_answers import Granted
 from conventions.idempotency import ClaimRequest
 from conventions.job import Job, this_call
 from conventions.lane_mate import Mate
-from conventions.script_call import ScriptCall
+from conventions.new_claims import AskedTogether
 from conventions.settling import Settling
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class LaneClaims:
         self._app, self._settling, self._hostname = app, settling, hostname
         self._parts = deque(parts)  # not asked for
         self._asked: Sequence[Mate] = ()
-        self._call: ScriptCall | None = None  # that asks for those
+        self._call: AskedTogether | None = None  # that asks for those
         self._ready: deque[Mate] = deque()
         self._part_size = 0  # of the last one that was asked for
         self._last: ClaimRequest | None = None  # that was granted
@@ -68,7 +68,7 @@ class LaneClaims:
             self._prepare(mate)
         try:
             requests = [mate.job.claim for mate in part if mate.job is not None]
-            self._call = self._app.claims.ask(requests, together=True, after=self._last)
+            self._call = AskedTogether(self._app.claims, requests, self._last)
         except Exception:  # what is wrong is found again when each runs by itself
             logger.exception("a group cannot be prepared: each job asks for itself")
             self._make_ready()
@@ -81,7 +81,7 @@ class LaneClaims:
         except Exception:
             logger.exception("a message of a group cannot be read")
 
-    def _read(self, call: ScriptCall) -> None:
+    def _read(self, call: AskedTogether) -> None:
         self._call, part = None, self._asked
         try:
             with closing(call):
@@ -90,7 +90,7 @@ class LaneClaims:
                 # Their arguments are checked while the server works.
                 claimed = [(mate, mate.job) for mate in part if mate.job is not None]
                 found = [loaded(mate.task, mate.kwargs) for mate, _ in claimed]
-                answers = self._app.claims.answers(call)
+                answers = call.answers()
         except RedisError as error:  # each asks for itself, and says so where that fails, too
             logger.info("a group's claims were not answered: %s", error)
         except Exception:  # the same as above

@@ -8,7 +8,7 @@ from celery import bootsteps
 from conventions.store import script_source
 
 MODULES = ("encodings.idna",)  # which the first connection to a named host imports
-SCRIPTS = ("claim", "settle", "start", "succeed", "recorded", "renew")
+SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "renew")
 
 
 class Preloading(bootsteps.Step):

@@ -3,16 +3,18 @@
 import json
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from conventions.broker import Broker
-from conventions.claim_answers import Alone, Answer, Done, Granted, Parked, Poison
+from conventions.claim_answers import Alone, Answer, Cancelled, Done, Granted, Parked, Poison, Stale
 from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.job import this_call
 from conventions.journal import Event
+from conventions.new_claims import AskedTogether, few_words
 from conventions.settling import Settling
 from conventions.store import Store
 from tests.claiming import (
@@ -44,20 +46,35 @@ def nothing() -> None:
     """No job begins with an outcome."""
 
 
+WORDS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "of another task": {"task": "team.tasks.B"},
+    "of a task with a colon": {"task": "team:tasks"},
+    "of one key": {"key": "key0"},
+    "redriven": {"generation": 1},
+    "tried before": {"attempt": 2},
+    "of unknown time": {"sent_at": None},
+    "too old": {"sent_at": datetime(2020, 1, 1, tzinfo=UTC)},
+    "of another call": {"start": "another"},
+    "known": {"key": "known"},
+    "with odd text": {"fingerprint": "a\x1fb"},
+}
+
+
 def requests(broker: Broker, count: int) -> list[ClaimRequest]:
     """Messages in hand, each with a key of its own."""
     broker.publish([message(f"m{number}") for number in range(count)])
     names = [(f"key{number}", f"m{number}") for number in range(count)]
     return [
-        asking(delivery, replace(FIRST, key=key, message_id=id_))
+        asking(delivery, replace(FIRST, key=key, message_id=id_, sent_at=datetime.now(UTC)))
         for (key, id_), delivery in zip(names, broker.reserve(["q"], count), strict=True)
     ]
 
 
 def together(claims: Claims, asked: list[ClaimRequest]) -> list[Answer]:
     """Ask as a group does."""
-    with closing(claims.ask(asked, together=True)) as call:
-        return claims.answers(call)
+    with closing(AskedTogether(claims, asked)) as call:
+        return list(call.answers())
 
 
 def starts(store: Store, *asked: ClaimRequest) -> list[int]:
@@ -105,8 +122,8 @@ def test_the_next_of_another_task_begins_so_too(broker: Broker, claims: Claims) 
         replace(request, task=f"team.tasks.{task}") for request, task in zip(requests(broker, 4), "AABA", strict=True)
     )
     together(claims, [one, two])
-    with closing(claims.ask([three, four], together=True, after=two)) as call:
-        claims.answers(call)
+    with closing(AskedTogether(claims, [three, four], two)) as call:
+        call.answers()
     for before, after in ((one, two), (two, three), (three, four)):
         assert not claims.runs(after.claim, after.token)
         settling = Settling(claims, nothing)
@@ -120,7 +137,7 @@ def test_a_claim_of_a_group_is_kept_in_one_piece(broker: Broker, claims: Claims,
     broker.publish([message(str(uuid4())) for _ in range(3)])
     three = [
         asking(delivery, FIRST, task="company.team.service.tasks.immediate.SendConfirmation", key=uuid4().hex,
-               fingerprint=uuid4().hex, message_id=delivery.tag.decode(), start=this_call())
+               sent_at=datetime.now(UTC), fingerprint=uuid4().hex, message_id=delivery.tag.decode(), start=this_call())
         for delivery in broker.reserve(["q"], 3)
     ]  # fmt: skip
     together(claims, three)
@@ -374,3 +391,69 @@ def test_what_was_started_before_runs_alone(broker: Broker, claims: Claims, stor
         assert starts(store, request) == [count]
     end_lease(store, request)
     assert isinstance(take(claims, asking(once_more(broker, store, "m0"), request)), Poison)
+
+
+@pytest.mark.parametrize("second", WORDS)
+@pytest.mark.parametrize("follows", [True, False])
+def test_few_words_say_the_same_as_many(
+    second: str, follows: bool, broker: Broker, claims: Claims, store: Store
+) -> None:
+    """What is asked for in few words, where that may be, is answered and kept as if each had been asked for in full."""
+    found = []
+    for few in (True, False):
+        before, *three = requests(broker, 4)
+        granted(claims, replace(three[0], key="known", token="another", held=None))
+        three[1] = replace(three[1], **WORDS[second])
+        after = replace(before, task="team.tasks.A", key="last") if follows else None
+        if few:
+            with closing(AskedTogether(claims, three, after)) as asked:
+                answers = list(asked.answers())
+        else:
+            with closing(claims.ask(three, together=True, after=after)) as call:
+                answers = claims.answers(call)
+        names = {token: f"token{n}" for n, token in enumerate([before.token, *(one.token for one in three)])}
+        found.append([_kept(store, one, names) for one in three] + [_told(one) for one in answers])
+        store.redis.flushdb()
+    assert found[0] == found[1]
+
+
+def _told(answer: Answer) -> Any:
+    return ("granted", answer.starts) if isinstance(answer, Granted) else type(answer)
+
+
+def _kept(store: Store, one: ClaimRequest, names: dict[str, str]) -> Any:
+    kept = {name.decode(): value.decode() for name, value in claim_fields(store, one).items()}
+    lives: Any = store.redis.pttl(claim_key(store, one))  # redis-py types sync and async as one
+    for name, value in kept.items():
+        for token, shown in names.items():
+            kept[name] = kept[name].replace(token, shown)
+        if name in ("fence", "until"):
+            kept[name] = f"of {len(value)} digits"
+    return kept, round(lives / 1e6)
+
+
+@pytest.mark.parametrize("why", ["cancelled", "in other hands", "gone"])
+def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, claims: Claims, store: Store) -> None:
+    """All are then asked for as any other."""
+    three = requests(broker, 3)
+    if why == "cancelled":
+        store.redis.set(claims.cancel_key("m1"), "any")
+    elif why == "in other hands":
+        store.redis.hset(store.key("message", "m1"), "receipt", "another")
+    else:
+        store.redis.delete(store.key("message", "m1"))
+    words = few_words(three, 30, None)
+    assert words is not None
+    with closing(claims.ask_new(words)) as call:
+        assert call.answer() == 0
+    assert not any(store.redis.exists(claim_key(store, one)) for one in three)
+    first, second, third = together(claims, three)
+    assert (first, third) == (Granted(first.fence, 1), Granted(third.fence, 0))  # type: ignore[union-attr]  # they are
+    assert type(second) is (Cancelled if why == "cancelled" else Stale)
+
+
+def test_what_is_usual_is_asked_for_in_few_words(broker: Broker) -> None:
+    """Else the tests above would compare nothing, and four words each."""
+    words = few_words(requests(broker, 100), 30, None)
+    assert words is not None
+    assert len(words) == 5 + 4 + 4 * 100

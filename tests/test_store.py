@@ -96,6 +96,7 @@ def test_a_script_has_the_parts_that_it_uses() -> None:
     uses = {
         "-- uses queues\n": own["queues"],
         "-- uses claims\n": own["claims"],
+        "-- uses queues claims\n": own["queues"] + own["claims"],
         "-- uses queues claims common\n": own["queues"] + own["claims"] + own["common"],
         "-- uses queues claims common batch\n": own["queues"] + own["claims"] + own["common"] + own["batch"],
         "-- uses queues claims common schedule\n": own["queues"] + own["claims"] + own["common"] + own["schedule"],

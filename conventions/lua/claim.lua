@@ -23,24 +23,9 @@
 --   {'alone'}                       it was started before without an outcome: it is back in its queue, to run by itself
 local lease, start_limit, together = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local lapses = integer(now + lease)
-local taken = {} -- granted by this call
 local last_token, last = string.match(ARGV[4], '^(%S*) (.*)$') -- the last one of a group
 
--- Most jobs of a group are new: one question for all of them tells so.
-local function are_new()
-  local keys = {}
-  for i = 5, #ARGV, 12 do
-    keys[#keys + 1] = P .. 'claim:' .. ARGV[i]
-    keys[#keys + 1] = P .. 'cancel:' .. ARGV[i + 3]
-  end
-  return redis.call('EXISTS', unpack(keys)) == 0
-end
-local all_new = together and are_new()
-
-local function is_known(name, id)
-  if all_new then return taken[name] end
-  return redis.call('EXISTS', P .. 'claim:' .. name, P .. 'cancel:' .. id) > 0
-end
+local function is_known(name, id) return redis.call('EXISTS', P .. 'claim:' .. name, P .. 'cancel:' .. id) > 0 end
 
 local function park(claim, tag, queue, wait, horizon)
   wait = math.min(math.max(wait, 0), PARK_AT_MOST)
@@ -70,7 +55,6 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
   local answer = starts < start_limit and 'granted' or 'poison'
   if not last then starts = starts + 1 else after = behind(last_token, last, name) end -- of a group, the others count when they begin
   if together then last_token, last = token, name end
-  taken[name] = true
   local is_new = fence == 0
   fence = integer(math.max(fence + 1, micros)) -- from the clock, so that it never starts again at 1 after a flush
   -- Most of a group: see `claims`. A string holds neither starts nor a generation, nor what stands between its fields.
