@@ -113,10 +113,10 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def moment(text: str | None) -> datetime | None:
+def moment(text: datetime | str | None) -> datetime | None:
     """A moment that a header names; `None` where it is none, since another program may have written it."""
     try:
-        moment = datetime.fromisoformat(text) if text else None
+        moment = datetime.fromisoformat(str(text)) if text else None
         return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None

@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID, uuid5
 
-from pydantic_core import to_json
+from pydantic import TypeAdapter
 
 from conventions.deeds import Deed
 from conventions.failures import FailureText
@@ -41,8 +41,8 @@ class Event:
         attempt: from 1; 0: never started.
         token: that of the delivery.
         worker: host name of the worker.
-        enqueued_at: ISO 8601.
-        started_at: ISO 8601.
+        enqueued_at: aware, or ISO 8601, as `decode` reads it.
+        started_at: the same.
         runtime: seconds.
         message: the broker's envelope, of a dead message that the settle script does not hold.
     """
@@ -57,8 +57,8 @@ class Event:
     attempt: int = 0
     token: str = ""
     worker: str | None = None
-    enqueued_at: str | None = None
-    started_at: str | None = None
+    enqueued_at: datetime | str | None = None
+    started_at: datetime | str | None = None
     runtime: float | None = None
     failure: FailureText | None = None
     arguments: dict[str, Any] | None = None
@@ -72,12 +72,14 @@ class Event:
 
     def encode(self) -> bytes:
         """The event as compact JSON, without what is `None`. What JSON does not know is written as its `repr`."""
+        if self.failure is None and self.arguments is None:  # of success, as most are: text and numbers
+            with suppress(ValueError):  # half a character
+                return _to_json(self, exclude_none=True, warnings=False)
         values = {name: value for name, value in zip(_NAMES, _values(self), strict=True) if value is not None}
+        for name in _MOMENTS & values.keys():
+            values[name] = str(values[name])
         if self.failure is not None:
             values["failure"] = {name: getattr(self.failure, name) for name in _FAILURE}
-        if self.arguments is None:  # of success, as most are: text and numbers
-            with suppress(ValueError):  # half a character
-                return to_json(values)
         return _COMPACT.encode(values).encode()
 
     @classmethod
@@ -98,6 +100,7 @@ class Event:
         return event
 
 
+_to_json = TypeAdapter(Event).serializer.to_json
 _COMPACT = json.JSONEncoder(separators=(",", ":"), default=repr)
 
 
@@ -109,6 +112,7 @@ def _id_of(message_id: str, generation: int, attempt: int, token: str, kind: str
 _NAMES = tuple(field.name for field in fields(Event))
 _values = attrgetter(*_NAMES)
 _FAILURE = tuple(field.name for field in fields(FailureText))
+_MOMENTS = {"enqueued_at", "started_at"}
 _TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at")
 
 

@@ -237,8 +237,10 @@ def raw_message(delivery: Delivery) -> dict[str, Any]:
     properties["delivery_tag"] = delivery.receipt
     properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
     properties[DELIVERY] = delivered(delivery)
-    # It is due now: Celery must not wait once more.
-    message["headers"] = dict(headers) | delivery.changes | ({"eta": None} if "eta" in headers else {})
+    if delivery.changes or headers.get("eta") is not None:
+        # It is due now: Celery must not wait once more.
+        headers = dict(headers) | delivery.changes | ({"eta": None} if "eta" in headers else {})
+    message["headers"] = headers
     return message
 
 

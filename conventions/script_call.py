@@ -35,11 +35,11 @@ class Lines:
 
     def take(self) -> Any:
         """A connection for one call. Raises: RedisError."""
-        with suppress(IndexError):
+        try:
             connection = self._free.pop()
-            if connection.pid == os.getpid():  # after a fork it is the parent's
-                return connection
-        return self._pool.get_connection()
+        except IndexError:
+            return self._pool.get_connection()
+        return connection if connection.pid == os.getpid() else self.take()  # after a fork it is the parent's
 
     def give_back(self, connection: Any) -> None:
         """Let the next call have it; its answer was read."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conventions.executions import moment
 from conventions.failures import FailureText
 from conventions.journal import KINDS, Entry, Event, Journal
 from conventions.store import Store
@@ -72,6 +73,17 @@ def test_what_is_none_takes_no_room() -> None:
     assert json.loads(Event("m1", "succeeded").encode()) == {
         "message_id": "m1", "kind": "succeeded", "actor": "system", "generation": 0, "attempt": 0, "token": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [None, {"number": 1}])
+def test_moments_are_written_as_text(arguments: dict[str, Any] | None) -> None:
+    """Of successes and of dead letters, which go different ways; a half character changes the way, and nothing else."""
+    begun = datetime(2026, 1, 5, 1, 2, 3, 456, tzinfo=UTC)
+    for worker in ("host", "host\ud800"):
+        event = replace(EVENT, failure=None, arguments=arguments, worker=worker, enqueued_at=begun, started_at=begun)
+        found = Event.decode(event.encode())
+        assert (moment(found.enqueued_at), moment(found.started_at)) == (begun, begun)
+        assert (found.worker, found.arguments) == (worker, arguments)
 
 
 def test_an_argument_that_json_does_not_know_loses_no_event() -> None:

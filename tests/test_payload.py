@@ -281,3 +281,46 @@ def test_equal_payloads_are_equal_bytes(values: dict[str, Any]) -> None:
     """The order of keys does not matter; the bytes are JSON."""
     assert encode(values) == encode(dict(reversed(values.items())))
     assert json.loads(encode(values)) == values
+
+
+def _scalars(number: int, ratio: float, name: str, on: bool, some: float | None = None) -> None:
+    """Arguments that are JSON as they are."""
+
+
+_VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(-(10**400), 10**400),
+    st.floats(),
+    st.text(st.characters()),
+    st.just("\ud800"),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(), st.integers(), max_size=1),
+)
+
+
+@given(
+    st.fixed_dictionaries({"number": _VALUES, "ratio": _VALUES, "name": _VALUES, "on": _VALUES, "some": _VALUES})
+    | st.fixed_dictionaries(
+        {
+            "number": st.integers(),
+            "ratio": st.floats() | st.integers(),
+            "name": st.text(),
+            "on": st.booleans(),
+            "some": st.none() | st.floats(),
+        }
+    )
+)
+def test_numbers_and_text_are_read_as_from_json(values: dict[str, Any]) -> None:
+    """The short way for what JSON has as it is, gives what the long way would, or leaves it to that."""
+    short, long = Arguments("T", _scalars), Arguments("T", _scalars)
+    vars(long)["_is_plain"] = False
+    assert repr(_read(short, values)) == repr(_read(long, values))
+
+
+def _read(arguments: Arguments, values: dict[str, Any]) -> Any:
+    try:
+        return arguments.load((), values)
+    except PayloadError as error:
+        return str(error)
