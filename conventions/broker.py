@@ -169,16 +169,8 @@ class Broker:
         """Read the answer of `reserve`: seconds until a delayed message is due, and the messages."""
         due, messages = reply
         deliveries = [
-            Delivery(
-                tag,
-                queue.decode(),
-                payload,
-                receipt.decode(),
-                deliveries,
-                json.loads(changes) if changes else {},
-                bool(alone),
-            )
-            for tag, queue, payload, receipt, deliveries, changes, alone in messages
+            Delivery(tag, queue.decode(), payload, receipt.decode(), *(_history(*history) if history else (1, {})))
+            for tag, queue, payload, receipt, *history in messages
         ]
         return (None if int(due) < 0 else int(due) / 1000), deliveries
 
@@ -278,6 +270,10 @@ def _saying_when_full() -> Iterator[None]:
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
     for several in batched(parts, AT_ONCE, strict=False):
         yield [value for one in several for value in one]
+
+
+def _history(deliveries: int, changes: bytes, alone: int) -> tuple[int, dict[str, Any], bool]:
+    return deliveries, json.loads(changes) if changes else {}, bool(alone)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -209,7 +209,7 @@ class Claims:
         Raises:
             RedisError: nobody knows.
         """
-        arguments = [part for one in requests for part in (one.claim, one.token, *one.in_hand())]
+        arguments = _in_hand(requests)
         replies = (
             self._run("recorded", arguments)
             if stream is None
@@ -257,6 +257,15 @@ class Claims:
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
         return self._store.key("cancel", message_id)
+
+
+def _in_hand(requests: Sequence[ClaimRequest]) -> list[str]:
+    """What `recorded` takes: in short where all are of one queue, as nearly always."""
+    queue = requests[0].held.queue if requests and requests[0].held is not None else ""
+    for one in requests:
+        if one.held is None or one.held.queue != queue or one.held.receipt != one.token:
+            return ["", *(part for one in requests for part in (one.claim, one.token, *one.in_hand()))]
+    return [queue, *(part for one in requests for part in (one.claim, one.token, one.in_hand()[0]))]
 
 
 def _whole(one: Settlement) -> list[Any]:

@@ -3,14 +3,18 @@
 -- Say whether the jobs of a group have succeeded, as the calls of `succeed` and `settle` before this one have recorded it
 -- or not, and remove the messages of those that have.
 -- KEYS: prefix
--- ARGV: for each job its claim, token, tag, queue and receipt
+-- ARGV: queue of all their messages, whose receipts are their tokens, or ''; for each job its claim, token and tag, and where
+--       there is no such queue, its queue and receipt
 -- Returns for each job 1 or 0
 local call, P = redis.call, KEYS[1]
 local answers, messages, tags = {}, {}, {} -- messages to remove, and their tags by queue
 
+local common = ARGV[1] ~= '' and ARGV[1]
+local words = common and 3 or 5
+
 local function values()
   local keys = {}
-  for i = 1, #ARGV, 5 do keys[#keys + 1] = P .. 'claim:' .. ARGV[i] end
+  for i = 2, #ARGV, words do keys[#keys + 1] = P .. 'claim:' .. ARGV[i] end
   return #keys > 0 and call('MGET', unpack(keys)) or {}
 end
 
@@ -24,8 +28,9 @@ local function is_done(claim, token, value)
 end
 
 local found = values()
-for i = 1, #ARGV, 5 do
-  local claim, token, tag, queue, receipt = unpack(ARGV, i, i + 4)
+for i = 2, #ARGV, words do
+  local claim, token, tag = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local queue, receipt = common or ARGV[i + 3], common and token or ARGV[i + 4]
   local done = is_done(claim, token, found[#answers + 1])
   answers[#answers + 1] = done and 1 or 0
   if done and call('HGET', P .. 'message:' .. tag, 'receipt') == receipt then

@@ -4,8 +4,8 @@
 -- KEYS: prefix
 -- ARGV: how many, ms until a message goes to another when nothing is heard, start of the receipts;
 --       then for each queue: its name, and '1' when its messages need no acknowledgement
--- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, payload, receipt, deliveries,
--- changes, 1 where it must run alone}
+-- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, payload, receipt}, and where
+-- it was handed out before, or has been changed, then also {deliveries, changes, 1 where it must run alone}
 local limit, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
 local found, held = {}, {} -- held: what `inflight` says of those of one queue
 
@@ -31,7 +31,9 @@ local function hand_out(tag, queue, score, unacknowledged)
   local receipt, deliveries = receipts .. '-' .. #found, (tonumber(delivered or 0) or 0) + 1
   redis.call('HSET', key, 'receipt', receipt, 'deliveries', deliveries)
   held[#held + 1], held[#held + 2] = integer(now + visibility), tag
-  found[#found + 1] = {tag, queue, payload, receipt, deliveries, changes or '', alone and 1 or 0}
+  local is_usual = deliveries == 1 and not changes and not alone
+  found[#found + 1] = is_usual and {tag, queue, payload, receipt}
+    or {tag, queue, payload, receipt, deliveries, changes or '', alone and 1 or 0}
 end
 
 -- What is due joins what is ready.
