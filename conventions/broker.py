@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import batched
+from itertools import batched, groupby
 from secrets import token_hex, token_urlsafe
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from conventions.store import Store
 
 VISIBILITY = 33.0  # seconds without a heartbeat after which a message goes to another worker
 SWEEP_LIMIT = 1000  # messages that one call of the sweep moves in each queue
+RUN = 1000  # messages that `publish` takes in one piece, since Lua's stack is limited
 AT_ONCE = 500  # messages in one call of the other scripts
 
 type Beat = Literal["held", "lost", "lapsed"]
@@ -134,11 +135,12 @@ class Broker:
             return [tag.decode() for tag in call.answer()]
 
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
-        arguments: list[Any] = [self._journal_limit]
-        chance = token_hex(4)
-        for one in publications:
-            arguments += [one.tag, f"{one.tag}~{chance}", one.queue, one.payload, one.priority]
-            arguments += [_milliseconds(one.wait), one.digest, one.generation, _milliseconds(one.lifetime)]
+        arguments: list[Any] = [self._journal_limit, f"~{token_hex(4)}"]
+        for common, run in groupby(publications, _in_common):
+            for part in batched(run, RUN, strict=False):
+                arguments += (*common, len(part))
+                for one in part:
+                    arguments += (one.tag, one.payload, one.digest)
         return arguments
 
     def reserve(self, queues: Sequence[str], count: int) -> list[Delivery]:
@@ -270,6 +272,10 @@ def _saying_when_full() -> Iterator[None]:
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
     for several in batched(parts, AT_ONCE, strict=False):
         yield [value for one in several for value in one]
+
+
+def _in_common(one: Publication) -> tuple[Any, ...]:
+    return one.queue, one.priority, _milliseconds(one.wait), one.generation, _milliseconds(one.lifetime)
 
 
 def _history(deliveries: int, changes: bytes, alone: int) -> tuple[int, dict[str, Any], bool]:

@@ -38,8 +38,8 @@ class Resending(Broker):
 
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
         # Not by chance: what is due at the same time comes in the order of the tags, and a run must be repeatable.
-        (journal_limit, tag, _, *rest), self.sent = super()._publish_arguments(publications), self.sent + 1
-        return [journal_limit, tag, f"{tag}~{self.sent:08}", *rest]
+        (journal_limit, _, *rest), self.sent = super()._publish_arguments(publications), self.sent + 1
+        return [journal_limit, f"~{self.sent:08}", *rest]
 
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
         self.last, self.again = self.again or arguments, ()

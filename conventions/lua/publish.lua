@@ -1,47 +1,94 @@
 #!lua
--- uses queues
 -- Put messages into their queues. Without allow-oom: a full server must say no here, and only here.
 -- KEYS: prefix
--- ARGV: events that may wait in the journal; then for each message: tag, tag to take when another message has the
---       first one, queue, payload, priority, ms to wait, digest of what it asks for, generation, ms to live or 0
+-- ARGV: events that may wait in the journal; what is added to the tag of a message where another message has it; then for
+--       each run of messages: what they have in common, which is queue, priority, ms to wait, generation and ms to live
+--       or 0; how many, 1,000 at the most; and for each of those: tag, payload, digest of what it asks for
 -- Returns for each message its tag, or '' when this very message is there already
 -- Error: JOURNALFULL
-if redis.call('XLEN', P .. 'journal') >= tonumber(ARGV[1]) then
+local call, P = redis.call, KEYS[1]
+if call('XLEN', P .. 'journal') >= tonumber(ARGV[1]) then
   return redis.error_reply('JOURNALFULL the journal is full: its recorder does not run, or SQL does not answer')
 end
 
-local known, sequence = {}, redis.call('INCRBY', P .. 'sequence', (#ARGV - 1) / 9) - (#ARGV - 1) / 9
-
-local function publish(tag, other, queue, payload, priority, wait, digest, generation, lifetime)
-  local key = message_key(tag)
-  local there, its_generation = unpack(redis.call('HMGET', key, 'digest', 'generation'))
-  if there then
-    if there == digest and its_generation == generation then return '' end
-    if redis.call('EXISTS', message_key(other)) == 1 then return '' end -- a reply was lost
-    tag, key = other, message_key(other)
+-- One message, which is new and due now, as nearly always: in the same steps as below, before the parts that this does not need, of
+-- which the server would make all functions anew.
+if #ARGV == 11 and tonumber(ARGV[5]) == 0 and ARGV[7] == '0' then
+  local queue, priority, tag = ARGV[3], ARGV[4], ARGV[9]
+  local key = P .. 'message:' .. tag
+  if call('EXISTS', key) == 0 then
+    local score = string.format('%.0f', (9 - priority) * 1e14 + call('INCR', P .. 'sequence'))
+    local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, score, tag)
+    if type(answer) == 'number' then
+      call('HSET', key, 'payload', ARGV[10], 'queue', queue, 'priority', priority, 'score', score, 'digest', ARGV[11],
+        'generation', ARGV[6])
+      if call('ZADD', P .. 'wake:' .. queue, 0, '1') == 1 then call('SADD', P .. 'queues', queue) end
+      return {tag}
+    end
   end
-  sequence = sequence + 1
-  local score = integer((9 - priority) * STEP + sequence)
-  if tonumber(wait) > 0 then
-    local clock = redis.call('TIME')
-    redis.call('ZADD', P .. 'delayed:' .. queue, integer(clock[1] * 1000 + math.floor(clock[2] / 1000) + wait), tag)
-  else
-    make_ready(tag, queue, score, true)
-  end
-  redis.call('HSET', key, 'payload', payload, 'queue', queue, 'priority', priority, 'score', score, 'digest', digest,
-    'generation', generation)
-  if tonumber(lifetime) > 0 then -- a reply that nobody may come for
-    redis.call('PEXPIRE', key, lifetime)
-    redis.call('PEXPIRE', P .. 'queue:' .. queue, lifetime)
-    wake(queue)
-    redis.call('PEXPIRE', P .. 'wake:' .. queue, lifetime)
-  elseif not known[queue] then
-    known[queue] = true -- woken, once for all its messages, and listed, unless one that nobody has looked at is there
-    if wake(queue) == 1 then redis.call('SADD', P .. 'queues', queue) end
-  end
-  return tag
 end
 
-local tags = {}
-for i = 2, #ARGV, 9 do tags[#tags + 1] = publish(unpack(ARGV, i, i + 8)) end
+-- uses queues
+local suffix, tags, known = ARGV[2], {}, {}
+local digests = {} -- by tag, of those that this run adds
+
+-- The tag under which a message is added; nothing where it is there already, perhaps since a reply was lost.
+local function free_tag(tag, digest, generation)
+  local there, its_generation = digests[tag], generation
+  if not there then there, its_generation = unpack(call('HMGET', message_key(tag), 'digest', 'generation')) end
+  if not there then return tag end
+  if there == digest and its_generation == generation then return end
+  tag = tag .. suffix
+  if not digests[tag] and call('EXISTS', message_key(tag)) == 0 then return tag end
+end
+
+local function wake_once(queue)
+  if known[queue] then return end
+  known[queue] = true -- woken, once for all its messages, and listed, unless one that nobody has looked at is there
+  if wake(queue) == 1 then call('SADD', P .. 'queues', queue) end
+end
+
+local function publish(queue, priority, wait, generation, lifetime, first, last)
+  local count = (last - first + 1) / 3
+  local score = (9 - priority) * STEP + call('INCRBY', P .. 'sequence', count) - count
+  local due = false
+  if tonumber(wait) > 0 then
+    local clock = call('TIME')
+    due = integer(clock[1] * 1000 + math.floor(clock[2] / 1000) + wait)
+  end
+  local places, messages = {}, {} -- scores and tags; index of the message, its key and score
+  digests = {}
+  for i = first, last, 3 do
+    local tag = free_tag(ARGV[i], ARGV[i + 2], generation)
+    tags[#tags + 1] = tag or ''
+    if tag then
+      digests[tag], score = ARGV[i + 2], score + 1
+      local stands = integer(score)
+      places[#places + 1], places[#places + 2] = due or stands, tag
+      messages[#messages + 1] = {i, message_key(tag), stands}
+    end
+  end
+  if #places == 0 then return end
+  if due then call('ZADD', P .. 'delayed:' .. queue, unpack(places)) else all_ready(queue, places) end
+  for _, one in ipairs(messages) do
+    local i, key, stands = unpack(one)
+    call('HSET', key, 'payload', ARGV[i + 1], 'queue', queue, 'priority', priority, 'score', stands, 'digest', ARGV[i + 2],
+      'generation', generation)
+    if tonumber(lifetime) > 0 then call('PEXPIRE', key, lifetime) end -- a reply that nobody may come for
+  end
+  if tonumber(lifetime) > 0 then
+    call('PEXPIRE', P .. 'queue:' .. queue, lifetime)
+    wake(queue)
+    call('PEXPIRE', P .. 'wake:' .. queue, lifetime)
+  else
+    wake_once(queue)
+  end
+end
+
+local i = 3
+while i <= #ARGV do
+  local queue, priority, wait, generation, lifetime, count = unpack(ARGV, i, i + 5)
+  publish(queue, priority, wait, generation, lifetime, i + 6, i + 5 + 3 * count)
+  i = i + 6 + 3 * count
+end
 return tags

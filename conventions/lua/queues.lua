@@ -48,13 +48,18 @@ local function adopt(queue)
   redis.call('SADD', P .. 'queues', queue)
 end
 
-local function make_ready(tag, queue, score, awake)
-  local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, score, tag)
+-- Scores and tags, one after the other; whoever adds them wakes the workers.
+local function all_ready(queue, places)
+  local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, unpack(places))
   if type(answer) == 'table' and answer.err then
     adopt(queue)
-    redis.call('ZADD', P .. 'queue:' .. queue, score, tag)
+    redis.call('ZADD', P .. 'queue:' .. queue, unpack(places))
   end
-  if not awake then wake(queue) end
+end
+
+local function make_ready(tag, queue, score)
+  all_ready(queue, {score, tag})
+  wake(queue)
 end
 
 local function pop_ready(queue, count)
