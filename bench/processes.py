@@ -6,7 +6,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +145,7 @@ class Worker:
     def __init__(self, site: Site, *options: str) -> None:
         self.started = time.monotonic()
         self._process = site.start("work", "--pool", site.system.pool, *options)
+        self._has_recorder = bool(site.system.journal)
 
     def __enter__(self) -> Self:
         """It starts when it is made."""
@@ -186,18 +187,32 @@ class Worker:
 
     def cpu(self) -> float:
         """Seconds of processor time that it and its living children have used."""
-        total = 0.0
-        for process in self._family():
-            with suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
+        return _cpu(self._family())
+
+    def recorder_cpu(self) -> float | None:
+        """The same, of its recorder, which is a child of a child, with a name of its own nowhere; `None` where it has none."""
+        if not self._has_recorder:
+            return None
+        with suppress(psutil.NoSuchProcess):
+            main = psutil.Process(self._process.pid)
+            pool = main.children()
+            return _cpu([one for one in main.children(recursive=True) if one not in pool])
+        return None
 
     def _family(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
             main = psutil.Process(self._process.pid)
             return [main, *main.children(recursive=True)]
         return []
+
+
+def _cpu(processes: Sequence[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
 
 
 def _is_gone(process: psutil.Process) -> bool:

@@ -55,6 +55,7 @@ TABLES: dict[str, tuple[Column, ...]] = {
         Column("drain_round_trips", "round trips/job", ".2f"),
         Column("drain_commands", "server commands/job", ".2f"),
         Column("drain_cpu", "worker CPU s/1,000", ".3f"),
+        Column("drain_recorder_cpu", "its recorder's s/1,000", ".3f"),
         Column("drain_server_cpu", "server CPU s/1,000", ".3f"),
         Column("drain_5ms", "jobs of 5 ms/s", ",.0f"),
         Column("batch_rate", "batch items/s", ",.0f"),

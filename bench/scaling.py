@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import records
-from bench.measure import start_anew, wait_for_records, wait_until_calm
+from bench.measure import start_anew, wait_for_recorder, wait_for_records, wait_until_calm
 from bench.processes import Sender, Site, Worker
 from bench.server import Server
 from bench.systems import SYSTEMS
@@ -34,15 +34,17 @@ class Point(NamedTuple):
         rate: jobs a second.
         worker: microseconds of CPU of a job, in all processes of the worker.
         server: the same, of the server.
+        recorder: of `worker`, what its recorder used, when nearly all was recorded.
     """
 
     x: int
     rate: float
     worker: float
     server: float
+    recorder: float
 
 
-def measured(site: Site, server: Server, length: int, processes: int) -> tuple[float, float, float]:
+def measured(site: Site, server: Server, length: int, processes: int) -> tuple[float, float, float, float]:
     """The rate and the CPU times of a `Point`. Raises: SystemFailed."""
     start_anew(site, server)
     bursts, counted = max(1, min(BURSTS, COUNTED // length)), min(length, COUNTED)
@@ -51,7 +53,7 @@ def measured(site: Site, server: Server, length: int, processes: int) -> tuple[f
         sender.send(first=1, count=WARM, how="bulk")
         wait_for_records(site, worker, WARM + 1)
         wait_until_calm(worker)
-        cpu = worker.cpu()
+        cpu, recorder = worker.cpu(), worker.recorder_cpu() or 0.0
         for number in range(WARM + 1, WARM + 1 + bursts * length, length):
             there = records.count(site.records)
             with worker.standing_still():
@@ -62,8 +64,11 @@ def measured(site: Site, server: Server, length: int, processes: int) -> tuple[f
             done = sorted(one.done for one in records.read(site.records) if one.number >= number)[:counted]
             seconds += done[-1] - done[0]
         cpu = worker.cpu() - cpu
+        wait_for_recorder(site, server)
+        recorder = (worker.recorder_cpu() or 0.0) - recorder
+        recorded = records.count(site.records) - WARM - 1
     jobs = bursts * counted
-    return (jobs - bursts) / seconds, cpu / jobs * 1e6, server_cpu / jobs * 1e6
+    return (jobs - bursts) / seconds, cpu / jobs * 1e6, server_cpu / jobs * 1e6, recorder / recorded * 1e6
 
 
 def tables(title: str, points: Sequence[Point]) -> str:
@@ -72,9 +77,9 @@ def tables(title: str, points: Sequence[Point]) -> str:
     most = max(point.worker + point.server for point in points)
     return "\n".join(
         [
-            f"| {title} | jobs/s | worker CPU, µs/job | server CPU, µs/job |",
-            "|---:|---:|---:|---:|",
-            *(f"| {one} | {point.rate:,.0f} | {point.worker:.0f} | {point.server:.0f} |" for one, point in zip(x, points, strict=True)),
+            f"| {title} | jobs/s | worker CPU, µs/job | server CPU, µs/job | recorder CPU, µs/job |",
+            "|---:|---:|---:|---:|---:|",
+            *(f"| {one} | {point.rate:,.0f} | {point.worker:.0f} | {point.server:.0f} | {point.recorder:.1f} |" for one, point in zip(x, points, strict=True)),
             "",
             "```mermaid",
             "xychart-beta",

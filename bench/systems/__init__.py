@@ -9,6 +9,7 @@ from pathlib import Path
 
 PYTHON = (sys.executable, "-m", "bench.program")
 NODE = "node"
+JOURNAL = "{conventions}:journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class System:
         program: the module in `bench.systems`, where it is not called like the row.
         pool: of its worker.
         pins: what its own environment has, printed with the versions.
+        journal: the stream of what its worker's recorder has still to write down, where it has one.
     """
 
     name: str
@@ -34,6 +36,7 @@ class System:
     program: str = ""
     pool: str = "prefork"
     pins: tuple[str, ...] = ()
+    journal: str = ""
 
 
 def _python_peer(name: str, title: str, note: str, *pins: str) -> System:
@@ -73,14 +76,23 @@ SYSTEMS = (
             "everything on: typed arguments, idempotent_on, claim and settle, late acknowledgement, journal into SQL",
             "long jobs have another worker, as in docker-compose.yml",
         ),
+        journal=JOURNAL,
     ),
-    System("conventions_threads", "celery-conventions, threads", (THREADS,), program="conventions", pool="threads"),
+    System(
+        "conventions_threads",
+        "celery-conventions, threads",
+        (THREADS,),
+        program="conventions",
+        pool="threads",
+        journal=JOURNAL,
+    ),
     System(
         "one_worker",
         "one worker for all queues",
         (
             "as celery-conventions, but its worker consumes long jobs, too, and so takes no message ahead of a free process",
         ),
+        journal=JOURNAL,
     ),
     _python_peer(
         "dramatiq",
