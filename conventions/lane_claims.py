@@ -76,8 +76,9 @@ class LaneClaims:
     def _prepare(self, mate: Mate) -> None:
         try:
             mate.read(self._app, self._hostname)
-            mate.job = Job.read(mate.task, mate.kwargs, mate.request.get, self._start)
-            mate.job.settling = self._settling
+            job = Job.read(mate.task, mate.kwargs, mate.request.get, self._start)
+            job.settling = self._settling
+            mate.prepare(job)
         except Exception:
             logger.exception("a message of a group cannot be read")
 

@@ -17,9 +17,14 @@ its delivery, as it came, of a plain message."""
 
 
 class Mate:
-    """One message of a group."""
+    """One message of a group.
 
-    __slots__ = ("_handed", "args", "counted", "id", "job", "kwargs", "request", "task")
+    Attributes:
+        token: of its claim, also when it has ended; empty until that was asked for.
+        counted: its start was counted, or is by whoever runs it.
+    """
+
+    __slots__ = ("_handed", "args", "counted", "id", "job", "kwargs", "request", "task", "token")
 
     id: str
     task: Any
@@ -30,7 +35,8 @@ class Mate:
     def __init__(self, handed: Handed) -> None:
         self._handed = handed
         self.job: Job | None = None
-        self.counted = True  # its start was counted, or is by whoever runs it
+        self.counted = True
+        self.token = ""
 
     def read(self, app: Any, hostname: str) -> None:
         """Make of it what its task needs: of all of a group, the first would wait for that."""
@@ -41,6 +47,14 @@ class Mate:
         request.update(embed, is_eager=False)
         # As `Context` would find them, but for a set that it makes anew for each message.
         request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
+
+    def prepare(self, job: Job) -> None:
+        """It is this job."""
+        self.job, self.token = job, job.token
+
+    def forget(self) -> None:
+        """It has ended: the next ones may have its place in memory, while that is near to the processor."""
+        self.request, self.args, self.kwargs, self.job = {}, (), {}, None
 
     @property
     def held(self) -> Held:

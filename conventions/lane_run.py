@@ -119,9 +119,10 @@ class GroupRun:
         if runtime is None:  # Celery measures successes
             runtime = time.monotonic() - self.running_since
         self._ended[mate] = Ended(how, value, runtime)
+        mate.forget()
 
     def _read_answers(self) -> None:
-        by_token = {mate.job.token: mate for mate in self._mates if mate.job is not None}
+        by_token = {mate.token: mate for mate in self._mates if mate.token}
         joined: dict[str, Member] = {}
         for settlement, is_recorded in self._settling.answers():
             mate = by_token[settlement.request.token]
