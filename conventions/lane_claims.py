@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from conventions.beginning import PREPARED, Prepared, loaded
 from conventions.claim_answers import Granted
 from conventions.idempotency import ClaimRequest
-from conventions.job import Job, this_call
+from conventions.job import this_call
 from conventions.lane_mate import Mate
 from conventions.new_claims import AskedTogether
 from conventions.settling import Settling
@@ -75,10 +75,9 @@ class LaneClaims:
 
     def _prepare(self, mate: Mate) -> None:
         try:
-            mate.read(self._app, self._hostname)
-            job = Job.read(mate.task, mate.kwargs, mate.request.get, self._start)
-            job.settling = self._settling
-            mate.prepare(job)
+            mate.read(self._app, self._hostname, self._start)
+            if mate.job is not None:
+                mate.job.settling = self._settling
         except Exception:
             logger.exception("a message of a group cannot be read")
 
@@ -98,7 +97,7 @@ class LaneClaims:
             logger.exception("a group cannot be prepared: each job asks for itself")
         else:
             for (mate, job), (values, fault), answer in zip(claimed, found, answers, strict=True):
-                mate.request[PREPARED] = Prepared(job, values, fault, answer)
+                mate.request.known[PREPARED] = Prepared(job, values, fault, answer)
                 mate.counted = not isinstance(answer, Granted) or self._last is None
                 if isinstance(answer, Granted):
                     self._last = job.claim

@@ -1,19 +1,20 @@
 """`Mate`: one message of a group, as its process has it."""
 
-from binascii import a2b_base64
 from typing import Any
-
-from celery.app.task import Context
 
 from conventions.broker import Delivery, Held
 from conventions.job import TOKEN, Job
-from conventions.reading import DELIVERY, decoded, raw_message
+from conventions.late_request import LateRequest, WholeRequest, completed
+from conventions.plain_message import TOLD
+from conventions.reading import DELIVERY, delivered
 
-CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
+type Handed = (
+    tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...], str, dict[str, Any], tuple[Any, ...]]
+)
+"""A message as the main process hands it over: task, id, request with its arguments, and what else was in its body; or of a
+plain message its delivery, as it came, task, arguments, and the headers `TOLD`."""
 
-type Handed = tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...]]
-"""A message as the main process hands it over: task, id, request with its arguments, and what else was in its body; or only
-its delivery, as it came, of a plain message."""
+NOTHING = WholeRequest({})
 
 
 class Mate:
@@ -28,7 +29,7 @@ class Mate:
 
     id: str
     task: Any
-    request: dict[str, Any]
+    request: LateRequest
     args: Any
     kwargs: Any
 
@@ -38,54 +39,34 @@ class Mate:
         self.counted = True
         self.token = ""
 
-    def read(self, app: Any, hostname: str) -> None:
-        """Make of it what its task needs: of all of a group, the first would wait for that."""
-        handed = self._handed
-        task, self.id, request, embed = handed if len(handed) == 4 else _read(Delivery(*handed[0]), hostname)
-        self.task, self.request = app.tasks[task], request
-        self.args, self.kwargs = request["args"], request["kwargs"]
-        request.update(embed, is_eager=False)
-        # As `Context` would find them, but for a set that it makes anew for each message.
-        request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
-
-    def prepare(self, job: Job) -> None:
-        """It is this job."""
-        self.job, self.token = job, job.token
+    def read(self, app: Any, hostname: str, start: str) -> None:
+        """Make of it what its task needs: of all of a group, the first would wait for that. `start`: see `ClaimRequest`."""
+        if isinstance(self._handed[0], str):
+            name, self.id, request, embed = self._handed
+            self.request = WholeRequest(completed(request, embed))
+            self.args, self.kwargs = request["args"], request["kwargs"]
+            fields = request
+        else:
+            parts, name, self.kwargs, told = self._handed
+            delivery = Delivery(*parts)
+            known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None}
+            known["hostname"], known[TOKEN] = hostname, delivery.receipt
+            self.request, self.id, self.args = LateRequest(known, delivery, hostname), known["id"], []
+            fields = known | {"properties": {DELIVERY: delivered(delivery)}}
+        self.task = app.tasks[name]
+        self.job = Job.read(self.task, self.kwargs, fields.get, start)
+        self.token = self.job.token
 
     def forget(self) -> None:
         """It has ended: the next ones may have its place in memory, while that is near to the processor."""
-        self.request, self.args, self.kwargs, self.job = {}, (), {}, None
+        self.request, self.args, self.kwargs, self.job = NOTHING, (), {}, None
 
     @property
     def held(self) -> Held:
         """The message, and its claim where that was asked for."""
         claim, token = (self.job.claim.claim, self.job.token) if self.job is not None else ("", "")
-        if len(self._handed) == 1:
-            tag, queue, _, receipt, *_ = self._handed[0]
-            return Held(tag.decode(), queue, receipt, claim, token)
-        delivery = self._handed[2]["properties"][DELIVERY]
-        return Held(delivery["tag"], delivery["queue"], delivery["receipt"], claim, token)
-
-
-def _read(delivery: Delivery, hostname: str) -> tuple[str, str, dict[str, Any], dict[str, Any]]:
-    """A plain message, as Celery's request has it."""
-    message = raw_message(delivery)
-    request, properties = message["headers"], message["properties"]
-    args, kwargs, embed = decoded(a2b_base64(message["body"]))
-    info = properties["delivery_info"]
-    request |= {
-        "properties": properties,
-        "reply_to": properties.get("reply_to"),
-        "correlation_id": properties.get("correlation_id"),
-        "hostname": hostname,
-        "delivery_info": {
-            "exchange": info.get("exchange"),
-            "routing_key": info.get("routing_key"),
-            "priority": properties.get("priority"),
-            "redelivered": info["redelivered"],
-        },
-        "args": args,
-        "kwargs": kwargs,
-        TOKEN: delivery.receipt,
-    }
-    return request["task"], request["id"], request, embed
+        if isinstance(self._handed[0], str):
+            delivery = self._handed[2]["properties"][DELIVERY]
+            return Held(delivery["tag"], delivery["queue"], delivery["receipt"], claim, token)
+        tag, queue, _, receipt, *_ = self._handed[0]
+        return Held(tag.decode(), queue, receipt, claim, token)

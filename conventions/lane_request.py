@@ -35,6 +35,7 @@ class ShortRequest(Request):
 
     def __init__(self, message: PlainMessage, delivery: Delivery, channel: Any) -> None:
         self._came = (delivery, channel)
+        self._plain = message
         self.id, self.name, self.time_limits = message.id, message.task, message.time_limits
         self._task, self._app = self.of_task, self.of_task.app
         self._eventer = None  # nobody wants events: see `Intake`
@@ -83,7 +84,9 @@ class ShortRequest(Request):
 
     def handed(self) -> tuple[Any, ...]:
         """It, as a process takes it together with others."""
-        return super().handed() if self._came is None else (tuple(self._came[0]),)
+        if self._came is None:
+            return super().handed()
+        return tuple(self._came[0]), self.of_task.name, self._plain.kwargs, self._plain.told
 
     def revoked(self) -> bool:
         """Whether it was revoked; it never expires."""

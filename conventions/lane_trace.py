@@ -12,10 +12,11 @@ from typing import Any, Literal, NamedTuple
 
 from celery import signals
 from celery._state import _task_stack
-from celery.app.task import Context
 from celery.app.trace import LOG_SUCCESS, info, logger, task_has_custom, trace_task
 from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
+
+from conventions.late_request import LateRequest
 
 RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request
 
@@ -39,18 +40,18 @@ class Ended(NamedTuple):
     runtime: float | None = None
 
 
-def trace(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any], *, observed: bool) -> Ended:  # noqa: A002
+def trace(task: Any, id: str, args: Any, kwargs: Any, request: LateRequest, *, observed: bool) -> Ended:  # noqa: A002
     """Run one job of a group; `observed`: as `is_observed` says. Raises: what Celery's tracer lets through, as MemoryError."""
     if observed:
-        return _by_celery(task, id, args, kwargs, request)
-    context = Context(request, called_directly=False)
+        return _by_celery(task, id, args, kwargs, request.whole())
+    context = request.context()
     _task_stack.push(task)
     task.request_stack.push(context)
     begun = time.monotonic()
     try:
         result = task(*args, **kwargs)
     except Exception as error:  # noqa: BLE001  # whatever it is, Celery tells everybody
-        request |= {RAISED: error, "job": getattr(context, "job", None)}
+        request.known |= {RAISED: error, "job": getattr(context, "job", None)}
     else:
         runtime = time.monotonic() - begun
         shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
@@ -60,7 +61,7 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any], *
     finally:
         _task_stack.pop()
         task.request_stack.pop()
-    return _by_celery(task, id, args, kwargs, request)
+    return _by_celery(task, id, args, kwargs, request.whole())
 
 
 def is_observed(task: Any) -> bool:
@@ -84,7 +85,7 @@ def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, An
     return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
 
-def _log(task: Any, id: str, request: dict[str, Any], shown: str, runtime: float) -> None:  # noqa: A002
+def _log(task: Any, id: str, request: LateRequest, shown: str, runtime: float) -> None:  # noqa: A002
     shadow = request.get("shadow")
     told = {"id": id, "name": shadow or task.name, "return_value": shown, "runtime": runtime}
     info(LOG_SUCCESS, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"})

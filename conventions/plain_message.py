@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, with_config
 from pydantic_core import from_json
 
+from conventions.job import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
 from conventions.reading import OF_ITS_OWN
 from conventions.well_formed import Moment
 
@@ -43,6 +44,7 @@ class _Headers(TypedDict):
     x_generation: NotRequired[_Zero]
     x_parked: NotRequired[_Zero]
     x_counts: NotRequired[dict[str, NonNegativeInt]]
+    x_batch: NotRequired[Any]
 
 
 @with_config(_STRICT)
@@ -60,15 +62,20 @@ class _Message(TypedDict):
     body: str
 
 
+TOLD = ("id", ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT)
+"""Headers that a job needs before it runs."""
+
 _read = TypeAdapter(_Message).validator.validate_json
 
 
 class PlainMessage(NamedTuple):
-    """What the main process needs to know of such a message.
+    """What is known of such a message without reading all of it.
 
     Attributes:
         time_limits: seconds of its own: hard, soft; see Celery's `time_limits`.
         shown_args, shown_kwargs: as logs show them.
+        kwargs: its arguments.
+        told: the values of `TOLD`; `None` where it has no such header.
     """
 
     id: str
@@ -77,6 +84,8 @@ class PlainMessage(NamedTuple):
     time_limits: tuple[float | None, float | None]
     shown_args: str
     shown_kwargs: str
+    kwargs: dict[str, Any]
+    told: tuple[Any, ...]
 
 
 def plain(payload: bytes) -> PlainMessage | None:
@@ -91,7 +100,7 @@ def plain(payload: bytes) -> PlainMessage | None:
         return None
     if OF_ITS_OWN in payload or OF_ITS_OWN in body:  # kombu may refuse to read it
         return None
-    headers = message["headers"]
+    headers: Any = message["headers"]
     return PlainMessage(
         headers["id"],
         headers["task"],
@@ -99,4 +108,6 @@ def plain(payload: bytes) -> PlainMessage | None:
         headers["timelimit"],
         headers["argsrepr"],
         headers["kwargsrepr"],
+        kwargs,
+        tuple(map(headers.get, TOLD)),
     )

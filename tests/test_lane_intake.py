@@ -239,7 +239,9 @@ def test_it_is_the_request_of_celery_as_soon_as_somebody_asks(app: ConventionsAp
     task, delivery = app.tasks[Short.name], handed_out(app, Short)
     assert list(Intake(consumer, lane).take([delivery])) == []
     (short,) = state.requests.values()
-    assert short.handed() == (tuple(delivery),)
+    message = plain(delivery.payload)
+    assert message is not None
+    assert short.handed() == (tuple(delivery), Short.name, message.kwargs, message.told)
     assert not short.revoked()
     assert (short.start().claim, short.time_limits) == (
         short.claim,

@@ -12,6 +12,7 @@ from celery.app.trace import build_tracer
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
+from conventions.broker import Delivery
 from conventions.lane_run import run_group
 from conventions.lane_trace import Ended, is_observed
 from conventions.plain_message import plain
@@ -65,9 +66,15 @@ def run_together(app: ConventionsApp, *calls: dict[str, Any], short: bool = Fals
             for one in deliveries
         ]
         assert all(request.may_go_together for request in requests)
-        assert all(plain(one.payload) for one in deliveries)
-        handed: list[Any] = [(tuple(one),) for one in deliveries] if short else [one.handed() for one in requests]
+        handed: list[Any] = [_handed(one) for one in deliveries] if short else [one.handed() for one in requests]
         return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host")]
+
+
+def _handed(delivery: Delivery) -> tuple[Any, ...]:
+    """As the main process hands over a plain message."""
+    message = plain(delivery.payload)
+    assert message is not None
+    return tuple(delivery), message.task, message.kwargs, message.told
 
 
 @contextmanager

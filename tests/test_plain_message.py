@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker import Delivery
-from conventions.plain_message import PlainMessage, plain
+from conventions.plain_message import TOLD, PlainMessage, plain
 from conventions.reading import raw_message
 from conventions.request import Request
 from conventions.well_formed import Headers
@@ -41,8 +41,16 @@ def delivery(app: ConventionsApp) -> Delivery:
 def test_a_first_delivery_of_a_simple_message_is_plain(delivery: Delivery) -> None:
     """And what the main process needs is read from it."""
     headers = json.loads(delivery.payload)["headers"]
+    told = {"id", "x_actor", "x_enqueued_at", "x_fingerprint", "x_key"}
     assert plain(delivery.payload) == PlainMessage(
-        headers["id"], Sent.name, headers["x_key"], tuple(headers["timelimit"]), "()", "{'number': 7}"
+        headers["id"],
+        Sent.name,
+        headers["x_key"],
+        tuple(headers["timelimit"]),
+        "()",
+        "{'number': 7}",
+        {"number": 7},
+        tuple(headers[name] if name in told else None for name in TOLD),
     )
 
 

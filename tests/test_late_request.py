@@ -1,0 +1,105 @@
+"""`self.request` of a job of a group is Celery's own, as soon as somebody asks for more than is known."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+from celery.app.task import Context
+
+from conventions import ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.job import KEY
+from conventions.lane_run import run_group
+from conventions.late_request import LateContext
+from conventions.plain_message import plain
+
+
+class Asking(ImmediateTask):
+    """Ask for what the test wants to know."""
+
+    not_idempotent = "nothing happens"
+    asks: ClassVar[Callable[[Any], Any]]
+    heard: ClassVar[list[Any]] = []
+
+    def run(self, number: int) -> None:
+        assert number == 7
+        self.heard.append(type(self).asks(self))
+
+
+def run_one(app: ConventionsApp) -> dict[str, Any]:
+    """Run one job as a group does, as its message came; returns the message."""
+    Asking.heard.clear()
+    Asking.delay(number=7)
+    (delivery,) = app.broker.reserve([Asking.queue_name], 1)
+    message = plain(delivery.payload)
+    assert message is not None
+    (ended,) = run_group([[(tuple(delivery), message.task, message.kwargs, message.told)]], "worker@host")
+    assert ended is not None
+    assert ended[0] == "done", ended
+    found: dict[str, Any] = json.loads(delivery.payload)
+    return found
+
+
+@pytest.fixture
+def asks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Any]], None]:
+    """What the job does."""
+
+    def ask(what: Callable[[Any], Any]) -> None:
+        monkeypatch.setattr(Asking, "asks", staticmethod(what), raising=False)
+
+    return ask
+
+
+def test_a_job_that_asks_nothing_reads_nothing(app: ConventionsApp, asks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has of its message besides: its id, its actor, its key, which attempt this is."""
+    monkeypatch.setattr("conventions.late_request.raw_message", lambda _: pytest.fail("it was read"))
+    asks(lambda task: (task.request.id, task.actor, task.idempotency_key, task.attempt, task.planned_at))
+    message = run_one(app)
+    id_ = message["headers"]["id"]
+    assert Asking.heard == [(id_, "system", id_, 1, None)]
+
+
+QUESTIONS: dict[str, Callable[[Any], Any]] = {
+    "attribute": lambda request: request.origin,
+    "default": lambda request: request.retries,
+    "method": lambda request: request.get("root_id"),
+    "vars": vars,
+    "repr": repr,
+    "nothing": lambda request: getattr(request, "nonsense", None),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_it_is_celerys_from_the_first_question(question: str, app: ConventionsApp, asks: Any) -> None:
+    """With what was set before; the answer is Celery's, too."""
+
+    def ask(task: Any) -> Any:
+        request = task.request
+        request.mine = 1
+        assert isinstance(request, LateContext)
+        answer = QUESTIONS[question](request)
+        assert type(request) is Context
+        assert request.mine == 1
+        assert answer == QUESTIONS[question](request)
+        assert request.job is task.job
+        assert not hasattr(request, "late")
+        return request.kwargs, request.headers[KEY], request.correlation_id, request.called_directly, request.is_eager
+
+    asks(ask)
+    headers = run_one(app)["headers"]
+    assert Asking.heard == [({"number": 7}, headers["x_key"], headers["id"], False, False)]
+
+
+def test_a_copy_is_one_of_its_own(app: ConventionsApp, asks: Any) -> None:
+    """And knows as much."""
+
+    def ask(task: Any) -> Any:
+        other = copy.copy(task.request)
+        other.mine = 1
+        return other.root_id, other.mine, hasattr(task.request, "mine"), task.request.root_id
+
+    asks(ask)
+    id_ = run_one(app)["headers"]["id"]
+    assert Asking.heard == [(id_, 1, False, id_)]
