@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 from uuid import UUID, uuid5
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from conventions.deeds import Deed
 from conventions.failures import FailureText
@@ -77,7 +77,8 @@ class Event:
                 return _to_json(self, exclude_none=True, warnings=False)
         values = {name: value for name, value in zip(_NAMES, _values(self), strict=True) if value is not None}
         for name in _MOMENTS & values.keys():
-            values[name] = str(values[name])
+            if isinstance(values[name], datetime):
+                values[name] = values[name].isoformat()
         if self.failure is not None:
             values["failure"] = {name: getattr(self.failure, name) for name in _FAILURE}
         return _COMPACT.encode(values).encode()
@@ -88,10 +89,12 @@ class Event:
 
         Fields that are not known are ignored, since workers of the next version may write them.
         """
+        with suppress(ValidationError):  # all else is read below, or is none
+            return cls(**_read(data))
         try:
             found = json.loads(data)
             values = {name: found[name] for name in _NAMES if name in found}
-            if "failure" in values:
+            if values.get("failure") is not None:
                 values["failure"] = FailureText(**{name: values["failure"][name] for name in _FAILURE})
             event = cls(**values)
         except (TypeError, LookupError, RecursionError) as error:
@@ -100,6 +103,30 @@ class Event:
         return event
 
 
+@with_config(ConfigDict(extra="ignore", strict=True))
+class _Success(TypedDict):
+    """An event without a failure, as most are, in which `_check` would find nothing: read and checked in one step."""
+
+    message_id: str
+    kind: Annotated[str, Field(min_length=1, max_length=_KIND_LENGTH)]
+    actor: NotRequired[str]
+    token: NotRequired[str]
+    task: NotRequired[str | None]
+    queue: NotRequired[str | None]
+    key: NotRequired[str | None]
+    worker: NotRequired[str | None]
+    enqueued_at: NotRequired[str | None]
+    started_at: NotRequired[str | None]
+    generation: NotRequired[Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]]
+    attempt: NotRequired[Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]]
+    runtime: NotRequired[float | None]
+    failure: NotRequired[None]
+    arguments: NotRequired[None]
+    headers: NotRequired[None]
+    message: NotRequired[None]
+
+
+_read: Any = TypeAdapter(_Success).validator.validate_json
 _to_json = TypeAdapter(Event).serializer.to_json
 _COMPACT = json.JSONEncoder(separators=(",", ":"), default=repr)
 

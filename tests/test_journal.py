@@ -1,14 +1,16 @@
 """The journal: events that keep their identity, in a stream that holds them until they are recorded (protocol 15)."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
+from conventions import journal
 from conventions.executions import moment
 from conventions.failures import FailureText
 from conventions.journal import KINDS, Entry, Event, Journal
@@ -122,6 +124,37 @@ def test_what_is_no_event_is_a_value_error(data: bytes) -> None:
     """And nothing else, so that the recorder can put it aside."""
     with pytest.raises(ValueError, match=r"\w"):
         Event.decode(data)
+
+
+FIELDS = st.sampled_from([one.name for one in fields(Event)] + ["later"])
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 2**31), st.floats(), texts, st.just("\ud800"), st.just("k" * 33), mappings
+)
+
+
+@given(st.dictionaries(FIELDS, VALUES, max_size=6), st.booleans())
+def test_an_event_is_read_the_same_in_one_step_or_in_several(changes: dict[str, Any], plain: bool) -> None:
+    """Or is none, both ways."""
+    known = {name: value for name, value in vars_of(EVENT).items() if isinstance(value, (str, int, float))}
+    data = json.dumps((known if plain else {"message_id": "m1", "kind": "succeeded"}) | changes).encode()
+    short = read_event(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "_read", TypeAdapter(None).validator.validate_json)
+        assert repr(read_event(data)) == repr(short)
+
+
+def vars_of(event: Event) -> dict[str, Any]:
+    """Its fields."""
+    return {one.name: getattr(event, one.name) for one in fields(event)}
+
+
+def read_event(data: bytes) -> Event | None:
+    """`None` where it is none. A whole runtime may be read as either kind of number."""
+    try:
+        event = Event.decode(data)
+    except ValueError:
+        return None
+    return replace(event, runtime=event.runtime and float(event.runtime))
 
 
 def test_an_entry_has_the_server_s_time_and_the_fence() -> None:
