@@ -132,14 +132,18 @@ def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counte
     wait_for_records(site, worker, 1)
     begun, before, cpu, recorder = records.count(site.records), server.counters(), worker.cpu(), worker.recorder_cpu()
     if begun > jobs / 2:  # so few jobs that the first look came late: count the start of the worker, too
-        begun, before, cpu = 0, queued, 0.0
+        begun, before, cpu, recorder = 0, queued, 0.0, None if recorder is None else 0.0
     wait_for_records(site, worker, jobs + 1)
     wait_for_recorder(site, server)
     wait_until_calm(worker)
     counted = (server.counters() - before).per_job(jobs + 1 - begun)
     done = sorted(record.done for record in records.read(site.records))
     recorded = None if recorder is None else worker.recorder_cpu()
-    aside = {} if recorder is None or recorded is None else {"drain_recorder_cpu": (recorded - recorder) / jobs * 1000}
+    aside = (
+        {}
+        if recorder is None or recorded is None
+        else {"drain_recorder_cpu": (recorded - recorder) / (jobs + 1 - begun) * 1000}
+    )
     return aside | {
         "ready": done[0] - worker.started,
         "drain_rate": jobs / (done[-1] - done[0]),

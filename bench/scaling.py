@@ -34,17 +34,18 @@ class Point(NamedTuple):
         rate: jobs a second.
         worker: microseconds of CPU of a job, in all processes of the worker.
         server: the same, of the server.
-        recorder: of `worker`, what its recorder used, when nearly all was recorded.
+        recorder: the same, of the worker's recorder until all was recorded; `None` where it was not after some seconds, or where
+            another one took its place.
     """
 
     x: int
     rate: float
     worker: float
     server: float
-    recorder: float
+    recorder: float | None
 
 
-def measured(site: Site, server: Server, length: int, processes: int) -> tuple[float, float, float, float]:
+def measured(site: Site, server: Server, length: int, processes: int) -> tuple[float, float, float, float | None]:
     """The rate and the CPU times of a `Point`. Raises: SystemFailed."""
     start_anew(site, server)
     bursts, counted = max(1, min(BURSTS, COUNTED // length)), min(length, COUNTED)
@@ -52,6 +53,7 @@ def measured(site: Site, server: Server, length: int, processes: int) -> tuple[f
     with Sender(site) as sender, Worker(site, "--concurrency", str(processes)) as worker:
         sender.send(first=1, count=WARM, how="bulk")
         wait_for_records(site, worker, WARM + 1)
+        wait_for_recorder(site, server)
         wait_until_calm(worker)
         cpu, recorder = worker.cpu(), worker.recorder_cpu() or 0.0
         for number in range(WARM + 1, WARM + 1 + bursts * length, length):
@@ -66,9 +68,10 @@ def measured(site: Site, server: Server, length: int, processes: int) -> tuple[f
         cpu = worker.cpu() - cpu
         wait_for_recorder(site, server)
         recorder = (worker.recorder_cpu() or 0.0) - recorder
-        recorded = records.count(site.records) - WARM - 1
+        is_whole = counted == length and not server.redis.xlen(site.system.journal) and recorder >= 0
     jobs = bursts * counted
-    return (jobs - bursts) / seconds, cpu / jobs * 1e6, server_cpu / jobs * 1e6, recorder / recorded * 1e6
+    per_job = recorder / jobs * 1e6 if is_whole else None
+    return (jobs - bursts) / seconds, cpu / jobs * 1e6, server_cpu / jobs * 1e6, per_job
 
 
 def tables(title: str, points: Sequence[Point]) -> str:
@@ -79,7 +82,7 @@ def tables(title: str, points: Sequence[Point]) -> str:
         [
             f"| {title} | jobs/s | worker CPU, µs/job | server CPU, µs/job | recorder CPU, µs/job |",
             "|---:|---:|---:|---:|---:|",
-            *(f"| {one} | {point.rate:,.0f} | {point.worker:.0f} | {point.server:.0f} | {point.recorder:.1f} |" for one, point in zip(x, points, strict=True)),
+            *(f"| {one} | {point.rate:,.0f} | {point.worker:.0f} | {point.server:.0f} | {_shown(point.recorder)} |" for one, point in zip(x, points, strict=True)),
             "",
             "```mermaid",
             "xychart-beta",
@@ -92,6 +95,10 @@ def tables(title: str, points: Sequence[Point]) -> str:
             "",
         ]
     )  # fmt: skip
+
+
+def _shown(number: float | None) -> str:
+    return "none" if number is None else f"{number:.1f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

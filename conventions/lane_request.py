@@ -31,11 +31,10 @@ class ShortRequest(Request):
     accepted: ClassVar[Any]  # content types
     completing: ClassVar[Any]  # a lock: the thread of `InFlight` may ask, too
 
-    _came: tuple[Delivery, Any] | None = None  # until it is complete
+    _came: tuple[Delivery, Any, PlainMessage] | None = None  # until it is complete
 
     def __init__(self, message: PlainMessage, delivery: Delivery, channel: Any) -> None:
-        self._came = (delivery, channel)
-        self._plain = message
+        self._came = (delivery, channel, message)
         self.id, self.name, self.time_limits = message.id, message.task, message.time_limits
         self._task, self._app = self.of_task, self.of_task.app
         self._eventer = None  # nobody wants events: see `Intake`
@@ -48,7 +47,7 @@ class ShortRequest(Request):
             came, self._came = self._came, None
             if came is not None:
                 try:
-                    self._complete(*came)
+                    self._complete(*came[:2])
                 except BaseException:
                     self._came = came
                     raise
@@ -86,7 +85,8 @@ class ShortRequest(Request):
         """It, as a process takes it together with others."""
         if self._came is None:
             return super().handed()
-        return tuple(self._came[0]), self.of_task.name, self._plain.kwargs, self._plain.told
+        delivery, _, message = self._came
+        return tuple(delivery), self.of_task.name, message.kwargs, message.told
 
     def revoked(self) -> bool:
         """Whether it was revoked; it never expires."""

@@ -4,6 +4,7 @@ To read all of a plain message takes longer than a short job. `self.request` loo
 is one as soon as somebody asks it for more than is known.
 """
 
+import threading
 from binascii import a2b_base64
 from typing import Any
 
@@ -72,6 +73,7 @@ class _Attributes:
     """Has attributes, which `attributes_of` finds whatever a subclass says that they are."""
 
 
+_completing = threading.RLock()
 attributes_of = vars(_Attributes)["__dict__"].__get__
 
 
@@ -79,17 +81,22 @@ class LateContext(_Attributes):
     """Becomes a `Context` by the first question that it cannot answer."""
 
     def __init__(self, late: LateRequest) -> None:
-        attributes_of(self).update(late.known, late=late, called_directly=False, is_eager=False)
+        attributes_of(self).update(late.known, _late=late, called_directly=False, is_eager=False)
         attributes_of(self).update(dict.fromkeys(OURS))
 
     def complete(self) -> None:
-        """Become one; what was set since stays."""
-        mine = attributes_of(self).copy()
-        whole: dict[str, Any] = mine.pop("late").whole()
-        attributes_of(self).clear()
-        self.__class__ = Context
-        Context.__init__(self, whole, called_directly=False)
-        vars(self).update({name: value for name, value in mine.items() if value is not None or name not in OURS})
+        """Become one; what was set since stays. Another thread may read it meanwhile, and a time limit end this anywhere."""
+        with _completing:
+            if type(self) is not LateContext:
+                return
+            mine = attributes_of(self)
+            whole = vars(Context(mine["_late"].whole(), called_directly=False))
+            for name, value in whole.items():
+                if name not in mine or (name in OURS and mine.get(name) is None):
+                    mine[name] = value
+            self.__class__ = Context
+            for name in ("_late", *(one for one in OURS if mine.get(one) is None)):
+                mine.pop(name, None)
 
     def __getattr__(self, name: str) -> Any:
         self.complete()

@@ -37,7 +37,6 @@ class AskedTogether:
         fence = int(self._call.answer())
         if fence:
             return [Granted(fence, int(self._after is None)), *[Granted(fence, 0)] * (len(self._requests) - 1)]
-        self.close()
         self._is_short, self._call = False, self._claims.ask(self._requests, together=True, after=self._after)
         return self._claims.answers(self._call)
 
@@ -48,7 +47,7 @@ class AskedTogether:
 
 def few_words(requests: Sequence[ClaimRequest], lease: float, after: ClaimRequest | None) -> list[Any] | None:
     """What `claim_new` takes; `None` where one of the messages takes more to say, or two are of one job."""
-    if not requests:
+    if not requests or (after is not None and BETWEEN in after.key):
         return None
     start = requests[0].start
     arguments: list[Any] = [round(lease * 1000)]

@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict, get_type_hints
 
 import pydantic_core
@@ -126,7 +126,7 @@ class Arguments:
         Raises:
             PayloadError: it does not fit the signature, as after a deploy that changed it.
         """
-        if not args and kwargs is not None and self._is_plain and kwargs.keys() == self._all:
+        if not args and kwargs and self._is_plain and kwargs.keys() == self._all and _are_plain(kwargs.values()):
             try:
                 return self._validate(kwargs, strict=True)
             except ValidationError:
@@ -221,6 +221,11 @@ def refuse_unordered(value: Any) -> None:
         case list() | tuple():
             for one in value:
                 refuse_unordered(one)
+
+
+def _are_plain(values: Collection[Any]) -> bool:
+    """Whether these are the same in JSON: numbers, truth values and text, without half characters."""
+    return _SCALARS.issuperset(map(type, values)) and all(one.isascii() for one in values if type(one) is str)
 
 
 _SCALARS = frozenset([int, float, str, bool, type(None)])

@@ -394,9 +394,9 @@ def test_what_was_started_before_runs_alone(broker: Broker, claims: Claims, stor
 
 
 @pytest.mark.parametrize("second", WORDS)
-@pytest.mark.parametrize("follows", [True, False])
+@pytest.mark.parametrize("follows", ["last", "la\x1fst", None])
 def test_few_words_say_the_same_as_many(
-    second: str, follows: bool, broker: Broker, claims: Claims, store: Store
+    second: str, follows: str | None, broker: Broker, claims: Claims, store: Store
 ) -> None:
     """What is asked for in few words, where that may be, is answered and kept as if each had been asked for in full."""
     found = []
@@ -404,7 +404,7 @@ def test_few_words_say_the_same_as_many(
         before, *three = requests(broker, 4)
         granted(claims, replace(three[0], key="known", token="another", held=None))
         three[1] = replace(three[1], **WORDS[second])
-        after = replace(before, task="team.tasks.A", key="last") if follows else None
+        after = replace(before, task="team.tasks.A", key=follows) if follows else None
         if few:
             with closing(AskedTogether(claims, three, after)) as asked:
                 answers = list(asked.answers())

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -84,7 +86,7 @@ def test_it_is_celerys_from_the_first_question(question: str, app: ConventionsAp
         assert request.mine == 1
         assert answer == QUESTIONS[question](request)
         assert request.job is task.job
-        assert not hasattr(request, "late")
+        assert not hasattr(request, "_late")
         return request.kwargs, request.headers[KEY], request.correlation_id, request.called_directly, request.is_eager
 
     asks(ask)
@@ -103,3 +105,39 @@ def test_a_copy_is_one_of_its_own(app: ConventionsApp, asks: Any) -> None:
     asks(ask)
     id_ = run_one(app)["headers"]["id"]
     assert Asking.heard == [(id_, 1, False, id_)]
+
+
+def test_another_thread_may_read_it_meanwhile(app: ConventionsApp, asks: Any) -> None:
+    """As the one that renews leases does; nothing that was there is missing at any moment."""
+    faults: list[Exception] = []
+
+    def read(request: Any, ended: threading.Event) -> None:
+        while not ended.is_set():
+            try:
+                assert (request.last_progress, request.called_directly) == (1.0, False)
+                assert request.root_id
+            except Exception as error:  # noqa: BLE001  # whatever it is
+                faults.append(error)
+                return
+
+    def ask(task: Any) -> None:
+        late = task.request._late
+        for _ in range(200):
+            request, ended = late.context(), threading.Event()
+            request.last_progress = 1.0
+            threads = [threading.Thread(target=read, args=(request, ended)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            assert request.origin
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+    asks(ask)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        run_one(app)
+    finally:
+        sys.setswitchinterval(interval)
+    assert faults == []

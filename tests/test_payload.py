@@ -1,6 +1,7 @@
 """The payload: what is sent is checked, is JSON, and arrives as what it was."""
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -312,6 +313,9 @@ _VALUES = st.one_of(
         }
     )
 )
+@example({"number": 1, "ratio": 1, "name": "\ud800", "on": True, "some": None})
+@example({"number": 1, "ratio": Decimal(1), "name": "", "on": True, "some": None})
+@example({"number": 1, "ratio": math.nan, "name": "é", "on": True, "some": math.inf})
 def test_numbers_and_text_are_read_as_from_json(values: dict[str, Any]) -> None:
     """The short way for what JSON has as it is, gives what the long way would, or leaves it to that."""
     short, long = Arguments("T", _scalars), Arguments("T", _scalars)

@@ -6,7 +6,8 @@
 -- ARGV: lease in ms; token, task and key of the one after which the first starts when it has succeeded, or '' three times;
 --       what the others have in common: start; then for each run of messages of one task, which has no colon: task,
 --       horizon in ms, ms since the epoch when the first of them was sent, how many, and for each of those: key, message
---       id, which is its tag, fingerprint, and receipt, which is its token. None has `BETWEEN` in it, and no key is twice.
+--       id, which is its tag, fingerprint, and receipt, which is its token. None has `BETWEEN` in it, no key is twice,
+--       and none has ended as dead: that goes to a process alone, see `settle`
 -- Returns the fence of all of them; 0 where one is known, cancelled, too old, or in other hands: nothing was done
 local call = redis.call
 local clock = call('TIME')
