@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from celery import bootsteps
-from celery.signals import worker_init
+from celery.signals import worker_init, worker_shutting_down
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, executions
 from conventions.app import ConventionsApp
@@ -86,6 +86,15 @@ def _go_on_meanwhile(sender: Any, **_: Any) -> None:
     """Where a test asks for it."""
     if "GO_ON_MEANWHILE" in os.environ:
         sender.app.steps["consumer"].add(GoOnMeanwhile)
+    if "GO_ON_AT_ONCE" in os.environ:
+        worker_shutting_down.connect(_go_on_at_once)  # before the worker gives back what has not begun
+
+
+def _go_on_at_once(**_: Any) -> None:
+    """A stopped process begins what it was given, while the main process hears nothing."""
+    folder = Path(os.environ["GO_ON_AT_ONCE"])
+    os.kill(int((folder / "pid").read_text()), signal.SIGCONT)
+    wait_until((folder / "started").exists, 10)
 
 
 @pytest.fixture
@@ -188,14 +197,14 @@ def hand_to_a_stopped_process(app: ConventionsApp, worker: Worker, folder: Path,
     process = int((folder / "pid").read_text())
     os.kill(process, signal.SIGSTOP)
     Hold.delay(name, folder=folder)
-    wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 1, description="the worker has it")
+    worker.wait_for(f"Task {Hold.name}[")  # it has read it
     let_turn(app)
     return process
 
 
 def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
     """Its process has begun it, and the main one has not heard of that when it looks for processes that are idle."""
-    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", GO_ON_MEANWHILE=str(tmp_path)) as worker:
+    with installation.worker("-Q", QUEUE, "-P", "prefork", "-c", "1", GO_ON_AT_ONCE=str(tmp_path)) as worker:
         process = hand_to_a_stopped_process(app, worker, tmp_path, "late")
         worker.process.send_signal(signal.SIGTERM)
         wait_for_starts(tmp_path / "started", 1)
