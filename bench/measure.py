@@ -132,19 +132,13 @@ def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counte
     wait_for_records(site, worker, 1)
     begun, before, cpu, recorder = records.count(site.records), server.counters(), worker.cpu(), worker.recorder_cpu()
     if begun > jobs / 2:  # so few jobs that the first look came late: count the start of the worker, too
-        begun, before, cpu, recorder = 0, queued, 0.0, None if recorder is None else 0.0
+        begun, before, cpu, recorder = 0, queued, 0.0, 0.0
     wait_for_records(site, worker, jobs + 1)
     wait_for_recorder(site, server)
     wait_until_calm(worker)
     counted = (server.counters() - before).per_job(jobs + 1 - begun)
     done = sorted(record.done for record in records.read(site.records))
-    recorded = None if recorder is None else worker.recorder_cpu()
-    aside = (
-        {}
-        if recorder is None or recorded is None
-        else {"drain_recorder_cpu": (recorded - recorder) / (jobs + 1 - begun) * 1000}
-    )
-    return aside | {
+    found = {
         "ready": done[0] - worker.started,
         "drain_rate": jobs / (done[-1] - done[0]),
         "drain_round_trips": counted.round_trips,
@@ -152,6 +146,9 @@ def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counte
         "drain_cpu": (worker.cpu() - cpu) / (jobs + 1 - begun) * 1000,
         "drain_server_cpu": counted.cpu * 1000,
     }
+    if site.system.journal:
+        found["drain_recorder_cpu"] = (worker.recorder_cpu() - recorder) / (jobs + 1 - begun) * 1000
+    return found
 
 
 def _latency(site: Site, sender: Sender, worker: Worker, first: int, count: int) -> dict[str, float]:

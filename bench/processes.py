@@ -145,7 +145,6 @@ class Worker:
     def __init__(self, site: Site, *options: str) -> None:
         self.started = time.monotonic()
         self._process = site.start("work", "--pool", site.system.pool, *options)
-        self._has_recorder = bool(site.system.journal)
 
     def __enter__(self) -> Self:
         """It starts when it is made."""
@@ -189,20 +188,19 @@ class Worker:
         """Seconds of processor time that it and its living children have used."""
         return _cpu(self._family())
 
-    def recorder_cpu(self) -> float | None:
-        """The same, of its recorder, which is a child of a child, with a name of its own nowhere; `None` where it has none."""
-        if not self._has_recorder:
-            return None
-        with suppress(psutil.NoSuchProcess):
-            main = psutil.Process(self._process.pid)
-            pool = main.children()
-            return _cpu([one for one in main.children(recursive=True) if one not in pool])
-        return None
+    def recorder_cpu(self) -> float:
+        """The same, of what its children have started: where a worker has a recorder, that is one."""
+        children = self._children(recursive=False)
+        return _cpu([one for one in self._children(recursive=True) if one not in children])
 
     def _family(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
-            main = psutil.Process(self._process.pid)
-            return [main, *main.children(recursive=True)]
+            return [psutil.Process(self._process.pid), *self._children(recursive=True)]
+        return []
+
+    def _children(self, *, recursive: bool) -> list[psutil.Process]:
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(self._process.pid).children(recursive)
         return []
 
 

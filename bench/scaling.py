@@ -55,7 +55,7 @@ def measured(site: Site, server: Server, length: int, processes: int) -> tuple[f
         wait_for_records(site, worker, WARM + 1)
         wait_for_recorder(site, server)
         wait_until_calm(worker)
-        cpu, recorder = worker.cpu(), worker.recorder_cpu() or 0.0
+        cpu, recorder = worker.cpu(), worker.recorder_cpu()
         for number in range(WARM + 1, WARM + 1 + bursts * length, length):
             there = records.count(site.records)
             with worker.standing_still():
@@ -67,7 +67,7 @@ def measured(site: Site, server: Server, length: int, processes: int) -> tuple[f
             seconds += done[-1] - done[0]
         cpu = worker.cpu() - cpu
         wait_for_recorder(site, server)
-        recorder = (worker.recorder_cpu() or 0.0) - recorder
+        recorder = worker.recorder_cpu() - recorder
         is_whole = counted == length and not server.redis.xlen(site.system.journal) and recorder >= 0
     jobs = bursts * counted
     per_job = recorder / jobs * 1e6 if is_whole else None

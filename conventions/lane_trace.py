@@ -16,9 +16,7 @@ from celery.app.trace import LOG_SUCCESS, info, logger, task_has_custom, trace_t
 from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
 
-from conventions.late_request import LateRequest
-
-RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request
+from conventions.late_request import RAISED, LateRequest
 
 _SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 _HOOKS = ("before_start", "on_success", "after_return")

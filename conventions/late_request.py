@@ -15,7 +15,8 @@ from conventions.job import TOKEN
 from conventions.reading import decoded, raw_message
 
 CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
-OURS = ("job", "reporter", "conventions_raised")  # attributes that are asked for in each job, and mostly not there
+RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request
+OURS = ("job", "reporter", RAISED)  # attributes that are asked for in each job, and mostly not there
 
 
 class LateRequest:

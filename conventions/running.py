@@ -15,7 +15,7 @@ from celery.exceptions import Retry
 
 from conventions.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
 from conventions.job import Job, horizon_of
-from conventions.lane_trace import RAISED
+from conventions.late_request import RAISED
 from conventions.membership import Member
 from conventions.payload import Arguments, check_size, encode
 from conventions.pipeline import RetryAsked, execute

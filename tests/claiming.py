@@ -8,6 +8,7 @@ from conventions.broker import Broker, Delivery, Held, Publication
 from conventions.claim_answers import Answer, Granted
 from conventions.idempotency import ClaimRequest, Claims, Settled, Settlement
 from conventions.journal import Event
+from conventions.plain_message import plain
 from conventions.store import Store
 from tests.support import wait_until
 
@@ -28,6 +29,13 @@ def handed_out(broker: Broker, queue: str = "q") -> Delivery:
     """The next message of a queue."""
     (delivery,) = broker.reserve([queue], 1)
     return delivery
+
+
+def handed_over(delivery: Delivery) -> tuple[Any, ...]:
+    """A plain message, as the main process hands it to one of its pool together with others."""
+    message = plain(delivery.payload)
+    assert message is not None
+    return tuple(delivery), message.task, message.kwargs, message.told
 
 
 def held(delivery: Delivery, request: ClaimRequest | None = None) -> Held:

@@ -19,6 +19,7 @@ from conventions.lane_request import ShortRequest, short_requests
 from conventions.plain_message import plain
 from conventions.reading import raw_message
 from conventions.request import Request
+from tests.claiming import handed_over
 
 
 class Short(ImmediateTask):
@@ -239,9 +240,7 @@ def test_it_is_the_request_of_celery_as_soon_as_somebody_asks(app: ConventionsAp
     task, delivery = app.tasks[Short.name], handed_out(app, Short)
     assert list(Intake(consumer, lane).take([delivery])) == []
     (short,) = state.requests.values()
-    message = plain(delivery.payload)
-    assert message is not None
-    assert short.handed() == (tuple(delivery), Short.name, message.kwargs, message.told)
+    assert short.handed() == handed_over(delivery)
     assert not short.revoked()
     assert (short.start().claim, short.time_limits) == (
         short.claim,

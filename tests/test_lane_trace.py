@@ -12,12 +12,11 @@ from celery.app.trace import build_tracer
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.broker import Delivery
 from conventions.lane_run import run_group
 from conventions.lane_trace import Ended, is_observed
-from conventions.plain_message import plain
 from conventions.reading import raw_message
 from conventions.request import Request
+from tests.claiming import handed_over
 
 
 class Telling(ImmediateTask):
@@ -66,15 +65,8 @@ def run_together(app: ConventionsApp, *calls: dict[str, Any], short: bool = Fals
             for one in deliveries
         ]
         assert all(request.may_go_together for request in requests)
-        handed: list[Any] = [_handed(one) for one in deliveries] if short else [one.handed() for one in requests]
+        handed: list[Any] = [handed_over(one) for one in deliveries] if short else [one.handed() for one in requests]
         return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host")]
-
-
-def _handed(delivery: Delivery) -> tuple[Any, ...]:
-    """As the main process hands over a plain message."""
-    message = plain(delivery.payload)
-    assert message is not None
-    return tuple(delivery), message.task, message.kwargs, message.told
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from conventions.app import ConventionsApp
 from conventions.job import KEY
 from conventions.lane_run import run_group
 from conventions.late_request import LateContext
-from conventions.plain_message import plain
+from tests.claiming import handed_over
 
 
 class Asking(ImmediateTask):
@@ -35,9 +35,8 @@ def run_one(app: ConventionsApp) -> dict[str, Any]:
     Asking.heard.clear()
     Asking.delay(number=7)
     (delivery,) = app.broker.reserve([Asking.queue_name], 1)
-    message = plain(delivery.payload)
-    assert message is not None
-    (ended,) = run_group([[(tuple(delivery), message.task, message.kwargs, message.told)]], "worker@host")
+    handed: Any = handed_over(delivery)
+    (ended,) = run_group([[handed]], "worker@host")
     assert ended is not None
     assert ended[0] == "done", ended
     found: dict[str, Any] = json.loads(delivery.payload)

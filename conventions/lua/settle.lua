@@ -87,7 +87,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
     if tag ~= '' then answer = again(tag, queue, receipt, changes, next_attempt, tonumber(wait)) end
   elseif action == 'remove' then
     remove(tag, queue, receipt)
-  elseif state == 'dead' and holds(tag, receipt) then -- kept until its task has heard of it, never to run again, nor to be asked for with others
+  elseif state == 'dead' and holds(tag, receipt) then -- kept until its task has heard of it, and never to run again; `claim_new` counts on `alone`
     redis.call('HSET', message_key(tag), 'ended', 'dead', 'alone', 1)
   end
   append(event, fence, false, payload)
