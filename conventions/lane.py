@@ -1,9 +1,7 @@
 """`Lane`: short jobs go to a process of the pool together, several in one turn of the worker's loop (protocol 12).
 
-It sits where Celery offers a seat: `Task.Strategy` makes what handles each delivered message. Celery's own strategy does
-its work first: revoked and expired messages, events, limits. What it would then hand to the pool is gathered here until the
-read of messages is over, and handed over as soon as a process is free. How many go together follows from how long jobs of
-each task take: see `Pace`.
+What Celery would hand to the pool (`lane_strategy.py`) is gathered here until the read of messages is over, and handed over as
+soon as a process is free. How many go together follows from how long jobs of each task take: see `Pace`.
 """
 
 import math
@@ -18,12 +16,10 @@ from typing import Any
 from celery import bootsteps
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
-from celery.worker.strategy import default
 
 from conventions.lane_group import Group, comes_again, hard_limit
 from conventions.lane_run import RETURN_AFTER
 from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Paces, Together
-from conventions.reading import DELIVERY
 
 GROUPS = 3  # for each process: one that runs, the next one, and one that is being read
 SOON = 0.05  # seconds
@@ -240,44 +236,3 @@ class LaneStep(bootsteps.StartStopStep):
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """As above."""
         worker.app.lane.register_with_event_loop(hub)
-
-
-class _Gathering:
-    """A consumer whose requests go to the lane."""
-
-    def __init__(self, consumer: Any, lane: Lane) -> None:
-        self._consumer = consumer
-        self.on_task_request = lane.take
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._consumer, name)
-
-
-def goes_by_lane(task: Any, app: Any, consumer: Any) -> bool:
-    """Whether jobs of a task may go to a process with others."""
-    # A process that is replaced after so many jobs counts those that the pool gives it.
-    counts_jobs = consumer.controller.max_tasks_per_child
-    return bool(
-        consumer.hub is not None and not counts_jobs and task.may_be_short and app.settings.fast_lane and app.one_server
-    )
-
-
-def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
-    """Celery's strategy, whose requests go by the lane."""
-    if not goes_by_lane(task, app, consumer):
-        handle: Callable[..., Any] = default(task, app, consumer, **options)
-        return handle
-    lane, name = app.lane, task.name
-    gather = default(task, app, _Gathering(consumer, lane), **options)
-
-    def on_message(message: Any, *args: Any, **kwargs: Any) -> None:
-        qos = message.channel.qos
-        if qos.is_beyond_prefetch and not lane.paces.is_short(name) and DELIVERY in message.properties:
-            # It was read ahead because others were short.
-            app.in_flight.give_back(message.delivery_tag)
-            qos.let_go(message.delivery_tag)
-            lane.paces.narrow()
-            return
-        gather(message, *args, **kwargs)
-
-    return on_message

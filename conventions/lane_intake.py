@@ -11,8 +11,9 @@ from celery.worker import state
 from celery.worker.strategy import logger as celerys
 
 from conventions.broker import Delivery
-from conventions.lane import Lane, goes_by_lane, strategy
+from conventions.lane import Lane
 from conventions.lane_request import ShortRequest, short_requests
+from conventions.lane_strategy import goes_by_lane, strategy
 from conventions.plain_message import PlainMessage, plain
 from conventions.request import Request
 

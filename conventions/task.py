@@ -60,7 +60,7 @@ class ConventionTask(RunningTask):
     max_retries = None  # the policy decides
 
     Request = "conventions.request:Request"
-    Strategy = "conventions.lane:strategy"
+    Strategy = "conventions.lane_strategy:strategy"
 
     limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
     payload_limit_setting: ClassVar[str] = "payload_limit"

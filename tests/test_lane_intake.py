@@ -13,9 +13,10 @@ from celery.worker.request import create_request_cls
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker import Delivery
-from conventions.lane import Lane, strategy
+from conventions.lane import Lane
 from conventions.lane_intake import Intake
 from conventions.lane_request import ShortRequest, short_requests
+from conventions.lane_strategy import strategy
 from conventions.plain_message import plain
 from conventions.reading import raw_message
 from conventions.request import Request
