@@ -72,6 +72,24 @@ class Delivery(NamedTuple):
     alone: bool = False
 
 
+class Wanted(NamedTuple):
+    """What a read asks for.
+
+    Attributes:
+        queues: in the order in which they are looked at.
+        most: messages that may come.
+        unacknowledged: queues whose messages end when they are handed out.
+        few_of: queues of which only `few` are wanted, of all of them together.
+        few: at least one.
+    """
+
+    queues: Sequence[str]
+    most: int
+    unacknowledged: Collection[str] = ()
+    few_of: Collection[str] = ()
+    few: int = 1
+
+
 class Held(NamedTuple):
     """What a process needs to act on a message it holds.
 
@@ -145,22 +163,18 @@ class Broker:
 
     def reserve(self, queues: Sequence[str], count: int) -> list[Delivery]:
         """Take up to `count` ready messages, at once."""
-        return self.reserved(self._run("reserve", self._reserve_arguments(queues, (), count)))[1]
+        return self.reserved(self._run("reserve", self._reserve_arguments(Wanted(queues, count))))[1]
 
-    def reserve_command(self, queues: Sequence[str], unacknowledged: Collection[str], count: int) -> list[Any]:
-        """The command of `reserve`, for a connection that is read when its answer is there.
-
-        Args:
-            queues: in the order in which they are looked at.
-            unacknowledged: those whose messages end when they are handed out.
-            count: how many messages at the most.
-        """
+    def reserve_command(self, wanted: Wanted) -> list[Any]:
+        """The command of `reserve`, for a connection that is read when its answer is there."""
         script = self.store.script("reserve")
-        return ["EVALSHA", script.sha, 1, self.store.key(""), *self._reserve_arguments(queues, unacknowledged, count)]
+        return ["EVALSHA", script.sha, 1, self.store.key(""), *self._reserve_arguments(wanted)]
 
-    def _reserve_arguments(self, queues: Sequence[str], unacknowledged: Collection[str], count: int) -> list[Any]:
-        flags = [part for queue in queues for part in (queue, "1" if queue in unacknowledged else "0")]
-        return [count, self._visibility, token_urlsafe(12), *flags]
+    def _reserve_arguments(self, wanted: Wanted) -> list[Any]:
+        arguments: list[Any] = [wanted.most, wanted.few, self._visibility, token_urlsafe(12)]
+        for queue in wanted.queues:
+            arguments += (queue, int(queue in wanted.unacknowledged), int(queue in wanted.few_of))
+        return arguments
 
     def wait_command(self, queues: Sequence[str], seconds: float) -> list[Any]:
         """The command that waits until one of the queues may have a message."""

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -29,20 +30,39 @@ class QoS(virtual.QoS):
 
     Attributes:
         reads_ahead: whether the next messages are read when half of them have ended, or a whole read fits, so that one read
-            brings several; else whenever there is room.
-        room: says how many may be held where `prefetch_count` may be; `None`: just those.
+            brings several, also where no more are held than `prefetch_count` says; else whenever there is room.
+        room: says how many may be held, by `prefetch_count` and how many of those that are held are slow; `None`: so many.
     """
 
     reads_ahead = False
-    room: Callable[[int], int] | None = None
+    room: Callable[[int, int], int] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu has few types
+        self._slow: set[str] = set()
 
     @property
     def _limit(self) -> int:
-        return self.room(self.prefetch_count) if self.room and self.prefetch_count else self.prefetch_count
+        if not (self.room and self.prefetch_count):
+            return self.prefetch_count
+        return self.room(self.prefetch_count, self._count_slow())
 
     @property
     def _held(self) -> int:
         return len(self._delivered) - len(self._dirty)
+
+    def _count_slow(self) -> int:
+        self._slow = {tag for tag in self._slow if tag in self._delivered and tag not in self._dirty}
+        return len(self._slow)
+
+    def mark_slow(self, delivery_tag: str) -> None:
+        """A message that is held is of a job that may take long, or does: it needs a process of its own."""
+        self._slow.add(delivery_tag)
+
+    @property
+    def room_for_slow(self) -> float:
+        """How many more slow ones may be held, by `prefetch_count`; below zero: some are too many."""
+        return self.prefetch_count - self._count_slow() if self.prefetch_count else math.inf
 
     @property
     def is_beyond_prefetch(self) -> bool:
@@ -54,7 +74,8 @@ class QoS(virtual.QoS):
         limit = self._limit
         if not limit or self._held >= limit:
             return not limit
-        return not self.reads_ahead or self._held <= max(limit // 2, limit - RESERVE_AT_MOST)
+        at_once = not self.reads_ahead and limit <= self.prefetch_count
+        return at_once or self._held <= max(limit // 2, limit - RESERVE_AT_MOST)
 
     def can_consume_max_estimate(self) -> int | None:
         """How many messages the next read may bring; `None`: any number."""
@@ -63,7 +84,7 @@ class QoS(virtual.QoS):
 
     def has_room_for(self, count: int) -> bool:
         """Whether so many more may be held because what runs is short."""
-        return self.reads_ahead and self.prefetch_count < count <= self._limit - self._held
+        return self.prefetch_count < count <= self._limit - self._held
 
     def let_go(self, delivery_tag: str) -> None:
         """The message is in other hands, or gone; Redis knows."""

@@ -54,3 +54,9 @@ class LongRunningTask(ConventionTask, abstract=True):
         limit = self.stalls_after
         request.last_progress = time.monotonic()
         return lambda: time.monotonic() - request.last_progress > limit
+
+
+def long_queues(app: Any) -> frozenset[str]:
+    """The queues of the jobs of an application that take long: `long`, and what its long-running tasks have of their own."""
+    own = {task.queue_name for task in app.tasks.values() if isinstance(task, LongRunningTask)}
+    return frozenset({LongRunningTask.queue_name} | own - {ImmediateTask.queue_name, ScheduledTask.queue_name})

@@ -60,13 +60,16 @@ class Lane:
         if seconds is not None:
             self.paces.add(task, seconds, process, together=together)
 
-    def room(self, prefetch: int) -> int:
-        """Messages that may be held, where `prefetch` may be by Celery's count: those of `GROUPS`, if short."""
+    def room(self, prefetch: int, slow: int) -> int:
+        """Messages that may be held, where `prefetch` may be by Celery's count: those of `GROUPS`, if short.
+
+        That is for each process which those that are slow leave to the others.
+        """
         mix = self.paces.mix
         if not mix.is_short:
             return prefetch
-        groups = GROUPS * min(mix.fitting(HANDED), MOST)
-        return max(prefetch, math.floor(prefetch / self._ahead * groups))
+        processes = max(prefetch / self._ahead - slow, 0)
+        return max(prefetch, slow + math.floor(processes * GROUPS * min(mix.fitting(HANDED), MOST)))
 
     def take(self, request: Any) -> None:
         """Hand a request to the pool, together with others if it may be."""
@@ -200,14 +203,29 @@ class Lane:
 
     def _look(self) -> None:
         """Do something about jobs that take longer than they should: others wait behind them."""
+        self._mark_slow()
         long_since = time.monotonic() - RETURN_AFTER
         slow = [group for group in self._groups if group.begun_at is not None and group.begun_at < long_since]
         if slow:
             self.consumer.app.in_flight.look()
             for group in slow:
                 self.consumer.hub.call_later(LOOKED, group.look)
+        for group in [one for one in self._groups if one.handed_at < long_since and one.take_back()]:
+            self._groups.discard(group)
+            self._waiting.extendleft(reversed(group.requests))
         if self._waiting and self._handed_at < long_since:
             self._give_back_surplus()
+
+    def _mark_slow(self) -> None:
+        """What has run for so long needs its process for itself, whatever was known of its task."""
+        before, consumer = time.time() - RETURN_AFTER, self.consumer.task_consumer
+        if consumer is None:  # it connects
+            return
+        with suppress(RuntimeError):  # a thread of the pool begins one just now: the next look is soon
+            for request in state.active_requests:
+                delivery = getattr(request, "delivery", None)
+                if delivery and request.time_start and request.time_start < before:
+                    consumer.channel.qos.mark_slow(delivery["receipt"])
 
     def _give_back_surplus(self) -> None:
         """Let others have what was read ahead, and read no more of it."""

@@ -34,20 +34,19 @@ def goes_by_lane(task: Any, app: Any, consumer: Any) -> bool:
 
 def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
     """Celery's strategy, whose requests go by the lane."""
-    if not goes_by_lane(task, app, consumer):
-        handle: Callable[..., Any] = default(task, app, consumer, **options)
-        return handle
     lane, name = app.lane, task.name
-    gather = default(task, app, _Gathering(consumer, lane), **options)
+    by_lane = goes_by_lane(task, app, consumer)
+    handle = default(task, app, _Gathering(consumer, lane) if by_lane else consumer, **options)
 
     def on_message(message: Any, *args: Any, **kwargs: Any) -> None:
-        qos = message.channel.qos
-        if qos.is_beyond_prefetch and not lane.paces.is_short(name) and DELIVERY in message.properties:
-            # It was read ahead because others were short.
-            app.in_flight.give_back(message.delivery_tag)
-            qos.let_go(message.delivery_tag)
-            lane.paces.narrow()
-            return
-        gather(message, *args, **kwargs)
+        if DELIVERY in (message.properties or {}) and not lane.paces.is_short(name):
+            qos = message.channel.qos
+            qos.mark_slow(message.delivery_tag)
+            if qos.room_for_slow < 0:  # it was read ahead because others were short
+                app.in_flight.give_back(message.delivery_tag)
+                qos.let_go(message.delivery_tag)
+                lane.paces.narrow()
+                return
+        handle(message, *args, **kwargs)
 
     return on_message

@@ -13,7 +13,7 @@ from kombu.utils.json import loads
 from pydantic_core import from_json
 from redis.exceptions import NoScriptError, RedisError
 
-from conventions.broker import Broker, Delivery
+from conventions.broker import Broker, Delivery, Wanted
 from conventions.forks import call_in_child
 from conventions.in_flight import InFlight
 
@@ -52,6 +52,9 @@ class Reading:
     # Takes some messages, and returns the others.
     short_cut: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled
+    # Queues of jobs that take long: no more of them are read than there is room for slow ones. Else one would wait for hours
+    # here, behind another one, while a process elsewhere is free.
+    long_queues: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._unacknowledged: set[str] = set()
@@ -87,20 +90,32 @@ class Reading:
         client.parse_response = functools.partial(client.parse_response, block=False, timeout=0)
         return client
 
-    def _brpop_start(self, timeout: float | None = None, *, coming: int = 0) -> None:
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        if not queues:
+    def _brpop_start(self, timeout: float | None = None, *, coming: Sequence[Delivery] = ()) -> None:
+        wanted = self._what_is_wanted(coming)
+        if not wanted.queues:
             return
-        room = self.qos.can_consume_max_estimate()
-        count = RESERVE_AT_MOST if room is None else min(room - coming, RESERVE_AT_MOST)
-        self._wanted = max(count, 1)
-        commands = [self.broker.reserve_command(queues, self._unacknowledged, self._wanted)]
+        self._wanted = wanted.most
+        commands = [self.broker.reserve_command(wanted)]
         if self._waits:  # both at once: the server looks in the moment in which the wait ends
-            commands.insert(0, self.broker.wait_command([*queues, self._mark], timeout or self._block))
-        self._queue_cycle.rotate(queues[0])
+            commands.insert(0, self.broker.wait_command([*wanted.queues, self._mark], timeout or self._block))
+        self._queue_cycle.rotate(wanted.queues[0])
         connection = self.client.connection
         self._in_poll, self._brpop_sent_at = connection, time.monotonic()
         connection.send_packed_command(connection.pack_commands(commands))
+
+    def _what_is_wanted(self, coming: Sequence[Delivery]) -> Wanted:
+        """What the next read asks for, with these on their way into the worker."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        room = self.qos.can_consume_max_estimate()
+        count = RESERVE_AT_MOST if room is None else min(room - len(coming), RESERVE_AT_MOST)
+        few = count
+        if self.long_queues:
+            few = min(count, self.qos.room_for_slow - sum(one.queue in self.long_queues for one in coming))
+            if few < 1:
+                queues = [one for one in queues if one not in self.long_queues]
+            elif self.long_queues.issuperset(queues):
+                count = few
+        return Wanted(queues, max(count, 1), self._unacknowledged, self.long_queues, max(few, 1))
 
     def _brpop_read(self, **_: Any) -> bool:
         if not self._in_poll:  # ended in this turn of the loop, which was to read it
@@ -116,7 +131,7 @@ class Reading:
             raise Empty
         try:
             if not self._waits and self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST):
-                self._brpop_start(coming=len(deliveries))  # the server works while these are handled
+                self._brpop_start(coming=deliveries)  # the server works while these are handled
         finally:  # also where the connection is lost meanwhile: nobody else knows of these
             self._deliver(deliveries)
         return True

@@ -8,6 +8,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from conventions.errors import UndeliverableMessage, UnknownTask
+from conventions.job_classes import long_queues
 from conventions.lane_intake import Intake
 from conventions.reading import DELIVERY
 from conventions.servers import check_servers
@@ -15,7 +16,6 @@ from conventions.stopping import end_processes, written_kept
 
 logger = logging.getLogger(__name__)
 
-LONG_QUEUE = "long"
 DELIVERY_LIMIT = 20  # deliveries without a start: the message ends its worker before there is a claim
 EVENTS_EVERY, EVENTS_AT_ONCE = 0.2, 500  # seconds between two sends of events, and how many are sent without a wait
 FLUSH_WITHIN = 5.0  # seconds that a stopping worker tries to acknowledge what has ended
@@ -33,7 +33,9 @@ class Consumer(CeleryConsumer):
 
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
         quiet = {"without_mingle": True, "without_gossip": True}
-        if LONG_QUEUE in options["app"].amqp.queues.consume_from:
+        app = options["app"]
+        self._long_queues = long_queues(app).intersection(app.amqp.queues.consume_from)
+        if self._long_queues:
             # A message taken ahead would wait for hours behind a long job.
             options["prefetch_multiplier"] = 1
             options["initial_prefetch_count"] = options["controller"].concurrency
@@ -55,9 +57,9 @@ class Consumer(CeleryConsumer):
             self.app.lane.attach(self)
             channel.short_cut = Intake(self, self.app.lane).take
             channel.after_read = self.app.lane.flush
-            if self.prefetch_multiplier > 1:
-                channel.qos.reads_ahead = True
-                channel.qos.room = self.app.lane.room if self.app.settings.fast_lane else None
+            channel.qos.reads_ahead = self.prefetch_multiplier > 1
+            if self.app.settings.fast_lane and (self.prefetch_multiplier > 1 or self._long_queues):
+                channel.qos.room, channel.long_queues = self.app.lane.room, self._long_queues
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conventions.broker import SWEEP_LIMIT, Broker, Sizes
+from conventions.broker import SWEEP_LIMIT, Broker, Sizes, Wanted
 from conventions.idempotency import Claims
 from conventions.store import Store
 from tests.claiming import (
@@ -23,11 +23,11 @@ from tests.claiming import (
 from tests.support import wait_until
 
 
-def read(broker: Broker, store: Store, *queues: str, unacknowledged: tuple[str, ...] = ()) -> Any:
+def read(broker: Broker, store: Store, *queues: str, most: int = 10, **wanted: Any) -> Any:
     """Read as a worker does; returns when the next message is due, and what came."""
     broker.load_scripts()
     run: Any = store.redis.execute_command
-    return broker.reserved(run(*broker.reserve_command(queues, unacknowledged, 10)))
+    return broker.reserved(run(*broker.reserve_command(Wanted(queues, most, **wanted))))
 
 
 def tags(broker: Broker, queues: list[str], count: int = 100) -> list[str]:
@@ -50,6 +50,23 @@ def test_a_higher_priority_comes_first(broker: Broker) -> None:
     """9 before 0, whatever came first."""
     broker.publish([message(f"{number}{letter}", priority=number) for letter in "ab" for number in range(10)])
     assert tags(broker, ["q"]) == [f"{number}{letter}" for number in range(9, -1, -1) for letter in "ab"]
+
+
+def test_few_of_some_queues(broker: Broker, store: Store) -> None:
+    """A read brings no more of them, all together, than it wants; the next worker is told of the rest."""
+    broker.publish([message(f"{queue}{number}", queue) for queue in "abc" for number in range(4)])
+
+    def next_read(few: int, most: int = 10) -> list[str]:
+        return [
+            one.tag.decode() for one in read(broker, store, "a", "b", "c", most=most, few_of={"b", "c"}, few=few)[1]
+        ]
+
+    assert next_read(1, most=6) == ["a0", "a1", "b0", "a2", "a3"]
+    assert next_read(3) == ["b1", "b2", "b3"]
+    store.redis.delete(*(store.key("wake", queue) for queue in "abc"))
+    assert next_read(1) == ["c0"]
+    assert [store.redis.exists(store.key("wake", queue)) for queue in "abc"] == [0, 0, 1]
+    assert next_read(10) == ["c1", "c2", "c3"]
 
 
 def test_queues_share_a_read(broker: Broker) -> None:

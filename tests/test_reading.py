@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 
-from conventions import ImmediateTask
+from conventions import ImmediateTask, LongRunningTask
 from conventions.app import ConventionsApp
+from conventions.broker import Sizes
 from conventions.reading import RESERVE_AT_MOST
 from tests.support import wait_until
 
@@ -25,6 +26,15 @@ class Short(ImmediateTask):
         """Do nothing."""
 
 
+class Lengthy(LongRunningTask):
+    """A task whose jobs are not."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
 class Reader:
     """A channel that consumes `immediate`, and what it has handled; `room`: how many it may hold."""
 
@@ -33,11 +43,19 @@ class Reader:
         self.handled: list[Any] = []
         self.under_way: list[bool] = []  # whether a read was, each time that a message was handled
         channel.basic_qos(0, PREFETCH, False)
-        channel.qos.reads_ahead, channel.qos.room = True, lambda _: self.room
+        channel.qos.reads_ahead, channel.qos.room = True, lambda *_: self.room
         channel.queue_declare("immediate")
         channel.basic_consume("immediate", False, self._handle, "tag")
 
+    def read_long(self) -> None:
+        """Consume `long`, too, whose messages count as slow."""
+        self.channel.long_queues = frozenset({"long"})
+        self.channel.queue_declare("long")
+        self.channel.basic_consume("long", False, self._handle, "another tag")
+
     def _handle(self, message: Any) -> None:
+        if message.delivery_info["routing_key"] == "long":
+            self.channel.qos.mark_slow(message.delivery_tag)
         self.handled.append(message)
         self.under_way.append(bool(self.channel._in_poll))
 
@@ -117,3 +135,31 @@ def test_what_has_come_is_handled_also_when_the_connection_is_lost(
     monkeypatch.setattr(reader.channel.client.connection, "send_packed_command", cut)
     assert reader.read() == RESERVE_AT_MOST
     assert reader.channel.rests
+
+
+def test_of_long_jobs_no_more_are_read_than_there_is_room_for(app: ConventionsApp, reader: Reader) -> None:
+    """Whatever else is read ahead; those count that are on their way in while the next are asked for."""
+    send(600)
+    Lengthy.enqueue_many([{"number": number} for number in range(20)])
+    reader.read_long()
+    assert [reader.read(), reader.read()] == [RESERVE_AT_MOST] * 2
+    assert reader.under_way[0]
+    assert app.broker.sizes("long") == Sizes(20 - PREFETCH, 0, PREFETCH)
+    long = [one for one in reader.handled if one.delivery_info["routing_key"] == "long"]
+    for one in reader.handled:
+        if one not in long[3:]:
+            one.ack()
+    reader.read()  # it was asked for before
+    reader.read()
+    assert app.broker.sizes("long").ready == 20 - PREFETCH - 3
+
+
+def test_a_worker_of_long_jobs_only_asks_for_as_many_as_it_runs(app: ConventionsApp, reader: Reader) -> None:
+    """And then for nothing, until one of them has ended."""
+    Lengthy.enqueue_many([{"number": number} for number in range(20)])
+    reader.channel.basic_cancel("tag")
+    reader.read_long()
+    assert reader.read() == PREFETCH
+    reader.poller.on_poll_start()
+    assert not reader.channel._in_poll
+    assert app.broker.sizes("long").ready == 20 - PREFETCH

@@ -21,6 +21,7 @@ from conventions import (
     acting_as,
 )
 from conventions.app import ConventionsApp
+from conventions.job_classes import long_queues
 from tests.workers import messages
 
 
@@ -65,6 +66,20 @@ class Long(LongRunningTask):
     idempotent_on = EVERY_ARGUMENT
 
     def run(self, number: int) -> None: ...
+
+
+class Archive(Long):
+    """The same, in a queue of its own."""
+
+    idempotent_on = EVERY_ARGUMENT
+    queue_name = "archive"
+
+
+class Hasty(Long):
+    """The same, among others."""
+
+    idempotent_on = EVERY_ARGUMENT
+    queue_name = "immediate"
 
 
 class Flaky(ImmediateTask):
@@ -163,6 +178,13 @@ def test_each_class_of_job_has_its_queue(app: ConventionsApp) -> None:
         Night.name: "scheduled",
         Long.name: "long",
     }
+
+
+def test_which_queues_are_of_long_jobs(app: ConventionsApp) -> None:
+    """`long`, and those that long-running tasks have of their own; what is shared with the other classes is not."""
+    found = long_queues(app)
+    assert found >= {Long.queue_name, Archive.queue_name}
+    assert not found & {Mail.queue_name, Hasty.queue_name, Night.queue_name}
 
 
 @pytest.mark.parametrize("path", ["map", "starmap", "chunks"])

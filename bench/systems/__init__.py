@@ -90,7 +90,7 @@ SYSTEMS = (
         "one_worker",
         "one worker for all queues",
         (
-            "as celery-conventions, but its worker consumes long jobs, too, and so takes no message ahead of a free process",
+            "as celery-conventions, but its worker consumes long jobs, too, of which it takes no more than it has processes for",
         ),
         journal=JOURNAL,
     ),

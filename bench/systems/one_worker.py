@@ -1,4 +1,4 @@
-"""celery-conventions with one worker for all queues, which takes no message ahead of a free process."""
+"""celery-conventions with one worker for all queues, those of long jobs, too."""
 
 from bench.program import Program
 from bench.systems import conventions

@@ -2,11 +2,12 @@
 -- uses queues claims common
 -- Hand out ready messages, each under a receipt of its own.
 -- KEYS: prefix
--- ARGV: how many, ms until a message goes to another when nothing is heard, start of the receipts;
---       then for each queue: its name, and '1' when its messages need no acknowledgement
+-- ARGV: how many, how many of those queues of which only few are wanted, ms until a message goes to another when nothing
+--       is heard, start of the receipts; then for each queue: its name, '1' when its messages need no acknowledgement,
+--       and '1' when only few are wanted
 -- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, payload, receipt}, and where
 -- it was handed out before, or has been changed, then also {deliveries, changes, 1 where it must run alone}
-local limit, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local limit, few, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local found, held = {}, {} -- held: what `inflight` says of those of one queue
 
 local function hand_out(tag, queue, score, unacknowledged)
@@ -51,14 +52,16 @@ local function look_ahead(queue)
   end
 end
 
-local queues = (#ARGV - 3) / 2
+local queues = (#ARGV - 4) / 3
 local empty = {}
-for i = 4, #ARGV, 2 do look_ahead(ARGV[i]) end
+for i = 5, #ARGV, 3 do look_ahead(ARGV[i]) end
 for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queue its share, then who has more
-  for i = 4, #ARGV, 2 do
+  for i = 5, #ARGV, 3 do
     local count = math.min(share, limit - #found)
+    if ARGV[i + 2] == '1' then count = math.min(count, few) end
     if count > 0 and not empty[i] then
       local popped = pop_ready(ARGV[i], count)
+      if ARGV[i + 2] == '1' then few = few - #popped / 2 end
       for j = 1, #popped, 2 do hand_out(popped[j], ARGV[i], popped[j + 1], ARGV[i + 1] == '1') end
       if #held > 0 then redis.call('ZADD', P .. 'inflight:' .. ARGV[i], unpack(held)) end
       held = {}
@@ -67,7 +70,7 @@ for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queu
   end
 end
 
-for i = 4, #ARGV, 2 do
+for i = 5, #ARGV, 3 do
   if not empty[i] and redis.call('EXISTS', P .. 'queue:' .. ARGV[i]) == 1 then -- the next idle worker looks, too
     wake(ARGV[i])
     if ARGV[i + 1] == '1' then redis.call('PEXPIRE', P .. 'wake:' .. ARGV[i], 60000) end -- nobody may come for replies

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from celery.exceptions import SoftTimeLimitExceeded
 
-from conventions import ImmediateTask, RetryPolicy
+from conventions import ImmediateTask, LongRunningTask, RetryPolicy
 from conventions.settling import Settling
 
 _numbers = count()
@@ -37,6 +37,17 @@ def note(task: Any, folder: Path, name: str) -> None:
         os.close(file)
 
 
+def hold(folder: Path, *, is_deaf: bool) -> None:
+    """Go on until there is a file, or for a quarter of a minute."""
+    until = time.monotonic() + 15
+    while not (folder / "go").exists() and time.monotonic() < until:
+        try:
+            time.sleep(0.02)
+        except SoftTimeLimitExceeded:
+            if not is_deaf:
+                raise
+
+
 class Quick(ImmediateTask):
     """Note the run, and end as it is asked to."""
 
@@ -55,18 +66,8 @@ class Quick(ImmediateTask):
         elif how == "object":
             return object()
         elif how in ("held", "deaf"):
-            self.hold(folder, is_deaf=how == "deaf")
+            hold(folder, is_deaf=how == "deaf")
         return name
-
-    def hold(self, folder: Path, *, is_deaf: bool) -> None:
-        """Go on until there is a file, or for a quarter of a minute."""
-        until = time.monotonic() + 15
-        while not (folder / "go").exists() and time.monotonic() < until:
-            try:
-                time.sleep(0.02)
-            except SoftTimeLimitExceeded:
-                if not is_deaf:
-                    raise
 
 
 class Limited(Quick):
@@ -89,3 +90,13 @@ class Kept(Quick):
 
     idempotent_on = ("folder", "name")
     ignore_result = False
+
+
+class Lengthy(LongRunningTask):
+    """Takes until there is a file, or for a quarter of a minute."""
+
+    idempotent_on = ("folder", "name")
+
+    def run(self, folder: Path, name: str) -> None:
+        note(self, folder, name)
+        hold(folder, is_deaf=False)
