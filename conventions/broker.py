@@ -5,17 +5,17 @@ nothing. All deadlines and due times are the server's. The states are drawn in `
 """
 
 import hashlib
-import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched, groupby
-from secrets import token_hex, token_urlsafe
+from secrets import token_hex
 from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
+from conventions.delivery import Delivery, Wanted, brought
 from conventions.errors import BrokerUnavailable
 from conventions.script_call import ScriptCall
 from conventions.store import Store
@@ -51,43 +51,6 @@ class Publication(NamedTuple):
     digest: str = ""
     generation: int = 0
     lifetime: float = 0.0
-
-
-class Delivery(NamedTuple):
-    """A message that was handed out.
-
-    Attributes:
-        payload: JSON, unless what lay in the queue is no message.
-        deliveries: how often it was handed out, this time included.
-        changes: headers that differ from those in the payload, since it was tried before.
-        alone: it was started or tried before, so it goes to no process together with others.
-    """
-
-    tag: bytes
-    queue: str
-    payload: bytes
-    receipt: str
-    deliveries: int
-    changes: dict[str, Any]
-    alone: bool = False
-
-
-class Wanted(NamedTuple):
-    """What a read asks for.
-
-    Attributes:
-        queues: in the order in which they are looked at.
-        most: messages that may come.
-        unacknowledged: queues whose messages end when they are handed out.
-        few_of: queues of which only `few` are wanted, of all of them together.
-        few: at least one.
-    """
-
-    queues: Sequence[str]
-    most: int
-    unacknowledged: Collection[str] = ()
-    few_of: Collection[str] = ()
-    few: int = 1
 
 
 class Held(NamedTuple):
@@ -163,32 +126,16 @@ class Broker:
 
     def reserve(self, queues: Sequence[str], count: int) -> list[Delivery]:
         """Take up to `count` ready messages, at once."""
-        return self.reserved(self._run("reserve", self._reserve_arguments(Wanted(queues, count))))[1]
+        return brought(self._run("reserve", Wanted(queues, count).arguments(self._visibility)))[1]
 
     def reserve_command(self, wanted: Wanted) -> list[Any]:
         """The command of `reserve`, for a connection that is read when its answer is there."""
         script = self.store.script("reserve")
-        return ["EVALSHA", script.sha, 1, self.store.key(""), *self._reserve_arguments(wanted)]
-
-    def _reserve_arguments(self, wanted: Wanted) -> list[Any]:
-        arguments: list[Any] = [wanted.most, wanted.few, self._visibility, token_urlsafe(12)]
-        for queue in wanted.queues:
-            arguments += (queue, int(queue in wanted.unacknowledged), int(queue in wanted.few_of))
-        return arguments
+        return ["EVALSHA", script.sha, 1, self.store.key(""), *wanted.arguments(self._visibility)]
 
     def wait_command(self, queues: Sequence[str], seconds: float) -> list[Any]:
         """The command that waits until one of the queues may have a message."""
         return ["BZPOPMIN", *(self.store.key("wake", queue) for queue in queues), f"{max(seconds, 0.001):.3f}"]
-
-    @staticmethod
-    def reserved(reply: Any) -> tuple[float | None, list[Delivery]]:
-        """Read the answer of `reserve`: seconds until a delayed message is due, and the messages."""
-        due, messages = reply
-        deliveries = [
-            Delivery(tag, queue.decode(), payload, receipt.decode(), *(_history(*history) if history else (1, {})))
-            for tag, queue, payload, receipt, *history in messages
-        ]
-        return (None if int(due) < 0 else int(due) / 1000), deliveries
 
     def load_scripts(self) -> None:
         """Send the script of the reads to a server that was started anew."""
@@ -290,10 +237,6 @@ def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
 
 def _in_common(one: Publication) -> tuple[Any, ...]:
     return one.queue, one.priority, _milliseconds(one.wait), one.generation, _milliseconds(one.lifetime)
-
-
-def _history(deliveries: int, changes: bytes, alone: int) -> tuple[int, dict[str, Any], bool]:
-    return deliveries, json.loads(changes) if changes else {}, bool(alone)
 
 
 def _milliseconds(seconds: float) -> int:

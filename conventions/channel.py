@@ -11,7 +11,8 @@ from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis import Redis as RedisClient
 
-from conventions.broker import Broker, Delivery, Publication, digest_of
+from conventions.broker import Broker, Publication, digest_of
+from conventions.delivery import Delivery
 from conventions.in_flight import InFlight
 from conventions.publish_batch import PublishBatch
 from conventions.reading import RESERVE_AT_MOST, Reading, decoded

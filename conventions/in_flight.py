@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from conventions.broker import Broker, Delivery, Held
+from conventions.broker import Broker, Held
+from conventions.delivery import Delivery
 from conventions.forks import call_in_child
 
 logger = logging.getLogger(__name__)

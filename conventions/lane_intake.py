@@ -10,7 +10,7 @@ from celery.utils.imports import symbol_by_name
 from celery.worker import state
 from celery.worker.strategy import logger as celerys
 
-from conventions.broker import Delivery
+from conventions.delivery import Delivery
 from conventions.lane import Lane
 from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import goes_by_lane, strategy

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from conventions.broker import Delivery, Held
+from conventions.broker import Held
+from conventions.delivery import Delivery
 from conventions.job import TOKEN, Job
 from conventions.late_request import LateRequest, WholeRequest, completed
 from conventions.plain_message import TOLD

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from celery.worker import state
 from celery.worker.request import create_request_cls
 
-from conventions.broker import Delivery
+from conventions.delivery import Delivery
 from conventions.plain_message import PlainMessage
 from conventions.reading import delivered, raw_message
 from conventions.request import Request

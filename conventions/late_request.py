@@ -10,7 +10,7 @@ from typing import Any
 
 from celery.app.task import Context
 
-from conventions.broker import Delivery
+from conventions.delivery import Delivery
 from conventions.job import TOKEN
 from conventions.reading import decoded, raw_message
 

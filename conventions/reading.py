@@ -13,7 +13,8 @@ from kombu.utils.json import loads
 from pydantic_core import from_json
 from redis.exceptions import NoScriptError, RedisError
 
-from conventions.broker import Broker, Delivery, Wanted
+from conventions.broker import Broker
+from conventions.delivery import Delivery, Wanted, brought
 from conventions.forks import call_in_child
 from conventions.in_flight import InFlight
 
@@ -144,7 +145,7 @@ class Reading:
         except NoScriptError:  # the server was started anew
             self.broker.load_scripts()
             return 0.0, []
-        return self.broker.reserved(reply)
+        return brought(reply)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         # All of them are held before the first is handled, whatever that one does.

@@ -10,7 +10,8 @@ from redis.exceptions import RedisError
 
 from conventions import failures
 from conventions.actor import SYSTEM
-from conventions.broker import Delivery, Held
+from conventions.broker import Held
+from conventions.delivery import Delivery
 from conventions.errors import UndeliverableMessage
 from conventions.following import follow_up, join_of
 from conventions.idempotency import ClaimRequest, Settlement

@@ -4,8 +4,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from conventions.broker import Broker, Delivery, Held, Publication
+from conventions.broker import Broker, Held, Publication
 from conventions.claim_answers import Answer, Granted
+from conventions.delivery import Delivery
 from conventions.idempotency import ClaimRequest, Claims, Settled, Settlement
 from conventions.journal import Event
 from conventions.plain_message import plain

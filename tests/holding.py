@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from conventions.broker import Beat, Broker, Delivery, Held
+from conventions.broker import Beat, Broker, Held
+from conventions.delivery import Delivery
 from conventions.idempotency import Claims
 from conventions.in_flight import InFlight
 from conventions.store import Store

@@ -8,6 +8,7 @@ from conventions.journal import Event
 from conventions.store import Store
 from tests.protocol_messages import Delivery, Message
 from tests.protocol_model import START_LIMIT, Claim, Entry, Model
+from tests.stored_messages import stored
 
 PLACES = ("queue", "delayed", "inflight")
 STARTING_OVER = 0  # the fence of a claim that the model has not seen yet
@@ -28,7 +29,7 @@ class Look:
                 pipe.pttl(key)
                 if kind == "parked":
                     pipe.smembers(key)
-                elif kind in ("message", "claim"):
+                elif kind == "claim":
                     pipe.hgetall(key)
                 elif kind in PLACES:
                     pipe.zrange(key, 0, -1, withscores=True)
@@ -38,6 +39,10 @@ class Look:
         self.now = seconds * 1000 + microseconds // 1000
         self.times = dict(zip(names, rest[::2], strict=True))
         self._values = dict(zip(names, rest[1::2], strict=True))
+        messages = [name for name in names if name.startswith("message:")]
+        self._values |= {name: stored(store, name.removeprefix("message:")) for name in messages}
+        self.holders: Any = redis.hgetall(store.key("receipts"))
+        self.started: Any = redis.hgetall(store.key("started"))
 
     def of(self, kind: str) -> dict[str, Any]:
         """Values by the rest of their keys, such as messages by tag."""
@@ -56,16 +61,21 @@ class Look:
 
 def compare(look: Look, model: Model) -> None:
     """The server is as the model says."""
-    stored = look.of("message")
-    assert set(stored) == set(model.messages)
+    there = look.of("message")
+    assert set(there) == set(model.messages)
     places: list[tuple[str, str, str, bool]] = []
     for place in PLACES:
         for queue, members in look.of(place).items():
             places += [(tag.decode(), queue, place, place != "queue" and score <= look.now) for tag, score in members]
     # Each tag is in one place, and none without a message is in any.
     assert sorted(places) == sorted((tag, one.spec.queue, one.place, one.over) for tag, one in model.messages.items())
-    for tag, found in stored.items():
+    for tag, found in there.items():
         _compare_message(found, model.messages[tag])
+    # What nobody holds has no receipt.
+    assert {tag.decode() for tag in look.holders} == {
+        tag for tag, one in model.messages.items() if one.place == "inflight"
+    }
+    assert set(look.started) <= set(look.holders)
     claims = look.of("claim")
     assert {name.removeprefix("T:") for name in claims} == set(model.claims)
     for key, claim in model.claims.items():
@@ -74,17 +84,20 @@ def compare(look: Look, model: Model) -> None:
     assert set(look.of("cancel")) == set(model.cancelled)
     assert [_entry(*one) for one in look.journal] == model.journal
     lasting = {name for name, left in look.times.items() if left < 0}
-    assert {name.partition(":")[0] for name in lasting} <= {"message", *PLACES, "wake", "queues", "sequence", "journal"}
+    assert {name.partition(":")[0] for name in lasting} <= {
+        "message", *PLACES, "receipts", "started", "wake", "queues", "sequence", "journal"
+    }  # fmt: skip
 
 
-def _compare_message(found: dict[bytes, bytes], message: Message) -> None:
-    receipt = found.get(b"receipt")
+def _compare_message(found: dict[str, bytes], message: Message) -> None:
+    receipt = found.get("receipt")
     assert (receipt is not None) == (message.place == "inflight"), "a receipt exists while somebody holds the message"
     assert receipt == (message.receipt and message.receipt.encode())
-    assert (found.get(b"started") == receipt is not None) if message.started else b"started" not in found
-    assert int(found.get(b"deliveries", 0)) == message.deliveries
-    assert int(found.get(b"attempt", 0)) == message.written
-    assert found[b"payload"] == message.spec.payload.encode()
+    assert (found.get("started") == receipt is not None) if message.started else "started" not in found
+    delivered = receipt is not None and not message.started
+    assert int(found.get("deliveries", 0)) + delivered == message.deliveries
+    assert int(found.get("attempt", 0)) == message.written
+    assert found["payload"] == message.spec.payload.encode()
 
 
 def _compare_claim(found: dict[bytes, bytes], claim: Claim, now: int) -> None:

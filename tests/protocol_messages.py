@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from conventions import broker
+from conventions import delivery
 
 type Place = Literal["queue", "delayed", "inflight"]
 
@@ -101,7 +101,7 @@ class Messages:
         waiting = (one for one in self.messages.values() if one.spec.queue == queue)
         return sum(one.place == "queue" or (one.place == "delayed" and one.over) for one in waiting)
 
-    def handed_out(self, found: broker.Delivery, worker: int) -> Delivery:
+    def handed_out(self, found: delivery.Delivery, worker: int) -> Delivery:
         """Compare a message that was handed out with what it must be."""
         message = self.messages[found.tag.decode()]
         spec = message.spec

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conventions.broker import Broker, Held, Publication
-from conventions.broker import Delivery as HandedOut
 from conventions.claim_answers import Answer
+from conventions.delivery import Delivery as HandedOut
 from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.journal import Event
 from conventions.store import Store

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from conventions.broker import SWEEP_LIMIT, Broker, Sizes, Wanted
+from conventions.broker import SWEEP_LIMIT, Broker, Sizes
+from conventions.delivery import Wanted, brought
 from conventions.idempotency import Claims
 from conventions.store import Store
 from tests.claiming import (
@@ -20,6 +21,7 @@ from tests.claiming import (
     places,
     settle,
 )
+from tests.stored_messages import stored
 from tests.support import wait_until
 
 
@@ -27,7 +29,7 @@ def read(broker: Broker, store: Store, *queues: str, most: int = 10, **wanted: A
     """Read as a worker does; returns when the next message is due, and what came."""
     broker.load_scripts()
     run: Any = store.redis.execute_command
-    return broker.reserved(run(*broker.reserve_command(Wanted(queues, most, **wanted))))
+    return brought(run(*broker.reserve_command(Wanted(queues, most, **wanted))))
 
 
 def tags(broker: Broker, queues: list[str], count: int = 100) -> list[str]:
@@ -191,8 +193,7 @@ def test_a_stale_receipt_touches_nothing(broker: Broker, claims: Claims, store: 
     for action in ("remove", "retry", "park"):
         settle(claims, asking(stale), "released", wait=50, action=action, claimed=False, event=None)
     assert due_in(store, "m1", "inflight") < 0
-    kept: Any = store.redis.hgetall(store.key("message", "m1"))
-    assert kept[b"receipt"].decode() == fresh.receipt
+    assert stored(store, "m1")["receipt"].decode() == fresh.receipt
     assert broker.acknowledge([held(fresh)]) == 1
     assert places(store, "m1") == []
 

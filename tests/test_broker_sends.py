@@ -17,6 +17,7 @@ from conventions.journal import Event, Journal
 from conventions.store import Store
 from tests.claiming import FIRST, asking, end_wait, granted, handed_out, held, message, places, settle, take
 from tests.protocol_server import Resending
+from tests.stored_messages import stored
 
 DAY = timedelta(days=1)
 
@@ -83,8 +84,9 @@ def _stored(store: Store) -> dict[str, Any]:
     for key in sorted(redis.keys(store.key("*"))):
         if key == store.key("sequence").encode():
             continue
-        if redis.type(key) == b"hash":
-            value: Any = {name: text for name, text in redis.hgetall(key).items() if name != b"score"}
+        if key.startswith(store.key("message").encode()):
+            value: Any = stored(store, key.decode().rpartition(":")[2])
+            value.pop("score")
         else:
             value = redis.smembers(key) if redis.type(key) == b"set" else redis.zrange(key, 0, -1)
         if b"delayed" in key:  # those of one call are due in one moment

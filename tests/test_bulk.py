@@ -23,6 +23,7 @@ from conventions.bulk import PART
 from conventions.errors import BrokerUnavailable
 from conventions.publish_batch import UnderWay
 from conventions.store import Store
+from tests.stored_messages import stored
 from tests.workers import application, messages
 
 
@@ -62,9 +63,9 @@ def empty(app: ConventionsApp) -> None:
 def raw_messages(app: ConventionsApp) -> dict[int, dict[str, Any]]:
     """Each message as it lies in the broker: its payload and the other fields, by number."""
     found, store = {}, app.broker.store
-    for key in store.redis.scan_iter(match=f"{store.key('message')}:*"):
-        raw: Any = store.redis.hgetall(key)
-        fields = {name.decode(): value for name, value in raw.items()}
+    prefix = f"{store.key('message')}:"
+    for key in store.redis.scan_iter(match=f"{prefix}*"):
+        fields = stored(store, key.decode().removeprefix(prefix))
         payload = json.loads(fields["payload"])
         payload["body"] = json.loads(base64.b64decode(payload["body"]))
         found[payload["body"][1]["number"]] = {"payload": payload, "fields": fields}

@@ -76,6 +76,8 @@ LASTING = {
     "queue": "the same",
     "delayed": "the same",
     "inflight": "the same",
+    "receipts": "the same, of messages that are held",
+    "started": "the same",
     "wake": "one mark for each queue",
     "queues": "the names of queues",
     "sequence": "the order of arrival",
@@ -118,7 +120,7 @@ def test_no_time_comes_from_a_worker(store: Store, monkeypatch: pytest.MonkeyPat
     """But for when a message was sent: whatever a worker's clock says, the scripts are told the very same."""
     ids = (f"{number:032x}" for number in range(10_000))
     told: list[list[tuple[str, Any]]] = []
-    for name in ("conventions.broker.token_hex", "conventions.broker.token_urlsafe"):
+    for name in ("conventions.broker.token_hex", "conventions.delivery.token_urlsafe"):
         monkeypatch.setattr(name, lambda _: next(ids))
     monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex=next(ids)))
     for year in (1971, 2026, 2090):

@@ -27,17 +27,13 @@ from tests.claiming import (
     settle,
     take,
 )
+from tests.stored_messages import deliveries
 
 
 def journal(store: Store) -> list[Any]:
     """The entries of the journal."""
     entries: Any = store.redis.xrange(store.key("journal"))
     return [fields for _, fields in entries]
-
-
-def deliveries(store: Store, tag: str = "m1") -> int:
-    """How often a message was handed out."""
-    return int(store.redis.hget(store.key("message", tag), "deliveries"))  # type: ignore[arg-type]  # never async
 
 
 # Parking.

@@ -304,7 +304,7 @@ def test_the_message_of_another_delivery_stays(broker: Broker, claims: Claims, s
     """The outcome is recorded all the same; whoever has the message finds it."""
     (request,) = requests(broker, 1)
     together(claims, [request])
-    store.redis.hset(store.key("message", "m0"), "receipt", "another")
+    store.redis.hset(store.key("receipts"), "m0", "another")
     settling = Settling(claims, nothing)
     settling.record(done(request))
     assert settling.answers() == [(done(request), True)]
@@ -439,9 +439,10 @@ def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, cla
     if why == "cancelled":
         store.redis.set(claims.cancel_key("m1"), "any")
     elif why == "in other hands":
-        store.redis.hset(store.key("message", "m1"), "receipt", "another")
+        store.redis.hset(store.key("receipts"), "m1", "another")
     else:
-        store.redis.delete(store.key("message", "m1"))
+        assert three[1].held is not None
+        broker.acknowledge([three[1].held])
     words = few_words(three, 30, None)
     assert words is not None
     with closing(claims.ask_new(words)) as call:

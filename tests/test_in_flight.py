@@ -16,6 +16,7 @@ from conventions.in_flight import InFlight
 from conventions.store import Store
 from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, places, take
 from tests.holding import Server, Telling, broker_of, end, hold, start
+from tests.stored_messages import deliveries
 from tests.support import wait_until
 
 pytestmark = pytest.mark.filterwarnings(  # how a test ends the thread, which lives as long as its process
@@ -117,7 +118,7 @@ def test_a_rejected_message_waits(process_of: Process, store: Store) -> None:
     assert registry.flush(5)
     assert places(store, "m0") == ["queue"]
     assert [round(due_in(store, tag) / 20) for tag in ("m1", "m2")] == [1, 2]
-    assert [store.redis.hget(store.key("message", f"m{n}"), "deliveries") for n in range(3)] == [b"0", b"1", b"1"]
+    assert [deliveries(store, f"m{n}") for n in range(3)] == [0, 1, 1]
 
 
 def test_what_has_not_started_is_returned(process_of: Process, store: Store) -> None:

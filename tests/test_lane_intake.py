@@ -12,7 +12,7 @@ from celery.worker.request import create_request_cls
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Delivery
+from conventions.delivery import Delivery
 from conventions.lane import Lane
 from conventions.lane_intake import Intake
 from conventions.lane_request import ShortRequest, short_requests

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Delivery
+from conventions.delivery import Delivery
 from conventions.plain_message import TOLD, PlainMessage, plain
 from conventions.reading import raw_message
 from conventions.request import Request

@@ -60,7 +60,7 @@ def test_what_has_not_ended_is_in_redis(app: ConventionsApp, store: Store) -> No
     """In a queue, under way, or waiting for another attempt."""
     app.broker.publish([message("m1"), message("m2"), message("m3")])
     (first, *_) = app.broker.reserve(["q"], 1)
-    store.redis.hset(store.key("message", "m1"), "started", first.receipt)
+    store.redis.hset(store.key("started"), "m1", first.receipt)
     append(store, entry(event("m3", "retried")))
     drain(recorder(store, app.database))
     assert words(app, "m1", "m2", "m3") == ["running", "waiting", "retrying"]

@@ -19,10 +19,12 @@ from conventions import create_app, dead_letters, store
 from conventions.app import ConventionsApp
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow
+from tests.stored_messages import stored
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[1]
 APPLICATION = """\
+from tests.stored_messages import stored
 from conventions import create_app
 
 app = create_app("tests", packages={packages!r}, schedule=None)
@@ -96,8 +98,9 @@ class Sent:
 def messages(app: ConventionsApp) -> list[Sent]:
     """Every message of an application in the broker, in no order."""
     found, store = [], app.broker.store
-    for key in store.redis.scan_iter(match=f"{store.key('message')}:*"):
-        raw: Any = store.redis.hget(key, "payload")
+    prefix = f"{store.key('message')}:"
+    for key in store.redis.scan_iter(match=f"{prefix}*"):
+        raw = stored(store, key.decode().removeprefix(prefix)).get("payload")
         if raw is None:  # acknowledged since
             continue
         message = json.loads(raw)

@@ -12,7 +12,7 @@ local function end_message(tag, queue, receipt, claim, id)
   if not holds(tag, receipt) then return 0 end
   if claim ~= '' then
     local state, owner = fields_of(P .. 'claim:' .. claim, 'state', 'id')
-    if state ~= 'done' and redis.call('HEXISTS', message_key(tag), 'ended') == 0 then
+    if state ~= 'done' and not history(tag, 'ended') then
       come_again(tag, queue)
       return 0
     end

@@ -5,12 +5,12 @@
 -- ARGV: message id, ms to keep the mark
 -- Returns 'queued' (it will not run), 'running' (it is told at its next report of progress) or 'too late'
 local id = ARGV[1]
-local queue, generation = unpack(redis.call('HMGET', message_key(id), 'queue', 'generation'))
+local score, queue, _, _, generation = sent(id)
 redis.call('SET', P .. 'cancel:' .. id, generation or 0, 'PX', ARGV[2])
 local place = place_of(id)
 if not place then return 'too late' end
-if redis.call('ZSCORE', P .. 'delayed:' .. queue, id) then
-  make_ready(id, queue, redis.call('HGET', message_key(id), 'score')) -- its end is recorded now, not when it is due
+if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, id) then
+  make_ready(id, queue, score) -- its end is recorded now, not when it is due
   redis.call('ZREM', P .. 'delayed:' .. queue, id)
 end
 return place == 'running' and 'running' or 'queued'

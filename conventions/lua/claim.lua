@@ -32,7 +32,6 @@ local function park(claim, tag, queue, wait, horizon)
   if tag == '' then return {'busy', integer(wait)} end
   make_delayed(tag, queue, wait + clock[2] % 200) -- not all at the same moment
   let_go(tag, queue)
-  redis.call('HINCRBY', message_key(tag), 'deliveries', -1)
   redis.call('HSET', P .. 'claim:' .. claim, 'awaited', 1) -- `succeed` leaves it to `settle`, which wakes what waits
   redis.call('SADD', P .. 'parked:' .. claim, tag)
   redis.call('PEXPIRE', P .. 'parked:' .. claim, horizon)
@@ -73,7 +72,8 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
   if tag == '' then
     redis.call('PEXPIRE', P .. 'live:' .. id, horizon) -- it runs: its schedule waits for its end
   elseif not together then -- what has gone with others is looked up, see `place_of`
-    redis.call('HSET', message_key(tag), 'started', receipt, 'deliveries', 0) -- starts are counted now
+    redis.call('HSET', P .. 'started', tag, receipt)
+    if history(tag, 'deliveries') then change(tag, 'deliveries', 0) end -- starts are counted now
   end
   return {answer, fence, answer == 'granted' and starts or starts - 1}
 end
@@ -83,9 +83,8 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   generation, attempt, horizon = tonumber(generation), tonumber(attempt), tonumber(horizon)
   local ended
   if tag ~= '' then
-    local holder
-    holder, ended = unpack(redis.call('HMGET', message_key(tag), 'receipt', 'ended'))
-    if holder ~= receipt then return {'stale'} end
+    if not holds(tag, receipt) then return {'stale'} end
+    ended = history(tag, 'ended')
   end
   if not ended and not is_known(name, id) then
     if sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
@@ -115,7 +114,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if state == 'done' then return {'done', its_result, owner, '0'} end
   if same and (generation < its_generation or (generation == its_generation and attempt < its_attempt)) then
     -- Rewritten in place since it was handed out: its next delivery carries what it is now.
-    if tag ~= '' and tonumber(redis.call('HGET', message_key(tag), 'attempt') or 0) > attempt then
+    if tag ~= '' and tonumber(history(tag, 'attempt') or 0) > attempt then
       return park(name, tag, queue, till - now, horizon)
     end
     return {'superseded'}
@@ -129,8 +128,9 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     return park(name, tag, queue, goes_on and PARK_AT_MOST or till - now, horizon)
   end
   if together and starts > 0 then
-    redis.call('HSET', message_key(tag), 'alone', 1)
-    make_ready(tag, queue, redis.call('HGET', message_key(tag), 'score'))
+    make_ready(tag, queue, score_of(tag))
+    change(tag, 'alone', 1)
+    count_delivery(tag)
     let_go(tag, queue)
     return {'alone'}
   end

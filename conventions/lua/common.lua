@@ -10,6 +10,32 @@ local micros = clock[1] * 1000000 + clock[2]
 local PARK_AT_MOST = 30000 -- ms
 local COMES_AGAIN = 1000 -- ms; twice as long each time, up to a minute
 
+-- What has become of a message beside what was sent; nothing as long as it is a string.
+local function history(tag, ...)
+  if redis.call('TYPE', message_key(tag)).ok == 'hash' then return unpack(redis.call('HMGET', message_key(tag), ...)) end
+end
+
+-- Say what has become of a message that is there.
+local function change(tag, ...)
+  local key = message_key(tag)
+  if redis.call('TYPE', key).ok == 'string' then
+    local score, queue, priority, digest, generation, payload = sent(tag)
+    redis.call('DEL', key)
+    write_hash(key, score or next_score(0), queue or '', priority or 0, digest or '', generation or 0, payload)
+  end
+  if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, ...) end
+end
+
+-- Where it stands among what is ready; nothing of what is not there.
+local function score_of(tag)
+  local key = message_key(tag)
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'hash' then return redis.call('HGET', key, 'score') end
+  if kind ~= 'string' then return nil end
+  local score = redis.call('GETRANGE', key, 0, 15)
+  return tonumber(score) and score or next_score(0) -- another program wrote it
+end
+
 local function make_delayed(tag, queue, wait, awake)
   redis.call('ZADD', P .. 'delayed:' .. queue, integer(now + wait), tag)
   if not awake then wake(queue) end -- the idle worker must learn when to wake next
@@ -19,11 +45,15 @@ end
 local function promote(queue, limit)
   local due = redis.call('ZRANGEBYSCORE', P .. 'delayed:' .. queue, '-inf', now, 'LIMIT', 0, limit)
   for _, tag in ipairs(due) do
-    local priority = redis.call('HGET', message_key(tag), 'priority')
-    if priority then
-      local score = next_score(tonumber(priority))
+    local score = score_of(tag)
+    if score then
+      score = next_score(9 - math.floor(score / STEP))
       make_ready(tag, queue, score)
-      redis.call('HSET', message_key(tag), 'score', score)
+      if redis.call('TYPE', message_key(tag)).ok == 'hash' then
+        redis.call('HSET', message_key(tag), 'score', score)
+      else
+        redis.call('SETRANGE', message_key(tag), 0, string.format('%016.0f', score))
+      end
     end
     redis.call('ZREM', P .. 'delayed:' .. queue, tag)
   end
@@ -32,36 +62,45 @@ end
 
 -- Whether the message is in the hands that `receipt` names. A stale receipt touches nothing.
 local function holds(tag, receipt)
-  return tag ~= '' and redis.call('HGET', message_key(tag), 'receipt') == receipt
+  return tag ~= '' and redis.call('HGET', P .. 'receipts', tag) == receipt
+end
+
+-- It was handed out, and neither came back in good order nor began.
+local function count_delivery(tag)
+  local receipt = redis.call('HGET', P .. 'receipts', tag)
+  if receipt and redis.call('HGET', P .. 'started', tag) ~= receipt then
+    change(tag, 'deliveries', tonumber(history(tag, 'deliveries') or 0) + 1)
+  end
 end
 
 -- Out of the worker's hands; the caller has put the message into another place before.
 local function let_go(tag, queue)
   redis.call('ZREM', P .. 'inflight:' .. queue, tag)
-  redis.call('HDEL', message_key(tag), 'receipt', 'started')
+  redis.call('HDEL', P .. 'receipts', tag)
+  redis.call('HDEL', P .. 'started', tag)
 end
 
 -- Nobody has recorded how it ended: it comes again, and not for ever, since its deliveries are counted.
 local function come_again(tag, queue)
-  local deliveries = tonumber(redis.call('HGET', message_key(tag), 'deliveries') or 1)
-  make_delayed(tag, queue, math.min(COMES_AGAIN * 2 ^ math.max(deliveries - 1, 0), 60000))
+  make_delayed(tag, queue, math.min(COMES_AGAIN * 2 ^ tonumber(history(tag, 'deliveries') or 0), 60000))
+  count_delivery(tag)
   let_go(tag, queue)
 end
 
 local function remove(tag, queue, receipt)
   if not holds(tag, receipt) then return false end
-  redis.call('ZREM', P .. 'inflight:' .. queue, tag)
+  let_go(tag, queue)
   redis.call('DEL', message_key(tag))
   return true
 end
 
 -- Where a message is: 'waiting', 'running', which is from when its claim is granted, or false when it has ended.
 local function place_of(tag)
-  local queue, receipt, started, payload = unpack(
-    redis.call('HMGET', message_key(tag), 'queue', 'receipt', 'started', 'payload'))
-  if not queue then return false end
+  if redis.call('EXISTS', message_key(tag)) == 0 then return false end
+  local receipt = redis.call('HGET', P .. 'receipts', tag)
   if not receipt then return 'waiting' end
-  if receipt == started then return 'running' end
+  if receipt == redis.call('HGET', P .. 'started', tag) then return 'running' end
+  local payload = select(6, sent(tag))
   -- The claims of a group are granted with nothing written to its messages.
   local is_read, message = pcall(cjson.decode, payload)
   local headers = is_read and type(message) == 'table' and message.headers
@@ -95,7 +134,7 @@ local function wake_parked(claim)
   local parked = redis.call('SPOP', P .. 'parked:' .. claim, 1000)
   if #parked > 0 then redis.call('HDEL', P .. 'claim:' .. claim, 'awaited') end
   for _, tag in ipairs(parked) do
-    local queue, score = unpack(redis.call('HMGET', message_key(tag), 'queue', 'score'))
+    local score, queue = sent(tag)
     if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then
       make_ready(tag, queue, score)
       redis.call('ZREM', P .. 'delayed:' .. queue, tag)

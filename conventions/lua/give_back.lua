@@ -22,10 +22,9 @@ for i = 1, #ARGV, 7 do
   if claim ~= '' then release(claim, token, counted == '1') end
   if holds(tag, receipt) then
     -- the score of its first arrival: it goes back to the front
-    local score, deliveries = unpack(redis.call('HMGET', message_key(tag), 'score', 'deliveries'))
-    if tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score) end
+    if tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score_of(tag)) end
+    if counted == '1' then count_delivery(tag) end
     let_go(tag, queue)
-    if counted ~= '1' then redis.call('HSET', message_key(tag), 'deliveries', math.max(tonumber(deliveries or 0) - 1, 0)) end
     returned = returned + 1
   end
 end

@@ -8,7 +8,7 @@
 local answers = {}
 for i = 2, #ARGV, 5 do
   local tag, queue, receipt, claim, token = unpack(ARGV, i, i + 4)
-  if redis.call('HGET', message_key(tag), 'receipt') ~= receipt then
+  if not holds(tag, receipt) then
     answers[#answers + 1] = 'lost'
   else
     redis.call('ZADD', P .. 'inflight:' .. queue, 'XX', integer(now + ARGV[1]), tag)

@@ -13,15 +13,14 @@ end
 
 -- One message, which is new and due now, as nearly always: in the same steps as below, before the parts that this does not need, of
 -- which the server would make all functions anew.
-if #ARGV == 11 and tonumber(ARGV[5]) == 0 and ARGV[7] == '0' then
+if #ARGV == 11 and tonumber(ARGV[5]) == 0 and ARGV[7] == '0' and not string.find(ARGV[3], '\31', 1, true) then
   local queue, priority, tag = ARGV[3], ARGV[4], ARGV[9]
   local key = P .. 'message:' .. tag
   if call('EXISTS', key) == 0 then
-    local score = string.format('%.0f', (9 - priority) * 1e14 + call('INCR', P .. 'sequence'))
+    local score = string.format('%016.0f', (9 - priority) * 1e14 + call('INCR', P .. 'sequence'))
     local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, score, tag)
     if type(answer) == 'number' then
-      call('HSET', key, 'payload', ARGV[10], 'queue', queue, 'priority', priority, 'score', score, 'digest', ARGV[11],
-        'generation', ARGV[6])
+      call('SET', key, table.concat({score, queue, priority, ARGV[11], ARGV[6], ARGV[10]}, '\31'))
       if call('ZADD', P .. 'wake:' .. queue, 0, '1') == 1 then call('SADD', P .. 'queues', queue) end
       return {tag}
     end
@@ -35,7 +34,11 @@ local digests = {} -- by tag, of those that this run adds
 -- The tag under which a message is added; nothing where it is there already, perhaps since a reply was lost.
 local function free_tag(tag, digest, generation)
   local there, its_generation = digests[tag], generation
-  if not there then there, its_generation = unpack(call('HMGET', message_key(tag), 'digest', 'generation')) end
+  if not there and call('EXISTS', message_key(tag)) == 1 then
+    local _
+    _, _, _, there, its_generation = sent(tag)
+    there = there or 'of another program'
+  end
   if not there then return tag end
   if there == digest and its_generation == generation then return end
   tag = tag .. suffix
@@ -56,7 +59,7 @@ local function publish(queue, priority, wait, generation, lifetime, first, last)
     local clock = call('TIME')
     due = integer(clock[1] * 1000 + math.floor(clock[2] / 1000) + wait)
   end
-  local places, messages = {}, {} -- scores and tags; index of the message, its key and score
+  local places, messages = {}, {} -- scores and tags; index of the message, its tag and score
   digests = {}
   for i = first, last, 3 do
     local tag = free_tag(ARGV[i], ARGV[i + 2], generation)
@@ -65,16 +68,15 @@ local function publish(queue, priority, wait, generation, lifetime, first, last)
       digests[tag], score = ARGV[i + 2], score + 1
       local stands = integer(score)
       places[#places + 1], places[#places + 2] = due or stands, tag
-      messages[#messages + 1] = {i, message_key(tag), stands}
+      messages[#messages + 1] = {i, tag, stands}
     end
   end
   if #places == 0 then return end
   if due then call('ZADD', P .. 'delayed:' .. queue, unpack(places)) else all_ready(queue, places) end
   for _, one in ipairs(messages) do
-    local i, key, stands = unpack(one)
-    call('HSET', key, 'payload', ARGV[i + 1], 'queue', queue, 'priority', priority, 'score', stands, 'digest', ARGV[i + 2],
-      'generation', generation)
-    if tonumber(lifetime) > 0 then call('PEXPIRE', key, lifetime) end -- a reply that nobody may come for
+    local i, tag, stands = unpack(one)
+    write_message(tag, stands, queue, priority, ARGV[i + 2], generation, ARGV[i + 1])
+    if tonumber(lifetime) > 0 then call('PEXPIRE', message_key(tag), lifetime) end -- a reply that nobody may come for
   end
   if tonumber(lifetime) > 0 then
     call('PEXPIRE', P .. 'queue:' .. queue, lifetime)

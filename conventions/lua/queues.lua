@@ -1,8 +1,11 @@
 -- Queues, as the scripts of messages share them.
--- A message is one hash, `message:<tag>`; its tag is in exactly one of three sorted sets of its queue:
+-- A message is `message:<tag>`, one string as long as nothing is known of it but what was sent, see `SENT`: it is written and read
+-- in half the time and memory of a hash, and many are read at once. What comes to it makes a hash of it, see `change`.
+-- Its tag is in exactly one of three sorted sets of its queue:
 --   queue:<queue>     ready; score: priority, then order of arrival
 --   delayed:<queue>   score: when it is due, ms
 --   inflight:<queue>  held by a worker; score: when it may go to another, ms
+-- and, while it is held, in `receipts`, and in `started` where its job has begun by itself: its receipt.
 -- A script that fails half-way is not rolled back: each adds a message to its new place before it leaves the old one.
 -- `wake:<queue>` has one member while an idle worker should look; all times are the server's.
 -- KEYS: the application's prefix, such as `{conventions}:`
@@ -14,6 +17,35 @@ local STEP = 1e14 -- room for the order of arrival within one priority
 local function integer(number) return string.format('%.0f', number) end
 
 local function message_key(tag) return P .. 'message:' .. tag end
+
+-- Score, queue, priority, digest, generation and payload. The score has sixteen digits, so that another one fits.
+local SENT = '^(%d+)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$'
+
+local function write_hash(key, score, queue, priority, digest, generation, payload)
+  redis.call('HSET', key, 'score', score, 'queue', queue, 'priority', priority, 'digest', digest, 'generation', generation,
+    'payload', payload)
+end
+
+local function write_message(tag, score, queue, priority, digest, generation, payload)
+  if string.find(queue, '\31', 1, true) then
+    write_hash(message_key(tag), score, queue, priority, digest, generation, payload)
+  else
+    redis.call('SET', message_key(tag), table.concat({string.format('%016.0f', score), queue, priority, digest, generation, payload}, '\31'))
+  end
+end
+
+-- As above, of a message that is there; of what another program wrote only the payload; else nothing.
+local function sent(tag)
+  local key = message_key(tag)
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'hash' then
+    return unpack(redis.call('HMGET', key, 'score', 'queue', 'priority', 'digest', 'generation', 'payload'))
+  end
+  if kind ~= 'string' then return end
+  local value = redis.call('GET', key)
+  if string.find(value, SENT) then return string.match(value, SENT) end
+  return nil, nil, nil, nil, nil, value
+end
 
 -- Returns 1 where no mark was there.
 local function wake(queue) return redis.call('ZADD', P .. 'wake:' .. queue, 0, '1') end

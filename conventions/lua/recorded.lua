@@ -7,16 +7,15 @@
 --       there is no such queue, its queue and receipt
 -- Returns for each job 1 or 0
 local call, P = redis.call, KEYS[1]
-local answers, messages, tags = {}, {}, {} -- messages to remove, and their tags by queue
+local answers, messages, ended, tags = {}, {}, {}, {} -- messages to remove, their tags, and those by queue
 
 local common = ARGV[1] ~= '' and ARGV[1]
 local words = common and 3 or 5
 
-local function values()
-  local keys = {}
-  for i = 2, #ARGV, words do keys[#keys + 1] = P .. 'claim:' .. ARGV[i] end
-  return #keys > 0 and call('MGET', unpack(keys)) or {}
-end
+if #ARGV == 1 then return answers end
+local claims, all_tags = {}, {}
+for i = 2, #ARGV, words do claims[#claims + 1], all_tags[#all_tags + 1] = P .. 'claim:' .. ARGV[i], ARGV[i + 2] end
+local values, receipts = call('MGET', unpack(claims)), call('HMGET', P .. 'receipts', unpack(all_tags))
 
 local function is_done(claim, token, value)
   if value then
@@ -27,18 +26,21 @@ local function is_done(claim, token, value)
   return holder == token and state == 'done'
 end
 
-local found = values()
 for i = 2, #ARGV, words do
   local claim, token, tag = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local queue, receipt = common or ARGV[i + 3], common and token or ARGV[i + 4]
-  local done = is_done(claim, token, found[#answers + 1])
-  answers[#answers + 1] = done and 1 or 0
-  if done and call('HGET', P .. 'message:' .. tag, 'receipt') == receipt then
-    messages[#messages + 1] = P .. 'message:' .. tag
+  local n = #answers + 1
+  local done = is_done(claim, token, values[n])
+  answers[n] = done and 1 or 0
+  if done and receipts[n] == receipt then
+    messages[#messages + 1], ended[#ended + 1] = P .. 'message:' .. tag, tag
     tags[queue] = tags[queue] or {}
     table.insert(tags[queue], tag)
   end
 end
 for queue, several in pairs(tags) do call('ZREM', P .. 'inflight:' .. queue, unpack(several)) end
-if #messages > 0 then call('DEL', unpack(messages)) end
+if #messages > 0 then
+  call('HDEL', P .. 'receipts', unpack(ended))
+  call('DEL', unpack(messages))
+end
 return answers

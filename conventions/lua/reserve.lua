@@ -5,12 +5,13 @@
 -- ARGV: how many, how many of those queues of which only few are wanted, ms until a message goes to another when nothing
 --       is heard, start of the receipts; then for each queue: its name, '1' when its messages need no acknowledgement,
 --       and '1' when only few are wanted
--- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, payload, receipt}, and where
--- it was handed out before, or has been changed, then also {deliveries, changes, 1 where it must run alone}
+-- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, all that was sent, receipt}, see
+-- `SENT`; where more is known of it {tag, queue, payload, receipt, deliveries, changes, 1 where it must run alone}
 local limit, few, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
-local found, held = {}, {} -- held: what `inflight` says of those of one queue
+local found = {}
 
-local function hand_out(tag, queue, score, unacknowledged)
+-- One of which more is known than what was sent, or something that is no message: it is one now, and no worker can read it.
+local function changed(tag, queue, score)
   local key = message_key(tag)
   local fields = redis.pcall('HMGET', key, 'payload', 'changes', 'deliveries', 'alone')
   if fields.err then -- a key of another type: what is under it is no message
@@ -18,23 +19,40 @@ local function hand_out(tag, queue, score, unacknowledged)
     fields = {}
   end
   local payload, changes, delivered, alone = fields[1], fields[2], fields[3], fields[4]
+  if not payload then
+    payload, tag = tag, 'foreign-' .. integer(micros) .. '-z' .. #found
+    redis.call('SADD', P .. 'queues', queue)
+    redis.call('HSET', message_key(tag), 'payload', payload, 'queue', queue, 'priority', 0, 'score', score)
+  end
+  return {tag, queue, payload, '', (tonumber(delivered or 0) or 0) + 1, changes or '', alone and 1 or 0}
+end
+
+local function hand_out(queue, popped, unacknowledged)
+  local keys, held, receipts_of = {}, {}, {}
+  for i = 1, #popped, 2 do keys[#keys + 1] = message_key(popped[i]) end
+  local values = redis.call('MGET', unpack(keys))
   if unacknowledged then
-    redis.call('DEL', key)
-    if payload then found[#found + 1] = {tag, queue, payload, '', 1, changes or '', 1} end -- a reply may have expired
+    for i, value in ipairs(values) do -- a reply may have expired
+      local payload = not value and history(popped[2 * i - 1], 'payload')
+      if value then
+        found[#found + 1] = {popped[2 * i - 1], queue, value, ''}
+      elseif payload then
+        found[#found + 1] = {popped[2 * i - 1], queue, payload, '', 1, '', 0}
+      end
+    end
+    redis.call('DEL', unpack(keys))
     return
   end
-  if not payload then -- something that is no message lies in the queue: it is one now, and no worker can read it
-    payload, tag = tag, 'foreign-' .. integer(micros) .. '-z' .. #found
-    key = message_key(tag)
-    redis.call('SADD', P .. 'queues', queue)
-    redis.call('HSET', key, 'payload', payload, 'queue', queue, 'priority', 0, 'score', score)
+  for i, value in ipairs(values) do
+    local tag, receipt = popped[2 * i - 1], receipts .. '-' .. #found
+    local message = value and {tag, queue, value} or changed(tag, queue, popped[2 * i])
+    message[4] = receipt
+    found[#found + 1] = message
+    held[#held + 1], held[#held + 2] = integer(now + visibility), message[1]
+    receipts_of[#receipts_of + 1], receipts_of[#receipts_of + 2] = message[1], receipt
   end
-  local receipt, deliveries = receipts .. '-' .. #found, (tonumber(delivered or 0) or 0) + 1
-  redis.call('HSET', key, 'receipt', receipt, 'deliveries', deliveries)
-  held[#held + 1], held[#held + 2] = integer(now + visibility), tag
-  local is_usual = deliveries == 1 and not changes and not alone
-  found[#found + 1] = is_usual and {tag, queue, payload, receipt}
-    or {tag, queue, payload, receipt, deliveries, changes or '', alone and 1 or 0}
+  redis.call('ZADD', P .. 'inflight:' .. queue, unpack(held))
+  redis.call('HSET', P .. 'receipts', unpack(receipts_of))
 end
 
 -- What is due joins what is ready.
@@ -62,9 +80,7 @@ for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queu
     if count > 0 and not empty[i] then
       local popped = pop_ready(ARGV[i], count)
       if ARGV[i + 2] == '1' then few = few - #popped / 2 end
-      for j = 1, #popped, 2 do hand_out(popped[j], ARGV[i], popped[j + 1], ARGV[i + 1] == '1') end
-      if #held > 0 then redis.call('ZADD', P .. 'inflight:' .. ARGV[i], unpack(held)) end
-      held = {}
+      if #popped > 0 then hand_out(ARGV[i], popped, ARGV[i + 1] == '1') end
       empty[i] = #popped < 2 * count
     end
   end

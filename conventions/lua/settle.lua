@@ -20,10 +20,9 @@ local function append(event, fence, refused, payload)
 end
 
 local function again(tag, queue, receipt, changes, attempt, wait)
-  local key = message_key(tag)
-  if redis.call('EXISTS', key) == 0 then return 'missing' end
-  redis.call('HSET', key, 'attempt', attempt, 'deliveries', 0, 'alone', 1) -- it was tried: it goes together with no other
-  if changes ~= '{}' then redis.call('HSET', key, 'changes', changes) end
+  if redis.call('EXISTS', message_key(tag)) == 0 then return 'missing' end
+  change(tag, 'attempt', attempt, 'deliveries', 0, 'alone', 1) -- it was tried: it goes together with no other
+  if changes ~= '{}' then change(tag, 'changes', changes) end
   if holds(tag, receipt) then
     make_delayed(tag, queue, wait)
     let_go(tag, queue)
@@ -81,14 +80,14 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       'starts', 0, 'followed', '0', 'after', '')
     redis.call('PEXPIRE', key, keep)
   end
-  local payload = state == 'dead' and tag ~= '' and redis.call('HGET', message_key(tag), 'payload')
+  local payload = state == 'dead' and tag ~= '' and select(6, sent(tag))
   local answer = 'recorded'
   if action == 'retry' or action == 'park' then
     if tag ~= '' then answer = again(tag, queue, receipt, changes, next_attempt, tonumber(wait)) end
   elseif action == 'remove' then
     remove(tag, queue, receipt)
   elseif state == 'dead' and holds(tag, receipt) then -- kept until its task has heard of it, and never to run again; `claim_new` counts on `alone`
-    redis.call('HSET', message_key(tag), 'ended', 'dead', 'alone', 1)
+    change(tag, 'ended', 'dead', 'alone', 1)
   end
   append(event, fence, false, payload)
   if member ~= '' then join(member, result) end

@@ -9,8 +9,9 @@ local limit, recovered, due = tonumber(ARGV[1]), 0, 0
 for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
   local lapsed = redis.call('ZRANGEBYSCORE', P .. 'inflight:' .. queue, '-inf', now, 'LIMIT', 0, limit)
   for _, tag in ipairs(lapsed) do
-    local score = redis.call('HGET', message_key(tag), 'score')
+    local score = score_of(tag)
     if score then make_ready(tag, queue, score) end
+    count_delivery(tag)
     let_go(tag, queue)
   end
   recovered = math.max(recovered, #lapsed)

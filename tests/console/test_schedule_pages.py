@@ -207,7 +207,8 @@ def test_runs_that_go_on(viewer: User, app: ConventionsApp) -> None:
     for day in (0, 1):
         id_ = ran(app, day, "")
         app.tasks[Send.name].apply_async(kwargs={"user_id": 1, "day": "2026-10-01"}, task_id=id_)
-    app.broker.store.redis.hset(app.broker.store.key("message", "run-1"), mapping={"receipt": "r", "started": "r"})
+    for held in ("receipts", "started"):
+        app.broker.store.redis.hset(app.broker.store.key(held), "run-1", "r")
     assert [picture for picture, _ in marks(row(viewer.get("/schedules").text))] == ["waiting", "running"]
 
 

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from itertools import batched
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.broker import Publication
 from tests.crash.crash_tasks import Hold, Idle, Trivial
 from tests.crash.evidence import Runs
+from tests.stored_messages import stored
 from tests.support import wait_until
 from tests.workers import Installation
 
@@ -22,8 +22,7 @@ RECOVERY = 45  # seconds, promised at any length of the queue
 def fill(app: ConventionsApp, task: type[ImmediateTask], count: int, priority: Priority) -> None:
     """Put so many messages of a task into its queue, as a thousand web processes would, but sooner."""
     first = task.apply_async(priority=priority).id
-    redis: Any = app.store.redis
-    fields = {name.decode(): value.decode() for name, value in redis.hgetall(app.store.key("message", first)).items()}
+    fields = {name: value.decode() for name, value in stored(app.store, first).items()}
     ids = (f"{first}-{number}" for number in range(count - 1))
     for some in batched(ids, 500, strict=False):
         app.broker.publish(

@@ -13,6 +13,7 @@ from tests.crash.chaos import Chaos, Struck
 from tests.crash.crash_tasks import Commit
 from tests.crash.evidence import Runs
 from tests.crash.plan import Sending
+from tests.stored_messages import stored
 from tests.support import wait_until
 from tests.workers import letters
 
@@ -57,8 +58,14 @@ class Verdict:
             sizes = self._app.broker.sizes(name.decode())
             if sizes != Sizes(0, 0, 0):
                 found.append(f"queue {name.decode()} has {sizes}")
-        left = redis.scan_iter(match=f"{self._app.store.key('message')}:*", count=1000)
-        found += [f"a message is left: {key.decode()}: {_short(redis.hgetall(key))}" for key in left]
+        prefix = f"{self._app.store.key('message')}:"
+        left = [key.decode() for key in redis.scan_iter(match=f"{prefix}*", count=1000)]
+        found += [
+            f"a message is left: {key}: {_short(stored(self._app.store, key.removeprefix(prefix)))}" for key in left
+        ]
+        for name in ("receipts", "started"):
+            if held := redis.hgetall(self._app.store.key(name)):
+                found.append(f"{name} are left: {_short(held)}")
         if length := self._app.journal.length():
             found.append(f"{length} events are not recorded")
         return found
@@ -171,4 +178,4 @@ def _range(found: Sequence[float]) -> str:
 
 
 def _short(fields: Any) -> str:
-    return str({name.decode(): value[:60] for name, value in fields.items()})
+    return str({name: value[:60] for name, value in fields.items()})

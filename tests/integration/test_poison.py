@@ -18,6 +18,7 @@ from conventions.tables import DeadLetterRow
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Bad, Good, Slow
+from tests.stored_messages import stored
 from tests.support import wait_until
 from tests.workers import Worker, acting_through, letters, wait_for_letter
 
@@ -61,8 +62,8 @@ def one_letter(
 
 def _payload(app: ConventionsApp, message_id: str) -> Any:
     """The message as it lies in the broker, where it has not ended yet."""
-    stored: Any = app.store.redis.hget(app.store.key("message", message_id), "payload")
-    return stored and json.loads(stored)
+    payload = stored(app.store, message_id).get("payload")
+    return payload and json.loads(payload)
 
 
 def history(app: ConventionsApp, message_id: str) -> list[str]:
