@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,13 +30,14 @@ class QoS(virtual.QoS):
     """How many messages the channel may hold; who holds them is known to `InFlight`.
 
     Attributes:
-        reads_ahead: whether the next messages are read when half of them have ended, or a whole read fits, so that one read
-            brings several, also where no more are held than `prefetch_count` says; else whenever there is room.
-        room: says how many may be held, by `prefetch_count` and how many of those that are held are slow; `None`: so many.
+        ahead: messages for each process that `prefetch_count` counts. Where they are several, also where no more are held than
+            that, the next ones are read when half of them have ended, or a whole read fits, so that one read brings
+            several; else whenever there is room.
+        room: says how many messages of short jobs so many processes take; `None`: `prefetch_count` is all that may be held.
     """
 
-    reads_ahead = False
-    room: Callable[[int, int], int] | None = None
+    ahead = 1
+    room: Callable[[float], int] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu has few types
@@ -46,24 +47,34 @@ class QoS(virtual.QoS):
     def _limit(self) -> int:
         if not (self.room and self.prefetch_count):
             return self.prefetch_count
-        return self.room(self.prefetch_count, self._count_slow())
+        left = max(self.room_for_long, 0)
+        return max(self.prefetch_count, len(self._slow) + self.room(left))
 
     @property
     def _held(self) -> int:
         return len(self._delivered) - len(self._dirty)
 
-    def _count_slow(self) -> int:
-        self._slow = {tag for tag in self._slow if tag in self._delivered and tag not in self._dirty}
-        return len(self._slow)
+    def holding(self, delivery_tags: Collection[str]) -> set[str]:
+        """Those of these messages that are held."""
+        return {tag for tag in delivery_tags if tag in self._delivered and tag not in self._dirty}
 
     def mark_slow(self, delivery_tag: str) -> None:
         """A message that is held is of a job that may take long, or does: it needs a process of its own."""
         self._slow.add(delivery_tag)
 
+    def _count_slow(self) -> int:
+        self._slow = self.holding(self._slow)
+        return len(self._slow)
+
     @property
     def room_for_slow(self) -> float:
         """How many more slow ones may be held, by `prefetch_count`; below zero: some are too many."""
         return self.prefetch_count - self._count_slow() if self.prefetch_count else math.inf
+
+    @property
+    def room_for_long(self) -> float:
+        """How many processes the slow ones leave; below zero: some wait."""
+        return self.prefetch_count / max(self.ahead, 1) - self._count_slow() if self.prefetch_count else math.inf
 
     @property
     def is_beyond_prefetch(self) -> bool:
@@ -72,11 +83,13 @@ class QoS(virtual.QoS):
 
     def can_consume(self) -> bool:
         """Whether the next messages may be read."""
-        limit = self._limit
-        if not limit or self._held >= limit:
+        limit, held = self._limit, self._held
+        if not limit or held >= limit:
             return not limit
-        at_once = not self.reads_ahead and limit <= self.prefetch_count
-        return at_once or self._held <= max(limit // 2, limit - RESERVE_AT_MOST)
+        if limit <= self.prefetch_count:
+            return self.ahead <= 1 or held <= limit // 2
+        slow = len(self._slow)  # they may be there for hours
+        return held - slow <= max((limit - slow) // 2, limit - slow - RESERVE_AT_MOST)
 
     def can_consume_max_estimate(self) -> int | None:
         """How many messages the next read may bring; `None`: any number."""

@@ -27,14 +27,16 @@ LOOKED = 0.2  # seconds after which it is known what of that which is held is in
 
 
 class Lane:
-    """The short jobs that one worker has and no process yet. Used by the thread of the worker's loop."""
+    """The jobs that one worker has and no process yet. Used by the thread of the worker's loop."""
 
     def __init__(self) -> None:
         self.paces = Paces()
+        self.grouping: set[str] = set()  # names of tasks whose jobs may go together
         self._waiting: deque[Any] = deque()
         self._groups: set[Group] = set()
+        self._apart: set[str] = set()  # receipts of those that a pool of threads was given by themselves
         self._is_asking = False  # a ticket waits for a free process
-        self._ahead = 1  # messages for each process that are read ahead anyway
+        self._is_flushing = False
         self._calls: deque[Callable[[], None]] = deque()  # of other threads
         self._bell: tuple[socket.socket, socket.socket] | None = None
         self._handed_at = 0.0  # when the pool was given something
@@ -44,7 +46,6 @@ class Lane:
     def attach(self, consumer: Any) -> None:
         """Take the place of Celery's step from message to pool, for this consumer."""
         self.consumer, self._thread = consumer, threading.get_ident()
-        self._ahead = max(consumer.prefetch_multiplier, 1)
         self.clear()
 
     def clear(self) -> None:
@@ -55,40 +56,49 @@ class Lane:
 
     # From the messages to the pool.
 
-    def note_runtime(self, task: str, seconds: float | None, process: int | None, *, together: bool = True) -> None:
-        """A job has ended, in this process."""
+    def note_runtime(self, task: str, seconds: float | None, process: int | None) -> None:
+        """A job of a group has ended, in this process."""
         if seconds is not None:
-            self.paces.add(task, seconds, process, together=together)
+            self.paces.add(task, seconds, process, together=True)
 
-    def room(self, prefetch: int, slow: int) -> int:
-        """Messages that may be held, where `prefetch` may be by Celery's count: those of `GROUPS`, if short.
-
-        That is for each process which those that are slow leave to the others.
-        """
+    def room(self, processes: float) -> int:
+        """Messages of short jobs that so many processes take: those of `GROUPS` each; none where jobs are not short."""
         mix = self.paces.mix
-        if not mix.is_short:
-            return prefetch
-        processes = max(prefetch / self._ahead - slow, 0)
-        return max(prefetch, slow + math.floor(processes * GROUPS * min(mix.fitting(HANDED), MOST)))
+        return math.floor(processes * GROUPS * min(mix.fitting(HANDED), MOST)) if mix.is_short else 0
+
+    @property
+    def knows_short(self) -> bool:
+        """Whether jobs are known to be short of any task whose jobs may go together."""
+        return any(map(self.paces.is_short, self.grouping))
 
     def take(self, request: Any) -> None:
-        """Hand a request to the pool, together with others if it may be."""
-        if request.may_go_together:
-            self._waiting.append(request)
-        else:
-            self.consumer.on_task_request(request)
+        """Hand a request to the pool, together with others unless it goes alone, once a process is free."""
+        self._waiting.append(request)
 
     def flush(self) -> None:
         """A read is over: hand over what has come, as far as processes are free."""
-        while self._waiting and not self._is_asking and self._free() > 0:
-            self._is_asking = True
-            self.consumer.on_task_request(self)  # runs `execute_using_pool` once a process is free
+        if self._is_flushing:  # a job that ends at once, as those of a solo pool do, calls this within this
+            return
+        self._is_flushing = True
+        try:
+            while self._waiting and not self._is_asking and self._free() > 0:
+                self._is_asking = True
+                self.consumer.on_task_request(self)  # runs `execute_using_pool` once a process is free
+        finally:
+            self._is_flushing = False
         self.consumer.write_to_pool()
 
     def _free(self) -> int:
         """Processes or threads that have nothing to do, by Celery's count or ours."""
         pool = self.consumer.pool
-        return 1 if pool.uses_semaphore else pool.limit - len(self._groups)
+        if pool.uses_semaphore:
+            return 1
+        self._apart = self._qos.holding(self._apart) if self._apart else self._apart
+        return int(pool.limit) - len(self._groups) - len(self._apart)
+
+    @property
+    def _qos(self) -> Any:
+        return self.consumer.task_consumer.channel.qos
 
     def execute_using_pool(self, pool: Any, **_: Any) -> None:
         """A process is free: give it as many as may go together. Raises: TaskRevokedError when nothing waits any more."""
@@ -97,7 +107,7 @@ class Lane:
         parts = self._next_group(pool)
         if not parts:
             raise TaskRevokedError
-        if len(parts) == len(parts[0]) == 1 and pool.uses_semaphore:
+        if parts[0][0].goes_alone or (len(parts) == len(parts[0]) == 1 and pool.uses_semaphore):
             try:
                 self._start_alone(parts[0][0], pool)
             except TaskRevokedError:
@@ -118,15 +128,26 @@ class Lane:
             del request.on_success
             failed, _, runtime = result
             seconds = time.time() - request.time_start if failed else runtime
-            self.note_runtime(request.task.name, seconds, request.worker_pid, together=False)
             heard(result, **options)
+            self.in_loop(lambda: self._ended_alone(request, seconds))
 
         request.on_success = on_success
+        if not pool.uses_semaphore:
+            self._apart.add(request.delivery["receipt"])
         request.execute_using_pool(pool)
+
+    def _ended_alone(self, request: Any, seconds: float | None) -> None:
+        if seconds is not None:
+            channel = self.consumer.task_consumer.channel
+            is_long = request.delivery["queue"] in channel.long_queues
+            self.paces.add(request.task.name, seconds, request.worker_pid, together=False, is_long=is_long)
+        if not self.consumer.pool.uses_semaphore:
+            self._apart.discard(request.delivery["receipt"])
+            self.flush()
 
     def _next_group(self, pool: Any) -> list[list[Any]]:
         """The next ones for a process, in parts whose claims are taken together; none when nothing waits."""
-        idle = self.consumer.controller.semaphore.value if pool.uses_semaphore else pool.limit - len(self._groups) - 1
+        idle = self.consumer.controller.semaphore.value if pool.uses_semaphore else self._free() - 1
         most = min(math.ceil(len(self._waiting) / (1 + max(idle, 0))), MOST)
         chosen: list[Any] = []
         parts: list[list[Any]] = []
@@ -134,10 +155,9 @@ class Lane:
         while self._waiting and len(chosen) < most:
             request = self._waiting[0]
             pace = self.paces.of(request.task.name)
+            goes_alone = request.goes_alone or not pace.is_short
             all_of_them.add(pace)
-            if chosen and (
-                all_of_them.expected > HANDED or not pace.is_short or hard_limit(request) != hard_limit(chosen[0])
-            ):
+            if chosen and (goes_alone or all_of_them.expected > HANDED or hard_limit(request) != hard_limit(chosen[0])):
                 break
             self._waiting.popleft()
             if _is_revoked(request):
@@ -149,7 +169,7 @@ class Lane:
                 of_part.add(pace)
             chosen.append(request)
             parts[-1].append(request)
-            if not pace.is_short:  # it goes alone
+            if goes_alone:
                 break
         return parts
 
@@ -203,6 +223,8 @@ class Lane:
 
     def _look(self) -> None:
         """Do something about jobs that take longer than they should: others wait behind them."""
+        if self.consumer is None or self.consumer.task_consumer is None:  # another broker's; or it connects
+            return
         self._mark_slow()
         long_since = time.monotonic() - RETURN_AFTER
         slow = [group for group in self._groups if group.begun_at is not None and group.begun_at < long_since]
@@ -210,26 +232,24 @@ class Lane:
             self.consumer.app.in_flight.look()
             for group in slow:
                 self.consumer.hub.call_later(LOOKED, group.look)
-        for group in [one for one in self._groups if one.handed_at < long_since and one.take_back()]:
-            self._groups.discard(group)
-            self._waiting.extendleft(reversed(group.requests))
         if self._waiting and self._handed_at < long_since:
             self._give_back_surplus()
+        if self._waiting:
+            self.flush()
 
     def _mark_slow(self) -> None:
         """What has run for so long needs its process for itself, whatever was known of its task."""
-        before, consumer = time.time() - RETURN_AFTER, self.consumer.task_consumer
-        if consumer is None:  # it connects
-            return
+        before = time.time() - RETURN_AFTER
         with suppress(RuntimeError):  # a thread of the pool begins one just now: the next look is soon
             for request in state.active_requests:
                 delivery = getattr(request, "delivery", None)
                 if delivery and request.time_start and request.time_start < before:
-                    consumer.channel.qos.mark_slow(delivery["receipt"])
+                    self._qos.mark_slow(delivery["receipt"])
 
     def _give_back_surplus(self) -> None:
-        """Let others have what was read ahead, and read no more of it."""
-        self.paces.narrow()
+        """Let others have what was read ahead, and read no more of it, unless slow ones have all processes: then none is read."""
+        if self._qos.room_for_long > 0:
+            self.paces.narrow()
         while self._waiting and self._waiting[-1].message.channel.qos.is_beyond_prefetch:
             request = self._waiting.pop()
             request.app.in_flight.give_back(request.delivery["receipt"])

@@ -4,10 +4,7 @@ Each of them stays a request of its own: for events, `inspect`, `revoke` and all
 """
 
 import logging
-import math
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -50,29 +47,24 @@ class Group:
         hostname: of the worker.
 
     Attributes:
-        requests: all of them.
-        handed_at: when the pool was given it, on the monotonic clock.
-        begun_at: when its process took it, on the same clock.
+        begun_at: when its process took it, on the monotonic clock.
     """
 
     def __init__(self, lane: Listener, parts: Sequence[Sequence[Any]], hostname: str) -> None:
         self._lane, self._parts, self._hostname = lane, parts, hostname
-        self.requests = [request for part in parts for request in part]
-        self._open = {request.delivery["receipt"]: request for request in self.requests}
-        for request in self.requests:
+        self._requests = [request for part in parts for request in part]
+        self._open = {request.delivery["receipt"]: request for request in self._requests}
+        for request in self._requests:
             request.group = self
         self._gone: set[str] = set()
         self._asks = True  # Redis, while it answers
-        self.handed_at = math.inf
         self.begun_at: float | None = None
         self._pid: int | None = None
-        self._future: Future[Any] | None = None  # in a pool of threads
 
     def start(self, pool: Any) -> None:
         """Hand them over."""
-        hard = hard_limit(self.requests[0])
-        self.handed_at = time.monotonic()
-        result = pool.apply_async(
+        hard = hard_limit(self._requests[0])
+        pool.apply_async(
             run_group,
             args=([[request.handed() for request in part] for part in self._parts], self._hostname),
             accept_callback=self._on_accepted,
@@ -81,22 +73,13 @@ class Group:
             error_callback=self._on_failed,
             # None of them waits for longer than that behind another one.
             timeout=hard + RETURN_AFTER if hard else None,
-            correlation_id=self.requests[0].id,
+            correlation_id=self._requests[0].id,
         )
-        self._future = getattr(result, "f", None)
-
-    def take_back(self) -> bool:
-        """Take it from a pool of threads that is busy with other jobs. False: it has begun, or lies in a process's pipe."""
-        if self.begun_at is not None or self._future is None or not self._future.cancel():
-            return False
-        for request in self.requests:
-            request.group = None
-        return True
 
     def _on_accepted(self, pid: int, time_accepted: float) -> None:
         self.begun_at, self._pid = time_accepted, pid
-        self.requests[0].app.in_flight.begin_all([request.start() for request in self.requests])
-        for request in self.requests:
+        self._requests[0].app.in_flight.begin_all([request.start() for request in self._requests])
+        for request in self._requests:
             request.accept(pid, time_accepted)
 
     def _on_ended(self, ended: list[tuple[Any, ...] | None]) -> None:
@@ -107,7 +90,7 @@ class Group:
 
     def _end(self, ended: Sequence[Ended | None]) -> None:
         done = []
-        for request, one in zip(self.requests, ended, strict=True):
+        for request, one in zip(self._requests, ended, strict=True):
             request.group = None
             if self._open.pop(request.delivery["receipt"], None) is None:
                 continue

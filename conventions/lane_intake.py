@@ -13,7 +13,7 @@ from celery.worker.strategy import logger as celerys
 from conventions.delivery import Delivery
 from conventions.lane import Lane
 from conventions.lane_request import ShortRequest, short_requests
-from conventions.lane_strategy import goes_by_lane, strategy
+from conventions.lane_strategy import goes_together, strategy
 from conventions.plain_message import PlainMessage, plain
 from conventions.request import Request
 
@@ -35,7 +35,7 @@ class Intake:
 
     def take(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Take what may go this way. Returns the others."""
-        if not self._lane.paces.knows_short or self._is_watched():  # as where the lane is off: read nothing twice
+        if not self._lane.knows_short or self._is_watched():  # as where the lane is off: read nothing twice
             return deliveries
         return [one for one in deliveries if not self._takes_safely(one)]
 
@@ -83,7 +83,7 @@ class Intake:
                 and task.name == name
                 and symbol_by_name(task.Strategy) is strategy
                 and symbol_by_name(task.Request) is Request
-                and goes_by_lane(task, self._consumer.app, self._consumer)
+                and goes_together(task, self._consumer.app, self._consumer)
             )
             self._classes[name] = short_requests(task, self._consumer) if fits else None
         return self._classes[name]

@@ -31,6 +31,7 @@ class ShortRequest(Request):
     accepted: ClassVar[Any]  # content types
     completing: ClassVar[Any]  # a lock: the thread of `InFlight` may ask, too
 
+    goes_alone = False
     _came: tuple[Delivery, Any, PlainMessage] | None = None  # until it is complete
 
     def __init__(self, message: PlainMessage, delivery: Delivery, channel: Any) -> None:

@@ -90,7 +90,7 @@ class Together:
 
 
 class Paces:
-    """The paces of a worker's jobs: of each task, and of all as they come.
+    """The paces of a worker's jobs: of each task, and of all as they come, but for those of queues of long jobs.
 
     The first job of a task in each process is left out, alone and in a group: it imports, connects, and finds nothing in any
     cache, so that it takes a hundred times as long as the next. A job that runs alone also waits for its claim and for the record
@@ -104,7 +104,7 @@ class Paces:
         self._warm: set[tuple[str, int, bool]] = set()
         self.mix = Pace()
 
-    def add(self, task: str, seconds: float, process: int | None, *, together: bool) -> None:
+    def add(self, task: str, seconds: float, process: int | None, *, together: bool, is_long: bool = False) -> None:
         """A job has ended.
 
         Args:
@@ -112,6 +112,7 @@ class Paces:
             seconds: that it took.
             process: where; `None`: in one that is known to have run others.
             together: whether it was one of a group.
+            is_long: whether it came from a queue of long jobs, of which no more are read than there are processes.
         """
         if self._is_first(task, process, together) and seconds < COLD:
             return
@@ -121,7 +122,8 @@ class Paces:
         elif not together and task in self._together and seconds < TOGETHER and self._by_task[task].is_short:
             return
         self._by_task[task].add(seconds)
-        self.mix.add(seconds)
+        if not is_long:
+            self.mix.add(seconds)
 
     def _is_first(self, task: str, process: int | None, together: bool) -> bool:
         if process is None or (task, process, together) in self._warm:
@@ -149,8 +151,3 @@ class Paces:
         """Whether jobs of this task are known to be short."""
         pace = self._by_task.get(task)
         return pace is not None and pace.is_short
-
-    @property
-    def knows_short(self) -> bool:
-        """Whether jobs of any task are known to be short."""
-        return any(pace.is_short for pace in self._by_task.values())

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from conventions.in_flight import InFlight
 logger = logging.getLogger(__name__)
 
 BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke it
+LOOK_AGAIN = 1.0  # seconds until one looks that has no process for some of its queues
 RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
@@ -53,8 +55,8 @@ class Reading:
     # Takes some messages, and returns the others.
     short_cut: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled
-    # Queues of jobs that take long: no more of them are read than there is room for slow ones. Else one would wait for hours
-    # here, behind another one, while a process elsewhere is free.
+    # Queues of jobs that take long: no more of them are read than there are processes for. Else one would wait for hours here,
+    # behind another one, while a process elsewhere is free.
     long_queues: frozenset[str] = frozenset()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -98,7 +100,9 @@ class Reading:
         self._wanted = wanted.most
         commands = [self.broker.reserve_command(wanted)]
         if self._waits:  # both at once: the server looks in the moment in which the wait ends
-            commands.insert(0, self.broker.wait_command([*wanted.queues, self._mark], timeout or self._block))
+            # Where a queue is left out, a process may be free for it before anything comes.
+            block = self._block if len(wanted.queues) == len(self.active_queues) else min(self._block, LOOK_AGAIN)
+            commands.insert(0, self.broker.wait_command([*wanted.queues, self._mark], timeout or block))
         self._queue_cycle.rotate(wanted.queues[0])
         connection = self.client.connection
         self._in_poll, self._brpop_sent_at = connection, time.monotonic()
@@ -111,7 +115,7 @@ class Reading:
         count = RESERVE_AT_MOST if room is None else min(room - len(coming), RESERVE_AT_MOST)
         few = count
         if self.long_queues:
-            few = min(count, self.qos.room_for_slow - sum(one.queue in self.long_queues for one in coming))
+            few = math.floor(min(count, self.qos.room_for_long - sum(one.queue in self.long_queues for one in coming)))
             if few < 1:
                 queues = [one for one in queues if one not in self.long_queues]
             elif self.long_queues.issuperset(queues):

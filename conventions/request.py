@@ -33,8 +33,13 @@ COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended
 
 
 class PlainRequest(CeleryRequest):
-    """A delivered message of one of Celery's own tasks."""
+    """A delivered message of one of Celery's own tasks.
 
+    Attributes:
+        goes_alone: whether its process gets it by itself.
+    """
+
+    goes_alone = True
     token: str
     _already_revoked: bool
 
@@ -53,6 +58,11 @@ class PlainRequest(CeleryRequest):
         self.is_followed = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
             not self._ignore_result
         )
+
+    @property
+    def may_go_together(self) -> bool:
+        """Whether a process may have it with others."""
+        return False
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """The pool has begun."""
@@ -152,7 +162,7 @@ class Request(PlainRequest):
 
     @property
     def may_go_together(self) -> bool:
-        """Whether a process may have it with others: it was never tried, and nothing follows it."""
+        """As above: it was never tried, and nothing follows it."""
         delivery, headers = self.delivery, self._request_dict
         return bool(
             delivery
@@ -278,3 +288,4 @@ class PlainTask(celery.Task):
 
     abstract = True
     Request = "conventions.request:PlainRequest"
+    Strategy = "conventions.lane_strategy:strategy"

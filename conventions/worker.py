@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from celery.concurrency.solo import TaskPool as Solo
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
@@ -33,12 +34,14 @@ class Consumer(CeleryConsumer):
 
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
         quiet = {"without_mingle": True, "without_gossip": True}
-        app = options["app"]
-        self._long_queues = long_queues(app).intersection(app.amqp.queues.consume_from)
-        if self._long_queues:
+        app, controller = options["app"], options["controller"]
+        self._reads_ahead = options.get("prefetch_multiplier", 1) > 1 and not app.conf.worker_disable_prefetch
+        self._takes_long = bool(long_queues(app).intersection(app.amqp.queues.consume_from))
+        if self._takes_long:
             # A message taken ahead would wait for hours behind a long job.
+            processes = controller.max_concurrency or controller.concurrency
             options["prefetch_multiplier"] = 1
-            options["initial_prefetch_count"] = options["controller"].concurrency
+            options["initial_prefetch_count"] = 1 if isinstance(options["pool"], Solo) else processes
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
 
     def connect(self) -> Any:
@@ -57,9 +60,14 @@ class Consumer(CeleryConsumer):
             self.app.lane.attach(self)
             channel.short_cut = Intake(self, self.app.lane).take
             channel.after_read = self.app.lane.flush
-            channel.qos.reads_ahead = self.prefetch_multiplier > 1
-            if self.app.settings.fast_lane and (self.prefetch_multiplier > 1 or self._long_queues):
-                channel.qos.room, channel.long_queues = self.app.lane.room, self._long_queues
+            channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
+            # A solo pool gives nothing back while a job runs, so it takes nothing ahead of a long one.
+            if (
+                self._reads_ahead
+                and self.app.settings.fast_lane
+                and not (self._takes_long and isinstance(self.pool, Solo))
+            ):
+                channel.qos.room = self.app.lane.room
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)

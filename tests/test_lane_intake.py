@@ -92,9 +92,15 @@ def lane(consumer: Any) -> Lane:
     lane = Lane()
     lane.attach(consumer)
     for task in (Short, Slow, Lonely):
+        lane.grouping.add(str(task.name))
         for _ in range(20):
             lane.paces.add(str(task.name), 0.0001, None, together=True)
     return lane
+
+
+def test_a_lane_of_another_brokers_worker_looks_at_nothing() -> None:
+    """Nothing is attached to it."""
+    Lane()._look()
 
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:

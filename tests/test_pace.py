@@ -121,7 +121,6 @@ def test_the_first_job_of_each_process_is_left_out() -> None:
     paces = Paces()
     for process in (1, 2):
         paces.add("task", 0.1, process, together=False)
-    assert not paces.knows_short
     paces.add("task", 0.001, 1, together=False)
     assert paces.is_short("task")
     paces.add("task", 0.1, 3, together=False)  # one that is new

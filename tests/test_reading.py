@@ -43,13 +43,13 @@ class Reader:
         self.handled: list[Any] = []
         self.under_way: list[bool] = []  # whether a read was, each time that a message was handled
         channel.basic_qos(0, PREFETCH, False)
-        channel.qos.reads_ahead, channel.qos.room = True, lambda *_: self.room
+        channel.qos.ahead, channel.qos.room = 4, lambda _: self.room
         channel.queue_declare("immediate")
         channel.basic_consume("immediate", False, self._handle, "tag")
 
     def read_long(self) -> None:
         """Consume `long`, too, whose messages count as slow."""
-        self.channel.long_queues = frozenset({"long"})
+        self.channel.qos.ahead, self.channel.long_queues = 1, frozenset({"long"})
         self.channel.queue_declare("long")
         self.channel.basic_consume("long", False, self._handle, "another tag")
 
@@ -163,3 +163,14 @@ def test_a_worker_of_long_jobs_only_asks_for_as_many_as_it_runs(app: Conventions
     reader.poller.on_poll_start()
     assert not reader.channel._in_poll
     assert app.broker.sizes("long").ready == 20 - PREFETCH
+
+
+def test_many_slow_ones_do_not_keep_a_process_idle(reader: Reader) -> None:
+    """What is read next depends on the room that they leave."""
+    send(PREFETCH - 1)
+    reader.channel.qos.ahead, reader.room = 1, 5
+    assert reader.read() == PREFETCH - 1
+    for one in reader.handled:
+        reader.channel.qos.mark_slow(one.delivery_tag)
+    assert reader.channel.qos.can_consume()
+    assert reader.channel.qos.can_consume_max_estimate() == 5

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
@@ -100,3 +101,19 @@ class Lengthy(LongRunningTask):
     def run(self, folder: Path, name: str) -> None:
         note(self, folder, name)
         hold(folder, is_deaf=False)
+
+
+class Nap(LongRunningTask):
+    """Takes a third of a second."""
+
+    idempotent_on = ("folder", "name")
+
+    def run(self, folder: Path, name: str) -> None:
+        note(self, folder, name)
+        time.sleep(0.3)
+
+
+@shared_task
+def function(folder: str) -> None:
+    """As a team has it from before."""
+    hold(Path(folder), is_deaf=False)

@@ -11,7 +11,7 @@ import pytest
 from conventions.app import ConventionsApp
 from conventions.broker import Sizes
 from tests.integration.lane_fixtures import QUEUE, Lane, alone, install, sizes, some  # noqa: F401  # fixtures
-from tests.integration.lane_tasks import Apart, Lengthy, Quick
+from tests.integration.lane_tasks import Apart, Lengthy, Nap, Quick, function
 from tests.support import wait_until
 from tests.workers import Installation
 
@@ -89,3 +89,100 @@ def test_jobs_that_go_alone_are_not_kept_from_other_workers(alone: Alone, tmp_pa
             Apart.enqueue_many([{"folder": tmp_path, "name": f"{number}", "how": "held"} for number in range(20)])
         lane.wait_for("0")
         wait_until(lambda: lane.app.broker.sizes(QUEUE) == Sizes(16, 0, 4), 10, "four are held, of which one runs")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_short_jobs_that_go_alone_do_not_wait_behind_long_ones(alone: Alone, tmp_path: Path, pool: str) -> None:
+    """As those whose results are kept, of which many were read at once: others may have them after a second."""
+    with warm(alone, tmp_path, "-P", pool, "-c", "2") as lane:
+        send_long(tmp_path, "first")
+        lane.wait_for("first")
+        with lane.paused():
+            send_long(tmp_path, "second")
+            for one in some(tmp_path, 200):
+                Quick.apply_async(kwargs=one, ignore_result=False)
+        lane.wait_for("second")
+        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 0, 10, "none is kept")
+
+
+def test_a_thread_that_is_free_again_goes_on(alone: Alone, tmp_path: Path) -> None:
+    """With what this worker holds, although nothing else comes."""
+    with warm(alone, tmp_path, "-Q", QUEUE, "-P", "threads", "-c", "1") as lane:
+        Apart.enqueue_many([{"folder": tmp_path, "name": "apart", "how": "held"}])
+        lane.wait_for("apart")
+        Quick.enqueue_many(some(tmp_path, 3))
+        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 4, 10, "they wait for the thread")
+        (tmp_path / "go").touch()
+        wait_until(lambda: len(lane.names) == 4, 5, "they run")
+
+
+def test_functions_count_as_long_in_a_queue_of_long_jobs(alone: Alone, tmp_path: Path) -> None:
+    """Tasks that know nothing of this platform."""
+    with warm(alone, tmp_path, "-c", "2") as lane:
+        with lane.paused():
+            for _ in range(20):
+                function.apply_async((str(tmp_path),), queue="long")
+        wait_until(lambda: lane.app.broker.sizes("long").in_flight == 2, 10, "two run")
+        assert lane.app.broker.sizes("long") == Sizes(18, 0, 2)
+
+
+@pytest.mark.parametrize(("options", "most"), [(("-P", "solo"), 1), (("--autoscale=2,1",), 2)])
+def test_the_processes_that_there_may_be(alone: Alone, tmp_path: Path, options: tuple[str, ...], most: int) -> None:
+    """Not those of the setting: a solo pool has one, one that scales itself its greatest number."""
+    installation, app = alone
+    send_long(tmp_path, *(str(number) for number in range(10)))
+    with installation.worker(*options) as worker:
+        lane = Lane(app, worker, tmp_path)
+        wait_until(lambda: len(lane.names) == most, 20, "as many run as may")
+        assert app.broker.sizes("long") == Sizes(10 - most, 0, most)
+        (tmp_path / "go").touch()
+        wait_until(lambda: app.broker.sizes("long") == Sizes(0, 0, 0), 20, "all have ended")
+
+
+def test_a_queue_of_long_jobs_that_is_consumed_later(alone: Alone, tmp_path: Path) -> None:
+    """Is one all the same."""
+    with warm(alone, tmp_path, "-Q", QUEUE, "-c", "1") as lane:
+        lane.app.control.add_consumer("long", reply=True)
+        send_long(tmp_path, *(str(number) for number in range(10)))
+        lane.wait_for("0")
+        assert lane.app.broker.sizes("long") == Sizes(9, 0, 1)
+
+
+def test_short_jobs_have_their_share_beside_many_long_ones(alone: Alone, tmp_path: Path) -> None:
+    """One process for both: what a read brings of the short ones runs before the long one that came with them."""
+    with warm(alone, tmp_path, "-c", "1") as lane:
+        with lane.paused():
+            Nap.enqueue_many([{"folder": tmp_path, "name": f"nap {number}"} for number in range(20)])
+            Quick.enqueue_many(some(tmp_path, 2_000))
+        wait_until(lambda: len(lane.names) == 2_020, 30, "all have run")
+    names = [one.name for one in lane.notes]
+    last = max(at for at, name in enumerate(names) if not name.startswith("nap"))
+    assert sum(name.startswith("nap") for name in names[:last]) < 15
+
+
+def test_who_asks_for_one_message_at_a_time_gets_it(alone: Alone, tmp_path: Path) -> None:
+    """`--prefetch-multiplier=1`: nothing is read ahead, however short jobs are."""
+    installation, app = alone
+    with installation.worker("-c", "1", "--prefetch-multiplier=1") as worker:
+        lane = Lane(app, worker, tmp_path)
+        Quick.enqueue_many(some(tmp_path, 100))
+        lane.wait_until_done()
+        with lane.paused():
+            Quick.enqueue_many([one | {"how": "held"} for one in some(tmp_path, 20)])
+        wait_until(lambda: len(lane.names) == 101, 10, "one runs")
+        assert app.broker.sizes(QUEUE) == Sizes(19, 0, 1)
+        (tmp_path / "go").touch()
+        lane.wait_until_done()
+
+
+def test_what_a_rate_limit_keeps_is_not_read_ahead(alone: Alone, tmp_path: Path) -> None:
+    """However short it is."""
+    installation, app = alone
+    with installation.worker("-Q", QUEUE, "-c", "1") as worker:
+        lane = Lane(app, worker, tmp_path)
+        lane.warm_up()
+        app.control.rate_limit(Quick.name, "1/m", reply=True)
+        with lane.paused():
+            Quick.enqueue_many(some(tmp_path, 100))
+        wait_until(lambda: len(lane.names) == 1, 10, "the first one runs")
+        wait_until(lambda: app.broker.sizes(QUEUE).ready >= 95, 10, "few wait here for their turn")
