@@ -58,10 +58,15 @@ def brought(reply: Any) -> tuple[float | None, list[Delivery]]:
     deliveries = [
         Delivery(tag, queue.decode(), sent, receipt.decode(), *_history(*history))
         if history
-        else Delivery(tag, queue.decode(), sent.split(SEPARATOR, BEFORE_PAYLOAD)[-1], receipt.decode(), 1, {})
+        else Delivery(tag, queue.decode(), _payload(sent), receipt.decode(), 1, {})
         for tag, queue, sent, receipt, *history in messages
     ]
     return (None if int(due) < 0 else int(due) / 1000), deliveries
+
+
+def _payload(sent: bytes) -> bytes:
+    parts = sent.split(SEPARATOR, BEFORE_PAYLOAD)
+    return parts[BEFORE_PAYLOAD] if len(parts) > BEFORE_PAYLOAD else sent  # another program wrote it
 
 
 def _history(deliveries: int, changes: bytes, alone: int) -> tuple[int, dict[str, Any], bool]:

@@ -9,7 +9,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
@@ -34,7 +35,8 @@ class Lane:
         self.grouping: set[str] = set()  # names of tasks whose jobs may go together
         self._waiting: deque[Any] = deque()
         self._groups: set[Group] = set()
-        self._apart: set[str] = set()  # receipts of those that a pool of threads was given by themselves
+        self._apart: list[Future[Any]] = []  # what a pool of threads was given beside groups, until it has ended
+        self._long_queues: Collection[str] = ()
         self._is_asking = False  # a ticket waits for a free process
         self._is_flushing = False
         self._calls: deque[Callable[[], None]] = deque()  # of other threads
@@ -43,9 +45,10 @@ class Lane:
         self._thread = threading.get_ident()
         self.consumer: Any = None
 
-    def attach(self, consumer: Any) -> None:
+    def attach(self, consumer: Any, long_queues: Collection[str] = ()) -> None:
         """Take the place of Celery's step from message to pool, for this consumer."""
         self.consumer, self._thread = consumer, threading.get_ident()
+        self._long_queues = long_queues
         self.clear()
 
     def clear(self) -> None:
@@ -81,7 +84,7 @@ class Lane:
             return
         self._is_flushing = True
         try:
-            while self._waiting and not self._is_asking and self._free() > 0:
+            while self._waiting and not self._is_asking and not _stops() and self._free() > 0:
                 self._is_asking = True
                 self.consumer.on_task_request(self)  # runs `execute_using_pool` once a process is free
         finally:
@@ -93,7 +96,7 @@ class Lane:
         pool = self.consumer.pool
         if pool.uses_semaphore:
             return 1
-        self._apart = self._qos.holding(self._apart) if self._apart else self._apart
+        self._apart = [one for one in self._apart if not one.done()]
         return int(pool.limit) - len(self._groups) - len(self._apart)
 
     @property
@@ -124,26 +127,26 @@ class Lane:
     def _start_alone(self, request: Any, pool: Any) -> None:
         heard = request.on_success  # of a class that Celery makes for each task
 
-        def on_success(result: tuple[bool, Any, float | None], **options: Any) -> None:
+        def on_success(result: Any, **options: Any) -> None:
             del request.on_success
+            if not isinstance(result, tuple):  # a pool of threads, or solo, tells of a `SystemExit` this way
+                self.in_loop(lambda: request.on_exit(result.exception))
+                return
             failed, _, runtime = result
             seconds = time.time() - request.time_start if failed else runtime
             heard(result, **options)
-            self.in_loop(lambda: self._ended_alone(request, seconds))
+            self.in_loop(lambda: self._note_alone(request, seconds))
 
         request.on_success = on_success
-        if not pool.uses_semaphore:
-            self._apart.add(request.delivery["receipt"])
-        request.execute_using_pool(pool)
+        future = getattr(request.execute_using_pool(pool), "f", None)
+        if future is not None:
+            self._apart.append(future)
+            future.add_done_callback(lambda _: self.in_loop(self.flush))
 
-    def _ended_alone(self, request: Any, seconds: float | None) -> None:
+    def _note_alone(self, request: Any, seconds: float | None) -> None:
         if seconds is not None:
-            channel = self.consumer.task_consumer.channel
-            is_long = request.delivery["queue"] in channel.long_queues
+            is_long = request.delivery["queue"] in self._long_queues
             self.paces.add(request.task.name, seconds, request.worker_pid, together=False, is_long=is_long)
-        if not self.consumer.pool.uses_semaphore:
-            self._apart.discard(request.delivery["receipt"])
-            self.flush()
 
     def _next_group(self, pool: Any) -> list[list[Any]]:
         """The next ones for a process, in parts whose claims are taken together; none when nothing waits."""
@@ -255,6 +258,11 @@ class Lane:
             request.app.in_flight.give_back(request.delivery["receipt"])
             request.make_room()
             state.task_ready(request)
+
+
+def _stops() -> bool:
+    """Whether the worker was told to stop: what has not started goes back then."""
+    return state.should_stop is not None or state.should_terminate is not None
 
 
 def _is_revoked(request: Any) -> bool:

@@ -102,6 +102,14 @@ class PlainRequest(CeleryRequest):
         else:
             self.come_again(error)
 
+    def on_exit(self, error: BaseException) -> None:
+        """The job has called `sys.exit` in a pool without processes of its own: it would do so each time."""
+        if self.record_death(RuntimeError(f"the task called sys.exit: {error}")):
+            self.acknowledge()
+            state.task_ready(self)
+        else:
+            self.come_again(error)
+
     def come_again(self, error: BaseException) -> None:
         """Return the message, and let Celery forget this delivery of it."""
         self.on_lost(error)

@@ -57,7 +57,7 @@ class Consumer(CeleryConsumer):
         handle: Callable[[Any], None] = super().create_task_handler(*args, **options)
         channel = self.task_consumer.channel
         if hasattr(channel, "in_flight"):
-            self.app.lane.attach(self)
+            self.app.lane.attach(self, long_queues(self.app))
             channel.short_cut = Intake(self, self.app.lane).take
             channel.after_read = self.app.lane.flush
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)

@@ -198,6 +198,27 @@ def test_a_stale_receipt_touches_nothing(broker: Broker, claims: Claims, store: 
     assert places(store, "m1") == []
 
 
+@pytest.mark.parametrize("wait", [0.0, 5.0])
+def test_what_is_gone_takes_nothing_with_it(wait: float, broker: Broker, store: Store) -> None:
+    """Somebody has deleted a message that a worker holds: what waits in its queue stays there."""
+    broker.publish([message("m1"), message("m2")])
+    (taken,) = broker.reserve(["q"], 1)
+    store.redis.delete(store.key("message", "m1"))
+    assert broker.give_back([held(taken)], wait=wait) == 1
+    assert tags(broker, ["q"]) == ["m2"]
+    assert not store.redis.hexists(store.key("receipts"), "m1")
+
+
+def test_a_message_of_another_program_that_becomes_due(broker: Broker, store: Store) -> None:
+    """Is what it was, to the last byte."""
+    for tag, text in (("m1", "hello, this is text"), ("m2", "a\x1fb\x1fc")):
+        store.redis.set(store.key("message", tag), text)
+        store.redis.zadd(store.key("delayed", "q"), {tag: 1})
+    store.redis.sadd(store.key("queues"), "q")
+    broker.sweep()
+    assert sorted(one.payload for one in broker.reserve(["q"], 2)) == [b"a\x1fb\x1fc", b"hello, this is text"]
+
+
 def test_a_heartbeat_tells_of_a_lease_that_is_over(broker: Broker, claims: Claims, store: Store) -> None:
     """Of a running claim that is its own, and of no other."""
     broker.publish([message("m1")])

@@ -300,6 +300,20 @@ def test_a_message_stays_in_hand_until_its_group_has_ended(broker: Broker, claim
     assert places(store, "m0") == []
 
 
+def test_the_end_of_a_group_leaves_nothing_of_a_mate_that_asked_by_itself(
+    broker: Broker, claims: Claims, store: Store
+) -> None:
+    """As where the server did not answer when all of them asked."""
+    (request,) = requests(broker, 1)
+    (answer,) = claims.take([request])
+    assert isinstance(answer, Granted)
+    assert store.redis.hexists(store.key("started"), "m0")
+    settling = Settling(claims, nothing)
+    settling.record(done(request))
+    assert settling.answers() == [(done(request), True)]
+    assert not store.redis.exists(store.key("started"), store.key("receipts"), store.key("message", "m0"))
+
+
 def test_the_message_of_another_delivery_stays(broker: Broker, claims: Claims, store: Store) -> None:
     """The outcome is recorded all the same; whoever has the message finds it."""
     (request,) = requests(broker, 1)
@@ -441,8 +455,7 @@ def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, cla
     elif why == "in other hands":
         store.redis.hset(store.key("receipts"), "m1", "another")
     else:
-        assert three[1].held is not None
-        broker.acknowledge([three[1].held])
+        store.redis.delete(store.key("message", "m1"))
     words = few_words(three, 30, None)
     assert words is not None
     with closing(claims.ask_new(words)) as call:

@@ -83,7 +83,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   generation, attempt, horizon = tonumber(generation), tonumber(attempt), tonumber(horizon)
   local ended
   if tag ~= '' then
-    if not holds(tag, receipt) then return {'stale'} end
+    if not holds(tag, receipt) or redis.call('EXISTS', message_key(tag)) == 0 then return {'stale'} end
     ended = history(tag, 'ended')
   end
   if not ended and not is_known(name, id) then

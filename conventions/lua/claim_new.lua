@@ -15,7 +15,7 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local last_token, last_task, last_key, start = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 local names, count = {}, 0 -- for each message the key of its claim, then that of what would cancel it
-local tags, tokens = {}, {}
+local tags, tokens, messages = {}, {}, {}
 local i = 6
 while i <= #ARGV do
   local claim, horizon, sent_at, jobs = P .. 'claim:' .. ARGV[i] .. ':', ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
@@ -23,7 +23,7 @@ while i <= #ARGV do
   i = i + 4
   for j = i, i + 4 * jobs - 1, 4 do
     local id = ARGV[j + 1]
-    tags[#tags + 1], tokens[#tokens + 1] = id, ARGV[j + 3]
+    tags[#tags + 1], tokens[#tokens + 1], messages[#messages + 1] = id, ARGV[j + 3], P .. 'message:' .. id
     names[count + 1], names[count + 2] = claim .. ARGV[j], P .. 'cancel:' .. id
     count = count + 2
   end
@@ -32,7 +32,7 @@ end
 for n, receipt in ipairs(call('HMGET', P .. 'receipts', unpack(tags))) do
   if receipt ~= tokens[n] then return 0 end
 end
-if call('EXISTS', unpack(names)) > 0 then return 0 end
+if call('EXISTS', unpack(messages)) < #messages or call('EXISTS', unpack(names)) > 0 then return 0 end
 
 local fence = integer(clock[1] * 1000000 + clock[2])
 local lapses = integer(now + ARGV[1])

@@ -15,6 +15,12 @@ local function history(tag, ...)
   if redis.call('TYPE', message_key(tag)).ok == 'hash' then return unpack(redis.call('HMGET', message_key(tag), ...)) end
 end
 
+-- Whether it is a string of our making.
+local function is_sent(tag)
+  local key = message_key(tag)
+  return redis.call('TYPE', key).ok == 'string' and string.find(redis.call('GETRANGE', key, 0, 16), '^%d+\31$') ~= nil
+end
+
 -- Say what has become of a message that is there.
 local function change(tag, ...)
   local key = message_key(tag)
@@ -30,7 +36,7 @@ end
 local function score_of(tag)
   local key = message_key(tag)
   local kind = redis.call('TYPE', key).ok
-  if kind == 'hash' then return redis.call('HGET', key, 'score') end
+  if kind == 'hash' then return redis.call('HGET', key, 'score') or next_score(0) end
   if kind ~= 'string' then return nil end
   local score = redis.call('GETRANGE', key, 0, 15)
   return tonumber(score) and score or next_score(0) -- another program wrote it
@@ -49,10 +55,10 @@ local function promote(queue, limit)
     if score then
       score = next_score(9 - math.floor(score / STEP))
       make_ready(tag, queue, score)
-      if redis.call('TYPE', message_key(tag)).ok == 'hash' then
-        redis.call('HSET', message_key(tag), 'score', score)
-      else
+      if is_sent(tag) then
         redis.call('SETRANGE', message_key(tag), 0, string.format('%016.0f', score))
+      else
+        change(tag, 'score', score)
       end
     end
     redis.call('ZREM', P .. 'delayed:' .. queue, tag)

@@ -22,7 +22,8 @@ for i = 1, #ARGV, 7 do
   if claim ~= '' then release(claim, token, counted == '1') end
   if holds(tag, receipt) then
     -- the score of its first arrival: it goes back to the front
-    if tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score_of(tag)) end
+    local score = score_of(tag)
+    if score and tonumber(wait) > 0 then make_delayed(tag, queue, tonumber(wait)) else make_ready(tag, queue, score) end
     if counted == '1' then count_delivery(tag) end
     let_go(tag, queue)
     returned = returned + 1

@@ -84,12 +84,15 @@ end
 local function all_ready(queue, places)
   local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, unpack(places))
   if type(answer) == 'table' and answer.err then
+    if redis.call('TYPE', P .. 'queue:' .. queue).ok == 'zset' then return error(answer.err) end
     adopt(queue)
     redis.call('ZADD', P .. 'queue:' .. queue, unpack(places))
   end
 end
 
+-- Of a message that is there; `score`: where it stands.
 local function make_ready(tag, queue, score)
+  if not score then return end
   all_ready(queue, {score, tag})
   wake(queue)
 end

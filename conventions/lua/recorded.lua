@@ -41,6 +41,7 @@ end
 for queue, several in pairs(tags) do call('ZREM', P .. 'inflight:' .. queue, unpack(several)) end
 if #messages > 0 then
   call('HDEL', P .. 'receipts', unpack(ended))
+  call('HDEL', P .. 'started', unpack(ended)) -- of one that asked for its claim by itself
   call('DEL', unpack(messages))
 end
 return answers

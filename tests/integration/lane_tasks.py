@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from itertools import count
 from pathlib import Path
@@ -114,6 +115,10 @@ class Nap(LongRunningTask):
 
 
 @shared_task
-def function(folder: str) -> None:
+def function(folder: str, name: str = "", how: str = "") -> None:
     """As a team has it from before."""
+    with (Path(folder) / "functions").open("a", encoding="utf-8") as file:
+        file.write(f"{name}\n")
+    if how == "exits":
+        sys.exit(3)
     hold(Path(folder), is_deaf=False)
