@@ -10,8 +10,11 @@ import pytest
 
 from conventions.app import ConventionsApp
 from conventions.broker import Sizes
+from tests.integration import (
+    lane_tasks,  # its function is none that pytest may look at: Celery would make an application for it
+)
 from tests.integration.lane_fixtures import QUEUE, Lane, alone, install, sizes, some  # noqa: F401  # fixtures
-from tests.integration.lane_tasks import Apart, Lengthy, Nap, Quick, function
+from tests.integration.lane_tasks import Apart, Lengthy, Nap, Quick
 from tests.support import wait_until
 from tests.workers import Installation
 
@@ -121,7 +124,7 @@ def test_functions_count_as_long_in_a_queue_of_long_jobs(alone: Alone, tmp_path:
     with warm(alone, tmp_path, "-c", "2") as lane:
         with lane.paused():
             for _ in range(20):
-                function.apply_async((str(tmp_path),), queue="long")
+                lane_tasks.function.apply_async((str(tmp_path),), queue="long")
         wait_until(lambda: lane.app.broker.sizes("long").in_flight == 2, 10, "two run")
         assert lane.app.broker.sizes("long") == Sizes(18, 0, 2)
 

@@ -11,8 +11,10 @@ import pytest
 
 from conventions.app import ConventionsApp
 from conventions.broker import Sizes
+from tests.integration import (
+    lane_tasks,  # pytest would look at an imported function, and Celery would make an application for it
+)
 from tests.integration.lane_fixtures import POOLS, QUEUE, alone, install  # noqa: F401  # fixtures
-from tests.integration.lane_tasks import function
 from tests.support import wait_until
 from tests.workers import Installation, Worker, wait_for_letter
 
@@ -27,7 +29,7 @@ def ran(folder: Path) -> list[str]:
 
 def send(folder: Path, *names: str, how: str = "") -> list[str]:
     """Send functions of these names; returns their ids."""
-    return [function.apply_async((str(folder), name, how), queue=QUEUE).id for name in names]
+    return [lane_tasks.function.apply_async((str(folder), name, how), queue=QUEUE).id for name in names]
 
 
 @contextmanager
