@@ -12,7 +12,7 @@ local answers, messages, ended, tags = {}, {}, {}, {} -- messages to remove, the
 local common = ARGV[1] ~= '' and ARGV[1]
 local words = common and 3 or 5
 
-if #ARGV == 1 then return answers end
+if #ARGV < 2 then return answers end
 local claims, all_tags = {}, {}
 for i = 2, #ARGV, words do claims[#claims + 1], all_tags[#all_tags + 1] = P .. 'claim:' .. ARGV[i], ARGV[i + 2] end
 local values, receipts = call('MGET', unpack(claims)), call('HMGET', P .. 'receipts', unpack(all_tags))
