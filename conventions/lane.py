@@ -4,6 +4,7 @@ What Celery would hand to the pool (`lane_strategy.py`) is gathered here until t
 soon as a process is free. How many go together follows from how long jobs of each task take: see `Pace`.
 """
 
+import logging
 import math
 import socket
 import threading
@@ -18,9 +19,12 @@ from celery import bootsteps
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
+from conventions.errors import UndeliverableMessage
 from conventions.lane_group import Group, comes_again, hard_limit
 from conventions.lane_run import RETURN_AFTER
 from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Paces, Together
+
+logger = logging.getLogger(__name__)
 
 GROUPS = 3  # for each process: one that runs, the next one, and one that is being read
 SOON = 0.05  # seconds
@@ -116,7 +120,7 @@ class Lane:
             except TaskRevokedError:
                 raise
             except Exception as error:  # whatever it is, it must not end the worker
-                comes_again(parts[0][0], error)
+                self._fail(parts[0][0], error)
                 raise TaskRevokedError from error
         else:
             group = Group(self, parts, self.consumer.hostname)
@@ -163,7 +167,7 @@ class Lane:
             if chosen and (goes_alone or all_of_them.expected > HANDED or hard_limit(request) != hard_limit(chosen[0])):
                 break
             self._waiting.popleft()
-            if _is_revoked(request):
+            if self._is_revoked(request):
                 continue
             of_part.add(pace)
             if not chosen or of_part.expected > TOGETHER or len(parts[-1]) == CLAIMED:
@@ -175,6 +179,23 @@ class Lane:
             if goes_alone:
                 break
         return parts
+
+    def _is_revoked(self, request: Any) -> bool:
+        """Whether it ends here."""
+        try:
+            return bool(request.revoked())
+        except Exception as error:  # noqa: BLE001  # whatever it is, it must not keep the others from running
+            self._fail(request, error)
+            return True
+
+    def _fail(self, request: Any, error: Exception) -> None:
+        """It cannot even be handed over: a dead letter of one that goes alone, as all do once they have come again."""
+        if request.goes_alone:
+            logger.error("a message cannot be handled: %s", request.id, exc_info=error)
+            self.consumer.refuse(request.message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
+            state.task_ready(request)
+        else:
+            comes_again(request, error)
 
     # From the pool.
 
@@ -263,15 +284,6 @@ class Lane:
 def _stops() -> bool:
     """Whether the worker was told to stop: what has not started goes back then."""
     return state.should_stop is not None or state.should_terminate is not None
-
-
-def _is_revoked(request: Any) -> bool:
-    """Whether it ends here."""
-    try:
-        return bool(request.revoked())
-    except Exception as error:  # noqa: BLE001  # whatever it is, it must not keep the others from running
-        comes_again(request, error)
-        return True
 
 
 class LaneStep(bootsteps.StartStopStep):

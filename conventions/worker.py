@@ -74,7 +74,7 @@ class Consumer(CeleryConsumer):
             if state.should_stop is not None or state.should_terminate is not None:
                 self._give_back(message)
             elif delivery and delivery["deliveries"] > DELIVERY_LIMIT:
-                self._refuse(
+                self.refuse(
                     message,
                     UndeliverableMessage(
                         f"delivered {delivery['deliveries']} times, and each time its worker ended before the job began, or "
@@ -86,7 +86,7 @@ class Consumer(CeleryConsumer):
                     handle(message)
                 except Exception as error:  # whatever it is, it must neither end the worker nor loop
                     logger.exception("a message cannot be handled")
-                    self._refuse(message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
+                    self.refuse(message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
                 else:
                     self.write_to_pool()
 
@@ -119,7 +119,7 @@ class Consumer(CeleryConsumer):
         else:
             message.reject_log_error(logger, self.connection_errors, requeue=True)
 
-    def _refuse(self, message: Any, error: Exception) -> bool:
+    def refuse(self, message: Any, error: Exception) -> bool:
         """Store a dead letter and acknowledge; where it cannot be stored, the message comes again."""
         if self.app.refusals.message(message, error):
             message.ack_log_error(logger, self.connection_errors)
@@ -132,23 +132,23 @@ class Consumer(CeleryConsumer):
 
     def on_unknown_message(self, body: Any, message: Any) -> None:
         """A message without the headers of a task."""
-        if self._refuse(message, UndeliverableMessage("it names no task")):
+        if self.refuse(message, UndeliverableMessage("it names no task")):
             super().on_unknown_message(body, _Acknowledged(message))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A message for a task that is not registered."""
         error = UnknownTask(f"no task {message.headers['task']!r} is registered; deploy it, or list it in `aliases`")
-        if self._refuse(message, error):
+        if self.refuse(message, error):
             super().on_unknown_task(body, _Acknowledged(message), exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A message whose body is not that of a task."""
-        if self._refuse(message, UndeliverableMessage(str(exc))):
+        if self.refuse(message, UndeliverableMessage(str(exc))):
             super().on_invalid_task(body, _Acknowledged(message), exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """A message whose body cannot be decoded."""
-        if not self._is_ours(message) or self._refuse(message, UndeliverableMessage(f"{type(exc).__name__}: {exc}")):
+        if not self._is_ours(message) or self.refuse(message, UndeliverableMessage(f"{type(exc).__name__}: {exc}")):
             super().on_decode_error(_Acknowledged(message), exc)
 
     def on_close(self) -> None:

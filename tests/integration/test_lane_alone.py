@@ -45,6 +45,10 @@ def test_a_worker_that_stops_begins_no_more(alone: Alone, tmp_path: Path, pool: 
     with one_place(alone, pool) as worker:
         send(tmp_path, *"abcd")
         wait_until(lambda: ran(tmp_path) == ["a"], 15, "the first one runs")
+        if pool != "solo":  # which answers nothing meanwhile
+            wait_until(
+                lambda: any((alone[1].control.inspect(timeout=1).active() or {}).values()), 10, "the worker knows"
+            )
         worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "Warm shutdown" in worker.output, 10, "it was told to stop")
         (tmp_path / "go").touch()
