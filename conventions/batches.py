@@ -132,11 +132,14 @@ class Batches:
             pipe.zremrangebyscore(self._index, "-inf", now - self.keep.total_seconds())
             pipe.execute()
 
-    def note_duplicate(self, id: str, of: str) -> None:  # noqa: A002
-        """Say that a message asked for a batch that was sent before: whoever looks for its id finds that one."""
+    def note_duplicate(self, id: str, of: str, *, ignored: bool) -> None:  # noqa: A002
+        """Say that a message asked for a batch that was sent before: whoever looks for its id finds that one.
+
+        `ignored`: whether nobody keeps the result of this message.
+        """
         with self._store.redis.pipeline() as pipe:
             for key in (self._key(id), self._store.key("progress", id)):
-                pipe.hset(key, "same_as", of)
+                pipe.hset(key, mapping={"same_as": of, "ignored": int(ignored)})
                 pipe.pexpire(key, self.keep)
             pipe.execute()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from celery.app.trace import get_actual_ignore_result
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
@@ -190,7 +191,8 @@ def _done_before(task: Any, job: Job, done: Done) -> Done:
         end_without_run(task, job, "duplicate", keep=follows(task) and not followed)
     if not again and job.member and job.member.role == "splitter":
         with suppress(RedisError):  # only that nobody finds the batch by this id
-            task.app.batches.note_duplicate(job.id, done.message_id)
+            ignored = get_actual_ignore_result(task, task.request)
+            task.app.batches.note_duplicate(job.id, done.message_id, ignored=ignored)
     if followed:
         raise Ignore
     return done

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Literal, Self, cast
 
@@ -60,7 +60,8 @@ class Progress:
         store = store or current_store()
         raw: Any = store.redis.hgetall(store.key("progress", id))
         if same := raw.get(b"same_as"):  # the message was a duplicate, of a batch
-            return cls.of(same.decode(), store)
+            # Whether a result comes in a moment is a question of this message.
+            return replace(cls.of(same.decode(), store), ignored=raw.get(b"ignored", b"1") == b"1")
         return cls.read(id, raw)
 
     @classmethod

@@ -494,3 +494,13 @@ def test_a_header_that_means_nothing_is_of_no_batch(header: Any) -> None:
     """Another program may have written it."""
     assert Member.read(header) is None
     assert Member.read(["b", "chunk", 3, 7]) == Member("b", "chunk", 3, 7)
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_who_waits_for_a_duplicate_waits_for_its_result(batches: Batches, ignored: bool, store: Store) -> None:
+    """Its batch may have ended before its own result is there: where it keeps one, the batch says nothing in its place."""
+    batches.create(ID, ORIGIN, None)
+    store.redis.hset(store.key("progress", ID), "ignored", int(not ignored))
+    batches.note_duplicate("b2", ID, ignored=ignored)
+    assert Progress.of("b2", store).id == ID
+    assert (Progress.of("b2", store).ignored, Progress.of(ID, store).ignored) == (ignored, not ignored)
