@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,16 +54,12 @@ class QoS(virtual.QoS):
     def _held(self) -> int:
         return len(self._delivered) - len(self._dirty)
 
-    def holding(self, delivery_tags: Collection[str]) -> set[str]:
-        """Those of these messages that are held."""
-        return {tag for tag in delivery_tags if tag in self._delivered and tag not in self._dirty}
-
     def mark_slow(self, delivery_tag: str) -> None:
         """A message that is held is of a job that may take long, or does: it needs a process of its own."""
         self._slow.add(delivery_tag)
 
     def _count_slow(self) -> int:
-        self._slow = self.holding(self._slow)
+        self._slow = {tag for tag in self._slow if tag in self._delivered and tag not in self._dirty}
         return len(self._slow)
 
     @property

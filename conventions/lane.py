@@ -88,7 +88,7 @@ class Lane:
             return
         self._is_flushing = True
         try:
-            while self._waiting and not self._is_asking and not _stops() and self._free() > 0:
+            while self._waiting and not self._is_asking and not stops() and self._free() > 0:
                 self._is_asking = True
                 self.consumer.on_task_request(self)  # runs `execute_using_pool` once a process is free
         finally:
@@ -281,7 +281,7 @@ class Lane:
             state.task_ready(request)
 
 
-def _stops() -> bool:
+def stops() -> bool:
     """Whether the worker was told to stop: what has not started goes back then."""
     return state.should_stop is not None or state.should_terminate is not None
 

@@ -11,7 +11,7 @@ from celery.worker import state
 from celery.worker.strategy import logger as celerys
 
 from conventions.delivery import Delivery
-from conventions.lane import Lane
+from conventions.lane import Lane, stops
 from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import goes_together, strategy
 from conventions.plain_message import PlainMessage, plain
@@ -50,8 +50,7 @@ class Intake:
         """Whether somebody wants to know of each message, or none may begin."""
         events = self._consumer.event_dispatcher
         return bool(
-            state.should_stop is not None
-            or state.should_terminate is not None
+            stops()
             or state.revoked_stamps
             or signals.task_received.receivers
             or self._consumer.on_task_message

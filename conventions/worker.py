@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.concurrency.solo import TaskPool as Solo
-from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from conventions.errors import UndeliverableMessage, UnknownTask
 from conventions.job_classes import long_queues
+from conventions.lane import stops
 from conventions.lane_intake import Intake
 from conventions.reading import DELIVERY
 from conventions.servers import check_servers
@@ -71,7 +71,7 @@ class Consumer(CeleryConsumer):
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)
-            if state.should_stop is not None or state.should_terminate is not None:
+            if stops():
                 self._give_back(message)
             elif delivery and delivery["deliveries"] > DELIVERY_LIMIT:
                 self.refuse(

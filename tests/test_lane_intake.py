@@ -17,6 +17,7 @@ from conventions.lane import Lane
 from conventions.lane_intake import Intake
 from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import strategy
+from conventions.pace import Pace
 from conventions.plain_message import plain
 from conventions.reading import raw_message
 from conventions.request import Request
@@ -100,7 +101,9 @@ def lane(consumer: Any) -> Lane:
 
 def test_a_lane_of_another_brokers_worker_looks_at_nothing() -> None:
     """Nothing is attached to it."""
-    Lane()._look()
+    lane = Lane()
+    lane._look()
+    assert (lane.consumer, lane.paces.mix) == (None, Pace())
 
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:
