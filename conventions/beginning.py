@@ -6,6 +6,7 @@ Another program's message has no key before its arguments are bound.
 
 import logging
 import random
+import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -129,13 +130,31 @@ def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
     try:
         (answer,) = task.app.claims.answers(asked)
     except RedisError as error:
-        logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
-        raise put_back(task, job) from error
+        raise _not_started(task, job, error) from error
     return _follow(task, job, answer)
 
 
+def _not_started(task: Any, job: Job, error: RedisError) -> Exception:
+    logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
+    return put_back(task, job)
+
+
+def _as_of_now(task: Any, job: Job, answer: Answer) -> Answer:
+    """The answer, asked for again where this process stood still since: its lease may be over, and another may have run the job."""
+    if not isinstance(answer, Granted) or time.monotonic() - job.claim.made_at <= task.app.claims.lease:
+        return answer
+    try:
+        if all(task.app.claims.renew([job.claim])):
+            return answer
+        answers: list[Answer] = task.app.claims.take([job.claim])
+    except RedisError as error:
+        raise _not_started(task, job, error) from error
+    return answers[0]
+
+
 def _follow(task: Any, job: Job, answer: Answer) -> Done | None:
-    """Do what the answer to its claim means; the stored answer when it was finished before. Raises what ends this delivery."""
+    """Do what the answer to its claim means; the stored answer when it was done before. Raises what ends this delivery."""
+    answer = _as_of_now(task, job, answer)
     if isinstance(answer, Granted):
         job.started_at = datetime.now(UTC)
         return None

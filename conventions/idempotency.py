@@ -5,6 +5,7 @@ A claim goes `idle -> running -> done | released | dead`; the states, and who ma
 Stripe's idempotent requests.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ class ClaimRequest:
         horizon: how long the claim is remembered, and after which a message without one is too old to run.
         held: the message in the broker, where that is the same server.
         start: names the call that asks: a pool whose process died may begin one delivery twice.
+        made_at: when the process was about to ask, on the monotonic clock.
     """
 
     task: str
@@ -47,6 +49,7 @@ class ClaimRequest:
     horizon: timedelta = timedelta(days=8)
     held: Held | None = None
     start: str = ""
+    made_at: float = field(default_factory=time.monotonic, compare=False)
 
     @property
     def claim(self) -> str:

@@ -200,14 +200,11 @@ def test_a_worker_that_is_gone_leaves_one_start(broker: Broker, claims: Claims, 
     assert [one.starts for one in answers if isinstance(one, Granted)] == [2, 1]
 
 
-@pytest.mark.parametrize("why", ["awaited", "token"])
-def test_the_next_has_begun_also_when_an_outcome_is_left(
-    why: str, broker: Broker, claims: Claims, store: Store
-) -> None:
+def test_the_next_has_begun_also_when_an_outcome_is_left(broker: Broker, claims: Claims, store: Store) -> None:
     """Its predecessor has not succeeded as far as anybody can tell: its own start is counted."""
     two = requests(broker, 2)
     together(claims, two)
-    store.redis.hset(claim_key(store, two[0]), why, "another")
+    store.redis.hset(claim_key(store, two[0]), "token", "another")
     settling = Settling(claims, lambda: two[1])
     settling.record(done(two[0]))
     assert settling.answers() == [(done(two[0]), False)]
@@ -269,23 +266,29 @@ def test_an_outcome_of_another_holder_is_refused(broker: Broker, claims: Claims,
     assert claims.settle([done(two[0])]) == ["refused"]
 
 
-def test_what_another_message_waits_for_is_left_to_the_whole_script(
-    broker: Broker, claims: Claims, store: Store
+@pytest.mark.parametrize("place", [0, 1])  # a claim that is a hash, and one that is a string at first
+def test_what_waits_for_a_job_of_a_group_comes_as_soon_as_that_has_ended(
+    place: int, broker: Broker, claims: Claims, store: Store
 ) -> None:
-    """Nothing is recorded by halves; then what waits comes at once, and is not waited for a second time."""
-    (request,) = requests(broker, 1)
-    together(claims, [request])
+    """The outcome is recorded at once, as any other: whoever waits does not put off when it is safe from a kill."""
+    two = requests(broker, 2)
+    together(claims, two)
     broker.publish([message("m9")])
     (other,) = broker.reserve(["q"], 1)
-    assert isinstance(claims.take([asking(other, replace(FIRST, key="key0", message_id="m9"))])[0], Parked)
-    settling = Settling(claims, nothing)
-    settling.record(done(request))
-    assert settling.answers() == [(done(request), False)]
-    assert places(store, "m0") == ["inflight"]
-    assert store.redis.xlen(store.key("journal")) == 0
-    assert claims.settle([done(request)]) == ["recorded"]
-    assert places(store, "m9") == ["queue"]
-    assert not store.redis.hexists(claim_key(store, request), "awaited")
+    twin = asking(other, replace(FIRST, key=two[place].key, message_id="m9"))
+    assert isinstance(claims.take([twin])[0], Parked)
+    with closing(claims.stream()) as stream:
+        for one in two[: place + 1]:
+            claims.send(stream, done(one))
+        wait_until(lambda: claims.is_done(two[place].claim, two[place].message_id))
+        wait_until(lambda: places(store, "m9") == ["queue"])
+        assert claims.recorded(two[: place + 1], stream) == [True] * (place + 1)
+    assert store.redis.xlen(store.key("journal")) == place + 1
+    assert not store.redis.hexists(claim_key(store, two[place]), "awaited")
+    (again,) = broker.reserve(["q"], 1)
+    (answer,) = claims.take([asking(again, replace(twin, token="later"))])
+    assert isinstance(answer, Done)
+    assert answer.result == 1
 
 
 def test_a_message_stays_in_hand_until_its_group_has_ended(broker: Broker, claims: Claims, store: Store) -> None:

@@ -32,7 +32,7 @@ local function park(claim, tag, queue, wait, horizon)
   if tag == '' then return {'busy', integer(wait)} end
   make_delayed(tag, queue, wait + clock[2] % 200) -- not all at the same moment
   let_go(tag, queue)
-  redis.call('HSET', P .. 'claim:' .. claim, 'awaited', 1) -- `succeed` leaves it to `settle`, which wakes what waits
+  redis.call('HSET', P .. 'claim:' .. claim, 'awaited', 1) -- whoever records how it ended wakes it
   redis.call('SADD', P .. 'parked:' .. claim, tag)
   redis.call('PEXPIRE', P .. 'parked:' .. claim, horizon)
   return {'parked', integer(wait)}

@@ -1,11 +1,10 @@
 #!lua flags=allow-oom
--- Record that a job of a group has succeeded, as `settle` would, where nothing waits for it. Its message stays in the
--- worker's hands until the group has ended: see `recorded`. This runs once for each short job, so the usual case comes first,
--- before the parts that it shares with others, of which the server would make all functions anew.
+-- Record that a job of a group has succeeded, as `settle` would. Its message stays in the worker's hands until the group has
+-- ended: see `recorded`. This runs once for each short job, so the usual case comes first, before the parts that it shares with
+-- others, of which the server would make all functions anew.
 -- KEYS: prefix
 -- ARGV: claim, token, result as JSON, event as JSON, claim and token of the job that begins after it, or '' and ''
--- Returns 1, or 0 where `settle` has to look at it: the claim is not ours any more or ended before, or a message waits for
--- its key. Nobody reads it.
+-- Returns 1, or 0 where `settle` has to look at it: the claim is not ours any more or ended before. Nobody reads it.
 local call, P = redis.call, KEYS[1]
 local claim, token, result, event, next_claim, next_token = unpack(ARGV)
 local key = P .. 'claim:' .. claim
@@ -21,13 +20,14 @@ if type(value) == 'string' then -- see `claims`
   end
 end
 
--- uses claims
+-- uses queues claims common
 if type(value) == 'table' then -- a hash
-  local holder, state, fence, awaited = fields_of(key, 'token', 'state', 'fence', 'awaited')
-  if holder == token and state == 'running' and not awaited then
+  local holder, state, fence, is_awaited = fields_of(key, 'token', 'state', 'fence', 'awaited')
+  if holder == token and state == 'running' then
     call('HSET', key, 'state', 'done')
     if result ~= 'null' then call('HSET', key, 'result', result) end
     call('XADD', P .. 'journal', '*', 'event', event, 'fence', fence)
+    if is_awaited then wake_parked(claim) end
     return 1
   end
 end
