@@ -128,8 +128,8 @@ class Model(Messages):
         before = self.claim_of(asked)
         if isinstance(answer, Parked):
             message = self.messages[asked.tag]
+            message.deliveries -= not message.started  # one that began, and lost its claim, counts no more
             message.move("delayed")
-            message.deliveries -= 1
             self.parked[asked.spec.key].add(asked.tag)
         if not isinstance(answer, (Granted, Poison)):
             return
