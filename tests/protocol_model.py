@@ -215,7 +215,9 @@ class Model(Messages):
 
     def _again(self, ended: Delivery, *, more: int, over: bool) -> None:
         message = self.messages[ended.tag]
-        message.written, message.deliveries = ended.attempt + more, 0
+        # What another worker has since then is counted when that one returns it.
+        elsewhere = message.place == "inflight" and not self.holds(ended) and not message.started
+        message.written, message.deliveries = ended.attempt + more, int(elsewhere)
         if more:
             message.carried = message.written
         if self.holds(ended) or message.place == "delayed":
