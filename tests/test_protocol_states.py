@@ -7,7 +7,7 @@ receipts go stale, the server is emptied. `protocol_model.py` says what must be.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -309,3 +309,50 @@ def test_no_interleaving_breaks_the_protocol_on_redis(tmp_path: Path) -> None:
 def test_no_interleaving_of_many_breaks_the_protocol(store: Store) -> None:
     """The same for longer."""
     run(store, examples=10_000, steps=100)
+
+
+class Chosen:
+    """Draws what a test has chosen."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = iter(values)
+
+    def draw(self, _: Any) -> Any:
+        """The next value."""
+        return next(self._values)
+
+
+@pytest.fixture
+def machine(store: Store) -> Protocol:
+    """The model and the server, for interleavings that chance brings once in thousands."""
+    machine: Protocol = type("Machine", (Protocol,), {"store": store})()
+    machine.begin()
+    machine.publish(SPECS[0], wait=False, old=False)
+    reserve(machine, begin=True)
+    return machine
+
+
+def reserve(machine: Protocol, *, begin: bool) -> None:
+    """A worker takes one message, and perhaps begins."""
+    machine.reserve(cast(Any, Chosen("a")), worker=0, count=1, lost=False, begin=begin)
+    machine.everything_is_as_it_must_be()
+
+
+def test_a_job_that_has_lost_its_claim_waits_for_a_copy_that_has_it(machine: Protocol) -> None:
+    """No delivery of it is counted."""
+    machine.flush("claim:*", really=9)
+    machine.publish_copy(cast(Any, Chosen(False, machine.hands[0])), more=0, wait=False)
+    reserve(machine, begin=True)
+    machine.claim(cast(Any, Chosen(False, machine.hands[0])))
+    machine.everything_is_as_it_must_be()
+    assert machine.model.messages["m1"].place == "delayed"
+
+
+def test_a_retry_of_before_leaves_the_message_with_who_has_it_now(machine: Protocol) -> None:
+    """That delivery is counted when it comes back."""
+    machine.acknowledge(cast(Any, Chosen(False, machine.hands[0])), followed=False)
+    machine.time_passes(cast(Any, Chosen(False)))
+    reserve(machine, begin=False)
+    machine.settle(cast(Any, Chosen(False, machine.hands[0])), outcome=("released", "retry"), wait=False, result=0)
+    machine.everything_is_as_it_must_be()
+    assert machine.model.messages["m1"].place == "inflight"
