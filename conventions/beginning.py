@@ -141,7 +141,7 @@ def _not_started(task: Any, job: Job, error: RedisError) -> Exception:
 
 def _as_of_now(task: Any, job: Job, answer: Answer) -> Answer:
     """The answer, asked for again where this process stood still since: its lease may be over, and another may have run the job."""
-    if not isinstance(answer, Granted) or time.monotonic() - job.claim.made_at <= task.app.claims.lease:
+    if not isinstance(answer, Granted) or time.monotonic() - job.claim.asked_at <= task.app.claims.lease:
         return answer
     try:
         if all(task.app.claims.renew([job.claim])):

@@ -35,7 +35,7 @@ class ClaimRequest:
         horizon: how long the claim is remembered, and after which a message without one is too old to run.
         held: the message in the broker, where that is the same server.
         start: names the call that asks: a pool whose process died may begin one delivery twice.
-        made_at: when the process was about to ask, on the monotonic clock.
+        asked_at: when this was made, just before it is asked for; seconds of the monotonic clock.
     """
 
     task: str
@@ -49,7 +49,7 @@ class ClaimRequest:
     horizon: timedelta = timedelta(days=8)
     held: Held | None = None
     start: str = ""
-    made_at: float = field(default_factory=time.monotonic, compare=False)
+    asked_at: float = field(default_factory=time.monotonic, compare=False)
 
     @property
     def claim(self) -> str:

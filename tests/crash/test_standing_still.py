@@ -4,18 +4,16 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
 from tests.crash import standing_tasks
-from tests.crash.lane_crash_tasks import ALONE, STOOD, Lines, state_of
+from tests.crash.lane_crash_tasks import ALONE, Lines
 from tests.crash.standing_tasks import STANDING, STANDS_AT, Single, Together
 from tests.crash.tempo import QUICK
 from tests.support import wait_until
-from tests.workers import Installation
+from tests.workers import Installation, wait_until_empty
 
 ONE = ("-X", "long", "-c", "1")
 JOBS = 300
@@ -25,18 +23,6 @@ JOBS = 300
 def task_module() -> str:
     """The tasks of these tests."""
     return standing_tasks.__name__
-
-
-def stood(folder: Path) -> int:
-    """The process that stands still."""
-    path = folder / STOOD
-    pid = int(path.read_text(encoding="ascii") or 0) if path.exists() else 0
-    return pid if pid and state_of(pid) == "T" else 0
-
-
-def wait_until_drained(app: ConventionsApp) -> None:
-    """Wait until nothing is left."""
-    wait_until(lambda: app.broker.sizes("immediate") == Sizes(0, 0, 0), 40, "the queue is empty")
 
 
 @pytest.mark.parametrize("task", [Together, Single])
@@ -49,19 +35,18 @@ def test_no_job_begins_that_another_worker_has_done(
     task.enqueue_many({"number": number} for number in range(JOBS))
     lines = Lines(installation.folder)
     with installation.workers(ONE, ONE) as workers:
-        pid = wait_until(lambda: stood(installation.folder), 20, "a process stands still")
-        last = lines.last_of(pid)
+        last = wait_until(lines.stood, 20, "a process stands still")
         (first,) = [worker for worker in workers if worker.process.pid == last.main]
         (second,) = [worker for worker in workers if worker is not first]
         os.kill(last.main, signal.SIGSTOP)
-        wait_until_drained(app)
+        wait_until_empty(app, 40)
         assert lines.starts() == Counter(range(JOBS))
-        for process in (pid, last.main):
+        for process in (last.pid, last.main):
             os.kill(process, signal.SIGCONT)
         assert second.stop() == 0
         task.delay(JOBS)  # it comes after all that was asked for before
-        wait_until(lambda: lines.last_of(pid).number == JOBS, 20, "the process has gone on")
-        wait_until_drained(app)
+        wait_until(lambda: lines.last_of(last.pid).number == JOBS, 20, "the process has gone on")
+        wait_until_empty(app, 40)
         assert first.process.poll() is None
     show(f"{task.name} {STANDS_AT}: its process began with {last.left} behind it")
     assert (last.left == ALONE) == (task is Single)
