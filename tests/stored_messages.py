@@ -9,21 +9,17 @@ SENT = ("score", "queue", "priority", "digest", "generation", "payload")
 
 def stored(store: Store, tag: str) -> dict[str, bytes]:
     """The fields of a message, with its `receipt` while it is held, and `started`; nothing of one that is not there."""
-    redis: Any = store.redis
     key = store.key("message", tag)
-    kind = redis.type(key)
-    if kind == b"hash":
-        found = {name.decode(): value for name, value in redis.hgetall(key).items()}
-    elif kind == b"string":
-        value = redis.get(key)  # it may have ended since
-        found = dict(zip(SENT, value.split(b"\x1f", len(SENT) - 1), strict=True)) if value else {}
+    pipe: Any = store.redis.pipeline(
+        transaction=True
+    )  # a worker that runs may make a hash of it, or end it, between two reads
+    pipe.get(key).hgetall(key).hget(store.key("receipts"), tag).hget(store.key("started"), tag)
+    text, fields, receipt, started = pipe.execute(raise_on_error=False)  # one of the first two is of the wrong type
+    if isinstance(text, bytes):
+        found = dict(zip(SENT, text.split(b"\x1f", len(SENT) - 1), strict=True))
     else:
-        found = {}
-    for name, place in (("receipt", "receipts"), ("started", "started")):
-        value = redis.hget(store.key(place), tag)
-        if value is not None:
-            found[name] = value
-    return found
+        found = {name.decode(): value for name, value in fields.items()}
+    return found | {name: value for name, value in (("receipt", receipt), ("started", started)) if value is not None}
 
 
 def deliveries(store: Store, tag: str) -> int:
