@@ -15,7 +15,8 @@ from conventions.broker import Broker, Publication, digest_of
 from conventions.delivery import Delivery
 from conventions.in_flight import InFlight
 from conventions.publish_batch import PublishBatch
-from conventions.reading import RESERVE_AT_MOST, Reading, decoded
+from conventions.raw_message import decoded
+from conventions.reading import RESERVE_AT_MOST, Reading
 from conventions.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
 from conventions.store import Store
 

@@ -16,7 +16,7 @@ from conventions.declaration import EVERY_ARGUMENT, PLANNED_TIME
 from conventions.idempotency import ClaimRequest
 from conventions.membership import Member
 from conventions.payload import digest
-from conventions.reading import DELIVERY
+from conventions.raw_message import DELIVERY
 from conventions.settling import Settling
 
 HEADER_PREFIX = "x_"

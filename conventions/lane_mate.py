@@ -7,7 +7,7 @@ from conventions.delivery import Delivery
 from conventions.job import TOKEN, Job
 from conventions.late_request import LateRequest, WholeRequest, completed
 from conventions.plain_message import TOLD
-from conventions.reading import DELIVERY, delivered
+from conventions.raw_message import DELIVERY, delivered
 
 type Handed = (
     tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...], str, dict[str, Any], tuple[Any, ...]]

@@ -13,7 +13,7 @@ from celery.worker.request import create_request_cls
 
 from conventions.delivery import Delivery
 from conventions.plain_message import PlainMessage
-from conventions.reading import delivered, raw_message
+from conventions.raw_message import delivered, raw_message
 from conventions.request import Request
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from celery.worker.strategy import default
 
 from conventions.lane import Lane
-from conventions.reading import DELIVERY
+from conventions.raw_message import DELIVERY
 
 
 class _Gathering:

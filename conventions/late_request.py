@@ -12,7 +12,7 @@ from celery.app.task import Context
 
 from conventions.delivery import Delivery
 from conventions.job import TOKEN
-from conventions.reading import decoded, raw_message
+from conventions.raw_message import decoded, raw_message
 
 CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
 RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, with_config
 from pydantic_core import from_json
 
 from conventions.job import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
-from conventions.reading import OF_ITS_OWN
+from conventions.raw_message import OF_ITS_OWN
 from conventions.well_formed import Moment
 
 _STRICT = ConfigDict(extra="ignore", strict=True)

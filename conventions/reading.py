@@ -10,14 +10,13 @@ from queue import Empty
 from typing import Any
 from uuid import uuid4
 
-from kombu.utils.json import loads
-from pydantic_core import from_json
 from redis.exceptions import NoScriptError, RedisError
 
 from conventions.broker import Broker
 from conventions.delivery import Delivery, Wanted, brought
 from conventions.forks import call_in_child
 from conventions.in_flight import InFlight
+from conventions.raw_message import raw_message
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +24,6 @@ BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke i
 LOOK_AGAIN = 1.0  # seconds until one looks that has no process for some of its queues
 RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
-DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
-
-OF_ITS_OWN = b'"__type__"'  # in JSON that kombu wrote in its own way
-
 LOST = (RedisError, OSError, EOFError)
 
 
@@ -248,43 +243,3 @@ class Reading:
         if self._is_lost:
             logger.info("connected to the broker again")
             self._is_lost = False
-
-
-def raw_message(delivery: Delivery) -> dict[str, Any]:
-    """A message as kombu's channels hand it on. Raises: what a message of another program makes it raise."""
-    message: dict[str, Any] = decoded(delivery.payload)
-    headers, properties = message.get("headers") or {}, message["properties"]
-    properties["delivery_tag"] = delivery.receipt
-    properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
-    properties[DELIVERY] = delivered(delivery)
-    if delivery.changes or headers.get("eta") is not None:
-        # It is due now: Celery must not wait once more.
-        headers = dict(headers) | delivery.changes | ({"eta": None} if "eta" in headers else {})
-    message["headers"] = headers
-    return message
-
-
-def delivered(delivery: Delivery) -> dict[str, Any]:
-    """What the process that holds a message needs to know of its delivery."""
-    return {
-        "tag": delivery.tag.decode(),
-        "queue": delivery.queue,
-        "receipt": delivery.receipt,
-        "deliveries": delivery.deliveries,
-        "alone": delivery.alone,
-    }
-
-
-def decoded(payload: bytes | str) -> Any:
-    """JSON that kombu wrote; what it wrote in its own way is read in its way, which takes three times as long.
-
-    Raises:
-        ValueError: it is no JSON.
-    """
-    in_its_own_way = OF_ITS_OWN in payload if isinstance(payload, bytes) else OF_ITS_OWN.decode() in payload
-    if not in_its_own_way:
-        try:
-            return from_json(payload, cache_strings="keys")
-        except ValueError:  # such as half a character, which JSON may hold
-            pass
-    return loads(payload)  # type: ignore[no-untyped-call]  # kombu has few types

@@ -18,7 +18,7 @@ from conventions.idempotency import ClaimRequest, Settlement
 from conventions.job import ACTOR, BATCH, ENQUEUED_AT, GENERATION, HEADER_PREFIX, KEY
 from conventions.journal import Event
 from conventions.membership import Member
-from conventions.reading import DELIVERY
+from conventions.raw_message import DELIVERY
 
 logger = logging.getLogger(__name__)
 

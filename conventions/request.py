@@ -23,7 +23,7 @@ from conventions.in_flight import Start
 from conventions.job import GENERATION, KEY, TOKEN, Job
 from conventions.journal import Event
 from conventions.outcomes import end_dead
-from conventions.reading import DELIVERY
+from conventions.raw_message import DELIVERY
 from conventions.well_formed import fault_of
 
 logger = logging.getLogger(__name__)

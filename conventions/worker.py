@@ -11,7 +11,7 @@ from conventions.errors import UndeliverableMessage, UnknownTask
 from conventions.job_classes import long_queues
 from conventions.lane import stops
 from conventions.lane_intake import Intake
-from conventions.reading import DELIVERY
+from conventions.raw_message import DELIVERY
 from conventions.servers import check_servers
 from conventions.stopping import end_processes, written_kept
 

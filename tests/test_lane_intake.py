@@ -19,7 +19,7 @@ from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import strategy
 from conventions.pace import Pace
 from conventions.plain_message import plain
-from conventions.reading import raw_message
+from conventions.raw_message import raw_message
 from conventions.request import Request
 from tests.claiming import handed_over
 

@@ -14,7 +14,7 @@ from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.lane_run import run_group
 from conventions.lane_trace import Ended, is_observed
-from conventions.reading import raw_message
+from conventions.raw_message import raw_message
 from conventions.request import Request
 from tests.claiming import handed_over
 

@@ -14,7 +14,7 @@ from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.delivery import Delivery
 from conventions.plain_message import TOLD, PlainMessage, plain
-from conventions.reading import raw_message
+from conventions.raw_message import raw_message
 from conventions.request import Request
 from conventions.well_formed import Headers
 
