@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke it
 LOOK_AGAIN = 1.0  # seconds until one looks that has no process for some of its queues
+LOOK_EVERY = 0.01  # seconds between two looks whether a read has ended
 RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 LOST = (RedisError, OSError, EOFError)
@@ -42,6 +44,7 @@ class Reading:
     _queue_cycle: Any
     _in_poll: Any
 
+    _is_over = False
     _is_lost = False
     _waits = False  # the read waits to be woken before it reserves
     _wanted = 1  # messages that the read asked for
@@ -65,9 +68,9 @@ class Reading:
         # A socket that a pool process has, too, stays in the poller of the main process when that closes it: it is then
         # reported for ever, under a number that belongs to another connection by now.
         for name in ("client", "subclient"):
-            socket = getattr(getattr(self.__dict__.get(name), "connection", None), "_sock", None)
-            if socket is not None:
-                socket.close()
+            inherited = getattr(getattr(self.__dict__.get(name), "connection", None), "_sock", None)
+            if inherited is not None:
+                inherited.close()
 
     @property
     def broker(self) -> Broker:
@@ -101,6 +104,9 @@ class Reading:
         self._queue_cycle.rotate(wanted.queues[0])
         connection = self.client.connection
         self._in_poll, self._brpop_sent_at = connection, time.monotonic()
+        if self._is_over:  # looked at last: `end_reads` says so first, and then looks for a read
+            self._in_poll = None
+            return
         connection.send_packed_command(connection.pack_commands(commands))
 
     def _what_is_wanted(self, coming: Sequence[Delivery]) -> Wanted:
@@ -202,7 +208,7 @@ class Reading:
 
     def abandon_read(self) -> None:
         """End the read under way, and let others have what it brings, which is not wanted any more."""
-        connection, self._in_poll = self._in_poll, None
+        connection = self._in_poll
         if not connection:
             return
         try:
@@ -213,7 +219,22 @@ class Reading:
                 self.in_flight.give_back(delivery.receipt)
         except LOST:  # what it would have brought comes again when its time is over
             connection.disconnect()
+        finally:
+            self._in_poll = None  # last, for `end_reads`
         self._waits = False
+
+    def end_reads(self, within: float) -> None:
+        """Begin no read any more, and wait until none is under way. From another thread than that which reads.
+
+        Where that one does not come to the end of its read within so many seconds, its connection is cut.
+        """
+        self._is_over = True
+        deadline = time.monotonic() + within
+        while (connection := self._in_poll) and time.monotonic() < deadline:
+            time.sleep(LOOK_EVERY)
+        if connection and (cut := getattr(connection, "_sock", None)):
+            with suppress(OSError):
+                cut.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close, without waiting for the read under way."""

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import queue
 import signal
 import socket
 import threading
@@ -18,6 +19,7 @@ from celery.worker import state
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.02  # seconds between two looks for processes that are idle
+READ_WITHIN = 0.3  # seconds that the main thread of a hurried worker has to end its read by itself
 RETURN_WITHIN = 5.0  # seconds that Redis has to take back what a hurried worker holds
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -33,7 +35,8 @@ class Stopping(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **options: Any) -> None:
         self._worker = worker
-        self._hurry = threading.Event()
+        # A handler may be interrupted by another one's `put`; any other lock would hold the main thread up for ever.
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._waker: tuple[socket.socket, socket.socket] | None = None
         super().__init__(worker, **options)
 
@@ -42,6 +45,7 @@ class Stopping(bootsteps.StartStopStep):
         worker.app.in_flight.start()
         if threading.current_thread() is not threading.main_thread():
             return
+        threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
         worker_shutting_down.connect(self._on_shutting_down)
         signal.signal(signal.SIGQUIT, self._on_hurry)
         if worker.use_eventloop:
@@ -64,19 +68,22 @@ class Stopping(bootsteps.StartStopStep):
     def _on_shutting_down(self, **_: Any) -> None:
         for number in SIGNALS:
             signal.signal(number, self._on_hurry)
-        threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
+        self._told.put(None)  # the second time, where another signal came before these handlers
 
     def _on_hurry(self, *_: Any) -> None:
-        if state.should_stop is None:  # SIGQUIT came first
+        if state.should_stop is None:  # SIGQUIT came first, or Celery has still to say so
             state.should_stop = 0
-            threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
-        self._hurry.set()
+        self._told.put(None)
+        self._told.put(None)  # also where nothing came before
 
     def _end_in_time(self) -> None:
-        """Wait out the grace period; a worker that has ended by itself is gone before."""
+        """Wait out the grace period, once told to stop; a worker that has ended by itself is gone before."""
+        self._told.get()
         in_flight = self._worker.app.in_flight
         in_flight.give_back_unstarted()  # where the job runs in the main thread, nobody else would before it ends
-        self._hurry.wait(self._worker.app.settings.shutdown_grace)
+        with suppress(queue.Empty):
+            self._told.get(timeout=self._worker.app.settings.shutdown_grace)
+        self._end_reads()
         held = in_flight.seize()  # first, so that nobody counts the deaths below as starts without an outcome
         for process in active_children():
             with suppress(ProcessLookupError):
@@ -88,6 +95,12 @@ class Stopping(bootsteps.StartStopStep):
         if getattr(self._worker, "pidlock", None):
             self._worker.pidlock.release()
         os._exit(0)
+
+    def _end_reads(self) -> None:
+        """Else this worker would take again what it gives back: its main thread may not have come to its end of reading."""
+        channel: Any = getattr(getattr(self._worker.consumer, "task_consumer", None), "channel", None)
+        if hasattr(channel, "end_reads"):
+            channel.end_reads(READ_WITHIN)
 
 
 @contextmanager

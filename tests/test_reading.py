@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -135,6 +136,34 @@ def test_what_has_come_is_handled_also_when_the_connection_is_lost(
     monkeypatch.setattr(reader.channel.client.connection, "send_packed_command", cut)
     assert reader.read() == RESERVE_AT_MOST
     assert reader.channel.rests
+
+
+def test_a_read_whose_thread_does_not_come_to_its_end_is_cut(app: ConventionsApp, reader: Reader) -> None:
+    """And none begins any more: what comes is for others."""
+    reader.read()
+    reader.poller.on_poll_start()
+    assert reader.channel._in_poll
+    reader.channel.end_reads(0.05)
+    send(1)
+    reader.poller.on_readable(reader.channel.client.connection._sock.fileno())
+    assert reader.channel.rests
+    reader.channel._rests_until = 0.0
+    reader.poller.on_poll_start()
+    assert not reader.channel._in_poll
+    assert app.broker.sizes("immediate") == Sizes(1, 0, 0)
+
+
+def test_a_read_that_ends_by_itself_is_not_cut(app: ConventionsApp, reader: Reader) -> None:
+    """What it has brought goes back; the connection goes on."""
+    send(600)
+    assert reader.read() == RESERVE_AT_MOST  # and the next is under way
+    ended = Thread(target=reader.channel.end_reads, args=(20,))
+    ended.start()
+    reader.channel.abandon_read()
+    ended.join(5)
+    assert not ended.is_alive()
+    assert reader.channel.client.connection.is_connected
+    wait_until(lambda: app.broker.sizes("immediate").in_flight == RESERVE_AT_MOST, 5, "they are back")
 
 
 def test_of_long_jobs_no_more_are_read_than_there_is_room_for(app: ConventionsApp, reader: Reader) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import struct
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from celery import bootsteps
-from celery.signals import worker_init, worker_shutting_down
+from celery.signals import worker_init, worker_ready, worker_shutting_down
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, executions
 from conventions.app import ConventionsApp
@@ -88,6 +89,23 @@ def _go_on_meanwhile(sender: Any, **_: Any) -> None:
         sender.app.steps["consumer"].add(GoOnMeanwhile)
     if "GO_ON_AT_ONCE" in os.environ:
         worker_shutting_down.connect(_go_on_at_once)  # before the worker gives back what has not begun
+    if os.environ.get("TOLD_AGAIN") == "before":
+        worker_shutting_down.connect(_tell_again)
+
+
+@worker_ready.connect
+def _tell_again_after(**_: Any) -> None:
+    """Where a test asks for it."""
+    if os.environ.get("TOLD_AGAIN") == "after":
+        worker_shutting_down.connect(_tell_again)
+
+
+def _tell_again(**_: Any) -> None:
+    """The worker is told again while it hears of the first signal, and its main thread is held up for a while."""
+    worker_shutting_down.disconnect(_tell_again)
+    os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ["TOLD_AGAIN"] == "after":
+        threading.Event().wait(5)
 
 
 def _go_on_at_once(**_: Any) -> None:
@@ -275,6 +293,25 @@ def test_a_second_signal_ends_it_at_once(
     (tmp_path / "go").touch()
     with installation.worker("-Q", QUEUE, "-c", "1"):
         check_ended(app, ["first"])
+
+
+@pytest.mark.parametrize("told", ["before", "after"])
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_second_signal_right_behind_the_first(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str, told: str
+) -> None:
+    """Before or after the worker has begun to end, whose own read must not take what it gives back."""
+    Hold.delay("first", tmp_path)
+    variables = {"CONVENTIONS_SHUTDOWN_GRACE": "60", "TOLD_AGAIN": told}
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1", **variables) as worker:
+        wait_until(lambda: lines(tmp_path / "started") == ["first"], description="it runs")
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.wait(10)
+        assert time.monotonic() - began < AT_ONCE
+        assert worker.output.count("stopped with 1 jobs unfinished") == worker.output.count("stopped with ") == 1
+    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
+    assert starts(app, "first") == 0
 
 
 @pytest.mark.parametrize("pool", POOLS)
