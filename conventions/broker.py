@@ -6,12 +6,11 @@ nothing. All deadlines and due times are the server's. The states are drawn in `
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched, groupby
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -102,8 +101,11 @@ class Broker:
         Raises:
             BrokerUnavailable: Redis is full, or its journal is.
         """
-        with _saying_when_full():
-            return [tag.decode() for tag in self._run("publish", self._publish_arguments(publications))]
+        try:
+            tags = self._run("publish", self._publish_arguments(publications))
+        except ResponseError as error:
+            _say_when_full(error)
+        return [tag.decode() for tag in tags]
 
     def ask_publish(self, publications: Sequence[Publication]) -> ScriptCall:
         """Send messages, whose answer is read later, by `published`; the caller closes what it gets. Raises: RedisError."""
@@ -112,11 +114,17 @@ class Broker:
     @staticmethod
     def published(call: ScriptCall) -> list[str]:
         """The answer of `ask_publish`, as that of `publish`. Raises: RedisError, BrokerUnavailable."""
-        with _saying_when_full():
-            return [tag.decode() for tag in call.answer()]
+        try:
+            tags = call.answer()
+        except ResponseError as error:
+            _say_when_full(error)
+        return [tag.decode() for tag in tags]
 
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
         arguments: list[Any] = [self._journal_limit, f"~{token_hex(4)}"]
+        if len(publications) == 1:  # which is not worth making runs of
+            (one,) = publications
+            return [*arguments, *_in_common(one), 1, one.tag, one.payload, one.digest]
         for common, run in groupby(publications, _in_common):
             for part in batched(run, RUN, strict=False):
                 arguments += (*common, len(part))
@@ -218,16 +226,12 @@ def digest_of(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
 
-@contextmanager
-def _saying_when_full() -> Iterator[None]:
-    try:
-        yield
-    except OutOfMemoryError as error:
+def _say_when_full(error: ResponseError) -> NoReturn:
+    if isinstance(error, OutOfMemoryError):
         raise BrokerUnavailable(f"Redis is full, so that nothing can be sent: {error}") from error
-    except ResponseError as error:
-        if str(error).startswith("JOURNALFULL"):
-            raise BrokerUnavailable(str(error)) from error
-        raise
+    if str(error).startswith("JOURNALFULL"):
+        raise BrokerUnavailable(str(error)) from error
+    raise error
 
 
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:

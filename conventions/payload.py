@@ -173,7 +173,7 @@ class Arguments:
 
     def _validated(self, values: dict[str, Any]) -> dict[str, Any]:
         try:
-            return self._adapter.validate_python(values, strict=True)
+            return self._validate(values, strict=True)
         except ValidationError as error:
             faults = error
         failed = {str(fault["loc"][0]) for fault in faults.errors(include_url=False, include_input=False)}
@@ -191,7 +191,7 @@ class Arguments:
 
     def _dump(self, values: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         try:
-            if self._is_plain and all(type(value) in _SCALARS for value in values.values()):
+            if self._is_plain and _SCALARS.issuperset(map(type, values.values())):
                 return values, encode(values)  # refuses NaN and half characters
             refuse_unordered(values)
             dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)

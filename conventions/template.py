@@ -17,6 +17,7 @@ from celery._state import get_current_worker_task
 from celery.utils.collections import ConfigurationView
 
 from conventions.bulk import PART
+from conventions.ignored_result import IgnoredResult
 from conventions.publish_batch import PublishBatch
 from conventions.routing import routes_alike
 from conventions.sending import shown_text
@@ -24,7 +25,7 @@ from conventions.stamp import Stamp
 
 KINDS = frozenset(["priority", "queue"])  # options that make a kind of messages
 
-_SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+_BEFORE, _AFTER, _SENT = signals.before_task_publish, signals.after_task_publish, signals.task_sent
 MOST = 256  # kinds that are remembered
 
 
@@ -63,13 +64,13 @@ class Templates(threading.local):
         self._app = app
         self._configuration = _Configuration(app)
         self._made: dict[tuple[Any, ...], Stamp | None] = {}
+        self._result = app.subclass_with_self(IgnoredResult, reverse="AsyncResult")
 
     def fit(self, options: Mapping[str, Any]) -> bool:
         """Whether a message with these options may be made so."""
         return (
-            options.keys() <= KINDS
-            and isinstance(options.get("queue"), str | None)
-            and not any(signal.receivers for signal in _SIGNALS)
+            (not options or (options.keys() <= KINDS and isinstance(options.get("queue"), str | None)))
+            and not (_BEFORE.receivers or _AFTER.receivers or _SENT.receivers)
             and get_current_worker_task() is None
             and celery.Task.apply_async.__code__.co_qualname == "Task.apply_async"  # nobody has replaced it
             and self._app.broker_is_redis
@@ -91,7 +92,7 @@ class Templates(threading.local):
             more = {"argsrepr": "()", "kwargsrepr": shown, "task_id": task_id, "headers": headers, "retry": False}
             return celery.Task.apply_async(task, (), payload, **more, **options)
         self._app.broker.publish([stamp.message(task_id, payload, shown, headers)])
-        return task.AsyncResult(task_id)
+        return self._result(task_id)
 
     def _made_by_celery(
         self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]

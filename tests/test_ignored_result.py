@@ -1,0 +1,80 @@
+"""What a send returns whose result nobody keeps: Celery's result, which prepares for those who wait only when somebody does."""
+
+import gc
+import pickle
+from typing import Any
+
+import pytest
+from celery.result import AsyncResult
+
+from conventions import ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.ignored_result import IgnoredResult
+from tests.support import wait_until
+
+
+class Plain(ImmediateTask):
+    """A task whose result nobody keeps."""
+
+    not_idempotent = "it does nothing"
+
+    def run(self) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def sent(app: ConventionsApp) -> IgnoredResult:
+    """What the short way of sending returns."""
+    Plain.delay()
+    found: Any = Plain.delay()
+    assert isinstance(found, IgnoredResult)
+    return found
+
+
+def subscribed(app: ConventionsApp) -> set[Any]:
+    """The results that this process listens for."""
+    found: set[Any] = app.backend.result_consumer.subscribed_to
+    return found
+
+
+def test_it_is_as_celerys(app: ConventionsApp, sent: IgnoredResult) -> None:
+    """But for what waiting needs: Celery's own `__init__` is not called."""
+    celerys: Any = Plain.apply_async(expires=60)  # which Celery sends
+    assert type(celerys) is app.AsyncResult
+    expected = vars(celerys) | {"id": sent.id, "app": app}
+    del expected["on_ready"]
+    assert vars(sent) | {"app": sent.app} == expected
+    assert sent == AsyncResult(sent.id, app=app)
+    again = pickle.loads(pickle.dumps(sent))
+    assert (again.id, type(again)) == (sent.id, app.AsyncResult)
+
+
+def test_nobody_waits_for_it(app: ConventionsApp, sent: IgnoredResult) -> None:
+    """`get` returns at once, as Celery's does, and its state is asked for."""
+    assert sent.get(timeout=10) is None
+    assert sent.state == "PENDING"
+    assert not subscribed(app)
+
+
+def test_who_wants_to_be_told_is_told(app: ConventionsApp, sent: IgnoredResult) -> None:
+    """Where there is a result all the same, as of a failure that is stored although results are ignored."""
+    told: list[Any] = []
+    sent.then(told.append)
+    message = app.backend.encode(
+        {"task_id": sent.id, "status": "SUCCESS", "result": 7, "traceback": None, "children": []}
+    )
+    app.store.redis.publish(app.backend.get_key_for_task(sent.id), message)
+    wait_until(lambda: app.backend.result_consumer.drain_events(timeout=0.1) or told == [sent], 5, "it is told")
+    assert sent.result == 7
+
+
+def test_one_that_is_dropped_leaves_nothing(app: ConventionsApp, sent: IgnoredResult) -> None:
+    """Nor does one that somebody has waited for, and dropped."""
+    sent.then(print, weak=True)
+    other: Any = Plain.delay()
+    assert len(subscribed(app)) == 1
+    other.__del__()
+    assert len(subscribed(app)) == 1
+    sent.__del__()
+    gc.collect()
+    assert not subscribed(app)
