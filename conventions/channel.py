@@ -35,10 +35,12 @@ class QoS(virtual.QoS):
             that, the next ones are read when half of them have ended, or a whole read fits, so that one read brings
             several; else whenever there is room.
         room: says how many messages of short jobs so many processes take; `None`: `prefetch_count` is all that may be held.
+        starves: says whether a process is free, and nothing waits here for it: then nobody waits for a whole read to fit.
     """
 
     ahead = 1
     room: Callable[[float], int] | None = None
+    starves: Callable[[], bool] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu has few types
@@ -83,6 +85,8 @@ class QoS(virtual.QoS):
         limit, held = self._limit, self._held
         if not limit or held >= limit:
             return not limit
+        if self.starves is not None and self.starves():
+            return True
         if limit <= self.prefetch_count:
             return self.ahead <= 1 or held <= limit // 2
         slow = len(self._slow)  # they may be there for hours

@@ -23,6 +23,7 @@ from conventions.errors import UndeliverableMessage
 from conventions.lane_group import Group, comes_again, hard_limit
 from conventions.lane_run import RETURN_AFTER
 from conventions.pace import CLAIMED, HANDED, MOST, TOGETHER, Paces, Together
+from conventions.stopping import stops
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,12 @@ class Lane:
         """Messages of short jobs that so many processes take: those of `GROUPS` each; none where jobs are not short."""
         mix = self.paces.mix
         return math.floor(processes * GROUPS * min(mix.fitting(HANDED), MOST)) if mix.is_short else 0
+
+    def starves(self) -> bool:
+        """Whether a process is free, and nothing waits for it."""
+        pool = self.consumer.pool
+        free = self.consumer.controller.semaphore.value if pool.uses_semaphore else self._free()
+        return not self._waiting and free > 0
 
     @property
     def knows_short(self) -> bool:
@@ -279,11 +286,6 @@ class Lane:
             request.app.in_flight.give_back(request.delivery["receipt"])
             request.make_room()
             state.task_ready(request)
-
-
-def stops() -> bool:
-    """Whether the worker was told to stop: what has not started goes back then."""
-    return state.should_stop is not None or state.should_terminate is not None
 
 
 class LaneStep(bootsteps.StartStopStep):

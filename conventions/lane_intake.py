@@ -11,11 +11,12 @@ from celery.worker import state
 from celery.worker.strategy import logger as celerys
 
 from conventions.delivery import Delivery
-from conventions.lane import Lane, stops
+from conventions.lane import Lane
 from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import goes_together, strategy
 from conventions.plain_message import PlainMessage, plain
 from conventions.request import Request
+from conventions.stopping import stops
 
 logger = logging.getLogger(__name__)
 

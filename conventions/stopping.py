@@ -103,6 +103,11 @@ class Stopping(bootsteps.StartStopStep):
             channel.end_reads(READ_WITHIN)
 
 
+def stops() -> bool:
+    """Whether the worker was told to stop: what has not started goes back then."""
+    return state.should_stop is not None or state.should_terminate is not None
+
+
 @contextmanager
 def written_kept(pool: Any) -> Iterator[None]:
     """Within the block a pool of processes forgets no job that a process has got, and not said yet that it runs.

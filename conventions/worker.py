@@ -9,11 +9,10 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 from conventions.errors import UndeliverableMessage, UnknownTask
 from conventions.job_classes import long_queues
-from conventions.lane import stops
 from conventions.lane_intake import Intake
 from conventions.raw_message import DELIVERY
 from conventions.servers import check_servers
-from conventions.stopping import end_processes, written_kept
+from conventions.stopping import end_processes, stops, written_kept
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class Consumer(CeleryConsumer):
                 and self.app.settings.fast_lane
                 and not (self._takes_long and isinstance(self.pool, Solo))
             ):
-                channel.qos.room = self.app.lane.room
+                channel.qos.room, channel.qos.starves = self.app.lane.room, self.app.lane.starves
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)

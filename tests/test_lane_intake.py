@@ -1,6 +1,7 @@
 """Plain messages of short tasks go straight to the lane, where nobody would see the difference (protocol 12)."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,6 +105,20 @@ def test_a_lane_of_another_brokers_worker_looks_at_nothing() -> None:
     lane = Lane()
     lane._look()
     assert (lane.consumer, lane.paces.mix) == (None, Pace())
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_free_process_starves_where_nothing_waits_for_it(lane: Lane, consumer: Any, pool: str) -> None:
+    """By Celery's count of free processes, or by our own of threads."""
+    consumer.pool = SimpleNamespace(uses_semaphore=pool == "prefork", limit=1, apply_async=None)
+    consumer.controller.semaphore = SimpleNamespace(value=1)
+    assert lane.starves()
+    lane.take(SimpleNamespace())
+    assert not lane.starves()
+    lane.clear()
+    consumer.controller.semaphore.value = 0
+    lane._apart.append(Future())
+    assert not lane.starves()
 
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:

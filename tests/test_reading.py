@@ -166,6 +166,22 @@ def test_a_read_that_ends_by_itself_is_not_cut(app: ConventionsApp, reader: Read
     wait_until(lambda: app.broker.sizes("immediate").in_flight == RESERVE_AT_MOST, 5, "they are back")
 
 
+def test_a_free_process_does_not_wait_for_room_for_many(reader: Reader) -> None:
+    """What others run is more than half of what may be held: it would have nothing until they have ended."""
+    send(300)
+    reader.room = PREFETCH
+    assert reader.read() == PREFETCH
+    for one in reader.handled[:2]:
+        one.ack()
+    starves = False
+    reader.channel.qos.starves = lambda: starves
+    assert not reader.channel.qos.can_consume()
+    starves = True
+    assert reader.channel.qos.can_consume()
+    assert reader.read() == 2
+    assert not reader.channel.qos.can_consume(), "no more is held than before"
+
+
 def test_of_long_jobs_no_more_are_read_than_there_is_room_for(app: ConventionsApp, reader: Reader) -> None:
     """Whatever else is read ahead; those count that are on their way in while the next are asked for."""
     send(600)
