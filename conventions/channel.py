@@ -35,7 +35,7 @@ class QoS(virtual.QoS):
             that, the next ones are read when half of them have ended, or a whole read fits, so that one read brings
             several; else whenever there is room.
         room: says how many messages of short jobs so many processes take; `None`: `prefetch_count` is all that may be held.
-        starves: says whether a process is free, and nothing waits here for it: then nobody waits for a whole read to fit.
+        starves: says whether a process is free, and nothing waits here for it: then it is read for, however few fit.
     """
 
     ahead = 1
@@ -85,10 +85,8 @@ class QoS(virtual.QoS):
         limit, held = self._limit, self._held
         if not limit or held >= limit:
             return not limit
-        if self.starves is not None and self.starves():
-            return True
-        if limit <= self.prefetch_count:
-            return self.ahead <= 1 or held <= limit // 2
+        if limit <= self.prefetch_count:  # which a group of one process may be more than half of
+            return self.ahead <= 1 or held <= limit // 2 or (self.starves is not None and self.starves())
         slow = len(self._slow)  # they may be there for hours
         return held - slow <= max((limit - slow) // 2, limit - slow - RESERVE_AT_MOST)
 
