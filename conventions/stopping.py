@@ -13,6 +13,7 @@ from typing import Any
 
 from billiard.process import active_children
 from celery import bootsteps
+from celery.bootsteps import TERMINATE
 from celery.signals import worker_process_shutdown, worker_shutting_down
 from celery.worker import state
 
@@ -37,6 +38,7 @@ class Stopping(bootsteps.StartStopStep):
         self._worker = worker
         # A handler may be interrupted by another one's `put`; any other lock would hold the main thread up for ever.
         self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._listens = self._is_told = False
         self._waker: tuple[socket.socket, socket.socket] | None = None
         super().__init__(worker, **options)
 
@@ -45,6 +47,7 @@ class Stopping(bootsteps.StartStopStep):
         worker.app.in_flight.start()
         if threading.current_thread() is not threading.main_thread():
             return
+        self._listens = True
         threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
         worker_shutting_down.connect(self._on_shutting_down)
         signal.signal(signal.SIGQUIT, self._on_hurry)
@@ -65,24 +68,33 @@ class Stopping(bootsteps.StartStopStep):
         with suppress(BlockingIOError):
             self._waker[0].recv(4096)
 
+    def close(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
+        """The worker stops: where no signal said so, remote control did, or an error that Celery cannot handle."""
+        if self._listens and not self._is_told:
+            self._on_shutting_down()
+
     def _on_shutting_down(self, **_: Any) -> None:
+        self._is_told = True
         for number in SIGNALS:
             signal.signal(number, self._on_hurry)
         self._told.put(None)  # the second time, where another signal came before these handlers
 
     def _on_hurry(self, *_: Any) -> None:
+        self._is_told = True
         if state.should_stop is None:  # SIGQUIT came first, or Celery has still to say so
             state.should_stop = 0
         self._told.put(None)
         self._told.put(None)  # also where nothing came before
 
     def _end_in_time(self) -> None:
-        """Wait out the grace period, once told to stop; a worker that has ended by itself is gone before."""
+        """Wait out the grace period, once told to stop."""
         self._told.get()
         in_flight = self._worker.app.in_flight
         in_flight.give_back_unstarted()  # where the job runs in the main thread, nobody else would before it ends
         with suppress(queue.Empty):
             self._told.get(timeout=self._worker.app.settings.shutdown_grace)
+        if self._worker.blueprint.state == TERMINATE and threading.main_thread().is_alive():
+            return  # the worker has ended by itself, and the program goes on
         self._end_reads()
         held = in_flight.seize()  # first, so that nobody counts the deaths below as starts without an outcome
         for process in active_children():

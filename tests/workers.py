@@ -24,7 +24,6 @@ from tests.support import wait_until
 
 ROOT = Path(__file__).parents[1]
 APPLICATION = """\
-from tests.stored_messages import stored
 from conventions import create_app
 
 app = create_app("tests", packages={packages!r}, schedule=None)

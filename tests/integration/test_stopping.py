@@ -4,6 +4,8 @@ import fcntl
 import os
 import signal
 import struct
+import subprocess
+import sys
 import termios
 import threading
 import time
@@ -312,6 +314,53 @@ def test_a_second_signal_right_behind_the_first(
         assert worker.output.count("stopped with 1 jobs unfinished") == worker.output.count("stopped with ") == 1
     assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
     assert starts(app, "first") == 0
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_remote_control_waits_no_longer_than_a_signal(
+    app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str
+) -> None:
+    """`celery control shutdown`: after the grace period what runs goes back."""
+    Hold.delay("first", tmp_path)
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1", CONVENTIONS_SHUTDOWN_GRACE="0.5") as worker:
+        wait_until(lambda: lines(tmp_path / "started") == ["first"], description="it runs")
+        app.control.shutdown()
+        worker.process.wait(10)
+        wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
+    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
+    assert starts(app, "first") == 0
+
+
+PROGRAM = f"""
+import threading
+from installed import app
+from tests.support import wait_until
+
+try:
+    app.worker_main(["worker", "--queues={QUEUE}", "--concurrency=1", "--loglevel=INFO"])
+except SystemExit:
+    pass
+wait_until(lambda: "grace" not in [one.name for one in threading.enumerate()], 10, "nobody waits to end it")
+print("it goes on")
+"""
+
+
+def test_a_program_goes_on_when_its_worker_has_ended(
+    app: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """One that runs a worker in its main thread is not ended with the grace period of that."""
+    variables = installation.environment | {"CONVENTIONS_SHUTDOWN_GRACE": "3"}
+    command = [sys.executable, "-c", PROGRAM]
+    with (tmp_path / "output").open("w+") as output:
+        program = subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            wait_until(lambda: " ready." in (tmp_path / "output").read_text(), 20, "the worker is ready")
+            app.control.shutdown()
+            assert program.wait(20) == 0
+        finally:
+            program.kill()
+            program.wait()
+    assert "it goes on" in (tmp_path / "output").read_text()
 
 
 @pytest.mark.parametrize("pool", POOLS)
