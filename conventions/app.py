@@ -21,6 +21,7 @@ from conventions.console.starting import prepare_command
 from conventions.errors import ConfigurationError, TaskModuleError
 from conventions.granularity import Granularity
 from conventions.idempotency import Claims
+from conventions.ignored_result import ignored_result
 from conventions.in_flight import InFlight
 from conventions.job import REDRIVE_WINDOW
 from conventions.journal import Journal
@@ -183,6 +184,11 @@ class ConventionsApp(Celery):
     def refusals(self) -> Refusals:
         """Dead letters of messages that never reach a task."""
         return Refusals(self)
+
+    @functools.cached_property
+    def ignored_result(self) -> Any:
+        """The class of results that nobody keeps."""
+        return ignored_result(self)
 
     @functools.cached_property
     def one_server(self) -> bool:

@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import select
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -128,8 +129,10 @@ class Reading:
             raise Empty
         try:
             due, deliveries = self._reply(self.client.connection)
+            # All of them are held before the first is handled, whatever that one does.
+            self.in_flight.add(*(one for one in deliveries if one.queue not in self._unacknowledged))
         finally:
-            self._in_poll = None
+            self._in_poll = None  # last, for `end_reads`
         self._connected()
         self._waits = len(deliveries) < self._wanted  # nothing is left
         self._block = BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
@@ -153,8 +156,6 @@ class Reading:
         return brought(reply)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
-        # All of them are held before the first is handled, whatever that one does.
-        self.in_flight.add(*(one for one in deliveries if one.queue not in self._unacknowledged))
         if self.short_cut is not None:
             deliveries = self.short_cut(deliveries)
         for delivery, message in [(delivery, self._message_of(delivery)) for delivery in deliveries]:
@@ -226,15 +227,19 @@ class Reading:
     def end_reads(self, within: float) -> None:
         """Begin no read any more, and wait until none is under way. From another thread than that which reads.
 
-        Where that one does not come to the end of its read within so many seconds, its connection is cut.
+        Where that one does not come to the end of its read within so many seconds, a read that waits for messages is cut, which would
+        bring what this process returns meanwhile. One that was answered is not: only that thread can read what it brings.
         """
         self._is_over = True
         deadline = time.monotonic() + within
         while (connection := self._in_poll) and time.monotonic() < deadline:
             time.sleep(LOOK_EVERY)
-        if connection and (cut := getattr(connection, "_sock", None)):
+        cut = getattr(connection, "_sock", None)
+        if cut is not None and self._waits and not _is_answered(cut):
             with suppress(OSError):
-                cut.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(
+                    cut, socket.SHUT_RDWR
+                )  # that of TLS would take its state from the thread that reads
 
     def close(self) -> None:
         """Close, without waiting for the read under way."""
@@ -264,3 +269,9 @@ class Reading:
         if self._is_lost:
             logger.info("connected to the broker again")
             self._is_lost = False
+
+
+def _is_answered(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))

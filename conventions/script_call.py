@@ -54,6 +54,8 @@ class Lines:
 
         Where it comes later, the next calls do without. Raises: RedisError.
         """
+        if getattr(connection, "_sock", None) is None:  # somebody has closed it; to look would open it
+            return
         if self._rest > 0:
             self._rest -= 1
             return

@@ -14,13 +14,13 @@ from typing import Any
 from billiard.process import active_children
 from celery import bootsteps
 from celery.bootsteps import TERMINATE
-from celery.signals import worker_process_shutdown, worker_shutting_down
+from celery.signals import worker_process_shutdown, worker_shutdown, worker_shutting_down
 from celery.worker import state
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.02  # seconds between two looks for processes that are idle
-READ_WITHIN = 0.3  # seconds that the main thread of a hurried worker has to end its read by itself
+READ_WITHIN = 0.3  # seconds that the main thread of a worker that stops has to end its read by itself
 RETURN_WITHIN = 5.0  # seconds that Redis has to take back what a hurried worker holds
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -50,6 +50,7 @@ class Stopping(bootsteps.StartStopStep):
         self._listens = True
         threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
         worker_shutting_down.connect(self._on_shutting_down)
+        worker_shutdown.connect(self._on_ended, sender=worker)
         signal.signal(signal.SIGQUIT, self._on_hurry)
         if worker.use_eventloop:
             self._waker = socket.socketpair()
@@ -73,6 +74,11 @@ class Stopping(bootsteps.StartStopStep):
         if self._listens and not self._is_told:
             self._on_shutting_down()
 
+    def _on_ended(self, **_: Any) -> None:
+        worker_shutting_down.disconnect(
+            self._on_shutting_down
+        )  # which is of the next worker, where a program runs several
+
     def _on_shutting_down(self, **_: Any) -> None:
         self._is_told = True
         for number in SIGNALS:
@@ -90,12 +96,12 @@ class Stopping(bootsteps.StartStopStep):
         """Wait out the grace period, once told to stop."""
         self._told.get()
         in_flight = self._worker.app.in_flight
+        self._end_reads()  # else this worker would take again what it gives back
         in_flight.give_back_unstarted()  # where the job runs in the main thread, nobody else would before it ends
         with suppress(queue.Empty):
             self._told.get(timeout=self._worker.app.settings.shutdown_grace)
         if self._worker.blueprint.state == TERMINATE and threading.main_thread().is_alive():
             return  # the worker has ended by itself, and the program goes on
-        self._end_reads()
         held = in_flight.seize()  # first, so that nobody counts the deaths below as starts without an outcome
         for process in active_children():
             with suppress(ProcessLookupError):
@@ -109,7 +115,6 @@ class Stopping(bootsteps.StartStopStep):
         os._exit(0)
 
     def _end_reads(self) -> None:
-        """Else this worker would take again what it gives back: its main thread may not have come to its end of reading."""
         channel: Any = getattr(getattr(self._worker.consumer, "task_consumer", None), "channel", None)
         if hasattr(channel, "end_reads"):
             channel.end_reads(READ_WITHIN)

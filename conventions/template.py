@@ -17,7 +17,6 @@ from celery._state import get_current_worker_task
 from celery.utils.collections import ConfigurationView
 
 from conventions.bulk import PART
-from conventions.ignored_result import IgnoredResult
 from conventions.publish_batch import PublishBatch
 from conventions.routing import routes_alike
 from conventions.sending import shown_text
@@ -64,7 +63,6 @@ class Templates(threading.local):
         self._app = app
         self._configuration = _Configuration(app)
         self._made: dict[tuple[Any, ...], Stamp | None] = {}
-        self._result = app.subclass_with_self(IgnoredResult, reverse="AsyncResult")
 
     def fit(self, options: Mapping[str, Any]) -> bool:
         """Whether a message with these options may be made so."""
@@ -92,7 +90,7 @@ class Templates(threading.local):
             more = {"argsrepr": "()", "kwargsrepr": shown, "task_id": task_id, "headers": headers, "retry": False}
             return celery.Task.apply_async(task, (), payload, **more, **options)
         self._app.broker.publish([stamp.message(task_id, payload, shown, headers)])
-        return self._result(task_id)
+        return self._app.ignored_result(task_id, backend=task.backend)
 
     def _made_by_celery(
         self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]

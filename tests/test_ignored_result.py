@@ -2,6 +2,7 @@
 
 import gc
 import pickle
+from copy import copy
 from typing import Any
 
 import pytest
@@ -23,11 +24,12 @@ class Plain(ImmediateTask):
 
 
 @pytest.fixture
-def sent(app: ConventionsApp) -> IgnoredResult:
+def sent(app: ConventionsApp) -> Any:
     """What the short way of sending returns."""
     Plain.delay()
     found: Any = Plain.delay()
     assert isinstance(found, IgnoredResult)
+    assert isinstance(found, app.AsyncResult)
     return found
 
 
@@ -37,7 +39,7 @@ def subscribed(app: ConventionsApp) -> set[Any]:
     return found
 
 
-def test_it_is_as_celerys(app: ConventionsApp, sent: IgnoredResult) -> None:
+def test_it_is_as_celerys(app: ConventionsApp, sent: Any) -> None:
     """But for what waiting needs: Celery's own `__init__` is not called."""
     celerys: Any = Plain.apply_async(expires=60)  # which Celery sends
     assert type(celerys) is app.AsyncResult
@@ -45,18 +47,29 @@ def test_it_is_as_celerys(app: ConventionsApp, sent: IgnoredResult) -> None:
     del expected["on_ready"]
     assert vars(sent) | {"app": sent.app} == expected
     assert sent == AsyncResult(sent.id, app=app)
+    assert repr(sent) == f"<AsyncResult: {sent.id}>"
     again = pickle.loads(pickle.dumps(sent))
     assert (again.id, type(again)) == (sent.id, app.AsyncResult)
+    assert (copy(sent).id, copy(sent).ignored) == (sent.id, True)
 
 
-def test_nobody_waits_for_it(app: ConventionsApp, sent: IgnoredResult) -> None:
+def test_it_asks_the_backend_of_its_task(app: ConventionsApp, sent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Celery's does."""
+    backend = app._get_backend()
+    monkeypatch.setattr(Plain.registered, "_backend", backend)
+    found: Any = Plain.delay()
+    assert isinstance(found, IgnoredResult)
+    assert (found.backend is backend, sent.backend is app.backend) == (True, True)
+
+
+def test_nobody_waits_for_it(app: ConventionsApp, sent: Any) -> None:
     """`get` returns at once, as Celery's does, and its state is asked for."""
     assert sent.get(timeout=10) is None
     assert sent.state == "PENDING"
     assert not subscribed(app)
 
 
-def test_who_wants_to_be_told_is_told(app: ConventionsApp, sent: IgnoredResult) -> None:
+def test_who_wants_to_be_told_is_told(app: ConventionsApp, sent: Any) -> None:
     """Where there is a result all the same, as of a failure that is stored although results are ignored."""
     told: list[Any] = []
     sent.then(told.append)
@@ -68,7 +81,7 @@ def test_who_wants_to_be_told_is_told(app: ConventionsApp, sent: IgnoredResult) 
     assert sent.result == 7
 
 
-def test_one_that_is_dropped_leaves_nothing(app: ConventionsApp, sent: IgnoredResult) -> None:
+def test_one_that_is_dropped_leaves_nothing(app: ConventionsApp, sent: Any) -> None:
     """Nor does one that somebody has waited for, and dropped."""
     sent.then(print, weak=True)
     other: Any = Plain.delay()

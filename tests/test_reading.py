@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -153,17 +153,59 @@ def test_a_read_whose_thread_does_not_come_to_its_end_is_cut(app: ConventionsApp
     assert app.broker.sizes("immediate") == Sizes(1, 0, 0)
 
 
-def test_a_read_that_ends_by_itself_is_not_cut(app: ConventionsApp, reader: Reader) -> None:
-    """What it has brought goes back; the connection goes on."""
+def test_a_read_that_ends_by_itself_is_waited_for(
+    app: ConventionsApp, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until what it has brought goes back; the connection goes on."""
     send(600)
     assert reader.read() == RESERVE_AT_MOST  # and the next is under way
-    ended = Thread(target=reader.channel.end_reads, args=(20,))
-    ended.start()
-    reader.channel.abandon_read()
-    ended.join(5)
-    assert not ended.is_alive()
+    reads, go_on, reply = Event(), Event(), reader.channel._reply
+
+    def held_up(connection: Any) -> Any:
+        reads.set()
+        assert go_on.wait(10)
+        return reply(connection)
+
+    monkeypatch.setattr(reader.channel, "_reply", held_up)
+    abandons, ends = Thread(target=reader.channel.abandon_read), Thread(target=reader.channel.end_reads, args=(20,))
+    abandons.start()
+    assert reads.wait(10)
+    ends.start()
+    ends.join(0.1)
+    assert ends.is_alive()
+    go_on.set()
+    ends.join(10)
+    assert not ends.is_alive()
+    abandons.join(10)
     assert reader.channel.client.connection.is_connected
     wait_until(lambda: app.broker.sizes("immediate").in_flight == RESERVE_AT_MOST, 5, "they are back")
+
+
+def test_a_read_that_was_answered_is_not_cut(app: ConventionsApp, reader: Reader) -> None:
+    """What it brings is in no other hands."""
+    reader.read()
+    reader.poller.on_poll_start()
+    assert reader.channel._waits
+    send(1)
+    wait_until(lambda: app.broker.sizes("immediate").in_flight == 1, 5, "it was answered")
+    reader.channel.end_reads(0.05)
+    assert reader.read() == 1
+
+
+def test_what_a_read_has_brought_is_held_before_the_read_is_over(
+    app: ConventionsApp, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker that ends in that moment knows nothing of it."""
+    add, seen = app.in_flight.add, []
+
+    def noted(*deliveries: Any) -> None:
+        seen.append(bool(reader.channel._in_poll))
+        add(*deliveries)
+
+    monkeypatch.setattr(app.in_flight, "add", noted)
+    send(1)
+    assert reader.read() == 1
+    assert seen == [True]
 
 
 def test_a_free_process_does_not_wait_for_room_for_many(reader: Reader) -> None:

@@ -113,6 +113,25 @@ def test_an_answer_that_is_there_is_seen_each_time(store: Store, looks: list[boo
     lines.drop(connection)
 
 
+def test_a_call_looks_for_its_answer(store: Store, looks: list[bool]) -> None:
+    """Also one whose connection it has from the call before, which nobody else looks at."""
+    store.run("renew", NOTHING_HELD)
+    looks.clear()
+    assert store.run("renew", NOTHING_HELD) == [0]
+    assert looks
+
+
+def test_a_call_whose_connection_is_closed_is_made_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: to look for the answer would connect, and then wait for what never comes there."""
+    opened: list[bool] = []
+    with closing(store.call("renew", NOTHING_HELD)) as call:
+        monkeypatch.setattr(call._connection, "connect", lambda: opened.append(True))
+        call._connection.disconnect()
+        with pytest.raises(ConnectionError):
+            call.answer(again=False)
+    assert not opened
+
+
 def test_a_cut_connection_costs_no_answer(store: Store) -> None:
     """Cut between two calls, and between a call and its answer."""
     assert store.run("renew", NOTHING_HELD) == [0]

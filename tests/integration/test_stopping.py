@@ -302,18 +302,19 @@ def test_a_second_signal_ends_it_at_once(
 def test_a_second_signal_right_behind_the_first(
     app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str, told: str
 ) -> None:
-    """Before or after the worker has begun to end, whose own read must not take what it gives back."""
-    Hold.delay("first", tmp_path)
+    """Before or after the worker has begun to end, whose own read must not take what it gives back, started or not."""
+    Hold.enqueue_many([{"name": name, "folder": tmp_path} for name in ("first", "second")])
     variables = {"CONVENTIONS_SHUTDOWN_GRACE": "60", "TOLD_AGAIN": told}
     with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1", **variables) as worker:
         wait_until(lambda: lines(tmp_path / "started") == ["first"], description="it runs")
+        wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 2, description="it holds the other one, too")
         began = time.monotonic()
         worker.process.send_signal(signal.SIGTERM)
         worker.process.wait(10)
         assert time.monotonic() - began < AT_ONCE
         assert worker.output.count("stopped with 1 jobs unfinished") == worker.output.count("stopped with ") == 1
-    assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
-    assert starts(app, "first") == 0
+    assert app.broker.sizes(QUEUE) == Sizes(2, 0, 0)
+    assert [starts(app, name) for name in ("first", "second")] == [0, 0]
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
