@@ -100,20 +100,20 @@ class LateContext(_Attributes):
                 mine.pop(name, None)
 
     def __getattr__(self, name: str) -> Any:
-        self.complete()
+        LateContext.complete(self)  # by name: another thread may have completed it since this was called
         return getattr(self, name)
 
     def __repr__(self) -> str:
-        self.complete()
+        LateContext.complete(self)
         return repr(self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        self.complete()
+        LateContext.complete(self)
         return self.__reduce_ex__(protocol)
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # of vars(self.request)
-        self.complete()
+        LateContext.complete(self)
         return vars(self)
 
 
