@@ -205,8 +205,8 @@ class Request(PlainRequest):
         return bool(self._already_revoked or self._already_cancelled)
 
     def _on_lapsed(self) -> None:
-        if self.group is not None and not self._runs():
-            return  # it waits behind the one that hangs
+        if not self._runs():
+            return  # it waits behind the one that hangs, or did: with the process of that one its group has ended meanwhile
         logger.error(
             "hung: id=%s task=%s: no progress for too long, or its process stands still: it is ended here and runs again "
             "elsewhere; report progress more often, or raise stall_after",

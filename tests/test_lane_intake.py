@@ -254,6 +254,15 @@ def as_celery_makes_it(delivery: Delivery, task: Any, consumer: Any) -> Any:
     return made(message, app=app, task=task, hostname=consumer.hostname, eventer=events, utc=app.uses_utc_timezone())
 
 
+def test_one_that_has_not_begun_is_not_called_hung(app: ConventionsApp, consumer: Any, lane: Lane) -> None:
+    """Also when its group has ended meanwhile, since the process was killed of the one that hung."""
+    assert list(Intake(consumer, lane).take([handed_out(app, Short)])) == []
+    (short,) = state.requests.values()
+    assert short.group is None
+    short._on_lapsed()
+    assert app.journal.length() == 0
+
+
 NAMES = ("id", "name", "type", "task", "args", "kwargs", "argsrepr", "kwargsrepr", "eta", "expires", "hostname", "root_id",
          "parent_id", "correlation_id", "reply_to", "delivery_info", "time_limits", "token", "delivery", "claim",
          "is_followed", "embed", "ignore_result", "utc", "body", "content_type", "content_encoding", "request_dict",
