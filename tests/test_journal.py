@@ -154,7 +154,7 @@ def read_event(data: bytes) -> Event | None:
         event = Event.decode(data)
     except ValueError:
         return None
-    return replace(event, runtime=event.runtime and float(event.runtime))
+    return replace(event, runtime=None if event.runtime is None else float(event.runtime))
 
 
 def test_an_entry_has_the_server_s_time_and_the_fence() -> None:
