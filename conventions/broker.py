@@ -5,12 +5,12 @@ nothing. All deadlines and due times are the server's. The states are drawn in `
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched, groupby
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -101,11 +101,8 @@ class Broker:
         Raises:
             BrokerUnavailable: Redis is full, or its journal is.
         """
-        try:
-            tags = self._run("publish", self._publish_arguments(publications))
-        except ResponseError as error:
-            _say_when_full(error)
-        return [tag.decode() for tag in tags]
+        arguments = self._publish_arguments(publications)
+        return _tags(lambda: self._run("publish", arguments))
 
     def ask_publish(self, publications: Sequence[Publication]) -> ScriptCall:
         """Send messages, whose answer is read later, by `published`; the caller closes what it gets. Raises: RedisError."""
@@ -114,11 +111,7 @@ class Broker:
     @staticmethod
     def published(call: ScriptCall) -> list[str]:
         """The answer of `ask_publish`, as that of `publish`. Raises: RedisError, BrokerUnavailable."""
-        try:
-            tags = call.answer()
-        except ResponseError as error:
-            _say_when_full(error)
-        return [tag.decode() for tag in tags]
+        return _tags(call.answer)
 
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
         arguments: list[Any] = [self._journal_limit, f"~{token_hex(4)}"]
@@ -226,12 +219,15 @@ def digest_of(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
 
-def _say_when_full(error: ResponseError) -> NoReturn:
-    if isinstance(error, OutOfMemoryError):
+def _tags(answer: Callable[[], list[bytes]]) -> list[str]:
+    try:
+        return [tag.decode() for tag in answer()]
+    except OutOfMemoryError as error:
         raise BrokerUnavailable(f"Redis is full, so that nothing can be sent: {error}") from error
-    if str(error).startswith("JOURNALFULL"):
-        raise BrokerUnavailable(str(error)) from error
-    raise error
+    except ResponseError as error:
+        if str(error).startswith("JOURNALFULL"):
+            raise BrokerUnavailable(str(error)) from error
+        raise
 
 
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:

@@ -75,9 +75,8 @@ class Stopping(bootsteps.StartStopStep):
             self._on_shutting_down()
 
     def _on_ended(self, **_: Any) -> None:
-        worker_shutting_down.disconnect(
-            self._on_shutting_down
-        )  # which is of the next worker, where a program runs several
+        # The next signal is for the next worker, where a program runs several.
+        worker_shutting_down.disconnect(self._on_shutting_down)
 
     def _on_shutting_down(self, **_: Any) -> None:
         self._is_told = True

@@ -10,9 +10,8 @@ SENT = ("score", "queue", "priority", "digest", "generation", "payload")
 def stored(store: Store, tag: str) -> dict[str, bytes]:
     """The fields of a message, with its `receipt` while it is held, and `started`; nothing of one that is not there."""
     key = store.key("message", tag)
-    pipe: Any = store.redis.pipeline(
-        transaction=True
-    )  # a worker that runs may make a hash of it, or end it, between two reads
+    # In one step: a worker that runs may make a hash of it, or end it, between two reads.
+    pipe: Any = store.redis.pipeline(transaction=True)
     pipe.get(key).hgetall(key).hget(store.key("receipts"), tag).hget(store.key("started"), tag)
     text, fields, receipt, started = pipe.execute(raise_on_error=False)  # one of the first two is of the wrong type
     if isinstance(text, bytes):

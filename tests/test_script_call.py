@@ -116,6 +116,7 @@ def test_an_answer_that_is_there_is_seen_each_time(store: Store, looks: list[boo
 def test_a_call_looks_for_its_answer(store: Store, looks: list[bool]) -> None:
     """Also one whose connection it has from the call before, which nobody else looks at."""
     store.run("renew", NOTHING_HELD)
+    store._lines._rest = 0  # whatever that one took
     looks.clear()
     assert store.run("renew", NOTHING_HELD) == [0]
     assert looks
