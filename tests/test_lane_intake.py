@@ -22,6 +22,7 @@ from conventions.pace import Pace
 from conventions.plain_message import plain
 from conventions.raw_message import raw_message
 from conventions.request import Request
+from conventions.worker import Consumer
 from tests.claiming import handed_over
 
 
@@ -119,6 +120,18 @@ def test_a_free_process_starves_where_nothing_waits_for_it(lane: Lane, consumer:
     consumer.controller.semaphore.value = 0
     lane._apart.append(Future())
     assert not lane.starves()
+
+
+@pytest.mark.parametrize("reads_ahead", [True, False])
+def test_the_lane_says_what_a_worker_that_reads_ahead_reads(
+    app: ConventionsApp, consumer: Any, reads_ahead: bool
+) -> None:
+    """How many short jobs fit, and whether a process waits for its next one."""
+    worker: Any = Consumer.__new__(Consumer)
+    vars(worker).update(vars(consumer), strategies={}, _reads_ahead=reads_ahead, _takes_long=False)
+    worker.create_task_handler()
+    qos = consumer.task_consumer.channel.qos
+    assert (qos.room, qos.starves) == ((app.lane.room, app.lane.starves) if reads_ahead else (None, None))
 
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:
