@@ -45,7 +45,7 @@ STEPS = (
     "conventions.preloading:Preloading",
     "conventions.recorder_process:RecorderProcess",
     "conventions.batch_sweep:BatchSweep",
-    "conventions.lane:LaneStep",
+    "conventions.lane_step:LaneStep",
 )
 
 

@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
 
-from celery import bootsteps
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
@@ -161,8 +160,7 @@ class Lane:
 
     def _next_group(self, pool: Any) -> list[list[Any]]:
         """The next ones for a process, in parts whose claims are taken together; none when nothing waits."""
-        idle = self.consumer.controller.semaphore.value if pool.uses_semaphore else self._free() - 1
-        most = min(math.ceil(len(self._waiting) / (1 + max(idle, 0))), MOST)
+        most = min(math.ceil(len(self._waiting) / self._shares(pool)), MOST)
         chosen: list[Any] = []
         parts: list[list[Any]] = []
         all_of_them, of_part = Together(), Together()
@@ -186,6 +184,15 @@ class Lane:
             if goes_alone:
                 break
         return parts
+
+    def _shares(self, pool: Any) -> int:
+        """Processes that what waits is for, as guided self-scheduling has it: this one, the free ones, and those that soon will be."""
+        semaphore = self.consumer.controller.semaphore if pool.uses_semaphore else None
+        processes, free = (
+            (semaphore.initial_value, semaphore.value) if semaphore else (int(pool.limit), self._free() - 1)
+        )
+        soon = sum(not group.is_slow for group in self._groups)  # one of which may have just ended
+        return max(1, min(processes, 1 + max(free, 0) + soon))
 
     def _is_revoked(self, request: Any) -> bool:
         """Whether it ends here."""
@@ -258,7 +265,7 @@ class Lane:
             return
         self._mark_slow()
         long_since = time.monotonic() - RETURN_AFTER
-        slow = [group for group in self._groups if group.begun_at is not None and group.begun_at < long_since]
+        slow = [group for group in self._groups if group.is_slow]
         if slow:
             self.consumer.app.in_flight.look()
             for group in slow:
@@ -286,13 +293,3 @@ class Lane:
             request.app.in_flight.give_back(request.delivery["receipt"])
             request.make_room()
             state.task_ready(request)
-
-
-class LaneStep(bootsteps.StartStopStep):
-    """Brings the lane into the worker's loop."""
-
-    requires = ("celery.worker.components:Hub",)
-
-    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """As above."""
-        worker.app.lane.register_with_event_loop(hub)

@@ -4,6 +4,7 @@ Each of them stays a request of its own: for events, `inspect`, `revoke` and all
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -60,6 +61,11 @@ class Group:
         self._asks = True  # Redis, while it answers
         self.begun_at: float | None = None
         self._pid: int | None = None
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether it takes longer than one of short jobs ever should."""
+        return self.begun_at is not None and self.begun_at < time.monotonic() - RETURN_AFTER
 
     def start(self, pool: Any) -> None:
         """Hand them over."""

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TOGETHER = 0.020  # seconds that jobs may take whose claims are taken together
 HANDED = 0.080  # seconds that the jobs may take that a process is given at once
@@ -12,6 +12,7 @@ PROCESSES = 10_000  # of which it is remembered that they have run a job; more a
 LONGEST = 4 * HANDED  # seconds that a job counts as at the most: whatever is longer is long
 COLD = 0.2  # seconds that the first job of a process may take because it is the first
 SETTLED = 32  # jobs after which a mean is smoothed
+ENOUGH = 8  # jobs of a task that went together, after which what others took is forgotten
 GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / SETTLED, 1 / 8, 4
 
 
@@ -39,7 +40,9 @@ class Pace:
         if self.mean is None:
             self.mean, self.deviation = seconds, seconds / 2
             return
-        self.deviation += DEVIATION_GAIN * (abs(self.mean - seconds) - self.deviation)
+        # That of the first job is assumed: of a few, each says as much as that.
+        gain = max(DEVIATION_GAIN, 1 / (self.jobs + 1))
+        self.deviation += gain * (abs(self.mean - seconds) - self.deviation)
         self.mean += (seconds - self.mean) / self.jobs
 
     @property
@@ -94,13 +97,16 @@ class Paces:
 
     The first job of a task in each process is left out, alone and in a group: it imports, connects, and finds nothing in any
     cache, so that it takes a hundred times as long as the next. A job that runs alone also waits for its claim and for the record
-    of its outcome: what such jobs took is forgotten when the first have gone together, and then counts only where jobs are not
-    short any more, or this one was not.
+    of its outcome: what such jobs took is forgotten as soon as those that went together say by themselves that jobs are short, or
+    are `ENOUGH`, and then counts only where jobs are not short any more, or this one was not.
     """
 
     def __init__(self) -> None:
         self._by_task: defaultdict[str, Pace] = defaultdict(Pace)
         self._together: set[str] = set()  # tasks whose pace is that of jobs of groups
+        self._in_groups: defaultdict[str, Pace] = defaultdict(
+            Pace
+        )  # of other tasks, what those took that went together
         self._warm: set[tuple[str, int, bool]] = set()
         self.mix = Pace()
 
@@ -116,14 +122,13 @@ class Paces:
         """
         if self._is_first(task, process, together) and seconds < COLD:
             return
-        if together and task not in self._together:
-            self._together.add(task)
-            self._forget(task)
-        elif not together and task in self._together and seconds < TOGETHER and self._by_task[task].is_short:
+        if not together and task in self._together and seconds < TOGETHER and self._by_task[task].is_short:
             return
         self._by_task[task].add(seconds)
         if not is_long:
             self.mix.add(seconds)
+        if together and task not in self._together:
+            self._learn(task, seconds)
 
     def _is_first(self, task: str, process: int | None, together: bool) -> bool:
         if process is None or (task, process, together) in self._warm:
@@ -133,10 +138,17 @@ class Paces:
         self._warm.add((task, process, together))
         return True
 
-    def _forget(self, task: str) -> None:
-        self._by_task[task] = Pace()
-        if all(pace.mean is None for pace in self._by_task.values()):  # else the mix is of others, too
-            self.mix = Pace()
+    def _learn(self, task: str, seconds: float) -> None:
+        pace = self._in_groups[task]
+        pace.add(seconds)
+        if pace.is_short or pace.jobs >= ENOUGH:
+            del self._in_groups[task]
+            self._together.add(task)
+            self._by_task[task] = pace
+            if all(
+                other is pace or other.mean is None for other in self._by_task.values()
+            ):  # else the mix is of others, too
+                self.mix = replace(pace)
 
     def narrow(self) -> None:
         """What was read ahead is not short after all: read no more of it for a few jobs."""

@@ -1,5 +1,6 @@
 """Plain messages of short tasks go straight to the lane, where nobody would see the difference (protocol 12)."""
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.delivery import Delivery
 from conventions.lane import Lane
+from conventions.lane_group import Group
 from conventions.lane_intake import Intake
 from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import strategy
@@ -120,6 +122,20 @@ def test_a_free_process_starves_where_nothing_waits_for_it(lane: Lane, consumer:
     consumer.controller.semaphore.value = 0
     lane._apart.append(Future())
     assert not lane.starves()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_who_runs_a_group_has_its_share_of_what_waits(lane: Lane, consumer: Any, pool: str) -> None:
+    """It ends soon, unless it is slow: then what waits is for the others."""
+    consumer.pool = SimpleNamespace(uses_semaphore=pool == "prefork", limit=2, apply_async=None)
+    consumer.controller.semaphore = SimpleNamespace(initial_value=2, value=0)
+    for _ in range(11):
+        lane.take(SimpleNamespace(task=Short, goes_alone=False, time_limits=(60, None), revoked=lambda: False))
+    other = Group(lane, [], "worker@host")
+    lane._groups = {other}
+    assert sum(map(len, lane._next_group(consumer.pool))) == 6
+    other.begun_at = time.monotonic() - 2
+    assert sum(map(len, lane._next_group(consumer.pool))) == 5
 
 
 @pytest.mark.parametrize("reads_ahead", [True, False])
@@ -327,7 +343,7 @@ def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(
     app.in_flight.add(delivery)
     assert not list(Intake(consumer, lane).take([delivery]))
     monkeypatch.setattr("conventions.lane_request.raw_message", lambda _: {"no": "part"}["headers"])
-    consumer.controller.semaphore = SimpleNamespace(value=0)
+    consumer.controller.semaphore = SimpleNamespace(initial_value=1, value=0)
     pool = SimpleNamespace(uses_semaphore=True)
     with pytest.raises(TaskRevokedError):  # by which Celery frees the process
         lane.execute_using_pool(pool)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.pace import HANDED, LONGEST, PROCESSES, TOGETHER, Pace, Paces, Together
+from conventions.pace import ENOUGH, HANDED, LONGEST, PROCESSES, TOGETHER, Pace, Paces, Together
 
 seconds = st.floats(0, 10, allow_nan=False)
 
@@ -144,6 +144,36 @@ def test_what_jobs_took_alone_is_forgotten_with_the_first_that_went_together() -
     for _ in range(40):
         paces.add("task", 0.002, 1, together=False)
     assert paces.is_short("task")
+
+
+def test_few_jobs_are_enough_where_they_are_alike() -> None:
+    """Half of what a group may take is a long time for one job: that all take as long takes some to tell."""
+    assert not paced(*[0.005] * 2).is_short
+    assert paced(*[0.005] * 4).is_short
+    assert not paced(0.005, 0.005, 0.005, 0.009).is_short
+
+
+def test_jobs_that_go_together_for_the_first_time_are_no_strangers() -> None:
+    """What they took alone counts until enough have gone together."""
+    paces = Paces()
+    for _ in range(5):
+        paces.add("task", 0.006, None, together=False)
+    for _ in range(ENOUGH):
+        assert paces.is_short("task")
+        paces.add("task", 0.005, None, together=True)
+    assert (paces.of("task").mean, paces.mix.mean) == (0.005, 0.005)
+    assert paces.is_short("task")
+
+
+def test_the_first_that_go_together_may_be_long() -> None:
+    """That counts at once, and again when enough have gone together."""
+    paces = Paces()
+    for _ in range(5):
+        paces.add("task", 0.006, None, together=False)
+    for _ in range(ENOUGH):
+        paces.add("task", 0.1, None, together=True)
+        assert not paces.is_short("task")
+    assert paces.of("task").mean == 0.1
 
 
 def test_a_first_job_that_is_long_counts() -> None:
