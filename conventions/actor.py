@@ -18,10 +18,13 @@ class acting_as(ContextDecorator):  # noqa: N801  # used like a function
     """Send everything within the block in the name of this actor.
 
     Raises:
+        TypeError: the actor is no text.
         ValueError: the actor is empty.
     """
 
     def __init__(self, actor: str) -> None:
+        if not isinstance(actor, str):
+            raise TypeError(f"acting_as: the actor is text, not {type(actor).__name__}; write acting_as(str(...))")
         if not actor:
             raise ValueError('acting_as: the actor is empty; pass a user id such as "u-42"')
         self._actor = actor

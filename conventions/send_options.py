@@ -1,9 +1,13 @@
 """The options of a send, and those that cannot mean what they say."""
 
 import difflib
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from celery.utils.functional import maybe_list
+from kombu.entity import Queue
 
 from conventions.job import KEY
 from conventions.priority import Priority
@@ -57,17 +61,28 @@ OPTIONS = frozenset(
     ]
 )
 
+_SECONDS = ((int, float), "a number of seconds")
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "countdown": _SECONDS,
+    "soft_time_limit": _SECONDS,
+    "time_limit": _SECONDS,
+    "eta": ((datetime, str), "a moment, such as datetime.now(UTC) + timedelta(hours=1)"),
+    "expires": ((int, float, datetime, str), "a number of seconds, or a moment"),
+    "queue": ((str, Queue), "the name of a queue"),
+}
+
 
 def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
     """Refuse options of a send that cannot mean what they say.
 
     Raises:
-        TypeError: a bare integer as priority, or `retry_policy`, which is declared on the class.
-        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job.
+        TypeError: a bare integer as priority, `retry_policy`, which is declared on the class, or a value of another type.
+        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job; no moment.
     """
     if not options:
         return
     _check_priority(task.name, options)
+    _check_types(task.name, options)
     if KEY not in (options.get("headers") or {}):  # what waits again was accepted before
         _check_delay(task.name, options, max_delay)
     _check_names(task.name, options)
@@ -81,6 +96,32 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
         raise ValueError(
             f"{task.name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
         )
+
+
+def _check_types(task: str, options: Mapping[str, Any]) -> None:
+    for name, (types, wanted) in _TYPES.items():
+        if (value := options.get(name)) is not None:
+            _check_type(f"{task}: {name} is {wanted}", name, value, types)
+    for name in ("link", "link_error"):
+        for callback in maybe_list(options.get(name)) or ():
+            if not isinstance(callback, Mapping):  # as signatures are
+                raise TypeError(
+                    f"{task}: {name} is a signature, such as Other.s(...), or a list of them, not {callback!r}"
+                )
+
+
+def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> None:
+    if isinstance(value, timedelta):
+        raise TypeError(f"{rule}, not a timedelta; write {name}=….total_seconds()")
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise TypeError(f"{rule}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{rule}, not {value!r}")
+    if isinstance(value, str) and datetime in types:
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError(f"{rule}, not {value!r}") from None
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:

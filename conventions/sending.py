@@ -54,6 +54,11 @@ def payload_of(
     Raises:
         TypeError, PayloadError: as `checked`.
     """
+    if not isinstance(args, Sequence) or isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
+        wrong = kwargs if isinstance(args, Sequence) and not isinstance(args, (str, bytes)) else args
+        raise TypeError(
+            f"{task.name}: args is a list and kwargs a mapping of run's arguments, not {type(wrong).__name__}"
+        )
     try:
         # What goes on, as a retry does, was accepted before, perhaps under a higher limit.
         checked: tuple[dict[str, Any], bytes] = (task.arguments.written if KEY in given else task.written)(args, kwargs)
@@ -90,6 +95,7 @@ def headers_for(
     """
     if KEY in given:
         return dict(given)
+    check_text(task, "task_id", message_id)
     common = common_headers(task, given, actor=actor, planned_at=planned_at)
     return headers_of_own(task, payload, written, message_id, key=key, planned=common.get(PLANNED_AT)) | common
 
@@ -97,9 +103,8 @@ def headers_for(
 def common_headers(
     task: Any, given: Mapping[str, Any], *, actor: str | None, planned_at: datetime | str | None
 ) -> dict[str, Any]:
-    """The headers that are the same for all messages of one call. Raises: ValueError."""
-    if actor is not None and not actor:
-        raise ValueError(f"{task.name}: actor is empty; leave it out, or say who")
+    """The headers that are the same for all messages of one call. Raises: TypeError, ValueError."""
+    check_text(task, "actor", actor)
     planned = _planned(planned_at)
     headers = {ACTOR: actor or inherited_actor(), ENQUEUED_AT: datetime.now(UTC).isoformat()}
     return headers | ({PLANNED_AT: planned} if planned else {}) | dict(given)
@@ -114,9 +119,8 @@ def headers_of_own(
     key: str | None = None,
     planned: str | None = None,
 ) -> dict[str, Any]:
-    """The headers that come from a message's arguments and id. Raises: ValueError."""
-    if key is not None and not key:
-        raise ValueError(f"{task.name}: idempotency_key is empty; leave it out, or say which")
+    """The headers that come from a message's arguments and id. Raises: TypeError, ValueError."""
+    check_text(task, "idempotency_key", key)
     headers: dict[str, Any] = {
         KEY: key or idempotency_key(task, payload, message_id, planned),
         FINGERPRINT: digest_of_json(written),
@@ -124,6 +128,16 @@ def headers_of_own(
     if member := task.member_of(payload, message_id):
         headers[BATCH] = list(member)
     return headers
+
+
+def check_text(task: Any, name: str, value: Any) -> None:
+    """Refuse what no worker would take for a text; `None` is that nothing is said. Raises: TypeError, ValueError."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{task.name}: {name} is text, not {type(value).__name__}; write {name}=str(...)")
+    if not value:
+        raise ValueError(f"{task.name}: {name} is empty; leave it out")
 
 
 def _planned(value: datetime | str | None) -> str | None:

@@ -54,7 +54,7 @@ class Stamp:
             headers: those of `own_headers`.
         """
         body = base64.b64encode(f"[[], {json.dumps(payload)}{self._tail}".encode()).decode()
-        own = {"id": f'"{id}"', "body": f'"{body}"', "kwargsrepr": _written(shown)}
+        own = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
         for name, value in headers.items():
             own[name] = _written(value)
         return self._like._replace(tag=id, payload=self._form % own, digest=request_digest(self._headers, body))

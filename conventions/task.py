@@ -143,7 +143,7 @@ class ConventionTask(RunningTask):
             options: Celery's, such as `countdown` (seconds), `eta`, `expires`, `priority` (a `Priority`), `link`.
 
         Raises:
-            TypeError: an argument is missing, or one too many; or `priority` is no `Priority`.
+            TypeError: an argument is missing, or one too many; `priority` is no `Priority`; or an option is of another type.
             PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload is too large.
             ValueError: the delay is beyond `max_delay`, or the time limit is below the soft one.
             BrokerUnavailable: the broker could not be reached within `broker_timeout`.

