@@ -1,8 +1,14 @@
-"""What an object does when its process is forked."""
+"""What an object does when its process is forked, and how a process ends that a job has forked."""
 
+import logging
 import os
+import sys
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+logger = logging.getLogger(__name__)
 
 
 def call_in_child(method: Callable[[], None]) -> None:
@@ -15,3 +21,22 @@ def call_before_fork(method: Callable[[], None]) -> None:
     """The same, in the parent, before each fork."""
     found = weakref.WeakMethod(method)
     os.register_at_fork(before=lambda: (call := found()) and call())
+
+
+def end_forked(error: BaseException | None) -> NoReturn:
+    """End this process as Python would at the end of a program: a job has forked it, and all else here is its parent's.
+
+    Args:
+        error: what it has raised; `None`: it has come to its end.
+    """
+    status = 1
+    if error is None or (isinstance(error, SystemExit) and error.code is None):
+        status = 0
+    elif isinstance(error, SystemExit) and isinstance(error.code, int):
+        status = error.code & 0xFF
+    else:
+        logger.error("a process that a job has forked ends", exc_info=error)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # whatever it is, this process must not go on
+            stream.flush()
+    os._exit(status)

@@ -5,6 +5,7 @@ recorded.
 """
 
 import logging
+import os
 import random
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from conventions.errors import (
     PayloadError,
 )
 from conventions.failures import text_of
+from conventions.forks import end_forked
 from conventions.granularity import watching
 from conventions.idempotency import (
     EffectExists,
@@ -116,10 +118,24 @@ def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
             return task.run(**values)
         try:
             with task.app.lease_keeper.holding(job.claim, task.stall_check()), watching(task, job.id):
-                return task.run(**values)
+                return _run_here(task, values)
         finally:
             if (reporter := getattr(request, "reporter", None)) is not None:
                 reporter.close()
+
+
+def _run_here(task: Any, values: dict[str, Any]) -> Any:
+    """Run it, and let no process that it has forked come back as if it were this one: it would go on with the next jobs."""
+    process = os.getpid()
+    try:
+        result = task.run(**values)
+    except BaseException as error:
+        if os.getpid() != process:
+            end_forked(error)
+        raise
+    if os.getpid() != process:
+        end_forked(None)
+    return result
 
 
 def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:

@@ -67,6 +67,13 @@ class Quick(ImmediateTask):
             raise ConnectionError("not now")
         elif how == "object":
             return object()
+        elif how.startswith("forks"):
+            if child := os.fork():
+                os.waitpid(child, 0)
+            elif how == "forks and exits":
+                sys.exit(0)
+            elif how == "forks and fails":
+                raise ValueError("in the child")
         elif how in ("held", "deaf"):
             hold(folder, is_deaf=how == "deaf")
         return name

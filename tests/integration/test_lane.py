@@ -124,6 +124,22 @@ def ended_in_one_group(lane: Lane) -> bool:
     return have_mates and any(groups[f"twin {one}"] == groups[f"after {one}"] is not None for one in rounds)
 
 
+@pytest.mark.parametrize("how", ["forks and exits", "forks and fails", "forks and returns"])
+@pytest.mark.parametrize("task", [Quick, Apart])
+def test_a_process_that_a_job_has_forked_runs_no_other(lane: Lane, task: Any, how: str) -> None:
+    """It ends there, as at the end of a program."""
+    with lane.paused():
+        for number in range(3):
+            task.enqueue_many([{"folder": lane.folder, "name": f"forks {number}", "how": how}])
+            task.enqueue_many([{"folder": lane.folder, "name": f"{number} {mate}"} for mate in range(10)])
+    lane.wait_until_done()
+    assert lane.names == sorted(
+        [f"forks {one}" for one in range(3)] + [f"{one} {mate}" for one in range(3) for mate in range(10)]
+    )
+    recorded = lane.kinds()
+    assert {tuple(recorded[one.id]) for one in lane.notes} == {("succeeded",)}
+
+
 def test_what_something_follows_goes_alone(lane: Lane) -> None:
     """A callback, a chain, a result that is kept: they work, also between others that go together."""
     folder, names = lane.folder, range(8)
