@@ -46,6 +46,7 @@ STEPS = (
     "conventions.recorder_process:RecorderProcess",
     "conventions.batch_sweep:BatchSweep",
     "conventions.lane_step:LaneStep",
+    "conventions.pool_step:PoolStep",
 )
 
 
@@ -103,7 +104,7 @@ class ConventionsApp(Celery):
         self._overrides = overrides
         self._queues_selected = False
         self.store_options: dict[str, Any] = {}  # redis-py's, until the store is made
-        super().__init__(name, loader=Loader, task_cls="conventions.request:PlainTask")
+        super().__init__(name, loader=Loader, task_cls="conventions.plain_task:PlainTask")
         self.steps["worker"].update(STEPS)
         self.config_from_object(_LazyDefaults(self))
 

@@ -1,4 +1,4 @@
-"""What an object does when its process is forked, and how a process ends that a job has forked."""
+"""What an object does when its process is forked; how a process ends that a job has forked; whether one has ended."""
 
 import logging
 import os
@@ -40,3 +40,13 @@ def end_forked(error: BaseException | None) -> NoReturn:
         with suppress(Exception):  # whatever it is, this process must not go on
             stream.flush()
     os._exit(status)
+
+
+def has_ended(child: int | None) -> bool:
+    """Whether this child has ended, whether or not somebody has asked for its status; `None`, or this process: it has not."""
+    if child is None or child == os.getpid():
+        return False
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True

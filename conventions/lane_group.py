@@ -10,10 +10,12 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from billiard.einfo import ExceptionWithTraceback
+from billiard.exceptions import WorkerLostError
 from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
 from redis.exceptions import RedisError
 
+from conventions.forks import has_ended
 from conventions.lane_run import RETURN_AFTER, run_group
 from conventions.lane_trace import Ended
 
@@ -135,6 +137,9 @@ class Group:
     def _on_timeout(self, soft: bool, timeout: float) -> None:
         """One of them is beyond its hard limit, and its process is killed after this; soft ones are kept by `LaneWatch`."""
         if soft:
+            return
+        if has_ended(self._pid):  # the pool has not seen that yet
+            self._lose(WorkerLostError("its process ended before its time limit"))
             return
         running = self._running()
         if running is not None:

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from conventions.attempt_event import event_of
 from conventions.errors import PayloadError
+from conventions.forks import has_ended
 from conventions.granularity import note
 from conventions.in_flight import Start
 from conventions.job import GENERATION, KEY, TOKEN, Job
@@ -97,7 +98,9 @@ class PlainRequest(CeleryRequest):
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The job is beyond a limit. At the hard one, record a dead letter before the process is killed after this."""
         error = TimeLimitExceeded(timeout)
-        if soft or (not state.should_terminate and self.record_death(error)):
+        if not soft and has_ended(self.worker_pid):  # the pool has not seen that yet
+            self.come_again(WorkerLostError("its process ended before its time limit"))
+        elif soft or (not state.should_terminate and self.record_death(error)):
             super().on_timeout(soft, timeout)
         else:
             self.come_again(error)
@@ -289,11 +292,3 @@ class Request(PlainRequest):
             self.on_lost(RuntimeError(f"that it is {kind} cannot be recorded"))
             return
         super()._announce_revoked(reason, terminated, signum, expired)
-
-
-class PlainTask(celery.Task):
-    """Base of Celery's own tasks, whose messages are held like ours."""
-
-    abstract = True
-    Request = "conventions.request:PlainRequest"
-    Strategy = "conventions.lane_strategy:strategy"

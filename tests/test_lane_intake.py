@@ -1,8 +1,10 @@
 """Plain messages of short tasks go straight to the lane, where nobody would see the difference (protocol 12)."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +16,11 @@ from celery.worker.request import create_request_cls
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
+from conventions.broker import Sizes
+from conventions.claim_answers import Granted
 from conventions.delivery import Delivery
+from conventions.forks import has_ended
+from conventions.journal import Event
 from conventions.lane import Lane
 from conventions.lane_group import Group
 from conventions.lane_intake import Intake
@@ -25,7 +31,8 @@ from conventions.plain_message import plain
 from conventions.raw_message import raw_message
 from conventions.request import Request
 from conventions.worker import Consumer
-from tests.claiming import handed_over
+from tests.claiming import FIRST, asking, handed_over, take
+from tests.support import wait_until
 
 
 class Short(ImmediateTask):
@@ -333,6 +340,43 @@ def test_it_can_be_rejected_once_it_is_whole(app: ConventionsApp, consumer: Any)
     request.reject(requeue=False)
     assert app.in_flight.flush(5)
     assert app.broker.sizes(Short.queue_name).in_flight == 0
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_whose_process_has_ended_is_not_beyond_its_limit(
+    app: ConventionsApp, consumer: Any, lane: Lane, *, is_dead: bool, together: bool
+) -> None:
+    """It comes again, with its start counted; the pool hears of the end of a process later than of a limit."""
+    delivery = handed_out(app, Short)
+    app.in_flight.add(delivery)
+    assert not list(Intake(consumer, lane).take([delivery]))
+    (request,) = state.requests.values()
+    group = Group(lane, [[request]], "worker@host") if together else None
+    asked = replace(FIRST, task=Short.name, key=request.claim.removeprefix(f"{Short.name}:"), message_id=request.id)
+    assert isinstance(take(app.claims, asking(delivery, asked)), Granted)
+    lane.clear()
+    consumer.pool = SimpleNamespace(uses_semaphore=True, apply_async=None)
+    consumer.write_to_pool = lambda: None
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        if is_dead:
+            child.kill()
+            wait_until(lambda: has_ended(child.pid), 5, "it has ended")
+        if group is None:
+            request.on_accepted(child.pid, time.monotonic())
+            request.on_timeout(False, 90)
+        else:
+            group._on_accepted(child.pid, time.monotonic())
+            group._on_timeout(False, 91)
+    finally:
+        child.kill()
+        child.wait()
+    assert app.in_flight.flush(5)
+    assert app.broker.sizes(Short.queue_name) == (Sizes(1, 0, 0) if is_dead else Sizes(0, 0, 0))
+    entries: Any = app.store.redis.xrange(app.journal.key)
+    kinds = [Event.decode(fields[b"event"]).kind for _, fields in entries]
+    assert kinds == ([] if is_dead else ["dead"])
 
 
 def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(
