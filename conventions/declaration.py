@@ -3,7 +3,10 @@
 import difflib
 import inspect
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
+
+from celery.utils.time import rate
 
 from conventions.errors import DeclarationError
 from conventions.payload import Arguments
@@ -28,10 +31,12 @@ OPTIONS = (
     "aliases",
     "chunk_size",
     "expires",
+    "fast_lane",
     "idempotent_on",
     "ignore_result",
     "not_idempotent",
     "queue_name",
+    "rate_limit",
     "requires",
     "retry_policy",
     "sensitive",
@@ -161,6 +166,7 @@ def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) 
     arguments.check_types()
     _check_idempotency(name, cls.idempotent_on, cls.not_idempotent, arguments.names)
     _check_limits(cls, defaults)
+    _check_values(cls)
     if not isinstance(cls.retry_policy, RetryPolicy):
         raise DeclarationError(
             f"{name}: retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)"
@@ -187,6 +193,8 @@ def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequenc
         raise DeclarationError(f'{name}: idempotent_on is a tuple; write idempotent_on = ("{declared}",)')
     if declared is None or isinstance(declared, _Sentinel):
         return
+    if not isinstance(declared, (tuple, list)) or not all(isinstance(one, str) for one in declared):
+        raise DeclarationError(f"{name}: idempotent_on names arguments; write idempotent_on = ({sample or '...'},)")
     if not declared:
         raise DeclarationError(f"{name}: idempotent_on is empty; name an argument, or write EVERY_ARGUMENT")
     for argument in declared:
@@ -208,6 +216,31 @@ def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
             f"{cls.__qualname__}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); "
             f"write time_limit = {soft + 30:g}, or soft_time_limit = {max(hard - 5, hard / 2):g}"
         )
+
+
+def _check_values(cls: type[Any]) -> None:
+    name = cls.__qualname__
+    for option in ("fast_lane", "ignore_result"):
+        if not isinstance(value := getattr(cls, option), bool | None):
+            raise DeclarationError(f"{name}: {option} is True or False, not {value!r}")
+    expires = cls.expires
+    if expires is not None and (not isinstance(expires, (int, float, datetime)) or isinstance(expires, bool)):
+        raise DeclarationError(f"{name}: expires is a number of seconds, not {expires!r}; write expires = 3600")
+    if not _is_rate(cls.rate_limit):
+        raise DeclarationError(
+            f'{name}: rate_limit is how many a second, minute or hour, not {cls.rate_limit!r}; write rate_limit = "10/m"'
+        )
+
+
+def _is_rate(value: Any) -> bool:
+    """Whether a worker could read it: all of them would end at their start."""
+    if not isinstance(value, (int, float, str, type(None))) or isinstance(value, bool):
+        return False
+    try:
+        rate(value)
+    except (ValueError, KeyError):
+        return False
+    return True
 
 
 def refuse_second(cls: type[Any]) -> None:

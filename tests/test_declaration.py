@@ -95,6 +95,8 @@ def test_unknown_argument_name_without_a_near_one() -> None:
     [
         ("user_id", 'idempotent_on is a tuple; write idempotent_on = ("user_id",)'),
         ((), "idempotent_on is empty; name an argument, or write EVERY_ARGUMENT"),
+        ((1,), 'idempotent_on names arguments; write idempotent_on = ("user_id",)'),
+        (True, 'idempotent_on names arguments; write idempotent_on = ("user_id",)'),
     ],
 )
 def test_idempotent_on_that_is_no_tuple_of_names(value: Any, line: str) -> None:
@@ -210,6 +212,8 @@ def test_a_type_that_does_not_exist() -> None:
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
+        ("fastlane", "fast_lane"),
+        ("rate_limits", "rate_limit"),
         ("idempotent_no", "idempotent_on"),
         ("idempotant_on", "idempotent_on"),
         ("idempotent", "idempotent_on"),
@@ -304,7 +308,7 @@ def test_an_option_of_celery_that_is_replaced(written: str, line: str) -> None:
         type("Replaced", (ImmediateTask,), body)
 
 
-@pytest.mark.parametrize("written", ["throws", "rate_limit", "track_started", "store_errors_even_if_ignored"])
+@pytest.mark.parametrize("written", ["throws", "track_started", "store_errors_even_if_ignored"])
 def test_other_options_of_celery_stay_celerys(written: str) -> None:
     """What is not ours stays as it is in Celery."""
     body: dict[str, Any] = {"__doc__": "Do something.", "__module__": __name__, "not_idempotent": "a test", written: ()}
@@ -424,6 +428,39 @@ def test_a_time_limit_is_a_number_of_seconds(value: Any) -> None:
             soft_time_limit = value
 
             def run(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "line"),
+    [
+        ("fast_lane", "no", "fast_lane is True or False, not 'no'"),
+        ("ignore_result", "no", "ignore_result is True or False, not 'no'"),
+        ("expires", "x", "expires is a number of seconds, not 'x'; write expires = 3600"),
+        (
+            "rate_limit",
+            "abc",
+            "rate_limit is how many a second, minute or hour, not 'abc'; write rate_limit = \"10/m\"",
+        ),
+        ("rate_limit", "10/x", "not '10/x'"),
+        ("rate_limit", True, "not True"),
+    ],
+)
+def test_options_are_of_a_type_that_a_worker_can_read(option: str, value: Any, line: str) -> None:
+    """It would end, or take a text for true."""
+    with refused(f"Odd: {line}" if "is" in line else line):
+        type(
+            "Odd",
+            (ImmediateTask,),
+            {"__doc__": "Do something.", "not_idempotent": "a test", "run": _do_nothing, option: value},
+        )
+
+
+def test_rates_that_a_worker_can_read(app: ConventionsApp) -> None:
+    """As Celery writes them."""
+    for number, value in enumerate([None, 5, 0.5, "10/m"]):
+        body = {"__doc__": "Do something.", "not_idempotent": "a test", "run": _do_nothing, "rate_limit": value}
+        made: Any = type(f"Rated{number}", (ImmediateTask,), body)
+        assert made.rate_limit == value
 
 
 def test_options_of_another_kind_of_task() -> None:
