@@ -1,6 +1,7 @@
 """`celery -A <app> check`: whether this application could run here."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -8,7 +9,7 @@ from celery.bin.base import CeleryCommand
 from sqlalchemy import select
 
 from conventions.app import ConventionsApp
-from conventions.cli.base import app_of, emit
+from conventions.cli.base import app_of, emit, one_line_errors
 from conventions.errors import ConfigurationError
 from conventions.schedule_list import load_schedule
 from conventions.servers import forgetful, volatile
@@ -54,7 +55,11 @@ def _redis(app: ConventionsApp) -> None:
         raise ConfigurationError(faults)
 
 
+@one_line_errors
 def _database(app: ConventionsApp) -> None:
+    file = app.database.url.database
+    if app.database.is_sqlite and file and file != ":memory:" and not Path(file).exists():  # to connect would make it
+        raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
     with app.database.session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))
 

@@ -145,10 +145,20 @@ def test_check_says_what_does_not_work(run: Run) -> None:
 
 
 def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_path: Path) -> None:
-    """A database that nobody migrated does not work."""
-    commands_app.database = Database(f"sqlite:///{tmp_path / 'none.sqlite3'}")
-    broken = {row["check"] for row in rows(run(check, "--json"), status=1) if not row["ok"]}
-    assert broken == {"database"}
+    """A database that nobody migrated does not work, and one that is not there is not made by looking."""
+    file = tmp_path / "folder" / "none.sqlite3"
+    commands_app.database = Database(f"sqlite:///{file}")
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert (broken["check"], broken["fault"]) == (
+        "database",
+        f"there is no database at {file}; `celery -A … db upgrade` makes it",
+    )
+    assert not file.parent.exists()
+    file.parent.mkdir()
+    file.touch()
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert broken["check"] == "database"
+    assert "no such table: conventions_dead_letters (did `celery -A … db upgrade` run?)" in broken["fault"]
 
 
 def test_check_names_a_broken_task_module(
