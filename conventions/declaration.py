@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -36,7 +37,6 @@ OPTIONS = (
     "ignore_result",
     "not_idempotent",
     "queue_name",
-    "rate_limit",
     "requires",
     "retry_policy",
     "sensitive",
@@ -221,10 +221,10 @@ def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
 def _check_values(cls: type[Any]) -> None:
     name = cls.__qualname__
     for option in ("fast_lane", "ignore_result"):
-        if not isinstance(value := getattr(cls, option), bool | None):
+        if not isinstance(value := getattr(cls, option), bool | None | property):
             raise DeclarationError(f"{name}: {option} is True or False, not {value!r}")
     expires = cls.expires
-    if expires is not None and (not isinstance(expires, (int, float, datetime)) or isinstance(expires, bool)):
+    if not (expires is None or _is_number(expires) or isinstance(expires, (datetime, property))):
         raise DeclarationError(f"{name}: expires is a number of seconds, not {expires!r}; write expires = 3600")
     if not _is_rate(cls.rate_limit):
         raise DeclarationError(
@@ -232,9 +232,15 @@ def _check_values(cls: type[Any]) -> None:
         )
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_rate(value: Any) -> bool:
     """Whether a worker could read it: all of them would end at their start."""
-    if not isinstance(value, (int, float, str, type(None))) or isinstance(value, bool):
+    if value is None or isinstance(value, property) or _is_number(value):
+        return True
+    if not isinstance(value, str):
         return False
     try:
         rate(value)

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,22 +25,35 @@ def call_before_fork(method: Callable[[], None]) -> None:
 
 
 def end_forked(error: BaseException | None) -> NoReturn:
-    """End this process as Python would at the end of a program: a job has forked it, and all else here is its parent's.
+    """End this process, which a job has forked: all else here is its parent's.
+
+    What the job has left in files is written; nothing is done that was registered for the end of a program (`atexit`), since that, too, is
+    the parent's, and no other thread is waited for.
 
     Args:
         error: what it has raised; `None`: it has come to its end.
     """
     status = 1
-    if error is None or (isinstance(error, SystemExit) and error.code is None):
-        status = 0
-    elif isinstance(error, SystemExit) and isinstance(error.code, int):
-        status = error.code & 0xFF
-    else:
-        logger.error("a process that a job has forked ends", exc_info=error)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(Exception):  # whatever it is, this process must not go on
-            stream.flush()
-    os._exit(status)
+    try:
+        if error is None or (isinstance(error, SystemExit) and error.code is None):
+            status = 0
+        elif isinstance(error, SystemExit) and isinstance(error.code, int):
+            status = error.code & 0xFF
+        else:
+            logger.error("a process that a job has forked ends", exc_info=error)
+        if error is not None:
+            traceback.clear_frames(error.__traceback__)  # by which files are closed
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(Exception):
+                stream.flush()
+    finally:
+        os._exit(status)  # whatever happens, this process must not go on
+
+
+def end_if_forked(process: int, error: BaseException | None) -> None:
+    """End this process where it is not the one that it was."""
+    if os.getpid() != process:
+        end_forked(error)
 
 
 def has_ended(child: int | None) -> bool:
@@ -50,3 +64,5 @@ def has_ended(child: int | None) -> bool:
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
+    except OverflowError:  # the number of a green thread
+        return False

@@ -127,7 +127,9 @@ class Paces:
         self._by_task[task].add(seconds)
         if not is_long:
             self.mix.add(seconds)
-        if together and task not in self._together:
+        if not together:
+            self._in_groups.pop(task, None)  # what went together before that may be long ago
+        elif task not in self._together:
             self._learn(task, seconds)
 
     def _is_first(self, task: str, process: int | None, together: bool) -> bool:

@@ -23,7 +23,7 @@ from conventions.errors import (
     PayloadError,
 )
 from conventions.failures import text_of
-from conventions.forks import end_forked
+from conventions.forks import end_if_forked
 from conventions.granularity import watching
 from conventions.idempotency import (
     EffectExists,
@@ -130,11 +130,9 @@ def _run_here(task: Any, values: dict[str, Any]) -> Any:
     try:
         result = task.run(**values)
     except BaseException as error:
-        if os.getpid() != process:
-            end_forked(error)
+        end_if_forked(process, error)
         raise
-    if os.getpid() != process:
-        end_forked(None)
+    end_if_forked(process, None)
     return result
 
 

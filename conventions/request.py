@@ -9,7 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import celery
-from billiard.einfo import ExceptionWithTraceback
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
 from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import InvalidTaskError, TimeLimitExceeded
 from celery.worker import state
@@ -99,7 +99,10 @@ class PlainRequest(CeleryRequest):
         """The job is beyond a limit. At the hard one, record a dead letter before the process is killed after this."""
         error = TimeLimitExceeded(timeout)
         if not soft and has_ended(self.worker_pid):  # the pool has not seen that yet
-            self.come_again(WorkerLostError("its process ended before its time limit"))
+            try:
+                raise WorkerLostError("its process ended before its time limit")  # noqa: TRY301  # with a traceback, as Celery wants it
+            except WorkerLostError:
+                self.on_failure(ExceptionInfo())
         elif soft or (not state.should_terminate and self.record_death(error)):
             super().on_timeout(soft, timeout)
         else:

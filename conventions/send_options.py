@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from celery.utils.functional import maybe_list
 from kombu.entity import Queue
 
 from conventions.job import KEY
@@ -102,12 +101,6 @@ def _check_types(task: str, options: Mapping[str, Any]) -> None:
     for name, (types, wanted) in _TYPES.items():
         if (value := options.get(name)) is not None:
             _check_type(f"{task}: {name} is {wanted}", name, value, types)
-    for name in ("link", "link_error"):
-        for callback in maybe_list(options.get(name)) or ():
-            if not isinstance(callback, Mapping):  # as signatures are
-                raise TypeError(
-                    f"{task}: {name} is a signature, such as Other.s(...), or a list of them, not {callback!r}"
-                )
 
 
 def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> None:

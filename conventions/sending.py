@@ -173,14 +173,20 @@ def _is_small(payload: Mapping[str, Any]) -> bool:
     )
 
 
-def freeze_callbacks(options: dict[str, Any]) -> None:
-    """Give each callback its id now: a job that ends twice, as after a crash, sends the same messages twice."""
+def freeze_callbacks(task: Any, options: dict[str, Any]) -> None:
+    """Give each callback its id now: a job that ends twice, as after a crash, sends the same messages twice.
+
+    Raises:
+        TypeError: one is no signature.
+    """
     for name in ("link", "link_error"):
         if options.get(name):
-            options[name] = [_frozen(one) for one in maybe_list(options[name])]
+            options[name] = [_frozen(task, name, one) for one in maybe_list(options[name])]
 
 
-def _frozen(given: Any) -> Any:
+def _frozen(task: Any, name: str, given: Any) -> Any:
+    if not isinstance(given, Mapping):  # as signatures are, and what JSON makes of them
+        raise TypeError(f"{task.name}: {name} is a signature, such as Other.s(...), or a list of them, not {given!r}")
     callback = maybe_signature(given).clone()
     if "task_id" not in callback.options:
         callback.freeze()

@@ -150,7 +150,7 @@ class ConventionTask(RunningTask):
         """
         app, task_id = self._application(), task_id or uuid()
         check_options(self, options, app.settings.max_delay)
-        freeze_callbacks(options)
+        freeze_callbacks(self, options)
         given = options.pop("headers", None) or {}
         accepted = payload_of(self, args or (), kwargs or {}, given, task_id)
         if accepted is None:

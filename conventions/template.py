@@ -84,7 +84,7 @@ class Templates(threading.local):
         if len(self._made) >= MOST:  # as where each tenant has a queue
             self._made.clear()
         if kind not in self._made:
-            self._made[kind] = self._made_by_celery(task, payload, task_id, headers, options)
+            self._made[kind] = self._made_by_celery(task, payload, headers, options)
         stamp, shown = self._made[kind], shown_text(task, payload)
         if stamp is None:
             more = {"argsrepr": "()", "kwargsrepr": shown, "task_id": task_id, "headers": headers, "retry": False}
@@ -93,7 +93,7 @@ class Templates(threading.local):
         return self._app.ignored_result(task_id, backend=task.backend)
 
     def _made_by_celery(
-        self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]
+        self, task: Any, payload: dict[str, Any], headers: dict[str, Any], options: Mapping[str, Any]
     ) -> Stamp | None:
         """A template, or `None` where Celery's message is not one that may be repeated. Sends nothing."""
         app = self._app
@@ -101,9 +101,8 @@ class Templates(threading.local):
             return None
         with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
             more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
-            celery.Task.apply_async(
-                task, (), payload, task_id=task_id, headers=headers, producer=producer, **more, **options
-            )
+            # Under an id that nothing else of it is: one that was chosen may be the name of the task.
+            celery.Task.apply_async(task, (), payload, headers=headers, producer=producer, **more, **options)
             collected: PublishBatch = batch.state.session
             last = collected.withdraw()
         if len(last) != 1:

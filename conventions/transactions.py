@@ -1,5 +1,6 @@
 """`self.transaction()`: the effect and its record in one commit, so that the effect happens once."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from conventions.database import Database, utc_now
+from conventions.forks import end_if_forked
 from conventions.idempotency import ClaimRequest, EffectExists, TransactionBusy, conflict
 from conventions.tables import IdempotencyRow
 
@@ -49,7 +51,13 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
             if _is_lock_timeout(error):
                 raise TransactionBusy from error
             raise
-        yield session
+        process = os.getpid()
+        try:
+            yield session
+        except BaseException as error:
+            end_if_forked(process, error)  # it would end its parent's transaction
+            raise
+        end_if_forked(process, None)
         row.result = session.info.get("result")
 
 

@@ -1,5 +1,6 @@
 """What a task class must say; every refusal comes when its module is imported, and says what to write."""
 
+import math
 import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -213,7 +214,6 @@ def test_a_type_that_does_not_exist() -> None:
     ("written", "meant"),
     [
         ("fastlane", "fast_lane"),
-        ("rate_limits", "rate_limit"),
         ("idempotent_no", "idempotent_on"),
         ("idempotant_on", "idempotent_on"),
         ("idempotent", "idempotent_on"),
@@ -436,6 +436,7 @@ def test_a_time_limit_is_a_number_of_seconds(value: Any) -> None:
         ("fast_lane", "no", "fast_lane is True or False, not 'no'"),
         ("ignore_result", "no", "ignore_result is True or False, not 'no'"),
         ("expires", "x", "expires is a number of seconds, not 'x'; write expires = 3600"),
+        ("expires", math.inf, "expires is a number of seconds, not inf; write expires = 3600"),
         (
             "rate_limit",
             "abc",
@@ -453,6 +454,26 @@ def test_options_are_of_a_type_that_a_worker_can_read(option: str, value: Any, l
             (ImmediateTask,),
             {"__doc__": "Do something.", "not_idempotent": "a test", "run": _do_nothing, option: value},
         )
+
+
+def test_attributes_that_celery_reads_from_the_task_may_be_properties(app: ConventionsApp) -> None:
+    """And a team's own names may begin like an option."""
+
+    class Computed(ImmediateTask):
+        """Do something."""
+
+        not_idempotent = "a test"
+        rate_limiter = object()
+        rate_limited = True
+
+        @property
+        def rate_limit(self) -> str:
+            """By the time of day."""
+            return "7/m"
+
+        def run(self) -> None: ...
+
+    assert app.tasks[Computed.name].rate_limit == "7/m"
 
 
 def test_rates_that_a_worker_can_read(app: ConventionsApp) -> None:

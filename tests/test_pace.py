@@ -149,7 +149,7 @@ def test_what_jobs_took_alone_is_forgotten_with_the_first_that_went_together() -
 def test_few_jobs_are_enough_where_they_are_alike() -> None:
     """Half of what a group may take is a long time for one job: that all take as long takes some to tell."""
     assert not paced(*[0.005] * 2).is_short
-    assert paced(*[0.005] * 4).is_short
+    assert paced(*[0.0049] * 3).is_short
     assert not paced(0.005, 0.005, 0.005, 0.009).is_short
 
 
@@ -163,6 +163,20 @@ def test_jobs_that_go_together_for_the_first_time_are_no_strangers() -> None:
         paces.add("task", 0.005, None, together=True)
     assert (paces.of("task").mean, paces.mix.mean) == (0.005, 0.005)
     assert paces.is_short("task")
+
+
+def test_what_went_together_before_others_went_alone_is_forgotten() -> None:
+    """It may be hours old."""
+    paces = Paces()
+    for _ in range(4):
+        paces.add("task", 0.001, None, together=False)
+    for _ in range(3):
+        paces.add("task", 0.3, None, together=True)
+    while not paces.is_short("task"):
+        paces.add("task", 0.001, None, together=False)
+    for _ in range(ENOUGH):
+        paces.add("task", 0.001, None, together=True)
+        assert paces.is_short("task")
 
 
 def test_the_first_that_go_together_may_be_long() -> None:

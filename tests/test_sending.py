@@ -126,6 +126,13 @@ def test_options_of_celery_are_taken(app: ConventionsApp) -> None:
     assert (sent.id, sent.queue, sent.headers["shadow"], sent.headers["mine"]) == ("chosen", "elsewhere", "a name", 1)
 
 
+def test_callbacks_may_come_from_a_generator(app: ConventionsApp) -> None:
+    """Which is read once."""
+    Work.apply_async((1,), link=(Work.s(number) for number in (2, 3)))
+    (sent,) = messages(app)
+    assert [one["args"] for one in sent.following["callbacks"]] == [[2], [3]]
+
+
 # Headers.
 
 

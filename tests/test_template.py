@@ -89,6 +89,18 @@ def test_any_text_may_be_an_id_a_key_or_an_actor(app: ConventionsApp, text: str)
     assert (headers["x_key"], headers["x_actor"], headers["task"]) == (text, text, Plain.name)
 
 
+@pytest.mark.parametrize("first", [str(Plain.name), "py", "()", "system", "immediate"])
+def test_the_first_id_may_be_another_value_of_the_message(app: ConventionsApp, first: str) -> None:
+    """Of which the next messages of its kind have their own."""
+    Plain.apply_async((1,), task_id=first)
+    Plain.apply_async((2,), task_id="next")
+    one, two = sent(app, 1), sent(app, 2)
+    assert (one.id, two.id) == (first, "next")
+    for name in ("task", "lang", "argsrepr", "x_actor"):
+        assert one.headers[name] == two.headers[name] != "next"
+    assert (one.queue, two.queue) == ("immediate", "immediate")
+
+
 def test_a_running_job_is_named_by_what_it_sends(app: ConventionsApp) -> None:
     """Also where the same task was sent before, outside of one."""
     Plain.delay(1)

@@ -2,7 +2,11 @@
 
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
+import gc
+import os
+import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -54,6 +58,23 @@ def test_effect_and_record_are_committed_together(business: Database) -> None:
         session.info["result"] = {"sent": 1}
     assert mails(business) == ["a@example.com"]
     assert recorded(business) == [("Task", "key", "f", "m1", {"sent": 1})]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a fork lets go of SQLite's connection
+def test_a_process_that_is_forked_within_ends_no_transaction(business: Database) -> None:
+    """It has the connection of its parent."""
+    with transaction(business, JOB) as session:
+        send(session)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of threads that other tests have left
+            child = os.fork()
+        if not child:
+            sys.exit(3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+        send(session, "b@example.com")
+    assert sorted(mails(business)) == ["a@example.com", "b@example.com"]
+    del session
+    gc.collect()
 
 
 def test_an_effect_happens_once(business: Database) -> None:

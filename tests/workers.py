@@ -92,6 +92,7 @@ class Sent:
     priority: int
     arguments: dict[str, Any]
     headers: dict[str, Any]
+    following: dict[str, Any]
 
 
 def messages(app: ConventionsApp) -> list[Sent]:
@@ -104,9 +105,9 @@ def messages(app: ConventionsApp) -> list[Sent]:
             continue
         message = json.loads(raw)
         headers, properties = message["headers"], message["properties"]
-        arguments = json.loads(b64decode(message["body"]))[1]
+        _, arguments, following = json.loads(b64decode(message["body"]))
         queue, priority = properties["delivery_info"]["routing_key"], properties["priority"]
-        found.append(Sent(headers["id"], headers["task"], queue, priority, arguments, headers))
+        found.append(Sent(headers["id"], headers["task"], queue, priority, arguments, headers, following))
     return found
 
 

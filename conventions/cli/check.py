@@ -58,7 +58,8 @@ def _redis(app: ConventionsApp) -> None:
 @one_line_errors
 def _database(app: ConventionsApp) -> None:
     file = app.database.url.database
-    if app.database.is_sqlite and file and file != ":memory:" and not Path(file).exists():  # to connect would make it
+    is_file = app.database.is_sqlite and file and file != ":memory:" and not file.startswith("file:")
+    if file and is_file and not Path(file).exists():  # to connect would make it
         raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
     with app.database.session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))

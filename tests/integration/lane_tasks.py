@@ -1,6 +1,7 @@
 """Short jobs for the tests of the fast lane: each notes where it ran, and what it saw of its message."""
 
 import json
+import logging
 import os
 import sys
 import time
@@ -50,6 +51,29 @@ def hold(folder: Path, *, is_deaf: bool) -> None:
                 raise
 
 
+def fork(file: Path, how: str) -> None:
+    """Fork, wait for the child, and let it leave the job as it is asked to."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+    elif how == "forks and exits":
+        sys.exit(0)
+    elif how == "forks and fails":
+        logging.getLogger("conventions.forks").addHandler(Broken())
+        raise ValueError("in the child")
+    elif how == "forks and writes":
+        opened = file.open("w")
+        opened.write("all of it")
+        sys.exit(0)
+
+
+class Broken(logging.Handler):
+    """A handler that cannot do its work."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise."""
+        raise OSError(f"the log is away: {record.levelname}")
+
+
 class Quick(ImmediateTask):
     """Note the run, and end as it is asked to."""
 
@@ -68,12 +92,7 @@ class Quick(ImmediateTask):
         elif how == "object":
             return object()
         elif how.startswith("forks"):
-            if child := os.fork():
-                os.waitpid(child, 0)
-            elif how == "forks and exits":
-                sys.exit(0)
-            elif how == "forks and fails":
-                raise ValueError("in the child")
+            fork(folder / f"{name} wrote", how)
         elif how in ("held", "deaf"):
             hold(folder, is_deaf=how == "deaf")
         return name

@@ -124,7 +124,7 @@ def ended_in_one_group(lane: Lane) -> bool:
     return have_mates and any(groups[f"twin {one}"] == groups[f"after {one}"] is not None for one in rounds)
 
 
-@pytest.mark.parametrize("how", ["forks and exits", "forks and fails", "forks and returns"])
+@pytest.mark.parametrize("how", ["forks and exits", "forks and fails", "forks and returns", "forks and writes"])
 @pytest.mark.parametrize("task", [Quick, Apart])
 def test_a_process_that_a_job_has_forked_runs_no_other(lane: Lane, task: Any, how: str) -> None:
     """It ends there, as at the end of a program."""
@@ -138,6 +138,9 @@ def test_a_process_that_a_job_has_forked_runs_no_other(lane: Lane, task: Any, ho
     )
     recorded = lane.kinds()
     assert {tuple(recorded[one.id]) for one in lane.notes} == {("succeeded",)}
+    if how == "forks and writes":
+        wrote = [(lane.folder / f"forks {number} wrote").read_text() for number in range(3)]
+        assert wrote == ["all of it"] * 3
 
 
 def test_what_something_follows_goes_alone(lane: Lane) -> None:
