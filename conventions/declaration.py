@@ -209,7 +209,7 @@ def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
     soft = cls.soft_time_limit if cls.soft_time_limit is not None else soft_default
     hard = cls.time_limit if cls.time_limit is not None else hard_default
     for option, value in (("soft_time_limit", soft), ("time_limit", hard)):
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+        if not _is_number(value) or value <= 0:
             raise DeclarationError(f"{cls.__qualname__}: {option} is a number of seconds above 0, not {value!r}")
     if hard < soft:
         raise DeclarationError(

@@ -1,4 +1,4 @@
-"""What an object does when its process is forked; how a process ends that a job has forked; whether one has ended."""
+"""What an object does when its process is forked; how a process ends that a job has forked."""
 
 import logging
 import os
@@ -27,8 +27,8 @@ def call_before_fork(method: Callable[[], None]) -> None:
 def end_forked(error: BaseException | None) -> NoReturn:
     """End this process, which a job has forked: all else here is its parent's.
 
-    What the job has left in files is written; nothing is done that was registered for the end of a program (`atexit`), since that, too, is
-    the parent's, and no other thread is waited for.
+    What the job has left in files is written; nothing is done that was registered for the end of a program (`atexit`),
+    since that, too, is the parent's, and no other thread is waited for.
 
     Args:
         error: what it has raised; `None`: it has come to its end.
@@ -54,15 +54,3 @@ def end_if_forked(process: int, error: BaseException | None) -> None:
     """End this process where it is not the one that it was."""
     if os.getpid() != process:
         end_forked(error)
-
-
-def has_ended(child: int | None) -> bool:
-    """Whether this child has ended, whether or not somebody has asked for its status; `None`, or this process: it has not."""
-    if child is None or child == os.getpid():
-        return False
-    try:
-        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return True
-    except OverflowError:  # the number of a green thread
-        return False

@@ -15,9 +15,9 @@ from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
 from redis.exceptions import RedisError
 
-from conventions.forks import has_ended
 from conventions.lane_run import RETURN_AFTER, run_group
 from conventions.lane_trace import Ended
+from conventions.pool_step import has_ended
 
 logger = logging.getLogger(__name__)
 

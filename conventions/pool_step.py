@@ -1,5 +1,6 @@
-"""`PoolStep`: lets the pool see soon that one of its processes has ended."""
+"""How the end of one of the pool's processes is seen: by the pool, soon (`PoolStep`), and by who asks (`has_ended`)."""
 
+import os
 from typing import Any
 
 from celery import bootsteps
@@ -18,3 +19,15 @@ class PoolStep(bootsteps.StartStopStep):
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """As above."""
         hub.call_repeatedly(LOOK_EVERY, worker.pool.maintain_pool)
+
+
+def has_ended(child: int | None) -> bool:
+    """Whether this child has ended, whether or not somebody has asked for its status; `None`, or this process: it has not."""
+    if child is None or child == os.getpid():
+        return False
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+    except OverflowError:  # the number of a green thread
+        return False

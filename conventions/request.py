@@ -18,12 +18,12 @@ from redis.exceptions import RedisError
 
 from conventions.attempt_event import event_of
 from conventions.errors import PayloadError
-from conventions.forks import has_ended
 from conventions.granularity import note
 from conventions.in_flight import Start
 from conventions.job import GENERATION, KEY, TOKEN, Job
 from conventions.journal import Event
 from conventions.outcomes import end_dead
+from conventions.pool_step import has_ended
 from conventions.raw_message import DELIVERY
 from conventions.well_formed import fault_of
 

@@ -54,11 +54,10 @@ def payload_of(
     Raises:
         TypeError, PayloadError: as `checked`.
     """
-    if not isinstance(args, Sequence) or isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
-        wrong = kwargs if isinstance(args, Sequence) and not isinstance(args, (str, bytes)) else args
-        raise TypeError(
-            f"{task.name}: args is a list and kwargs a mapping of run's arguments, not {type(wrong).__name__}"
-        )
+    for given_arguments, kind in ((args, Sequence), (kwargs, Mapping)):
+        if not isinstance(given_arguments, kind) or isinstance(given_arguments, (str, bytes)):
+            found = type(given_arguments).__name__
+            raise TypeError(f"{task.name}: args is a list and kwargs a mapping of run's arguments, not {found}")
     try:
         # What goes on, as a retry does, was accepted before, perhaps under a higher limit.
         checked: tuple[dict[str, Any], bytes] = (task.arguments.written if KEY in given else task.written)(args, kwargs)

@@ -9,8 +9,7 @@ from typing import Any
 
 from kombu.asynchronous import Hub
 
-from conventions.forks import has_ended
-from conventions.pool_step import LOOK_EVERY, PoolStep
+from conventions.pool_step import LOOK_EVERY, PoolStep, has_ended
 from tests.support import wait_until
 
 

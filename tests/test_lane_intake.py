@@ -19,7 +19,6 @@ from conventions.app import ConventionsApp
 from conventions.broker import Sizes
 from conventions.claim_answers import Granted
 from conventions.delivery import Delivery
-from conventions.forks import has_ended
 from conventions.journal import Event
 from conventions.lane import Lane
 from conventions.lane_group import Group
@@ -28,6 +27,7 @@ from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import strategy
 from conventions.pace import Pace
 from conventions.plain_message import plain
+from conventions.pool_step import has_ended
 from conventions.raw_message import raw_message
 from conventions.request import Request
 from conventions.worker import Consumer

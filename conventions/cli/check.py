@@ -57,9 +57,9 @@ def _redis(app: ConventionsApp) -> None:
 
 @one_line_errors
 def _database(app: ConventionsApp) -> None:
-    file = app.database.url.database
-    is_file = app.database.is_sqlite and file and file != ":memory:" and not file.startswith("file:")
-    if file and is_file and not Path(file).exists():  # to connect would make it
+    file = app.database.url.database or ":memory:"
+    if app.database.is_sqlite and not file.startswith((":memory:", "file:")) and not Path(file).exists():
+        # To connect would make it.
         raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
     with app.database.session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from conventions.app import ConventionsApp
-from tests.crash.evidence import Runs
+from tests.crash.evidence import Runs, unrecorded
 from tests.crash.plan import Fault
 from tests.crash.server import Server
 from tests.crash.tempo import Tempo
@@ -83,7 +83,8 @@ class Chaos:
         return self._runs().processes_of(worker.process.pid) - self.ended_pids
 
     def _record(self, fault: Fault, pids: set[int], at: float) -> Struck:
-        struck = Struck(fault, at, frozenset(pids), frozenset(self._runs().in_progress(pids, at)))
+        waiting = unrecorded(self.workers[fault.victim].output) if pids else ()
+        struck = Struck(fault, at, frozenset(pids), frozenset(self._runs().in_progress(pids, at, waiting)))
         self.struck.append(struck)
         return struck
 

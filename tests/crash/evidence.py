@@ -1,5 +1,6 @@
 """What jobs wrote down about themselves, read again: which ran, where, and what was in progress when."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -52,9 +53,16 @@ class Runs:
         """The starts of what has not ended in these processes."""
         return [start for start, end in self._last(pids, float("inf")) if end is None]
 
-    def in_progress(self, pids: Collection[int], at: float) -> set[int]:
-        """The jobs whose outcome may not have been recorded when something happened to these processes."""
-        return {start.number for start, end in self._last(pids, at) if end is None or end.at > at - SETTLES_WITHIN}
+    def in_progress(self, pids: Collection[int], at: float, unrecorded: Collection[str] = ()) -> set[int]:
+        """The jobs whose outcome may not have been recorded when something happened to these processes.
+
+        `unrecorded`: ids of those of which it is known that it was not, however long ago they ended.
+        """
+        return {
+            start.number
+            for start, end in self._last(pids, at)
+            if end is None or end.at > at - SETTLES_WITHIN or start.id in unrecorded
+        }
 
     def _last(self, pids: Collection[int], at: float) -> Iterator[tuple[Line, Line | None]]:
         for pid in pids:
@@ -71,6 +79,16 @@ class Runs:
             if line.what == "started" and line.number in numbers and line.at > at and line.pid not in pids:
                 found.setdefault(line.number, line.at - at)
         return found
+
+
+def unrecorded(log: str) -> set[str]:
+    """The ids of messages of which a worker has said last that their outcome is not recorded yet, as while the server is away."""
+    waits = re.compile(r"outcome not recorded yet: id=(\S+):|Task \S+\[(\S+)\] ")
+    found = set[str]()
+    for waiting, other in waits.findall(log):
+        found.add(waiting)
+        found.discard(other)
+    return found - {""}
 
 
 def _line(text: str) -> Line:
