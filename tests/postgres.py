@@ -21,11 +21,17 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def postgresql_server(bin_folder: Path, password: str = "") -> Iterator[str]:
-    """Run a server that listens on a unix socket of its own alone; yields the address of its database `postgres`."""
+def postgresql_server(
+    bin_folder: Path, password: str = "", parent: Path | None = None, more: str = ""
+) -> Iterator[str]:
+    """Run a server that listens on a unix socket of its own alone; yields the address of its database `postgres`.
+
+    `parent` is the folder below which it lives, the system's for temporary files unless given; `more` are options of
+    its command line.
+    """
     account = "postgres" if os.getuid() == 0 else None  # it refuses to run as root
     # Not below pytest's folder, which every start of pytest closes to other accounts.
-    with tempfile.TemporaryDirectory(prefix="postgresql-") as name:
+    with tempfile.TemporaryDirectory(prefix="postgresql-", dir=parent) as name:
         folder = Path(name)
         if account:
             shutil.chown(folder, account)
@@ -45,7 +51,7 @@ def postgresql_server(bin_folder: Path, password: str = "") -> Iterator[str]:
         secret.chmod(0o644)
         access = ("--auth", "scram-sha-256", "--pwfile", str(secret)) if password else ("--auth", "trust")
         call("initdb", "--username", "tests", *access, "--encoding", "UTF8", "--no-sync")
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off {more}"
         call("pg_ctl", "--log", str(folder / "log"), "--wait", "--options", options, "start")
         try:
             yield f"postgresql://tests{f':{password}' if password else ''}@/postgres?host={folder}"

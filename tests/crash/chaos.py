@@ -6,7 +6,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
@@ -37,9 +37,10 @@ class Chaos:
     """One run; `start`, `strike` for each fault, `finish`."""
 
     installation: Installation
-    server: Server
+    servers: Sequence[Server]  # one, or the broker and the store
     app: ConventionsApp
     tempo: Tempo
+    pool: str = "prefork"
     workers: list[Worker] = field(default_factory=list)
     every: list[Worker] = field(default_factory=list)
     struck: list[Struck] = field(default_factory=list)
@@ -53,7 +54,9 @@ class Chaos:
 
     def _new_worker(self) -> Worker:
         name = f"--hostname=w{len(self.every)}@%h"
-        command = self.installation.celery("worker", "--loglevel=INFO", name, f"--concurrency={POOL}")
+        command = self.installation.celery(
+            "worker", "--loglevel=INFO", name, f"--concurrency={POOL}", f"--pool={self.pool}"
+        )
         worker = Worker(self.installation, command, {})
         self.every.append(worker)
         return worker
@@ -130,20 +133,23 @@ class Chaos:
         self._record(fault, {busy[0]}, time.monotonic())
         self.ended_pids.add(busy[0])
 
+    def _server(self, fault: Fault) -> Server:
+        return self.servers[fault.victim % len(self.servers)]
+
     def _kill_server(self, fault: Fault) -> None:
-        self.server.kill()
+        self._server(fault).kill()
         self._record(fault, set(), time.monotonic())
         pause(fault.lasts)
-        self.server.start()
+        self._server(fault).start()
 
     def _stop_server(self, fault: Fault) -> None:
-        self.server.freeze()
+        self._server(fault).freeze()
         self._record(fault, set(), time.monotonic())
         pause(fault.lasts * 2)
-        self.server.thaw()
+        self._server(fault).thaw()
 
     def _cut_connections(self, fault: Fault) -> None:
-        self.server.cut_connections("normal", "pubsub")
+        self._server(fault).cut_connections("normal", "pubsub")
         self._record(fault, set(), time.monotonic())
 
     def _freeze_worker(self, fault: Fault) -> None:

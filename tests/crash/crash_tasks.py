@@ -5,6 +5,7 @@ process that was killed are there. See `evidence.py`, which reads them.
 """
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +24,8 @@ class Job(ImmediateTask, abstract=True):
     retry_policy = SOON
 
     def note(self, what: str, number: int) -> None:
-        line = f"{what} {number} {self.job.id} {self.attempt} {os.getpid()} {os.getppid()} {time.monotonic():.4f}\n"
+        where = f"{os.getpid()} {threading.get_native_id()} {os.getppid()}"
+        line = f"{what} {number} {self.job.id} {self.attempt} {where} {time.monotonic():.4f}\n"
         file = os.open("runs.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(file, line.encode())
@@ -76,6 +78,18 @@ class Hold(Job):
         while not Path("go").exists():  # no event loop here
             time.sleep(0.02)
         self.note("effect", number)
+        self.note("ended", number)
+
+
+class HoldCommit(Job):
+    """The same, and then insert a row in the transaction that records the effect."""
+
+    def run(self, number: int) -> None:
+        self.note("started", number)
+        while not Path("go").exists():  # no event loop here
+            time.sleep(0.02)
+        with self.transaction() as session:
+            session.execute(text("INSERT INTO effects (number) VALUES (:number)"), {"number": number})
         self.note("ended", number)
 
 

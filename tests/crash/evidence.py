@@ -16,7 +16,8 @@ class Line:
     Attributes:
         what: `started`, `effect` or `ended`.
         pid: the process that ran it.
-        main: the main process of that worker.
+        thread: the thread of that process, by its number in the system.
+        main: the parent of that process; with prefork it is the main process of that worker.
         at: seconds of the monotonic clock, which all processes share.
     """
 
@@ -25,6 +26,7 @@ class Line:
     id: str
     attempt: int
     pid: int
+    thread: int
     main: int
     at: float
 
@@ -46,8 +48,11 @@ class Runs:
         return Counter(line.number for line in self.lines if line.what == "started")
 
     def processes_of(self, main: int) -> set[int]:
-        """Pool processes of a worker; one whose worker was dead when it wrote named another parent."""
-        return {line.pid for line in self.lines if line.main == main}
+        """Pool processes of a worker; one whose worker was dead when it wrote named another parent.
+
+        Where the jobs are threads, it is the worker itself.
+        """
+        return {line.pid for line in self.lines if main in (line.main, line.pid)}
 
     def running_in(self, pids: Collection[int]) -> list[Line]:
         """The starts of what has not ended in these processes."""
@@ -65,8 +70,8 @@ class Runs:
         }
 
     def _last(self, pids: Collection[int], at: float) -> Iterator[tuple[Line, Line | None]]:
-        for pid in pids:
-            own = [line for line in self.lines if line.pid == pid]
+        for one in {(line.pid, line.thread) for line in self.lines if line.pid in pids}:
+            own = [line for line in self.lines if (line.pid, line.thread) == one]
             starts = [line for line in own if line.what == "started" and line.at <= at]
             if starts:
                 ends = (line for line in own if line.what == "ended" and starts[-1].at <= line.at <= at)
@@ -92,5 +97,5 @@ def unrecorded(log: str) -> set[str]:
 
 
 def _line(text: str) -> Line:
-    what, number, message_id, attempt, pid, main, at = text.split()
-    return Line(what, int(number), message_id, int(attempt), int(pid), int(main), float(at))
+    what, number, message_id, attempt, pid, thread, main, at = text.split()
+    return Line(what, int(number), message_id, int(attempt), int(pid), int(thread), int(main), float(at))

@@ -1,6 +1,7 @@
 """What a chaos run sends and breaks, and when: all of it follows from the seed."""
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -53,10 +54,11 @@ class Sending:
     countdown: float | None
 
 
-def faults(seed: int, count: int, workers: int) -> list[Fault]:
-    """At least one of each kind, in any order."""
+def faults(seed: int, count: int, workers: int, without: Collection[str] = ()) -> list[Fault]:
+    """At least one of each kind, in any order; of a pool without processes `without` says which there are not."""
     chance = random.Random(f"faults {seed}")
-    kinds = [*FAULTS, *chance.choices(FAULTS, k=max(0, count - len(FAULTS)))]
+    each = [kind for kind in FAULTS if kind not in without]
+    kinds = [*each, *chance.choices(each, k=max(0, count - len(each)))]
     chance.shuffle(kinds)
     return [
         Fault(kind, chance.uniform(0.1, 0.7), chance.uniform(0.1, 1.5), chance.randrange(workers)) for kind in kinds

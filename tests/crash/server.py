@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -23,10 +24,18 @@ SETTINGS = {
 
 
 class Server:
-    """Use as a context manager. Every write is in the append-only file before it is answered."""
+    """Use as a context manager. Every write is in the append-only file before it is answered.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it keeps its data, its log and its socket.
+        prefix: words before its command, which runs it on another host.
+        settings: lines of configuration that differ from `SETTINGS`.
+    """
+
+    def __init__(self, folder: Path, prefix: Sequence[str] = (), **settings: str) -> None:
         self._folder = folder
+        self._prefix = prefix
+        self._settings = SETTINGS | {name.replace("_", "-"): value for name, value in settings.items()}
         self._socket = folder / "s"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -48,8 +57,8 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [str(get_binary_path()), "-"]
-        lines = [*SETTINGS.items(), ("dir", str(self._folder)), ("unixsocket", str(self._socket))]
+        command = [*self._prefix, str(get_binary_path()), "-"]
+        lines = [*self._settings.items(), ("dir", str(self._folder)), ("unixsocket", str(self._socket))]
         configuration = "".join(f'{name} "{value}"\n' for name, value in lines)
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
@@ -69,6 +78,13 @@ class Server:
             self._process.kill()  # also one that is stopped
             self._process.wait()
             self._process = None
+
+    def lose(self, count: int) -> int:
+        """Cut so many bytes off the end of the append-only file of a killed server; returns how many there were."""
+        file = max(self._folder.glob("appendonlydir/*.incr.aof"), key=lambda path: path.stat().st_mtime_ns)
+        size = file.stat().st_size
+        os.truncate(file, max(0, size - count))
+        return size
 
     def freeze(self) -> None:
         """Stop it where it is: connections stay open, and nothing is answered."""

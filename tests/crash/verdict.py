@@ -53,18 +53,17 @@ class Verdict:
 
     def _unfinished(self) -> list[str]:
         found = []
-        redis: Any = self._app.store.redis
-        for name in sorted(redis.smembers(self._app.store.key("queues"))):
+        broker = self._app.broker.store
+        redis: Any = broker.redis
+        for name in sorted(redis.smembers(broker.key("queues"))):
             sizes = self._app.broker.sizes(name.decode())
             if sizes != Sizes(0, 0, 0):
                 found.append(f"queue {name.decode()} has {sizes}")
-        prefix = f"{self._app.store.key('message')}:"
+        prefix = f"{broker.key('message')}:"
         left = [key.decode() for key in redis.scan_iter(match=f"{prefix}*", count=1000)]
-        found += [
-            f"a message is left: {key}: {_short(stored(self._app.store, key.removeprefix(prefix)))}" for key in left
-        ]
+        found += [f"a message is left: {key}: {_short(stored(broker, key.removeprefix(prefix)))}" for key in left]
         for name in ("receipts", "started"):
-            if held := redis.hgetall(self._app.store.key(name)):
+            if held := redis.hgetall(broker.key(name)):
                 found.append(f"{name} are left: {_short(held)}")
         if length := self._app.journal.length():
             found.append(f"{length} events are not recorded")
