@@ -270,6 +270,43 @@ def check_size(task: str, written: bytes, limit: int) -> None:
         )
 
 
+def encode_result(task: str, result: Any, limit: int) -> bytes:
+    """Write what a job has returned as JSON, once. What is far too large is refused before it is written.
+
+    Raises:
+        PayloadError: it takes more than `limit` bytes.
+        TypeError, ValueError: JSON cannot hold it.
+    """
+    written = b"" if _is_larger(result, limit) else encode(result)
+    if not written or len(written) > limit:
+        size = f"{len(written):,}" if written else f"more than {limit:,}"
+        raise PayloadError(
+            f"{task}: the result has {size} bytes, the limit is {limit:,}; the job has done its work: store the data, return "
+            "its id, or raise CONVENTIONS_RESULT_LIMIT"
+        )
+    return written
+
+
+def _is_larger(value: Any, limit: int) -> bool:
+    """Whether a value takes more than so many bytes, as far as that is seen without writing it."""
+    if isinstance(value, str):
+        return len(value) > limit
+    if not isinstance(value, (list, tuple, dict)):
+        return False
+    size = 0
+    left: list[Collection[Any]] = [value]
+    while left:
+        one = left.pop()
+        size += len(one)  # a character of a text takes a byte at least, and a comma follows each value
+        if size > limit:
+            return True
+        if isinstance(one, dict):
+            left += [part for pair in one.items() for part in pair if isinstance(part, (str, list, tuple, dict))]
+        elif not isinstance(one, str):
+            left += [part for part in one if isinstance(part, (str, list, tuple, dict))]
+    return False
+
+
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     return "; ".join(
         f"argument {'.'.join(str(part) for part in fault['loc'])!r}: {fault['msg']}"

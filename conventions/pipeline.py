@@ -38,7 +38,7 @@ from conventions.outcomes import (
     end_waiting,
     log_failure,
 )
-from conventions.payload import encode
+from conventions.payload import encode_result
 from conventions.retry import RetryPolicy
 
 logger = logging.getLogger(__name__)
@@ -139,9 +139,10 @@ def _run_here(task: Any, values: dict[str, Any]) -> Any:
 def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
     try:
         if result is not None:
-            encode(result)
-    except (TypeError, ValueError) as error:
-        # Its effect happened, so it must not run again.
+            encode_result(job.task, result, task.app.settings.result_limit)
+    except PayloadError as error:  # its effect happened, so it must not run again
+        raise end_dead(task, job, error) from None
+    except (TypeError, ValueError, RecursionError) as error:  # the same
         refused = PayloadError(f"{job.task}: the result cannot be written as JSON ({error}); return JSON values")
         raise end_dead(task, job, refused) from error
     if request.is_eager:

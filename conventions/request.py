@@ -280,8 +280,10 @@ class Request(PlainRequest):
         """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""
         late = self.expires and datetime.now(UTC if self.expires.tzinfo else None) > self.expires
         with suppress(RedisError):  # then it is not recorded either, and comes again
-            if late and self.delivery and self.app.claims.is_done(self.claim, self.id):
-                return False
+            if late and self.delivery:
+                generation = self._request_dict.get(GENERATION) or 0
+                if self.app.claims.has_ended(self.claim, self.id, generation):
+                    return False
         return bool(super().maybe_expire())
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:

@@ -69,6 +69,7 @@ class Settings(BaseSettings):
 
     payload_limit: int = Field(64 * 1024, gt=0, description="largest payload of one message, bytes of JSON")
     chunk_payload_limit: int = Field(1024 * 1024, gt=0, description="largest payload of one chunk, bytes of JSON")
+    result_limit: int = Field(1024 * 1024, gt=0, description="largest result of one job, bytes of JSON")
     broker_timeout: Seconds = Field(3, description="how long a send tries to reach the broker, seconds")
     max_delay: Duration = Field(timedelta(days=7), description="longest countdown or eta of a send, seconds")
 

@@ -106,13 +106,13 @@ class Model(Messages):
         runs = claim.state == "running" and not claim.over
         if claim.state == "done":
             return Done
+        if claim.state == "dead" and claim.generation == asked.spec.generation:
+            return Dead
         if not runs and self.is_cancelled(asked.spec):
             return Cancelled
         if (asked.spec.generation, asked.attempt) < (claim.generation, claim.attempt):
             rewritten = asked.tag and self.messages[asked.tag].written > asked.attempt
             return Parked if rewritten else Superseded
-        if claim.state == "dead" and claim.generation == asked.spec.generation:
-            return Dead
         redriven = asked.spec.generation > claim.generation
         backs_off = claim.state == "released" and not claim.over and not redriven
         return self._parked(asked) if runs or backs_off else self._started(claim)
@@ -131,6 +131,8 @@ class Model(Messages):
             message.deliveries -= not message.started  # one that began, and lost its claim, counts no more
             message.move("delayed")
             self.parked[asked.spec.key].add(asked.tag)
+        if isinstance(answer, Dead) and asked.tag:
+            self.messages[asked.tag].ended = True
         if not isinstance(answer, (Granted, Poison)):
             return
         asked.granted = True

@@ -188,6 +188,19 @@ def test_a_claim_released_without_a_wait_is_free(claims: Claims) -> None:
     granted(claims, OTHER)
 
 
+def test_a_message_has_ended_as_done_or_dead(claims: Claims) -> None:
+    """A dead letter binds its own generation; another message of the job has not ended with it."""
+    granted(claims, FIRST)
+    assert not claims.has_ended(FIRST.claim, FIRST.message_id, 0)
+    settle(claims, FIRST, "dead")
+    assert claims.has_ended(FIRST.claim, FIRST.message_id, 0)
+    assert not claims.has_ended(FIRST.claim, FIRST.message_id, 1)
+    assert not claims.has_ended(FIRST.claim, OTHER.message_id, 0)
+    granted(claims, redriven := replace(AGAIN, generation=1))
+    settle(claims, redriven, "done")
+    assert claims.has_ended(FIRST.claim, FIRST.message_id, 1)
+
+
 def test_a_dead_job_may_run_again(claims: Claims) -> None:
     """A redrive, or a corrected message under the same key, claims afresh, with a higher fence."""
     before = granted(claims, FIRST)

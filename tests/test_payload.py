@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from conventions.errors import PayloadError
-from conventions.payload import Arguments, check_size, encode
+from conventions.payload import Arguments, check_size, encode, encode_result
 
 
 class Size(StrEnum):
@@ -328,3 +328,28 @@ def _read(arguments: Arguments, values: dict[str, Any]) -> Any:
         return arguments.load((), values)
     except PayloadError as error:
         return str(error)
+
+
+@pytest.mark.parametrize("result", [None, 7, "x" * 8, ["x" * 6], {"a": "é"}, [[], [], []]])
+def test_a_result_within_the_limit_is_written_once(result: Any) -> None:
+    """As it is recorded."""
+    assert encode_result("Task", result, 10) == encode(result)
+
+
+@pytest.mark.parametrize("result", ["x" * 9, "é" * 5, ["x" * 7], {"a": {"b": [1, 2]}}, [1] * 6, 10**10, [[]] * 11])
+def test_a_result_beyond_the_limit_is_refused(result: Any) -> None:
+    """Its error names the limit and what to do."""
+    with pytest.raises(
+        PayloadError, match=r"Task: the result has .* bytes, the limit is 10; .* CONVENTIONS_RESULT_LIMIT"
+    ):
+        encode_result("Task", result, 10)
+
+
+def test_a_result_that_is_far_too_large_is_not_written() -> None:
+    """Not once: what cannot be written is not even looked at."""
+    with pytest.raises(PayloadError, match="more than 10 bytes"):
+        encode_result("Task", {"a": ["x" * 11, object()]}, 10)
+    circular: list[Any] = [1]
+    circular.append(circular)
+    with pytest.raises(PayloadError, match="more than 10 bytes"):
+        encode_result("Task", circular, 10)

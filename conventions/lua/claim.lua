@@ -105,6 +105,11 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     has_ended(id, tag)
     return {'done', its_result, owner, followed or '0'}
   end
+  if state == 'dead' and same and generation == its_generation then -- sent again, or come again: `acknowledge` must find that it has ended
+    if tag ~= '' then change(tag, 'ended', 'dead', 'alone', 1) end
+    has_ended(id, tag)
+    return {'dead', result or '""'}
+  end
   -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
   local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
   local runs = (state == 'running' and till > now and holder ~= token) or goes_on
@@ -118,10 +123,6 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
       return park(name, tag, queue, till - now, horizon)
     end
     return {'superseded'}
-  end
-  if state == 'dead' and same and generation == its_generation then
-    has_ended(id, tag)
-    return {'dead', result or '""'}
   end
   local redriven = same and generation > its_generation
   if runs or (state == 'released' and not redriven and till > now) then -- its own back-off, too

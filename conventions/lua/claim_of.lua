@@ -3,6 +3,7 @@
 -- What is known of a claim.
 -- KEYS: prefix
 -- ARGV: claim
--- Returns {token, state, id of the message, fingerprint}; none of them where nothing is known
-local token, state, id, fingerprint = fields_of(KEYS[1] .. 'claim:' .. ARGV[1], 'token', 'state', 'id', 'fingerprint')
-return {token, state, id, fingerprint}
+-- Returns {token, state, id of the message, fingerprint, generation}; none of them where nothing is known
+local token, state, id, fingerprint, generation =
+  fields_of(KEYS[1] .. 'claim:' .. ARGV[1], 'token', 'state', 'id', 'fingerprint', 'generation')
+return {token, state, id, fingerprint, generation}
