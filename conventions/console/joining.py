@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from flower import urls as flower_urls
+from flower.events import Events
 from tornado import template, web
 
 from conventions.console.changing_batches import CancelBatch, RetryFailed
 from conventions.console.changing_letters import Discard, EditableLetter, Note, Redrive
 from conventions.console.changing_schedules import PauseSchedule, ResumeSchedule, RunSchedule
-from conventions.console.flower_api import guard
+from conventions.console.flower_events import checked
+from conventions.console.flower_handlers import guard
 from conventions.console.page import Static
 from conventions.console.reading_letters import Letters
 from conventions.console.watching_batches import Batch, Batches
@@ -60,7 +62,9 @@ def join() -> None:
     ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
     static = {"path": str(FOLDER / "static")}
     ours.append(web.url(r"/conventions-static/(.*)", Static, static, name="conventions-static"))
-    guard(flower_urls.handlers)
+    guard(flower_urls.handlers, flower_urls.settings)
+    if not hasattr(Events.on_event, "is_checked"):
+        Events.on_event = checked(Events.on_event)
     flower_urls.handlers[-1:-1] = ours  # the last one answers to everything
     flower_urls.settings["template_loader"] = Loader(flower_urls.settings["template_path"])
 

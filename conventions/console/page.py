@@ -1,80 +1,30 @@
 """`Page`: what every page of the console checks before it shows or does anything (R22)."""
 
 import asyncio
-from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
-from flower.views import BaseHandler
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
 from tornado import web
 
 from conventions.console import figures
-from conventions.console.access import Role, Visitor, visitor
+from conventions.console.access import Role
+from conventions.console.guarded import READS, ROLE, Checked, Guarded
 from conventions.console.query import Query
-from conventions.console.starting import is_local
 from conventions.database import utc_now
 
-READS = ("GET", "HEAD")
 SLOWEST_READ = 15  # seconds
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+POLICY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
         "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
-    "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-READ_ONLY = "This Flower runs with --read-only: nothing can be changed here."
-NO_LOGIN = "Nothing can be changed without a login: start Flower with FLOWER_BASIC_AUTH=user:password, or --auth."
-ROLE = "Your role is not enough for this: {needed} is needed. CONVENTIONS_CONSOLE_ROLES says who has which."
-
-
-class Guarded(BaseHandler):
-    """Who asks, and what they may do."""
-
-    def get_current_user(self) -> Any:
-        """Flower's answer; a login that it cannot even compare is a wrong one."""
-        try:
-            return super().get_current_user()
-        except TypeError as error:
-            raise web.HTTPError(HTTPStatus.UNAUTHORIZED) from error
-
-    @property
-    def visitor(self) -> Visitor:
-        """Who asks."""
-        settings = self.capp.settings
-        return visitor(self._user(), settings.console_roles, settings.environment)
-
-    @property
-    def has_login(self) -> bool:
-        """Whether this Flower asks for a login."""
-        return bool(self.application.options.basic_auth or self.application.options.auth)
-
-    def _user(self) -> str | None:
-        if not self.has_login:
-            return None
-        if isinstance(self.current_user, str):  # an e-mail address
-            return self.current_user
-        try:  # Flower has compared it, and says no more than that somebody is logged in
-            return b64decode(self.request.headers["Authorization"].split()[1]).decode().partition(":")[0]
-        except (KeyError, IndexError, ValueError):
-            return ""
-
-    def refusal(self, needed: Role) -> str | None:
-        """Why the visitor may not write what this role may, or `None`."""
-        if self.application.options.read_only:
-            return READ_ONLY
-        if not self.has_login:
-            return NO_LOGIN
-        return None if self.visitor.may(needed) else ROLE.format(needed=needed)
 
 
 class Page(Guarded):
@@ -86,19 +36,15 @@ class Page(Guarded):
     may_write: Role = "operator"
 
     def set_default_headers(self) -> None:
-        """No frame, no script of others, no copy on a disk."""
+        """No frame, no script of others or within the page, no copy on a disk."""
         super().set_default_headers()
-        self.clear_header("Access-Control-Allow-Origin")
-        for name, value in HEADERS.items():
+        for name, value in POLICY.items():
             self.set_header(name, value)
 
     def prepare(self) -> None:
         """Let nobody in whom the login, the token or the role keeps out."""
-        host = urlsplit(f"//{self.request.host}").hostname or ""
-        if not (self.has_login or self.application.options.unix_socket or is_local(host)):
-            # Otherwise a page of another site could read this one, under a name of its own for this machine.
-            raise web.HTTPError(HTTPStatus.FORBIDDEN, "Without a login, only local addresses are answered.")
-        self._sign_in()
+        super().prepare()
+        self.sign_in()
         if self._finished:
             return
         if self.request.method in READS:
@@ -109,19 +55,10 @@ class Page(Guarded):
         if refused := self.refusal(self.may_write):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, refused)
 
-    @web.authenticated
-    def _sign_in(self) -> None:
-        """Send whoever is not logged in to the login."""
-
     def check_xsrf_cookie(self) -> None:
         """The token on every write; Flower asks for it only where it keeps a cookie for the login."""
         super().check_xsrf_cookie()
         web.RequestHandler.check_xsrf_cookie(self)
-
-    def require(self, needed: Role) -> None:
-        """Raises: HTTPError, where the role is not enough."""
-        if not self.visitor.may(needed):
-            raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed=needed))
 
     def query(self) -> Query:
         """Which letters are asked for.
@@ -198,10 +135,5 @@ class Page(Guarded):
         self.render("conventions_error.html", status=status_code, message=message)
 
 
-class Static(web.StaticFileHandler):
+class Static(Checked, web.StaticFileHandler):
     """The style and script of the pages."""
-
-    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002
-        """A file is what it says."""
-        for name in ("X-Content-Type-Options", "X-Frame-Options"):
-            self.set_header(name, HEADERS[name])

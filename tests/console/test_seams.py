@@ -9,10 +9,16 @@ import flower.command
 import flower.options
 import flower.urls
 import flower.views
-from flower.api import BaseApiHandler
+from celery.events.state import Task
+from flower.api.tasks import BaseTaskHandler, TaskApply, TaskResult
+from flower.events import Events
+from flower.utils.blocking import BlockingOperationRunner
 from tornado import template, web
+from tornado.routing import Rule
 
-from conventions.console.flower_api import GuardedApi, guard
+from conventions.console.flower_handlers import LOGIN, OPEN, RULES, GuardedFlower, Login, Refused, guard, guarded
+from conventions.console.flower_masks import HIDING, SHOWN
+from conventions.console.guarded import Checked
 from conventions.console.joining import ANCHOR, NAVIGATION, PAGES, with_entries
 
 
@@ -84,11 +90,59 @@ def test_the_colors() -> None:
         assert name in css
 
 
-def test_every_handler_of_the_api_is_guarded() -> None:
-    """One that Flower writes down in another way would be open to every login."""
-    handlers = [*flower.urls.handlers]
-    guard(handlers)
-    classes = [one.handler_class if isinstance(one, web.url) else one[1] for one in handlers]
-    api = [one for one in classes if issubclass(one, BaseApiHandler)]
-    assert len(api) >= 20
-    assert [one for one in api if not issubclass(one, GuardedApi)] == []
+def classes_of(rules: list[Rule]) -> list[type]:
+    """The handlers that an application of Tornado has, also those that it added itself."""
+    return [rule.target for rule in rules]
+
+
+def test_every_handler_is_known_and_guarded() -> None:
+    """One that a release adds is refused to viewers until it is looked at, and named in `RULES`."""
+    before = classes_of(web.Application(flower.urls.handlers).wildcard_router.rules)
+    named = {f"{one.__module__}.{one.__qualname__}" for one in before}
+    assert named == RULES.keys() | OPEN | {LOGIN}, "look at what is new, and say who may read it"
+    handlers, settings = [*flower.urls.handlers], dict(flower.urls.settings)
+    guard(handlers, settings)
+    assert len(handlers) == len(flower.urls.handlers)
+    after = classes_of(web.Application(handlers, **settings).wildcard_router.rules)
+    assert len(after) > len(before), "Tornado's own for files"
+    assert [one for one in after if not issubclass(one, Checked | Login)] == []
+    is_open = {one.__name__ for one in after if not issubclass(one, GuardedFlower)}
+    assert is_open == {"Login", "LogoutHandler", "Healthcheck", "StaticFileHandler"}
+
+
+def test_what_is_not_known_is_for_admins() -> None:
+    """And what is no handler of Flower's kind, as a web socket, for nobody."""
+    new = guarded(type("New", (flower.views.BaseHandler,), {"get": lambda _: None, "post": lambda _: None}))
+    assert issubclass(new, GuardedFlower)
+    assert new.rule.reads == "admin"
+    assert guarded(web.RequestHandler) is Refused
+
+
+def test_the_fields_of_tasks() -> None:
+    """A new one is hidden from viewers until it is looked at."""
+    assert set(Task._fields) == SHOWN | {name for name in HIDING if not name.endswith("repr")}
+
+
+def test_what_the_guard_takes_the_place_of() -> None:
+    """Flower's methods, with these arguments."""
+    for place, name, arguments in (
+        (BaseTaskHandler, "get_task_args", ["self"]),
+        (
+            BaseTaskHandler,
+            "run_blocking",
+            ["self", "operation", "target", "func", "args", "connection_errors", "kwargs"],
+        ),
+        (TaskResult, "read_result", ["self", "result", "timeout"]),
+        (TaskApply, "wait_results", ["self", "result", "response", "timeout"]),
+        (flower.views.BaseHandler, "get_broker", ["self"]),
+        (flower.views.BaseHandler, "format_task", ["self", "task"]),
+        (Events, "on_event", ["self", "event"]),
+        (BlockingOperationRunner, "__init__", ["self", "executor", "max_concurrency"]),
+    ):
+        assert [*inspect.signature(getattr(place, name)).parameters] == arguments, name
+    for handler, operation in (
+        (TaskResult, "'task.result'"),
+        (TaskApply, "'task.result_wait'"),
+        (TaskApply, "'task.publish'"),
+    ):
+        assert operation in inspect.getsource(handler)

@@ -1,0 +1,99 @@
+"""Events of workers, before Flower keeps them: one that is no event, or a field of another type, would break its pages.
+
+Whoever can publish to the broker can send any event in any worker's name. Flower calculates with what it was sent, on
+each look at a page, and forgets a worker never.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+from celery.events.state import Task, Worker
+
+logger = logging.getLogger(__name__)
+
+NEEDED = {"type": str, "hostname": str}
+NUMBERS = frozenset(
+    [
+        *(
+            "timestamp",
+            "local_received",
+            "clock",
+            "pid",
+            "utcoffset",
+            "freq",
+            "active",
+            "processed",
+            "runtime",
+            "retries",
+        ),
+        *("sent", "received", "started", "rejected", "succeeded", "failed", "retried", "revoked"),  # moments
+    ]
+)
+TEXTS = frozenset(
+    [
+        *("uuid", "name", "state", "args", "kwargs", "result", "exception", "traceback", "eta", "expires"),
+        *("exchange", "routing_key", "queue", "root_id", "parent_id", "client", "sw_ident", "sw_ver", "sw_sys"),
+    ]
+)
+OF_WORKERS = frozenset(Worker._fields)
+OF_TASKS = frozenset(Task._fields)
+OF_EVENTS = frozenset(["type", "hostname", "timestamp", "local_received", "clock", "pid", "utcoffset", "uuid"])
+SET_BY_FLOWER = frozenset(["worker", "children", "root", "parent", "heartbeats", "event", "cluster_state"])
+LARGEST = 2.0**53  # what a page's script can hold
+
+
+def whole(event: Any) -> dict[str, Any] | None:
+    """The event without the fields that Flower could not show; `None` where it is no event."""
+    if not isinstance(event, Mapping) or not all(isinstance(event.get(name), kind) for name, kind in NEEDED.items()):
+        return None
+    group, dash, rest = event["type"].partition("-")
+    if not (dash and rest) or (group == "task" and not isinstance(event.get("uuid"), str)):
+        return None
+    return {name: value for name, value in event.items() if _fits(group, name, value)}
+
+
+def _fits(group: str, name: Any, value: Any) -> bool:
+    if not isinstance(name, str) or not _is_known(group, name):
+        return False
+    if value is None:
+        return True
+    if name in NUMBERS:
+        return _is_number(value)
+    if name == "loadavg":
+        return isinstance(value, list | tuple) and len(value) <= 3 and all(map(_is_number, value))
+    return name not in TEXTS or isinstance(value, str)
+
+
+def _is_known(group: str, name: str) -> bool:
+    if name in SET_BY_FLOWER:
+        return False
+    if group == "worker":
+        return name in OF_EVENTS | OF_WORKERS
+    # A field of a team's own event may not take the place of a method.
+    return group != "task" or name in OF_EVENTS | OF_TASKS | {"queue"} or not (name[:1] == "_" or hasattr(Task, name))
+
+
+def _is_number(value: Any) -> bool:
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and math.isfinite(value) and abs(value) < LARGEST
+
+
+def checked(on_event: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Flower's taker of events, which is given whole ones only."""
+
+    @wraps(on_event)
+    def take(events: Any, event: Any) -> None:
+        found = whole(event)
+        if found is None:
+            logger.warning("an event was left out that is none")
+        else:
+            if len(found) < len(event):
+                names = ", ".join(repr(name)[:40] for name in event if name not in found)
+                logger.debug("an event of %r was taken without %s", found["hostname"][:80], names)
+            on_event(events, found)
+
+    take.is_checked = True  # type: ignore[attr-defined]  # so that it is done once
+    return take

@@ -1,0 +1,233 @@
+"""Flower's own pages and API: each asks for a role, and shows viewers no values. What is not known here is refused (R22).
+
+A later release of Flower may have handlers that show more, so only those that are named are open to viewers.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from celery.utils.imports import symbol_by_name
+from flower.utils.blocking import BlockingOperationRunner
+from flower.views import BaseHandler
+from flower.views.error import NotFoundErrorHandler
+from tornado import web
+from tornado.options import options
+from tornado.routing import URLSpec
+
+from conventions.console.access import Role
+from conventions.console.flower_masks import NO_SEARCH, SORTED, masked, may_search
+from conventions.console.flower_queues import Queues
+from conventions.console.flower_writes import METHODS, Writes, recording
+from conventions.console.guarded import READS, Checked
+from conventions.console.page import POLICY
+
+LONGEST_WAIT = 3.0  # seconds for a result
+WAITS = 10  # for results at a time; others wait for them, and nothing else does
+SEARCHES = ("search[value]", "search")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a handler of Flower asks for.
+
+    Attributes:
+        reads: who may read it.
+        posts: whether it reads on POST, too.
+        deed: what it does, in words.
+        is_answered: whether a worker says what became of that.
+    """
+
+    reads: Role = "admin"
+    posts: bool = False
+    deed: str = ""
+    is_answered: bool = True
+
+
+UNKNOWN = Rule(deed="unknown")
+OPEN = frozenset(  # what nobody logs in for
+    ["tornado.web.StaticFileHandler", "flower.views.monitor.Healthcheck", "flower.views.auth.LogoutHandler"]
+)
+LOGIN = "flower.views.auth.LoginHandler"
+_PAGE = Rule("viewer")
+RULES: Mapping[str, Rule] = {
+    "flower.views.workers.WorkersView": _PAGE,
+    "flower.views.workers.WorkerView": _PAGE,
+    "flower.views.tasks.TaskView": _PAGE,
+    "flower.views.tasks.TasksView": _PAGE,
+    "flower.views.tasks.TasksDataTable": Rule("viewer", posts=True),
+    "flower.views.broker.BrokerView": _PAGE,
+    "flower.views.monitor.Metrics": _PAGE,
+    "flower.views.error.NotFoundErrorHandler": Rule("viewer", posts=True),
+    "flower.api.workers.ListWorkers": _PAGE,
+    "flower.api.tasks.ListTasks": _PAGE,
+    "flower.api.tasks.ListTaskTypes": _PAGE,
+    "flower.api.tasks.GetQueueLengths": _PAGE,
+    "flower.api.tasks.TaskInfo": _PAGE,
+    "flower.api.tasks.TaskResult": Rule("operator"),
+    "flower.api.tasks.TaskApply": Rule(deed="task apply"),
+    "flower.api.tasks.TaskAsyncApply": Rule(deed="task async-apply"),
+    "flower.api.tasks.TaskSend": Rule(deed="task send-task"),
+    "flower.api.tasks.TaskAbort": Rule(deed="task abort", is_answered=False),
+    "flower.api.control.TaskTimout": Rule(deed="task timeout"),
+    "flower.api.control.TaskRateLimit": Rule(deed="task rate-limit"),
+    "flower.api.control.TaskRevoke": Rule(deed="task revoke", is_answered=False),
+    "flower.api.control.WorkerShutDown": Rule(deed="worker shutdown", is_answered=False),
+    "flower.api.control.WorkerPoolRestart": Rule(deed="worker pool restart"),
+    "flower.api.control.WorkerPoolGrow": Rule(deed="worker pool grow"),
+    "flower.api.control.WorkerPoolShrink": Rule(deed="worker pool shrink"),
+    "flower.api.control.WorkerPoolAutoscale": Rule(deed="worker pool autoscale"),
+    "flower.api.control.WorkerQueueAddConsumer": Rule(deed="worker queue add-consumer"),
+    "flower.api.control.WorkerQueueCancelConsumer": Rule(deed="worker queue cancel-consumer"),
+}
+
+
+class GuardedFlower(Writes):
+    """Goes before a handler of Flower."""
+
+    rule = UNKNOWN
+
+    def set_default_headers(self) -> None:
+        """No copy on a disk."""
+        super().set_default_headers()
+        self.set_header("Cache-Control", POLICY["Cache-Control"])
+
+    async def prepare(self) -> None:
+        """Let nobody in whom the host, the login or the role keeps out."""
+        found = super().prepare()
+        if found is not None:
+            await found
+        self.sign_in()
+        if self._finished:  # sent to the login
+            return
+        if self.request.method in (*READS, "OPTIONS") or (self.rule.posts and self.request.method == "POST"):
+            self.require(self.rule.reads)
+        elif refused := self.refusal("admin"):
+            raise web.HTTPError(HTTPStatus.FORBIDDEN, refused)
+        if not self.visitor.sees:
+            self._refuse_guesses()
+
+    def _refuse_guesses(self) -> None:
+        """Raises: HTTPError, for a search or an order that tells of values."""
+        if not all(may_search(web.RequestHandler.get_argument(self, name, "")) for name in SEARCHES):
+            raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
+        column = web.RequestHandler.get_argument(self, "order[0][column]", "")
+        for name in ("sort_by", f"columns[{column}][data]"):
+            if web.RequestHandler.get_argument(self, name, "").lstrip("-") not in {"", *SORTED}:
+                raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
+
+    # What is shown.
+
+    def write(self, chunk: Any) -> None:
+        """Answer; of tasks, to viewers, without values."""
+        super().write(masked(chunk) if isinstance(chunk, dict) and not self._sees else chunk)
+
+    def render(self, template_name: str, **kwargs: Any) -> Any:
+        """Show a page; of tasks, to viewers, without values."""
+        shown = kwargs if self._sees else {name: masked(value) for name, value in kwargs.items()}
+        return super().render(template_name, **shown)
+
+    def format_task(self, task: Any) -> Any:
+        """What the list of tasks shows of one."""
+        found = super().format_task(task)
+        if self._sees:
+            return found
+        return (found[0], masked(found[1])) if isinstance(found, tuple) else masked(found)
+
+    @property
+    def _sees(self) -> bool:
+        # The page of an error is shown before anybody is known.
+        return getattr(self, "_current_user", None) is not None and self.visitor.sees
+
+    # What it looks at.
+
+    def get_broker(self) -> Any:
+        """Who knows how long queues are."""
+        if not self.capp.broker_is_redis:
+            return super().get_broker()
+        state = self.application.events.state
+        return Queues(self.capp, [name for name, worker in state.workers.items() if worker.alive])
+
+    # Waiting for results.
+
+    async def run_blocking(self, operation: str, *args: Any, **kwargs: Any) -> Any:
+        """Wait for results beside everything else, since they may never come."""
+        if operation in ("task.result", "task.result_wait"):
+            return await _waiting().run(operation, *args, **kwargs)
+        return await super().run_blocking(operation, *args, **kwargs)
+
+    def read_result(self, result: Any, timeout: float | None) -> Any:
+        """A result, after a short wait at the most."""
+        return super().read_result(result, None if timeout is None else _bounded(timeout))
+
+    def wait_results(self, result: Any, response: Any, timeout: float | None = None) -> Any:
+        """The same, for a task that was sent."""
+        return super().wait_results(result, response, timeout=_bounded(timeout))
+
+
+class Open(Checked):
+    """Goes before a handler that nobody logs in for."""
+
+
+class Login(BaseHandler):
+    """`/login`: Flower's, or that of `--auth-provider`."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """The handler that is meant, with the checks before it."""
+        provider: type[Any] = symbol_by_name(options.auth_provider) if options.auth_provider else NotFoundErrorHandler
+        return _with(Open, provider)(*args, **kwargs)
+
+
+class Refused(GuardedFlower):
+    """In place of a handler that is none of Flower's kind, as one that Flower has not had before."""
+
+    def get(self, *_: str) -> None:
+        """Raises: HTTPError."""
+        raise web.HTTPError(HTTPStatus.FORBIDDEN, "The console does not know this part of Flower.")
+
+    head = post = put = patch = delete = get
+
+
+def guarded(handler: type[Any]) -> type[Any]:
+    """A handler of Flower with the checks before it."""
+    if issubclass(handler, Checked):
+        return handler
+    name = f"{handler.__module__}.{handler.__qualname__}"
+    if name == LOGIN:
+        return Login
+    if name in OPEN:
+        return _with(Open, handler)
+    if not issubclass(handler, BaseHandler):
+        return Refused
+    rule = RULES.get(name, UNKNOWN)
+    found = {"rule": rule, "deed": rule.deed, "is_answered": rule.is_answered}
+    methods = METHODS[1:] if rule.posts else METHODS
+    writes = {name: recording(vars(handler)[name]) for name in methods if name in vars(handler)}
+    return _with(GuardedFlower, handler, found | writes)
+
+
+def guard(handlers: list[Any], settings: dict[str, Any]) -> None:
+    """Put the checks before each of these handlers, and before those of files, which Tornado adds itself."""
+    for place, entry in enumerate(handlers):
+        spec = entry if isinstance(entry, URLSpec) else web.url(*entry)
+        handlers[place] = web.url(spec.regex.pattern, guarded(spec.handler_class), spec.kwargs, spec.name)
+    settings["static_handler_class"] = guarded(settings.get("static_handler_class", web.StaticFileHandler))
+
+
+def _with(checks: type[Any], handler: type[Any], more: Mapping[str, Any] | None = None) -> type[Any]:
+    return type(handler.__name__, (checks, handler), {"__doc__": handler.__doc__, **(more or {})})
+
+
+def _bounded(timeout: float | None) -> float:
+    if timeout is None or not math.isfinite(timeout) or timeout <= 0:
+        return LONGEST_WAIT
+    return min(timeout, LONGEST_WAIT)
+
+
+@functools.cache
+def _waiting() -> Any:
+    return BlockingOperationRunner(ThreadPoolExecutor(WAITS, "results"), WAITS)

@@ -1,0 +1,53 @@
+"""What Flower shows of our queues: it counts the lists of kombu, and ours are the sorted sets of `Broker`."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from conventions.celery_defaults import CLASS_QUEUES, queue_names
+
+ANSWER_WITHIN = 1.0  # seconds, for workers that are asked what they consume
+
+
+class Queues:
+    """In place of Flower's `Broker`.
+
+    Args:
+        app: the application.
+        alive: the names of the workers that run, as far as Flower has heard.
+    """
+
+    def __init__(self, app: Any, alive: Iterable[str]) -> None:
+        self._app = app
+        self._alive = frozenset(alive)
+
+    async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
+        """The queues of these names, those of the classes, and each in which something is. Raises: RedisError."""
+        return await asyncio.to_thread(self._look, frozenset(names))
+
+    def _look(self, names: frozenset[str]) -> list[dict[str, Any]]:
+        consumers, is_whole = self._consumers()
+        always = names.union(CLASS_QUEUES, consumers)
+        found = []
+        for name in sorted(always.union(queue_names(self._app))):
+            sizes = self._app.broker.sizes(name)
+            total = sizes.ready + sizes.delayed + sizes.in_flight
+            if not total and name not in always:
+                continue
+            queue = {
+                "name": name,
+                "messages": total,
+                "messages_ready": sizes.ready,
+                "messages_unacknowledged": sizes.in_flight,
+            }
+            if consumers[name] or is_whole:  # else nobody has said so
+                queue["consumers"] = consumers[name]
+            found.append(queue)
+        return found
+
+    def _consumers(self) -> tuple[Counter[str], bool]:
+        """How many workers consume each queue, and whether all have answered that are known to run."""
+        answers = self._app.control.inspect(timeout=ANSWER_WITHIN).active_queues() or {}
+        found = Counter(str(queue["name"]) for queues in answers.values() for queue in queues)
+        return found, bool(answers) and self._alive <= answers.keys()

@@ -1,0 +1,190 @@
+"""Flower's own writes, such as the end of a worker: in the name of the login, and each with a row in the audit (R22)."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from tornado import web
+
+from conventions import audit
+from conventions.actor import acting_as
+from conventions.console.guarded import Guarded
+from conventions.deeds import Deed
+from conventions.job import ACTOR, HEADER_PREFIX
+
+logger = logging.getLogger(__name__)
+
+ACTION_LENGTH, TEXT_LENGTH = 64, 300
+METHODS = ("post", "put", "patch", "delete")
+WORDS = (
+    "n",
+    "min",
+    "max",
+    "queue",
+    "ratelimit",
+    "hard",
+    "soft",
+    "terminate",
+    "signal",
+)  # what Flower's writes are told
+OPTIONS = frozenset(
+    [
+        *(
+            "countdown",
+            "eta",
+            "exchange",
+            "expires",
+            "headers",
+            "idempotency_key",
+            "ignore_result",
+            "priority",
+            "queue",
+        ),
+        *("retry", "routing_key", "shadow", "soft_time_limit", "task_id", "time_limit", "timeout"),
+    ]
+)
+CALLERS_FAULTS = (TypeError, ValueError)
+NO_RECORDS = "Nothing was done: the audit cannot be written, since the database does not answer."
+NOT_RECORDED = "It was done, or tried, but the audit could not be written; Flower's log has what was done."
+
+
+class Writes(Guarded):
+    """Goes before a handler of Flower that may write.
+
+    Attributes:
+        deed: what it does, in words.
+        is_answered: whether the worker says what became of it; else it is known to be sent, and no more.
+    """
+
+    deed = ""
+    is_answered = True
+    _said: Any = None
+    _fault: Exception | None = None
+
+    def write(self, chunk: Any) -> None:
+        """Answer, and remember what was answered."""
+        self._said = chunk
+        super().write(chunk)
+
+    # Messages.
+
+    def get_task_args(self) -> tuple[Any, Any, dict[str, Any]]:
+        """Flower's reading of the body. Raises: HTTPError, where it says more than its sender may."""
+        args, kwargs, options = super().get_task_args()
+        if fault := fault_of(options):
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, fault)
+        if not isinstance(kwargs, dict):
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, "kwargs is a mapping of the task's arguments")
+        return args, kwargs, options
+
+    async def run_blocking(
+        self, operation: str, target: str, func: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Send messages in the name of the login. Raises: HTTPError."""
+        if operation != "task.publish":
+            return await super().run_blocking(operation, target, func, *args, **kwargs)
+        if not hasattr(getattr(func, "__self__", None), "arguments"):  # no task of ours, which would ask who acts
+            kwargs["headers"] = dict(kwargs.get("headers") or {}) | {ACTOR: self.visitor.name}
+        try:
+            return await super().run_blocking(operation, target, self._publishing(func), *args, **kwargs)
+        except web.HTTPError as error:
+            if isinstance(self._fault, CALLERS_FAULTS):
+                raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(self._fault)) from error
+            raise
+
+    def _publishing(self, send: Callable[..., Any]) -> Callable[..., Any]:
+        actor = self.visitor.name
+
+        @functools.wraps(send)
+        def publish(*args: Any, **kwargs: Any) -> Any:
+            try:
+                with acting_as(actor):
+                    return send(*args, **kwargs)
+            except Exception as error:
+                self._fault = error
+                raise
+
+        return publish
+
+    # The audit.
+
+    async def recorded(self, method: Callable[..., Any], *args: Any) -> None:
+        """Do what a method of Flower's does, and write down what became of it. Raises: HTTPError."""
+        await self._audit(self._ask)
+        try:
+            found = method(self, *args)
+            if isinstance(found, Awaitable):
+                await found
+        except web.HTTPError as error:
+            await self._record(args, error.status_code, error.get_message() or str(self._fault or error))
+            raise
+        except Exception as error:
+            await self._record(args, HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
+            raise
+        await self._record(args, self.get_status(), self._said)
+
+    async def _record(self, args: tuple[Any, ...], status: int, said: Any) -> None:
+        after: dict[str, Any] = {"outcome": self._outcome(status), "status": status}
+        words = {name: text for name in WORDS if (text := self.get_argument(name, None)) is not None}
+        if worker := self.get_argument("workername", None):
+            after["worker"] = worker
+        if words:
+            after["asked"] = {name: text[:TEXT_LENGTH] for name, text in words.items()}
+        if isinstance(said, Mapping) and "task-id" in said:
+            after["message_id"] = said["task-id"]
+        else:
+            after["said"] = str(said.get("message", "") if isinstance(said, Mapping) else said)[:TEXT_LENGTH]
+        deed = Deed(self.visitor.name, f"flower {self.deed}"[:ACTION_LENGTH], args[0] if args else "all", after=after)
+        try:
+            await asyncio.to_thread(self._insert, deed)
+        except SQLAlchemyError as error:
+            logger.exception("not in the audit: %s", deed)
+            raise web.HTTPError(HTTPStatus.INTERNAL_SERVER_ERROR, NOT_RECORDED) from error
+
+    def _outcome(self, status: int) -> str:
+        if status >= HTTPStatus.BAD_REQUEST:
+            return "failed"
+        return "done" if self.is_answered else "sent"
+
+    async def _audit(self, function: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(function)
+        except SQLAlchemyError as error:
+            raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, NO_RECORDS) from error
+
+    def _ask(self) -> None:
+        with self.capp.database.session() as session:
+            audit.listing(session, 1)
+
+    def _insert(self, deed: Deed) -> None:
+        with self.capp.database.session() as session:
+            audit.record(session, deed)
+
+
+def recording(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of a handler that writes, with its row in the audit."""
+
+    @functools.wraps(method)
+    async def write(self: Writes, *args: Any) -> None:
+        await self.recorded(method, *args)
+
+    return write
+
+
+def fault_of(options: Mapping[str, Any]) -> str | None:
+    """What the options of a message must not say: who causes it, and what only we write."""
+    if unknown := sorted(str(name)[:40] for name in options if name not in OPTIONS):
+        who = "the actor is who is logged in; " if "actor" in unknown else ""
+        return f"{who}leave out {', '.join(unknown)}: a message of Flower's API has {', '.join(sorted(OPTIONS))}"
+    headers = options.get("headers")
+    if headers is None:
+        return None
+    if not isinstance(headers, Mapping):
+        return "headers is a mapping"
+    if ours := sorted(str(name)[:40] for name in headers if str(name).lower().startswith(HEADER_PREFIX)):
+        return f"leave out the headers {', '.join(ours)}: only the conventions write {HEADER_PREFIX}*"
+    return None

@@ -1,0 +1,52 @@
+"""`Throttle`: how many wrong logins somebody may try (R22)."""
+
+import logging
+import time
+from collections import OrderedDict, deque
+
+logger = logging.getLogger(__name__)
+
+MOST_WRONG, WITHIN = 10, 60.0  # logins, seconds
+MOST_NAMES = 10_000  # of which wrong logins are remembered; the sender chooses them
+SHOWN = 64  # characters
+
+
+class Throttle:
+    """Counts wrong logins by address and user; the right password does not help one who tried too often.
+
+    Args:
+        most: wrong logins that are answered within `within` seconds.
+        within: seconds.
+    """
+
+    def __init__(self, most: int = MOST_WRONG, within: float = WITHIN) -> None:
+        self._most, self._within = most, within
+        self._wrong: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
+
+    def refuses(self, address: str, user: str) -> bool:
+        """Whether this user has been tried too often from this address."""
+        moments = self._wrong.get((address, user))
+        if moments is None:
+            return False
+        oldest = time.monotonic() - self._within
+        while moments and moments[0] < oldest:
+            moments.popleft()
+        if not moments:
+            del self._wrong[address, user]
+        return len(moments) >= self._most
+
+    def count(self, address: str, user: str) -> None:
+        """A login was wrong; the one that is too many is logged."""
+        moments = self._wrong.setdefault((address, user), deque(maxlen=self._most))
+        self._wrong.move_to_end((address, user))
+        moments.append(time.monotonic())
+        if len(self._wrong) > MOST_NAMES:
+            self._wrong.popitem(last=False)
+        if self.refuses(address, user):
+            logger.warning(
+                "%d wrong logins as %r from %s within %d s: refused until they are older",
+                self._most,
+                user[:SHOWN],
+                address,
+                self._within,
+            )
