@@ -18,6 +18,7 @@ from conventions.batches import Batches
 from conventions.broker import Broker
 from conventions.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.console.starting import prepare_command
+from conventions.control import prepare_purge
 from conventions.errors import ConfigurationError, TaskModuleError
 from conventions.granularity import Granularity
 from conventions.idempotency import Claims
@@ -76,6 +77,7 @@ def create_app(
     app.set_default()  # Celery's current application is one for each thread; this is for all the others
     store.set_current(lambda: app.store)
     prepare_command(app)
+    prepare_purge()
     return app
 
 
@@ -104,7 +106,9 @@ class ConventionsApp(Celery):
         self._overrides = overrides
         self._queues_selected = False
         self.store_options: dict[str, Any] = {}  # redis-py's, until the store is made
-        super().__init__(name, loader=Loader, task_cls="conventions.plain_task:PlainTask")
+        super().__init__(
+            name, loader=Loader, task_cls="conventions.plain_task:PlainTask", control="conventions.control:Control"
+        )
         self.steps["worker"].update(STEPS)
         self.config_from_object(_LazyDefaults(self))
 

@@ -89,7 +89,7 @@ class Broker:
 
     def __init__(self, store: Store, *, journal_limit: int, visibility: float = VISIBILITY) -> None:
         self.store = store
-        self._journal_limit = journal_limit
+        self.journal_limit = journal_limit
         self._visibility = _milliseconds(visibility)
 
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
@@ -114,7 +114,7 @@ class Broker:
         return _tags(call.answer)
 
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
-        arguments: list[Any] = [self._journal_limit, f"~{token_hex(4)}"]
+        arguments: list[Any] = [self.journal_limit, f"~{token_hex(4)}"]
         if len(publications) == 1:  # which is not worth making runs of
             (one,) = publications
             return [*arguments, *_in_common(one), 1, one.tag, one.payload, one.digest]
@@ -204,11 +204,19 @@ class Broker:
                 pipe.zcard(self.store.key(place, queue))
             return Sizes(*pipe.execute())
 
-    def purge(self, queue: str) -> int:
-        """Remove the messages that wait in a queue. Returns how many."""
+    def queues(self) -> list[str]:
+        """The queues that have messages, or had some."""
+        found: Any = self.store.redis.smembers(self.store.key("queues"))
+        return sorted(name.decode() for name in found)
+
+    def drop(self, queue: str) -> int:
+        """Remove messages that nobody need know of, such as answers to remote control. Returns how many.
+
+        Messages of tasks end with a row: see `purging.py`.
+        """
         removed = 0
         while True:
-            step = int(self._run("purge", [queue, SWEEP_LIMIT]))
+            step = int(self._run("drop", [queue, SWEEP_LIMIT]))
             removed += step
             if step < SWEEP_LIMIT:
                 return removed

@@ -4,17 +4,20 @@ import functools
 import logging
 import math
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis import Redis as RedisClient
 
+from conventions.batches import Batches
 from conventions.broker import Broker, Publication, digest_of
 from conventions.delivery import Delivery
 from conventions.in_flight import InFlight
+from conventions.journal import Journal
 from conventions.publish_batch import PublishBatch
+from conventions.purging import is_reply_queue, purge
 from conventions.raw_message import decoded
 from conventions.reading import RESERVE_AT_MOST, Reading
 from conventions.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
@@ -23,8 +26,8 @@ from conventions.store import Store
 logger = logging.getLogger(__name__)
 
 REQUEUE_AFTER = 1.0  # seconds until a rejected message comes again: at once, it would come a thousand times a second
+KEPT = timedelta(days=8)  # of a batch that loses messages, where no settings say how long
 REPLY_LIFETIME = 60.0  # seconds that an answer to remote control waits for its reader
-REPLY_QUEUE = "reply.celery.pidbox"
 
 
 class QoS(virtual.QoS):
@@ -163,7 +166,7 @@ class ConventionsChannel(Reading):
         self, queue: str, message: dict[str, Any], *, _publish_batch: PublishBatch | None = None, **_: Any
     ) -> None:
         headers, properties = message["headers"], message["properties"]
-        is_reply = queue.endswith(REPLY_QUEUE)
+        is_reply = is_reply_queue(queue)
         publication = Publication(
             tag=str(headers.get("id") or properties["delivery_tag"]),
             queue=queue,
@@ -208,11 +211,16 @@ class ConventionsChannel(Reading):
         return self.broker.sizes(queue).ready
 
     def _purge(self, queue: str) -> int:
-        return self.broker.purge(queue)
+        return purge(self.app, [queue])[queue]
 
-    def _delete(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        self.broker.purge(queue)
-        super()._delete(queue, *args, **kwargs)  # type: ignore[misc]
+    def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False, **kwargs: Any) -> int:
+        """Delete a queue with what waits in it; returns how many messages that were."""
+        sizes = self.broker.sizes(queue)
+        if if_empty and (sizes.ready or sizes.delayed):
+            return 0
+        removed = self._purge(queue)
+        super().queue_delete(queue, if_unused, **kwargs)  # type: ignore[misc]
+        return removed
 
     def _has_queue(self, queue: str, **_: Any) -> bool:  # noqa: ARG002
         return True  # a queue is there as soon as somebody sends to it
@@ -230,6 +238,8 @@ class _Foreign:
         prefix = channel.global_keyprefix.strip("{}:") or DEFAULT_PREFIX
         store = Store.over(RedisClient(connection_pool=channel.pool), prefix)
         self.broker = Broker(store, journal_limit=DEFAULT_JOURNAL_LIMIT)
+        self.journal, self.batches, self.one_server = Journal(store), Batches(store, KEPT), True
+        self.tasks: dict[str, Any] = {}
         self.in_flight = InFlight(self.broker)
         self.refusals = self
 

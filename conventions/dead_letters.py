@@ -27,6 +27,7 @@ NAMED_AT_MOST = 1000  # ids in one row of the audit
 PAGE = 500  # letters that are in memory at once
 UNDER_WAY = ("dead", "redriving")  # dead: the one that sent it died before it could say so
 ENDINGS = ("succeeded", "duplicate", "cancelled", "revoked", "expired")
+GONE = ("purged", "lost")  # neither done nor given up: a letter that was sent again is dead again
 STATES = ("dead", "redriving", "redriven", "discarded")
 HISTORY_KINDS = ("retried", "dead")
 HISTORY_FIELDS = ("attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime")
@@ -228,6 +229,15 @@ def close_ended(session: Session, entries: Sequence[Entry]) -> None:
         )
         ended = update(row).where(row.id.in_(sorted(letters)), row.state.in_(UNDER_WAY), ending)
         session.connection().execute(ended.values(state="redriven"))
+    if gone := {
+        cut(entry.event.message_id) for entry in entries if entry.event.kind in GONE and entry.event.generation
+    }:
+        row, execution = DeadLetterRow, ExecutionRow
+        latest = exists().where(
+            execution.message_id == row.id, execution.generation > row.generation, execution.kind.in_(GONE)
+        )
+        back = update(row).where(row.id.in_(sorted(gone)), row.state == "redriving", latest)
+        session.connection().execute(back.values(state="dead"))
 
 
 def _concerns_redrive(event: Event) -> bool:

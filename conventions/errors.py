@@ -20,6 +20,8 @@
         ├── LeaseLost                another worker has taken this job over
         ├── LetterNotEditable        a dead letter whose arguments cannot be changed
         ├── SelectionChanged         other dead letters than those that somebody agreed to
+        ├── JournalFull              events wait for SQL, so that no more may be added
+        ├── PurgeStopped             a purge that could not go on; says how many messages are gone and left
         ├── PermissionDenied         the actor may not run this task
         ├── BrokerUnavailable        the broker did not answer in time         (ConnectionError)
         ├── DeclarationError         a task class that may not exist as written (TypeError)
@@ -116,6 +118,14 @@ class LetterNotEditable(ConventionError):
 
 class SelectionChanged(ConventionError):
     """There are more or fewer dead letters than somebody agreed to; nothing was done."""
+
+
+class JournalFull(ConventionError):
+    """So many events wait to be recorded in SQL that no more may be added."""
+
+
+class PurgeStopped(ConventionError):
+    """A purge could not go on; what it removed until then has its rows, the rest is left."""
 
 
 class PermissionDenied(ConventionError):

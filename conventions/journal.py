@@ -21,7 +21,9 @@ from conventions.deeds import Deed
 from conventions.failures import FailureText
 from conventions.store import Store
 
-KINDS = ("succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung")
+KINDS = (
+    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
+)  # fmt: skip
 
 _NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # changing it would record old events a second time
 _KIND_LENGTH = 32
@@ -244,3 +246,7 @@ class Journal:
         """Append events of messages without a claim: all or none, also when memory is full. Raises: RedisError."""
         if events:
             self._store.script("append")([self.key], [event.encode() for event in events])
+
+    def note(self, deed: Deed) -> None:
+        """Append what somebody has done: the recorder adds it to the audit. Raises: RedisError."""
+        self._store.script("note")([self.key], [deed.encode()])

@@ -30,6 +30,18 @@ RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 LOST = (RedisError, OSError, EOFError)
 
 
+class ReaderFailed(Exception):
+    """An answer came, and its reader could not use it, as when nobody reads what it prints any more.
+
+    Args:
+        error: what the reader raised; as itself it might be taken for that of a lost connection.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class Reading:
     """The reads of a channel, which kombu's event loop starts and finishes. kombu calls the read of queues BRPOP."""
 
@@ -158,21 +170,30 @@ class Reading:
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
         if self.short_cut is not None:
             deliveries = self.short_cut(deliveries)
+        failed: Exception | None = None
         for delivery, message in [(delivery, self._message_of(delivery)) for delivery in deliveries]:
             if message is None:
                 continue
             try:
                 self.connection._deliver(message, delivery.queue)  # noqa: SLF001
             except Exception as error:  # noqa: BLE001  # one bad message must not end the worker, nor loop
-                self.app.refusals.undeliverable(delivery, error)
+                if delivery.queue in self._unacknowledged:  # an answer, which its reader could not use: his business
+                    failed = failed or error
+                else:
+                    self.app.refusals.undeliverable(delivery, error)
         if self.after_read is not None:
             self.after_read()
+        if failed is not None:  # after all others, which this process holds
+            raise ReaderFailed(failed)
 
     def _message_of(self, delivery: Delivery) -> dict[str, Any] | None:
         try:
             return raw_message(delivery)
         except Exception as error:  # noqa: BLE001  # another program wrote it, and it must not end the worker
-            self.app.refusals.undeliverable(delivery, error)
+            if delivery.queue in self._unacknowledged:  # nobody is owed an answer
+                logger.warning("an answer in %s cannot be read, and is dropped: %s", delivery.queue, error)
+            else:
+                self.app.refusals.undeliverable(delivery, error)
             return None
 
     def _get(self, queue: str) -> dict[str, Any]:
@@ -216,6 +237,8 @@ class Reading:
             if self._waits:
                 self.broker.wake([self._mark], lifetime=1.0)
             for delivery in self._reply(connection)[1]:
+                if delivery.queue in self._unacknowledged:
+                    continue  # it is gone from its queue, as any answer that nobody waits for
                 self.in_flight.add(delivery)
                 self.in_flight.give_back(delivery.receipt)
         except LOST:  # what it would have brought comes again when its time is over

@@ -10,7 +10,7 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, redis
 
 from conventions.channel import Channel, SentinelChannel
-from conventions.reading import BLOCK_AT_MOST, LOST
+from conventions.reading import BLOCK_AT_MOST, LOST, ReaderFailed
 
 # A send must fail within `broker_timeout`, and tries again by itself; kombu's default is to try for ever.
 FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0}
@@ -45,6 +45,8 @@ class Poller(redis.MultiChannelPoller):
         channel, _ = self._fd_to_chan.get(fileno, (None, None))
         try:
             return super().on_readable(fileno)  # type: ignore[no-untyped-call]  # the same
+        except ReaderFailed as failed:
+            raise failed.error from failed.error.__cause__
         except LOST as error:
             if channel is None:
                 raise

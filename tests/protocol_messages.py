@@ -141,12 +141,12 @@ class Messages:
         """Whether this generation must not run."""
         return self.cancelled.get(spec.id, -1) >= spec.generation
 
-    def purged(self, queue: str) -> int:
-        """The waiting messages of a queue are removed; returns how many."""
-        gone = [tag for tag, one in self.messages.items() if one.spec.queue == queue and one.place != "inflight"]
+    def purged(self, queue: str) -> set[str]:
+        """The waiting messages of a queue are removed; returns their tags."""
+        gone = {tag for tag, one in self.messages.items() if one.spec.queue == queue and one.place != "inflight"}
         for tag in gone:
             del self.messages[tag]
-        return len(gone)
+        return gone
 
     def remove(self, delivery: Delivery) -> bool:
         """A message ends, in whose hands it is."""

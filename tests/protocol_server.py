@@ -9,7 +9,9 @@ from conventions.claim_answers import Answer
 from conventions.delivery import Delivery as HandedOut
 from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.journal import Event
+from conventions.purging import PLACES
 from conventions.store import Store
+from conventions.waiting import End, end, look
 from tests.protocol_messages import Delivery, Message, Spec
 from tests.protocol_model import START_LIMIT, Claim
 
@@ -143,6 +145,17 @@ class Server:
         (answer,) = self.claims.settle([Settlement(self._request(ended), state, event, claimed=False)])
         assert answer == "recorded"
         return event.id
+
+    def purge(self, queue: str) -> list[tuple[str, str]]:
+        """Remove what waits in a queue; returns the tags, and the ids of the events, in their order."""
+        purged = []
+        for place in PLACES:
+            found = look(self.broker, queue, place)
+            events = [Event(one.message_id, "purged", token=one.score.decode()) for one in found]
+            ends = [End(event.message_id, event.encode()) for event in events]
+            assert all(end(self.store, list(zip(found, ends, strict=True))))
+            purged += [(one.tag.decode(), event.id) for one, event in zip(found, events, strict=True)]
+        return purged
 
     # Time, and accidents.
 

@@ -290,7 +290,7 @@ def test_a_slot_is_skipped_while_the_last_run_has_not_ended(
         actions.run_now(entry, "u-42")
     assert refused.value.id == first
     by_hand = actions.run_now(entry, "u-42", beside=True)
-    app.broker.purge("scheduled")
+    app.broker.drop("scheduled")
     clock.to("2026-11-28T09:00:00+09:00")
     scheduler.tick()
     assert [message["id"] for message in sent] == [

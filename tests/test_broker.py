@@ -289,18 +289,18 @@ def test_recovery_costs_the_same_behind_any_backlog(broker: Broker, store: Store
         return {name: calls - before.get(name, 0) for name, calls in after.items() if calls != before.get(name, 0)}
 
     few = recover()
-    assert broker.purge("q") == 1
+    assert broker.drop("q") == 1
     for start in range(0, 100_000, 5000):
         broker.publish([message(f"q{start + number}") for number in range(5000)])
     assert recover() == few
     assert broker.sizes("q").ready == 100_001
-    assert broker.purge("q") == 100_001
+    assert broker.drop("q") == 100_001
 
 
 def test_purging_leaves_what_workers_hold(broker: Broker, store: Store) -> None:
     """Messages that are ready and that wait go, with all they have."""
     broker.publish([message("m1"), message("m2"), message("m3", wait=50), message("o1", "other")])
     handed_out(broker)
-    assert broker.purge("q") == 2
+    assert broker.drop("q") == 2
     assert (broker.sizes("q"), broker.sizes("other")) == (Sizes(0, 0, 1), Sizes(1, 0, 0))
     assert not store.redis.exists(store.key("message", "m2"), store.key("message", "m3"))

@@ -272,6 +272,6 @@ def test_a_full_server_refuses_sends_and_nothing_else(small: Store) -> None:
     assert broker.acknowledge([held(handed_out(broker))]) == 1
     assert claims.settle([]) == []
     Journal(small).append([Event("m9", "dead")])
-    assert broker.purge("q") == 8
+    assert broker.drop("q") == 8
     small.redis.config_set("maxmemory", 0)
     assert broker.publish([message("new")]) == ["new"]

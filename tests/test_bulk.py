@@ -57,7 +57,7 @@ class Lean(ImmediateTask):
 def empty(app: ConventionsApp) -> None:
     """Remove every message."""
     for queue in ("immediate", "other"):
-        app.broker.purge(queue)
+        app.broker.drop(queue)
 
 
 def raw_messages(app: ConventionsApp) -> dict[int, dict[str, Any]]:

@@ -130,7 +130,7 @@ def test_no_time_comes_from_a_worker(store: Store, monkeypatch: pytest.MonkeyPat
         store.redis.delete(*store.redis.keys(store.key("*")))
     assert told[0] == told[1] == told[2]
     assert {script for script, _ in told[0]} == {
-        "acknowledge", "cancel", "claim", "give_back", "heartbeat", "publish", "purge", "renew", "reserve", "settle", "sweep",
+        "acknowledge", "cancel", "claim", "drop", "give_back", "heartbeat", "publish", "renew", "reserve", "settle", "sweep",
     }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _told(store: Store) -> list[tuple[str, Any]]:
     broker.give_back([held(handed_out(broker))], wait=5)
     broker.sweep()
     broker.acknowledge([held(sent(broker, "m2"))])
-    broker.purge("q")
+    broker.drop("q")
     return told
 
 

@@ -26,7 +26,7 @@ from conventions.claim_answers import Answer, Parked
 from conventions.store import Store
 from tests.protocol_look import Look, Watch, compare
 from tests.protocol_messages import QUEUES, SPECS, Delivery, Spec
-from tests.protocol_model import Model
+from tests.protocol_model import Entry, Model
 from tests.protocol_server import OUTCOMES, Server
 from tests.redis_servers import redis_server
 
@@ -164,9 +164,17 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(queue=st.sampled_from(QUEUES), really=SELDOM)
     def purge(self, queue: str, really: bool) -> None:
-        """Somebody empties a queue."""
+        """Somebody empties a queue; each message has an entry, in the same step."""
         if really:
-            assert self.server.broker.purge(queue) == self.model.purged(queue)
+            purged = self.server.purge(queue)
+            assert {tag for tag, _ in purged} == self.model.purged(queue)
+            self.model.journal += [Entry(event) for _, event in purged]
+
+    @rule(queue=st.sampled_from(QUEUES), really=SELDOM)
+    def drop(self, queue: str, really: bool) -> None:
+        """A queue is emptied of what nobody need know of."""
+        if really:
+            assert self.server.broker.drop(queue) == len(self.model.purged(queue))
 
     @rule(worker=WORKERS)
     def crash(self, worker: int) -> None:

@@ -204,7 +204,7 @@ def test_run_now_beside_a_run_that_has_not_ended_is_refused(app: ConventionsApp,
         actions.run_now(ALONE, "u-42")
     assert refused.value.id == first.id
     second = actions.run_now(ALONE, "u-42", beside=True)
-    app.broker.purge("scheduled")
+    app.broker.drop("scheduled")
     third = actions.run_now(ALONE, "u-42")
     assert [one.id for one in Schedules(app.store).history("alone", 9)] == [third.id, second.id, first.id]
 
@@ -214,7 +214,7 @@ def test_what_could_not_be_sent_leaves_nothing(
 ) -> None:
     """No history, and no run that others would wait for; that somebody wanted it is in the audit."""
     monkeypatch.setattr(app.settings, "broker_timeout", 0.1)
-    monkeypatch.setattr(app.broker, "_journal_limit", 0)  # the server says no
+    monkeypatch.setattr(app.broker, "journal_limit", 0)  # the server says no
     with pytest.raises(BrokerUnavailable):
         actions.run_now(ALONE, "u-42")
     assert rows(app) == [("u-42", "schedule run", "alone", None)]

@@ -224,7 +224,7 @@ def test_attributes_that_change_count_at_once(app: ConventionsApp, monkeypatch: 
 def test_a_full_journal_refuses_it(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """As any other send."""
     Plain.delay(1)
-    monkeypatch.setattr(app.broker, "_journal_limit", 0)
+    monkeypatch.setattr(app.broker, "journal_limit", 0)
     with pytest.raises(BrokerUnavailable):
         Plain.delay(2)
     assert len(messages(app)) == 1

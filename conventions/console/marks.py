@@ -30,6 +30,8 @@ PICTURES = {
 LIKE = {  # how else an execution may end
     "revoked": "cancelled",
     "expired": "cancelled",
+    "purged": "cancelled",
+    "lost": "missed",
     "superseded": "cancelled",
     "duplicate": "cancelled",
     "hung": "retrying",
@@ -38,6 +40,8 @@ REASONS = {  # which nobody can guess
     "duplicate": "a job with the same key ran before",
     "superseded": "another worker took it over",
     "expired": "it began too late",
+    "purged": "somebody emptied its queue",
+    "lost": "its message is gone from Redis",
 }
 
 

@@ -96,3 +96,12 @@ local function join(member, result)
   end
   note_what_follows(id)
 end
+
+-- Say of a job that reported progress that it has ended; a batch ends with its `finish`, not with its splitter.
+local function end_progress(id, state, member)
+  local progress = P .. 'progress:' .. id
+  if redis.call('EXISTS', progress) == 1 and not (member ~= '' and redis.call('EXISTS', P .. 'batch:' .. id) == 1) then
+    redis.call('HSET', progress, 'ended', state == 'released' and 'cancelled' or state)
+    if state == 'done' then redis.call('HDEL', progress, 'checkpoint') end
+  end
+end

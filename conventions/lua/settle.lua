@@ -38,15 +38,6 @@ local function is_behind(generation, attempt, its_generation, its_attempt)
   return difference < 0 or (difference == 0 and tonumber(attempt) < tonumber(its_attempt or 0))
 end
 
--- Say of a job that reported progress that it has ended; a batch ends with its `finish`, not with its splitter.
-local function end_progress(id, state, member)
-  local progress = P .. 'progress:' .. id
-  if redis.call('EXISTS', progress) == 1 and not (member ~= '' and redis.call('EXISTS', P .. 'batch:' .. id) == 1) then
-    redis.call('HSET', progress, 'ended', state == 'released' and 'cancelled' or state)
-    if state == 'done' then redis.call('HDEL', progress, 'checkpoint') end
-  end
-end
-
 -- A run that a schedule waits for has ended; where the broker is this server, its message is gone, which says the same.
 local function end_run(id, claim, state, action, event)
   local key = P .. 'live:' .. id

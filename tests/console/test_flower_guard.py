@@ -241,7 +241,7 @@ def test_queues_are_as_long_as_they_are(watched: Watched) -> None:
     with watched.app.connection_for_read() as connection:
         declared = connection.default_channel.queue_declare("scheduled", passive=True)
         assert tuple(declared) == ("scheduled", 3, None), "0 consumers would be a claim"
-    watched.app.broker.purge("scheduled")
+    watched.app.broker.drop("scheduled")
 
 
 def test_waiting_for_results_holds_nobody_up(watched: Watched) -> None:

@@ -1,0 +1,42 @@
+#!lua flags=allow-oom
+-- uses queues claims common batch
+-- End messages without a worker: each goes, and how it ended is in the journal and in its batch, in one step.
+-- KEYS: prefix
+-- ARGV: events that may wait in the journal, or 0 where that does not matter; then for each message: queue, place
+--       ('queue' | 'delayed' | 'inflight'), tag, score, message id, event as JSON or '', how its batch counts it (see `join`) or '',
+--       and where its job is known to be done: claim, fingerprint, ms to keep the claim, else '' three times
+-- Returns for each message 1, or 0 where it is not there any more as it was seen: then nothing was done
+-- Error: JOURNALFULL
+local most = tonumber(ARGV[1])
+if most > 0 and redis.call('XLEN', P .. 'journal') >= most then
+  return redis.error_reply('JOURNALFULL the journal is full: its recorder does not run, or SQL does not answer')
+end
+
+-- What a claim forgot with an older state of the server; one that is held meanwhile is left to its holder.
+local function note_done(claim, id, fingerprint, keep)
+  local key = P .. 'claim:' .. claim
+  local state, fence, till = fields_of(key, 'state', 'fence', 'until')
+  if state == 'done' or (state == 'running' and tonumber(till or 0) > now) then return end
+  redis.call('HSET', key, 'state', 'done', 'id', id, 'fingerprint', fingerprint, 'result', '', 'until', integer(now), 'starts', 0,
+    'fence', integer(math.max(tonumber(fence or 0) + 1, micros)), 'token', '', 'followed', '1', 'after', '')
+  redis.call('PEXPIRE', key, keep)
+  wake_parked(claim)
+end
+
+local function end_waiting(queue, place, tag, score, id, event, member, claim, fingerprint, keep)
+  local key = P .. place .. ':' .. queue
+  if redis.call('ZSCORE', key, tag) ~= score then return 0 end
+  if event ~= '' then redis.call('XADD', P .. 'journal', '*', 'event', event, 'fence', '0', 'at', integer(now)) end
+  if claim ~= '' then note_done(claim, id, fingerprint, keep) end
+  if member ~= '' then join(member, '') end
+  end_progress(id, claim ~= '' and 'done' or 'released', member)
+  redis.call('DEL', P .. 'live:' .. id) -- a schedule does not wait for it any more
+  redis.call('ZREM', key, tag)
+  let_go(tag, queue)
+  redis.call('DEL', message_key(tag))
+  return 1
+end
+
+local answers = {}
+for i = 2, #ARGV, 10 do answers[#answers + 1] = end_waiting(unpack(ARGV, i, i + 9)) end
+return answers
