@@ -3,6 +3,8 @@
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 
+from conventions.bounds import fault_of_name
+
 SYSTEM = "system"
 BEAT = "beat"
 
@@ -19,7 +21,7 @@ class acting_as(ContextDecorator):  # noqa: N801  # used like a function
 
     Raises:
         TypeError: the actor is no text.
-        ValueError: the actor is empty.
+        ValueError: the actor is empty, has more than 255 characters, or is no text that can be stored.
     """
 
     def __init__(self, actor: str) -> None:
@@ -27,6 +29,8 @@ class acting_as(ContextDecorator):  # noqa: N801  # used like a function
             raise TypeError(f"acting_as: the actor is text, not {type(actor).__name__}; write acting_as(str(...))")
         if not actor:
             raise ValueError('acting_as: the actor is empty; pass a user id such as "u-42"')
+        if fault := fault_of_name(actor):
+            raise ValueError(f"acting_as: the actor {fault}")
         self._actor = actor
 
     def __enter__(self) -> None:

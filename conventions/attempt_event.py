@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conventions import failures
-from conventions.job import HEADER_PREFIX, TOKEN, Job
+from conventions.job import HEADER_PREFIX, OURS, TOKEN, Job
 from conventions.journal import Event
 
 
@@ -37,11 +37,11 @@ def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None)
 
 def own_headers(request: Any) -> dict[str, Any]:
     """The headers that this platform put into the message."""
-    return {
-        name: value
-        for name, value in (request.headers or {}).items()
-        if name.startswith(HEADER_PREFIX) and name != TOKEN
-    }
+    headers = request.headers or {}
+    found = {name: value for name, value in headers.items() if name.startswith(HEADER_PREFIX) and name != TOKEN}
+    # Where tracing has put headers of its own under this very name, as some do, ours are beside them.
+    beside = {name: value for name in OURS if (value := getattr(request, name, None)) is not None}
+    return found | beside
 
 
 def envelope_of(request: Any) -> dict[str, Any]:

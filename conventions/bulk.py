@@ -15,6 +15,7 @@ from celery.utils import uuid
 from kombu.exceptions import BatchPublishError
 
 from conventions.errors import BrokerUnavailable
+from conventions.given_headers import OwnHeaders
 from conventions.job import PLANNED_AT
 from conventions.payload import check_size
 from conventions.publish_batch import PublishBatch, UnderWay
@@ -138,7 +139,7 @@ class Bulk:
 
     def _send_by_celery(self, one: Prepared, common: Mapping[str, Any], **options: Any) -> None:
         # With a key among its headers a message counts as checked.
-        headers = dict(common) | self._own(one, common)
+        headers = OwnHeaders(dict(common) | self._own(one, common))
         # A running job would remember each of them as its child.
         options |= self._options | {"task_id": one.id, "headers": headers, "add_to_parent": False}
         self._task.apply_async((), one.payload, **options)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from celery.utils.time import rate
 
+from conventions.bounds import fault_of_name
 from conventions.errors import DeclarationError
 from conventions.payload import Arguments
 from conventions.retry import RetryPolicy
@@ -173,10 +174,15 @@ def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) 
         )
     if not isinstance(cls.queue_name, str) or not cls.queue_name:
         raise DeclarationError(f'{name}: queue_name must be a name; write queue_name = "mail"')
+    for option in ("name", "queue_name"):
+        if fault := fault_of_name(getattr(cls, option)):
+            raise DeclarationError(f"{name}: {option} {fault}")
     if isinstance(cls.aliases, str):
         raise DeclarationError(f'{name}: aliases is a tuple; write aliases = ("{cls.aliases}",)')
     if cls.serializer not in (None, "json"):
         raise DeclarationError(f"{name}: only JSON is accepted; remove serializer = {cls.serializer!r}")
+    if getattr(cls, "compression", None):
+        raise DeclarationError(f"{name}: workers refuse compressed messages; remove compression = {cls.compression!r}")
 
 
 def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequence[str]) -> None:

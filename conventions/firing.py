@@ -18,6 +18,7 @@ from conventions.actor import BEAT
 from conventions.catching_up import Passed, passed_slots
 from conventions.deeds import Deed
 from conventions.errors import BrokerUnavailable
+from conventions.given_headers import OwnHeaders
 from conventions.job import ENQUEUED_AT
 from conventions.payload import digest
 from conventions.schedule import SCHEDULE_HEADER, Schedule
@@ -168,7 +169,7 @@ class Firing:
                 # Without the arguments: a beat with another file, or a function that answers otherwise, means this slot too.
                 idempotency_key=digest({"schedule": listed.name, "planned_at": planned}),
                 # As old as its first try: what was frozen for longer than claims are kept is not run a second time.
-                headers={SCHEDULE_HEADER: listed.name, ENQUEUED_AT: since.isoformat()},
+                headers=OwnHeaders({SCHEDULE_HEADER: listed.name, ENQUEUED_AT: since.isoformat()}),
             )
         except (BrokerUnavailable, RedisError):
             raise

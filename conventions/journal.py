@@ -74,7 +74,8 @@ class Event:
 
     def encode(self) -> bytes:
         """The event as compact JSON, without what is `None`. What JSON does not know is written as its `repr`."""
-        if self.failure is None and self.arguments is None:  # of success, as most are: text and numbers
+        # Of success, as most are: text and numbers. In a name of a mapping pydantic would replace half a character.
+        if self.failure is None and self.arguments is None and self.headers is None and self.message is None:
             with suppress(ValueError):  # half a character
                 return _to_json(self, exclude_none=True, warnings=False)
         values = {name: value for name, value in zip(_NAMES, _values(self), strict=True) if value is not None}

@@ -17,6 +17,7 @@ from conventions import failures
 from conventions.attempt_event import event_of, own_headers
 from conventions.errors import BrokerUnavailable, LeaseLost
 from conventions.following import follow_up, join_of
+from conventions.given_headers import OwnHeaders
 from conventions.idempotency import Settled, Settlement, State
 from conventions.job import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED, Job
 from conventions.membership import Outcome
@@ -217,10 +218,12 @@ def publish_again(
         request,
         countdown=countdown,
         retries=request.retries if retries is None else retries,
-        headers=own_headers(request)
-        | _identity(job)
-        | {COUNTS: dict(job.counts if counts is None else counts)}
-        | {PARKED: job.parked if parked is None else parked, COPY: job.token},
+        headers=OwnHeaders(
+            own_headers(request)
+            | _identity(job)
+            | {COUNTS: dict(job.counts if counts is None else counts)}
+            | {PARKED: job.parked if parked is None else parked, COPY: job.token}
+        ),
         ignore_result=request.ignore_result,
         **options,
     )

@@ -17,6 +17,7 @@ import pydantic_core
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError
 
+from conventions.bounds import half_character, refuse_half_characters
 from conventions.errors import DeclarationError, PayloadError
 
 _REFUSED_KINDS = {
@@ -139,8 +140,8 @@ class Arguments:
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except ValidationError as error:
             raise PayloadError(f"{self.task}: {_describe(error, values)}") from None
-        except ValueError as error:  # bytes or half characters, which a foreign message can carry
-            raise PayloadError(f"{self.task}: the payload is no JSON ({error})") from None
+        except (ValueError, RecursionError) as error:  # bytes or half characters, which a foreign message can carry
+            raise PayloadError(f"{self.task}: the payload is no JSON ({_why(error, values)})") from None
 
     def faults(self, values: Mapping[str, Any]) -> dict[str, str]:
         """What is wrong with JSON values, argument by argument; empty where `bind` would take their types.
@@ -157,7 +158,7 @@ class Arguments:
                 found[name] = f"{found[name]}; {text}" if name in found else text
             return found
         except (ValueError, RecursionError) as error:  # half characters, or too deep
-            return {"": f"this is no JSON that can be sent ({error})"}
+            return {"": f"this is no JSON that can be sent ({_why(error, values)})"}
         return {}
 
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,7 +182,8 @@ class Arguments:
             json.dumps([values[name] for name in failed], allow_nan=False)
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except (ValueError, TypeError, RecursionError):
-            raise PayloadError(f"{self.task}: {_describe(faults, values)}") from None
+            why = _why(None, values) or _describe(faults, values)
+            raise PayloadError(f"{self.task}: {why}") from None
 
     @functools.cached_property
     def _is_plain(self) -> bool:
@@ -196,12 +198,28 @@ class Arguments:
             refuse_unordered(values)
             dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)
             written = encode(dumped)
+            if (
+                _REPLACED in written
+            ):  # in a name pydantic writes this for half a character, and another name is other data
+                refuse_half_characters(self._adapter.dump_python(values, warnings="none", by_alias=True))
             self._adapter.validate_json(written, strict=True)  # what cannot come back must not go
         except (ValueError, TypeError, RecursionError) as error:
             raise PayloadError(
-                f"{self.task}: the arguments cannot be written as JSON ({error}); pass an id and look it up in run"
+                f"{self.task}: the arguments cannot be written as JSON ({_why(error, values)}); "
+                "pass an id and look it up in run"
             ) from None
         return dict(dumped), written
+
+
+def _why(error: Exception | None, values: Mapping[str, Any]) -> str:
+    """What is wrong with values that JSON cannot hold, and where, as far as that is known."""
+    where = half_character(values)
+    if where is None:
+        return "" if error is None else str(error)
+    return f"argument '{where}' holds half a character (a lone surrogate), which no text may hold"
+
+
+_REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 def refuse_unordered(value: Any) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from conventions import dead_letters, executions
 from conventions.errors import IdempotencyConflict, PayloadError
+from conventions.given_headers import OwnHeaders
 from conventions.job import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED
 from conventions.letter_filter import Filter
 from conventions.sending import publish
@@ -94,7 +95,9 @@ def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:
     if message and "headers" in message:
         _send_message(app, letter, message)
     else:
-        task.apply_async(kwargs=letter.arguments, task_id=letter.id, headers=_headers(letter, letter.headers))
+        task.apply_async(
+            kwargs=letter.arguments, task_id=letter.id, headers=OwnHeaders(_headers(letter, letter.headers))
+        )
 
 
 def _has_happened(app: Any, session: Session, letter: DeadLetterRow) -> bool:

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from conventions.catching_up import RULES, CatchUp, Due, due_slots
 from conventions.cron import Cron, Every, When
 from conventions.errors import ConventionError, ScheduleError
+from conventions.job import SCHEDULE
 from conventions.network_errors import is_network_error
 from conventions.settings import Settings
 from conventions.task import ConventionTask
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 type Overlap = Literal["allow", "skip"]
 
-SCHEDULE_HEADER = "x_schedule"  # the schedule's name, in its messages
+SCHEDULE_HEADER = SCHEDULE  # in its messages
 OVERLAPS = get_args(Overlap.__value__)
 NAMESPACE = UUID("6a1e1d0c-6f0b-5d0e-9d0c-6f2f4a3b7c55")  # of the message ids; fixed for ever
 

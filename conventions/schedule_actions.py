@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from conventions.catching_up import passed_slots
 from conventions.deeds import Deed
 from conventions.failures import clean
+from conventions.given_headers import OwnHeaders
 from conventions.payload import digest
 from conventions.schedule import SCHEDULE_HEADER, Schedule
 from conventions.schedule_state import Pause, Run
@@ -135,7 +136,7 @@ class ScheduleActions:
                 task_id=message_id,
                 actor=actor,
                 idempotency_key=digest({"schedule": listed.name, "by_hand": message_id}),
-                headers={SCHEDULE_HEADER: listed.name},
+                headers=OwnHeaders({SCHEDULE_HEADER: listed.name}),
             )
         run = Run(None, now, message_id, actor, note=deed.reason or "")
         try:

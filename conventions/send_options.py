@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 
-from conventions.job import KEY
+from conventions.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text
+from conventions.given_headers import check_headers, were_accepted
 from conventions.priority import Priority
 
 OPTIONS = frozenset(
@@ -18,7 +19,6 @@ OPTIONS = frozenset(
         "argsrepr",
         "chain",
         "chord",
-        "compression",
         "connection",
         "countdown",
         "delivery_mode",
@@ -68,23 +68,49 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "eta": ((datetime, str), "a moment, such as datetime.now(UTC) + timedelta(hours=1)"),
     "expires": ((int, float, datetime, str), "a number of seconds, or a moment"),
     "queue": ((str, Queue), "the name of a queue"),
+    "retries": ((int,), "how often it was tried"),
+    "group_index": ((int,), "a number"),
+    "replaced_task_nesting": ((int,), "a number"),
 }
+_NAMES = (
+    "exchange",
+    "group_id",
+    "origin",
+    "parent_id",
+    "queue",
+    "reply_to",
+    "root_id",
+    "routing_key",
+    "shadow",
+    "task_id",
+)
+_TEXTS = ("argsrepr", "kwargsrepr")
 
 
 def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
     """Refuse options of a send that cannot mean what they say.
 
     Raises:
-        TypeError: a bare integer as priority, `retry_policy`, which is declared on the class, or a value of another type.
-        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job; no moment.
+        TypeError: a bare integer as priority, `retry_policy`, which is declared on the class, a value of another type, or a header
+            that is the platform's own.
+        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job; no moment; a
+            name that cannot be stored; a number that is out of range.
+        PayloadError: headers that JSON cannot hold, or that are too large.
     """
     if not options:
         return
     _check_priority(task.name, options)
     _check_types(task.name, options)
-    if KEY not in (options.get("headers") or {}):  # what waits again was accepted before
+    check_headers(task.name, options)
+    if not were_accepted(options.get("headers")):  # what waits again was accepted before
         _check_delay(task.name, options, max_delay)
+    _check_spelling(task.name, options)
     _check_names(task.name, options)
+    if options.get("compression"):
+        raise TypeError(
+            f"{task.name}: compressed messages are refused, since a small one may become too large for a worker; leave "
+            "compression out, store large data, and pass its id"
+        )
     if "retry_policy" in options:
         raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
     if options.get("serializer") not in (None, "json"):
@@ -110,6 +136,10 @@ def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> No
         raise TypeError(f"{rule}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{rule}, not {value!r}")
+    most = LONGEST if float in types else LARGEST_COUNT
+    # What lies in the past is due, or has expired.
+    if isinstance(value, (int, float)) and (value > most or (value < 0 and name not in ("countdown", "expires"))):
+        raise ValueError(f"{rule}, from 0 to {most:,}, not {value!r}")
     if isinstance(value, str) and datetime in types:
         try:
             datetime.fromisoformat(value)
@@ -118,6 +148,17 @@ def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> No
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:
+    for name in _NAMES:
+        value = options.get(name)
+        value = value.name if isinstance(value, (Queue, Exchange)) else value
+        if isinstance(value, str) and (fault := fault_of_name(value)):
+            raise ValueError(f"{task}: {name} {fault}")
+    for name in _TEXTS:
+        if isinstance(value := options.get(name), str) and not is_text(value):
+            raise ValueError(f"{task}: {name} holds half a character (a lone surrogate), which no text may hold")
+
+
+def _check_spelling(task: str, options: Mapping[str, Any]) -> None:
     if "stamped_headers" in options:  # stamps are options of any name
         return
     for name in options:
@@ -128,7 +169,7 @@ def _check_names(task: str, options: Mapping[str, Any]) -> None:
 def _check_priority(task: str, options: Mapping[str, Any]) -> None:
     priority = options.get("priority")
     # The next step of a chain and the next attempt of a message come from Celery, where a Priority is its number.
-    continues = {"root_id", "reply_to"} & options.keys() or KEY in (options.get("headers") or {})
+    continues = {"root_id", "reply_to"} & options.keys() or were_accepted(options.get("headers"))
     if priority is not None and not continues and not isinstance(priority, Priority):
         names = ", ".join(f"Priority.{member.name}" for member in Priority)
         raise TypeError(

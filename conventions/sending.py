@@ -13,7 +13,9 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from conventions.bounds import fault_of_name
 from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
+from conventions.given_headers import were_accepted
 from conventions.job import (
     ACTOR,
     BATCH,
@@ -28,6 +30,7 @@ from conventions.job import (
 from conventions.letters import refuse_step
 from conventions.payload import digest_of_json
 from conventions.redis_address import shown
+from conventions.send_options import check_options
 
 SHORT = 100  # characters
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
@@ -46,27 +49,53 @@ class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named 
         return self._method.__get__(cls.registered if task is None else task)  # type: ignore[no-any-return]
 
 
-def payload_of(
-    task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], given: Mapping[str, Any], message_id: str
-) -> tuple[dict[str, Any], bytes] | None:
-    """The payload of a send and its canonical JSON; `None` for a step whose predecessor has ended, which is a dead letter then.
+def checked_send(
+    task: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    message_id: str,
+    options: dict[str, Any],
+    **how: Any,
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The payload and the headers of a send; `None` for a step whose predecessor has ended, which is a dead letter then.
+
+    Args:
+        task: what is sent.
+        args: positional arguments of `run`.
+        kwargs: those by name.
+        message_id: the message's id.
+        options: of the send; its callbacks get their ids here.
+        how: `actor`, `key` and `planned_at`, as `headers_for` takes them.
 
     Raises:
-        TypeError, PayloadError: as `checked`.
+        TypeError, ValueError, PayloadError: as `apply_async`.
     """
+    try:
+        check_options(task, options, task._application().settings.max_delay)  # noqa: SLF001  # the same layer
+        freeze_callbacks(task, options)
+        given = options.get("headers") or {}
+        payload, written = payload_of(task, args, kwargs, given)
+        return payload, headers_for(task, payload, written, message_id, given, **how)
+    except (TypeError, ValueError, PayloadError) as error:
+        if not step_follows():
+            raise
+        arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
+        refuse_step(task, message_id, arguments | {"args": list(args)}, error)
+        return None
+
+
+def payload_of(
+    task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], bytes]:
+    """The payload of a send and its canonical JSON. Raises: TypeError, PayloadError, as `checked`."""
     for given_arguments, kind in ((args, Sequence), (kwargs, Mapping)):
         if not isinstance(given_arguments, kind) or isinstance(given_arguments, (str, bytes)):
             found = type(given_arguments).__name__
             raise TypeError(f"{task.name}: args is a list and kwargs a mapping of run's arguments, not {found}")
-    try:
-        # What goes on, as a retry does, was accepted before, perhaps under a higher limit.
-        checked: tuple[dict[str, Any], bytes] = (task.arguments.written if KEY in given else task.written)(args, kwargs)
-        return checked
-    except (TypeError, PayloadError) as error:
-        if not step_follows():
-            raise
-        refuse_step(task, message_id, dict(kwargs) | {"args": list(args)}, error)
-        return None
+    # What goes on, as a retry does, was accepted before, perhaps under a higher limit.
+    check = task.arguments.written if were_accepted(given) else task.written
+    checked: tuple[dict[str, Any], bytes] = check(args, kwargs)
+    return checked
 
 
 def headers_for(
@@ -92,7 +121,7 @@ def headers_for(
         key: instead of the key made of the declared arguments.
         planned_at: the slot of a schedule, aware.
     """
-    if KEY in given:
+    if were_accepted(given):
         return dict(given)
     check_text(task, "task_id", message_id)
     common = common_headers(task, given, actor=actor, planned_at=planned_at)
@@ -137,6 +166,8 @@ def check_text(task: Any, name: str, value: Any) -> None:
         raise TypeError(f"{task.name}: {name} is text, not {type(value).__name__}; write {name}=str(...)")
     if not value:
         raise ValueError(f"{task.name}: {name} is empty; leave it out")
+    if fault := fault_of_name(value):
+        raise ValueError(f"{task.name}: {name} {fault}")
 
 
 def _planned(value: datetime | str | None) -> str | None:

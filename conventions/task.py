@@ -22,11 +22,8 @@ from conventions.many import in_chunks, mapped, signed, starmapped
 from conventions.payload import Arguments, check_size
 from conventions.retry import RetryPolicy
 from conventions.running import RunningTask
-from conventions.send_options import check_options
 from conventions.sending import (
-    freeze_callbacks,
-    headers_for,
-    payload_of,
+    checked_send,
     publish,
     sending_method,
     shown_arguments,
@@ -143,21 +140,20 @@ class ConventionTask(RunningTask):
             options: Celery's, such as `countdown` (seconds), `eta`, `expires`, `priority` (a `Priority`), `link`.
 
         Raises:
-            TypeError: an argument is missing, or one too many; `priority` is no `Priority`; or an option is of another type.
-            PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload is too large.
-            ValueError: the delay is beyond `max_delay`, or the time limit is below the soft one.
+            TypeError: an argument is missing, or one too many; `priority` is no `Priority`; an option is of another type; or a
+                header is the platform's own.
+            PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload or the headers are too large.
+            ValueError: the delay is beyond `max_delay`; the time limit is below the soft one; or an id, a key or a name has more
+                than 255 characters, or is no text that can be stored.
             BrokerUnavailable: the broker could not be reached within `broker_timeout`.
         """
         app, task_id = self._application(), task_id or uuid()
-        check_options(self, options, app.settings.max_delay)
-        freeze_callbacks(self, options)
-        given = options.pop("headers", None) or {}
-        accepted = payload_of(self, args or (), kwargs or {}, given, task_id)
+        how = {"actor": actor, "key": idempotency_key, "planned_at": planned_at}
+        accepted = checked_send(self, args or (), kwargs or {}, task_id, options, **how)
         if accepted is None:
             return self.AsyncResult(task_id)
-        headers = headers_for(self, *accepted, task_id, given, actor=actor, key=idempotency_key, planned_at=planned_at)
-        payload, _ = accepted
-        if not given and app.templates.fit(options):
+        payload, headers = accepted
+        if not options.pop("headers", None) and app.templates.fit(options):
             send = functools.partial(app.templates.send, self, payload, task_id, headers, options)
             return publish(send, app, with_result=not self.ignore_result)
         options |= shown_arguments(self, payload, options)

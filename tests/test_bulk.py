@@ -122,7 +122,7 @@ options = st.fixed_dictionaries(
         "queue": st.just("other"),
         "time_limit": st.just(300),
         "shadow": st.just("100%s"),
-        "headers": st.just({"x_more": ["%", '"']}),
+        "headers": st.just({"more": ["%", '"']}),
     },
 )
 

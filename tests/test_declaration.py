@@ -316,6 +316,30 @@ def test_other_options_of_celery_stay_celerys(written: str) -> None:
     assert getattr(type(f"Kept_{written}", (ImmediateTask,), body), written) == ()
 
 
+@pytest.mark.parametrize(
+    ("attribute", "value", "wrong"),
+    [
+        ("queue_name", "q" * 256, "queue_name has 256 characters"),
+        ("queue_name", "\ud800", "queue_name holds half a character"),
+        ("name", "a\0b", "name holds the character NUL"),
+        ("compression", "gzip", "workers refuse compressed messages; remove compression = 'gzip'"),
+    ],
+)
+def test_what_no_message_may_have_is_refused(attribute: str, value: str, wrong: str) -> None:
+    """A name that cannot be stored, and a body that may become too large."""
+
+    def run(self: Any) -> None: ...
+
+    body = {
+        "__doc__": "Do it.",
+        "__module__": __name__,
+        "not_idempotent": "it counts nothing",
+        "run": run,
+    }
+    with refused(wrong):
+        type("Odd", (ImmediateTask,), body | {attribute: value})
+
+
 @pytest.mark.parametrize("serializer", ["pickle", "yaml", "msgpack"])
 def test_only_json_is_sent(serializer: str) -> None:
     """A pickle can run code of its own."""

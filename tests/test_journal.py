@@ -70,6 +70,16 @@ def test_an_event_comes_back_as_it_was(event: Event) -> None:
     assert Event.decode(event.encode()).id == event.id
 
 
+@pytest.mark.parametrize("kind", ["succeeded", "revoked", "dead"])
+@pytest.mark.parametrize("odd", [{"\ud800": 1}, {"a": "\ud800"}, {"a": {"b\udfff": ["\ud800\0"]}}])
+def test_half_a_character_comes_back_wherever_it_stands(odd: dict[str, Any], kind: str) -> None:
+    """Also in a name of a mapping, where pydantic writes another character for it."""
+    for part in ("arguments", "headers", "message"):
+        event = Event("m\ud800", kind, **{part: odd})  # type: ignore[arg-type]
+        assert Event.decode(event.encode()) == event
+        assert Event.decode(event.encode()).id == event.id
+
+
 def test_what_is_none_takes_no_room() -> None:
     """A million of them are in memory."""
     assert json.loads(Event("m1", "succeeded").encode()) == {

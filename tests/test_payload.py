@@ -353,3 +353,34 @@ def test_a_result_that_is_far_too_large_is_not_written() -> None:
     circular.append(circular)
     with pytest.raises(PayloadError, match="more than 10 bytes"):
         encode_result("Task", circular, 10)
+
+
+HALVES: list[tuple[Any, str]] = [
+    ({"a": {"\ud800": 1}}, r"'a.\\ud800'"),
+    ({"a": {"rows": [1, {"name": "x\udfff"}]}}, "'a.rows.1.name'"),
+    ({"a": {}, "name": "\ud800"}, "'name'"),
+]
+
+
+@pytest.mark.parametrize("day", [date(2026, 1, 1), "2026-01-01"])
+@pytest.mark.parametrize(("values", "where"), HALVES)
+def test_half_a_character_is_refused_and_named(values: dict[str, Any], where: str, day: Any) -> None:
+    """Wherever it stands, on its way out and on its way in: JSON can name it, and UTF-8 cannot write it."""
+
+    def run(self: Any, a: dict[str, Any], day: date, name: str = "") -> None: ...
+
+    arguments = Arguments("Odd", run)
+    for check in (arguments.bind, arguments.load):
+        if check == arguments.bind or isinstance(day, str):
+            with pytest.raises(PayloadError, match=f"{where} holds half a character"):
+                check((), values | {"day": day})
+    assert "half a character" in arguments.faults(values | {"day": "2026-01-01"})[""]
+
+
+def test_the_character_for_what_cannot_be_read_is_text_like_any_other() -> None:
+    """It is what half a character would be replaced by."""
+
+    def run(self: Any, a: dict[str, Any]) -> None: ...
+
+    values = {"a": {"\N{REPLACEMENT CHARACTER}": "\N{REPLACEMENT CHARACTER}"}}
+    assert Arguments("Odd", run).load((), Arguments("Odd", run).bind((), values)) == values

@@ -1,0 +1,110 @@
+"""`OwnHeaders`, which this platform writes, and the check of those that callers give.
+
+A header of ours decides what a message is: its key, who sent it, how often it was tried. So a caller gives none, and those of
+Celery's protocol neither. Headers of others, such as those of tracing, travel as they are.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery.app.task import Context
+from kombu.utils.json import dumps
+
+from conventions.bounds import fault_of_name, half_character
+from conventions.errors import PayloadError
+from conventions.job import ACTOR, COUNTS, ENQUEUED_AT, HEADER_PREFIX, KEY, PLANNED_AT
+
+LIMIT = 16 * 1024  # bytes of JSON: those that callers give
+
+_OF_CELERY = frozenset(
+    [name for name in vars(Context) if not name.startswith("_") and name != "headers"]
+    + ["argsrepr", "compression", "kwargsrepr", "lang", "task"]
+    + ["job", "known"]  # what a running task finds on its request
+)
+_INSTEAD = {
+    ACTOR: "pass actor=...",
+    KEY: "pass idempotency_key=...",
+    PLANNED_AT: "pass planned_at=...",
+    "id": "pass task_id=...",
+    **{
+        name: f"pass {name}=..."
+        for name in ("eta", "expires", "ignore_result", "shadow", "time_limit", "soft_time_limit")
+    },
+    **dict.fromkeys((COUNTS, ENQUEUED_AT), "leave it out: each message gets its own"),
+}
+_PREFIXES = (HEADER_PREFIX, "conventions")
+_STEPS = ("link", "link_error", "chain", "chord")
+
+
+class OwnHeaders(dict[str, Any]):
+    """Headers that were made here. What JSON brings, or a caller, is never one: it is a plain mapping."""
+
+    @property
+    def were_accepted(self) -> bool:
+        """Whether they are of a message that was checked before, as that of a retry."""
+        return KEY in self
+
+
+def were_accepted(headers: Any) -> bool:
+    """Whether a message with these headers was checked before, perhaps under other limits."""
+    return isinstance(headers, OwnHeaders) and headers.were_accepted
+
+
+def check_headers(task: str, options: Mapping[str, Any]) -> None:
+    """Refuse headers that a caller may not give, with a send or with what follows it.
+
+    Raises:
+        TypeError: they are no mapping, or one of them is ours or Celery's.
+        ValueError: the name of one is no name.
+        PayloadError: JSON cannot hold them, or they are too large.
+    """
+    given = options.get("headers")
+    if given and not isinstance(given, OwnHeaders):
+        _check(task, given)
+    for name in _STEPS:
+        if options.get(name):
+            _check_step(f"{task}: {name}", options[name])
+
+
+def _check(task: str, given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{task}: headers is a mapping of names and values, not {type(given).__name__}")
+    within = given.get("headers")  # where tracing puts them a second time
+    for name in (*given, *(within if isinstance(within, Mapping) else ())):
+        if not isinstance(name, str):
+            raise TypeError(f"{task}: the name of a header is text, not {type(name).__name__}")
+        if name.startswith(_PREFIXES) or name in _OF_CELERY:
+            instead = _INSTEAD.get(name, "call it something else")
+            raise TypeError(f"{task}: the header {name} is the platform's own, and no caller may give it; {instead}")
+        if fault := fault_of_name(name):
+            raise ValueError(f"{task}: the name of a header {fault}")
+    try:
+        size = len(dumps(dict(given)))  # type: ignore[no-untyped-call]  # kombu has few types
+        where = half_character(given)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"{task}: headers cannot be written as JSON ({error})") from None
+    if where is not None:
+        raise PayloadError(
+            f"{task}: the header '{where}' holds half a character (a lone surrogate), which no text may hold"
+        )
+    if size > LIMIT:
+        raise PayloadError(
+            f"{task}: headers have {size:,} bytes of JSON, the limit is {LIMIT:,}; pass the data as arguments, or store it"
+        )
+
+
+def _check_step(where: str, step: Any) -> None:
+    """Look into what follows a message, and what is within that: a chain, a group, the body of a chord."""
+    left = [step]
+    while left:
+        one = left.pop()
+        if isinstance(one, (list, tuple)):
+            left += one
+        elif isinstance(one, Mapping):
+            options, kwargs = one.get("options"), one.get("kwargs")
+            if isinstance(options, Mapping):
+                if (given := options.get("headers")) and not isinstance(given, OwnHeaders):
+                    _check(f"{where} {one.get('task')}", given)
+                left += [options[name] for name in _STEPS if options.get(name)]
+            if one.get("subtask_type") and isinstance(kwargs, Mapping):
+                left += [kwargs[name] for name in ("tasks", "header", "body") if kwargs.get(name)]
