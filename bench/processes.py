@@ -189,9 +189,8 @@ class Worker:
         return _cpu(self._family())
 
     def recorder_cpu(self) -> float:
-        """The same, of what its children have started: where a worker has a recorder, that is one."""
-        children = self._children(recursive=False)
-        return _cpu([one for one in self._children(recursive=True) if one not in children])
+        """The same, of its recorder alone, where it has one."""
+        return _cpu([one for one in self._children(recursive=True) if _is_recorder(one)])
 
     def _family(self) -> list[psutil.Process]:
         with suppress(psutil.NoSuchProcess):
@@ -211,6 +210,12 @@ def _cpu(processes: Sequence[psutil.Process]) -> float:
             times = process.cpu_times()
             total += times.user + times.system
     return total
+
+
+def _is_recorder(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.name() == "recorder"
+    return False
 
 
 def _is_gone(process: psutil.Process) -> bool:

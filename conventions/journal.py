@@ -21,6 +21,7 @@ from conventions.deeds import Deed
 from conventions.failures import FailureText
 from conventions.store import Store
 
+LATE_AFTER = 30.0  # seconds after which an event that is not recorded is reported
 KINDS = (
     "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
 )  # fmt: skip
@@ -242,6 +243,16 @@ class Journal:
             return 0.0
         now, micros = redis.time()
         return max(0.0, float(now + micros / 1e6 - int(oldest[0][0].partition(b"-")[0]) / 1000))
+
+    def fault(self, late_after: float = LATE_AFTER) -> str:
+        """What is wrong where an event waits for longer than this to be recorded; else nothing. Raises: RedisError."""
+        seconds = self.age()
+        if seconds <= late_after:
+            return ""
+        return (
+            f"{self.length()} events are not recorded in SQL yet, the oldest for {seconds:.0f} s: no worker's recorder runs, the "
+            "database does not answer, or it takes less than the workers bring; nothing is lost"
+        )
 
     def append(self, events: Sequence[Event]) -> None:
         """Append events of messages without a claim: all or none, also when memory is full. Raises: RedisError."""

@@ -32,6 +32,9 @@ GATHER = 0.1  # seconds in which events gather: a transaction for each would cos
 LEAD = 10.0  # seconds after which another recorder takes over from one that is gone
 ABANDONED_AFTER = 10.0  # seconds after which what another consumer has read is taken over
 FORGOTTEN_AFTER = 3600.0  # seconds after which a consumer that has read nothing is forgotten
+HURRIES_AT = (
+    5.0  # seconds that the oldest event waits: a recorder rests the less the nearer it is to that, and then not at all
+)
 STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
 LAST_DRAIN = 3.0  # seconds that a stopping recorder goes on recording
@@ -46,8 +49,8 @@ class Recorder:
         store: where the journal is.
         database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
         abandoned_after: seconds after which what a dead recorder has read is read again.
-        rest: how long it rests after each batch, as a multiple of what it took to record it.
-        before_first: called by `run` when the first events are there, before SQLAlchemy is imported to record them.
+        rest: how long it rests after each batch, as a multiple of what it took to record it; less where events wait for
+            long, see `HURRIES_AT`.
     """
 
     def __init__(
@@ -57,16 +60,15 @@ class Recorder:
         abandoned_after: float = ABANDONED_AFTER,
         *,
         rest: float = 0.0,
-        before_first: Callable[[], None] | None = None,
     ) -> None:
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = _name_of(os.getpid())
         self.journal = Journal(store)
         self.rejected = store.key("journal", "rejected")
         self._store = store
         self._lead = store.key("recorder")
         self._database = database
         self._abandoned_after = abandoned_after
-        self._rest, self._before_first = rest, before_first
+        self._rest = rest
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
 
@@ -105,9 +107,6 @@ class Recorder:
         while not stop():
             try:
                 found = self._read(limit, BLOCK) if self.lead() else None
-                if found and self._before_first is not None:
-                    self._before_first()
-                    self._before_first = None
                 begun = time.monotonic()
                 recorded = None if found is None else self._take(found)
             except Exception as error:  # noqa: BLE001  # whatever it is, the entry is still there and recording goes on
@@ -121,8 +120,18 @@ class Recorder:
                 _wait(STANDBY, stop)
             elif recorded:
                 took = time.monotonic() - begun
-                _wait(max(min(took * self._rest, LEAD / 2), GATHER if recorded < limit else 0.0), stop)
+                is_behind = recorded == limit
+                _wait(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
+
+    def _rest_after(self, took: float, *, is_behind: bool) -> float:
+        rest = min(took * self._rest, LEAD / 2)
+        if rest and is_behind:
+            try:
+                rest *= max(0.0, 1 - self.journal.age() / HURRIES_AT)
+            except RedisError:  # the next read says so
+                return 0.0
+        return rest
 
     def finish(self, seconds: float = LAST_DRAIN) -> None:
         """Record what is there, for `seconds` at most, and let another one lead."""
@@ -138,6 +147,10 @@ class Recorder:
     def lead(self, seconds: float = LEAD) -> bool:
         """Lead from now on for `seconds`, unless another one does; 0 gives the lead up. Raises: RedisError."""
         return bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
+
+    def succeed(self, process: int) -> None:
+        """Take the lead from a recorder of this machine that is known to have ended, if it had it. Raises: RedisError."""
+        self._store.script("lead")([self._lead], [_name_of(process), 0])
 
     def _read(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
         try:
@@ -249,6 +262,10 @@ class Recorder:
         if self._away_since is not None:
             away, self._away_since = time.monotonic() - self._away_since, None
             logger.warning("recorded again, after %.0f s", away)
+
+
+def _name_of(process: int) -> str:
+    return f"{socket.gethostname()}:{process}"
 
 
 def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> dict[bytes, dict[bytes, bytes]]:

@@ -17,7 +17,7 @@ from conventions import dead_letters
 from conventions import recorder as module
 from conventions.database import Database
 from conventions.journal import Event, Journal
-from conventions.recorder import AT_ONCE, GATHER, GROUP
+from conventions.recorder import AT_ONCE, GROUP
 from conventions.store import Store
 from conventions.tables import DeadLetterRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
@@ -52,30 +52,6 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
     ]  # fmt: skip
     assert contents(database, DeadLetterRow) == []
     assert left(store) == (0, 0)
-
-
-def test_it_asks_once_before_it_records_the_first_events(
-    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When they are there, and none of them is recorded; how long that takes is no reason to rest."""
-    found: list[Any] = []
-    rests: list[float] = []
-    clock = [0.0]
-
-    def wait() -> None:
-        found.append((left(store), contents(database, ExecutionRow)))
-        clock.append(clock[-1] + 60)
-
-    def rest(seconds: float, _: Any) -> None:
-        rests.append(seconds)
-        append(store, entry(event(f"m{len(rests)}")))
-
-    monkeypatch.setattr(module, "_wait", rest)
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[-1]))
-    append(store, entry(event("m0")))
-    recorder(store, database, rest=4.0, before_first=wait).run(lambda: len(rests) == 2)
-    assert found == [((1, 1), [])]
-    assert rests == [GATHER, GATHER]
 
 
 def test_a_dead_event_becomes_a_letter_with_its_message(store: Store, database: Database) -> None:
@@ -291,3 +267,24 @@ def test_a_missing_table_is_an_outage(store: Store, database: Database, caplog: 
     assert len(contents(database, DeadLetterRow)) == 3
     assert rejected(store) == []
     assert "recorded again" in caplog.text
+
+
+def test_it_rests_less_the_longer_events_wait(
+    store: Store, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would never come to the end of what jobs bring that do not pause."""
+    rests: list[float] = []
+    waits = iter([0.0, 2.5, 5.0, 60.0])
+    clock = [0.0]
+
+    def take(_: Any) -> int:
+        clock[0] += 0.1
+        return int(module.BATCH * 2 ** len(rests))
+
+    one = recorder(store, database, rest=4.0)
+    monkeypatch.setattr(module, "_wait", lambda seconds, _: rests.append(seconds))
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(one, "_take", take)
+    monkeypatch.setattr(one.journal, "age", lambda: next(waits))
+    one.run(lambda: len(rests) == 4)
+    assert rests == pytest.approx([0.4, 0.2, 0.0, 0.0])

@@ -4,14 +4,9 @@
 
 import os
 import signal
-import subprocess
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import psutil
 import pytest
@@ -99,116 +94,6 @@ def test_a_child_ends_soon_after_its_parent_was_killed(
         if orphan.is_running():
             orphan.kill()
         kill(process)
-
-
-HURRIES = """
-import os, sys
-from types import SimpleNamespace
-from conventions import recorder_process
-from conventions.database import Database
-from conventions.store import Store
-
-recorder_process.HURRY_AT, recorder_process.CALM_AT, recorder_process.PACE_LOOK = 500, 5, 0.1
-store, database = Store(sys.argv[1], sys.argv[2]), Database(sys.argv[3])
-recorder_process._watch_over(SimpleNamespace(store=store, database=database), os.getppid())
-"""
-
-
-def test_a_recorder_is_as_important_as_a_job_while_much_waits(store: Store, database: Database) -> None:
-    """What waits for ever fills the journal until nothing can be sent; when little waits, jobs come first again."""
-    usual = os.nice(0)
-    keeper = python(HURRIES, store.url, store.prefix, database.url.render_as_string(hide_password=False))
-    try:
-        (recorder,) = wait_until(lambda: psutil.Process(keeper.pid).children(), 10, "it has begun")
-        wait_until(lambda: recorder.nice() == min(19, usual + NICENESS))
-        wait_until(lambda: store.redis.get(store.key("recorder")), 10, "it leads")
-        recorder.suspend()
-        append(store, *(entry(event(f"m{number}")) for number in range(20_000)))
-        recorder.resume()
-
-        def niceness() -> list[int]:
-            return [one.nice() for one in psutil.Process(keeper.pid).children() if one != recorder and one.is_running()]
-
-        wait_until(lambda: niceness() == [usual], 10, "another one hurries")
-        wait_until(lambda: recorded(database) == 20_000, 30)
-        wait_until(lambda: niceness() == [min(19, usual + NICENESS)], 10, "and then no longer")
-    finally:
-        keeper.terminate()
-        keeper.wait(10)
-        kill(keeper)
-
-
-@contextmanager
-def jobs_without_a_pause(store: Store) -> Iterator[None]:
-    """Events come all the time within the block."""
-    pause = threading.Event()
-
-    def end_ten() -> None:
-        append(store, *(entry(event(uuid4().hex)) for _ in range(10)))
-
-    def go_on() -> None:
-        while not pause.is_set():
-            end_ten()
-
-    end_ten()
-    jobs = threading.Thread(target=go_on)
-    jobs.start()
-    try:
-        yield
-    finally:
-        pause.set()
-        jobs.join(10)
-
-
-WAITS = """
-import os, sys
-from types import SimpleNamespace
-from conventions import recorder_process
-from conventions.database import Database
-from conventions.store import Store
-
-recorder_process.QUIET, recorder_process.QUIET_WITHIN = 0.5, float(sys.argv[4])
-store, database = Store(sys.argv[1], sys.argv[2]), Database(sys.argv[3])
-recorder_process._watch_over(SimpleNamespace(store=store, database=database), os.getppid())
-"""
-
-
-@contextmanager
-def waiting_recorder(store: Store, database: Database, within: float) -> Iterator[subprocess.Popen[str]]:
-    """The recorder of a worker that has just started, which lets jobs go first for so many seconds."""
-    url = database.url.render_as_string(hide_password=False)
-    keeper = python(WAITS, store.url, store.prefix, url, str(within))
-    try:
-        wait_until(lambda: store.redis.get(store.key("recorder")), 10, "it leads")
-        yield keeper
-    finally:
-        keeper.terminate()
-        keeper.wait(10)
-        kill(keeper)
-
-
-def test_the_jobs_of_a_worker_that_has_just_started_come_first(store: Store, database: Database) -> None:
-    """Its recorder begins when they pause, and does not wait again."""
-    with waiting_recorder(store, database, 60):
-        with jobs_without_a_pause(store):
-            wait_until(lambda: left(store)[1], 10, "it has read some")
-            more = left(store)[0] + 2000
-            wait_until(lambda: left(store)[0] > more, 30, "many come")
-            assert recorded(database) == 0
-        wait_until(lambda: left(store) == (0, 0), 30, "all are recorded")
-        before = recorded(database)
-        with jobs_without_a_pause(store):
-            wait_until(lambda: recorded(database) > before, 30, "others are recorded meanwhile")
-
-
-@pytest.mark.parametrize("why", ["time", "end"])
-def test_a_recorder_does_not_wait_for_ever(store: Store, database: Database, why: str) -> None:
-    """Jobs that never pause are recorded, too; and one that is to end records what it has."""
-    with waiting_recorder(store, database, 0.5 if why == "time" else 60) as keeper, jobs_without_a_pause(store):
-        wait_until(lambda: left(store)[1], 10, "it has read some")
-        if why == "end":
-            keeper.terminate()
-        wait_until(lambda: recorded(database), 10, "they are recorded")
 
 
 def lock_everything(session: Any) -> None:

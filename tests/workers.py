@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 from celery import Celery, _state
 
 from conventions import create_app, dead_letters, store
@@ -220,6 +221,22 @@ class Worker:
     def wait_until_ready(self) -> None:
         """Wait until it consumes."""
         self.wait_for(" ready.", timeout=40)
+
+    def children(self) -> list[psutil.Process]:
+        """The living processes of its pool, without the recorder."""
+        return [one for one, name in self._children() if name != "recorder"]
+
+    def recorders(self) -> list[psutil.Process]:
+        """Its recorder: one, or none for a moment."""
+        return [one for one, name in self._children() if name == "recorder"]
+
+    def _children(self) -> list[tuple[psutil.Process, str]]:
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    found.append((child, child.name()))
+        return found
 
     def stop(self, timeout: float = 20) -> int:
         """Ask it to stop and wait for it; returns the exit status. Raises: TimeoutExpired."""

@@ -15,8 +15,6 @@ from conventions.schedule_list import load_schedule
 from conventions.servers import forgetful, volatile
 from conventions.tables import DeadLetterRow
 
-RECORDED_WITHIN = 60.0  # seconds
-
 
 @click.command(cls=CeleryCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
@@ -66,11 +64,8 @@ def _database(app: ConventionsApp) -> None:
 
 
 def _journal(app: ConventionsApp) -> None:
-    waiting, seconds = app.journal.length(), app.journal.age()
-    if seconds > RECORDED_WITHIN:
-        raise ConfigurationError(
-            [f"{waiting} events wait for {seconds:.0f} s: no worker's recorder runs, or the database does not answer"]
-        )
+    if fault := app.journal.fault():
+        raise ConfigurationError([fault])
 
 
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:

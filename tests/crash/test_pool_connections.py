@@ -4,10 +4,8 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from conventions.app import ConventionsApp
@@ -24,22 +22,17 @@ pytestmark = pytest.mark.skipif(
 POOL = 2
 
 
-def pool(worker: Worker) -> set[int]:
-    """The pool processes; the recorder's keeper has a child."""
-    found = set()
-    for child in psutil.Process(worker.process.pid).children():
-        with suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE and not child.children():
-                found.add(child.pid)
-    return found
+def worker_pool(worker: Worker) -> set[int]:
+    """The pool processes."""
+    return {child.pid for child in worker.children()}
 
 
 def lose_pool(worker: Worker) -> None:
     """Kill all pool processes, and wait for others."""
-    before = pool(worker)
+    before = worker_pool(worker)
     for pid in before:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: len(pool(worker) - before) == POOL, 20, "the pool is whole again")
+    wait_until(lambda: len(worker_pool(worker) - before) == POOL, 20, "the pool is whole again")
 
 
 def done(installation: Installation, number: int) -> None:

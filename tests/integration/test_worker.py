@@ -276,12 +276,10 @@ def test_the_job_of_a_killed_pool_process_runs_again(
     other: ConventionsApp, installation: Installation, tmp_path: Path
 ) -> None:
     """The kernel kills one process of the pool; the worker replaces it and the job runs again."""
-    import psutil
-
     with installation.worker("-Q", "immediate", "-c", "1") as worker:
         Hold.delay("victim", tmp_path)
         wait_until((tmp_path / "victim.started").exists, description="the job runs")
-        (child,) = psutil.Process(worker.process.pid).children()
+        (child,) = worker.children()
         (tmp_path / "go").touch()
         os.kill(child.pid, signal.SIGKILL)
         wait_until_empty(other, 90)
