@@ -5,7 +5,7 @@ nothing. All deadlines and due times are the server's. The states are drawn in `
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched, groupby
@@ -67,6 +67,20 @@ class Held(NamedTuple):
     claim: str = ""
     token: str = ""
     followed_id: str = ""
+
+
+class Swept(NamedTuple):
+    """What a sweep has found.
+
+    Attributes:
+        recovered: messages that dead workers held, at least.
+        found: messages that a worker held, and of which the server had forgotten that they are in flight.
+        lost: messages that were in flight and are gone from the server; each has an event.
+    """
+
+    recovered: int
+    found: int
+    lost: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +190,18 @@ class Broker:
         )
         return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))
 
-    def sweep(self) -> int:
-        """Make ready what a dead worker held and what is due. Returns how many messages dead workers held, at least."""
-        recovered = 0
+    def sweep(self, queues: Collection[str] = ()) -> Swept:
+        """Make ready what a dead worker held and what is due, and find what no set has any more.
+
+        Args:
+            queues: those that the caller consumes, which are swept whatever the server remembers.
+        """
+        swept = Swept(0, 0, 0)
         while True:
-            lapsed, due = map(int, self._run("sweep", [SWEEP_LIMIT]))
-            recovered += lapsed
+            lapsed, due, found, lost = map(int, self._run("sweep", [SWEEP_LIMIT, self._visibility, *queues]))
+            swept = Swept(swept.recovered + lapsed, swept.found + found, swept.lost + lost)
             if max(lapsed, due) < SWEEP_LIMIT:
-                return recovered
+                return swept
 
     def cancel(self, message_id: str, keep: timedelta) -> CancelAnswer:
         """Keep a message from running, or tell its job at the next report of progress."""

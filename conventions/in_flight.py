@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from conventions.broker import Broker, Held
+from conventions.broker import Broker, Held, Swept
 from conventions.delivery import Delivery
 from conventions.forks import call_in_child
 
@@ -42,6 +42,7 @@ class InFlight:
         self._broker = broker
         self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
         self.sweeps = False  # set where messages are consumed
+        self._queues: tuple[str, ...] = ()
         self._reset()
         call_in_child(self._reset)
 
@@ -57,9 +58,9 @@ class InFlight:
         self._next_beat = 0.0
         self._looks = False
 
-    def start(self) -> None:
-        """Start the thread, and the sweep of what dead workers left."""
-        self.sweeps = True
+    def start(self, queues: Iterable[str] = ()) -> None:
+        """Start the thread, and the sweep of what dead workers left, in these queues among others."""
+        self.sweeps, self._queues = True, tuple(queues)
         with self._changed:
             self._ensure_thread()
 
@@ -236,8 +237,8 @@ class InFlight:
         for call in lapsed:
             call()
         # After an outage others must be heard before anything of theirs is taken.
-        if self.sweeps and sweep and (recovered := self._broker.sweep()):
-            logger.warning("messages in flight: %d of a dead worker are back in their queues", recovered)
+        if self.sweeps and sweep:
+            _tell(self._broker.sweep(self._queues))
 
     def _drop(self, receipts: Iterable[str]) -> None:
         for receipt in receipts:
@@ -245,3 +246,16 @@ class InFlight:
             self._leaving.discard(receipt)
             self._on_lapsed.pop(receipt, None)
             self._lapses.pop(receipt, None)
+
+
+def _tell(swept: Swept) -> None:
+    if swept.recovered:
+        logger.warning("messages in flight: %d of a dead worker are back in their queues", swept.recovered)
+    if swept.found:
+        logger.warning(
+            "messages in flight: Redis had forgotten of %d that they are; somebody deleted keys", swept.found
+        )
+    if swept.lost:
+        logger.error(
+            "messages in flight: %d are gone from Redis, and recorded as lost; somebody deleted keys", swept.lost
+        )

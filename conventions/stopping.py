@@ -44,7 +44,7 @@ class Stopping(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:
         """Install the handlers, where this is the main thread of a process."""
-        worker.app.in_flight.start()
+        worker.app.in_flight.start(worker.app.amqp.queues.consume_from)
         if threading.current_thread() is not threading.main_thread():
             return
         self._listens = True

@@ -1,10 +1,10 @@
 """What a process holds, for the tests of `InFlight`: its registry, its messages, and a server that can be stopped."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from conventions.broker import Beat, Broker, Held
+from conventions.broker import Beat, Broker, Held, Swept
 from conventions.delivery import Delivery
 from conventions.idempotency import Claims
 from conventions.in_flight import InFlight
@@ -29,11 +29,11 @@ class Telling(Broker):
         self.told.append("heartbeat")
         return answers
 
-    def sweep(self) -> int:
+    def sweep(self, queues: Collection[str] = ()) -> Swept:
         """Sweep."""
-        recovered = super().sweep()
+        swept = super().sweep(queues)
         self.told.append("sweep")
-        return recovered
+        return swept
 
 
 def end(registry: InFlight) -> None:

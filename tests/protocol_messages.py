@@ -127,6 +127,20 @@ class Messages:
         queues = [one.spec.queue for one in lapsed]
         return max(map(queues.count, queues), default=0)
 
+    def forgotten(self, queue: str) -> int:
+        """The server does not know which of a queue's messages are in flight, until it is told; returns how many these are."""
+        held = [one for one in self.messages.values() if one.spec.queue == queue and one.place == "inflight"]
+        for message in held:
+            message.over = False
+        return len(held)
+
+    def found_again(self, tag: str) -> None:
+        """A message that was in no set."""
+        message = self.messages[tag]
+        message.over = False
+        if message.place == "delayed":
+            message.move("queue")
+
     def cancel(self, id: str) -> str:  # noqa: A002  # as `Message.id`
         """Mark a message; returns the answer."""
         message = self.messages.get(id)

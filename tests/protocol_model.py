@@ -111,8 +111,11 @@ class Model(Messages):
         if not runs and self.is_cancelled(asked.spec):
             return Cancelled
         if (asked.spec.generation, asked.attempt) < (claim.generation, claim.attempt):
-            rewritten = asked.tag and self.messages[asked.tag].written > asked.attempt
-            return Parked if rewritten else Superseded
+            if asked.tag and self.messages[asked.tag].written > asked.attempt:
+                return Parked  # rewritten
+            has_copy = asked.tag != asked.spec.id and asked.spec.id in self.messages
+            if not asked.tag or asked.spec.generation < claim.generation or has_copy:
+                return Superseded
         redriven = asked.spec.generation > claim.generation
         backs_off = claim.state == "released" and not claim.over and not redriven
         return self._parked(asked) if runs or backs_off else self._started(claim)

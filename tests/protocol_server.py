@@ -175,6 +175,11 @@ class Server:
         assert due / 1000 < now + at_most
         self.store.redis.zadd(key, {parked.tag: (now + LONG) * 1000}, xx=True)
 
+    def misplace(self, tag: str, queue: str) -> None:
+        """Take a message out of whatever set it is in."""
+        for place in ("queue", "delayed", "inflight"):
+            self.store.redis.zrem(self.store.key(place, queue), tag)
+
     def flush(self, what: str) -> None:
         """Lose keys."""
         if keys := self.store.redis.keys(self.store.key(what)):

@@ -171,9 +171,9 @@ def test_a_message_in_hand_is_nobody_elses_while_its_heart_beats(broker: Broker,
     end_wait(store, "m1", "inflight")
     assert broker.heartbeat([held(first)]) == ["held"]
     assert 25 < due_in(store, "m1", "inflight") <= 33
-    assert broker.sweep() == 0
+    assert broker.sweep().recovered == 0
     end_wait(store, "m1", "inflight")
-    assert broker.sweep() == 1
+    assert broker.sweep().recovered == 1
     second = handed_out(broker)
     assert (second.deliveries, first.deliveries) == (2, 1)
     assert second.receipt != first.receipt
@@ -263,7 +263,7 @@ def test_the_sweep_finds_more_than_its_limit(broker: Broker, store: Store) -> No
             key = store.key(place, queue)
             found: Any = store.redis.zrange(key, 0, -1)
             store.redis.zadd(key, dict.fromkeys(found, 1))
-    assert broker.sweep() >= many
+    assert broker.sweep().recovered >= many
     assert broker.sizes("a") == broker.sizes("b") == Sizes(2 * many, 0, 0)
 
 
@@ -281,7 +281,7 @@ def test_recovery_costs_the_same_behind_any_backlog(broker: Broker, store: Store
         store.redis.zadd(store.key("inflight", "q"), {one.tag: 1 for one in taken})
         store.redis.zadd(store.key("delayed", "q"), {"due": 1})
         before = commands()
-        assert broker.sweep() == 10
+        assert broker.sweep().recovered == 10
         found = broker.reserve(["q"], 10)
         after = commands()
         assert [one.tag for one in found] == [one.tag for one in taken]

@@ -205,7 +205,7 @@ def test_what_is_no_message_comes_out_and_is_held(broker: Broker, store: Store, 
         assert kind == "stream" or b"\xff1" in [one.payload for one in found]
         assert broker.sizes("q") == Sizes(0, 0, len(found))
         store.redis.zadd(store.key("inflight", "q"), {one.tag: 1 for one in found}, xx=True)
-        assert broker.sweep() == len(found)
+        assert broker.sweep().recovered == len(found)
     found = broker.reserve(["q"], 10)
     assert broker.acknowledge([held(one) for one in found])
     assert broker.publish([message("m1")]) == ["m1"]
@@ -224,7 +224,7 @@ def test_what_is_no_message_blocks_nobody(broker: Broker, claims: Claims, store:
     end_wait(store, "o1", "inflight", "zzz")
     end_wait(store, "m4", "delayed")
     write(store, kind)
-    assert broker.sweep() == 1
+    assert broker.sweep().recovered == 1
     store.redis.rename(store.key("queue", "q"), store.key("old"))
     write(store, kind)
     assert broker.give_back([held(back)]) == 1
@@ -267,7 +267,7 @@ def test_a_full_server_refuses_sends_and_nothing_else(small: Store) -> None:
     small.redis.config_set("maxmemory", 0)
     end_wait(small, lost.tag.decode(), "inflight")
     small.redis.config_set("maxmemory", "100kb")
-    assert broker.sweep() == 1
+    assert broker.sweep().recovered == 1
     assert broker.cancel("m1", DAY) == "queued"
     assert broker.acknowledge([held(handed_out(broker))]) == 1
     assert claims.settle([]) == []

@@ -249,7 +249,7 @@ def test_what_was_tried_goes_alone(broker: Broker, claims: Claims) -> None:
     (request,) = requests(broker, 1)
     granted(claims, request)
     settle(claims, request, "released", action="park")
-    wait_until(lambda: broker.sweep() or broker.sizes("q").ready)
+    wait_until(lambda: broker.sweep().recovered or broker.sizes("q").ready)
     (again,) = broker.reserve(["q"], 1)
     assert (again.deliveries, again.alone) == (1, True)
 

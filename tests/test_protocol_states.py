@@ -132,7 +132,7 @@ class Protocol(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         """What is due and what is left alone becomes ready."""
-        assert self.server.broker.sweep() == self.model.swept()
+        assert self.server.broker.sweep().recovered == self.model.swept()
 
     @HANDS
     @rule(data=st.data(), counted=st.booleans(), wait=st.booleans())
@@ -268,6 +268,27 @@ class Protocol(RuleBasedStateMachine):
         for name, one in [data.draw(st.sampled_from(what))] if what and data.draw(SELDOM) else what:
             self.server.end_time(name, one)
             one.over = True
+
+    @rule(queue=st.sampled_from(QUEUES), really=SELDOM)
+    def forget_what_is_in_flight(self, queue: str, really: bool) -> None:
+        """Somebody deletes the set of a queue; the next sweep puts all of it back, and gives its workers time to be heard."""
+        if really:
+            self.server.flush(f"inflight:{queue}")
+            forgotten = self.model.forgotten(queue)
+            swept = self.server.broker.sweep(QUEUES)
+            assert (swept.found, swept.recovered) == (forgotten, self.model.swept())
+
+    @precondition(lambda self: self.model.messages)
+    @rule(data=st.data(), really=SELDOM)
+    def misplace(self, data: st.DataObject, really: bool) -> None:
+        """A message is in no set any more; whoever sends it again finds it, and it has a place."""
+        tags = [tag for tag, one in self.model.messages.items() if tag == one.spec.id]
+        if really and tags:
+            tag = data.draw(st.sampled_from(tags))
+            message = self.model.messages[tag]
+            self.server.misplace(tag, message.spec.queue)
+            self.model.found_again(tag)
+            self._publish(message.spec, digest=message.digest)
 
     @rule(what=st.sampled_from(["claim:*", "*"]), really=st.integers(0, 9))
     def flush(self, what: str, really: int) -> None:

@@ -122,7 +122,11 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     if tag ~= '' and tonumber(history(tag, 'attempt') or 0) > attempt then
       return park(name, tag, queue, till - now, horizon)
     end
-    return {'superseded'}
+    -- Where messages are here, another copy is seen. Where there is none, the message of the next attempt is lost, and this one was
+    -- sent under its id since: nobody else does the job.
+    if tag == '' or generation < its_generation or (tag ~= id and redis.call('EXISTS', message_key(id)) == 1) then
+      return {'superseded'}
+    end
   end
   local redriven = same and generation > its_generation
   if runs or (state == 'released' and not redriven and till > now) then -- its own back-off, too

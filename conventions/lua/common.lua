@@ -47,6 +47,13 @@ local function make_delayed(tag, queue, wait, awake)
   if not awake then wake(queue) end -- the idle worker must learn when to wake next
 end
 
+-- A tag whose message somebody has deleted: nothing more is known of it.
+local function note_lost(tag, queue)
+  local event = {message_id = tag, kind = 'lost', queue = queue, token = 'lost-' .. integer(micros)}
+  event.failure = {error = 'Lost', error_message = 'its message is gone from Redis', traceback = '', fingerprint = ''}
+  redis.call('XADD', P .. 'journal', '*', 'event', cjson.encode(event), 'fence', '0', 'at', integer(now))
+end
+
 -- Move what is due to the ready messages, behind those that are there; returns how many moved.
 local function promote(queue, limit)
   local due = redis.call('ZRANGEBYSCORE', P .. 'delayed:' .. queue, '-inf', now, 'LIMIT', 0, limit)
@@ -60,6 +67,8 @@ local function promote(queue, limit)
       else
         change(tag, 'score', score)
       end
+    else
+      note_lost(tag, queue)
     end
     redis.call('ZREM', P .. 'delayed:' .. queue, tag)
   end

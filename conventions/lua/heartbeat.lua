@@ -11,7 +11,7 @@ for i = 2, #ARGV, 5 do
   if not holds(tag, receipt) then
     answers[#answers + 1] = 'lost'
   else
-    redis.call('ZADD', P .. 'inflight:' .. queue, 'XX', integer(now + ARGV[1]), tag)
+    redis.call('ZADD', P .. 'inflight:' .. queue, integer(now + ARGV[1]), tag) -- also where somebody has deleted the set
     local answer = 'held'
     if claim ~= '' then
       local holder, state, till = peek(P .. 'claim:' .. claim)

@@ -35,9 +35,10 @@ local digests = {} -- by tag, of those that this run adds
 local function free_tag(tag, digest, generation)
   local there, its_generation = digests[tag], generation
   if not there and call('EXISTS', message_key(tag)) == 1 then
-    local _
-    _, _, _, there, its_generation = sent(tag)
+    local score, queue, _
+    score, queue, _, there, its_generation = sent(tag)
     there = there or 'of another program'
+    find_place(tag, queue, score, VISIBILITY) -- else it would be there for ever, and nothing could be sent under its id
   end
   if not there then return tag end
   if there == digest and its_generation == generation then return end

@@ -103,3 +103,25 @@ local function pop_ready(queue, count)
   adopt(queue)
   return redis.call('ZPOPMIN', P .. 'queue:' .. queue, count)
 end
+
+-- How long a message is a worker's of which nothing was heard, where the caller does not say it.
+local VISIBILITY = 33000 -- ms
+
+-- A message that none of the three sets has, since somebody deleted a key: a worker that holds it has until its time is over to be
+-- heard, else it is ready. Returns whether it was so.
+local function find_place(tag, queue, score, visibility)
+  if not queue or queue == '' or not score then return false end -- another program's, of which no queue is known
+  for _, place in ipairs({'queue:', 'inflight:', 'delayed:'}) do
+    local found = redis.pcall('ZSCORE', P .. place .. queue, tag)
+    if type(found) == 'string' then return false end
+  end
+  if redis.call('PTTL', message_key(tag)) >= 0 then return false end -- an answer, whose queue is forgotten with it
+  if redis.call('HEXISTS', P .. 'receipts', tag) == 1 then
+    local clock = redis.call('TIME')
+    redis.call('ZADD', P .. 'inflight:' .. queue, integer(clock[1] * 1000 + math.floor(clock[2] / 1000) + visibility), tag)
+  else
+    make_ready(tag, queue, score)
+  end
+  redis.call('SADD', P .. 'queues', queue)
+  return true
+end

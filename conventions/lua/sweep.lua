@@ -1,16 +1,47 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Find what nobody looks after: messages of workers that are gone, delayed ones that are due.
--- Reads `delayed` and `inflight` only, so that its cost does not depend on how much is ready.
+-- Find what nobody looks after: messages of workers that are gone, delayed ones that are due, those in flight that no set has any
+-- more, and tags whose message is gone.
+-- Reads `delayed` and `inflight` only, so that its cost does not depend on how much is ready; `receipts`, too, where it has more
+-- than they have.
 -- KEYS: prefix
--- ARGV: how many messages of each kind and queue at the most
--- Returns {messages taken from gone workers, due messages}; call again while one of them is not below the limit
-local limit, recovered, due = tonumber(ARGV[1]), 0, 0
-for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
+-- ARGV: how many messages of each kind and queue at the most, ms without a heartbeat after which a message goes to another worker;
+--       then the queues that the caller consumes
+-- Returns {messages taken from gone workers, due messages, messages found again, messages lost}; call again while one of the first two
+-- is not below the limit
+local limit, recovered, due, found, lost = tonumber(ARGV[1]), 0, 0, 0, 0
+if #ARGV > 2 then redis.call('SADD', P .. 'queues', unpack(ARGV, 3)) end -- somebody may have deleted the list
+local queues = redis.call('SMEMBERS', P .. 'queues')
+
+local in_flight = 0
+for _, queue in ipairs(queues) do in_flight = in_flight + redis.call('ZCARD', P .. 'inflight:' .. queue) end
+if redis.call('HLEN', P .. 'receipts') > in_flight then
+  for _, tag in ipairs(redis.call('HKEYS', P .. 'receipts')) do
+    local score, queue = sent(tag)
+    if not score then -- its message is gone, too, and no queue is known
+      note_lost(tag, '')
+      lost = lost + 1
+      redis.call('HDEL', P .. 'receipts', tag)
+      redis.call('HDEL', P .. 'started', tag)
+    elseif find_place(tag, queue, score, tonumber(ARGV[2])) then
+      found = found + 1
+    elseif queue and not redis.call('ZSCORE', P .. 'inflight:' .. queue, tag) then -- it waits, and nobody holds it
+      redis.call('HDEL', P .. 'receipts', tag)
+      redis.call('HDEL', P .. 'started', tag)
+    end
+  end
+end
+
+for _, queue in ipairs(queues) do
   local lapsed = redis.call('ZRANGEBYSCORE', P .. 'inflight:' .. queue, '-inf', now, 'LIMIT', 0, limit)
   for _, tag in ipairs(lapsed) do
     local score = score_of(tag)
-    if score then make_ready(tag, queue, score) end
+    if score then
+      make_ready(tag, queue, score)
+    else
+      note_lost(tag, queue)
+      lost = lost + 1
+    end
     count_delivery(tag)
     let_go(tag, queue)
   end
@@ -18,4 +49,4 @@ for _, queue in ipairs(redis.call('SMEMBERS', P .. 'queues')) do
   due = math.max(due, promote(queue, limit))
   if redis.call('EXISTS', P .. 'queue:' .. queue) == 1 then wake(queue) end -- a mark may have died with its reader
 end
-return {recovered, due}
+return {recovered, due, found, lost}
