@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
 STEPS = (
+    "conventions.layout_step:LayoutStep",
     "conventions.stopping:Stopping",
     "conventions.preloading:Preloading",
     "conventions.recorder_process:RecorderProcess",
@@ -201,6 +202,11 @@ class ConventionsApp(Celery):
         if not self.broker_is_redis:
             return False
         return self.settings.redis_url is None or store.one_server(self.broker.store, self.store)
+
+    @property
+    def servers(self) -> tuple[Store, ...]:
+        """The Redis of claims and journal, and that of the messages where it is another one. Raises: RedisError."""
+        return (self.store,) if self.one_server or not self.broker_is_redis else (self.store, self.broker.store)
 
     @property
     def routes_alike(self) -> bool:

@@ -24,8 +24,9 @@ from conventions.beat_entry import Entry
 from conventions.beats import Beats
 from conventions.catching_up import passed_slots
 from conventions.deeds import Deed
-from conventions.errors import BrokerUnavailable, ConfigurationError
+from conventions.errors import BrokerUnavailable, ConfigurationError, NewerLayout
 from conventions.firing import Firing, code_of_a_team
+from conventions.layout import SAY_EVERY, Member
 from conventions.schedule import Schedule
 from conventions.schedule_list import load_schedule
 from conventions.schedule_state import Lead, LeadLost, Run, State
@@ -64,12 +65,15 @@ class Scheduler(RedBeatScheduler):
         _configure(app, self.schedules.prefix)
         self._zone = ZoneInfo(app.settings.timezone)
         self._beats = Beats(app.store)
+        self._member, self._says_at, self.app = Member("beat"), 0.0, app
         self._firing = Firing(app, self.schedules, self._zone)
         self._reconciled = False
         self._renewed = 0.0
         self._looks = self._ends = False
         if app.schedule_address is None and not lazy:  # and so it never leads: others may have one
             logger.warning("beat: no schedule: there is no %s in %s; nothing is sent", SCHEDULE_FILE, Path.cwd())
+        if not lazy:
+            self._say_first()
         super().__init__(app, lazy=lazy, **options)
         # RedBeat waits for its lock while beat starts, and ends beat when the lock is lost. Without a key it leaves the
         # lock to `tick`.
@@ -116,6 +120,7 @@ class Scheduler(RedBeatScheduler):
     def _look(self) -> float:
         """Do what is due, if this beat leads. Returns the seconds until the next look."""
         try:
+            self._say()
             leads = self.app.schedule_address is not None and self._leads()
             self._beats.tick(self.name, leads=leads)
             if not leads:
@@ -131,10 +136,27 @@ class Scheduler(RedBeatScheduler):
             logger.warning("beat: Redis does not answer, trying again: %s", error)
             return RETRY_EVERY
 
+    def _say_first(self) -> None:
+        try:
+            self._say()
+        except NewerLayout as error:
+            error.show()
+            raise SystemExit(error.exit_code) from None  # as above
+        except RedisError:  # beat waits for it
+            pass
+
+    def _say(self) -> None:
+        """Say that this beat lives and which layout it knows. Raises: NewerLayout, RedisError."""
+        if time.monotonic() < self._says_at:
+            return
+        self._member.say(self.app.servers)
+        self._says_at = time.monotonic() + SAY_EVERY
+
     def close(self) -> None:
         """Release the lock, so that the next beat leads at once."""
         with suppress(RedisError):
             self._beats.leave(self.name)
+            self._member.leave(self.app.servers)
         try:
             super().close()
         except (RedisError, LockError) as error:

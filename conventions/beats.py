@@ -1,5 +1,6 @@
 """`Beats`: which beats run, and when each of them last looked at the schedule, so that one that is stuck can be seen."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -63,14 +64,18 @@ class Beats:
             pipe.time()
             found, (seconds, micros) = pipe.execute()
         now = seconds + micros / 1e6
-        beats = [_beat(name.decode(), raw.decode(), now) for name, raw in found.items()]
+        # One of a later release may say it in another form: it is left out here, and left there.
+        beats = [_beat(name.decode(), match, now) for name, raw in found.items() if (match := _TICK.fullmatch(raw))]
         return sorted(beats, key=lambda beat: (beat.silent, not beat.leads, beat.tick_age))
 
 
-def _beat(name: str, raw: str, now: float) -> Beat:
-    leads, tick, since = raw.split(":")
+_TICK = re.compile(rb"([01]):(\d{1,15}):(\d{1,15})")  # leads, last tick, first tick
+
+
+def _beat(name: str, match: re.Match[bytes], now: float) -> Beat:
+    leads, tick, since = match.groups()
     first, last = (datetime.fromtimestamp(int(one) / 1000, UTC) for one in (since, tick))
-    return Beat(name, leads == "1", first, last, max(0.0, now - int(tick) / 1000))
+    return Beat(name, leads == b"1", first, last, max(0.0, now - int(tick) / 1000))
 
 
 def standing_of(beats: Sequence[Beat], app: str | None = None) -> str | None:

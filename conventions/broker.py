@@ -5,6 +5,8 @@ nothing. All deadlines and due times are the server's. The states are drawn in `
 """
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +18,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from conventions.delivery import Delivery, Wanted, brought
 from conventions.errors import BrokerUnavailable
+from conventions.layout import LAYOUT, LOWEST, SAY_EVERY, member_name, refused
 from conventions.script_call import ScriptCall
 from conventions.store import Store
 
@@ -105,15 +108,22 @@ class Broker:
         self.store = store
         self.journal_limit = journal_limit
         self._visibility = _milliseconds(visibility)
+        self._says = (0, 0.0)  # the process that sends, and when it is to say so
 
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
-        return self.store.run(script, arguments)
+        try:
+            return self.store.run(script, arguments)
+        except ResponseError as error:
+            if newer := refused(error):
+                raise newer from error
+            raise
 
     def publish(self, publications: Sequence[Publication]) -> list[str]:
         """Send messages in one round trip; returns their tags, empty for one that is there already.
 
         Raises:
             BrokerUnavailable: Redis is full, or its journal is.
+            NewerLayout: a later release has written what is there.
         """
         arguments = self._publish_arguments(publications)
         return _tags(lambda: self._run("publish", arguments))
@@ -127,8 +137,16 @@ class Broker:
         """The answer of `ask_publish`, as that of `publish`. Raises: RedisError, BrokerUnavailable."""
         return _tags(call.answer)
 
+    def _sender(self) -> str:
+        """Who sends, once in a while."""
+        now, process = time.monotonic(), os.getpid()
+        if (process, now) < self._says:
+            return ""
+        self._says = (process, now + SAY_EVERY)
+        return f" {LOWEST}:{LAYOUT} {member_name('sender')}"
+
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
-        arguments: list[Any] = [self.journal_limit, f"~{token_hex(4)}"]
+        arguments: list[Any] = [self.journal_limit, f"~{token_hex(4)}{self._sender()}"]
         if len(publications) == 1:  # which is not worth making runs of
             (one,) = publications
             return [*arguments, *_in_common(one), 1, one.tag, one.payload, one.digest]
@@ -189,6 +207,11 @@ class Broker:
             for one in messages
         )
         return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))
+
+    def leave(self, messages: Sequence[Held]) -> int:
+        """Let messages wait in place that a later release has written. Returns how many were still ours."""
+        parts = ((one.tag, one.queue, one.receipt) for one in messages)
+        return sum(int(self._run("leave", arguments)) for arguments in _batches(parts))
 
     def sweep(self, queues: Collection[str] = ()) -> Swept:
         """Make ready what a dead worker held and what is due, and find what no set has any more.
@@ -251,6 +274,8 @@ def _tags(answer: Callable[[], list[bytes]]) -> list[str]:
     except OutOfMemoryError as error:
         raise BrokerUnavailable(f"Redis is full, so that nothing can be sent: {error}") from error
     except ResponseError as error:
+        if newer := refused(error):
+            raise newer from error
         if str(error).startswith("JOURNALFULL"):
             raise BrokerUnavailable(str(error)) from error
         raise

@@ -13,6 +13,7 @@
         ├── TooOldToTell             older than what is remembered: nobody can tell whether it ran
         ├── UnknownTask              no task of that name is registered
         ├── UndeliverableMessage     what lay in a queue is no message of a task
+        ├── UnknownForm              a message in a form of a later release: it is left where it is
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
         │   └── CredentialInPayload  an argument that looks like a credential
         ├── IdempotencyConflict      one key, two different payloads
@@ -27,6 +28,7 @@
         ├── DeclarationError         a task class that may not exist as written (TypeError)
         ├── ScheduleError            a schedule that may not exist as written   (ValueError)
         └── ConfigurationError       settings that cannot work, all faults at once (click: exit status 2)
+            ├── NewerLayout          a later release has written what is in Redis: nothing is sent or run by this one
             └── TaskModuleError      a task module that cannot be imported
 
 Every argument goes to `Exception.__init__`, so that each of them survives pickling between processes.
@@ -90,6 +92,10 @@ class UnknownTask(ConventionError):
 
 class UndeliverableMessage(ConventionError):
     """What lay in a queue cannot be read as a message of a task."""
+
+
+class UnknownForm(ConventionError):
+    """A later release has written a message in a form that this one does not know; it is left for a worker that does."""
 
 
 class PayloadError(ConventionError, ValueError):
@@ -159,6 +165,10 @@ class ConfigurationError(ConventionError, click.ClickException):
 
     def __reduce__(self) -> tuple[type["ConfigurationError"], tuple[tuple[str, ...]], dict[str, Any]]:
         return type(self), (self.faults,), self.__dict__
+
+
+class NewerLayout(ConfigurationError):
+    """What is in Redis has a layout that this release does not know: nothing was sent, and nothing is run."""
 
 
 class TaskModuleError(ConfigurationError):

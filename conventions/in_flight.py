@@ -52,6 +52,7 @@ class InFlight:
         self._leaving: set[str] = set()
         self._ended: list[Held] = []
         self._returned: list[tuple[Held, float, bool]] = []
+        self._left: list[Held] = []
         self._on_lapsed: dict[str, Callable[[], None]] = {}
         self._lapses: dict[str, int] = {}
         self._thread: threading.Thread | None = None
@@ -99,6 +100,13 @@ class InFlight:
         with self._changed:
             if held := self._staying(receipt):
                 self._returned.append((held, wait, counted))
+                self._changed.notify()
+
+    def leave(self, receipt: str) -> None:
+        """Let a message wait in place that nobody here can read, soon; see `Broker.leave`."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._left.append(held)
                 self._changed.notify()
 
     def _staying(self, receipt: str) -> Held | None:
@@ -151,7 +159,7 @@ class InFlight:
         deadline = time.monotonic() + timeout
         with self._changed:
             self._changed.notify_all()
-            while self._ended or self._returned:
+            while self._ended or self._returned or self._left:
                 if not self._changed.wait(max(0.0, min(deadline - time.monotonic(), 0.1))) and (
                     time.monotonic() > deadline
                 ):
@@ -173,7 +181,7 @@ class InFlight:
         failing = False
         while True:
             with self._changed:
-                if not (self._ended or self._returned or self._looks) or failing:
+                if not (self._ended or self._returned or self._left or self._looks) or failing:
                     wait = AFTER_ERROR if failing else self._next_beat - time.monotonic()
                     self._changed.wait(max(0.0, wait))
             if not failing:
@@ -195,18 +203,21 @@ class InFlight:
 
     def _let_go(self) -> None:
         with self._changed:
-            ended, returned = list(self._ended), list(self._returned)
+            ended, returned, left = list(self._ended), list(self._returned), list(self._left)
         if ended:
             self._broker.acknowledge(ended)
         for wait, counted in {(wait, counted) for _, wait, counted in returned}:
             self._broker.give_back(
                 [held for held, *how in returned if how == [wait, counted]], wait=wait, counted=counted
             )
-        if ended or returned:
+        if left:
+            self._broker.leave(left)
+        if ended or returned or left:
             with self._changed:
                 del self._ended[: len(ended)]
                 del self._returned[: len(returned)]
-                self._drop([held.receipt for held in ended] + [held.receipt for held, *_ in returned])
+                del self._left[: len(left)]
+                self._drop([held.receipt for held in (*ended, *left)] + [held.receipt for held, *_ in returned])
                 self._changed.notify_all()
 
     def _drop_lost(self) -> None:

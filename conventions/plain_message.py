@@ -45,6 +45,7 @@ class _Headers(TypedDict):
     x_parked: NotRequired[_Zero]
     x_counts: NotRequired[dict[str, NonNegativeInt]]
     x_batch: NotRequired[Any]
+    x_form: NotRequired[Literal[1]]  # see `raw_message`
 
 
 @with_config(_STRICT)

@@ -12,12 +12,14 @@ from queue import Empty
 from typing import Any
 from uuid import uuid4
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from conventions.broker import Broker
 from conventions.delivery import Delivery, Wanted, brought
+from conventions.errors import NewerLayout, UnknownForm
 from conventions.forks import call_in_child
 from conventions.in_flight import InFlight
+from conventions.layout import refused
 from conventions.raw_message import raw_message
 
 logger = logging.getLogger(__name__)
@@ -66,6 +68,7 @@ class Reading:
     # Takes some messages, and returns the others.
     short_cut: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled
+    on_newer: Callable[[NewerLayout], None] | None = None  # called when Redis has the layout of a later release
     # Queues of jobs that take long: no more of them are read than there are processes for. Else one would wait for hours here,
     # behind another one, while a process elsewhere is free.
     long_queues: frozenset[str] = frozenset()
@@ -165,6 +168,12 @@ class Reading:
         except NoScriptError:  # the server was started anew
             self.broker.load_scripts()
             return 0.0, []
+        except ResponseError as error:
+            newer = refused(error)
+            if newer is None or self.on_newer is None:
+                raise
+            self.on_newer(newer)
+            return None, []
         return brought(reply)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
@@ -189,6 +198,10 @@ class Reading:
     def _message_of(self, delivery: Delivery) -> dict[str, Any] | None:
         try:
             return raw_message(delivery)
+        except UnknownForm as error:
+            logger.error("left in its queue %s: a message cannot be read: %s", delivery.queue, error)
+            self.in_flight.leave(delivery.receipt)
+            return None
         except Exception as error:  # noqa: BLE001  # another program wrote it, and it must not end the worker
             if delivery.queue in self._unacknowledged:  # nobody is owed an answer
                 logger.warning("an answer in %s cannot be read, and is dropped: %s", delivery.queue, error)

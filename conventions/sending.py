@@ -14,7 +14,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from conventions.bounds import fault_of_name
-from conventions.errors import BrokerUnavailable, DeclarationError, PayloadError
+from conventions.errors import BrokerUnavailable, DeclarationError, NewerLayout, PayloadError
 from conventions.given_headers import were_accepted
 from conventions.job import (
     ACTOR,
@@ -241,6 +241,10 @@ def publish(send: Callable[[], Any], app: Any, *, with_result: bool) -> Any:
     while True:
         try:
             return send()
+        except NewerLayout as error:
+            if step_follows():  # as below: a worker of the later release sends it
+                raise Reject(error, requeue=True) from error
+            raise
         except (OperationalError, ConnectionError, *app.broker_errors) as error:
             if time.monotonic() + RETRY_EVERY > deadline:
                 if step_follows():  # its job is settled: the message comes again, and this step is sent then

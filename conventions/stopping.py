@@ -111,7 +111,7 @@ class Stopping(bootsteps.StartStopStep):
         logging.shutdown()
         if getattr(self._worker, "pidlock", None):
             self._worker.pidlock.release()
-        os._exit(0)
+        os._exit(state.should_stop or 0)
 
     def _end_reads(self) -> None:
         channel: Any = getattr(getattr(self._worker.consumer, "task_consumer", None), "channel", None)

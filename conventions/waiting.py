@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from conventions.broker import Broker
 from conventions.errors import JournalFull
 from conventions.failures import clean
+from conventions.layout import refused
 from conventions.store import Store
 
 type WaitingPlace = Literal["queue", "delayed", "inflight"]
@@ -86,6 +87,7 @@ def end(store: Store, ends: Sequence[tuple[Waiting, End]], *, journal_limit: int
 
     Raises:
         JournalFull: of these, nothing more was done.
+        NewerLayout: nothing was done.
         RedisError: nobody knows of the step that failed; the others are done.
     """
     went: list[bool] = []
@@ -98,6 +100,8 @@ def end(store: Store, ends: Sequence[tuple[Waiting, End]], *, journal_limit: int
         except ResponseError as error:
             if str(error).startswith("JOURNALFULL"):
                 raise JournalFull(str(error).partition(" ")[2]) from error
+            if newer := refused(error):
+                raise newer from error
             raise
     return went
 

@@ -10,6 +10,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from conventions.errors import UndeliverableMessage, UnknownTask
 from conventions.job_classes import long_queues
 from conventions.lane_intake import Intake
+from conventions.layout_step import end_worker
 from conventions.raw_message import DELIVERY
 from conventions.servers import check_servers
 from conventions.stopping import end_processes, stops, written_kept
@@ -59,6 +60,7 @@ class Consumer(CeleryConsumer):
             self.app.lane.attach(self, long_queues(self.app))
             channel.short_cut = Intake(self, self.app.lane).take
             channel.after_read = self.app.lane.flush
+            channel.on_newer = end_worker
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
             # A solo pool gives nothing back while a job runs, so it takes nothing ahead of a long one.
             if (

@@ -196,13 +196,13 @@ def write(store: Store, kind: str) -> None:
 KINDS = ("list", "set", "string", "hash", "zset", "stream")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS[:-1])  # a stream is left under another name: see `test_left_alone.py`
 def test_what_is_no_message_comes_out_and_is_held(broker: Broker, store: Store, kind: str) -> None:
     """Nothing is lost in silence: a worker gets it like a message, and when the worker dies, the next one does."""
     write(store, kind)
     for _ in range(2):
         found = broker.reserve(["q"], 10)
-        assert kind == "stream" or b"\xff1" in [one.payload for one in found]
+        assert b"\xff1" in [one.payload for one in found]
         assert broker.sizes("q") == Sizes(0, 0, len(found))
         store.redis.zadd(store.key("inflight", "q"), {one.tag: 1 for one in found}, xx=True)
         assert broker.sweep().recovered == len(found)

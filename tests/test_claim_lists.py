@@ -82,6 +82,7 @@ LASTING = {
     "queues": "the names of queues",
     "sequence": "the order of arrival",
     "journal": "until it is recorded in SQL",
+    "members": "a day: who lives",
 }
 
 

@@ -169,8 +169,8 @@ class TestEveryPlainMessage:
         for name in data.draw(st.sets(st.sampled_from(names), min_size=1, max_size=3)):
             message["headers"][name] = data.draw(VALUES)
         delivery = Delivery(b"tag", "immediate", json.dumps(message).encode(), "receipt", 1, {})
-        if plain(delivery.payload) is None:
-            return
+        if plain(delivery.payload) is None or message["headers"]["task"] != Sent.name:
+            return  # one of another task goes to that one
         with self.app.connection_for_read() as connection:
             channel: Any = connection.default_channel
             try:

@@ -78,7 +78,7 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
 def test_every_script_says_what_it_takes_and_gives() -> None:
     """The header names KEYS, ARGV and the return value; only a send is refused when memory is full."""
     folder = Path(__file__).parents[1] / "conventions" / "lua"
-    parts = {"queues", "claims", "common", "batch", "schedule"}  # of other scripts
+    parts = {"layout", "queues", "claims", "common", "batch", "schedule"}  # of other scripts
     scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem not in parts]
     assert {"claim", "seal", "renew", "settle"} <= {script.stem for script in scripts}
     for script in scripts:
@@ -94,6 +94,11 @@ def test_a_script_has_the_parts_that_it_uses() -> None:
     folder = Path(__file__).parents[1] / "conventions" / "lua"
     own = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.lua"))}
     uses = {
+        "-- uses layout\n": own["layout"],
+        "-- uses layout queues claims common\n": own["layout"] + own["queues"] + own["claims"] + own["common"],
+        "-- uses layout queues claims common batch\n": "".join(
+            own[one] for one in ("layout", "queues", "claims", "common", "batch")
+        ),
         "-- uses queues\n": own["queues"],
         "-- uses claims\n": own["claims"],
         "-- uses queues claims\n": own["queues"] + own["claims"],
@@ -105,7 +110,9 @@ def test_a_script_has_the_parts_that_it_uses() -> None:
     for name, text in own.items():
         lines = [line for line in uses if f"\n{line}" in text]
         used += [uses[line] for line in lines]
-        assert script_source(name) == (text.replace(lines[0], uses[lines[0]]) if lines else text)
+        for line in lines:
+            text = text.replace(line, uses[line])  # noqa: PLW2901  # step by step
+        assert script_source(name) == text
     assert set(used) == set(uses.values())
 
 

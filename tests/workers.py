@@ -194,6 +194,7 @@ class Worker:
     """A worker process and its pool, a process group of their own."""
 
     def __init__(self, installation: Installation, command: list[str], variables: dict[str, str]) -> None:
+        self.installation = installation
         self.log = installation.folder / f"worker-{uuid4().hex[:8]}.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(

@@ -11,6 +11,7 @@ from sqlalchemy import select
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors
 from conventions.errors import ConfigurationError
+from conventions.left_alone import left_alone
 from conventions.schedule_list import load_schedule
 from conventions.servers import forgetful, volatile
 from conventions.tables import DeadLetterRow
@@ -31,6 +32,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "redis": _redis,
         "database": _database,
         "journal": _journal,
+        "left alone": _left_alone,
         "tasks": lambda app: app.loader.import_default_modules(),
         "schedule": load_schedule,
     }
@@ -66,6 +68,20 @@ def _database(app: ConventionsApp) -> None:
 def _journal(app: ConventionsApp) -> None:
     if fault := app.journal.fault():
         raise ConfigurationError([fault])
+
+
+def _left_alone(app: ConventionsApp) -> None:
+    found = [one for store in app.servers for one in left_alone(store)]
+    if found:
+        named = ", ".join(f"{one.name[:100]} ({one.kind})" for one in found[:3]) + (", ..." if found[3:] else "")
+        raise ConfigurationError(
+            [
+                (
+                    f"{len(found)} keys in Redis are in a form that this release does not know, and are left as they are: {named}; "
+                    "start workers of the release that has written them"
+                )
+            ]
+        )
 
 
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:

@@ -9,6 +9,7 @@
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself; `what_follows` returns two values
 local SEND_AGAIN = 60000 -- ms
+local STATES_OF_BATCH = {splitting = 1, running = 1, done = 1, dead = 1, cancelled = 1}
 
 -- Returns what is to be sent now ('finish' | 'recovered' | '') and its number.
 local function what_follows(id)
@@ -81,7 +82,9 @@ local function join(member, result)
     if outcome ~= 'done' and state == 'splitting' then end_batch(id, outcome) end
     if outcome ~= 'done' then free_claim(id, 'continued') end
   elseif role == 'finish' then
-    if outcome == 'done' and state ~= 'cancelled' then
+    if not STATES_OF_BATCH[state] then
+      note_unknown('batch:' .. id) -- a later release has written it: left as it is
+    elseif outcome == 'done' and state ~= 'cancelled' then
       redis.call('HSET', batch, 'told', redis.call('HGET', batch, 'snapshot:0') or 0)
       end_batch(id, 'done')
     elseif state == 'running' then

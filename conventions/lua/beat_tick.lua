@@ -9,8 +9,8 @@ local first = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', ':(%d+)$'
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ':' .. now .. ':' .. first)
 local beats = redis.call('HGETALL', KEYS[1])
 for i = 1, #beats, 2 do
-  local at = tonumber(string.match(beats[i + 1], ':(%d+):') or 0)
-  if now - at > tonumber(ARGV[3]) then redis.call('HDEL', KEYS[1], beats[i]) end
+  local at = string.match(beats[i + 1], '^[01]:(%d+):%d+$') -- of a later release it may be another form, which is left
+  if at and now - at > tonumber(ARGV[3]) then redis.call('HDEL', KEYS[1], beats[i]) end
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return redis.call('HLEN', KEYS[1])

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- uses queues claims common
+-- uses layout queues claims common
 -- Mark a message as cancelled; claims and progress read the mark.
 -- KEYS: prefix
 -- ARGV: message id, ms to keep the mark
 -- Returns 'queued' (it will not run), 'running' (it is told at its next report of progress) or 'too late'
+-- Error: NEWERLAYOUT
 local id = ARGV[1]
 local score, queue, _, _, generation = sent(id)
 redis.call('SET', P .. 'cancel:' .. id, generation or 0, 'PX', ARGV[2])

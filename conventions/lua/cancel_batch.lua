@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
--- uses queues claims common batch
+-- uses layout queues claims common batch
 -- Cut and process no more of a batch; its splitter and what runs are told at their next report of progress.
 -- KEYS: prefix
 -- ARGV: id of the batch, ms to keep the mark
 -- Returns 1 when it is cancelled now, 0 when it had ended or is not there
+-- Error: NEWERLAYOUT
 local batch = P .. 'batch:' .. ARGV[1]
 local state, chunks = unpack(redis.call('HMGET', batch, 'state', 'chunks'))
 local half = state == 'dead' and not chunks -- its splitter failed, and what it had sent goes on

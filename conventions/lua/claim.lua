@@ -38,9 +38,21 @@ local function park(claim, tag, queue, wait, horizon)
   return {'parked', integer(wait)}
 end
 
+-- Let a message wait because of a key that a later release has written, in a form that is not known here.
+local function wait_for_newer(name, tag, queue)
+  note_unknown(name)
+  if tag == '' then return {'busy', UNKNOWN_WAITS} end
+  make_delayed(tag, queue, UNKNOWN_WAITS + clock[2] % 1000)
+  let_go(tag, queue)
+  return {'parked', UNKNOWN_WAITS}
+end
+
+-- Second: whether the mark is in a form that is not known here.
 local function is_cancelled(id, generation)
-  local mark = redis.call('GET', P .. 'cancel:' .. id)
-  return mark and (mark == 'any' or tonumber(mark) >= generation)
+  local mark = redis.pcall('GET', P .. 'cancel:' .. id)
+  if not mark or mark == 'any' then return mark == 'any' end
+  local upto = type(mark) == 'string' and tonumber(mark)
+  return upto and upto >= generation, not upto
 end
 
 -- A run that a schedule waits for has ended; where the broker is this server, its message is gone, which says the same.
@@ -93,6 +105,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   local state, holder, its_start, fence, till, owner, its_generation, its_attempt, its_fingerprint, result, starts, followed, after =
     fields_of(claim, 'state', 'token', 'start', 'fence', 'until', 'id', 'generation', 'attempt', 'fingerprint', 'result',
       'starts', 'followed', 'after')
+  if state and not WORDS[state] then return wait_for_newer('claim:' .. name, tag, queue) end
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
   till, starts, fence = tonumber(till or 0), starts_of(name, starts, after), tonumber(fence or 0)
   local same, its_result = owner == id, result and result ~= '' and result or 'null'
@@ -113,7 +126,9 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
   local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
   local runs = (state == 'running' and till > now and holder ~= token) or goes_on
-  if is_cancelled(id, generation) and not (same and runs) then return {'cancelled'} end
+  local cancelled, unreadable = is_cancelled(id, generation)
+  if unreadable then return wait_for_newer('cancel:' .. id, tag, queue) end
+  if cancelled and not (same and runs) then return {'cancelled'} end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
   if state == 'done' then return {'done', its_result, owner, '0'} end

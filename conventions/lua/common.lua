@@ -9,6 +9,7 @@ local micros = clock[1] * 1000000 + clock[2]
 
 local PARK_AT_MOST = 30000 -- ms
 local COMES_AGAIN = 1000 -- ms; twice as long each time, up to a minute
+local UNKNOWN_WAITS = 30000 -- ms until one looks again at what is not known here
 
 -- What has become of a message beside what was sent; nothing as long as it is a string.
 local function history(tag, ...)
@@ -21,15 +22,27 @@ local function is_sent(tag)
   return redis.call('TYPE', key).ok == 'string' and string.find(redis.call('GETRANGE', key, 0, 16), '^%d+\31$') ~= nil
 end
 
--- Say what has become of a message that is there.
-local function change(tag, ...)
+-- Whether a message is there in a form that is not known here.
+local function is_unknown(tag)
   local key = message_key(tag)
-  if redis.call('TYPE', key).ok == 'string' then
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'string' then return is_later(redis.call('GETRANGE', key, 0, 15)) end
+  if kind == 'hash' then return redis.call('HEXISTS', key, 'form') == 1 or redis.call('HEXISTS', key, 'payload') == 0 end
+  return kind ~= 'none'
+end
+
+-- Say what has become of a message that is there. One in a form that is not known stays as it is.
+local function change(tag, ...)
+  if is_unknown(tag) then return end
+  local key = message_key(tag)
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'none' then return end
+  if kind == 'string' then
     local score, queue, priority, digest, generation, payload = sent(tag)
     redis.call('DEL', key)
     write_hash(key, score or next_score(0), queue or '', priority or 0, digest or '', generation or 0, payload)
   end
-  if redis.call('EXISTS', key) == 1 then redis.call('HSET', key, ...) end
+  redis.call('HSET', key, ...)
 end
 
 -- Where it stands among what is ready; nothing of what is not there.
@@ -37,7 +50,8 @@ local function score_of(tag)
   local key = message_key(tag)
   local kind = redis.call('TYPE', key).ok
   if kind == 'hash' then return redis.call('HGET', key, 'score') or next_score(0) end
-  if kind ~= 'string' then return nil end
+  if kind == 'none' then return nil end
+  if kind ~= 'string' then return next_score(0) end -- not known here
   local score = redis.call('GETRANGE', key, 0, 15)
   return tonumber(score) and score or next_score(0) -- another program wrote it
 end
@@ -93,6 +107,12 @@ local function let_go(tag, queue)
   redis.call('ZREM', P .. 'inflight:' .. queue, tag)
   redis.call('HDEL', P .. 'receipts', tag)
   redis.call('HDEL', P .. 'started', tag)
+end
+
+-- Leave a message that was taken out of the ready ones, since it is in a form that is not known here: another worker may know it.
+local function leave_unknown(tag, queue)
+  make_delayed(tag, queue, UNKNOWN_WAITS + clock[2] % 1000, true)
+  note_unknown('message:' .. tag)
 end
 
 -- Nobody has recorded how it ended: it comes again, and not for ever, since its deliveries are counted.

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
--- uses queues claims common batch
+-- uses layout queues claims common batch
 -- End messages without a worker: each goes, and how it ended is in the journal and in its batch, in one step.
 -- KEYS: prefix
 -- ARGV: events that may wait in the journal, or 0 where that does not matter; then for each message: queue, place
 --       ('queue' | 'delayed' | 'inflight'), tag, score, message id, event as JSON or '', how its batch counts it (see `join`) or '',
 --       and where its job is known to be done: claim, fingerprint, ms to keep the claim, else '' three times
--- Returns for each message 1, or 0 where it is not there any more as it was seen: then nothing was done
--- Error: JOURNALFULL
+-- Returns for each message 1, or 0 where it is not there any more as it was seen, or its form is not known here: then nothing was done
+-- Error: JOURNALFULL, NEWERLAYOUT
 local most = tonumber(ARGV[1])
 if most > 0 and redis.call('XLEN', P .. 'journal') >= most then
   return redis.error_reply('JOURNALFULL the journal is full: its recorder does not run, or SQL does not answer')
@@ -16,6 +16,7 @@ end
 local function note_done(claim, id, fingerprint, keep)
   local key = P .. 'claim:' .. claim
   local state, fence, till = fields_of(key, 'state', 'fence', 'until')
+  if state and not WORDS[state] then return end -- a later release has written it
   if state == 'done' or (state == 'running' and tonumber(till or 0) > now) then return end
   redis.call('HSET', key, 'state', 'done', 'id', id, 'fingerprint', fingerprint, 'result', '', 'until', integer(now), 'starts', 0,
     'fence', integer(math.max(tonumber(fence or 0) + 1, micros)), 'token', '', 'followed', '1', 'after', '')
@@ -26,6 +27,10 @@ end
 local function end_waiting(queue, place, tag, score, id, event, member, claim, fingerprint, keep)
   local key = P .. place .. ':' .. queue
   if redis.call('ZSCORE', key, tag) ~= score then return 0 end
+  if is_unknown(tag) then
+    note_unknown('message:' .. tag)
+    return 0
+  end
   if event ~= '' then redis.call('XADD', P .. 'journal', '*', 'event', event, 'fence', '0', 'at', integer(now)) end
   if claim ~= '' then note_done(claim, id, fingerprint, keep) end
   if member ~= '' then join(member, '') end

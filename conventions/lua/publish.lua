@@ -1,14 +1,23 @@
 #!lua
 -- Put messages into their queues. Without allow-oom: a full server must say no here, and only here.
 -- KEYS: prefix
--- ARGV: events that may wait in the journal; what is added to the tag of a message where another message has it; then for
---       each run of messages: what they have in common, which is queue, priority, ms to wait, generation and ms to live
---       or 0; how many, 1,000 at the most; and for each of those: tag, payload, digest of what it asks for
+-- ARGV: events that may wait in the journal; what is added to the tag of a message where another message has it, and once in a
+--       while, after a space, who sends, as `<layouts> <name>`: see `layout.py`; then for each run of messages:
+--       what they have in common, which is queue, priority, ms to wait, generation and ms to live or 0; how many, 1,000 at the
+--       most; and for each of those: tag, payload, digest of what it asks for
 -- Returns for each message its tag, or '' when this very message is there already
--- Error: JOURNALFULL
+-- Error: JOURNALFULL, NEWERLAYOUT
+-- uses layout
 local call, P = redis.call, KEYS[1]
 if call('XLEN', P .. 'journal') >= tonumber(ARGV[1]) then
   return redis.error_reply('JOURNALFULL the journal is full: its recorder does not run, or SQL does not answer')
+end
+local suffix, layouts, sender = ARGV[2], nil, nil
+if string.find(suffix, ' ', 1, true) then
+  suffix, layouts, sender = string.match(suffix, '^(%S+) (%S+) (.*)$')
+  local clock = call('TIME')
+  call('HSET', P .. 'members', sender, layouts .. ':' .. string.format('%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000)))
+  call('PEXPIRE', P .. 'members', 86400000)
 end
 
 -- One message, which is new and due now, as nearly always: in the same steps as below, before the parts that this does not need, of
@@ -28,7 +37,7 @@ if #ARGV == 11 and tonumber(ARGV[5]) == 0 and ARGV[7] == '0' and not string.find
 end
 
 -- uses queues
-local suffix, tags, known = ARGV[2], {}, {}
+local tags, known = {}, {}
 local digests = {} -- by tag, of those that this run adds
 
 -- The tag under which a message is added; nothing where it is there already, perhaps since a reply was lost.

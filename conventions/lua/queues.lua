@@ -8,6 +8,9 @@
 -- and, while it is held, in `receipts`, and in `started` where its job has begun by itself: its receipt.
 -- A script that fails half-way is not rolled back: each adds a message to its new place before it leaves the old one.
 -- `wake:<queue>` has one member while an idle worker should look; all times are the server's.
+-- What a later release has written, in a form that is not known here, is never deleted, nor overwritten: it is left, and named in
+-- `unknown`, see `note_unknown`. A later form is another type of key, a string that begins with `v<number>\31`, or a hash with a
+-- field `form`.
 -- KEYS: the application's prefix, such as `{conventions}:`
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself
@@ -17,6 +20,16 @@ local STEP = 1e14 -- room for the order of arrival within one priority
 local function integer(number) return string.format('%.0f', number) end
 
 local function message_key(tag) return P .. 'message:' .. tag end
+
+-- Note, for `celery check`, a key that is left because its form is not known: its name without the prefix.
+local function note_unknown(name)
+  redis.call('ZADD', P .. 'unknown', redis.call('TIME')[1], name)
+  redis.call('ZREMRANGEBYRANK', P .. 'unknown', 0, -1001)
+  redis.call('PEXPIRE', P .. 'unknown', 2592000000)
+end
+
+-- Whether a message that is a string is in a later form.
+local function is_later(value) return string.byte(value) == 118 and string.find(value, '^v%d+\31') ~= nil end -- 118: v
 
 -- Score, queue, priority, digest, generation and payload. The score has sixteen digits, so that another one fits.
 local SENT = '^(%d+)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$'
@@ -56,7 +69,8 @@ local function next_score(priority)
 end
 
 -- Something else was written under a queue's key. Each of its values becomes a message like any other, which no worker
--- can read, and so a dead letter: nothing is lost in silence, and the queue works again.
+-- can read, and so a dead letter: nothing is lost in silence, and the queue works again. What has no values that can be read, as a
+-- stream, is left under another name.
 local function adopt(queue)
   local key = P .. 'queue:' .. queue
   local kind, clock, values = redis.call('TYPE', key).ok, redis.call('TIME'), nil
@@ -69,7 +83,10 @@ local function adopt(queue)
   elseif kind == 'string' then
     values = {redis.call('GET', key)}
   else
-    values = {'a key of type ' .. kind}
+    local aside = 'aside:' .. queue .. ':' .. integer(clock[1] * 1000000 + clock[2])
+    redis.call('RENAME', key, P .. aside)
+    note_unknown(aside)
+    return
   end
   redis.call('DEL', key)
   for i, value in ipairs(values) do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common
+-- uses layout queues claims common
 -- Hand out ready messages, each under a receipt of its own.
 -- KEYS: prefix
 -- ARGV: how many, how many of those queues of which only few are wanted, ms until a message goes to another when nothing
@@ -7,17 +7,16 @@
 --       and '1' when only few are wanted
 -- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, all that was sent, receipt}, see
 -- `SENT`; where more is known of it {tag, queue, payload, receipt, deliveries, changes, 1 where it must run alone}
+-- Error: NEWERLAYOUT
 local limit, few, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local found = {}
 
--- One of which more is known than what was sent, or something that is no message: it is one now, and no worker can read it.
+-- One of which more is known than what was sent; nothing where its form is not known here. Where there is none, the tag itself is
+-- something that another program wrote: it is a message now, and no worker can read it.
 local function changed(tag, queue, score)
   local key = message_key(tag)
-  local fields = redis.pcall('HMGET', key, 'payload', 'changes', 'deliveries', 'alone')
-  if fields.err then -- a key of another type: what is under it is no message
-    redis.call('DEL', key)
-    fields = {}
-  end
+  local fields = redis.pcall('HMGET', key, 'payload', 'changes', 'deliveries', 'alone', 'form')
+  if fields.err or fields[5] or (not fields[1] and redis.call('EXISTS', key) == 1) then return end
   local payload, changes, delivered, alone = fields[1], fields[2], fields[3], fields[4]
   if not payload then
     payload, tag = tag, 'foreign-' .. integer(micros) .. '-z' .. #found
@@ -33,24 +32,36 @@ local function hand_out(queue, popped, unacknowledged)
   local values = redis.call('MGET', unpack(keys))
   if unacknowledged then
     for i, value in ipairs(values) do -- a reply may have expired
-      local payload = not value and history(popped[2 * i - 1], 'payload')
-      if value then
-        found[#found + 1] = {popped[2 * i - 1], queue, value, ''}
-      elseif payload then
-        found[#found + 1] = {popped[2 * i - 1], queue, payload, '', 1, '', 0}
+      local tag, key = popped[2 * i - 1], keys[i]
+      local message = value and not is_later(value) and {tag, queue, value, ''}
+      if not value and redis.call('EXISTS', key) == 1 then message = changed(tag, queue, popped[2 * i]) end
+      if message then
+        found[#found + 1] = message
+        redis.call('DEL', key)
+      elseif redis.call('EXISTS', key) == 1 then
+        leave_unknown(tag, queue)
       end
     end
-    redis.call('DEL', unpack(keys))
     return
   end
   for i, value in ipairs(values) do
     local tag, receipt = popped[2 * i - 1], receipts .. '-' .. #found
-    local message = value and {tag, queue, value} or changed(tag, queue, popped[2 * i])
-    message[4] = receipt
-    found[#found + 1] = message
-    held[#held + 1], held[#held + 2] = integer(now + visibility), message[1]
-    receipts_of[#receipts_of + 1], receipts_of[#receipts_of + 2] = message[1], receipt
+    local message
+    if not value then
+      message = changed(tag, queue, popped[2 * i])
+    elseif not is_later(value) then
+      message = {tag, queue, value}
+    end
+    if message then
+      message[4] = receipt
+      found[#found + 1] = message
+      held[#held + 1], held[#held + 2] = integer(now + visibility), message[1]
+      receipts_of[#receipts_of + 1], receipts_of[#receipts_of + 2] = message[1], receipt
+    else
+      leave_unknown(tag, queue)
+    end
   end
+  if #held == 0 then return end
   redis.call('ZADD', P .. 'inflight:' .. queue, unpack(held))
   redis.call('HSET', P .. 'receipts', unpack(receipts_of))
 end

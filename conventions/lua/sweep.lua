@@ -18,7 +18,9 @@ for _, queue in ipairs(queues) do in_flight = in_flight + redis.call('ZCARD', P 
 if redis.call('HLEN', P .. 'receipts') > in_flight then
   for _, tag in ipairs(redis.call('HKEYS', P .. 'receipts')) do
     local score, queue = sent(tag)
-    if not score then -- its message is gone, too, and no queue is known
+    if is_unknown(tag) then
+      note_unknown('message:' .. tag) -- a worker of a later release holds it
+    elseif not score then -- its message is gone, too, and no queue is known
       note_lost(tag, '')
       lost = lost + 1
       redis.call('HDEL', P .. 'receipts', tag)
