@@ -3,7 +3,7 @@
 import json
 import math
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -29,8 +29,19 @@ UNDER_WAY = ("dead", "redriving")  # dead: the one that sent it died before it c
 ENDINGS = ("succeeded", "duplicate", "cancelled", "revoked", "expired")
 GONE = ("purged", "lost")  # neither done nor given up: a letter that was sent again is dead again
 STATES = ("dead", "redriving", "redriven", "discarded")
-HISTORY_KINDS = ("retried", "dead")
-HISTORY_FIELDS = ("attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime")
+FAILED = ("retried", "dead")
+UNTOLD = ("superseded",)  # of copies that were behind
+HISTORY_FIELDS = (
+    "generation",
+    "attempt",
+    "kind",
+    "error",
+    "error_message",
+    "traceback",
+    "ended_at",
+    "worker",
+    "runtime",
+)
 
 _NO_FAILURE = FailureText("Unknown", "", "", "")
 
@@ -38,17 +49,19 @@ _NO_FAILURE = FailureText("Unknown", "", "", "")
 def record(session: Session, entries: Sequence[Entry]) -> None:
     """Store the letters of events that were not recorded before; a letter that dies again is the same letter.
 
-    An event of an earlier redrive, attempt or claim than the stored one changes nothing but the first time.
+    An event of an earlier redrive, attempt or claim than the stored one changes nothing but the first time, which is
+    that of the first attempt that failed, as far as executions are kept.
     """
     if not entries:
         return
+    first = _first_failures(session, entries)
     insert = insert_into(session, DeadLetterRow)
     new, row = insert.excluded, DeadLetterRow
     later = tuple_(new.generation, new.attempts, new.fence, new.last_failed_at) >= tuple_(
         row.generation, row.attempts, row.fence, row.last_failed_at
     )
     # In order, so that two recorders that change the same letters do not wait for each other in a circle.
-    values = sorted((_values(entry) for entry in entries), key=lambda one: str(one["id"]))
+    values = sorted((_values(entry, first) for entry in entries), key=lambda one: str(one["id"]))
     changes = {name: new[name] for name in values[0] if name not in ("id", "first_failed_at")}
     connection = session.connection()  # past the ORM, which would send the rows as one statement: a row may come twice
     connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changes, where=later), values)
@@ -57,10 +70,32 @@ def record(session: Session, entries: Sequence[Entry]) -> None:
     connection.execute(earlier.values(first_failed_at=bindparam("first")), times)
 
 
-def _values(entry: Entry) -> dict[str, Any]:
+def antedate(session: Session, entries: Sequence[Entry]) -> None:
+    """Note failures that are read after the end of their message: its letter has failed first by then."""
+    retried = [entry for entry in entries if entry.event.kind == "retried"]
+    first = _first_failures(session, retried)
+    if not first:
+        return
+    row = DeadLetterRow
+    letters = session.execute(select(row.id, row.first_failed_at).where(row.id.in_(first))).all()
+    for id_ in sorted(id_ for id_, at in letters if first[id_] < at):
+        session.connection().execute(update(row).where(row.id == id_).values(first_failed_at=first[id_]))
+
+
+def _first_failures(session: Session, entries: Sequence[Entry]) -> dict[str, datetime]:
+    ids = {cut(entry.event.message_id) for entry in entries}
+    if not ids:
+        return {}
+    row = ExecutionRow
+    query = select(row.message_id, func.min(row.ended_at)).where(row.message_id.in_(ids), row.kind.in_(FAILED))
+    return dict(session.execute(query.group_by(row.message_id)).all())
+
+
+def _values(entry: Entry, first: Mapping[str, datetime]) -> dict[str, Any]:
     event, failure = entry.event, entry.event.failure or _NO_FAILURE
+    id_ = cut(event.message_id)
     return {
-        "id": cut(event.message_id),
+        "id": id_,
         "task": None if event.task is None else cut(event.task),
         "queue": None if event.queue is None else cut(event.queue),
         "error": cut(failure.error),
@@ -75,7 +110,7 @@ def _values(entry: Entry) -> dict[str, Any]:
         "message": _envelope(entry),
         "generation": event.generation,
         "fence": entry.fence,
-        "first_failed_at": entry.at,
+        "first_failed_at": min(first.get(id_, entry.at), entry.at),
         "last_failed_at": entry.at,
     }
 
@@ -168,8 +203,8 @@ def message(letter: DeadLetterRow) -> Any:
 
 
 def history(session: Session, id: str) -> list[dict[str, Any]]:  # noqa: A002
-    """The failed attempts of a message in their order, as long as executions are kept."""
-    rows = [row for row in executions.of_message(session, id) if row.kind in HISTORY_KINDS]
+    """The attempts at a message in their order, of all redrives, up to how it ended, as long as executions are kept."""
+    rows = [row for row in executions.of_message(session, id) if row.kind not in UNTOLD]
     return [{name: getattr(row, name) for name in HISTORY_FIELDS} for row in rows]
 
 

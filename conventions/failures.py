@@ -1,6 +1,8 @@
 """An error as text: what journal and dead letters keep of it, and the fingerprint by which failures are grouped (R18)."""
 
 import hashlib
+import linecache
+import re
 import sysconfig
 import traceback as tracebacks
 from dataclasses import dataclass
@@ -8,6 +10,8 @@ from types import TracebackType
 
 NAME_LENGTH = 255  # of every name in SQL
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: an error may carry all that it was given
+
+_FRAME = re.compile(r'^  File "([^"\n]+)", line (\d+), in (\S+)', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,10 @@ def describe(task: str | None, error: BaseException) -> FailureText:
 
 
 def fingerprint(task: str | None, error: BaseException) -> str:
-    """What failures of one cause share: task, exception type, and the innermost frame of code that is not a library."""
+    """What failures of one cause share: task, exception type, and the innermost line of code that is not a library's.
+
+    The line counts as it is written, without its number: what is changed elsewhere in the file makes no new cause.
+    """
     cause = f"{task}|{type(error).__qualname__}|{_place(error.__traceback__)}"
     return hashlib.sha256(clean(cause).encode()).hexdigest()[:16]
 
@@ -62,10 +69,21 @@ def text_of(error: BaseException) -> str:
 
 
 def _place(trace: TracebackType | None) -> str:
-    frames = [frame for frame, _ in tracebacks.walk_tb(trace)]
-    ours = [frame for frame in frames if not _of_a_library(frame.f_code.co_filename)]
-    for frame in reversed(ours or frames):
-        return f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+    frames = [*tracebacks.walk_tb(trace)]
+    ours = [one for one in frames if not _of_a_library(one[0].f_code.co_filename)]
+    for frame, number in reversed(ours or frames):
+        line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals).strip()
+        place = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        return f"{place}|{line}" if line else place
+    return ""
+
+
+def place_in(traceback: str) -> str:
+    """Where the innermost line is that counts for the cause, as `shop.py:12 in charge`; nothing where no line is told."""
+    found = _FRAME.findall(traceback.rpartition("Traceback (most recent call last)")[2])
+    ours = [one for one in found if not _of_a_library(one[0])]
+    for file, number, function in reversed(ours or found):
+        return f"{file.replace('\\', '/').rpartition('/')[2]}:{number} in {function}"
     return ""
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from conventions import audit
 from conventions.database import utc_now
 from conventions.deeds import Deed
+from conventions.failures import place_in
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, GroupNoteRow
 
@@ -18,7 +19,7 @@ SPARKS, SPARK = 24, timedelta(hours=1)  # a sparkline: how many bars, and the ti
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Dead letters of one cause; `example` is the id of the last one, `note` what somebody wrote."""
+    """Dead letters of one cause; `example` is the id of the last one, `place` the line it failed at, `note` what somebody wrote."""
 
     fingerprint: str
     task: str | None
@@ -28,6 +29,7 @@ class Group:
     first_seen: datetime
     last_seen: datetime
     example: str
+    place: str = ""
     note: str = ""
 
 
@@ -47,16 +49,16 @@ def groups(session: Session, which: Filter, limit: int) -> list[Group]:
     result = []
     for fingerprint, count, first, last in found:
         newest = (
-            select(row.task, row.error, row.error_message, row.id)
+            select(row.task, row.error, row.error_message, row.id, row.traceback)
             .where(*conditions, row.fingerprint == fingerprint)
             .order_by(row.last_failed_at.desc())
             .limit(1)
         )
         if (one := session.execute(newest).one_or_none()) is None:  # all of them were sent since they were counted
             continue
-        task, error, text, example = one
+        task, error, text, example, trace = one
         note = notes.get(fingerprint, "")
-        result.append(Group(fingerprint, task, error, text, count, first, last, example, note))
+        result.append(Group(fingerprint, task, error, text, count, first, last, example, place_in(trace), note))
     return result
 
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SHORT = 200  # characters of an error
 BATCH_WORDS = {"splitting": "running", "running": "running", "done": "succeeded"}
+PARTLY = "partly failed"  # a batch that is done, with chunks that are dead
+FAILING = frozenset({"dead", "failed", PARTLY})
+WELL = frozenset({"succeeded", "duplicate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class RunOutcome:
 
     Attributes:
         word: `waiting`, `running`, `retrying`, or how its last execution ended: `succeeded`, `dead`, `cancelled`, … ;
-            of slots that were not sent why: `skipped`, `missed`, `paused`, `failed`; `unknown` where nobody can tell.
+            `partly failed` of a batch; of slots that were not sent why: `skipped`, `missed`, `paused`, `failed`; `unknown` where nobody can tell.
         runtime: seconds that the last execution took.
         ended_at: when it ended.
         is_batch: whether it began a batch, which has a state of its own.
@@ -50,6 +53,8 @@ def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None", *, bro
     """
     ids = [run.id for run in runs if run.id]
     batches = app.batches.states(ids)
+    ended = [one for one in app.batches.summaries([id_ for id_, state in batches.items() if state == "done"]) if one]
+    failed = {one.id: one.failed for one in ended if one.failed_chunks}
     rows: dict[str, ExecutionRow] = {}
     if session is not None and ids:
         from conventions import executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
@@ -57,15 +62,34 @@ def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None", *, bro
         rows = executions.last_of_each(session, ids)
     places = dict(zip(ids, app.broker.places(ids), strict=True)) if broker and app.broker_is_redis else {}
     return [
-        _outcome(places.get(run.id), batches.get(run.id), rows.get(run.id)) if run.id else RunOutcome(run.what)
+        _outcome(places.get(run.id), batches.get(run.id), rows.get(run.id), failed.get(run.id))
+        if run.id
+        else RunOutcome(run.what)
         for run in runs
     ]
 
 
-def _outcome(place: str | None, batch: str | None, row: "ExecutionRow | None") -> RunOutcome:
+def failing(words: Sequence[str]) -> int:
+    """How many of the last runs failed in a row, of those that ended one way or the other; the newest is the first."""
+    count = 0
+    for word in words:
+        if word in WELL:
+            break
+        count += word in FAILING
+    return count
+
+
+def failing_words(count: int) -> str:
+    """So many failures, for people."""
+    return "its last run failed" if count == 1 else f"its last {count} runs failed"
+
+
+def _outcome(place: str | None, batch: str | None, row: "ExecutionRow | None", failed: int | None) -> RunOutcome:
     if batch is not None:  # its message ends when it is cut
-        word = BATCH_WORDS.get(batch, batch)
-        return RunOutcome(word, ended_at=row.ended_at if row and word != "running" else None, is_batch=True)
+        word = BATCH_WORDS.get(batch, batch) if failed is None else PARTLY
+        ended = row.ended_at if row and word != "running" else None
+        error = None if failed is None else f"{failed:,} items failed"
+        return RunOutcome(word, ended_at=ended, is_batch=True, error=error)
     if place is not None:
         again = row is not None and row.kind == "retried" and place == "waiting"
         return RunOutcome("retrying" if again else place, error=_error(row) if again else None)

@@ -1,13 +1,14 @@
 """What is kept of an error: text that every database and JSON takes, and a fingerprint of its cause (R18)."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from conventions.errors import IdempotencyConflict
-from conventions.failures import NAME_LENGTH, clean, cut, describe, fingerprint
+from conventions.failures import NAME_LENGTH, clean, cut, describe, fingerprint, place_in
 from tests.failures import charge_card, look_up, raised_by
 
 
@@ -99,6 +100,29 @@ def test_a_fingerprint_survives_a_moved_line_and_another_process() -> None:
         return namespace["run"]  # type: ignore[no-any-return]  # made just now
 
     assert place(fails(one)) == place(fails(two)) == "69c28b6a111cdb5a"
+
+
+def charge(step: int) -> None:
+    """Four causes of one type in one function, and one that is told by its arguments alone."""
+    if step == 0:
+        raise LookupError("no card")
+    if step == 1:
+        raise LookupError("no account")
+    raise LookupError(step)
+
+
+def test_lines_of_one_function_are_told_apart() -> None:
+    """They fail for other reasons, though the function and the type are the same; values make no cause."""
+    found = [place(lambda step=step: charge(step)) for step in range(4)]  # type: ignore[misc]  # mypy cannot see the default
+    assert len(set(found)) == 3
+    assert found[2] == found[3]
+
+
+def test_the_place_of_a_cause_is_told() -> None:
+    """The innermost line that is not a library's."""
+    told = place_in(describe("Send", raised_by(parse_answer)).traceback)
+    assert re.fullmatch(r"test_failures\.py:\d+ in parse_answer", told)
+    assert place_in("no traceback") == place_in("") == ""
 
 
 def test_errors_of_other_types_at_one_place_are_other_causes() -> None:

@@ -119,10 +119,20 @@ def test_a_redriven_letter_that_dies_again_is_dead_again(store: Store, database:
     drain(recorder(store, database))
     (letter,) = contents(database, DeadLetterRow)
     assert (letter["state"], letter["generation"], letter["attempts"]) == ("dead", 1, 1)
-    assert (letter["last_failed_at"] - letter["first_failed_at"]).total_seconds() == 1
+    assert (letter["last_failed_at"] - letter["first_failed_at"]).total_seconds() == 2, "from its first failed attempt"
     with database.session() as session:
         history = dead_letters.history(session, "m1")
     assert [(one["attempt"], one["kind"]) for one in history] == [(1, "retried"), (2, "dead"), (1, "dead")]
+
+
+def test_a_failure_that_is_read_after_the_end_of_its_message_is_its_first(store: Store, database: Database) -> None:
+    """Another recorder had read it, and was killed."""
+    append(store, entry(event(kind="dead", attempt=2), at=AT + 1000))
+    drain(recorder(store, database))
+    append(store, entry(event(kind="retried"), at=AT), entry(event("m2", kind="retried"), at=AT))
+    drain(recorder(store, database))
+    (letter,) = contents(database, DeadLetterRow)
+    assert (letter["last_failed_at"] - letter["first_failed_at"]).total_seconds() == 1
 
 
 lives = st.lists(

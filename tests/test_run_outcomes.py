@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.run_outcomes import RunOutcome, outcomes_of
+from conventions.batches import Origin
+from conventions.run_outcomes import RunOutcome, failing, outcomes_of
 from conventions.schedule_state import Run
 from conventions.store import Store
+from tests.batching import Ending
 from tests.claiming import message
 from tests.recording import append, drain, entry, event, recorder
 from tests.workers import application
@@ -78,12 +80,27 @@ def test_without_the_broker_what_has_ended_is_known(app: ConventionsApp, store: 
 
 
 def test_a_batch_has_the_outcome_of_the_batch(app: ConventionsApp, store: Store) -> None:
-    """Its message is done when it is cut."""
+    """Its message is done when it is cut; one that is done with dead chunks did not go well."""
     append(store, entry(event("b")))
     drain(recorder(store, app.database))
+    app.batches.create("b", Origin("Import", {}, "u-7"), 4)
     for state, word in (("splitting", "running"), ("running", "running"), ("done", "succeeded"), ("dead", "dead")):
         store.redis.hset(store.key("batch", "b"), "state", state)
         assert words(app, "b") == [word]
+    store.redis.hset(store.key("batch", "b"), "state", "running")
+    app.batches.seal("b", chunks=2, total=4)
+    ending = Ending(store, app.batches, "b")
+    ending.chunk(0, "done", 2)
+    ending.chunk(1, "dead", 2)
+    store.redis.hset(store.key("batch", "b"), "state", "done")
+    (found,) = outcomes_of(app, [Run(AT, AT, "b", "beat")], None)
+    assert (found.word, found.error) == ("partly failed", "2 items failed")
+
+
+def test_how_many_runs_failed_in_a_row() -> None:
+    """Of those that ended; what was not sent, or has not ended, says nothing."""
+    assert failing([]) == failing(["succeeded", "dead"]) == failing(["running", "duplicate", "dead"]) == 0
+    assert failing(["running", "dead", "skipped", "failed", "partly failed", "succeeded", "dead"]) == 3
 
 
 def test_slots_without_a_message_say_why(app: ConventionsApp) -> None:

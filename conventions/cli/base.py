@@ -16,6 +16,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
+from conventions.console.figures import local
 from conventions.errors import ConfigurationError, ConventionError
 
 WIDE = 250  # columns of a table that is not shown on a terminal
@@ -90,7 +91,14 @@ def jsonable(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
+def written(moment: datetime) -> str:
+    """A moment as every command and page writes it: on the clock of the settings, with the name of its zone."""
+    context = click.get_current_context(silent=True)
+    app = getattr(context.obj, "app", None) if context else None
+    return local(moment, app.settings.timezone if isinstance(app, ConventionsApp) else "UTC")
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds")
+        return written(value)
     return "" if value is None else str(value)

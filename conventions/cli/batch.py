@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from conventions import batch_actions
 from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
-from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json
+from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json, written
 from conventions.cli.letter_options import actor_option
 from conventions.console.figures import duration, speed
 from conventions.membership import chunk_id, finish_id
@@ -237,7 +237,7 @@ def _for_people(name: str, value: Any) -> str:
         case "eta", float():
             return duration(value)
         case _, datetime():
-            return value.isoformat(sep=" ", timespec="seconds")
+            return written(value)
         case _, bool():
             return "yes" if value else "no"
     return str(value)

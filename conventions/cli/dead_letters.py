@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from conventions import audit, letter_groups
 from conventions import dead_letters as letters
 from conventions.cli import letter_actions
-from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json
+from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json, written
 from conventions.cli.letter_options import actor_option, filter_options
 from conventions.errors import ConfigurationError
 from conventions.journal import Journal
@@ -26,8 +27,19 @@ COLUMNS = (
     "first_failed_at", "last_failed_at",
 )  # fmt: skip
 DEEDS, DEED = 100, ("at", "actor", "action", "reason", "before", "after")
-GROUP = ("fingerprint", "task", "error", "error_message", "count", "first_seen", "last_seen", "example", "note")
-HISTORY_SHOWN = ("attempt", "kind", "error", "error_message", "ended_at", "worker", "runtime")
+GROUP = (
+    "fingerprint",
+    "task",
+    "error",
+    "error_message",
+    "count",
+    "first_seen",
+    "last_seen",
+    "example",
+    "place",
+    "note",
+)
+HISTORY_SHOWN = ("attempt", "kind", "error", "error_message", "ended_at", "worker", "runtime", "generation")
 SHOWN = ("id", "task", "error", "error_message", "attempts", "actor", "last_failed_at")
 
 
@@ -101,7 +113,7 @@ def groups(context: click.Context, which: Filter, as_json: bool, limit: int) -> 
 @click.pass_context
 @one_line_errors
 def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
-    """Show one dead letter with its arguments, headers, message, failed attempts and traceback."""
+    """Show one dead letter with its arguments, headers, message, attempts and traceback."""
     say_what_waits(context)
     with _session(context) as session:
         letter = letters.get(session, id)
@@ -116,7 +128,8 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
             print_json(whole(letter) | {"history": history, "traceback": letter.traceback, "audit": deeds})
             return
         for name, value in whole(letter).items():
-            click.echo(f"{name:16} {letter.message if name == 'message' else value}")
+            text = written(value) if isinstance(value, datetime) else value
+            click.echo(f"{name:16} {letter.message if name == 'message' else text}")
         for rows, columns in ((history, HISTORY_SHOWN), (deeds, DEED)):
             if rows:
                 click.echo()

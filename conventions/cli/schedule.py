@@ -2,7 +2,7 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,9 +17,12 @@ from conventions.cli.base import app_of, one_line_errors, output_options, print_
 from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
 from conventions.console.figures import duration
 from conventions.cron import slots
+from conventions.run_outcomes import RunOutcome, failing, failing_words
 from conventions.schedule_view import ScheduleView
+from conventions.schedules import Schedules
 
-COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "paused")
+COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "last_outcome", "paused")
+LOOK_BACK = 20  # lines of the history in which failures are counted
 NEXT = ("planned_at", "name", "task")
 BEATS = ("name", "state", "since", "tick_at", "tick_age")
 UPCOMING = 5  # slots that `show` prints
@@ -40,9 +43,12 @@ def list_(context: click.Context, as_json: bool, limit: int) -> None:
     """List the schedules, in the order of the file; times are in the app's zone."""
     listed = Listed(context)
     views = listed.views()
-    _say_what_is_wrong(listed.app, views)
+    outcomes = _outcomes(context, listed.app, views)
+    _say_what_is_wrong(listed.app, views, outcomes)
     shown = views[:limit]
-    rows = [_row(view) if as_json else _row(view) | {"paused": _pause(view)} for view in shown]
+    rows = [_row(view) | {"last_outcome": _last(outcomes[view.listed.name])} for view in shown]
+    if not as_json:
+        rows = [row | {"paused": _pause(view)} for view, row in zip(shown, rows, strict=True)]
     emit_local(rows, COLUMNS, listed.zone, as_json=as_json)
 
 
@@ -55,8 +61,9 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
     """Show one schedule: its times in words, arguments, rules, pause, what is wrong with it, and its next slots."""
     listed = Listed(context)
     view = listed.view(name)
-    _say_what_is_wrong(listed.app, [view])
-    whole = _whole(view)
+    outcomes = _outcomes(context, listed.app, [view])
+    _say_what_is_wrong(listed.app, [view], outcomes)
+    whole = _whole(view) | {"last_outcome": _last(outcomes[view.listed.name])}
     if as_json:
         print_json(whole)
         return
@@ -174,13 +181,34 @@ def _standing(app: ConventionsApp, found: list[Beat]) -> str | None:
     return standing_of(found, app.main)
 
 
-def _say_what_is_wrong(app: ConventionsApp, views: Sequence[ScheduleView]) -> None:
+def _outcomes(
+    context: click.Context, app: ConventionsApp, views: Sequence[ScheduleView]
+) -> dict[str, list[RunOutcome]]:
+    """What became of the last runs of each schedule, the newest first."""
+    histories = Schedules(app.store).histories([view.listed.name for view in views], LOOK_BACK)
+    runs = [run for found in histories.values() for run in found]
+    told = iter(schedule_history.outcomes_told(context, app, runs)) if runs else iter(())
+    return {name: list(itertools.islice(told, len(found))) for name, found in histories.items()}
+
+
+def _last(outcomes: Sequence[RunOutcome]) -> str | None:
+    return outcomes[0].word if outcomes else None
+
+
+def _say_what_is_wrong(
+    app: ConventionsApp, views: Sequence[ScheduleView], outcomes: Mapping[str, Sequence[RunOutcome]] | None = None
+) -> None:
     """On standard error: one line for the beats, and one for each schedule with which something is wrong."""
     fault = _standing(app, Beats(app.store).listing())
     if fault is not None:
         click.echo(fault, err=True)
     for view in views:
-        if faults := list(_faults(view, led=fault is None)):
+        faults = list(_faults(view, led=fault is None))
+        told = (outcomes or {}).get(view.listed.name, ())
+        if count := failing([one.word for one in told]):
+            error = next((one.error for one in told if one.error), None)
+            faults.append(failing_words(count) + (f": {error}" if error else ""))
+        if faults:
             click.echo(f"{view.listed.name}: {'; '.join(faults)}", err=True)
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions.cli.base import one_line_errors, print_json
+from conventions.cli.base import one_line_errors, print_json, written
 from conventions.cli.letter_options import actor_option
-from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming, written
+from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming
 from conventions.schedule_actions import PausedAgain, StillRuns
 
 

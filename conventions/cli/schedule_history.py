@@ -33,14 +33,14 @@ def history(context: click.Context, name: str, as_json: bool, limit: int) -> Non
     runs = Schedules(listed.app.store).history(name, limit)
     if not runs:
         listed.find(name)  # of one that was removed, the history is kept for a month
-    outcomes = _outcomes(context, listed.app, runs)
+    outcomes = outcomes_told(context, listed.app, runs)
     rows = [_run_row(run, outcome, listed.zone) for run, outcome in zip(runs, outcomes, strict=True)]
     if not as_json:
         rows = [row | {"note": _note(run, row["note"], listed.zone)} for run, row in zip(runs, rows, strict=True)]
     emit_local(rows, HISTORY, listed.zone, as_json=as_json)
 
 
-def _outcomes(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
+def outcomes_told(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
     """What became of the runs, as far as SQL and the broker answer; a line says which of them does not."""
     try:
         with app.database.session(read_only=True) as session:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 from redis.exceptions import RedisError
 
-from conventions.cli.base import app_of, emit
+from conventions.cli.base import app_of, emit, written
 from conventions.errors import ConventionError, ScheduleError
 from conventions.letter_filter import age
 from conventions.schedule import Schedule
@@ -102,7 +102,7 @@ def end_of_pause(text: str, now: datetime, zone: tzinfo) -> datetime:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
     if moment <= now:
-        raise _refused(f"{text} is not in the future: here it is {written(now.astimezone(zone))}")
+        raise _refused(f"{text} is not in the future: here it is {written(now)}")
     if moment - now > FURTHEST:
         raise _refused(f"{text} is too far away; without --until it is paused until somebody resumes it")
     return moment.astimezone(UTC)
@@ -110,11 +110,6 @@ def end_of_pause(text: str, now: datetime, zone: tzinfo) -> datetime:
 
 def _refused(fault: str) -> click.BadParameter:
     return click.BadParameter(fault, param_hint="--until")
-
-
-def written(moment: datetime) -> str:
-    """A moment as the tables of all commands write it."""
-    return moment.isoformat(sep=" ", timespec="seconds")
 
 
 def on_the_wall(moment: datetime) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from conventions.console import figures
-from conventions.run_outcomes import RunOutcome
+from conventions.run_outcomes import PARTLY, RunOutcome
 from conventions.schedule_state import Run
 
 # Ten units wide and twenty high; where lines lie in one another, every second one is a hole.
@@ -35,6 +35,7 @@ LIKE = {  # how else an execution may end
     "superseded": "cancelled",
     "duplicate": "cancelled",
     "hung": "retrying",
+    PARTLY: "failed",
 }
 REASONS = {  # which nobody can guess
     "duplicate": "a job with the same key ran before",
@@ -94,10 +95,12 @@ def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, se
     late = "" if run.lateness is None else figures.brief(run.lateness)
     runtime = "" if outcome.runtime is None else figures.brief(outcome.runtime)
     word = outcome.word
-    why = _why(run, word, sees=sees)
+    why = _why(run, word, sees=sees) or (outcome.error if word == PARTLY and outcome.error else "")
     text = f"{slot(run.sent_at, zone)}, by hand" if run.planned_at is None else planned
     text += f": {word}"
-    if runtime:
+    if word == "dead" and outcome.ended_at is not None:  # with all its attempts, and what was between them
+        text += f" after {figures.brief((outcome.ended_at - run.sent_at).total_seconds())}"
+    elif runtime:
         text += f" in {runtime}" if word == "succeeded" else f" after {runtime}"
     text += (f", sent {late} late" if late else "") + (f": {why}" if why else "")
     return Line(

@@ -8,12 +8,14 @@ from tornado import web
 
 from conventions import audit, dead_letters, letter_groups
 from conventions.console import editor, figures
+from conventions.console.letter_story import story_of
 from conventions.console.page import Page
 from conventions.console.query import WORDS, Query, mark, place
 from conventions.database import utc_now
 from conventions.dead_letters import STATES, Position
 from conventions.editing import editable, version
 from conventions.errors import LetterNotEditable
+from conventions.failures import place_in
 from conventions.tables import DeadLetterRow
 
 GROUPS, ROWS, DEEDS = 20, 50, 50
@@ -99,9 +101,10 @@ class Letter(Page):
         hidden = not self.visitor.sees
         return {
             "letter": letter,
-            "history": history,
+            "story": story_of(letter, history, deeds),
             "deeds": deeds,
             "hidden": hidden,
+            "place_in": place_in,
             "shown": lambda value: figures.shown(value, hidden=hidden),
         } | self._editor(letter, written, hidden=hidden)
 

@@ -11,6 +11,7 @@ from conventions.catching_up import ON_TIME
 from conventions.console import figures
 from conventions.console.marks import Line
 from conventions.cron import Cron, slots
+from conventions.run_outcomes import failing, failing_words
 from conventions.schedule import Schedule
 from conventions.schedule_view import ScheduleView
 
@@ -75,7 +76,7 @@ class Row:
         paused = self.view.state.pause is not None
         return {
             "id": self.name,
-            "state": "paused" if paused else "overdue" if late else "on",
+            "state": "paused" if paused else "overdue" if late else "failing" if self.faults else "on",
             "texts": {"overdue": late},
             "is": {"overdue": bool(late), "paused": paused},
         }
@@ -101,6 +102,8 @@ def row_of(view: ScheduleView, lines: Sequence[Line], *, sees: bool) -> Row:
     overdue = None
     if view.state.fault is not None:
         faults.append(f"the last try to send it failed{f': {view.state.fault}' if sees else ''}")
+    if count := failing([line.word for line in lines]):
+        faults.append(failing_words(count))
     try:
         upcoming, overdue = _upcoming(view), view.overdue
     except Exception as error:  # noqa: BLE001  # whatever a team's calendar raises must not hide the other schedules

@@ -87,7 +87,8 @@ def test_groups_names_the_fixed_fields(run: Run, bury: Bury) -> None:
     bury("s2")
     largest, other = rows(run(dead_letters, "groups", "--json"))
     assert set(largest) == set(other) == {
-        "fingerprint", "task", "error", "error_message", "count", "first_seen", "last_seen", "example", "note",
+        "fingerprint", "task", "error", "error_message", "count", "first_seen", "last_seen", "example", "place",
+        "note",
     }  # fmt: skip
     assert (largest["count"], largest["error"], other["count"], other["example"]) == (2, "ValueError", 1, "k")
     assert largest["example"] in ("s1", "s2")
@@ -114,8 +115,9 @@ def test_show_gives_everything(run: Run, bury: Bury) -> None:
         (1, "retried", "KeyError"),
         (2, "dead", "ValueError"),
     ]
+    assert shown["first_failed_at"] == shown["history"][0]["ended_at"] < shown["last_failed_at"]
     assert set(shown["history"][1]) == {
-        "attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime",
+        "generation", "attempt", "kind", "error", "error_message", "traceback", "ended_at", "worker", "runtime",
     }  # fmt: skip
     assert "ValueError: it broke" in shown["traceback"]
 
@@ -127,6 +129,9 @@ def test_show_is_plain_for_people(run: Run, bury: Bury) -> None:
     shown = run(dead_letters, "show", "m1")
     lines = shown.stdout.rstrip().splitlines()
     assert 'message          {"body": "W10="}' in lines
+    first = next(line for line in lines if line.startswith("first_failed_at"))
+    assert first.endswith(" JST"), "the zone of the settings, with its name"
+    assert " JST" in run(dead_letters, "list").stdout
     assert any(line.split()[:3] == ["1", "retried", "KeyError"] for line in lines)
     assert lines[-1] == "ValueError: it broke"
     assert shown.stderr == ""

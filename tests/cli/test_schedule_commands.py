@@ -36,7 +36,7 @@ DAILY = Schedule("daily", cron("0 9 * * *"), Send, {"user_id": 7, "day": planned
 MONDAY = Schedule(
     "monday", cron("0 10 * * MON"), Send, {"user_id": 8, "day": previous_day}, within=timedelta(hours=2), overlap="skip"
 )
-FIELDS = {"name", "task", "cron", "next_run_at", "last_run_at", "paused"}
+FIELDS = {"name", "task", "cron", "next_run_at", "last_run_at", "last_outcome", "paused"}
 RULES = {"catch_up", "within", "overlap"}
 PAUSE = {"pause_reason", "paused_by", "paused_at", "paused_until"}
 STATE = {"words", "arguments", "late", "overdue", "fault", "beat", "upcoming"}
@@ -99,7 +99,7 @@ def test_list_names_the_fixed_fields(command: Command, clock: Clock) -> None:
     first, second = rows(command("list", "--json"))
     assert first == {
         "name": "daily", "task": Send.name, "cron": "0 9 * * *", "next_run_at": f"{TODAY}T09:00:00+09:00",
-        "last_run_at": None, "paused": False,
+        "last_run_at": None, "last_outcome": None, "paused": False,
     }  # fmt: skip
     assert (set(second), second["next_run_at"]) == (FIELDS, "2026-11-30T10:00:00+09:00")
     command("run", "daily")
@@ -416,7 +416,7 @@ def test_pause_until(until: str, moment: str, command: Command, app: Conventions
     (deed,) = deeds(app)
     assert datetime.fromisoformat(deed.after["until"]) == datetime.fromisoformat(moment)
     text = command("pause", "daily", "--reason", "moving", "--until", until).stdout
-    assert f"daily is paused until {moment.replace('T', ' ')}: moving\n" in text
+    assert f"daily is paused until {moment.replace('T', ' ').replace('+09:00', ' JST')}: moving\n" in text
     assert "celery -A tests schedule resume daily" in text
 
 
@@ -459,7 +459,7 @@ def test_resume(command: Command, app: ConventionsApp, clock: Clock) -> None:
     command("pause", "daily", "--reason", "moving")
     clock.to(f"{TODAY}T08:10:00+09:00")
     result = command("resume", "daily", "--reason", "we are there", "--actor", "u-9")
-    assert (result.exit_code, result.stdout) == (0, f"daily runs again, next at {TODAY} 09:00:00+09:00\n")
+    assert (result.exit_code, result.stdout) == (0, f"daily runs again, next at {TODAY} 09:00:00 JST\n")
     assert told(deeds(app)[-1]) == ("u-9", "schedule resume", "we are there")
     again = command("resume", "daily")
     assert (again.exit_code, again.stdout, again.stderr) == (1, "", "daily is not paused\n")
@@ -525,6 +525,16 @@ def test_history_tells_what_became_of_each_slot(command: Command) -> None:
     assert [row["note"] for row in found[1:6]] == [None, "moving", "KeyError: 'x'", "gone", None]
     assert [row["id"] for row in rows(command("history", "daily", "--json", "--limit", "6"))][-1] == "gone"
     assert rows(command("history", "monday", "--json")) == []
+
+
+@pytest.mark.usefixtures("lines")
+def test_a_schedule_whose_runs_fail_is_named(command: Command) -> None:
+    """By the list and by `show`, with the last error."""
+    for name in ("list", "show"):
+        result = command(name, *(["daily"] if name == "show" else []))
+        assert "daily: " in result.stderr
+        assert "its last 2 runs failed" in result.stderr
+    assert rows(command("list", "--json"))[0]["last_outcome"] == "missed"
 
 
 @pytest.mark.usefixtures("lines")

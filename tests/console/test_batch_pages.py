@@ -104,12 +104,22 @@ def test_figures_as_json(viewer: User, shop_app: ConventionsApp) -> None:
         "state": "running", "total": 7, "done": 2, "failed": 2, "chunks": 4, "percent": 28,
     }  # fmt: skip
     assert found["bar"] == {"done": 28.57, "failed": 28.57}
-    assert found["is"] == {"live": True, "stalled": False, "repairable": True}
+    assert found["is"] == {"live": True, "stalled": False, "repairable": True, "partial": False}
     assert found["rate"] > 0
     assert found["eta"] == pytest.approx(3 / found["rate"])
     assert (found["texts"]["done"], found["texts"]["percent"], found["texts"]["failed"]) == ("2 of 7", "28 %", "2")
     assert found["texts"]["rate"].endswith("/s")
     assert found["texts"]["rest"]
+
+
+def test_a_batch_with_dead_chunks_is_not_simply_done(viewer: User, shop_app: ConventionsApp) -> None:
+    """Its state stays the word, beside which stands how many items failed, also while they are sent again."""
+    ending(shop_app).chunk(0, "done", 2)
+    shop_app.store.redis.hset(shop_app.store.key("batch", BATCH), "state", "done")
+    found = figures(viewer, "/batches")[BATCH]
+    assert (found["state"], found["is"]["partial"], found["texts"]["partial"]) == ("done", True, "2 failed")
+    for path in ("/batches", ONE):
+        assert re.search(r'data-if="partial" >\s*<span data-figure="partial">2 failed<', viewer.get(path).text), path
 
 
 def test_a_page_hears_that_rows_or_links_came(viewer: User, shop_app: ConventionsApp) -> None:

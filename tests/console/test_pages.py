@@ -2,16 +2,21 @@
 
 import json
 import re
+from datetime import timedelta
 from html import escape
+from typing import Any
 
 import pytest
 
-from conventions import audit, dead_letters, redrives
+from conventions import audit, dead_letters, executions, redrives
 from conventions.app import ConventionsApp
+from conventions.console.figures import local
+from conventions.database import utc_now
+from conventions.deeds import Deed
 from conventions.letter_filter import Filter
 from conventions.redrive_task import Driver
 from conventions.tables import DeadLetterRow
-from tests.console.conftest import PER_CAUSE, TASK
+from tests.console.conftest import PER_CAUSE, SECRET, TASK
 from tests.console.flower_process import User
 from tests.failures import failure, get, groups, record
 from tests.workers import messages
@@ -85,9 +90,42 @@ def test_a_letter_with_all_that_is_known(operator: User, shop_app: ConventionsAp
     page = operator.get(LETTER).text
     letter = get(shop_app.database, "KeyError-0")
     assert escape(letter.traceback.splitlines()[-1]) in page
-    assert "Attempt 5" in page
+    assert "Attempt 1" in page
     assert "2026-01-05" in page
     assert operator.get("/dead-letters/letters/none").status_code == 404
+
+
+def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
+    """One line of attempts, with what people did in between, up to its success; and when it failed first."""
+    began = utc_now() - timedelta(hours=2)
+    later = [began + timedelta(minutes=number) for number in range(5)]
+    named: dict[str, Any] = {"task": TASK, "arguments": {"user_id": 1, "day": "2026-01-05", "mail": SECRET}}
+    record(
+        shop_app.database,
+        failure("story", ValueError("first"), kind="retried", attempts=1, at=later[0], **named),
+        failure("story", ValueError("no second one"), attempts=2, at=later[1], **named),
+    )
+    deed = Deed("oscar", "dead-letters edit", "story", "wrong user", {"user_id": 1}, {"user_id": 2})
+    with shop_app.database.session() as session:
+        audit.record_once(session, [(deed, later[2])])
+    ended = failure("story", attempts=1, kind="succeeded", failure=None, generation=1, at=later[3])
+    with shop_app.database.session() as session:
+        executions.record(session, [ended])
+        dead_letters.close_ended(session, [ended])
+    page = operator.get("/dead-letters/letters/story").text
+    told = [
+        "Attempt 1, ", "ValueError, to be tried again", "Attempt 2, ", "ValueError, dead", "oscar: dead-letters edit, wrong user",
+        "Sent again: redrive 1", "Attempt 3 (attempt 1 after redrive 1), ", "succeeded",
+    ]  # fmt: skip
+    story = page[page.index("What became of it") :]
+    places = [story.index(text) for text in told]
+    assert places == sorted(places)
+    shown = local(later[0], shop_app.settings.timezone)
+    assert f"<dt>First failed</dt><dd>{shown}</dd>" in page
+    assert shown.endswith(" JST")
+    hidden = viewer.get("/dead-letters/letters/story").text
+    assert "Attempt 3" in hidden
+    assert "no second one" not in hidden
 
 
 def test_an_edit_and_what_is_wrong_with_it(operator: User, shop_app: ConventionsApp) -> None:

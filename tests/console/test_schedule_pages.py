@@ -87,7 +87,7 @@ def ran(app: ConventionsApp, day: int, kind: str, name: str = DAILY.name, runtim
     planned = FIRST + timedelta(days=day)
     id_ = remember(app, Run(planned, planned + timedelta(seconds=0.1), f"run-{day}", "beat"), name)
     if kind == "dead":
-        record(app.database, failure(id_, runtime=runtime))
+        record(app.database, failure(id_, runtime=runtime, at=planned + timedelta(seconds=30.1)))
     elif kind:
         with app.database.session() as session:
             executions.record(session, [Entry(b"1-1", event(id_, kind, runtime=runtime), 1, planned, None)])
@@ -170,7 +170,7 @@ def test_beats_that_do_not_beat(viewer: User, app: ConventionsApp) -> None:
 
 OUTCOMES = {
     "succeeded": "succeeded in 3 s, sent 0.1 s late",
-    "dead": "dead after 3 s, sent 0.1 s late",
+    "dead": "dead after 30 s, sent 0.1 s late",
     "cancelled": "cancelled after 3 s, sent 0.1 s late",
     "retried": "retrying after 3 s, sent 0.1 s late",
     "duplicate": "duplicate after 3 s, sent 0.1 s late: a job with the same key ran before",
@@ -200,6 +200,17 @@ def test_outcomes(viewer: User, app: ConventionsApp) -> None:
             r'<a href="/dead-letters/letters/run-1"><svg class="conventions-mark conventions-mark-dead"', page
         )
     assert viewer.get("/dead-letters/letters/run-1").status_code == 200
+    assert "fails" not in row(viewer.get("/schedules").text), "one went well after those that failed"
+
+
+def test_a_schedule_whose_runs_fail_looks_so(viewer: User, app: ConventionsApp) -> None:
+    """In the list, and on its page."""
+    for day, kind in enumerate(("succeeded", "dead", "dead", "dead")):
+        ran(app, day, kind)
+    listed = row(viewer.get("/schedules").text)
+    assert 'data-state="failing"' in listed
+    for page in (listed, viewer.get(ONE).text):
+        assert "its last 3 runs failed" in page
 
 
 def test_runs_that_go_on(viewer: User, app: ConventionsApp) -> None:

@@ -1,0 +1,80 @@
+"""The story of a dead letter, as its page tells it: each attempt of all redrives, what people did in between, how it ended."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from conventions.tables import AuditRow, DeadLetterRow
+
+WORDS = {"retried": "to be tried again", "dead": "dead"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of it.
+
+    Attributes:
+        kind: `attempt`, `redrive`, or `deed`.
+        at: when; of a redrive nothing, where it is not known.
+        text: what is always shown: of an attempt which one it is, of others what was done.
+        attempt: the execution, where it is one.
+        redrive: the id of the redrive, where it is known.
+    """
+
+    kind: str
+    at: datetime | None
+    text: str
+    attempt: Mapping[str, Any] | None = None
+    redrive: str = ""
+
+    @property
+    def how(self) -> str:
+        """How an attempt ended: the class of its error and what follows, or a word."""
+        if self.attempt is None:
+            return ""
+        error, word = self.attempt["error"], WORDS.get(self.attempt["kind"], self.attempt["kind"])
+        return f"{error}, {word}" if error else word
+
+    @property
+    def went_well(self) -> bool:
+        """Whether nothing is left to do after it."""
+        return self.attempt is not None and self.attempt["kind"] in ("succeeded", "duplicate")
+
+
+def story_of(letter: DeadLetterRow, history: Sequence[Mapping[str, Any]], deeds: Sequence[AuditRow]) -> list[Step]:
+    """All of it, in order.
+
+    Args:
+        letter: the letter.
+        history: its executions, in their order.
+        deeds: the audit of the letter, the newest first.
+    """
+    steps: list[Step] = []
+    before = sorted(deeds, key=lambda deed: deed.at, reverse=True)
+    generation = 0
+    for number, one in enumerate(history, 1):
+        again = one["generation"]
+        while before and before[-1].at <= one["ended_at"]:
+            steps.append(_deed(before.pop()))
+        if again != generation:
+            generation = again
+            last = letter.redrive_id if again == _sent(letter) else None
+            steps.append(Step("redrive", None, f"Sent again: redrive {again}", redrive=last or ""))
+        which = f"Attempt {number}" + (f" (attempt {one['attempt']} after redrive {again})" if again else "")
+        steps.append(Step("attempt", one["ended_at"], which, attempt=one))
+    steps += [_deed(one) for one in reversed(before)]
+    if _sent(letter) > generation:
+        steps.append(
+            Step("redrive", None, f"Sent again: redrive {_sent(letter)}, not ended", redrive=letter.redrive_id or "")
+        )
+    return steps
+
+
+def _sent(letter: DeadLetterRow) -> int:
+    """How often it was sent again."""
+    return letter.generation + (1 if letter.state in ("redriving", "redriven") else 0)
+
+
+def _deed(deed: AuditRow) -> Step:
+    return Step("deed", deed.at, f"{deed.actor}: {deed.action}" + (f", {deed.reason}" if deed.reason else ""))
