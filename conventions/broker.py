@@ -5,9 +5,10 @@ nothing. All deadlines and due times are the server's. The states are drawn in `
 """
 
 import hashlib
+import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched, groupby
@@ -207,6 +208,18 @@ class Broker:
             for one in messages
         )
         return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))
+
+    def put_off(self, message: Held, wait: float, changes: Mapping[str, Any], task: str) -> None:
+        """Let a message wait in place whose task is not known here.
+
+        Args:
+            message: in hand.
+            wait: seconds.
+            changes: all its headers that differ from those that were sent.
+            task: the name.
+        """
+        one = (message.tag, message.queue, message.receipt)
+        self._run("put_off", [*one, _milliseconds(wait), json.dumps(changes), task])
 
     def leave(self, messages: Sequence[Held]) -> int:
         """Let messages wait in place that a later release has written. Returns how many were still ours."""

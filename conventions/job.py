@@ -23,6 +23,7 @@ HEADER_PREFIX = "x_"
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
 GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
+UNKNOWN, UNKNOWN_SINCE = "x_unknown", "x_unknown_since"  # how often no worker knew its task, and since when
 SCHEDULE = "x_schedule"  # the schedule's name
 OURS = (ACTOR, KEY, FINGERPRINT, ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED, GENERATION, COPY, BATCH, SCHEDULE)
 

@@ -46,13 +46,14 @@ def check_form(headers: Any) -> None:
 
 def delivered(delivery: Delivery) -> dict[str, Any]:
     """What the process that holds a message needs to know of its delivery."""
-    return {
+    found = {
         "tag": delivery.tag.decode(),
         "queue": delivery.queue,
         "receipt": delivery.receipt,
         "deliveries": delivery.deliveries,
         "alone": delivery.alone,
     }
+    return found | {"changes": delivery.changes} if delivery.changes else found
 
 
 def decoded(payload: bytes | str) -> Any:

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke it
 LOOK_AGAIN = 1.0  # seconds until one looks that has no process for some of its queues
 LOOK_EVERY = 0.01  # seconds between two looks whether a read has ended
+HEAD_START = 0.5  # seconds that idle workers have to take what is due, before one that has put such messages off
 RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 LOST = (RedisError, OSError, EOFError)
@@ -65,6 +66,7 @@ class Reading:
     _wanted = 1  # messages that the read asked for
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
+    others_first_until = 0.0  # what is due until then, others may know, and this worker does not: they get it first
     # Takes some messages, and returns the others.
     short_cut: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled
@@ -150,7 +152,8 @@ class Reading:
             self._in_poll = None  # last, for `end_reads`
         self._connected()
         self._waits = len(deliveries) < self._wanted  # nothing is left
-        self._block = BLOCK_AT_MOST if due is None else min(due, BLOCK_AT_MOST)
+        late = HEAD_START if time.monotonic() < self.others_first_until else 0.0
+        self._block = BLOCK_AT_MOST if due is None else min(due + late, BLOCK_AT_MOST)
         if not deliveries:
             raise Empty
         try:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from conventions import dead_letters, executions
 from conventions.errors import IdempotencyConflict, PayloadError
 from conventions.given_headers import OwnHeaders
-from conventions.job import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED
+from conventions.job import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED, UNKNOWN, UNKNOWN_SINCE
 from conventions.letter_filter import Filter
 from conventions.sending import publish
 from conventions.tables import DeadLetterRow
@@ -137,7 +137,9 @@ def _check(task: Any, letter: DeadLetterRow) -> None:
 
 
 def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in headers.items() if name not in (COUNTS, PARKED, COPY)}
+    kept = {
+        name: value for name, value in headers.items() if name not in (COUNTS, PARKED, COPY, UNKNOWN, UNKNOWN_SINCE)
+    }
     return kept | {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat()}
 
 

@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     result_expires: Duration = Field(timedelta(days=1), description="how long a kept result lives, seconds")
 
     start_limit: int = Field(3, gt=0, description="starts without an outcome after which a message is a dead letter")
+    unknown_task_wait: float = Field(
+        300,
+        ge=0,
+        allow_inf_nan=False,
+        description="how long a message whose task no worker knows goes back to its queue before it is a dead letter, seconds",
+    )
     shutdown_grace: Seconds = Field(
         30, description="how long a stopping worker lets jobs finish before it returns them, seconds"
     )

@@ -7,13 +7,14 @@ from typing import Any
 from celery.concurrency.solo import TaskPool as Solo
 from celery.worker.consumer import Consumer as CeleryConsumer
 
-from conventions.errors import UndeliverableMessage, UnknownTask
+from conventions.errors import UndeliverableMessage, UnknownForm
 from conventions.job_classes import long_queues
 from conventions.lane_intake import Intake
 from conventions.layout_step import end_worker
-from conventions.raw_message import DELIVERY
+from conventions.raw_message import DELIVERY, check_form
 from conventions.servers import check_servers
 from conventions.stopping import end_processes, stops, written_kept
+from conventions.unknown_tasks import UnknownTasks, unknown_task
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Consumer(CeleryConsumer):
             options["prefetch_multiplier"] = 1
             options["initial_prefetch_count"] = 1 if isinstance(options["pool"], Solo) else processes
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
+        self._unknown = UnknownTasks(self)
 
     def connect(self) -> Any:
         """Connect to the broker. Raises: SystemExit in production, where the servers would lose jobs."""
@@ -82,6 +84,9 @@ class Consumer(CeleryConsumer):
                         "what follows the job could not be sent; the worker's log says which"
                     ),
                 )
+            elif delivery is None and (fault := _later_form(message)):  # Redis asks where it reads
+                logger.error("left in its queue: a message cannot be read: %s", fault)
+                self._unknown.leave(message)
             else:
                 try:
                     handle(message)
@@ -138,8 +143,9 @@ class Consumer(CeleryConsumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """A message for a task that is not registered."""
-        error = UnknownTask(f"no task {message.headers['task']!r} is registered; deploy it, or list it in `aliases`")
-        if self.refuse(message, error):
+        if self._unknown.returned(message):
+            return
+        if self.refuse(message, unknown_task(self.app, message.headers["task"])):
             super().on_unknown_task(body, _Acknowledged(message), exc)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
@@ -173,6 +179,14 @@ class Consumer(CeleryConsumer):
         self.app.lane.run_calls()
         if not self.app.in_flight.flush(FLUSH_WITHIN):
             logger.warning("Redis did not take every acknowledgement; those messages come again and find their outcome")
+
+
+def _later_form(message: Any) -> UnknownForm | None:
+    try:
+        check_form(message.headers or {})
+    except UnknownForm as error:
+        return error
+    return None
 
 
 class _Acknowledged:

@@ -117,7 +117,9 @@ class Keeper(ExitStack):
     def at(cls, folder: Path, broker_url: str, new_database: Callable[[Path], str], *arguments: str) -> "Keeper":
         """One for the tasks of `poison_tasks`."""
         tasks = ["tests.integration.poison_tasks"]
-        installed = Installation(folder, tasks, broker_url=broker_url, database_url=new_database(folder))
+        installed = Installation(
+            folder, tasks, broker_url=broker_url, database_url=new_database(folder), unknown_task_wait=0
+        )
         return cls(installed, *arguments)
 
     @functools.cached_property

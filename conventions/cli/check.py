@@ -15,6 +15,7 @@ from conventions.left_alone import left_alone
 from conventions.schedule_list import load_schedule
 from conventions.servers import forgetful, volatile
 from conventions.tables import DeadLetterRow
+from conventions.unknown_tasks import waiting_tasks
 
 
 @click.command(cls=CeleryCommand)
@@ -33,6 +34,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "database": _database,
         "journal": _journal,
         "left alone": _left_alone,
+        "unknown tasks": _unknown_tasks,
         "tasks": lambda app: app.loader.import_default_modules(),
         "schedule": load_schedule,
     }
@@ -79,6 +81,18 @@ def _left_alone(app: ConventionsApp) -> None:
                 (
                     f"{len(found)} keys in Redis are in a form that this release does not know, and are left as they are: {named}; "
                     "start workers of the release that has written them"
+                )
+            ]
+        )
+
+
+def _unknown_tasks(app: ConventionsApp) -> None:
+    if app.broker_is_redis and (found := waiting_tasks(app.broker.store)):
+        raise ConfigurationError(
+            [
+                (
+                    f"messages of {len(found)} tasks wait for a worker that knows them: {', '.join(found[:5])}"
+                    f"{', ...' if found[5:] else ''}; deploy such workers, or list the old names in `aliases`"
                 )
             ]
         )

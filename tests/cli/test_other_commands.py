@@ -112,7 +112,7 @@ def test_explain_reads_well(run: Run) -> None:
 # check
 
 
-CHECKS = ["settings", "broker", "redis", "database", "journal", "left alone", "tasks", "schedule"]
+CHECKS = ["settings", "broker", "redis", "database", "journal", "left alone", "unknown tasks", "tasks", "schedule"]
 
 
 def test_check_says_that_all_works(run: Run) -> None:
@@ -139,7 +139,7 @@ def test_check_says_what_does_not_work(run: Run) -> None:
         broker_timeout=0.3,
         database_url="postgresql://u:hunter2@127.0.0.1:1/x",
     )
-    assert set(broken) == {"broker", "redis", "database", "journal", "left alone"}
+    assert set(broken) == {"broker", "redis", "database", "journal", "left alone", "unknown tasks"}
     assert all(fault and "\n" not in fault for fault in broken.values())
     assert "hunter2" not in str(broken)
 

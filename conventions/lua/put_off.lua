@@ -1,0 +1,20 @@
+#!lua flags=allow-oom
+-- uses queues claims common
+-- Let messages wait in place whose task the worker that holds them does not know; nothing else is counted.
+-- KEYS: prefix
+-- ARGV: for each message: tag, queue, receipt, ms to wait, all its headers that differ from those that were sent, as JSON, task
+-- Returns how many wait now
+local waiting = 0
+for i = 1, #ARGV, 6 do
+  local tag, queue, receipt, wait, changes, task = unpack(ARGV, i, i + 5)
+  if holds(tag, receipt) then
+    change(tag, 'changes', changes, 'alone', 1)
+    make_delayed(tag, queue, tonumber(wait))
+    let_go(tag, queue)
+    redis.call('ZADD', P .. 'unknown_tasks', clock[1], task)
+    waiting = waiting + 1
+  end
+end
+redis.call('ZREMRANGEBYRANK', P .. 'unknown_tasks', 0, -1001)
+redis.call('PEXPIRE', P .. 'unknown_tasks', 3600000)
+return waiting
