@@ -65,7 +65,7 @@ class Held(NamedTuple):
         followed_id: the message's id where something follows its job, to be noted when it is acknowledged.
     """
 
-    tag: str
+    tag: str | bytes
     queue: str
     receipt: str
     claim: str = ""

@@ -14,6 +14,7 @@ from redis import Redis as RedisClient
 from conventions.batches import Batches
 from conventions.broker import Broker, Publication, digest_of
 from conventions.delivery import Delivery
+from conventions.errors import PayloadError, UndeliverableMessage
 from conventions.in_flight import InFlight
 from conventions.journal import Journal
 from conventions.publish_batch import PublishBatch
@@ -138,6 +139,8 @@ class Message(virtual.Message):
             return super()._decode()  # type: ignore[no-untyped-call]  # kombu has few types
         try:
             return decoded(self.body)
+        except UndeliverableMessage:
+            raise
         except Exception:  # noqa: BLE001  # kombu says what is wrong, in its words
             return super()._decode()  # type: ignore[no-untyped-call]  # the same
 
@@ -167,10 +170,16 @@ class ConventionsChannel(Reading):
     ) -> None:
         headers, properties = message["headers"], message["properties"]
         is_reply = is_reply_queue(queue)
+        payload: str = dumps(message)  # type: ignore[no-untyped-call]  # the same
+        if len(payload) > self._message_limit:
+            raise PayloadError(
+                f"{headers.get('task') or queue}: the message has {len(payload):,} bytes with all that follows it, the limit is "
+                f"{self._message_limit:,}; store the data, pass its id, and look it up in run"
+            )
         publication = Publication(
             tag=str(headers.get("id") or properties["delivery_tag"]),
             queue=queue,
-            payload=dumps(message),  # type: ignore[no-untyped-call]  # the same
+            payload=payload,
             priority=self._get_message_priority(message),
             wait=_wait(headers.get("eta")),
             digest=request_digest(headers, message["body"]),

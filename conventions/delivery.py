@@ -27,6 +27,14 @@ class Delivery(NamedTuple):
     alone: bool = False
 
 
+def tag_of(delivery: Delivery) -> str | bytes:
+    """Its tag as the scripts take it; bytes where it is no text, as another program may have written it."""
+    try:
+        return delivery.tag.decode()
+    except UnicodeDecodeError:
+        return delivery.tag
+
+
 class Wanted(NamedTuple):
     """What a read asks for.
 

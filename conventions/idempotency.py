@@ -56,7 +56,7 @@ class ClaimRequest:
         """The name of the claim, as the scripts take it."""
         return f"{self.task}:{self.key}"
 
-    def in_hand(self) -> tuple[str, str, str]:
+    def in_hand(self) -> tuple[str | bytes, str, str]:
         """Tag, queue and receipt of the message; empty where the broker is elsewhere."""
         return (self.held.tag, self.held.queue, self.held.receipt) if self.held else ("", "", "")
 
@@ -269,7 +269,7 @@ class Claims:
         return self._store.key("cancel", message_id)
 
 
-def _in_hand(requests: Sequence[ClaimRequest]) -> list[str]:
+def _in_hand(requests: Sequence[ClaimRequest]) -> list[str | bytes]:
     """What `recorded` takes: in short where all are of one queue, as nearly always."""
     queue = requests[0].held.queue if requests and requests[0].held is not None else ""
     for one in requests:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from redis.exceptions import RedisError
 
 from conventions.broker import Broker, Held, Swept
-from conventions.delivery import Delivery
+from conventions.delivery import Delivery, tag_of
 from conventions.forks import call_in_child
 
 logger = logging.getLogger(__name__)
@@ -67,9 +67,7 @@ class InFlight:
 
     def add(self, *deliveries: Delivery) -> None:
         """Hold messages that were handed out."""
-        held = {
-            one.receipt: Held(one.tag.decode(errors="backslashreplace"), one.queue, one.receipt) for one in deliveries
-        }
+        held = {one.receipt: Held(tag_of(one), one.queue, one.receipt) for one in deliveries}
         with self._changed:
             self._held.update(held)
             self._ensure_thread()

@@ -31,6 +31,7 @@ class Intake:
 
     def __init__(self, consumer: Any, lane: Lane) -> None:
         self._consumer, self._lane = consumer, lane
+        self._limit = consumer.app.settings.message_limit
         self._channel = consumer.task_consumer.channel
         self._classes: dict[str, type[ShortRequest] | None] = {}
 
@@ -61,7 +62,7 @@ class Intake:
     def _takes(self, delivery: Delivery) -> bool:
         if delivery.deliveries != 1 or delivery.alone or delivery.changes or not delivery.receipt:
             return False
-        message = plain(delivery.payload)
+        message = plain(delivery.payload, self._limit)
         if message is None or not self._lane.paces.is_short(message.task) or message.id in state.revoked:
             return False
         if self._consumer.task_buckets[message.task] or (made := self._class_for(message.task)) is None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from conventions.broker import Held
-from conventions.delivery import Delivery
+from conventions.delivery import Delivery, tag_of
 from conventions.job import TOKEN, Job
 from conventions.late_request import LateRequest, WholeRequest, completed
 from conventions.plain_message import TOLD
@@ -69,5 +69,5 @@ class Mate:
         if isinstance(self._handed[0], str):
             delivery = self._handed[2]["properties"][DELIVERY]
             return Held(delivery["tag"], delivery["queue"], delivery["receipt"], claim, token)
-        tag, queue, _, receipt, *_ = self._handed[0]
-        return Held(tag.decode(), queue, receipt, claim, token)
+        _, queue, _, receipt, *_ = self._handed[0]
+        return Held(tag_of(Delivery(*self._handed[0])), queue, receipt, claim, token)

@@ -13,6 +13,7 @@ from celery.app.task import Context
 from conventions.delivery import Delivery
 from conventions.job import TOKEN
 from conventions.raw_message import decoded, raw_message
+from conventions.well_formed import drop_taken
 
 CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
 RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request
@@ -121,6 +122,7 @@ def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
     """A plain message, as Celery's request has it."""
     message = raw_message(delivery)
     request, properties = message["headers"], message["properties"]
+    drop_taken(request)
     args, kwargs, embed = decoded(a2b_base64(message["body"]))
     info = properties["delivery_info"]
     request |= {

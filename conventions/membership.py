@@ -5,6 +5,8 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 from uuid import UUID, uuid5
 
+from conventions.bounds import fault_of_name
+
 type Role = Literal["splitter", "chunk", "finish", "recovered"]
 type Outcome = Literal["done", "dead", "cancelled"]
 
@@ -33,7 +35,7 @@ class Member(NamedTuple):
         """What the header of a message says; `None` for one that is of no batch, or says nothing that can be meant."""
         match header:
             case [str() as batch_id, str() as role, number, items] if (
-                role in ROLES and _count(number) and _count(items)
+                role in ROLES and _count(number) and _count(items) and fault_of_name(batch_id) is None
             ):
                 return cls(batch_id, cast(Role, role), number, items)
             case _:

@@ -271,7 +271,11 @@ def encode(value: Any) -> bytes:
 
 def digest(value: Mapping[str, Any]) -> str:
     """A key or fingerprint: 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
-    return digest_of_json(encode(value))
+    try:
+        written = encode(value)
+    except (ValueError, TypeError):  # of a message of another program: half a character, NaN
+        written = json.dumps(value, sort_keys=True, default=repr).encode()
+    return digest_of_json(written)
 
 
 def digest_of_json(written: bytes) -> str:

@@ -7,51 +7,64 @@ all of it. Any other message goes the long way, by Celery's own request.
 from binascii import a2b_base64
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
-from pydantic import ConfigDict, Field, NonNegativeInt, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
 
+from conventions.bounds import MESSAGE_LIMIT, MOST_CHARACTERS
 from conventions.job import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
 from conventions.raw_message import OF_ITS_OWN
-from conventions.well_formed import Moment
+from conventions.well_formed import Count, Moment, Seconds, ShortText, Text, Urgency
 
 _STRICT = ConfigDict(extra="ignore", strict=True)
 _Zero = Annotated[int, Field(ge=0, le=0)]  # `Literal[0]` would take False
-_Name = Annotated[str, Field(min_length=1)]
+_Name = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
+_NUL = b"\\u0000"  # in a body it is in base64
 _NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 @with_config(_STRICT)
 class _Headers(TypedDict):
     id: _Name
-    task: str
+    task: ShortText
     shadow: None
     eta: None
     expires: None
     retries: _Zero
-    timelimit: tuple[float | None, float | None]
-    root_id: str | None
-    parent_id: str | None
+    timelimit: tuple[Seconds | None, Seconds | None]
+    root_id: ShortText | None
+    parent_id: ShortText | None
     argsrepr: str
     kwargsrepr: str
+    group: NotRequired[ShortText | None]
+    group_index: NotRequired[int | None]
+    origin: NotRequired[ShortText | None]
+    replaced_task_nesting: NotRequired[Count | None]
+    stamps: NotRequired[dict[Text, Any] | None]
+    headers: NotRequired[dict[Text, Any] | None]
     ignore_result: bool
     stamped_headers: None
     compression: NotRequired[None]
-    x_actor: str
+    x_actor: ShortText
     x_key: _Name
-    x_fingerprint: str
+    x_fingerprint: ShortText
     x_enqueued_at: Moment
     x_planned_at: NotRequired[Moment]
     x_generation: NotRequired[_Zero]
     x_parked: NotRequired[_Zero]
-    x_counts: NotRequired[dict[str, NonNegativeInt]]
+    x_counts: NotRequired[dict[ShortText, Count]]
     x_batch: NotRequired[Any]
     x_form: NotRequired[Literal[1]]  # see `raw_message`
+    x_copy: NotRequired[ShortText]
+    x_schedule: NotRequired[ShortText]
 
 
 @with_config(_STRICT)
 class _Properties(TypedDict):
     body_encoding: Literal["base64"]
     delivery_info: dict[str, Any]
+    priority: NotRequired[Urgency | None]
+    correlation_id: NotRequired[ShortText | None]
+    reply_to: NotRequired[ShortText | None]
 
 
 @with_config(_STRICT)
@@ -89,8 +102,10 @@ class PlainMessage(NamedTuple):
     told: tuple[Any, ...]
 
 
-def plain(payload: bytes) -> PlainMessage | None:
-    """Read a message as kombu wrote it; `None` for one that is not plain, whatever it is."""
+def plain(payload: bytes, limit: int = MESSAGE_LIMIT) -> PlainMessage | None:
+    """Read a message as kombu wrote it; `None` for one that is not plain, whatever it is, or has more bytes than `limit`."""
+    if len(payload) > limit:
+        return None
     try:
         message = _read(payload)
         body = a2b_base64(message["body"])
@@ -99,7 +114,8 @@ def plain(payload: bytes) -> PlainMessage | None:
         return None
     if args != [] or type(kwargs) is not dict or following != _NOTHING or not message["headers"]["ignore_result"]:
         return None
-    if OF_ITS_OWN in payload or OF_ITS_OWN in body:  # kombu may refuse to read it
+    # Kombu may refuse to read it; or SQL a name.
+    if OF_ITS_OWN in payload or OF_ITS_OWN in body or _NUL in payload:
         return None
     headers: Any = message["headers"]
     return PlainMessage(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conventions.actor import SYSTEM, current_actor
+from conventions.bounds import LARGEST_COUNT
 from conventions.broker import Sizes
 from conventions.deeds import Deed
 from conventions.errors import JournalFull, PurgeStopped
@@ -105,7 +106,7 @@ class _Purge:
             queue=one.queue,
             actor=_text(headers.get(ACTOR)) or SYSTEM,
             key=_text(headers.get(KEY)),
-            generation=generation if type(generation) is int and generation >= 0 else one.generation,
+            generation=generation if type(generation) is int and 0 <= generation <= LARGEST_COUNT else one.generation,
             attempt=one.attempt,
             token=f"purge-{one.score.decode()}",  # the same where a purge is done again
             enqueued_at=_text(headers.get(ENQUEUED_AT)),

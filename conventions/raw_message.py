@@ -5,25 +5,39 @@ from typing import Any
 from kombu.utils.json import loads
 from pydantic_core import from_json
 
-from conventions.delivery import Delivery
-from conventions.errors import UnknownForm
+from conventions.bounds import DEEPEST, is_too_deep
+from conventions.delivery import Delivery, tag_of
+from conventions.errors import UndeliverableMessage, UnknownForm
 
 FORM, FORMS = "x_form", (None, 1)  # a message says which form it has, where it is not the first; those that are read
 DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
 
 OF_ITS_OWN = b'"__type__"'  # in JSON that kombu wrote in its own way
 
+ENCODINGS = frozenset(["utf-8", "utf8", "us-ascii", "ascii", "binary", "base64", ""])  # those that make nothing larger
 
-def raw_message(delivery: Delivery) -> dict[str, Any]:
+
+def raw_message(delivery: Delivery, limit: int | None = None) -> dict[str, Any]:
     """A message as kombu's channels hand it on.
+
+    Args:
+        delivery: how it came.
+        limit: bytes of the largest message that is read at all.
 
     Raises:
         UnknownForm: a later release has written it.
-        Exception: what a message of another program makes it raise.
+        UndeliverableMessage: it is too large, compressed, or nested too deep.
+        Exception: whatever a message of another program makes it raise.
     """
+    if limit is not None and len(delivery.payload) > limit:
+        raise UndeliverableMessage(
+            f"the message has {len(delivery.payload):,} bytes, the limit is {limit:,}; send less, or raise "
+            "CONVENTIONS_MESSAGE_LIMIT"
+        )
     message: dict[str, Any] = decoded(delivery.payload)
     headers, properties = message.get("headers") or {}, message["properties"]
     check_form(headers)
+    _refuse_packed(message, headers)
     properties["delivery_tag"] = delivery.receipt
     properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
     properties[DELIVERY] = delivered(delivery)
@@ -44,10 +58,21 @@ def check_form(headers: Any) -> None:
         )
 
 
+def _refuse_packed(message: dict[str, Any], headers: dict[str, Any]) -> None:
+    """Refuse what may become larger when it is read: kilobytes may become gigabytes."""
+    if headers.get("compression"):
+        raise UndeliverableMessage(
+            "the message is compressed, and only plain ones are read; send it without compression"
+        )
+    encoding = message.get("content-encoding")
+    if encoding is not None and str(encoding).lower() not in ENCODINGS:
+        raise UndeliverableMessage("the content-encoding of the message is not read; send it as utf-8")
+
+
 def delivered(delivery: Delivery) -> dict[str, Any]:
     """What the process that holds a message needs to know of its delivery."""
     found = {
-        "tag": delivery.tag.decode(),
+        "tag": tag_of(delivery),
         "queue": delivery.queue,
         "receipt": delivery.receipt,
         "deliveries": delivery.deliveries,
@@ -61,6 +86,7 @@ def decoded(payload: bytes | str) -> Any:
 
     Raises:
         ValueError: it is no JSON.
+        UndeliverableMessage: it is nested too deep.
     """
     in_its_own_way = OF_ITS_OWN in payload if isinstance(payload, bytes) else OF_ITS_OWN.decode() in payload
     if not in_its_own_way:
@@ -68,4 +94,7 @@ def decoded(payload: bytes | str) -> Any:
             return from_json(payload, cache_strings="keys")
         except ValueError:  # such as half a character, which JSON may hold
             pass
-    return loads(payload)  # type: ignore[no-untyped-call]  # kombu has few types
+    value = loads(payload)  # type: ignore[no-untyped-call]  # kombu has few types
+    if is_too_deep(value):
+        raise UndeliverableMessage(f"lists and mappings are nested more than {DEEPEST} deep")
+    return value

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from conventions.bounds import MESSAGE_LIMIT
 from conventions.broker import Broker
 from conventions.delivery import Delivery, Wanted, brought
 from conventions.errors import NewerLayout, UnknownForm
@@ -101,6 +102,11 @@ class Reading:
         """What this process holds."""
         in_flight: InFlight = self.app.in_flight
         return in_flight
+
+    @functools.cached_property
+    def _message_limit(self) -> int:
+        settings = getattr(self.app, "settings", None)
+        return MESSAGE_LIMIT if settings is None else int(settings.message_limit)
 
     @functools.cached_property
     def subclient(self) -> Any:
@@ -200,7 +206,7 @@ class Reading:
 
     def _message_of(self, delivery: Delivery) -> dict[str, Any] | None:
         try:
-            return raw_message(delivery)
+            return raw_message(delivery, self._message_limit)
         except UnknownForm as error:
             logger.error("left in its queue %s: a message cannot be read: %s", delivery.queue, error)
             self.in_flight.leave(delivery.receipt)

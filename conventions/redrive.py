@@ -130,6 +130,11 @@ def decoded(message: Any) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
 def _check(task: Any, letter: DeadLetterRow) -> None:
     if not isinstance(letter.arguments, dict):
         raise PayloadError(f"{letter.id}: its arguments are not a mapping")
+    message = dead_letters.message(letter)
+    if isinstance(message, dict) and "base64" in message:
+        raise PayloadError(
+            f"{letter.id}: its bytes are no message of a task, or not all of them are kept; send the job anew"
+        )
     try:
         task.arguments.bind((), letter.arguments)
     except TypeError as error:

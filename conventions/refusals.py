@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -10,8 +11,9 @@ from redis.exceptions import RedisError
 
 from conventions import failures
 from conventions.actor import SYSTEM
+from conventions.bounds import LARGEST_COUNT, is_too_deep
 from conventions.broker import Held
-from conventions.delivery import Delivery
+from conventions.delivery import Delivery, tag_of
 from conventions.errors import UndeliverableMessage
 from conventions.following import follow_up, join_of
 from conventions.idempotency import ClaimRequest, Settlement
@@ -22,6 +24,9 @@ from conventions.raw_message import DELIVERY
 
 logger = logging.getLogger(__name__)
 
+KEPT = 64 * 1024  # bytes of a message that is too large: at its beginning, and at its end, where its headers are
+HEADERS = b'"headers": '
+
 
 class Refusals:
     """Ends messages of one application that cannot be run. Nothing is removed before its dead letter is stored."""
@@ -31,18 +36,26 @@ class Refusals:
 
     def undeliverable(self, delivery: Delivery, error: BaseException) -> None:
         """End what came out of a queue and cannot be handed to Celery."""
-        held = Held(delivery.tag.decode(errors="backslashreplace"), delivery.queue, delivery.receipt)
-        found = UndeliverableMessage(f"{type(error).__name__}: {error}")
-        found.__cause__ = error
+        held = Held(tag_of(delivery), delivery.queue, delivery.receipt)
+        found: Exception = error if isinstance(error, UndeliverableMessage) else _undeliverable(error)
+        is_large = len(delivery.payload) > self._app.settings.message_limit
         try:
-            recorded = self.record(_envelope(delivery.payload), found, held, stored=True)
-        except Exception:  # the worker must go on; the message comes again, and not for ever
-            logger.exception("a message in %s can be neither run nor refused", delivery.queue)
-            recorded = False
+            envelope = _beginning(delivery.payload) if is_large else _envelope(delivery.payload)
+            recorded = self.record(envelope, found, held, stored=True, whole=not is_large)
+        except Exception:
+            logger.exception("a message in %s cannot be refused as it is: its letter says less", delivery.queue)
+            recorded = self._record_bare(delivery, found, held)
         if recorded:
             self._app.in_flight.acknowledge(delivery.receipt)
         else:
             self._app.in_flight.give_back(delivery.receipt, wait=1.0, counted=True)
+
+    def _record_bare(self, delivery: Delivery, error: Exception, held: Held) -> bool:
+        try:
+            return self.record({}, error, held, stored=True)
+        except Exception:  # the worker must go on, and the message comes again
+            logger.exception("a message in %s can be neither run nor refused", delivery.queue)
+            return False
 
     def message(self, message: Any, error: Exception, kind: str = "dead") -> bool:
         """End a message that Celery has in hand. False when that could not be recorded: do not acknowledge."""
@@ -50,7 +63,7 @@ class Refusals:
         held = Held(delivery["tag"], delivery["queue"], delivery["receipt"]) if delivery else None
         body = message.body
         envelope = {
-            "body": base64.b64encode(body.encode() if isinstance(body, str) else bytes(body or b"")).decode(),
+            "body": base64.b64encode(_bytes(body)).decode(),
             "headers": message.headers if isinstance(message.headers, dict) else {},
             "properties": {**_mapping(message.properties), "body_encoding": "base64"},
             "content-type": message.content_type,
@@ -59,7 +72,14 @@ class Refusals:
         return self.record(envelope, error, held, stored=held is not None, kind=kind)
 
     def record(
-        self, envelope: dict[str, Any], error: BaseException, held: Held | None, *, stored: bool, kind: str = "dead"
+        self,
+        envelope: dict[str, Any],
+        error: BaseException,
+        held: Held | None,
+        *,
+        stored: bool,
+        kind: str = "dead",
+        whole: bool = True,
     ) -> bool:
         """Settle a message without a claim.
 
@@ -69,18 +89,21 @@ class Refusals:
             held: where it is in Redis.
             stored: whether Redis has it, so that the script adds it to the journal.
             kind: of the journal's event.
+            whole: whether the journal may keep all of the message; else `envelope` is kept, and the caller removes the message.
         """
         one_server = self._app.one_server
-        event = _event(envelope, error, held, kind, None if stored and one_server else envelope)
-        request = ClaimRequest("", "", event.token, event.message_id, "", held=held if one_server else None)
-        member = Member.read(_mapping(envelope.get("headers")).get(BATCH))
+        event = _event(envelope, error, held, kind, None if stored and one_server and whole else envelope)
+        # A name that cannot be written is one with escapes here, as in SQL.
+        message_id = failures.cut(event.message_id)
+        request = ClaimRequest("", "", event.token, message_id, "", held=held if one_server and whole else None)
+        member = Member.read(_mapping(envelope.get("headers") or envelope.get("headers_of_it")).get(BATCH))
         state: Any = "dead" if kind == "dead" else "released"
         if kind == "dead":
             text = " ".join(str(error).split())
             logger.error(
                 "refused: id=%s task=%s error=%s: %s: dead letter",
-                event.message_id,
-                event.task,
+                message_id,
+                None if event.task is None else failures.cut(event.task),
                 type(error).__name__,
                 text,
             )
@@ -92,9 +115,7 @@ class Refusals:
             if member:
                 follow_up(self._app, member)
         except RedisError as unreachable:
-            logger.error(
-                "dead letter not stored yet: id=%s: %s; the message comes again", event.message_id, unreachable
-            )
+            logger.error("dead letter not stored yet: id=%s: %s; the message comes again", message_id, unreachable)
             return False
         return True
 
@@ -102,11 +123,11 @@ class Refusals:
 def _event(
     envelope: dict[str, Any], error: BaseException, held: Held | None, kind: str, message: dict[str, Any] | None
 ) -> Event:
-    headers = _mapping(envelope.get("headers"))
+    headers = _mapping(envelope.get("headers") or envelope.get("headers_of_it"))
     task, dead = _text(headers.get("task")), kind == "dead"
     route = _mapping(_mapping(envelope.get("properties")).get("delivery_info"))
     return Event(
-        message_id=str(headers.get("id") or (held.tag if held else uuid4().hex)),
+        message_id=str(headers.get("id") or (_tag(held) if held else uuid4().hex)),
         kind=kind,
         task=task,
         queue=held.queue if held else _text(route.get("routing_key")),
@@ -128,9 +149,36 @@ def _envelope(raw: bytes) -> dict[str, Any]:
         value = json.loads(raw)
     except (ValueError, RecursionError):
         value = None
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not is_too_deep(value):
         return value
-    return {"body": base64.b64encode(raw).decode(), "headers": {}, "properties": {"body_encoding": "base64"}}
+    headers = _mapping(value.get("headers")) if isinstance(value, dict) else {}
+    flat = {name: one for name, one in headers.items() if not isinstance(one, (dict, list))}
+    return {"body": base64.b64encode(raw).decode(), "headers": flat, "properties": {"body_encoding": "base64"}}
+
+
+def _beginning(raw: bytes) -> dict[str, Any]:
+    """What is kept of a message that is too large to be read: its headers, where they are found at its end, and how it begins."""
+    end = raw[-KEPT:]
+    found: Any = None
+    if (at := end.rfind(HEADERS)) >= 0:
+        with suppress(ValueError, RecursionError):
+            found, _ = json.JSONDecoder().raw_decode(end[at + len(HEADERS) :].decode(errors="replace"))
+    flat = {name: one for name, one in _mapping(found).items() if not isinstance(one, dict)}
+    return {"base64": base64.b64encode(raw[:KEPT]).decode(), "bytes": len(raw), "headers_of_it": flat}
+
+
+def _undeliverable(error: BaseException) -> UndeliverableMessage:
+    found = UndeliverableMessage(f"{type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
+
+
+def _bytes(body: Any) -> bytes:
+    return body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body or b"")
+
+
+def _tag(held: Held) -> str:
+    return held.tag if isinstance(held.tag, str) else held.tag.decode(errors="backslashreplace")
 
 
 def _arguments(envelope: dict[str, Any]) -> dict[str, Any] | None:
@@ -139,7 +187,9 @@ def _arguments(envelope: dict[str, Any]) -> dict[str, Any] | None:
         args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-    return {**({"args": args} if args else {}), **kwargs} if isinstance(kwargs, dict) else None
+    if not isinstance(kwargs, dict) or is_too_deep([args, kwargs]):
+        return None
+    return {**({"args": args} if args else {}), **kwargs}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -151,4 +201,4 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value <= LARGEST_COUNT else 0

@@ -25,7 +25,7 @@ from conventions.journal import Event
 from conventions.outcomes import end_dead
 from conventions.pool_step import has_ended
 from conventions.raw_message import DELIVERY
-from conventions.well_formed import fault_of
+from conventions.well_formed import drop_taken, fault_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,11 @@ class PlainRequest(CeleryRequest):
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         try:
             super().__init__(message, *args, **options)
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise InvalidTaskError(f"its body is not [arguments, named arguments, options]: {error}") from error
+        drop_taken(self._request_dict)
         embed = self._payload[2]
-        if fault := fault_of(message.headers if options.get("headers") is None else options["headers"],
+        if fault := fault_of(message.headers if options.get("headers") is None else options["headers"], message.properties,
                              self._args, self._kwargs, embed):  # fmt: skip
             raise InvalidTaskError(fault)
         self.delivery = (message.properties or {}).get(DELIVERY)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, Validat
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conventions import redis_address
+from conventions.bounds import MESSAGE_LIMIT
 from conventions.errors import ConfigurationError
 
 ENV_PREFIX = "CONVENTIONS_"
@@ -70,6 +71,12 @@ class Settings(BaseSettings):
     payload_limit: int = Field(64 * 1024, gt=0, description="largest payload of one message, bytes of JSON")
     chunk_payload_limit: int = Field(1024 * 1024, gt=0, description="largest payload of one chunk, bytes of JSON")
     result_limit: int = Field(1024 * 1024, gt=0, description="largest result of one job, bytes of JSON")
+    message_limit: int = Field(
+        MESSAGE_LIMIT,
+        gt=0,
+        validate_default=True,
+        description="largest message with all that follows it, bytes; a larger one is a dead letter that nobody has read",
+    )
     broker_timeout: Seconds = Field(3, description="how long a send tries to reach the broker, seconds")
     max_delay: Duration = Field(timedelta(days=7), description="longest countdown or eta of a send, seconds")
 
@@ -213,6 +220,17 @@ class Settings(BaseSettings):
         soft = str(info.field_name).replace("time_limit", "soft_time_limit")
         if value < info.data.get(soft, value):
             raise ValueError(f"{info.field_name} is below {soft}")
+        return value
+
+    @field_validator("message_limit")
+    @classmethod
+    def _beyond_payloads(cls, value: int, info: ValidationInfo) -> int:
+        largest = max(info.data.get(name, 0) for name in ("payload_limit", "chunk_payload_limit", "result_limit"))
+        if value < 2 * largest + 65536:  # in base64, with headers
+            raise ValueError(
+                f"must be at least {2 * largest + 65536:,}: twice the largest of payload_limit, chunk_payload_limit and "
+                "result_limit, and 64 KiB"
+            )
         return value
 
     @field_validator("keep_result_for")

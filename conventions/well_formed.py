@@ -1,75 +1,145 @@
 """What a message must look like to be run: another program may have written it, and each part is used by somebody."""
 
-from datetime import datetime
 from typing import Annotated, Any, TypedDict
 
-from pydantic import AfterValidator, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+from celery.app.task import Context
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from conventions.bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
+from conventions.failures import clean
+
+_STRICT = ConfigDict(extra="ignore", strict=True)
 
 
 def _moment(value: str) -> str:
-    datetime.fromisoformat(value)
+    moment_of(value)
     return value
 
 
-Moment = Annotated[str, AfterValidator(_moment)]
-Steps = list[dict[str, Any]] | None
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a name has no NUL")
+    return value
 
 
+Moment = Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_moment)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+Urgency = Annotated[int, Field(ge=0, le=255)]
+# With a length, pydantic refuses half a character, too.
+ShortText = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+Text = Annotated[str, Field(max_length=2**31)]
+Name = Annotated[ShortText, AfterValidator(_without_nul)]
+
+
+@with_config(_STRICT)
+class Signature(TypedDict, total=False):
+    """What follows a message, as far as it is needed to send it."""
+
+    task: Name
+    args: list[Any] | tuple[Any, ...] | None
+    kwargs: dict[str, Any] | None
+    options: dict[str, Any] | None
+    subtask_type: Name | None
+    immutable: bool
+
+
+Steps = list[Signature] | None
+
+
+@with_config(_STRICT)
 class Headers(TypedDict, total=False):
     """The headers that Celery and we read."""
 
-    __pydantic_config__ = ConfigDict(extra="ignore", strict=True)  # type: ignore[misc]  # pydantic's way
-
-    id: str
-    task: str
-    retries: NonNegativeInt | None
-    timelimit: list[float | None] | tuple[float | None, float | None] | None
+    id: Name
+    task: Name
+    shadow: Name | None
+    retries: Count | None
+    timelimit: list[Seconds | None] | tuple[Seconds | None, Seconds | None] | None
     ignore_result: bool | None
-    root_id: str | None
-    parent_id: str | None
-    x_actor: str
-    x_key: str
-    x_fingerprint: str
+    root_id: Name | None
+    parent_id: Name | None
+    group: Name | None
+    group_index: int | None
+    origin: Name | None
+    argsrepr: Text | None
+    kwargsrepr: Text | None
+    replaced_task_nesting: Count | None
+    stamps: dict[Text, Any] | None
+    stamped_headers: list[Text] | None
+    headers: dict[Text, Any] | None  # of tracing
+    x_actor: Name
+    x_key: Name
+    x_fingerprint: Name
     x_enqueued_at: Moment
     x_planned_at: Moment
-    x_counts: dict[str, NonNegativeInt]
-    x_parked: NonNegativeInt
-    x_generation: NonNegativeInt
+    x_counts: dict[Name, Count]
+    x_parked: Count
+    x_generation: Count
+    x_copy: Name
+    x_schedule: Name
 
 
+@with_config(_STRICT)
+class Properties(TypedDict, total=False):
+    """What of a message's properties goes on with it."""
+
+    priority: Urgency | None
+    correlation_id: Name | None
+    reply_to: Name | None
+
+
+@with_config(_STRICT)
 class Options(TypedDict, total=False):
     """The third part of a body."""
-
-    __pydantic_config__ = ConfigDict(extra="ignore", strict=True)  # type: ignore[misc]  # pydantic's way
 
     callbacks: Steps
     errbacks: Steps
     chain: Steps
-    chord: dict[str, Any] | None
+    chord: Signature | None
 
 
+@with_config(ConfigDict(strict=True))
 class Parts(TypedDict):
     """A message, as far as it is looked at before its task is."""
 
-    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]  # pydantic's way
-
     headers: Headers
+    properties: Properties
     args: list[Any]
     kwargs: dict[str, Any]
     options: Options | None
 
 
 _PARTS = TypeAdapter(Parts)
+MOST_FAULTS = 10  # that are told
+
+# What a request has already, or finds there: a header of such a name would take its place.
+_TAKEN = frozenset(
+    [name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name))]
+    + ["_late", "called_directly", "conventions_prepared", "conventions_raised", "is_eager", "job", "known"]
+    + ["last_progress", "reporter"]
+)
 
 
-def fault_of(headers: Any, args: Any, kwargs: Any, options: Any) -> str | None:
+def fault_of(headers: Any, properties: Any, args: Any, kwargs: Any, options: Any) -> str | None:
     """What is wrong with a message, naming the part and never its value; `None` when nothing is."""
+    parts = {
+        "headers": headers,
+        "properties": properties or {},
+        "args": list(args) if isinstance(args, tuple) else args,
+        "kwargs": kwargs,
+        "options": options,
+    }
     try:
-        _PARTS.validate_python({"headers": headers, "args": list(args) if isinstance(args, tuple) else args,
-                                "kwargs": kwargs, "options": options})  # fmt: skip
+        _PARTS.validate_python(parts)
     except ValidationError as error:
-        return "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        )
+        faults = error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
+        return "; ".join(f"{clean('.'.join(map(str, fault['loc'])))}: {fault['msg']}" for fault in faults)
     return None
+
+
+def drop_taken(request: dict[str, Any]) -> None:
+    """Forget headers by whose names a request has something else: nobody of ours writes them."""
+    if not _TAKEN.isdisjoint(request):
+        for name in _TAKEN & request.keys():
+            del request[name]

@@ -74,7 +74,7 @@ def put(app: ConventionsApp, queue: str, payload: bytes | str | None, tag: bytes
     redis = app.store.redis
     if payload is not None:
         values: dict[Any, Any] = {"payload": payload, "queue": queue, "priority": 0, "score": 9e14}
-        redis.hset(app.store.key("message", tag.decode()), mapping=values)
+        redis.hset(app.store.key("message").encode() + b":" + tag, mapping=values)
     redis.zadd(app.store.key("queue", queue), {tag: 9e14})
     app.broker.wake([queue])
     return tag.decode(errors="replace")

@@ -16,7 +16,7 @@ from conventions.delivery import Delivery
 from conventions.plain_message import TOLD, PlainMessage, plain
 from conventions.raw_message import raw_message
 from conventions.request import Request
-from conventions.well_formed import Headers
+from conventions.well_formed import Headers, Properties
 
 type Message = dict[str, Any]
 
@@ -129,6 +129,15 @@ NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         part("properties", {"body_encoding": "base64"}),
         part("properties", {"body_encoding": "base64", "delivery_info": []}),
         header("x_parked", "often"),
+        *(header(name, "x" * 256) for name in ("id", "task", "x_key", "x_actor", "x_fingerprint", "root_id", "x_copy")),
+        *(header(name, "a\0b") for name in ("id", "x_key", "x_actor")),
+        *(header(name, "\ud800") for name in ("id", "x_key", "x_actor", "kwargsrepr")),
+        *(header(name, 2**31) for name in ("x_parked", "x_generation", "retries", "replaced_task_nesting")),
+        header("x_counts", {"error": 2**31}),
+        header("timelimit", [1e300, None]),
+        header("timelimit", [-1, None]),
+        header("x_enqueued_at", "9999-12-31T23:59:59-14:00"),
+        header("group", 7),
         header("x_counts", {"error": -1}),
         body([[], {"number": {"__type__": "nonsense", "__value__": 1}}, NOTHING]),
     ],
@@ -146,7 +155,8 @@ def test_what_is_no_message_is_not(payload: bytes) -> None:
     assert plain(payload) is None
 
 
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
+ODD = st.sampled_from(["x" * 256, "a\0", 2**31, -1, 2**70, 1e300, "9999-12-31T23:59:59-14:00"])
+SCALARS = ODD | st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 VALUES = SCALARS | st.lists(SCALARS, max_size=2) | st.dictionaries(st.text(max_size=3), SCALARS, max_size=2)
 
 
@@ -165,9 +175,13 @@ class TestEveryPlainMessage:
     def test_is_one_that_the_long_way_takes(self, data: st.DataObject) -> None:
         """So nothing is wrong with it that is found too late."""
         message = json.loads(json.dumps(self.message))
-        names = sorted(message["headers"].keys() | set(Headers.__annotations__))
+        names = sorted(
+            message["headers"].keys() | set(Headers.__annotations__) | {"job", "update", "conventions_prepared"}
+        )
         for name in data.draw(st.sets(st.sampled_from(names), min_size=1, max_size=3)):
             message["headers"][name] = data.draw(VALUES)
+        for name in data.draw(st.sets(st.sampled_from(sorted(Properties.__annotations__)), max_size=1)):
+            message["properties"][name] = data.draw(VALUES)
         delivery = Delivery(b"tag", "immediate", json.dumps(message).encode(), "receipt", 1, {})
         if plain(delivery.payload) is None or message["headers"]["task"] != Sent.name:
             return  # one of another task goes to that one

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from conventions import dead_letters
+from conventions import dead_letters, executions
 from conventions.app import ConventionsApp
 from conventions.left_alone import left_alone
 from conventions.tables import DeadLetterRow
@@ -127,6 +127,25 @@ def test_a_member_without_a_message(app: ConventionsApp, tag: bytes) -> None:
         assert stored(letter) == json.loads(tag)
     else:
         assert stored_bytes(letter) == tag
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_a_message_under_a_tag_that_is_no_text(app: ConventionsApp, expected: dict[str, int], fine: bool) -> None:
+    """It is there once: it runs, or is one dead letter, and is gone."""
+    expected["letters"] = 0 if fine else 1
+    headers = raw.headers(NAME, str(uuid4()))
+    raw.put(
+        app,
+        QUEUE,
+        json.dumps(raw.envelope(raw.body(kwargs={"number": str(uuid4()) if fine else 1}), headers)),
+        b"\xff\xfe",
+    )
+
+    def ends() -> list[str]:
+        with app.database.session() as session:
+            return [row.kind for row in executions.of_message(session, headers["id"])]
+
+    wait_until(lambda: ends() == ["succeeded" if fine else "dead"], 10, f"it ends once, and not {ends()}")
 
 
 # Another kind of key.

@@ -3,20 +3,29 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 import json
+import re
+import zlib
 from base64 import b64decode
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from kombu.compression import encoders
 
 from conventions import dead_letters, executions
 from conventions.app import ConventionsApp
+from conventions.errors import PayloadError
+from conventions.failures import cut
+from conventions.redrive import redrive
 from conventions.tables import DeadLetterRow
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, expected, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Good
 from tests.support import wait_until
-from tests.workers import wait_for_letter
+from tests.workers import Worker, letters, wait_for_letter
 
 NAME = Good.name
 FINE = raw.body(kwargs={"number": "1"})
@@ -95,6 +104,8 @@ def test_a_content_type_that_is_not_accepted(app: ConventionsApp, name: str) -> 
     assert (kept["content-type"], kept["content-encoding"]) == (content_type, encoding)
 
 
+NAMES = ("id", "x_key", "x_actor", "x_fingerprint", "root_id", "parent_id", "group", "shadow", "x_copy", "x_schedule")
+NUMBERS = ("retries", "x_generation", "x_parked", "replaced_task_nesting")
 HEADERS: dict[str, dict[str, Any]] = {
     "an unknown task": {"task": "nowhere.Nothing"},
     "a task that is a list": {"task": ["x"]},
@@ -115,6 +126,24 @@ HEADERS: dict[str, dict[str, Any]] = {
     "our actor is a list": {"x_actor": ["a"]},
     "our park count is a text": {"x_parked": "x"},
     "stamps that are a number": {"stamps": 5, "stamped_headers": 7},
+    "a group that is a list": {"group": ["x"]},
+    "a stamp that is a list": {"stamps": [["x"]]},
+    "a nesting that is a text": {"replaced_task_nesting": "deep"},
+    "an index that is a text": {"group_index": "first"},
+    "a shadow that is a list": {"shadow": ["x"]},
+    "headers of tracing that are a list": {"headers": ["x"]},
+    "a schedule that is a number": {"x_schedule": 7},
+    "an argsrepr that is a list": {"argsrepr": ["x"]},
+    **{f"{name} of half a character": {name: "a\ud800"} for name in NAMES},
+    **{f"{name} with NUL": {name: "a\0"} for name in NAMES},
+    **{f"{name} that is too long": {name: "x" * 256} for name in NAMES},
+    **{f"{name} beyond a column": {name: 2**31 - 1} for name in NUMBERS},
+    **{f"{name} beyond a double": {name: 2**70} for name in NUMBERS},
+    "counts beyond a column": {"x_counts": {"other": 2**31}},
+    "a time limit beyond a clock": {"timelimit": [1e300, None]},
+    "a time limit below nothing": {"timelimit": [-1, -1]},
+    "a moment that no zone can say": {"x_enqueued_at": "9999-12-31T23:59:59-14:00"},
+    "a planned time that no zone can say": {"x_planned_at": "0001-01-01T00:00:00+14:00"},
     "an origin that is a list": {"origin": ["x"], "root_id": ["y"], "parent_id": {"z": 1}},
 }
 
@@ -125,16 +154,135 @@ def test_headers_that_are_none(app: ConventionsApp, name: str) -> None:
     headers = raw.headers(NAME) | HEADERS[name]
     envelope = raw.envelope(FINE.replace(b'"1"', json.dumps(str(uuid4())).encode()), headers)
     raw.put(app, QUEUE, json.dumps(envelope))
-    letter = wait_for_letter(app, headers["id"], 10)
+    letter = wait_for_letter(app, cut(headers["id"]), 10)
     assert letter.fingerprint
     assert stored(letter) == envelope
 
 
+def memory_of(worker: Worker) -> int:
+    """The most that its main process has had so far, bytes."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text(encoding="utf-8")
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
+ZEROS = zlib.compress(b"[" + b"0," * 50_000_000 + b"0]", 1)[: 1 << 20]  # what comes of it is 100 MB
+ENCODERS: list[str] = encoders()  # type: ignore[no-untyped-call]  # kombu has few types
+PACKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    **{f"compression {name}": ({"compression": name}, {}) for name in [*ENCODERS, "gzip", "zstd", "br", "snappy"]},
+    **{
+        f"content-encoding {name}": ({}, {"content-encoding": name})
+        for name in ("zlib", "bz2", "hex", "utf-16", "nonsense")
+    },
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_what_is_packed_is_not_unpacked(app: ConventionsApp, worker: Worker, name: str) -> None:
+    """A megabyte may become a gigabyte: the letter has it as it came, and the worker has not grown."""
+    before = memory_of(worker)
+    changes, more = PACKED[name]
+    headers = raw.headers(NAME) | changes
+    envelope = raw.envelope(ZEROS, headers, **more)
+    raw.put(app, QUEUE, json.dumps(envelope))
+    letter = wait_for_letter(app, headers["id"], 10)
+    assert (letter.task, letter.error) == (NAME, "UndeliverableMessage")
+    assert "compressed" in letter.error_message or "content-encoding" in letter.error_message
+    assert stored(letter) == envelope
+    assert memory_of(worker) < before + 60 * 1024 * 1024
+
+
+def nested(depth: int) -> bytes:
+    """The body of a message whose argument is lists within each other."""
+    return raw.body(kwargs={"number": "1"}).replace(b'"1"', b"[" * depth + b"]" * depth)
+
+
+def within_its_body(depth: int, message_id: str) -> str:
+    """A message whose body is nested so deep."""
+    return json.dumps(raw.envelope(nested(depth), raw.headers(NAME, message_id)))
+
+
+def within_a_header(depth: int, message_id: str, name: str = "deep") -> str:
+    """A message whose header is nested so deep."""
+    envelope = raw.envelope(FINE, raw.headers(NAME, message_id) | {name: "@"})
+    return json.dumps(envelope).replace('"@"', "[" * depth + "]" * depth)
+
+
+DEEP: dict[str, Callable[[str], str]] = {
+    **{f"a body of {depth}": partial(within_its_body, depth) for depth in (301, 900, 5000)},
+    **{f"a header of {depth}": partial(within_a_header, depth) for depth in (301, 900, 50_000)},
+    "a task": partial(within_a_header, 900, name="task"),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_what_is_nested_too_deep(app: ConventionsApp, name: str) -> None:
+    """Nobody's stack is that high; what the standard library cannot read either has no id that could be told."""
+    known, message_id = {one.id for one in letters(app, state=None)}, str(uuid4())
+    text = DEEP[name](message_id)
+    raw.put(app, QUEUE, text)
+    (letter,) = wait_until(lambda: [one for one in letters(app, state=None) if one.id not in known], 10, "a letter")
+    assert letter.error in ("UndeliverableMessage", "PayloadError")
+    assert letter.id == message_id or name == "a header of 50000"
+    assert letter.message == text or b64decode(stored(letter)["base64"]).decode() == text
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_message_that_is_too_large_is_not_read(app: ConventionsApp, worker: Worker, plain: bool) -> None:
+    """No process gets it. Its letter has its headers and how it begins, and cannot be sent again."""
+    message_id = str(uuid4())
+    headers = raw.headers(NAME, message_id, x_actor="u-42") | (
+        {} if plain else {"expires": "2099-01-01T00:00:00+00:00"}
+    )
+    text = json.dumps(raw.envelope(raw.body(kwargs={"number": "1" * 13_000_000}), headers))
+    before = memory_of(worker)
+    raw.put(app, QUEUE, text)
+    letter = wait_for_letter(app, message_id, 20)
+    assert (letter.task, letter.actor, letter.error) == (NAME, "u-42", "UndeliverableMessage")
+    assert f"{len(text):,} bytes, the limit is 16,777,216" in letter.error_message
+    kept = stored(letter)
+    assert (b64decode(kept["base64"]).decode(), kept["bytes"]) == (text[: 64 * 1024], len(text))
+    assert memory_of(worker) < before + 5 * len(text)
+    with pytest.raises(PayloadError, match="not all of them are kept"):
+        redrive(app, message_id)
+
+
+def test_half_a_character_in_an_argument_is_kept(app: ConventionsApp) -> None:
+    """JSON can name it; the letter says where it is, and has it as it came."""
+    body = b'[[], {"number": {"rows": ["a\\ud800"]}}, {}]'
+    message_id = raw.publish(app, QUEUE, body, raw.headers(NAME))
+    letter = wait_for_letter(app, message_id, 10)
+    assert letter.error == "PayloadError"
+    assert "'number.rows.0' holds half a character" in letter.error_message
+    assert letter.arguments == {"number": {"rows": ["a\ud800"]}}
+    assert b64decode(stored(letter)["body"]) == body
+
+
+def test_a_letter_of_a_message_with_headers_of_tracing_has_ours(app: ConventionsApp) -> None:
+    """Some put theirs under the very name by which Celery finds all."""
+    ours = {"x_key": "k", "x_actor": "u-42", "x_fingerprint": "f", "x_schedule": "daily"}
+    message_id = raw.publish(
+        app, QUEUE, raw.body(kwargs={"number": 5}), raw.headers(NAME, **ours, headers={"trace": "1"})
+    )
+    letter = wait_for_letter(app, message_id, 10)
+    assert (letter.error, {name: letter.headers[name] for name in ours}) == ("PayloadError", ours)
+
+
 HARMLESS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an eta that is no date": ({"eta": "tomorrow"}, {}),  # what is ready is due
-    "a group that is a list": ({"group": ["x"]}, {}),
-    "an encoding that is unknown": ({}, {"content-encoding": "nonsense-8"}),  # JSON is UTF-8
-    "another encoding": ({}, {"content-encoding": "utf-16"}),
+    "names that a request has already": (
+        {
+            "job": {"ended": True},
+            "update": "x",
+            "get": 5,
+            "_late": {},
+            "conventions_prepared": {},
+            "called_directly": True,
+        },
+        {},
+    ),
+    "a batch that is none": ({"x_batch": ["\ud800", "chunk", 0, 1]}, {}),
+    "headers of tracing": ({"sentry-trace": "1", "headers": {"sentry-trace": "1"}, "traceparent": "00-1"}, {}),
+    "an encoding in capitals": ({}, {"content-encoding": "UTF-8"}),
 }
 
 
