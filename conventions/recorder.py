@@ -71,6 +71,7 @@ class Recorder:
         self._rest = rest
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
+        self._leads_until = 0.0
 
     def drain_once(self, limit: int = BATCH, block: float = 0.0) -> int:
         """Record one batch, in one transaction, and return how many entries it had.
@@ -146,7 +147,14 @@ class Recorder:
 
     def lead(self, seconds: float = LEAD) -> bool:
         """Lead from now on for `seconds`, unless another one does; 0 gives the lead up. Raises: RedisError."""
-        return bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
+        won = bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
+        self._leads_until = time.monotonic() + seconds if won else 0.0
+        return won
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one leads, as far as it knows."""
+        return time.monotonic() < self._leads_until
 
     def succeed(self, process: int) -> None:
         """Take the lead from a recorder of this machine that is known to have ended, if it had it. Raises: RedisError."""

@@ -16,6 +16,7 @@ from celery.signals import worker_shutdown
 from redis.exceptions import RedisError
 
 from conventions.journal import LATE_AFTER, Journal
+from conventions.missing import Missing
 from conventions.recorder import LAST_DRAIN, Recorder
 
 logger = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ class RecorderProcess(bootsteps.StartStopStep):
             self._keeper = Keeper(worker.app)
             return
         recorder = Recorder(worker.app.store, lambda: worker.app.database)
+        Missing(worker.app, lambda: recorder.leads).start(self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()
 
@@ -222,6 +224,8 @@ def record_for_ever(app: Any, parent: int, pulse: Pulse | None = None, *, after:
         os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
         recorder = Recorder(app.store, lambda: app.database, rest=REST)
+        if hasattr(app, "tasks"):
+            Missing(app, lambda: recorder.leads).start(asked.is_set)
         if after:
             with suppress(RedisError):  # then the lead lapses by itself
                 recorder.succeed(after)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Index, String, Text, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Index, String, Text, TypeDecorator, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -41,6 +41,9 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+UNENDED = "kind IN ('hung', 'lost', 'retried')"  # few beside the others, and looked for by themselves: see `missing.py`
+
+
 class ExecutionRow(Base):
     """How one attempt at one message ended: one event of the journal."""
 
@@ -51,6 +54,13 @@ class ExecutionRow(Base):
         Index("ix_conventions_executions_ended", "ended_at"),
         Index("ix_conventions_executions_task_ended", "task", "ended_at"),
         Index("ix_conventions_executions_actor_ended", "actor", "ended_at"),
+        Index(
+            "ix_conventions_executions_unended",
+            "ended_at",
+            "id",
+            sqlite_where=text(UNENDED),
+            postgresql_where=text(UNENDED),
+        ),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -140,6 +150,16 @@ class RedriveRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class MarkRow(Base):
+    """How far something is, to be compared with what Redis says of it; see `restored.py`."""
+
+    __tablename__ = "conventions_marks"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
 class AuditRow(Base):

@@ -51,13 +51,13 @@ def test_a_heartbeat_says_that_a_message_is_in_flight(broker: Broker, store: Sto
 
 @pytest.mark.parametrize("place", ["queue", "delayed"])
 def test_a_message_that_is_sent_again_has_a_place(broker: Broker, store: Store, place: str) -> None:
-    """The same one is there once, and is ready; another one under its id goes beside it."""
+    """The same one is there once, and waits as long as it says now; another one under its id goes beside it."""
     first = message("m1", wait=60 if place == "delayed" else 0, digest="d")
     broker.publish([first])
     delete(store, place, "q")
     assert broker.publish([first]) == [""]
-    assert broker.sizes("q") == Sizes(1, 0, 0)
-    delete(store, "queue", "q")
+    assert broker.sizes("q") == (Sizes(0, 1, 0) if place == "delayed" else Sizes(1, 0, 0))
+    delete(store, place, "q")
     (other,) = broker.publish([message("m1", digest="other")])
     assert other.startswith("m1~")
     assert {one.tag for one in broker.reserve(["q"], 3)} == {b"m1", other.encode()}

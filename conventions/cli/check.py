@@ -1,6 +1,7 @@
 """`celery -A <app> check`: whether this application could run here."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 from celery.bin.base import CeleryCommand
 from sqlalchemy import select
 
+from conventions import missing_rows
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors
 from conventions.errors import ConfigurationError
@@ -16,6 +18,8 @@ from conventions.schedule_list import load_schedule
 from conventions.servers import forgetful, volatile
 from conventions.tables import DeadLetterRow
 from conventions.unknown_tasks import waiting_tasks
+
+LOST_WITHIN = timedelta(days=2)
 
 
 @click.command(cls=CeleryCommand)
@@ -33,6 +37,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "redis": _redis,
         "database": _database,
         "journal": _journal,
+        "lost": _lost,
         "left alone": _left_alone,
         "unknown tasks": _unknown_tasks,
         "tasks": lambda app: app.loader.import_default_modules(),
@@ -94,6 +99,23 @@ def _unknown_tasks(app: ConventionsApp) -> None:
                     f"messages of {len(found)} tasks wait for a worker that knows them: {', '.join(found[:5])}"
                     f"{', ...' if found[5:] else ''}; deploy such workers, or list the old names in `aliases`"
                 )
+            ]
+        )
+
+
+@one_line_errors
+def _lost(app: ConventionsApp) -> None:
+    try:
+        _database(app)
+    except Exception:  # noqa: BLE001  # another line says so
+        return
+    with app.database.session(read_only=True) as session:
+        lost = missing_rows.count_lost(session, datetime.now(UTC) - LOST_WITHIN)
+    if lost:
+        days = LOST_WITHIN.days
+        raise ConfigurationError(
+            [
+                f"{lost} jobs were lost in the last {days} days: their messages are gone from Redis; `celery … lost` lists them"
             ]
         )
 

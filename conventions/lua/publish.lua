@@ -41,13 +41,13 @@ local tags, known = {}, {}
 local digests = {} -- by tag, of those that this run adds
 
 -- The tag under which a message is added; nothing where it is there already, perhaps since a reply was lost.
-local function free_tag(tag, digest, generation)
+local function free_tag(tag, digest, generation, due)
   local there, its_generation = digests[tag], generation
   if not there and call('EXISTS', message_key(tag)) == 1 then
     local score, queue, _
     score, queue, _, there, its_generation = sent(tag)
     there = there or 'of another program'
-    find_place(tag, queue, score, VISIBILITY) -- else it would be there for ever, and nothing could be sent under its id
+    find_place(tag, queue, score, VISIBILITY, due) -- else it would be there for ever, and nothing could be sent under its id
   end
   if not there then return tag end
   if there == digest and its_generation == generation then return end
@@ -72,7 +72,7 @@ local function publish(queue, priority, wait, generation, lifetime, first, last)
   local places, messages = {}, {} -- scores and tags; index of the message, its tag and score
   digests = {}
   for i = first, last, 3 do
-    local tag = free_tag(ARGV[i], ARGV[i + 2], generation)
+    local tag = free_tag(ARGV[i], ARGV[i + 2], generation, due)
     tags[#tags + 1] = tag or ''
     if tag then
       digests[tag], score = ARGV[i + 2], score + 1

@@ -125,8 +125,8 @@ end
 local VISIBILITY = 33000 -- ms
 
 -- A message that none of the three sets has, since somebody deleted a key: a worker that holds it has until its time is over to be
--- heard, else it is ready. Returns whether it was so.
-local function find_place(tag, queue, score, visibility)
+-- heard; else it is ready, or due then, in ms. Returns whether it was so.
+local function find_place(tag, queue, score, visibility, due)
   if not queue or queue == '' or not score then return false end -- another program's, of which no queue is known
   for _, place in ipairs({'queue:', 'inflight:', 'delayed:'}) do
     local found = redis.pcall('ZSCORE', P .. place .. queue, tag)
@@ -136,6 +136,9 @@ local function find_place(tag, queue, score, visibility)
   if redis.call('HEXISTS', P .. 'receipts', tag) == 1 then
     local clock = redis.call('TIME')
     redis.call('ZADD', P .. 'inflight:' .. queue, integer(clock[1] * 1000 + math.floor(clock[2] / 1000) + visibility), tag)
+  elseif due then
+    redis.call('ZADD', P .. 'delayed:' .. queue, due, tag)
+    wake(queue)
   else
     make_ready(tag, queue, score)
   end

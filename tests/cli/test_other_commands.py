@@ -20,9 +20,12 @@ from conventions.cli.check import check
 from conventions.cli.db import db
 from conventions.cli.dead_letters import dead_letters
 from conventions.cli.explain import explain
-from conventions.database import Database
+from conventions.cli.lost import lost
+from conventions.database import Database, utc_now
 from conventions.idempotency import ClaimRequest
+from conventions.journal import Entry, Event
 from tests.cli.command_tasks import Charge, Send
+from tests.failures import record
 from tests.workers import application
 
 type Run = Callable[..., Result]
@@ -112,7 +115,9 @@ def test_explain_reads_well(run: Run) -> None:
 # check
 
 
-CHECKS = ["settings", "broker", "redis", "database", "journal", "left alone", "unknown tasks", "tasks", "schedule"]
+CHECKS = [
+    "settings", "broker", "redis", "database", "journal", "lost", "left alone", "unknown tasks", "tasks", "schedule",
+]  # fmt: skip
 
 
 def test_check_says_that_all_works(run: Run) -> None:
@@ -276,3 +281,18 @@ def test_a_table_shows_texts_as_they_are(capsys: pytest.CaptureFixture[str], tex
     """Brackets in an error's message are neither a color nor the end of the command."""
     emit([{"a": 1, "b": text}], ("a", "b"), as_json=False)
     assert text in capsys.readouterr().out
+
+
+# lost
+
+
+def test_lost_jobs_are_listed_and_checked(run: Run, commands_app: ConventionsApp) -> None:
+    """With what is needed to send them again; `check` says how many there are."""
+    assert rows(run(lost, "--json")) == []
+    event = Event("m1", "lost", task=CHARGE, queue="immediate", actor="u-7", key="k", attempt=2, token="t")
+    record(commands_app.database, Entry(b"1-1", event, 0, utc_now()))
+    (found,) = rows(run(lost, "--json"))
+    assert (found["message_id"], found["task"], found["actor"], found["attempt"]) == ("m1", CHARGE, "u-7", 2)
+    assert "m1" in run(lost).output
+    checked = {row["check"]: row for row in rows(run(check, "--json"), status=1)}
+    assert checked["lost"]["fault"].startswith("1 jobs were lost")
