@@ -5,6 +5,8 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cancelling import cancel as cancel_message
 from conventions.cli.base import app_of, one_line_errors
+from conventions.cli.letter_options import actor_option
+from conventions.deeds import Deed
 
 ANSWERS = {
     "queued": "queued; it will not run",
@@ -15,13 +17,19 @@ ANSWERS = {
 
 @click.command(cls=CeleryCommand)
 @click.argument("id")
+@click.option("--reason", help="Why; kept in the audit.")
+@actor_option
 @click.pass_context
 @one_line_errors
-def cancel(context: click.Context, id: str) -> None:  # noqa: A002  # the word of the glossary
+def cancel(context: click.Context, *, id: str, reason: str | None, actor: str) -> None:  # noqa: A002  # the word of the glossary
     """Keep the message ID from running; status 1 when it has ended already.
 
     A job that runs is told at its next report of progress.
     """
-    answer = cancel_message(app_of(context), id)
+    app = app_of(context)
+    answer = cancel_message(app, id)
+    # In the journal, since a message can be cancelled while SQL is away.
+    outcome = "failed" if answer == "too late" else "done"
+    app.journal.note(Deed(actor, "cancel", id, reason, None, {"outcome": outcome, "answer": answer}))
     click.echo(f"{id}: {ANSWERS[answer]}")
     context.exit(1 if answer == "too late" else 0)

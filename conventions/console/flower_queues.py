@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from conventions.celery_defaults import CLASS_QUEUES, queue_names
+from conventions.celery_defaults import CLASS_QUEUES
+from conventions.purging import known_queues
 
 ANSWER_WITHIN = 1.0  # seconds, for workers that are asked what they consume
 
@@ -30,7 +31,7 @@ class Queues:
         consumers, is_whole = self._consumers()
         always = names.union(CLASS_QUEUES, consumers)
         found = []
-        for name in sorted(always.union(queue_names(self._app))):
+        for name in sorted(always.union(known_queues(self._app))):
             sizes = self._app.broker.sizes(name)
             total = sizes.ready + sizes.delayed + sizes.in_flight
             if not total and name not in always:

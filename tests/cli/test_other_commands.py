@@ -1,5 +1,6 @@
 """`celery explain`, `check`, `cancel` and `db`: what they print, and their exit status."""
 
+import getpass
 import json
 from collections.abc import Callable
 from datetime import date
@@ -12,6 +13,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import inspect
 
+from conventions import audit
 from conventions.app import ConventionsApp
 from conventions.claim_answers import Cancelled
 from conventions.cli.base import emit, print_json
@@ -26,6 +28,7 @@ from conventions.idempotency import ClaimRequest
 from conventions.journal import Entry, Event
 from tests.cli.command_tasks import Charge, Send
 from tests.failures import record
+from tests.recording import drain, recorder
 from tests.workers import application
 
 type Run = Callable[..., Result]
@@ -218,8 +221,15 @@ def test_cancel_keeps_a_message_from_running(run: Run, commands_app: Conventions
     assert (result.exit_code, "will not run" in result.output) == (0, True)
     request = ClaimRequest(Send.name, "k", token="t", message_id=message.id, fingerprint="f")
     assert commands_app.claims.take([request]) == [Cancelled()]
-    result = run(cancel, "another")
+    result = run(cancel, "another", "--actor", "u-9", "--reason", "why not")
     assert (result.exit_code, "too late" in result.output) == (1, True)
+    drain(recorder(commands_app.store, commands_app.database))
+    with commands_app.database.session() as session:
+        found = {one.target: (one.actor, one.action, one.reason, one.after) for one in audit.listing(session, 9)}
+    assert found == {
+        message.id: (getpass.getuser(), "cancel", None, {"outcome": "done", "answer": "queued"}),
+        "another": ("u-9", "cancel", "why not", {"outcome": "failed", "answer": "too late"}),
+    }
 
 
 def test_cancel_needs_redis(run: Run) -> None:

@@ -16,6 +16,7 @@ from conventions import audit
 from conventions.app import ConventionsApp
 from conventions.console.throttle import MOST_WRONG
 from conventions.executions import of_message
+from conventions.purging import purge
 from tests.console.browser import SCREENSHOTS, faults, one
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.console.watched_tasks import Greet
@@ -231,17 +232,19 @@ def test_queues_are_as_long_as_they_are(watched: Watched) -> None:
         for _ in range(3):
             Greet.apply_async(kwargs={"name": "later"}, queue="scheduled")
         Greet.apply_async(kwargs={"name": "later"}, queue="scheduled", countdown=3600)
+        Greet.apply_async(kwargs={"name": "lost"}, queue=OTHER_QUEUE)
     with watched.as_("vera:v") as viewer:
         found = {one["name"]: one for one in viewer.get("/api/queues/length").json()["active_queues"]}
         assert (found["scheduled"]["messages"], found["scheduled"]["messages_ready"]) == (4, 3)
         assert found["immediate"]["consumers"] == 1
         assert found["scheduled"].get("consumers", 0) == 0
+        assert found[OTHER_QUEUE]["messages"] == 1, "also of a queue that no task names"
         page = viewer.get("/broker").text
         assert "scheduled" in page
     with watched.app.connection_for_read() as connection:
         declared = connection.default_channel.queue_declare("scheduled", passive=True)
         assert tuple(declared) == ("scheduled", 3, None), "0 consumers would be a claim"
-    watched.app.broker.drop("scheduled")
+    purge(watched.app, ["scheduled", OTHER_QUEUE])
 
 
 def test_waiting_for_results_holds_nobody_up(watched: Watched) -> None:

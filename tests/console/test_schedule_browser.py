@@ -173,7 +173,7 @@ def pause_and_resume(app: ConventionsApp, browser: Chrome) -> None:
     steadily(lambda: link(browser, "Resume").click())
     wait_until(lambda: "runs again" in text(browser, "[role=status].alert"), 15, "it is said")
     assert text(browser, "form[action$='/nightly/resume']") == "", "it is not offered any more"
-    assert text(browser, "p.conventions-standing") == "on"
+    assert text(browser, "p.conventions-standing") == "fails its last run failed", "of which the history tells"
 
 
 def run_now(app: ConventionsApp, folder: Path, browser: Chrome) -> None:
