@@ -8,12 +8,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
-
-from conventions.broker import Broker, Held, Swept
+from conventions.apart import apart, is_outage
+from conventions.broker import Beat, Broker, Held, Swept
 from conventions.delivery import Delivery, tag_of
 from conventions.forks import call_in_child
 
@@ -176,40 +176,52 @@ class InFlight:
             self._thread.start()
 
     def _run(self) -> None:
-        failing = False
+        away = waits = False
         while True:
             with self._changed:
-                if not (self._ended or self._returned or self._left or self._looks) or failing:
-                    wait = AFTER_ERROR if failing else self._next_beat - time.monotonic()
-                    self._changed.wait(max(0.0, wait))
-            if not failing:
+                if waits or not (self._ended or self._returned or self._left or self._looks):
+                    self._changed.wait(max(0.0, AFTER_ERROR if waits else self._next_beat - time.monotonic()))
+            if not waits:
                 time.sleep(GATHER)
+            is_due = time.monotonic() >= self._next_beat
+            steps: list[Callable[[], None]] = [self._let_go]
+            if away or is_due:
+                steps.insert(0, self._beat)  # first: nothing may keep what runs from being heard
+            elif self._looks:
+                steps.insert(0, self._drop_lost)
+            # After an outage others must be heard before anything of theirs is taken.
+            if self.sweeps and is_due and not away:
+                steps.append(self._sweep)
             try:
-                if failing or time.monotonic() >= self._next_beat:  # first: nothing may keep what runs from being heard
-                    self._beat(sweep=not failing)
-                elif self._looks:
-                    self._drop_lost()
-                self._let_go()
-                failing = False
-            except RedisError as error:
-                if not failing:
+                taken = [self._took(step) for step in steps]
+                away, waits = False, not all(taken)
+            except Exception as error:  # noqa: BLE001  # an outage: the thread lives, and tries again
+                if not away:
                     logger.warning("messages in flight: Redis does not answer, trying again: %s", error)
-                failing = True
-            except Exception:  # the thread must live: without it, running messages go to other workers
-                logger.exception("messages in flight: a fault of the platform")
-                failing = True
+                away = waits = True
+
+    @staticmethod
+    def _took(step: Callable[[], None]) -> bool:
+        """Take one step; a fault in it keeps no other from being taken. Raises: RedisError, OSError, of an outage."""
+        try:
+            step()
+        except Exception as error:
+            if is_outage(error):
+                raise
+            logger.exception("messages in flight: a fault of the platform")
+            return False
+        return True
 
     def _let_go(self) -> None:
         with self._changed:
             ended, returned, left = list(self._ended), list(self._returned), list(self._left)
         if ended:
-            self._broker.acknowledge(ended)
+            self._for_each(self._broker.acknowledge, ended)
         for wait, counted in {(wait, counted) for _, wait, counted in returned}:
-            self._broker.give_back(
-                [held for held, *how in returned if how == [wait, counted]], wait=wait, counted=counted
-            )
+            give_back = partial(self._broker.give_back, wait=wait, counted=counted)
+            self._for_each(give_back, [held for held, *how in returned if how == [wait, counted]])
         if left:
-            self._broker.leave(left)
+            self._for_each(self._broker.leave, left)
         if ended or returned or left:
             with self._changed:
                 del self._ended[: len(ended)]
@@ -218,20 +230,43 @@ class InFlight:
                 self._drop([held.receipt for held in (*ended, *left)] + [held.receipt for held, *_ in returned])
                 self._changed.notify_all()
 
+    @staticmethod
+    def _for_each(call: Callable[[Sequence[Held]], object], held: Sequence[Held]) -> None:
+        """Call for all, and where one of them is bad without that one, which goes to another worker when its time is over."""
+
+        def call_for(some: Sequence[Held]) -> list[None]:
+            call(some)
+            return [None] * len(some)
+
+        for one, error in zip(held, apart(call_for, held), strict=True):
+            if error is not None:
+                logger.error("messages in flight: %r cannot be let go, and is forgotten: %s", one.tag, error)
+
+    def _answers(self, held: Sequence[Held]) -> list[Beat]:
+        """Keep messages from going to another worker; one that cannot be kept is lost, and no other with it. Raises: RedisError."""
+        answers: list[Beat] = []
+        for one, answer in zip(held, apart(self._broker.heartbeat, held), strict=True):
+            if isinstance(answer, Exception):
+                logger.error("messages in flight: %r cannot be kept here, and is let go: %s", one.tag, answer)
+                answers.append("lost")
+            else:
+                answers.append(answer)
+        return answers
+
     def _drop_lost(self) -> None:
         """Forget what is in other hands; a beat out of turn, which says nothing of leases."""
         self._looks = False
         with self._changed:
             held = list(self._held.values())
-        answers = self._broker.heartbeat(held)
+        answers = self._answers(held)
         with self._changed:
             self._drop([one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"])
 
-    def _beat(self, *, sweep: bool) -> None:
+    def _beat(self) -> None:
         with self._changed:
             held = list(self._held.values())
-        answers = self._broker.heartbeat(held)
         self._next_beat = time.monotonic() + HEARTBEAT * self._chance.uniform(0.9, 1.0)
+        answers = self._answers(held)
         lapsed = []
         with self._changed:
             lost = [one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"]
@@ -244,10 +279,10 @@ class InFlight:
         if lost:  # or they have ended, and Celery has not said so yet
             logger.debug("messages in flight: %d of %d are not held any more", len(lost), len(held))
         for call in lapsed:
-            call()
-        # After an outage others must be heard before anything of theirs is taken.
-        if self.sweeps and sweep:
-            _tell(self._broker.sweep(self._queues))
+            self._took(call)
+
+    def _sweep(self) -> None:
+        _tell(self._broker.sweep(self._queues))
 
     def _drop(self, receipts: Iterable[str]) -> None:
         for receipt in receipts:

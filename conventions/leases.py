@@ -4,8 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from redis.exceptions import RedisError
-
+from conventions.apart import apart
 from conventions.idempotency import ClaimRequest, Claims
 
 logger = logging.getLogger(__name__)
@@ -44,13 +43,26 @@ class LeaseKeeper:
         pause = threading.Event()
         while not pause.wait(self._claims.lease / RENEWALS_PER_LEASE):
             with self._lock:
-                alive = [request for request, stalled in self._held.values() if not stalled()]
+                held = list(self._held.values())
+            alive = [request for request, stalled in held if not _is(stalled)]
             if not alive:
                 continue
             try:
-                self._claims.renew(alive)
-            except RedisError as error:  # the lease outlasts several misses; the next turn tries again
+                answers = apart(self._claims.renew, alive)
+            except Exception as error:  # noqa: BLE001  # the lease outlasts several misses; the next turn tries again
                 logger.warning("leases of %d jobs were not renewed: %s", len(alive), error)
+                continue
+            for request, answer in zip(alive, answers, strict=True):
+                if isinstance(answer, Exception):
+                    logger.error("the lease of %r was not renewed: %s", request.message_id, answer)
+
+
+def _is(stalled: Callable[[], bool]) -> bool:
+    try:
+        return stalled()
+    except Exception:  # the thread renews all other leases
+        logger.exception("whether a job makes progress cannot be told: its lease is renewed")
+        return False
 
 
 class Holding:

@@ -14,7 +14,7 @@ from conventions import in_flight as module
 from conventions.broker import Sizes
 from conventions.in_flight import InFlight
 from conventions.store import Store
-from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, places, take
+from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, message, places, take
 from tests.holding import Server, Telling, broker_of, end, hold, start
 from tests.stored_messages import deliveries
 from tests.support import wait_until
@@ -90,7 +90,7 @@ def test_what_others_have_is_dropped(process_of: Process, store: Store) -> None:
     end_wait(store, "m1", "inflight")
     broker_of(registry).sweep()
     handed_out(broker_of(registry))
-    registry._beat(sweep=False)
+    registry._beat()
     assert len(registry) == 0
     registry.acknowledge(delivery.receipt)
     assert registry.flush(5)
@@ -157,14 +157,14 @@ def test_a_lapsed_lease_is_told_after_two_heartbeats(process_of: Process, store:
     delivery = hold(registry)
     claims = start(registry, delivery, store, lambda: told.append("lapsed"))
     end_lease(store)
-    registry._beat(sweep=False)
+    registry._beat()
     claims.renew([asking(delivery)])
-    registry._beat(sweep=False)
+    registry._beat()
     end_lease(store)
-    registry._beat(sweep=False)
+    registry._beat()
     assert not told
-    registry._beat(sweep=False)
-    registry._beat(sweep=False)
+    registry._beat()
+    registry._beat()
     assert told == ["lapsed"]
 
 
@@ -176,6 +176,59 @@ def test_a_fault_does_not_end_the_thread(process_of: Process, store: Store, capl
     wait_until(lambda: "a fault of the platform" in caplog.text, 5, "the fault is logged")
     registry.acknowledge(hold(registry, "m2").receipt)
     wait_until(lambda: places(store, "m2") == [], 5, "the thread goes on")
+
+
+BAD = "Task:\ud800"  # the name of a claim that cannot be sent
+
+
+def test_one_message_keeps_no_other_from_being_heard(
+    process_of: Process, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor from being acknowledged and returned, nor anything of a dead worker from coming back. It is let go itself."""
+    registry = process_of(store, beat=0.05)
+    deliveries = [hold(registry, f"m{number}") for number in range(9)]
+    registry.begin(deliveries[4].receipt, BAD, "token", lambda: None)
+    registry.start()
+    broker = broker_of(registry)
+    broker.publish([message("of a dead one")])
+    handed_out(broker)
+    end_wait(store, "of a dead one", "inflight")
+    wait_until(lambda: "of a dead one" not in held_by_all(store), 5, "the sweep is reached")
+    wait_until(lambda: "is let go" in caplog.text, 5, "the bad one is named")
+    first = inflight(store)
+    wait_until(lambda: all(inflight(store)[tag] > first[tag] + 300 for tag in first if tag != "m4"), 10, "heartbeats")
+    registry.acknowledge(deliveries[0].receipt)
+    registry.give_back(deliveries[1].receipt)
+    assert registry.flush(5)
+    assert (places(store, "m0"), places(store, "m1")) == ([], ["queue"])
+    assert deliveries[4].receipt not in registry._held
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("decide", ["acknowledge", "give_back"])
+def test_one_message_keeps_no_other_from_being_let_go(process_of: Process, store: Store, decide: str) -> None:
+    """One of them cannot be, with those that are."""
+    registry = process_of(store)
+    one, bad, other = (hold(registry, tag) for tag in ("m1", "m2", "m3"))
+    registry.begin(bad.receipt, BAD, "token", lambda: None)
+    for delivery in (one, bad, other):
+        getattr(registry, decide)(delivery.receipt)
+    assert registry.flush(5)
+    assert [places(store, tag) for tag in ("m1", "m2", "m3")] == (
+        [[], ["inflight"], []] if decide == "acknowledge" else [["queue"], ["inflight"], ["queue"]]
+    )
+    assert len(registry) == 0
+
+
+def inflight(store: Store) -> dict[str, float]:
+    """When each message that is held goes to another worker, ms."""
+    found: Any = store.redis.zrange(store.key("inflight", "q"), 0, -1, withscores=True)
+    return {tag.decode(): score for tag, score in found}
+
+
+def held_by_all(store: Store) -> set[str]:
+    """The messages that some process holds."""
+    return set(inflight(store))
 
 
 # Without a server.

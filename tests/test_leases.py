@@ -150,3 +150,18 @@ def test_a_forked_process_keeps_its_own_leases(claims: Claims, keeper: LeaseKeep
         child.start()
         child.join(10)
     assert child.exitcode == 0
+
+
+def test_one_claim_keeps_no_other_from_being_renewed(
+    claims: Claims, keeper: LeaseKeeper, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that cannot be sent, and a job that cannot say whether it makes progress."""
+    claims.take([JOB, other := replace(NEXT, key="other")])
+    with ExitStack() as held:
+        for request in (replace(JOB, key="\ud800"), JOB):
+            held.enter_context(keeper.holding(request, lambda: False))
+        held.enter_context(keeper.holding(other, lambda: bool(1 / 0)))
+        for _ in outlive(store, 2):
+            assert remaining(store) > 0
+            assert remaining(store, other) > 0
+    assert "was not renewed" in caplog.text
