@@ -1,6 +1,7 @@
 """An error as text: what journal and dead letters keep of it, and the fingerprint by which failures are grouped (R18)."""
 
 import hashlib
+import itertools
 import linecache
 import re
 import sysconfig
@@ -11,7 +12,12 @@ from types import TracebackType
 NAME_LENGTH = 255  # of every name in SQL
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: an error may carry all that it was given
 
+_HEADER = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^  File "([^"\n]+)", line (\d+), in (\S+)', re.MULTILINE)
+_CHAINED = re.compile(
+    r"\n\n(?:During handling of the above exception, another exception occurred|"
+    r"The above exception was the direct cause of the following exception):\n\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,10 @@ def _place(trace: TracebackType | None) -> str:
 
 def place_in(traceback: str) -> str:
     """Where the innermost line is that counts for the cause, as `shop.py:12 in charge`; nothing where no line is told."""
-    found = _FRAME.findall(traceback.rpartition("Traceback (most recent call last)")[2])
+    frames = _CHAINED.split(traceback)[-1]
+    # Up to the text of the error, which may be a traceback, too.
+    block = itertools.takewhile(lambda line: line.startswith((" ", _HEADER)), frames.splitlines())
+    found = _FRAME.findall("\n".join(block))
     ours = [one for one in found if not _of_a_library(one[0])]
     for file, number, function in reversed(ours or found):
         return f"{file.replace('\\', '/').rpartition('/')[2]}:{number} in {function}"

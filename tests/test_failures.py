@@ -122,6 +122,19 @@ def test_the_place_of_a_cause_is_told() -> None:
     """The innermost line that is not a library's."""
     told = place_in(describe("Send", raised_by(parse_answer)).traceback)
     assert re.fullmatch(r"test_failures\.py:\d+ in parse_answer", told)
+
+
+def test_a_place_is_of_the_error_and_not_of_its_text() -> None:
+    """An error may repeat the traceback of another program; of several errors the last one counts."""
+
+    def fail() -> None:
+        try:
+            charge_card()
+        except Exception as error:
+            text = 'Traceback (most recent call last):\n  File "far.py", line 1, in away\nKeyError: 1\n  File "far.py", line 2, in x'
+            raise LookupError(text) from error
+
+    assert place_in(describe("Send", raised_by(fail)).traceback).endswith("in fail")
     assert place_in("no traceback") == place_in("") == ""
 
 

@@ -115,7 +115,9 @@ class GuardedFlower(Writes):
         """Raises: HTTPError, for a search or an order that tells of values."""
         if not all(may_search(web.RequestHandler.get_argument(self, name, "")) for name in SEARCHES):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
-        column = web.RequestHandler.get_argument(self, "order[0][column]", "")
+        column = BaseHandler.get_argument(
+            self, "order[0][column]", None, type=int
+        )  # as Flower reads it, which takes "01" for 1
         for name in ("sort_by", f"columns[{column}][data]"):
             if web.RequestHandler.get_argument(self, name, "").lstrip("-") not in {"", *SORTED}:
                 raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)

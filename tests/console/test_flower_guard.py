@@ -134,6 +134,9 @@ def test_a_viewer_cannot_find_a_task_by_a_value(watched: Watched) -> None:
             assert operator.get("/api/tasks", params={"search": text}).status_code == 200, text
         for column in ("args", "kwargs", "result", "exception"):
             assert viewer.post("/tasks/datatable", data=DATATABLE | {"columns[0][data]": column}).status_code == 403
+        for number in ("00", " 0", "+0", "\uff10", "-0"):  # other ways to write 0
+            order = {"order[0][column]": number, "columns[0][data]": "kwargs"}
+            assert viewer.post("/tasks/datatable", data=DATATABLE | order).status_code == 403, number
         for text in ("state:FAILURE", f"name:{TASK} state:FAILURE worker:{watched.worker}"):
             found = viewer.post("/tasks/datatable", data=DATATABLE | {"search[value]": text}).json()
             assert [row["uuid"] for row in found["data"]] == [watched.failed]
