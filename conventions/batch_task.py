@@ -13,7 +13,7 @@ from conventions.batch_items import AFTER
 from conventions.errors import BusinessError, DeclarationError, JobCancelled
 from conventions.job_classes import LongRunningTask
 from conventions.membership import Member, Role
-from conventions.splitting import Splitter, run_here
+from conventions.splitting import SUMMARY_HERE, Splitter, run_here
 
 
 class BatchTask(LongRunningTask, abstract=True):
@@ -60,6 +60,12 @@ class BatchTask(LongRunningTask, abstract=True):
     def declared_arguments(cls) -> Callable[..., Any]:
         """Those of `items` for the splitter, else those of `run`."""
         return cls.items if cls.role == "splitter" else cls.run
+
+    @classmethod
+    def declared_result(cls) -> Callable[..., Any] | None:
+        """Of `process`, `finish` or `recovered`; a splitter returns what it has cut."""
+        methods = {"chunk": cls.process, "finish": cls.finish, "recovered": cls.recovered}
+        return methods.get(cls.role)
 
     # Typed by `*args, **kwargs`, the one form that a type checker lets a subclass replace by any signature.
 
@@ -169,14 +175,18 @@ def _run_chunk(
     arguments: dict[str, Any],
 ) -> Any:
     """Process one chunk; its outcome joins the batch when the job is settled."""
-    _refuse_cancelled(self, batch_id)
+    if not self.request.is_eager:  # Redis knows of no batch then
+        _refuse_cancelled(self, batch_id)
     return self.process(items, **_splitter_of(self).arguments.load((), arguments))
 
 
 def _run_finish(self: Any, batch_id: str, arguments: dict[str, Any]) -> Any:
     """Call `finish` with the batch's summary."""
-    _refuse_cancelled(self, batch_id)
-    summary = self.app.batches.snapshot(batch_id)
+    if self.request.is_eager:
+        summary = SUMMARY_HERE.get(None)
+    else:
+        _refuse_cancelled(self, batch_id)
+        summary = self.app.batches.snapshot(batch_id)
     if summary is None:
         raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
     return self.finish(summary, **_splitter_of(self).arguments.load((), arguments))

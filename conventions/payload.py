@@ -11,11 +11,11 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NotRequired, TypedDict, get_type_hints
+from typing import Any, Never, NoReturn, NotRequired, TypedDict, get_type_hints
 
 import pydantic_core
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from conventions.bounds import half_character, refuse_half_characters
 from conventions.errors import DeclarationError, PayloadError
@@ -209,6 +209,72 @@ class Arguments:
                 "pass an id and look it up in run"
             ) from None
         return dict(dumped), written
+
+
+class Returned:
+    """What a task returns, made JSON by its annotation as arguments are: a `date` becomes `"2026-01-01"`.
+
+    Where the annotation says nothing, or says JSON values, a result stays what it is.
+
+    Args:
+        task: the task's name, for messages.
+        function: what returns it; `None`: nothing that a team has written.
+
+    Raises:
+        DeclarationError: JSON cannot hold what the annotation says, so each job would end as dead after its effect.
+    """
+
+    def __init__(self, task: str, function: Callable[..., Any] | None) -> None:
+        self._adapter: TypeAdapter[Any] | None = None
+        hint = get_type_hints(function, include_extras=True).get("return", Any) if function is not None else Any
+        if hint in _SAYS_NOTHING:
+            return
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hint)
+            adapter.json_schema(mode="serialization")  # such as a function has none
+        except (PydanticUserError, TypeError) as error:
+            raise _refused(task, hint) from error
+        if _types_within(adapter.core_schema).intersection(_NO_JSON):
+            raise _refused(task, hint)
+        if not _types_within(adapter.core_schema) <= _JSON:
+            self._adapter = adapter
+
+    def json(self, result: Any) -> Any:
+        """A result as JSON values, also one of another type than the annotation says. Raises: ValueError, TypeError."""
+        if self._adapter is None or type(result) in _SCALARS:
+            return result
+        return self._adapter.dump_python(result, mode="json", warnings="none", by_alias=True)
+
+
+_SAYS_NOTHING = (Any, None, type(None), object, Never, NoReturn)
+_JSON = frozenset(["any", "bool", "default", "dict", "float", "int", "list", "none", "nullable", "str", "typed-dict",
+                   "typed-dict-field", "union"])  # fmt: skip
+_NO_JSON = frozenset(["bytes", "callable", "generator", "is-instance", "is-subclass"])
+
+
+def _types_within(schema: Any) -> set[str]:
+    """Every type that a schema of pydantic names; what has a way of its own to be written, counts as a type as well."""
+    found: set[str] = set()
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("type"), str):
+            found.add(schema["type"])
+        if "serialization" in schema:
+            found.add("serialization")
+        for name, one in schema.items():
+            if name not in ("serialization", "metadata"):
+                found |= _types_within(one)
+    elif isinstance(schema, (list, tuple)):
+        for one in schema:
+            found |= _types_within(one)
+    return found
+
+
+def _refused(task: str, hint: Any) -> DeclarationError:
+    shown = getattr(hint, "__name__", None) or str(hint)
+    return DeclarationError(
+        f"{task}: it returns {shown}, which JSON cannot hold, so each job would be a dead letter after its effect; return an id, "
+        "JSON values, a dataclass or a pydantic model, or write -> None"
+    )
 
 
 def _why(error: Exception | None, values: Mapping[str, Any]) -> str:

@@ -139,6 +139,7 @@ def _run_here(task: Any, values: dict[str, Any]) -> Any:
 def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
     try:
         if result is not None:
+            result = task.returned.json(result)
             encode_result(job.task, result, task.app.settings.result_limit)
     except PayloadError as error:  # its effect happened, so it must not run again
         raise end_dead(task, job, error) from None

@@ -17,7 +17,7 @@ from conventions.errors import LeaseLost, PayloadError, RetryRequested, Transact
 from conventions.job import Job, horizon_of
 from conventions.late_request import RAISED
 from conventions.membership import Member
-from conventions.payload import Arguments, check_size, encode
+from conventions.payload import Arguments, Returned, check_size, encode
 from conventions.pipeline import RetryAsked, execute
 from conventions.progress import Checkpoint, Holder, Progress, ProgressReporter
 from conventions.retry import RetryPolicy
@@ -36,6 +36,7 @@ class RunningTask(celery.Task):
     counts_itself: ClassVar[bool] = True
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     arguments: ClassVar[Arguments]
+    returned: ClassVar[Returned]
 
     def _application(self) -> Any:
         if not hasattr(self.app, "settings"):

@@ -246,6 +246,8 @@ def publish(send: Callable[[], Any], app: Any, *, with_result: bool) -> Any:
                 raise Reject(error, requeue=True) from error
             raise
         except (OperationalError, ConnectionError, *app.broker_errors) as error:
+            if app.conf.task_always_eager:  # the job has raised it
+                raise
             if time.monotonic() + RETRY_EVERY > deadline:
                 if step_follows():  # its job is settled: the message comes again, and this step is sent then
                     raise Reject(error, requeue=True) from error

@@ -9,14 +9,16 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from conventions.batch_items import Chunk, Items
 from conventions.batches import BatchSummary, Origin
 from conventions.bulk import PART_BYTES, Bulk, Prepared
 from conventions.cursor import Cursor, Cut
-from conventions.errors import ItemsChanged, JobCancelled, PayloadError
-from conventions.membership import chunk_id
+from conventions.errors import BusinessError, ItemsChanged, JobCancelled, PayloadError
+from conventions.job import ACTOR
+from conventions.membership import Outcome, chunk_id, finish_id
 from conventions.pipeline import TurnOver
 from conventions.priority import Priority
 from conventions.progress import Progress
@@ -178,19 +180,75 @@ def options_of(task: Any) -> dict[str, Any]:
     return options
 
 
+SUMMARY_HERE: ContextVar[BatchSummary] = ContextVar("summary_here")
+"""What a `finish` is given that runs in this process: Redis knows of no batch then."""
+
+_ENDED = "eager_chunks"  # among the headers of a request: how the chunks have ended that ran before a retry
+
+
 def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Do all of a batch in this process, for `apply`, as in a test: no messages, no retries, nothing kept."""
-    returns, total, chunks = [], 0, 0
+    """Do all of a batch in this process, for `apply` and `task_always_eager`.
+
+    Each chunk, and then the finish, is a job of its own as in a worker, with its retries, without their waits, and its
+    transaction. Nothing is sent, claimed or kept; a chunk that fails is in the summary, and no dead letter.
+
+    Raises:
+        BusinessError: the finish has failed.
+    """
+    request, chunk_task = task.request, task.chunk_task.registered
+    ended: dict[int, tuple[Outcome, Any]] = (request.headers or {}).get(_ENDED) or {}
+    request.headers = dict(request.headers or {}) | {_ENDED: ended}
+    headers = {ACTOR: task.actor}
     payload = task.arguments.bind((), arguments)
-    with closing(Items(task, arguments)) as items, Bulk(task.chunk_task.registered, {}) as bulk:
-        for chunk in items.chunks():
-            _prepared(
-                bulk, ChunkMessage(task.request.id, chunks, None, chunk.items, payload)
-            )  # refused here as when sent
-            returns.append(task.process(chunk.items, **arguments))
-            total, chunks = total + len(chunk.items), chunks + 1
-    returned = [one for one in returns if one is not None]
-    task.finish(
-        BatchSummary(task.request.id, task.name, "running", total, total, 0, chunks, returns=returned), **arguments
+    sizes: list[int] = []
+    with closing(Items(task, arguments)) as items, Bulk(chunk_task, {}) as bulk:
+        for index, chunk in enumerate(items.chunks()):
+            one = _prepared(bulk, ChunkMessage(request.id, index, None, chunk.items, payload))  # refused as when sent
+            sizes.append(len(chunk.items))
+            if index not in ended:
+                ended[index] = _outcome_here(chunk_task, one.payload, one.id, headers)
+    summary = _summary_here(task, sizes, ended)
+    token = SUMMARY_HERE.set(summary)
+    try:
+        outcome, found = _outcome_here(
+            task.finish_task.registered,
+            {"batch_id": request.id, "arguments": payload},
+            finish_id(request.id),
+            headers,
+        )
+    finally:
+        SUMMARY_HERE.reset(token)
+    if outcome == "dead":
+        raise BusinessError(f"{task.name}: its finish has failed: {type(found).__name__}: {found}") from found
+    return {"batch": request.id, "chunks": len(sizes), "total": summary.total}
+
+
+def _outcome_here(
+    task: Any, kwargs: Mapping[str, Any], task_id: str, headers: Mapping[str, Any]
+) -> tuple[Outcome, Any]:
+    try:
+        ended = task.apply(kwargs=dict(kwargs), task_id=task_id, headers=dict(headers), throw=False)
+    except Exception as error:  # noqa: BLE001  # of a retry, where `task_eager_propagates` is set
+        return "dead", error
+    return {"SUCCESS": "done", "FAILURE": "dead"}.get(ended.state, "cancelled"), ended.result  # type: ignore[return-value]  # these words
+
+
+def _summary_here(task: Any, sizes: Sequence[int], ended: Mapping[int, tuple[Outcome, Any]]) -> BatchSummary:
+    outcomes = [ended[index][0] for index in range(len(sizes))]
+    done = sum(size for size, outcome in zip(sizes, outcomes, strict=True) if outcome == "done")
+    returned = [ended[index][1] for index, outcome in enumerate(outcomes) if outcome == "done"]
+    return BatchSummary(
+        task.request.id,
+        task.name,
+        "running",
+        sum(sizes),
+        done,
+        sum(sizes) - done,
+        len(sizes),
+        failed_chunks=[index for index, outcome in enumerate(outcomes) if outcome == "dead"],
+        cancelled_chunks=[index for index, outcome in enumerate(outcomes) if outcome == "cancelled"],
+        returns=[one for one in returned if one is not None],
+        actor=task.actor,
+        created_at=time.time(),
+        ended_chunks=len(sizes),
     )
-    return {"batch": task.request.id, "chunks": chunks, "total": total}

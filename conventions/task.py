@@ -19,7 +19,7 @@ from conventions.cancelling import cancel
 from conventions.declaration import check_attributes, check_task, decide_idempotency, refuse_second
 from conventions.enqueue import enqueue_chunks, enqueue_many
 from conventions.many import in_chunks, mapped, signed, starmapped
-from conventions.payload import Arguments, check_size
+from conventions.payload import Arguments, Returned, check_size
 from conventions.retry import RetryPolicy
 from conventions.running import RunningTask
 from conventions.sending import (
@@ -83,6 +83,7 @@ class ConventionTask(RunningTask):
             cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped, without=cls.no_arguments
         )
         check_task(cls, cls.arguments, cls.limit_settings)
+        cls.returned = Returned(cls.__qualname__, cls.declared_result())
         refuse_second(cls)
         cls.registered = shared_task(bind=True, base=cls, name=cls.name)(cls.run)
 
@@ -94,6 +95,11 @@ class ConventionTask(RunningTask):
     @classmethod
     def declared_arguments(cls) -> Callable[..., Any]:
         """The function whose annotations are the task's arguments."""
+        return cls.run  # type: ignore[no-any-return]
+
+    @classmethod
+    def declared_result(cls) -> Callable[..., Any] | None:
+        """The function whose annotation says what a job returns."""
         return cls.run  # type: ignore[no-any-return]
 
     @classmethod
