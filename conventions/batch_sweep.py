@@ -8,6 +8,7 @@ from typing import Any
 from celery import bootsteps
 from redis.exceptions import RedisError
 
+from conventions.apart import is_outage
 from conventions.errors import BrokerUnavailable
 from conventions.following import send_what_follows
 
@@ -50,5 +51,10 @@ def sweep(app: Any) -> int:
     found = app.batches.closing()
     for batch_id in found:
         logger.info("what follows the batch %s has not ended yet; it is sent again, unless it is there", batch_id)
-        send_what_follows(app, batch_id)
+        try:
+            send_what_follows(app, batch_id)
+        except Exception as error:
+            if is_outage(error) or isinstance(error, BrokerUnavailable):
+                raise
+            logger.exception("what follows the batch %s cannot be sent", batch_id)  # others wait behind it
     return len(found)

@@ -6,6 +6,7 @@ that is delivered twice counts once. The semantics follow Sidekiq's batches: a s
 """
 
 import json
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from conventions.cursor import Cursor
 from conventions.errors import BusinessError
 from conventions.progress import Progress
 from conventions.store import Store
+
+logger = logging.getLogger(__name__)
 
 STATES = ("splitting", "running", "done", "dead", "cancelled")
 LIVE_STATES = frozenset({"splitting", "running"})
@@ -181,7 +184,7 @@ class Batches:
 
     def closing(self, limit: int = 10) -> list[str]:
         """Batches of which something was to be sent by somebody who is gone."""
-        return [id_.decode() for id_ in self._store.run("closing", [limit])]
+        return [id_.decode(errors="backslashreplace") for id_ in self._store.run("closing", [limit])]
 
     def state(self, id: str) -> str | None:  # noqa: A002
         """The state of a batch, `None` when there is no such batch."""
@@ -241,7 +244,7 @@ class Batches:
         newest: Any = self._store.redis.zrange(self._index, 0, look - 1, desc=True)
         with self._store.redis.pipeline(transaction=False) as pipe:
             for raw in newest:
-                pipe.hget(self._key(raw.decode()), "state")
+                pipe.hget(self._key(raw.decode(errors="backslashreplace")), "state")
             states = dict(zip(newest, pipe.execute(), strict=True))
         if gone := [raw for raw, found in states.items() if found is None]:
             self._store.redis.zrem(self._index, *gone)
@@ -258,7 +261,20 @@ class Batches:
                 if returns:
                     pipe.hgetall(self._key(id_, "returns"))
             read = batched(pipe.execute(), 5 if returns else 4, strict=True)
-            return [_summary(id_, *found) for id_, found in zip(ids, read, strict=True)]
+            return [_readable(id_, *found) for id_, found in zip(ids, read, strict=True)]
+
+
+def _readable(id: str, *found: Any) -> BatchSummary | None:  # noqa: A002
+    try:
+        return _summary(id, *found)
+    except (
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ):  # somebody else wrote it: it keeps no other from being shown
+        logger.exception("what Redis has of the batch %s cannot be read", id)
+        return None
 
 
 def _summary(id: str, fields: Any, counts: Any, failed: Any, ended: int, returns: Any = ()) -> BatchSummary | None:  # noqa: A002, PLR0917

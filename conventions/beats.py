@@ -65,7 +65,11 @@ class Beats:
             found, (seconds, micros) = pipe.execute()
         now = seconds + micros / 1e6
         # One of a later release may say it in another form: it is left out here, and left there.
-        beats = [_beat(name.decode(), match, now) for name, raw in found.items() if (match := _TICK.fullmatch(raw))]
+        beats = [
+            _beat(name.decode(errors="backslashreplace"), match, now)
+            for name, raw in found.items()
+            if (match := _TICK.fullmatch(raw))
+        ]
         return sorted(beats, key=lambda beat: (beat.silent, not beat.leads, beat.tick_age))
 
 

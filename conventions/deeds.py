@@ -30,7 +30,7 @@ class Deed:
 
     def encode(self) -> str:
         """The deed as JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))  # half characters, as a terminal may bring them, are escapes
 
     @classmethod
     def decode(cls, data: bytes | str) -> Self:

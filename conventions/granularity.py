@@ -50,12 +50,15 @@ class Granularity:
         names: Any = self._store.redis.smembers(self._store.key("too_long"))
         found = []
         for raw in sorted(names):
-            fields: Any = self._store.redis.hgetall(self._store.key("too_long", raw.decode()))
+            fields: Any = self._store.redis.hgetall(self._store.key("too_long", raw.decode(errors="backslashreplace")))
             if not fields:
                 self._store.redis.srem(self._store.key("too_long"), raw)
                 continue
-            longest, at = float(fields[b"longest"]), float(fields[b"last_at"])
-            found.append(TooLong(raw.decode(), int(fields[b"count"]), longest, at, fields[b"last_id"].decode()))
+            try:
+                longest, at = float(fields[b"longest"]), float(fields[b"last_at"])
+                found.append(TooLong(raw.decode(), int(fields[b"count"]), longest, at, fields[b"last_id"].decode()))
+            except (LookupError, ValueError):  # somebody else wrote it: it keeps no other from being shown
+                logger.exception("what Redis has of jobs of %r that take too long cannot be read", raw)
         return sorted(found, key=lambda one: (-one.count, one.task))
 
 

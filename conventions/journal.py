@@ -229,6 +229,7 @@ class Journal:
     def __init__(self, store: Store) -> None:
         self._store = store
         self.key = store.key("journal")
+        self.rejected_key = store.key("journal", "rejected")
 
     def length(self) -> int:
         """How many events are not recorded yet. Raises: RedisError."""
@@ -253,6 +254,11 @@ class Journal:
             f"{self.length()} events are not recorded in SQL yet, the oldest for {seconds:.0f} s: no worker's recorder runs, the "
             "database does not answer, or it takes less than the workers bring; nothing is lost"
         )
+
+    def rejected(self) -> int:
+        """How many events were put aside, since SQL cannot take them. Raises: RedisError."""
+        length: Any = self._store.redis.llen(self.rejected_key)
+        return int(length)
 
     def append(self, events: Sequence[Event]) -> None:
         """Append events of messages without a claim: all or none, also when memory is full. Raises: RedisError."""

@@ -39,6 +39,7 @@ STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
 LAST_DRAIN = 3.0  # seconds that a stopping recorder goes on recording
 KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
+ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what an entry raises that is no event
 LOOK_EVERY = 0.2  # seconds between two looks at whether to stop
 
 
@@ -63,7 +64,7 @@ class Recorder:
     ) -> None:
         self.name = _name_of(os.getpid())
         self.journal = Journal(store)
-        self.rejected = store.key("journal", "rejected")
+        self.rejected = self.journal.rejected_key
         self._store = store
         self._lead = store.key("recorder")
         self._database = database
@@ -95,7 +96,7 @@ class Recorder:
         for id_, fields in found.items():
             try:
                 entries.append(read_entry(id_, fields))
-            except ValueError as fault:
+            except ODD as fault:
                 self._reject(id_, fields, fault)
         if entries:
             self._record(entries, found)
@@ -306,4 +307,4 @@ def _refuses_content(error: Exception) -> bool:
     """Whether SQL would refuse the same entries for ever: for what they hold, not for how it is."""
     from sqlalchemy.exc import DataError, IntegrityError, StatementError  # noqa: PLC0415  # 0.6 s to import
 
-    return isinstance(error, (DataError, IntegrityError, ValueError, OverflowError)) or type(error) is StatementError
+    return isinstance(error, (DataError, IntegrityError, *ODD)) or type(error) is StatementError

@@ -10,6 +10,7 @@ from celery.result import AsyncResult
 
 from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
+from conventions.batch_sweep import sweep
 from conventions.batches import BatchSummary, Origin
 from conventions.membership import chunk_id, finish_id
 from conventions.redrive import redrive
@@ -457,3 +458,16 @@ def test_progress_of_a_batch_that_never_was(live_app: ConventionsApp) -> None:
     """Zero, and no percentage."""
     assert Progress.of("never").percent is None
     assert live_app.batches.summary("never") is None
+
+
+def test_one_batch_keeps_no_other_from_being_finished(app: ConventionsApp, tmp_path: Path) -> None:
+    """What its process should have sent is sent by a sweep, also behind a batch of which Redis has something odd."""
+    fine = Origin(Numbers.name, {"n": 0, "diary": str(tmp_path / "d")}, "u-42")
+    for batch_id in ("a-odd", "b-fine"):
+        app.batches.create(batch_id, fine, 0)
+        app.batches.seal(batch_id, chunks=0, total=0)
+        app.store.redis.zadd(app.store.key("closing"), {batch_id: 0})
+    app.store.redis.hset(app.store.key("batch", "a-odd"), "arguments", "no json")
+    app.store.redis.zadd(app.store.key("closing"), {b"\xff\xfe": 0})
+    assert sweep(app) == 3
+    assert [one.id for one in messages(app)] == [finish_id("b-fine")]

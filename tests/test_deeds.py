@@ -67,3 +67,9 @@ def test_an_entry_that_is_no_deed_holds_up_nobody(store: Store, database: Databa
     assert [one["fields"]["deed"][:9] for one in rejected(store)] == ["{}", '{"actor":']
     assert len(contents(database, ExecutionRow)) == 1
     assert contents(database, AuditRow) == []
+
+
+def test_half_a_character_in_a_deed_is_kept() -> None:
+    """A terminal of another encoding brings them in names and reasons; Redis takes no text that has one."""
+    deed = Deed("u\udcff", "schedule pause", "nightly", "\ud800", {"a": "\ud800"})
+    assert Deed.decode(deed.encode().encode()) == deed

@@ -39,6 +39,28 @@ def test_a_malformed_entry_is_put_aside(store: Store, database: Database, caplog
     assert 30 * 86400 - 60 < ttl <= 30 * 86400
 
 
+def nested(depth: int) -> bytes:
+    """An event whose arguments are nested so deep."""
+    data = event("deep", "dead", arguments={"a": "@"}).encode()
+    return data.replace(b'"@"', b"[" * depth + b"]" * depth)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize(
+    "odd", [nested(2000), nested(200_000), nested(5).replace(b'"attempt":1', b'"attempt":2147483648')]
+)
+def test_an_entry_that_nobody_can_write_is_put_aside(store: Store, database: Database, odd: bytes, alone: bool) -> None:
+    """It keeps the recorder neither from the others nor, read by itself, from the next ones."""
+    entries = [{"event": odd, "fence": 1, "at": 1_700_000_000_000}] + ([] if alone else [entry(event("m1"))])
+    append(store, *entries)
+    drain(recorder(store, database))
+    append(store, entry(event("m2")))
+    drain(recorder(store, database))
+    assert {row["message_id"] for row in contents(database, ExecutionRow)} == ({"m2"} if alone else {"m1", "m2"})
+    assert len(rejected(store)) == 1
+    assert left(store) == (0, 0)
+
+
 TRIGGER = "BEFORE INSERT ON conventions_executions WHEN NEW.message_id = 'm7' BEGIN SELECT RAISE(ABORT, 'no'); END"
 REFUSING = {
     "sqlite": f"CREATE TRIGGER no {TRIGGER}",

@@ -16,6 +16,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
+from conventions.bounds import is_text
 from conventions.console.figures import local
 from conventions.errors import ConfigurationError, ConventionError
 
@@ -41,7 +42,9 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: Any) -> None:
     """Print one JSON value to standard output."""
-    click.echo(json.dumps(value, default=jsonable, ensure_ascii=False, indent=2))
+    text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=2)
+    # Half a character, as a letter may have it, can be said in ASCII alone.
+    click.echo(text if is_text(text) else json.dumps(value, default=jsonable, indent=2))
 
 
 def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:

@@ -37,6 +37,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "redis": _redis,
         "database": _database,
         "journal": _journal,
+        "rejected": _rejected,
         "lost": _lost,
         "left alone": _left_alone,
         "unknown tasks": _unknown_tasks,
@@ -75,6 +76,19 @@ def _database(app: ConventionsApp) -> None:
 def _journal(app: ConventionsApp) -> None:
     if fault := app.journal.fault():
         raise ConfigurationError([fault])
+
+
+def _rejected(app: ConventionsApp) -> None:
+    if count := app.journal.rejected():
+        key = app.journal.rejected_key
+        raise ConfigurationError(
+            [
+                (
+                    f"{count:,} events are not in SQL and never will be: what they hold is refused there. They are whole in the list "
+                    f"{key}, each with its fault; look with `LRANGE {key} 0 -1`, and delete the list when you have seen them"
+                )
+            ]
+        )
 
 
 def _left_alone(app: ConventionsApp) -> None:

@@ -204,3 +204,23 @@ def test_a_listing_does_not_wait_for_a_job_s_transaction(
         listed = run(dead_letters, "list", "--json")
     other.dispose()
     assert [row["id"] for row in rows(listed)] == ["m1"]
+
+
+def test_no_letter_breaks_a_list(run: Run, bury: Callable[..., None]) -> None:
+    """Whatever a message of another program held: half characters are escapes where people read them, and whole in the export."""
+    odd = {"half": "a\ud800", "nul": "a\0", "\udfff": [1]}
+    bury(
+        "odd",
+        arguments=odd,
+        headers={"x_key": "\ud800"},
+        stored=json.dumps({"body": "\ud800", "headers": {"a": odd}}).encode(),
+    )
+    bury("fine")
+    for arguments in (["list"], ["list", "--json"], ["groups"], ["show", "odd"], ["show", "odd", "--json"], ["export"]):
+        found = run(dead_letters, *arguments)
+        assert found.exit_code == 0, arguments
+        assert "odd" in found.stdout or arguments == ["groups"]
+    (exported,) = [
+        one for line in run(dead_letters, "export").stdout.splitlines() if (one := json.loads(line))["id"] == "odd"
+    ]
+    assert exported["arguments"] == odd

@@ -119,7 +119,7 @@ def test_explain_reads_well(run: Run) -> None:
 
 
 CHECKS = [
-    "settings", "broker", "redis", "database", "journal", "lost", "left alone", "unknown tasks", "tasks", "schedule",
+    "settings", "broker", "redis", "database", "journal", "rejected", "lost", "left alone", "unknown tasks", "tasks", "schedule",
 ]  # fmt: skip
 
 
@@ -147,9 +147,18 @@ def test_check_says_what_does_not_work(run: Run) -> None:
         broker_timeout=0.3,
         database_url="postgresql://u:hunter2@127.0.0.1:1/x",
     )
-    assert set(broken) == {"broker", "redis", "database", "journal", "left alone", "unknown tasks"}
+    assert set(broken) == {"broker", "redis", "database", "journal", "rejected", "left alone", "unknown tasks"}
     assert all(fault and "\n" not in fault for fault in broken.values())
     assert "hunter2" not in str(broken)
+
+
+def test_check_counts_what_sql_cannot_take(run: Run, commands_app: ConventionsApp) -> None:
+    """Such an event is an execution that nobody will see."""
+    commands_app.store.redis.rpush(commands_app.journal.rejected_key, "one", "two")
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert broken["check"] == "rejected"
+    assert broken["fault"].startswith("2 events are not in SQL and never will be")
+    assert commands_app.journal.rejected_key in broken["fault"]
 
 
 def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 from html import escape
 from typing import Any
@@ -16,7 +17,7 @@ from conventions.deeds import Deed
 from conventions.letter_filter import Filter
 from conventions.redrive_task import Driver
 from conventions.tables import DeadLetterRow
-from tests.console.conftest import PER_CAUSE, SECRET, TASK
+from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK
 from tests.console.flower_process import User
 from tests.failures import failure, get, groups, record
 from tests.workers import messages
@@ -384,3 +385,44 @@ def test_what_was_given_up_can_be_sent_after_all(admin: User, shop_app: Conventi
     asked = {"state": "discarded", "count": "1"}
     assert admin.post("/dead-letters/redrive", asked).status_code == 303
     assert "Redrive" not in admin.get("/dead-letters", state="redriven").text.partition('id="letters"')[2]
+
+
+ODD = {"half": "a\ud800", "nul": "a\0", "\ud800": [{"\udfff": 1e300}], "mark": "<b>\u202e"}
+
+
+def test_no_letter_breaks_a_page(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
+    """Whatever a message of another program held: the lists show the others, and its own page shows it."""
+    odd = failure(
+        "odd-letter",
+        ValueError("half \ud800 nul \0"),
+        task="nowhere.\ud800",
+        arguments=ODD,
+        headers={"x_key": "\ud800"},
+    )
+    stored = json.dumps({"body": "\ud800", "headers": {"id": "odd-letter", "a": ODD}}).encode()
+    record(shop_app.database, replace(odd, message=stored))
+    for user in (operator, viewer):
+        for path in ("/dead-letters", "/dead-letters/letters/odd-letter"):
+            answer = user.get(path)
+            assert answer.status_code == 200, path
+        assert "odd-letter" in user.get("/dead-letters").text
+    assert operator.get("/dead-letters", arg="half=a").status_code == 200
+    with shop_app.database.session() as session:
+        letter = dead_letters.get(session, "odd-letter")
+        assert letter is not None
+        fingerprint = letter.fingerprint
+    assert operator.get("/dead-letters", group=fingerprint).status_code == 200
+
+
+def test_no_row_of_redis_breaks_a_page(operator: User, shop_app: ConventionsApp) -> None:
+    """Nor a batch or a count of long jobs that somebody else has written."""
+    redis: Any = shop_app.store.redis
+    key = shop_app.store.key
+    redis.zadd(key("batches"), {b"\xff\xfe": 9e9, "odd-batch": 9e9})
+    redis.hset(key("batch", "odd-batch"), mapping={"state": "running", "created_at": "soon"})
+    redis.sadd(key("too_long"), b"\xff", "odd.Task")
+    redis.hset(key("too_long", "odd.Task"), mapping={"count": "many"})
+    redis.hset(key("beats"), b"\xff", "1:1:1")
+    for path in ("/batches", "/batches/odd-batch", "/schedules", "/dead-letters"):
+        assert operator.get(path).status_code in (200, 404), path
+    assert "b-42" in operator.get("/batches").text or BATCH in operator.get("/batches").text
