@@ -226,6 +226,30 @@ class Broker:
         parts = ((one.tag, one.queue, one.receipt) for one in messages)
         return sum(int(self._run("leave", arguments)) for arguments in _batches(parts))
 
+    def hold_back(self, messages: Sequence[Held], *, task: str, period: float) -> int:
+        """Return messages that wait for the rate limit of their task; see `let_through`. Returns how many were still ours.
+
+        Args:
+            messages: what to return.
+            task: whose they are.
+            period: seconds between two jobs of the task.
+        """
+        parts = ((one.tag, one.queue, one.receipt, task, _milliseconds(period)) for one in messages)
+        return sum(int(self._run("hold_back", arguments)) for arguments in _batches(parts))
+
+    def let_through(self, task: str, most: int) -> int:
+        """Make so many messages ready that were held back, those first that were sent first. Returns how many are left."""
+        left = most
+        while most > 0 and left > 0:
+            ready, left = map(int, self._run("let_through", [task, min(most, SWEEP_LIMIT)]))
+            most -= max(ready, 1)
+        return left
+
+    def limited_tasks(self) -> set[str]:
+        """The tasks of which messages are held back."""
+        found: Any = self.store.redis.smembers(self.store.key("limited"))
+        return {name.decode(errors="replace") for name in found}
+
     def sweep(self, queues: Collection[str] = ()) -> Swept:
         """Make ready what a dead worker held and what is due, and find what no set has any more.
 

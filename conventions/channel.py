@@ -49,6 +49,7 @@ class QoS(virtual.QoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu has few types
         self._slow: set[str] = set()
+        self._aside: set[str] = set()
 
     @property
     def _limit(self) -> int:
@@ -59,7 +60,16 @@ class QoS(virtual.QoS):
 
     @property
     def _held(self) -> int:
-        return len(self._delivered) - len(self._dirty)
+        return len(self._delivered) - len(self._dirty) - len(self._aside)
+
+    def set_aside(self, delivery_tag: str) -> None:
+        """A message that is held waits for the rate limit of its task, and takes no room from others until `take_back`."""
+        self._slow.discard(delivery_tag)
+        self._aside.add(delivery_tag)
+
+    def take_back(self, delivery_tag: str) -> None:
+        """It counts again."""
+        self._aside.discard(delivery_tag)
 
     def mark_slow(self, delivery_tag: str) -> None:
         """A message that is held is of a job that may take long, or does: it needs a process of its own."""

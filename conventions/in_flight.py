@@ -53,6 +53,8 @@ class InFlight:
         self._ended: list[Held] = []
         self._returned: list[tuple[Held, float, bool]] = []
         self._left: list[Held] = []
+        self._held_back: list[tuple[Held, str, float]] = []
+        self._calls: list[Callable[[Broker], None]] = []
         self._on_lapsed: dict[str, Callable[[], None]] = {}
         self._lapses: dict[str, int] = {}
         self._thread: threading.Thread | None = None
@@ -107,6 +109,20 @@ class InFlight:
                 self._left.append(held)
                 self._changed.notify()
 
+    def hold_back(self, receipt: str, task: str, period: float) -> None:
+        """Return a message that waits for the rate limit of its task, soon; see `Broker.hold_back`."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._held_back.append((held, task, period))
+                self._changed.notify()
+
+    def soon(self, call: Callable[[Broker], None]) -> None:
+        """Do this from the thread, after what was returned before, again until Redis answers. It may run twice."""
+        with self._changed:
+            self._calls.append(call)
+            self._ensure_thread()
+            self._changed.notify()
+
     def _staying(self, receipt: str) -> Held | None:
         # Who lets a message go first has decided: Celery rejects what was returned already.
         held = None if receipt in self._leaving else self._held.get(receipt)
@@ -157,7 +173,7 @@ class InFlight:
         deadline = time.monotonic() + timeout
         with self._changed:
             self._changed.notify_all()
-            while self._ended or self._returned or self._left:
+            while self._ended or self._returned or self._left or self._held_back:
                 if not self._changed.wait(max(0.0, min(deadline - time.monotonic(), 0.1))) and (
                     time.monotonic() > deadline
                 ):
@@ -179,7 +195,7 @@ class InFlight:
         away = waits = False
         while True:
             with self._changed:
-                if waits or not (self._ended or self._returned or self._left or self._looks):
+                if waits or not self._has_work:
                     self._changed.wait(max(0.0, AFTER_ERROR if waits else self._next_beat - time.monotonic()))
             if not waits:
                 time.sleep(GATHER)
@@ -212,9 +228,14 @@ class InFlight:
             return False
         return True
 
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._ended or self._returned or self._left or self._looks or self._held_back or self._calls)
+
     def _let_go(self) -> None:
         with self._changed:
             ended, returned, left = list(self._ended), list(self._returned), list(self._left)
+            held_back, calls = list(self._held_back), list(self._calls)
         if ended:
             self._for_each(self._broker.acknowledge, ended)
         for wait, counted in {(wait, counted) for _, wait, counted in returned}:
@@ -222,13 +243,21 @@ class InFlight:
             self._for_each(give_back, [held for held, *how in returned if how == [wait, counted]])
         if left:
             self._for_each(self._broker.leave, left)
-        if ended or returned or left:
+        for task, period in {(task, period) for _, task, period in held_back}:
+            hold_back = partial(self._broker.hold_back, task=task, period=period)
+            self._for_each(hold_back, [held for held, *how in held_back if how == [task, period]])
+        if ended or returned or left or held_back:
             with self._changed:
                 del self._ended[: len(ended)]
                 del self._returned[: len(returned)]
                 del self._left[: len(left)]
-                self._drop([held.receipt for held in (*ended, *left)] + [held.receipt for held, *_ in returned])
+                del self._held_back[: len(held_back)]
+                self._drop(held.receipt for held in (*ended, *left))
+                self._drop(held.receipt for held, *_ in (*returned, *held_back))
                 self._changed.notify_all()
+        for call in calls:
+            call(self._broker)
+            self._calls.remove(call)
 
     @staticmethod
     def _for_each(call: Callable[[Sequence[Held]], object], held: Sequence[Held]) -> None:

@@ -22,9 +22,23 @@ class _Gathering:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
+    disable_rate_limits = True  # see `RateLimits`: Celery's keep the room of other messages
+
     def on_task_request(self, request: Any) -> None:
         request.goes_alone = not (self._together and request.may_go_together)
         self._lane.take(request)
+
+
+class _Unlimited:
+    """A consumer whose rate limits are not Celery's."""
+
+    disable_rate_limits = True
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._consumer, name)
 
 
 def _has_lane(app: Any, consumer: Any) -> bool:
@@ -38,24 +52,48 @@ def goes_together(task: Any, app: Any, consumer: Any) -> bool:
     return _has_lane(app, consumer) and not counts_jobs and getattr(task, "may_be_short", False)
 
 
+def _has_room(message: Any, app: Any) -> bool:
+    """Whether one more of those that may take long has room here; else it goes back: it was read ahead because others were short."""
+    qos = message.channel.qos
+    qos.mark_slow(message.delivery_tag)
+    if qos.room_for_slow >= 0:
+        return True
+    app.in_flight.give_back(message.delivery_tag)
+    qos.let_go(message.delivery_tag)
+    app.lane.paces.narrow()
+    return False
+
+
+def _seat(task: Any, app: Any, consumer: Any) -> Any:
+    """What takes the place of the consumer in Celery's strategy."""
+    together = goes_together(task, app, consumer)
+    if together:
+        app.lane.grouping.add(task.name)
+    if _has_lane(app, consumer):
+        return _Gathering(consumer, app.lane, together=together)
+    return _Unlimited(consumer) if app.broker_is_redis else consumer
+
+
 def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
     """Celery's strategy, whose requests go by the lane."""
-    lane, name, together = app.lane, task.name, goes_together(task, app, consumer)
-    if together:
-        lane.grouping.add(name)
-    gathering = _Gathering(consumer, lane, together=together) if _has_lane(app, consumer) else consumer
-    handle: Callable[..., Any] = default(task, app, gathering, **options)
+    lane, name = app.lane, task.name
+    handle: Callable[..., Any] = default(task, app, _seat(task, app, consumer), **options)
 
     def on_message(message: Any, *args: Any, **kwargs: Any) -> None:
-        is_ours = DELIVERY in (message.properties or {})
-        if is_ours and (consumer.task_buckets[name] or not lane.paces.is_short(name)):
-            qos = message.channel.qos
-            qos.mark_slow(message.delivery_tag)
-            if qos.room_for_slow < 0:  # it was read ahead because others were short
-                app.in_flight.give_back(message.delivery_tag)
-                qos.let_go(message.delivery_tag)
-                lane.paces.narrow()
-                return
-        handle(message, *args, **kwargs)
+        if DELIVERY not in (message.properties or {}):
+            handle(message, *args, **kwargs)
+            return
+        is_short = lane.paces.is_short(name)
+        if not (is_short or _has_room(message, app)):
+            return
+
+        def run() -> None:
+            if not is_short:
+                message.channel.qos.mark_slow(message.delivery_tag)
+            handle(message, *args, **kwargs)
+
+        limited = consumer.task_buckets[name] and not consumer.disable_rate_limits
+        if not limited or consumer.rate_limits.admits(name, message, run):
+            handle(message, *args, **kwargs)
 
     return on_message

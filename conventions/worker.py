@@ -1,5 +1,6 @@
 """What differs in the worker's consumer: start-up, stopping, and a dead letter for each message it cannot run."""
 
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from conventions.errors import UndeliverableMessage, UnknownForm
 from conventions.job_classes import long_queues
 from conventions.lane_intake import Intake
 from conventions.layout_step import end_worker
+from conventions.rate_limits import RateLimits
 from conventions.raw_message import DELIVERY, check_form
 from conventions.servers import check_servers
 from conventions.stopping import end_processes, stops, written_kept
@@ -46,6 +48,18 @@ class Consumer(CeleryConsumer):
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
         self._unknown = UnknownTasks(self)
 
+    @functools.cached_property
+    def rate_limits(self) -> RateLimits:
+        """What holds back the jobs of tasks that have a rate limit."""
+        return RateLimits(self)
+
+    def reset_rate_limits(self) -> None:
+        """Read the limits of all tasks anew, as `control rate_limit` asks for."""
+        before = dict(self.task_buckets)
+        super().reset_rate_limits()
+        if "rate_limits" in vars(self):  # not at the first time
+            self.rate_limits.change(before)
+
     def connect(self) -> Any:
         """Connect to the broker. Raises: SystemExit in production, where the servers would lose jobs."""
         connection = super().connect()
@@ -60,6 +74,7 @@ class Consumer(CeleryConsumer):
         channel = self.task_consumer.channel
         if hasattr(channel, "in_flight"):
             self.app.lane.attach(self, long_queues(self.app))
+            self.rate_limits.attach()
             channel.short_cut = Intake(self, self.app.lane).take
             channel.after_read = self.app.lane.flush
             channel.on_newer = end_worker

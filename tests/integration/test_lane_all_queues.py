@@ -178,7 +178,7 @@ def test_who_asks_for_one_message_at_a_time_gets_it(alone: Alone, tmp_path: Path
         lane.wait_until_done()
 
 
-def test_what_a_rate_limit_keeps_is_not_read_ahead(alone: Alone, tmp_path: Path) -> None:
+def test_what_a_rate_limit_keeps_waits_in_its_queue(alone: Alone, tmp_path: Path) -> None:
     """However short it is."""
     installation, app = alone
     with installation.worker("-Q", QUEUE, "-c", "1") as worker:
@@ -188,4 +188,6 @@ def test_what_a_rate_limit_keeps_is_not_read_ahead(alone: Alone, tmp_path: Path)
         with lane.paused():
             Quick.enqueue_many(some(tmp_path, 100))
         wait_until(lambda: len(lane.names) == 1, 10, "the first one runs")
-        wait_until(lambda: app.broker.sizes(QUEUE).ready >= 95, 10, "few wait here for their turn")
+        wait_until(lambda: app.broker.sizes(QUEUE).delayed >= 98, 10, "none waits here for its turn")
+        app.control.rate_limit(Quick.name, 0, reply=True)
+        lane.wait_until_done()

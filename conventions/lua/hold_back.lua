@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- uses queues claims common
+-- Put messages back that wait for the rate limit of their task, in place, with no delivery counted. They are delayed, so that a worker
+-- that knows nothing of the limit finds them in the end, and in `limited:<task>` by their place in the queue: see `let_through`.
+-- KEYS: prefix
+-- ARGV: for each message: tag, queue, receipt, task, ms between two jobs of the task
+-- Returns how many went back
+local AT_LEAST, AT_MOST = 60000, 3600000 -- ms
+local returned = 0
+
+for i = 1, #ARGV, 5 do
+  local tag, queue, receipt, task, period = unpack(ARGV, i, i + 4)
+  local score = holds(tag, receipt) and score_of(tag)
+  if score then
+    local limited = P .. 'limited:' .. task
+    local before = redis.call('ZCARD', limited)
+    local wait = math.min(math.max(before * tonumber(period), AT_LEAST), AT_MOST)
+    make_delayed(tag, queue, wait + clock[2] % 1000, true)
+    redis.call('ZADD', limited, score, tag)
+    redis.call('PEXPIRE', limited, 2 * AT_MOST)
+    redis.call('SADD', P .. 'limited', task)
+    let_go(tag, queue)
+    returned = returned + 1
+  end
+end
+return returned

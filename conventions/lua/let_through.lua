@@ -1,0 +1,26 @@
+#!lua flags=allow-oom
+-- uses queues claims common
+-- Make messages ready that wait for the rate limit of their task, those first that were sent first.
+-- KEYS: prefix
+-- ARGV: task, how many
+-- Returns {how many are ready now, how many wait still, at the most}
+local task, most = ARGV[1], tonumber(ARGV[2])
+local limited = P .. 'limited:' .. task
+local ready = 0
+
+while ready < most do
+  local popped = redis.call('ZPOPMIN', limited, most - ready)
+  if #popped == 0 then break end
+  for i = 1, #popped, 2 do
+    local tag = popped[i]
+    local score, queue = sent(tag)
+    if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then -- it was not due, ended or purged meanwhile
+      make_ready(tag, queue, score)
+      redis.call('ZREM', P .. 'delayed:' .. queue, tag)
+      ready = ready + 1
+    end
+  end
+end
+local left = redis.call('ZCARD', limited)
+if left == 0 then redis.call('SREM', P .. 'limited', task) end
+return {ready, left}
