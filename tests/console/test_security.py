@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from tornado.web import create_signed_value
 
 from conventions import audit, dead_letters, redrives
 from conventions.app import ConventionsApp
@@ -261,3 +263,35 @@ def test_flower_is_as_it_was(address: str, log_in: LogIn) -> None:
         assert answer.status_code == 200
         for ours in ("/dead-letters", "/batches", "/schedules"):
             assert f'href="{ours}"' in answer.text
+
+
+def test_logins_by_email(shop: Installation, shop_app: ConventionsApp) -> None:
+    """Flower sends whoever is nobody to the provider; roles go by the address, on its pages as on ours."""
+    secret = "a secret of the test"
+    with (
+        flower(
+            shop,
+            "--auth=.*@example.com",
+            "--auth-provider=flower.views.auth.GithubLoginHandler",
+            f"--cookie-secret={secret}",
+            FLOWER_OAUTH2_KEY="key",
+            FLOWER_OAUTH2_SECRET="secret",
+            FLOWER_OAUTH2_REDIRECT_URI="http://127.0.0.1/login",
+            CONVENTIONS_CONSOLE_ROLES='{"vera@example.com": "viewer"}',
+        ) as address,
+        httpx.Client(base_url=address, timeout=20) as client,
+    ):
+        for path in ("/", "/tasks", "/dead-letters", "/metrics"):
+            answer = client.get(path)
+            assert (answer.status_code, urlsplit(answer.headers["Location"]).path) == (302, "/login"), path
+        login = client.get("/login")
+        assert (login.status_code, login.headers["Location"].startswith("https://github.com/")) == (302, True)
+        assert login.headers["X-Frame-Options"] == "DENY"
+        for user, status in (("vera@example.com", 200), ("eve@example.com", 403)):
+            client.cookies.clear()
+            client.cookies.set("user", create_signed_value(secret, "user", user).decode())
+            for path in ("/tasks", "/dead-letters"):
+                assert client.get(path).status_code == status
+            answer = client.get("/api/task/result/x")
+            assert (answer.status_code, "role" in answer.text) == (403, True)
+    assert untouched(shop_app)
