@@ -59,6 +59,11 @@ class BatchSummary:
         # While it is cut, the total is what `count` said, which may be too little.
         return 100 if self.total == 0 else min(100, 100 * self.done // self.total)
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is done, but not all of it; also while its dead chunks are sent again."""
+        return self.state == "done" and bool(self.failed_chunks or self.failed)
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

@@ -55,7 +55,9 @@ def batch() -> None:
 @one_line_errors
 def list_(context: click.Context, state: str | None, as_json: bool, limit: int) -> None:
     """List batches, the newest first."""
-    emit(map(row_of, app_of(context).batches.listing(limit, state)), COLUMNS, as_json=as_json)
+    found = app_of(context).batches.listing(limit, state)
+    rows = [row_of(one) if as_json else row_of(one) | {"state": _state(one)} for one in found]
+    emit(rows, COLUMNS, as_json=as_json)
 
 
 @batch.command(cls=CeleryCommand)
@@ -89,7 +91,7 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
         chunks = {"failed_chunks": summary.failed_chunks, "cancelled_chunks": summary.cancelled_chunks}
         print_json(figures_of(summary) | chunks)
         return
-    for name, value in figures_of(summary).items():
+    for name, value in (figures_of(summary) | {"state": _state(summary)}).items():
         click.echo(f"{name:16} {_for_people(name, value)}")
     for name, indexes in (("failed_chunks", summary.failed_chunks), ("cancelled_chunks", summary.cancelled_chunks)):
         click.echo(f"{name:16} {_numbers(indexes)}".rstrip())
@@ -222,6 +224,11 @@ def _summary(context: click.Context, id: str) -> BatchSummary:  # noqa: A002
         click.echo(f"there is no batch {id}", err=True)
         context.exit(1)
     return summary
+
+
+def _state(summary: BatchSummary) -> str:
+    """The state, for people: one that is done with dead chunks is not simply done."""
+    return f"{summary.state}, {summary.failed:,} failed" if summary.is_partial else summary.state
 
 
 def _moment(seconds: float) -> datetime | None:

@@ -39,12 +39,12 @@ def figures_of(summary: BatchSummary) -> dict[str, Any]:
         "is": {
             "live": live,
             "stalled": progress.stalled,
-            "partial": _is_partial(summary),
+            "partial": summary.is_partial,
             "repairable": bool(summary.failed_chunks) or summary.state == "dead",
         },
         "texts": {
             "state": summary.state,
-            "partial": f"{summary.failed:,} failed" if _is_partial(summary) else "",
+            "partial": f"{summary.failed:,} failed" if summary.is_partial else "",
             "percent": "" if summary.total is None else f"{summary.percent} %",
             "done": done,
             "failed": f"{summary.failed:,}",
@@ -53,11 +53,6 @@ def figures_of(summary: BatchSummary) -> dict[str, Any]:
             "bar": f"{done} done, {summary.failed:,} failed",
         },
     }
-
-
-def _is_partial(summary: BatchSummary) -> bool:
-    """Whether it is done, but not all of it; also while its dead chunks are sent again."""
-    return summary.state == "done" and bool(summary.failed_chunks or summary.failed)
 
 
 def widths(summary: BatchSummary) -> dict[str, float] | None:

@@ -223,6 +223,17 @@ def test_watch_ends_with_the_batch(
     assert (result.exit_code, result.stdout) == (status, f"{state}: {done} done, {failed} failed\n")
 
 
+def test_a_batch_with_dead_chunks_is_not_simply_done(run: Run, commands_app: ConventionsApp) -> None:
+    """For people; its state in JSON stays the word."""
+    ending = begun(commands_app, chunks=2, total=4)
+    ending.chunk(0, "done", 2)
+    ending.chunk(1, "dead", 2)
+    ending.role("finish", "done")
+    assert "done, 2 failed" in run(batch, "list").stdout
+    assert "done, 2 failed" in run(batch, "show", "b1").stdout
+    assert json.loads(run(batch, "show", "b1", "--json").stdout)["state"] == "done"
+
+
 def test_watch_as_json(run: Run, commands_app: ConventionsApp, looks: Callable[..., None]) -> None:
     """A line for each change, none for a look that finds nothing new, and the last one tells the end."""
     ending = begun(commands_app, chunks=None, total=None)
