@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, exists, func, select, tuple_, update
-from sqlalchemy.orm import Session, defer
+from sqlalchemy.orm import Session, aliased, defer
 
 from conventions import audit, executions
 from conventions.database import insert_into, utc_now
 from conventions.deeds import Deed
 from conventions.errors import SelectionChanged
 from conventions.failures import FailureText, clean, cut
-from conventions.journal import Entry, Event
+from conventions.journal import Entry
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, ExecutionRow
 
@@ -27,6 +27,7 @@ NAMED_AT_MOST = 1000  # ids in one row of the audit
 PAGE = 500  # letters that are in memory at once
 UNDER_WAY = ("dead", "redriving")  # dead: the one that sent it died before it could say so
 ENDINGS = ("succeeded", "duplicate", "cancelled", "revoked", "expired")
+TAKEN = "taken"  # the answer of a letter that a redrive has chosen and not sent yet
 GONE = ("purged", "lost")  # neither done nor given up: a letter that was sent again is dead again
 STATES = ("dead", "redriving", "redriven", "discarded")
 FAILED = ("retried", "dead")
@@ -112,6 +113,8 @@ def _values(entry: Entry, first: Mapping[str, datetime]) -> dict[str, Any]:
         "fence": entry.fence,
         "first_failed_at": min(first.get(id_, entry.at), entry.at),
         "last_failed_at": entry.at,
+        "answer": "dead",
+        "answered_at": None,  # of one that was sent again, `note_answers` knows when it first failed
     }
 
 
@@ -251,29 +254,53 @@ def check_agreed(expected: int | None, found: int) -> None:
         )
 
 
-def close_ended(session: Session, entries: Sequence[Entry]) -> None:
-    """Note which letters have ended well after they were sent again, or were ended by somebody: they are redriven.
+def note_answers(session: Session, entries: Sequence[Entry]) -> None:
+    """Note what became of letters that were sent again, by the events that were just recorded.
 
-    Asks the executions, so that it does not matter in which order the events of a message are read.
+    They are redriven when they have ended well, or when somebody has ended them; dead again when their message is gone; else
+    the answer says whether they failed. Asks the executions, so that it does not matter in which order the events of a
+    message are read.
     """
-    letters = {cut(entry.event.message_id) for entry in entries if _concerns_redrive(entry.event)}
-    if letters:
-        row, execution = DeadLetterRow, ExecutionRow
-        ending = exists().where(
-            execution.message_id == row.id, execution.generation > row.generation, execution.kind.in_(ENDINGS)
-        )
-        ended = update(row).where(row.id.in_(sorted(letters)), row.state.in_(UNDER_WAY), ending)
-        session.connection().execute(ended.values(state="redriven"))
-    if gone := {
-        cut(entry.event.message_id) for entry in entries if entry.event.kind in GONE and entry.event.generation
-    }:
-        row, execution = DeadLetterRow, ExecutionRow
-        latest = exists().where(
-            execution.message_id == row.id, execution.generation > row.generation, execution.kind.in_(GONE)
-        )
-        back = update(row).where(row.id.in_(sorted(gone)), row.state == "redriving", latest)
-        session.connection().execute(back.values(state="dead"))
+    letters = _sent_again(session, entries)
+    if not letters:
+        return
+    row, execution, gone = DeadLetterRow, ExecutionRow, aliased(ExecutionRow)
+    of_sent = (execution.message_id == row.id, execution.generation > row.generation)
+    of_dead = (execution.message_id == row.id, execution.generation == row.generation)
+    first = select(func.min(execution.ended_at)).where(execution.kind.in_((*ENDINGS, *FAILED)))
+    since_sent, until_dead = (first.where(*which).scalar_subquery() for which in (of_sent, of_dead))
+    # Of several endings a success counts, which is the last one by the alphabet, too.
+    ending, end = (
+        select(func.max(execution.kind)).where(*of_sent, execution.kind.in_(kinds)).scalar_subquery()
+        for kinds in (ENDINGS, GONE)
+    )
+    gone_since = (gone.message_id == execution.message_id, gone.generation == execution.generation, gone.kind.in_(GONE))
+    retried = exists().where(
+        *of_sent, execution.kind == "retried", ~exists().where(*gone_since, gone.ended_at >= execution.ended_at)
+    )
+    state = func.coalesce(row.state, "")  # not the index of states, by which SQLite would look at all that are dead
+    changes = (
+        (state.in_((*UNDER_WAY, "redriven")) & ending.is_not(None),
+         {"state": "redriven", "answer": ending, "answered_at": since_sent}),
+        (state.in_(UNDER_WAY) & retried, {"state": "redriving", "answer": "retried", "answered_at": since_sent}),
+        ((state == "redriving") & end.is_not(None) & ~retried, {"state": "dead", "answer": end}),
+        ((state == "dead") & (row.answer == "dead") & (row.generation > 0), {"answered_at": until_dead}),
+    )  # fmt: skip
+    told = {cut(entry.event.message_id) for entry in entries if entry.event.kind in GONE}
+    for condition, values in changes:
+        these = letters & told if values.get("answer") is end else letters
+        if these:
+            session.connection().execute(update(row).where(row.id.in_(sorted(these)), condition).values(values))
 
 
-def _concerns_redrive(event: Event) -> bool:
-    return event.kind == "dead" or (event.generation > 0 and event.kind in ENDINGS)
+def _sent_again(session: Session, entries: Sequence[Entry]) -> set[str]:
+    """The ids of letters that were sent again, and of which one of these events tells."""
+    events = [entry.event for entry in entries if entry.event.kind in (*ENDINGS, *FAILED, *GONE)]
+    found = {cut(event.message_id) for event in events if event.generation > 0}
+    # A first death that is read late. Of many that are not, one statement must say so.
+    dead = {cut(event.message_id) for event in events if event.kind == "dead"} - found
+    if dead:
+        execution = ExecutionRow
+        query = select(execution.message_id).where(execution.message_id.in_(sorted(dead)), execution.generation > 0)
+        found.update(session.scalars(query))
+    return found

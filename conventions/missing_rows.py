@@ -7,6 +7,7 @@ from sqlalchemy import and_, func, or_, select, text, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from conventions.database import Database
+from conventions.dead_letters import TAKEN
 from conventions.failures import FailureText
 from conventions.journal import Event
 from conventions.tables import UNENDED, DeadLetterRow, ExecutionRow
@@ -67,10 +68,11 @@ def _after(row: ExecutionRow) -> Event:
 def _redriven(session: Session) -> Iterator[list[Event]]:
     row = DeadLetterRow
     columns = (row.id, row.task, row.queue, row.actor, row.generation)
+    is_sent = or_(row.answer.is_(None), row.answer != TAKEN)  # a redrive sends it later
     last = ""
     while True:
         found = session.execute(
-            select(*columns).where(row.state == "redriving", row.id > last).order_by(row.id).limit(PAGE)
+            select(*columns).where(row.state == "redriving", is_sent, row.id > last).order_by(row.id).limit(PAGE)
         ).all()
         if found:
             yield [

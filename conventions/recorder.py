@@ -224,7 +224,7 @@ class Recorder:
             dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
             dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
             dead_letters.antedate(session, [entry for entry in entries if entry.event.id in new])
-            dead_letters.close_ended(session, [entry for entry in entries if entry.event.id in new])
+            dead_letters.note_answers(session, [entry for entry in entries if entry.event.id in new])
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
         for some in batched(ids, AT_ONCE, strict=False):

@@ -7,17 +7,20 @@ import signal
 import stat
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from celery import bootsteps
 from celery.signals import worker_shutdown
+from kombu import pools
 from redis.exceptions import RedisError
 
 from conventions.journal import LATE_AFTER, Journal
 from conventions.missing import Missing
 from conventions.recorder import LAST_DRAIN, Recorder
+from conventions.redriver import Redriver
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +178,7 @@ class RecorderProcess(bootsteps.StartStopStep):
             self._keeper = Keeper(worker.app)
             return
         recorder = Recorder(worker.app.store, lambda: worker.app.database)
-        Missing(worker.app, lambda: recorder.leads).start(self._ended.is_set)
+        _begin_beside(worker.app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()
 
@@ -224,11 +227,13 @@ def record_for_ever(app: Any, parent: int, pulse: Pulse | None = None, *, after:
         os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
         recorder = Recorder(app.store, lambda: app.database, rest=REST)
-        if hasattr(app, "tasks"):
-            Missing(app, lambda: recorder.leads).start(asked.is_set)
         if after:
             with suppress(RedisError):  # then the lead lapses by itself
                 recorder.succeed(after)
+
+        if hasattr(app, "tasks"):
+            _forget_broker(app)
+            _begin_beside(app, recorder, asked.is_set)
 
         def is_over() -> bool:
             pulse.step()
@@ -252,6 +257,19 @@ def _let_go_of_parents() -> None:
             with suppress(OSError):
                 if file not in STANDARD and _is_channel(os.fstat(file).st_mode):
                     os.dup2(nothing.fileno(), file)  # not closed: what holds the number may close it later
+
+
+def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool]) -> None:
+    """What the recorder that leads does beside recording, each in a thread of its own."""
+    Missing(app, lambda: recorder.leads).start(stop)
+    Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
+
+
+def _forget_broker(app: Any) -> None:
+    """Make new connections to the broker when there is something to send: those of the parent are closed here."""
+    pools.connections.clear()
+    pools.producers.clear()
+    app._after_fork()  # noqa: SLF001  # Celery's own, which nobody calls for a process that is not of its pool
 
 
 def _is_channel(mode: int) -> bool:

@@ -6,21 +6,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 from conventions import dead_letters, executions
 from conventions.errors import IdempotencyConflict, PayloadError
 from conventions.given_headers import OwnHeaders
 from conventions.job import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED, UNKNOWN, UNKNOWN_SINCE
-from conventions.letter_filter import Filter
 from conventions.sending import publish
 from conventions.tables import DeadLetterRow
-
-ASK_WORKERS = 1.0  # seconds that workers have to answer
-DRIVEN_FROM = "long"  # the queue of the task that carries out redrives
-
-type Sent = Literal["sent", "happened", "not dead", "unknown task"]
 
 
 def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossary
@@ -32,61 +25,40 @@ def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossar
         BrokerUnavailable: nothing was sent and the letter stays dead.
         PayloadError: its arguments do not fit the task any more.
     """
-    return send_again(app, id) in ("sent", "happened")
+    with app.database.session() as session:
+        # The row stays locked until the message is out: a second redrive at the same time sends nothing.
+        letter = session.get(DeadLetterRow, id, with_for_update=True)
+        if letter is None or letter.state != "dead":
+            return False
+        match send(app, session, letter):
+            case "unknown task":
+                return False
+            case "happened":
+                letter.state, letter.answer = "redriven", "succeeded"
+            case "sent":
+                letter.state, letter.answer = "redriving", None
+        letter.redrive_id = letter.answered_at = None
+        return True
 
 
-def send_again(app: Any, id: str, redrive_id: str | None = None, state: str = "dead") -> Sent:  # noqa: A002
-    """As `redrive`, and say what became of it; `happened`: its effect is there already, so nothing was sent.
+def send(app: Any, session: Session, letter: DeadLetterRow) -> Literal["sent", "happened", "unknown task"]:
+    """Send the message of a letter again; the letter itself is not changed.
 
-    Args:
-        app: the application.
-        id: of the letter.
-        redrive_id: the redrive that it belongs to.
-        state: the one that it must be in.
+    Returns:
+        `happened`: its effect is there already, so nothing was sent.
 
     Raises:
         BrokerUnavailable, PayloadError: as `redrive`.
     """
-    with app.database.session() as session:
-        # The row stays locked until the message is out: a second redrive at the same time sends nothing.
-        letter = session.get(DeadLetterRow, id, with_for_update=True)
-        if letter is None or letter.state != state:
-            return "not dead"
-        task = app.tasks.get(letter.task)
-        if task is None:
-            return "unknown task"
-        if hasattr(task, "arguments"):
-            _check(task, letter)
-        letter.redrive_id = redrive_id
-        if not _is_followed(letter) and _has_happened(app, session, letter):
-            letter.state = "redriven"
-            return "happened"
-        letter.state = "redriving"
-        _send(app, letter, task)
-        return "sent"
-
-
-def leave(app: Any, id: str, redrive_id: str, state: str = "dead") -> None:  # noqa: A002
-    """Note that a redrive could not send a letter, which stays what it was; one that was lost on its way is dead."""
-    with app.database.session() as session:
-        letter = session.get(DeadLetterRow, id, with_for_update=True)
-        if letter is not None and letter.state == state:
-            letter.redrive_id = redrive_id
-            letter.state = "dead" if state == "redriving" else state
-
-
-def doubts(app: Any, session: Session, which: Filter) -> list[str]:
-    """What speaks against sending these letters now: their task is gone, or nobody consumes their queue."""
-    kinds = dead_letters.kinds(session, which)
-    unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
-    found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
-    try:
-        answers = app.control.inspect(timeout=ASK_WORKERS).active_queues() or {}
-    except (OperationalError, *app.broker_errors) as error:
-        return [*found, f"the broker cannot be reached: {error}"]
-    consumed = {queue["name"] for queues in answers.values() for queue in queues}
-    wanted = {str(queue) for _, queue in kinds} | {DRIVEN_FROM}
-    return found + [f"no worker consumes the queue {queue}" for queue in sorted(wanted - consumed)]
+    task = app.tasks.get(letter.task)
+    if task is None:
+        return "unknown task"
+    if hasattr(task, "arguments"):
+        _check(task, letter)
+    if not _is_followed(letter) and _has_happened(app, session, letter):
+        return "happened"
+    _send(app, letter, task)
+    return "sent"
 
 
 def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:

@@ -92,7 +92,8 @@ class DeadLetterRow(Base):
         # Groups are counted from this index alone.
         Index("ix_conventions_dead_letters_group", "state", "fingerprint", "last_failed_at", "first_failed_at"),
         Index("ix_conventions_dead_letters_task", "state", "task", "last_failed_at"),
-        Index("ix_conventions_dead_letters_redrive", "redrive_id", "state"),
+        Index("ix_conventions_dead_letters_redrive", "redrive_id", "state", "answer"),
+        Index("ix_conventions_dead_letters_answered", "redrive_id", "answered_at"),
     )
 
     id: Mapped[str] = mapped_column(String(255), primary_key=True)
@@ -114,6 +115,9 @@ class DeadLetterRow(Base):
     first_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     redrive_id: Mapped[str | None] = mapped_column(String(36))  # the last redrive that sent it
+    # What was recorded last of the message that was sent again, or that it was taken for it or left; see `redrives.py`.
+    answer: Mapped[str | None] = mapped_column(String(32))
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when the first of it was recorded
 
 
 class GroupNoteRow(Base):
@@ -147,6 +151,9 @@ class RedriveRow(Base):
     succeeded: Mapped[int]
     failed: Mapped[int]
     note: Mapped[str] = mapped_column(Text)
+    fault: Mapped[str | None] = mapped_column(Text)  # why its last step failed, until one passes
+    left_error: Mapped[str | None] = mapped_column(Text)  # why the last letter that could not be sent was left
+    paced_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # until when letters were sent, by its rate
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

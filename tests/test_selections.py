@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from redis.exceptions import RedisError
 from sqlalchemy.exc import InvalidRequestError
 
 from conventions import audit, dead_letters, redrives
@@ -14,8 +15,9 @@ from conventions.database import Database
 from conventions.dead_letters import NAMED_AT_MOST
 from conventions.errors import SelectionChanged
 from conventions.letter_filter import Filter
-from conventions.redrive_task import SendDeadLetters, begin
+from conventions.redriver import begin
 from conventions.redrives import CANARY_AT_MOST, RATES, Wanted
+from conventions.store import Store
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, ids, record
 
@@ -91,16 +93,12 @@ def test_a_listing_without_what_is_large(database: Database) -> None:
                 getattr(letter, name)
 
 
-def test_a_redrive_whose_task_cannot_be_sent_is_cancelled(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the fault is, no row waits for ever."""
-
-    def fail(**_: Any) -> None:
-        raise RuntimeError("out of order")
-
+def test_a_redrive_that_nobody_can_send_is_not_begun(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for it is told at once, and no row waits."""
     record(app.database, failure("m1"))
-    monkeypatch.setattr(SendDeadLetters, "apply_async", fail)
-    with pytest.raises(RuntimeError, match="out of order"):
+    away = Store("redis://127.0.0.1:1", "none")
+    monkeypatch.setattr(app, "store", away)
+    with pytest.raises(RedisError):
         begin(app, Wanted(Filter(), "u-9"))
     with app.database.session() as session:
-        (row,) = redrives.listing(session, 9)
-        assert (row.state, row.note) == ("cancelled", "out of order")
+        assert not redrives.listing(session, 9)

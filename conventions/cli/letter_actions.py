@@ -1,13 +1,16 @@
 """`celery -A <app> dead-letters`: what changes letters: edit, redrive, discard, and the redrives that run."""
 
 import json
+import re
 import time
 from typing import Any
 
 import click
 from celery.bin.base import CeleryCommand
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
 from conventions import dead_letters, redrives
 from conventions.app import ConventionsApp
@@ -16,17 +19,18 @@ from conventions.cli.letter_options import STATE, Pair, actor_option, confirm, s
 from conventions.editing import Change
 from conventions.editing import edit as edit_letter
 from conventions.letter_filter import Filter
-from conventions.redrive import doubts
-from conventions.redrive_task import begin
+from conventions.redrive_waits import Standing, Watch, doubts
+from conventions.redriver import begin
 from conventions.redrives import Wanted
-from conventions.tables import RedriveRow
 
-COLUMNS = (
-    "id", "state", "total", "sent", "succeeded", "failed", "actor", "reason", "note", "canary", "rate", "stop_at",
-    "created_at", "ended_at",
+COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "created_at", "ended_at")
+SHOWN = (
+    "id", "state", "total", "waiting", "unanswered", "retrying", "succeeded", "dead", "error", "error_message", "actor",
+    "reason", "created_at", "note", "why",
 )  # fmt: skip
-SHOWN = ("id", "state", "total", "sent", "succeeded", "failed", "actor", "reason", "created_at", "note")
 LOOK_EVERY = 0.3  # seconds between two looks at a redrive
+SHORT = 100  # characters of an error beside a bar
+NUMBER = re.compile(r"[\d,.]+")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -118,8 +122,8 @@ def redrive(
 ) -> None:  # fmt: skip
     """Send dead letters again: some first, then the rest, unless too many fail again.
 
-    Each keeps its id, and its idempotency key unless an edit changed what that is made of. Status 0 when all of them
-    succeeded.
+    The recorder beside a worker does it; this command watches, and may be ended. Each letter keeps its id, and its
+    idempotency key unless an edit changed what that is made of. Status 0 when all of them succeeded.
     """
     app = _loaded(context)
     with app.database.session(read_only=True) as session:
@@ -140,48 +144,72 @@ def redrive(
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
     id_ = begin(app, Wanted(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again))
-    row = _row(app, id_) if no_wait else _watch(app, id_, quiet=as_json)
+    watch = Watch(app)
+    one = _look(watch, app, id_) if no_wait else _watch(watch, app, id_, quiet=as_json)
+    row, stands = one.row, one.stands
     if as_json:
-        print_json(_fields(row))
+        print_json(_fields(one))
     elif no_wait:
         click.echo(id_)
     else:
-        click.echo(f"{row.state}: {row.succeeded} succeeded, {row.failed} failed, {row.total - row.sent} not sent")
+        click.echo(f"{row.state}: {stands.succeeded} succeeded, {stands.dead} failed, {one.waiting} not sent")
         click.echo(row.note, nl=bool(row.note))
-        if row.failed:
+        if stands.running:
+            click.echo(f"{stands.running} more were sent and go on: dead-letters redrives")
+        if stands.failing:
             click.echo(f"why: dead-letters groups --redrive {id_}")
-    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not row.failed)) else 1)
+    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not stands.dead)) else 1)
 
 
-def _watch(app: ConventionsApp, id: str, *, quiet: bool) -> RedriveRow:  # noqa: A002
+def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standing:  # noqa: A002
     if not quiet:
         click.echo(f"redrive {id}", err=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[failed]}"))
-    with Progress(*columns, console=Console(stderr=True), disable=quiet) as bars:
-        bar = bars.add_task("waiting", failed="")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
+    console = Console(stderr=True)
+    said = ""
+    with Progress(*columns, console=console, disable=quiet) as bars:
+        bar = bars.add_task("waiting", more="")
         try:
-            while (row := _row(app, id)).state in redrives.OPEN:
-                ended, failed = row.succeeded + row.failed, f"{row.failed} failed" if row.failed else ""
-                bars.update(bar, description=row.state, total=row.total, completed=ended, failed=failed)
+            while (one := _look(watch, app, id)).is_open:
+                _draw(bars, bar, one)
+                if not quiet and (why := NUMBER.sub("", one.why)) != said:  # other numbers are no news
+                    console.print(Text(one.why))  # also where there is no terminal to draw on
+                    said = why
                 time.sleep(LOOK_EVERY)
         except KeyboardInterrupt:
             click.echo(f"\nit goes on: dead-letters redrives shows it, dead-letters stop {id} ends it", err=True)
             raise
-        bars.update(bar, description=row.state, total=row.total, completed=row.succeeded + row.failed)
-    return row
+        _draw(bars, bar, one)
+    return one
 
 
-def _row(app: ConventionsApp, id: str) -> RedriveRow:  # noqa: A002
+def _draw(bars: Progress, bar: TaskID, one: Standing) -> None:
+    stands = one.stands
+    counts = {
+        "waiting": one.waiting, "unanswered": stands.unanswered, "retrying": stands.retrying,
+        "succeeded": stands.succeeded, "dead": stands.dead, "ended otherwise": stands.ended,
+    }  # fmt: skip
+    more = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    if one.error is not None:
+        more += f" · {escape(': '.join(one.error)[:SHORT])}"
+    ended = stands.answered - stands.retrying
+    bars.update(bar, description=one.row.state, total=one.row.total, completed=ended, more=more)
+
+
+def _look(watch: Watch, app: ConventionsApp, id: str) -> Standing:  # noqa: A002
     with app.database.session(read_only=True) as session:
-        session.expire_on_commit = False
         row = redrives.get(session, id)
-    if row is None:
-        raise click.UsageError(f"there is no redrive {id}")
-    return row
+        if row is None:
+            raise click.UsageError(f"there is no redrive {id}")
+        found = watch.look([row], session)
+        session.expunge_all()
+    return watch.explain(found)[0]
 
 
-def _fields(row: RedriveRow) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in COLUMNS}
+def _fields(one: Standing) -> dict[str, Any]:
+    error, message = one.error or (None, None)
+    found = {name: getattr(one.row, name) for name in COLUMNS} | one.figures()
+    return found | {"error": error, "error_message": message, "why": one.why}
 
 
 @click.command("redrives", cls=CeleryCommand)
@@ -189,9 +217,12 @@ def _fields(row: RedriveRow) -> dict[str, Any]:
 @click.pass_context
 @one_line_errors
 def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
-    """List redrives, the newest first."""
+    """List redrives, the newest first, as they stand now, and what those that are open wait for."""
+    watch = Watch(app_of(context))
     with app_of(context).database.session(read_only=True) as session:
-        emit(map(_fields, redrives.listing(session, limit)), COLUMNS if as_json else SHOWN, as_json=as_json)
+        found = watch.look(redrives.listing(session, limit), session)
+        session.expunge_all()
+    emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json)
 
 
 @click.command(cls=CeleryCommand)

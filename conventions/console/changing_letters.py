@@ -13,10 +13,10 @@ from conventions.console.page import Page
 from conventions.console.query import Query
 from conventions.console.reading_letters import Letter
 from conventions.editing import edit, editable
-from conventions.errors import BrokerUnavailable, LetterNotEditable, PayloadError, SelectionChanged
+from conventions.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.letter_filter import Filter
-from conventions.redrive import doubts
-from conventions.redrive_task import begin
+from conventions.redrive_waits import doubts
+from conventions.redriver import begin
 from conventions.redrives import Wanted
 
 FIELD = "argument:"  # before the name of an argument, in the form of the editor
@@ -61,10 +61,7 @@ class EditableLetter(Letter):
 
 async def start(page: Page, wanted: Wanted) -> None:
     """Begin a redrive, and go to where it can be watched."""
-    try:
-        id_ = await page.in_thread(begin, page.capp, wanted)
-    except BrokerUnavailable as error:
-        raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+    id_ = await page.in_thread(begin, page.capp, wanted)
     page.redirect(page.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
 
 

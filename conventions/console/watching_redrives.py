@@ -8,55 +8,75 @@ from tornado import web
 from conventions import redrives
 from conventions.console.figures import HIDDEN
 from conventions.console.page import Page
-from conventions.redrives import Tally
-from conventions.tables import RedriveRow
+from conventions.redrive_waits import Standing, Watch
 
 LISTED = 50
+SHORT = 300  # characters of the last error
 TELLING = ("text", "arguments")  # words of a selection that may hold values of arguments
 
 
-def figures_of(row: RedriveRow, stands: Tally) -> dict[str, Any]:
-    """What changes while a redrive runs, and after its end until everything that was sent has an outcome."""
-    names = ("sent", "succeeded", "failed")
-    # A letter that was sent by a later redrive is counted there; then the row knows better.
-    source: Any = stands if stands.sent >= row.sent else row
-    numbers = {name: getattr(source, name) for name in names}
-    is_open = row.state in redrives.OPEN
-    told = {"state": row.state, "note": row.note, "total": row.total, "open": is_open}
-    return told | numbers | {"moves": is_open or (source is stands and stands.running > 0)}
+def figures_of(one: Standing, *, sees: bool) -> dict[str, Any]:
+    """What changes while a redrive runs, and after its end until everything that was sent has an outcome.
+
+    Args:
+        one: the redrive.
+        sees: whether the visitor may see what errors say.
+    """
+    row = one.row
+    told = {"state": row.state, "note": row.note, "why": one.why, "open": one.is_open}
+    if row.fault and not sees:
+        told["why"] = row.fault.partition(":")[0]
+    error, message = one.error or ("", "")
+    error = f"{error}: {message[:SHORT] if sees else HIDDEN}" if error else ""
+    moves = one.is_open or one.stands.running > 0
+    return told | one.figures() | {"error": error, "moves": moves}
 
 
-class Redrives(Page):
+class _Watching(Page):
+    """What both pages need."""
+
+    @property
+    def watch(self) -> Watch:
+        """One for the whole program: workers are not asked for each page."""
+        watch: Watch = self.application.settings.setdefault("conventions_redrives", Watch(self.capp))
+        return watch
+
+    def _look(self, id_: str | None) -> list[Standing]:
+        with self.reading() as session:
+            row = None if id_ is None else redrives.get(session, id_)
+            rows = redrives.listing(session, LISTED) if id_ is None else [row] if row is not None else []
+            found = self.watch.look(rows, session)
+        return self.watch.explain(found)
+
+
+class Redrives(_Watching):
     """`/dead-letters/redrives`."""
 
     async def get(self) -> None:
-        """List the last ones."""
-        self.show("conventions_redrives.html", rows=await self.in_thread(self._find))
+        """List the last ones, as they stand now; with `?as=json` the figures alone, which the page asks for again and again."""
+        sees = self.visitor.sees
+        rows = [(one.row, figures_of(one, sees=sees)) for one in await self.in_thread(self._look, None)]
+        if self.word("as") == "json":
+            self.write({row.id: figures for row, figures in rows})
+            return
+        self.show("conventions_redrives.html", rows=rows)
 
-    def _find(self) -> list[RedriveRow]:
-        with self.reading() as session:
-            return list(redrives.listing(session, LISTED))
 
-
-class Redriving(Page):
+class Redriving(_Watching):
     """`/dead-letters/redrives/<id>`."""
 
     async def get(self, id_: str) -> None:
         """Show it; with `?as=json` its figures alone, which the page asks for again and again."""
-        row, stands = await self.in_thread(self._find, id_)
-        if row is None:
+        found = await self.in_thread(self._look, id_)
+        if not found:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such redrive.")
-        figures = figures_of(row, stands)
+        sees, row = self.visitor.sees, found[0].row
+        figures = figures_of(found[0], sees=sees)
         if self.word("as") == "json":
             self.write(figures)
             return
-        sees = self.visitor.sees
         selection = {name: value if sees or name not in TELLING else HIDDEN for name, value in row.selection.items()}
         self.show("conventions_redrive.html", row=row, now=figures, selection=selection)
-
-    def _find(self, id_: str) -> tuple[RedriveRow | None, Tally]:
-        with self.reading() as session:
-            return redrives.get(session, id_), redrives.tally(session, id_)
 
 
 class Stop(Page):

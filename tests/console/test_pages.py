@@ -15,11 +15,11 @@ from conventions.console.figures import local
 from conventions.database import utc_now
 from conventions.deeds import Deed
 from conventions.letter_filter import Filter
-from conventions.redrive_task import Driver
 from conventions.tables import DeadLetterRow
 from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK
 from tests.console.flower_process import User
 from tests.failures import failure, get, groups, record
+from tests.redriving import step
 from tests.workers import messages
 
 LETTER = "/dead-letters/letters/KeyError-0"
@@ -112,7 +112,7 @@ def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: 
     ended = failure("story", attempts=1, kind="succeeded", failure=None, generation=1, at=later[3])
     with shop_app.database.session() as session:
         executions.record(session, [ended])
-        dead_letters.close_ended(session, [ended])
+        dead_letters.note_answers(session, [ended])
     page = operator.get("/dead-letters/letters/story").text
     told = [
         "Attempt 1, ", "ValueError, to be tried again", "Attempt 2, ", "ValueError, dead", "oscar: dead-letters edit, wrong user",
@@ -160,14 +160,15 @@ def test_edit_and_redrive(operator: User, shop_app: ConventionsApp) -> None:
     assert operator.get(path).status_code == 200
     figures = operator.get(path, **{"as": "json"}).json()
     assert (figures["total"], figures["open"], figures["state"]) == (1, True, "waiting")
-    Driver(shop_app, path.rsplit("/", 1)[1], lambda _: None, lambda _: None)._step()
+    assert "no recorder leads" in figures["why"]
+    step(shop_app, path.rsplit("/", 1)[1])
     (message,) = [one for one in messages(shop_app) if one.id == "KeyError-0"]
     assert message.arguments == {"user_id": 70, "day": "2026-01-05"}
     assert operator.get(path, **{"as": "json"}).json()["state"] == "canary"
 
 
 def test_a_redrive_asks_first(operator: User, shop_app: ConventionsApp) -> None:
-    """With the number, and with what speaks against it; then the task of the system is sent."""
+    """With the number, and with what speaks against it; then it is a row, and no process is needed for it."""
     page = operator.get("/dead-letters/redrive", error="KeyError").text
     assert f"Send {PER_CAUSE} dead letters again?" in page
     assert "no worker" in page
@@ -183,9 +184,9 @@ def test_a_redrive_asks_first(operator: User, shop_app: ConventionsApp) -> None:
     assert answer.status_code == 303
     with shop_app.database.session() as session:
         (row,) = redrives.listing(session, 9)
-        id_, found = row.id, (row.canary, row.rate, row.stop_at, row.total, row.actor, row.reason, row.selection)
+        found = (row.canary, row.rate, row.stop_at, row.total, row.actor, row.reason, row.selection)
     assert found == (2, 7.5, 20.0, PER_CAUSE, "oscar", "fixed", {"error": "KeyError"})
-    assert {"redrive_id": id_} in [one.arguments for one in messages(shop_app) if one.queue == "long"]
+    assert messages(shop_app) == []
     assert "fixed" in operator.get("/dead-letters/redrives").text
     assert deeds(shop_app)[0][:2] == ("oscar", "dead-letters redrive")
 
@@ -362,7 +363,7 @@ def test_figures_go_on_until_everything_has_ended(operator: User, shop_app: Conv
     form = {"error": "RuntimeError", "count": str(redrives.CANARY + 1)}
     path = operator.post("/dead-letters/redrive", form).headers["Location"]
     id_ = path.rsplit("/", 1)[1]
-    Driver(shop_app, id_, lambda _: None, lambda _: None)._step()
+    step(shop_app, id_)
     operator.post(f"{path}/stop")
     figures = operator.get(path, **{"as": "json"}).json()
     assert (figures["state"], figures["sent"], figures["moves"]) == ("cancelled", redrives.CANARY, True)

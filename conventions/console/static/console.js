@@ -4,6 +4,7 @@
   "use strict";
 
   var LOOK_EVERY = 700; // milliseconds between two looks at a redrive
+  var LIST_EVERY = 2000; // the same, at the list of them
   var LIVE_EVERY = 1000; // the same at batches that go on
   var REST_EVERY = 5000; // and where all have ended: another may begin, and a dead chunk be repaired
   var PLACES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // what is drawn where
@@ -75,16 +76,34 @@
     window.setTimeout(look, wait);
   }
 
+  function write(figures, place) {
+    all("[data-figure]", place).forEach(function (figure) {
+      var text = String(figures[figure.getAttribute("data-figure")]);
+      if (figure.textContent !== text) { figure.textContent = text; } // a reader aloud hears of changes only
+    });
+  }
+
+  function redrives() {
+    var card = document.querySelector("[data-conventions-redrives]");
+    if (!card || !card.querySelector("[data-moves=yes]")) { return; }
+    follow(card.getAttribute("data-conventions-redrives"), LIST_EVERY, function (rows) {
+      var moves = false;
+      all("[data-redrive]", card).forEach(function (row) {
+        var figures = rows[row.getAttribute("data-redrive")];
+        if (figures) { write(figures, row); moves = moves || figures.moves; }
+      });
+      return moves ? LIST_EVERY : 0;
+    });
+  }
+
   function redrive() {
     var card = document.querySelector("[data-conventions-redrive]");
     if (!card || card.getAttribute("data-moves") !== "yes") { return; }
     follow(card.getAttribute("data-conventions-redrive"), LOOK_EVERY, function (figures) {
-      all("[data-figure]", card).forEach(function (place) {
-        place.textContent = figures[place.getAttribute("data-figure")];
-      });
+      write(figures, card);
       var bar = card.querySelector("progress");
       bar.max = Math.max(figures.total, 1);
-      bar.value = figures.succeeded + figures.failed;
+      bar.value = figures.succeeded + figures.dead + figures.ended;
       if (!figures.open) { all("[data-conventions-stop]").forEach(function (form) { form.remove(); }); }
       return figures.moves ? LOOK_EVERY : 0;
     });
@@ -165,5 +184,6 @@
   selection();
   editor();
   redrive();
+  redrives();
   live();
 }());
