@@ -18,6 +18,7 @@ from conventions.chunking import chunked
 from conventions.cron import cron, every
 from conventions.declaration import EVERY_ARGUMENT
 from conventions.errors import (
+    BrokerUnavailable,
     BusinessError,
     ConventionError,
     CredentialInPayload,
@@ -37,6 +38,7 @@ from conventions.task import ConventionTask
 __all__ = [
     "EVERY_ARGUMENT",
     "BatchTask",
+    "BrokerUnavailable",
     "BusinessError",
     "ConventionError",
     "ConventionTask",

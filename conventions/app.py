@@ -29,6 +29,7 @@ from conventions.journal import Journal
 from conventions.lane import Lane
 from conventions.lane_watch import LaneWatch
 from conventions.leases import LeaseKeeper
+from conventions.redis_connections import PATIENCE
 from conventions.refusals import Refusals
 from conventions.routing import route, routes_alike
 from conventions.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
@@ -95,7 +96,12 @@ class Loader(AppLoader):
 
     def on_worker_init(self) -> None:
         """What is loaded stays: the collector need not look at it again, here and in every process of the pool."""
+        self.app.be_patient()
         gc.freeze()
+
+    def on_worker_process_init(self) -> None:
+        """Also in a process of the pool that was not forked."""
+        self.app.be_patient()
 
 
 class ConventionsApp(Celery):
@@ -106,7 +112,7 @@ class ConventionsApp(Celery):
         self._schedule = schedule
         self._overrides = overrides
         self._queues_selected = False
-        self.store_options: dict[str, Any] = {}  # redis-py's, until the store is made
+        self._is_patient = False
         super().__init__(
             name, loader=Loader, task_cls="conventions.plain_task:PlainTask", control="conventions.control:Control"
         )
@@ -146,10 +152,24 @@ class ConventionsApp(Celery):
             )
         return running.broker_url
 
+    @property
+    def _patience(self) -> float:
+        """Seconds of one call of Redis with all its tries: a worker goes on after them, others wait for the answer."""
+        seconds: float = self.settings.broker_timeout
+        return max(seconds, PATIENCE) if self._is_patient else seconds
+
+    def be_patient(self) -> None:
+        """A worker: a server that stands still for some seconds is no reason to give a job back."""
+        self._is_patient = True
+        found = [vars(self)["store"]] if "store" in vars(self) else []
+        for one in [*found, *([self.broker.store] if "broker" in vars(self) else [])]:
+            one.patience = self._patience
+
     @functools.cached_property
     def store(self) -> Store:
         """The Redis of claims, progress and schedule."""
-        return Store(self.settings.redis_url or self.broker_address, self.settings.key_prefix, **self.store_options)
+        url = self.settings.redis_url or self.broker_address
+        return Store(url, self.settings.key_prefix, patience=self._patience)
 
     @functools.cached_property
     def database(self) -> "Database":
@@ -173,8 +193,10 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def broker(self) -> Broker:
         """The messages, where the broker is Redis; elsewhere it has none."""
-        own = Store(self.broker_address, self.settings.key_prefix, **BROKER_OPTIONS) if self.broker_is_redis else None
-        return Broker(own or self.store, journal_limit=self.settings.journal_limit)
+        own = self.store
+        if self.broker_is_redis:
+            own = Store(self.broker_address, self.settings.key_prefix, patience=self._patience, **BROKER_OPTIONS)
+        return Broker(own, journal_limit=self.settings.journal_limit)
 
     @functools.cached_property
     def broker_is_redis(self) -> bool:

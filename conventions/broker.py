@@ -8,19 +8,21 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import batched, groupby
 from secrets import token_hex
 from typing import Any, Literal, NamedTuple
 
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import RedisError, ResponseError
 
+from conventions.deadline import current_deadline
 from conventions.delivery import Delivery, Wanted, brought
 from conventions.errors import BrokerUnavailable
 from conventions.layout import LAYOUT, LOWEST, SAY_EVERY, member_name, refused
 from conventions.script_call import ScriptCall
+from conventions.server_answers import advice_on
 from conventions.store import Store
 
 VISIBILITY = 33.0  # seconds without a heartbeat after which a message goes to another worker
@@ -123,11 +125,15 @@ class Broker:
         """Send messages in one round trip; returns their tags, empty for one that is there already.
 
         Raises:
-            BrokerUnavailable: Redis is full, or its journal is.
+            BrokerUnavailable: Redis takes no messages now: it or its journal is full, it is a replica, or the like.
+            RedisError: it does not answer.
             NewerLayout: a later release has written what is there.
         """
-        arguments = self._publish_arguments(publications)
-        return _tags(lambda: self._run("publish", arguments))
+        call = self.ask_publish(publications)
+        try:
+            return self.published(call)
+        finally:
+            call.close()
 
     def ask_publish(self, publications: Sequence[Publication]) -> ScriptCall:
         """Send messages, whose answer is read later, by `published`; the caller closes what it gets. Raises: RedisError."""
@@ -135,8 +141,17 @@ class Broker:
 
     @staticmethod
     def published(call: ScriptCall) -> list[str]:
-        """The answer of `ask_publish`, as that of `publish`. Raises: RedisError, BrokerUnavailable."""
-        return _tags(call.answer)
+        """The answer of `ask_publish`, as that of `publish`. Raises: RedisError, BrokerUnavailable, NewerLayout."""
+        try:
+            return [tag.decode() for tag in call.answer()]
+        except RedisError as error:
+            if call.may_have_run and (deadline := current_deadline()) is not None:
+                deadline.may_have_left = True
+            if newer := refused(error):
+                raise newer from error
+            if advice := advice_on(error):
+                raise BrokerUnavailable(f"Redis takes no messages now: {error}; {advice}") from error
+            raise
 
     def _sender(self) -> str:
         """Who sends, once in a while."""
@@ -303,19 +318,6 @@ class Broker:
 def digest_of(*parts: str) -> str:
     """What a message asks for, in 80 bits."""
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
-
-
-def _tags(answer: Callable[[], list[bytes]]) -> list[str]:
-    try:
-        return [tag.decode() for tag in answer()]
-    except OutOfMemoryError as error:
-        raise BrokerUnavailable(f"Redis is full, so that nothing can be sent: {error}") from error
-    except ResponseError as error:
-        if newer := refused(error):
-            raise newer from error
-        if str(error).startswith("JOURNALFULL"):
-            raise BrokerUnavailable(str(error)) from error
-        raise
 
 
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:

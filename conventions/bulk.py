@@ -12,16 +12,15 @@ from typing import Any, NamedTuple, Self
 from celery import signals
 from celery.local import Proxy
 from celery.utils import uuid
-from kombu.exceptions import BatchPublishError
 
+from conventions.deadline import Deadline
 from conventions.errors import BrokerUnavailable
 from conventions.given_headers import OwnHeaders
 from conventions.job import PLANNED_AT
 from conventions.payload import check_size
-from conventions.publish_batch import PublishBatch, UnderWay
-from conventions.redis_address import shown
+from conventions.publish_batch import NotTaken, PublishBatch, UnderWay
 from conventions.send_options import check_options
-from conventions.sending import common_headers, headers_of_own, shown_text
+from conventions.sending import common_headers, headers_of_own, shown_text, unavailable
 from conventions.stamp import Stamp
 
 PART = 500  # messages that go together
@@ -92,7 +91,8 @@ class Bulk:
         """Send messages. They are there for certain after the next `send` or `flush`.
 
         Raises:
-            BrokerUnavailable: the broker does not take them, or not those that were sent before.
+            BrokerUnavailable: the broker does not take them, or not those that were sent before, within `broker_timeout` from
+                now. Its `ids` are those that it did not take; of later ones it was given nothing.
         """
         common = common_headers(self._task, self._given, **self._how)
         if self._app.conf.task_always_eager or not self._app.broker_is_redis:
@@ -101,7 +101,7 @@ class Bulk:
                 self.sure += 1
             return
         with (
-            _unavailable(self._app),
+            self._deadline(),
             self._app.producer_or_acquire(self._producer) as producer,
             producer.batch(PART) as batch,
         ):
@@ -116,12 +116,26 @@ class Bulk:
             self._sent = (sent, len(part)) if sent else None
 
     def flush(self) -> None:
-        """Return when the broker has everything. Raises: BrokerUnavailable."""
+        """Return when the broker has everything. Raises: BrokerUnavailable, as `send`."""
         sent, self._sent = self._sent, None
         if sent is not None:
-            with _unavailable(self._app):
+            with self._deadline():
                 sent[0].wait()
             self.sure += sent[1]
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """One deadline for all that a block sends. Raises: BrokerUnavailable."""
+        with Deadline(self._app.settings.broker_timeout):
+            try:
+                yield
+            except NotTaken as error:
+                reason = error.__cause__ or error
+                raise unavailable(self._app, reason, error.ids, maybe_sent=error.maybe_sent) from error
+            except BrokerUnavailable as error:  # before it was asked for the part before
+                if self._sent is None:
+                    raise
+                raise unavailable(self._app, error, self._sent[0].ids, maybe_sent=True) from error
 
     def _collect(
         self, collected: PublishBatch, part: Sequence[Prepared], common: Mapping[str, Any], producer: Any
@@ -166,15 +180,3 @@ class Bulk:
             and self._options.keys() <= ALIKE
             and app.routes_alike
         )
-
-
-@contextmanager
-def _unavailable(app: Any) -> Iterator[None]:
-    """A flush that failed is an unreachable broker."""
-    try:
-        yield
-    except BatchPublishError as error:
-        raise BrokerUnavailable(
-            f"the broker at {shown(app.broker_address)} did not accept the messages within "
-            f"{app.settings.broker_timeout:g} s ({error}); some of them may be there"
-        ) from error

@@ -21,6 +21,7 @@ from conventions.publish_batch import PublishBatch
 from conventions.purging import is_reply_queue, purge
 from conventions.raw_message import decoded
 from conventions.reading import RESERVE_AT_MOST, Reading
+from conventions.redis_connections import BoundedRetry, bound_sentinels, bounded
 from conventions.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
 from conventions.store import Store
 
@@ -173,6 +174,10 @@ class ConventionsChannel(Reading):
         """The application that this channel sends for, or what stands for it in a program without one."""
         return self.link.app if self.link else _Foreign(self)
 
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]  # of the classes below
+        return parameters | {"connection_class": bounded(parameters["connection_class"])}
+
     # Sending.
 
     def _put(
@@ -274,6 +279,11 @@ class Channel(ConventionsChannel, redis.Channel):  # type: ignore[misc]
 
 class SentinelChannel(ConventionsChannel, redis.SentinelChannel):  # type: ignore[misc]
     """A channel to the master that Sentinel names."""
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        pool = super()._sentinel_managed_pool(asynchronous)  # type: ignore[no-untyped-call]  # kombu has few types
+        bound_sentinels(pool.sentinel_manager, BoundedRetry(retries=0, patience=self.socket_timeout))
+        return pool
 
 
 def _wait(eta: str | None) -> float:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from conventions.forks import call_before_fork
+from conventions.network_errors import is_standby
 from conventions.tables import Base
 
 # An encoding of our own, since a server may be set to SQL_ASCII, for which the driver returns bytes.
@@ -55,7 +56,9 @@ class Database:
 
     def _create_engine(self) -> Engine:
         if not self.is_sqlite:
-            return create_engine(self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL)
+            engine = create_engine(self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL)
+            event.listen(engine, "handle_error", _leave_standby)
+            return engine
         if self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         engine = create_engine(self.url)
@@ -96,6 +99,12 @@ def insert_into(session: Session, table: type[Base]) -> Any:
 def utc_now() -> datetime:
     """The present, aware, in UTC."""
     return datetime.now(UTC)
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    # The pool's connections lead to a server that is the master no more, and all look well; the next one may find the new master.
+    if is_standby(context.original_exception):
+        context.is_disconnect = True
 
 
 def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:

@@ -16,6 +16,9 @@ def enqueue_many(task: Any, /, arguments: Iterable[Mapping[str, Any]], **options
     They go in parts of up to 500, each in one round trip, so that a generator is never read into memory. Each is checked
     like a single send. An error keeps what was sent before in `error.sent`, the ids in order.
 
+    As long as the broker takes parts, a call may take as long as it needs; a part that it does not take within
+    `broker_timeout` ends it.
+
     Args:
         task: the task.
         arguments: the arguments of `run` by name, for each message.
@@ -24,8 +27,9 @@ def enqueue_many(task: Any, /, arguments: Iterable[Mapping[str, Any]], **options
     Raises:
         TypeError: an option is not one of all messages, or means nothing.
         PayloadError: names every faulty mapping of the part by its index; nothing of that part was sent.
-        BrokerUnavailable: the broker did not take a part within `broker_timeout`. Some of that part may be there;
-            sending the same again is safe where the task is idempotent on its arguments.
+        BrokerUnavailable: the broker did not take a part within `broker_timeout`. `sent` are the ids that it has for certain,
+            `ids` those of that part, the next in order, and `maybe_sent` says whether these may be there, too. Nothing was sent
+            of the others. To send the part again under its ids changes nothing where it is there.
     """
     return _enqueue(task, arguments, options)
 
@@ -100,9 +104,11 @@ def _enqueue(
                 bulk.send(part)
             bulk.flush()
         except Exception as error:
-            if not isinstance(error, BrokerUnavailable):
-                with suppress(BrokerUnavailable):  # the first error is the one that helps
+            if not isinstance(error, BrokerUnavailable):  # the first error is the one that helps
+                try:
                     bulk.flush()
+                except BrokerUnavailable as second:
+                    error.add_note(str(second))
             with suppress(AttributeError):  # of an exception that takes none
                 error.sent = ids[: bulk.sure]  # type: ignore[attr-defined]  # also on errors that are not ours
             error.add_note(f"{task.name}: {bulk.sure} messages were sent before")

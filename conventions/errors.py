@@ -24,7 +24,7 @@
         ├── JournalFull              events wait for SQL, so that no more may be added
         ├── PurgeStopped             a purge that could not go on; says how many messages are gone and left
         ├── PermissionDenied         the actor may not run this task
-        ├── BrokerUnavailable        the broker did not answer in time         (ConnectionError)
+        ├── BrokerUnavailable        the broker did not take a message in time (ConnectionError)
         ├── DeclarationError         a task class that may not exist as written (TypeError)
         ├── ScheduleError            a schedule that may not exist as written   (ValueError)
         └── ConfigurationError       settings that cannot work, all faults at once (click: exit status 2)
@@ -139,7 +139,23 @@ class PermissionDenied(ConventionError):
 
 
 class BrokerUnavailable(ConventionError, ConnectionError):
-    """The broker did not accept a message in time: nothing was sent; of many, those in `sent`, and perhaps more."""
+    """The broker did not take a message in time.
+
+    Args:
+        args: the text.
+        maybe_sent: the value of the attribute.
+        ids: the same.
+
+    Attributes:
+        maybe_sent: whether the broker may have what `ids` names: the request left, and no answer came. Send it again under
+            the same id, which changes nothing where it is there. False: it is not there.
+        ids: ids of the messages that were not taken.
+    """
+
+    def __init__(self, *args: Any, maybe_sent: bool = False, ids: Sequence[str] = ()) -> None:
+        super().__init__(*args)
+        self.maybe_sent = maybe_sent
+        self.ids = list(ids)
 
 
 class DeclarationError(ConventionError, TypeError):

@@ -1,4 +1,8 @@
-"""Which errors mean "the other side could not be reached", for the libraries this platform knows.
+"""Which errors mean "the other side could not be reached, or does not work now", for the libraries this platform knows.
+
+What a server answers in a fail-over counts, too: it is shutting down, starting up, standing by, full. What it says of one
+transaction does not: one that was the victim of a deadlock, or cannot be serialized, is an error like any other, which is
+tried again sooner and less often.
 
 A library is looked up in `sys.modules`: one that was never imported cannot have raised the error.
 """
@@ -6,6 +10,8 @@ A library is looked up in `sys.modules`: one that was never imported cannot have
 import errno
 import socket
 import sys
+
+from conventions.server_answers import code_of
 
 _STANDARD: tuple[type[BaseException], ...] = (ConnectionError, TimeoutError, socket.gaierror, socket.herror)
 
@@ -23,12 +29,19 @@ _BY_MODULE = {
     "sqlalchemy.exc": ("DisconnectionError",),
 }
 
-# PostgreSQL's classes 08 (connection exception) and 57P (operator intervention: shutdown, crash, starting up).
-_POSTGRES_STATES = ("08", "57P")
+# PostgreSQL's SQLSTATEs: class 08 is the connection, 57P a server that shuts down, crashes or starts up; too many connections;
+# read-only, as one that stands by.
+_POSTGRES_STATES = ("08", "57P", "53300", "25006")
+_POSTGRES_DRIVERS = ("psycopg", "psycopg2", "asyncpg")
+
+# MySQL's numbers: too many connections, shutting down, read-only; and its clients': not connected, connection lost.
+_MYSQL_NUMBERS = frozenset({1040, 1053, 1836, 2002, 2003, 2006, 2013, 2055})
+_MYSQL_OPTION = 1290  # the server was started with an option that prevents the statement, such as --read-only
+_MYSQL_DRIVERS = ("pymysql", "MySQLdb", "mysql")
 
 
 def is_network_error(error: BaseException) -> bool:
-    """Whether the error is one of the network: refused, reset, timed out, unresolved (R16)."""
+    """Whether the error is one of the network: refused, reset, timed out, unresolved; or of a fail-over (R16)."""
     if isinstance(error, (*_STANDARD, *_known_classes())):
         return True
     if isinstance(error, OSError) and error.errno in _UNREACHABLE:
@@ -36,7 +49,7 @@ def is_network_error(error: BaseException) -> bool:
     wrapper = sys.modules.get("urllib.error")
     if wrapper is not None and isinstance(error, wrapper.URLError) and isinstance(error.reason, BaseException):
         return is_network_error(error.reason)
-    return _is_lost_database(error)
+    return bool(code_of(error)) or _is_lost_database(error)
 
 
 def _known_classes() -> tuple[type[BaseException], ...]:
@@ -45,14 +58,29 @@ def _known_classes() -> tuple[type[BaseException], ...]:
 
 
 def _is_lost_database(error: BaseException) -> bool:
-    """A lost or refused PostgreSQL connection; a busy SQLite file is not a network error."""
+    """A database that is away, or takes no writes now; a busy SQLite file is not a network error."""
     module = sys.modules.get("sqlalchemy.exc")
     if module is None or not isinstance(error, module.DBAPIError):
-        return False
+        return _is_away(error)
     if error.connection_invalidated:
         return True
-    driver_error = error.orig
-    if not type(driver_error).__module__.startswith("psycopg") or not isinstance(error, module.OperationalError):
-        return False
-    state = getattr(driver_error, "sqlstate", None)  # none: the connection was never made
-    return state is None or state.startswith(_POSTGRES_STATES)
+    return error.orig is not None and _is_away(error.orig)
+
+
+def _is_away(error: BaseException) -> bool:
+    """The same of the error of a driver."""
+    driver = type(error).__module__.partition(".")[0]
+    if driver in _POSTGRES_DRIVERS:
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        if state is None:  # of an operation: the connection was never made, or is gone
+            return type(error).__name__ == "OperationalError"
+        return str(state).startswith(_POSTGRES_STATES)
+    if driver in _MYSQL_DRIVERS:
+        number = next(iter(error.args), None)
+        return number in _MYSQL_NUMBERS or (number == _MYSQL_OPTION and "read-only" in str(error))
+    return False
+
+
+def is_standby(error: BaseException) -> bool:
+    """Whether a PostgreSQL says that it takes no writes: after a fail-over, its other connections lead to the same one."""
+    return getattr(error, "sqlstate", None) == "25006"

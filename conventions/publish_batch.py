@@ -1,6 +1,6 @@
 """`PublishBatch`: messages that go to the broker together, by kombu's batch protocol (`Producer.batch`).
 
-A flush that failed has an unknown outcome. It is sent again whole: a message that is there already stays one message,
+A flush that was not answered has an unknown outcome. It is sent again whole: a message that is there already stays one message,
 and one that was handled meanwhile finds its claim.
 """
 
@@ -13,11 +13,28 @@ from kombu.exceptions import BatchPublishError
 from redis.exceptions import RedisError
 
 from conventions.broker import Broker, Publication
+from conventions.deadline import Deadline
+from conventions.errors import BrokerUnavailable
+from conventions.redis_connections import telling
 from conventions.script_call import ScriptCall
 
 BYTES_AT_ONCE = 4 << 20  # of one flush, beyond which it would hold up the server's other clients
 RETRY_EVERY = 0.2  # seconds between two tries of a flush
 RETRY_FOR = 3.0  # seconds, unless the application says otherwise
+
+
+class NotTaken(BatchPublishError):
+    """The broker did not take messages in time.
+
+    Args:
+        text: why.
+        ids: of the messages.
+        maybe_sent: whether they may be there.
+    """
+
+    def __init__(self, text: str, ids: Sequence[str], *, maybe_sent: bool) -> None:
+        super().__init__(text)
+        self.ids, self.maybe_sent = ids, maybe_sent
 
 
 class UnderWay:
@@ -35,25 +52,37 @@ class UnderWay:
         with suppress(RedisError):  # then they are sent when the answer is wanted
             self._call = broker.ask_publish(publications)
 
+    @property
+    def ids(self) -> list[str]:
+        """The tags of the messages, which are their ids."""
+        return [one.tag for one in self._publications]
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether they were handed over, and the answer is not read yet."""
+        return self._call is not None and self._call.is_under_way
+
     def wait(self) -> None:
-        """Return when the broker has all of them. Raises: BatchPublishError, BrokerUnavailable."""
-        deadline = time.monotonic() + self._patience
-        try:
-            while True:
-                try:
-                    if self._call is None:
-                        self._broker.publish(self._publications)
+        """Return when the broker has all of them. Raises: NotTaken."""
+        reason: Exception | None = None
+        with Deadline(self._patience) as deadline:
+            try:
+                while True:
+                    try:
+                        if self._call is None:
+                            self._broker.publish(self._publications)
+                        else:
+                            self._broker.published(self._call)
+                    except (RedisError, BrokerUnavailable) as error:
+                        reason = telling(error, reason)
+                        if deadline.left < RETRY_EVERY:
+                            raise NotTaken(str(reason), self.ids, maybe_sent=deadline.may_have_left) from reason
+                        self.close()
+                        time.sleep(RETRY_EVERY)
                     else:
-                        self._broker.published(self._call)
-                except RedisError as error:
-                    if time.monotonic() + RETRY_EVERY > deadline:
-                        raise BatchPublishError(f"the broker does not answer: {error}") from error
-                    self.close()
-                    time.sleep(RETRY_EVERY)
-                else:
-                    return
-        finally:
-            self.close()
+                        return
+            finally:
+                self.close()
 
     def close(self) -> None:
         """Give the connection back; the messages may arrive."""
@@ -124,6 +153,10 @@ class PublishBatch:
     def detach(self) -> UnderWay | None:
         """Send what waits; its answer is for the caller to read, when this batch and its channel are others' again."""
         self.push()
+        if (
+            self._sent is not None and not self._sent.is_under_way
+        ):  # what cannot leave is tried now, before time goes on
+            self._await()
         sent, self._sent = self._sent, None
         return sent
 
@@ -131,8 +164,7 @@ class PublishBatch:
         """Send what waits, and return when the broker has all of it.
 
         Raises:
-            BatchPublishError: it did not answer within `broker_timeout`; what was sent last may be there or not.
-            BrokerUnavailable: it is full.
+            NotTaken: it did not take what was sent last within `broker_timeout`.
         """
         self.push()
         self._await()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.journal import DeedEntry, Entry, Journal, read_entry
+from conventions.network_errors import is_network_error
 from conventions.store import Store
 
 if TYPE_CHECKING:
@@ -307,4 +308,6 @@ def _refuses_content(error: Exception) -> bool:
     """Whether SQL would refuse the same entries for ever: for what they hold, not for how it is."""
     from sqlalchemy.exc import DataError, IntegrityError, StatementError  # noqa: PLC0415  # 0.6 s to import
 
+    if is_network_error(error):
+        return False
     return isinstance(error, (DataError, IntegrityError, *ODD)) or type(error) is StatementError

@@ -125,7 +125,7 @@ def _send_message(app: Any, letter: DeadLetterRow, message: Mapping[str, Any]) -
     properties = message.get("properties") or {}
     with app.producer_or_acquire() as producer:
         publish(
-            lambda: producer.publish(
+            lambda producer=producer, **how: producer.publish(
                 base64.b64decode(message["body"]),
                 exchange="",
                 routing_key=letter.queue,
@@ -136,7 +136,9 @@ def _send_message(app: Any, letter: DeadLetterRow, message: Mapping[str, Any]) -
                 correlation_id=properties.get("correlation_id"),
                 reply_to=properties.get("reply_to"),
                 retry=False,
+                **how,
             ),
             app,
-            with_result=False,
+            letter.id,
+            producer=producer,
         )

@@ -6,15 +6,20 @@ such as celery-progress read. Where nobody keeps the result, the progress also s
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 from redis.exceptions import RedisError
 
-from conventions.errors import JobCancelled, JobFailed
+from conventions.deadline import Deadline, current_deadline
+from conventions.errors import BrokerUnavailable, JobCancelled, JobFailed
 from conventions.outcomes import SETTLE_FOR
 from conventions.progress import Progress
+from conventions.redis_address import SOCKET_TIMEOUT, shown
+from conventions.redis_connections import BoundedRetry, bound_sentinels, bounded
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +31,43 @@ class _Ours:
     """Falls back to the progress of a job of which there is no result, and stores results as outcomes are recorded."""
 
     app: Any
+
+    def _get_pool(self, **parameters: Any) -> Any:
+        pool = super()._get_pool(**parameters)  # type: ignore[misc]  # of the classes below
+        pool.connection_class = bounded(pool.connection_class)
+        if manager := getattr(pool, "sentinel_manager", None):
+            bound_sentinels(manager, BoundedRetry(retries=0, patience=SOCKET_TIMEOUT))
+        return pool
+
+    def ensure(self, *arguments: Any, **policy: Any) -> Any:
+        """Try for some time; once where a send does, which tries again by itself."""
+        once = {"max_retries": 0} if current_deadline() is not None else {}
+        return super().ensure(*arguments, **policy | once)  # type: ignore[misc]  # the same
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Say how many the parts of a chord are, before they are sent. Raises: BrokerUnavailable."""
+        with self._for_a_send(group_id):
+            super().set_chord_size(group_id, chord_size)  # type: ignore[misc]  # the same
+
+    def apply_chord(self, *arguments: Any, **options: Any) -> None:
+        """Keep what a chord needs, before its parts are sent. Raises: BrokerUnavailable."""
+        with self._for_a_send(str(arguments[0][0])):
+            super().apply_chord(*arguments, **options)  # type: ignore[misc]  # the same
+
+    @contextmanager
+    def _for_a_send(self, group_id: str) -> Iterator[None]:
+        with Deadline(self.app.settings.broker_timeout):
+            try:
+                yield
+            except (RedisError, OSError, RuntimeError) as error:
+                reason = error
+                if isinstance(error, RuntimeError):  # Celery's, of results that nobody can subscribe to
+                    if not isinstance(error.__cause__, RedisError):
+                        raise
+                    reason = error.__cause__
+                where = shown(self.app.store.url)
+                text = f"not sent: Redis at {where}, which keeps results, does not answer for a chord: {reason}"
+                raise BrokerUnavailable(text, ids=[group_id]) from reason
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """The state of a task, as Celery keeps it."""

@@ -11,11 +11,23 @@ from typing import Any
 from hiredis import pack_command
 from redis import ConnectionPool
 from redis.commands.core import Script
-from redis.exceptions import ConnectionError, NoScriptError, RedisError, ResponseError  # noqa: A004  # redis-py's is a RedisError
+from redis.exceptions import (
+    ConnectionError,  # noqa: A004  # redis-py's is a RedisError
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from conventions.deadline import Deadline
+from conventions.redis_connections import PATIENCE, OutOfTime
+from conventions.server_answers import refusal_of
 
 COLLECTED = 16  # calls, which the server runs while the next are made
 LOOK_FOR = 200e-6  # seconds: a server on this machine has nearly always answered by then
 REST = 100  # calls; so what is lost where it takes longer, as over a network, is 2 µs a call
+IDLE = 0.5  # seconds after which it is worth looking whether a connection is still there
+PAUSES = (0.0, 0.05, 0.1, 0.2)  # seconds before each further try of a call
 SEGMENT = 1 << 15  # bytes; those of a network are smaller
 
 
@@ -37,13 +49,23 @@ class Lines:
         self._free: deque[Any] = deque()
         self._rest = 0
 
+    @property
+    def patience(self) -> float:
+        """Seconds of one call with all its tries."""
+        patience = getattr(self._pool.connection_kwargs.get("retry"), "patience", PATIENCE)
+        return float("inf") if patience is None else float(patience)
+
     def take(self) -> Any:
         """A connection for one call. Raises: RedisError."""
         try:
             connection = self._free.pop()
         except IndexError:
             return self._pool.get_connection()
-        return connection if connection.pid == os.getpid() else self.take()  # after a fork it is the parent's
+        if connection.pid != os.getpid():  # after a fork it is the parent's
+            return self.take()
+        if time.monotonic() > connection.next_health_check - connection.health_check_interval + IDLE:
+            _close_if_gone(connection)
+        return connection
 
     def give_back(self, connection: Any) -> None:
         """Let the next call have it; its answer was read."""
@@ -74,21 +96,26 @@ class Lines:
 class ScriptCall:
     """One call of a script that may run twice. Whoever makes it may do other work until the server has answered.
 
-    A call that fails on its way is made again as redis-py makes it, with its retries.
+    A call that fails on its way is made again, until the deadline of the running thread, or for as long as the pool is patient.
 
     Args:
         script: what runs.
         lines: where connections come from.
         keys: the script's KEYS.
         arguments: its ARGV.
+
+    Attributes:
+        may_have_run: whether it was handed over whole, and no answer came. Of a part of it a server runs nothing.
     """
+
+    may_have_run = False
 
     def __init__(self, script: Script, lines: Lines, keys: Sequence[str], arguments: Sequence[Any]) -> None:
         self._script, self._keys, self._arguments = script, keys, arguments
         self._lines = lines
         self._connection: Any = None
         self._error: RedisError | None = None  # of the sending
-        try:
+        try:  # as `_send`, which would be one call more for each
             self._connection = lines.take()
             self._connection.send_packed_command([packed(script, keys, arguments)])
         except RedisError as error:
@@ -97,6 +124,15 @@ class ScriptCall:
         except BaseException:  # such as a time limit, by a signal
             self.close()
             raise
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it was handed over, and its answer is not read yet."""
+        return self._connection is not None
+
+    def _send(self) -> None:
+        self._connection = self._lines.take()
+        self._connection.send_packed_command([packed(self._script, self._keys, self._arguments)])
 
     def answer(self, *, again: bool = True) -> Any:
         """Wait for the answer, once.
@@ -107,32 +143,60 @@ class ScriptCall:
         Raises:
             RedisError: it failed, also then.
         """
-        connection = self._connection
-        if connection is not None:
+        began, error = time.monotonic(), self._error
+        if self._connection is not None:
             try:
-                found = self._read(connection)
+                return self._read()
             except ResponseError:
-                self._end()
                 raise
-            except RedisError:
-                self.close()
-                if not again:
-                    raise
-            else:
-                self._end()
-                return found
-        elif self._error is not None and not again:
-            raise self._error
-        return self._script(self._keys, self._arguments)
+            except RedisError as lost:
+                error = lost
+        if error is None:
+            raise RuntimeError("the answer was read, or the call was closed")
+        if not again:
+            raise error
+        return self._call_again(error, self._lines.patience - (time.monotonic() - began))
 
-    def _read(self, connection: Any) -> Any:
-        self._lines.look(connection)
+    def _call_again(self, error: RedisError, seconds: float) -> Any:
+        with Deadline(seconds) as deadline:
+            for pause in PAUSES:
+                if deadline.left <= pause:
+                    break
+                time.sleep(pause)
+                try:
+                    self._send()
+                    return self._read()
+                except ResponseError:
+                    raise
+                except RedisError as lost:
+                    error = error if isinstance(lost, OutOfTime) else lost
+                    self.close()
+        raise error
+
+    def _read(self) -> Any:
+        """The answer to what was sent; gives the connection back. Raises: RedisError."""
+        connection = self._connection
         try:
-            return connection.read_response()
-        except NoScriptError:  # the server has just started
-            _load(connection, self._script)
-            connection.send_packed_command([packed(self._script, self._keys, self._arguments)])
-            return connection.read_response()
+            self._lines.look(connection)
+            try:
+                found = connection.read_response()
+            except NoScriptError:  # the server has just started
+                _load(connection, self._script)
+                connection.send_packed_command([packed(self._script, self._keys, self._arguments)])
+                found = connection.read_response()
+        except ReadOnlyError:  # a master that is one no more: the next connection may find the new one
+            self.close()
+            raise
+        except ResponseError:
+            self._end()
+            raise
+        except RedisError as error:
+            # Some errors of connections are answers.
+            self.may_have_run = self.may_have_run or not refusal_of(error)
+            self.close()
+            raise
+        self._end()
+        return found
 
     def _end(self) -> None:
         self._lines.give_back(self._connection)
@@ -223,6 +287,15 @@ class ScriptStream:
         connection, self._connection = self._connection, None
         if connection is not None:
             self._lines.drop(connection)
+
+
+def _close_if_gone(connection: Any) -> None:
+    """Close a connection that the server has closed: what is sent over it would be lost, and nobody would know."""
+    if getattr(connection, "_sock", None) is not None:
+        try:
+            connection.can_read(0)
+        except RedisError:
+            connection.disconnect()
 
 
 def _load(connection: Any, script: Script) -> None:

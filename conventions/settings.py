@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         validate_default=True,
         description="largest message with all that follows it, bytes; a larger one is a dead letter that nobody has read",
     )
-    broker_timeout: Seconds = Field(3, description="how long a send tries to reach the broker, seconds")
+    broker_timeout: Seconds = Field(
+        3, description="how long a send tries until the broker takes it, seconds; also a call of a command or page"
+    )
     max_delay: Duration = Field(timedelta(days=7), description="longest countdown or eta of a send, seconds")
 
     concurrency: int = Field(5, gt=0, description="jobs that one worker runs at once")

@@ -13,14 +13,13 @@ from typing import Any, Self
 
 from redis import DriverInfo, Redis
 from redis import __version__ as redis_version
-from redis.backoff import ExponentialBackoff
 from redis.commands.core import Script
 from redis.exceptions import ResponseError, TimeoutError  # noqa: A004  # redis-py's is a RedisError
-from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from conventions.forks import call_in_child
 from conventions.redis_address import RedisAddress
+from conventions.redis_connections import CLASSES, PATIENCE, BoundedRetry, Client, bound_sentinels
 from conventions.script_call import Lines, ScriptCall, ScriptStream
 
 logger = logging.getLogger(__name__)
@@ -37,17 +36,19 @@ class Store:
     Args:
         url: `redis://`, `rediss://`, `unix://`, kombu's `redis+socket://`, or `sentinel://…?master_name=…`.
         prefix: the first part of every key.
+        patience: seconds of one call with all its tries; a script whose answer is read later has them for the reading.
         options: redis-py's, in place of those that every client has.
 
     Raises:
         ValueError: the address cannot be read; the text does not repeat it.
     """
 
-    def __init__(self, url: str, prefix: str, **options: Any) -> None:
+    def __init__(self, url: str, prefix: str, *, patience: float = PATIENCE, **options: Any) -> None:
         self.address = RedisAddress.parse(url)
         self.url = self.address.url
         self.prefix = prefix
         self._options = options
+        self._retry = BoundedRetry(patience=patience)
         self._scripts: dict[str, Script] = {}
         self._making = threading.Lock()
         call_in_child(self._forget_inherited)
@@ -58,6 +59,15 @@ class Store:
         store = cls.__new__(cls)
         vars(store).update(prefix=prefix, redis=client, _scripts={})
         return store
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds of one call with all its tries."""
+        return self._retry.patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._retry.patience = seconds
 
     def _forget_inherited(self) -> None:
         # redis-py takes the locks of its pool also in the child, where they stay locked for ever if another thread of the
@@ -84,23 +94,28 @@ class Store:
         """A client with connections of its own, which the caller closes.
 
         Args:
-            options: redis-py's, in place of those that every client has, such as `decode_responses`.
+            options: redis-py's, in place of those that every client has, such as `decode_responses`. With a `socket_timeout`
+                of `None` its calls have no deadline, as for those that wait at the server.
         """
         address = self.address
+        unbounded = "socket_timeout" in options and options["socket_timeout"] is None
+        retry = BoundedRetry(patience=None) if unbounded else self._retry
         every: dict[str, Any] = {
             **address.socket_options,
-            "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), 3),
+            "connection_class": CLASSES[address.kind],
+            "retry": retry,
             "health_check_interval": 25,
             # Else each connection looks for the version among the packages.
             "driver_info": DriverInfo(lib_version=redis_version),
         }
         every |= options
         if address.kind != "sentinel":
-            return Redis.from_url(self.url, **every)
+            return Client.from_url(self.url, **every)
         every |= address.login_options
         # A connection asks the Sentinels for the master each time that it is opened, and so follows a fail-over.
         sentinel = Sentinel(address.hosts, sentinel_kwargs=address.sentinel_options, **every)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-        client: Redis = sentinel.master_for(address.master_name)  # type: ignore[no-untyped-call]  # the same
+        bound_sentinels(sentinel, retry)
+        client: Redis = sentinel.master_for(address.master_name, redis_class=Client)  # type: ignore[no-untyped-call]  # the same
         return client
 
     def wait_for_disk(self, timeout: float = DISK_TIMEOUT) -> None:

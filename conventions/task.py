@@ -151,7 +151,7 @@ class ConventionTask(RunningTask):
             PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload or the headers are too large.
             ValueError: the delay is beyond `max_delay`; the time limit is below the soft one; or an id, a key or a name has more
                 than 255 characters, or is no text that can be stored.
-            BrokerUnavailable: the broker could not be reached within `broker_timeout`.
+            BrokerUnavailable: the broker did not take it within `broker_timeout`; `maybe_sent` says whether it may be there.
         """
         app, task_id = self._application(), task_id or uuid()
         how = {"actor": actor, "key": idempotency_key, "planned_at": planned_at}
@@ -161,11 +161,14 @@ class ConventionTask(RunningTask):
         payload, headers = accepted
         if not options.pop("headers", None) and app.templates.fit(options):
             send = functools.partial(app.templates.send, self, payload, task_id, headers, options)
-            return publish(send, app, with_result=not self.ignore_result)
+            return publish(send, app, task_id, with_result=not self.ignore_result)
         options |= shown_arguments(self, payload, options)
         options |= {"task_id": task_id, "headers": headers, "retry": False}  # tried again by time, not by Celery
         with_result = not options.get("ignore_result", self.ignore_result)
-        return publish(lambda: celery.Task.apply_async(self, (), payload, **options), app, with_result=with_result)
+        send = functools.partial(celery.Task.apply_async, self, (), payload, **options)
+        if app.conf.task_always_eager:  # the job runs here, for as long as it takes
+            return send()
+        return publish(send, app, task_id, with_result=with_result, producer=options.get("producer"))
 
     enqueue_many = sending_method(enqueue_many)
     enqueue_chunks = sending_method(enqueue_chunks)

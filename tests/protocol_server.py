@@ -10,6 +10,7 @@ from conventions.delivery import Delivery as HandedOut
 from conventions.idempotency import ClaimRequest, Claims, Settlement
 from conventions.journal import Event
 from conventions.purging import PLACES
+from conventions.script_call import ScriptCall
 from conventions.store import Store
 from conventions.waiting import End, end, look
 from tests.protocol_messages import Delivery, Message, Spec
@@ -46,6 +47,11 @@ class Resending(Broker):
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
         self.last, self.again = self.again or arguments, ()
         return super()._run(script, self.last)
+
+    def ask_publish(self, publications: Sequence[Publication]) -> ScriptCall:
+        """Send messages, or those of an earlier call."""
+        self.last, self.again = self.again or self._publish_arguments(publications), ()
+        return self.store.call("publish", self.last)
 
 
 class Server:

@@ -35,7 +35,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(folder: Path, lines: Sequence[str], *arguments: str, program: Path | None = None) -> Iterator[None]:
+def process(
+    folder: Path, lines: Sequence[str], *arguments: str, program: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server with these lines of configuration; `program` is Valkey unless given."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "server.conf"
@@ -45,9 +47,9 @@ def process(folder: Path, lines: Sequence[str], *arguments: str, program: Path |
             [str(program or get_binary_path()), str(configuration), *arguments], cwd=folder, stdout=log, stderr=log
         )
     try:
-        yield
+        yield running
     finally:
-        running.kill()
+        running.kill()  # also one that is stopped
         running.wait()
 
 

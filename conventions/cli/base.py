@@ -7,9 +7,7 @@ from datetime import date, datetime
 from typing import Any
 
 import click
-from redis.backoff import ConstantBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +26,6 @@ def app_of(context: click.Context) -> ConventionsApp:
     app = context.obj.app
     if not isinstance(app, ConventionsApp):
         raise click.UsageError("name an application made by create_app: celery -A tasks …")
-    app.store_options |= {"retry": Retry(ConstantBackoff(0.5), 1)}  # somebody waits for the answer
     return app
 
 

@@ -96,10 +96,11 @@ def test_nothing_is_sent_while_the_broker_is_away(
     app.settings.broker_timeout = 0.5
     with server():
         Echo.delay(1, tmp_path / "echo")
-    with pytest.raises(BrokerUnavailable, match="nothing was sent"):
+    with pytest.raises(BrokerUnavailable, match=r"^not sent: ") as one:
         Echo.delay(2, tmp_path / "echo")
-    with pytest.raises(BrokerUnavailable, match="some of them may be there"):
+    with pytest.raises(BrokerUnavailable, match=r"^not sent: ") as two:
         Echo.enqueue_many([{"number": number, "file": tmp_path / "echo"} for number in (3, 4)])
+    assert [len(found.value.ids) for found in (one, two)] == [1, 2]
     with server():
         Echo.delay(5, tmp_path / "echo")
         assert {sent.arguments["number"] for sent in messages(app)} == {1, 5}

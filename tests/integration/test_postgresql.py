@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, text
+from sqlalchemy.engine import make_url
 
-from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
+from conventions.database import Database
 from conventions.redrive import redrive
 from tests.support import wait_until
-from tests.workers import Installation, wait_for_letter
+from tests.workers import Installation, letters, wait_for_letter
 
 
 class Book(ImmediateTask):
@@ -35,6 +37,19 @@ class Refuse(ImmediateTask):
         if not file.exists():
             raise BusinessError(text)
         file.with_name("delivered").touch()
+
+
+class Patient(ImmediateTask):
+    """Book one order, in a database that may be failing over."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+    retry_policy = RetryPolicy(attempts=1, network_attempts=100, first_wait=0.2, max_wait=0.5)
+
+    def run(self, order_id: int) -> int:
+        with self.transaction() as session:
+            session.execute(text("INSERT INTO bookings (order_id) VALUES (:id)"), {"id": order_id})
+        return self.attempt
 
 
 @pytest.fixture
@@ -87,3 +102,31 @@ def test_a_worker_on_postgresql(app: ConventionsApp, installation: Installation,
         file.touch()
         assert redrive(app, message.id)
         wait_until(file.with_name("delivered").exists, description="the redriven job ran")
+
+
+def test_a_fail_over_kills_no_job(app: ConventionsApp, installation: Installation, postgres_url: str) -> None:
+    """While the database takes no writes, jobs are tried again as after an error of the network, and the recorder waits."""
+    app.database.upgrade()
+    with app.database.session() as session:
+        session.execute(text("CREATE TABLE bookings (order_id INTEGER NOT NULL)"))
+    app.database.dispose()
+    server = Database(make_url(postgres_url).set(database="postgres").render_as_string(hide_password=False))
+    name = make_url(postgres_url).database
+
+    def read_only(value: str) -> None:
+        with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = {value}"))
+            ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+            connection.execute(text(ended), {"name": name})
+
+    read_only("on")
+    with installation.worker("-c", "2") as worker:
+        orders = [Patient.delay(number) for number in range(8)]
+        wait_until(lambda: "retry in" in worker.output or "Retry in" in worker.output, 20, "a job is tried again")
+        worker.wait_for("not recorded for now")
+        read_only("off")
+        assert all(order.get(timeout=40) > 1 for order in orders)
+        wait_until(lambda: app.journal.length() == 0, 20, "everything is recorded")
+        assert [count(app, number) for number in range(8)] == [1] * 8
+        assert not letters(app)
+    server.dispose()

@@ -1,0 +1,61 @@
+"""What a Redis answers that does not take writes now, and what to do about it.
+
+Such an answer says nothing of the command: the same one is taken later, or by another server.
+"""
+
+from collections.abc import Iterator
+
+_ADVICE = {
+    "OOM": "its memory is full: let workers catch up, or raise maxmemory",
+    "MISCONF": "it cannot write to its disk: free some space there; its log says more",
+    "NOREPLICAS": "too few replicas follow it: bring them back, or lower min-replicas-to-write",
+    "READONLY": "it is a replica, as after a fail-over: give the address of the master, or those of the Sentinels",
+    "LOADING": "it was just started and reads its data: wait",
+    "BUSY": "a script of somebody runs there for too long: SCRIPT KILL ends it",
+    "CLUSTERDOWN": "its cluster has lost nodes: bring them back",
+    "MASTERDOWN": "it is a replica that has lost its master: bring that back, or fail over",
+    "MAXCLIENTS": "it has as many connections as it takes: close some, or raise maxclients",
+    "JOURNALFULL": "the recorder does not catch up: see that a worker runs and that the database answers, "
+    "or raise CONVENTIONS_JOURNAL_LIMIT",
+}
+
+# redis-py takes the code off the text where it has a class for it.
+_BY_CLASS = {
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "BusyLoadingError": "LOADING",
+    "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+}
+_TOO_MANY = "max number of clients reached"
+
+
+def code_of(error: BaseException) -> str:
+    """The code of the answer, if the error is one of a server that takes no writes now; else empty."""
+    if not type(error).__module__.startswith("redis."):
+        return ""
+    text = str(error)
+    code = _BY_CLASS.get(type(error).__name__, text.partition(" ")[0])
+    if code in _ADVICE:
+        return code
+    return "MAXCLIENTS" if _TOO_MANY in text else ""
+
+
+def refusal_of(error: BaseException) -> str:
+    """As `code_of`, also where a library has made another error of it."""
+    return next(filter(None, map(code_of, _chain(error))), "")
+
+
+def advice_on(error: BaseException) -> str:
+    """What is wrong with the server and what to do, in one line; empty where the error does not say."""
+    return _ADVICE.get(refusal_of(error), "")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it was made of: libraries wrap them."""
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
