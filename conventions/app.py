@@ -28,7 +28,9 @@ from conventions.job import REDRIVE_WINDOW
 from conventions.journal import Journal
 from conventions.lane import Lane
 from conventions.lane_watch import LaneWatch
-from conventions.leases import LeaseKeeper
+from conventions.leases import LeaseKeeper, PageKeeper
+from conventions.process_ends import Ends, has_ended
+from conventions.process_page import Pages
 from conventions.redis_connections import PATIENCE
 from conventions.refusals import Refusals
 from conventions.routing import route, routes_alike
@@ -49,6 +51,7 @@ STEPS = (
     "conventions.recorder_process:RecorderProcess",
     "conventions.batch_sweep:BatchSweep",
     "conventions.lane_step:LaneStep",
+    "conventions.pool_step:PagesStep",
     "conventions.pool_step:PoolStep",
 )
 
@@ -206,7 +209,17 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def in_flight(self) -> InFlight:
         """The messages that this process holds."""
-        return InFlight(self.broker)
+        return InFlight(self.broker, PageKeeper(self.claims, self.pages, has_ended))
+
+    @functools.cached_property
+    def pages(self) -> Pages:
+        """What the processes of this worker's pool do just now."""
+        return Pages()
+
+    @functools.cached_property
+    def process_ends(self) -> Ends:
+        """Says how processes of the pool have ended."""
+        return Ends()
 
     @functools.cached_property
     def refusals(self) -> Refusals:

@@ -36,6 +36,8 @@ from conventions.errors import IdempotencyConflict, JobFailed, PayloadError, Too
 from conventions.idempotency import conflict
 from conventions.job import KEY, Job
 from conventions.outcomes import awaited, end_dead, end_without_run, follows, publish_again, put_back, tell_of_death
+from conventions.process_ends import UNKNOWN
+from conventions.process_state import begin_job
 from conventions.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,7 @@ def begin(task: Any, request: Any, args: Any, kwargs: Any) -> tuple[Job, dict[st
         if not args and getattr(request, KEY, None):
             return _claim_first(task, kwargs or {})
         job, values = _bound(task, args, kwargs)
+        begin_job(task, job)
         with closing(task.app.claims.ask([job.claim])) as asked:
             return job, values, _claim(task, job, asked)
     except ENDINGS:
@@ -101,6 +104,7 @@ def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
 
 def _claim_first(task: Any, payload: Mapping[str, Any]) -> tuple[Job, dict[str, Any], Done | None]:
     job = task.request.job = Job.of(task, dict(payload))
+    begin_job(task, job)
     with closing(task.app.claims.ask([job.claim])) as asked:
         values, fault = loaded(task, payload)
         found = _claim(task, job, asked)
@@ -119,6 +123,7 @@ def loaded(task: Any, payload: Mapping[str, Any]) -> tuple[dict[str, Any], Paylo
 
 def _begin_prepared(task: Any, request: Any, prepared: Prepared) -> tuple[Job, dict[str, Any], Done | None]:
     job = request.job = prepared.job
+    begin_job(task, job)
     found = _follow(task, job, prepared.answer)
     if prepared.fault is not None and found is None:
         raise end_dead(task, job, prepared.fault)
@@ -191,8 +196,8 @@ def _refusal(job: Job, answer: Conflict | Poison | TooOld) -> Exception:
             return conflict(job.task, job.key, answer.message_id)
         case Poison():
             return TooManyStarts(
-                f"{job.task}: started {answer.starts} times without an outcome: each time its process was killed, or "
-                "ran out of memory; look at the worker's log"
+                f"{job.task}: started {answer.starts} times without an outcome, since its process ended each time; the last "
+                f"time {answer.why or UNKNOWN}"
             )
         case TooOld():
             return TooOldToTell(

@@ -210,16 +210,17 @@ class Broker:
         replies = [self._run("heartbeat", [self._visibility, *arguments]) for arguments in _batches(parts)]
         return [answer.decode() for reply in replies for answer in reply]
 
-    def give_back(self, messages: Sequence[Held], *, wait: float = 0.0, counted: bool = False) -> int:
+    def give_back(self, messages: Sequence[Held], *, wait: float = 0.0, counted: bool = False, why: str = "") -> int:
         """Return messages to the front of their queues and release their claims. Returns how many were still ours.
 
         Args:
             messages: what to return.
             wait: seconds until they may be delivered again.
             counted: whether their starts count as starts without an outcome, as after the death of a process.
+            why: what is known of that death.
         """
         parts = (
-            (one.tag, one.queue, one.receipt, _milliseconds(wait), int(counted), one.claim, one.token)
+            (one.tag, one.queue, one.receipt, _milliseconds(wait), int(counted), one.claim, one.token, why)
             for one in messages
         )
         return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))

@@ -16,10 +16,14 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """The claim is ours, but its job ended without an outcome so often that it must not run again."""
+    """The claim is ours, but its job ended without an outcome so often that it must not run again.
+
+    `why` is what is known of the last end of its process, empty where that is nothing.
+    """
 
     fence: int
     starts: int
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ type Answer = (
 
 _ANSWERS: dict[bytes, Callable[..., Answer]] = {
     b"granted": lambda fence, starts: Granted(int(fence), int(starts)),
-    b"poison": lambda fence, starts: Poison(int(fence), int(starts)),
+    b"poison": lambda fence, starts, why: Poison(int(fence), int(starts), why.decode(errors="replace")),
     b"done": lambda result, message_id, followed: Done(json.loads(result), message_id.decode(), followed == b"1"),
     b"parked": lambda wait: Parked(int(wait) / 1000),
     b"busy": lambda wait: Busy(int(wait) / 1000),

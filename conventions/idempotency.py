@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from conventions.broker import Held
 from conventions.claim_answers import Answer, answers_of
@@ -59,6 +59,18 @@ class ClaimRequest:
     def in_hand(self) -> tuple[str | bytes, str, str]:
         """Tag, queue and receipt of the message; empty where the broker is elsewhere."""
         return (self.held.tag, self.held.queue, self.held.receipt) if self.held else ("", "", "")
+
+
+class Named(Protocol):
+    """A claim, and the delivery that holds it."""
+
+    @property
+    def claim(self) -> str:
+        """The name of the claim."""
+
+    @property
+    def token(self) -> str:
+        """Of the delivery."""
 
 
 class EffectExists(Exception):
@@ -220,7 +232,7 @@ class Claims:
         )
         return [reply == 1 for reply in replies]
 
-    def renew(self, requests: Sequence[ClaimRequest], lease: float | None = None) -> list[bool]:
+    def renew(self, requests: Sequence[Named], lease: float | None = None) -> list[bool]:
         """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
         arguments: list[Any] = [_milliseconds(lease or self.lease)]
         for one in requests:
@@ -232,9 +244,9 @@ class Claims:
         token, *_ = self._run("claim_of", [request.claim])
         return token is not None and token != request.token.encode()
 
-    def release(self, claim: str, token: str) -> None:
-        """Give up the claim of a job whose process died: a start without an outcome."""
-        self._run("give_back", ["", "", "", 0, 1, claim, token])
+    def release(self, claim: str, token: str, why: str = "") -> None:
+        """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
+        self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
     def followed(self, claim: str, message_id: str, token: str) -> None:
         """Note that what follows a finished job was sent; where the broker is elsewhere."""

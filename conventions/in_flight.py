@@ -5,6 +5,7 @@ workers left. What Redis does not take is tried again until it does, so nothing 
 """
 
 import logging
+import math
 import random
 import threading
 import time
@@ -16,6 +17,7 @@ from conventions.apart import apart, is_outage
 from conventions.broker import Beat, Broker, Held, Swept
 from conventions.delivery import Delivery, tag_of
 from conventions.forks import call_in_child
+from conventions.leases import PageKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +33,20 @@ class Start(NamedTuple):
     receipt: str
     claim: str
     token: str
-    on_lapsed: Callable[[], None]
+    on_lapsed: Callable[[], bool]
     followed_id: str = ""
 
 
 class InFlight:
-    """The messages that this process holds, by receipt. Safe to use from several threads; empty after a fork."""
+    """The messages that this process holds, by receipt. Safe to use from several threads; empty after a fork.
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    Args:
+        broker: where they are.
+        keeper: renews the claims of the jobs that run in other processes of this worker.
+    """
+
+    def __init__(self, broker: Broker, keeper: PageKeeper | None = None) -> None:
+        self._broker, self._keeper = broker, keeper
         self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
         self.sweeps = False  # set where messages are consumed
         self._queues: tuple[str, ...] = ()
@@ -51,14 +58,14 @@ class InFlight:
         self._held: dict[str, Held] = {}
         self._leaving: set[str] = set()
         self._ended: list[Held] = []
-        self._returned: list[tuple[Held, float, bool]] = []
+        self._returned: list[tuple[Held, float, bool, str]] = []
         self._left: list[Held] = []
         self._held_back: list[tuple[Held, str, float]] = []
         self._calls: list[Callable[[Broker], None]] = []
-        self._on_lapsed: dict[str, Callable[[], None]] = {}
+        self._on_lapsed: dict[str, Callable[[], bool]] = {}
         self._lapses: dict[str, int] = {}
         self._thread: threading.Thread | None = None
-        self._next_beat = 0.0
+        self._next_beat = self._next_renewal = 0.0
         self._looks = False
 
     def start(self, queues: Iterable[str] = ()) -> None:
@@ -75,9 +82,9 @@ class InFlight:
             self._ensure_thread()
 
     def begin(
-        self, receipt: str, claim: str, token: str, on_lapsed: Callable[[], None], *, followed_id: str = ""
+        self, receipt: str, claim: str, token: str, on_lapsed: Callable[[], bool], *, followed_id: str = ""
     ) -> None:
-        """A job starts; `on_lapsed` is called, from the thread, when the lease of its claim is over."""
+        """A job starts; `on_lapsed` is called, from the thread, when the lease of its claim is over, until it returns true."""
         self.begin_all([Start(receipt, claim, token, on_lapsed, followed_id)])
 
     def begin_all(self, starts: Iterable[Start]) -> None:
@@ -95,11 +102,11 @@ class InFlight:
                 self._ended.append(held)
                 self._changed.notify()
 
-    def give_back(self, receipt: str, *, wait: float = 0.0, counted: bool = False) -> None:
+    def give_back(self, receipt: str, *, wait: float = 0.0, counted: bool = False, why: str = "") -> None:
         """Return the message to its queue, soon; see `Broker.give_back`."""
         with self._changed:
             if held := self._staying(receipt):
-                self._returned.append((held, wait, counted))
+                self._returned.append((held, wait, counted, why))
                 self._changed.notify()
 
     def leave(self, receipt: str) -> None:
@@ -138,7 +145,7 @@ class InFlight:
                 for receipt, held in self._held.items()
                 if not held.token and (receipts is None or receipt in receipts) and self._staying(receipt)
             ]
-            self._returned += [(held, 0.0, False) for held in chosen]
+            self._returned += [(held, 0.0, False, "") for held in chosen]
             self._changed.notify()
         return len(chosen)
 
@@ -150,7 +157,7 @@ class InFlight:
     def give_back_seized(self, held: Iterable[Held]) -> None:
         """Return what was seized, with the claims of what ran; no start is counted."""
         with self._changed:
-            self._returned += [(one, 0.0, False) for one in held]
+            self._returned += [(one, 0.0, False, "") for one in held]
             self._changed.notify()
 
     def forget(self, *receipts: str) -> None:
@@ -187,6 +194,7 @@ class InFlight:
     def _ensure_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._next_beat = time.monotonic() + HEARTBEAT
+            self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
             # Daemon: it must not keep a process from ending.
             self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
             self._thread.start()
@@ -196,7 +204,8 @@ class InFlight:
         while True:
             with self._changed:
                 if waits or not self._has_work:
-                    self._changed.wait(max(0.0, AFTER_ERROR if waits else self._next_beat - time.monotonic()))
+                    until = min(self._next_beat, self._next_renewal)
+                    self._changed.wait(max(0.0, AFTER_ERROR if waits else until - time.monotonic()))
             if not waits:
                 time.sleep(GATHER)
             is_due = time.monotonic() >= self._next_beat
@@ -215,6 +224,17 @@ class InFlight:
                 if not away:
                     logger.warning("messages in flight: Redis does not answer, trying again: %s", error)
                 away = waits = True
+            if self._keeper is not None and time.monotonic() >= self._next_renewal:
+                self._renew(self._keeper)
+
+    def _renew(self, keeper: PageKeeper) -> None:
+        """Renew claims, which may be on another server than messages. A lease outlasts several misses."""
+        self._next_renewal = time.monotonic() + keeper.every
+        try:
+            keeper.renew()
+        except Exception as error:  # noqa: BLE001  # the thread lives, and tries again
+            logger.warning("leases were not renewed, trying again: %s", error)
+            self._next_renewal = time.monotonic() + min(AFTER_ERROR, keeper.every)
 
     @staticmethod
     def _took(step: Callable[[], None]) -> bool:
@@ -238,9 +258,9 @@ class InFlight:
             held_back, calls = list(self._held_back), list(self._calls)
         if ended:
             self._for_each(self._broker.acknowledge, ended)
-        for wait, counted in {(wait, counted) for _, wait, counted in returned}:
-            give_back = partial(self._broker.give_back, wait=wait, counted=counted)
-            self._for_each(give_back, [held for held, *how in returned if how == [wait, counted]])
+        for wait, counted, why in {(wait, counted, why) for _, wait, counted, why in returned}:
+            give_back = partial(self._broker.give_back, wait=wait, counted=counted, why=why)
+            self._for_each(give_back, [held for held, *how in returned if how == [wait, counted, why]])
         if left:
             self._for_each(self._broker.leave, left)
         for task, period in {(task, period) for _, task, period in held_back}:
@@ -253,7 +273,8 @@ class InFlight:
                 del self._left[: len(left)]
                 del self._held_back[: len(held_back)]
                 self._drop(held.receipt for held in (*ended, *left))
-                self._drop(held.receipt for held, *_ in (*returned, *held_back))
+                self._drop(held.receipt for held, *_ in returned)
+                self._drop(held.receipt for held, *_ in held_back)
                 self._changed.notify_all()
         for call in calls:
             call(self._broker)
@@ -303,12 +324,19 @@ class InFlight:
             for one, answer in zip(held, answers, strict=True):
                 self._lapses[one.receipt] = self._lapses.get(one.receipt, 0) + 1 if answer == "lapsed" else 0
                 if self._lapses[one.receipt] >= LAPSES and one.receipt in self._on_lapsed:
-                    lapsed.append(self._on_lapsed.pop(one.receipt))
+                    lapsed.append(one.receipt)
             self._lapses = {receipt: count for receipt, count in self._lapses.items() if count}
         if lost:  # or they have ended, and Celery has not said so yet
             logger.debug("messages in flight: %d of %d are not held any more", len(lost), len(held))
-        for call in lapsed:
-            self._took(call)
+        for receipt in lapsed:
+            self._took(partial(self._tell_of_lapse, receipt))
+
+    def _tell_of_lapse(self, receipt: str) -> None:
+        call = self._on_lapsed.pop(receipt, None)
+        if call is not None and not call():
+            with self._changed:
+                if receipt in self._held:
+                    self._on_lapsed[receipt] = call
 
     def _sweep(self) -> None:
         _tell(self._broker.sweep(self._queues))

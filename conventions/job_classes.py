@@ -1,7 +1,5 @@
 """The three classes of job (R1): immediate, scheduled, long-running."""
 
-import time
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from conventions.declaration import PLANNED_TIME
@@ -48,12 +46,10 @@ class LongRunningTask(ConventionTask, abstract=True):
     stall_after: ClassVar[float | None] = None
     limit_settings = ("long_soft_time_limit", "long_time_limit")
 
-    def stall_check(self) -> Callable[[], bool]:
-        """Hung: the last progress, or the start, is longer ago than `stall_after`."""
-        request = self.request  # the attribute depends on the thread, the object does not
-        limit = self.stalls_after
-        request.last_progress = time.monotonic()
-        return lambda: time.monotonic() - request.last_progress > limit
+    @property
+    def hangs_after(self) -> float:
+        """Seconds after the last progress, or the start, after which it is hung."""
+        return self.stalls_after
 
 
 def long_queues(app: Any) -> frozenset[str]:

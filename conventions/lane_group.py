@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from conventions.lane_run import RETURN_AFTER, run_group
 from conventions.lane_trace import Ended
-from conventions.pool_step import has_ended
+from conventions.process_ends import has_ended
 
 logger = logging.getLogger(__name__)
 

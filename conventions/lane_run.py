@@ -22,6 +22,7 @@ from conventions.lane_mate import Handed, Mate
 from conventions.lane_trace import Ended, is_observed, trace
 from conventions.membership import Member
 from conventions.outcomes import recorded, taken_over
+from conventions.process_page import SETTLE_FOR
 from conventions.settling import Settling
 
 logger = logging.getLogger(__name__)
@@ -122,6 +123,9 @@ class GroupRun:
         mate.forget()
 
     def _read_answers(self) -> None:
+        if (page := self._app.pages.mine) is not None:
+            page.settle()  # what follows is waited for, too
+        until = time.monotonic() + SETTLE_FOR  # of all of them together
         by_token = {mate.token: mate for mate in self._mates if mate.token}
         joined: dict[str, Member] = {}
         for settlement, is_recorded in self._settling.answers():
@@ -129,16 +133,16 @@ class GroupRun:
             if mate not in self._ended:  # something ends this process
                 continue
             if not is_recorded:
-                self._ended[mate] = self._settle_again(self._ended[mate], settlement)
+                self._ended[mate] = self._settle_again(self._ended[mate], settlement, until)
             if settlement.join is not None and self._ended[mate].how == "done":
                 joined[settlement.join.member.batch_id] = settlement.join.member
         for member in joined.values():
             follow_up(self._app, member)
 
-    def _settle_again(self, ended: Ended, settlement: Settlement) -> Ended:
+    def _settle_again(self, ended: Ended, settlement: Settlement, until: float) -> Ended:
         """An outcome that takes more than the short script does, or that the server may not have taken."""
         try:
-            if recorded(self._app, settlement) == "refused":
+            if recorded(self._app, settlement, max(0.0, until - time.monotonic())) == "refused":
                 raise taken_over()  # Celery wants the exception with where it was raised
         except Reject:
             return Ended("failed", ExceptionInfo(internal=True), ended.runtime)

@@ -12,6 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from conventions.lane_run import RETURN_AFTER, GroupRun
+from conventions.soft_limit import soft_limit
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class LaneWatch:
 
     def _take_soft_limits(self) -> None:
         """Let the pool's signal end a job of a group only while that job runs."""
+        soft_limit.install()
         handler = signal.getsignal(signal.SIGUSR1)
         if callable(handler) and handler != self._on_signal:
             self._on_soft = handler

@@ -1,4 +1,4 @@
-"""`LeaseKeeper`: renews the claims that this process runs, from one thread."""
+"""`LeaseKeeper` renews the claims that this process runs, from one thread; `PageKeeper` those of the processes of a pool."""
 
 import logging
 import threading
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from conventions.apart import apart
 from conventions.idempotency import ClaimRequest, Claims
+from conventions.process_page import Pages
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,11 @@ class LeaseKeeper:
         """Renew it no more."""
         with self._lock:
             self._held.pop(holding, None)
+
+    def hangs(self, token: str) -> bool:
+        """Whether the job of this delivery runs here, and has made no progress for too long."""
+        with self._lock:
+            return any(one.token == token and stalled() for one, stalled in self._held.values())
 
     def _renew_for_ever(self) -> None:
         pause = threading.Event()
@@ -80,3 +86,28 @@ class Holding:
     def __exit__(self, *_: object) -> None:
         """End."""
         self._keeper.let_go(self)
+
+
+class PageKeeper:
+    """Renews, in the main process of a worker, the claims of the jobs that its processes run.
+
+    Args:
+        claims: all claims.
+        pages: what the processes do.
+        has_ended: whether a process is there no more.
+    """
+
+    def __init__(self, claims: Claims, pages: Pages, has_ended: Callable[[int], bool]) -> None:
+        self._claims, self._pages, self._has_ended = claims, pages, has_ended
+
+    @property
+    def every(self) -> float:
+        """Seconds between two renewals."""
+        return self._claims.lease / RENEWALS_PER_LEASE
+
+    def renew(self) -> None:
+        """Renew all that are to live on. Raises: RedisError."""
+        alive = [one for one in self._pages.look() if one.is_renewed() and not self._has_ended(one.process)]
+        for one, answer in zip(alive, apart(self._claims.renew, alive) if alive else (), strict=True):
+            if isinstance(answer, Exception):
+                logger.error("the lease of %r was not renewed: %s", one.claim, answer)

@@ -21,6 +21,9 @@ from conventions.given_headers import OwnHeaders
 from conventions.idempotency import Settled, Settlement, State
 from conventions.job import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED, Job
 from conventions.membership import Outcome
+from conventions.process_page import SETTLE_FOR
+from conventions.process_state import end_own_code
+from conventions.soft_limit import soft_limit
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +31,6 @@ TAKEN_OVER = (
     "its lease was over, another worker has taken this job over, and what this one did is not recorded; report progress "
     "more often, or raise stall_after"
 )
-SETTLE_FOR = 180.0  # seconds that a finished job tries to record its outcome: unknown is not failed
 SHORT = 1000  # characters of an error that a claim keeps
 PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
 
@@ -72,6 +74,8 @@ def settle(
     Raises:
         Reject: Redis was not there for so long; the message goes back.
     """
+    if soft_limit.over is not task.request:  # its own code never began
+        end_own_code(task, task.request)
     event = event_of(task, job, kind, error) if kind else None
     join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)
     settlement = Settlement(job.claim, state, event, claimed=claimed, join=join, **how)

@@ -381,18 +381,18 @@ def _is_larger(value: Any, limit: int) -> bool:
         return len(value) > limit
     if not isinstance(value, (list, tuple, dict)):
         return False
-    size = 0
-    left: list[Collection[Any]] = [value]
-    while left:
+    size, seen = 0, {id(value)}  # each once: what has itself as a part is refused by who writes it
+    left: list[Any] = [value]
+    while left and size <= limit:
         one = left.pop()
-        size += len(one)  # a character of a text takes a byte at least, and a comma follows each value
-        if size > limit:
-            return True
-        if isinstance(one, dict):
-            left += [part for pair in one.items() for part in pair if isinstance(part, (str, list, tuple, dict))]
-        elif not isinstance(one, str):
-            left += [part for part in one if isinstance(part, (str, list, tuple, dict))]
-    return False
+        size += len(one)  # a comma follows each value
+        for part in (part for pair in one.items() for part in pair) if isinstance(one, dict) else one:
+            if isinstance(part, str):
+                size += len(part)  # a byte for each character at least
+            elif isinstance(part, (list, tuple, dict)) and id(part) not in seen:
+                seen.add(id(part))
+                left.append(part)
+    return size > limit
 
 
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:

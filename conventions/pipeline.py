@@ -39,7 +39,9 @@ from conventions.outcomes import (
     log_failure,
 )
 from conventions.payload import encode_result
+from conventions.process_state import end_own_code, held
 from conventions.retry import RetryPolicy
+from conventions.soft_limit import soft_limit
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +63,11 @@ class RetryAsked(Retry):
 
 def execute(task: Any, request: Any, args: Any, kwargs: Any) -> Any:
     """Run the task's current request and return its result, or what the first run of its key returned."""
-    job, values, found = begin(task, request, args, kwargs)
+    try:
+        job, values, found = begin(task, request, args, kwargs)
+    except BaseException:
+        end_own_code(task, request)
+        raise
     if found is not None:
         job.ended = True
         return found.result
@@ -117,23 +123,31 @@ def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
         if request.is_eager:
             return task.run(**values)
         try:
-            with task.app.lease_keeper.holding(job.claim, task.stall_check()), watching(task, job.id):
-                return _run_here(task, values)
+            with held(task, job), watching(task, job.id):
+                return _run_here(task, request, values)
         finally:
             if (reporter := getattr(request, "reporter", None)) is not None:
                 reporter.close()
 
 
-def _run_here(task: Any, values: dict[str, Any]) -> Any:
+def _run_here(task: Any, request: Any, values: dict[str, Any]) -> Any:
     """Run it, and let no process that it has forked come back as if it were this one: it would go on with the next jobs."""
     process = os.getpid()
+    soft_limit.install()
     try:
         result = task.run(**values)
     except BaseException as error:
+        soft_limit.over = request  # first of all: see `ends_in`
         end_if_forked(process, error)
+        end_own_code(task, request)
         raise
+    soft_limit.over = request
     end_if_forked(process, None)
+    end_own_code(task, request)
     return result
+
+
+soft_limit.ends_in(_run_here.__code__)
 
 
 def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:

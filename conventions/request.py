@@ -23,13 +23,14 @@ from conventions.in_flight import Start
 from conventions.job import GENERATION, KEY, TOKEN, Job
 from conventions.journal import Event
 from conventions.outcomes import end_dead
-from conventions.pool_step import has_ended
+from conventions.process_ends import has_ended
 from conventions.raw_message import DELIVERY
 from conventions.well_formed import drop_taken, fault_of
 
 logger = logging.getLogger(__name__)
 
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
+PROCESSES = 1 << 22  # more than the number of any process
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
 
@@ -38,9 +39,11 @@ class PlainRequest(CeleryRequest):
 
     Attributes:
         goes_alone: whether its process gets it by itself.
+        why: its process was ended here, where that is so.
     """
 
     goes_alone = True
+    why = ""
     token: str
     _already_revoked: bool
 
@@ -78,7 +81,7 @@ class PlainRequest(CeleryRequest):
     def begin(self) -> None:
         """Say that the job runs."""
         if self.delivery:
-            self.app.in_flight.begin(self.delivery["receipt"], "", self.token, lambda: None)
+            self.app.in_flight.begin(self.delivery["receipt"], "", self.token, lambda: False)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Acknowledge or return the message of a job that failed."""
@@ -142,7 +145,8 @@ class PlainRequest(CeleryRequest):
         if self.delivery:
             again = COMES_AGAIN * 2 ** min(self.delivery["deliveries"] - 1, 6)
             wait = 0.0 if isinstance(error, PROCESS_DIED) else min(again, 60.0)
-            self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True)
+            why = "" if not isinstance(error, PROCESS_DIED) else self.why or self.app.process_ends.of(error)
+            self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True, why=why)
 
 
 class Request(PlainRequest):
@@ -211,22 +215,42 @@ class Request(PlainRequest):
         """Whether it was revoked or cancelled, and told so."""
         return bool(self._already_revoked or self._already_cancelled)
 
-    def _on_lapsed(self) -> None:
-        if not self._runs():
-            return  # it waits behind the one that hangs, or did: with the process of that one its group has ended meanwhile
-        logger.error(
-            "hung: id=%s task=%s: no progress for too long, or its process stands still: it is ended here and runs again "
-            "elsewhere; report progress more often, or raise stall_after",
-            self.id,
-            self.name,
-        )
-        if self.worker_pid and self.worker_pid != os.getpid():
+    def _on_lapsed(self) -> bool:
+        """Its lease is over. Returns whether it is ended here; else it is renewed again, or waits behind the one that runs."""
+        why = self._stands_still()
+        if why is None or not self._runs():  # with the process of the one that hangs its group may have ended meanwhile
+            return False
+        what, how = why
+        logger.error("%s: id=%s task=%s: %s; it is ended here and runs again elsewhere", what, self.id, self.name, how)
+        self.why = f"it was ended here: {how}"
+        if self._runs_here:  # a thread cannot be ended: let the message go
+            if self.delivery:
+                self.app.in_flight.forget(self.delivery["receipt"])
+        elif self.worker_pid:
             with suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
-        elif self.delivery:  # a thread cannot be ended: let the message go
-            self.app.in_flight.forget(self.delivery["receipt"])
         with suppress(Exception):  # the log has it, and the thread that calls this keeps all other jobs
             self.app.journal.append([self._event("hung")])
+        return True
+
+    @property
+    def _runs_here(self) -> bool:
+        """Whether it runs in a thread of this process, green or not, whose number is no process's."""
+        return not self.worker_pid or self.worker_pid == os.getpid() or self.worker_pid >= PROCESSES
+
+    def _stands_still(self) -> tuple[str, str] | None:
+        """In a word and in a sentence why the job is to be ended; `None`: it is not, as far as is known."""
+        silent = f"no progress for {self.task.stalls_after:g} s; report progress more often, or raise stall_after"
+        limit = ("hung", silent)
+        pages = self.app.pages
+        if self._runs_here:
+            return limit if self.app.lease_keeper.hangs(self.token) else None
+        look = pages.of(self.worker_pid)
+        if look is not None and look.token:
+            return limit if look.token == self.token and look.hangs() else None
+        if look is not None or not pages:  # its own process renews it
+            return "lapsed", "its process did not renew its lease, so it stands still, or its job made no progress"
+        return None
 
     def _event(self, kind: str) -> Event:
         self.task.request_stack.push(self._context)

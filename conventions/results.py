@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 
 from conventions.deadline import Deadline, current_deadline
 from conventions.errors import BrokerUnavailable, JobCancelled, JobFailed
-from conventions.outcomes import SETTLE_FOR
+from conventions.process_page import SETTLE_FOR
 from conventions.progress import Progress
 from conventions.redis_address import SOCKET_TIMEOUT, shown
 from conventions.redis_connections import BoundedRetry, bound_sentinels, bounded

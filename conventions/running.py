@@ -159,7 +159,10 @@ class RunningTask(celery.Task):
 
     def report_alive(self) -> None:
         """Say that the job goes on, so that its lease is renewed; costs nothing."""
-        self.request.last_progress = time.monotonic()
+        request = self.request
+        request.last_progress = time.monotonic()
+        if not request.is_eager and (page := self._application().pages.mine) is not None:
+            page.note_progress()
 
     @property
     def stalls_after(self) -> float:
@@ -172,9 +175,18 @@ class RunningTask(celery.Task):
         """Seconds after which a job of the task is one that should be split; `None`: it may take long."""
         return None
 
+    @property
+    def hangs_after(self) -> float:
+        """Seconds without a report after which the lease of a job is not renewed any more; 0: its hard time limit ends it."""
+        return 0.0 if self.time_limit else self.stalls_after
+
     def stall_check(self) -> Callable[[], bool]:
         """A function that tells, from any thread, whether the running job hangs, so that its lease must lapse."""
-        return lambda: False
+        request, limit = self.request, self.hangs_after  # the attribute depends on the thread, the object does not
+        if not limit:
+            return lambda: False
+        request.last_progress = time.monotonic()
+        return lambda: time.monotonic() - request.last_progress > limit
 
     def extend_lease(self, seconds: float) -> None:
         """Keep the job's claim for at least so many seconds from now (R12).

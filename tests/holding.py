@@ -61,7 +61,7 @@ def hold(registry: InFlight, tag: str = "m1") -> Delivery:
     return delivery
 
 
-def start(registry: InFlight, delivery: Delivery, store: Store, lapsed: Callable[[], None] = lambda: None) -> Claims:
+def start(registry: InFlight, delivery: Delivery, store: Store, lapsed: Callable[[], bool] = lambda: False) -> Claims:
     """The job of a message begins."""
     claims = Claims(store, lease=30)
     request = asking(delivery)

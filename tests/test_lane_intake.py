@@ -27,7 +27,7 @@ from conventions.lane_request import ShortRequest, short_requests
 from conventions.lane_strategy import strategy
 from conventions.pace import Pace
 from conventions.plain_message import plain
-from conventions.pool_step import has_ended
+from conventions.process_ends import has_ended
 from conventions.raw_message import raw_message
 from conventions.request import Request
 from conventions.worker import Consumer

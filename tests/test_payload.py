@@ -336,7 +336,9 @@ def test_a_result_within_the_limit_is_written_once(result: Any) -> None:
     assert encode_result("Task", result, 10) == encode(result)
 
 
-@pytest.mark.parametrize("result", ["x" * 9, "é" * 5, ["x" * 7], {"a": {"b": [1, 2]}}, [1] * 6, 10**10, [[]] * 11])
+@pytest.mark.parametrize(
+    "result", ["x" * 9, "é" * 5, ["x" * 7], {"a": {"b": [1, 2]}}, [1] * 6, 10**10, [[] for _ in range(11)]]
+)
 def test_a_result_beyond_the_limit_is_refused(result: Any) -> None:
     """Its error names the limit and what to do."""
     with pytest.raises(
@@ -349,9 +351,13 @@ def test_a_result_that_is_far_too_large_is_not_written() -> None:
     """Not once: what cannot be written is not even looked at."""
     with pytest.raises(PayloadError, match="more than 10 bytes"):
         encode_result("Task", {"a": ["x" * 11, object()]}, 10)
+
+
+def test_a_result_that_is_part_of_itself() -> None:
+    """It is refused for that, not for its size."""
     circular: list[Any] = [1]
     circular.append(circular)
-    with pytest.raises(PayloadError, match="more than 10 bytes"):
+    with pytest.raises(ValueError, match="Circular"):
         encode_result("Task", circular, 10)
 
 

@@ -10,7 +10,8 @@
 --       broker is elsewhere), queue, receipt
 -- Returns for each message one of
 --   {'granted', fence, starts}      the caller holds the claim
---   {'poison', fence, starts}       the caller holds it and must not run: it was started so often without an outcome
+--   {'poison', fence, starts, why}  the caller holds it and must not run: it was started so often without an outcome; what is
+--                                   known of the last end of its process, or ''
 --   {'done', result, id, followed}  finished before, by the message `id`; `result` is JSON
 --   {'parked', ms}                  the message waits in its queue; the caller forgets it
 --   {'busy', ms}                    the broker is elsewhere: the caller sends a copy that waits
@@ -87,7 +88,8 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
     redis.call('HSET', P .. 'started', tag, receipt)
     if history(tag, 'deliveries') then change(tag, 'deliveries', 0) end -- starts are counted now
   end
-  return {answer, fence, answer == 'granted' and starts or starts - 1}
+  if answer == 'poison' then return {answer, fence, starts - 1, redis.call('HGET', claim, 'why') or ''} end
+  return {answer, fence, starts}
 end
 
 local function take(name, token, start, id, generation, attempt, fingerprint, horizon, sent_at, tag, queue, receipt)
@@ -110,7 +112,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   till, starts, fence = tonumber(till or 0), starts_of(name, starts, after), tonumber(fence or 0)
   local same, its_result = owner == id, result and result ~= '' and result or 'null'
   if state == 'running' and holder == token and its_start == start then -- a reply was lost: the same answer again
-    if starts > start_limit then return {'poison', integer(fence), starts - 1} end
+    if starts > start_limit then return {'poison', integer(fence), starts - 1, redis.call('HGET', claim, 'why') or ''} end
     return {'granted', integer(fence), starts}
   end
   if ended then return {'dead', state == 'dead' and same and result or '""'} end

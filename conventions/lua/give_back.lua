@@ -3,23 +3,24 @@
 -- Return messages to their queues, and release the claims of their jobs.
 -- KEYS: prefix
 -- ARGV: for each message: tag, queue, receipt, ms to wait, '1' when the start counts (its process died) or '0' (it was
---       returned in good order), claim ('' when none may be held), token
+--       returned in good order), claim ('' when none may be held), token, what is known of the end of its process or ''
 -- Returns how many messages went back
 local returned = 0
 
-local function release(claim, token, counted)
+local function release(claim, token, counted, why)
   local key = P .. 'claim:' .. claim
   local holder, state, starts, after = fields_of(key, 'token', 'state', 'starts', 'after')
   if holder ~= token or state ~= 'running' then return end
   starts = math.max(starts_of(claim, starts, after) - (counted and 0 or 1), 0)
   redis.call('HSET', key, 'state', 'released', 'until', 0, 'starts', starts, 'after', '')
+  if why ~= '' then redis.call('HSET', key, 'why', why) end
   redis.call('HDEL', key, 'token') -- a job that ends in this very moment may still record it
   wake_parked(claim)
 end
 
-for i = 1, #ARGV, 7 do
-  local tag, queue, receipt, wait, counted, claim, token = unpack(ARGV, i, i + 6)
-  if claim ~= '' then release(claim, token, counted == '1') end
+for i = 1, #ARGV, 8 do
+  local tag, queue, receipt, wait, counted, claim, token, why = unpack(ARGV, i, i + 7)
+  if claim ~= '' then release(claim, token, counted == '1', why) end
   if holds(tag, receipt) then
     -- the score of its first arrival: it goes back to the front
     local score = score_of(tag)

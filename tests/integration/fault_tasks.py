@@ -9,7 +9,7 @@ from typing import Any
 from celery.signals import before_task_publish, task_failure, worker_init
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, results
-from conventions.outcomes import SETTLE_FOR
+from conventions.process_page import SETTLE_FOR
 
 
 def note(folder: Path, what: str) -> None:

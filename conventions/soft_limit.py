@@ -1,0 +1,55 @@
+"""`soft_limit`: a soft time limit ends a job's own code, and nothing after it: what records its outcome is not interrupted (protocol 4).
+
+The pool sends a signal, whose handler raises `SoftTimeLimitExceeded` wherever the process is just then. While the outcome of a
+job is being recorded that would count its success as a failure, and its effect would happen again.
+"""
+
+import os
+import signal
+import threading
+from types import CodeType, FrameType
+from typing import Any
+
+from celery._state import _task_stack
+
+
+class SoftLimit:
+    """The handler of one process of a pool.
+
+    Attributes:
+        over: the request whose job's own code has ended.
+    """
+
+    def __init__(self) -> None:
+        self.over: Any = None
+        self._process = 0  # in which the handler is the pool's, or none
+        self._between: set[CodeType] = set()
+        self._raise: Any = None  # the pool's handler
+
+    def ends_in(self, code: CodeType) -> None:
+        """Name a function that calls jobs' own code, and sets `over` as soon as that has ended."""
+        self._between.add(code)
+
+    def install(self) -> None:
+        """Take the place of the pool's handler, where it has one."""
+        if self._process == os.getpid():
+            return
+        if threading.current_thread() is threading.main_thread():
+            from billiard.pool import soft_timeout_sighandler  # noqa: PLC0415  # no sender needs it
+
+            self._process = os.getpid()
+            if signal.getsignal(signal.SIGUSR1) is soft_timeout_sighandler:
+                self._raise = soft_timeout_sighandler
+                signal.signal(signal.SIGUSR1, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        current = _task_stack.top
+        if self.over is not None and (current is None or current.request is self.over):
+            return  # its outcome is being recorded, or what follows it is being sent
+        if frame is not None and frame.f_code in self._between:
+            return  # its code has ended in this very moment
+        if self._raise is not None:
+            self._raise(number, frame)
+
+
+soft_limit = SoftLimit()
