@@ -187,9 +187,7 @@ def _standing(session: Session, row: RedriveRow, stands: Tally) -> Standing:
         stands = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
     waiting = max(row.total - stands.sent, 0)
     queues = redrives.where_unanswered(session, row.id) if is_open and stands.unanswered else {}
-    error = redrives.last_error(session, row.id) if stands.failing else None
-    if error is not None and row.left_error:
-        error = ("NotSent", row.left_error)
+    error = redrives.last_error(session, row) if stands.failing else None
     return Standing(row, stands, waiting, queues, error)
 
 

@@ -275,14 +275,16 @@ def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> 
     return True
 
 
-def last_error(session: Session, id: str) -> tuple[str, str] | None:  # noqa: A002  # the word of the glossary
-    """Class and message of the error of that failing letter whose first answer came last."""
+def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
+    """Class and message of the error of that failing letter whose first answer came last; `NotSent`: it could not be sent."""
     row, execution = DeadLetterRow, ExecutionRow
-    query = select(row).where(row.redrive_id == id, row.answer.in_(FAILING), row.answered_at.is_not(None))
+    query = select(row).where(row.redrive_id == redrive.id, row.answer.in_(FAILING), row.answered_at.is_not(None))
     letter = session.scalars(query.order_by(row.answered_at.desc()).limit(1)).first()
     if letter is None:
         return None
-    if letter.answer != "retried":
+    if letter.answer == LEFT:
+        return "NotSent", redrive.left_error or ""
+    if letter.answer == "dead":
         return letter.error, letter.error_message
     failed = select(execution.error, execution.error_message).where(
         execution.message_id == letter.id, execution.kind == "retried"

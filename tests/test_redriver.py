@@ -153,7 +153,7 @@ def test_a_service_that_dies_in_the_middle_stops_it_soon(app: ConventionsApp, cl
     assert "11 of the last 50 failed again; that is more than 20 %" in found.note
     assert found.sent - died_at <= 60
     with app.database.session() as session:
-        assert redrives.last_error(session, id_) == ("TimeoutError", "the bank is away")
+        assert redrives.last_error(session, session.get_one(RedriveRow, id_)) == ("TimeoutError", "the bank is away")
         assert redrives.tally(session, id_).retrying == 11
 
 

@@ -13,9 +13,11 @@ from conventions.app import ConventionsApp
 from conventions.letter_filter import Filter
 from conventions.schedule_state import State
 from conventions.schedules import Schedules
+from conventions.tables import RedriveRow
 from tests.console.conftest import BATCH, PAUSED, SECRET, TASK, LogIn
 from tests.console.flower_process import LOGINS, User, flower
 from tests.failures import failure, record
+from tests.redriving import step
 from tests.workers import Installation, messages
 
 LETTER = "/dead-letters/letters/KeyError-0"
@@ -216,6 +218,25 @@ def test_a_viewer_sees_no_text_that_may_hold_an_argument(
         found = viewer.get(page)
         assert (found.status_code, SECRET in found.text) == (200, False)
     assert "all dead letters" not in viewer.get(path).text
+
+
+def test_a_viewer_sees_the_class_of_a_redrives_last_error(
+    viewer: User, operator: User, shop_app: ConventionsApp
+) -> None:
+    """And what keeps it from going on, without the values that both may repeat."""
+    record(shop_app.database, failure("gone", task=TASK, arguments={"user_id": SECRET}))
+    path = operator.post("/dead-letters/redrive", {"id": "gone", "count": "1"}).headers["Location"]
+    step(shop_app, path.rsplit("/", 1)[1])
+    with shop_app.database.session() as session:
+        row = session.get_one(RedriveRow, path.rsplit("/", 1)[1])
+        assert "gone was not sent: PayloadError" in str(row.left_error)
+        row.left_error, row.fault = f"PayloadError: {SECRET}", f"ValueError: {SECRET}"
+    assert SECRET in operator.get(path).text
+    for page in (path, "/dead-letters/redrives"):
+        for words in ({}, {"as": "json"}):
+            found = viewer.get(page, **words).text
+            assert SECRET not in found
+            assert "NotSent" in found
 
 
 @pytest.mark.parametrize(
