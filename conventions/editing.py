@@ -11,7 +11,7 @@ from conventions import audit, dead_letters
 from conventions.deeds import Deed
 from conventions.errors import LetterNotEditable
 from conventions.job import FINGERPRINT, KEY, PLANNED_AT, idempotency_key
-from conventions.payload import digest
+from conventions.payload import Arguments, digest
 from conventions.redrive import decoded
 from conventions.sending import shown_arguments
 from conventions.tables import DeadLetterRow
@@ -69,6 +69,36 @@ def edit(
             _rewrite(task, letter, before, after)
             audit.record(session, Deed(actor, "dead-letters edit", id, reason, before, after))
     return changes
+
+
+def value_of(arguments: Arguments, name: str, text: str) -> Any:
+    """The value of an argument that somebody has typed: JSON, or where its type takes a text, that text without quotes.
+
+    Raises:
+        ValueError: it is neither; says what to write.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if text[:1] in _BEGINS_JSON:
+            raise ValueError(f"{name}: it begins as JSON, and is none ({error})") from error
+        if fault := _fault(arguments, name, text):
+            raise ValueError(f"{name}: {fault}; write JSON, or a text where {name} takes one") from error
+        return text
+    takes_text = text[:1] not in _BEGINS_JSON and _fault(arguments, name, text) is None
+    return text if takes_text and _fault(arguments, name, value) is not None else value
+
+
+def dropped(arguments: Arguments, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a letter has, and its task takes no more."""
+    return {name: value for name, value in values.items() if name not in arguments.names}
+
+
+_BEGINS_JSON = ('"', "{", "[")
+
+
+def _fault(arguments: Arguments, name: str, value: Any) -> str | None:
+    return arguments.faults({name: value}).get(name)
 
 
 def version(arguments: Mapping[str, Any]) -> str:

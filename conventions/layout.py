@@ -92,6 +92,14 @@ def refused(error: BaseException) -> NewerLayout | None:
     return newer_layout(text.removeprefix(REFUSED).strip()) if text.startswith(REFUSED) else None
 
 
+def living(store: Store) -> list[str]:
+    """The names of the processes that have said so within the last minute. Raises: RedisError."""
+    redis: Any = store.redis
+    now = redis.time()[0] * 1000
+    last_words = {name: value.rpartition(":")[2] for name, value in members(store).items()}
+    return sorted(name for name, at in last_words.items() if not at.isdigit() or now - int(at) <= GONE_AFTER * 1000)
+
+
 def members(store: Store) -> dict[str, str]:
     """The registry as it is: name to `<lowest layout>:<highest>:<ms of the last word>`. Raises: RedisError."""
     found: Any = store.redis.hgetall(store.key("members"))

@@ -17,6 +17,7 @@ from conventions.left_alone import left_alone
 from conventions.schedule_list import load_schedule
 from conventions.servers import forgetful, volatile
 from conventions.tables import DeadLetterRow
+from conventions.unconsumed import unconsumed
 from conventions.unknown_tasks import waiting_tasks
 
 LOST_WITHIN = timedelta(days=2)
@@ -26,9 +27,9 @@ LOST_WITHIN = timedelta(days=2)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Look at settings, broker, Redis and what it keeps, database, journal, tasks and schedule.
+    """Look at settings, broker, Redis and what it keeps, database, journal, tasks, schedule, and who consumes which queues.
 
-    Status 1 when one of them does not work.
+    Status 1 when one of them does not work, or messages wait in a queue that nobody consumes.
     """
     app = app_of(context)
     checks: dict[str, Callable[[ConventionsApp], Any]] = {
@@ -42,6 +43,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "left alone": _left_alone,
         "unknown tasks": _unknown_tasks,
         "tasks": lambda app: app.loader.import_default_modules(),
+        "queues": _queues,
         "schedule": load_schedule,
     }
     rows = [{"check": name} | _outcome(function, app) for name, function in checks.items()]
@@ -132,6 +134,18 @@ def _lost(app: ConventionsApp) -> None:
                 f"{lost} jobs were lost in the last {days} days: their messages are gone from Redis; `celery … lost` lists them"
             ]
         )
+
+
+def _queues(app: ConventionsApp) -> None:
+    found = unconsumed(app)
+    silent = f"; {found.silent} workers have not answered, and may consume them" if found.silent else ""
+    if found.waiting:
+        named = ", ".join(f"{name} ({count:,})" for name, count in found.waiting.items())
+        raise ConfigurationError(
+            [f"messages wait in queues that no worker consumes: {named}; start one with -Q{silent}"]
+        )
+    if found.empty:  # which is no fault: workers may be elsewhere, or not started yet
+        click.echo(f"no worker consumes {', '.join(found.empty)}; nothing waits there{silent}", err=True)
 
 
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from conventions import dead_letters, redrives
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
 from conventions.cli.letter_options import STATE, Pair, actor_option, confirm, selection_options
-from conventions.editing import Change
+from conventions.editing import Change, dropped, editable, value_of
 from conventions.editing import edit as edit_letter
 from conventions.letter_filter import Filter
+from conventions.payload import Arguments
 from conventions.redrive_waits import Standing, Watch, doubts
 from conventions.redriver import begin
 from conventions.redrives import Wanted
@@ -43,7 +44,9 @@ def add_to(group: click.Group) -> None:
 
 @click.command(cls=CeleryCommand)
 @click.argument("id")
-@click.option("--set", "values", type=Pair(), multiple=True, metavar="NAME=JSON", help="New value of an argument.")
+@click.option("--set", "values", type=Pair(), multiple=True, metavar="NAME=VALUE",
+              help="New value of an argument: JSON, or a text without quotes.")  # fmt: skip
+@click.option("--drop", "gone", multiple=True, metavar="NAME", help="Leave an argument out; its default counts.")
 @click.option("--arguments", "text", metavar="JSON", help="All arguments, in place of those that are there.")
 @click.option("--reason", help="Why; kept in the audit.")
 @actor_option
@@ -55,6 +58,7 @@ def edit(
     *,
     id: str,  # noqa: A002  # the word of the glossary
     values: tuple[tuple[str, str], ...],
+    gone: tuple[str, ...],
     text: str | None,
     reason: str | None,
     actor: str,
@@ -62,31 +66,54 @@ def edit(
 ) -> None:
     """Give a dead letter other arguments, checked by its task's annotations; opens an editor without an option.
 
-    Status 1 when nothing is different.
+    Arguments that the task takes no more are dropped, as on the page, and named. Status 1 when nothing is different.
     """
     app = _loaded(context)
-    arguments = _edited(app, id, values, text)
+    arguments = _edited(app, id, values, gone, text)
     try:
         changes = edit_letter(app, id, arguments, actor, reason)
     except TypeError as error:
         raise click.UsageError(str(error)) from error
+    left = [one.name for one in changes if one.name not in arguments]
     if as_json:
         print_json([{"name": one.name, "before": one.before, "after": one.after} for one in changes])
     else:
-        click.echo("\n".join(map(_shown, changes)) or "nothing is different")
+        shown = [f"{one.name}: dropped" if one.name in left and one.after is None else _shown(one) for one in changes]
+        click.echo("\n".join(shown) or "nothing is different")
     context.exit(0 if changes else 1)
 
 
-def _edited(app: ConventionsApp, id: str, values: tuple[tuple[str, str], ...], text: str | None) -> dict[str, Any]:  # noqa: A002
+def _edited(
+    app: ConventionsApp,
+    id: str,  # noqa: A002
+    values: tuple[tuple[str, str], ...],
+    gone: tuple[str, ...],
+    text: str | None,
+) -> dict[str, Any]:
     with app.database.session(read_only=True) as session:
         letter = dead_letters.get(session, id)
-        there = letter.arguments if letter is not None and isinstance(letter.arguments, dict) else {}
-    if text is None and not values:
+        taken = editable(app, letter, id).arguments
+        there: dict[str, Any] = letter.arguments if letter is not None and letter.arguments else {}
+    if text is None and not values and not gone:
         text = click.edit(json.dumps(there, indent=2, ensure_ascii=False), extension=".json")
     found = there if text is None else _json(text, "--arguments")
     if not isinstance(found, dict):
         raise click.UsageError('the arguments are a JSON object, such as {"user_id": 7}')
-    return found | {name: _json(value, f"--set {name}") for name, value in values}
+    for name in gone:
+        if name not in found:
+            raise click.UsageError(
+                f"--drop {name}: the letter has no such argument; it has {', '.join(found) or 'none'}"
+            )
+    obsolete = dropped(taken, there)
+    kept = {name: value for name, value in found.items() if name not in gone and name not in obsolete}
+    return kept | {name: _value(taken, name, value) for name, value in values}
+
+
+def _value(taken: Arguments, name: str, text: str) -> Any:
+    try:
+        return value_of(taken, name, text)
+    except ValueError as error:
+        raise click.UsageError(f"--set {error}") from error
 
 
 def _json(text: str, what: str) -> Any:

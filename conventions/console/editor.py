@@ -1,12 +1,12 @@
-"""The editor of a dead letter's arguments: one field for each argument of the task, as JSON."""
+"""The editor of a dead letter's arguments: one field for each argument of the task, as JSON or as plain text."""
 
 import inspect
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from conventions.console.figures import as_json
+from conventions.editing import value_of
 from conventions.payload import Arguments
 
 
@@ -42,11 +42,6 @@ def fields(arguments: Arguments, values: Mapping[str, Any], written: Mapping[str
     return found
 
 
-def dropped(arguments: Arguments, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What the letter has, and the task takes no more."""
-    return {name: value for name, value in values.items() if name not in arguments.names}
-
-
 def read(arguments: Arguments, written: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The values that were written, and for each argument that cannot be taken what is wrong with it."""
     values: dict[str, Any] = {}
@@ -56,7 +51,7 @@ def read(arguments: Arguments, written: Mapping[str, str]) -> tuple[dict[str, An
         if not text:
             continue
         try:
-            values[name] = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            faults[name] = f'this is not JSON ({error}); a text is written in quotes, as in "Tokyo"'
+            values[name] = value_of(arguments, name, text)
+        except ValueError as error:
+            faults[name] = str(error)
     return values, {name: text for name, text in arguments.faults(values).items() if name not in faults} | faults

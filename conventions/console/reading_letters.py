@@ -13,7 +13,7 @@ from conventions.console.page import Page
 from conventions.console.query import WORDS, Query, mark, place
 from conventions.database import utc_now
 from conventions.dead_letters import STATES, Position
-from conventions.editing import editable, version
+from conventions.editing import dropped, editable, version
 from conventions.errors import LetterNotEditable
 from conventions.failures import place_in
 from conventions.tables import DeadLetterRow
@@ -117,5 +117,5 @@ class Letter(Page):
         except LetterNotEditable as error:
             return none | {"unfit": str(error)}
         fields = editor.fields(arguments, letter.arguments, written)
-        dropped = editor.dropped(arguments, letter.arguments)
-        return none | {"fields": fields, "dropped": dropped, "version": version(letter.arguments)}
+        gone = dropped(arguments, letter.arguments)
+        return none | {"fields": fields, "dropped": gone, "version": version(letter.arguments)}

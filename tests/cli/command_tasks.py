@@ -23,6 +23,14 @@ class Named(ImmediateTask):
     def run(self, 番号: int) -> None: ...  # noqa: N803, PLC2401  # such names exist
 
 
+class Remark(ImmediateTask):
+    """Note a remark; it took a colour once."""
+
+    idempotent_on = ("user_id",)
+
+    def run(self, user_id: int, text: str, tags: list[str] | None = None, day: date | None = None) -> None: ...
+
+
 class Charge(ImmediateTask):
     """Charge one order, by rules of its own."""
 

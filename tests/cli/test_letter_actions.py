@@ -11,6 +11,7 @@ from click.testing import Result
 from conventions import audit, redrives
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
+from conventions.console import editor
 from conventions.errors import IdempotencyConflict
 from conventions.failures import describe
 from conventions.idempotency import ClaimRequest, Settlement
@@ -20,7 +21,7 @@ from conventions.recorder import Recorder
 from conventions.redrive_safety import OPEN
 from conventions.redriver import Redriver
 from conventions.tables import AuditRow, DeadLetterRow
-from tests.cli.command_tasks import Send
+from tests.cli.command_tasks import Remark, Send
 from tests.redriving import step
 from tests.workers import application, messages
 
@@ -280,6 +281,74 @@ def test_an_edit_is_checked_and_kept(run: Run, bury: Bury, commands_app: Convent
     assert message.arguments == {"user_id": 8, "day": "2026-01-05"}
     assert message.headers["x_key"] != key, "another user's job is another job"
     assert message.headers["x_fingerprint"]
+
+
+def remark(bury: Bury) -> None:
+    """A letter with an argument that its task takes no more."""
+    bury(task=Remark.name, arguments={"user_id": 7, "text": "old", "colour": "red"})
+
+
+def test_an_edit_drops_what_the_task_takes_no_more(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """As the page does, and says so; texts need no quotes."""
+    remark(bury)
+    result = run(dead_letters, "edit", "m1", "--set", "text=say it", "--actor", "u-9")
+    assert (result.exit_code, result.stdout) == (0, 'text: "old" -> "say it"\ncolour: dropped\n'), result.stderr
+    assert letter(commands_app).arguments == {"user_id": 7, "text": "say it", "tags": None, "day": None}
+    assert deeds(commands_app)[0].before == {"user_id": 7, "text": "old", "colour": "red"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ("text=7", "text", "7"),
+        ("text=null", "text", "null"),
+        ('text="quoted"', "text", "quoted"),
+        ("text=a=b", "text", "a=b"),
+        ('tags=["a"]', "tags", ["a"]),
+        ("day=2026-01-31", "day", "2026-01-31"),
+        ("user_id=8", "user_id", 8),
+    ],
+)
+def test_a_value_by_the_type_of_its_argument(
+    run: Run, bury: Bury, commands_app: ConventionsApp, *, given: str, name: str, value: Any
+) -> None:
+    """JSON, or a text where the argument takes one; the same in the field of the page."""
+    remark(bury)
+    result = run(dead_letters, "edit", "m1", "--set", given)
+    assert (result.exit_code, letter(commands_app).arguments[name]) == (0, value), result.stderr
+    written = {"user_id": "7", "text": "old"} | dict([given.split("=", 1)])
+    values, faults = editor.read(commands_app.tasks[Remark.name].arguments, written)
+    assert (values[name], faults) == (value, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "user_id=seven",
+            "--set user_id: Input should be a valid integer; write JSON, or a text where user_id takes one",
+        ),
+        ('text="half', "--set text: it begins as JSON, and is none"),
+        ("nothing=1", "unexpected keyword argument 'nothing'"),
+    ],
+)
+def test_a_value_that_cannot_be_taken(
+    run: Run, bury: Bury, commands_app: ConventionsApp, given: str, said: str
+) -> None:
+    """The error names the argument and what to write; nothing is changed."""
+    remark(bury)
+    result = run(dead_letters, "edit", "m1", "--set", given)
+    assert (result.exit_code, said in " ".join(result.stderr.split())) == (2, True), result.stderr
+    assert letter(commands_app).arguments["text"] == "old"
+
+
+def test_an_argument_can_be_dropped(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Its default counts then; one that has none, or is not there, is refused."""
+    bury(task=Remark.name, arguments={"user_id": 7, "text": "old", "tags": ["a"], "day": None})
+    result = run(dead_letters, "edit", "m1", "--drop", "tags")
+    assert (result.exit_code, letter(commands_app).arguments["tags"]) == (0, None), result.stderr
+    for name in ("text", "colour"):
+        assert run(dead_letters, "edit", "m1", "--drop", name).exit_code == 2
 
 
 def test_an_edit_keeps_a_key_that_was_given(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:

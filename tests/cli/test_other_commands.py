@@ -26,6 +26,7 @@ from conventions.cli.lost import lost
 from conventions.database import Database, utc_now
 from conventions.idempotency import ClaimRequest
 from conventions.journal import Entry, Event
+from tests.claiming import message
 from tests.cli.command_tasks import Charge, Send
 from tests.failures import record
 from tests.recording import drain, recorder
@@ -119,7 +120,8 @@ def test_explain_reads_well(run: Run) -> None:
 
 
 CHECKS = [
-    "settings", "broker", "redis", "database", "journal", "rejected", "lost", "left alone", "unknown tasks", "tasks", "schedule",
+    "settings", "broker", "redis", "database", "journal", "rejected", "lost", "left alone", "unknown tasks", "tasks", "queues",
+    "schedule",
 ]  # fmt: skip
 
 
@@ -147,7 +149,16 @@ def test_check_says_what_does_not_work(run: Run) -> None:
         broker_timeout=0.3,
         database_url="postgresql://u:hunter2@127.0.0.1:1/x",
     )
-    assert set(broken) == {"broker", "redis", "database", "journal", "rejected", "left alone", "unknown tasks"}
+    assert set(broken) == {
+        "broker",
+        "redis",
+        "database",
+        "journal",
+        "rejected",
+        "left alone",
+        "unknown tasks",
+        "queues",
+    }
     assert all(fault and "\n" not in fault for fault in broken.values())
     assert "hunter2" not in str(broken)
 
@@ -159,6 +170,20 @@ def test_check_counts_what_sql_cannot_take(run: Run, commands_app: ConventionsAp
     assert broken["check"] == "rejected"
     assert broken["fault"].startswith("2 events are not in SQL and never will be")
     assert commands_app.journal.rejected_key in broken["fault"]
+
+
+def test_check_names_queues_that_nobody_consumes(run: Run, commands_app: ConventionsApp) -> None:
+    """Where something waits, with status 1; else beside the answer. Delayed messages wait, too."""
+    result = run(check)
+    assert result.exit_code == 0
+    assert "no worker consumes immediate, long, mail, scheduled; nothing waits there" in result.stderr
+    Send.apply_async((7, date(2026, 1, 5)), countdown=60)
+    commands_app.broker.publish([message("m1", "old-name"), message("m2", "old-name")])
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert broken["check"] == "queues"
+    assert (
+        "messages wait in queues that no worker consumes: mail (1), old-name (2); start one with -Q" in broken["fault"]
+    )
 
 
 def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_path: Path) -> None:

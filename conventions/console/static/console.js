@@ -43,8 +43,9 @@
       var fault = document.getElementById(area.getAttribute("aria-describedby"));
       area.addEventListener("blur", function () {
         var text = "";
-        try { if (area.value.trim()) { JSON.parse(area.value); } } catch (error) {
-          text = "This is not JSON; a text is written in quotes.";
+        // A text may stand without quotes; whether the argument takes one, the server says.
+        try { if (/^["{[]/.test(area.value.trim())) { JSON.parse(area.value); } } catch (error) {
+          text = "This begins as JSON, and is none.";
         }
         area.classList.toggle("is-invalid", Boolean(text));
         area.setAttribute("aria-invalid", text ? "true" : "false");
