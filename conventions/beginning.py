@@ -96,7 +96,7 @@ def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
     try:
         values = task.arguments.load(args or (), kwargs or {})
     except PayloadError as error:
-        job = Job.of(task, dict(kwargs or {}))
+        job = task.request.job = Job.of(task, dict(kwargs or {}))
         raise end_dead(task, job, error, claimed=False) from None
     job = task.request.job = Job.of(task, task.arguments.bind((), values))
     return job, values

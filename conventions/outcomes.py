@@ -161,6 +161,7 @@ def tell_of_death(task: Any, job: Job, error: Exception) -> Exception:
         logger.exception("not told of its dead letter yet: id=%s task=%s", job.id, job.task)
         comes_again: Exception = Reject(fault, requeue=True)
         return comes_again
+    job.ended = True  # what is sent now are its errbacks
     return error
 
 

@@ -14,6 +14,9 @@ from conventions.given_headers import OwnHeaders
 from conventions.job import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED, UNKNOWN, UNKNOWN_SINCE
 from conventions.sending import publish
 from conventions.tables import DeadLetterRow
+from conventions.well_formed import fault_of
+
+ANEW = {"retries": 0, "eta": None, "expires": None}
 
 
 def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossary
@@ -107,6 +110,13 @@ def _check(task: Any, letter: DeadLetterRow) -> None:
         raise PayloadError(
             f"{letter.id}: its bytes are no message of a task, or not all of them are kept; send the job anew"
         )
+    whole: Mapping[str, Any] = message if isinstance(message, dict) and "headers" in message else {}
+    found = whole.get("headers") or letter.headers
+    if not isinstance(found, dict):
+        raise PayloadError(f"{letter.id}: its headers are not a mapping; send the job anew")
+    headers = _headers(letter, found) | ANEW
+    if fault := fault_of(headers, whole.get("properties"), [], {}, None):
+        raise PayloadError(f"{letter.id}: no worker would take it again ({fault}); send the job anew")
     try:
         task.arguments.bind((), letter.arguments)
     except TypeError as error:
@@ -121,7 +131,7 @@ def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any
 
 
 def _send_message(app: Any, letter: DeadLetterRow, message: Mapping[str, Any]) -> None:
-    headers = _headers(letter, message["headers"]) | {"retries": 0, "eta": None, "expires": None}
+    headers = _headers(letter, message["headers"]) | ANEW
     properties = message.get("properties") or {}
     with app.producer_or_acquire() as producer:
         publish(

@@ -1,6 +1,6 @@
 """What a message must look like to be run: another program may have written it, and each part is used by somebody."""
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from celery.app.task import Context
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -33,15 +33,27 @@ Name = Annotated[ShortText, AfterValidator(_without_nul)]
 
 
 @with_config(_STRICT)
-class Signature(TypedDict, total=False):
+class StepOptions(TypedDict, total=False):
+    """The options of what follows a message, which Celery reads before it sends it."""
+
+    task_id: Name | None
+    group_id: Name | None
+    root_id: Name | None
+    parent_id: Name | None
+    reply_to: Name | None
+    headers: dict[Text, Any] | None
+
+
+@with_config(_STRICT)
+class Signature(TypedDict):
     """What follows a message, as far as it is needed to send it."""
 
     task: Name
-    args: list[Any] | tuple[Any, ...] | None
-    kwargs: dict[str, Any] | None
-    options: dict[str, Any] | None
-    subtask_type: Name | None
-    immutable: bool
+    args: list[Any] | tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: StepOptions
+    subtask_type: NotRequired[Name | None]
+    immutable: NotRequired[bool]
 
 
 Steps = list[Signature] | None

@@ -4,10 +4,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from click.testing import Result
 
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
+from conventions.errors import PayloadError
+from conventions.redrive import redrive
 from tests.cli.test_letter_actions import Drive, letter, sent, started
 
 type Run = Callable[..., Result]
@@ -128,3 +131,32 @@ def test_a_note_needs_a_group(run: Run, bury: Bury) -> None:
     bury()
     result = run(dead_letters, "note", "zzzz", "hi")
     assert (result.exit_code, "there is no group zzzz" in result.stderr) == (2, True)
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "a key of half a character": {"headers": {"x_key": "a\ud800", "x_fingerprint": "f"}},
+    "a key that is too long": {"headers": {"x_key": "x" * 256}},
+    "a message whose key is a list": {"stored": {"headers": {"x_key": ["a"]}, "body": "W10="}},
+    "a message whose headers are a list": {"stored": {"headers": ["a"], "body": "W10="}},
+    "a message whose priority is a text": {
+        "stored": {"headers": {}, "body": "W10=", "properties": {"priority": "high"}}
+    },
+    "a message that is not whole": {"stored": {"base64": "W10=", "bytes": 10**9}},
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_letter_that_no_worker_would_take_is_not_sent(
+    run: Run, bury: Bury, commands_app: ConventionsApp, name: str
+) -> None:
+    """It stays dead, and keeps no other from being sent."""
+    values = dict(ODD[name])
+    if "stored" in values:
+        values["stored"] = json.dumps(values["stored"]).encode()
+    bury("odd", **values)
+    bury("fine")
+    with pytest.raises(PayloadError, match=r"odd: .*send the job anew"):
+        redrive(commands_app, "odd")
+    Drive(commands_app, started(run, "--all")).step()
+    assert [one.id for one in sent(commands_app)] == ["fine"]
+    assert letter(commands_app, "odd").state == "dead"

@@ -60,6 +60,8 @@ BODIES: dict[str, bytes] = {
     "embed is a number": b'[[], {"number": "1"}, 5]',
     "callbacks are a number": b'[[], {"number": "1"}, {"callbacks": 5}]',
     "chain is a text": b'[[], {"number": "1"}, {"chain": "x"}]',
+    "a step without options": b'[[], {"number": "1"}, {"chain": [{"task": "x", "args": [], "kwargs": {}}]}]',
+    "an errback that is a text": b'[[], {"number": "1"}, {"errbacks": ["x"]}]',
     "chord is a text": b'[[], {"number": "1"}, {"chord": "x"}]',
     "arguments of another signature": b'[[], {"name": "x", "other": 2}, {}]',
     "too many arguments": b'[["1", "2"], {}, {}]',
@@ -265,6 +267,20 @@ def test_a_letter_of_a_message_with_headers_of_tracing_has_ours(app: Conventions
     )
     letter = wait_for_letter(app, message_id, 10)
     assert (letter.error, {name: letter.headers[name] for name in ours}) == ("PayloadError", ours)
+
+
+def test_an_errback_that_cannot_be_sent_is_a_letter_of_its_own(app: ConventionsApp, expected: dict[str, int]) -> None:
+    """The message that died does not come again for it."""
+    expected["letters"] = 2
+    errback = {"task": NAME, "args": [], "kwargs": {"other": 1}, "options": {"task_id": str(uuid4())}}
+    body = raw.body(kwargs={"number": 5}, embed={"errbacks": [errback]})
+    message_id = raw.publish(app, QUEUE, body, raw.headers(NAME))
+    assert wait_for_letter(app, message_id, 10).error == "PayloadError"
+
+    def others() -> list[str]:
+        return [one.error_message for one in letters(app, state=None) if one.arguments.get("other") == 1]
+
+    assert "unexpected keyword argument 'other'" in wait_until(others, 10)[0]
 
 
 HARMLESS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
