@@ -27,6 +27,7 @@ from conventions.store import Store
 
 logger = logging.getLogger(__name__)
 
+NO_LIMIT = 1 << 40  # bytes
 REQUEUE_AFTER = 1.0  # seconds until a rejected message comes again: at once, it would come a thousand times a second
 KEPT = timedelta(days=8)  # of a batch that loses messages, where no settings say how long
 REPLY_LIFETIME = 60.0  # seconds that an answer to remote control waits for its reader
@@ -40,10 +41,12 @@ class QoS(virtual.QoS):
             that, the next ones are read when half of them have ended, or a whole read fits, so that one read brings
             several; else whenever there is room.
         room: says how many messages of short jobs so many processes take; `None`: `prefetch_count` is all that may be held.
+        most_bytes: what all messages that are held may have together, beside one for each process; 0: any.
         starves: says whether a process is free, and nothing waits here for it: then it is read for, however few fit.
     """
 
     ahead = 1
+    most_bytes = 0
     room: Callable[[float], int] | None = None
     starves: Callable[[], bool] | None = None
 
@@ -51,6 +54,7 @@ class QoS(virtual.QoS):
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu has few types
         self._slow: set[str] = set()
         self._aside: set[str] = set()
+        self._large: dict[str, int] = {}  # bytes of those that are not small
 
     @property
     def _limit(self) -> int:
@@ -71,6 +75,28 @@ class QoS(virtual.QoS):
     def take_back(self, delivery_tag: str) -> None:
         """It counts again."""
         self._aside.discard(delivery_tag)
+
+    def note_size(self, delivery_tag: str, size: int) -> None:
+        """A message that was delivered has so many bytes; of small ones the number is bound enough."""
+        self._large[delivery_tag] = size
+
+    @property
+    def bytes_left(self) -> int:
+        """How many more bytes may be held; not above zero: no more."""
+        if not self.most_bytes:
+            return NO_LIMIT
+        if self._large:
+            self._large = {
+                tag: size for tag, size in self._large.items() if tag in self._delivered and tag not in self._dirty
+            }
+        return self.most_bytes - sum(self._large.values())
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the bytes are used up, and each process has a message."""
+        if not self._large or self.bytes_left > 0 or self._held < max(self.prefetch_count / max(self.ahead, 1), 1):
+            return False
+        return self.starves is None or not self.starves()
 
     def mark_slow(self, delivery_tag: str) -> None:
         """A message that is held is of a job that may take long, or does: it needs a process of its own."""
@@ -97,6 +123,8 @@ class QoS(virtual.QoS):
 
     def can_consume(self) -> bool:
         """Whether the next messages may be read."""
+        if self._is_full:
+            return False
         limit, held = self._limit, self._held
         if not limit or held >= limit:
             return not limit

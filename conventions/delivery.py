@@ -44,6 +44,7 @@ class Wanted(NamedTuple):
         unacknowledged: queues whose messages end when they are handed out.
         few_of: queues of which only `few` are wanted, of all of them together.
         few: at least one.
+        most_bytes: when what has come is so much, no more comes; one message always may.
     """
 
     queues: Sequence[str]
@@ -51,10 +52,11 @@ class Wanted(NamedTuple):
     unacknowledged: Collection[str] = ()
     few_of: Collection[str] = ()
     few: int = 1
+    most_bytes: int = 1 << 40
 
     def arguments(self, visibility: int) -> list[Any]:
         """Those of `reserve`; `visibility`: ms without a heartbeat after which a message goes to another worker."""
-        arguments: list[Any] = [self.most, self.few, visibility, token_urlsafe(12)]
+        arguments: list[Any] = [self.most, self.few, visibility, token_urlsafe(12), self.most_bytes]
         for queue in self.queues:
             arguments += (queue, int(queue in self.unacknowledged), int(queue in self.few_of))
         return arguments

@@ -29,6 +29,7 @@ BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke i
 LOOK_AGAIN = 1.0  # seconds until one looks that has no process for some of its queues
 LOOK_EVERY = 0.01  # seconds between two looks whether a read has ended
 HEAD_START = 0.5  # seconds that idle workers have to take what is due, before one that has put such messages off
+SMALL = 4096  # bytes of a message that is not counted in bytes
 RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 LOST = (RedisError, OSError, EOFError)
@@ -64,6 +65,7 @@ class Reading:
     _is_over = False
     _is_lost = False
     _waits = False  # the read waits to be woken before it reserves
+    _mean_size = 0.0  # bytes of the messages of the last read, where some were not small
     _wanted = 1  # messages that the read asked for
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
@@ -145,7 +147,17 @@ class Reading:
                 queues = [one for one in queues if one not in self.long_queues]
             elif self.long_queues.issuperset(queues):
                 count = few
-        return Wanted(queues, max(count, 1), self._unacknowledged, self.long_queues, max(few, 1))
+        left = max(self.qos.bytes_left - self._bytes_of(coming), 1)
+        if self._mean_size:  # else the server would read many, to put most of them back
+            count = min(count, math.ceil(2 * left / self._mean_size))
+        return Wanted(queues, max(count, 1), self._unacknowledged, self.long_queues, max(few, 1), left)
+
+    def _bytes_of(self, deliveries: Sequence[Delivery]) -> int:
+        """Those of messages that are not small; notes how large they are in the mean."""
+        sizes = [size for one in deliveries if (size := len(one.payload)) > SMALL]
+        if deliveries:
+            self._mean_size = sum(sizes) / len(deliveries)
+        return sum(sizes)
 
     def _brpop_read(self, **_: Any) -> bool:
         if not self._in_poll:  # ended in this turn of the loop, which was to read it
@@ -163,11 +175,20 @@ class Reading:
         if not deliveries:
             raise Empty
         try:
-            if not self._waits and self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST):
+            size = self._bytes_of(deliveries)
+            has_room = self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST) and size < self.qos.bytes_left
+            if not self._waits and has_room:
                 self._brpop_start(coming=deliveries)  # the server works while these are handled
         finally:  # also where the connection is lost meanwhile: nobody else knows of these
             self._deliver(deliveries)
+            if self._mean_size:
+                self._note_sizes(deliveries)
         return True
+
+    def _note_sizes(self, deliveries: Sequence[Delivery]) -> None:
+        for one in deliveries:
+            if len(one.payload) > SMALL:
+                self.qos.note_size(one.receipt, len(one.payload))
 
     def _reply(self, connection: Any) -> tuple[float | None, list[Delivery]]:
         try:

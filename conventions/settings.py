@@ -77,6 +77,9 @@ class Settings(BaseSettings):
         validate_default=True,
         description="largest message with all that follows it, bytes; a larger one is a dead letter that nobody has read",
     )
+    read_ahead_limit: int = Field(
+        16 * 1024 * 1024, gt=0, description="messages that a worker holds, beside one for each process, in bytes"
+    )
     broker_timeout: Seconds = Field(
         3, description="how long a send tries until the broker takes it, seconds; also a call of a command or page"
     )

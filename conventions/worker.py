@@ -78,6 +78,7 @@ class Consumer(CeleryConsumer):
             channel.short_cut = Intake(self, self.app.lane).take
             channel.after_read = self.app.lane.flush
             channel.on_newer = end_worker
+            channel.qos.most_bytes = self.app.settings.read_ahead_limit
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
             # A solo pool gives nothing back while a job runs, so it takes nothing ahead of a long one.
             if (
