@@ -288,7 +288,9 @@ class Request(PlainRequest):
         return job
 
     def record_death(self, error: Exception) -> bool:
-        """Settle the job, whose process is killed after this."""
+        """Settle the job, whose process is killed after this. What has ended already comes again, for what follows it."""
+        if self._has_outcome():
+            return False
         if isinstance(error, TimeLimitExceeded):
             note(self.task, self.id, float(error.args[0]))
         self.task.request_stack.push(self._context)
@@ -301,14 +303,17 @@ class Request(PlainRequest):
             self.task.request_stack.pop()
         return ending is error
 
+    def _has_outcome(self) -> bool:
+        with suppress(RedisError):  # then nothing is recorded now, either
+            generation = self._request_dict.get(GENERATION) or 0
+            return bool(self.app.claims.has_ended(self.claim, self.id, generation))
+        return False
+
     def maybe_expire(self) -> bool:
         """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""
         late = self.expires and datetime.now(UTC if self.expires.tzinfo else None) > self.expires
-        with suppress(RedisError):  # then it is not recorded either, and comes again
-            if late and self.delivery:
-                generation = self._request_dict.get(GENERATION) or 0
-                if self.app.claims.has_ended(self.claim, self.id, generation):
-                    return False
+        if late and self.delivery and self._has_outcome():
+            return False
         return bool(super().maybe_expire())
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:

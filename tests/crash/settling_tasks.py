@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+from celery.signals import before_task_publish
+
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
 
 SOFT, HARD = 2.0, 3.0  # seconds
@@ -88,3 +90,21 @@ class End(ImmediateTask):
         if how == "signal":
             os.kill(os.getpid(), signal.SIGSEGV)
         os._exit(7)
+
+
+class Then(ImmediateTask):
+    """Have an effect, after another job."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> None:
+        note("effects", number)
+
+
+@before_task_publish.connect
+def _stand_still_once(sender: str | None = None, **_: object) -> None:
+    """Before what follows a job is sent, where a test asks for that."""
+    stuck = Path("stuck")
+    if sender == Then.name and stuck.exists():
+        stuck.unlink()
+        time.sleep(60)

@@ -10,7 +10,7 @@ from conventions.app import ConventionsApp
 from tests.crash import settling_tasks
 from tests.crash.chaos import pause
 from tests.crash.server import Server
-from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Fail, KeepGil, Overtime, Together
+from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Fail, KeepGil, Overtime, Then, Together
 from tests.crash.tempo import QUICK
 from tests.integration.lane_fixtures import kinds
 from tests.support import wait_until
@@ -114,3 +114,19 @@ def test_what_is_known_of_the_end_of_a_process(installation: Installation, app: 
         assert wait_for_letter(app, late.id).error == "SoftTimeLimitExceeded"
         assert "killed by signal 11 (SIGSEGV)" in wait_for_letter(app, by_signal.id, 60).error_message
         assert "ended with status 7" in wait_for_letter(app, by_status.id, 60).error_message
+
+
+def test_a_limit_that_passes_while_what_follows_is_sent(installation: Installation, app: ConventionsApp) -> None:
+    """The process is killed once it has had its time; what follows the job is sent all the same, and the job stays what it is."""
+    QUICK.install(installation)
+    module = installation.folder / "installed.py"
+    module.write_text(f"from conventions import process_page\n\nprocess_page.SETTLE_FOR = 1\n{module.read_text()}")
+    (installation.folder / "down").touch()
+    with installation.worker("-c", "1"):
+        (installation.folder / "stuck").touch()
+        sent = Alone.apply_async((7,), link=Then.si(8))
+        wait_until(lambda: lines(installation, "effects")[8], 40, "what follows has run")
+        wait_until_empty(app, 20)
+        assert lines(installation, "effects") == Counter([7, 8])
+        assert ended(app, sent.id) == ["succeeded"]
+    assert letters(app, state=None) == []
