@@ -284,6 +284,12 @@ class ConventionsApp(Celery):
         with self.connection_for_write() as connection:
             return tuple(connection.connection_errors)
 
+    def may_read(self) -> bool:
+        """Whether messages may be read from a server that was started anew; false: ask again. Raises: RedisError."""
+        from conventions.restored import may_read  # noqa: PLC0415  # seldom
+
+        return may_read(self)
+
     def import_packages(self) -> None:
         """Import every module of the task packages. Raises: TaskModuleError."""
         importlib.import_module("conventions.redrive_task")  # registers the tasks of the system

@@ -295,6 +295,10 @@ class _Foreign:
         self.in_flight = InFlight(self.broker)
         self.refusals = self
 
+    def may_read(self) -> bool:
+        """Whether messages may be read: nobody can tell here whether the server is older than SQL."""
+        return True
+
     def undeliverable(self, delivery: Delivery, error: BaseException) -> None:
         """Leave it to a worker."""
         logger.error("a message in %s cannot be read: %s", delivery.queue, error)

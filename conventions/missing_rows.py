@@ -1,6 +1,6 @@
 """Jobs of which SQL knows no end, for `missing.py`: those that were to be tried again, and letters that were sent again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import and_, func, or_, select, text, tuple_
@@ -8,11 +8,12 @@ from sqlalchemy.orm import Session, aliased
 
 from conventions.database import Database
 from conventions.dead_letters import TAKEN
-from conventions.failures import FailureText
+from conventions.failures import FailureText, cut
 from conventions.journal import Event
 from conventions.tables import UNENDED, DeadLetterRow, ExecutionRow
 
 PAGE = 500
+ENDS = ("succeeded", "duplicate", "dead", "cancelled", "revoked", "expired", "purged")
 GOES_ON = ("retried", "hung")  # after which a message is there
 LOST = FailureText("Lost", "its message is gone from Redis", "", "")
 
@@ -82,6 +83,17 @@ def _redriven(session: Session) -> Iterator[list[Event]]:
         if len(found) < PAGE:
             return
         last = found[-1].id
+
+
+def endings(session: Session, message_ids: Sequence[str]) -> dict[str, list[tuple[int, str, datetime]]]:
+    """How messages have ended, by their ids: generation, kind and when."""
+    row, found = ExecutionRow, dict[str, list[tuple[int, str, datetime]]]()
+    query = select(row.message_id, row.generation, row.kind, row.ended_at).where(
+        row.message_id.in_([cut(one) for one in message_ids]), row.kind.in_(ENDS)
+    )
+    for message_id, generation, kind, ended_at in session.execute(query):
+        found.setdefault(message_id, []).append((generation, kind, ended_at))
+    return found
 
 
 def count_lost(session: Session, since: datetime) -> int:

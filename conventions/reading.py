@@ -196,7 +196,8 @@ class Reading:
                 connection.read_response()
             reply = connection.read_response()
         except NoScriptError:  # the server was started anew
-            self.broker.load_scripts()
+            if self.app.may_read():  # and may be an older copy
+                self.broker.load_scripts()
             return 0.0, []
         except ResponseError as error:
             newer = refused(error)

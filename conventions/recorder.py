@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from conventions import marks
 from conventions.journal import DeedEntry, Entry, Journal, read_entry
 from conventions.network_errors import is_network_error
 from conventions.store import Store
@@ -74,6 +75,9 @@ class Recorder:
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
         self._leads_until = 0.0
+        self.compare: Callable[[], object] | None = (
+            None  # called where the server was started since it was last compared with SQL
+        )
 
     def drain_once(self, limit: int = BATCH, block: float = 0.0) -> int:
         """Record one batch, in one transaction, and return how many entries it had.
@@ -201,7 +205,7 @@ class Recorder:
     def _record(self, entries: Sequence[Entry | DeedEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
         """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
         try:
-            self._commit(entries)
+            number = self._commit(entries)
         except Exception as error:
             if not _refuses_content(error):
                 raise
@@ -212,9 +216,19 @@ class Recorder:
             self._record(entries[:half], raw)
             self._record(entries[half:], raw)
             return
+        if not marks.advance(self._store, number):
+            self._find_mark(number)
         self._acknowledge([entry.id for entry in entries])
 
-    def _commit(self, found: Sequence[Entry | DeedEntry]) -> None:
+    def _find_mark(self, number: int) -> None:
+        """Redis does not know of all that SQL has: a recorder died between the two, or the server is an older one."""
+        run, mark = marks.run_of(self._store), marks.read(self._store)
+        if self.compare is None or (mark and mark.run == run):
+            marks.write(self._store, number, run)
+        else:
+            self.compare()
+
+    def _commit(self, found: Sequence[Entry | DeedEntry]) -> int:
         from conventions import audit, dead_letters, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         entries = [entry for entry in found if isinstance(entry, Entry)]
@@ -226,6 +240,7 @@ class Recorder:
             dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
             dead_letters.antedate(session, [entry for entry in entries if entry.event.id in new])
             dead_letters.note_answers(session, [entry for entry in entries if entry.event.id in new])
+            return marks.count(session, self._store.prefix)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
         for some in batched(ids, AT_ONCE, strict=False):

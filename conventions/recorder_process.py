@@ -21,6 +21,7 @@ from conventions.journal import LATE_AFTER, Journal
 from conventions.missing import Missing
 from conventions.recorder import LAST_DRAIN, Recorder
 from conventions.redriver import Redriver
+from conventions.restored import compare
 
 logger = logging.getLogger(__name__)
 
@@ -261,6 +262,7 @@ def _let_go_of_parents() -> None:
 
 def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool]) -> None:
     """What the recorder that leads does beside recording, each in a thread of its own."""
+    recorder.compare = lambda: app.one_server and compare(app)
     Missing(app, lambda: recorder.leads).start(stop)
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
 

@@ -132,7 +132,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if unreadable then return wait_for_newer('cancel:' .. id, tag, queue) end
   if cancelled and not (same and runs) then return {'cancelled'} end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
-  if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint then return {'conflict', owner} end
+  if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint and its_fingerprint ~= '' then return {'conflict', owner} end
   if state == 'done' then return {'done', its_result, owner, '0'} end
   if same and (generation < its_generation or (generation == its_generation and attempt < its_attempt)) then
     -- Rewritten in place since it was handed out: its next delivery carries what it is now.

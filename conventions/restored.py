@@ -1,0 +1,189 @@
+"""A Redis that is older than SQL, as one that was restored from a copy: nothing that SQL records as ended runs again.
+
+Asked before the first message is read from a server that was started anew. The mark of `marks.py` says whether it is older;
+then each message is compared with the executions in SQL, and jobs that were done since are remembered as done.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from conventions import marks
+from conventions.actor import SYSTEM
+from conventions.failures import FailureText
+from conventions.following import follow_up, join_of
+from conventions.job import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
+from conventions.journal import Event
+from conventions.membership import Member
+from conventions.waiting import NOT_DONE, End, Waiting, WaitingPlace, end, look
+
+logger = logging.getLogger(__name__)
+
+PLACES: tuple[WaitingPlace, ...] = ("delayed", "inflight", "queue")
+CHECKING = 60  # seconds without a step after which another process compares
+WAIT = 0.5  # seconds between two looks of those that wait for it
+EARLIER = timedelta(seconds=60)  # before the mark: what was recorded then may have been lost with it
+PAGE = 500
+DONE = frozenset(["succeeded", "duplicate"])
+SAYS = FailureText("Restored", "Redis is older than SQL, which records that this message has ended", "", "")
+
+
+def may_read(app: Any) -> bool:
+    """Whether messages may be read; false: another process compares, and one asks again. Raises: RedisError."""
+    # Where nothing waits, the recorder compares, which needs SQL anyway.
+    return not app.one_server or not _waiting(app) or compare(app)
+
+
+def compare(app: Any) -> bool:
+    """Compare Redis with SQL, unless that was done in this run of the server; false: another process does it. Raises: RedisError."""
+    store = app.store
+    run, mark = marks.run_of(store), marks.read(store)
+    if mark and mark.run == run:
+        return True
+    name, leads = uuid4().hex, store.script("lead")  # also where memory is full, which only jobs can free
+    lock = [store.key("restored")]
+    if not leads(lock, [name, CHECKING * 1000]):
+        time.sleep(WAIT)
+        return False
+    try:
+        _compare(app, mark, run)
+    except RedisError:
+        raise
+    except Exception as error:
+        if not _is_outage(error):
+            raise
+        logger.error(
+            "SQL does not answer, so nobody can tell whether Redis is older than it; jobs run all the same: %s", error
+        )
+    finally:
+        leads(lock, [name, 0])
+    return True
+
+
+def _is_outage(error: Exception) -> bool:
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # it takes 0.6 s to import
+
+    return isinstance(error, SQLAlchemyError)
+
+
+def _compare(app: Any, mark: marks.Mark | None, run: str) -> None:
+    store, began = app.store, time.monotonic()
+    waiting = _waiting(app)
+    with app.database.session(read_only=True) as session:
+        counted = marks.counted(session, store.prefix)
+    known = mark.number if mark else 0
+    if known < counted and (mark or waiting):
+        since = f"what was recorded after {mark.at.isoformat(timespec='seconds')}" if mark else "what SQL has"
+        logger.warning(
+            "Redis is older than SQL, and lacks %s: %d messages are compared before any runs", since, waiting
+        )
+        done = _remember_done(app, mark.at - EARLIER) if mark else 0
+        ended = sum(_end_those_of(app, queue, place) for queue in app.broker.queues() for place in PLACES)
+        logger.warning(
+            "Redis is as SQL now, after %.1f s: %d messages had ended, and do not run again; %d jobs are known as done again",
+            time.monotonic() - began, ended, done,
+        )  # fmt: skip
+    marks.write(store, max(known, counted), run)
+
+
+def _waiting(app: Any) -> int:
+    """How many messages there are."""
+    return sum(sum((one.ready, one.delayed, one.in_flight)) for one in map(app.broker.sizes, app.broker.queues()))
+
+
+def _goes_on(app: Any) -> None:
+    app.store.redis.expire(app.store.key("restored"), CHECKING)
+
+
+def _remember_done(app: Any, since: datetime) -> int:
+    """Remember the jobs that were done since then, so that no other message of their keys does them again."""
+    from sqlalchemy import select, tuple_  # noqa: PLC0415  # it takes 0.6 s to import
+
+    from conventions.tables import ExecutionRow  # noqa: PLC0415  # the same
+
+    row, found = ExecutionRow, 0
+    query = select(row.id, row.ended_at, row.task, row.key, row.message_id).where(
+        row.kind == "succeeded", row.key.is_not(None)
+    )
+    position: Any = (since, "")
+    while True:
+        with app.database.session(read_only=True) as session:
+            page = query.where(tuple_(row.ended_at, row.id) > position).order_by(row.ended_at, row.id).limit(PAGE)
+            rows = session.execute(page).all()
+        arguments = [value for one in rows for value in (f"{one.task}:{one.key}", one.message_id, _keep(app, one.task))]
+        if arguments:
+            found += int(app.store.run("remember_done", arguments))
+        _goes_on(app)
+        if len(rows) < PAGE:
+            return found
+        position = (rows[-1].ended_at, rows[-1].id)
+
+
+def _end_those_of(app: Any, queue: str, place: WaitingPlace) -> int:
+    """End the messages of one place that SQL knows as ended; returns how many."""
+    seen = ended = 0
+    while found := look(app.broker, queue, place, seen):
+        ends = _ends(app, found)
+        went = sum(end(app.store, ends))
+        seen, ended = seen + len(found) - went, ended + went
+        for member in {member.batch_id: member for one, _ in ends if (member := _member(one))}.values():
+            follow_up(app, member)
+        _goes_on(app)
+    return ended
+
+
+def _ends(app: Any, found: Sequence[Waiting]) -> list[tuple[Waiting, End]]:
+    from conventions.executions import moment  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+    from conventions.missing_rows import endings  # noqa: PLC0415  # the same
+
+    with app.database.session(read_only=True) as session:
+        known = endings(session, [one.message_id for one in found])
+    ends = []
+    for one in found:
+        sent_at = moment(one.headers.get(ENQUEUED_AT))
+        kinds = {
+            kind
+            for generation, kind, ended_at in known.get(one.message_id, ())
+            # It may have been sent again under its id after such an end; a job that is done is done.
+            if generation >= one.generation and (kind in DONE or sent_at is None or ended_at > sent_at)
+        }
+        if kinds:
+            ends.append((one, _end(app, one, kinds)))
+    return ends
+
+
+def _end(app: Any, one: Waiting, kinds: set[str]) -> End:
+    headers = one.headers
+    done = not DONE.isdisjoint(kinds)
+    task, key = str(headers.get("task")), headers.get(KEY)
+    event = Event(
+        one.message_id,
+        "duplicate" if done else "superseded",
+        task=task,
+        queue=one.queue,
+        actor=str(headers.get(ACTOR) or SYSTEM),
+        key=str(key) if key else None,
+        generation=one.generation,
+        attempt=one.attempt,
+        token=f"restored-{one.score.decode()}",
+        enqueued_at=headers.get(ENQUEUED_AT),
+        failure=SAYS,
+    )
+    join = join_of(app, _member(one), "done" if done else "dead" if "dead" in kinds else "cancelled")
+    claim = (f"{task}:{key}", str(headers.get(FINGERPRINT) or ""), _keep(app, task)) if done and key else NOT_DONE
+    return End(one.message_id, event.encode(), join.encode() if join else "", claim)
+
+
+def _member(one: Waiting) -> Member | None:
+    return Member.read(one.headers.get(BATCH))
+
+
+def _keep(app: Any, task: str) -> int:
+    """Milliseconds that a claim of a task is kept."""
+    horizon: timedelta = getattr(app.tasks.get(task), "horizon", None) or app.settings.keep_result_for
+    return round(horizon.total_seconds() * 1000)
