@@ -308,15 +308,14 @@ def _send_elsewhere(send: Callable[..., Any], app: Any, given: Any, deadline: De
             producer.channel  # noqa: B018  # connects: until then nothing of the message has left
             deadline.may_have_left = True
             sent = send(producer=producer, timeout=deadline.left, confirm_timeout=deadline.left)
-        except (OSError, *app.broker_errors):
-            connection.collect()  # to take leave of a broker that does not answer would take for ever
-            producer.revive(connection)
-            raise
         except Exception as error:
-            if type(error).__name__ != "MessageNacked":
-                raise
-            deadline.may_have_left = may_have_left
-            raise OperationalError("the broker refuses it: its queue may be full") from error
+            if any(type(one).__name__ == "MessageNacked" for one in (error, error.__cause__)):
+                deadline.may_have_left = may_have_left
+                raise OperationalError("it refuses the message: its queue is full") from error
+            if isinstance(error, (OSError, OperationalError, *app.broker_errors)):
+                connection.collect()  # to take leave of a broker that does not answer would take for ever
+                producer.revive(connection)
+            raise
         return sent
 
 

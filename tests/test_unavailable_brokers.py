@@ -6,6 +6,7 @@ Time is the promise here: a send ends within `broker_timeout` and a second.
 import pickle
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.bulk import PART
 from tests.redis_servers import free_port, process, wait_for_server
+from tests.support import wait_until
 from tests.workers import application, messages
 
 PATIENCE = 0.4  # seconds: `broker_timeout`
@@ -404,3 +406,52 @@ def test_the_error_is_public() -> None:
     assert "BrokerUnavailable" in conventions.__all__
     plain = BrokerUnavailable("away")
     assert (plain.maybe_sent, list(plain.ids), list(plain.sent)) == (False, [], [])
+
+
+@contextmanager
+def _small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of a megabyte. Skips the test where none can be mounted."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_server_whose_disk_is_full(tmp_path: Path) -> None:
+    """Nothing is sent that the append-only file does not take; once there is room, the same server takes it."""
+    port = free_port()
+    with (
+        _small_disk(tmp_path / "disk") as disk,
+        process(disk, [f"port {port}", "appendonly yes", "appendfsync everysec"]),
+        sender(f"redis://127.0.0.1:{port}/0", tmp_path) as app,
+    ):
+        wait_for_server(disk, port)
+        Count.delay(0)
+        filler = disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        with suppress(BrokerUnavailable):  # what is buffered meanwhile
+            for number in range(1, 1000):
+                Count.delay(number)
+        for name in ("delay", "with a result", "many"):
+            error = failed(SENDS[name])
+            assert str(error).startswith("not sent: "), name
+            assert "MISCONF" in str(error)
+            assert "cannot write to its disk" in str(error)
+        filler.unlink()
+        wait_until(lambda: _takes(2000), 10, "the server takes messages again")
+        assert 2000 in {sent.arguments["number"] for sent in messages(app)}
+
+
+def _takes(number: int) -> bool:
+    with suppress(BrokerUnavailable):
+        Count.delay(number)
+        return True
+    return False
