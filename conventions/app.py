@@ -29,6 +29,7 @@ from conventions.journal import Journal
 from conventions.lane import Lane
 from conventions.lane_watch import LaneWatch
 from conventions.leases import LeaseKeeper, PageKeeper
+from conventions.logs import make_safe
 from conventions.process_ends import Ends, has_ended
 from conventions.process_page import Pages
 from conventions.redis_connections import PATIENCE
@@ -99,6 +100,7 @@ class Loader(AppLoader):
 
     def on_worker_init(self) -> None:
         """What is loaded stays: the collector need not look at it again, here and in every process of the pool."""
+        make_safe()
         self.app.be_patient()
         gc.freeze()
 

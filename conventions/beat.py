@@ -27,6 +27,7 @@ from conventions.deeds import Deed
 from conventions.errors import BrokerUnavailable, ConfigurationError, NewerLayout
 from conventions.firing import Firing, code_of_a_team
 from conventions.layout import SAY_EVERY, Member
+from conventions.logs import make_safe
 from conventions.schedule import Schedule
 from conventions.schedule_list import load_schedule
 from conventions.schedule_state import Lead, LeadLost, Run, State
@@ -53,6 +54,7 @@ class Scheduler(RedBeatScheduler):
     max_interval: float
 
     def __init__(self, app: Any, lazy: bool = False, **options: Any) -> None:
+        make_safe()
         try:
             self.listed = load_schedule(app)
         except ConfigurationError as error:

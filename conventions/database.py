@@ -56,12 +56,16 @@ class Database:
 
     def _create_engine(self) -> Engine:
         if not self.is_sqlite:
-            engine = create_engine(self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL)
+            engine = create_engine(
+                self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL, hide_parameters=True
+            )
             event.listen(engine, "handle_error", _leave_standby)
             return engine
         if self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        engine = create_engine(self.url)
+            if not self.url.database.startswith("file:"):  # SQLite would let everybody read what it makes
+                Path(self.url.database).touch(mode=0o600)
+        engine = create_engine(self.url, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediately)
         return engine

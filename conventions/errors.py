@@ -39,6 +39,8 @@ from typing import Any
 
 import click
 
+from conventions.safe_text import printable, without_secrets
+
 
 class ConventionError(Exception):
     """Base of every error of this package.
@@ -178,6 +180,10 @@ class ConfigurationError(ConventionError, click.ClickException):
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(self.faults))
+
+    def format_message(self) -> str:
+        """What a terminal shows."""
+        return printable(without_secrets(super().format_message()), lines=True)
 
     def __reduce__(self) -> tuple[type["ConfigurationError"], tuple[tuple[str, ...]], dict[str, Any]]:
         return type(self), (self.faults,), self.__dict__

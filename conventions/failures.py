@@ -9,6 +9,8 @@ import traceback as tracebacks
 from dataclasses import dataclass
 from types import TracebackType
 
+from conventions.safe_text import without_secrets
+
 NAME_LENGTH = 255  # of every name in SQL
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: an error may carry all that it was given
 
@@ -42,7 +44,7 @@ def describe(task: str | None, error: BaseException) -> FailureText:
     return FailureText(
         error=cut(type(error).__name__),
         error_message=text_of(error),
-        traceback=_shortened(clean("".join(tracebacks.format_exception(error))), TRACEBACK_LENGTH),
+        traceback=_shortened(clean(without_secrets("".join(tracebacks.format_exception(error)))), TRACEBACK_LENGTH),
         fingerprint=fingerprint(task, error),
     )
 
@@ -69,7 +71,7 @@ def cut(name: str) -> str:
 def text_of(error: BaseException) -> str:
     """What an error says, whatever it is."""
     try:
-        return _shortened(clean(str(error)), MESSAGE_LENGTH)
+        return _shortened(clean(without_secrets(str(error))), MESSAGE_LENGTH)
     except Exception as fault:  # noqa: BLE001  # an error that cannot say what it is must be kept all the same
         return f"<its text cannot be had: {type(fault).__name__}>"
 

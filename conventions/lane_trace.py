@@ -12,11 +12,12 @@ from typing import Any, Literal, NamedTuple
 
 from celery import signals
 from celery._state import _task_stack
-from celery.app.trace import LOG_SUCCESS, info, logger, task_has_custom, trace_task
+from celery.app.trace import info, logger, task_has_custom, trace_task
 from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
 
 from conventions.late_request import RAISED, LateRequest
+from conventions.logs import SUCCEEDED
 
 _SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 _HOOKS = ("before_start", "on_success", "after_return")
@@ -54,7 +55,7 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LateRequest, *, o
         runtime = time.monotonic() - begun
         shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
         if logger.isEnabledFor(logging.INFO):
-            _log(task, id, request, shown, runtime)
+            _log(task, id, request, runtime)
         return Ended("succeeded", shown, runtime)
     finally:
         _task_stack.pop()
@@ -83,7 +84,7 @@ def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, An
     return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
 
-def _log(task: Any, id: str, request: LateRequest, shown: str, runtime: float) -> None:  # noqa: A002
+def _log(task: Any, id: str, request: LateRequest, runtime: float) -> None:  # noqa: A002
     shadow = request.get("shadow")
-    told = {"id": id, "name": shadow or task.name, "return_value": shown, "runtime": runtime}
-    info(LOG_SUCCESS, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"})
+    told = {"id": id, "name": shadow or task.name, "runtime": runtime}
+    info(SUCCEEDED, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"})

@@ -10,10 +10,12 @@ from sqlalchemy.orm import Session
 from conventions import audit
 from conventions.database import utc_now
 from conventions.deeds import Deed
+from conventions.errors import LetterNotEditable
 from conventions.failures import place_in
 from conventions.letter_filter import Filter
 from conventions.tables import DeadLetterRow, GroupNoteRow
 
+NOTE_LENGTH = 10_000  # characters
 SPARKS, SPARK = 24, timedelta(hours=1)  # a sparkline: how many bars, and the time of each
 
 
@@ -84,7 +86,14 @@ def annotate(session: Session, fingerprint: str, text: str, actor: str) -> bool:
     """Write a note on a group, in place of the last one; an empty one removes it. The audit keeps all.
 
     False, and nothing is written, where no letter is of that group.
+
+    Raises:
+        LetterNotEditable: the note is too long.
     """
+    if len(text) > NOTE_LENGTH:
+        raise LetterNotEditable(
+            f"a note has at most {NOTE_LENGTH:,} characters, and this one {len(text):,}: cut it, or link to a page"
+        )
     if session.scalar(select(DeadLetterRow.id).where(DeadLetterRow.fingerprint == fingerprint).limit(1)) is None:
         return False
     note = session.get(GroupNoteRow, fingerprint, with_for_update=True)

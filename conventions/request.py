@@ -69,6 +69,11 @@ class PlainRequest(CeleryRequest):
         """Whether a process may have it with others."""
         return False
 
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
+        """What `inspect` shows: arguments cut short, as they are in logs."""
+        found: dict[str, Any] = super().info(safe=True)
+        return found
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         """The pool has begun."""
         self.accept(pid, time_accepted)

@@ -1,5 +1,6 @@
 """`Settings`: everything that can be configured, in one table, with all faults reported at once."""
 
+import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -27,6 +28,8 @@ def _number_of_seconds(value: Any) -> Any:
 
 
 Duration = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_number_of_seconds)]
+
+_PASSWORD = re.compile(r"[?&;](?:password|passwd|pwd)=", re.IGNORECASE)
 
 
 class Settings(BaseSettings):
@@ -145,6 +148,7 @@ class Settings(BaseSettings):
         {},
         description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
     )
+    input_dir: str = Field(".", description="folder whose files imports and thumbnails may read")
     output_dir: str = Field("output", description="folder for reports, thumbnails and backups")
 
     @classmethod
@@ -185,6 +189,10 @@ class Settings(BaseSettings):
             "database_url": DATABASE_SCHEMES,
             "webhook_url": frozenset({"http", "https"}),
         }[str(info.field_name)]
+        if value is not None and _PASSWORD.search(value):
+            raise ValueError(
+                "a password in the query is shown by lists of processes and in messages: write it as user:password@host"
+            )
         if value is not None and _scheme_of(value) not in allowed:
             raise ValueError(f"the address must start with one of {', '.join(sorted(f'{s}://' for s in allowed))}")
         return value

@@ -18,6 +18,7 @@ from conventions import dead_letters
 from conventions.app import ConventionsApp
 from conventions.demo import Outcome
 from conventions.letter_filter import Filter
+from conventions.safe_text import printable
 from tasks.demo_servers import BUSY_ONCE, environment, received_events, received_mail
 from tasks.emails import SendEmail
 from tasks.files import file_digest
@@ -160,7 +161,7 @@ class Demo:
         key = f"demo-{self.run}-nobody"
         outcome, _ = self._send("e-mail to nobody", [(SendEmail, letter, key)], expected_failed=1)
         found = self._letter_of(nobody)
-        self.console.print(f"  dead letter: {found}", highlight=False, soft_wrap=True)
+        self.console.print(f"  dead letter: {printable(found)}", markup=False, highlight=False, soft_wrap=True)
         return outcome
 
     def _letter_of(self, user_id: int) -> str:
@@ -178,7 +179,7 @@ class Demo:
         """Write today's report."""
         outcome, results = self._send("daily report", [(DailyReport, {"day": self._today()}, None)])
         for path in results[0]:
-            self.console.print(f"  {path}", highlight=False, soft_wrap=True)
+            self.console.print(f"  {path}", markup=False, highlight=False, soft_wrap=True)
         return outcome
 
     def _send(
@@ -229,7 +230,7 @@ class _Bar:
 
     def __init__(self, console: Console, job: str, total: int | None) -> None:
         columns = (
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<28}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             MofNCompleteColumn(),

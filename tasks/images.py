@@ -10,6 +10,12 @@ from conventions import BusinessError, ImmediateTask
 from tasks.files import atomic, source_below
 
 MAX_PIXELS = 50_000_000  # a picture of more is refused before it is decoded: 50 million need 200 MB
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+)  # a decoder that few pictures need is one more that a forged picture may misuse
 
 Pixels = Annotated[int, Field(ge=16, le=2048)]
 
@@ -27,11 +33,12 @@ class MakeThumbnail(ImmediateTask):
         """Write `thumbnails/<size>/<source>` below the output folder and return its path.
 
         Args:
-            source: path of the picture, relative to the folder in which the worker runs.
+            source: path of the picture, relative to `CONVENTIONS_INPUT_DIR`, by default the folder in which the worker runs.
             size: longest side of the copy, 16 to 2048 pixels; a smaller picture is not enlarged.
         """
-        path = source_below(Path(), source)
-        relative = path.relative_to(Path.cwd().resolve())
+        root = Path(self.app.settings.input_dir)
+        path = source_below(root, source)
+        relative = path.relative_to(root.resolve())
         picture = _open(path, source)
         keeps_alpha = picture.has_transparency_data
         picture = picture.convert("RGBA" if keeps_alpha else "RGB")
@@ -48,13 +55,13 @@ class MakeThumbnail(ImmediateTask):
 def _open(path: Path, source: str) -> Image.Image:
     """Decode the picture and turn it upright. Raises: BusinessError."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise BusinessError(f"{source!r} has {picture.width} x {picture.height} pixels, too many to decode")
             picture.load()
             return ImageOps.exif_transpose(picture)
     except UnidentifiedImageError:
-        raise BusinessError(f"{source!r} is not a picture") from None
+        raise BusinessError(f"{source!r} is not a picture of these kinds: {', '.join(FORMATS)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise BusinessError(f"{source!r} has too many pixels to decode") from None
     except (SyntaxError, ValueError, OSError) as error:  # what Pillow raises for a broken or cut-off file

@@ -10,7 +10,7 @@ from typing import Any
 from conventions import BatchTask, BusinessError
 from conventions.batches import BatchSummary
 from tasks.contact_rows import LINE, count_rows, fault_of, read_rows, upsert
-from tasks.files import atomic, file_digest, slug
+from tasks.files import atomic, file_digest, slug, source_below
 
 
 class ImportContacts(BatchTask):
@@ -30,7 +30,7 @@ class ImportContacts(BatchTask):
     run: each is one upsert in one transaction. Of two files the one counts whose chunk ran last.
 
     Raises:
-        BusinessError: no such file, not the content that was asked for, or not a CSV file with the columns `email`
+        BusinessError: no such file below `CONVENTIONS_INPUT_DIR`, not the content that was asked for, or not a CSV file with the columns `email`
             and `name`.
     """
 
@@ -38,11 +38,11 @@ class ImportContacts(BatchTask):
 
     def items(self, path: str, sha256: str) -> Iterator[dict[str, Any]]:
         """Read the rows, one at a time, after making sure that the content is the one asked for."""
-        return read_rows(_checked(path, sha256))
+        return read_rows(_checked(self.app.settings.input_dir, path, sha256))
 
     def count(self, path: str, sha256: str) -> int:
         """Count the rows, in one pass more."""
-        return count_rows(_checked(path, sha256))
+        return count_rows(_checked(self.app.settings.input_dir, path, sha256))
 
     def process(self, chunk: list[dict[str, Any]], sha256: str, **_path: str) -> dict[str, Any]:
         """Write the good rows of a chunk; return how many they were, and the faults of the others."""
@@ -93,12 +93,9 @@ class ImportContacts(BatchTask):
             summary = now
 
 
-def _checked(path: str, sha256: str) -> Path:
+def _checked(folder: str, path: str, sha256: str) -> Path:
     """The file, if its content is still the one that was asked for. Raises: BusinessError."""
-    file = Path(path)
-    if not file.is_file():
-        raise BusinessError(f"no such file: {path!r}")
-    found = file_digest(file)
-    if found != sha256:
-        raise BusinessError(f"{path!r} has changed since it was sent: its digest is {found}, not {sha256}")
+    file = source_below(Path(folder), path)
+    if file_digest(file) != sha256:  # not which it is: whoever may send could ask for that of any file
+        raise BusinessError(f"{path!r} has changed since it was sent: its digest is not {sha256}")
     return file

@@ -43,5 +43,8 @@ class SendNotification(ImmediateTask):
             status = answer.status_code
             if httpx.codes.is_redirect(status) or (httpx.codes.is_client_error(status) and status not in _COME_BACK):
                 raise BusinessError(f"the webhook refused {event!r} {event_id!r}: {status} {answer.reason_phrase}")
-            answer.raise_for_status()
+            if not answer.is_success:  # httpx's text has the address, which is a secret
+                raise httpx.HTTPStatusError(
+                    f"the webhook answered {status} {answer.reason_phrase}", request=answer.request, response=answer
+                )
         return status

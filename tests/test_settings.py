@@ -213,6 +213,21 @@ def test_no_fault_shows_the_value(wrong: dict[str, Any]) -> None:
     assert SECRET not in str(bare.value)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"database_url": f"postgresql://host/db?user=app&password={SECRET}"},
+        {"broker_url": f"redis://host/0?password={SECRET}"},
+        {"redis_url": f"unix:///run/v.sock?db=0&Password={SECRET}"},
+    ],
+)
+def test_a_password_in_the_query_is_refused(wrong: dict[str, Any]) -> None:
+    """Other programs print it."""
+    with pytest.raises(ConfigurationError, match="write it as user:password@host") as raised:
+        Settings.load(**wrong)
+    assert SECRET not in str(raised.value)
+
+
 values = st.text(max_size=12) | st.from_regex(r"-?[0-9]{1,30}(\.[0-9]*)?", fullmatch=True)
 
 

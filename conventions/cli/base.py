@@ -14,10 +14,11 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
-from conventions.bounds import is_text
 from conventions.console.figures import local
 from conventions.errors import ConfigurationError, ConventionError
+from conventions.safe_text import printable
 
+SPACES = "\n\u00a0\u3000"  # which are not printable, as Python sees it
 WIDE = 250  # columns of a table that is not shown on a terminal
 
 
@@ -39,9 +40,18 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: Any) -> None:
     """Print one JSON value to standard output."""
-    text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=2)
-    # Half a character, as a letter may have it, can be said in ASCII alone.
-    click.echo(text if is_text(text) else json.dumps(value, default=jsonable, indent=2))
+    click.echo(json_of(value, indent=2))
+
+
+def json_of(value: Any, indent: int | None = None) -> str:
+    """JSON that a terminal only shows: what it would obey, and half characters, are written as JSON's escapes."""
+    text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=indent)
+    return "".join(one if one.isprintable() or one in SPACES else json.dumps(one)[1:-1] for one in text)
+
+
+def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print text without what a terminal would obey: most of it is other people's."""
+    click.echo(printable(str(text), lines=True), err=err, nl=nl)
 
 
 def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
@@ -55,7 +65,9 @@ def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
         return
     table = Table(*(column.replace("_", " ") for column in columns), box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(_shown(row.get(column))) for column in columns))  # as it is: no markup
+        table.add_row(
+            *(Text(printable(_shown(row.get(column)), lines=True)) for column in columns)
+        )  # as it is: no markup
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDE)  # a pipe has no width, and a cut id is of no use

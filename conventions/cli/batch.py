@@ -1,6 +1,5 @@
 """`celery -A <app> batch`: list, show, watch and cancel batches, and send their dead chunks again."""
 
-import json
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +12,16 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from conventions import batch_actions
 from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
-from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json, written
+from conventions.cli.base import (
+    app_of,
+    emit,
+    json_of,
+    one_line_errors,
+    output_options,
+    print_json,
+    say,
+    written,
+)
 from conventions.cli.letter_options import actor_option
 from conventions.console.figures import duration, speed
 from conventions.membership import chunk_id, finish_id
@@ -92,18 +100,18 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
         print_json(figures_of(summary) | chunks)
         return
     for name, value in (figures_of(summary) | {"state": _state(summary)}).items():
-        click.echo(f"{name:16} {_for_people(name, value)}")
+        say(f"{name:16} {_for_people(name, value)}")
     for name, indexes in (("failed_chunks", summary.failed_chunks), ("cancelled_chunks", summary.cancelled_chunks)):
-        click.echo(f"{name:16} {_numbers(indexes)}".rstrip())
+        say(f"{name:16} {_numbers(indexes)}".rstrip())
     app = app_of(context).main
     letter = f"celery -A {app} dead-letters show"
     if summary.state == "dead":  # of the message that ended the batch
-        click.echo(f"why: {letter} {id if summary.chunks is None else finish_id(id)}")
+        say(f"why: {letter} {id if summary.chunks is None else finish_id(id)}")
     for index in summary.failed_chunks[:CHUNKS_SHOWN]:
-        click.echo(f"chunk {index}: {letter} {chunk_id(id, index)}")
+        say(f"chunk {index}: {letter} {chunk_id(id, index)}")
     if (more := len(summary.failed_chunks) - CHUNKS_SHOWN) > 0:
         which = f"--task {summary.task}.chunk --arg batch_id={id}"
-        click.echo(f"and {more:,} more: celery -A {app} dead-letters list {which}")
+        say(f"and {more:,} more: celery -A {app} dead-letters list {which}")
 
 
 @batch.command(cls=CeleryCommand)
@@ -120,10 +128,10 @@ def watch(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002
         summary = _summary(context, id)
         if as_json:
             for summary in _changes(context, id):
-                click.echo(json.dumps(figures_of(summary), default=jsonable, ensure_ascii=False))
+                say(json_of(figures_of(summary)))
         else:
             summary = _draw(context, summary)
-            click.echo(f"{summary.state}: {summary.done} done, {summary.failed} failed")
+            say(f"{summary.state}: {summary.done} done, {summary.failed} failed")
     except KeyboardInterrupt:  # the batch goes on; who looks no more needs not be told
         context.exit(1)
     context.exit(1 if summary.failed or summary.state != "done" else 0)
@@ -136,7 +144,7 @@ def _draw(context: click.Context, summary: BatchSummary) -> BatchSummary:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        *(TextColumn(f"{{task.fields[{name}]}}") for name in names),
+        *(TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in names),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task(summary.task.rpartition(".")[2], total=None, **_words(summary))
@@ -191,7 +199,7 @@ def cancel(context: click.Context, *, id: str, reason: str | None, actor: str, a
     if as_json:
         print_json({"id": id, "cancelled": cancelled})
     else:
-        click.echo(f"{id} is cancelled" if cancelled else f"{id} has ended before: {app.batches.state(id)}")
+        say(f"{id} is cancelled" if cancelled else f"{id} has ended before: {app.batches.state(id)}")
     context.exit(0 if cancelled else 1)
 
 
@@ -214,14 +222,14 @@ def retry_failed(context: click.Context, *, id: str, reason: str | None, actor: 
     if as_json:
         print_json({"id": id, "sent": sent, "letters": chunks})
     else:
-        click.echo(f"{sent} of {chunks} dead letters sent again" if chunks else f"{id} has no dead letter")
+        say(f"{sent} of {chunks} dead letters sent again" if chunks else f"{id} has no dead letter")
     context.exit(0 if chunks and sent == chunks else 1)
 
 
 def _summary(context: click.Context, id: str) -> BatchSummary:  # noqa: A002
     summary = app_of(context).batches.summary(id, returns=False)
     if summary is None:
-        click.echo(f"there is no batch {id}", err=True)
+        say(f"there is no batch {id}", err=True)
         context.exit(1)
     return summary
 

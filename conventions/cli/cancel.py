@@ -4,7 +4,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.cancelling import cancel as cancel_message
-from conventions.cli.base import app_of, one_line_errors
+from conventions.cli.base import app_of, one_line_errors, say
 from conventions.cli.letter_options import actor_option
 from conventions.deeds import Deed
 
@@ -31,5 +31,5 @@ def cancel(context: click.Context, *, id: str, reason: str | None, actor: str) -
     # In the journal, since a message can be cancelled while SQL is away.
     outcome = "failed" if answer == "too late" else "done"
     app.journal.note(Deed(actor, "cancel", id, reason, None, {"outcome": outcome, "answer": answer}))
-    click.echo(f"{id}: {ANSWERS[answer]}")
+    say(f"{id}: {ANSWERS[answer]}")
     context.exit(1 if answer == "too late" else 0)

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from conventions import missing_rows
 from conventions.app import ConventionsApp
-from conventions.cli.base import app_of, emit, one_line_errors
+from conventions.cli.base import app_of, emit, one_line_errors, say
 from conventions.errors import ConfigurationError
 from conventions.left_alone import left_alone
 from conventions.schedule_list import load_schedule
@@ -145,7 +145,7 @@ def _queues(app: ConventionsApp) -> None:
             [f"messages wait in queues that no worker consumes: {named}; start one with -Q{silent}"]
         )
     if found.empty:  # which is no fault: workers may be elsewhere, or not started yet
-        click.echo(f"no worker consumes {', '.join(found.empty)}; nothing waits there{silent}", err=True)
+        say(f"no worker consumes {', '.join(found.empty)}; nothing waits there{silent}", err=True)
 
 
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions.cli.base import app_of, one_line_errors
+from conventions.cli.base import app_of, one_line_errors, say
 
 
 @click.group()
@@ -18,4 +18,4 @@ def upgrade(context: click.Context) -> None:
     """Create or migrate every table; does nothing when up to date."""
     database = app_of(context).database
     database.upgrade()
-    click.echo(f"up to date: {database.url.render_as_string(hide_password=True)}")
+    say(f"up to date: {database.url.render_as_string(hide_password=True)}")

@@ -1,6 +1,5 @@
 """`celery -A <app> dead-letters`: find, show, edit, redrive and discard dead letters."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,7 +14,16 @@ from sqlalchemy.orm import Session
 from conventions import audit, letter_groups
 from conventions import dead_letters as letters
 from conventions.cli import letter_actions
-from conventions.cli.base import app_of, emit, jsonable, one_line_errors, output_options, print_json, written
+from conventions.cli.base import (
+    app_of,
+    emit,
+    json_of,
+    one_line_errors,
+    output_options,
+    print_json,
+    say,
+    written,
+)
 from conventions.cli.letter_options import actor_option, filter_options
 from conventions.errors import ConfigurationError
 from conventions.journal import Journal
@@ -59,10 +67,10 @@ def say_what_waits(context: click.Context) -> None:
     try:
         waiting = Journal(app_of(context).store).length()
     except (RedisError, ConfigurationError):  # what SQL has can be looked at all the same
-        click.echo("Redis cannot be reached: there may be events that are not recorded yet", err=True)
+        say("Redis cannot be reached: there may be events that are not recorded yet", err=True)
         return
     if waiting:
-        click.echo(f"not recorded yet: {waiting} {'event' if waiting == 1 else 'events'}", err=True)
+        say(f"not recorded yet: {waiting} {'event' if waiting == 1 else 'events'}", err=True)
 
 
 def row_of(letter: DeadLetterRow) -> dict[str, Any]:
@@ -118,7 +126,7 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
     with _session(context) as session:
         letter = letters.get(session, id)
         if letter is None:
-            click.echo(f"there is no dead letter {id}", err=True)
+            say(f"there is no dead letter {id}", err=True)
             context.exit(1)
         history = letters.history(session, id)
         deeds = [
@@ -129,12 +137,12 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
             return
         for name, value in whole(letter).items():
             text = written(value) if isinstance(value, datetime) else value
-            click.echo(f"{name:16} {letter.message if name == 'message' else text}")
+            say(f"{name:16} {letter.message if name == 'message' else text}")
         for rows, columns in ((history, HISTORY_SHOWN), (deeds, DEED)):
             if rows:
-                click.echo()
+                say()
                 emit(rows, columns, as_json=False)
-        click.echo(f"\n{letter.traceback}")
+        say(f"\n{letter.traceback}")
 
 
 @dead_letters.command(cls=CeleryCommand)
@@ -147,7 +155,7 @@ def export(context: click.Context, which: Filter) -> None:
     say_what_waits(context)
     with _session(context) as session:
         for letter in letters.every(session, which):
-            click.echo(json.dumps(whole(letter) | {"traceback": letter.traceback}, default=jsonable))
+            say(json_of(whole(letter) | {"traceback": letter.traceback}))
 
 
 @dead_letters.command(cls=CeleryCommand)
@@ -165,7 +173,7 @@ def note(context: click.Context, *, group: str, text: str, actor: str, as_json: 
     if as_json:
         print_json({"group": group, "note": text})
     else:
-        click.echo(f"noted on {group}" if text else f"no note on {group}")
+        say(f"noted on {group}" if text else f"no note on {group}")
 
 
 letter_actions.add_to(dead_letters)

@@ -16,6 +16,7 @@ import click
 from celery.bin.base import CeleryCommand, CeleryOption
 from celery.utils.imports import cwd_in_path
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from conventions.app import ConventionsApp
@@ -23,6 +24,7 @@ from conventions.cli.base import app_of
 from conventions.cli.services import Plan, app_address, free_port, launcher_is_gone, running
 from conventions.demo import Outcome
 from conventions.errors import ConfigurationError, ConventionError
+from conventions.safe_text import printable
 from conventions.stack import FOLDER, hold
 from conventions.supervisor import StopSignals, Supervisor
 
@@ -55,7 +57,9 @@ def _run(context: click.Context, app: ConventionsApp, *, leave: bool, port: int 
         with running(app, plan, held, logs.write, lambda: signals.count) as supervisor, _watched(supervisor):
             status = _play(app, module, console, signals, logs)
             if status == 0 and (broken := _broken(plan, supervisor)):
-                console.print(f"[red]Not as expected:[/] {', '.join(broken)}. The logs are in {LOGS}.", highlight=False)
+                console.print(
+                    f"[red]Not as expected:[/] {escape(', '.join(broken))}. The logs are in {LOGS}.", highlight=False
+                )
                 status = 1
             if not leave and status != INTERRUPTED:
                 console.print(f"Flower {plan.flower_url}   logs in {LOGS}   Ctrl-C to stop", highlight=False)
@@ -149,7 +153,9 @@ def _play(app: ConventionsApp, module: ModuleType, console: Console, signals: St
     except Exception as error:  # noqa: BLE001 - whatever a scenario raises, the services are stopped in order
         for line in traceback.format_exception(error):
             logs.write("demo", line.rstrip())
-        console.print(f"[red]The demo failed:[/] {type(error).__name__}: {error}", highlight=False)
+        console.print(
+            f"[red]The demo failed:[/] {type(error).__name__}: {escape(printable(str(error)))}", highlight=False
+        )
         console.print(f"More is in {LOGS / 'demo.log'} and the other logs there.", highlight=False)
         return 1
     finally:
@@ -157,7 +163,7 @@ def _play(app: ConventionsApp, module: ModuleType, console: Console, signals: St
     _show(console, outcomes)
     wrong = [outcome.job for outcome in outcomes if not outcome.ok]
     if wrong:
-        console.print(f"[red]Not as expected:[/] {', '.join(wrong)}. The logs are in {LOGS}.", highlight=False)
+        console.print(f"[red]Not as expected:[/] {escape(', '.join(wrong))}. The logs are in {LOGS}.", highlight=False)
     return 1 if wrong or not outcomes else 0
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from conventions import dead_letters, redrives
 from conventions.app import ConventionsApp
-from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json
+from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
 from conventions.cli.letter_options import STATE, Pair, actor_option, confirm, selection_options
 from conventions.editing import Change, dropped, editable, value_of
 from conventions.editing import edit as edit_letter
@@ -79,7 +79,7 @@ def edit(
         print_json([{"name": one.name, "before": one.before, "after": one.after} for one in changes])
     else:
         shown = [f"{one.name}: dropped" if one.name in left and one.after is None else _shown(one) for one in changes]
-        click.echo("\n".join(shown) or "nothing is different")
+        say("\n".join(shown) or "nothing is different")
     context.exit(0 if changes else 1)
 
 
@@ -164,9 +164,9 @@ def redrive(
         )
         count -= held
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        say(f"warning: {warning}", err=True)
     if not count:
-        click.echo(f"no {which.state} letter to send: none matches, or others have sent them", err=True)
+        say(f"no {which.state} letter to send: none matches, or others have sent them", err=True)
         context.exit(1)
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
@@ -177,21 +177,26 @@ def redrive(
     if as_json:
         print_json(_fields(one))
     elif no_wait:
-        click.echo(id_)
+        say(id_)
     else:
-        click.echo(f"{row.state}: {stands.succeeded} succeeded, {stands.dead} failed, {one.waiting} not sent")
-        click.echo(row.note, nl=bool(row.note))
+        say(f"{row.state}: {stands.succeeded} succeeded, {stands.dead} failed, {one.waiting} not sent")
+        say(row.note, nl=bool(row.note))
         if stands.running:
-            click.echo(f"{stands.running} more were sent and go on: dead-letters redrives")
+            say(f"{stands.running} more were sent and go on: dead-letters redrives")
         if stands.failing:
-            click.echo(f"why: dead-letters groups --redrive {id_}")
+            say(f"why: dead-letters groups --redrive {id_}")
     context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not stands.dead)) else 1)
 
 
 def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standing:  # noqa: A002
     if not quiet:
-        click.echo(f"redrive {id}", err=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[more]}"))
+        say(f"redrive {id}", err=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[more]}", markup=False),
+    )
     console = Console(stderr=True)
     said = ""
     with Progress(*columns, console=console, disable=quiet) as bars:
@@ -204,7 +209,7 @@ def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standi
                     said = why
                 time.sleep(LOOK_EVERY)
         except KeyboardInterrupt:
-            click.echo(f"\nit goes on: dead-letters redrives shows it, dead-letters stop {id} ends it", err=True)
+            say(f"\nit goes on: dead-letters redrives shows it, dead-letters stop {id} ends it", err=True)
             raise
         _draw(bars, bar, one)
     return one
@@ -268,7 +273,7 @@ def stop(context: click.Context, id: str, reason: str | None, actor: str, as_jso
     if as_json:
         print_json({"id": id, "stopped": stopped})
     else:
-        click.echo(f"{id} sends no more" if stopped else f"{id} has ended before")
+        say(f"{id} sends no more" if stopped else f"{id} has ended before")
     context.exit(0 if stopped else 1)
 
 
@@ -292,7 +297,7 @@ def discard(context: click.Context, *, which: Filter, reason: str, actor: str, y
     if as_json:
         print_json({"discarded": gone})
     else:
-        click.echo(f"{gone} of {len(which.ids) or gone} discarded")
+        say(f"{gone} of {len(which.ids) or gone} discarded")
     context.exit(0 if gone and gone >= len(set(which.ids)) else 1)
 
 

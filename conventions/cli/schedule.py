@@ -13,7 +13,7 @@ from celery.bin.base import CeleryCommand
 from conventions.app import ConventionsApp
 from conventions.beats import Beat, Beats, standing_of
 from conventions.cli import schedule_changes, schedule_history
-from conventions.cli.base import app_of, one_line_errors, output_options, print_json
+from conventions.cli.base import app_of, one_line_errors, output_options, print_json, say
 from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
 from conventions.console.figures import duration
 from conventions.cron import slots
@@ -69,8 +69,8 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
         return
     for field, value in whole.items():
         if value is not None:
-            click.echo(f"{field:13} {_for_people(field, value)}".rstrip())
-    click.echo(f"times are those of {listed.zone}", err=True)
+            say(f"{field:13} {_for_people(field, value)}".rstrip())
+    say(f"times are those of {listed.zone}", err=True)
 
 
 @schedule.command("next", cls=CeleryCommand)
@@ -101,7 +101,7 @@ def next_(context: click.Context, *, names: tuple[str, ...], days: float, as_jso
     ]
     emit_local(rows, NEXT, listed.zone, as_json=as_json)
     if next(within, None) is not None:
-        click.echo(f"these are the first {limit} of more: name a schedule, or raise --limit", err=True)
+        say(f"these are the first {limit} of more: name a schedule, or raise --limit", err=True)
 
 
 @schedule.command(cls=CeleryCommand)
@@ -115,7 +115,7 @@ def beats(context: click.Context, as_json: bool, limit: int) -> None:
     emit_local([_beat_row(beat, zone) for beat in found[:limit]], BEATS, zone, as_json=as_json)
     fault = _standing(app, found)
     if fault is not None:
-        click.echo(fault, err=True)
+        say(fault, err=True)
     context.exit(0 if fault is None else 1)
 
 
@@ -201,7 +201,7 @@ def _say_what_is_wrong(
     """On standard error: one line for the beats, and one for each schedule with which something is wrong."""
     fault = _standing(app, Beats(app.store).listing())
     if fault is not None:
-        click.echo(fault, err=True)
+        say(fault, err=True)
     for view in views:
         faults = list(_faults(view, led=fault is None))
         told = (outcomes or {}).get(view.listed.name, ())
@@ -209,7 +209,7 @@ def _say_what_is_wrong(
             error = next((one.error for one in told if one.error), None)
             faults.append(failing_words(count) + (f": {error}" if error else ""))
         if faults:
-            click.echo(f"{view.listed.name}: {'; '.join(faults)}", err=True)
+            say(f"{view.listed.name}: {'; '.join(faults)}", err=True)
 
 
 def _faults(view: ScheduleView, *, led: bool) -> Iterator[str]:

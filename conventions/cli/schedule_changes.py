@@ -5,7 +5,7 @@ from typing import Any
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions.cli.base import one_line_errors, print_json, written
+from conventions.cli.base import one_line_errors, print_json, say, written
 from conventions.cli.letter_options import actor_option
 from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming
 from conventions.schedule_actions import PausedAgain, StillRuns
@@ -39,11 +39,11 @@ def run(context: click.Context, *, name: str, reason: str | None, beside: bool, 
         answer |= {"id": sent.id, "sent_at": sent.sent_at.astimezone(listed.zone)}
     except StillRuns as error:
         answer["still_runs"] = error.id
-        click.echo(f"nothing is sent: {error.id} of {name} has not ended; --beside runs it all the same", err=True)
+        say(f"nothing is sent: {error.id} of {name} has not ended; --beside runs it all the same", err=True)
     if as_json:
         print_json(answer)
     elif answer["id"]:
-        click.echo(f"{name} is sent as {answer['id']}")
+        say(f"{name} is sent as {answer['id']}")
     context.exit(0 if answer["id"] else 1)
 
 
@@ -67,7 +67,7 @@ def pause(context: click.Context, *, name: str, reason: str, until: str | None, 
     view = listed.view(name)
     end = None if until is None else end_of_pause(until, view.now, listed.zone)
     if (before := view.state.pause) is not None:
-        click.echo(f"this takes the place of a pause by {before.actor}: {before.reason}", err=True)
+        say(f"this takes the place of a pause by {before.actor}: {before.reason}", err=True)
     made = listed.actions.pause(view.listed, actor, reason, end)
     shown_end = view.local(end)
     if as_json:
@@ -84,9 +84,9 @@ def pause(context: click.Context, *, name: str, reason: str, until: str | None, 
         return
     command = f"celery -A {listed.app.main} schedule resume {name}"
     if shown_end is None:
-        click.echo(f"{name} is paused: {made.reason}\nto let it run again: {command}")
+        say(f"{name} is paused: {made.reason}\nto let it run again: {command}")
     else:
-        click.echo(f"{name} is paused until {written(shown_end)}: {made.reason}\nto let it run before that: {command}")
+        say(f"{name} is paused until {written(shown_end)}: {made.reason}\nto let it run before that: {command}")
 
 
 @click.command(cls=CeleryCommand)
@@ -109,9 +109,9 @@ def resume(context: click.Context, *, name: str, reason: str | None, actor: str,
     with naming(name):
         following = listed.view(name).next_run_at
     if not lifted:
-        click.echo(fault, err=True)
+        say(fault, err=True)
     if as_json:
         print_json({"name": name, "resumed": lifted, "next_run_at": following})
     elif lifted:
-        click.echo(f"{name} runs again, {f'next at {written(following)}' if following else 'but no slot comes'}")
+        say(f"{name} runs again, {f'next at {written(following)}' if following else 'but no slot comes'}")
     context.exit(0 if lifted else 1)

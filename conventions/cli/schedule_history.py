@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from conventions.app import ConventionsApp
 from conventions.catching_up import MOST
-from conventions.cli.base import one_line_errors, output_options
+from conventions.cli.base import one_line_errors, output_options, say
 from conventions.cli.dead_letters import say_what_waits
 from conventions.cli.schedule_options import NAME, Listed, emit_local, local, on_the_wall, seconds
 from conventions.run_outcomes import RunOutcome, outcomes_of
@@ -47,7 +47,7 @@ def outcomes_told(context: click.Context, app: ConventionsApp, runs: Sequence[Ru
             found = _outcomes_with(app, runs, session)
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        click.echo(f"the database does not answer, so outcomes of what has ended are unknown: {reason}", err=True)
+        say(f"the database does not answer, so outcomes of what has ended are unknown: {reason}", err=True)
         return _outcomes_with(app, runs, None)
     if any(outcome.word == "unknown" for outcome in found):
         say_what_waits(context)
@@ -58,7 +58,7 @@ def _outcomes_with(app: ConventionsApp, runs: Sequence[Run], session: Session | 
     try:
         return outcomes_of(app, runs, session)
     except RedisError as error:  # the broker's, where that is another server: the store has answered
-        click.echo(f"the broker does not answer, so which runs have not ended is unknown: {error}", err=True)
+        say(f"the broker does not answer, so which runs have not ended is unknown: {error}", err=True)
         return outcomes_of(app, runs, session, broker=False)
 
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import click
 from redis.exceptions import RedisError
 
-from conventions.cli.base import app_of, emit, written
+from conventions.cli.base import app_of, emit, say, written
 from conventions.errors import ConventionError, ScheduleError
 from conventions.letter_filter import age
 from conventions.schedule import Schedule
@@ -36,14 +36,14 @@ class Listed:
         self.app.loader.import_default_modules()
         self._entries = {entry.name: entry for entry in load_schedule(self.app)}
         if not self._entries and self.app.schedule_address is None:
-            click.echo(f"there is no beat_schedule.py in {Path.cwd()}, so there is no schedule here", err=True)
+            say(f"there is no beat_schedule.py in {Path.cwd()}, so there is no schedule here", err=True)
         self.zone = ZoneInfo(self.app.settings.timezone)
         self.actions = ScheduleActions(self.app, self.zone)
 
     def find(self, name: str) -> Schedule:
         """The schedule of this name; ends the command with status 1 when there is none."""
         if name not in self._entries:
-            click.echo(f"there is no schedule {name}; there are: {', '.join(self._entries) or 'none'}", err=True)
+            say(f"there is no schedule {name}; there are: {', '.join(self._entries) or 'none'}", err=True)
             self._context.exit(1)
         return self._entries[name]
 
@@ -78,7 +78,7 @@ def emit_local(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], zone: 
         ]
     emit(rows, columns, as_json=as_json)
     if rows and not as_json:
-        click.echo(f"times are those of {zone}", err=True)
+        say(f"times are those of {zone}", err=True)
 
 
 def end_of_pause(text: str, now: datetime, zone: tzinfo) -> datetime:

@@ -183,7 +183,11 @@ class Note(Page):
 
     async def post(self, group: str) -> None:
         """Write the note on a group, in place of the last one."""
-        if not await self.in_thread(self._annotate, group, self.word("note"), self.visitor.name):
+        try:
+            is_there = await self.in_thread(self._annotate, group, self.word("note"), self.visitor.name)
+        except LetterNotEditable as error:
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        if not is_there:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such group.")
         address = f"{self.reverse_url('conventions-letters')}?{Query.empty().url(group=group, said='noted')}"
         self.redirect(address, status=HTTPStatus.SEE_OTHER)

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from conventions.errors import ConfigurationError
+from conventions.logs import make_safe
 
 OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 LOCAL_NAMES = ("localhost",)
@@ -39,6 +40,7 @@ def start(app: Any, command: Any, arguments: tuple[str, ...]) -> None:
     """Read Flower's options, check them, and add the pages. Raises: ConfigurationError."""
     from conventions.console.joining import join  # noqa: PLC0415  # Tornado and Flower, for this command alone
 
+    make_safe()
     command.apply_env_options()
     command.apply_options(sys.argv[0], arguments)
     check(command.options, app.settings.environment)

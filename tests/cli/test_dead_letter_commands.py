@@ -71,6 +71,17 @@ def test_list_filters_and_limits(run: Run, bury: Bury) -> None:
         assert [row["id"] for row in rows(run(dead_letters, "list", "--json", *options))] == expected, options
 
 
+def test_no_letter_steers_the_terminal(run: Run, bury: Bury) -> None:
+    """Not by its error, its arguments or its actor; a traceback keeps its lines."""
+    evil = "\x1b]0;owned\x07 \u202e\x9b31m"
+    bury("m1", ValueError(f"{evil}\nforged"))
+    for words in (("list",), ("list", "--json"), ("groups",), ("show", "m1"), ("show", "m1", "--json"), ("export",)):
+        shown = run(dead_letters, *words).output
+        assert not {"\x1b", "\x07", "\u202e", "\x9b"}.intersection(shown), words
+        assert "owned" in shown
+    assert "ValueError: \\x1b]0;owned" in run(dead_letters, "show", "m1").output
+
+
 def test_the_table_is_not_cut(run: Run, bury: Bury) -> None:
     """An id that is cut cannot be copied."""
     long_id = "0" * 36

@@ -389,6 +389,9 @@ def test_a_note_stays_on_its_group(run: Run, bury: Bury, commands_app: Conventio
         assert run(dead_letters, "note", fingerprint, text).exit_code == 0
         (group,) = json.loads(run(dead_letters, "groups", "--json").stdout)
         assert group["note"] == text
+    refused = run(dead_letters, "note", fingerprint, "x" * 10_001)
+    assert refused.exit_code == 2
+    assert "a note has at most 10,000 characters" in refused.output
     assert [(deed.before, deed.after) for deed in deeds(commands_app)] == [
         (None, "card provider is down"), ("card provider is down", "fixed"), ("fixed", None),
     ]  # fmt: skip

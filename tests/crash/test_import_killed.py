@@ -221,7 +221,11 @@ def place(tmp_path: Path, server: Server, new_url: Callable[[Path], str]) -> Cal
     def made(name: str) -> Iterator[Place]:
         folder = tmp_path / name
         folder.mkdir()
-        settings: dict[str, Any] = {"database_url": new_url(folder), "output_dir": str(folder / "output")}
+        settings: dict[str, Any] = {
+            "database_url": new_url(folder),
+            "output_dir": str(folder / "output"),
+            "input_dir": "/",
+        }
         installation = Installation(folder, ["tasks"], broker_url=server.url, **settings)
         QUICK.install(installation)
         with installation.application() as app:

@@ -287,6 +287,43 @@ def test_the_job_of_a_killed_pool_process_runs_again(
         assert letters(other) == []
 
 
+class Secretive(ImmediateTask):
+    """Return, or raise, what nobody should read."""
+
+    not_idempotent = "a test"
+    retry_policy = ONCE
+    ignore_result = False
+
+    def run(self, go: Path, text: str, *, fails: bool) -> str:
+        while not go.exists():
+            time.sleep(0.02)
+        if fails:
+            raise BusinessError(text)
+        return text
+
+
+def test_what_the_log_and_inspect_say_of_a_job(live_app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """Not what it returns, no login of an address, nothing that a terminal obeys, and no more than the start of its arguments."""
+    go = tmp_path / "go"
+    text = "redis://user:hunter2@host \x1b]0;owned\x07\nforged line"
+    bad = Secretive.delay(go, text, fails=True)
+    good = Secretive.delay(go, f"{text} {'x' * 5000}", fails=False)
+
+    def shown() -> str:
+        return str(live_app.control.inspect(timeout=2).active())
+
+    active = wait_until(lambda: found if good.id in (found := shown()) else None, 20, "it runs")
+    assert len(active) < 5000
+    go.touch()
+    assert good.get(timeout=20).startswith(text)
+    letter = wait_for_letter(live_app, bad.id)
+    worker.wait_for(f"[{good.id}] succeeded in ")
+    assert "hunter2" not in worker.output + letter.error_message + letter.traceback
+    assert "x" * 100 not in worker.output
+    assert "\x1b]" not in worker.output
+    assert "\\x1b]0;owned" in worker.output
+
+
 # Jobs that end badly.
 
 

@@ -83,6 +83,9 @@ def test_a_missing_file_is_a_business_error(app: ConventionsApp) -> None:
 
 def test_what_is_no_picture_is_a_business_error(app: ConventionsApp) -> None:
     """Whatever its name says."""
+    Image.new("RGB", (16, 16)).save("icon.ico")
+    with pytest.raises(BusinessError, match="is not a picture of these kinds"):
+        make("icon.ico")
     Path("text.png").write_text("not a picture")
     with pytest.raises(BusinessError, match="is not a picture"):
         make("text.png")

@@ -51,6 +51,7 @@ def contacts(app: ConventionsApp) -> int:
 
 def test_the_example_is_imported_whole(app: ConventionsApp) -> None:
     """Every row of the real list is a contact afterwards."""
+    app.settings.input_dir = str(EXAMPLE.parent)
     report = run(EXAMPLE)
     assert report["rows"] == report["saved"] == contacts(app) == 7068
     assert report["faults"] == 0
@@ -107,14 +108,22 @@ def test_a_file_that_changed_is_not_imported_half_and_half(app: ConventionsApp) 
     path.write_text("email,name\na@example.com,A\n")
     digest = file_digest(path)
     path.write_text("email,name\nb@example.com,B\n")
-    with pytest.raises(BusinessError, match="has changed since it was sent"):
+    with pytest.raises(BusinessError, match="has changed since it was sent") as fault:
         ImportContacts().items(path=str(path), sha256=digest)
+    assert file_digest(path) not in str(fault.value), "whoever may send could learn it of any file"
 
 
 def test_a_missing_file_is_a_business_error(app: ConventionsApp) -> None:
     """It is found before anything is cut."""
     with pytest.raises(BusinessError, match=r"no such file: 'none.csv'"):
         ImportContacts().count(path="none.csv", sha256="0" * 64)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../list.csv"])
+def test_other_folders_are_not_read(app: ConventionsApp, path: str) -> None:
+    """A path is an argument, which whoever may send, or edit a dead letter, chooses."""
+    with pytest.raises(BusinessError, match="is outside the folder that tasks may read"):
+        ImportContacts().count(path=path, sha256="0" * 64)
 
 
 def test_each_database_takes_a_chunk(make_app: Callable[..., ConventionsApp], database_url: str) -> None:

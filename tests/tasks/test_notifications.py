@@ -94,10 +94,13 @@ def test_an_answer_that_may_change_is_tried_again(
 ) -> None:
     """Five attempts in all; the policy reads the answer's Retry-After."""
     asked: list[str] = []
-    make_app(webhook_url=answering(status, {"Retry-After": "33"}, asked))
-    with pytest.raises(httpx.HTTPError, match=str(status)):
+    address = answering(status, {"Retry-After": "33"}, asked)
+    make_app(webhook_url=address.replace("://", "://user:word@") + "?token=word")
+    with pytest.raises(httpx.HTTPError, match=str(status)) as fault:
         post()
     assert len(asked) == 5
+    assert "word" not in str(fault.value)
+    assert "/hook" not in str(fault.value)
     assert caplog.text.count("next attempt in 33.0 s") == (4 if status in (429, 503) else 0)
 
 

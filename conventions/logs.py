@@ -1,0 +1,62 @@
+"""What our processes write to their logs: no results, no secrets of addresses, nothing that a terminal obeys."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.app import trace
+
+from conventions.safe_text import printable, without_secrets
+
+SUCCEEDED = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
+TALKERS = ("httpx", "httpcore")  # at INFO they log each address, and a webhook's is a secret
+
+
+class SafeRecord(logging.LogRecord):
+    """A line of the log, whatever formats it; a traceback keeps its lines."""
+
+    def getMessage(self) -> str:  # noqa: N802  # logging's name
+        """What it says."""
+        return printable(without_secrets(super().getMessage()))
+
+    @property
+    def exc_text(self) -> str | None:
+        """The traceback."""
+        found: str | None = self.__dict__.get("exc_text")
+        return found
+
+    @exc_text.setter
+    def exc_text(self, text: str | None) -> None:
+        self.__dict__["exc_text"] = text and printable(without_secrets(text), lines=True)
+
+
+def without_result(record: logging.LogRecord) -> bool:
+    """Take what a job returned out of a line of Celery's tracer, also where a handler writes its parts."""
+    for name in ("args", "data"):
+        told = getattr(record, name, None)
+        if isinstance(told, dict) and "return_value" in told:
+            setattr(record, name, {part: value for part, value in told.items() if part != "return_value"})
+    return True
+
+
+def make_safe() -> None:
+    """Let this process, and those that it forks, write such logs. Does nothing the second time."""
+    factory = logging.getLogRecordFactory()
+    if not hasattr(factory, "makes_safe"):
+        logging.setLogRecordFactory(_safe(factory))
+        trace.LOG_SUCCESS = SUCCEEDED
+        trace.logger.addFilter(without_result)
+    for name in TALKERS:
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _safe(factory: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    def made(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = factory(*args, **kwargs)
+        if type(record) is logging.LogRecord:  # that of another library has a form of its own
+            record.__class__ = SafeRecord
+        return record
+
+    made.makes_safe = True  # type: ignore[attr-defined]  # a mark
+    return made
