@@ -36,6 +36,8 @@ def _tried(session: Session, before: datetime) -> Iterator[list[Event]]:
         other.generation > row.generation,
         and_(other.generation == row.generation, other.attempt > row.attempt),
         and_(other.generation == row.generation, other.attempt == row.attempt, other.kind.not_in(GOES_ON)),
+        # What `self.replace` has put in its place begins with its first attempt.
+        and_(other.generation == row.generation, other.ended_at > row.ended_at, other.kind.not_in(GOES_ON)),
     )
     latest = ~select(other.id).where(other.message_id == row.message_id, other.kind != "superseded", later).exists()
     query = select(row).where(text(UNENDED), row.kind.in_(GOES_ON), row.ended_at < before, latest)

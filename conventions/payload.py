@@ -226,7 +226,7 @@ class Returned:
 
     def __init__(self, task: str, function: Callable[..., Any] | None) -> None:
         self._adapter: TypeAdapter[Any] | None = None
-        hint = get_type_hints(function, include_extras=True).get("return", Any) if function is not None else Any
+        hint = Any if function is None else _return_hint(task, function)
         if hint in _SAYS_NOTHING:
             return
         try:
@@ -243,7 +243,26 @@ class Returned:
         """A result as JSON values, also one of another type than the annotation says. Raises: ValueError, TypeError."""
         if self._adapter is None or type(result) in _SCALARS:
             return result
-        return self._adapter.dump_python(result, mode="json", warnings="none", by_alias=True)
+        try:
+            return self._adapter.dump_python(result, mode="json", warnings="none", by_alias=True)
+        except (ValueError, TypeError, RecursionError):
+            raise
+        except Exception as error:  # of a team's own code, such as a computed field
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _return_hint(task: str, function: Callable[..., Any]) -> Any:
+    """What the annotation of the result says; those of arguments are not looked at. Raises: DeclarationError."""
+
+    def result() -> Any: ...
+
+    result.__annotations__ = {"return": inspect.get_annotations(function).get("return", Any)}
+    try:
+        return get_type_hints(result, getattr(inspect.unwrap(function), "__globals__", None), include_extras=True)[
+            "return"
+        ]
+    except NameError as error:
+        raise DeclarationError(f"{task}: the type that it returns is not defined: {error}") from error
 
 
 _SAYS_NOTHING = (Any, None, type(None), object, Never, NoReturn)

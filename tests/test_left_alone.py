@@ -11,6 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.beats import Beats
 from conventions.broker import Broker
 from conventions.claim_answers import Busy, Parked
+from conventions.delivery import Wanted
 from conventions.idempotency import Claims, Settlement
 from conventions.journal import Event
 from conventions.left_alone import left_alone
@@ -94,7 +95,7 @@ def test_a_reply_in_a_later_form_is_left(broker: Broker, store: Store, form: str
     before = snapshot(store, key)
     store.redis.zadd(store.key("queue", "r"), {"later": 1})
     broker.publish([message("m1", "r")])
-    found = store.run("reserve", [10, 10, 33000, "receipt", "r", 1, 0])[1]
+    found = store.run("reserve", Wanted(["r"], 10, {"r"}).arguments(33_000))[1]
     assert [one[0] for one in found] == [b"m1"]
     assert snapshot(store, key) == before
     assert not store.redis.exists(store.key("message", "m1"))
@@ -143,6 +144,7 @@ def test_a_claim_in_a_later_form_is_not_taken(broker: Broker, claims: Claims, st
     assert claims.is_done(FIRST.claim, "m1") is False
     claims.release(FIRST.claim, "t1")
     claims.followed(FIRST.claim, "m1", "t1")
+    assert store.run("remember_done", [FIRST.claim, "m1", 60_000]) == 0
     broker.publish([message("m2")])
     (other,) = broker.reserve(["q"], 1)
     assert broker.heartbeat([held(other, FIRST)]) == ["held"]

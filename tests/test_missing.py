@@ -221,6 +221,17 @@ def test_a_copy_under_another_tag_is_there(app: ConventionsApp, looks: Missing) 
     assert lost(app) == []
 
 
+def test_a_job_that_was_replaced_is_not_lost(app: ConventionsApp, looks: Missing) -> None:
+    """What `self.replace` has put in its place, under its id, has ended with fewer attempts."""
+    Journal(app.store).append([tried("m1", 1), tried("m1", 2), tried("m1", 3, "superseded")])
+    record(app)
+    Journal(app.store).append([Event("m1", "succeeded", task="Other", attempt=1, token="t")])
+    record(app)
+    for _ in range(3):
+        assert not looks.round().get("jobs")
+    assert lost(app) == []
+
+
 def test_an_empty_server_is_noticed(app: ConventionsApp, looks: Missing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it is time to look at the history again."""
     monkeypatch.setattr(missing, "HISTORY_EVERY", 3600.0)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 from uuid import UUID
 
 import pytest
@@ -13,6 +13,9 @@ from pydantic import BaseModel
 from conventions import BatchTask, ImmediateTask
 from conventions.errors import DeclarationError
 from conventions.payload import Returned, encode
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 
 class Model(BaseModel):
@@ -96,6 +99,19 @@ def test_what_json_cannot_hold_is_refused(hint: Any) -> None:
                 "run": returning(hint),
             },
         )
+
+
+def test_types_that_only_a_checker_knows() -> None:
+    """Of an argument of `process` nobody asks for the type; of a result the error names the task."""
+
+    def process(self: Any, chunk: "list[Fraction]") -> date:
+        return DAY
+
+    def finish(self: Any) -> "Fraction": ...
+
+    assert Returned("Batch", process).json(DAY) == "2026-01-02"
+    with pytest.raises(DeclarationError, match="Batch: the type that it returns is not defined: name 'Fraction'"):
+        Returned("Batch", finish)
 
 
 def test_the_parts_of_a_batch_are_looked_at() -> None:

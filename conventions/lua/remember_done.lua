@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Remember jobs as done of which an older copy of the server does not know it. A claim that is held now is left to its holder.
+-- Remember jobs as done of which an older copy of the server does not know it. A claim that is held now is left to its holder, and one
+-- in a form that is not known here stays as it is.
 -- KEYS: prefix
 -- ARGV: for each: claim, message id, ms to keep it
 -- Returns how many were not known
@@ -8,7 +9,9 @@ local found = 0
 for i = 1, #ARGV, 3 do
   local key = P .. 'claim:' .. ARGV[i]
   local state, fence, till = fields_of(key, 'state', 'fence', 'until')
-  if state ~= 'done' and not (state == 'running' and tonumber(till or 0) > now) then
+  if state and not WORDS[state] then
+    note_unknown('claim:' .. ARGV[i])
+  elseif state ~= 'done' and not (state == 'running' and tonumber(till or 0) > now) then
     redis.call('HSET', key, 'state', 'done', 'id', ARGV[i + 1], 'fingerprint', '', 'result', '', 'until', integer(now), 'starts', 0,
       'fence', integer(math.max(tonumber(fence or 0) + 1, micros)), 'token', '', 'followed', '1', 'after', '')
     redis.call('PEXPIRE', key, ARGV[i + 2])

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, computed_field
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy, executions
 from conventions.app import ConventionsApp
@@ -36,6 +37,29 @@ class Fetch(ImmediateTask):
             lines.write("fetched\n")
         text = "x" * size
         return {"text": text, "nested": [{"text": text}], "deep": _nested(size)}[kind]
+
+
+class Summary(BaseModel):
+    """A result that its own code cannot make JSON."""
+
+    rates: dict[str, int]
+
+    @computed_field  # type: ignore[prop-decorator]  # pydantic's way
+    @property
+    def rate(self) -> int:
+        """There is none."""
+        return self.rates["EUR"]
+
+
+class Summarize(ImmediateTask):
+    """Write a line, and return what cannot be written."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, folder: Path) -> Summary:
+        with (folder / "summary").open("a") as lines:
+            lines.write("fetched\n")
+        return Summary(rates={})
 
 
 def _nested(levels: int) -> list[Any]:
@@ -99,6 +123,14 @@ def test_a_result_that_cannot_be_kept_repeats_nothing(
     assert (letter.error, letter.attempts) == ("PayloadError", 1)
     assert says in letter.error_message
     assert (tmp_path / kind).read_text() == "fetched\n"
+
+
+def test_a_result_whose_own_code_fails_repeats_nothing(live: ConventionsApp, tmp_path: Path) -> None:
+    """It is a dead letter like any other whose result cannot be written."""
+    letter = wait_for_letter(live, Summarize.delay(tmp_path).id)
+    assert (letter.error, letter.attempts) == ("PayloadError", 1)
+    assert "cannot be written as JSON (KeyError: 'EUR')" in letter.error_message
+    assert (tmp_path / "summary").read_text() == "fetched\n"
 
 
 def test_a_result_within_the_limit(live: ConventionsApp, tmp_path: Path) -> None:
