@@ -31,7 +31,8 @@ TAKEN = "taken"  # the answer of a letter that a redrive has chosen and not sent
 GONE = ("purged", "lost")  # neither done nor given up: a letter that was sent again is dead again
 STATES = ("dead", "redriving", "redriven", "discarded")
 FAILED = ("retried", "dead")
-UNTOLD = ("superseded",)  # of copies that were behind
+SUPERSEDED = "superseded"  # a copy that was behind; or a job that ran and has called `self.replace`
+UNTOLD = (SUPERSEDED,)
 HISTORY_FIELDS = (
     "generation",
     "attempt",
@@ -274,6 +275,12 @@ def note_answers(session: Session, entries: Sequence[Entry]) -> None:
         select(func.max(execution.kind)).where(*of_sent, execution.kind.in_(kinds)).scalar_subquery()
         for kinds in (ENDINGS, GONE)
     )
+    # What is in its place has events of its own, as one that was not sent again. Where another worker took the job over, that one goes on.
+    further = exists().where(
+        gone.message_id == execution.message_id, gone.generation == execution.generation,
+        gone.attempt >= execution.attempt, gone.kind == "retried",
+    )  # fmt: skip
+    replaced = exists().where(*of_sent, execution.kind == SUPERSEDED, execution.started_at.is_not(None), ~further)
     gone_since = (gone.message_id == execution.message_id, gone.generation == execution.generation, gone.kind.in_(GONE))
     retried = exists().where(
         *of_sent, execution.kind == "retried", ~exists().where(*gone_since, gone.ended_at >= execution.ended_at)
@@ -283,6 +290,7 @@ def note_answers(session: Session, entries: Sequence[Entry]) -> None:
         (state.in_((*UNDER_WAY, "redriven")) & ending.is_not(None),
          {"state": "redriven", "answer": ending, "answered_at": since_sent}),
         (state.in_(UNDER_WAY) & retried, {"state": "redriving", "answer": "retried", "answered_at": since_sent}),
+        ((state == "redriving") & replaced, {"state": "redriven", "answer": SUPERSEDED, "answered_at": utc_now()}),
         ((state == "redriving") & end.is_not(None) & ~retried, {"state": "dead", "answer": end}),
         ((state == "dead") & (row.answer == "dead") & (row.generation > 0), {"answered_at": until_dead}),
     )  # fmt: skip
@@ -295,7 +303,7 @@ def note_answers(session: Session, entries: Sequence[Entry]) -> None:
 
 def _sent_again(session: Session, entries: Sequence[Entry]) -> set[str]:
     """The ids of letters that were sent again, and of which one of these events tells."""
-    events = [entry.event for entry in entries if entry.event.kind in (*ENDINGS, *FAILED, *GONE)]
+    events = [entry.event for entry in entries if entry.event.kind in (*ENDINGS, *FAILED, *GONE, SUPERSEDED)]
     found = {cut(event.message_id) for event in events if event.generation > 0}
     # A first death that is read late. Of many that are not, one statement must say so.
     dead = {cut(event.message_id) for event in events if event.kind == "dead"} - found

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from conventions import audit
 from conventions.database import utc_now
-from conventions.dead_letters import GONE, TAKEN, check_agreed
+from conventions.dead_letters import GONE, SUPERSEDED, TAKEN, check_agreed
 from conventions.deeds import Deed
 from conventions.failures import clean, cut
 from conventions.letter_filter import Filter
@@ -31,7 +31,7 @@ RATE = 50.0  # letters a second
 STOP_AT = 10.0  # percent of those that have an answer
 LEFT = "left"  # the answer of a letter that could not be sent
 FAILING = ("retried", "dead", LEFT)
-STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", *GONE)
+STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)
 RATES = (0.1, 10_000.0)  # the bounds of a rate
 CANARY_AT_MOST = 1_000_000
 REDRIVE_LIMIT = 3  # redrives of one letter after which it is left alone

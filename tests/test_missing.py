@@ -176,6 +176,37 @@ def test_a_letter_that_was_lost_on_its_way_is_dead_again(app: ConventionsApp, lo
     assert (looks.round()["jobs"], [one.state for one in letters(app, state=None)]) == (0, ["redriven"])
 
 
+def test_a_letter_whose_job_was_taken_over_goes_on(app: ConventionsApp) -> None:
+    """By another worker, in which it failed: it will be tried again."""
+    bury(app)
+    assert redrive(app, "m1")
+    now = datetime.now(UTC)
+    for token, kind in (("t1", "superseded"), ("t2", "retried")):
+        event = Event(
+            "m1", kind, task=Count.name, generation=1, attempt=1, token=token, started_at=now, failure=FAILURE
+        )
+        Journal(app.store).append([event])
+    record(app)
+    assert [(one.state, one.answer) for one in letters(app, state=None)] == [("redriving", "retried")]
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_a_letter_whose_job_was_replaced_is_not_lost(app: ConventionsApp, looks: Missing, ran: bool) -> None:
+    """It ran, and `self.replace` has put another job in its place; a copy that never ran says nothing of it."""
+    bury(app)
+    assert redrive(app, "m1")
+    started = datetime.now(UTC) if ran else None
+    superseded = Event("m1", "superseded", task=Count.name, generation=1, attempt=1, token="t1", started_at=started)
+    Journal(app.store).append([superseded])
+    delete(app, "message", "m1")
+    record(app)
+    for _ in range(3):
+        looks.round()
+    assert bool(lost(app)) is not ran
+    states = [(one.state, one.answer) for one in letters(app, state=None)]
+    assert states == [("redriven", "superseded") if ran else ("dead", "lost")]
+
+
 def tried(id_: str, attempt: int, kind: str = "retried", **values: Any) -> Event:
     """An attempt."""
     return Event(id_, kind, task=Count.name, queue="immediate", attempt=attempt, token=f"t{attempt}", **values)
