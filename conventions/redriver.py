@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from conventions.errors import BrokerUnavailable, PayloadError
+from conventions.errors import BrokerUnavailable, NewerLayout, PayloadError
 from conventions.redrive_safety import AT_ONCE, OPEN, Plan, Tally, plan
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ STEP = 0.25  # seconds that one step sends
 FIRST_LOOK = 10.0  # seconds of leading, or less when SQL is in use: to import SQLAlchemy takes as long as many jobs
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds without a step after one that failed
 STEPPING = 15.0  # seconds for which it is known who steps
+AWAY = (BrokerUnavailable, NewerLayout, RedisError)  # which say nothing of a letter
 STALE_AFTER = 30  # seconds after which PostgreSQL takes the row from a process that stands still
 
 
@@ -156,7 +157,7 @@ class Redriver:
             return 0
         try:
             sent = self._step(id)
-        except (BrokerUnavailable, RedisError) as error:
+        except AWAY as error:
             self._away = _longer(self._away)
             self._note(None, f"cannot send for now: {_line(error)}")
         except Exception as error:
@@ -220,7 +221,7 @@ class Redriver:
             for letter in redrives.taken(session, row):
                 try:
                     outcomes[letter], why = self._send(session, letter)
-                except (BrokerUnavailable, RedisError) as error:
+                except AWAY as error:
                     away = error
                     break
                 row.left_error = why or row.left_error
@@ -248,7 +249,7 @@ class Redriver:
         task = letter.task
         try:
             outcome = send(self._app, session, letter)
-        except (BrokerUnavailable, RedisError, SQLAlchemyError):
+        except (*AWAY, SQLAlchemyError):
             raise
         except Exception as error:
             # Its arguments do not fit any more, or its message is none: it stays dead, and counts as failed.

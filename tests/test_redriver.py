@@ -244,6 +244,20 @@ def test_a_broker_that_is_away(app: ConventionsApp, monkeypatch: pytest.MonkeyPa
     assert row(app, id_).fault is None
 
 
+def test_a_server_of_a_later_release(app: ConventionsApp) -> None:
+    """Nothing can be sent by this one, whatever the letter: none is left for that, and the later release goes on."""
+    bury(app, 2)
+    id_ = begin(app, Wanted(Filter(), "u-9"))
+    app.store.redis.set(app.store.key("layout"), "2")
+    redriver(app).step(id_)
+    found = row(app, id_)
+    assert (found.state, found.failed) == ("canary", 0)
+    assert "has layout 2" in str(found.fault)
+    app.store.redis.delete(app.store.key("layout"))
+    step(app, id_)
+    assert (row(app, id_).sent, row(app, id_).failed, len(messages(app))) == (2, 0, 2)
+
+
 def test_what_was_taken_is_let_go_when_it_is_cancelled(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was not sent: it is dead as before."""
     bury(app, 3)
