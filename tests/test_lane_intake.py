@@ -252,7 +252,8 @@ def test_a_fault_in_it_leads_to_the_long_way(
     app: ConventionsApp, consumer: Any, lane: Lane, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Which says what is wrong; the other messages of the read are taken."""
-    odd = handed_out(app, Short)._replace(tag=b"\xff")
+    nothing: Any = None
+    odd = handed_out(app, Short)._replace(payload=nothing)
     good = handed_out(app, Short)
     assert list(Intake(consumer, lane).take([odd, good])) == [odd]
     assert [request.token for request in state.requests.values()] == [good.receipt]
