@@ -54,6 +54,7 @@ STEPS = (
     "conventions.lane_step:LaneStep",
     "conventions.pool_step:PagesStep",
     "conventions.pool_step:PoolStep",
+    "conventions.pool_step:HearingStep",
 )
 
 

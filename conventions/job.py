@@ -110,9 +110,10 @@ class Job:
     def of(cls, task: Any, payload: Mapping[str, Any]) -> "Job":
         """Read a job from the task's current request; what a foreign message lacks is computed."""
         request = task.request
-        headers = request.headers or {}
+        # At the top level in a worker, where those below are of other programs; below when run by `apply`.
+        headers = (request.headers or {}) if request.is_eager else {}
 
-        def read(name: str) -> Any:  # at the top level in a worker, below `headers` when run by `apply`
+        def read(name: str) -> Any:
             return getattr(request, name, None) or headers.get(name)
 
         return cls.read(task, payload, read)

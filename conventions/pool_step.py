@@ -1,7 +1,9 @@
-"""What differs in a pool of processes: how soon the end of one is seen, what a hard time limit waits for, and their pages."""
+"""What pools lack: of processes, how soon the end of one is seen, limits that wait, pages; of threads, to tell of errors."""
 
+from collections.abc import Callable
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from billiard.process import current_process
 from celery import bootsteps, signals
 from celery.concurrency.prefork import TaskPool
@@ -64,3 +66,58 @@ class PagesStep(bootsteps.StartStopStep):
         pool: Any = getattr(worker.pool, "_pool", None)
         if worker.app.pages and not isinstance(getattr(pool, "on_hard_timeout", None), SettlingFirst):
             pool.on_hard_timeout = SettlingFirst(worker.app.pages, pool, hub)
+
+
+class HearingStep(bootsteps.StartStopStep):
+    """Lets a pool without processes tell of errors that Celery's tracer lets through, as a pool of processes does."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def create(self, worker: Any) -> None:
+        """As above."""
+        if not issubclass(symbol_by_name(worker.pool_cls), TaskPool):
+            worker.pool.on_apply = Hearing(worker.pool.on_apply, worker.app.lane.in_loop)
+
+
+class Hearing:
+    """Gives a job to a pool of threads, or solo. An error around it goes to its request, which lets the message come again.
+
+    A thread would keep it to itself, and the message would stay with the worker, and keep the place of another one.
+    """
+
+    def __init__(self, apply: Callable[..., Any], in_loop: Callable[[Callable[[], None]], None]) -> None:
+        self._apply, self._in_loop = apply, in_loop
+
+    def __call__(
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Any = None,
+        error_callback: Any = None,
+        **options: Any,
+    ) -> Any:
+        """As `on_apply` of a pool."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return target(*args, **kwargs)
+            except Exception:
+                if error_callback is None:
+                    raise
+                return _Failed(ExceptionInfo())
+
+        def hear(found: Any) -> None:
+            if isinstance(found, _Failed):
+                self._in_loop(lambda: error_callback(found.info))
+            elif callback is not None:
+                callback(found)
+
+        return self._apply(run, args, kwargs, callback=hear, **options)
+
+
+class _Failed:
+    """What ended a call."""
+
+    def __init__(self, info: ExceptionInfo) -> None:
+        self.info = info

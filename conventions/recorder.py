@@ -223,7 +223,8 @@ class Recorder:
     def _find_mark(self, number: int) -> None:
         """Redis does not know of all that SQL has: a recorder died between the two, or the server is an older one."""
         run, mark = marks.run_of(self._store), marks.read(self._store)
-        if self.compare is None or (mark and mark.run == run):
+        is_first = number == 1  # before it SQL had nothing that Redis could lack
+        if self.compare is None or is_first or (mark and mark.run == run):
             marks.write(self._store, number, run)
         else:
             self.compare()

@@ -101,9 +101,9 @@ class Properties(TypedDict, total=False):
     reply_to: Name | None
 
 
-@with_config(_STRICT)
+@with_config(ConfigDict(extra="forbid", strict=True))
 class Options(TypedDict, total=False):
-    """The third part of a body."""
+    """The third part of a body. Celery makes all of it attributes of the request, so another name would take a header's place."""
 
     callbacks: Steps
     errbacks: Steps
@@ -130,6 +130,7 @@ _TAKEN = frozenset(
     [name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name))]
     + ["_late", "called_directly", "conventions_prepared", "conventions_raised", "is_eager", "job", "known"]
     + ["last_progress", "reporter"]
+    + [*Options.__annotations__]  # they are in the body, where they are checked
 )
 
 

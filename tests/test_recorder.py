@@ -54,6 +54,22 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
     assert left(store) == (0, 0)
 
 
+def test_what_sql_records_first_of_all_makes_no_redis_an_older_one(store: Store, database: Database) -> None:
+    """It would compare messages, and end one whose job is recorded and whose callbacks are still to be sent."""
+    compared: list[int] = []
+    one = recorder(store, database)
+    one.compare = lambda: compared.append(1)
+    append(store, entry(event()))
+    drain(one)
+    append(store, entry(event("m2")))
+    drain(one)
+    assert compared == []
+    store.redis.delete(store.key("recorded"))
+    append(store, entry(event("m3")))
+    drain(one)
+    assert compared == [1]
+
+
 def test_a_dead_event_becomes_a_letter_with_its_message(store: Store, database: Database) -> None:
     """The settle script hands over the message as it was stored."""
     stored = '{"body": "W10=",  "headers": {"id": "m1"}}'

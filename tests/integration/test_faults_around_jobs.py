@@ -135,6 +135,22 @@ def test_a_result_that_cannot_be_stored_is_no_failure(app: ConventionsApp, tmp_p
     assert [one.id for one in letters(app, state=None) if one.task == Number.name] == []
 
 
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_pools_without_processes_let_it_come_again_too(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, pool: str
+) -> None:
+    """A thread would keep the error to itself, and the message would stay with the worker; solo would call the job dead."""
+    others = Installation(tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path))
+    for file in ("go", "not stored in time"):
+        (tmp_path / file).touch()
+    with others.worker("-P", pool, "-c", "1"), others.application() as app, acting_through(app):
+        sent = Number.delay(tmp_path, 3)
+        assert sent.get(timeout=15) == 3
+        wait_until_empty(app)
+        assert kinds(app, sent.id) == ["succeeded"]
+        assert notes(tmp_path) == ["began 3"]
+
+
 @contextmanager
 def small_server(folder: Path) -> Iterator[str]:
     """A server that a test may fill up."""

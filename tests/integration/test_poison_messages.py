@@ -63,6 +63,7 @@ BODIES: dict[str, bytes] = {
     "a step without options": b'[[], {"number": "1"}, {"chain": [{"task": "x", "args": [], "kwargs": {}}]}]',
     "an errback that is a text": b'[[], {"number": "1"}, {"errbacks": ["x"]}]',
     "chord is a text": b'[[], {"number": "1"}, {"chord": "x"}]',
+    "a header in the body": b'[[], {"number": "1"}, {"x_generation": 9, "id": "other"}]',
     "arguments of another signature": b'[[], {"name": "x", "other": 2}, {}]',
     "too many arguments": b'[["1", "2"], {}, {}]',
     "too deep": b"[" * 100_000,
@@ -298,6 +299,11 @@ HARMLESS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "a batch that is none": ({"x_batch": ["\ud800", "chunk", 0, 1]}, {}),
     "headers of tracing": ({"sentry-trace": "1", "headers": {"sentry-trace": "1"}, "traceparent": "00-1"}, {}),
+    "headers of ours below those of tracing": (
+        {"headers": {"x_key": "\ud800", "x_generation": 2**70, "x_actor": ["a"], "retries": "many"}},
+        {},
+    ),
+    "parts of the body as headers": ({"callbacks": "x", "errbacks": "x", "chain": "x", "chord": "x"}, {}),
     "an encoding in capitals": ({}, {"content-encoding": "UTF-8"}),
 }
 
