@@ -234,7 +234,7 @@ def record_for_ever(app: Any, parent: int, pulse: Pulse | None = None, *, after:
 
         if hasattr(app, "tasks"):
             _forget_broker(app)
-            _begin_beside(app, recorder, asked.is_set)
+            _begin_beside(app, recorder, asked.is_set, pulse.step)
 
         def is_over() -> bool:
             pulse.step()
@@ -260,9 +260,10 @@ def _let_go_of_parents() -> None:
                     os.dup2(nothing.fileno(), file)  # not closed: what holds the number may close it later
 
 
-def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool]) -> None:
-    """What the recorder that leads does beside recording, each in a thread of its own."""
-    recorder.compare = lambda: app.one_server and compare(app)
+def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool) -> None:
+    """What the recorder that leads does beside recording, each in a thread of its own; `on_step`: it comes forward."""
+    # To compare many messages may take longer than anything else that a recorder does: its keeper must see it.
+    recorder.compare = lambda: app.one_server and compare(app, on_step)
     Missing(app, lambda: recorder.leads).start(stop)
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
 

@@ -6,7 +6,7 @@ then each message is compared with the executions in SQL, and jobs that were don
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -39,8 +39,16 @@ def may_read(app: Any) -> bool:
     return not app.one_server or not _waiting(app) or compare(app)
 
 
-def compare(app: Any) -> bool:
-    """Compare Redis with SQL, unless that was done in this run of the server; false: another process does it. Raises: RedisError."""
+def compare(app: Any, on_step: Callable[[], object] = bool) -> bool:
+    """Compare Redis with SQL, unless that was done in this run of the server; false: another process does it.
+
+    Args:
+        app: the application.
+        on_step: called after each step, of which there may be thousands.
+
+    Raises:
+        RedisError: a later call compares anew.
+    """
     store = app.store
     run, mark = marks.run_of(store), marks.read(store)
     if mark and mark.run == run:
@@ -50,8 +58,13 @@ def compare(app: Any) -> bool:
     if not leads(lock, [name, CHECKING * 1000]):
         time.sleep(WAIT)
         return False
+
+    def goes_on() -> None:
+        store.redis.expire(lock[0], CHECKING)
+        on_step()
+
     try:
-        _compare(app, mark, run)
+        _compare(app, mark, run, goes_on)
     except RedisError:
         raise
     except Exception as error:
@@ -71,7 +84,7 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, SQLAlchemyError)
 
 
-def _compare(app: Any, mark: marks.Mark | None, run: str) -> None:
+def _compare(app: Any, mark: marks.Mark | None, run: str, goes_on: Callable[[], None]) -> None:
     store, began = app.store, time.monotonic()
     waiting = _waiting(app)
     with app.database.session(read_only=True) as session:
@@ -82,8 +95,8 @@ def _compare(app: Any, mark: marks.Mark | None, run: str) -> None:
         logger.warning(
             "Redis is older than SQL, and lacks %s: %d messages are compared before any runs", since, waiting
         )
-        done = _remember_done(app, mark.at - EARLIER) if mark else 0
-        ended = sum(_end_those_of(app, queue, place) for queue in app.broker.queues() for place in PLACES)
+        done = _remember_done(app, mark.at - EARLIER, goes_on) if mark else 0
+        ended = sum(_end_those_of(app, queue, place, goes_on) for queue in app.broker.queues() for place in PLACES)
         logger.warning(
             "Redis is as SQL now, after %.1f s: %d messages had ended, and do not run again; %d jobs are known as done again",
             time.monotonic() - began, ended, done,
@@ -96,11 +109,7 @@ def _waiting(app: Any) -> int:
     return sum(sum((one.ready, one.delayed, one.in_flight)) for one in map(app.broker.sizes, app.broker.queues()))
 
 
-def _goes_on(app: Any) -> None:
-    app.store.redis.expire(app.store.key("restored"), CHECKING)
-
-
-def _remember_done(app: Any, since: datetime) -> int:
+def _remember_done(app: Any, since: datetime, goes_on: Callable[[], None]) -> int:
     """Remember the jobs that were done since then, so that no other message of their keys does them again."""
     from sqlalchemy import select, tuple_  # noqa: PLC0415  # it takes 0.6 s to import
 
@@ -118,13 +127,13 @@ def _remember_done(app: Any, since: datetime) -> int:
         arguments = [value for one in rows for value in (f"{one.task}:{one.key}", one.message_id, _keep(app, one.task))]
         if arguments:
             found += int(app.store.run("remember_done", arguments))
-        _goes_on(app)
+        goes_on()
         if len(rows) < PAGE:
             return found
         position = (rows[-1].ended_at, rows[-1].id)
 
 
-def _end_those_of(app: Any, queue: str, place: WaitingPlace) -> int:
+def _end_those_of(app: Any, queue: str, place: WaitingPlace, goes_on: Callable[[], None]) -> int:
     """End the messages of one place that SQL knows as ended; returns how many."""
     seen = ended = 0
     while found := look(app.broker, queue, place, seen):
@@ -133,7 +142,7 @@ def _end_those_of(app: Any, queue: str, place: WaitingPlace) -> int:
         seen, ended = seen + len(found) - went, ended + went
         for member in {member.batch_id: member for one, _ in ends if (member := _member(one))}.values():
             follow_up(app, member)
-        _goes_on(app)
+        goes_on()
     return ended
 
 
