@@ -71,8 +71,11 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "retries": ((int,), "how often it was tried"),
     "group_index": ((int,), "a number"),
     "replaced_task_nesting": ((int,), "a number"),
+    "chain": ((list, tuple), "a list of signatures, which Celery gives; write chain(First.s(...), Next.s(...))"),
+    "chord": ((Mapping,), "a signature, which Celery gives; write chord([Part.s(...)])(Sum.s(...))"),
 }
 _NAMES = (
+    "correlation_id",
     "exchange",
     "group_id",
     "origin",
@@ -85,6 +88,7 @@ _NAMES = (
     "task_id",
 )
 _TEXTS = ("argsrepr", "kwargsrepr")
+_MODES = (None, 1, 2, "transient", "persistent")
 
 
 def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
@@ -106,6 +110,7 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
         _check_delay(task.name, options, max_delay)
     _check_spelling(task.name, options)
     _check_names(task.name, options)
+    _check_others(task.name, options)
     if options.get("compression"):
         raise TypeError(
             f"{task.name}: compressed messages are refused, since a small one may become too large for a worker; leave "
@@ -140,6 +145,8 @@ def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> No
     # What lies in the past is due, or has expired.
     if isinstance(value, (int, float)) and (value > most or (value < 0 and name not in ("countdown", "expires"))):
         raise ValueError(f"{rule}, from 0 to {most:,}, not {value!r}")
+    if isinstance(value, datetime) and not 1 < value.year < 9999:
+        raise ValueError(f"{rule}, of a year from 2 to 9998, not {value!r}")
     if isinstance(value, str) and datetime in types:
         try:
             datetime.fromisoformat(value)
@@ -151,11 +158,30 @@ def _check_names(task: str, options: Mapping[str, Any]) -> None:
     for name in _NAMES:
         value = options.get(name)
         value = value.name if isinstance(value, (Queue, Exchange)) else value
-        if isinstance(value, str) and (fault := fault_of_name(value)):
+        if fault := fault_of_name(_text(task, name, value)):
             raise ValueError(f"{task}: {name} {fault}")
     for name in _TEXTS:
-        if isinstance(value := options.get(name), str) and not is_text(value):
+        if not is_text(_text(task, name, options.get(name))):
             raise ValueError(f"{task}: {name} holds half a character (a lone surrogate), which no text may hold")
+
+
+def _text(task: str, name: str, value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{task}: {name} is text, not {type(value).__name__}; write {name}=str(...)")
+    return value or ""
+
+
+def _check_others(task: str, options: Mapping[str, Any]) -> None:
+    """What a worker would refuse, or kombu in words that blame the broker."""
+    if (mode := options.get("delivery_mode")) not in _MODES or isinstance(mode, bool):
+        raise ValueError(f"{task}: delivery_mode is 1, 2, 'transient' or 'persistent', not {mode!r}")
+    if not isinstance(ignore := options.get("ignore_result"), bool | None):
+        raise TypeError(f"{task}: ignore_result is True or False, not {ignore!r}")
+    stamps = options.get("stamped_headers") or ()
+    if missing := [name for name in stamps if name not in options]:
+        raise TypeError(
+            f"{task}: stamped_headers names {missing[0]!r}, which is no option of this send; pass its value"
+        )
 
 
 def _check_spelling(task: str, options: Mapping[str, Any]) -> None:

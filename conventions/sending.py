@@ -177,7 +177,12 @@ def check_text(task: Any, name: str, value: Any) -> None:
 def _planned(value: datetime | str | None) -> str | None:
     if value is None:
         return None
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        moment = None
+    if not isinstance(moment, datetime):
+        raise TypeError(f"planned_at is a moment with a time zone, such as datetime.now(UTC), not {value!r}")
     if moment.tzinfo is None:
         raise ValueError("planned_at has no time zone; pass an aware datetime")
     return moment.astimezone(UTC).isoformat()

@@ -194,6 +194,19 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"eta": 5}, "eta is a moment, such as"),
     ({"time_limit": "5"}, "time_limit is a number of seconds, not '5'"),
     ({"queue": 7}, "queue is the name of a queue, not 7"),
+    *(
+        ({name: 7}, rf"{name} is text, not int; write {name}=str\(...\)")
+        for name in ("correlation_id", "exchange", "group_id", "kwargsrepr", "origin", "reply_to", "root_id", "shadow")
+    ),
+    ({"correlation_id": "x" * 256}, "correlation_id has 256 characters"),
+    ({"expires": datetime.max.replace(tzinfo=UTC)}, "expires is .* of a year from 2 to 9998"),
+    ({"eta": datetime.min.replace(tzinfo=UTC)}, "eta is .* of a year from 2 to 9998"),
+    ({"planned_at": 5}, "planned_at is a moment with a time zone"),
+    ({"chain": "x"}, "chain is a list of signatures"),
+    ({"chord": ["x"]}, "chord is a signature"),
+    ({"delivery_mode": "x"}, "delivery_mode is 1, 2, 'transient' or 'persistent', not 'x'"),
+    ({"ignore_result": "no"}, "ignore_result is True or False, not 'no'"),
+    ({"stamped_headers": ["team"]}, "stamped_headers names 'team', which is no option of this send"),
     ({"link": "x"}, r"link is a signature, such as Other.s\(...\), or a list of them, not 'x'"),
     ({"args": 5}, "args is a list and kwargs a mapping of run's arguments, not int"),
     ({"args": "5"}, "args is a list and kwargs a mapping of run's arguments, not str"),

@@ -14,6 +14,8 @@ from conventions import audit
 from conventions.actor import acting_as
 from conventions.console.guarded import Guarded
 from conventions.deeds import Deed
+from conventions.errors import PayloadError
+from conventions.given_headers import check_headers
 from conventions.job import ACTOR, HEADER_PREFIX
 
 logger = logging.getLogger(__name__)
@@ -187,4 +189,8 @@ def fault_of(options: Mapping[str, Any]) -> str | None:
         return "headers is a mapping"
     if ours := sorted(str(name)[:40] for name in headers if str(name).lower().startswith(HEADER_PREFIX)):
         return f"leave out the headers {', '.join(ours)}: only the conventions write {HEADER_PREFIX}*"
+    try:  # of a task that is not known here, too, as `send-task` takes it
+        check_headers("send-task", options)
+    except (TypeError, ValueError, PayloadError) as fault:
+        return str(fault)
     return None

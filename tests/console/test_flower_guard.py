@@ -181,6 +181,8 @@ def test_a_message_of_the_api_is_its_logins(watched: Watched) -> None:
                 {"headers": {"x_actor": "ceo@example.com"}},
                 {"headers": {"X_Key": "k"}},
                 {"headers": [["x_actor", "ceo@example.com"]]},
+                {"headers": {"headers": {"x_actor": "ceo@example.com"}}},
+                {"headers": {"id": "another"}},
                 {"link": [{"task": TASK, "options": {"actor": "ceo@example.com"}}]},
                 {"stamped_headers": ["x_actor"], "x_actor": "ceo@example.com"},
             ):
@@ -197,7 +199,7 @@ def test_a_message_of_the_api_is_its_logins(watched: Watched) -> None:
             found = rows(watched, f"flower task {command}")
             assert found[0][:2] == ("alice", TASK)
             assert (found[0][2]["message_id"], found[0][2]["outcome"]) == (id_, "done")
-            assert [one[2]["outcome"] for one in found[1:]] == ["failed"] * 6
+            assert [one[2]["outcome"] for one in found[1:]] == ["failed"] * 8
         answer = admin.post(f"/api/task/async-apply/{TASK}", json={"kwargs": {"nome": 1}})
         assert (answer.status_code, "name" in answer.text) == (400, True), answer.text
 
