@@ -104,7 +104,7 @@ class Settlement:
     Attributes:
         state: of the claim; `released` for `wait` seconds; `continued`: the same message goes on, and no other one.
         event: what the journal says, if anything.
-        result: of a job that is done; of a dead one, what it failed with, as text.
+        result: of a job that is done, or what `encode` has made of it; of a dead one, what it failed with, as text.
         action: what becomes of the message: it goes, is tried again, waits with no attempt used, or is kept until what
             follows the job was sent.
         changes: headers of the next attempt.
@@ -203,7 +203,7 @@ class Claims:
         if one.join is None and not whole:
             event = one.event.encode() if one.event else b""
             following = ("", "") if begins is None else (begins.claim, begins.token)
-            outcome = (one.request.claim, one.request.token, encode(one.result), event, *following)
+            outcome = (one.request.claim, one.request.token, _written(one.result), event, *following)
             stream.send(self._store.script("succeed"), outcome)
         else:  # its batch counts it
             stream.send(self._store.script("settle"), _whole(one))
@@ -293,13 +293,17 @@ def _in_hand(requests: Sequence[ClaimRequest]) -> list[str | bytes]:
 def _whole(one: Settlement) -> list[Any]:
     """What the settle script takes for one job."""
     request = one.request
-    result = encode(one.result) if one.state in ("done", "dead") else b""
+    result = _written(one.result) if one.state in ("done", "dead") else b""
     return [
         *(request.claim if one.claimed else "", request.token, request.message_id, request.generation),
         *(request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)),
         *(_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action),
         *(encode(one.changes), one.event.encode() if one.event else b"", one.join.encode() if one.join else b""),
     ]
+
+
+def _written(result: Any) -> bytes:
+    return result if isinstance(result, bytes) else encode(result)  # JSON has no bytes
 
 
 def _milliseconds(seconds: float) -> int:

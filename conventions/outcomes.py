@@ -107,8 +107,8 @@ def recorded(app: Any, settlement: Settlement, patience: float = SETTLE_FOR) -> 
             return answer
 
 
-def end_done(task: Any, job: Job, result: Any) -> None:
-    """Record success. Raises: Reject when the claim is another worker's: the message comes again and finds its outcome."""
+def end_done(task: Any, job: Job, result: bytes | None) -> None:
+    """Record success, with the result as JSON. Raises: Reject when the claim is another worker's: the message comes again and finds its outcome."""
     # Of a job in a group it is known that nothing follows.
     action = "keep" if job.settling is None and follows(task) else "remove"
     answer = settle(task, job, "done", "succeeded", result=result, action=action)

@@ -151,10 +151,11 @@ soft_limit.ends_in(_run_here.__code__)
 
 
 def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
+    written = None
     try:
         if result is not None:
             result = task.returned.json(result)
-            encode_result(job.task, result, task.app.settings.result_limit)
+            written = encode_result(job.task, result, task.app.settings.result_limit)
     except PayloadError as error:  # its effect happened, so it must not run again
         raise end_dead(task, job, error) from None
     except (TypeError, ValueError, RecursionError) as error:  # the same
@@ -163,7 +164,7 @@ def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
     if request.is_eager:
         job.ended = True
     else:
-        end_done(task, job, result)
+        end_done(task, job, written)
     return result
 
 

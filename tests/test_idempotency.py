@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conventions.claim_answers import Answer, Busy, Conflict, Done, Granted
 from conventions.idempotency import Claims
-from conventions.payload import digest
+from conventions.payload import digest, encode
 from conventions.store import Store
 from tests.claiming import AGAIN, FIRST, OTHER, claim_key, granted, later, settle, take
 from tests.support import wait_until
@@ -64,13 +64,13 @@ json_values = st.recursive(
 )
 
 
-@given(result=json_values, number=st.integers(0))
-def test_any_result_is_given_back_as_it_was(store_of_module: Store, result: Any, number: int) -> None:
-    """Results of every JSON shape pass through the scripts unchanged."""
+@given(result=json_values, number=st.integers(0), is_written=st.booleans())
+def test_any_result_is_given_back_as_it_was(store_of_module: Store, result: Any, number: int, is_written: bool) -> None:
+    """Results of every JSON shape pass through the scripts unchanged, also where they were written as JSON before."""
     claims = Claims(store_of_module, lease=30)
-    request = replace(FIRST, key=digest({"result": result, "number": number}))
+    request = replace(FIRST, key=digest({"result": result, "number": number, "is_written": is_written}))
     claims.take([request])
-    assert settle(claims, request, "done", result) == "recorded"
+    assert settle(claims, request, "done", encode(result) if is_written else result) == "recorded"
     assert take(claims, request) == Done(result, "m1", followed=False)
 
 
