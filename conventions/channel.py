@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from heapq import nlargest
 from typing import Any
 
 from kombu.transport import redis, virtual
@@ -82,19 +83,24 @@ class QoS(virtual.QoS):
 
     @property
     def bytes_left(self) -> int:
-        """How many more bytes may be held; not above zero: no more."""
+        """How many more bytes may be held, beside the largest message for each process; not above zero: no more."""
         if not self.most_bytes:
             return NO_LIMIT
         if self._large:
             self._large = {
                 tag: size for tag, size in self._large.items() if tag in self._delivered and tag not in self._dirty
             }
-        return self.most_bytes - sum(self._large.values())
+        sizes = self._large.values()
+        return self.most_bytes - sum(sizes) + sum(nlargest(self._processes, sizes))  # what runs may be large
+
+    @property
+    def _processes(self) -> int:
+        return max(self.prefetch_count // max(self.ahead, 1), 1)
 
     @property
     def _is_full(self) -> bool:
         """Whether the bytes are used up, and each process has a message."""
-        if not self._large or self.bytes_left > 0 or self._held < max(self.prefetch_count / max(self.ahead, 1), 1):
+        if not self._large or self.bytes_left > 0 or self._held < self._processes:
             return False
         return self.starves is None or not self.starves()
 

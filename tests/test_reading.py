@@ -36,6 +36,15 @@ class Lengthy(LongRunningTask):
         """Do nothing."""
 
 
+class Wide(ImmediateTask):
+    """A task with a large message."""
+
+    not_idempotent = "a test"
+
+    def run(self, text: str) -> None:
+        """Do nothing."""
+
+
 class Reader:
     """A channel that consumes `immediate`, and what it has handled; `room`: how many it may hold."""
 
@@ -222,6 +231,16 @@ def test_a_free_process_does_not_wait_for_room_for_many(reader: Reader) -> None:
     assert reader.channel.qos.can_consume()
     assert reader.read() == 2
     assert not reader.channel.qos.can_consume(), "no more is held than before"
+
+
+def test_the_large_message_of_a_process_keeps_no_others_from_being_read(reader: Reader) -> None:
+    """Each process may have one beside the bytes that may be held: small jobs go on beside those that run."""
+    reader.channel.qos.most_bytes = 80_000
+    for _ in range(PREFETCH // 4):
+        Wide.delay("x" * 60_000)
+        assert reader.read() == 1
+    send(100)
+    assert max(reader.read(), reader.read()) > 50
 
 
 def test_of_long_jobs_no_more_are_read_than_there_is_room_for(app: ConventionsApp, reader: Reader) -> None:
