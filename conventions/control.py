@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
@@ -10,6 +10,7 @@ from celery.app.control import Control as CeleryControl
 from redis.exceptions import RedisError
 
 from conventions.errors import ConfigurationError, PurgeStopped
+from conventions.safe_text import printable
 
 
 class Control(CeleryControl):
@@ -56,11 +57,20 @@ def prepare_purge() -> None:
 
 
 def _purge(app: Any, force: bool, queues: Sequence[str] | None, excluded: Sequence[str] | None) -> None:
-    from conventions.purging import known_queues, purge  # noqa: PLC0415  # whoever only sends needs none of it
+    from conventions.purging import (  # noqa: PLC0415  # whoever only sends needs none of it
+        is_reply_queue,
+        known_queues,
+        purge,
+    )
 
     app.loader.import_default_modules()  # queues that tasks have of their own
     try:
-        names = sorted(set(queues or known_queues(app)) - set(excluded or ()))
+        known = known_queues(app)
+        if unknown := set(excluded or ()) - set(known):  # what was to be kept would go
+            raise ConfigurationError([f"-X: there is no queue {_listed(unknown)}; there are {_listed(known)}"])
+        if unknown := {name for name in queues or () if name not in known and not is_reply_queue(name)}:
+            click.echo(f"there is no queue {_listed(unknown)}; there are {_listed(known)}", err=True)
+        names = sorted(set(queues or known) - set(excluded or ()))
         if not names:
             click.echo("No queue is left to purge.")
             return
@@ -80,3 +90,7 @@ def _purge(app: Any, force: bool, queues: Sequence[str] | None, excluded: Sequen
     click.echo(f"Purged {total:,} message{'s' * (total != 1)} from {count} known task queue{'s' * (count != 1)}.")
     if running:
         click.echo(f"{running:,} in the hands of workers were left.")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(printable(name) for name in sorted(names))

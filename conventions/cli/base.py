@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from conventions.app import ConventionsApp
 from conventions.console.figures import local
 from conventions.errors import ConfigurationError, ConventionError
+from conventions.network_errors import is_network_error
 from conventions.safe_text import printable
 
 SPACES = "\n\u00a0\u3000"  # which are not printable, as Python sees it
@@ -85,9 +86,9 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise ConfigurationError(
-                [f"the database cannot do this: {reason} (did `celery -A … db upgrade` run?)"]
-            ) from error
+            # A fail-over is no reason to migrate.
+            step = "look at the server" if is_network_error(error) else "did `celery -A … db upgrade` run?"
+            raise ConfigurationError([f"the database cannot do this: {reason} ({step})"]) from error
         except RedisError as error:
             raise ConfigurationError([f"Redis cannot be reached: {error}"]) from error
         except ConventionError as error:

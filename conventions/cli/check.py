@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 from celery.bin.base import CeleryCommand
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from conventions import missing_rows
 from conventions.app import ConventionsApp
@@ -73,6 +73,15 @@ def _database(app: ConventionsApp) -> None:
         raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
     with app.database.session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))
+        if not app.database.is_sqlite and session.scalar(text("SHOW transaction_read_only")) == "on":
+            raise ConfigurationError(
+                [
+                    (
+                        "the database takes no writes: it is a standby, or default_transaction_read_only is on; give the address of "
+                        "the primary, or turn that off. Until then nothing is recorded"
+                    )
+                ]
+            )
 
 
 def _journal(app: ConventionsApp) -> None:

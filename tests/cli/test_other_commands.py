@@ -11,7 +11,7 @@ import celery
 import click
 import pytest
 from click.testing import Result
-from sqlalchemy import inspect
+from sqlalchemy import inspect, make_url
 
 from conventions import audit
 from conventions.app import ConventionsApp
@@ -201,6 +201,25 @@ def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_pat
     (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
     assert broken["check"] == "database"
     assert "no such table: conventions_dead_letters (did `celery -A … db upgrade` run?)" in broken["fault"]
+
+
+def test_check_names_a_database_that_takes_no_writes(
+    run: Run, commands_app: ConventionsApp, bury: Callable[..., None], postgres_url: str
+) -> None:
+    """As a standby in a fail-over; other commands do not ask for a migration then."""
+    commands_app.database = Database(postgres_url)
+    commands_app.database.upgrade()
+    bury()
+    assert run(check).exit_code == 0
+    commands_app.database.dispose()
+    address = make_url(postgres_url).update_query_dict({"options": "-c default_transaction_read_only=on"})
+    commands_app.database = Database(address.render_as_string(hide_password=False))
+    (broken,) = [row for row in rows(run(check, "--json"), status=1) if not row["ok"]]
+    assert broken["check"] == "database"
+    assert broken["fault"].startswith("the database takes no writes: it is a standby, or")
+    result = run(dead_letters, "discard", "m1", "--reason", "of no use", "--yes")
+    assert result.exit_code == 2
+    assert "in a read-only transaction (look at the server)" in result.stderr
 
 
 def test_check_names_a_broken_task_module(

@@ -45,6 +45,11 @@ def test_purge_in_every_form(module_installation: Installation) -> None:
     with module_installation.application() as app, module_installation.worker("-Q", "idle", "-c", "1"):
         app.load_tasks()
         ids = send(*WAITING, "nobody-knows")
+        done = run("purge", "-X", "mial", "-f")  # what was to be kept would go
+        assert (done.returncode, len(messages(app))) == (2, 8), done.stdout
+        assert "-X: there is no queue mial; there are immediate, long, mail, nobody-knows" in done.stdout, done.stdout
+        done = run("purge", "-Q", "mial", "-f")
+        assert "there is no queue mial; there are immediate, long" in done.stdout, done.stdout
         done = run("purge", "-Q", "mail,immediate", "-X", "immediate", "-f")
         assert "Purged 2 messages from 1 known task queue." in done.stdout, done.stdout
         wait_until(lambda: purged(app) == {*ids["mail"]}, 20, "the mails are recorded")
