@@ -12,26 +12,19 @@ from typing import Any
 
 from celery.events.state import Task, Worker
 
+from conventions.bounds import is_text
+from conventions.failures import clean
+
 logger = logging.getLogger(__name__)
 
 NEEDED = {"type": str, "hostname": str}
-NUMBERS = frozenset(
+MOMENTS = frozenset(
     [
-        *(
-            "timestamp",
-            "local_received",
-            "clock",
-            "pid",
-            "utcoffset",
-            "freq",
-            "active",
-            "processed",
-            "runtime",
-            "retries",
-        ),
-        *("sent", "received", "started", "rejected", "succeeded", "failed", "retried", "revoked"),  # moments
+        *("timestamp", "local_received"),
+        *("sent", "received", "started", "rejected", "succeeded", "failed", "retried", "revoked"),
     ]
 )
+NUMBERS = MOMENTS | {"clock", "pid", "utcoffset", "freq", "active", "processed", "runtime", "retries"}
 TEXTS = frozenset(
     [
         *("uuid", "name", "state", "args", "kwargs", "result", "exception", "traceback", "eta", "expires"),
@@ -43,6 +36,7 @@ OF_TASKS = frozenset(Task._fields)
 OF_EVENTS = frozenset(["type", "hostname", "timestamp", "local_received", "clock", "pid", "utcoffset", "uuid"])
 SET_BY_FLOWER = frozenset(["worker", "children", "root", "parent", "heartbeats", "event", "cluster_state"])
 LARGEST = 2.0**53  # what a page's script can hold
+LATEST = 2.0**37  # seconds since 1970: a year that a calendar has
 
 
 def whole(event: Any) -> dict[str, Any] | None:
@@ -52,7 +46,12 @@ def whole(event: Any) -> dict[str, Any] | None:
     group, dash, rest = event["type"].partition("-")
     if not (dash and rest) or (group == "task" and not isinstance(event.get("uuid"), str)):
         return None
-    return {name: value for name, value in event.items() if _fits(group, name, value)}
+    return {name: _written(value) for name, value in event.items() if _fits(group, name, value)}
+
+
+def _written(value: Any) -> Any:
+    """A text with half a character cannot be written, neither by a page nor for Prometheus, which is given the names of all events."""
+    return clean(value) if isinstance(value, str) and not is_text(value) else value
 
 
 def _fits(group: str, name: Any, value: Any) -> bool:
@@ -61,7 +60,7 @@ def _fits(group: str, name: Any, value: Any) -> bool:
     if value is None:
         return True
     if name in NUMBERS:
-        return _is_number(value)
+        return _is_number(value) and (name not in MOMENTS or 0 <= value < LATEST)
     if name == "loadavg":
         return isinstance(value, list | tuple) and len(value) <= 3 and all(map(_is_number, value))
     return name not in TEXTS or isinstance(value, str)

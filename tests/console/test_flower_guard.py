@@ -302,10 +302,21 @@ def test_an_event_of_garbage_breaks_no_page(watched: Watched) -> None:
         forge(watched, {"type": "worker-heartbeat", "hostname": name, **garbage})
     forge(watched, {"type": "task-received", "hostname": name, "uuid": "forged-1", "name": {"a": 1}, "runtime": "long",
                     "received": "x", "as_dict": 1, "children": 5})  # fmt: skip
+    forge(watched, {"type": "worker-heartbeat", "hostname": "half\ud800"})
+    forge(watched, {"type": "task-received", "hostname": name, "uuid": "forged-2", "name": "half\ud800", "args": "\ud800",
+                    "received": -1e15})  # fmt: skip
     with watched.as_("alice:a") as admin:
         wait_until(lambda: name in admin.get("/workers").text, 15, "the worker is shown")
-        wait_until(lambda: "forged-1" in admin.get("/api/tasks").text, 15, "the task is shown")
-        for path in ("/workers", "/workers?json=1", "/metrics", "/api/tasks?sort_by=received", "/task/forged-1", "/"):
+        wait_until(lambda: "forged-2" in admin.get("/api/tasks").text, 15, "the task is shown")
+        for path in (
+            "/workers",
+            "/workers?json=1",
+            "/metrics",
+            "/api/tasks?sort_by=received",
+            "/task/forged-1",
+            "/task/forged-2",
+            "/",
+        ):
             assert admin.get(path).status_code == 200, path
         assert admin.post("/tasks/datatable", data=DATATABLE).status_code == 200
         assert json.loads(admin.get("/workers?json=1").text)["data"]
