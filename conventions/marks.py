@@ -28,10 +28,13 @@ def run_of(store: Store) -> str:
 
 
 def read(store: Store) -> Mark | None:
-    """The mark in Redis, `None` where there is none. Raises: RedisError."""
+    """The mark in Redis, `None` where there is none, or something else. Raises: RedisError."""
     found: Any = store.redis.get(_key(store))
-    number, at, run = found.decode().split(" ") if found else ("", "", "")
-    return Mark(int(number), datetime.fromtimestamp(int(at) / 1000, UTC), run) if number else None
+    try:
+        number, at, run = (found or b"").decode().split(" ")
+        return Mark(int(number), datetime.fromtimestamp(int(at) / 1000, UTC), run)
+    except (ValueError, OverflowError, OSError):  # the last two of a moment that no calendar has
+        return None
 
 
 def advance(store: Store, number: int) -> bool:

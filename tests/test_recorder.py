@@ -68,6 +68,10 @@ def test_what_sql_records_first_of_all_makes_no_redis_an_older_one(store: Store,
     append(store, entry(event("m3")))
     drain(one)
     assert compared == [1]
+    for number, garbage in enumerate((b"\xff\0x", b"5", b"5 9999999999999999999 r"), 4):
+        store.redis.set(store.key("recorded"), garbage)
+        append(store, entry(event(f"m{number}")))
+        assert drain(one) == [1]
 
 
 def test_a_dead_event_becomes_a_letter_with_its_message(store: Store, database: Database) -> None:
