@@ -26,7 +26,7 @@ from conventions.redrives import Wanted
 
 COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "created_at", "ended_at")
 SHOWN = (
-    "id", "state", "total", "waiting", "unanswered", "retrying", "succeeded", "dead", "error", "error_message", "actor",
+    "id", "state", "total", "waiting", "unanswered", "retrying", "succeeded", "dead", "ended", "error", "error_message", "actor",
     "reason", "created_at", "note", "why",
 )  # fmt: skip
 LOOK_EVERY = 0.3  # seconds between two looks at a redrive
@@ -179,13 +179,18 @@ def redrive(
     elif no_wait:
         say(id_)
     else:
-        say(f"{row.state}: {stands.succeeded} succeeded, {stands.dead} failed, {one.waiting} not sent")
+        say(_summary(one))
         say(row.note, nl=bool(row.note))
         if stands.running:
             say(f"{stands.running} more were sent and go on: dead-letters redrives")
         if stands.failing:
             say(f"why: dead-letters groups --redrive {id_}")
-    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not stands.dead)) else 1)
+    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not stands.dead + stands.ended)) else 1)
+
+
+def _summary(one: Standing) -> str:
+    otherwise = f", {one.stands.ended} ended otherwise (cancelled, purged, lost)" if one.stands.ended else ""
+    return f"{one.row.state}: {one.stands.succeeded} succeeded, {one.stands.dead} failed{otherwise}, {one.waiting} not sent"
 
 
 def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standing:  # noqa: A002

@@ -65,6 +65,24 @@ def test_a_lost_letter_that_cannot_be_sent_is_dead(run: Run, bury: Bury, command
     assert (letter(commands_app, "gone").state, drive.row().failed) == ("dead", 1)
 
 
+def test_letters_that_ended_otherwise_are_told(
+    run: Run, bury: Bury, commands_app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A redrive of which messages were lost is no success: the list, the last line and the status say so."""
+    bury()
+    id_ = started(run, "m1")
+    drive = Drive(commands_app, id_)
+    drive.step()
+    with commands_app.database.session() as session:
+        session.connection().exec_driver_sql("UPDATE conventions_dead_letters SET state = 'dead', answer = 'lost'")
+    drive.step()
+    assert " dead  ended  error " in run(dead_letters, "redrives").stdout
+    monkeypatch.setattr("conventions.cli.letter_actions.begin", lambda *_, **__: id_)
+    result = run(dead_letters, "redrive", "m1", "--yes")
+    assert "finished: 0 succeeded, 0 failed, 1 ended otherwise (cancelled, purged, lost), 0 not sent" in result.stdout
+    assert result.exit_code == 1
+
+
 def test_a_letter_that_was_redriven_is_no_failure(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
     """Its effect is there: nothing is sent."""
     bury()
