@@ -122,7 +122,8 @@ class Scheduler(RedBeatScheduler):
     def _look(self) -> float:
         """Do what is due, if this beat leads. Returns the seconds until the next look."""
         try:
-            self._say()
+            with suppress(RedisError):  # of the broker, perhaps, whose sends say so themselves
+                self._say()
             leads = self.app.schedule_address is not None and self._leads()
             self._beats.tick(self.name, leads=leads)
             if not leads:
@@ -151,8 +152,10 @@ class Scheduler(RedBeatScheduler):
         """Say that this beat lives and which layout it knows. Raises: NewerLayout, RedisError."""
         if time.monotonic() < self._says_at:
             return
+        self._says_at = (
+            time.monotonic() + SAY_EVERY
+        )  # also where a server does not answer: its time-out passes once, not at each look
         self._member.say(self.app.servers)
-        self._says_at = time.monotonic() + SAY_EVERY
 
     def close(self) -> None:
         """Release the lock, so that the next beat leads at once."""

@@ -15,6 +15,8 @@ TALKERS = ("httpx", "httpcore")  # at INFO they log each address, and a webhook'
 class SafeRecord(logging.LogRecord):
     """A line of the log, whatever formats it; a traceback keeps its lines."""
 
+    makes_safe = True  # a mark: it may be the factory itself
+
     def getMessage(self) -> str:  # noqa: N802  # logging's name
         """What it says."""
         return printable(without_secrets(super().getMessage()))
@@ -43,7 +45,8 @@ def make_safe() -> None:
     """Let this process, and those that it forks, write such logs. Does nothing the second time."""
     factory = logging.getLogRecordFactory()
     if not hasattr(factory, "makes_safe"):
-        logging.setLogRecordFactory(_safe(factory))
+        # The usual factory gives way to the class itself: to make a record of another class of one costs a microsecond a line.
+        logging.setLogRecordFactory(SafeRecord if factory is logging.LogRecord else _safe(factory))
         trace.LOG_SUCCESS = SUCCEEDED
         trace.logger.addFilter(without_result)
     for name in TALKERS:

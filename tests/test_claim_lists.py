@@ -144,6 +144,11 @@ def _told(store: Store) -> list[tuple[str, Any]]:
             told.append((script, list(arguments)))
             return super()._run(script, arguments)  # type: ignore[misc]
 
+        def _publish_arguments(self, publications: Any) -> Any:
+            arguments = super()._publish_arguments(publications)  # type: ignore[misc]
+            told.append(("publish", list(arguments)))
+            return arguments
+
     broker: Any = type("B", (Telling, Broker), {})(store, journal_limit=100)
     claims: Any = type("C", (Telling, Claims), {})(store, lease=30)
     delivery = sent(broker, "m1")

@@ -106,19 +106,23 @@ def find_the_causes(browser: Chrome, every: int) -> None:
 
 
 def correct_the_address(browser: Chrome) -> None:
-    """First in a way that is no JSON: it says so, and keeps what was typed."""
+    """First with a number that is none: it says so, and keeps what was typed."""
     look(browser, "letter")
     field = one(browser, "#argument-address")
     field.clear()
     field.send_keys("2 Side Street")
+    number = one(browser, "#argument-order_id")
+    number.clear()
+    number.send_keys("one hundred")
     steadily(lambda: one(browser, "button[value=redrive]").click())
     wait_until(lambda: browser.find_elements(By.ID, "faults"), 15, "the faults are shown")
-    assert "JSON" in text(browser, "#fault-address")
+    assert text(browser, "#fault-order_id")
     look(browser, "editor")
-    field = one(browser, "#argument-address")
-    assert field.get_attribute("value") == "2 Side Street"
-    field.clear()
-    field.send_keys('"2 Side Street"')
+    assert one(browser, "#argument-address").get_attribute("value") == "2 Side Street"
+    number = one(browser, "#argument-order_id")
+    assert number.get_attribute("value") == "one hundred"
+    number.clear()
+    number.send_keys("100")
     steadily(lambda: one(browser, "button[value=redrive]").click())
     assert wait_for_state(browser, "finished")["succeeded"] == "1"
 

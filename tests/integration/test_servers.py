@@ -52,7 +52,9 @@ def server(folder: Path, *lines: str) -> Iterator[str]:
 
 def installed(folder: Path, new_database: Callable[[Path], str], **settings: Any) -> Installation:
     """An application with a database of its own."""
-    return Installation(folder, [__name__], [Path(__file__).parent], database_url=new_database(folder), **settings)
+    return Installation(
+        folder, [__name__], [Path(__file__).parent], database_url=new_database(folder), unknown_task_wait=0, **settings
+    )
 
 
 def test_a_worker_refuses_a_server_that_evicts(tmp_path: Path, new_database: Callable[[Path], str]) -> None:
