@@ -21,6 +21,7 @@ class Quick(ImmediateTask):
     """Write a line at the start and one at the end, each by one write; the first is its effect."""
 
     idempotent_on = ("number",)
+    soft_time_limit, time_limit = 18, 20  # of a process that stands still, which takes no signal
 
     def run(self, number: int, stands: bool = False, fatal: bool = False) -> None:
         """A fatal one kills its process each time; the first that `stands`, with many behind it, stops its process."""

@@ -253,15 +253,16 @@ def test_a_worker_that_stands_still(
 def test_a_process_that_stands_still(
     installation: Installation, app: ConventionsApp, show: Callable[[str], None]
 ) -> None:
-    """For longer than its leases, in the middle of a group: its worker ends it, and calls only the job hung that ran."""
+    """In the middle of a group: its worker ends it at the time limit of the job that ran, which alone is dead."""
     QUICK.install(installation)
     ids, lines = send(stands=True), Lines(installation.folder)
     with installation.worker(*SHORT):
         last = wait_until(lines.stood, 20, STANDS)
         wait_until_drained(app)
         wait_until(lambda: not Path(f"/proc/{last.pid}").exists(), 10, "it is ended")
-        hung = sum(several.count("hung") for several in kinds(app).values())
-        show(f"{last.left} waited behind the job that stood still; {hung} were called hung")
-        assert all(several.count("succeeded") == 1 for several in kinds(app).values())
-        assert lines.starts() - Counter(range(len(ids))) == {last.number: 1}
-        assert kinds(app)[ids[last.number]].count("hung") == hung == 1
+        found = kinds(app)
+        show(f"{last.left} waited behind the job that stood still")
+        assert found.pop(ids[last.number]) == ["dead"]
+        assert [letter.error for letter in letters(app)] == ["TimeLimitExceeded"]
+        assert all(several.count("succeeded") == 1 for several in found.values())
+        assert lines.starts() == Counter(range(len(ids)))

@@ -25,6 +25,7 @@ FOR_EVER = {
     "_kombu.binding_permanent": "which bindings never go: one entry for each queue of the application",
     "queues": "the names of the queues: one entry for each queue of the application",
     "layout": "which form all this has; one number",
+    "recorded": "how far SQL is; one mark",
     "sequence": "the order of arrival; one number",
     "journal": "what is not recorded yet must not vanish; empty when all is recorded",
     "wake": "one mark for each queue",
