@@ -4,15 +4,7 @@ from collections.abc import Callable, Sequence
 
 from redis.exceptions import DataError, RedisError, ResponseError
 
-OF_THE_SERVER = (
-    "BUSY",
-    "LOADING",
-    "MISCONF",
-    "NOREPLICAS",
-    "READONLY",
-    "OOM",
-    "UNKILLABLE",
-)  # not of what it was asked
+from conventions.server_answers import code_of
 
 
 def apart[T, R](call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
@@ -37,5 +29,5 @@ def apart[T, R](call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) 
 def is_outage(error: Exception) -> bool:
     """Whether an error says something of the server or the way to it, and nothing of what it was asked."""
     if type(error) is ResponseError:  # of a script, which has met something that it cannot use
-        return "script" not in str(error) or str(error).startswith(OF_THE_SERVER)
+        return "script" not in str(error) or bool(code_of(error))
     return isinstance(error, (RedisError, OSError)) and not isinstance(error, DataError)

@@ -12,6 +12,7 @@ _ADVICE = {
     "READONLY": "it is a replica, as after a fail-over: give the address of the master, or those of the Sentinels",
     "LOADING": "it was just started and reads its data: wait",
     "BUSY": "a script of somebody runs there for too long: SCRIPT KILL ends it",
+    "UNKILLABLE": "a script of somebody runs there and has written already: wait, or restart it",
     "CLUSTERDOWN": "its cluster has lost nodes: bring them back",
     "MASTERDOWN": "it is a replica that has lost its master: bring that back, or fail over",
     "MAXCLIENTS": "it has as many connections as it takes: close some, or raise maxclients",
