@@ -1,5 +1,6 @@
 """What a message must look like to be run: another program may have written it, and each part is used by somebody."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from celery.app.task import Context
@@ -30,6 +31,7 @@ Urgency = Annotated[int, Field(ge=0, le=255)]
 ShortText = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Text = Annotated[str, Field(max_length=2**31)]
 Name = Annotated[ShortText, AfterValidator(_without_nul)]
+TaskName = Annotated[Name, Field(min_length=1)]
 
 
 @with_config(_STRICT)
@@ -48,7 +50,7 @@ class StepOptions(TypedDict, total=False):
 class Signature(TypedDict):
     """What follows a message, as far as it is needed to send it."""
 
-    task: Name
+    task: TaskName
     args: list[Any] | tuple[Any, ...]
     kwargs: dict[str, Any]
     options: StepOptions
@@ -64,7 +66,7 @@ class Headers(TypedDict, total=False):
     """The headers that Celery and we read."""
 
     id: Name
-    task: Name
+    task: TaskName
     shadow: Name | None
     retries: Count | None
     timelimit: list[Seconds | None] | tuple[Seconds | None, Seconds | None] | None
@@ -149,6 +151,13 @@ def fault_of(headers: Any, properties: Any, args: Any, kwargs: Any, options: Any
         faults = error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
         return "; ".join(f"{clean('.'.join(map(str, fault['loc'])))}: {fault['msg']}" for fault in faults)
     return None
+
+
+def fault_of_headers(headers: Mapping[str, Any], properties: Any) -> str | None:
+    """What is wrong with the headers of a message whose body nobody here can judge, since its task is not known."""
+    if headers.get("task") is None:
+        return "headers.task: it names no task"
+    return fault_of(headers, properties, [], {}, None)
 
 
 def drop_taken(request: dict[str, Any]) -> None:

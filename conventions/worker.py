@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from celery.concurrency.solo import TaskPool as Solo
+from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 
 from conventions.errors import UndeliverableMessage, UnknownForm
@@ -17,6 +18,7 @@ from conventions.raw_message import DELIVERY, check_form
 from conventions.servers import check_servers
 from conventions.stopping import end_processes, stops, written_kept
 from conventions.unknown_tasks import UnknownTasks, unknown_task
+from conventions.well_formed import fault_of_headers
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +160,10 @@ class Consumer(CeleryConsumer):
             super().on_unknown_message(body, _Acknowledged(message))
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
-        """A message for a task that is not registered."""
+        """A message for a task that is not registered: it waits, unless no worker could ever run it."""
+        if fault := fault_of_headers(message.headers, message.properties):
+            self.on_invalid_task(body, message, InvalidTaskError(fault))
+            return
         if self._unknown.returned(message):
             return
         if self.refuse(message, unknown_task(self.app, message.headers["task"])):

@@ -162,6 +162,30 @@ def test_headers_that_are_none(app: ConventionsApp, name: str) -> None:
     assert stored(letter) == envelope
 
 
+NO_TASKS: dict[str, dict[str, Any]] = {
+    "a list": {"task": ["x"]},
+    "a number": {"task": 5},
+    "true": {"task": True},
+    "null": {"task": None},
+    "empty": {"task": ""},
+    "NUL": {"task": "a\0b"},
+    "half a character": {"task": "a\ud800"},
+    "too long": {"task": "x" * 256},
+    "unknown, with a key that none is": {"task": "nowhere.Nothing", "x_key": ["a"]},
+    "unknown, with an id that none is": {"task": "nowhere.Nothing", "id": "b\0"},
+}
+
+
+@pytest.mark.parametrize("name", NO_TASKS)
+def test_a_message_that_no_worker_could_run_is_no_unknown_task(app: ConventionsApp, name: str) -> None:
+    """It does not wait for a deploy that knows its task: the letter says what is wrong."""
+    headers = raw.headers(NAME) | NO_TASKS[name]
+    raw.put(app, QUEUE, json.dumps(raw.envelope(FINE, headers)))
+    letter = wait_for_letter(app, cut(headers["id"]), 10)
+    assert letter.error == "UndeliverableMessage"
+    assert "headers." in letter.error_message or name == "a list"
+
+
 def memory_of(worker: Worker) -> int:
     """The most that its main process has had so far, bytes."""
     status = Path(f"/proc/{worker.process.pid}/status").read_text(encoding="utf-8")
