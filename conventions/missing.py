@@ -19,10 +19,12 @@ from uuid import uuid4
 
 from redis.exceptions import RedisError
 
+from conventions import marks
 from conventions.actor import SYSTEM
 from conventions.failures import FailureText
 from conventions.journal import Event, Journal
-from conventions.membership import Join, Member, chunk_id
+from conventions.membership import Join, Member, chunk_id, finish_id
+from conventions.restored import compare
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,12 @@ class Round:
     claims: dict[str, tuple[str, Event]] = field(default_factory=dict)  # token and event, by claim
     members: dict[str, tuple[Member, Event]] = field(default_factory=dict)  # by message id
     jobs: dict[str, Event] = field(default_factory=dict)  # by message id
+    batches: dict[str, Event] = field(default_factory=dict)  # by id, of those that SQL alone knows
     ended_at: bytes = b"0-0"  # the last entry of the journal then
+
+
+class _Over(Exception):
+    """Ends a round."""
 
 
 class Missing:
@@ -66,6 +73,7 @@ class Missing:
         self._before: Round | None = None  # the round before this one
         self._next_history = 0.0
         self._mark = b""
+        self._pause: Callable[[float], bool] = lambda _: False
 
     def start(self, stop: Callable[[], bool]) -> None:
         """Look until `stop()`, in a thread of its own."""
@@ -95,27 +103,41 @@ class Missing:
             RedisError, SQLAlchemyError: the round has no end, and the next one begins anew.
         """
         now, before, found = Round(), self._before or Round(), {"misplaced": 0}
-        known = self._before is not None
-        for keys in self._keys():
-            began = time.monotonic()
-            found["misplaced"] += self._look(keys, now)
-            if pause(time.monotonic() - began):
-                return found
-        self._look_at_batches(now)
+        known, self._pause = self._before is not None, pause
+        try:
+            self._look_everywhere(now, found)
+        except _Over:
+            return found
         copies = now.copies | before.copies
         is_told = self._is_recorded(before.ended_at)
         if known:
             found["claims"] = self._lose_claims(now, before, copies)
             found["members"] = self._lose_members(now, before, copies)
-        if self._was_emptied() or time.monotonic() >= self._next_history or any(found.values()) or before.jobs:
+        is_suspicious = any(found.values()) or before.jobs or before.batches
+        if self._was_emptied() or time.monotonic() >= self._next_history or is_suspicious:
             self._look_at_history(now)
             self._next_history = time.monotonic() + HISTORY_EVERY
             if known and is_told:
-                found["jobs"] = self._lose_jobs(now, before, copies)
+                found["jobs"] = self._lose_recorded(now.jobs, before.jobs, copies)
+                found["batches"] = self._lose_recorded(now.batches, before.batches, copies)
         now.ended_at = self._last_entry()
         self._before = now
         _tell(found)
         return found
+
+    def _look_everywhere(self, now: Round, found: dict[str, int]) -> None:
+        if marks.read(self._app.store) is None:
+            compare(self._app)  # says what that means
+        for keys in self._keys():
+            began = time.monotonic()
+            found["misplaced"] += self._look(keys, now)
+            self._rest(began)
+        self._look_at_batches(now)
+
+    def _rest(self, began: float) -> None:
+        """So that the server hardly notices. Raises: _Over."""
+        if self._pause(time.monotonic() - began):
+            raise _Over
 
     # Keys.
 
@@ -161,28 +183,39 @@ class Missing:
     # Batches.
 
     def _look_at_batches(self, now: Round) -> None:
-        store = self._app.store
-        ids = store.redis.zrange(store.key("batches"), 0, -1)
-        for some in batched(ids, BATCHES, strict=False):
-            for id_, state, task, actor, chunks, items, ended in store.run("open_batches", some):
-                batch, name, who = id_.decode(), task.decode(), actor.decode() or SYSTEM
-                if state == b"splitting":
-                    now.members[batch] = (Member(batch, "splitter"), _event(batch, name, actor=who))
-                else:
-                    self._look_at_chunks(
-                        now, Chunks(batch, name, who, int(chunks), int(items or 0), {*map(int, ended)})
-                    )
+        store, began, cursor = self._app.store, time.monotonic(), 0
+        while True:
+            cursor, some_ids = store.redis.zscan(store.key("batches"), cursor, count=KEYS)
+            self._rest(began)
+            for some in batched((id_ for id_, _ in some_ids), BATCHES, strict=False):
+                began = time.monotonic()
+                self._look_at_some(now, store.run("open_batches", some))
+                self._rest(began)
+            if cursor == 0:
+                return
+            began = time.monotonic()
+
+    def _look_at_some(self, now: Round, found: Sequence[Sequence[Any]]) -> None:
+        for id_, state, task, actor, chunks, items, ended in found:
+            batch, name, who = id_.decode(), task.decode(), actor.decode() or SYSTEM
+            if state == b"splitting":
+                now.members[batch] = (Member(batch, "splitter"), _event(batch, name, actor=who))
+            else:
+                one = Chunks(batch, name, who, int(chunks), int(items or 0), {*map(int, ended)})
+                self._look_at_chunks(now, one)
 
     def _look_at_chunks(self, now: Round, one: "Chunks") -> None:
         size = getattr(self._app.tasks.get(one.task), "chunk_size", 0)
         open_ones = ((index, chunk_id(one.batch, index)) for index in range(one.chunks) if index not in one.ended)
         for some in batched(open_ones, AT_ONCE, strict=False):
+            began = time.monotonic()
             places = self._app.broker.places([id_ for _, id_ in some])
             for (index, id_), place in zip(some, places, strict=True):
                 if place is None:
                     items = max(0, min(size, one.items - index * size))
                     member = Member(one.batch, "chunk", index, items)
                     now.members[id_] = (member, _event(id_, f"{one.task}.chunk", actor=one.actor))
+            self._rest(began)
 
     def _lose_members(self, now: Round, before: Round, copies: set[str]) -> int:
         arguments: list[Any] = []
@@ -200,24 +233,41 @@ class Missing:
     def _look_at_history(self, now: Round) -> None:
         from conventions import missing_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        for events in missing_rows.unended(self._app.database, datetime.now(UTC) - SETTLED_AFTER):
+        before = datetime.now(UTC) - SETTLED_AFTER
+        for events in missing_rows.unended(self._app.database, before):
             places = self._app.broker.places([event.message_id for event in events])
             now.jobs |= {event.message_id: event for event, place in zip(events, places, strict=True) if place is None}
+        # Redis remembers it for longer, whatever it was cut for.
+        since = datetime.now(UTC) - self._app.batches.keep / 2
+        tasks = [name for name, task in self._app.tasks.items() if getattr(task, "role", "") == "splitter"]
+        for events in missing_rows.cut_batches(self._app.database, tasks, since, before):
+            gone = self._gone_batches(events)
+            told = missing_rows.told_of(self._app.database, [*gone]) if gone else set()
+            now.batches |= {id_: event for id_, event in gone.items() if id_ not in told}
 
-    def _lose_jobs(self, now: Round, before: Round, copies: set[str]) -> int:
+    def _gone_batches(self, events: Sequence[Event]) -> dict[str, Event]:
+        """Those of which Redis has nothing any more, by id."""
+        ids = [event.message_id for event in events]
+        messages = [*ids, *map(finish_id, ids)]  # one that was sent again, or is told to finish
+        known = self._app.batches.states(ids)
+        there = {id_ for id_, place in zip(messages, self._app.broker.places(messages), strict=True) if place}
+        there |= {id_ for id_ in ids if id_ in known or finish_id(id_) in there}
+        return {event.message_id: event for event in events if event.message_id not in there}
+
+    def _lose_recorded(self, now: dict[str, Event], before: dict[str, Event], copies: set[str]) -> int:
         """What two looks have found, between which everything was recorded that had happened at the first."""
         lost = [
             event
-            for id_, event in now.jobs.items()
+            for id_, event in now.items()
             if id_ not in copies
-            and (known := before.jobs.get(id_))
+            and (known := before.get(id_))
             and (known.generation, known.attempt) == (event.generation, event.attempt)
         ]
         for some in batched(lost, AT_ONCE, strict=False):
             # A job may be lost more than once.
             self._app.journal.append([replace(one, token=f"lost-{uuid4().hex[:12]}") for one in some])
         for event in lost:  # the next round must not find them before they are recorded
-            del now.jobs[event.message_id]
+            del now[event.message_id]
         return len(lost)
 
     def _was_emptied(self) -> bool:

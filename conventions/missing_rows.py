@@ -1,4 +1,4 @@
-"""Jobs of which SQL knows no end, for `missing.py`: those that were to be tried again, and letters that were sent again."""
+"""What SQL knows as begun and not as ended, for `missing.py`: jobs to be tried again, letters sent again, batches that were cut."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -10,12 +10,14 @@ from conventions.database import Database
 from conventions.dead_letters import TAKEN
 from conventions.failures import FailureText, cut
 from conventions.journal import Event
-from conventions.tables import UNENDED, DeadLetterRow, ExecutionRow
+from conventions.membership import finish_id
+from conventions.tables import UNENDED, AuditRow, DeadLetterRow, ExecutionRow
 
 PAGE = 500
 ENDS = ("succeeded", "duplicate", "dead", "cancelled", "revoked", "expired", "purged")
 GOES_ON = ("retried", "hung")  # after which a message is there
 LOST = FailureText("Lost", "its message is gone from Redis", "", "")
+LOST_BATCH = FailureText("Lost", "the batch is gone from Redis: chunks that no row tells of did not run", "", "")
 
 
 def unended(database: Database, before: datetime) -> Iterator[list[Event]]:
@@ -53,7 +55,7 @@ def _tried(session: Session, before: datetime) -> Iterator[list[Event]]:
         session.expunge_all()
 
 
-def _after(row: ExecutionRow) -> Event:
+def _after(row: ExecutionRow, failure: FailureText = LOST) -> Event:
     return Event(
         row.message_id,
         "lost",
@@ -64,7 +66,7 @@ def _after(row: ExecutionRow) -> Event:
         generation=row.generation,
         attempt=row.attempt + 1,
         enqueued_at=row.enqueued_at,
-        failure=LOST,
+        failure=failure,
     )
 
 
@@ -85,6 +87,40 @@ def _redriven(session: Session) -> Iterator[list[Event]]:
         if len(found) < PAGE:
             return
         last = found[-1].id
+
+
+def cut_batches(database: Database, tasks: Sequence[str], since: datetime, before: datetime) -> Iterator[list[Event]]:
+    """Batches of these tasks that were cut between the two, with the events that would say that they are lost, in parts."""
+    row = ExecutionRow
+    cut_then = and_(row.task.in_(tasks), row.kind == "succeeded", row.ended_at > since, row.ended_at < before)
+    position: tuple[datetime, str] | None = None
+    while True:
+        with database.session(read_only=True) as session:  # no longer than one part takes: Redis is asked in between
+            page = select(row).where(cut_then)
+            page = page if position is None else page.where(tuple_(row.ended_at, row.id) > position)
+            found = session.scalars(page.order_by(row.ended_at, row.id).limit(PAGE)).all()
+            events = [_after(one, LOST_BATCH) for one in found]
+            last = (found[-1].ended_at, found[-1].id) if found else None
+        if events:
+            yield events
+        if len(events) < PAGE:
+            return
+        position = last
+
+
+def told_of(database: Database, batch_ids: Sequence[str]) -> set[str]:
+    """Those of these batches of which SQL knows more than that they were cut: they have a finish, were cancelled, or are lost."""
+    row, finishes = ExecutionRow, {finish_id(one): one for one in batch_ids}
+    cut_last = aliased(ExecutionRow)
+    with database.session(read_only=True) as session:
+        finished = session.scalars(select(row.message_id).where(row.message_id.in_(finishes)))
+        found = {finishes[one] for one in finished}
+        cut_again = select(cut_last.id).where(
+            cut_last.message_id == row.message_id, cut_last.kind == "succeeded", cut_last.ended_at > row.ended_at
+        )
+        lost = select(row.message_id).where(row.message_id.in_(batch_ids), row.kind == "lost", ~cut_again.exists())
+        cancelled = select(AuditRow.target).where(AuditRow.target.in_(batch_ids), AuditRow.action == "batch cancel")
+        return found.union(session.scalars(lost), session.scalars(cancelled))
 
 
 def endings(session: Session, message_ids: Sequence[str]) -> dict[str, list[tuple[int, str, datetime]]]:

@@ -30,6 +30,10 @@ WAIT = 0.5  # seconds between two looks of those that wait for it
 EARLIER = timedelta(seconds=60)  # before the mark: what was recorded then may have been lost with it
 PAGE = 500
 DONE = frozenset(["succeeded", "duplicate"])
+EMPTIED = (
+    "Redis knows of nothing that SQL has recorded: it was emptied, or is another server. What was only queued is gone without a row, and so are batches "
+    "that were being cut and pauses of schedules; `celery … lost` lists in some minutes what SQL knows to be unfinished"
+)
 SAYS = FailureText("Restored", "Redis is older than SQL, which records that this message has ended", "", "")
 
 
@@ -90,6 +94,8 @@ def _compare(app: Any, mark: marks.Mark | None, run: str, goes_on: Callable[[], 
     with app.database.session(read_only=True) as session:
         counted = marks.counted(session, store.prefix)
     known = mark.number if mark else 0
+    if counted and not mark:
+        logger.error("%s", EMPTIED)
     if known < counted and (mark or waiting):
         since = f"what was recorded after {mark.at.isoformat(timespec='seconds')}" if mark else "what SQL has"
         logger.warning(

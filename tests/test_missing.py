@@ -1,5 +1,6 @@
 """What disappears from Redis behind our back: it has its place again, or it is recorded as lost, once, and only if it is."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, executions, missing, missing_rows
 from conventions.app import ConventionsApp
+from conventions.batch_actions import cancel_batch
 from conventions.batches import Origin
 from conventions.broker import Sizes
 from conventions.journal import Event, Journal
@@ -77,7 +79,7 @@ def test_messages_that_are_in_no_set_have_their_places_again(app: ConventionsApp
     assert looks.round()["misplaced"] == 4
     assert app.broker.sizes("immediate") == Sizes(3, 1, 0)
     assert [one.tag.decode() for one in app.broker.reserve(["immediate"], 5)] == ids
-    assert looks.round() == {"misplaced": 0, "claims": 0, "members": 0, "jobs": 0}
+    assert looks.round() == {"misplaced": 0, "claims": 0, "members": 0, "jobs": 0, "batches": 0}
     assert lost(app) == []
 
 
@@ -275,3 +277,60 @@ def test_an_empty_server_is_noticed(app: ConventionsApp, looks: Missing, monkeyp
     looks.round()
     assert looks.round()["jobs"] == 1
     assert lost(app) == [(waits, Count.name)]
+
+
+def cut(id_: str, **values: Any) -> Event:
+    """A batch was cut."""
+    return Event(id_, "succeeded", task=Halves.name, queue="long", actor="u-7", attempt=1, token=f"t-{id_}", **values)
+
+
+def test_a_batch_that_redis_has_forgotten_is_lost(
+    app: ConventionsApp, looks: Missing, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after FLUSHALL, where SQL knows that it was cut: once, unless it has finished or was cancelled; and the log says what happened."""
+    batch(app, sealed=2)
+    finished = Event(finish_id("finished"), "dead", task=f"{Halves.name}.finish", token="t", failure=FAILURE)
+    other = Event("other", "succeeded", task=Count.name, attempt=1, token="t")
+    Journal(app.store).append([cut("b"), cut("finished"), finished, cut("cancelled"), other])
+    app.batches.create("cancelled", Origin(Halves.name, {"n": 5}, "u-7"))
+    assert cancel_batch(app, "cancelled", "u-7")
+    record(app)
+    for _ in range(3):
+        assert not looks.round().get("batches")
+    app.store.redis.delete(*app.store.redis.keys(app.store.key("*")))
+    assert "emptied" not in caplog.text
+    looks.round()
+    assert caplog.text.count("it was emptied") == 1
+    assert looks.round()["batches"] == 1
+    assert lost(app) == [("b", Halves.name)]
+    assert looks.round()["batches"] == looks.round()["batches"] == 0
+    assert caplog.text.count("it was emptied") == 1
+
+
+def test_a_batch_that_was_sent_again_may_be_lost_again(app: ConventionsApp, looks: Missing) -> None:
+    """And nothing that waits for a batch is lost with it."""
+    for number in range(2):
+        Journal(app.store).append([replace(cut("b"), token=f"t{number}")])
+        record(app)
+        sent = Halves.finish_task.apply_async(kwargs={"batch_id": "b", "arguments": {"n": 5}}, task_id=finish_id("b"))
+        for _ in range(3):
+            assert not looks.round().get("batches"), "its finish waits"
+        delete(app, "message", sent.id)
+        looks.round()
+        assert looks.round()["batches"] == 1
+        record(app)
+    assert lost(app) == [("b", Halves.name)] * 2
+
+
+def test_batches_are_looked_at_a_few_at_a_time(
+    app: ConventionsApp, looks: Missing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server rests after each look at some of them, and the round ends there when it is time."""
+    monkeypatch.setattr(missing, "BATCHES", 2)
+    for number in range(5):
+        app.batches.create(f"b{number}", Origin(Halves.name, {"n": 5}, "u-7"))
+    looks.round()
+    rests: list[float] = []
+    looks.round(lambda took: rests.append(took) or len(rests) > 4)  # type: ignore[func-returns-value]  # or is enough
+    assert len(rests) == 5
+    assert looks.round()["members"] == 5

@@ -5,9 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, RetryPolicy, executions, missing
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, RetryPolicy, executions, missing
 from conventions.app import ConventionsApp
 from conventions.broker import Sizes
+from conventions.membership import chunk_id
 from tests.crash.server import Server
 from tests.support import wait_until
 from tests.workers import Installation
@@ -29,6 +30,19 @@ class Once(ImmediateTask):
             raise ValueError(number)
 
 
+class Import(BatchTask):
+    """Cut one chunk, which waits for another attempt."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(attempts=3, first_wait=600, max_wait=600)
+
+    def items(self) -> list[int]:
+        return [1]
+
+    def process(self, chunk: list[int]) -> None:
+        raise ValueError(chunk)
+
+
 def kinds(app: ConventionsApp, id_: str) -> list[str]:
     """What is recorded of a message."""
     with app.database.session() as session:
@@ -36,7 +50,7 @@ def kinds(app: ConventionsApp, id_: str) -> list[str]:
 
 
 def test_a_server_that_was_emptied(tmp_path: Path, new_database: Any) -> None:
-    """The worker, its recorder and its sweep go on; what was tried before is lost, with a row, and can be sent again."""
+    """The worker, its recorder and its sweep go on; what was tried before, and a batch, is lost, with a row, and can be sent again."""
     (tmp_path / "server").mkdir()
     with Server(tmp_path / "server") as server:
         settings = {"broker_url": server.url, "database_url": new_database(tmp_path)}
@@ -48,9 +62,15 @@ def test_a_server_that_was_emptied(tmp_path: Path, new_database: Any) -> None:
             app.store.redis.delete(app.store.key("delayed", "immediate"))
             wait_until(lambda: app.broker.sizes("immediate") == Sizes(0, 2, 0), 20, "both wait again")
             assert kinds(app, tried) == ["retried"]
+            cut = Import.delay().id
+            wait_until(lambda: kinds(app, chunk_id(cut, 0)) == ["retried"], 20, "its chunk was tried")
+            assert kinds(app, cut) == ["succeeded"]
             app.store.redis.flushall()
             wait_until(lambda: kinds(app, tried)[1:] == ["lost"], 20, "the next attempt is lost")
-            assert "1 jobs are lost" in worker.output
+            wait_until(lambda: kinds(app, cut) == ["succeeded", "lost"], 20, "the batch is lost")
+            wait_until(lambda: kinds(app, chunk_id(cut, 0)) == ["retried", "lost"], 20, "and its chunk")
+            assert "jobs are lost" in worker.output
+            assert "it was emptied" in worker.output
             assert kinds(app, waits) == []
             again = Once.apply_async((3,), task_id=tried).id
             assert again == tried
