@@ -79,7 +79,7 @@ def _check(task: str, given: Any) -> None:
         if fault := fault_of_name(name):
             raise ValueError(f"{task}: the name of a header {fault}")
     try:
-        size = len(dumps(dict(given)))  # type: ignore[no-untyped-call]  # kombu has few types
+        size = len(dumps(dict(given), allow_nan=False))  # type: ignore[no-untyped-call]  # kombu has few types
         where = half_character(given)
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"{task}: headers cannot be written as JSON ({error})") from None

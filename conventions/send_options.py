@@ -8,7 +8,7 @@ from typing import Any
 
 from kombu.entity import Exchange, Queue
 
-from conventions.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text
+from conventions.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.given_headers import check_headers, were_accepted
 from conventions.priority import Priority
 
@@ -65,8 +65,10 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "countdown": _SECONDS,
     "soft_time_limit": _SECONDS,
     "time_limit": _SECONDS,
+    "timeout": _SECONDS,
     "eta": ((datetime, str), "a moment, such as datetime.now(UTC) + timedelta(hours=1)"),
     "expires": ((int, float, datetime, str), "a number of seconds, or a moment"),
+    "priority": ((int,), "a whole number"),
     "queue": ((str, Queue), "the name of a queue"),
     "retries": ((int,), "how often it was tried"),
     "group_index": ((int,), "a number"),
@@ -104,7 +106,7 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
     if not options:
         return
     _check_priority(task.name, options)
-    _check_types(task.name, options)
+    check_types(task.name, options)
     check_headers(task.name, options)
     if not were_accepted(options.get("headers")):  # what waits again was accepted before
         _check_delay(task.name, options, max_delay)
@@ -128,7 +130,8 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
         )
 
 
-def _check_types(task: str, options: Mapping[str, Any]) -> None:
+def check_types(task: str, options: Mapping[str, Any]) -> None:
+    """Refuse values of another type than an option has, and numbers and moments that no clock has. Raises: TypeError, ValueError."""
     for name, (types, wanted) in _TYPES.items():
         if (value := options.get(name)) is not None:
             _check_type(f"{task}: {name} is {wanted}", name, value, types)
@@ -142,14 +145,14 @@ def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> No
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{rule}, not {value!r}")
     most = LONGEST if float in types else LARGEST_COUNT
-    # What lies in the past is due, or has expired.
-    if isinstance(value, (int, float)) and (value > most or (value < 0 and name not in ("countdown", "expires"))):
-        raise ValueError(f"{rule}, from 0 to {most:,}, not {value!r}")
+    least = -LONGEST if name in ("countdown", "expires") else 0  # what lies in the past is due, or has expired
+    if isinstance(value, (int, float)) and not least <= value <= most:
+        raise ValueError(f"{rule}, from {least:,} to {most:,}, not {value!r}")
     if isinstance(value, datetime) and not 1 < value.year < 9999:
         raise ValueError(f"{rule}, of a year from 2 to 9998, not {value!r}")
     if isinstance(value, str) and datetime in types:
         try:
-            datetime.fromisoformat(value)
+            moment_of(value)
         except ValueError:
             raise ValueError(f"{rule}, not {value!r}") from None
 

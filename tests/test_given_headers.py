@@ -68,10 +68,19 @@ def test_a_name_of_255_characters_is_sent(app: ConventionsApp) -> None:
     assert (sent.id, sent.headers[KEY], sent.headers["x_actor"]) == ("注" * 255, "é" * 255, "\U0001f600" * 255)
 
 
-@pytest.mark.parametrize("limit", [{"time_limit": 2**31, "soft_time_limit": 1}, {"expires": 2**31}, {"retries": 2**31}])
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"time_limit": 2**31, "soft_time_limit": 1}, {"expires": 2**31}, {"retries": 2**31}, {"countdown": -1e300}, {"countdown": 10**400},
+        {"expires": float("inf")}, {"expires": -float("inf")}, {"countdown": float("nan")}, {"time_limit": -1},
+    ],
+)  # fmt: skip
 def test_a_number_that_is_out_of_range_is_refused(app: ConventionsApp, limit: dict[str, Any]) -> None:
     """SQL would refuse it, or a clock."""
-    with pytest.raises(ValueError, match=r"from 0 to 2,147,483,64\d, not 2147483648"):
+    with pytest.raises(
+        ValueError,
+        match=r"a number of seconds.*, not |how often it was tried, from 0 to 2,147,483,64\d, not 2147483648",
+    ):
         Named.apply_async((1,), **limit)
     assert messages(app) == []
 
@@ -145,6 +154,7 @@ FAULTS: dict[str, tuple[Any, type[Exception], str]] = {
     "a name that is none": ({5: 1}, TypeError, "name of a header is text"),
     "a name that is too long": ({"x" * 256: 1}, ValueError, "name of a header has 256 characters"),
     "no JSON": ({"a": object()}, PayloadError, "cannot be written as JSON"),
+    "a number that JSON has not": ({"a": [float("inf")]}, PayloadError, "cannot be written as JSON"),
     "half a character": ({"a": ["\ud800"]}, PayloadError, r"'a\.0' holds half a character"),
     "too large": ({"a": "x" * LIMIT}, PayloadError, "bytes of JSON, the limit is 16,384"),
 }

@@ -4,6 +4,8 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -17,6 +19,7 @@ from conventions.deeds import Deed
 from conventions.errors import PayloadError
 from conventions.given_headers import check_headers
 from conventions.job import ACTOR, HEADER_PREFIX
+from conventions.send_options import check_types
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +52,9 @@ OPTIONS = frozenset(
         *("retry", "routing_key", "shadow", "soft_time_limit", "task_id", "time_limit", "timeout"),
     ]
 )
+NUMBERS = frozenset(["countdown", "expires", "soft_time_limit", "time_limit", "timeout"])
+MOMENTS = frozenset(["eta", "expires"])
+LIMITS = {"hard": "time_limit", "soft": "soft_time_limit"}  # by what Flower calls them
 CALLERS_FAULTS = (TypeError, ValueError)
 NO_RECORDS = "Nothing was done: the audit cannot be written, since the database does not answer."
 NOT_RECORDED = "It was done, or tried, but the audit could not be written; Flower's log has what was done."
@@ -77,11 +83,19 @@ class Writes(Guarded):
     def get_task_args(self) -> tuple[Any, Any, dict[str, Any]]:
         """Flower's reading of the body. Raises: HTTPError, where it says more than its sender may."""
         args, kwargs, options = super().get_task_args()
+        options = {name: value for name, value in options.items() if value is not None}  # null says nothing
         if fault := fault_of(options):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, fault)
+        try:
+            options = read(options)
+        except (TypeError, ValueError) as error:
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
         if not isinstance(kwargs, dict):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, "kwargs is a mapping of the task's arguments")
         return args, kwargs, options
+
+    def normalize_options(self, options: dict[str, Any]) -> None:
+        """Nothing: numbers and moments are read where the body is, with an answer for whatever they are."""
 
     async def run_blocking(
         self, operation: str, target: str, func: Callable[..., Any], *args: Any, **kwargs: Any
@@ -118,6 +132,7 @@ class Writes(Guarded):
         """Do what a method of Flower's does, and write down what became of it. Raises: HTTPError."""
         await self._audit(self._ask)
         try:
+            self._check_limits()
             found = method(self, *args)
             if isinstance(found, Awaitable):
                 await found
@@ -128,6 +143,15 @@ class Writes(Guarded):
             await self._record(args, HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
             raise
         await self._record(args, self.get_status(), self._said)
+
+    def _check_limits(self) -> None:
+        """Raises: HTTPError, for a time limit that no clock has."""
+        try:
+            check_types(
+                self.deed, {wanted: read_number(self.get_argument(name, None)) for name, wanted in LIMITS.items()}
+            )
+        except (TypeError, ValueError) as error:
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
 
     async def _record(self, args: tuple[Any, ...], status: int, said: Any) -> None:
         after: dict[str, Any] = {"outcome": self._outcome(status), "status": status}
@@ -175,6 +199,26 @@ def recording(method: Callable[..., Any]) -> Callable[..., Any]:
         await self.recorded(method, *args)
 
     return write
+
+
+def read(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a message with their numbers and moments read, also from texts. Raises: TypeError, ValueError."""
+    found = dict(options)
+    for name in NUMBERS & found.keys():
+        found[name] = read_number(found[name])
+    check_types("the message", found)
+    for name in MOMENTS & found.keys():
+        if isinstance(found[name], str):
+            found[name] = datetime.fromisoformat(found[name])
+    return found
+
+
+def read_number(value: Any) -> Any:
+    """A number that stands in a text; anything else as it is."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def fault_of(options: Mapping[str, Any]) -> str | None:

@@ -204,6 +204,55 @@ def test_a_message_of_the_api_is_its_logins(watched: Watched) -> None:
         assert (answer.status_code, "name" in answer.text) == (400, True), answer.text
 
 
+ODD = (
+    "1e400",
+    "-1e400",
+    "NaN",
+    "1e300",
+    "-1e300",
+    "9" * 400,
+    '"1e400"',
+    '"soon"',
+    "[1]",
+    "true",
+    '"9999-12-31T23:59:59-14:00"',
+)
+
+
+def test_a_number_that_is_none_is_the_callers_fault(watched: Watched) -> None:
+    """The answer says what it must be, and nothing was sent."""
+    sizes = watched.app.broker.sizes("immediate")
+    with watched.as_("alice:a") as admin:
+
+        def post(path: str, options: str) -> httpx.Response:
+            body = f'{{"kwargs": {{"name": "a"}}, {options}}}'
+            return admin.post(f"/api/task/{path}", content=body, headers={"Content-Type": "application/json"})
+
+        for path, odds in (
+            (f"apply/{TASK}", ODD[:1]), (f"async-apply/{TASK}", ODD), (f"send-task/{TASK}", ODD[:1]), ("send-task/nobody.knows", ODD),
+        ):  # fmt: skip
+            for name in ("countdown", "expires", "eta", "priority", "time_limit"):
+                for odd in odds:
+                    answer = post(path, f'"{name}": {odd}')
+                    assert answer.status_code == 400, (path, name, odd, answer.text)
+                    assert f"{name} " in answer.text, (path, name, odd, answer.text)
+        for odd in ("1e400", "NaN", "-5"):
+            answer = admin.post(
+                f"/api/task/timeout/{TASK}", data={"workername": watched.worker, "soft": odd, "hard": "9"}
+            )
+            assert (answer.status_code, "soft_time_limit is" in answer.text) == (400, True), odd
+        for options in (
+            '"countdown": "0.1"',
+            '"eta": "2026-01-01 10:00:00.000000"',
+            '"expires": 3600',
+            '"countdown": null',
+            '"expires": "3600"',
+        ):
+            answer = post(f"async-apply/{TASK}", options)
+            assert answer.status_code == 200, (options, answer.text)
+    wait_until(lambda: watched.app.broker.sizes("immediate") == sizes, 20, "what was sent has run")
+
+
 def test_controls_leave_what_they_did(watched: Watched) -> None:
     """On which worker, and whether it worked; also what was refused by a worker or is not there."""
     worker = watched.worker
