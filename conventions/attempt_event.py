@@ -5,9 +5,15 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from celery.app.task import X_DEATH_HEADERS
+
 from conventions import failures
-from conventions.job import HEADER_PREFIX, OURS, TOKEN, Job
+from conventions.job import LATER, ON_REQUEST, OURS, TOKEN, Job
 from conventions.journal import Event
+
+_STAY = frozenset(
+    [*OURS, *ON_REQUEST, *X_DEATH_HEADERS]
+)  # RabbitMQ would take its own for a message that goes in a circle
 
 
 def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None) -> Event:
@@ -37,11 +43,20 @@ def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None)
 
 def own_headers(request: Any) -> dict[str, Any]:
     """The headers that this platform put into the message."""
-    headers = request.headers or {}
-    found = {name: value for name, value in headers.items() if name.startswith(HEADER_PREFIX) and name != TOKEN}
-    # Where tracing has put headers of its own under this very name, as some do, ours are beside them.
-    beside = {name: value for name in OURS if (value := getattr(request, name, None)) is not None}
-    return found | beside
+    # In a worker they are attributes. What `headers` is there may be those that tracing has put under this very name.
+    below = (request.headers or {}) if request.is_eager else {}
+    found = {name: getattr(request, name, below.get(name)) for name in OURS if name != TOKEN}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def headers_to_go_on(request: Any) -> dict[str, Any]:
+    """The headers of a message that goes on as another one: those of callers, and ours."""
+    others = {name: value for name, value in (request.headers or {}).items() if not _stays(name)}
+    return others | own_headers(request)
+
+
+def _stays(name: str) -> bool:
+    return name in _STAY or name.startswith(LATER)
 
 
 def envelope_of(request: Any) -> dict[str, Any]:
@@ -54,7 +69,7 @@ def envelope_of(request: Any) -> dict[str, Any]:
         "body": base64.b64encode(body.encode()).decode(),
         "headers": {"lang": "py", "task": request.task}
         | {name: getattr(request, name, None) for name in names}
-        | own_headers(request),
+        | headers_to_go_on(request),
         "properties": {
             "correlation_id": request.id,
             "reply_to": request.reply_to,

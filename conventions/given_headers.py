@@ -1,7 +1,7 @@
 """`OwnHeaders`, which this platform writes, and the check of those that callers give.
 
 A header of ours decides what a message is: its key, who sent it, how often it was tried. So a caller gives none, and those of
-Celery's protocol neither. Headers of others, such as those of tracing, travel as they are.
+Celery's protocol neither. Headers of others, such as those of tracing, travel as they are, also where they begin with `x_`.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from kombu.utils.json import dumps
 
 from conventions.bounds import fault_of_name, half_character
 from conventions.errors import PayloadError
-from conventions.job import ACTOR, COUNTS, ENQUEUED_AT, HEADER_PREFIX, KEY, PLANNED_AT
+from conventions.job import ACTOR, COUNTS, ENQUEUED_AT, KEY, LATER, ON_REQUEST, OURS, PLANNED_AT
 
 LIMIT = 16 * 1024  # bytes of JSON: those that callers give
 
 _OF_CELERY = frozenset(
     [name for name in vars(Context) if not name.startswith("_") and name != "headers"]
     + ["argsrepr", "compression", "kwargsrepr", "lang", "task"]
-    + ["job", "known"]  # what a running task finds on its request
+    + [*ON_REQUEST]
 )
 _INSTEAD = {
     ACTOR: "pass actor=...",
@@ -32,7 +32,7 @@ _INSTEAD = {
     },
     **dict.fromkeys((COUNTS, ENQUEUED_AT), "leave it out: each message gets its own"),
 }
-_PREFIXES = (HEADER_PREFIX, "conventions")
+_OURS = frozenset(OURS)
 _STEPS = ("link", "link_error", "chain", "chord")
 
 
@@ -73,7 +73,7 @@ def _check(task: str, given: Any) -> None:
     for name in (*given, *(within if isinstance(within, Mapping) else ())):
         if not isinstance(name, str):
             raise TypeError(f"{task}: the name of a header is text, not {type(name).__name__}")
-        if name.startswith(_PREFIXES) or name in _OF_CELERY:
+        if name.lower() in _OURS or name.lower().startswith(LATER) or name in _OF_CELERY:
             instead = _INSTEAD.get(name, "call it something else")
             raise TypeError(f"{task}: the header {name} is the platform's own, and no caller may give it; {instead}")
         if fault := fault_of_name(name):

@@ -14,7 +14,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions import failures
-from conventions.attempt_event import event_of, own_headers
+from conventions.attempt_event import event_of, headers_to_go_on
 from conventions.errors import BrokerUnavailable, LeaseLost
 from conventions.following import follow_up, join_of
 from conventions.given_headers import OwnHeaders
@@ -224,7 +224,7 @@ def publish_again(
         countdown=countdown,
         retries=request.retries if retries is None else retries,
         headers=OwnHeaders(
-            own_headers(request)
+            headers_to_go_on(request)
             | _identity(job)
             | {COUNTS: dict(job.counts if counts is None else counts)}
             | {PARKED: job.parked if parked is None else parked, COPY: job.token}

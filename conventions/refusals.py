@@ -17,7 +17,7 @@ from conventions.delivery import Delivery, tag_of
 from conventions.errors import UndeliverableMessage
 from conventions.following import follow_up, join_of
 from conventions.idempotency import ClaimRequest, Settlement
-from conventions.job import ACTOR, BATCH, ENQUEUED_AT, GENERATION, HEADER_PREFIX, KEY
+from conventions.job import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
 from conventions.journal import Event
 from conventions.membership import Member
 from conventions.raw_message import DELIVERY
@@ -139,7 +139,7 @@ def _event(
         enqueued_at=_text(headers.get(ENQUEUED_AT)),
         failure=failures.describe(task, error) if dead else None,
         arguments=_arguments(envelope) if dead else None,
-        headers={name: value for name, value in headers.items() if str(name).startswith(HEADER_PREFIX)},
+        headers={name: headers[name] for name in OURS if name in headers},
         message=message,
     )
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from conventions.bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
 from conventions.failures import clean
+from conventions.job import ON_REQUEST
 
 _STRICT = ConfigDict(extra="ignore", strict=True)
 
@@ -130,8 +131,7 @@ MOST_FAULTS = 10  # that are told
 # What a request has already, or finds there: a header of such a name would take its place.
 _TAKEN = frozenset(
     [name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name))]
-    + ["_late", "called_directly", "conventions_prepared", "conventions_raised", "is_eager", "job", "known"]
-    + ["last_progress", "reporter"]
+    + ["_late", "called_directly", "conventions_prepared", "conventions_raised", "is_eager", *ON_REQUEST]
     + [*Options.__annotations__]  # they are in the body, where they are checked
 )
 

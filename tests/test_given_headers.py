@@ -1,20 +1,39 @@
 """What callers may not give to a message: names that cannot be stored, and headers that are the platform's own."""
 
+import ast
 import functools
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from celery.app.task import Context
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, acting_as
+import conventions
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
+from conventions.attempt_event import envelope_of, headers_to_go_on
 from conventions.errors import PayloadError
 from conventions.given_headers import LIMIT, OwnHeaders
-from conventions.job import ENQUEUED_AT, KEY
+from conventions.job import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
+from conventions.late_request import CELERYS
 from tests.workers import messages
+
+
+class Batched(BatchTask):
+    """A batch of no items."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = True
+
+    def items(self, number: int) -> list[int]:
+        return [number]
+
+    def process(self, items: list[int], number: int) -> None: ...
 
 
 class Named(ImmediateTask):
@@ -86,7 +105,8 @@ def test_a_number_that_is_out_of_range_is_refused(app: ConventionsApp, limit: di
 
 
 RESERVED: dict[str, Any] = {
-    "x_key": "a", "x_actor": "ceo", "x_fingerprint": "f", "x_generation": 5, "x_batch": ["b", "chunk", 0, 1], "x_any": 1, "id": "i",
+    **dict.fromkeys(OURS, "a"), "X_Key": "a", "x_generation": 5, "x_batch": ["b", "chunk", 0, 1], "conventions_later": 1,
+    "x_conventions_later": 1, "checkpoint": 5, "committed": True, "id": "i",
     "task": "other", "retries": 3, "root_id": "r", "timelimit": [1, 1], "expires": "2020-01-01", "ignore_result": True,
     "job": {"ended": True}, "called_directly": True, "conventions_prepared": {}, "compression": "gzip", "callbacks": [], "lang": "c",
 }  # fmt: skip
@@ -135,9 +155,74 @@ def test_what_json_or_a_copy_makes_of_our_headers_is_not_ours(app: ConventionsAp
     assert messages(app) == []
 
 
+PACKAGE = Path(conventions.__file__).parent
+IN_LUA = re.compile(r"headers[.]([a-z_]+)|[\"'](x_[a-z_]+)[\"']")
+
+
+def named_in(path: Path) -> set[str]:
+    """The texts of a file of Python that look like a header of ours, and names of annotations that do."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return {name for name in found if re.fullmatch(r"x_[a-z_]+", name)}
+
+
+def test_the_list_of_our_headers_is_all_of_them() -> None:
+    """Each that the code names, in Python and in Lua: another one could be given by a caller."""
+    named = {name for path in PACKAGE.rglob("*.py") for name in named_in(path)}
+    for path in PACKAGE.rglob("*.lua"):
+        named |= {name for pair in IN_LUA.findall(path.read_text(encoding="utf-8")) for name in pair if name}
+    assert {name for name in named if not name.startswith(LATER)} - {"task"} == set(OURS)
+
+
+def test_every_header_that_a_sender_writes_is_celerys_or_ours(app: ConventionsApp) -> None:
+    """Whichever way a message is sent."""
+    Named.delay(1)
+    Named.apply_async((2,), planned_at=datetime.now(UTC), countdown=5, link=Named.si(20))
+    Named.enqueue_many([{"number": 3}, {"number": 4}], priority=Priority.HIGH)
+    chord([Named.si(5), Named.si(6)], Named.si(7)).delay()
+    Named.chunks([(8,), (9,)], 1).apply_async()
+    Batched.delay(1)
+    sent = messages(app)
+    assert len(sent) == 9
+    for one in sent:
+        assert one.headers.keys() - CELERYS <= set(OURS), one.headers
+    assert {name for one in sent for name in one.headers} & set(OURS) >= {
+        "x_actor",
+        "x_key",
+        "x_fingerprint",
+        "x_enqueued_at",
+        "x_planned_at",
+    }
+
+
+def test_a_message_that_goes_on_as_another_one_keeps_the_headers_of_others() -> None:
+    """As a retry does where the broker is no Redis, and the letter of one that came from there."""
+    ours: dict[str, Any] = {KEY: "k", "x_generation": 2, "x_batch": ["b", "chunk", 0, 1]}
+    others = {"x_request_id": "r", "traceparent": "00"}
+    kept = {TOKEN: "t", "x-death": [1], "x-first-death-queue": "q", "job": 1, "conventions_prepared": 1}
+    request = Context({"id": "i", "task": "t", "args": [], "kwargs": {}, **ours, **others, **kept})
+    assert headers_to_go_on(request) == ours | others
+    assert envelope_of(request)["headers"].items() >= (ours | others).items()
+    # Tracing may put its own under that very name: those of them that look like ours are not.
+    request = Context({"id": "i", **ours, "headers": others | {KEY: "forged", "x_actor": "ceo"}})
+    assert headers_to_go_on(request) == ours | others
+
+
 def test_headers_of_others_travel(app: ConventionsApp) -> None:
     """Those of tracing, once more within themselves as some of them do; also with many messages, and with what follows."""
-    tracing = {"traceparent": "00-ab-cd-01", "sentry-trace": "1", "baggage": "a=b", "注": {"deep": [1.5, None, True]}}
+    tracing = {
+        "traceparent": "00-ab-cd-01",
+        "sentry-trace": "1",
+        "baggage": "a=b",
+        "x_request_id": "r-1",
+        "x-b3-traceid": "80f198ee",
+        "x_": 1,
+        "注": {"deep": [1.5, None, True]},
+    }
     given: dict[str, Any] = tracing | {"headers": dict(tracing)}
     Named.apply_async((1,), headers=given)
     Named.enqueue_many([{"number": 2}, {"number": 3}], headers=given)

@@ -30,10 +30,10 @@ class Asking(ImmediateTask):
         self.heard.append(type(self).asks(self))
 
 
-def run_one(app: ConventionsApp) -> dict[str, Any]:
+def run_one(app: ConventionsApp, **options: Any) -> dict[str, Any]:
     """Run one job as a group does, as its message came; returns the message."""
     Asking.heard.clear()
-    Asking.delay(number=7)
+    Asking.apply_async(kwargs={"number": 7}, **options)
     (delivery,) = app.broker.reserve([Asking.queue_name], 1)
     handed: Any = handed_over(delivery)
     (ended,) = run_group([[handed]], "worker@host")
@@ -91,6 +91,14 @@ def test_it_is_celerys_from_the_first_question(question: str, app: ConventionsAp
     asks(ask)
     headers = run_one(app)["headers"]
     assert Asking.heard == [({"number": 7}, headers["x_key"], headers["id"], False, False)]
+
+
+def test_headers_of_others_are_there(app: ConventionsApp, asks: Any) -> None:
+    """As in Celery, also where they begin as ours do."""
+    others = {"x_request_id": "r-1", "x-b3-traceid": "80f198ee"}
+    asks(lambda task: {name: task.request.headers.get(name) for name in others})
+    run_one(app, headers=others)
+    assert Asking.heard == [others]
 
 
 def test_a_copy_is_one_of_its_own(app: ConventionsApp, asks: Any) -> None:

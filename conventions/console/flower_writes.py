@@ -18,7 +18,7 @@ from conventions.console.guarded import Guarded
 from conventions.deeds import Deed
 from conventions.errors import PayloadError
 from conventions.given_headers import check_headers
-from conventions.job import ACTOR, HEADER_PREFIX
+from conventions.job import ACTOR
 from conventions.send_options import check_types
 
 logger = logging.getLogger(__name__)
@@ -226,13 +226,6 @@ def fault_of(options: Mapping[str, Any]) -> str | None:
     if unknown := sorted(str(name)[:40] for name in options if name not in OPTIONS):
         who = "the actor is who is logged in; " if "actor" in unknown else ""
         return f"{who}leave out {', '.join(unknown)}: a message of Flower's API has {', '.join(sorted(OPTIONS))}"
-    headers = options.get("headers")
-    if headers is None:
-        return None
-    if not isinstance(headers, Mapping):
-        return "headers is a mapping"
-    if ours := sorted(str(name)[:40] for name in headers if str(name).lower().startswith(HEADER_PREFIX)):
-        return f"leave out the headers {', '.join(ours)}: only the conventions write {HEADER_PREFIX}*"
     try:  # of a task that is not known here, too, as `send-task` takes it
         check_headers("send-task", options)
     except (TypeError, ValueError, PayloadError) as fault:

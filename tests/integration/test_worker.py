@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery
+from celery import Celery, chain
 from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
 from conventions.app import ConventionsApp
-from conventions.job import FINGERPRINT, KEY
+from conventions.job import FINGERPRINT, KEY, OURS
+from tests import raw_messages as raw
 from tests.support import wait_until
 from tests.workers import (
     Installation,
@@ -130,6 +131,24 @@ class Who(ImmediateTask):
 
     def run(self, day: date) -> list[Any]:
         return [type(day).__name__, self.actor, self.attempt, len(self.idempotency_key)]
+
+
+class Traced(ImmediateTask):
+    """Say at the second attempt which headers of others there are."""
+
+    idempotent_on = ("number",)
+    ignore_result = False
+    retry_policy = RetryPolicy(first_wait=0.01, max_wait=0.05)
+
+    def run(self, number: int) -> list[Any]:
+        if self.attempt == 1:
+            raise RuntimeError("once more")
+        headers = self.request.headers
+        return [
+            number,
+            self.attempt,
+            {name: headers[name] for name in headers if name.startswith("x") and name not in OURS},
+        ]
 
 
 class Refuse(ImmediateTask):
@@ -374,6 +393,24 @@ def test_a_message_without_our_headers_runs(foreign: Celery) -> None:
     message = foreign.send_task(Who.name, ("2026-01-31",), queue="immediate")
     assert message.get(timeout=10) == ["date", "system", 1, 32]
     assert Who.delay(date(2026, 1, 31)).get(timeout=10) == ["date", "system", 1, 32], "the same key"
+
+
+def test_headers_of_others_reach_the_job(live_app: ConventionsApp) -> None:
+    """Also where they begin as ours do, at each attempt, and in what follows; names that a request has are not theirs to take."""
+    others = {"x_request_id": "r-1", "x-b3-traceid": "80f198ee"}
+    assert Traced.apply_async((1,), headers=others).get(timeout=10) == [1, 2, others]
+    step = chain(Add.si(1), Traced.si(2).set(headers=others)).delay()
+    assert step.get(timeout=10) == [2, 2, others]
+    body = raw.body(kwargs={"day": "2026-02-01"})
+    taken: dict[str, Any] = {
+        "checkpoint": 5,
+        "committed": True,
+        "reporter": 1,
+        "last_progress": "x",
+        "ignore_result": False,
+    }
+    foreign = raw.publish(live_app, "immediate", body, raw.headers(Who.name, **taken))
+    assert live_app.AsyncResult(foreign).get(timeout=10) == ["date", "system", 1, 32]
 
 
 def test_a_message_with_faulty_arguments_is_a_dead_letter(live_app: ConventionsApp, foreign: Celery) -> None:
