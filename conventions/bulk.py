@@ -16,6 +16,7 @@ from celery.utils import uuid
 from conventions.deadline import Deadline
 from conventions.errors import BrokerUnavailable
 from conventions.given_headers import OwnHeaders
+from conventions.given_steps import list_callbacks
 from conventions.job import PLANNED_AT
 from conventions.payload import check_size
 from conventions.publish_batch import NotTaken, PublishBatch, UnderWay
@@ -65,9 +66,10 @@ class Bulk:
         if type(task) is Proxy:  # it would look the task up at every touch
             task = task._get_current_object()  # noqa: SLF001  # Celery has no other name for it
         self._task, self._app = task, task._application()  # noqa: SLF001  # the same layer
-        check_options(task, options, self._app.settings.max_delay)
-        self._limit = getattr(self._app.settings, limit_setting or task.payload_limit_setting)
         self._options = dict(options)
+        list_callbacks(self._options)
+        check_options(task, self._options, self._app.settings.max_delay)
+        self._limit = getattr(self._app.settings, limit_setting or task.payload_limit_setting)
         self._given = self._options.pop("headers", None) or {}
         self._how = {name: self._options.pop(name, None) for name in ("actor", "planned_at")}
         self._producer = self._options.pop("producer", None)

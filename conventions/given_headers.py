@@ -33,7 +33,6 @@ _INSTEAD = {
     **dict.fromkeys((COUNTS, ENQUEUED_AT), "leave it out: each message gets its own"),
 }
 _OURS = frozenset(OURS)
-_STEPS = ("link", "link_error", "chain", "chord")
 
 
 class OwnHeaders(dict[str, Any]):
@@ -51,7 +50,7 @@ def were_accepted(headers: Any) -> bool:
 
 
 def check_headers(task: str, options: Mapping[str, Any]) -> None:
-    """Refuse headers that a caller may not give, with a send or with what follows it.
+    """Refuse headers that a caller may not give, among the options of a send or of what follows it.
 
     Raises:
         TypeError: they are no mapping, or one of them is ours or Celery's.
@@ -59,14 +58,8 @@ def check_headers(task: str, options: Mapping[str, Any]) -> None:
         PayloadError: JSON cannot hold them, or they are too large.
     """
     given = options.get("headers")
-    if given and not isinstance(given, OwnHeaders):
-        _check(task, given)
-    for name in _STEPS:
-        if options.get(name):
-            _check_step(f"{task}: {name}", options[name])
-
-
-def _check(task: str, given: Any) -> None:
+    if not given or isinstance(given, OwnHeaders):
+        return
     if not isinstance(given, Mapping):
         raise TypeError(f"{task}: headers is a mapping of names and values, not {type(given).__name__}")
     within = given.get("headers")  # where tracing puts them a second time
@@ -91,20 +84,3 @@ def _check(task: str, given: Any) -> None:
         raise PayloadError(
             f"{task}: headers have {size:,} bytes of JSON, the limit is {LIMIT:,}; pass the data as arguments, or store it"
         )
-
-
-def _check_step(where: str, step: Any) -> None:
-    """Look into what follows a message, and what is within that: a chain, a group, the body of a chord."""
-    left = [step]
-    while left:
-        one = left.pop()
-        if isinstance(one, (list, tuple)):
-            left += one
-        elif isinstance(one, Mapping):
-            options, kwargs = one.get("options"), one.get("kwargs")
-            if isinstance(options, Mapping):
-                if (given := options.get("headers")) and not isinstance(given, OwnHeaders):
-                    _check(f"{where} {one.get('task')}", given)
-                left += [options[name] for name in _STEPS if options.get(name)]
-            if one.get("subtask_type") and isinstance(kwargs, Mapping):
-                left += [kwargs[name] for name in ("tasks", "header", "body") if kwargs.get(name)]

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from celery.app.routes import Router
+from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
+from kombu.messaging import Producer
 
 from conventions.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.given_headers import check_headers, were_accepted
+from conventions.given_steps import signatures_of
 from conventions.priority import Priority
 
 OPTIONS = frozenset(
@@ -55,12 +59,13 @@ OPTIONS = frozenset(
         "shadow",
         "soft_time_limit",
         "task_id",
-        "task_type",
         "time_limit",
     ]
 )
 
 _SECONDS = ((int, float), "a number of seconds")
+_TRUTH = ((bool,), "True or False")
+_PRODUCER = ((Producer,), "a producer of kombu, such as app.producer_or_acquire() gives, or left out")
 _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "countdown": _SECONDS,
     "soft_time_limit": _SECONDS,
@@ -74,6 +79,16 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "group_index": ((int,), "a number"),
     "replaced_task_nesting": ((int,), "a number"),
     "chain": ((list, tuple), "a list of signatures, which Celery gives; write chain(First.s(...), Next.s(...))"),
+    "add_to_parent": _TRUTH,
+    "ignore_result": _TRUTH,
+    "mandatory": _TRUTH,
+    "retry": _TRUTH,
+    "connection": ((Connection,), "a connection of kombu, such as app.connection_for_write(), or left out"),
+    "producer": _PRODUCER,
+    "publisher": _PRODUCER,
+    "router": ((Router,), "a router of Celery, or left out"),
+    "route_name": ((str,), "the name by which a route is looked up"),
+    "stamped_headers": ((list, tuple, set, frozenset), "a list of names"),
     "chord": ((Mapping,), "a signature, which Celery gives; write chord([Part.s(...)])(Sum.s(...))"),
 }
 _NAMES = (
@@ -94,11 +109,16 @@ _MODES = (None, 1, 2, "transient", "persistent")
 
 
 def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    """Refuse options of a send that cannot mean what they say.
+    """Refuse options of a send that cannot mean what they say, and those of what follows it.
+
+    Args:
+        task: what is sent.
+        options: of the send.
+        max_delay: beyond which nothing may be delayed.
 
     Raises:
-        TypeError: a bare integer as priority, `retry_policy`, which is declared on the class, a value of another type, or a header
-            that is the platform's own.
+        TypeError: a bare integer as priority, `retry_policy`, which is declared on the class, a value of another type, a header
+            that is the platform's own, or what follows is no signature.
         ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job; no moment; a
             name that cannot be stored; a number that is out of range.
         PayloadError: headers that JSON cannot hold, or that are too large.
@@ -106,41 +126,63 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
     if not options:
         return
     _check_priority(task.name, options)
-    check_types(task.name, options)
-    check_headers(task.name, options)
-    if not were_accepted(options.get("headers")):  # what waits again was accepted before
-        _check_delay(task.name, options, max_delay)
-    _check_spelling(task.name, options)
-    _check_names(task.name, options)
-    _check_others(task.name, options)
-    if options.get("compression"):
-        raise TypeError(
-            f"{task.name}: compressed messages are refused, since a small one may become too large for a worker; leave "
-            "compression out, store large data, and pass its id"
-        )
+    accepted = were_accepted(options.get("headers"))  # what waits again was accepted before
+    _check_ours(task.name, task, options, None if accepted else max_delay)
+    for where, step in signatures_of(task.name, options):
+        other = task.app.tasks.get(step["task"])
+        if other is not None and not hasattr(other, "arguments"):  # a function, or one of Celery's own
+            check_common(where, step["options"])
+        else:
+            _check_ours(where, other, step["options"], None if accepted else max_delay)
+
+
+def _check_ours(name: str, task: Any, options: Mapping[str, Any], max_delay: timedelta | None) -> None:
+    """Refuse options of one message of a task of ours; `None`: one that is not known here."""
+    check_common(name, options)
+    if max_delay is not None:
+        _check_delay(name, options, max_delay)
+    _check_spelling(name, options)
     if "retry_policy" in options:
-        raise TypeError(f"{task.name}: retry_policy is declared on the task class, not passed to a send")
-    if options.get("serializer") not in (None, "json"):
-        raise TypeError(f"{task.name}: only JSON is accepted; leave serializer={options['serializer']!r} out")
-    soft = options.get("soft_time_limit") or task.soft_time_limit
-    hard = options.get("time_limit") or task.time_limit
+        raise TypeError(f"{name}: retry_policy is declared on the task class, not passed to a send")
+    soft = options.get("soft_time_limit") or getattr(task, "soft_time_limit", None)
+    hard = options.get("time_limit") or getattr(task, "time_limit", None)
     if soft and hard and hard < soft:
         raise ValueError(
-            f"{task.name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
+            f"{name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
         )
+
+
+def check_common(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options of one message, whatever task it is of. Raises: TypeError, ValueError, PayloadError, as `check_options`."""
+    check_types(name, options)
+    check_headers(name, options)
+    _check_names(name, options)
+    _check_others(name, options)
+    if options.get("compression"):
+        raise TypeError(
+            f"{name}: compressed messages are refused, since a small one may become too large for a worker; leave "
+            "compression out, store large data, and pass its id"
+        )
+    if options.get("serializer") not in (None, "json"):
+        raise TypeError(f"{name}: only JSON is accepted; leave serializer={options['serializer']!r} out")
+    if (found := options.get("result_cls")) is not None and not callable(found):
+        raise TypeError(f"{name}: result_cls is a class of results, not {found!r}; leave it out")
+    if options.get("task_type") is not None:
+        raise TypeError(f"{name}: task_type is what Celery says to itself; leave it out, and send the task itself")
 
 
 def check_types(task: str, options: Mapping[str, Any]) -> None:
     """Refuse values of another type than an option has, and numbers and moments that no clock has. Raises: TypeError, ValueError."""
-    for name, (types, wanted) in _TYPES.items():
-        if (value := options.get(name)) is not None:
+    for name, value in options.items():
+        if value is not None and (found := _TYPES.get(name)) is not None:
+            types, wanted = found
             _check_type(f"{task}: {name} is {wanted}", name, value, types)
 
 
 def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> None:
     if isinstance(value, timedelta):
         raise TypeError(f"{rule}, not a timedelta; write {name}=….total_seconds()")
-    if not isinstance(value, types) or isinstance(value, bool):
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         raise TypeError(f"{rule}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{rule}, not {value!r}")
@@ -178,8 +220,6 @@ def _check_others(task: str, options: Mapping[str, Any]) -> None:
     """What a worker would refuse, or kombu in words that blame the broker."""
     if (mode := options.get("delivery_mode")) not in _MODES or isinstance(mode, bool):
         raise ValueError(f"{task}: delivery_mode is 1, 2, 'transient' or 'persistent', not {mode!r}")
-    if not isinstance(ignore := options.get("ignore_result"), bool | None):
-        raise TypeError(f"{task}: ignore_result is True or False, not {ignore!r}")
     stamps = options.get("stamped_headers") or ()
     if missing := [name for name in stamps if name not in options]:
         raise TypeError(

