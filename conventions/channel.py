@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from typing import Any
@@ -104,6 +104,27 @@ class QoS(virtual.QoS):
             return False
         return self.starves is None or not self.starves()
 
+    @property
+    def has_large(self) -> bool:
+        """Whether messages are held that are not small."""
+        return bool(self._large)
+
+    def bytes_for(self, coming: Sequence[int]) -> int:
+        """How many bytes those may have that the next read brings, beside small ones; 0: only small ones may come.
+
+        Args:
+            coming: bytes of messages that are not small and on their way.
+        """
+        left = self.bytes_left - sum(coming)
+        if left > 0:
+            return left
+        return 0 if coming or self._is_full else 1  # one always comes where a process has none
+
+    @property
+    def takes_large_again(self) -> bool:
+        """Whether a read that waits without them should end, since those that are not small have room."""
+        return not self._is_full and (self.bytes_left > self.most_bytes // 4 or self._held < self._processes)
+
     def mark_slow(self, delivery_tag: str) -> None:
         """A message that is held is of a job that may take long, or does: it needs a process of its own."""
         self._slow.add(delivery_tag)
@@ -129,8 +150,6 @@ class QoS(virtual.QoS):
 
     def can_consume(self) -> bool:
         """Whether the next messages may be read."""
-        if self._is_full:
-            return False
         limit, held = self._limit, self._held
         if not limit or held >= limit:
             return not limit

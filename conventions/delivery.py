@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from secrets import token_urlsafe
 from typing import Any, NamedTuple
 
+NONE: frozenset[str] = frozenset()
 SEPARATOR, BEFORE_PAYLOAD = b"\x1f", 5  # of what was sent, and how many of them: see `queues.lua`
 
 
@@ -44,7 +45,8 @@ class Wanted(NamedTuple):
         unacknowledged: queues whose messages end when they are handed out.
         few_of: queues of which only `few` are wanted, of all of them together.
         few: at least one.
-        most_bytes: when what has come is so much, no more comes; one message always may.
+        most_bytes: what messages that are not small may have together; one of them always comes, unless it is 0.
+        at_once: how many the server looks at together; 0: all of them. It reads those that it looks at, to put some of them back.
     """
 
     queues: Sequence[str]
@@ -53,10 +55,18 @@ class Wanted(NamedTuple):
     few_of: Collection[str] = ()
     few: int = 1
     most_bytes: int = 1 << 40
+    at_once: int = 0
 
     def arguments(self, visibility: int) -> list[Any]:
         """Those of `reserve`; `visibility`: ms without a heartbeat after which a message goes to another worker."""
-        arguments: list[Any] = [self.most, self.few, visibility, token_urlsafe(12), self.most_bytes]
+        arguments: list[Any] = [
+            self.most,
+            self.few,
+            visibility,
+            token_urlsafe(12),
+            self.most_bytes,
+            self.at_once or self.most,
+        ]
         for queue in self.queues:
             arguments += (queue, int(queue in self.unacknowledged), int(queue in self.few_of))
         return arguments
@@ -64,7 +74,7 @@ class Wanted(NamedTuple):
 
 def brought(reply: Any) -> tuple[float | None, list[Delivery]]:
     """Read the answer of `reserve`: seconds until a delayed message is due, and the messages."""
-    due, messages = reply
+    due, messages = reply[:2]
     deliveries = [
         Delivery(tag, queue.decode(), sent, receipt.decode(), *_history(*history))
         if history
@@ -72,6 +82,11 @@ def brought(reply: Any) -> tuple[float | None, list[Delivery]]:
         for tag, queue, sent, receipt, *history in messages
     ]
     return (None if int(due) < 0 else int(due) / 1000), deliveries
+
+
+def left_by(reply: Any) -> frozenset[str]:
+    """The queues whose next message was one too many in bytes."""
+    return frozenset(queue.decode() for queue in reply[2]) if len(reply) > 2 else NONE
 
 
 def _payload(sent: bytes) -> bytes:

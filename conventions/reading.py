@@ -16,7 +16,7 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from conventions.bounds import MESSAGE_LIMIT
 from conventions.broker import Broker
-from conventions.delivery import Delivery, Wanted, brought
+from conventions.delivery import NONE, Delivery, Wanted, brought, left_by
 from conventions.errors import NewerLayout, UnknownForm
 from conventions.forks import call_in_child
 from conventions.in_flight import InFlight
@@ -65,8 +65,9 @@ class Reading:
     _is_over = False
     _is_lost = False
     _waits = False  # the read waits to be woken before it reserves
-    _mean_size = 0.0  # bytes of the messages of the last read, where some were not small
-    _wanted = 1  # messages that the read asked for
+    _mean_size = 0.0  # bytes of messages that are not small, as long as there are any
+    _wanted = Wanted((), 1)  # what the read asked for
+    _left = NONE  # queues whose next message is one too many in bytes
     _block: float = BLOCK_AT_MOST
     _rests_until = 0.0
     others_first_until = 0.0  # what is due until then, others may know, and this worker does not: they get it first
@@ -121,7 +122,7 @@ class Reading:
         wanted = self._what_is_wanted(coming)
         if not wanted.queues:
             return
-        self._wanted = wanted.most
+        self._wanted = wanted
         commands = [self.broker.reserve_command(wanted)]
         if self._waits:  # both at once: the server looks in the moment in which the wait ends
             # Where a queue is left out, a process may be free for it before anything comes.
@@ -147,17 +148,28 @@ class Reading:
                 queues = [one for one in queues if one not in self.long_queues]
             elif self.long_queues.issuperset(queues):
                 count = few
-        left = max(self.qos.bytes_left - self._bytes_of(coming), 1)
-        if self._mean_size:  # else the server would read many, to put most of them back
-            count = min(count, math.ceil(2 * left / self._mean_size))
-        return Wanted(queues, max(count, 1), self._unacknowledged, self.long_queues, max(few, 1), left)
+        sizes = self._sizes_of(coming)
+        left = self.qos.bytes_for(sizes)
+        if not left and self._left:
+            queues = [one for one in queues if one not in self._left]
+        # Else the server would read many, to put most of them back.
+        at_once = math.ceil(2 * left / self._mean_size) or 1 if self._mean_size else 0
+        return Wanted(queues, max(count, 1), self._unacknowledged, self.long_queues, max(few, 1), left, at_once)
 
-    def _bytes_of(self, deliveries: Sequence[Delivery]) -> int:
-        """Those of messages that are not small; notes how large they are in the mean."""
+    def _sizes_of(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """Bytes of messages that are not small; notes how large they are in the mean."""
         sizes = [size for one in deliveries if (size := len(one.payload)) > SMALL]
-        if deliveries:
-            self._mean_size = sum(sizes) / len(deliveries)
-        return sum(sizes)
+        if sizes:
+            self._mean_size = sum(sizes) / len(sizes)
+        elif self._mean_size and not self._left and not self.qos.has_large:
+            self._mean_size = 0.0
+        return sizes
+
+    def end_wait_for_small(self) -> None:
+        """Let a read that waits without some queues end, where their messages have room again."""
+        if self._left and self._in_poll and self._waits and not self._wanted.most_bytes and self.qos.takes_large_again:
+            self._left = NONE
+            self.broker.wake([self._mark], lifetime=1.0)
 
     def _brpop_read(self, **_: Any) -> bool:
         if not self._in_poll:  # ended in this turn of the loop, which was to read it
@@ -169,14 +181,14 @@ class Reading:
         finally:
             self._in_poll = None  # last, for `end_reads`
         self._connected()
-        self._waits = len(deliveries) < self._wanted  # nothing is left
+        self._waits = len(deliveries) < self._wanted.most  # nothing is left
         late = HEAD_START if time.monotonic() < self.others_first_until else 0.0
         self._block = BLOCK_AT_MOST if due is None else min(due + late, BLOCK_AT_MOST)
         if not deliveries:
             raise Empty
         try:
-            size = self._bytes_of(deliveries)
-            has_room = self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST) and size < self.qos.bytes_left
+            self._sizes_of(deliveries)
+            has_room = self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST)
             if not self._waits and has_room:
                 self._brpop_start(coming=deliveries)  # the server works while these are handled
         finally:  # also where the connection is lost meanwhile: nobody else knows of these
@@ -205,6 +217,8 @@ class Reading:
                 raise
             self.on_newer(newer)
             return None, []
+        left = left_by(reply)
+        self._left = left if self._wanted.most_bytes else self._left | left  # those were not asked for
         return brought(reply)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:

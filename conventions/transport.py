@@ -24,6 +24,7 @@ class Poller(redis.MultiChannelPoller):
     def _register_BRPOP(self, channel: Any) -> None:  # noqa: N802  # kombu's name
         if not channel.rests:
             try:
+                channel.end_wait_for_small()
                 super()._register_BRPOP(channel)  # type: ignore[no-untyped-call]  # kombu has few types
             except LOST as error:
                 channel.lost(error)

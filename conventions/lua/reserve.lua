@@ -3,14 +3,16 @@
 -- Hand out ready messages, each under a receipt of its own.
 -- KEYS: prefix
 -- ARGV: how many, how many of those queues of which only few are wanted, ms until a message goes to another when nothing
---       is heard, start of the receipts, bytes after which no more are added; then for each queue: its name, '1' when its messages need no acknowledgement,
---       and '1' when only few are wanted
--- Returns {ms until a delayed message is due or -1, messages}; a message is {tag, queue, all that was sent, receipt}, see
--- `SENT`; where more is known of it {tag, queue, payload, receipt, deliveries, changes, 1 where it must run alone}
+--       is heard, start of the receipts, bytes after which no more messages are added that are not small (0: none at all; else one always is),
+--       how many are looked at together; then for each queue: its name, '1' when its messages need no acknowledgement, and '1' when only few are wanted
+-- Returns {ms until a delayed message is due or -1, messages, and, if there are any: queues whose next message is one too many in bytes}; a message is
+-- {tag, queue, all that was sent, receipt}, see `SENT`; where more is known of it {tag, queue, payload, receipt, deliveries, changes, 1 where it must run
+-- alone}
 -- Error: NEWERLAYOUT
 local limit, few, visibility, receipts = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local found = {}
-local bytes, is_full = tonumber(ARGV[5]), false
+local bytes, at_once = tonumber(ARGV[5]), tonumber(ARGV[6])
+local has_large = bytes == 0
 
 -- One of which more is known than what was sent; nothing where its form is not known here. Where there is none, the tag itself is
 -- something that another program wrote: it is a message now, and no worker can read it.
@@ -27,8 +29,9 @@ local function changed(tag, queue, score)
   return {tag, queue, payload, '', (tonumber(delivered or 0) or 0) + 1, changes or '', alone and 1 or 0}
 end
 
+-- Returns how many were put back.
 local function hand_out(queue, popped, unacknowledged)
-  local keys, held, receipts_of, rest = {}, {}, {}, {}
+  local keys, held, receipts_of, rest, is_full = {}, {}, {}, {}, false
   for i = 1, #popped, 2 do keys[#keys + 1] = message_key(popped[i]) end
   local values = redis.call('MGET', unpack(keys))
   if unacknowledged then
@@ -43,7 +46,7 @@ local function hand_out(queue, popped, unacknowledged)
         leave_unknown(tag, queue)
       end
     end
-    return
+    return 0
   end
   for i, value in ipairs(values) do
     local tag, receipt = popped[2 * i - 1], receipts .. '-' .. #found
@@ -54,11 +57,13 @@ local function hand_out(queue, popped, unacknowledged)
       message = {tag, queue, value}
     end
     local size = message and #message[3] or 0
-    is_full = is_full or (size > bytes and #found > 0)
-    if message and is_full then
+    if size > 4096 then -- of smaller ones the number is bound enough
+      is_full = is_full or (size > bytes and has_large)
+      if not is_full then bytes, has_large = bytes - size, true end
+    end
+    if message and is_full then -- also what is behind it in its queue: first come, first served
       rest[#rest + 1], rest[#rest + 2] = popped[2 * i], message[1]
     elseif message then
-      bytes = bytes - size
       message[4] = receipt
       found[#found + 1] = message
       held[#held + 1], held[#held + 2] = integer(now + visibility), message[1]
@@ -68,9 +73,11 @@ local function hand_out(queue, popped, unacknowledged)
     end
   end
   if #rest > 0 then all_ready(queue, rest) end
-  if #held == 0 then return end
-  redis.call('ZADD', P .. 'inflight:' .. queue, unpack(held))
-  redis.call('HSET', P .. 'receipts', unpack(receipts_of))
+  if #held > 0 then
+    redis.call('ZADD', P .. 'inflight:' .. queue, unpack(held))
+    redis.call('HSET', P .. 'receipts', unpack(receipts_of))
+  end
+  return #rest / 2
 end
 
 -- What is due joins what is ready.
@@ -88,26 +95,30 @@ local function look_ahead(queue)
   end
 end
 
-local queues = (#ARGV - 5) / 3
-local empty = {}
-for i = 6, #ARGV, 3 do look_ahead(ARGV[i]) end
+local queues = (#ARGV - 6) / 3
+local empty, left, is_left = {}, {}, {}
+for i = 7, #ARGV, 3 do look_ahead(ARGV[i]) end
 for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queue its share, then who has more
-  for i = 6, #ARGV, 3 do
+  for i = 7, #ARGV, 3 do
     local count = math.min(share, limit - #found)
     if ARGV[i + 2] == '1' then count = math.min(count, few) end
-    if count > 0 and not empty[i] and not is_full then
-      local popped = pop_ready(ARGV[i], count)
-      if ARGV[i + 2] == '1' then few = few - #popped / 2 end
-      if #popped > 0 then hand_out(ARGV[i], popped, ARGV[i + 1] == '1') end
-      empty[i] = #popped < 2 * count and not is_full
+    while count > 0 and not empty[i] and not is_left[i] do
+      local some = math.min(count, at_once)
+      local popped = pop_ready(ARGV[i], some)
+      local back = #popped > 0 and hand_out(ARGV[i], popped, ARGV[i + 1] == '1') or 0
+      if ARGV[i + 2] == '1' then few = few - #popped / 2 + back end
+      empty[i] = #popped < 2 * some and back == 0
+      if back > 0 then is_left[i], left[#left + 1] = true, ARGV[i] end
+      count = count - some
     end
   end
 end
 
-for i = 6, #ARGV, 3 do
+for i = 7, #ARGV, 3 do
   if not empty[i] and redis.call('EXISTS', P .. 'queue:' .. ARGV[i]) == 1 then -- the next idle worker looks, too
     wake(ARGV[i])
     if ARGV[i + 1] == '1' then redis.call('PEXPIRE', P .. 'wake:' .. ARGV[i], 60000) end -- nobody may come for replies
   end
 end
+if #left > 0 then return {integer(due), found, left} end
 return {integer(due), found}

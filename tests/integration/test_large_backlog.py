@@ -9,7 +9,7 @@ import pytest
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker import Broker, Publication
-from conventions.delivery import Wanted, brought
+from conventions.delivery import Wanted, brought, left_by
 from tests.workers import Installation, wait_until_empty
 
 MIB = 1 << 20
@@ -63,15 +63,18 @@ def highest(look: Callable[[], int]) -> Callable[[], int]:
 
 
 def test_a_read_stops_at_so_many_bytes(app: ConventionsApp, broker: Broker) -> None:
-    """One message always comes; what is put back keeps its place; another read goes on with it."""
-    broker.publish([Publication(f"m{number}", "q", "x" * 100, 5) for number in range(6)])
-    broker.publish([Publication("other", "r", "x" * 100, 5)])
+    """One message always comes, unless none is wanted; what is put back keeps its place; small ones of other queues come all the same."""
+    broker.publish([Publication(f"m{number}", "q", "x" * 5000, 5) for number in range(5)])
+    broker.publish([Publication("m5", "q", "x", 5), Publication("other", "r", "x", 5)])
 
-    def read(most_bytes: int) -> list[str]:
-        reply = broker.store.run("reserve", Wanted(["q", "r"], 6, most_bytes=most_bytes).arguments(30_000))
-        return [one.tag.decode() for one in brought(reply)[1]]
+    def read(most_bytes: int, at_once: int = 0) -> tuple[list[str], set[str]]:
+        wanted = Wanted(["q", "r"], 6, most_bytes=most_bytes, at_once=at_once)
+        reply = broker.store.run("reserve", wanted.arguments(30_000))
+        return [one.tag.decode() for one in brought(reply)[1]], {*left_by(reply)}
 
-    assert read(1) == ["m0"]
+    assert read(0) == (["other"], {"q"})
+    assert read(1) == (["m0"], {"q"})
     assert broker.store.redis.exists(broker.store.key("wake", "q")), "the next idle worker looks, too"
-    assert read(450) == ["m1", "m2", "m3"]
-    assert read(10_000) == ["m4", "m5", "other"]
+    broker.publish([Publication("other2", "r", "x", 5)])
+    assert read(11_000, at_once=1) == (["m1", "m2", "other2"], {"q"}), "in its queue, first come is first served"
+    assert read(100_000) == (["m3", "m4", "m5"], set())
