@@ -257,16 +257,21 @@ class Claims:
 
         `None` when nothing is remembered of the claim.
         """
-        _, state, owner, found, _ = self._run("claim_of", [claim])
+        _, state, owner, found, *_ = self._run("claim_of", [claim])
         same = fingerprint is not None and found == fingerprint.encode()
         return None if state is None else state == b"done" and (owner == message_id.encode() or same)
 
     def has_ended(self, claim: str, message_id: str, generation: int) -> bool:
         """Whether a message has an outcome: it is done, or a dead letter of this generation."""
-        _, state, owner, _, found = self._run("claim_of", [claim])
+        _, state, owner, _, found, _ = self._run("claim_of", [claim])
         if owner != message_id.encode():
             return False
         return state == b"done" or (state == b"dead" and int(found or 0) == generation)
+
+    def waits_for_steps(self, claim: str, message_id: str, generation: int) -> bool:
+        """Whether a message has an outcome, and nothing says that what follows it was sent."""
+        *_, followed = self._run("claim_of", [claim])
+        return followed != b"1" and self.has_ended(claim, message_id, generation)
 
     def runs(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery has begun, and has not ended."""

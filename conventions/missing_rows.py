@@ -134,6 +134,12 @@ def endings(session: Session, message_ids: Sequence[str]) -> dict[str, list[tupl
     return found
 
 
+def have_rows(session: Session, message_ids: Sequence[str]) -> set[str]:
+    """Those of these messages of which SQL knows anything."""
+    row = ExecutionRow
+    return set(session.scalars(select(row.message_id).where(row.message_id.in_([cut(one) for one in message_ids]))))
+
+
 def count_lost(session: Session, since: datetime) -> int:
     """How many jobs were lost since then."""
     row = ExecutionRow

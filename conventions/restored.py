@@ -4,9 +4,11 @@ Asked before the first message is read from a server that was started anew. The 
 then each message is compared with the executions in SQL, and jobs that were done since are remembered as done.
 """
 
+import base64
+import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -30,6 +32,7 @@ WAIT = 0.5  # seconds between two looks of those that wait for it
 EARLIER = timedelta(seconds=60)  # before the mark: what was recorded then may have been lost with it
 PAGE = 500
 DONE = frozenset(["succeeded", "duplicate"])
+AS_ONE = "restored"  # what is found twice is one event
 EMPTIED = (
     "Redis knows of nothing that SQL has recorded: it was emptied, or is another server. What was only queued is gone without a row, and so are batches "
     "that were being cut and pauses of schedules; `celery … lost` lists in some minutes what SQL knows to be unfinished"
@@ -144,15 +147,17 @@ def _end_those_of(app: Any, queue: str, place: WaitingPlace, goes_on: Callable[[
     seen = ended = 0
     while found := look(app.broker, queue, place, seen):
         ends = _ends(app, found)
-        went = sum(end(app.store, ends))
+        for one, _, kinds in ends:
+            _note_lost_steps(app, one, kinds)
+        went = sum(end(app.store, [(one, how) for one, how, _ in ends]))
         seen, ended = seen + len(found) - went, ended + went
-        for member in {member.batch_id: member for one, _ in ends if (member := _member(one))}.values():
+        for member in {member.batch_id: member for one, *_ in ends if (member := _member(one))}.values():
             follow_up(app, member)
         goes_on()
     return ended
 
 
-def _ends(app: Any, found: Sequence[Waiting]) -> list[tuple[Waiting, End]]:
+def _ends(app: Any, found: Sequence[Waiting]) -> list[tuple[Waiting, End, set[str]]]:
     from conventions.executions import moment  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
     from conventions.missing_rows import endings  # noqa: PLC0415  # the same
 
@@ -167,9 +172,68 @@ def _ends(app: Any, found: Sequence[Waiting]) -> list[tuple[Waiting, End]]:
             # It may have been sent again under its id after such an end; a job that is done is done.
             if generation >= one.generation and (kind in DONE or sent_at is None or ended_at > sent_at)
         }
-        if kinds:
-            ends.append((one, _end(app, one, kinds)))
+        if kinds and not _goes_on_here(app, one, kinds):
+            ends.append((one, _end(app, one, kinds), kinds))
     return ends
+
+
+def _goes_on_here(app: Any, one: Waiting, kinds: set[str]) -> bool:
+    """Whether a worker that gets the message finds its outcome, and sends what follows it, which nobody may have done."""
+    key = one.headers.get(KEY)
+    if not key or not _steps(one, kinds):
+        return False
+    return bool(app.claims.waits_for_steps(f"{one.headers.get('task')}:{key}", one.message_id, one.generation))
+
+
+def _steps(one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
+    """What is sent once a message has ended so: ids and tasks."""
+    try:
+        _, _, embed = json.loads(base64.b64decode(json.loads(one.payload)["body"]))
+        if not DONE.isdisjoint(kinds):
+            following = [*(embed.get("callbacks") or ()), *(embed.get("chain") or ())[-1:], embed.get("chord")]
+        else:
+            following = [*(embed.get("errbacks") or ())] if "dead" in kinds else []
+        return [step for signature in following if signature for step in _first_of(signature)]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):  # another program wrote it
+        return []
+
+
+def _first_of(signature: Any) -> Iterator[tuple[str, str]]:
+    """The messages that are sent where a step begins."""
+    task, options, kwargs = signature["task"], signature.get("options") or {}, signature.get("kwargs") or {}
+    match task:
+        case "celery.chain":
+            yield from _first_of(kwargs["tasks"][0])
+        case "celery.group":
+            for one in kwargs["tasks"]:
+                yield from _first_of(one)
+        case "celery.chord":
+            header = kwargs["header"]
+            for one in [header] if isinstance(header, dict) else header:
+                yield from _first_of(one)
+        case _ if options.get("task_id"):
+            yield str(options["task_id"]), str(task)
+
+
+def _note_lost_steps(app: Any, one: Waiting, kinds: set[str]) -> None:
+    """Record as lost what follows a job and is nowhere: it was lost with the server, or never sent. The result that it needs is not known.
+
+    Raises: RedisError, SQLAlchemyError.
+    """
+    from conventions.missing_rows import have_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+    steps = dict(_steps(one, kinds))
+    if not steps:
+        return
+    with app.database.session(read_only=True) as session:
+        rows = have_rows(session, [*steps])
+    gone = [id_ for id_, place in zip(steps, app.broker.places([*steps]), strict=True) if not place and id_ not in rows]
+    why = f"it follows {one.message_id}, which has ended; nothing tells that it was sent"
+    failure, actor = FailureText("Lost", why, "", ""), str(one.headers.get(ACTOR) or SYSTEM)
+    lost = [Event(id_, "lost", task=steps[id_], actor=actor, token=AS_ONE, failure=failure) for id_ in gone]
+    app.journal.append(lost)
+    for event in lost:
+        logger.error("lost: id=%s task=%s: %s", event.message_id, event.task, why)
 
 
 def _end(app: Any, one: Waiting, kinds: set[str]) -> End:

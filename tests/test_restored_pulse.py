@@ -1,10 +1,17 @@
 """The comparison of a Redis that is older than SQL, without a worker; the drill is in `tests/crash/test_restored.py`."""
 
+import json
+from typing import Any
+
+from celery import chain, group
+
 from conventions import EVERY_ARGUMENT, ImmediateTask, marks
 from conventions.app import ConventionsApp
 from conventions.journal import Journal
 from conventions.restored import compare
-from tests.recording import drain, event, recorder
+from conventions.tables import ExecutionRow
+from tests.claiming import asking, granted, settle
+from tests.recording import contents, drain, event, recorder
 from tests.workers import messages
 
 
@@ -15,6 +22,43 @@ class Count(ImmediateTask):
 
     def run(self, number: int) -> None:
         """Nothing runs here."""
+
+
+def held_done(app: ConventionsApp, id_: str) -> None:
+    """A job whose message is there still, as where what follows it is being sent."""
+    (delivery,) = app.broker.reserve(["immediate"], 1)
+    assert delivery.tag.decode() == id_
+    headers = json.loads(delivery.payload)["headers"]
+    key, fingerprint = headers["x_key"], headers["x_fingerprint"]
+    request = asking(delivery, task=Count.name, key=key, message_id=id_, fingerprint=fingerprint)
+    granted(app.claims, request)
+    assert settle(app.claims, request, "done", 5, action="keep") == "recorded"
+
+
+def step(id_: str) -> Any:
+    """Something that follows a job."""
+    return Count.si(9).set(task_id=id_)
+
+
+def test_what_follows_a_job_is_sent_or_lost_and_never_forgotten(app: ConventionsApp) -> None:
+    """A claim that is done and says of nothing that it was sent leaves its message to a worker; else what has no row is lost."""
+    held = Count.apply_async((1,), link=step("callback"), chain=[step("next")]).id
+    held_done(app, held)
+    forgotten = [Count.apply_async((number,), link=step(f"step-{number}")).id for number in (2, 3, 4)]
+    steps = group(step("first"), chain(step("second"), step("third")))
+    forgotten.append((Count.s(5).set(task_id="begins") | steps | step("body")).apply_async() and "begins")
+    failed = Count.apply_async((6,), link_error=step("told"), link=step("not sent")).id
+    waits = Count.apply_async((7,), task_id="step-4").id
+    ended = [event(id_, task=Count.name) for id_ in (held, *forgotten)]
+    Journal(app.store).append([*ended, event(failed, "dead", task=Count.name), event("step-3", task=Count.name)])
+    drain(recorder(app.store, app.database))
+    for _ in range(2):
+        marks.write(app.store, 0, "before")
+        assert compare(app)
+    assert {one.id for one in messages(app)} == {held, waits}
+    drain(recorder(app.store, app.database))
+    lost = [(row["message_id"], row["task"]) for row in contents(app.database, ExecutionRow) if row["kind"] == "lost"]
+    assert sorted(lost) == [(id_, Count.name) for id_ in ("first", "second", "step-2", "told")]
 
 
 def test_each_step_is_told(app: ConventionsApp) -> None:

@@ -3,7 +3,7 @@
 -- What is known of a claim.
 -- KEYS: prefix
 -- ARGV: claim
--- Returns {token, state, id of the message, fingerprint, generation}; none of them where nothing is known
-local token, state, id, fingerprint, generation =
-  fields_of(KEYS[1] .. 'claim:' .. ARGV[1], 'token', 'state', 'id', 'fingerprint', 'generation')
-return {token, state, id, fingerprint, generation}
+-- Returns {token, state, id of the message, fingerprint, generation, '1' where what follows it was sent}; none of them where nothing is known
+local token, state, id, fingerprint, generation, followed =
+  fields_of(KEYS[1] .. 'claim:' .. ARGV[1], 'token', 'state', 'id', 'fingerprint', 'generation', 'followed')
+return {token, state, id, fingerprint, generation, followed}
