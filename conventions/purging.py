@@ -1,6 +1,7 @@
 """Purge: remove what waits in queues. Each message ends with a row, and whoever did it with one in the audit (R22).
 
-A step removes up to 500 messages and writes in the same moment how they ended, so a purge that is killed loses nothing.
+A step removes up to 500 messages and writes in the same moment how they ended, so a purge that is killed loses nothing; who
+began it stands in the audit before anything goes.
 What workers hold is not touched; what is delayed goes, too.
 """
 
@@ -28,6 +29,7 @@ PLACES: tuple[WaitingPlace, ...] = (
     "queue",
 )  # in this order: what is due meanwhile is found among the ready ones
 ERROR = "Purged"
+BEGINS = "purge begins"
 
 
 def is_reply_queue(queue: str) -> bool:
@@ -134,14 +136,17 @@ def purge(app: Any, queues: Iterable[str], *, reason: str | None = None) -> dict
     names = sorted(set(queues))
     work = _Purge(app, who_acts(), {name: _sizes(app, name) for name in names if not is_reply_queue(name)})
     work.removed = dict.fromkeys(work.sizes, 0)
+    is_deed = any(one.ready or one.delayed for one in work.sizes.values())  # kombu deletes queues of its own, too
+    if is_deed:
+        _note(app, work, BEGINS, reason)  # first: it may be killed
     try:
         work.run()
     except JournalFull as error:
         left = sum(one.ready + one.delayed for one in map(app.broker.sizes, work.sizes))
         raise PurgeStopped(f"{work.total:,} messages are purged, {left:,} are left: {error}") from error
     finally:
-        if any(one.ready or one.delayed for one in work.sizes.values()):  # kombu deletes queues of its own, too
-            _note(app, work, reason)
+        if is_deed:
+            _note(app, work, "purge", reason, {"purged": work.removed})
     # Last, so that what follows a batch does not go with the rest.
     for member in work.batches.values():
         follow_up(app, member)
@@ -154,12 +159,12 @@ def _sizes(app: Any, queue: str) -> Sizes:
     return sizes
 
 
-def _note(app: Any, work: _Purge, reason: str | None) -> None:
+def _note(app: Any, work: _Purge, action: str, reason: str | None, after: dict[str, Any] | None = None) -> None:
     before = {
         queue: {"ready": sizes.ready, "delayed": sizes.delayed, "in flight": sizes.in_flight}
         for queue, sizes in work.sizes.items()
     }
-    app.journal.note(Deed(work.actor, "purge", ", ".join(work.sizes), reason, before, {"purged": work.removed}))
+    app.journal.note(Deed(work.actor, action, ", ".join(work.sizes), reason, before, after))
 
 
 def _text(value: Any) -> str | None:

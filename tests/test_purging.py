@@ -1,6 +1,8 @@
 """Purge: whatever is removed has a row, a batch counts it, a schedule does not wait for it, a letter is dead again."""
 
 import getpass
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from conventions import (
     audit,
     dead_letters,
     executions,
+    purging,
 )
 from conventions.app import ConventionsApp
 from conventions.batches import Origin
@@ -25,6 +28,7 @@ from conventions.membership import chunk_id, finish_id
 from conventions.purging import purge
 from conventions.redrive import redrive
 from conventions.tables import ExecutionRow
+from conventions.waiting import end
 from tests.recording import FAILURE, contents, drain, recorder
 from tests.workers import letters, messages
 
@@ -105,12 +109,12 @@ def test_what_is_purged_has_a_row(app: ConventionsApp, form: str) -> None:
     )
     assert found[ids[2]]["error_message"] == f"removed from the queue other by {getpass.getuser()}"
     assert {actor for actor, *_ in deeds(app)} == {getpass.getuser()}
-    assert {action for _, action, *_ in deeds(app)} == {"purge"}
+    assert {action for _, action, *_ in deeds(app)} == {"purge begins", "purge"}
     app.in_flight.forget(delivery.receipt)
 
 
 def test_the_deed_says_what_there_was_and_what_went(app: ConventionsApp) -> None:
-    """One row for all queues, in the name of the actor; one more for a queue that is deleted."""
+    """Two rows for all queues, before and after it, in the name of the actor; more for a queue that is deleted."""
     Post.delay(1)
     Post.apply_async((2,), countdown=60)
     Post.apply_async((3,), queue="other")
@@ -121,7 +125,8 @@ def test_the_deed_says_what_there_was_and_what_went(app: ConventionsApp) -> None
         "other": {"ready": 1, "delayed": 0, "in flight": 0},
     }
     after = {"purged": {"immediate": 2, "other": 1}}
-    assert deeds(app) == [("u-9", "purge", "immediate, other", before, after)]
+    deed = ("u-9", "purge", "immediate, other", before, after)
+    assert sorted(deeds(app), key=str) == [("u-9", "purge begins", "immediate, other", before, None), deed]
     Post.apply_async((4,), queue="other")
     assert by_channel(app, "queue_delete") == 1
     assert messages(app) == []
@@ -139,7 +144,29 @@ def test_a_full_journal_stops_a_purge(app: ConventionsApp) -> None:
     assert purge(app, ["immediate"]) == {"immediate": 200}
     assert {row["kind"] for row in rows(app)} == {"purged"}
     assert len(rows(app)) == 1200
-    assert [after for *_, after in deeds(app)] == [{"purged": {"immediate": 200}}, {"purged": {"immediate": 1000}}]
+    afters = [after for _, action, _, _, after in deeds(app) if action == "purge"]
+    assert afters == [{"purged": {"immediate": 200}}, {"purged": {"immediate": 1000}}]
+
+
+def test_a_purge_that_is_killed_has_its_row(app: ConventionsApp) -> None:
+    """The audit says who began it and what there was; the rows of what went say by whom."""
+    Post.enqueue_many([{"number": number} for number in range(700)])
+
+    def killed(*args: Any, **options: Any) -> Any:
+        end(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if not (child := os.fork()):
+        with pytest.MonkeyPatch.context() as patch, acting_as("u-9"):
+            patch.setattr(purging, "end", killed)
+            purge(app, ["immediate"])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert deeds(app) == [
+        ("u-9", "purge begins", "immediate", {"immediate": {"ready": 700, "delayed": 0, "in flight": 0}}, None)
+    ]
+    whys = {row["error_message"] for row in rows(app)}
+    assert (len(rows(app)), whys) == (500, {"removed from the queue immediate by u-9"})
 
 
 def test_a_purged_chunk_joins_its_batch(app: ConventionsApp) -> None:
