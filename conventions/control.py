@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 
 from conventions.errors import ConfigurationError, PurgeStopped
 from conventions.safe_text import printable
+from conventions.server_answers import fault_of
 
 
 class Control(CeleryControl):
@@ -83,7 +84,7 @@ def _purge(app: Any, force: bool, queues: Sequence[str] | None, excluded: Sequen
         removed = purge(app, names)
         running = sum(app.broker.sizes(name).in_flight for name in names)
     except RedisError as error:
-        raise ConfigurationError([f"Redis cannot be reached: {error}"]) from error
+        raise ConfigurationError([fault_of(error)]) from error
     except PurgeStopped as error:
         raise ConfigurationError([str(error)]) from error
     count, total = len(names), sum(removed.values())

@@ -11,12 +11,13 @@ from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
 from conventions import dead_letters, redrives
+from conventions.consumers import ask_workers
 from conventions.letter_filter import Filter
 from conventions.redrive_safety import OPEN, Tally, in_canary, unanswered_limit
 from conventions.redriver import who_steps
+from conventions.server_answers import fault_of
 from conventions.tables import RedriveRow
 
-ASK_WORKERS = 1.0  # seconds that workers have to answer
 KNOWN_FOR = 5.0  # seconds for which their answer counts
 MANY_EVENTS = 1000  # that are not recorded yet: worth a word
 NO_LEADER = "no recorder leads: start a worker, since each brings one"
@@ -150,17 +151,11 @@ class Watch:
         with self._lock:
             if time.monotonic() - self._asked_at > KNOWN_FOR:
                 try:
-                    self._consumed = consumed_queues(self._app)
-                except (OperationalError, *self._app.broker_errors):
+                    self._consumed = ask_workers(self._app).queues
+                except (OperationalError, RedisError, *self._app.broker_errors):
                     self._consumed = None
                 self._asked_at = time.monotonic()
             return self._consumed
-
-
-def consumed_queues(app: Any) -> frozenset[str]:
-    """The queues that a worker consumes now. Raises: what the transport raises when the broker cannot be reached."""
-    answers = app.control.inspect(timeout=ASK_WORKERS).active_queues() or {}
-    return frozenset(queue["name"] for queues in answers.values() for queue in queues)
 
 
 def doubts(app: Any, session: Session, which: Filter) -> list[str]:
@@ -169,11 +164,11 @@ def doubts(app: Any, session: Session, which: Filter) -> list[str]:
     unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
     try:
-        consumed = consumed_queues(app)
+        consumed = ask_workers(app).queues
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)
     except (OperationalError, RedisError, *app.broker_errors) as error:
-        return [*found, f"the broker cannot be reached: {error}"]
+        return [*found, fault_of(error, "the broker")]
     return found + [
         f"no worker consumes the queue {queue}" for queue in sorted({str(one) for _, one in kinds} - consumed)
     ]

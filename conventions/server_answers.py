@@ -52,6 +52,12 @@ def advice_on(error: BaseException) -> str:
     return _ADVICE.get(refusal_of(error), "")
 
 
+def fault_of(error: BaseException, server: str = "Redis") -> str:
+    """The error of a server that does not do what it was asked, in one sentence, with what to do where that is known."""
+    advice = advice_on(error)
+    return f"{server} does not take this now: {advice}" if advice else f"{server} cannot be reached: {error}"
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error, and those that it was made of: libraries wrap them."""
     seen: set[int] = set()

@@ -7,10 +7,8 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from conventions.celery_defaults import queue_names
-from conventions.layout import living
+from conventions.consumers import ask_workers
 from conventions.purging import is_reply_queue
-
-ASK_WITHIN = 1.0  # seconds that workers have to answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +31,12 @@ def unconsumed(app: Any) -> Unconsumed:
     own = {name for name in queue_names(app) if not is_reply_queue(name)}
     known = own | {name for name in app.broker.queues() if not is_reply_queue(name)} if app.broker_is_redis else own
     lengths = _lengths(app, known)
-    alive = sum(name.startswith("worker ") for name in living(app.store))
-    answers = app.control.inspect(timeout=ASK_WITHIN, limit=alive or None).active_queues() or {}
-    consumed = {queue["name"] for queues in answers.values() for queue in queues}
-    left = known - consumed
+    consumers = ask_workers(app)
+    left = known - consumers.queues
     return Unconsumed(
         {name: lengths[name] for name in sorted(left) if lengths.get(name)},
         sorted(name for name in left & own if not lengths.get(name)),
-        max(alive - len(answers), 0),
+        consumers.silent,
     )
 
 

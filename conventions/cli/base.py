@@ -18,6 +18,7 @@ from conventions.console.figures import local
 from conventions.errors import ConfigurationError, ConventionError
 from conventions.network_errors import is_network_error
 from conventions.safe_text import printable
+from conventions.server_answers import fault_of
 
 SPACES = "\n\u00a0\u3000"  # which are not printable, as Python sees it
 WIDE = 250  # columns of a table that is not shown on a terminal
@@ -90,7 +91,7 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             step = "look at the server" if is_network_error(error) else "did `celery -A … db upgrade` run?"
             raise ConfigurationError([f"the database cannot do this: {reason} ({step})"]) from error
         except RedisError as error:
-            raise ConfigurationError([f"Redis cannot be reached: {error}"]) from error
+            raise ConfigurationError([fault_of(error)]) from error
         except ConventionError as error:
             raise ConfigurationError([str(error)]) from error
 

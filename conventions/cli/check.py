@@ -15,6 +15,7 @@ from conventions.cli.base import app_of, emit, one_line_errors, say
 from conventions.errors import ConfigurationError
 from conventions.left_alone import left_alone
 from conventions.schedule_list import load_schedule
+from conventions.server_answers import advice_on, fault_of
 from conventions.servers import forgetful, volatile
 from conventions.tables import DeadLetterRow
 from conventions.unconsumed import unconsumed
@@ -160,11 +161,9 @@ def _queues(app: ConventionsApp) -> None:
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:
     try:
         function(app)
+    except ConfigurationError as error:
+        return {"ok": False, "fault": "; ".join(str(error).split("\n"))}
     except Exception as error:  # noqa: BLE001  # whatever is wrong is the answer
-        return {
-            "ok": False,
-            "fault": "; ".join(str(error).split("\n"))
-            if isinstance(error, ConfigurationError)
-            else (str(error).strip() or type(error).__name__).splitlines()[0],
-        }
+        known = fault_of(error) if advice_on(error) else str(error).strip()
+        return {"ok": False, "fault": (known or type(error).__name__).splitlines()[0]}
     return {"ok": True, "fault": None}

@@ -26,8 +26,11 @@ from conventions.cli.lost import lost
 from conventions.database import Database, utc_now
 from conventions.idempotency import ClaimRequest
 from conventions.journal import Entry, Event
+from conventions.letter_filter import Filter
+from conventions.redrive_waits import doubts
 from tests.claiming import message
 from tests.cli.command_tasks import Charge, Send
+from tests.crash.server import Server
 from tests.failures import record
 from tests.recording import drain, recorder
 from tests.workers import application
@@ -186,6 +189,19 @@ def test_check_names_queues_that_nobody_consumes(run: Run, commands_app: Convent
     assert (
         "messages wait in queues that no worker consumes: mail (1), old-name (2); start one with -Q" in broken["fault"]
     )
+
+
+def test_check_says_what_to_do_about_a_full_server(run: Run, tmp_path: Path, commands_app: ConventionsApp) -> None:
+    """In a sentence, not in the server's words; so does what speaks against a redrive."""
+    advice = "does not take this now: its memory is full: let workers catch up, or raise maxmemory"
+    with Server(tmp_path, maxmemory="100kb") as server:
+        broken = faults(run, broker_url=server.url, database_url=str(commands_app.settings.database_url))
+        assert broken["queues"] == f"Redis {advice}"
+        with (
+            application(["tests.cli.command_tasks"], broker_url=server.url) as app,
+            commands_app.database.session() as session,
+        ):
+            assert doubts(app, session, Filter()) == [f"the broker {advice}"]
 
 
 def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_path: Path) -> None:
