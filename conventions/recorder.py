@@ -75,9 +75,8 @@ class Recorder:
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
         self._leads_until = 0.0
-        self.compare: Callable[[], object] | None = (
-            None  # called where the server was started since it was last compared with SQL
-        )
+        # Called where the server was started since it was last compared with SQL; `None`: there is nothing to compare.
+        self.compare: Callable[[], bool | None] | None = None
 
     def drain_once(self, limit: int = BATCH, block: float = 0.0) -> int:
         """Record one batch, in one transaction, and return how many entries it had.
@@ -224,10 +223,8 @@ class Recorder:
         """Redis does not know of all that SQL has: a recorder died between the two, or the server is an older one."""
         run, mark = marks.run_of(self._store), marks.read(self._store)
         is_first = number == 1  # before it SQL had nothing that Redis could lack
-        if self.compare is None or is_first or (mark and mark.run == run):
+        if self.compare is None or is_first or (mark and mark.run == run) or self.compare() is None:
             marks.write(self._store, number, run)
-        else:
-            self.compare()
 
     def _commit(self, found: Sequence[Entry | DeedEntry]) -> int:
         from conventions import audit, dead_letters, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import

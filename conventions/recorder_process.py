@@ -263,7 +263,7 @@ def _let_go_of_parents() -> None:
 def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool) -> None:
     """What the recorder that leads does beside recording, each in a thread of its own; `on_step`: it comes forward."""
     # To compare many messages may take longer than anything else that a recorder does: its keeper must see it.
-    recorder.compare = lambda: app.one_server and compare(app, on_step)
+    recorder.compare = lambda: compare(app, on_step) if app.one_server else None
     Missing(app, lambda: recorder.leads).start(stop)
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from sqlalchemy import text
 
-from conventions import dead_letters
+from conventions import dead_letters, marks
 from conventions import recorder as module
 from conventions.database import Database
 from conventions.journal import Event, Journal
@@ -54,11 +54,28 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
     assert left(store) == (0, 0)
 
 
+def test_where_nothing_can_be_compared_the_mark_is_written(store: Store, database: Database) -> None:
+    """As with messages on another server: else each transaction would ask for it again."""
+    compared: list[int] = []
+    one = recorder(store, database)
+    one.compare = lambda: compared.append(1)
+    append(store, entry(event()))
+    drain(one)
+    store.redis.delete(store.key("recorded"))
+    for number in range(2, 5):
+        append(store, entry(event(f"m{number}")))
+        drain(one)
+    assert compared == [1]
+    mark = marks.read(store)
+    assert mark is not None
+    assert (mark.number, mark.run) == (4, marks.run_of(store))
+
+
 def test_what_sql_records_first_of_all_makes_no_redis_an_older_one(store: Store, database: Database) -> None:
     """It would compare messages, and end one whose job is recorded and whose callbacks are still to be sent."""
     compared: list[int] = []
     one = recorder(store, database)
-    one.compare = lambda: compared.append(1)
+    one.compare = lambda: bool(compared.append(1))  # type: ignore[func-returns-value]  # another process compares
     append(store, entry(event()))
     drain(one)
     append(store, entry(event("m2")))

@@ -6,13 +6,24 @@
 -- ARGV: for each message: tag, queue, receipt, task, ms between two jobs of the task
 -- Returns how many went back
 local AT_LEAST, AT_MOST = 60000, 3600000 -- ms
+local LOOKS = 3 -- at others that are held back, for each one
 local returned = 0
+
+-- Of some that are chosen at random, forget those that do not wait any more: they were due, ended or purged. So of those that are noted
+-- no more than about a third do not wait, however few are let through, and the wait of the next one is no longer than it must be.
+local function forget_some(limited)
+  for _, tag in ipairs(redis.call('ZRANDMEMBER', limited, LOOKS)) do
+    local _, queue = sent(tag)
+    if not queue or not redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then redis.call('ZREM', limited, tag) end
+  end
+end
 
 for i = 1, #ARGV, 5 do
   local tag, queue, receipt, task, period = unpack(ARGV, i, i + 4)
   local score = holds(tag, receipt) and score_of(tag)
   if score then
     local limited = P .. 'limited:' .. task
+    forget_some(limited)
     local before = redis.call('ZCARD', limited)
     local wait = math.min(math.max(before * tonumber(period), AT_LEAST), AT_MOST)
     make_delayed(tag, queue, wait + clock[2] % 1000, true)

@@ -112,3 +112,20 @@ def test_what_is_held_back_counts_no_delivery_and_keeps_its_place(broker: Broker
     assert broker.let_through("Task", 5000) == 0
     assert [(one.tag, one.deliveries) for one in broker.reserve(["q"], 9)] == [(b"m3", 1)]
     assert broker.limited_tasks() == set()
+
+
+def test_what_waits_no_more_is_forgotten(broker: Broker) -> None:
+    """Also while nothing is let through, as where others are always ahead: the next one waits for those only that wait."""
+    redis, limited = broker.store.redis, broker.store.key("limited", "Task")
+
+    def hold_back(number: int) -> None:
+        broker.publish([Publication(f"m{number}", "q", "{}", 5)])
+        (one,) = broker.reserve(["q"], 1)
+        assert broker.hold_back([Held(one.tag.decode(), one.queue, one.receipt)], task="Task", period=0.1) == 1
+
+    for number in range(50):
+        hold_back(number)
+    for number in range(50, 600):
+        hold_back(number)
+        redis.zrem(broker.store.key("delayed", "q"), f"m{number}")  # it was due
+    assert 50 <= redis.zcard(limited) < 200
