@@ -16,7 +16,22 @@ def current_actor() -> str:
     return _actor.get()
 
 
-class acting_as(ContextDecorator):  # noqa: N801  # used like a function
+class resuming(ContextDecorator):  # noqa: N801  # used like a function
+    """As `acting_as`, for an actor that was looked at before: that of a message."""
+
+    def __init__(self, actor: str) -> None:
+        self._actor = actor
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._token = _actor.set(self._actor)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        _actor.reset(self._token)
+
+
+class acting_as(resuming):  # noqa: N801  # the same
     """Send everything within the block in the name of this actor.
 
     Raises:
@@ -31,12 +46,4 @@ class acting_as(ContextDecorator):  # noqa: N801  # used like a function
             raise ValueError('acting_as: the actor is empty; pass a user id such as "u-42"')
         if fault := fault_of_name(actor):
             raise ValueError(f"acting_as: the actor {fault}")
-        self._actor = actor
-
-    def __enter__(self) -> None:
-        """Begin."""
-        self._token = _actor.set(self._actor)
-
-    def __exit__(self, *_: object) -> None:
-        """End."""
-        _actor.reset(self._token)
+        super().__init__(actor)

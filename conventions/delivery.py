@@ -28,12 +28,12 @@ class Delivery(NamedTuple):
     alone: bool = False
 
 
-def tag_of(delivery: Delivery) -> str | bytes:
-    """Its tag as the scripts take it; bytes where it is no text, as another program may have written it."""
+def tag_of(raw: bytes) -> str | bytes:
+    """A tag as the scripts take it; bytes where it is no text, as another program may have written it."""
     try:
-        return delivery.tag.decode()
+        return raw.decode()
     except UnicodeDecodeError:
-        return delivery.tag
+        return raw
 
 
 class Wanted(NamedTuple):

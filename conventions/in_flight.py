@@ -76,7 +76,7 @@ class InFlight:
 
     def add(self, *deliveries: Delivery) -> None:
         """Hold messages that were handed out."""
-        held = {one.receipt: Held(tag_of(one), one.queue, one.receipt) for one in deliveries}
+        held = {one.receipt: Held(tag_of(one.tag), one.queue, one.receipt) for one in deliveries}
         with self._changed:
             self._held.update(held)
             self._ensure_thread()

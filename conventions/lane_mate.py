@@ -69,5 +69,5 @@ class Mate:
         if isinstance(self._handed[0], str):
             delivery = self._handed[2]["properties"][DELIVERY]
             return Held(delivery["tag"], delivery["queue"], delivery["receipt"], claim, token)
-        _, queue, _, receipt, *_ = self._handed[0]
-        return Held(tag_of(Delivery(*self._handed[0])), queue, receipt, claim, token)
+        tag, queue, _, receipt, *_ = self._handed[0]
+        return Held(tag_of(tag), queue, receipt, claim, token)

@@ -12,7 +12,7 @@ from celery.app.task import Context
 
 from conventions.delivery import Delivery
 from conventions.job import TOKEN
-from conventions.raw_message import decoded, raw_message
+from conventions.raw_message import decoded, handed_out
 from conventions.well_formed import drop_taken
 
 CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
@@ -120,7 +120,7 @@ class LateContext(_Attributes):
 
 def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
     """A plain message, as Celery's request has it."""
-    message = raw_message(delivery)
+    message = handed_out(decoded(delivery.payload), delivery)  # `plain` has looked at all of it
     request, properties = message["headers"], message["properties"]
     drop_taken(request)
     args, kwargs, embed = decoded(a2b_base64(message["body"]))

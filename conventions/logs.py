@@ -19,7 +19,13 @@ class SafeRecord(logging.LogRecord):
 
     def getMessage(self) -> str:  # noqa: N802  # logging's name
         """What it says."""
-        return printable(without_secrets(super().getMessage()))
+        if self.exc_info or self.exc_text:
+            self.__class__ = SafeTraceback  # formatters ask for this first, and only then write the traceback
+        return printable(without_secrets(logging.LogRecord.getMessage(self)))
+
+
+class SafeTraceback(SafeRecord):
+    """A line with a traceback. Of two lines for each job of a drain none has one, and to be asked for it each time costs 1 µs."""
 
     @property
     def exc_text(self) -> str | None:
@@ -32,13 +38,13 @@ class SafeRecord(logging.LogRecord):
         self.__dict__["exc_text"] = text and printable(without_secrets(text), lines=True)
 
 
-def without_result(record: logging.LogRecord) -> bool:
-    """Take what a job returned out of a line of Celery's tracer, also where a handler writes its parts."""
-    for name in ("args", "data"):
-        told = getattr(record, name, None)
-        if isinstance(told, dict) and "return_value" in told:
-            setattr(record, name, {part: value for part, value in told.items() if part != "return_value"})
-    return True
+def without_result(info: Callable[[str, dict[str, Any]], None]) -> Callable[[str, dict[str, Any]], None]:
+    """Celery's function that tells of a success, without what the job returned, also where a handler writes the parts of a line."""
+
+    def told(text: str, parts: dict[str, Any]) -> None:
+        info(text, {name: value for name, value in parts.items() if name != "return_value"})
+
+    return told
 
 
 def make_safe() -> None:
@@ -48,7 +54,7 @@ def make_safe() -> None:
         # The usual factory gives way to the class itself: to make a record of another class of one costs a microsecond a line.
         logging.setLogRecordFactory(SafeRecord if factory is logging.LogRecord else _safe(factory))
         trace.LOG_SUCCESS = SUCCEEDED
-        trace.logger.addFilter(without_result)
+        trace.info = without_result(trace.info)
     for name in TALKERS:
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)

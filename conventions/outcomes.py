@@ -74,7 +74,7 @@ def settle(
     Raises:
         Reject: Redis was not there for so long; the message goes back.
     """
-    if soft_limit.over is not task.request:  # its own code never began
+    if state != "done" and soft_limit.over is not task.request:  # its own code may never have begun
         end_own_code(task, task.request)
     event = event_of(task, job, kind, error) if kind else None
     join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)

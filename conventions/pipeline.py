@@ -14,7 +14,7 @@ from typing import Any
 import celery
 from celery.exceptions import Ignore, Reject, Retry
 
-from conventions.actor import acting_as
+from conventions.actor import acting_as, resuming
 from conventions.beginning import begin
 from conventions.errors import (
     JobCancelled,
@@ -119,21 +119,22 @@ def _exited(cause: BaseException, text: str) -> JobExited:
 
 
 def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
-    with acting_as(job.actor):
-        if request.is_eager:
+    if request.is_eager:
+        with acting_as(job.actor):
             return task.run(**values)
-        try:
-            with held(task, job), watching(task, job.id):
-                return _run_here(task, request, values)
-        finally:
-            if (reporter := getattr(request, "reporter", None)) is not None:
-                reporter.close()
+    try:
+        with resuming(job.actor), held(task, job), watching(task, job.id):
+            return _run_here(task, request, values)
+    finally:
+        if (reporter := getattr(request, "reporter", None)) is not None:
+            reporter.close()
 
 
 def _run_here(task: Any, request: Any, values: dict[str, Any]) -> Any:
     """Run it, and let no process that it has forked come back as if it were this one: it would go on with the next jobs."""
     process = os.getpid()
-    soft_limit.install()
+    if soft_limit.process != process:
+        soft_limit.install()
     try:
         result = task.run(**values)
     except BaseException as error:

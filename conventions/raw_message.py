@@ -35,9 +35,15 @@ def raw_message(delivery: Delivery, limit: int | None = None) -> dict[str, Any]:
             "CONVENTIONS_MESSAGE_LIMIT"
         )
     message: dict[str, Any] = decoded(delivery.payload)
-    headers, properties = message.get("headers") or {}, message["properties"]
+    headers = message.get("headers") or {}
     check_form(headers)
     _refuse_packed(message, headers)
+    return handed_out(message, delivery)
+
+
+def handed_out(message: dict[str, Any], delivery: Delivery) -> dict[str, Any]:
+    """A message that was read, with what is known of its delivery."""
+    headers, properties = message.get("headers") or {}, message["properties"]
     properties["delivery_tag"] = delivery.receipt
     properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
     properties[DELIVERY] = delivered(delivery)
@@ -72,7 +78,7 @@ def _refuse_packed(message: dict[str, Any], headers: dict[str, Any]) -> None:
 def delivered(delivery: Delivery) -> dict[str, Any]:
     """What the process that holds a message needs to know of its delivery."""
     found = {
-        "tag": tag_of(delivery),
+        "tag": tag_of(delivery.tag),
         "queue": delivery.queue,
         "receipt": delivery.receipt,
         "deliveries": delivery.deliveries,

@@ -62,21 +62,41 @@ class BoundedRetry(Retry):
         with_failure_count: bool = False,  # redis-py's signature
     ) -> T:
         """The answer of `do`. Raises: what its last try raised."""
-        outer, failures = current_deadline(), 0
-        retries = 0 if outer is not None and outer.once else self._retries
-        with self.deadline(once=True) as deadline:
-            while True:
-                try:
-                    return do()
-                except self._supported_errors as error:
-                    if is_retryable is not None and not is_retryable(error):
-                        raise
-                    failures += 1
-                    fail(error, failures) if with_failure_count else fail(error)
-                    wait: float = self._backoff.compute(failures)
-                    if failures > retries or deadline.left <= wait:
-                        raise
-                time.sleep(wait)
+
+        def tell(error: Exception, failures: int) -> None:
+            fail(error, failures) if with_failure_count else fail(error)
+
+        outer = current_deadline()
+        if outer is None or outer.once:
+            with self.deadline(once=True) as deadline:
+                return self._tried(do, tell, is_retryable, deadline, 0 if outer else self._retries)
+        outer.once = True  # a client's, for this very call: one more would cost 4 µs
+        try:
+            return self._tried(do, tell, is_retryable, outer, self._retries)
+        finally:
+            outer.once = False
+
+    def _tried[T](
+        self,
+        do: Callable[[], T],
+        tell: Callable[[Exception, int], None],
+        is_retryable: Callable[[Exception], bool] | None,
+        deadline: Deadline,
+        retries: int,
+    ) -> T:
+        failures = 0
+        while True:
+            try:
+                return do()
+            except self._supported_errors as error:
+                if is_retryable is not None and not is_retryable(error):
+                    raise
+                failures += 1
+                tell(error, failures)
+                wait: float = self._backoff.compute(failures)
+                if failures > retries or deadline.left <= wait:
+                    raise
+            time.sleep(wait)
 
 
 class Bounded(_Base):
@@ -113,7 +133,7 @@ class Bounded(_Base):
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # the same
         """Send a command. Raises: RedisError."""
-        if self._sock is not None:
+        if self._sock is not None and (current_deadline() is not None or self._given != self._own):
             self._keep_deadline()
         super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
@@ -121,7 +141,7 @@ class Bounded(_Base):
         """Read an answer. Raises: RedisError."""
         if options and options.get("timeout", SENTINEL) is not SENTINEL:
             self._given = None  # it is set for this read, and then to what it was when the connection was made
-        elif self._sock is not None:
+        elif self._sock is not None and (current_deadline() is not None or self._given != self._own):
             self._keep_deadline()
         return super().read_response(*arguments, **options)
 

@@ -8,8 +8,10 @@ more would be on their way.
 import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from conventions.tables import RedriveRow
+if TYPE_CHECKING:  # SQLAlchemy takes 0.2 s to import, and a worker imports this before it forks
+    from conventions.tables import RedriveRow
 
 OPEN = ("waiting", "canary", "sending")
 AT_ONCE = 100  # letters in one step
@@ -79,12 +81,12 @@ class Plan:
     take: int = 0
 
 
-def in_canary(redrive: RedriveRow, stands: Tally) -> bool:
+def in_canary(redrive: "RedriveRow", stands: Tally) -> bool:
     """Whether the first letters are still tried: the rest waits until each of them has an answer."""
     return redrive.state != "sending" and stands.answered < redrive.canary
 
 
-def unanswered_limit(redrive: RedriveRow, stands: Tally) -> int:
+def unanswered_limit(redrive: "RedriveRow", stands: Tally) -> int:
     """How many letters may be unanswered; what is sent after a service has died is bounded by this.
 
     Half as many as were answered, so that it is soon out of the way of a redrive that goes well. At the most 50, or those
@@ -114,7 +116,7 @@ def recent_share(stop_at: float) -> float:
     return min(2 * stop_at, (NEVER_STOPS + stop_at) / 2)
 
 
-def verdict(redrive: RedriveRow, stands: Tally, recent: Recent) -> str | None:
+def verdict(redrive: "RedriveRow", stands: Tally, recent: Recent) -> str | None:
     """Why nothing more may be sent, or `None`.
 
     Of all that were answered, more than `stop_at` percent are failing: judged once as many were answered as the canary has
@@ -130,23 +132,23 @@ def verdict(redrive: RedriveRow, stands: Tally, recent: Recent) -> str | None:
     return None
 
 
-def due(redrive: RedriveRow, now: datetime) -> int:
+def due(redrive: "RedriveRow", now: datetime) -> int:
     """How many letters the rate allows now."""
     return int((now - _since(redrive, now)).total_seconds() * redrive.rate + 1e-6)
 
 
-def paced(redrive: RedriveRow, count: int, now: datetime) -> datetime:
+def paced(redrive: "RedriveRow", count: int, now: datetime) -> datetime:
     """Until when letters were sent by the rate, once so many more are."""
     return min(_since(redrive, now) + timedelta(seconds=count / redrive.rate), now)
 
 
-def _since(redrive: RedriveRow, now: datetime) -> datetime:
+def _since(redrive: "RedriveRow", now: datetime) -> datetime:
     longest = now - timedelta(seconds=max(BURST, 1 / redrive.rate))
     paced = redrive.paced_at
     return longest if paced is None or paced > now else max(paced, longest)  # later than now: another machine's clock
 
 
-def plan(redrive: RedriveRow, stands: Tally, recent: Recent, now: datetime, *, left: bool) -> Plan:
+def plan(redrive: "RedriveRow", stands: Tally, recent: Recent, now: datetime, *, left: bool) -> Plan:
     """What a redrive does next.
 
     Args:

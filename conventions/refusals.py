@@ -36,7 +36,7 @@ class Refusals:
 
     def undeliverable(self, delivery: Delivery, error: BaseException) -> None:
         """End what came out of a queue and cannot be handed to Celery."""
-        held = Held(tag_of(delivery), delivery.queue, delivery.receipt)
+        held = Held(tag_of(delivery.tag), delivery.queue, delivery.receipt)
         found: Exception = error if isinstance(error, UndeliverableMessage) else _undeliverable(error)
         is_large = len(delivery.payload) > self._app.settings.message_limit
         try:

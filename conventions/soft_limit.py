@@ -18,11 +18,12 @@ class SoftLimit:
 
     Attributes:
         over: the request whose job's own code has ended.
+        process: in which the handler is installed, or not needed.
     """
 
     def __init__(self) -> None:
         self.over: Any = None
-        self._process = 0  # in which the handler is the pool's, or none
+        self.process = 0
         self._between: set[CodeType] = set()
         self._raise: Any = None  # the pool's handler
 
@@ -32,12 +33,10 @@ class SoftLimit:
 
     def install(self) -> None:
         """Take the place of the pool's handler, where it has one."""
-        if self._process == os.getpid():
-            return
         if threading.current_thread() is threading.main_thread():
             from billiard.pool import soft_timeout_sighandler  # noqa: PLC0415  # no sender needs it
 
-            self._process = os.getpid()
+            self.process = os.getpid()
             if signal.getsignal(signal.SIGUSR1) is soft_timeout_sighandler:
                 self._raise = soft_timeout_sighandler
                 signal.signal(signal.SIGUSR1, self._on_signal)

@@ -55,7 +55,7 @@ def asks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Any]], No
 
 def test_a_job_that_asks_nothing_reads_nothing(app: ConventionsApp, asks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it has of its message besides: its id, its actor, its key, which attempt this is."""
-    monkeypatch.setattr("conventions.late_request.raw_message", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr("conventions.late_request.handed_out", lambda *_: pytest.fail("it was read"))
     asks(lambda task: (task.request.id, task.actor, task.idempotency_key, task.attempt, task.planned_at))
     message = run_one(app)
     id_ = message["headers"]["id"]
