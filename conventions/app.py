@@ -16,6 +16,7 @@ from celery.utils.imports import cwd_in_path
 from conventions import stack, store, transport
 from conventions.batches import Batches
 from conventions.broker import Broker
+from conventions.by_name import send_by_name
 from conventions.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.console.starting import prepare_command
 from conventions.control import prepare_purge
@@ -286,6 +287,25 @@ class ConventionsApp(Celery):
         """What the transport raises when the broker cannot be reached."""
         with self.connection_for_write() as connection:
             return tuple(connection.connection_errors)
+
+    def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
+        """Send a task by its name, with the checks of a send by its class as far as the task is known here.
+
+        Where it is not, its arguments are checked for JSON and size only, and its worker makes the key.
+
+        Args:
+            name: of the task.
+            args: positional arguments of `run`.
+            kwargs: arguments of `run` by name.
+            more: countdown, eta and id, as Celery takes them.
+            options: as `apply_async` takes them.
+
+        Raises:
+            TypeError, ValueError, PayloadError, BrokerUnavailable: as `apply_async`.
+        """
+        options |= zip(("countdown", "eta", "task_id"), more, strict=False)
+        send = functools.partial(super().send_task, name)
+        return send_by_name(self, name, (args, kwargs), options, send)
 
     def may_read(self) -> bool:
         """Whether messages may be read from a server that was started anew; false: ask again. Raises: RedisError."""

@@ -49,6 +49,16 @@ def were_accepted(headers: Any) -> bool:
     return isinstance(headers, OwnHeaders) and headers.were_accepted
 
 
+def without_ours(headers: Any) -> dict[str, Any]:
+    """Headers without those that no caller may give."""
+    found = headers if isinstance(headers, Mapping) else {}
+    return {name: value for name, value in found.items() if isinstance(name, str) and not _is_ours(name)}
+
+
+def _is_ours(name: str) -> bool:
+    return name.lower() in _OURS or name.lower().startswith(LATER) or name in _OF_CELERY
+
+
 def check_headers(task: str, options: Mapping[str, Any]) -> None:
     """Refuse headers that a caller may not give, among the options of a send or of what follows it.
 
@@ -66,7 +76,7 @@ def check_headers(task: str, options: Mapping[str, Any]) -> None:
     for name in (*given, *(within if isinstance(within, Mapping) else ())):
         if not isinstance(name, str):
             raise TypeError(f"{task}: the name of a header is text, not {type(name).__name__}")
-        if name.lower() in _OURS or name.lower().startswith(LATER) or name in _OF_CELERY:
+        if _is_ours(name):
             instead = _INSTEAD.get(name, "call it something else")
             raise TypeError(f"{task}: the header {name} is the platform's own, and no caller may give it; {instead}")
         if fault := fault_of_name(name):

@@ -7,7 +7,6 @@ import celery
 from celery.canvas import Signature, chunks, group
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from conventions.job import ACTOR, inherited_actor
 from conventions.payload import check_size, encode
 
 
@@ -56,12 +55,8 @@ def _check_size(task: Any, items: list[Any]) -> None:
 
 
 def _options(task: Any) -> dict[str, Any]:
-    # The message is one of Celery's own task, which knows neither our queue nor who sends it.
-    return {
-        "ignore_result": task.ignore_result,
-        "queue": task.queue_name,
-        "headers": {ACTOR: inherited_actor()},
-    }
+    # The message is one of Celery's own task, which does not know our queue.
+    return {"ignore_result": task.ignore_result, "queue": task.queue_name}
 
 
 class _Chunks(chunks):
@@ -70,5 +65,5 @@ class _Chunks(chunks):
     def group(self) -> group:
         tasks = super().group()
         for task in tasks.tasks:
-            task.set(**{name: self.options[name] for name in ("ignore_result", "queue", "headers")})
+            task.set(**{name: self.options[name] for name in ("ignore_result", "queue")})
         return tasks

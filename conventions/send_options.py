@@ -14,6 +14,7 @@ from kombu.messaging import Producer
 from conventions.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.given_headers import check_headers, were_accepted
 from conventions.given_steps import signatures_of
+from conventions.job import step_follows
 from conventions.priority import Priority
 
 OPTIONS = frozenset(
@@ -128,17 +129,30 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
     _check_priority(task.name, options)
     accepted = were_accepted(options.get("headers"))  # what waits again was accepted before
     _check_ours(task.name, task, options, None if accepted else max_delay)
+    if not accepted:
+        _check_steps(task, options, max_delay)
+
+
+def check_function(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    """Refuse options of a send of what is no task of ours, where no worker would take them. Raises: as `check_options`."""
+    _check_common(task.name, options)
+    _check_steps(task, options, max_delay)
+
+
+def _check_steps(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    if step_follows():  # they were checked with the first one, and each is when it is sent
+        return
     for where, step in signatures_of(task.name, options):
         other = task.app.tasks.get(step["task"])
         if other is not None and not hasattr(other, "arguments"):  # a function, or one of Celery's own
-            check_common(where, step["options"])
+            _check_common(where, step["options"])
         else:
-            _check_ours(where, other, step["options"], None if accepted else max_delay)
+            _check_ours(where, other, step["options"], max_delay)
 
 
 def _check_ours(name: str, task: Any, options: Mapping[str, Any], max_delay: timedelta | None) -> None:
     """Refuse options of one message of a task of ours; `None`: one that is not known here."""
-    check_common(name, options)
+    _check_common(name, options)
     if max_delay is not None:
         _check_delay(name, options, max_delay)
     _check_spelling(name, options)
@@ -152,7 +166,7 @@ def _check_ours(name: str, task: Any, options: Mapping[str, Any], max_delay: tim
         )
 
 
-def check_common(name: str, options: Mapping[str, Any]) -> None:
+def _check_common(name: str, options: Mapping[str, Any]) -> None:
     """Refuse options of one message, whatever task it is of. Raises: TypeError, ValueError, PayloadError, as `check_options`."""
     check_types(name, options)
     check_headers(name, options)

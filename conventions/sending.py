@@ -94,14 +94,20 @@ def payload_of(
     task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[dict[str, Any], bytes]:
     """The payload of a send and its canonical JSON. Raises: TypeError, PayloadError, as `checked`."""
-    for given_arguments, kind in ((args, Sequence), (kwargs, Mapping)):
-        if not isinstance(given_arguments, kind) or isinstance(given_arguments, (str, bytes)):
-            found = type(given_arguments).__name__
-            raise TypeError(f"{task.name}: args is a list and kwargs a mapping of run's arguments, not {found}")
+    refuse_no_arguments(task.name, args, kwargs)
     # What goes on, as a retry does, was accepted before, perhaps under a higher limit.
     check = task.arguments.written if were_accepted(given) else task.written
     checked: tuple[dict[str, Any], bytes] = check(args, kwargs)
     return checked
+
+
+def refuse_no_arguments(task: str, args: Any, kwargs: Any) -> None:
+    """Raises: TypeError, where these are no arguments at all."""
+    for given, kind in ((args, Sequence), (kwargs, Mapping)):
+        if not isinstance(given, kind) or isinstance(given, (str, bytes)):
+            raise TypeError(
+                f"{task}: args is a list and kwargs a mapping of run's arguments, not {type(given).__name__}"
+            )
 
 
 def headers_for(

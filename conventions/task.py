@@ -15,6 +15,7 @@ from celery import shared_task
 from celery.utils import uuid
 
 from conventions.broker import CancelAnswer
+from conventions.by_name import by_celery
 from conventions.cancelling import cancel
 from conventions.declaration import check_attributes, check_task, decide_idempotency, refuse_second
 from conventions.enqueue import enqueue_chunks, enqueue_many
@@ -163,9 +164,9 @@ class ConventionTask(RunningTask):
             send = functools.partial(app.templates.send, self, payload, task_id, headers, options)
             return publish(send, app, task_id, with_result=not self.ignore_result)
         options |= shown_arguments(self, payload, options)
-        options |= {"task_id": task_id, "headers": headers, "retry": False}  # tried again by time, not by Celery
+        options |= {"headers": headers, "retry": False}  # tried again by time, not by Celery
         with_result = not options.get("ignore_result", self.ignore_result)
-        send = functools.partial(celery.Task.apply_async, self, (), payload, **options)
+        send = functools.partial(by_celery, self, payload, task_id, **options)
         if app.conf.task_always_eager:  # the job runs here, for as long as it takes
             return send()
         return publish(send, app, task_id, with_result=with_result, producer=options.get("producer"))

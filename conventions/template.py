@@ -14,9 +14,11 @@ from typing import Any
 import celery
 from celery import signals
 from celery._state import get_current_worker_task
+from celery.utils import uuid
 from celery.utils.collections import ConfigurationView
 
 from conventions.bulk import PART
+from conventions.by_name import by_celery
 from conventions.publish_batch import PublishBatch
 from conventions.routing import routes_alike
 from conventions.sending import shown_text
@@ -87,8 +89,8 @@ class Templates(threading.local):
             self._made[kind] = self._made_by_celery(task, payload, headers, options)
         stamp, shown = self._made[kind], shown_text(task, payload)
         if stamp is None:
-            more = {"argsrepr": "()", "kwargsrepr": shown, "task_id": task_id, "headers": headers, "retry": False}
-            return celery.Task.apply_async(task, (), payload, **more, **options)
+            more = {"argsrepr": "()", "kwargsrepr": shown, "headers": headers, "retry": False}
+            return by_celery(task, payload, task_id, **more, **options)
         self._app.broker.publish([stamp.message(task_id, payload, shown, headers)])
         return self._app.ignored_result(task_id, backend=task.backend)
 
@@ -102,7 +104,7 @@ class Templates(threading.local):
         with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
             more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
             # Under an id that nothing else of it is: one that was chosen may be the name of the task.
-            celery.Task.apply_async(task, (), payload, headers=headers, producer=producer, **more, **options)
+            by_celery(task, payload, uuid(), headers=headers, producer=producer, **more, **options)
             collected: PublishBatch = batch.state.session
             last = collected.withdraw()
         if len(last) != 1:

@@ -14,6 +14,7 @@ from conventions.batch_sweep import sweep
 from conventions.batches import BatchSummary, Origin
 from conventions.membership import chunk_id, finish_id
 from conventions.redrive import redrive
+from tests import raw_messages as raw
 from tests.support import wait_until
 from tests.workers import messages, wait_for_letter, wait_until_empty
 
@@ -307,13 +308,9 @@ def test_a_chunk_that_no_worker_can_read_joins(live_app: ConventionsApp, diary: 
     origin = Origin(Numbers.name, {"n": 4, "diary": str(diary)}, "system")
     live_app.batches.create("unread", origin, 2)
     live_app.batches.seal("unread", chunks=1, total=2)
-    live_app.send_task(
-        Numbers.chunk_task.name,
-        kwargs={"batch_id": "unread", "what": "is this"},
-        queue="long",
-        task_id="unread-0",
-        headers={"x_batch": ["unread", "chunk", 0, 2]},
-    )
+    body = raw.body(kwargs={"batch_id": "unread", "what": "is this"})
+    member: dict[str, Any] = {"x_batch": ["unread", "chunk", 0, 2]}
+    raw.publish(live_app, "long", body, raw.headers(Numbers.chunk_task.name, "unread-0", **member))
     assert wait_for_letter(live_app, "unread-0").error == "PayloadError"
     wait_until(lambda: live_app.batches.state("unread") == "done", 20, "the batch is finished")
     assert "finish 0+2/2 1 of 4" in diary.read_text()

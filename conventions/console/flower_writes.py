@@ -18,7 +18,6 @@ from conventions.console.guarded import Guarded
 from conventions.deeds import Deed
 from conventions.errors import PayloadError
 from conventions.given_headers import check_headers
-from conventions.job import ACTOR
 from conventions.send_options import check_types
 
 logger = logging.getLogger(__name__)
@@ -103,8 +102,6 @@ class Writes(Guarded):
         """Send messages in the name of the login. Raises: HTTPError."""
         if operation != "task.publish":
             return await super().run_blocking(operation, target, func, *args, **kwargs)
-        if not hasattr(getattr(func, "__self__", None), "arguments"):  # no task of ours, which would ask who acts
-            kwargs["headers"] = dict(kwargs.get("headers") or {}) | {ACTOR: self.visitor.name}
         try:
             return await super().run_blocking(operation, target, self._publishing(func), *args, **kwargs)
         except web.HTTPError as error:

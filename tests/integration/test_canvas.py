@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import chain, chord, group
+from celery import chain, chord, group, shared_task
 from celery.exceptions import ChordError
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, Priority, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
+from tests import raw_messages as raw
 from tests.support import wait_until
 from tests.workers import letters, wait_for_letter, wait_until_empty
 
@@ -37,6 +38,14 @@ class Count(ImmediateTask):
         with file.open("a") as lines:
             lines.write(f"{number}\n")
         return number
+
+
+@shared_task(name="test_canvas.plain", bind=True, ignore_result=False)
+def plain(self: Any, number: int, times: int = 0) -> list[Any]:
+    """A function that is no task of ours, which retries itself."""
+    if self.request.retries < times:
+        raise self.retry(countdown=0.01)
+    return [number, self.request.headers["x_actor"], self.request.headers.get("x_request_id")]
 
 
 class Total(ImmediateTask):
@@ -293,3 +302,35 @@ def test_errbacks(live_app: ConventionsApp, file: Path) -> None:
 def test_nothing_is_left(live_app: ConventionsApp) -> None:
     """After all these tests every message was acknowledged."""
     wait_until_empty(live_app)
+
+
+def test_functions_among_tasks(live_app: ConventionsApp) -> None:
+    """They have the actor, and the headers of others, at each of their attempts; so have chunks in a chain."""
+    others = {"x_request_id": "r"}
+    with acting_as("u-42"):
+        steps = chain(Add.si(1, 2), plain.si(3, times=2).set(headers=others)).delay()
+        chunked = chain(Add.si(1, 2), Add.chunks([(5, 6), (7, 8)], 1).group()).delay()
+    assert steps.get(timeout=20) == [3, "u-42", "r"]
+    assert chunked.get(timeout=20) == [[11], [15]]
+
+
+def test_a_step_that_its_name_alone_tells_and_that_is_refused_is_a_letter(live_app: ConventionsApp) -> None:
+    """As a step of ours: the step before it has ended, and another program may have written it."""
+    forged = {
+        "task": "nobody.knows",
+        "args": [],
+        "kwargs": {"a": 1},
+        "options": {"task_id": "forged", "headers": {"x_actor": "ceo"}},
+    }
+    body = raw.body(kwargs={"a": 1, "b": 2}, embed={"callbacks": [forged]})
+    raw.publish(live_app, "immediate", body, raw.headers(Add.name))
+    letter = wait_for_letter(live_app, "forged")
+    assert (letter.task, letter.error, letter.actor) == ("nobody.knows", "PayloadError", "system")
+    assert "the header x_actor is the platform's own" in letter.error_message
+    # A function goes on without it: a release of before wrote an actor into chunks that wait.
+    function = {"task": plain.name, "args": [4], "kwargs": {}, "immutable": True,
+                "options": {"task_id": "of-before", "headers": {"x_actor": "ceo"}}}  # fmt: skip
+    raw.publish(
+        live_app, "immediate", raw.body(kwargs={"a": 2, "b": 2}, embed={"callbacks": [function]}), raw.headers(Add.name)
+    )
+    assert live_app.AsyncResult("of-before").get(timeout=10) == [4, "system", None]

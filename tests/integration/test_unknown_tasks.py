@@ -13,6 +13,7 @@ from conventions.job import KEY, UNKNOWN, UNKNOWN_SINCE, idempotency_key
 from conventions.payload import digest
 from conventions.store import Store
 from conventions.unknown_tasks import put_off
+from tests import raw_messages as raw
 from tests.claiming import held, message, places, sent
 from tests.stored_messages import stored
 from tests.support import wait_until
@@ -96,8 +97,9 @@ def test_another_worker_that_knows_it_runs_it(module_installation: Installation)
         assert NEW in checked.stdout
         # One that has waited for as long as it may is a dead letter.
         since = (datetime.now(UTC) - timedelta(seconds=301)).isoformat()
-        late = app.send_task("mine.Gone", headers={UNKNOWN: 9, UNKNOWN_SINCE: since}, queue="immediate")
-        letter = wait_for_letter(app, late.id)
+        counts: dict[str, Any] = {UNKNOWN: 9, UNKNOWN_SINCE: since}
+        late = raw.publish(app, "immediate", raw.body(), raw.headers("mine.Gone", **counts))
+        letter = wait_for_letter(app, late)
         assert letter.error == "UnknownTask"
         assert (
             "no task 'mine.Gone' is registered on the workers that had its message within 300 s" in letter.error_message
@@ -120,7 +122,7 @@ def test_another_worker_that_knows_it_runs_it(module_installation: Installation)
             assert own is None or own.headers[KEY] == key
             assert app.claims.is_done(f"{Keyed.name}:{key}", third.id, digest({"a": 1, "b": 2}))
         assert old.output.count(f"unknown: id={first.id} task={NEW}") >= counted
-        assert [one.id for one in letters(app, state=None)] == [late.id]
+        assert [one.id for one in letters(app, state=None)] == [late]
         assert second.id
 
 
