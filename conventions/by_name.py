@@ -115,7 +115,9 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
     """
     is_known, task_id = not isinstance(task, Named), options["task_id"]
     running = get_current_task()
-    if is_known and running is not None and running.request.id == task_id:  # its retry, by Celery
+    if (
+        is_known and running is not None and (running.name, running.request.id) == (task.name, task_id)
+    ):  # Celery's retry
         found = without_ours(options.get("headers")) | own_headers(running.request)
         options["headers"] = OwnHeaders(found)
         return options["headers"]

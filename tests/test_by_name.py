@@ -3,7 +3,8 @@
 # ruff: noqa: ARG005  # each way of sending is called alike
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -224,20 +225,40 @@ def test_nobody_forges_by_an_id_that_was_checked(app: ConventionsApp) -> None:
     assert len(messages(app)) == 2
 
 
-@pytest.mark.parametrize("task", [plain, based])
-def test_a_retry_of_a_function_goes_on_with_its_headers(app: ConventionsApp, task: Any) -> None:
-    """Those of ours that its message has, and those of others; another header of ours it cannot take on."""
-    headers = {"x_actor": "u-42", "x_enqueued_at": "2026-01-31T00:00:00+00:00", "x_request_id": "r"}
-    request = {"id": "i", "task": task.name, "args": [1], "kwargs": {}, "x_token": "t", **headers}
-    task = app.tasks[task.name]
+@contextmanager
+def running(app: ConventionsApp, name: str, headers: Mapping[str, str]) -> Iterator[Any]:
+    """A message of a function runs here, as in a worker."""
+    task = app.tasks[name]
+    request = {"id": "i", "task": name, "args": [1], "kwargs": {}, "x_token": "t", **headers}
     task.push_request(**vars(Context(request, called_directly=False)))
-    celery._state._task_stack.push(task)  # as in a worker
+    celery._state._task_stack.push(task)
     try:
-        with pytest.raises(celery.exceptions.Retry):
-            task.retry(countdown=1, headers={"x_actor": "ceo", "x_request_id": "r", "x_key": "k"})
+        yield task
     finally:
         celery._state._task_stack.pop()
         task.pop_request()
+
+
+OF_A_MESSAGE = {"x_actor": "u-42", "x_enqueued_at": "2026-01-31T00:00:00+00:00", "x_request_id": "r"}
+
+
+@pytest.mark.parametrize("name", [plain.name, based.name])
+def test_a_retry_of_a_function_goes_on_with_its_headers(app: ConventionsApp, name: str) -> None:
+    """Those of ours that its message has, and those of others; another header of ours it cannot take on."""
+    with running(app, name, OF_A_MESSAGE) as task, pytest.raises(celery.exceptions.Retry):
+        task.retry(countdown=1, headers={"x_actor": "ceo", "x_request_id": "r", "x_key": "k"})
     (sent,) = messages(app)
     assert (sent.id, sent.headers["retries"]) == ("i", 1)
-    assert {name: value for name, value in sent.headers.items() if name.startswith("x_")} == headers
+    assert {name: value for name, value in sent.headers.items() if name.startswith("x_")} == OF_A_MESSAGE
+
+
+def test_what_takes_the_place_of_a_job_is_another_message(app: ConventionsApp) -> None:
+    """It has the id, and nothing that belongs to the first one alone."""
+    with running(app, plain.name, OF_A_MESSAGE | {"x_key": "k", "x_fingerprint": "f"}) as task:
+        with pytest.raises(celery.exceptions.Ignore):
+            task.replace(based.s(1))
+        with pytest.raises(TypeError, match="is the platform's own"):
+            based.apply_async((1,), task_id="i", headers={"x_actor": "ceo"})
+    (sent,) = messages(app)
+    assert (sent.id, sent.headers["task"], sent.headers["x_actor"]) == ("i", based.name, "u-42")
+    assert {"x_key", "x_fingerprint", "x_request_id"}.isdisjoint(sent.headers)
