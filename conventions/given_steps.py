@@ -5,7 +5,7 @@ from typing import Any
 
 from conventions.bounds import fault_of_name
 
-STEPS = ("link", "link_error", "chain", "chord")
+STEPS = frozenset(["link", "link_error", "chain", "chord"])
 _WITHIN = ("tasks", "header", "body")  # of a group, a chain, a chord
 _PARTS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("args", (list, tuple), "a list"),
@@ -28,7 +28,7 @@ def signatures_of(task: str, options: Mapping[str, Any]) -> Iterator[tuple[str, 
         TypeError: one is no signature.
         ValueError: the name of its task is no name.
     """
-    left = [(f"{task}: {name}", options[name]) for name in STEPS if options.get(name)]
+    left = [(f"{task}: {name}", value) for name, value in options.items() if name in STEPS and value]
     while left:
         where, one = left.pop()
         if isinstance(one, (list, tuple)):
@@ -36,7 +36,7 @@ def signatures_of(task: str, options: Mapping[str, Any]) -> Iterator[tuple[str, 
             continue
         _check(where, one)
         yield f"{where} {one['task']}", one
-        left += [(where, one["options"][name]) for name in STEPS if one["options"].get(name)]
+        left += [(where, value) for name, value in one["options"].items() if name in STEPS and value]
         if one.get("subtask_type"):
             left += [(where, one["kwargs"][name]) for name in _WITHIN if one["kwargs"].get(name)]
 

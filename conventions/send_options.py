@@ -13,7 +13,7 @@ from kombu.messaging import Producer
 
 from conventions.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.given_headers import check_headers, were_accepted
-from conventions.given_steps import signatures_of
+from conventions.given_steps import STEPS, signatures_of
 from conventions.job import step_follows
 from conventions.priority import Priority
 
@@ -92,20 +92,22 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "stamped_headers": ((list, tuple, set, frozenset), "a list of names"),
     "chord": ((Mapping,), "a signature, which Celery gives; write chord([Part.s(...)])(Sum.s(...))"),
 }
-_NAMES = (
-    "correlation_id",
-    "exchange",
-    "group_id",
-    "origin",
-    "parent_id",
-    "queue",
-    "reply_to",
-    "root_id",
-    "routing_key",
-    "shadow",
-    "task_id",
+_NAMES = frozenset(
+    [
+        "correlation_id",
+        "exchange",
+        "group_id",
+        "origin",
+        "parent_id",
+        "queue",
+        "reply_to",
+        "root_id",
+        "routing_key",
+        "shadow",
+        "task_id",
+    ]
 )
-_TEXTS = ("argsrepr", "kwargsrepr")
+_TEXTS = frozenset(["argsrepr", "kwargsrepr"])
 _MODES = (None, 1, 2, "transient", "persistent")
 
 
@@ -140,7 +142,7 @@ def check_function(task: Any, options: Mapping[str, Any], max_delay: timedelta) 
 
 
 def _check_steps(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    if step_follows():  # they were checked with the first one, and each is when it is sent
+    if STEPS.isdisjoint(options) or step_follows():  # they were checked with the first one, and each is when it is sent
         return
     for where, step in signatures_of(task.name, options):
         other = task.app.tasks.get(step["task"])
@@ -214,14 +216,14 @@ def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> No
 
 
 def _check_names(task: str, options: Mapping[str, Any]) -> None:
-    for name in _NAMES:
-        value = options.get(name)
-        value = value.name if isinstance(value, (Queue, Exchange)) else value
-        if fault := fault_of_name(_text(task, name, value)):
-            raise ValueError(f"{task}: {name} {fault}")
-    for name in _TEXTS:
-        if not is_text(_text(task, name, options.get(name))):
+    for name, value in options.items():
+        if name in _TEXTS and not is_text(_text(task, name, value)):
             raise ValueError(f"{task}: {name} holds half a character (a lone surrogate), which no text may hold")
+        if name not in _NAMES:
+            continue
+        text = value.name if isinstance(value, (Queue, Exchange)) else value
+        if fault := fault_of_name(_text(task, name, text)):
+            raise ValueError(f"{task}: {name} {fault}")
 
 
 def _text(task: str, name: str, value: Any) -> str:
