@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +19,7 @@ from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
 from conventions.attempt_event import event_of
+from conventions.deadline import Deadline
 from conventions.errors import PayloadError
 from conventions.granularity import note
 from conventions.in_flight import Start
@@ -24,6 +27,7 @@ from conventions.job import GENERATION, KEY, TOKEN, Job
 from conventions.journal import Event
 from conventions.outcomes import end_dead
 from conventions.process_ends import has_ended
+from conventions.process_page import SETTLE_FOR
 from conventions.raw_message import DELIVERY
 from conventions.well_formed import drop_taken, fault_of
 
@@ -31,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
+DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead
+DEATH_AGAIN = 1.0  # seconds until a thread tries again
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
 
@@ -112,16 +118,21 @@ class PlainRequest(CeleryRequest):
                 raise WorkerLostError("its process ended before its time limit")  # noqa: TRY301  # with a traceback, as Celery wants it
             except WorkerLostError:
                 self.on_failure(ExceptionInfo())
-        elif soft or (not state.should_terminate and self.record_death(error)):
+        elif soft or (recorded := not state.should_terminate and self.record_death(error)):
             super().on_timeout(soft, timeout)
+        elif recorded is None:
+            self._leave_room()
         else:
             self.come_again(error)
 
     def on_exit(self, error: BaseException) -> None:
         """The job has called `sys.exit` in a pool without processes of its own: it would do so each time."""
-        if self.record_death(RuntimeError(f"the task called sys.exit: {error}")):
+        recorded = self.record_death(RuntimeError(f"the task called sys.exit: {error}"))
+        if recorded:
             self.acknowledge()
             state.task_ready(self)
+        elif recorded is None:
+            self._leave_room()
         else:
             self.come_again(error)
 
@@ -131,10 +142,49 @@ class PlainRequest(CeleryRequest):
         state.task_ready(self)
         self.make_room()
 
-    def record_death(self, error: Exception) -> bool:
-        """Record that the job has ended as dead. False when that was not possible: the message must come again."""
-        recorded: bool = self.app.refusals.message(self._message, error)
-        return recorded
+    def record_death(self, error: Exception) -> bool | None:
+        """Record that the job has ended as dead.
+
+        Returns:
+            False when it has not, and the message must come again; `None` while the store does not answer: a thread tries further, since
+            this one keeps everything else, and the message is held until then.
+        """
+        with Deadline(DEATH_WITHIN):
+            recorded = self._settle_death(error, 0.0)
+        if recorded is not None or not self.delivery:
+            return bool(recorded)
+        logger.warning("dead letter not recorded yet: id=%s task=%s: the store does not answer", self.id, self.name)
+        receipt = self.delivery["receipt"]
+        self.app.in_flight.begin(
+            receipt, "", self.token, lambda: False
+        )  # what ran is over, so nobody looks at its lease
+        threading.Thread(target=self._record_death_later, args=(error, receipt), name="death", daemon=True).start()
+        return None
+
+    def _record_death_later(self, error: Exception, receipt: str) -> None:
+        deadline, recorded = time.monotonic() + SETTLE_FOR, None
+        try:
+            while recorded is None and time.monotonic() < deadline:
+                recorded = self._settle_death(error, SETTLE_FOR)
+                time.sleep(0.0 if recorded is not None else DEATH_AGAIN)
+            if recorded:  # as Celery does in `on_timeout`
+                self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=self.store_errors)
+        except Exception:
+            logger.exception("not told of its dead letter yet: id=%s task=%s", self.id, self.name)
+            recorded = False  # it comes again, and finds its letter
+        if recorded:
+            self.app.in_flight.acknowledge(receipt)
+        else:
+            self.on_lost(error)
+
+    def _settle_death(self, error: Exception, patience: float) -> bool | None:  # noqa: ARG002  # of a task of ours
+        """As `record_death`, for so many seconds. `None`: the store does not answer."""
+        return self.app.refusals.message(self._message, error) or None
+
+    def _leave_room(self) -> None:
+        """Let Celery forget this delivery, which is held until its death is recorded."""
+        state.task_ready(self)
+        self.make_room()
 
     def make_room(self) -> None:
         """Let the worker read another message in place of this one, of which Celery acknowledges and rejects nothing."""
@@ -292,20 +342,22 @@ class Request(PlainRequest):
             job.started_at = datetime.fromtimestamp(self.time_start, UTC)
         return job
 
-    def record_death(self, error: Exception) -> bool:
+    def _settle_death(self, error: Exception, patience: float) -> bool | None:
         """Settle the job, whose process is killed after this. What has ended already comes again, for what follows it."""
         if self._has_outcome():
             return False
-        if isinstance(error, TimeLimitExceeded):
-            note(self.task, self.id, float(error.args[0]))
         self.task.request_stack.push(self._context)
         try:
-            ending = end_dead(self.task, self._job(), error, patience=0)
-        except (celery.exceptions.Reject, Exception) as fault:  # whatever it is, Celery must hear of the time-out
+            ending = end_dead(self.task, self._job(), error, patience=patience)
+        except celery.exceptions.Reject:
+            return None
+        except Exception as fault:  # whatever it is, Celery must hear of the time-out
             logger.exception("the dead letter of %s is not stored; the message comes again", self.id)
             ending = fault
         finally:
             self.task.request_stack.pop()
+        if ending is error and isinstance(error, TimeLimitExceeded):
+            note(self.task, self.id, float(error.args[0]))
         return ending is error
 
     def _has_outcome(self) -> bool:

@@ -4,9 +4,11 @@ import ctypes
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import before_task_publish
 
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
@@ -68,6 +70,20 @@ class Overtime(ImmediateTask):
     def run(self, number: int) -> None:
         note("began", number)
         time.sleep(15)
+
+
+class Endless(ImmediateTask):
+    """Have an effect, and end at the hard limit alone."""
+
+    idempotent_on = ("number",)
+    soft_time_limit = SOFT
+    time_limit = HARD
+
+    def run(self, number: int) -> None:
+        note("began", number)
+        while True:
+            with suppress(SoftTimeLimitExceeded):
+                time.sleep(60)
 
 
 class KeepGil(LongRunningTask):

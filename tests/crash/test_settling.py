@@ -1,5 +1,6 @@
 """A limit that passes, or a lease that is over, while a job is recorded or keeps its process to itself repeats nothing."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from conventions.app import ConventionsApp
 from tests.crash import settling_tasks
 from tests.crash.chaos import pause
 from tests.crash.server import Server
-from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Fail, KeepGil, Overtime, Then, Together
+from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Endless, Fail, KeepGil, Overtime, Then, Together
 from tests.crash.tempo import QUICK
 from tests.integration.lane_fixtures import kinds
 from tests.support import wait_until
@@ -71,6 +72,29 @@ def test_limits_that_pass_while_outcomes_are_recorded(
         assert lines(installation, "effects")[0] == (2 if task is Fail else 1)
         assert ended(app, sent) == (["retried", "succeeded"] if task is Fail else ["succeeded"])
         assert letters(app, state=None) == []
+
+
+@pytest.mark.parametrize("stands_still", [True, False])
+def test_a_hard_limit_that_passes_while_the_store_is_away(
+    installation: Installation, store_server: Server, stands_still: bool
+) -> None:
+    """The worker's loop goes on, and the death is recorded once the store answers: one letter, one start, and its errback."""
+    installation.settings["redis_url"] = store_server.url
+    QUICK.install(installation)
+    with installation.application() as app, installation.worker("-c", "1") as worker:
+        sent = Endless.apply_async((7,), link_error=Then.si(8))
+        wait_until(lambda: lines(installation, "began")[7], 20, "it has begun")
+        store_server.freeze() if stands_still else store_server.kill()
+        worker.wait_for("dead letter not recorded yet", 20)
+        asked = time.monotonic()
+        assert app.control.ping(timeout=8, limit=1), "the loop answers"
+        assert time.monotonic() - asked < 5
+        store_server.thaw() if stands_still else store_server.start()
+        letter = wait_for_letter(app, sent.id)
+        assert (letter.error, letter.attempts) == ("TimeLimitExceeded", 1)
+        wait_until_empty(app, 60)
+        assert (lines(installation, "began"), lines(installation, "effects")) == (Counter([7]), Counter([8]))
+        assert ended(app, sent.id) == ["dead"]
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
