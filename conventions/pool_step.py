@@ -8,10 +8,12 @@ from billiard.process import current_process
 from celery import bootsteps, signals
 from celery.concurrency.prefork import TaskPool
 from celery.utils.imports import symbol_by_name
+from celery.worker.control import Panel, nok
 
 from conventions.process_page import Pages
 
 LOOK_EVERY = 0.5  # seconds
+NO_RESTART = "pool_restart is not done: what keeps jobs from being repeated is set up when a worker starts. Restart the worker: at SIGTERM it gives back what has not begun"
 PAGES = 64  # at least, since a pool may grow
 
 
@@ -51,6 +53,7 @@ class PagesStep(bootsteps.StartStopStep):
 
     def create(self, worker: Any) -> None:
         """As above; where processes are spawned, nothing is shared."""
+        _refuse_restarts()
         if not issubclass(symbol_by_name(worker.pool_cls), TaskPool) or worker.pool_start_method != "fork":
             return
         pages = worker.app.pages
@@ -66,6 +69,18 @@ class PagesStep(bootsteps.StartStopStep):
         pool: Any = getattr(worker.pool, "_pool", None)
         if worker.app.pages and not isinstance(getattr(pool, "on_hard_timeout", None), SettlingFirst):
             pool.on_hard_timeout = SettlingFirst(worker.app.pages, pool, hub)
+
+
+def _refuse_restarts() -> None:
+    """Let no remote control exchange the processes of a pool that runs, as `worker_pool_restarts` would allow it."""
+    original = getattr(Panel.data["pool_restart"], "of_celery", Panel.data["pool_restart"])
+
+    def pool_restart(state: Any, **options: Any) -> Any:
+        # Another program's worker may be in this process.
+        return nok(NO_RESTART) if hasattr(state.app, "in_flight") else original(state, **options)
+
+    pool_restart.of_celery = original  # type: ignore[attr-defined]  # for a worker that is made after this one
+    Panel.data["pool_restart"] = pool_restart
 
 
 class HearingStep(bootsteps.StartStopStep):

@@ -260,6 +260,7 @@ def test_controls_leave_what_they_did(watched: Watched) -> None:
         for path, words, status, action, after in (
             (f"worker/pool/grow/{worker}", {"n": "2"}, 200, "worker pool grow", {"outcome": "done", "asked": {"n": "2"}}),
             ("worker/pool/grow/nobody@nowhere", {}, 404, "worker pool grow", {"outcome": "failed", "status": 404}),
+            (f"worker/pool/restart/{worker}", {}, 403, "worker pool restart", {"outcome": "failed", "status": 403}),
             (f"task/rate-limit/{TASK}", {"workername": worker, "ratelimit": "100/s"}, 200, "task rate-limit",
              {"outcome": "done", "worker": worker, "asked": {"ratelimit": "100/s"}}),
             (f"task/rate-limit/{TASK}", {"workername": worker, "ratelimit": "often"}, 403, "task rate-limit",

@@ -203,6 +203,21 @@ def test_where_long_is_consumed_nothing_is_taken_ahead(live_app: ConventionsApp)
     assert stats["prefetch_count"] == stats["pool"]["max-concurrency"] == 5
 
 
+def test_a_pool_is_not_restarted_in_place(live_app: ConventionsApp) -> None:
+    """A sentence says what to do; its processes go on."""
+
+    def processes() -> list[int]:
+        ((_, stats),) = live_app.control.inspect(timeout=5, limit=1).stats().items()
+        found: list[int] = stats["pool"]["processes"]
+        return found
+
+    before = processes()
+    ((answer,),) = (one.values() for one in live_app.control.pool_restart(reply=True, timeout=5, limit=1))
+    assert answer["error"].startswith("pool_restart is not done: "), answer
+    assert "Restart the worker" in answer["error"]
+    assert processes() == before
+
+
 def test_workers_for_one_queue(other: ConventionsApp, installation: Installation) -> None:
     """`-Q long` alone works and takes nothing ahead; `-Q immediate` takes four for each process."""
     with installation.workers(("-Q", "long", "-c", "2"), ("-Q", "immediate", "-c", "2")) as workers:
