@@ -124,6 +124,7 @@ class ConventionsApp(Celery):
             name, loader=Loader, task_cls="conventions.plain_task:PlainTask", control="conventions.control:Control"
         )
         self.steps["worker"].update(STEPS)
+        self.steps["consumer"].add("conventions.remote_calls:RemoteCalls")
         self.config_from_object(_LazyDefaults(self))
 
     def __reduce__(self) -> Any:

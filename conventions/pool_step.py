@@ -21,6 +21,7 @@ class PoolStep(bootsteps.StartStopStep):
     """Asks more often than Celery, which looks every five seconds where it has missed the end of a process.
 
     It is told of the end when the last file of the process is closed, which may be before the system can say that it has ended.
+    And a process that somebody kills while the worker starts is replaced like any other: Celery would end the worker.
     """
 
     requires = ("celery.worker.components:Pool",)
@@ -28,6 +29,14 @@ class PoolStep(bootsteps.StartStopStep):
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """As above."""
         hub.call_repeatedly(LOOK_EVERY, worker.pool.maintain_pool)
+        pool: Any = getattr(worker.pool, "_pool", None)
+        if hasattr(pool, "did_start_ok"):
+            pool.did_start_ok = lambda: not any(_failed(one.exitcode) for one in pool._pool)  # noqa: SLF001  # billiard's own
+
+
+def _failed(status: int | None) -> bool:
+    """Whether a process ended by itself; a signal, whose number is negative here, says nothing of how it started."""
+    return status is not None and status >= 0
 
 
 class SettlingFirst:

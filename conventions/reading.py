@@ -327,6 +327,16 @@ class Reading:
         self.abandon_read()
         super().close()  # type: ignore[misc]
 
+    def _receive_one(self, client: Any) -> Any:
+        """Hand on what came by remote control, or as an event. Anybody may write there, and what cannot be read ends nothing."""
+        try:
+            return super()._receive_one(client)  # type: ignore[misc]
+        except (Empty, *LOST):
+            raise
+        except Exception:
+            logger.exception("a message of remote control, or an event, cannot be read, and is dropped")
+            return True
+
     # A lost connection is made again here.
 
     @property

@@ -10,7 +10,7 @@ from celery import chord
 
 from conventions import executions
 from conventions.app import ConventionsApp
-from tests.integration import fault_tasks
+from tests.integration import fault_tasks, killed_at_start
 from tests.integration.fault_tasks import After, Fails, Hangs, Number, Sum, Told, Twice, Works
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import wait_until
@@ -180,3 +180,16 @@ def test_results_that_do_not_fit_into_redis_wait(tmp_path: Path, new_database: C
             assert letters(app, state=None) == []
             assert worker.process.poll() is None
             assert notes(tmp_path)[2:] == ["sum 7"]
+
+
+def test_a_process_that_is_killed_while_its_worker_starts(
+    tmp_path: Path, valkey_url: str, new_database: Callable[[Path], str]
+) -> None:
+    """Another one takes its place; Celery would end the worker. The module kills it just before Celery looks."""
+    installation = Installation(
+        tmp_path, [killed_at_start.__name__], broker_url=valkey_url, database_url=new_database(tmp_path)
+    )
+    with installation.application() as app, installation.worker("--concurrency=1") as worker:
+        killed_at_start.Answering.delay()
+        wait_until_empty(app, 20)
+        assert worker.process.poll() is None
