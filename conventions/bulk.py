@@ -103,7 +103,7 @@ class Bulk:
                 self.sure += 1
             return
         with (
-            self._deadline(),
+            self._deadline(part),
             self._app.producer_or_acquire(self._producer) as producer,
             producer.batch(PART) as batch,
         ):
@@ -126,8 +126,8 @@ class Bulk:
             self.sure += sent[1]
 
     @contextmanager
-    def _deadline(self) -> Iterator[None]:
-        """One deadline for all that a block sends. Raises: BrokerUnavailable."""
+    def _deadline(self, part: Sequence[Prepared] = ()) -> Iterator[None]:
+        """One deadline for all that a block sends, which begins with this part. Raises: BrokerUnavailable."""
         with Deadline(self._app.settings.broker_timeout):
             try:
                 yield
@@ -136,7 +136,8 @@ class Bulk:
                 raise unavailable(self._app, reason, error.ids, maybe_sent=error.maybe_sent) from error
             except BrokerUnavailable as error:  # before it was asked for the part before
                 if self._sent is None:
-                    raise
+                    ids = [one.id for one in part]
+                    raise unavailable(self._app, error.__cause__ or error, ids, maybe_sent=error.maybe_sent) from error
                 raise unavailable(self._app, error, self._sent[0].ids, maybe_sent=True) from error
 
     def _collect(

@@ -11,6 +11,7 @@ from typing import Any
 from kombu.transport import redis, virtual
 from kombu.utils.json import dumps
 from redis import Redis as RedisClient
+from redis.exceptions import RedisError
 
 from conventions.batches import Batches
 from conventions.broker import Broker, Publication, digest_of
@@ -23,6 +24,7 @@ from conventions.purging import is_reply_queue, purge
 from conventions.raw_message import decoded
 from conventions.reading import RESERVE_AT_MOST, Reading
 from conventions.redis_connections import BoundedRetry, bound_sentinels, bounded
+from conventions.server_answers import fault_of, refusal_of
 from conventions.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
 from conventions.store import Store
 
@@ -230,6 +232,26 @@ class ConventionsChannel(Reading):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._connparams(asynchronous=asynchronous)  # type: ignore[misc]  # of the classes below
         return parameters | {"connection_class": bounded(parameters["connection_class"])}
+
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Note which queue an exchange has, for programs that send to exchanges; ours name the queue.
+
+        A worker that starts at a full server must run what waits there: nothing else makes room.
+        """
+        try:
+            super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]  # of the classes below
+        except RedisError as error:
+            if not refusal_of(error):
+                raise
+            logger.warning("queue %s: programs that send to exchanges may not find it: %s", queue, fault_of(error))
+
+    def _refresh_bindings(self, queues: Sequence[str]) -> None:
+        """The same, again and again, for queues that are forgotten some time after their reader."""
+        try:
+            super()._refresh_bindings(queues)  # type: ignore[misc]  # the same
+        except RedisError as error:
+            if not refusal_of(error):
+                raise
 
     # Sending.
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from redis import Redis
+from redis._parsers import _HiredisParser
+from redis._parsers.hiredis import _socket_can_read
 from redis.backoff import AbstractBackoff, ExponentialBackoff
 from redis.client import Pipeline
 from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -99,11 +101,30 @@ class BoundedRetry(Retry):
             time.sleep(wait)
 
 
+class BoundedParser(_HiredisParser):
+    """Reads an answer that comes in pieces no longer than until the deadline of the running thread; each piece alone might be in time."""
+
+    pieces = 0  # of the answer that is read now
+
+    def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
+        """Read a piece. Raises: RedisError."""
+        self.pieces += 1
+        if self.pieces > 1 and (deadline := current_deadline()) is not None and deadline.at != float("inf"):
+            left = deadline.left
+            if left <= 0 or not _socket_can_read(self._sock, left):
+                raise OutOfTime("no time is left to read the rest of an answer")
+        return super().read_from_socket(*arguments, **options)  # type: ignore[no-untyped-call]  # the same
+
+
 class Bounded(_Base):
     """A connection none of whose waits ends later than the deadline of the running thread."""
 
     _given: float | None = None  # seconds that its socket waits now; `None`: not known
     _own: float = 0.0  # seconds without a deadline
+
+    def set_parser(self, parser_class: Any) -> None:
+        """Read answers by this."""
+        super().set_parser(BoundedParser if parser_class is _HiredisParser else parser_class)  # type: ignore[no-untyped-call]  # that of the class beside this one
 
     @property
     def socket_timeout(self) -> float | None:
@@ -143,6 +164,7 @@ class Bounded(_Base):
             self._given = None  # it is set for this read, and then to what it was when the connection was made
         elif self._sock is not None and (current_deadline() is not None or self._given != self._own):
             self._keep_deadline()
+        self._parser.pieces = 0
         return super().read_response(*arguments, **options)
 
     def _keep_deadline(self) -> None:

@@ -164,6 +164,8 @@ def doubts(app: Any, session: Session, which: Filter) -> list[str]:
     unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
     try:
+        if app.broker_is_redis:
+            app.broker.store.try_write()
         consumed = ask_workers(app).queues
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)

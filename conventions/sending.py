@@ -282,7 +282,8 @@ def _may_pass(error: BaseException) -> bool:
     """Whether the same may be taken later; an answer that says otherwise does not change."""
     if isinstance(error, RuntimeError):  # Celery's, of a result that nobody can subscribe to
         return isinstance(error.__cause__, RedisError)
-    wrong = isinstance(error, RedisError) and not isinstance(error, (redis.ConnectionError, redis.TimeoutError))
+    away = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)  # the last: no Redis is there
+    wrong = isinstance(error, RedisError) and not isinstance(error, away)
     return not wrong or bool(refusal_of(error))
 
 

@@ -118,6 +118,10 @@ class Store:
         client: Redis = sentinel.master_for(address.master_name, redis_class=Client)  # type: ignore[no-untyped-call]  # the same
         return client
 
+    def try_write(self) -> None:
+        """Write what nobody needs. Raises: RedisError, as of a server that is full, or a replica."""
+        self.redis.set(self.key("tried"), "1", px=1000)
+
     def wait_for_disk(self, timeout: float = DISK_TIMEOUT) -> None:
         """Return when everything written so far is in the append-only file, where the server has one (WAITAOF).
 

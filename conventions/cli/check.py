@@ -55,10 +55,12 @@ def check(context: click.Context, as_json: bool) -> None:
 def _broker(app: ConventionsApp) -> None:
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=app.settings.broker_timeout)
+    if app.broker_is_redis:
+        app.broker.store.try_write()
 
 
 def _redis(app: ConventionsApp) -> None:
-    app.store.redis.ping()
+    app.store.try_write()
     faults = forgetful(app)
     if app.settings.environment == "production":
         faults += volatile(app)

@@ -196,7 +196,7 @@ def test_check_says_what_to_do_about_a_full_server(run: Run, tmp_path: Path, com
     advice = "does not take this now: its memory is full: let workers catch up, or raise maxmemory"
     with Server(tmp_path, maxmemory="100kb") as server:
         broken = faults(run, broker_url=server.url, database_url=str(commands_app.settings.database_url))
-        assert broken["queues"] == f"Redis {advice}"
+        assert broken["broker"] == broken["redis"] == f"Redis {advice}"
         with (
             application(["tests.cli.command_tasks"], broker_url=server.url) as app,
             commands_app.database.session() as session,

@@ -1,5 +1,6 @@
 """What goes wrong around a job, outside of its `run`: it ends once all the same, and what follows it is sent."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,3 +194,26 @@ def test_a_process_that_is_killed_while_its_worker_starts(
         killed_at_start.Answering.delay()
         wait_until_empty(app, 20)
         assert worker.process.poll() is None
+
+
+def test_a_worker_that_starts_at_a_full_server(tmp_path: Path, new_database: Callable[[Path], str]) -> None:
+    """It runs what waits there, which is what makes room; `check` says meanwhile that the server takes nothing."""
+    with small_server(tmp_path / "server") as url:
+        installation = Installation(
+            tmp_path, [fault_tasks.__name__], broker_url=url, database_url=new_database(tmp_path)
+        )
+        with installation.application() as app:
+            for number in range(5):
+                Works.delay(tmp_path / str(number))
+                (tmp_path / str(number)).mkdir()
+            app.store.redis.config_set("maxmemory", "1")
+            found = installation.run("check")
+            assert found.returncode == 1
+            for server in ("broker", "redis"):
+                assert re.search(
+                    rf"^{server} +False +Redis does not take this now: its memory is full", found.stdout, re.MULTILINE
+                )
+            with installation.worker("-c", "1") as worker:
+                wait_until_empty(app, 20)
+                assert worker.process.poll() is None
+            assert [notes(tmp_path / str(number)) for number in range(5)] == [["ran"]] * 5
