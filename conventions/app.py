@@ -16,7 +16,7 @@ from celery.utils.imports import cwd_in_path
 from conventions import stack, store, transport
 from conventions.batches import Batches
 from conventions.broker import Broker
-from conventions.by_name import send_by_name
+from conventions.by_name import name_positions, send_by_name
 from conventions.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.console.starting import prepare_command
 from conventions.control import prepare_purge
@@ -298,13 +298,14 @@ class ConventionsApp(Celery):
             name: of the task.
             args: positional arguments of `run`.
             kwargs: arguments of `run` by name.
-            more: countdown, eta and id, as Celery takes them.
+            more: countdown, eta, id and what follows them, as Celery takes them.
             options: as `apply_async` takes them.
 
         Raises:
-            TypeError, ValueError, PayloadError, BrokerUnavailable: as `apply_async`.
+            TypeError, ValueError, PayloadError, BrokerUnavailable: as `apply_async`; `TypeError` also for one argument too many, or
+                one that is given twice.
         """
-        options |= zip(("countdown", "eta", "task_id"), more, strict=False)
+        options |= name_positions(more, options) if more else {}
         send = functools.partial(super().send_task, name)
         return send_by_name(self, name, (args, kwargs), options, send)
 

@@ -4,6 +4,7 @@ Every way that Celery has to send a task ends in `send_task` of the application.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -35,6 +36,11 @@ from conventions.sending import (
 
 _checked: ContextVar[str | None] = ContextVar("conventions_checked", default=None)
 FAULTS = (TypeError, ValueError, PayloadError)
+POSITIONS = tuple(  # of what Celery's `send_task` takes after the arguments of the task
+    one.name
+    for one in inspect.signature(celery.Celery.send_task).parameters.values()
+    if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+)[4:]  # without self, name, args, kwargs
 
 
 class Named(NamedTuple):
@@ -59,6 +65,18 @@ def by_celery(task: Any, payload: Mapping[str, Any], task_id: str, **options: An
     """Let Celery send a message of a task of ours that was checked."""
     with checked(task_id):
         return celery.Task.apply_async(task, (), payload, task_id=task_id, **options)
+
+
+def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `send_task` that are given by position, by their names. Raises: TypeError."""
+    if len(values) > len(POSITIONS):
+        raise TypeError(
+            f"send_task: it takes {3 + len(POSITIONS)} arguments by position, not {3 + len(values)}; name the others"
+        )
+    found = dict(zip(POSITIONS, values, strict=False))
+    if twice := next((name for name in found if name in options), None):
+        raise TypeError(f"send_task: {twice} is given twice, by position and by name; leave one out")
+    return found
 
 
 def send_by_name(

@@ -198,6 +198,23 @@ def test_celerys_own_arguments_of_send_task(app: ConventionsApp) -> None:
     assert (sent.id, sent.headers["task"], datetime.fromisoformat(sent.headers["eta"])) == ("my-id", UNKNOWN, due)
 
 
+def test_no_argument_of_send_task_is_dropped(app: ConventionsApp) -> None:
+    """All that Celery takes by place counts by place; what is too much, or given twice, is refused."""
+    by_place = (None, None, "my-id", None, None, None, None, 3600, None, plain.s(2))
+    for name in (Pay.name, UNKNOWN, plain.name):
+        app.send_task(name, (1,), {}, *by_place)
+    for sent in messages(app):
+        left = datetime.fromisoformat(sent.headers["expires"]) - datetime.now(UTC)
+        assert timedelta(minutes=50) < left < timedelta(minutes=61)
+        assert (sent.id, len(sent.following["callbacks"])) == ("my-id", 1)
+    assert len(messages(app)) == 3
+    with pytest.raises(TypeError, match="send_task: it takes [0-9]+ arguments by position, not 41; name the others"):
+        app.send_task(UNKNOWN, *[None] * 40)
+    with pytest.raises(TypeError, match="send_task: task_id is given twice, by position and by name"):
+        app.send_task(UNKNOWN, (1,), {}, None, None, "a", task_id="b")
+    assert len(messages(app)) == 3
+
+
 def test_a_function_keeps_what_is_its_own(app: ConventionsApp) -> None:
     """A project that has them already goes on: numbers as priorities, long delays, options of kombu."""
     plain.apply_async((1,), priority=5, countdown=10**8, retry_policy={"max_retries": 1})
