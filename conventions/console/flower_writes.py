@@ -18,6 +18,7 @@ from conventions.console.guarded import Guarded
 from conventions.deeds import Deed
 from conventions.errors import PayloadError
 from conventions.given_headers import check_headers
+from conventions.priority import Priority
 from conventions.send_options import check_types
 
 logger = logging.getLogger(__name__)
@@ -199,7 +200,7 @@ def recording(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a message with their numbers and moments read, also from texts. Raises: TypeError, ValueError."""
+    """The options of a message with numbers, moments and priority read, the first two also from texts. Raises: TypeError, ValueError."""
     found = dict(options)
     for name in NUMBERS & found.keys():
         found[name] = read_number(found[name])
@@ -207,7 +208,18 @@ def read(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in MOMENTS & found.keys():
         if isinstance(found[name], str):
             found[name] = datetime.fromisoformat(found[name])
+    if "priority" in found:
+        found["priority"] = read_priority(found["priority"])
     return found
+
+
+def read_priority(value: int) -> Priority:
+    """The priority that a number of JSON means. Raises: ValueError."""
+    try:
+        return Priority(value)
+    except ValueError:
+        names = ", ".join(f"{member.value} ({member.name})" for member in Priority)
+        raise ValueError(f"the message: priority is one of {names}, not {value}") from None
 
 
 def read_number(value: Any) -> Any:

@@ -21,7 +21,7 @@ from tests.console.browser import SCREENSHOTS, faults, one
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.console.watched_tasks import Greet
 from tests.support import wait_until
-from tests.workers import Installation, acting_through
+from tests.workers import Installation, acting_through, messages
 
 SECRET = "anna@example.com"
 TASK = Greet.name
@@ -251,6 +251,20 @@ def test_a_number_that_is_none_is_the_callers_fault(watched: Watched) -> None:
             answer = post(f"async-apply/{TASK}", options)
             assert answer.status_code == 200, (options, answer.text)
     wait_until(lambda: watched.app.broker.sizes("immediate") == sizes, 20, "what was sent has run")
+
+
+def test_a_priority_of_the_api_is_one_that_has_a_name(watched: Watched) -> None:
+    """JSON has its number; another one means nothing here, and the answer says which do."""
+    with watched.as_("alice:a") as admin:
+        for path in (f"async-apply/{TASK}", f"send-task/{TASK}", "send-task/nobody.knows"):
+            body = {"kwargs": {"name": "a"}, "queue": OTHER_QUEUE}
+            answer = admin.post(f"/api/task/{path}", json=body | {"priority": 9})
+            assert answer.status_code == 200, answer.text
+            answer = admin.post(f"/api/task/{path}", json=body | {"priority": 5})
+            assert answer.status_code == 400
+            assert "priority is one of 1 (LOW), 4 (NORMAL), 7 (HIGH), 9 (URGENT), not 5" in answer.text
+    assert [one.priority for one in messages(watched.app) if one.queue == OTHER_QUEUE] == [9, 9, 9]
+    purge(watched.app, [OTHER_QUEUE])
 
 
 def test_controls_leave_what_they_did(watched: Watched) -> None:
