@@ -208,7 +208,7 @@ def test_no_argument_of_send_task_is_dropped(app: ConventionsApp) -> None:
         assert timedelta(minutes=50) < left < timedelta(minutes=61)
         assert (sent.id, len(sent.following["callbacks"])) == ("my-id", 1)
     assert len(messages(app)) == 3
-    with pytest.raises(TypeError, match="send_task: it takes [0-9]+ arguments by position, not 41; name the others"):
+    with pytest.raises(TypeError, match=r"send_task: it takes [0-9]+ arguments by position, not 41; name the others"):
         app.send_task(UNKNOWN, *[None] * 40)
     with pytest.raises(TypeError, match="send_task: task_id is given twice, by position and by name"):
         app.send_task(UNKNOWN, (1,), {}, None, None, "a", task_id="b")
