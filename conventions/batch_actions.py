@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 from conventions import audit
-from conventions.deeds import Deed
+from conventions.deeds import BATCH_CANCEL, Deed
 from conventions.errors import BrokerUnavailable, PayloadError
 from conventions.membership import chunk_id, finish_id
 from conventions.redrive import redrive
@@ -27,7 +27,7 @@ def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bo
         SQLAlchemyError: nothing is changed.
     """
     with suppress(_Ended), app.database.session() as session:
-        audit.record(session, Deed(actor, "batch cancel", id, reason))
+        audit.record(session, Deed(actor, BATCH_CANCEL, id, reason))
         session.flush()  # no row, no deed
         if not app.batches.cancel(id):
             raise _Ended

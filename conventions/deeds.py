@@ -5,6 +5,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 from uuid import uuid4
 
+CANCEL, BATCH_CANCEL = (
+    "cancel",
+    "batch cancel",
+)  # the actions of those who cancel a message, which may be a batch, and a batch
+
 
 @dataclass(frozen=True, slots=True)
 class Deed:

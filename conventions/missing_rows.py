@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from conventions.database import Database
 from conventions.dead_letters import TAKEN
+from conventions.deeds import BATCH_CANCEL, CANCEL
 from conventions.failures import FailureText, cut
 from conventions.journal import Event
 from conventions.membership import finish_id
@@ -119,8 +120,14 @@ def told_of(database: Database, batch_ids: Sequence[str]) -> set[str]:
             cut_last.message_id == row.message_id, cut_last.kind == "succeeded", cut_last.ended_at > row.ended_at
         )
         lost = select(row.message_id).where(row.message_id.in_(batch_ids), row.kind == "lost", ~cut_again.exists())
-        cancelled = select(AuditRow.target).where(AuditRow.target.in_(batch_ids), AuditRow.action == "batch cancel")
-        return found.union(session.scalars(lost), session.scalars(cancelled))
+        deeds = session.execute(
+            select(AuditRow.target, AuditRow.after).where(
+                AuditRow.target.in_(batch_ids), AuditRow.action.in_((CANCEL, BATCH_CANCEL))
+            )
+        )
+        # A cancel by the id of a message has a row also where it came too late.
+        cancelled = [id_ for id_, after in deeds if not isinstance(after, dict) or after.get("outcome") != "failed"]
+        return found.union(session.scalars(lost), cancelled)
 
 
 def endings(session: Session, message_ids: Sequence[str]) -> dict[str, list[tuple[int, str, datetime]]]:

@@ -14,6 +14,7 @@ import celery
 from celery import shared_task
 from celery.utils import uuid
 
+from conventions.actor import current_actor
 from conventions.broker import CancelAnswer
 from conventions.by_name import by_celery
 from conventions.cancelling import cancel
@@ -179,9 +180,10 @@ class ConventionTask(RunningTask):
         """Keep a message from running.
 
         Returns `queued` when it will not run, `running` when its job is told at its next report of progress, and
-        `too late` when it is not there: it has ended, or was not sent yet, and then will not run.
+        `too late` when it is not there: it has ended, or was not sent yet, and then will not run. Of a batch's id, the whole
+        batch, with a row in the audit.
         """
-        return cancel(self._application(), task_id)
+        return cancel(self._application(), task_id, current_actor())
 
     def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of these arguments, as every send checks it. Raises: TypeError, PayloadError."""

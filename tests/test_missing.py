@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, executions, missing, missing_rows
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, acting_as, audit, executions, missing, missing_rows
 from conventions.app import ConventionsApp
 from conventions.batch_actions import cancel_batch
 from conventions.batches import Origin
 from conventions.broker import Sizes
+from conventions.cli.cancel import cancel
 from conventions.journal import Event, Journal
 from conventions.membership import chunk_id, finish_id
 from conventions.missing import Missing
@@ -305,6 +308,26 @@ def test_a_batch_that_redis_has_forgotten_is_lost(
     assert lost(app) == [("b", Halves.name)]
     assert looks.round()["batches"] == looks.round()["batches"] == 0
     assert caplog.text.count("it was emptied") == 1
+
+
+def test_a_batch_that_was_cancelled_by_any_name_is_not_lost(app: ConventionsApp, looks: Missing) -> None:
+    """In code, and by `celery cancel`, also before and after a try that came too late; such a try alone cancels nothing."""
+    ids = ["code", "command", "late"]
+    for id_ in ids[:2]:
+        app.batches.create(id_, Origin(Halves.name, {"n": 5}, "u-7"))
+    Journal(app.store).append([cut(id_) for id_ in ids])
+    with acting_as("u-9"):
+        assert [Halves.cancel("code"), Halves.cancel("code")] == ["running", "too late"]
+    for id_ in ("command", "command", "late"):
+        CliRunner().invoke(cancel, [id_, "--actor", "u-9"], obj=SimpleNamespace(app=app), catch_exceptions=False)
+    record(app)
+    with app.database.session() as session:
+        deeds = sorted((one.actor, one.action, one.target) for one in audit.listing(session, 10))
+    assert deeds == [("u-9", "cancel", id_) for id_ in ("code", "command", "command", "late")]
+    app.store.redis.delete(*app.store.redis.keys(app.store.key("*")))
+    for _ in range(3):
+        looks.round()
+    assert lost(app) == [("late", Halves.name)]
 
 
 def test_a_batch_that_was_sent_again_may_be_lost_again(app: ConventionsApp, looks: Missing) -> None:

@@ -6,7 +6,7 @@ from celery.bin.base import CeleryCommand
 from conventions.cancelling import cancel as cancel_message
 from conventions.cli.base import app_of, one_line_errors, say
 from conventions.cli.letter_options import actor_option
-from conventions.deeds import Deed
+from conventions.deeds import CANCEL, Deed
 
 ANSWERS = {
     "queued": "queued; it will not run",
@@ -30,6 +30,6 @@ def cancel(context: click.Context, *, id: str, reason: str | None, actor: str) -
     answer = cancel_message(app, id)
     # In the journal, since a message can be cancelled while SQL is away.
     outcome = "failed" if answer == "too late" else "done"
-    app.journal.note(Deed(actor, "cancel", id, reason, None, {"outcome": outcome, "answer": answer}))
+    app.journal.note(Deed(actor, CANCEL, id, reason, None, {"outcome": outcome, "answer": answer}))
     say(f"{id}: {ANSWERS[answer]}")
     context.exit(1 if answer == "too late" else 0)
