@@ -39,6 +39,7 @@ from conventions.outcomes import (
     log_failure,
 )
 from conventions.payload import encode_result
+from conventions.process_page import Page
 from conventions.process_state import end_own_code, held
 from conventions.retry import RetryPolicy
 from conventions.soft_limit import soft_limit
@@ -122,15 +123,16 @@ def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
     if request.is_eager:
         with acting_as(job.actor):
             return task.run(**values)
+    page = task.app.pages.mine
     try:
-        with resuming(job.actor), held(task, job), watching(task, job.id):
-            return _run_here(task, request, values)
+        with resuming(job.actor), held(task, job, page), watching(task, job.id):
+            return _run_here(task, request, values, page)
     finally:
         if (reporter := getattr(request, "reporter", None)) is not None:
             reporter.close()
 
 
-def _run_here(task: Any, request: Any, values: dict[str, Any]) -> Any:
+def _run_here(task: Any, request: Any, values: dict[str, Any], page: Page | None) -> Any:
     """Run it, and let no process that it has forked come back as if it were this one: it would go on with the next jobs."""
     process = os.getpid()
     if soft_limit.process != process:
@@ -144,7 +146,8 @@ def _run_here(task: Any, request: Any, values: dict[str, Any]) -> Any:
         raise
     soft_limit.over = request
     end_if_forked(process, None)
-    end_own_code(task, request)
+    if page is not None:  # as `end_own_code`, which would ask for all of it anew
+        page.settle()
     return result
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from conventions.job import Job
+from conventions.process_page import Page
 from conventions.soft_limit import soft_limit
 
 _BY_PAGE = nullcontext()
@@ -19,9 +20,8 @@ def begin_job(task: Any, job: Job) -> None:
         page.begin(job.claim.claim, job.token, task.hangs_after)
 
 
-def held(task: Any, job: Job) -> AbstractContextManager[None]:
-    """Within the block the job's claim is renewed; by the main process, where there is a page."""
-    page = task.app.pages.mine
+def held(task: Any, job: Job, page: Page | None) -> AbstractContextManager[None]:
+    """Within the block the job's claim is renewed; by the main process, where there is a page of this process."""
     if page is not None and page.names_job:
         return _BY_PAGE
     holding: AbstractContextManager[None] = task.app.lease_keeper.holding(job.claim, task.stall_check())

@@ -1,5 +1,6 @@
 """A message as kombu's channels and our processes have it, made of a `Delivery`."""
 
+from binascii import a2b_base64
 from typing import Any
 
 from kombu.utils.json import loads
@@ -39,6 +40,27 @@ def raw_message(delivery: Delivery, limit: int | None = None) -> dict[str, Any]:
     check_form(headers)
     _refuse_packed(message, headers)
     return handed_out(message, delivery)
+
+
+class UnreadableEnvelope(Exception):
+    """What came is no message: it lacks a part, or has one of another type."""
+
+
+def envelope_fault(message: Any) -> str | None:
+    """What is wrong with a message of kombu's own, before its body is looked at; `None`: nothing is."""
+    if not isinstance(message, dict):
+        return f"it is a {type(message).__name__}, and no mapping"
+    properties = message.get("properties")
+    if not isinstance(properties, dict) or not {"delivery_tag", "delivery_info"} <= properties.keys():
+        return "it has no properties, or lacks one of them"
+    if not isinstance(message.get("headers", {}), dict) or not isinstance(message.get("body", ""), str):
+        return "its headers are no mapping, or its body is no text"
+    if properties.get("body_encoding") == "base64":
+        try:
+            a2b_base64(message.get("body") or "")
+        except ValueError as error:
+            return f"its body is no base64: {error}"
+    return None
 
 
 def handed_out(message: dict[str, Any], delivery: Delivery) -> dict[str, Any]:

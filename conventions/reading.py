@@ -16,12 +16,13 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from conventions.bounds import MESSAGE_LIMIT
 from conventions.broker import Broker
+from conventions.deadline import Deadline
 from conventions.delivery import NONE, Delivery, Wanted, brought, left_by
 from conventions.errors import NewerLayout, UnknownForm
 from conventions.forks import call_in_child
 from conventions.in_flight import InFlight
 from conventions.layout import refused
-from conventions.raw_message import raw_message
+from conventions.raw_message import UnreadableEnvelope, envelope_fault, raw_message
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ HEAD_START = 0.5  # seconds that idle workers have to take what is due, before o
 SMALL = 4096  # bytes of a message that is not counted in bytes
 RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
+WAKING = 0.2  # seconds that the loop may wait for it
 LOST = (RedisError, OSError, EOFError)
 
 
@@ -169,10 +171,12 @@ class Reading:
         """Let a read that waits without some queues end, where their messages have room again."""
         if self._left and self._in_poll and self._waits and not self._wanted.most_bytes and self.qos.takes_large_again:
             self._left = NONE
-            self.broker.wake([self._mark], lifetime=1.0)
+            with Deadline(WAKING), suppress(*LOST):  # such a read ends soon by itself
+                self.broker.wake([self._mark], lifetime=1.0)
 
     def _brpop_read(self, **_: Any) -> bool:
         if not self._in_poll:  # ended in this turn of the loop, which was to read it
+            self._close_if_lost(self.client.connection)
             raise Empty
         try:
             due, deliveries = self._reply(self.client.connection)
@@ -196,6 +200,17 @@ class Reading:
             if self._mean_size:
                 self._note_sizes(deliveries)
         return True
+
+    @staticmethod
+    def _close_if_lost(connection: Any) -> None:
+        """Close a connection of which nothing is expected, where something is to be read: else it would be reported for ever."""
+        if connection is not None and connection._sock is not None:  # noqa: SLF001  # redis-py has no name for it
+            try:
+                is_lost = connection.can_read(0)
+            except LOST:
+                is_lost = True
+            if is_lost:
+                connection.disconnect()
 
     def _note_sizes(self, deliveries: Sequence[Delivery]) -> None:
         for one in deliveries:
@@ -331,11 +346,14 @@ class Reading:
         """Hand on what came by remote control, or as an event. Anybody may write there, and what cannot be read ends nothing."""
         try:
             return super()._receive_one(client)  # type: ignore[misc]
-        except (Empty, *LOST):
-            raise
-        except Exception:
+        except (RecursionError, UnreadableEnvelope):  # other errors are those of who handles it
             logger.exception("a message of remote control, or an event, cannot be read, and is dropped")
             return True
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        if fault := envelope_fault(message):
+            raise UnreadableEnvelope(fault)
+        return super()._deliver_fanout_message(message, exchange)  # type: ignore[misc]
 
     # A lost connection is made again here.
 

@@ -1,5 +1,6 @@
 """How a channel reads while short jobs run: the next messages are asked for before those that came are handled."""
 
+import select
 from collections.abc import Iterator
 from contextlib import suppress
 from queue import Empty
@@ -268,6 +269,50 @@ def test_large_messages_keep_no_small_ones_of_other_queues_from_being_read(
     assert [reader.read(), reader.read() > 0] == [0, True]
 
 
+def fill_with_large(reader: Reader) -> None:
+    """As many bytes are held as may be, and nothing is asked for."""
+    qos = reader.channel.qos
+    qos.most_bytes, qos.starves = 100_000, lambda: False
+    Wide.enqueue_many([{"text": "x" * 60_000} for _ in range(10)])
+    while qos.bytes_for([]):
+        reader.read()
+    assert qos.can_consume()
+
+
+def test_a_connection_that_is_lost_while_nothing_is_asked_for(app: ConventionsApp, reader: Reader) -> None:
+    """It is closed, and reported no more: the loop would turn for ever, with nothing to read."""
+    fill_with_large(reader)
+    assert not reader.channel._in_poll
+    connection = reader.channel.client.connection
+    fileno = connection._sock.fileno()
+    connection.send_command("CLIENT", "ID")
+    assert app.store.redis.client_kill_filter(_id=connection.read_response()) == 1
+    wait_until(lambda: select.select([fileno], [], [], 0)[0], 5, "its end is there")
+    with suppress(Empty):
+        reader.poller.on_readable(fileno)
+    assert connection._sock is None
+
+
+def test_a_full_server_does_not_look_like_a_lost_one(app: ConventionsApp, reader: Reader) -> None:
+    """The read that waits without large messages is woken when they have room again, which such a server refuses."""
+    reader.channel.queue_declare("mail")
+    reader.channel.basic_consume("mail", False, reader._handle, "mail")
+    fill_with_large(reader)
+    reader.poller.on_poll_start()
+    assert reader.channel._in_poll
+    reader.read()  # what is asked for from now on waits
+    reader.poller.on_poll_start()
+    assert (bool(reader.channel._in_poll), reader.channel._waits) == (True, True)
+    try:
+        app.store.redis.config_set("maxmemory", "1")
+        for one in reader.handled:
+            one.ack()
+        reader.poller.on_poll_start()
+        assert not reader.channel._is_lost
+    finally:
+        app.store.redis.config_set("maxmemory", "0")
+
+
 def test_of_long_jobs_no_more_are_read_than_there_is_room_for(app: ConventionsApp, reader: Reader) -> None:
     """Whatever else is read ahead; those count that are on their way in while the next are asked for."""
     send(600)
@@ -305,3 +350,28 @@ def test_many_slow_ones_do_not_keep_a_process_idle(reader: Reader) -> None:
         reader.channel.qos.mark_slow(one.delivery_tag)
     assert reader.channel.qos.can_consume()
     assert reader.channel.qos.can_consume_max_estimate() == 5
+
+
+def test_errors_of_who_hears_events_are_his_own(app: ConventionsApp) -> None:
+    """A monitor may end by one; only what cannot be read is dropped."""
+
+    class Done(Exception):
+        pass
+
+    def hear(event: dict[str, Any]) -> None:
+        raise Done(event["type"])
+
+    def tell() -> None:
+        with app.events.default_dispatcher() as dispatcher:
+            while not heard.wait(0.05):
+                dispatcher.send("said")
+
+    heard = Event()
+    teller = Thread(target=tell)
+    teller.start()
+    try:
+        with app.connection_for_read() as connection, pytest.raises(Done, match="said"):
+            app.events.Receiver(connection, handlers={"*": hear}).capture(limit=None, timeout=10, wakeup=False)
+    finally:
+        heard.set()
+        teller.join()

@@ -15,7 +15,7 @@ from tests.support import wait_until
 from tests.workers import Worker
 
 
-def asked(body: Any, **envelope: Any) -> bytes:
+def asked(body: Any, /, **envelope: Any) -> bytes:
     """A message of remote control; `body` as it is, or to be written as JSON."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     properties = {
@@ -50,6 +50,9 @@ GARBAGE = {
     "no properties": b'{"body": "x", "properties": {}}',
     "too deep": b"[" * 100_000,
     "properties are null": asked({}, properties=None),
+    "properties are empty": asked({}, properties={}),
+    "a body of another type": asked({}, body=5),
+    "a body that is no base64": asked({}, body="\ud800"),
     "headers are null": asked({}, headers=None),
     "a body too deep": asked(b"[" * 50_000),
     "a body that is null": asked(None),
