@@ -218,6 +218,8 @@ def _first_of(signature: Any) -> Iterator[tuple[str, str]]:
 def _note_lost_steps(app: Any, one: Waiting, kinds: set[str]) -> None:
     """Record as lost what follows a job and is nowhere: it was lost with the server, or never sent. The result that it needs is not known.
 
+    Only a task of ours leaves a row whatever becomes of it. Of a function, and of a task that is not known here, nobody can tell: the log says so.
+
     Raises: RedisError, SQLAlchemyError.
     """
     from conventions.missing_rows import have_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
@@ -228,12 +230,22 @@ def _note_lost_steps(app: Any, one: Waiting, kinds: set[str]) -> None:
     with app.database.session(read_only=True) as session:
         rows = have_rows(session, [*steps])
     gone = [id_ for id_, place in zip(steps, app.broker.places([*steps]), strict=True) if not place and id_ not in rows]
-    why = f"it follows {one.message_id}, which has ended; nothing tells that it was sent"
+    follows = f"it follows {one.message_id}, which has ended"
+    why = f"{follows}; nothing tells that it was sent"
     failure, actor = FailureText("Lost", why, "", ""), str(one.headers.get(ACTOR) or SYSTEM)
-    lost = [Event(id_, "lost", task=steps[id_], actor=actor, token=AS_ONE, failure=failure) for id_ in gone]
+    ours = [id_ for id_ in gone if hasattr(app.tasks.get(steps[id_]), "arguments")]
+    lost = [Event(id_, "lost", task=steps[id_], actor=actor, token=AS_ONE, failure=failure) for id_ in ours]
     app.journal.append(lost)
     for event in lost:
         logger.error("lost: id=%s task=%s: %s", event.message_id, event.task, why)
+    for id_ in gone:
+        if id_ not in ours:
+            logger.warning(
+                "nobody can tell whether it ran: id=%s task=%s: %s; it may have succeeded, which leaves no row",
+                id_,
+                steps[id_],
+                follows,
+            )
 
 
 def _end(app: Any, one: Waiting, kinds: set[str]) -> End:

@@ -3,7 +3,8 @@
 import json
 from typing import Any
 
-from celery import chain, group
+import pytest
+from celery import chain, group, shared_task, signature
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, marks
 from conventions.app import ConventionsApp
@@ -59,6 +60,37 @@ def test_what_follows_a_job_is_sent_or_lost_and_never_forgotten(app: Conventions
     drain(recorder(app.store, app.database))
     lost = [(row["message_id"], row["task"]) for row in contents(app.database, ExecutionRow) if row["kind"] == "lost"]
     assert sorted(lost) == [(id_, Count.name) for id_ in ("first", "second", "step-2", "told")]
+
+
+@shared_task(name="test_restored_pulse.plain")
+def plain(number: int = 0) -> int:
+    """A function."""
+    return number
+
+
+def test_what_leaves_no_row_is_not_lost(app: ConventionsApp, caplog: pytest.LogCaptureFixture) -> None:
+    """A function, one that Celery calls in place as an errback, and a task of another service may have run: the log says that nobody can tell."""
+    after = [
+        plain.si(1).set(task_id="function"),
+        signature("other.Task", app=app).set(task_id="elsewhere"),
+        step("ours"),
+    ]
+    done = Count.apply_async((1,), link=after).id
+    failed = Count.apply_async((2,), link_error=plain.s().set(task_id="in place")).id
+    Journal(app.store).append([event(done, task=Count.name), event(failed, "dead", task=Count.name)])
+    drain(recorder(app.store, app.database))
+    marks.write(app.store, 0, "before")
+    assert compare(app)
+    drain(recorder(app.store, app.database))
+    lost = [row["message_id"] for row in contents(app.database, ExecutionRow) if row["kind"] == "lost"]
+    assert lost == ["ours"]
+    for id_, task, first in (
+        ("function", plain.name, done),
+        ("elsewhere", "other.Task", done),
+        ("in place", plain.name, failed),
+    ):
+        assert caplog.text.count(f"nobody can tell whether it ran: id={id_} task={task}: it follows {first}") == 1
+    assert caplog.text.count("nobody can tell") == 3
 
 
 def test_each_step_is_told(app: ConventionsApp) -> None:
