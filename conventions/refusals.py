@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from redis.exceptions import RedisError
@@ -24,6 +24,7 @@ from conventions.raw_message import DELIVERY
 
 logger = logging.getLogger(__name__)
 
+Try = Literal["only", "first", "another"]  # of those that record one death: after the only one the message comes again
 KEPT = 64 * 1024  # bytes of a message that is too large: at its beginning, and at its end, where its headers are
 HEADERS = b'"headers": '
 
@@ -57,8 +58,15 @@ class Refusals:
             logger.exception("a message in %s can be neither run nor refused", delivery.queue)
             return False
 
-    def message(self, message: Any, error: Exception, kind: str = "dead") -> bool:
-        """End a message that Celery has in hand. False when that could not be recorded: do not acknowledge."""
+    def message(self, message: Any, error: Exception, kind: str = "dead", which: Try = "only") -> bool:
+        """End a message that Celery has in hand. False when that could not be recorded: do not acknowledge.
+
+        Args:
+            message: as kombu gives it.
+            error: why it ends.
+            kind: of the journal's event.
+            which: whether the caller, who says so, holds the message and tries again, and which try this is.
+        """
         delivery = _mapping(message.properties).get(DELIVERY)
         held = Held(delivery["tag"], delivery["queue"], delivery["receipt"]) if delivery else None
         body = message.body
@@ -69,7 +77,7 @@ class Refusals:
             "content-type": message.content_type,
             "content-encoding": message.content_encoding,
         }
-        return self.record(envelope, error, held, stored=held is not None, kind=kind)
+        return self.record(envelope, error, held, stored=held is not None, kind=kind, which=which)
 
     def record(
         self,
@@ -80,6 +88,7 @@ class Refusals:
         stored: bool,
         kind: str = "dead",
         whole: bool = True,
+        which: Try = "only",
     ) -> bool:
         """Settle a message without a claim.
 
@@ -90,6 +99,7 @@ class Refusals:
             stored: whether Redis has it, so that the script adds it to the journal.
             kind: of the journal's event.
             whole: whether the journal may keep all of the message; else `envelope` is kept, and the caller removes the message.
+            which: as in `message`.
         """
         one_server = self._app.one_server
         event = _event(envelope, error, held, kind, None if stored and one_server and whole else envelope)
@@ -98,7 +108,7 @@ class Refusals:
         request = ClaimRequest("", "", event.token, message_id, "", held=held if one_server and whole else None)
         member = Member.read(_mapping(envelope.get("headers") or envelope.get("headers_of_it")).get(BATCH))
         state: Any = "dead" if kind == "dead" else "released"
-        if kind == "dead":
+        if kind == "dead" and which != "another":  # one line for one death
             text = " ".join(str(error).split())
             logger.error(
                 "refused: id=%s task=%s error=%s: %s: dead letter",
@@ -115,7 +125,8 @@ class Refusals:
             if member:
                 follow_up(self._app, member)
         except RedisError as unreachable:
-            logger.error("dead letter not stored yet: id=%s: %s; the message comes again", message_id, unreachable)
+            if which == "only":
+                logger.error("dead letter not stored yet: id=%s: %s; the message comes again", message_id, unreachable)
             return False
         return True
 

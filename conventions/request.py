@@ -151,9 +151,19 @@ class PlainRequest(CeleryRequest):
         """
         with Deadline(DEATH_WITHIN):
             recorded = self._settle_death(error, 0.0)
-        if recorded is not None or not self.delivery:
-            return bool(recorded)
-        logger.warning("dead letter not recorded yet: id=%s task=%s: the store does not answer", self.id, self.name)
+        if recorded is not None:
+            return recorded
+        if not self.delivery:
+            logger.error(
+                "dead letter not stored: id=%s task=%s: the store does not answer; the message comes again",
+                self.id,
+                self.name,
+            )
+            return False
+        logger.warning(
+            "dead letter not recorded yet: id=%s task=%s: the store does not answer; the message is held, and it is tried again for %g s",
+            self.id, self.name, SETTLE_FOR,
+        )  # fmt: skip
         receipt = self.delivery["receipt"]
         self.app.in_flight.begin(
             receipt, "", self.token, lambda: False
@@ -167,7 +177,12 @@ class PlainRequest(CeleryRequest):
             while recorded is None and time.monotonic() < deadline:
                 recorded = self._settle_death(error, SETTLE_FOR)
                 time.sleep(0.0 if recorded is not None else DEATH_AGAIN)
-            if recorded:  # as Celery does in `on_timeout`
+            if recorded is None:
+                logger.error(
+                    "dead letter not stored: id=%s task=%s: the store did not answer for %g s; the message comes again",
+                    self.id, self.name, SETTLE_FOR,
+                )  # fmt: skip
+            elif recorded:  # as Celery does in `on_timeout`
                 self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=self.store_errors)
         except Exception:
             logger.exception("not told of its dead letter yet: id=%s task=%s", self.id, self.name)
@@ -177,9 +192,9 @@ class PlainRequest(CeleryRequest):
         else:
             self.on_lost(error)
 
-    def _settle_death(self, error: Exception, patience: float) -> bool | None:  # noqa: ARG002  # of a task of ours
-        """As `record_death`, for so many seconds. `None`: the store does not answer."""
-        return self.app.refusals.message(self._message, error) or None
+    def _settle_death(self, error: Exception, patience: float) -> bool | None:
+        """As `record_death`, for so many seconds, or with none the first time. `None`: the store does not answer."""
+        return self.app.refusals.message(self._message, error, which="another" if patience else "first") or None
 
     def _leave_room(self) -> None:
         """Let Celery forget this delivery, which is held until its death is recorded."""

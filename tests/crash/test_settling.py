@@ -11,7 +11,7 @@ from conventions.app import ConventionsApp
 from tests.crash import settling_tasks
 from tests.crash.chaos import pause
 from tests.crash.server import Server
-from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Endless, Fail, KeepGil, Overtime, Then, Together
+from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Endless, Fail, KeepGil, Overtime, Then, Together, endless
 from tests.crash.tempo import QUICK
 from tests.integration.lane_fixtures import kinds
 from tests.support import wait_until
@@ -78,23 +78,33 @@ def test_limits_that_pass_while_outcomes_are_recorded(
 def test_a_hard_limit_that_passes_while_the_store_is_away(
     installation: Installation, store_server: Server, stands_still: bool
 ) -> None:
-    """The worker's loop goes on, and the death is recorded once the store answers: one letter, one start, and its errback."""
+    """The worker's loop goes on, and the death is recorded once the store answers: one letter, one start, and its errback.
+
+    So is that of a function, and the log says once that it is dead, and that it is tried again.
+    """
     installation.settings["redis_url"] = store_server.url
     QUICK.install(installation)
-    with installation.application() as app, installation.worker("-c", "1") as worker:
-        sent = Endless.apply_async((7,), link_error=Then.si(8))
-        wait_until(lambda: lines(installation, "began")[7], 20, "it has begun")
+    with installation.application() as app, installation.worker("-c", "2") as worker:
+        sent, function = Endless.apply_async((7,), link_error=Then.si(8)), endless.delay(9)
+        wait_until(lambda: lines(installation, "began").keys() == {7, 9}, 20, "they have begun")
         store_server.freeze() if stands_still else store_server.kill()
-        worker.wait_for("dead letter not recorded yet", 20)
+        for one in (sent, function):
+            worker.wait_for(f"dead letter not recorded yet: id={one.id}", 20)
         asked = time.monotonic()
         assert app.control.ping(timeout=8, limit=1), "the loop answers"
         assert time.monotonic() - asked < 5
         store_server.thaw() if stands_still else store_server.start()
-        letter = wait_for_letter(app, sent.id)
-        assert (letter.error, letter.attempts) == ("TimeLimitExceeded", 1)
+        for one, attempts in ((sent, 1), (function, 0)):  # a function has retries, and no attempts
+            letter = wait_for_letter(app, one.id)
+            assert (letter.error, letter.attempts) == ("TimeLimitExceeded", attempts)
         wait_until_empty(app, 60)
-        assert (lines(installation, "began"), lines(installation, "effects")) == (Counter([7]), Counter([8]))
-        assert ended(app, sent.id) == ["dead"]
+        assert (lines(installation, "began"), lines(installation, "effects")) == (Counter([7, 9]), Counter([8]))
+        assert [ended(app, one.id) for one in (sent, function)] == [["dead"], ["dead"]]
+        said = [
+            worker.output.count(text)
+            for text in (f"refused: id={function.id}", "the message is held, and it is tried again")
+        ]
+        assert (said, "the message comes again" in worker.output) == ([1, 2], False)
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
