@@ -51,7 +51,7 @@ class Mate:
             parts, name, self.kwargs, told = self._handed
             delivery = Delivery(*parts)
             known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None}
-            known["hostname"], known[TOKEN] = hostname, delivery.receipt
+            known["hostname"], known[TOKEN], known["shadow"] = hostname, delivery.receipt, None  # a plain one has none
             self.request, self.id, self.args = LateRequest(known, delivery, hostname), known["id"], []
             fields = known | {"properties": {DELIVERY: delivered(delivery)}}
         self.task = app.tasks[name]

@@ -76,8 +76,9 @@ class _Message(TypedDict):
     body: str
 
 
-TOLD = ("id", ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT)
-"""Headers that a job needs before it runs."""
+SHOWN = ("argsrepr", "kwargsrepr")
+TOLD = ("id", ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT, *SHOWN)
+"""Headers that a job needs before it runs, or a line of the log says: to read all of a message for it would take as long as five lines."""
 
 _read = TypeAdapter(_Message).validator.validate_json
 

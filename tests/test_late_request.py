@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import sys
 import threading
 from collections.abc import Callable
@@ -53,13 +54,20 @@ def asks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Any]], No
     return ask
 
 
-def test_a_job_that_asks_nothing_reads_nothing(app: ConventionsApp, asks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it has of its message besides: its id, its actor, its key, which attempt this is."""
+def test_a_job_that_asks_nothing_reads_nothing(
+    app: ConventionsApp, asks: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it has of its message besides: its id, its actor, its key, which attempt this is; and what the log says of it."""
+    caplog.set_level(logging.INFO, logger="celery.app.trace")
     monkeypatch.setattr("conventions.late_request.handed_out", lambda *_: pytest.fail("it was read"))
     asks(lambda task: (task.request.id, task.actor, task.idempotency_key, task.attempt, task.planned_at))
     message = run_one(app)
     id_ = message["headers"]["id"]
     assert Asking.heard == [(id_, "system", id_, 1, None)]
+    (line,) = (vars(one)["data"] for one in caplog.records if "succeeded" in one.getMessage())
+    assert [line[name] for name in ("id", "args", "kwargs")] == [
+        id_, message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]
+    ]  # fmt: skip
 
 
 QUESTIONS: dict[str, Callable[[Any], Any]] = {

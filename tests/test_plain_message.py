@@ -41,7 +41,7 @@ def delivery(app: ConventionsApp) -> Delivery:
 def test_a_first_delivery_of_a_simple_message_is_plain(delivery: Delivery) -> None:
     """And what the main process needs is read from it."""
     headers = json.loads(delivery.payload)["headers"]
-    told = {"id", "x_actor", "x_enqueued_at", "x_fingerprint", "x_key"}
+    told = {"id", "x_actor", "x_enqueued_at", "x_fingerprint", "x_key", "argsrepr", "kwargsrepr"}
     assert plain(delivery.payload) == PlainMessage(
         headers["id"],
         Sent.name,
