@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import celery
@@ -39,8 +40,7 @@ class Copy(ImmediateTask):
         return number
 
 
-@shared_task(name="test_by_name.plain")
-def plain(number: int = 0) -> int:
+def _plain(number: int = 0) -> int:
     """A function."""
     return number
 
@@ -51,28 +51,33 @@ class Base(celery.Task):
     abstract = True
 
 
-@shared_task(name="test_by_name.based", base=Base)
-def based(number: int = 0) -> int:
+def _based(number: int = 0) -> int:
     """A function with a base of its own."""
     return number
+
+
+FUNCTIONS = SimpleNamespace(  # pytest would ask each name of this module what it is, which makes the task, without an application
+    plain=shared_task(name="test_by_name.plain")(_plain),
+    based=shared_task(name="test_by_name.based", base=Base)(_based),
+)
 
 
 WAYS: dict[str, Callable[..., Any]] = {
     "send_task of ours": lambda app, **options: app.send_task(Pay.name, (1,), **options),
     "send_task of a name": lambda app, **options: app.send_task(UNKNOWN, (1,), **options),
-    "send_task of a function": lambda app, **options: app.send_task(plain.name, (1,), **options),
-    "a function": lambda app, **options: plain.apply_async((1,), **options),
-    "a function with a base of its own": lambda app, **options: based.apply_async((1,), **options),
+    "send_task of a function": lambda app, **options: app.send_task(FUNCTIONS.plain.name, (1,), **options),
+    "a function": lambda app, **options: FUNCTIONS.plain.apply_async((1,), **options),
+    "a function with a base of its own": lambda app, **options: FUNCTIONS.based.apply_async((1,), **options),
     "a signature of ours": lambda app, **options: signature(Pay.name, (1,), app=app).set(**options).delay(),
     "a signature of a name": lambda app, **options: signature(UNKNOWN, (1,), app=app).set(**options).delay(),
-    "a signature of a function": lambda app, **options: plain.s(1).set(**options).delay(),
-    "link": lambda app, **options: plain.apply_async(link=signature(UNKNOWN, app=app).set(**options)),
-    "link of a name": lambda app, **options: app.send_task(UNKNOWN, link=plain.s(1).set(**options)),
-    "a later step": lambda app, **options: chain(plain.s(1), signature(UNKNOWN, app=app).set(**options)).delay(),
+    "a signature of a function": lambda app, **options: FUNCTIONS.plain.s(1).set(**options).delay(),
+    "link": lambda app, **options: FUNCTIONS.plain.apply_async(link=signature(UNKNOWN, app=app).set(**options)),
+    "link of a name": lambda app, **options: app.send_task(UNKNOWN, link=FUNCTIONS.plain.s(1).set(**options)),
+    "a later step": lambda app, **options: chain(FUNCTIONS.plain.s(1), signature(UNKNOWN, app=app).set(**options)).delay(),
     "a later step in a group": lambda app, **options: chain(
-        plain.s(1), group(plain.s(), Pay.s().set(**options))
+        FUNCTIONS.plain.s(1), group(FUNCTIONS.plain.s(), Pay.s().set(**options))
     ).delay(),
-    "a chord's body": lambda app, **options: chord([Copy.s(1), Copy.s(2)], plain.s().set(**options)).delay(),
+    "a chord's body": lambda app, **options: chord([Copy.s(1), Copy.s(2)], FUNCTIONS.plain.s().set(**options)).delay(),
     "Celery's own tasks": lambda app, **options: app.tasks["celery.accumulate"].apply_async((1,), **options),
 }  # fmt: skip
 
@@ -200,8 +205,8 @@ def test_celerys_own_arguments_of_send_task(app: ConventionsApp) -> None:
 
 def test_no_argument_of_send_task_is_dropped(app: ConventionsApp) -> None:
     """All that Celery takes by place counts by place; what is too much, or given twice, is refused."""
-    by_place = (None, None, "my-id", None, None, None, None, 3600, None, plain.s(2))
-    for name in (Pay.name, UNKNOWN, plain.name):
+    by_place = (None, None, "my-id", None, None, None, None, 3600, None, FUNCTIONS.plain.s(2))
+    for name in (Pay.name, UNKNOWN, FUNCTIONS.plain.name):
         app.send_task(name, (1,), {}, *by_place)
     for sent in messages(app):
         left = datetime.fromisoformat(sent.headers["expires"]) - datetime.now(UTC)
@@ -217,8 +222,8 @@ def test_no_argument_of_send_task_is_dropped(app: ConventionsApp) -> None:
 
 def test_a_function_keeps_what_is_its_own(app: ConventionsApp) -> None:
     """A project that has them already goes on: numbers as priorities, long delays, options of kombu."""
-    plain.apply_async((1,), priority=5, countdown=10**8, retry_policy={"max_retries": 1})
-    based.apply_async((1,), priority=5)
+    FUNCTIONS.plain.apply_async((1,), priority=5, countdown=10**8, retry_policy={"max_retries": 1})
+    FUNCTIONS.based.apply_async((1,), priority=5)
     assert sorted(sent.priority for sent in messages(app)) == [5, 5]
 
 
@@ -235,7 +240,7 @@ def test_nobody_forges_by_an_id_that_was_checked(app: ConventionsApp) -> None:
     celery.signals.before_task_publish.connect(receive)
     try:
         Pay.apply_async((1,))
-        plain.apply_async((1,))
+        FUNCTIONS.plain.apply_async((1,))
     finally:
         celery.signals.before_task_publish.disconnect(receive)
     assert len(refused) == 2
@@ -259,7 +264,7 @@ def running(app: ConventionsApp, name: str, headers: Mapping[str, str]) -> Itera
 OF_A_MESSAGE = {"x_actor": "u-42", "x_enqueued_at": "2026-01-31T00:00:00+00:00", "x_request_id": "r"}
 
 
-@pytest.mark.parametrize("name", [plain.name, based.name])
+@pytest.mark.parametrize("name", ["test_by_name.plain", "test_by_name.based"])
 def test_a_retry_of_a_function_goes_on_with_its_headers(app: ConventionsApp, name: str) -> None:
     """Those of ours that its message has, and those of others; another header of ours it cannot take on."""
     with running(app, name, OF_A_MESSAGE) as task, pytest.raises(celery.exceptions.Retry):
@@ -271,11 +276,11 @@ def test_a_retry_of_a_function_goes_on_with_its_headers(app: ConventionsApp, nam
 
 def test_what_takes_the_place_of_a_job_is_another_message(app: ConventionsApp) -> None:
     """It has the id, and nothing that belongs to the first one alone."""
-    with running(app, plain.name, OF_A_MESSAGE | {"x_key": "k", "x_fingerprint": "f"}) as task:
+    with running(app, FUNCTIONS.plain.name, OF_A_MESSAGE | {"x_key": "k", "x_fingerprint": "f"}) as task:
         with pytest.raises(celery.exceptions.Ignore):
-            task.replace(based.s(1))
+            task.replace(FUNCTIONS.based.s(1))
         with pytest.raises(TypeError, match="is the platform's own"):
-            based.apply_async((1,), task_id="i", headers={"x_actor": "ceo"})
+            FUNCTIONS.based.apply_async((1,), task_id="i", headers={"x_actor": "ceo"})
     (sent,) = messages(app)
-    assert (sent.id, sent.headers["task"], sent.headers["x_actor"]) == ("i", based.name, "u-42")
+    assert (sent.id, sent.headers["task"], sent.headers["x_actor"]) == ("i", FUNCTIONS.based.name, "u-42")
     assert {"x_key", "x_fingerprint", "x_request_id"}.isdisjoint(sent.headers)

@@ -1,6 +1,7 @@
 """The comparison of a Redis that is older than SQL, without a worker; the drill is in `tests/crash/test_restored.py`."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -62,21 +63,25 @@ def test_what_follows_a_job_is_sent_or_lost_and_never_forgotten(app: Conventions
     assert sorted(lost) == [(id_, Count.name) for id_ in ("first", "second", "step-2", "told")]
 
 
-@shared_task(name="test_restored_pulse.plain")
-def plain(number: int = 0) -> int:
+def _plain(number: int = 0) -> int:
     """A function."""
     return number
+
+
+FUNCTIONS = SimpleNamespace(  # pytest would ask each name of this module what it is, which makes the task, without an application
+    plain=shared_task(name="test_restored_pulse.plain")(_plain),
+)
 
 
 def test_what_leaves_no_row_is_not_lost(app: ConventionsApp, caplog: pytest.LogCaptureFixture) -> None:
     """A function, one that Celery calls in place as an errback, and a task of another service may have run: the log says that nobody can tell."""
     after = [
-        plain.si(1).set(task_id="function"),
+        FUNCTIONS.plain.si(1).set(task_id="function"),
         signature("other.Task", app=app).set(task_id="elsewhere"),
         step("ours"),
     ]
     done = Count.apply_async((1,), link=after).id
-    failed = Count.apply_async((2,), link_error=plain.s().set(task_id="in place")).id
+    failed = Count.apply_async((2,), link_error=FUNCTIONS.plain.s().set(task_id="in place")).id
     Journal(app.store).append([event(done, task=Count.name), event(failed, "dead", task=Count.name)])
     drain(recorder(app.store, app.database))
     marks.write(app.store, 0, "before")
@@ -85,9 +90,9 @@ def test_what_leaves_no_row_is_not_lost(app: ConventionsApp, caplog: pytest.LogC
     lost = [row["message_id"] for row in contents(app.database, ExecutionRow) if row["kind"] == "lost"]
     assert lost == ["ours"]
     for id_, task, first in (
-        ("function", plain.name, done),
+        ("function", FUNCTIONS.plain.name, done),
         ("elsewhere", "other.Task", done),
-        ("in place", plain.name, failed),
+        ("in place", FUNCTIONS.plain.name, failed),
     ):
         assert caplog.text.count(f"nobody can tell whether it ran: id={id_} task={task}: it follows {first}") == 1
     assert caplog.text.count("nobody can tell") == 3

@@ -11,7 +11,7 @@ from conventions.app import ConventionsApp
 from tests.crash import settling_tasks
 from tests.crash.chaos import pause
 from tests.crash.server import Server
-from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Endless, Fail, KeepGil, Overtime, Then, Together, endless
+from tests.crash.settling_tasks import HARD, SOFT, Alone, End, Endless, Fail, KeepGil, Overtime, Then, Together
 from tests.crash.tempo import QUICK
 from tests.integration.lane_fixtures import kinds
 from tests.support import wait_until
@@ -85,7 +85,7 @@ def test_a_hard_limit_that_passes_while_the_store_is_away(
     installation.settings["redis_url"] = store_server.url
     QUICK.install(installation)
     with installation.application() as app, installation.worker("-c", "2") as worker:
-        sent, function = Endless.apply_async((7,), link_error=Then.si(8)), endless.delay(9)
+        sent, function = Endless.apply_async((7,), link_error=Then.si(8)), settling_tasks.endless.delay(9)
         wait_until(lambda: lines(installation, "began").keys() == {7, 9}, 20, "they have begun")
         store_server.freeze() if stands_still else store_server.kill()
         for one in (sent, function):

@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,12 +41,16 @@ class Count(ImmediateTask):
         return number
 
 
-@shared_task(name="test_canvas.plain", bind=True, ignore_result=False)
-def plain(self: Any, number: int, times: int = 0) -> list[Any]:
+def _plain(self: Any, number: int, times: int = 0) -> list[Any]:
     """A function that is no task of ours, which retries itself."""
     if self.request.retries < times:
         raise self.retry(countdown=0.01)
     return [number, self.request.headers["x_actor"], self.request.headers.get("x_request_id")]
+
+
+FUNCTIONS = SimpleNamespace(  # pytest would ask each name of this module what it is, which makes the task, without an application
+    plain=shared_task(name="test_canvas.plain", bind=True, ignore_result=False)(_plain),
+)
 
 
 class Total(ImmediateTask):
@@ -308,7 +313,7 @@ def test_functions_among_tasks(live_app: ConventionsApp) -> None:
     """They have the actor, and the headers of others, at each of their attempts; so have chunks in a chain."""
     others = {"x_request_id": "r"}
     with acting_as("u-42"):
-        steps = chain(Add.si(1, 2), plain.si(3, times=2).set(headers=others)).delay()
+        steps = chain(Add.si(1, 2), FUNCTIONS.plain.si(3, times=2).set(headers=others)).delay()
         chunked = chain(Add.si(1, 2), Add.chunks([(5, 6), (7, 8)], 1).group()).delay()
     assert steps.get(timeout=20) == [3, "u-42", "r"]
     assert chunked.get(timeout=20) == [[11], [15]]
@@ -328,7 +333,7 @@ def test_a_step_that_its_name_alone_tells_and_that_is_refused_is_a_letter(live_a
     assert (letter.task, letter.error, letter.actor) == ("nobody.knows", "PayloadError", "system")
     assert "the header x_actor is the platform's own" in letter.error_message
     # A function goes on without it: a release of before wrote an actor into chunks that wait.
-    function = {"task": plain.name, "args": [4], "kwargs": {}, "immutable": True,
+    function = {"task": FUNCTIONS.plain.name, "args": [4], "kwargs": {}, "immutable": True,
                 "options": {"task_id": "of-before", "headers": {"x_actor": "ceo"}}}  # fmt: skip
     raw.publish(
         live_app, "immediate", raw.body(kwargs={"a": 2, "b": 2}, embed={"callbacks": [function]}), raw.headers(Add.name)
