@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -51,11 +52,18 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def store(valkey_url: str) -> Iterator[Store]:
-    """A store with a key prefix of its own."""
-    store = Store(valkey_url, f"t{uuid4().hex[:8]}")
-    yield store
-    store.redis.close()
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """A store with a key prefix of its own; of a test with the marker `own_server` on a server of its own."""
+    with ExitStack() as stack:
+        if request.node.get_closest_marker("own_server"):
+            socket = tmp_path / "s"
+            stack.enter_context(ValkeyServer(port=0, data_dir=tmp_path, unix_socket_path=socket))
+            url = f"unix://{socket}"
+        else:
+            url = request.getfixturevalue("valkey_url")
+        store = Store(url, f"t{uuid4().hex[:8]}")
+        yield store
+        store.redis.close()
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from tests.claiming import (
 )
 
 
+@pytest.mark.own_server
 def test_many_claims_take_one_round_trip(claims: Claims, store: Store) -> None:
     """Answers come in the order of the requests; the same key twice has one winner."""
     requests = [replace(FIRST, key=f"k{n // 2}", token=f"t{n}", message_id=f"m{n}") for n in range(20)]

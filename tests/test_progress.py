@@ -95,6 +95,7 @@ def test_an_unknown_job_has_no_progress(store: Store) -> None:
     )
 
 
+@pytest.mark.own_server
 def test_a_job_that_reports_each_item_writes_twice_a_second(
     store: Store, reporter: ProgressReporter, clock: Clock
 ) -> None:

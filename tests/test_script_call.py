@@ -157,6 +157,7 @@ def test_a_call_that_nobody_waits_for_leaves_no_answer_to_the_next(store: Store)
     assert store.run("renew", NOTHING_HELD) == [0]
 
 
+@pytest.mark.own_server
 def test_the_error_of_a_script_is_raised_and_the_line_goes_on(store: Store) -> None:
     """Not taken for a lost connection, which would run it twice."""
     assert store.run("publish", [1000, ""]) == []  # the server knows the script now
