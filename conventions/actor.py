@@ -17,7 +17,7 @@ def current_actor() -> str:
 
 
 class resuming(ContextDecorator):  # noqa: N801  # used like a function
-    """As `acting_as`, for an actor that was looked at before: that of a message."""
+    """As `acting_as`, for the actor of a message, which was checked when the message came."""
 
     def __init__(self, actor: str) -> None:
         self._actor = actor

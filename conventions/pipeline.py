@@ -146,7 +146,7 @@ def _run_here(task: Any, request: Any, values: dict[str, Any], page: Page | None
         raise
     soft_limit.over = request
     end_if_forked(process, None)
-    if page is not None:  # as `end_own_code`, which would ask for all of it anew
+    if page is not None:  # what `end_own_code` does; the rest of it is known here
         page.settle()
     return result
 

@@ -102,7 +102,7 @@ class BoundedRetry(Retry):
 
 
 class BoundedParser(_HiredisParser):
-    """Reads an answer that comes in pieces no longer than until the deadline of the running thread; each piece alone might be in time."""
+    """Reads an answer that comes in pieces until the deadline of the running thread. Else each piece would have the whole time-out anew."""
 
     pieces = 0  # of the answer that is read now
 

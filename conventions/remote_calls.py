@@ -21,6 +21,7 @@ class RemoteCalls(bootsteps.StartStopStep):
     """As above, for each consumer of the worker."""
 
     def __init__(self, consumer: Any, **options: Any) -> None:
+        # Celery's commands call these three.
         super().__init__(consumer, **options)
         consumer.call_soon = functools.partial(consumer.call_soon, functools.partial(_safely, consumer))
         consumer.add_task_queue = _adding(consumer.add_task_queue)
