@@ -98,6 +98,10 @@ def start_anew(site: Site, server: Server) -> None:
     """Forget what was done before."""
     server.flush()
     site.records.unlink(missing_ok=True)
+    if site.system.database:
+        for path in site.folder.glob(f"{site.system.database}*"):
+            path.unlink()
+        site.prepare()
 
 
 def _enqueue(sender: Sender, server: Server, jobs: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 PYTHON = (sys.executable, "-m", "bench.program")
 NODE = "node"
 JOURNAL = "{conventions}:journal"
+DATABASE = "bench.sqlite3"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class System:
         pool: of its worker.
         pins: what its own environment has, printed with the versions.
         journal: the stream of what its worker's recorder has still to write down, where it has one.
+        database: the file of its database, where it has one. Each round has a new one: the server is emptied before each, and
+            beside a database that knows more than its server, ours would look first at what it had lost.
     """
 
     name: str
@@ -37,6 +40,7 @@ class System:
     pool: str = "prefork"
     pins: tuple[str, ...] = ()
     journal: str = ""
+    database: str = ""
 
 
 def _python_peer(name: str, title: str, note: str, *pins: str) -> System:
@@ -77,6 +81,7 @@ SYSTEMS = (
             "long jobs have another worker, as in docker-compose.yml",
         ),
         journal=JOURNAL,
+        database=DATABASE,
     ),
     System(
         "conventions_threads",
@@ -85,6 +90,7 @@ SYSTEMS = (
         program="conventions",
         pool="threads",
         journal=JOURNAL,
+        database=DATABASE,
     ),
     System(
         "one_worker",
@@ -93,6 +99,7 @@ SYSTEMS = (
             "as celery-conventions, but its worker consumes long jobs, too, of which it takes no more than it has processes for",
         ),
         journal=JOURNAL,
+        database=DATABASE,
     ),
     _python_peer(
         "dramatiq",

@@ -1,9 +1,11 @@
 """`python -m bench`: a tiny run of the whole, a profile, and systems that do not work."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,21 @@ def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
     assert stock["drain_commands"] == pytest.approx(9, abs=1.5)
     assert stock["drain_round_trips"] == pytest.approx(3, abs=0.5)
     assert (stock["enqueue_commands"], stock["enqueue_round_trips"]) == (1, 1)
+
+
+def test_each_round_begins_with_an_empty_database(tmp_path: Path, server: Server) -> None:
+    """Beside one that knows more than the server, ours would compare both, which is what a round does not measure."""
+    ours = next(system for system in SYSTEMS if system.name == "conventions")
+    (tmp_path / "ours").mkdir()
+    site = Site(ours, server.url, tmp_path / "ours")
+    site.prepare()
+    with closing(sqlite3.connect(site.folder / ours.database)) as database:
+        database.execute("CREATE TABLE of_before (id)")
+    measure.start_anew(site, server)
+    with closing(sqlite3.connect(site.folder / ours.database)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    assert "conventions_executions" in tables
+    assert "of_before" not in tables
 
 
 @pytest.mark.parametrize(
