@@ -1,6 +1,8 @@
 """The items of a batch, as JSON, a chunk at a time."""
 
 import hashlib
+import math
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ from conventions.errors import BusinessError, PayloadError
 from conventions.payload import encode, refuse_unordered
 
 AFTER = "after"  # the argument of `items` that is given the last item
+SAID_EVERY = 0.01  # seconds: to say for each item that the job goes on would take as long as to cut them
 
 
 class Chunk(NamedTuple):
@@ -54,8 +57,11 @@ class Items:
             close()
 
     def _reported(self) -> Iterator[Any]:
+        said = -math.inf
         for item in self._source:
-            self._task.report_alive()
+            if (now := time.monotonic()) - said >= SAID_EVERY:
+                self._task.report_alive()
+                said = now
             yield item
 
 
