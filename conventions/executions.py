@@ -45,7 +45,7 @@ def record(session: Session, entries: Sequence[Entry]) -> set[str]:
     for id_ in sorted(
         events
     ):  # in order, so that two recorders of the same rows do not wait for each other in a circle
-        (plain if _is_plain(events[id_]) else others).append(_row(events[id_]))
+        (plain if _is_plain(events[id_]) else others).append(_row(id_, events[id_]))
     insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
     if plain:
         session.connection().execute(insert, plain)
@@ -92,12 +92,15 @@ def has_succeeded(session: Session, task: str | None, message_id: str, key: str 
     return any(session.scalar(query.limit(1)) is not None for query in queries)
 
 
-def _row(entry: Entry) -> dict[str, Any]:
+def _row(id_: str, entry: Entry) -> dict[str, Any]:
     event, failure = entry.event, entry.event.failure
-    names = {name: getattr(event, name) for name in ("task", "queue", "key", "worker")}
-    return {name: None if value is None else cut(value) for name, value in names.items()} | {
-        "id": event.id,
+    return {
+        "id": id_,
         "message_id": cut(event.message_id),
+        "task": None if event.task is None else cut(event.task),
+        "queue": None if event.queue is None else cut(event.queue),
+        "key": None if event.key is None else cut(event.key),
+        "worker": None if event.worker is None else cut(event.worker),
         "generation": event.generation,
         "attempt": event.attempt,
         "kind": clean(event.kind),

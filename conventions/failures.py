@@ -60,6 +60,8 @@ def fingerprint(task: str | None, error: BaseException) -> str:
 
 def clean(text: str) -> str:
     """Text that every database stores: no NUL, no half characters; both are written as escapes."""
+    if text.isascii() and "\0" not in text:  # as most is
+        return text
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
 

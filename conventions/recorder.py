@@ -236,8 +236,9 @@ class Recorder:
             new = executions.record(session, entries)
             dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
             dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
-            dead_letters.antedate(session, [entry for entry in entries if entry.event.id in new])
-            dead_letters.note_answers(session, [entry for entry in entries if entry.event.id in new])
+            fresh = [entry for entry in entries if entry.event.id in new] if new else []
+            dead_letters.antedate(session, fresh)
+            dead_letters.note_answers(session, fresh)
             return marks.count(session, self._store.prefix)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:

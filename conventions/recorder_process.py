@@ -1,5 +1,6 @@
 """The recorder beside a worker: a process of its own, which the worker's main process watches and starts again."""
 
+import gc
 import logging
 import mmap
 import os
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -227,7 +229,7 @@ def record_for_ever(app: Any, parent: int, pulse: Pulse | None = None, *, after:
         _let_go_of_parents()
         os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
-        recorder = Recorder(app.store, lambda: app.database, rest=REST)
+        recorder = Recorder(app.store, cache(partial(_loaded, app)), rest=REST)
         if after:
             with suppress(RedisError):  # then the lead lapses by itself
                 recorder.succeed(after)
@@ -258,6 +260,13 @@ def _let_go_of_parents() -> None:
             with suppress(OSError):
                 if file not in STANDARD and _is_channel(os.fstat(file).st_mode):
                     os.dup2(nothing.fileno(), file)  # not closed: what holds the number may close it later
+
+
+def _loaded(app: Any) -> Any:
+    """The database. The collector need not look at the libraries that it has loaded: see `Loader.on_worker_init`."""
+    database = app.database
+    gc.freeze()
+    return database
 
 
 def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool) -> None:

@@ -5,6 +5,7 @@ then each message is compared with the executions in SQL, and jobs that were don
 """
 
 import base64
+import gc
 import json
 import logging
 import time
@@ -111,6 +112,7 @@ def _compare(app: Any, mark: marks.Mark | None, run: str, goes_on: Callable[[], 
             time.monotonic() - began, ended, done,
         )  # fmt: skip
     marks.write(store, max(known, counted), run)
+    gc.freeze()  # what this has loaded stays: see `Loader.on_worker_init`
 
 
 def _waiting(app: Any) -> int:
