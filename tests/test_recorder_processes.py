@@ -223,6 +223,28 @@ def test_one_that_stands_by_imports_no_sql(store: Store) -> None:
     assert process.communicate(timeout=30)[0] == "[]\n"
 
 
+LOADED = """
+import gc, sys
+from types import SimpleNamespace
+from conventions.database import Database
+from conventions.recorder_process import _loaded
+
+before, app = gc.get_freeze_count(), SimpleNamespace(database=Database(sys.argv[1]))
+print(_loaded(app) is app.database, before, gc.get_freeze_count() > 10_000)
+"""
+
+
+def test_the_collector_does_not_look_at_what_a_recorder_has_loaded(database: Database) -> None:
+    """SQLAlchemy is more than everything else in it, and stays."""
+    assert python(LOADED, str(database.url)).communicate(timeout=30)[0] == "True 0 True\n"
+
+
+def test_the_tables_load_no_dialect_of_a_database() -> None:
+    """That of PostgreSQL takes a tenth of all that a recorder loads, also where its database is another."""
+    program = "import sys, conventions.tables; print([name for name in sys.modules if name.startswith('sqlalchemy.dialects.')])"
+    assert python(program).communicate(timeout=30)[0] == "[]\n"
+
+
 def test_a_worker_imports_no_sql_before_it_forks() -> None:
     """Its recorder does so when it leads: the start of each worker would take a quarter longer."""
     program = "import sys, conventions.worker, conventions.stack; print('sqlalchemy' in sys.modules)"
