@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 class Items:
-    """Reads a task's items, and says for each of them that the job goes on.
+    """Reads a task's items, and says as they come that the job goes on.
 
     Args:
         task: the batch's task.

@@ -8,6 +8,8 @@ import base64
 import gc
 import json
 import logging
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
@@ -93,7 +95,7 @@ def _is_outage(error: Exception) -> bool:
 
 
 def _compare(app: Any, mark: marks.Mark | None, run: str, goes_on: Callable[[], None]) -> None:
-    store, began = app.store, time.monotonic()
+    store, began, loads = app.store, time.monotonic(), "sqlalchemy" not in sys.modules
     waiting = _waiting(app)
     with app.database.session(read_only=True) as session:
         counted = marks.counted(session, store.prefix)
@@ -112,7 +114,10 @@ def _compare(app: Any, mark: marks.Mark | None, run: str, goes_on: Callable[[], 
             time.monotonic() - began, ended, done,
         )  # fmt: skip
     marks.write(store, max(known, counted), run)
-    gc.freeze()  # what this has loaded stays: see `Loader.on_worker_init`
+    if (
+        loads and threading.current_thread() is threading.main_thread()
+    ):  # of a worker's main process: nobody else has it there
+        gc.freeze()  # what this has loaded stays: see `Loader.on_worker_init`
 
 
 def _waiting(app: Any) -> int:

@@ -158,7 +158,7 @@ class RunningTask(celery.Task):
         self.progress.checkpoint(value, self.job.fingerprint)
 
     def report_alive(self) -> None:
-        """Say that the job goes on, so that its lease is renewed; costs nothing."""
+        """Say that the job goes on, so that its lease is renewed; it takes a microsecond."""
         request = self.request
         request.last_progress = time.monotonic()
         if not request.is_eager and (page := self._application().pages.mine) is not None:

@@ -27,7 +27,7 @@ def test_it_says_so_as_items_come_but_not_for_each(pauses: list[float]) -> None:
     )
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("conventions.batch_items.time.monotonic", lambda: now)
+        patch.setattr("conventions.batch_items.time", SimpleNamespace(monotonic=lambda: now))
         for chunk in Items(task, {}).chunks():
             seen += chunk.items
             assert now - reports[-1] < SAID_EVERY
