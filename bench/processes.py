@@ -130,7 +130,9 @@ class Sender:
         return self._answer(PATIENCE + count * (pause + SLOWEST_SEND))
 
     def _answer(self, seconds: float) -> dict[str, float]:
-        if not select.select([self._output], [], [], seconds)[0]:
+        ready = select.poll()  # `select` takes no file beyond the thousandth
+        ready.register(self._output, select.POLLIN)
+        if not ready.poll(seconds * 1000):
             raise self._site.failed(f"its sender did not answer for {seconds:.0f} s")
         line = self._output.readline()
         if not line:
