@@ -8,7 +8,8 @@ from typing import Any
 from celery.app.task import X_DEATH_HEADERS
 
 from conventions import failures
-from conventions.job import LATER, ON_REQUEST, OURS, TOKEN, Job
+from conventions.headers import LATER, ON_REQUEST, OURS, TOKEN
+from conventions.job import Job
 from conventions.journal import Event
 
 _STAY = frozenset(

@@ -33,8 +33,9 @@ from conventions.claim_answers import (
     TooOld,
 )
 from conventions.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
+from conventions.headers import KEY
 from conventions.idempotency import conflict
-from conventions.job import KEY, Job
+from conventions.job import Job
 from conventions.outcomes import awaited, end_dead, end_without_run, follows, publish_again, put_back, tell_of_death
 from conventions.process_ends import UNKNOWN
 from conventions.process_state import begin_job

@@ -17,7 +17,7 @@ from conventions.deadline import Deadline
 from conventions.errors import BrokerUnavailable
 from conventions.given_headers import OwnHeaders
 from conventions.given_steps import list_callbacks
-from conventions.job import PLANNED_AT
+from conventions.headers import PLANNED_AT
 from conventions.payload import check_size
 from conventions.publish_batch import NotTaken, PublishBatch, UnderWay
 from conventions.send_options import check_options

@@ -20,7 +20,8 @@ from conventions.bounds import fault_of_name, half_character
 from conventions.errors import PayloadError
 from conventions.given_headers import OwnHeaders, without_ours
 from conventions.given_steps import list_callbacks
-from conventions.job import KEY, step_follows
+from conventions.headers import KEY
+from conventions.job import step_follows
 from conventions.letters import refuse_step
 from conventions.payload import check_size
 from conventions.send_options import check_function, check_options

@@ -10,7 +10,8 @@ from typing import Any
 from conventions import audit, dead_letters
 from conventions.deeds import Deed
 from conventions.errors import LetterNotEditable
-from conventions.job import FINGERPRINT, KEY, PLANNED_AT, idempotency_key
+from conventions.headers import FINGERPRINT, KEY, PLANNED_AT
+from conventions.job import idempotency_key
 from conventions.payload import Arguments, digest
 from conventions.redrive import decoded
 from conventions.sending import shown_arguments

@@ -19,7 +19,7 @@ from conventions.catching_up import Passed, passed_slots
 from conventions.deeds import Deed
 from conventions.errors import BrokerUnavailable
 from conventions.given_headers import OwnHeaders
-from conventions.job import ENQUEUED_AT
+from conventions.headers import ENQUEUED_AT
 from conventions.payload import digest
 from conventions.schedule import SCHEDULE_HEADER, Schedule
 from conventions.schedule_state import Lead, Pause, Run, State

@@ -12,7 +12,7 @@ from kombu.utils.json import dumps
 
 from conventions.bounds import fault_of_name, half_character
 from conventions.errors import PayloadError
-from conventions.job import ACTOR, COUNTS, ENQUEUED_AT, KEY, LATER, ON_REQUEST, OURS, PLANNED_AT
+from conventions.headers import ACTOR, COUNTS, ENQUEUED_AT, KEY, LATER, ON_REQUEST, OURS, PLANNED_AT
 
 LIMIT = 16 * 1024  # bytes of JSON: those that callers give
 

@@ -13,38 +13,23 @@ from celery._state import get_current_task
 from conventions.actor import SYSTEM, current_actor
 from conventions.broker import Held
 from conventions.declaration import EVERY_ARGUMENT, PLANNED_TIME
+from conventions.headers import (
+    ACTOR,
+    BATCH,
+    COUNTS,
+    ENQUEUED_AT,
+    FINGERPRINT,
+    GENERATION,
+    KEY,
+    PARKED,
+    PLANNED_AT,
+    TOKEN,
+)
 from conventions.idempotency import ClaimRequest
 from conventions.membership import Member
 from conventions.payload import digest
-from conventions.raw_message import DELIVERY, FORM
+from conventions.raw_message import DELIVERY
 from conventions.settling import Settling
-
-ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
-ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
-GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
-UNKNOWN, UNKNOWN_SINCE = "x_unknown", "x_unknown_since"  # how often no worker knew its task, and since when
-SCHEDULE = "x_schedule"  # the schedule's name
-OURS = (
-    *(
-        ACTOR,
-        KEY,
-        FINGERPRINT,
-        ENQUEUED_AT,
-        PLANNED_AT,
-        COUNTS,
-        PARKED,
-        GENERATION,
-        TOKEN,
-        COPY,
-        BATCH,
-        UNKNOWN,
-        UNKNOWN_SINCE,
-    ),
-    *(SCHEDULE, FORM),
-)
-"""Every header that this platform writes or reads. Those of later releases begin with `LATER`."""
-LATER = ("conventions", "x_conventions")
-ON_REQUEST = ("checkpoint", "committed", "job", "known", "last_progress", "reporter")  # what a job keeps on its request
 
 REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
 

@@ -4,7 +4,8 @@ from typing import Any
 
 from conventions.broker import Held
 from conventions.delivery import Delivery, tag_of
-from conventions.job import TOKEN, Job
+from conventions.headers import TOKEN
+from conventions.job import Job
 from conventions.late_request import LateRequest, WholeRequest, completed
 from conventions.plain_message import TOLD
 from conventions.raw_message import DELIVERY, delivered

@@ -11,7 +11,7 @@ from typing import Any
 from celery.app.task import Context
 
 from conventions.delivery import Delivery
-from conventions.job import TOKEN
+from conventions.headers import TOKEN
 from conventions.raw_message import decoded, handed_out
 from conventions.well_formed import drop_taken
 

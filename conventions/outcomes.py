@@ -18,8 +18,9 @@ from conventions.attempt_event import event_of, headers_to_go_on
 from conventions.errors import BrokerUnavailable, LeaseLost
 from conventions.following import follow_up, join_of
 from conventions.given_headers import OwnHeaders
+from conventions.headers import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
 from conventions.idempotency import Settled, Settlement, State
-from conventions.job import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED, Job
+from conventions.job import Job
 from conventions.membership import Outcome
 from conventions.process_page import SETTLE_FOR
 from conventions.process_state import end_own_code

@@ -25,11 +25,12 @@ from conventions.errors import (
 from conventions.failures import text_of
 from conventions.forks import end_if_forked
 from conventions.granularity import watching
+from conventions.headers import COUNTS
 from conventions.idempotency import (
     EffectExists,
     TransactionBusy,
 )
-from conventions.job import COUNTS, Job
+from conventions.job import Job
 from conventions.outcomes import (
     end_dead,
     end_done,

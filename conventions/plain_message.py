@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
 
 from conventions.bounds import MESSAGE_LIMIT, MOST_CHARACTERS
-from conventions.job import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
+from conventions.headers import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
 from conventions.raw_message import OF_ITS_OWN
 from conventions.well_formed import Count, Moment, Seconds, ShortText, Text, Urgency
 

@@ -17,8 +17,8 @@ from conventions.deeds import Deed
 from conventions.errors import JournalFull, PurgeStopped
 from conventions.failures import FailureText, clean
 from conventions.following import follow_up, join_of
+from conventions.headers import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
 from conventions.idempotency import ClaimRequest, Settlement
-from conventions.job import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
 from conventions.journal import Event
 from conventions.membership import Join, Member
 from conventions.waiting import End, Waiting, WaitingPlace, end, look

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from conventions import dead_letters, executions
 from conventions.errors import IdempotencyConflict, PayloadError
 from conventions.given_headers import OwnHeaders
-from conventions.job import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED, UNKNOWN, UNKNOWN_SINCE
+from conventions.headers import COPY, COUNTS, ENQUEUED_AT, FINGERPRINT, GENERATION, KEY, PARKED, UNKNOWN, UNKNOWN_SINCE
 from conventions.sending import publish
 from conventions.tables import DeadLetterRow
 from conventions.well_formed import fault_of

@@ -16,8 +16,8 @@ from conventions.broker import Held
 from conventions.delivery import Delivery, tag_of
 from conventions.errors import UndeliverableMessage
 from conventions.following import follow_up, join_of
+from conventions.headers import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
 from conventions.idempotency import ClaimRequest, Settlement
-from conventions.job import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
 from conventions.journal import Event
 from conventions.membership import Member
 from conventions.raw_message import DELIVERY

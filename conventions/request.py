@@ -22,8 +22,9 @@ from conventions.attempt_event import event_of
 from conventions.deadline import Deadline
 from conventions.errors import PayloadError
 from conventions.granularity import note
+from conventions.headers import GENERATION, KEY, TOKEN
 from conventions.in_flight import Start
-from conventions.job import GENERATION, KEY, TOKEN, Job
+from conventions.job import Job
 from conventions.journal import Event
 from conventions.outcomes import end_dead
 from conventions.process_ends import has_ended

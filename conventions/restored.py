@@ -22,7 +22,7 @@ from conventions import marks
 from conventions.actor import SYSTEM
 from conventions.failures import FailureText
 from conventions.following import follow_up, join_of
-from conventions.job import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
+from conventions.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
 from conventions.journal import Event
 from conventions.membership import Member
 from conventions.waiting import NOT_DONE, End, Waiting, WaitingPlace, end, look

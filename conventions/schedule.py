@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from conventions.catching_up import RULES, CatchUp, Due, due_slots
 from conventions.cron import Cron, Every, When
 from conventions.errors import ConventionError, ScheduleError
-from conventions.job import SCHEDULE
+from conventions.headers import SCHEDULE
 from conventions.network_errors import is_network_error
 from conventions.settings import Settings
 from conventions.task import ConventionTask

@@ -19,17 +19,8 @@ from conventions.deadline import Deadline
 from conventions.errors import BrokerUnavailable, DeclarationError, NewerLayout, PayloadError
 from conventions.given_headers import were_accepted
 from conventions.given_steps import list_callbacks
-from conventions.job import (
-    ACTOR,
-    BATCH,
-    ENQUEUED_AT,
-    FINGERPRINT,
-    KEY,
-    PLANNED_AT,
-    idempotency_key,
-    inherited_actor,
-    step_follows,
-)
+from conventions.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
+from conventions.job import idempotency_key, inherited_actor, step_follows
 from conventions.letters import refuse_step
 from conventions.payload import digest_of_json
 from conventions.redis_address import shown

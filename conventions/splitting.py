@@ -17,7 +17,7 @@ from conventions.batches import BatchSummary, Origin
 from conventions.bulk import PART_BYTES, Bulk, Prepared
 from conventions.cursor import Cursor, Cut
 from conventions.errors import BusinessError, ItemsChanged, JobCancelled, PayloadError
-from conventions.job import ACTOR
+from conventions.headers import ACTOR
 from conventions.membership import Outcome, chunk_id, finish_id
 from conventions.pipeline import TurnOver
 from conventions.priority import Priority

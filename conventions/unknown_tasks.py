@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from conventions.broker import Held
 from conventions.errors import UnknownTask
-from conventions.job import UNKNOWN, UNKNOWN_SINCE
+from conventions.headers import UNKNOWN, UNKNOWN_SINCE
 from conventions.raw_message import DELIVERY
 from conventions.store import Store
 

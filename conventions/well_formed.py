@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 
 from conventions.bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
 from conventions.failures import clean
-from conventions.job import ON_REQUEST
+from conventions.headers import ON_REQUEST
 
 _STRICT = ConfigDict(extra="ignore", strict=True)
 

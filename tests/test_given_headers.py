@@ -19,7 +19,7 @@ from conventions.app import ConventionsApp
 from conventions.attempt_event import envelope_of, headers_to_go_on
 from conventions.errors import PayloadError
 from conventions.given_headers import LIMIT, OwnHeaders
-from conventions.job import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
+from conventions.headers import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
 from conventions.late_request import CELERYS
 from tests.workers import messages
 

@@ -13,7 +13,7 @@ from celery.app.task import Context
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.job import KEY
+from conventions.headers import KEY
 from conventions.lane_run import run_group
 from conventions.late_request import LateContext
 from tests.claiming import handed_over

@@ -9,7 +9,8 @@ import pytest
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker import Broker
-from conventions.job import KEY, UNKNOWN, UNKNOWN_SINCE, idempotency_key
+from conventions.headers import KEY, UNKNOWN, UNKNOWN_SINCE
+from conventions.job import idempotency_key
 from conventions.payload import digest
 from conventions.store import Store
 from conventions.unknown_tasks import put_off
