@@ -321,6 +321,11 @@ def digest_of(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
 
+def request_digest(headers: Mapping[str, Any], body: str) -> str:
+    """What a message asks for, to tell whether another one with its id is the same."""
+    return digest_of(*(str(headers.get(name)) for name in ("task", "retries", "x_copy")), str(body))
+
+
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
     for several in batched(parts, AT_ONCE, strict=False):
         yield [value for one in several for value in one]

@@ -3,7 +3,7 @@
 import functools
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from heapq import nlargest
 from typing import Any
@@ -14,7 +14,7 @@ from redis import Redis as RedisClient
 from redis.exceptions import RedisError
 
 from conventions.batches import Batches
-from conventions.broker import Broker, Publication, digest_of
+from conventions.broker import Broker, Publication, request_digest
 from conventions.delivery import Delivery
 from conventions.errors import PayloadError, UndeliverableMessage
 from conventions.in_flight import InFlight
@@ -323,11 +323,6 @@ class ConventionsChannel(Reading):
 
     def _has_queue(self, queue: str, **_: Any) -> bool:  # noqa: ARG002
         return True  # a queue is there as soon as somebody sends to it
-
-
-def request_digest(headers: Mapping[str, Any], body: str) -> str:
-    """What a message asks for, to tell whether another one with its id is the same."""
-    return digest_of(*(str(headers.get(name)) for name in ("task", "retries", "x_copy")), str(body))
 
 
 class _Foreign:

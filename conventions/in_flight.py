@@ -11,13 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from conventions.apart import apart, is_outage
 from conventions.broker import Beat, Broker, Held, Swept
 from conventions.delivery import Delivery, tag_of
 from conventions.forks import call_in_child
-from conventions.leases import PageKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +36,17 @@ class Start(NamedTuple):
     followed_id: str = ""
 
 
+class Keeper(Protocol):
+    """Who renews the claims of the jobs that run in other processes of this worker; see `PageKeeper`."""
+
+    @property
+    def every(self) -> float:
+        """Seconds between two renewals."""
+
+    def renew(self) -> None:
+        """Renew all that are to live on. Raises: RedisError."""
+
+
 class InFlight:
     """The messages that this process holds, by receipt. Safe to use from several threads; empty after a fork.
 
@@ -45,7 +55,7 @@ class InFlight:
         keeper: renews the claims of the jobs that run in other processes of this worker.
     """
 
-    def __init__(self, broker: Broker, keeper: PageKeeper | None = None) -> None:
+    def __init__(self, broker: Broker, keeper: Keeper | None = None) -> None:
         self._broker, self._keeper = broker, keeper
         self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
         self.sweeps = False  # set where messages are consumed
@@ -227,7 +237,7 @@ class InFlight:
             if self._keeper is not None and time.monotonic() >= self._next_renewal:
                 self._renew(self._keeper)
 
-    def _renew(self, keeper: PageKeeper) -> None:
+    def _renew(self, keeper: Keeper) -> None:
         """Renew claims, which may be on another server than messages. A lease outlasts several misses."""
         self._next_renewal = time.monotonic() + keeper.every
         try:

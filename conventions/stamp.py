@@ -14,8 +14,7 @@ from uuid import uuid4
 
 from kombu.utils.json import dumps
 
-from conventions.broker import Publication
-from conventions.channel import request_digest
+from conventions.broker import Publication, request_digest
 
 OWN = ("id", "body", "kwargsrepr")  # what each message has of its own, beside headers of ours
 

@@ -11,7 +11,6 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 
 from conventions.errors import UndeliverableMessage, UnknownForm
 from conventions.job_classes import long_queues
-from conventions.lane_intake import Intake
 from conventions.layout_step import end_worker
 from conventions.rate_limits import RateLimits
 from conventions.raw_message import DELIVERY, check_form
@@ -77,7 +76,7 @@ class Consumer(CeleryConsumer):
         if hasattr(channel, "in_flight"):
             self.app.lane.attach(self, long_queues(self.app))
             self.rate_limits.attach()
-            channel.short_cut = Intake(self, self.app.lane).take
+            channel.short_cut = self.app.short_cut(self)
             channel.after_read = self.app.lane.flush
             channel.on_newer = end_worker
             channel.qos.most_bytes = self.app.settings.read_ahead_limit
