@@ -14,9 +14,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from conventions import dead_letters, letter_groups
-from conventions.database import Database, utc_now
-from conventions.letter_filter import Filter
+from conventions.dead_letters import groups as letter_groups
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter
+from conventions.storage.database import Database, utc_now
 
 CAUSES = 40
 ROUNDS = 5

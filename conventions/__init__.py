@@ -10,14 +10,11 @@
 ...         return f"hello {user_id}"
 """
 
-from conventions.actor import acting_as
 from conventions.app import create_app
-from conventions.batch_task import BatchTask
-from conventions.calendars import japanese_business_days
-from conventions.chunking import chunked
-from conventions.cron import cron, every
-from conventions.declaration import EVERY_ARGUMENT
-from conventions.errors import (
+from conventions.batches.task import BatchTask
+from conventions.core.actor import acting_as
+from conventions.core.chunking import chunked
+from conventions.core.errors import (
     BrokerUnavailable,
     BusinessError,
     ConventionError,
@@ -27,13 +24,16 @@ from conventions.errors import (
     PayloadError,
     PermissionDenied,
 )
-from conventions.job_classes import ImmediateTask, LongRunningTask, ScheduledTask
-from conventions.priority import Priority
-from conventions.progress import Progress
-from conventions.retry import RetryPolicy
-from conventions.schedule import Schedule, planned_date, previous_day, week_of
-from conventions.settings import Settings
-from conventions.task import ConventionTask
+from conventions.core.priority import Priority
+from conventions.core.settings import Settings
+from conventions.declare.declaration import EVERY_ARGUMENT
+from conventions.declare.retry import RetryPolicy
+from conventions.progress.reporter import Progress
+from conventions.schedules.calendars import japanese_business_days
+from conventions.schedules.cron import cron, every
+from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
+from conventions.tasks.base import ConventionTask
+from conventions.tasks.job_classes import ImmediateTask, LongRunningTask, ScheduledTask
 
 __all__ = [
     "EVERY_ARGUMENT",

@@ -13,51 +13,53 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from celery.utils.imports import cwd_in_path
 
-from conventions import stack, store, transport
-from conventions.batches import Batches
-from conventions.broker import Broker
-from conventions.by_name import name_positions, send_by_name
-from conventions.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
+from conventions.batches.state import Batches
+from conventions.broker.delivery import Delivery
+from conventions.broker.in_flight import InFlight
+from conventions.broker.queues import Broker
+from conventions.broker.routing import route, routes_alike
 from conventions.console.starting import prepare_command
-from conventions.control import prepare_purge
-from conventions.delivery import Delivery
-from conventions.errors import ConfigurationError, TaskModuleError
-from conventions.granularity import Granularity
-from conventions.idempotency import Claims
-from conventions.ignored_result import ignored_result
-from conventions.in_flight import InFlight
-from conventions.job import REDRIVE_WINDOW
-from conventions.journal import Journal
-from conventions.lane import Lane
-from conventions.lane_intake import Intake
-from conventions.lane_watch import LaneWatch
-from conventions.leases import LeaseKeeper, PageKeeper
-from conventions.logs import make_safe
-from conventions.process_ends import Ends, has_ended
-from conventions.process_page import Pages
-from conventions.redis_connections import PATIENCE
-from conventions.refusals import Refusals
-from conventions.routing import route, routes_alike
-from conventions.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
-from conventions.store import Store
-from conventions.task_packages import import_tasks, migrations_of
-from conventions.template import Templates
+from conventions.core.errors import ConfigurationError, TaskModuleError
+from conventions.core.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
+from conventions.declare.task_packages import import_tasks, migrations_of
+from conventions.execution.job import REDRIVE_WINDOW
+from conventions.execution.logs import make_safe
+from conventions.execution.process_ends import Ends, has_ended
+from conventions.fast_lane.intake import Intake
+from conventions.fast_lane.lane import Lane
+from conventions.fast_lane.watch import LaneWatch
+from conventions.idempotency.claims import Claims
+from conventions.idempotency.leases import LeaseKeeper, PageKeeper
+from conventions.idempotency.process_page import Pages
+from conventions.progress.granularity import Granularity
+from conventions.records.journal import Journal
+from conventions.sending.by_name import name_positions, send_by_name
+from conventions.sending.ignored_result import ignored_result
+from conventions.sending.template import Templates
+from conventions.stack import folder as stack
+from conventions.storage import store
+from conventions.storage.redis_connections import PATIENCE
+from conventions.storage.store import Store
+from conventions.transport import transports as transport
+from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
+from conventions.worker.control import prepare_purge
+from conventions.worker.refusals import Refusals
 
 if TYPE_CHECKING:
-    from conventions.database import Database
+    from conventions.storage.database import Database
 
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
 STEPS = (
-    "conventions.layout_step:LayoutStep",
-    "conventions.stopping:Stopping",
-    "conventions.preloading:Preloading",
-    "conventions.recorder_process:RecorderProcess",
-    "conventions.batch_sweep:BatchSweep",
-    "conventions.lane_step:LaneStep",
-    "conventions.pool_step:PagesStep",
-    "conventions.pool_step:PoolStep",
-    "conventions.pool_step:HearingStep",
+    "conventions.worker.layout_step:LayoutStep",
+    "conventions.worker.stopping:Stopping",
+    "conventions.worker.preloading:Preloading",
+    "conventions.recording.process:RecorderProcess",
+    "conventions.batches.sweep:BatchSweep",
+    "conventions.fast_lane.step:LaneStep",
+    "conventions.worker.pool_step:PagesStep",
+    "conventions.worker.pool_step:PoolStep",
+    "conventions.worker.pool_step:HearingStep",
 )
 
 
@@ -123,10 +125,13 @@ class ConventionsApp(Celery):
         self._queues_selected = False
         self._is_patient = False
         super().__init__(
-            name, loader=Loader, task_cls="conventions.plain_task:PlainTask", control="conventions.control:Control"
+            name,
+            loader=Loader,
+            task_cls="conventions.tasks.plain_task:PlainTask",
+            control="conventions.worker.control:Control",
         )
         self.steps["worker"].update(STEPS)
-        self.steps["consumer"].add("conventions.remote_calls:RemoteCalls")
+        self.steps["consumer"].add("conventions.worker.remote_calls:RemoteCalls")
         self.config_from_object(_LazyDefaults(self))
 
     def __reduce__(self) -> Any:
@@ -184,7 +189,7 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def database(self) -> "Database":
         """The SQL database of records and of the team's own tables."""
-        from conventions.database import Database  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.storage.database import Database  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
         with cwd_in_path():
@@ -317,13 +322,13 @@ class ConventionsApp(Celery):
 
     def may_read(self) -> bool:
         """Whether messages may be read from a server that was started anew; false: ask again. Raises: RedisError."""
-        from conventions.restored import may_read  # noqa: PLC0415  # seldom
+        from conventions.recording.restored import may_read  # noqa: PLC0415  # seldom
 
         return may_read(self)
 
     def import_packages(self) -> None:
         """Import every module of the task packages. Raises: TaskModuleError."""
-        importlib.import_module("conventions.redrive_task")  # registers the tasks of the system
+        importlib.import_module("conventions.dead_letters.redrive_task")  # registers the tasks of the system
         with cwd_in_path():  # a team's packages lie where the command is run
             import_tasks(self.packages)
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conventions import beat
+from conventions.schedules import beat
 
 FILE = Path(tempfile.gettempdir(), "beat-heartbeat")
 

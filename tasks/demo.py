@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from sqlalchemy import func, select
 
 from conventions import Progress as JobProgress
-from conventions import dead_letters
 from conventions.app import ConventionsApp
+from conventions.core.safe_text import printable
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter
 from conventions.demo import Outcome
-from conventions.letter_filter import Filter
-from conventions.safe_text import printable
 from tasks.demo_servers import BUSY_ONCE, environment, received_events, received_mail
 from tasks.emails import SendEmail
 from tasks.files import file_digest

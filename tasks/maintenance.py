@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import DeclarativeBase
 
 from conventions import ScheduledTask
-from conventions.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
+from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.files import slug
 from tasks.tables import EmailLog

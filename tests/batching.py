@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from conventions.batches import Batches, Origin
-from conventions.idempotency import ClaimRequest, Claims, Settlement
-from conventions.membership import Join, Member, Outcome, Role
-from conventions.store import Store
+from conventions.batches.state import Batches, Origin
+from conventions.broker.membership import Join, Member, Outcome, Role
+from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
+from conventions.storage.store import Store
 
 ORIGIN = Origin("Import", {"path": "x"}, "u-7")
 

@@ -4,13 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from conventions.broker import Broker, Held, Publication
-from conventions.claim_answers import Answer, Granted
-from conventions.delivery import Delivery
-from conventions.idempotency import ClaimRequest, Claims, Settled, Settlement
-from conventions.journal import Event
-from conventions.plain_message import plain
-from conventions.store import Store
+from conventions.broker.delivery import Delivery
+from conventions.broker.plain_message import plain
+from conventions.broker.queues import Broker, Held, Publication
+from conventions.idempotency.claim_answers import Answer, Granted
+from conventions.idempotency.claims import ClaimRequest, Claims, Settled, Settlement
+from conventions.records.journal import Event
+from conventions.storage.store import Store
 from tests.support import wait_until
 
 HORIZON = timedelta(days=8)

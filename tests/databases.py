@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from conventions.database import Database, utc_now
-from conventions.tables import IdempotencyRow
+from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import IdempotencyRow
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

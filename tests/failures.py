@@ -7,14 +7,16 @@ from uuid import uuid4
 
 import pytest
 
-from conventions import dead_letters, executions, letter_groups
-from conventions.database import Database, utc_now
-from conventions.errors import BusinessError
-from conventions.failures import describe
-from conventions.journal import Entry, Event
-from conventions.letter_filter import Filter
-from conventions.letter_groups import Group
-from conventions.tables import DeadLetterRow
+from conventions.core.errors import BusinessError
+from conventions.core.failures import describe
+from conventions.dead_letters import groups as letter_groups
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.groups import Group
+from conventions.records import executions
+from conventions.records.journal import Entry, Event
+from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import DeadLetterRow
 
 
 def raised_by(function: Callable[[], object]) -> Exception:

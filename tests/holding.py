@@ -4,11 +4,11 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from conventions.broker import Beat, Broker, Held, Swept
-from conventions.delivery import Delivery
-from conventions.idempotency import Claims
-from conventions.in_flight import InFlight
-from conventions.store import Store
+from conventions.broker.delivery import Delivery
+from conventions.broker.in_flight import InFlight
+from conventions.broker.queues import Beat, Broker, Held, Swept
+from conventions.idempotency.claims import Claims
+from conventions.storage.store import Store
 from tests.claiming import asking, granted, handed_out, message
 from tests.redis_servers import free_port, process, wait_for_server
 

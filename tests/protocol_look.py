@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from conventions.claim_answers import Answer, Busy, Conflict, Done, Granted, Parked, Poison
-from conventions.journal import Event
-from conventions.store import Store
+from conventions.idempotency.claim_answers import Answer, Busy, Conflict, Done, Granted, Parked, Poison
+from conventions.records.journal import Event
+from conventions.storage.store import Store
 from tests.protocol_messages import Delivery, Message
 from tests.protocol_model import START_LIMIT, Claim, Entry, Model
 from tests.stored_messages import stored

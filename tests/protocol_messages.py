@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from conventions import delivery
+from conventions.broker import delivery
 
 type Place = Literal["queue", "delayed", "inflight"]
 

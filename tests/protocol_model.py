@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal
 
-from conventions.claim_answers import (
+from conventions.idempotency.claim_answers import (
     Answer,
     Busy,
     Cancelled,

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from conventions.broker import Broker, Held, Publication
-from conventions.claim_answers import Answer
-from conventions.delivery import Delivery as HandedOut
-from conventions.idempotency import ClaimRequest, Claims, Settlement
-from conventions.journal import Event
-from conventions.purging import PLACES
-from conventions.script_call import ScriptCall
-from conventions.store import Store
-from conventions.waiting import End, end, look
+from conventions.broker.delivery import Delivery as HandedOut
+from conventions.broker.queues import Broker, Held, Publication
+from conventions.broker.waiting import End, end, look
+from conventions.execution.purging import PLACES
+from conventions.idempotency.claim_answers import Answer
+from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
+from conventions.records.journal import Event
+from conventions.storage.script_call import ScriptCall
+from conventions.storage.store import Store
 from tests.protocol_messages import Delivery, Message, Spec
 from tests.protocol_model import START_LIMIT, Claim
 

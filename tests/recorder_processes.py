@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
-from conventions.database import Database
-from conventions.recorder_process import record_for_ever
-from conventions.store import Store
+from conventions.recording.process import record_for_ever
+from conventions.storage.database import Database
+from conventions.storage.store import Store
 from tests.workers import ROOT
 
 

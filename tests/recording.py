@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import select
 
-from conventions.database import Database
-from conventions.failures import FailureText
-from conventions.journal import Event
-from conventions.recorder import GROUP, Recorder
-from conventions.store import Store
-from conventions.tables import Base, DeadLetterRow, ExecutionRow
+from conventions.core.failures import FailureText
+from conventions.recording.recorder import GROUP, Recorder
+from conventions.records.journal import Event
+from conventions.storage.database import Database
+from conventions.storage.store import Store
+from conventions.storage.tables import Base, DeadLetterRow, ExecutionRow
 
 FAILURE = FailureText("ValueError", "no", "Traceback\nValueError: no\n", "f" * 16)
 

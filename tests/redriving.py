@@ -1,8 +1,8 @@
 """Redrives carried out step by step, as the recorder that leads does beside its recording."""
 
-from conventions import redrives
 from conventions.app import ConventionsApp
-from conventions.redriver import Redriver
+from conventions.dead_letters import redrives
+from conventions.dead_letters.redriver import Redriver
 
 
 def step(app: ConventionsApp, id_: str, redriver: Redriver | None = None) -> None:

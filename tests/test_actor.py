@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from conventions import acting_as
-from conventions.actor import BEAT, SYSTEM, current_actor
+from conventions.core.actor import BEAT, SYSTEM, current_actor
 
 
 def test_the_actor_is_system_unless_somebody_else_acts() -> None:

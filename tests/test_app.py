@@ -13,8 +13,8 @@ from celery import _state
 
 from conventions import ImmediateTask, LongRunningTask, Priority, Progress, Settings, create_app
 from conventions.app import ConventionsApp
-from conventions.celery_defaults import CLASS_QUEUES, celery_defaults
-from conventions.errors import ConfigurationError, TaskModuleError
+from conventions.core.errors import ConfigurationError, TaskModuleError
+from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
 from tests.workers import application, messages, remembering_current
 
 MEMORY = {"broker_url": "memory://", "redis_url": "redis://127.0.0.1:1"}
@@ -162,7 +162,7 @@ def test_defaults_of_celery(app: ConventionsApp) -> None:
     assert not conf.worker_send_task_events, "Flower turns them on"
     assert (conf.worker_concurrency, conf.worker_prefetch_multiplier) == (5, 4)
     assert conf.task_default_priority == Priority.NORMAL
-    assert conf.beat_scheduler == "conventions.beat:Scheduler"
+    assert conf.beat_scheduler == "conventions.schedules.beat:Scheduler"
 
 
 def test_every_setting_of_celery_exists(app: ConventionsApp) -> None:

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from conventions import EVERY_ARGUMENT, BatchTask, audit
+from conventions import EVERY_ARGUMENT, BatchTask
 from conventions.app import ConventionsApp
-from conventions.batch_actions import cancel_batch, retry_failed
-from conventions.batches import Origin
-from conventions.errors import BrokerUnavailable
-from conventions.membership import chunk_id, finish_id
+from conventions.batches.actions import cancel_batch, retry_failed
+from conventions.batches.state import Origin
+from conventions.broker.membership import chunk_id, finish_id
+from conventions.core.errors import BrokerUnavailable
+from conventions.records import audit
 from tests.batching import Ending
 from tests.failures import failure, record
 from tests.workers import messages
@@ -104,7 +105,7 @@ def test_a_broker_that_is_away_ends_it(app: ConventionsApp, monkeypatch: pytest.
             raise BrokerUnavailable("away")
         return True
 
-    monkeypatch.setattr("conventions.batch_actions.redrive", once)
+    monkeypatch.setattr("conventions.batches.actions.redrive", once)
     assert retry_failed(app, "b", "u-9") == (1, 3)
     assert len(asked) == 2
 

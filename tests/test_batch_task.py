@@ -10,10 +10,10 @@ from celery.result import AsyncResult
 
 from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batch_sweep import sweep
-from conventions.batches import BatchSummary, Origin
-from conventions.membership import chunk_id, finish_id
-from conventions.redrive import redrive
+from conventions.batches.state import BatchSummary, Origin
+from conventions.batches.sweep import sweep
+from conventions.broker.membership import chunk_id, finish_id
+from conventions.dead_letters.redrive import redrive
 from tests import raw_messages as raw
 from tests.support import wait_until
 from tests.workers import messages, wait_for_letter, wait_until_empty

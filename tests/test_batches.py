@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conventions import BusinessError, Progress
-from conventions.batches import Batches, BatchSummary, Follow
-from conventions.cursor import Cursor, Cut
-from conventions.membership import Member, chunk_id, finish_id, recovered_id
-from conventions.store import Store
+from conventions.batches.cursor import Cursor, Cut
+from conventions.batches.state import Batches, BatchSummary, Follow
+from conventions.broker.membership import Member, chunk_id, finish_id, recovered_id
+from conventions.storage.store import Store
 from tests.batching import ORIGIN, Ending
 
 ID = "b1"

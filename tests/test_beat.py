@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.beat import STANDBY_POLL
-from conventions.beat_entry import Entry
-from conventions.calendars import japanese_business_days
-from conventions.cron import cron, every
-from conventions.schedule import Schedule, planned_date
-from conventions.schedule_actions import ScheduleActions
-from conventions.schedules import BACK_WITHIN, Schedules
+from conventions.schedules.actions import ScheduleActions
+from conventions.schedules.beat import STANDBY_POLL
+from conventions.schedules.beat_entry import Entry
+from conventions.schedules.calendars import japanese_business_days
+from conventions.schedules.cron import cron, every
+from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.store import BACK_WITHIN, Schedules
 from tests.beat_fixtures import (  # noqa: F401  # fixtures
     DAILY,
     Beat,

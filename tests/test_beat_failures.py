@@ -8,12 +8,12 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions.app import ConventionsApp
-from conventions.beat import RETRY_EVERY, STANDBY_POLL, Scheduler
-from conventions.cron import cron
-from conventions.errors import BrokerUnavailable, ConfigurationError
-from conventions.firing import Firing
-from conventions.schedule import Schedule, planned_date
-from conventions.schedules import Schedules
+from conventions.core.errors import BrokerUnavailable, ConfigurationError
+from conventions.schedules.beat import RETRY_EVERY, STANDBY_POLL, Scheduler
+from conventions.schedules.cron import cron
+from conventions.schedules.firing import Firing
+from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.store import Schedules
 from tests.beat_fixtures import (  # noqa: F401  # fixtures
     DAILY,
     Beat,
@@ -189,7 +189,7 @@ def test_a_faulty_schedule_ends_beat_with_one_line(
     app: ConventionsApp, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The banner lets click print it; a quiet beat prints it itself: status 2, no traceback."""
-    monkeypatch.setattr("conventions.beat.load_schedule", raising(ConfigurationError(["no such file"])))
+    monkeypatch.setattr("conventions.schedules.beat.load_schedule", raising(ConfigurationError(["no such file"])))
     with pytest.raises(ConfigurationError):
         Scheduler(app, lazy=True)
     with pytest.raises(SystemExit) as ended:

@@ -12,14 +12,14 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions.app import ConventionsApp
-from conventions.beat import RETRY_EVERY
-from conventions.calendars import japanese_business_days
-from conventions.cron import cron, every
-from conventions.errors import BrokerUnavailable
-from conventions.firing import AT_ONCE, TRIES, Firing
-from conventions.schedule import Schedule, planned_date, previous_day, week_of
-from conventions.schedule_actions import ScheduleActions, StillRuns
-from conventions.schedules import Schedules
+from conventions.core.errors import BrokerUnavailable
+from conventions.schedules.actions import ScheduleActions, StillRuns
+from conventions.schedules.beat import RETRY_EVERY
+from conventions.schedules.calendars import japanese_business_days
+from conventions.schedules.cron import cron, every
+from conventions.schedules.firing import AT_ONCE, TRIES, Firing
+from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
+from conventions.schedules.store import Schedules
 from tests.beat_fixtures import (  # noqa: F401  # fixtures
     DAILY,
     Beat,

@@ -5,8 +5,8 @@
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.beats import FORGET_AFTER, SILENT_AFTER, Beats, standing_of
-from conventions.store import Store
+from conventions.schedules.beats import FORGET_AFTER, SILENT_AFTER, Beats, standing_of
+from conventions.storage.store import Store
 from tests.beat_fixtures import DAILY, Beat, app, beat  # noqa: F401  # fixtures
 
 WAITING = "no beat leads now: the lock of the last one has not lapsed, or those that run have no schedule"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from conventions.broker import SWEEP_LIMIT, Broker, Sizes
-from conventions.delivery import Wanted, brought
-from conventions.idempotency import Claims
-from conventions.store import Store
+from conventions.broker.delivery import Wanted, brought
+from conventions.broker.queues import SWEEP_LIMIT, Broker, Sizes
+from conventions.idempotency.claims import Claims
+from conventions.storage.store import Store
 from tests.claiming import (
     asking,
     due_in,

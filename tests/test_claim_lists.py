@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import time_machine
 
-from conventions.broker import Broker
-from conventions.claim_answers import Busy, Done, Granted
-from conventions.idempotency import Claims, Settlement
-from conventions.payload import digest
-from conventions.store import Store
+from conventions.broker.queues import Broker
+from conventions.declare.payload import digest
+from conventions.idempotency.claim_answers import Busy, Done, Granted
+from conventions.idempotency.claims import Claims, Settlement
+from conventions.storage.store import Store
 from tests.claiming import (
     AGAIN,
     FIRST,
@@ -122,7 +122,7 @@ def test_no_time_comes_from_a_worker(store: Store, monkeypatch: pytest.MonkeyPat
     """But for when a message was sent: whatever a worker's clock says, the scripts are told the very same."""
     ids = (f"{number:032x}" for number in range(10_000))
     told: list[list[tuple[str, Any]]] = []
-    for name in ("conventions.broker.token_hex", "conventions.delivery.token_urlsafe"):
+    for name in ("conventions.broker.queues.token_hex", "conventions.broker.delivery.token_urlsafe"):
         monkeypatch.setattr(name, lambda _: next(ids))
     monkeypatch.setattr("uuid.uuid4", lambda: SimpleNamespace(hex=next(ids)))
     for year in (1971, 2026, 2090):

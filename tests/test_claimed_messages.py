@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from conventions.broker import Broker
-from conventions.claim_answers import Busy, Done, Parked, Stale
-from conventions.idempotency import Claims
-from conventions.journal import Event
-from conventions.store import Store
+from conventions.broker.queues import Broker
+from conventions.idempotency.claim_answers import Busy, Done, Parked, Stale
+from conventions.idempotency.claims import Claims
+from conventions.records.journal import Event
+from conventions.storage.store import Store
 from tests.claiming import (
     FIRST,
     OTHER,

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from conventions.broker import Broker
-from conventions.claim_answers import Dead, Granted, Poison, Superseded, TooOld
-from conventions.idempotency import START_LIMIT, Claims
-from conventions.store import Store
+from conventions.broker.queues import Broker
+from conventions.idempotency.claim_answers import Dead, Granted, Poison, Superseded, TooOld
+from conventions.idempotency.claims import START_LIMIT, Claims
+from conventions.storage.store import Store
 from tests.claiming import (
     FIRST,
     HORIZON,

@@ -9,15 +9,15 @@ from uuid import uuid4
 
 import pytest
 
-from conventions.broker import Broker
-from conventions.claim_answers import Alone, Answer, Cancelled, Done, Granted, Parked, Poison, Stale
-from conventions.idempotency import ClaimRequest, Claims, Settlement
-from conventions.job import this_call
-from conventions.journal import Event
-from conventions.new_claims import AskedTogether, few_words
-from conventions.payload import encode
-from conventions.settling import Settling
-from conventions.store import Store
+from conventions.broker.queues import Broker
+from conventions.declare.payload import encode
+from conventions.execution.job import this_call
+from conventions.idempotency.claim_answers import Alone, Answer, Cancelled, Done, Granted, Parked, Poison, Stale
+from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
+from conventions.idempotency.new_claims import AskedTogether, few_words
+from conventions.idempotency.settling import Settling
+from conventions.records.journal import Event
+from conventions.storage.store import Store
 from tests.claiming import (
     FIRST,
     asking,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from conventions.cron import Cron, cron, every, slots
-from conventions.errors import ScheduleError
+from conventions.core.errors import ScheduleError
+from conventions.schedules.cron import Cron, cron, every, slots
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 NEW_YORK = ZoneInfo("America/New_York")

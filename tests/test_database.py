@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from conventions.database import Database, utc_now
-from conventions.tables import IdempotencyRow
+from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import IdempotencyRow
 from tests.databases import FORKS, database, effect, keys, write  # noqa: F401  # database is a fixture
 
 

@@ -4,9 +4,9 @@
 
 from datetime import UTC, datetime, timedelta
 
-from conventions.database import Database
-from conventions.letter_filter import Filter
-from conventions.tables import DeadLetterRow
+from conventions.dead_letters.filter import Filter
+from conventions.storage.database import Database
+from conventions.storage.tables import DeadLetterRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import charge_card, failure, groups, ids, look_up, raised_by, record
 

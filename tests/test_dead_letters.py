@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from conventions import dead_letters
-from conventions.database import Database, utc_now
-from conventions.dead_letters import STATES
-from conventions.letter_filter import Filter
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.letters import STATES
+from conventions.storage.database import Database, utc_now
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import charge_card, failure, get, groups, ids, raised_by, record
 

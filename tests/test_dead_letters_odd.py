@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from conventions import dead_letters
-from conventions.database import Database
-from conventions.letter_filter import Filter
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter
+from conventions.storage.database import Database
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, get, ids, raised_by, record
 

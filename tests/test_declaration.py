@@ -17,8 +17,8 @@ from conventions import (
     ScheduledTask,
 )
 from conventions.app import ConventionsApp
-from conventions.declaration import refuse_second
-from conventions.errors import DeclarationError
+from conventions.core.errors import DeclarationError
+from conventions.declare.declaration import refuse_second
 
 
 def refused(line: str) -> Any:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.database import Database
-from conventions.deeds import Deed
-from conventions.store import Store
-from conventions.tables import AuditRow, ExecutionRow
+from conventions.records.deeds import Deed
+from conventions.storage.database import Database
+from conventions.storage.store import Store
+from conventions.storage.tables import AuditRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.recording import append, contents, drain, entry, event, left, recorder, rejected
 

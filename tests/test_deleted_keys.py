@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from conventions.broker import Broker, Sizes
-from conventions.claim_answers import Granted, Superseded
-from conventions.idempotency import Claims
-from conventions.journal import Entry
-from conventions.store import Store
+from conventions.broker.queues import Broker, Sizes
+from conventions.idempotency.claim_answers import Granted, Superseded
+from conventions.idempotency.claims import Claims
+from conventions.records.journal import Entry
+from conventions.storage.store import Store
 from tests.claiming import FIRST, asking, end_wait, granted, handed_out, held, message, settle, take
 
 

@@ -17,8 +17,8 @@ import pytest
 from celery.bin.celery import celery
 
 import conventions
-from conventions.errors import ConventionError
-from conventions.settings import ENV_PREFIX, Settings
+from conventions.core.errors import ConventionError
+from conventions.core.settings import ENV_PREFIX, Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from conventions import BatchTask, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary
+from conventions.batches.state import BatchSummary
 from tests.workers import messages
 
 AT_ONCE = RetryPolicy(attempts=3, first_wait=1)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from conventions.embedded import SOCKET_PATH_LIMIT, EmbeddedServer, prepare
+from conventions.stack.embedded import SOCKET_PATH_LIMIT, EmbeddedServer, prepare
 from tests.support import wait_until
 
 

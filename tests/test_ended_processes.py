@@ -9,8 +9,8 @@ from typing import Any
 
 from kombu.asynchronous import Hub
 
-from conventions.pool_step import LOOK_EVERY, PoolStep
-from conventions.process_ends import has_ended
+from conventions.execution.process_ends import has_ended
+from conventions.worker.pool_step import LOOK_EVERY, PoolStep
 from tests.support import wait_until
 
 

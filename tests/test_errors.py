@@ -7,8 +7,8 @@ import re
 import click
 import pytest
 
-from conventions import errors
-from conventions.errors import (
+from conventions.core import errors
+from conventions.core.errors import (
     BrokerUnavailable,
     ConfigurationError,
     ConventionError,

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import inspect
 
-from conventions import executions
-from conventions.database import Database
-from conventions.executions import Filter
-from conventions.journal import Entry
+from conventions.records import executions
+from conventions.records.executions import Filter
+from conventions.records.journal import Entry
+from conventions.storage.database import Database
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure
 

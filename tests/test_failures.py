@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from conventions.errors import IdempotencyConflict
-from conventions.failures import NAME_LENGTH, clean, cut, describe, fingerprint, place_in
+from conventions.core.errors import IdempotencyConflict
+from conventions.core.failures import NAME_LENGTH, clean, cut, describe, fingerprint, place_in
 from tests.failures import charge_card, look_up, raised_by
 
 
@@ -100,6 +100,20 @@ def test_a_fingerprint_survives_a_moved_line_and_another_process() -> None:
         return namespace["run"]  # type: ignore[no-any-return]  # made just now
 
     assert place(fails(one)) == place(fails(two)) == "69c28b6a111cdb5a"
+
+
+def test_a_fingerprint_survives_the_move_of_a_file_of_ours() -> None:
+    """A group of dead letters of one cause does not fall in two at an upgrade. A team's own modules are told apart."""
+
+    def place_in(module: str) -> str:
+        namespace: dict[str, Any] = {"__name__": module}
+        exec(compile("def run():\n    raise ValueError('x')\n", "/srv/file.py", "exec"), namespace)
+        return place(namespace["run"])
+
+    assert (
+        place_in("conventions.payload") == place_in("conventions.declare.payload") != place_in("conventions.pipeline")
+    )
+    assert place_in("shop.payload") != place_in("shop.declare.payload")
 
 
 def charge(step: int) -> None:

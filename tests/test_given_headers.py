@@ -16,11 +16,11 @@ from celery.app.task import Context
 import conventions
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
-from conventions.attempt_event import envelope_of, headers_to_go_on
-from conventions.errors import PayloadError
-from conventions.given_headers import LIMIT, OwnHeaders
-from conventions.headers import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
-from conventions.late_request import CELERYS
+from conventions.broker.given_headers import LIMIT, OwnHeaders
+from conventions.broker.headers import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
+from conventions.core.errors import PayloadError
+from conventions.execution.attempt_event import envelope_of, headers_to_go_on
+from conventions.execution.late_request import CELERYS
 from tests.workers import messages
 
 

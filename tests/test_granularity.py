@@ -8,8 +8,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.granularity import Granularity, TooLong
-from conventions.store import Store
+from conventions.progress.granularity import Granularity, TooLong
+from conventions.storage.store import Store
 from tests.support import wait_until
 from tests.workers import Installation, Worker, wait_for_letter, wait_until_empty
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.claim_answers import Answer, Busy, Conflict, Done, Granted
-from conventions.idempotency import Claims
-from conventions.payload import digest, encode
-from conventions.store import Store
+from conventions.declare.payload import digest, encode
+from conventions.idempotency.claim_answers import Answer, Busy, Conflict, Done, Granted
+from conventions.idempotency.claims import Claims
+from conventions.storage.store import Store
 from tests.claiming import AGAIN, FIRST, OTHER, claim_key, granted, later, settle, take
 from tests.support import wait_until
 

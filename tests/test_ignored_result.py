@@ -11,7 +11,7 @@ from celery.result import AsyncResult
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.ignored_result import IgnoredResult
+from conventions.sending.ignored_result import IgnoredResult
 from tests.support import wait_until
 
 

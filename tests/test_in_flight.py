@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from conventions import in_flight as module
-from conventions.broker import Sizes
-from conventions.in_flight import InFlight
-from conventions.store import Store
+from conventions.broker import in_flight as module
+from conventions.broker.in_flight import InFlight
+from conventions.broker.queues import Sizes
+from conventions.storage.store import Store
 from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, message, places, take
 from tests.holding import Server, Telling, broker_of, end, hold, start
 from tests.stored_messages import deliveries
@@ -243,7 +243,7 @@ def test_acknowledgements_survive_a_restart_of_the_server(
     process_of: Process, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What ended while it was away is removed when it is back; what runs is still held."""
-    caplog.set_level(logging.WARNING, "conventions.in_flight")
+    caplog.set_level(logging.WARNING, "conventions.broker.in_flight")
     registry = process_of(server.store)
     ended, returned, _ = (hold(registry, tag) for tag in ("m1", "m2", "m3"))
     server.stop()
@@ -263,7 +263,7 @@ def test_after_an_outage_others_are_heard_first(
     process_of: Process, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The sweep comes one interval after the first heartbeat: what others hold has lapsed meanwhile for all of them."""
-    caplog.set_level(logging.WARNING, "conventions.in_flight")
+    caplog.set_level(logging.WARNING, "conventions.broker.in_flight")
     registry = process_of(server.store, beat=0.3)
     registry.start()
     hold(registry)

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from conventions import journal
-from conventions.executions import moment
-from conventions.failures import FailureText
-from conventions.journal import KINDS, Entry, Event, Journal
-from conventions.store import Store
+from conventions.core.failures import FailureText
+from conventions.records import journal
+from conventions.records.executions import moment
+from conventions.records.journal import KINDS, Entry, Event, Journal
+from conventions.storage.store import Store
 
 EVENT = Event(
     message_id="m1",

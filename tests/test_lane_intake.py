@@ -16,21 +16,21 @@ from celery.worker.request import create_request_cls
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
-from conventions.claim_answers import Granted
-from conventions.delivery import Delivery
-from conventions.journal import Event
-from conventions.lane import Lane
-from conventions.lane_group import Group
-from conventions.lane_intake import Intake
-from conventions.lane_request import ShortRequest, short_requests
-from conventions.lane_strategy import strategy
-from conventions.pace import Pace
-from conventions.plain_message import plain
-from conventions.process_ends import has_ended
-from conventions.raw_message import raw_message
-from conventions.request import Request
-from conventions.worker import Consumer
+from conventions.broker.delivery import Delivery
+from conventions.broker.plain_message import plain
+from conventions.broker.queues import Sizes
+from conventions.broker.raw_message import raw_message
+from conventions.execution.process_ends import has_ended
+from conventions.fast_lane.group import Group
+from conventions.fast_lane.intake import Intake
+from conventions.fast_lane.lane import Lane
+from conventions.fast_lane.pace import Pace
+from conventions.fast_lane.request import ShortRequest, short_requests
+from conventions.fast_lane.strategy import strategy
+from conventions.idempotency.claim_answers import Granted
+from conventions.records.journal import Event
+from conventions.worker.consumer import Consumer
+from conventions.worker.request import Request
 from tests.claiming import FIRST, asking, handed_over, take
 from tests.support import wait_until
 
@@ -387,7 +387,7 @@ def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(
     delivery = handed_out(app, Short)
     app.in_flight.add(delivery)
     assert not list(Intake(consumer, lane).take([delivery]))
-    monkeypatch.setattr("conventions.lane_request.raw_message", lambda _: {"no": "part"}["headers"])
+    monkeypatch.setattr("conventions.fast_lane.request.raw_message", lambda _: {"no": "part"}["headers"])
     consumer.controller.semaphore = SimpleNamespace(initial_value=1, value=0)
     pool = SimpleNamespace(uses_semaphore=True)
     with pytest.raises(TaskRevokedError):  # by which Celery frees the process

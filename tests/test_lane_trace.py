@@ -13,11 +13,11 @@ from celery.app.trace import build_tracer
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.lane_run import run_group
-from conventions.lane_trace import Ended, is_observed
-from conventions.logs import make_safe
-from conventions.raw_message import raw_message
-from conventions.request import Request
+from conventions.broker.raw_message import raw_message
+from conventions.execution.logs import make_safe
+from conventions.fast_lane.run import run_group
+from conventions.fast_lane.trace import Ended, is_observed
+from conventions.worker.request import Request
 from tests.claiming import handed_over
 
 

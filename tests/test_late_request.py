@@ -13,9 +13,9 @@ from celery.app.task import Context
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.headers import KEY
-from conventions.lane_run import run_group
-from conventions.late_request import LateContext
+from conventions.broker.headers import KEY
+from conventions.execution.late_request import LateContext
+from conventions.fast_lane.run import run_group
 from tests.claiming import handed_over
 
 
@@ -59,7 +59,7 @@ def test_a_job_that_asks_nothing_reads_nothing(
 ) -> None:
     """What it has of its message besides: its id, its actor, its key, which attempt this is; and what the log says of it."""
     caplog.set_level(logging.INFO, logger="celery.app.trace")
-    monkeypatch.setattr("conventions.late_request.handed_out", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr("conventions.execution.late_request.handed_out", lambda *_: pytest.fail("it was read"))
     asks(lambda task: (task.request.id, task.actor, task.idempotency_key, task.attempt, task.planned_at))
     message = run_one(app)
     id_ = message["headers"]["id"]

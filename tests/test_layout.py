@@ -1,7 +1,9 @@
-"""The ground rules of the code: floors, sizes, public names, comments where they are a must."""
+"""The ground rules of the code: layers, sizes, public names, comments where they are a must."""
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,24 +14,8 @@ from tests.workers import ROOT
 
 PACKAGE = ROOT / "conventions"
 MOST_LINES_OF_A_FUNCTION = 59
-LAST_FLOOR_WITHOUT_CELERY = 2
 
-ROW = re.compile(r"^\| (\d) \| (.+) \|$", re.MULTILINE)
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tasks").rglob("*.py")])
-
-
-def floors() -> dict[str, tuple[int, int]]:
-    """The table of floors in `docs/design.md`: for each name its floor and its place on it."""
-    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    rows = ROW.findall(text)
-    return {
-        name: (int(floor), place) for floor, cell in rows for place, name in enumerate(re.findall(r"`([^`]+)`", cell))
-    }
-
-
-def unit_of(path: Path) -> str:
-    """The name in the table that a file belongs to: a module, or a folder."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
@@ -46,46 +32,41 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
                 yield module, node.lineno
 
 
-def test_every_module_has_a_floor() -> None:
-    """The table names each module or folder once, and nothing that is not there."""
-    units = {unit_of(path) for path in PACKAGE.rglob("*.py")} - {"__init__"}
-    table = floors()
-    assert units == set(table)
-    assert sorted({floor for floor, _ in table.values()}) == [0, 1, 2, 3, 4]
+def linted(config: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts of a file of settings."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", str(config)]
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=120, check=False)
 
 
-def test_a_module_imports_from_below() -> None:
-    """From a lower floor, or from one that is named before it on its own."""
-    table = floors()
-    faults = []
-    for path in sorted(PACKAGE.rglob("*.py")):
-        unit = unit_of(path)
-        if unit == "__init__":
-            continue
-        for name, line in imports(path):
-            package, _, rest = name.partition(".")
-            other = rest.partition(".")[0]
-            if package != "conventions" or other == unit:
-                continue
-            if other not in table:
-                faults.append(f"{path.relative_to(ROOT)}:{line}: imports {name}, which has no floor")
-            elif table[other] > table[unit]:
-                faults.append(f"{path.relative_to(ROOT)}:{line}: {unit} {table[unit]} imports {other} {table[other]}")
-    assert faults == []
+def test_imports_keep_the_contracts() -> None:
+    """Folders in layers, no circles, no Celery below: `[tool.importlinter]` of pyproject.toml."""
+    found = linted(ROOT / "pyproject.toml")
+    assert found.returncode == 0, found.stdout
+    assert "0 broken" in found.stdout
 
 
-def test_the_lower_floors_know_no_celery() -> None:
-    """What a claim or a progress is, does not depend on what carries the messages."""
-    table = floors()
-    unwanted = ("celery", "kombu", "billiard", "celery_redis_plus", "redbeat", "flower")
-    faults = [
-        f"{path.relative_to(ROOT)}:{line}: imports {name}"
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if unit_of(path) != "__init__" and table[unit_of(path)][0] <= LAST_FLOOR_WITHOUT_CELERY
-        for name, line in imports(path)
-        if name.partition(".")[0] in unwanted
-    ]
-    assert faults == []
+def test_a_broken_contract_is_found(tmp_path: Path) -> None:
+    """With two folders in the wrong order, the import is named."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert text.count('"records",\n  "storage",') == 1
+    config = tmp_path / "pyproject.toml"
+    config.write_text(text.replace('"records",\n  "storage",', '"storage",\n  "records",'), encoding="utf-8")
+    found = linted(config)
+    assert found.returncode == 1
+    assert "conventions.records is not allowed to import conventions.storage" in found.stdout
+
+
+def test_every_folder_is_on_the_map() -> None:
+    """`docs/architecture.md` has one line for each, in the order of the contract."""
+    layers = re.search(
+        r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+    assert layers is not None
+    names = re.findall(r"\w+", layers.group(1))
+    rows = re.findall(
+        r"^\| `(\w+)(?:/|\.py)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert rows == names
 
 
 def test_the_layer_does_not_know_its_tasks() -> None:
@@ -113,7 +94,7 @@ def test_functions_are_short(path: Path) -> None:
     assert long == []
 
 
-SCRIPTS = sorted(PACKAGE.glob("lua/*"))
+SCRIPTS = sorted(PACKAGE.glob("storage/lua/*"))
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)

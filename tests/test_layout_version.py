@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from conventions import ImmediateTask, layout
+from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Broker
-from conventions.errors import ConfigurationError, NewerLayout
-from conventions.layout import LAYOUT, Layouts, Member, members
-from conventions.purging import purge
-from conventions.store import Store, script_source
+from conventions.broker.queues import Broker
+from conventions.core.errors import ConfigurationError, NewerLayout
+from conventions.execution.purging import purge
+from conventions.storage import layout
+from conventions.storage.layout import LAYOUT, Layouts, Member, members
+from conventions.storage.store import Store, script_source
 from tests.claiming import message, places
 from tests.support import wait_until
 from tests.workers import Installation

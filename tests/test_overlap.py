@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from conventions.idempotency import Claims
-from conventions.journal import Event
-from conventions.store import Store
+from conventions.idempotency.claims import Claims
+from conventions.records.journal import Event
+from conventions.storage.store import Store
 from tests.claiming import AGAIN, FIRST, granted, settle, take
 
 RUN = FIRST.message_id

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conventions.pace import ENOUGH, HANDED, LONGEST, PROCESSES, TOGETHER, Pace, Paces, Together
+from conventions.fast_lane.pace import ENOUGH, HANDED, LONGEST, PROCESSES, TOGETHER, Pace, Paces, Together
 
 seconds = st.floats(0, 10, allow_nan=False)
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conventions.errors import PayloadError
-from conventions.payload import Arguments, check_size, encode, encode_result
+from conventions.core.errors import PayloadError
+from conventions.declare.payload import Arguments, check_size, encode, encode_result
 
 
 class Size(StrEnum):

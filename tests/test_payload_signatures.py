@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from conventions.errors import DeclarationError
-from conventions.payload import Arguments
+from conventions.core.errors import DeclarationError
+from conventions.declare.payload import Arguments
 
 
 def arguments_of(function: Callable[..., Any]) -> Arguments:

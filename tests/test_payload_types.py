@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, PlainSerializer
 
-from conventions.errors import PayloadError
-from conventions.payload import Arguments
+from conventions.core.errors import PayloadError
+from conventions.declare.payload import Arguments
 
 
 class Size(StrEnum):

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.delivery import Delivery
-from conventions.plain_message import TOLD, PlainMessage, plain
-from conventions.raw_message import raw_message
-from conventions.request import Request
-from conventions.well_formed import Headers, Properties
+from conventions.broker.delivery import Delivery
+from conventions.broker.plain_message import TOLD, PlainMessage, plain
+from conventions.broker.raw_message import raw_message
+from conventions.broker.well_formed import Headers, Properties
+from conventions.worker.request import Request
 
 type Message = dict[str, Any]
 

@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from conventions.store import Store
+from conventions.storage.store import Store
 
 FIRST_JOB = """
 import os, sys
-from conventions.preloading import Preloading
-from conventions.store import Store
+from conventions.worker.preloading import Preloading
+from conventions.storage.store import Store
 
 {preload}
 child = os.fork()

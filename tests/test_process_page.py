@@ -9,12 +9,12 @@ from multiprocessing import get_context
 
 import pytest
 
-from conventions import process_page
-from conventions.idempotency import ClaimRequest, Claims
-from conventions.leases import PageKeeper
-from conventions.process_ends import UNKNOWN, Ends, has_ended, memory_kills
-from conventions.process_page import CLAIM, PROGRESS_AT, SETTLE_FOR, SIZE, TOKEN, Look, Page, Pages
-from conventions.store import Store
+from conventions.execution.process_ends import UNKNOWN, Ends, has_ended, memory_kills
+from conventions.idempotency import process_page
+from conventions.idempotency.claims import ClaimRequest, Claims
+from conventions.idempotency.leases import PageKeeper
+from conventions.idempotency.process_page import CLAIM, PROGRESS_AT, SETTLE_FOR, SIZE, TOKEN, Look, Page, Pages
+from conventions.storage.store import Store
 from tests.claiming import FIRST, OTHER, take
 from tests.support import wait_until
 
@@ -204,7 +204,7 @@ def test_want_of_memory_is_said_where_the_system_counts_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: os.PathLike[str]
 ) -> None:
     """Only when its counter has risen since, and only of processes that it kills."""
-    from conventions import process_ends
+    from conventions.execution import process_ends
 
     counter = tmp_path / "memory.events"  # type: ignore[operator]  # a Path
     counter.write_text("low 0\noom 3\noom_kill 3\n")

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions import Progress
-from conventions.progress import ProgressReporter
-from conventions.store import Store, set_current
+from conventions.progress.reporter import ProgressReporter
+from conventions.storage.store import Store, set_current
 
 DAY = timedelta(days=1)
 
@@ -29,7 +29,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of progress."""
     clock = Clock()
-    monkeypatch.setattr("conventions.progress.time", clock)
+    monkeypatch.setattr("conventions.progress.reporter.time", clock)
     return clock
 
 

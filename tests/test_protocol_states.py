@@ -22,8 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from conventions.claim_answers import Answer, Parked
-from conventions.store import Store
+from conventions.idempotency.claim_answers import Answer, Parked
+from conventions.storage.store import Store
 from tests.protocol_look import Look, Watch, compare
 from tests.protocol_messages import QUEUES, SPECS, Delivery, Spec
 from tests.protocol_model import Entry, Model

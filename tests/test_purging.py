@@ -8,27 +8,20 @@ from typing import Any
 
 import pytest
 
-from conventions import (
-    EVERY_ARGUMENT,
-    BatchTask,
-    ImmediateTask,
-    RetryPolicy,
-    acting_as,
-    audit,
-    dead_letters,
-    executions,
-    purging,
-)
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
-from conventions.batches import Origin
-from conventions.broker import Sizes
-from conventions.errors import PurgeStopped
-from conventions.journal import Event, Journal
-from conventions.membership import chunk_id, finish_id
-from conventions.purging import purge
-from conventions.redrive import redrive
-from conventions.tables import ExecutionRow
-from conventions.waiting import end
+from conventions.batches.state import Origin
+from conventions.broker.membership import chunk_id, finish_id
+from conventions.broker.queues import Sizes
+from conventions.broker.waiting import end
+from conventions.core.errors import PurgeStopped
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.redrive import redrive
+from conventions.execution import purging
+from conventions.execution.purging import purge
+from conventions.records import audit, executions
+from conventions.records.journal import Event, Journal
+from conventions.storage.tables import ExecutionRow
 from tests.recording import FAILURE, contents, drain, recorder
 from tests.workers import letters, messages
 

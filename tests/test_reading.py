@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 
-from conventions import ImmediateTask, LongRunningTask, reading
+from conventions import ImmediateTask, LongRunningTask
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
-from conventions.reading import RESERVE_AT_MOST
+from conventions.broker.queues import Sizes
+from conventions.transport import reading
+from conventions.transport.reading import RESERVE_AT_MOST
 from tests.support import wait_until
 
 PREFETCH, ROOM = 8, 3 * RESERVE_AT_MOST

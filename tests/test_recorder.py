@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from sqlalchemy import text
 
-from conventions import dead_letters, marks
-from conventions import recorder as module
-from conventions.database import Database
-from conventions.journal import Event, Journal
-from conventions.recorder import AT_ONCE, GROUP
-from conventions.store import Store
-from conventions.tables import DeadLetterRow, ExecutionRow
+from conventions.dead_letters import letters as dead_letters
+from conventions.recording import recorder as module
+from conventions.recording.recorder import AT_ONCE, GROUP
+from conventions.records import marks
+from conventions.records.journal import Event, Journal
+from conventions.storage.database import Database
+from conventions.storage.store import Store
+from conventions.storage.tables import DeadLetterRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.recording import append, clear, contents, drain, entry, event, left, recorder, rejected
 from tests.support import wait_until

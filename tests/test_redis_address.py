@@ -13,10 +13,10 @@ from kombu.utils.url import url_to_parts
 from redbeat.schedulers import RedBeatConfig, get_redis
 
 from conventions.app import ConventionsApp
-from conventions.errors import ConfigurationError
-from conventions.redis_address import SCHEMES, RedisAddress, shown
-from conventions.settings import Settings
-from conventions.store import Store
+from conventions.core.errors import ConfigurationError
+from conventions.core.redis_address import SCHEMES, RedisAddress, shown
+from conventions.core.settings import Settings
+from conventions.storage.store import Store
 from tests.workers import application
 
 GROUP = "sentinel://app:a%2Fb@one:26379;sentinel://two:1/3?master_name=mymaster&sentinel_password=c%3Bd"

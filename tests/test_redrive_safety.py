@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conventions.redrive_safety import (
+from conventions.dead_letters.redrive_safety import (
     AT_ONCE,
     Recent,
     Tally,
@@ -17,7 +17,7 @@ from conventions.redrive_safety import (
     unanswered_limit,
     verdict,
 )
-from conventions.tables import RedriveRow
+from conventions.storage.tables import RedriveRow
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 

@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from conventions import ImmediateTask, dead_letters, executions, redrives
+from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.database import Database, utc_now
-from conventions.errors import BrokerUnavailable
-from conventions.failures import describe
-from conventions.journal import Entry, Event
-from conventions.letter_filter import Filter
-from conventions.redrive_waits import NO_LEADER, Watch, doubts
-from conventions.redriver import Redriver, begin, who_steps
-from conventions.redrives import Wanted
-from conventions.tables import DeadLetterRow, RedriveRow
+from conventions.core.errors import BrokerUnavailable
+from conventions.core.failures import describe
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrives
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_waits import NO_LEADER, Watch, doubts
+from conventions.dead_letters.redriver import Redriver, begin, who_steps
+from conventions.dead_letters.redrives import Wanted
+from conventions.records import executions
+from conventions.records.journal import Entry, Event
+from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import DeadLetterRow, RedriveRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure
 from tests.redriving import step
@@ -109,7 +112,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
             self.now += timedelta(seconds=seconds)
 
     clock = Clock()
-    for place in ("conventions.database.utc_now", "conventions.redrives.utc_now"):
+    for place in ("conventions.storage.database.utc_now", "conventions.dead_letters.redrives.utc_now"):
         monkeypatch.setattr(place, clock)
     monkeypatch.setattr("tests.test_redriver.utc_now", clock)
     return clock
@@ -159,7 +162,7 @@ def test_a_service_that_dies_in_the_middle_stops_it_soon(app: ConventionsApp, cl
 
 def test_two_that_lead_send_no_letter_twice(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three of them at once, each of which believes that it is the one."""
-    from conventions import redrive
+    from conventions.dead_letters import redrive
 
     calls: Counter[str] = Counter()
     send = redrive.send
@@ -234,7 +237,7 @@ def test_a_broker_that_is_away(app: ConventionsApp, monkeypatch: pytest.MonkeyPa
         def fail(*_: Any) -> None:
             raise error
 
-        patch.setattr("conventions.redrive.send", fail)
+        patch.setattr("conventions.dead_letters.redrive.send", fail)
         steps.step(id_)
         assert steps.step(id_) == 0, "not at once"
     found = row(app, id_)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from celery import chain, group, shared_task, signature
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, marks
+from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.journal import Journal
-from conventions.restored import compare
-from conventions.tables import ExecutionRow
+from conventions.recording.restored import compare
+from conventions.records import marks
+from conventions.records.journal import Journal
+from conventions.storage.tables import ExecutionRow
 from tests.claiming import asking, granted, settle
 from tests.recording import contents, drain, event, recorder
 from tests.workers import messages

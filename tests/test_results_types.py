@@ -11,8 +11,8 @@ import pytest
 from pydantic import BaseModel
 
 from conventions import BatchTask, ImmediateTask
-from conventions.errors import DeclarationError
-from conventions.payload import Returned, encode
+from conventions.core.errors import DeclarationError
+from conventions.declare.payload import Returned, encode
 
 if TYPE_CHECKING:
     from fractions import Fraction

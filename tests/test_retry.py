@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from conventions.errors import (
+from conventions.core.errors import (
     BusinessError,
     CredentialInPayload,
     IdempotencyConflict,
@@ -20,7 +20,7 @@ from conventions.errors import (
     PayloadError,
     PermissionDenied,
 )
-from conventions.retry import Decision, ErrorKind, RetryPolicy, retry_after
+from conventions.declare.retry import Decision, ErrorKind, RetryPolicy, retry_after
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 ERRORS: dict[str, Exception] = {

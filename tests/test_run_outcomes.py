@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.batches import Origin
-from conventions.run_outcomes import RunOutcome, failing, outcomes_of
-from conventions.schedule_state import Run
-from conventions.store import Store
+from conventions.batches.state import Origin
+from conventions.schedules.run_outcomes import RunOutcome, failing, outcomes_of
+from conventions.schedules.state import Run
+from conventions.storage.store import Store
 from tests.batching import Ending
 from tests.claiming import message
 from tests.recording import append, drain, entry, event, recorder

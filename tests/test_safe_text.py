@@ -10,10 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from conventions.cli.base import json_of
-from conventions.database import Database
-from conventions.failures import describe
-from conventions.logs import SafeRecord, without_result
-from conventions.safe_text import printable, without_secrets
+from conventions.core.failures import describe
+from conventions.core.safe_text import printable, without_secrets
+from conventions.execution.logs import SafeRecord, without_result
+from conventions.storage.database import Database
 from tests.databases import database  # noqa: F401  # a fixture
 
 

@@ -12,11 +12,11 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions import ImmediateTask, ScheduledTask, create_app
-from conventions.catching_up import Due, Passed
-from conventions.cron import cron, every
-from conventions.errors import ConfigurationError, ScheduleError
-from conventions.schedule import Schedule, planned_date, previous_day, week_of
-from conventions.schedule_list import load_schedule
+from conventions.core.errors import ConfigurationError, ScheduleError
+from conventions.schedules.catching_up import Due, Passed
+from conventions.schedules.cron import cron, every
+from conventions.schedules.listing import load_schedule
+from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 DAILY = cron("0 9 * * *")
@@ -204,8 +204,8 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     sys.modules.pop("beat_schedule", None)
 
 
-IMPORTS = f"""from conventions.cron import cron
-from conventions.schedule import Schedule
+IMPORTS = f"""from conventions.schedules.cron import cron
+from conventions.schedules.schedule import Schedule
 from {__name__} import Tidy
 """
 
@@ -251,8 +251,8 @@ def test_a_named_module_that_is_missing_is_reported(load: Callable[..., tuple[Sc
 
 
 STRAY = """from conventions import ImmediateTask
-from conventions.cron import cron
-from conventions.schedule import Schedule
+from conventions.schedules.cron import cron
+from conventions.schedules.schedule import Schedule
 
 class Stray(ImmediateTask):
     "Belongs to no package."

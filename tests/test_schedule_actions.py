@@ -10,15 +10,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from conventions import ScheduledTask, audit
+from conventions import ScheduledTask
 from conventions.app import ConventionsApp
-from conventions.cron import cron
-from conventions.errors import BrokerUnavailable
-from conventions.recorder import Recorder
-from conventions.schedule import Schedule, planned_date
-from conventions.schedule_actions import PausedAgain, ScheduleActions, StillRuns
-from conventions.schedules import Schedules
-from conventions.store import Store
+from conventions.core.errors import BrokerUnavailable
+from conventions.recording.recorder import Recorder
+from conventions.records import audit
+from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRuns
+from conventions.schedules.cron import cron
+from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.store import Schedules
+from conventions.storage.store import Store
 from tests.beat_fixtures import Note, Sent, days, sent  # noqa: F401  # fixtures
 from tests.workers import application
 

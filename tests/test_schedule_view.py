@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from conventions.app import ConventionsApp
-from conventions.cron import cron
-from conventions.schedule import Schedule, planned_date
-from conventions.schedule_actions import ScheduleActions
-from conventions.schedule_view import ScheduleView, views_of
+from conventions.schedules.actions import ScheduleActions
+from conventions.schedules.cron import cron
+from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.view import ScheduleView, views_of
 from tests.beat_fixtures import DAILY, Beat, Clock, Note, app, beat, clock  # noqa: F401  # fixtures
 
 TOKYO = ZoneInfo("Asia/Tokyo")

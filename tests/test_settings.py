@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from conventions.errors import ConfigurationError
-from conventions.settings import ENV_PREFIX, Settings
+from conventions.core.errors import ConfigurationError
+from conventions.core.settings import ENV_PREFIX, Settings
 
 SECRET = "hunter2"
 WITH_SECRETS = {

@@ -11,7 +11,7 @@ from celery._state import _task_stack
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.soft_limit import SoftLimit
+from conventions.execution.soft_limit import SoftLimit
 
 
 class Never(ImmediateTask):

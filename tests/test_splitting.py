@@ -10,8 +10,8 @@ import pytest
 
 from conventions import BatchTask, LongRunningTask, PayloadError, Priority, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary
-from conventions.splitting import options_of
+from conventions.batches.splitting import options_of
+from conventions.batches.state import BatchSummary
 from tests.support import wait_until
 from tests.workers import messages, wait_for_letter, wait_until_empty
 

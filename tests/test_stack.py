@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from conventions import stack
-from conventions.errors import ConfigurationError
-from conventions.stack import Stack, find, hold
+from conventions.core.errors import ConfigurationError
+from conventions.stack import folder as stack
+from conventions.stack.folder import Stack, find, hold
 from tests.support import wait_until
 
 HOLD_UNTIL_KILLED = """
 import sys, time
 from pathlib import Path
-from conventions.stack import Stack, hold
+from conventions.stack.folder import Stack, hold
 import os
 with hold(Path(sys.argv[1])) as held:
     held.publish(Stack(os.getpid(), "b", "r", None, sys.argv[2], "now"))
@@ -115,7 +115,7 @@ def test_a_stack_whose_services_are_ending_is_not_found(tmp_path: Path) -> None:
     """When the holder is dead but the lock is inherited, `find` says None and `hold` waits for the end."""
     folder = tmp_path / "c"
     heir = (
-        "import os, subprocess, sys\nfrom pathlib import Path\nfrom conventions.stack import hold\n"
+        "import os, subprocess, sys\nfrom pathlib import Path\nfrom conventions.stack.folder import hold\n"
         "with hold(Path(sys.argv[1])) as held:\n"
         "    subprocess.Popen(['sleep', '1'], pass_fds=[held.fileno], stdout=subprocess.DEVNULL)\n"
         "    os._exit(0)\n"

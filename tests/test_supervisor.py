@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conventions.supervisor import Service, Supervisor, guardian
+from conventions.stack.supervisor import Service, Supervisor, guardian
 from tests.support import wait_until
 
 # Ends in order at SIGTERM after a job of the given length, as a worker does.
@@ -29,7 +29,7 @@ while True: time.sleep(1)
 # Starts a service and a grandchild under a guardian, tells their group, and waits to be killed.
 STARTER = """
 import sys, time
-from conventions.supervisor import Service, Supervisor, guardian
+from conventions.stack.supervisor import Service, Supervisor, guardian
 with guardian() as group:
     supervisor = Supervisor(group, lambda name, line: None)
     supervisor.start(Service("parent", lambda: ["sh", "-c", "trap '' TERM; sleep 61 & wait; wait"]))
@@ -172,7 +172,7 @@ def test_stop_lets_jobs_finish_and_ends_the_phases_in_order(
     supervisor: Supervisor, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server, in the last phase, is there until the worker has finished its job; the user is told why it waits."""
-    monkeypatch.setattr("conventions.supervisor.JOBS_ARE_RUNNING", 0.2)
+    monkeypatch.setattr("conventions.stack.supervisor.JOBS_ARE_RUNNING", 0.2)
     server = Service("server", lambda: [sys.executable, "-c", WORKER, "0"], stop_phase=2)
     supervisor.start(server)
     supervisor.start(worker(1.0, stop_within=None))

@@ -21,7 +21,7 @@ from conventions import (
     acting_as,
 )
 from conventions.app import ConventionsApp
-from conventions.job_classes import long_queues
+from conventions.tasks.job_classes import long_queues
 from tests.workers import messages
 
 

@@ -13,7 +13,7 @@ from celery.app.task import Context
 
 from conventions import ImmediateTask, Priority
 from conventions.app import ConventionsApp
-from conventions.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable
 from tests.workers import Sent, messages
 
 

@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from conventions.database import Database
-from conventions.idempotency import ClaimRequest, EffectExists
-from conventions.tables import IdempotencyRow
-from conventions.transactions import transaction
+from conventions.idempotency.claims import ClaimRequest, EffectExists
+from conventions.idempotency.transactions import transaction
+from conventions.storage.database import Database
+from conventions.storage.tables import IdempotencyRow
 from tests.databases import database  # noqa: F401  # a fixture
 
 JOB = ClaimRequest("Task", "key", token="t1", message_id="m1", fingerprint="f")

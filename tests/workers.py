@@ -16,10 +16,12 @@ from uuid import uuid4
 import psutil
 from celery import Celery, _state
 
-from conventions import create_app, dead_letters, store
+from conventions import create_app
 from conventions.app import ConventionsApp
-from conventions.letter_filter import Filter
-from conventions.tables import DeadLetterRow
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter
+from conventions.storage import store
+from conventions.storage.tables import DeadLetterRow
 from tests.stored_messages import stored
 from tests.support import wait_until
 

@@ -10,8 +10,9 @@ from celery.bin.base import CeleryCommand
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from conventions import batch_actions
-from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.batches import actions as batch_actions
+from conventions.batches.state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.broker.membership import chunk_id, finish_id
 from conventions.cli.base import (
     app_of,
     emit,
@@ -24,7 +25,6 @@ from conventions.cli.base import (
 )
 from conventions.cli.letter_options import actor_option
 from conventions.console.figures import duration, speed
-from conventions.membership import chunk_id, finish_id
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
 CHUNKS_SHOWN = 20

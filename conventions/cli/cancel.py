@@ -3,10 +3,10 @@
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions.cancelling import cancel as cancel_message
 from conventions.cli.base import app_of, one_line_errors, say
 from conventions.cli.letter_options import actor_option
-from conventions.deeds import CANCEL, Deed
+from conventions.execution.cancelling import cancel as cancel_message
+from conventions.records.deeds import CANCEL, Deed
 
 ANSWERS = {
     "queued": "queued; it will not run",

@@ -9,17 +9,17 @@ import click
 from celery.bin.base import CeleryCommand
 from sqlalchemy import select, text
 
-from conventions import missing_rows
 from conventions.app import ConventionsApp
+from conventions.broker.servers import forgetful, volatile
 from conventions.cli.base import app_of, emit, one_line_errors, say
-from conventions.errors import ConfigurationError
-from conventions.left_alone import left_alone
-from conventions.schedule_list import load_schedule
-from conventions.server_answers import advice_on, fault_of
-from conventions.servers import forgetful, volatile
-from conventions.tables import DeadLetterRow
-from conventions.unconsumed import unconsumed
-from conventions.unknown_tasks import waiting_tasks
+from conventions.cli.unconsumed import unconsumed
+from conventions.core.errors import ConfigurationError
+from conventions.core.server_answers import advice_on, fault_of
+from conventions.recording import missing_rows
+from conventions.schedules.listing import load_schedule
+from conventions.storage.left_alone import left_alone
+from conventions.storage.tables import DeadLetterRow
+from conventions.worker.unknown_tasks import waiting_tasks
 
 LOST_WITHIN = timedelta(days=2)
 

@@ -11,8 +11,6 @@ from celery.bin.base import CeleryCommand
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from conventions import audit, letter_groups
-from conventions import dead_letters as letters
 from conventions.cli import letter_actions
 from conventions.cli.base import (
     app_of,
@@ -25,10 +23,13 @@ from conventions.cli.base import (
     written,
 )
 from conventions.cli.letter_options import actor_option, filter_options
-from conventions.errors import ConfigurationError
-from conventions.journal import Journal
-from conventions.letter_filter import Filter
-from conventions.tables import DeadLetterRow
+from conventions.core.errors import ConfigurationError
+from conventions.dead_letters import groups as letter_groups
+from conventions.dead_letters import letters
+from conventions.dead_letters.filter import Filter
+from conventions.records import audit
+from conventions.records.journal import Journal
+from conventions.storage.tables import DeadLetterRow
 
 COLUMNS = (
     "id", "task", "queue", "error", "error_message", "fingerprint", "attempts", "actor", "state",

@@ -22,11 +22,11 @@ from rich.table import Table
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of
 from conventions.cli.services import Plan, app_address, free_port, launcher_is_gone, running
+from conventions.core.errors import ConfigurationError, ConventionError
+from conventions.core.safe_text import printable
 from conventions.demo import Outcome
-from conventions.errors import ConfigurationError, ConventionError
-from conventions.safe_text import printable
-from conventions.stack import FOLDER, hold
-from conventions.supervisor import StopSignals, Supervisor
+from conventions.stack.folder import FOLDER, hold
+from conventions.stack.supervisor import StopSignals, Supervisor
 
 LOGS = FOLDER / "logs"
 READY_SECONDS = 30.0

@@ -8,8 +8,8 @@ from typing import Any
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions import errors
 from conventions.cli.base import app_of, emit, one_line_errors
+from conventions.core import errors
 
 
 @click.command(cls=CeleryCommand)

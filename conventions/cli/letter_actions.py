@@ -12,17 +12,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from conventions import dead_letters, redrives
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
 from conventions.cli.letter_options import STATE, Pair, actor_option, confirm, selection_options
-from conventions.editing import Change, dropped, editable, value_of
-from conventions.editing import edit as edit_letter
-from conventions.letter_filter import Filter
-from conventions.payload import Arguments
-from conventions.redrive_waits import Standing, Watch, doubts
-from conventions.redriver import begin
-from conventions.redrives import Wanted
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrives
+from conventions.dead_letters.editing import Change, dropped, editable, value_of
+from conventions.dead_letters.editing import edit as edit_letter
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_waits import Standing, Watch, doubts
+from conventions.dead_letters.redriver import begin
+from conventions.dead_letters.redrives import Wanted
+from conventions.declare.payload import Arguments
 
 COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "created_at", "ended_at")
 SHOWN = (

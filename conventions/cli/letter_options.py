@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from conventions import dead_letters
-from conventions.letter_filter import Filter, age
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter, age
 
 
 class Age(click.ParamType[timedelta]):

@@ -3,8 +3,8 @@
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions import executions
 from conventions.cli.base import app_of, emit, one_line_errors, output_options
+from conventions.records import executions
 
 SHOWN = ("message_id", "task", "queue", "actor", "generation", "attempt", "ended_at")
 

@@ -8,7 +8,7 @@ from celery.bin.base import CeleryCommand
 from conventions.cli.base import one_line_errors, print_json, say, written
 from conventions.cli.letter_options import actor_option
 from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming
-from conventions.schedule_actions import PausedAgain, StillRuns
+from conventions.schedules.actions import PausedAgain, StillRuns
 
 
 def add_to(group: click.Group) -> None:

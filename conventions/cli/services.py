@@ -13,10 +13,10 @@ from pathlib import Path
 import click
 
 from conventions.app import ConventionsApp
-from conventions.embedded import EmbeddedServer, prepare
-from conventions.errors import ConfigurationError
-from conventions.stack import Hold, Stack
-from conventions.supervisor import Service, Supervisor, Write, guardian
+from conventions.core.errors import ConfigurationError
+from conventions.stack.embedded import EmbeddedServer, prepare
+from conventions.stack.folder import Hold, Stack
+from conventions.stack.supervisor import Service, Supervisor, Write, guardian
 
 HOST = "127.0.0.1"
 FLOWER_DELAY = 2.0

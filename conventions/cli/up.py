@@ -11,8 +11,8 @@ from conventions.app import ConventionsApp
 from conventions.cli.base import app_of
 from conventions.cli.reload import sources, watching
 from conventions.cli.services import Plan, app_address, free_port, launcher_is_gone, running
-from conventions.stack import FOLDER, hold
-from conventions.supervisor import StopSignals, Supervisor
+from conventions.stack.folder import FOLDER, hold
+from conventions.stack.supervisor import StopSignals, Supervisor
 
 COLORS = {"worker": "green", "beat": "yellow", "flower": "magenta", "valkey": "red", "up": "cyan"}
 NAME_WIDTH = max(map(len, COLORS))

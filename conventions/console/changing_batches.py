@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from http import HTTPStatus
 from urllib.parse import urlencode
 
-from conventions.batch_actions import cancel_batch, retry_failed
+from conventions.batches.actions import cancel_batch, retry_failed
 from conventions.console.watching_batches import BatchPage, missing
 
 

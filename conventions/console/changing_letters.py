@@ -7,17 +7,19 @@ from typing import Any
 
 from tornado import web
 
-from conventions import dead_letters, letter_groups, redrives
 from conventions.console import editor
 from conventions.console.page import Page
 from conventions.console.query import Query
 from conventions.console.reading_letters import Letter
-from conventions.editing import edit, editable
-from conventions.errors import LetterNotEditable, PayloadError, SelectionChanged
-from conventions.letter_filter import Filter
-from conventions.redrive_waits import doubts
-from conventions.redriver import begin
-from conventions.redrives import Wanted
+from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
+from conventions.dead_letters import groups as letter_groups
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrives
+from conventions.dead_letters.editing import edit, editable
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_waits import doubts
+from conventions.dead_letters.redriver import begin
+from conventions.dead_letters.redrives import Wanted
 
 FIELD = "argument:"  # before the name of an argument, in the form of the editor
 

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 from redis.exceptions import RedisError
 
 from conventions.console.watching_schedules import Refused, SchedulePage
-from conventions.errors import BrokerUnavailable
-from conventions.schedule import Schedule
-from conventions.schedule_actions import PausedAgain, ScheduleActions, StillRuns
+from conventions.core.errors import BrokerUnavailable
+from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRuns
+from conventions.schedules.schedule import Schedule
 
 
 class ScheduleDeed(SchedulePage, ABC):

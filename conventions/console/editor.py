@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from conventions.console.figures import as_json
-from conventions.editing import value_of
-from conventions.payload import Arguments
+from conventions.dead_letters.editing import value_of
+from conventions.declare.payload import Arguments
 
 
 @dataclass(frozen=True, slots=True)

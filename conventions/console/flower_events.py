@@ -12,8 +12,8 @@ from typing import Any
 
 from celery.events.state import Task, Worker
 
-from conventions.bounds import is_text
-from conventions.failures import clean
+from conventions.core.bounds import is_text
+from conventions.core.failures import clean
 
 logger = logging.getLogger(__name__)
 

@@ -12,14 +12,14 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
-from conventions import audit
-from conventions.actor import acting_as
+from conventions.broker.given_headers import check_headers
 from conventions.console.guarded import Guarded
-from conventions.deeds import Deed
-from conventions.errors import PayloadError
-from conventions.given_headers import check_headers
-from conventions.priority import Priority
-from conventions.send_options import check_types
+from conventions.core.actor import acting_as
+from conventions.core.errors import PayloadError
+from conventions.core.priority import Priority
+from conventions.records import audit
+from conventions.records.deeds import Deed
+from conventions.sending.options import check_types
 
 logger = logging.getLogger(__name__)
 

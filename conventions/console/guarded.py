@@ -9,7 +9,7 @@ from flower.views import BaseHandler
 from tornado import web
 
 from conventions.console.access import Role, Visitor, visitor
-from conventions.console.starting import is_local
+from conventions.console.hosts import is_local
 from conventions.console.throttle import WITHIN, Throttle
 
 READS = ("GET", "HEAD")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from conventions.tables import AuditRow, DeadLetterRow
+from conventions.storage.tables import AuditRow, DeadLetterRow
 
 WORDS = {"retried": "to be tried again", "dead": "dead"}
 

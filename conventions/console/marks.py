@@ -8,8 +8,8 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from conventions.console import figures
-from conventions.run_outcomes import PARTLY, RunOutcome
-from conventions.schedule_state import Run
+from conventions.schedules.run_outcomes import PARTLY, RunOutcome
+from conventions.schedules.state import Run
 
 # Ten units wide and twenty high; where lines lie in one another, every second one is a hole.
 PICTURES = {

@@ -15,7 +15,7 @@ from conventions.console import figures
 from conventions.console.access import Role
 from conventions.console.guarded import READS, ROLE, Checked, Guarded
 from conventions.console.query import Query
-from conventions.database import utc_now
+from conventions.storage.database import utc_now
 
 SLOWEST_READ = 15  # seconds
 POLICY = {

@@ -6,17 +6,19 @@ from typing import Any
 
 from tornado import web
 
-from conventions import audit, dead_letters, letter_groups
 from conventions.console import editor, figures
 from conventions.console.letter_story import story_of
 from conventions.console.page import Page
 from conventions.console.query import WORDS, Query, mark, place
-from conventions.database import utc_now
-from conventions.dead_letters import STATES, Position
-from conventions.editing import dropped, editable, version
-from conventions.errors import LetterNotEditable
-from conventions.failures import place_in
-from conventions.tables import DeadLetterRow
+from conventions.core.errors import LetterNotEditable
+from conventions.core.failures import place_in
+from conventions.dead_letters import groups as letter_groups
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.editing import dropped, editable, version
+from conventions.dead_letters.letters import STATES, Position
+from conventions.records import audit
+from conventions.storage.database import utc_now
+from conventions.storage.tables import DeadLetterRow
 
 GROUPS, ROWS, DEEDS = 20, 50, 50
 NOTHING: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "following": "", "said": ""}

@@ -6,14 +6,14 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from conventions.beats import Beat, standing_of
-from conventions.catching_up import ON_TIME
 from conventions.console import figures
 from conventions.console.marks import Line
-from conventions.cron import Cron, slots
-from conventions.run_outcomes import failing, failing_words
-from conventions.schedule import Schedule
-from conventions.schedule_view import ScheduleView
+from conventions.schedules.beats import Beat, standing_of
+from conventions.schedules.catching_up import ON_TIME
+from conventions.schedules.cron import Cron, slots
+from conventions.schedules.run_outcomes import failing, failing_words
+from conventions.schedules.schedule import Schedule
+from conventions.schedules.view import ScheduleView
 
 STRIP, UPCOMING = 20, 5
 CATCH_UP = {

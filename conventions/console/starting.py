@@ -1,17 +1,16 @@
 """What `celery flower` does before Flower starts: refuse what would be open to everybody, and add the pages (R22)."""
 
 import functools
-import ipaddress
 import os
 import re
 import sys
 from typing import Any
 
-from conventions.errors import ConfigurationError
-from conventions.logs import make_safe
+from conventions.console.hosts import is_local
+from conventions.core.errors import ConfigurationError
+from conventions.execution.logs import make_safe
 
 OPEN_API = "FLOWER_UNAUTHENTICATED_API"
-LOCAL_NAMES = ("localhost",)
 _LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
 
 
@@ -76,11 +75,3 @@ def check(options: Any, environment: str) -> None:
         faults.append(f"{OPEN_API} lets every web page run tasks: leave it out")
     if faults:
         raise ConfigurationError(faults)
-
-
-def is_local(address: str) -> bool:
-    """Whether only this machine reaches an address; an empty one is every address."""
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return address in LOCAL_NAMES

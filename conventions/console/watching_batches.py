@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 
 from tornado import web
 
-from conventions import audit
-from conventions.batches import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.batches.state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.broker.membership import chunk_id, finish_id
 from conventions.console import figures
 from conventions.console.page import Page
-from conventions.granularity import TooLong
-from conventions.membership import chunk_id, finish_id
+from conventions.progress.granularity import TooLong
+from conventions.records import audit
 
 LISTED = 50
 CHUNKS, DEEDS = 100, 50

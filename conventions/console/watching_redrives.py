@@ -5,10 +5,10 @@ from typing import Any
 
 from tornado import web
 
-from conventions import redrives
 from conventions.console.figures import HIDDEN
 from conventions.console.page import Page
-from conventions.redrive_waits import Standing, Watch
+from conventions.dead_letters import redrives
+from conventions.dead_letters.redrive_waits import Standing, Watch
 
 LISTED = 50
 SHORT = 300  # characters of the last error

@@ -11,20 +11,20 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
-from conventions import audit
-from conventions.beats import Beats
 from conventions.console import figures
 from conventions.console.marks import PICTURES, Line, line_of, slot
 from conventions.console.page import Page
 from conventions.console.schedule_rows import STRIP, figures_of, row_of, rules_of
-from conventions.errors import ConfigurationError
-from conventions.run_outcomes import RunOutcome, outcomes_of
-from conventions.schedule import Schedule
-from conventions.schedule_list import load_schedule
-from conventions.schedule_state import Run
-from conventions.schedule_view import views_of
-from conventions.schedules import Schedules
-from conventions.tables import AuditRow
+from conventions.core.errors import ConfigurationError
+from conventions.records import audit
+from conventions.schedules.beats import Beats
+from conventions.schedules.listing import load_schedule
+from conventions.schedules.run_outcomes import RunOutcome, outcomes_of
+from conventions.schedules.schedule import Schedule
+from conventions.schedules.state import Run
+from conventions.schedules.store import Schedules
+from conventions.schedules.view import views_of
+from conventions.storage.tables import AuditRow
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.batches import Origin
+from conventions.batches.state import Origin
+from conventions.broker.membership import chunk_id, finish_id
 from conventions.cli import batch as batch_module
 from conventions.cli.batch import batch
 from conventions.cli.dead_letters import dead_letters
-from conventions.membership import chunk_id, finish_id
-from conventions.tables import AuditRow
+from conventions.records import audit
+from conventions.storage.tables import AuditRow
 from tests.batching import Ending
 from tests.workers import messages
 

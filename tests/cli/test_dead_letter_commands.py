@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from conventions import database
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
-from conventions.database import Database
-from conventions.errors import BusinessError
-from conventions.journal import Event, Journal
-from conventions.tables import DeadLetterRow
+from conventions.core.errors import BusinessError
+from conventions.records.journal import Event, Journal
+from conventions.storage import database
+from conventions.storage.database import Database
+from conventions.storage.tables import DeadLetterRow
 from tests.workers import application
 
 FIELDS = {

@@ -8,19 +8,20 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from conventions import audit, redrives
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
 from conventions.console import editor
-from conventions.errors import IdempotencyConflict
-from conventions.failures import describe
-from conventions.idempotency import ClaimRequest, Settlement
-from conventions.job import idempotency_key
-from conventions.journal import Event
-from conventions.recorder import Recorder
-from conventions.redrive_safety import OPEN
-from conventions.redriver import Redriver
-from conventions.tables import AuditRow, DeadLetterRow
+from conventions.core.errors import IdempotencyConflict
+from conventions.core.failures import describe
+from conventions.dead_letters import redrives
+from conventions.dead_letters.redrive_safety import OPEN
+from conventions.dead_letters.redriver import Redriver
+from conventions.execution.job import idempotency_key
+from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.recording.recorder import Recorder
+from conventions.records import audit
+from conventions.records.journal import Event
+from conventions.storage.tables import AuditRow, DeadLetterRow
 from tests.cli.command_tasks import Remark, Send
 from tests.redriving import step
 from tests.workers import application, messages

@@ -13,9 +13,7 @@ import pytest
 from click.testing import Result
 from sqlalchemy import inspect, make_url
 
-from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.claim_answers import Cancelled
 from conventions.cli.base import emit, print_json
 from conventions.cli.cancel import cancel
 from conventions.cli.check import check
@@ -23,11 +21,13 @@ from conventions.cli.db import db
 from conventions.cli.dead_letters import dead_letters
 from conventions.cli.explain import explain
 from conventions.cli.lost import lost
-from conventions.database import Database, utc_now
-from conventions.idempotency import ClaimRequest
-from conventions.journal import Entry, Event
-from conventions.letter_filter import Filter
-from conventions.redrive_waits import doubts
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_waits import doubts
+from conventions.idempotency.claim_answers import Cancelled
+from conventions.idempotency.claims import ClaimRequest
+from conventions.records import audit
+from conventions.records.journal import Entry, Event
+from conventions.storage.database import Database, utc_now
 from tests.claiming import message
 from tests.cli.command_tasks import Charge, Send
 from tests.crash.server import Server
@@ -67,7 +67,7 @@ def test_explain_shows_the_attempts_and_their_times(run: Run) -> None:
         ("Send", "httpx.ReadTimeout", 10),
         ("Send", "redis.exceptions.ConnectionError", 10),
         ("Send", "BusinessError", 1),
-        ("Send", "conventions.errors.PayloadError", 1),
+        ("Send", "conventions.core.errors.PayloadError", 1),
         ("Send", "sqlalchemy.exc.OperationalError", 5),
         ("Send", "json.JSONDecodeError", 5),
         ("Send", "UnicodeDecodeError", 5),

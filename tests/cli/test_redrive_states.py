@@ -9,8 +9,8 @@ from click.testing import Result
 
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
-from conventions.errors import PayloadError
-from conventions.redrive import redrive
+from conventions.core.errors import PayloadError
+from conventions.dead_letters.redrive import redrive
 from tests.cli.test_letter_actions import Drive, letter, sent, started
 
 type Run = Callable[..., Result]

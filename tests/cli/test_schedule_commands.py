@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.batches import Origin
-from conventions.beats import SILENT_AFTER, Beats
-from conventions.catching_up import MOST, Passed
+from conventions.batches.state import Origin
 from conventions.cli.schedule import schedule
-from conventions.cron import cron, every
-from conventions.database import Database
-from conventions.schedule import Schedule, planned_date, previous_day
-from conventions.schedule_state import Run
-from conventions.schedules import Schedules
-from conventions.store import Store
-from conventions.tables import AuditRow
+from conventions.records import audit
+from conventions.schedules.beats import SILENT_AFTER, Beats
+from conventions.schedules.catching_up import MOST, Passed
+from conventions.schedules.cron import cron, every
+from conventions.schedules.schedule import Schedule, planned_date, previous_day
+from conventions.schedules.state import Run
+from conventions.schedules.store import Schedules
+from conventions.storage.database import Database
+from conventions.storage.store import Store
+from conventions.storage.tables import AuditRow
 from tests.beat_fixtures import Beat, Clock, beat, clock  # noqa: F401  # fixtures
 from tests.cli.command_tasks import Import, Send
 from tests.recording import append, drain, entry, event, recorder

@@ -7,11 +7,11 @@ import pytest
 from selenium.webdriver import Chrome
 
 from conventions.app import ConventionsApp
-from conventions.batches import Origin
-from conventions.database import utc_now
-from conventions.deeds import Deed
-from conventions.schedule_state import Pause
-from conventions.schedules import Schedules
+from conventions.batches.state import Origin
+from conventions.records.deeds import Deed
+from conventions.schedules.state import Pause
+from conventions.schedules.store import Schedules
+from conventions.storage.database import utc_now
 from tests.batching import Ending
 from tests.console.browser import WIDE, chromium, programs, resize
 from tests.console.flower_process import LOGINS, ROLES, User, flower

@@ -3,9 +3,9 @@
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from conventions.calendars import japanese_business_days
-from conventions.cron import cron, every
-from conventions.schedule import Schedule, planned_date
+from conventions.schedules.calendars import japanese_business_days
+from conventions.schedules.cron import cron, every
+from conventions.schedules.schedule import Schedule, planned_date
 from tests.cli.command_tasks import Charge, Import, Named, Send
 
 BROKEN_CALENDAR, BROKEN_ARGUMENT = "broken-calendar", "broken-argument"

@@ -9,10 +9,10 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.errors import BusinessError
-from conventions.membership import chunk_id
+from conventions.broker.membership import chunk_id
+from conventions.core.errors import BusinessError
+from conventions.records import audit
 from tests.batching import Ending
 from tests.console.browser import attribute, faults, link, look, one, see, steadily, text
 from tests.console.conftest import BATCH, BATCH_TASK, begin

@@ -7,13 +7,13 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from conventions import audit
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary
+from conventions.batches.state import BatchSummary
+from conventions.broker.membership import chunk_id, finish_id
 from conventions.console.figures import HIDDEN
 from conventions.console.watching_batches import widths
-from conventions.membership import chunk_id, finish_id
-from conventions.progress import Progress
+from conventions.progress.reporter import Progress
+from conventions.records import audit
 from tests.batching import Ending
 from tests.console.conftest import BATCH, BATCH_TASK, SECRET, begin
 from tests.console.flower_process import User

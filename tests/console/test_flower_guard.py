@@ -12,11 +12,11 @@ import httpx
 import pytest
 from selenium.webdriver import Chrome
 
-from conventions import audit
 from conventions.app import ConventionsApp
 from conventions.console.throttle import MOST_WRONG
-from conventions.executions import of_message
-from conventions.purging import purge
+from conventions.execution.purging import purge
+from conventions.records import audit
+from conventions.records.executions import of_message
 from tests.console.browser import SCREENSHOTS, faults, one
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.console.watched_tasks import Greet

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from conventions import audit, dead_letters, executions, redrives
 from conventions.app import ConventionsApp
 from conventions.console.figures import local
-from conventions.database import utc_now
-from conventions.deeds import Deed
-from conventions.letter_filter import Filter
-from conventions.tables import DeadLetterRow
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrives
+from conventions.dead_letters.filter import Filter
+from conventions.records import audit, executions
+from conventions.records.deeds import Deed
+from conventions.storage.database import utc_now
+from conventions.storage.tables import DeadLetterRow
 from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK
 from tests.console.flower_process import User
 from tests.failures import failure, get, groups, record

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
-from conventions import letter_groups
 from conventions.app import ConventionsApp
-from conventions.database import Database, utc_now
-from conventions.letter_filter import Filter
-from conventions.schedule_state import Run
-from conventions.schedules import Schedules
-from conventions.tables import DeadLetterRow
+from conventions.dead_letters import groups as letter_groups
+from conventions.dead_letters.filter import Filter
+from conventions.schedules.state import Run
+from conventions.schedules.store import Schedules
+from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import DeadLetterRow
 from tests.console.conftest import give_schedule
 from tests.console.flower_process import User, flower
 from tests.failures import failure, look_up, raised_by, record

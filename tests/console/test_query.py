@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from conventions.console.query import MOST_IDS, Query, mark, place
-from conventions.letter_filter import Filter
+from conventions.dead_letters.filter import Filter
 
 
 def read(text: str) -> Query:

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx
 
 from conventions.app import ConventionsApp
-from conventions.database import utc_now
-from conventions.schedule_state import Run
-from conventions.schedules import Schedules
+from conventions.schedules.state import Run
+from conventions.schedules.store import Schedules
+from conventions.storage.database import utc_now
 from tests.cli.command_tasks import Send
 from tests.console.conftest import give_schedule
 from tests.console.flower_process import User, flower
@@ -18,8 +18,8 @@ ONE = "/schedules/daily-mail"
 PACKAGES = ["tests.cli.command_tasks"]
 UNKNOWN_TASK = '''
 from conventions import ScheduledTask
-from conventions.cron import cron
-from conventions.schedule import Schedule
+from conventions.schedules.cron import cron
+from conventions.schedules.schedule import Schedule
 
 
 class Lost(ScheduledTask):

@@ -15,18 +15,18 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from conventions import audit, executions
 from conventions.app import ConventionsApp
-from conventions.beat_entry import definition_of
-from conventions.beats import Beats
-from conventions.catching_up import Passed
 from conventions.console.figures import HIDDEN
 from conventions.console.marks import PICTURES
-from conventions.cron import cron
-from conventions.journal import Entry
-from conventions.schedule import Schedule, planned_date
-from conventions.schedule_state import Run, State
-from conventions.schedules import Schedules
+from conventions.records import audit, executions
+from conventions.records.journal import Entry
+from conventions.schedules.beat_entry import definition_of
+from conventions.schedules.beats import Beats
+from conventions.schedules.catching_up import Passed
+from conventions.schedules.cron import cron
+from conventions.schedules.schedule import Schedule, planned_date
+from conventions.schedules.state import Run, State
+from conventions.schedules.store import Schedules
 from tests.beat_fixtures import Beat, beat  # noqa: F401  # fixtures
 from tests.cli.command_tasks import Send
 from tests.console.conftest import BATCH, PAUSED, SECRET

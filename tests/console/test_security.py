@@ -8,12 +8,14 @@ import httpx
 import pytest
 from tornado.web import create_signed_value
 
-from conventions import audit, dead_letters, redrives
 from conventions.app import ConventionsApp
-from conventions.letter_filter import Filter
-from conventions.schedule_state import State
-from conventions.schedules import Schedules
-from conventions.tables import RedriveRow
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrives
+from conventions.dead_letters.filter import Filter
+from conventions.records import audit
+from conventions.schedules.state import State
+from conventions.schedules.store import Schedules
+from conventions.storage.tables import RedriveRow
 from tests.console.conftest import BATCH, PAUSED, SECRET, TASK, LogIn
 from tests.console.flower_process import LOGINS, User, flower
 from tests.failures import failure, record

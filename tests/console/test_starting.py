@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from conventions.console.starting import OPEN_API, check, is_local
-from conventions.errors import ConfigurationError
+from conventions.console.hosts import is_local
+from conventions.console.starting import OPEN_API, check
+from conventions.core.errors import ConfigurationError
 
 
 def options(address: str = "127.0.0.1", **others: Any) -> Any:

@@ -17,10 +17,11 @@ from typing import Any
 
 from celery import current_task
 
-from conventions import BatchTask, BusinessError, RetryPolicy, following
-from conventions.batches import Batches, BatchSummary
-from conventions.bulk import Bulk
-from conventions.idempotency import Claims
+from conventions import BatchTask, BusinessError, RetryPolicy
+from conventions.batches.state import Batches, BatchSummary
+from conventions.execution import following
+from conventions.idempotency.claims import Claims
+from conventions.sending.bulk import Bulk
 
 ITEMS = 175  # of a batch that is killed: 18 chunks, the last one shorter, in turns of 7, 7 and 4
 PER_TURN = 70

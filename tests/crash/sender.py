@@ -6,7 +6,7 @@ from queue import Queue
 
 from redis.exceptions import RedisError
 
-from conventions.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable
 from tests.crash.plan import Sending
 
 

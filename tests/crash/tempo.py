@@ -31,7 +31,8 @@ TEMPO = """\
 import faulthandler
 import signal
 
-from conventions import broker, in_flight, recorder
+from conventions.broker import queues as broker, in_flight
+from conventions.recording import recorder
 
 broker.Broker.__init__.__kwdefaults__["visibility"] = {tempo.visibility}
 in_flight.HEARTBEAT = {tempo.heartbeat}

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.batch_sweep import sweep
-from conventions.membership import chunk_id
-from conventions.redrive import redrive
+from conventions.batches.sweep import sweep
+from conventions.broker.membership import chunk_id
+from conventions.dead_letters.redrive import redrive
 from tests.crash import batch_crash_tasks
 from tests.crash.batch_crash_tasks import (
     DEAD_IN,

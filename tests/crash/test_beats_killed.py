@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import psutil
 import pytest
 
-from conventions.schedule_state import Run
+from conventions.schedules.state import Run
 from tests.crash.chaos import pause
 from tests.crash.server import Server
 from tests.crash.tempo import QUICK, TEMPO
@@ -39,8 +39,8 @@ INTERRUPTED = """
 import os
 import signal
 
-from conventions.firing import Firing
-from conventions.schedules import Schedules
+from conventions.schedules.firing import Firing
+from conventions.schedules.store import Schedules
 
 
 def interrupt(when, step, schedule, number):
@@ -78,7 +78,7 @@ def when_released(planned):
 
 # A server that stands still is noticed sooner than usual.
 IMPATIENT = """
-from conventions import redis_address
+from conventions.core import redis_address
 
 redis_address.SOCKET_TIMEOUT = 1
 """
@@ -639,8 +639,8 @@ ASKED_IN_DEL = """
 import os
 import signal
 
-from conventions.beats import Beats
-from conventions.schedules import Schedules
+from conventions.schedules.beats import Beats
+from conventions.schedules.store import Schedules
 
 
 class Last:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from conventions.app import ConventionsApp
-from conventions.tables import ExecutionRow
+from conventions.storage.tables import ExecutionRow
 from tests.crash import crash_tasks
 from tests.crash.crash_tasks import Append
 from tests.crash.evidence import Runs

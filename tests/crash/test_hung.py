@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conventions import LongRunningTask, executions
+from conventions import LongRunningTask
 from conventions.app import ConventionsApp
-from conventions.executions import Filter
+from conventions.records import executions
+from conventions.records.executions import Filter
 from tests.crash.tempo import QUICK
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_until_empty

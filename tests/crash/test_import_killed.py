@@ -19,8 +19,8 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import make_url
 
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary
-from conventions.database import Database
+from conventions.batches.state import BatchSummary
+from conventions.storage.database import Database
 from tasks.files import file_digest
 from tasks.imports import ImportContacts
 from tasks.tables import Contact

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select
 
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
-from conventions.tables import ExecutionRow
+from conventions.broker.queues import Sizes
+from conventions.storage.tables import ExecutionRow
 from tests.claiming import fields_of
 from tests.crash import lane_crash_tasks
 from tests.crash.lane_crash_tasks import ALONE, Lines, Quick

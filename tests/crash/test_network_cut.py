@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select, text
 
 from conventions.app import ConventionsApp
-from conventions.tables import ExecutionRow
+from conventions.storage.tables import ExecutionRow
 from tests.crash.crash_tasks import Append, Hold, HoldCommit
 from tests.crash.evidence import Runs
 from tests.crash.network import SERVER, Network, network

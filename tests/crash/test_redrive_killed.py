@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from conventions import BusinessError, ImmediateTask, RetryPolicy, redrives
+from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.letter_filter import Filter
-from conventions.redriver import begin
-from conventions.redrives import Wanted
-from conventions.tables import RedriveRow
+from conventions.dead_letters import redrives
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redriver import begin
+from conventions.dead_letters.redrives import Wanted
+from conventions.storage.tables import RedriveRow
 from tests.support import wait_until
 from tests.workers import Installation, letters
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, ImmediateTask, executions
+from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
-from conventions.executions import Filter
+from conventions.broker.queues import Sizes
+from conventions.records import executions
+from conventions.records.executions import Filter
 from tests.crash.server import Server
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_until_empty

@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import select, text
 
 from conventions.app import ConventionsApp
-from conventions.tables import ExecutionRow
+from conventions.storage.tables import ExecutionRow
 from tests.crash.chaos import pause
 from tests.crash.crash_tasks import Append, Commit
 from tests.crash.evidence import Runs

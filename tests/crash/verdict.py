@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from conventions.broker import Sizes
-from conventions.tables import ExecutionRow
+from conventions.broker.queues import Sizes
+from conventions.storage.tables import ExecutionRow
 from tests.crash.chaos import Chaos, Struck
 from tests.crash.crash_tasks import Commit
 from tests.crash.evidence import Runs

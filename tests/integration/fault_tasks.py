@@ -8,8 +8,9 @@ from typing import Any
 
 from celery.signals import before_task_publish, task_failure, worker_init
 
-from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, results
-from conventions.process_page import SETTLE_FOR
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
+from conventions.idempotency.process_page import SETTLE_FOR
+from conventions.progress import results
 
 
 def note(folder: Path, what: str) -> None:

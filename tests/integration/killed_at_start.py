@@ -7,7 +7,7 @@ from typing import Any
 from celery.signals import worker_ready
 
 from conventions import ImmediateTask
-from conventions.process_ends import has_ended
+from conventions.execution.process_ends import has_ended
 from tests.support import wait_until
 
 

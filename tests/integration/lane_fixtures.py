@@ -16,8 +16,8 @@ from sqlalchemy import select
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
-from conventions.tables import ExecutionRow
+from conventions.broker.queues import Sizes
+from conventions.storage.tables import ExecutionRow
 from tests.integration import lane_tasks
 from tests.integration.lane_tasks import Quick
 from tests.support import wait_until

@@ -14,7 +14,7 @@ from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
-from conventions.settling import Settling
+from conventions.idempotency.settling import Settling
 
 _numbers = count()
 _groups: WeakKeyDictionary[Settling, int] = WeakKeyDictionary()
@@ -58,7 +58,7 @@ def fork(file: Path, how: str) -> None:
     elif how == "forks and exits":
         sys.exit(0)
     elif how == "forks and fails":
-        logging.getLogger("conventions.forks").addHandler(Broken())
+        logging.getLogger("conventions.core.forks").addHandler(Broken())
         raise ValueError("in the child")
     elif how == "forks and writes":
         opened = file.open("w")

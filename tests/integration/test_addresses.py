@@ -14,10 +14,10 @@ from redbeat.schedulers import get_redis
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, ScheduledTask
 from conventions.app import ConventionsApp
-from conventions.cron import every
-from conventions.errors import BrokerUnavailable
-from conventions.schedule import Schedule
-from conventions.store import Store, one_server
+from conventions.core.errors import BrokerUnavailable
+from conventions.schedules.cron import every
+from conventions.schedules.schedule import Schedule
+from conventions.storage.store import Store, one_server
 from tests.redis_servers import (
     PASSWORD,
     Certificates,

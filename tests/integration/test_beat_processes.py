@@ -112,7 +112,9 @@ def test_a_pause_holds_over_a_restart_which_takes_no_time(project: BeatProject) 
 
 def test_a_faulty_schedule_is_one_line_and_status_2(project: BeatProject) -> None:
     """Also without a banner, beat names file, line and fault, and prints no traceback."""
-    (project.folder / "beat_schedule.py").write_text("from conventions.cron import cron\ncron('0 0 31 2 *')\n")
+    (project.folder / "beat_schedule.py").write_text(
+        "from conventions.schedules.cron import cron\ncron('0 0 31 2 *')\n"
+    )
     done = project.run("-q", "beat")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("Error: schedule beat_schedule:SCHEDULE")

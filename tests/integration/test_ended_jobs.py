@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, computed_field
 
-from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy, executions
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
+from conventions.records import executions
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_for_letter, wait_until_empty
 

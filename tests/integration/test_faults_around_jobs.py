@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from celery import chord
 
-from conventions import executions
 from conventions.app import ConventionsApp
+from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
 from tests.integration.fault_tasks import After, Fails, Hangs, Number, Sum, Told, Twice, Works
 from tests.redis_servers import free_port, process, wait_for_server

@@ -8,8 +8,8 @@ import pytest
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Broker, Publication
-from conventions.delivery import Wanted, brought, left_by
+from conventions.broker.delivery import Wanted, brought, left_by
+from conventions.broker.queues import Broker, Publication
 from tests.workers import Installation, wait_until_empty
 
 MIB = 1 << 20

@@ -5,10 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, RetryPolicy, executions, missing
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
-from conventions.membership import chunk_id
+from conventions.broker.membership import chunk_id
+from conventions.broker.queues import Sizes
+from conventions.recording import missing
+from conventions.records import executions
 from tests.crash.server import Server
 from tests.support import wait_until
 from tests.workers import Installation

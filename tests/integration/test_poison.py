@@ -12,9 +12,11 @@ from uuid import uuid4
 
 import pytest
 
-from conventions import ImmediateTask, dead_letters, executions
+from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.tables import DeadLetterRow
+from conventions.dead_letters import letters as dead_letters
+from conventions.records import executions
+from conventions.storage.tables import DeadLetterRow
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Bad, Good, Slow

@@ -9,8 +9,9 @@ from uuid import uuid4
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from conventions import dead_letters, executions
 from conventions.app import ConventionsApp
+from conventions.dead_letters import letters as dead_letters
+from conventions.records import executions
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Good

@@ -15,12 +15,13 @@ from uuid import uuid4
 import pytest
 from kombu.compression import encoders
 
-from conventions import dead_letters, executions
 from conventions.app import ConventionsApp
-from conventions.errors import PayloadError
-from conventions.failures import cut
-from conventions.redrive import redrive
-from conventions.tables import DeadLetterRow
+from conventions.core.errors import PayloadError
+from conventions.core.failures import cut
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.redrive import redrive
+from conventions.records import executions
+from conventions.storage.tables import DeadLetterRow
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, expected, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Good

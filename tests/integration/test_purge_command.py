@@ -3,9 +3,10 @@
 import subprocess
 from typing import Any
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, executions
+from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.executions import Filter
+from conventions.records import executions
+from conventions.records.executions import Filter
 from tests.support import wait_until
 from tests.workers import Installation, letters, messages
 

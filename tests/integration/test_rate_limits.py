@@ -8,7 +8,7 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Broker, Held, Publication, Sizes
+from conventions.broker.queues import Broker, Held, Publication, Sizes
 from tests.support import wait_until
 from tests.workers import Installation, Worker, wait_until_empty
 

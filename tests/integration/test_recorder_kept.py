@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from conventions import ImmediateTask, recorder_process
-from conventions.recorder_process import Keeper
-from conventions.store import Store
+from conventions import ImmediateTask
+from conventions.recording import process as recorder_process
+from conventions.recording.process import Keeper
+from conventions.storage.store import Store
 from tests.databases import FORKS
 from tests.recorder_processes import recorded
 from tests.support import wait_until

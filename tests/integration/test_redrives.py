@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conventions import BusinessError, ImmediateTask, RetryPolicy, dead_letters
+from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.letter_filter import Filter
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.filter import Filter
 from tests.support import wait_until
 from tests.workers import Installation, letters
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy, executions
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
+from conventions.records import executions
 from tests.support import wait_until
 from tests.workers import wait_for_letter, wait_until_empty
 

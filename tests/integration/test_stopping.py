@@ -17,9 +17,10 @@ import pytest
 from celery import bootsteps
 from celery.signals import worker_init, worker_ready, worker_shutting_down
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, executions
+from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Sizes
+from conventions.broker.queues import Sizes
+from conventions.records import executions
 from tests.claiming import fields_of
 from tests.support import wait_until
 from tests.workers import Installation, Worker, letters, messages, wait_until_empty

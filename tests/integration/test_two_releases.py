@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.layout import LAYOUT
-from conventions.left_alone import left_alone
-from conventions.tables import ExecutionRow
+from conventions.storage.layout import LAYOUT
+from conventions.storage.left_alone import left_alone
+from conventions.storage.tables import ExecutionRow
 from tests.support import wait_until
 from tests.workers import ROOT, Installation, Worker, application, letters, messages
 

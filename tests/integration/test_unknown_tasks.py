@@ -8,12 +8,12 @@ import pytest
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker import Broker
-from conventions.headers import KEY, UNKNOWN, UNKNOWN_SINCE
-from conventions.job import idempotency_key
-from conventions.payload import digest
-from conventions.store import Store
-from conventions.unknown_tasks import put_off
+from conventions.broker.headers import KEY, UNKNOWN, UNKNOWN_SINCE
+from conventions.broker.queues import Broker
+from conventions.declare.payload import digest
+from conventions.execution.job import idempotency_key
+from conventions.storage.store import Store
+from conventions.worker.unknown_tasks import put_off
 from tests import raw_messages as raw
 from tests.claiming import held, message, places, sent
 from tests.stored_messages import stored

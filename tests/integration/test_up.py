@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from conventions.errors import ConfigurationError
-from conventions.stack import find, hold
+from conventions.core.errors import ConfigurationError
+from conventions.stack.folder import find, hold
 from tests.integration.stack_app import Running, StackApp
 from tests.support import wait_until
 

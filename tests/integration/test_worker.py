@@ -15,7 +15,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
 from conventions.app import ConventionsApp
-from conventions.headers import FINGERPRINT, KEY, OURS
+from conventions.broker.headers import FINGERPRINT, KEY, OURS
 from tests import raw_messages as raw
 from tests.support import wait_until
 from tests.workers import (

@@ -14,7 +14,7 @@ from sqlalchemy.engine import make_url
 
 from conventions import create_app
 from conventions.app import ConventionsApp
-from conventions.database import Database
+from conventions.storage.database import Database
 from tasks.demo_servers import environment
 from tasks.tables import Contact
 from tests.postgres import postgresql_server, programs

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select, text, update
 
 from conventions import BusinessError
-from conventions.database import Database
-from conventions.migrations import run as conventions_run
+from conventions.storage.database import Database
+from conventions.storage.migrations import run as conventions_run
 from tasks.contact_rows import count_rows, detect_encoding, fault_of, read_rows, upsert
 from tasks.tables import Contact
 

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from conventions import BusinessError
 from conventions.app import ConventionsApp
-from conventions.tables import IdempotencyRow
+from conventions.storage.tables import IdempotencyRow
 from tasks.demo_servers import mail_folder
 from tasks.emails import SendEmail
 from tasks.tables import EmailLog

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from conventions import BusinessError
 from conventions.app import ConventionsApp
-from conventions.batches import BatchSummary
+from conventions.batches.state import BatchSummary
 from tasks.files import file_digest
 from tasks.imports import ImportContacts
 from tasks.tables import Contact

@@ -15,8 +15,8 @@ from sqlalchemy.engine import make_url
 
 from conventions import BusinessError
 from conventions.app import ConventionsApp
-from conventions.database import Database
-from conventions.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
+from conventions.storage.database import Database
+from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
 from tasks import maintenance
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.maintenance import BackupDatabase, PurgeOldData

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from conventions import BusinessError, Settings
-from conventions.network_errors import is_network_error
+from conventions.core.network_errors import is_network_error
 from tasks.messages import TEMPLATES, address, compose, deliver
 
 VALUES = {

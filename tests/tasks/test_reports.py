@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.database import Database
+from conventions.storage.database import Database
 from tasks.report_data import bounds, collect
 from tasks.reports import DailyReport, WeeklyReport
 from tasks.tables import EmailLog

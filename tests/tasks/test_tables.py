@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from conventions.database import Database
+from conventions.storage.database import Database
 from tasks.tables import Base, Contact
 
 

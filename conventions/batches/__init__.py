@@ -1,0 +1,5 @@
+"""Batches: items cut into chunks that are messages of their own (R19)."""
+
+from conventions.batches.state import BatchSummary
+
+__all__ = ["BatchSummary"]

@@ -1,0 +1,1 @@
+"""A message, what it looks like, and the three places in Redis where it can be."""

@@ -1,0 +1,96 @@
+"""`OwnHeaders`, which this platform writes, and the check of those that callers give.
+
+A header of ours decides what a message is: its key, who sent it, how often it was tried. So a caller gives none, and those of
+Celery's protocol neither. Headers of others, such as those of tracing, travel as they are, also where they begin with `x_`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery.app.task import Context
+from kombu.utils.json import dumps
+
+from conventions.broker.headers import ACTOR, COUNTS, ENQUEUED_AT, KEY, LATER, ON_REQUEST, OURS, PLANNED_AT
+from conventions.core.bounds import fault_of_name, half_character
+from conventions.core.errors import PayloadError
+
+LIMIT = 16 * 1024  # bytes of JSON: those that callers give
+
+_OF_CELERY = frozenset(
+    [name for name in vars(Context) if not name.startswith("_") and name != "headers"]
+    + ["argsrepr", "compression", "kwargsrepr", "lang", "task"]
+    + [*ON_REQUEST]
+)
+_INSTEAD = {
+    ACTOR: "pass actor=...",
+    KEY: "pass idempotency_key=...",
+    PLANNED_AT: "pass planned_at=...",
+    "id": "pass task_id=...",
+    **{
+        name: f"pass {name}=..."
+        for name in ("eta", "expires", "ignore_result", "shadow", "time_limit", "soft_time_limit")
+    },
+    **dict.fromkeys((COUNTS, ENQUEUED_AT), "leave it out: each message gets its own"),
+}
+_OURS = frozenset(OURS)
+
+
+class OwnHeaders(dict[str, Any]):
+    """Headers that were made here. What JSON brings, or a caller, is never one: it is a plain mapping."""
+
+    @property
+    def were_accepted(self) -> bool:
+        """Whether they are of a message that was checked before, as that of a retry."""
+        return KEY in self
+
+
+def were_accepted(headers: Any) -> bool:
+    """Whether a message with these headers was checked before, perhaps under other limits."""
+    return isinstance(headers, OwnHeaders) and headers.were_accepted
+
+
+def without_ours(headers: Any) -> dict[str, Any]:
+    """Headers without those that no caller may give."""
+    found = headers if isinstance(headers, Mapping) else {}
+    return {name: value for name, value in found.items() if isinstance(name, str) and not _is_ours(name)}
+
+
+def _is_ours(name: str) -> bool:
+    return name.lower() in _OURS or name.lower().startswith(LATER) or name in _OF_CELERY
+
+
+def check_headers(task: str, options: Mapping[str, Any]) -> None:
+    """Refuse headers that a caller may not give, among the options of a send or of what follows it.
+
+    Raises:
+        TypeError: they are no mapping, or one of them is ours or Celery's.
+        ValueError: the name of one is no name.
+        PayloadError: JSON cannot hold them, or they are too large.
+    """
+    given = options.get("headers")
+    if not given or isinstance(given, OwnHeaders):
+        return
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{task}: headers is a mapping of names and values, not {type(given).__name__}")
+    within = given.get("headers")  # where tracing puts them a second time
+    for name in (*given, *(within if isinstance(within, Mapping) else ())):
+        if not isinstance(name, str):
+            raise TypeError(f"{task}: the name of a header is text, not {type(name).__name__}")
+        if _is_ours(name):
+            instead = _INSTEAD.get(name, "call it something else")
+            raise TypeError(f"{task}: the header {name} is the platform's own, and no caller may give it; {instead}")
+        if fault := fault_of_name(name):
+            raise ValueError(f"{task}: the name of a header {fault}")
+    try:
+        size = len(dumps(dict(given), allow_nan=False))  # type: ignore[no-untyped-call]  # kombu has few types
+        where = half_character(given)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"{task}: headers cannot be written as JSON ({error})") from None
+    if where is not None:
+        raise PayloadError(
+            f"{task}: the header '{where}' holds half a character (a lone surrogate), which no text may hold"
+        )
+    if size > LIMIT:
+        raise PayloadError(
+            f"{task}: headers have {size:,} bytes of JSON, the limit is {LIMIT:,}; pass the data as arguments, or store it"
+        )

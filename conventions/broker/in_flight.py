@@ -1,0 +1,372 @@
+"""`InFlight`: the messages that this process holds, whatever becomes of the connection they came by.
+
+One thread keeps them from going to other workers, acknowledges and returns what has ended, and sweeps up what dead
+workers left. What Redis does not take is tried again until it does, so nothing here raises into Celery's loop.
+"""
+
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from conventions.broker.delivery import Delivery, tag_of
+from conventions.broker.queues import Beat, Broker, Held, Swept
+from conventions.core.apart import apart, is_outage
+from conventions.core.forks import call_in_child
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT = 8.0  # seconds between two heartbeats, and between two sweeps
+GATHER = 0.02  # seconds in which acknowledgements gather: the outcomes are recorded already
+AFTER_ERROR = 1.0  # seconds until Redis is asked again
+LAPSES = 2  # heartbeats in a row that find a lease over: after an outage the job renews it between two of them
+
+
+class Start(NamedTuple):
+    """The start of a job; see `InFlight.begin`."""
+
+    receipt: str
+    claim: str
+    token: str
+    on_lapsed: Callable[[], bool]
+    followed_id: str = ""
+
+
+class Keeper(Protocol):
+    """Who renews the claims of the jobs that run in other processes of this worker; see `PageKeeper`."""
+
+    @property
+    def every(self) -> float:
+        """Seconds between two renewals."""
+
+    def renew(self) -> None:
+        """Renew all that are to live on. Raises: RedisError."""
+
+
+class InFlight:
+    """The messages that this process holds, by receipt. Safe to use from several threads; empty after a fork.
+
+    Args:
+        broker: where they are.
+        keeper: renews the claims of the jobs that run in other processes of this worker.
+    """
+
+    def __init__(self, broker: Broker, keeper: Keeper | None = None) -> None:
+        self._broker, self._keeper = broker, keeper
+        self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
+        self.sweeps = False  # set where messages are consumed
+        self._queues: tuple[str, ...] = ()
+        self._reset()
+        call_in_child(self._reset)
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._held: dict[str, Held] = {}
+        self._leaving: set[str] = set()
+        self._ended: list[Held] = []
+        self._returned: list[tuple[Held, float, bool, str]] = []
+        self._left: list[Held] = []
+        self._held_back: list[tuple[Held, str, float]] = []
+        self._calls: list[Callable[[Broker], None]] = []
+        self._on_lapsed: dict[str, Callable[[], bool]] = {}
+        self._lapses: dict[str, int] = {}
+        self._thread: threading.Thread | None = None
+        self._next_beat = self._next_renewal = 0.0
+        self._looks = False
+
+    def start(self, queues: Iterable[str] = ()) -> None:
+        """Start the thread, and the sweep of what dead workers left, in these queues among others."""
+        self.sweeps, self._queues = True, tuple(queues)
+        with self._changed:
+            self._ensure_thread()
+
+    def add(self, *deliveries: Delivery) -> None:
+        """Hold messages that were handed out."""
+        held = {one.receipt: Held(tag_of(one.tag), one.queue, one.receipt) for one in deliveries}
+        with self._changed:
+            self._held.update(held)
+            self._ensure_thread()
+
+    def begin(
+        self, receipt: str, claim: str, token: str, on_lapsed: Callable[[], bool], *, followed_id: str = ""
+    ) -> None:
+        """A job starts; `on_lapsed` is called, from the thread, when the lease of its claim is over, until it returns true."""
+        self.begin_all([Start(receipt, claim, token, on_lapsed, followed_id)])
+
+    def begin_all(self, starts: Iterable[Start]) -> None:
+        """Jobs start together."""
+        with self._changed:
+            for receipt, claim, token, on_lapsed, followed_id in starts:
+                if held := self._held.get(receipt):
+                    self._held[receipt] = Held(held.tag, held.queue, receipt, claim, token, followed_id)
+                    self._on_lapsed[receipt] = on_lapsed
+
+    def acknowledge(self, receipt: str) -> None:
+        """The message has ended; removed soon, and held until then."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._ended.append(held)
+                self._changed.notify()
+
+    def give_back(self, receipt: str, *, wait: float = 0.0, counted: bool = False, why: str = "") -> None:
+        """Return the message to its queue, soon; see `Broker.give_back`."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._returned.append((held, wait, counted, why))
+                self._changed.notify()
+
+    def leave(self, receipt: str) -> None:
+        """Let a message wait in place that nobody here can read, soon; see `Broker.leave`."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._left.append(held)
+                self._changed.notify()
+
+    def hold_back(self, receipt: str, task: str, period: float) -> None:
+        """Return a message that waits for the rate limit of its task, soon; see `Broker.hold_back`."""
+        with self._changed:
+            if held := self._staying(receipt):
+                self._held_back.append((held, task, period))
+                self._changed.notify()
+
+    def soon(self, call: Callable[[Broker], None]) -> None:
+        """Do this from the thread, after what was returned before, again until Redis answers. It may run twice."""
+        with self._changed:
+            self._calls.append(call)
+            self._ensure_thread()
+            self._changed.notify()
+
+    def _staying(self, receipt: str) -> Held | None:
+        # Who lets a message go first has decided: Celery rejects what was returned already.
+        held = None if receipt in self._leaving else self._held.get(receipt)
+        if held:
+            self._leaving.add(receipt)
+        return held
+
+    def give_back_unstarted(self, receipts: Iterable[str] | None = None) -> int:
+        """Return what was handed out and has not started, of these or of all. Returns how many."""
+        with self._changed:
+            chosen = [
+                held
+                for receipt, held in self._held.items()
+                if not held.token and (receipts is None or receipt in receipts) and self._staying(receipt)
+            ]
+            self._returned += [(held, 0.0, False, "") for held in chosen]
+            self._changed.notify()
+        return len(chosen)
+
+    def seize(self) -> list[Held]:
+        """Take everything that is held out of all other hands, for a process that ends now."""
+        with self._changed:
+            return [held for receipt, held in self._held.items() if self._staying(receipt)]
+
+    def give_back_seized(self, held: Iterable[Held]) -> None:
+        """Return what was seized, with the claims of what ran; no start is counted."""
+        with self._changed:
+            self._returned += [(one, 0.0, False, "") for one in held]
+            self._changed.notify()
+
+    def forget(self, *receipts: str) -> None:
+        """Stop holding messages: those that are still there go to another worker when their time is over."""
+        with self._changed:
+            self._drop(receipts)
+
+    def holds(self, receipt: str) -> bool:
+        """Whether this process holds a message, as far as it knows."""
+        return receipt in self._held
+
+    def look(self) -> None:
+        """Find out soon what of what is held is in other hands by now."""
+        with self._changed:
+            self._looks = True
+            self._changed.notify()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything that ended or was returned is so in Redis. False when the time is over."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._changed.notify_all()
+            while self._ended or self._returned or self._left or self._held_back:
+                if not self._changed.wait(max(0.0, min(deadline - time.monotonic(), 0.1))) and (
+                    time.monotonic() > deadline
+                ):
+                    return False
+        return True
+
+    def __len__(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
+
+    def _ensure_thread(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._next_beat = time.monotonic() + HEARTBEAT
+            self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
+            # Daemon: it must not keep a process from ending.
+            self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        away = waits = False
+        while True:
+            with self._changed:
+                if waits or not self._has_work:
+                    until = min(self._next_beat, self._next_renewal)
+                    self._changed.wait(max(0.0, AFTER_ERROR if waits else until - time.monotonic()))
+            if not waits:
+                time.sleep(GATHER)
+            is_due = time.monotonic() >= self._next_beat
+            steps: list[Callable[[], None]] = [self._let_go]
+            if away or is_due:
+                steps.insert(0, self._beat)  # first: nothing may keep what runs from being heard
+            elif self._looks:
+                steps.insert(0, self._drop_lost)
+            # After an outage others must be heard before anything of theirs is taken.
+            if self.sweeps and is_due and not away:
+                steps.append(self._sweep)
+            try:
+                taken = [self._took(step) for step in steps]
+                away, waits = False, not all(taken)
+            except Exception as error:  # noqa: BLE001  # an outage: the thread lives, and tries again
+                if not away:
+                    logger.warning("messages in flight: Redis does not answer, trying again: %s", error)
+                away = waits = True
+            if self._keeper is not None and time.monotonic() >= self._next_renewal:
+                self._renew(self._keeper)
+
+    def _renew(self, keeper: Keeper) -> None:
+        """Renew claims, which may be on another server than messages. A lease outlasts several misses."""
+        self._next_renewal = time.monotonic() + keeper.every
+        try:
+            keeper.renew()
+        except Exception as error:  # noqa: BLE001  # the thread lives, and tries again
+            logger.warning("leases were not renewed, trying again: %s", error)
+            self._next_renewal = time.monotonic() + min(AFTER_ERROR, keeper.every)
+
+    @staticmethod
+    def _took(step: Callable[[], None]) -> bool:
+        """Take one step; a fault in it keeps no other from being taken. Raises: RedisError, OSError, of an outage."""
+        try:
+            step()
+        except Exception as error:
+            if is_outage(error):
+                raise
+            logger.exception("messages in flight: a fault of the platform")
+            return False
+        return True
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._ended or self._returned or self._left or self._looks or self._held_back or self._calls)
+
+    def _let_go(self) -> None:
+        with self._changed:
+            ended, returned, left = list(self._ended), list(self._returned), list(self._left)
+            held_back, calls = list(self._held_back), list(self._calls)
+        if ended:
+            self._for_each(self._broker.acknowledge, ended)
+        for wait, counted, why in {(wait, counted, why) for _, wait, counted, why in returned}:
+            give_back = partial(self._broker.give_back, wait=wait, counted=counted, why=why)
+            self._for_each(give_back, [held for held, *how in returned if how == [wait, counted, why]])
+        if left:
+            self._for_each(self._broker.leave, left)
+        for task, period in {(task, period) for _, task, period in held_back}:
+            hold_back = partial(self._broker.hold_back, task=task, period=period)
+            self._for_each(hold_back, [held for held, *how in held_back if how == [task, period]])
+        if ended or returned or left or held_back:
+            with self._changed:
+                del self._ended[: len(ended)]
+                del self._returned[: len(returned)]
+                del self._left[: len(left)]
+                del self._held_back[: len(held_back)]
+                self._drop(held.receipt for held in (*ended, *left))
+                self._drop(held.receipt for held, *_ in returned)
+                self._drop(held.receipt for held, *_ in held_back)
+                self._changed.notify_all()
+        for call in calls:
+            call(self._broker)
+            self._calls.remove(call)
+
+    @staticmethod
+    def _for_each(call: Callable[[Sequence[Held]], object], held: Sequence[Held]) -> None:
+        """Call for all, and where one of them is bad without that one, which goes to another worker when its time is over."""
+
+        def call_for(some: Sequence[Held]) -> list[None]:
+            call(some)
+            return [None] * len(some)
+
+        for one, error in zip(held, apart(call_for, held), strict=True):
+            if error is not None:
+                logger.error("messages in flight: %r cannot be let go, and is forgotten: %s", one.tag, error)
+
+    def _answers(self, held: Sequence[Held]) -> list[Beat]:
+        """Keep messages from going to another worker; one that cannot be kept is lost, and no other with it. Raises: RedisError."""
+        answers: list[Beat] = []
+        for one, answer in zip(held, apart(self._broker.heartbeat, held), strict=True):
+            if isinstance(answer, Exception):
+                logger.error("messages in flight: %r cannot be kept here, and is let go: %s", one.tag, answer)
+                answers.append("lost")
+            else:
+                answers.append(answer)
+        return answers
+
+    def _drop_lost(self) -> None:
+        """Forget what is in other hands; a beat out of turn, which says nothing of leases."""
+        self._looks = False
+        with self._changed:
+            held = list(self._held.values())
+        answers = self._answers(held)
+        with self._changed:
+            self._drop([one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"])
+
+    def _beat(self) -> None:
+        with self._changed:
+            held = list(self._held.values())
+        self._next_beat = time.monotonic() + HEARTBEAT * self._chance.uniform(0.9, 1.0)
+        answers = self._answers(held)
+        lapsed = []
+        with self._changed:
+            lost = [one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"]
+            self._drop(lost)
+            for one, answer in zip(held, answers, strict=True):
+                self._lapses[one.receipt] = self._lapses.get(one.receipt, 0) + 1 if answer == "lapsed" else 0
+                if self._lapses[one.receipt] >= LAPSES and one.receipt in self._on_lapsed:
+                    lapsed.append(one.receipt)
+            self._lapses = {receipt: count for receipt, count in self._lapses.items() if count}
+        if lost:  # or they have ended, and Celery has not said so yet
+            logger.debug("messages in flight: %d of %d are not held any more", len(lost), len(held))
+        for receipt in lapsed:
+            self._took(partial(self._tell_of_lapse, receipt))
+
+    def _tell_of_lapse(self, receipt: str) -> None:
+        call = self._on_lapsed.pop(receipt, None)
+        if call is not None and not call():
+            with self._changed:
+                if receipt in self._held:
+                    self._on_lapsed[receipt] = call
+
+    def _sweep(self) -> None:
+        _tell(self._broker.sweep(self._queues))
+
+    def _drop(self, receipts: Iterable[str]) -> None:
+        for receipt in receipts:
+            self._held.pop(receipt, None)
+            self._leaving.discard(receipt)
+            self._on_lapsed.pop(receipt, None)
+            self._lapses.pop(receipt, None)
+
+
+def _tell(swept: Swept) -> None:
+    if swept.recovered:
+        logger.warning("messages in flight: %d of a dead worker are back in their queues", swept.recovered)
+    if swept.found:
+        logger.warning(
+            "messages in flight: Redis had forgotten of %d that they are; somebody deleted keys", swept.found
+        )
+    if swept.lost:
+        logger.error(
+            "messages in flight: %d are gone from Redis, and recorded as lost; somebody deleted keys", swept.lost
+        )

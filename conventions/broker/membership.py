@@ -1,0 +1,80 @@
+"""Which part of a batch a message is, in its id and in a clear header, so that also what cannot be decoded joins."""
+
+import json
+from datetime import timedelta
+from typing import Any, Literal, NamedTuple, Self, cast, get_args
+from uuid import UUID, uuid5
+
+from conventions.core.bounds import fault_of_name
+
+type Role = Literal["splitter", "chunk", "finish", "recovered"]
+type Outcome = Literal["done", "dead", "cancelled"]
+
+ROLES = get_args(Role.__value__)
+
+_NAMESPACE = UUID("6d1f5c0e-8a55-4c1e-9a0e-6f1b3d6f7a41")
+
+
+class Member(NamedTuple):
+    """One message of a batch.
+
+    Attributes:
+        batch_id: the batch.
+        role: what the message does.
+        number: of a chunk: its index; of `recovered`: how many chunks were repaired.
+        items: of a chunk: how many it has.
+    """
+
+    batch_id: str
+    role: Role
+    number: int = 0
+    items: int = 0
+
+    @classmethod
+    def read(cls, header: Any) -> Self | None:
+        """What the header of a message says; `None` for one that is of no batch, or says nothing that can be meant."""
+        match header:
+            case [str() as batch_id, str() as role, number, items] if (
+                role in ROLES and _count(number) and _count(items) and fault_of_name(batch_id) is None
+            ):
+                return cls(batch_id, cast(Role, role), number, items)
+            case _:
+                return None
+
+
+class Join(NamedTuple):
+    """How a member ended, for the step that settles it.
+
+    Attributes:
+        member: which.
+        outcome: how its batch counts it.
+        keep: how long the batch is remembered after this.
+    """
+
+    member: Member
+    outcome: Outcome
+    keep: timedelta
+
+    def encode(self) -> str:
+        """As the script takes it."""
+        return json.dumps([*self.member, self.outcome, round(self.keep.total_seconds() * 1000)])
+
+
+def _count(value: Any) -> bool:
+    """Whether it is a number that Lua holds exactly."""
+    return type(value) is int and 0 <= value < 2**53
+
+
+def chunk_id(batch_id: str, index: int) -> str:
+    """The message id of a chunk: the same each time the batch is cut."""
+    return str(uuid5(_NAMESPACE, f"{batch_id}/{index}"))
+
+
+def finish_id(batch_id: str) -> str:
+    """The message id of a batch's `finish`."""
+    return str(uuid5(_NAMESPACE, f"{batch_id}/finish"))
+
+
+def recovered_id(batch_id: str, repairs: int) -> str:
+    """The message id of the `recovered` that tells of so many repaired chunks."""
+    return str(uuid5(_NAMESPACE, f"{batch_id}/recovered/{repairs}"))

@@ -1,0 +1,266 @@
+"""`Settings`: everything that can be configured, in one table, with all faults reported at once."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+from zoneinfo import available_timezones
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from conventions.core import redis_address
+from conventions.core.bounds import MESSAGE_LIMIT
+from conventions.core.errors import ConfigurationError
+
+ENV_PREFIX = "CONVENTIONS_"
+DEFAULT_PREFIX = "conventions"
+DEFAULT_JOURNAL_LIMIT = 1_000_000
+REDIS_SCHEMES = redis_address.SCHEMES
+BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "confluentkafka", "memory"}
+DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _number_of_seconds(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value.replace(".", "", 1).isdigit() else value
+
+
+Duration = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_number_of_seconds)]
+
+_PASSWORD = re.compile(r"[?&;](?:password|passwd|pwd)=", re.IGNORECASE)
+
+
+class Settings(BaseSettings):
+    """The settings of one application; each is read from `CONVENTIONS_<NAME>` or from `.env`.
+
+    A keyword given to `create_app` wins over the environment. The descriptions below are the table in
+    `docs/operations.md`, which a test compares with this class.
+
+    Raises:
+        ConfigurationError: by `Settings.load`, with every fault at once.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    environment: Literal["development", "production"] = Field("development", description="development or production")
+    broker_url: str | None = Field(
+        None,
+        repr=False,
+        validate_default=True,
+        description="where messages wait: redis://, rediss://, unix://, sentinel://, amqp://; none: the embedded one",
+    )
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        validate_default=True,
+        description="claims, progress, schedule, results; default: the broker's address when that is Redis",
+    )
+    database_url: str | None = Field(
+        None,
+        repr=False,
+        validate_default=True,
+        description="SQL records: sqlite:/// or postgresql://; default: SQLite in the folder .conventions",
+    )
+    timezone: str = Field("Asia/Tokyo", description="zone of schedules and of dates shown to people")
+    key_prefix: str = Field(DEFAULT_PREFIX, pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
+    task_packages: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="further packages or modules with tasks, separated by commas"
+    )
+
+    payload_limit: int = Field(64 * 1024, gt=0, description="largest payload of one message, bytes of JSON")
+    chunk_payload_limit: int = Field(1024 * 1024, gt=0, description="largest payload of one chunk, bytes of JSON")
+    result_limit: int = Field(1024 * 1024, gt=0, description="largest result of one job, bytes of JSON")
+    message_limit: int = Field(
+        MESSAGE_LIMIT,
+        gt=0,
+        validate_default=True,
+        description="largest message with all that follows it, bytes; a larger one is a dead letter that nobody has read",
+    )
+    read_ahead_limit: int = Field(
+        16 * 1024 * 1024, gt=0, description="messages that a worker holds, beside one for each process, in bytes"
+    )
+    broker_timeout: Seconds = Field(
+        3, description="how long a send tries until the broker takes it, seconds; also a call of a command or page"
+    )
+    max_delay: Duration = Field(timedelta(days=7), description="longest countdown or eta of a send, seconds")
+
+    concurrency: int = Field(5, gt=0, description="jobs that one worker runs at once")
+    fast_lane: bool = Field(True, description="whether short jobs may go to a process several at a time")
+    soft_time_limit: Seconds = Field(60, description="an immediate job is asked to stop after this, seconds")
+    time_limit: Seconds = Field(
+        90, validate_default=True, description="an immediate job is stopped by force after this, seconds"
+    )
+    split_after: Seconds = Field(
+        60, description="an immediate job that runs longer is counted as one to split, seconds"
+    )
+    long_soft_time_limit: Seconds = Field(6 * 3600, description="the same for scheduled and long jobs, seconds")
+    long_time_limit: Seconds = Field(
+        6 * 3600 + 60, validate_default=True, description="the same for scheduled and long jobs, seconds"
+    )
+    lease: Seconds = Field(30, description="a claim lapses when not renewed for this long, seconds")
+    stall_after: Seconds = Field(600, description="a long job without progress for this long is hung, seconds")
+    keep_result_for: Duration = Field(
+        timedelta(days=8),
+        ge=timedelta(days=1),
+        validate_default=True,
+        description="how long a finished claim is remembered, seconds",
+    )
+    result_expires: Duration = Field(timedelta(days=1), description="how long a kept result lives, seconds")
+
+    start_limit: int = Field(3, gt=0, description="starts without an outcome after which a message is a dead letter")
+    unknown_task_wait: float = Field(
+        300,
+        ge=0,
+        allow_inf_nan=False,
+        description="how long a message whose task no worker knows goes back to its queue before it is a dead letter, seconds",
+    )
+    shutdown_grace: Seconds = Field(
+        30, description="how long a stopping worker lets jobs finish before it returns them, seconds"
+    )
+    wait_for_disk: bool = Field(
+        False,
+        description="wait for the append-only file of a separate CONVENTIONS_REDIS_URL after each job, as after a dead one",
+    )
+    journal_limit: int = Field(
+        DEFAULT_JOURNAL_LIMIT, gt=0, description="sends are refused while this many events wait to be recorded in SQL"
+    )
+    retention: Duration = Field(
+        timedelta(days=90), description="how long clean-up keeps executions and other records, seconds"
+    )
+    dead_letter_retention: Duration = Field(
+        timedelta(days=365), description="how long clean-up keeps dead letters, from their last failure, seconds"
+    )
+
+    smtp_host: str = Field("localhost", description="mail server")
+    smtp_port: int = Field(25, gt=0, lt=65536, description="port of the mail server")
+    smtp_user: str | None = Field(None, description="user at the mail server")
+    smtp_password: SecretStr | None = Field(None, description="password at the mail server")
+    smtp_tls: Literal["none", "starttls", "tls"] = Field("none", description="none, starttls or tls")
+    smtp_from: str = Field("no-reply@example.com", description="sender of e-mails")
+    smtp_timeout: Seconds = Field(10, description="time-out of the mail server, seconds")
+    webhook_url: str | None = Field(None, repr=False, description="where notifications are posted, http:// or https://")
+    webhook_timeout: Seconds = Field(10, description="time-out of the webhook, seconds")
+    console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
+        {},
+        description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
+    )
+    input_dir: str = Field(".", description="folder whose files imports and thumbnails may read")
+    output_dir: str = Field("output", description="folder for reports, thumbnails and backups")
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the environment, then the given overrides.
+
+        Raises:
+            ConfigurationError: one line for each fault, each naming the variable and the rule.
+        """
+        unknown = sorted(set(overrides) - set(cls.model_fields))
+        faults = [f"{name}: no such setting" for name in unknown]
+        try:
+            settings = cls(**{name: value for name, value in overrides.items() if name not in unknown})
+        except ValidationError as error:
+            faults += [_sentence(fault) for fault in error.errors(include_url=False, include_input=False)]
+        if faults:
+            raise ConfigurationError(faults)
+        return settings
+
+    @field_validator("task_packages", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("timezone")
+    @classmethod
+    def _zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("no such time zone; write a name such as Asia/Tokyo")
+        return value
+
+    @field_validator("broker_url", "redis_url", "database_url", "webhook_url")
+    @classmethod
+    def _scheme(cls, value: str | None, info: ValidationInfo) -> str | None:
+        allowed = {
+            "broker_url": BROKER_SCHEMES,
+            "redis_url": REDIS_SCHEMES,
+            "database_url": DATABASE_SCHEMES,
+            "webhook_url": frozenset({"http", "https"}),
+        }[str(info.field_name)]
+        if value is not None and _PASSWORD.search(value):
+            raise ValueError(
+                "a password in the query is shown by lists of processes and in messages: write it as user:password@host"
+            )
+        if value is not None and _scheme_of(value) not in allowed:
+            raise ValueError(f"the address must start with one of {', '.join(sorted(f'{s}://' for s in allowed))}")
+        return value
+
+    @field_validator("broker_url", "redis_url")
+    @classmethod
+    def _readable(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None or _scheme_of(value) not in REDIS_SCHEMES:
+            return value
+        address = redis_address.RedisAddress.parse(value)
+        if not address.verifies and info.data.get("environment") == "production":
+            raise ValueError(
+                "ssl_cert_reqs=none is refused in production, since anybody could answer as the server: leave it out, "
+                "and name the authority of a private certificate with ?ssl_ca_certs=/path/ca.pem"
+            )
+        return value
+
+    # Rules between settings are those of the later one, so that a wrong field hides no other fault.
+
+    @field_validator("broker_url", "database_url")
+    @classmethod
+    def _needed_in_production(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("environment") == "production":
+            raise ValueError("must be set in production")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _needed_beside_another_broker(cls, value: str | None, info: ValidationInfo) -> str | None:
+        broker = info.data.get("broker_url")
+        if value is None and broker and _scheme_of(broker) not in REDIS_SCHEMES:
+            raise ValueError("must be set for claims, progress and schedule, since the broker is not Redis")
+        return value
+
+    @field_validator("time_limit", "long_time_limit")
+    @classmethod
+    def _not_below_soft(cls, value: float, info: ValidationInfo) -> float:
+        soft = str(info.field_name).replace("time_limit", "soft_time_limit")
+        if value < info.data.get(soft, value):
+            raise ValueError(f"{info.field_name} is below {soft}")
+        return value
+
+    @field_validator("message_limit")
+    @classmethod
+    def _beyond_payloads(cls, value: int, info: ValidationInfo) -> int:
+        largest = max(info.data.get(name, 0) for name in ("payload_limit", "chunk_payload_limit", "result_limit"))
+        if value < 2 * largest + 65536:  # in base64, with headers
+            raise ValueError(
+                f"must be at least {2 * largest + 65536:,}: twice the largest of payload_limit, chunk_payload_limit and "
+                "result_limit, and 64 KiB"
+            )
+        return value
+
+    @field_validator("keep_result_for")
+    @classmethod
+    def _beyond_delay(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        if value <= info.data.get("max_delay", timedelta(0)):
+            raise ValueError("must be longer than max_delay, or a delayed duplicate would run again")
+        return value
+
+
+def _scheme_of(address: str) -> str:
+    try:
+        return urlsplit(address).scheme
+    except ValueError:  # its text would repeat the address
+        return ""
+
+
+def _sentence(fault: Any) -> str:
+    name = ENV_PREFIX + "_".join(str(part) for part in fault["loc"][:1]).upper() if fault["loc"] else "settings"
+    return f"{name}: {str(fault['msg']).removeprefix('Value error, ')}"

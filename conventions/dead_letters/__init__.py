@@ -1,0 +1,1 @@
+"""Dead letters: kept, found, edited, and sent again (R17, R18)."""

@@ -1,0 +1,133 @@
+"""Which dead letters: one set of words for listings, selections, the command line and the console (R18)."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from sqlalchemy import ColumnElement, Text, cast, literal, or_
+
+from conventions.storage.tables import DeadLetterRow
+
+_AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_LONGEST = timedelta(days=36_500)
+_UNITS = ("days", "hours", "minutes", "seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which dead letters; every field that is given must match.
+
+    Attributes:
+        state: of the letter; `None` for all.
+        task: a task's name, or the last part of it.
+        group: a fingerprint.
+        redrive: the redrive that sent it last.
+        text: is somewhere in the error's message, the traceback or the arguments, in any case of letters.
+        arguments: pairs of an argument's name and its value, as text or as JSON.
+        older_than: the last failure is longer ago.
+        newer_than: the last failure is not longer ago.
+        ids: one of these.
+    """
+
+    state: str | None = "dead"
+    task: str | None = None
+    queue: str | None = None
+    error: str | None = None
+    group: str | None = None
+    text: str | None = None
+    arguments: tuple[tuple[str, str], ...] = ()
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+    ids: tuple[str, ...] = ()
+    redrive: str | None = None
+
+    def conditions(self, now: datetime) -> list[ColumnElement[bool]]:
+        """The filter as SQL conditions, with ages counted from `now`."""
+        row = DeadLetterRow
+        pairs = (
+            (row.state, self.state),
+            (row.queue, self.queue),
+            (row.error, self.error),
+            (row.fingerprint, self.group),
+            (row.redrive_id, self.redrive),
+        )
+        found: list[ColumnElement[bool]] = [column == value for column, value in pairs if value is not None]
+        if self.task is not None:
+            found.append(row.task == self.task if "." in self.task else _ends(self.task))
+        if self.text is not None:
+            found.append(_holds(self.text))
+        found += [_argument(name, value) for name, value in self.arguments]
+        if self.older_than is not None:
+            found.append(row.last_failed_at < now - self.older_than)
+        if self.newer_than is not None:
+            found.append(row.last_failed_at >= now - self.newer_than)
+        return [*found, row.id.in_(self.ids)] if self.ids else found
+
+    @property
+    def name(self) -> str:
+        """What the audit calls the letters: an id, a group, or the words."""
+        if len(self.ids) == 1:
+            return self.ids[0]
+        if self.words().keys() == {"group"}:
+            return f"group {self.group}"
+        return "a selection"
+
+    def words(self) -> dict[str, Any]:
+        """The fields that say something, as JSON: for a row in SQL."""
+        found: dict[str, Any] = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value != one.default:
+                found[one.name] = value.total_seconds() if isinstance(value, timedelta) else value
+        return json.loads(json.dumps(found))  # type: ignore[no-any-return]  # tuples become lists
+
+    @classmethod
+    def of(cls, words: Mapping[str, Any]) -> Self:
+        """The filter that `words` gave. Raises: TypeError for a word that there is not."""
+        values = dict(words)
+        for name in ("older_than", "newer_than"):
+            if name in values:
+                values[name] = timedelta(seconds=values[name])
+        if "arguments" in values:
+            values["arguments"] = tuple((name, value) for name, value in values["arguments"])
+        if "ids" in values:
+            values["ids"] = tuple(values["ids"])
+        return cls(**values)
+
+
+def age(text: str) -> timedelta:
+    """A length of time such as `90s`, `15m`, `2h30m` or `7d`. Raises: ValueError."""
+    match = _AGE.fullmatch(text.strip())
+    if not match or not any(match.groups()):
+        raise ValueError(f"{text!r} is no length of time; write it like 45s, 15m, 2h30m or 7d")
+    try:
+        found = timedelta(**{unit: int(part) for unit, part in zip(_UNITS, match.groups(), strict=True) if part})
+    except (OverflowError, ValueError):  # or more digits than Python reads
+        found = timedelta.max
+    if found > _LONGEST:
+        raise ValueError(f"{text[:40]!r} is too long; the longest is {_LONGEST.days}d")
+    return found
+
+
+def _ends(task: str) -> ColumnElement[bool]:
+    row = DeadLetterRow
+    return or_(row.task == task, row.task.endswith(f".{task}", autoescape=True))
+
+
+def _holds(text: str) -> ColumnElement[bool]:
+    row, escaped = DeadLetterRow, json.dumps(text)[1:-1]  # as JSON writes it within the arguments
+    arguments = cast(row.arguments, Text)
+    return or_(
+        row.error_message.icontains(text, autoescape=True),
+        row.traceback.icontains(text, autoescape=True),
+        arguments.icontains(escaped, autoescape=True),
+    )
+
+
+def _argument(name: str, value: str) -> ColumnElement[bool]:
+    # `->` gives an argument as JSON text in both databases; its forms are that of a text and that of any other value.
+    found = cast(DeadLetterRow.arguments.op("->")(cast(literal(name), Text)), Text)
+    return found.in_([json.dumps(value), value])

@@ -1,0 +1,266 @@
+"""What a task class must say, checked when its module is imported. Every message says what to write instead."""
+
+import difflib
+import inspect
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from celery.utils.time import rate
+
+from conventions.core.bounds import fault_of_name
+from conventions.core.errors import DeclarationError
+from conventions.core.settings import Settings
+from conventions.declare.payload import Arguments
+from conventions.declare.retry import RetryPolicy
+
+
+class _Sentinel:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+EVERY_ARGUMENT: Final = _Sentinel("EVERY_ARGUMENT")
+PLANNED_TIME: Final = _Sentinel("PLANNED_TIME")
+
+_declared: dict[str, tuple[str, str, int]] = {}  # by task name, where it was declared
+
+OPTIONS = (
+    "aliases",
+    "chunk_size",
+    "expires",
+    "fast_lane",
+    "idempotent_on",
+    "ignore_result",
+    "not_idempotent",
+    "queue_name",
+    "requires",
+    "retry_policy",
+    "sensitive",
+    "should_retry",
+    "soft_time_limit",
+    "stall_after",
+    "time_limit",
+)
+
+HOOK = "should_retry"
+
+_NOT_BUILT = {
+    "requires": "permissions are not built yet; check them in run and raise BusinessError",
+    "sensitive": "masking and encryption are not built yet; pass an id and look the value up in run",
+}
+
+_REPLACED = {
+    "queue": "write queue_name = ...",
+    "routing_key": "write queue_name = ...",
+    "exchange": "write queue_name = ...",
+    "priority": "pass priority=Priority.HIGH to apply_async",
+    "autoretry_for": "write retry_policy = RetryPolicy(on=(...,))",
+    "dont_autoretry_for": "write retry_policy = RetryPolicy(never=(...,))",
+    "retry_kwargs": "write retry_policy = RetryPolicy(...)",
+    "retry_backoff": "write retry_policy = RetryPolicy(first_wait=..., factor=...)",
+    "retry_backoff_max": "write retry_policy = RetryPolicy(max_wait=...)",
+    "retry_jitter": "write retry_policy = RetryPolicy(jitter=...)",
+    "max_retries": "write retry_policy = RetryPolicy(attempts=...)",
+    "default_retry_delay": "write retry_policy = RetryPolicy(first_wait=...)",
+    "before_start": "do it at the start of run, where a failure is tried again",
+    "acks_late": "remove it: every message is acknowledged after its outcome is recorded",
+    "reject_on_worker_lost": "remove it: a lost worker's message always runs again",
+}
+
+_SENDS = ("apply", "apply_async", "cancel", "chunks", "delay", "enqueue_chunks", "enqueue_many", "map", "s", "si",
+          "signature", "starmap")  # fmt: skip
+
+_REFUSED = {
+    **{name: f"has no effect: {why}" for name, why in _NOT_BUILT.items()},
+    **{name: f"is not used here: {instead}" for name, instead in _REPLACED.items()},
+    **dict.fromkeys(
+        _SENDS,
+        "is how messages are sent, by the class as by the task, and cannot be replaced; write a method of another name "
+        "that calls it",
+    ),
+}
+
+
+def check_attributes(cls: type[Any]) -> None:
+    """Refuse options that are misspelt, replaced by ours, or not built; only the class's own attributes are looked at.
+
+    Raises:
+        DeclarationError: with the line to write instead.
+    """
+    for name in cls.__dict__:
+        if name in _REFUSED:
+            raise DeclarationError(f"{cls.__qualname__}: {name} {_REFUSED[name]}")
+        if name.startswith("_") or any(hasattr(base, name) for base in cls.__bases__ if base is not object):
+            continue
+        if inspect.isroutine(cls.__dict__[name]):
+            if _is_misspelt(name, HOOK):
+                raise DeclarationError(f"{cls.__qualname__}: nothing calls {name}; write {HOOK}")
+            continue
+        if name in OPTIONS:
+            raise DeclarationError(f"{cls.__qualname__}: {name} has no effect on this kind of task; remove it")
+        for option in OPTIONS:
+            if _is_misspelt(name, option):
+                raise DeclarationError(f"{cls.__qualname__}: there is no option {name}; write {option} = ...")
+
+
+def _is_misspelt(name: str, meant: str) -> bool:
+    """Whether one slip, or two in a long word, make one name of the other; a word of its own is no slip."""
+    if (
+        name != meant
+        and (meant.startswith(name) or name.startswith(meant))
+        and 0 < abs(len(name) - len(meant)) <= 3 < len(name)
+    ):
+        return True
+    return 0 < _distance(name, meant) <= (2 if len(meant) >= 12 else 1)
+
+
+def _distance(one: str, other: str) -> int:
+    """Optimal string alignment distance: insertions, deletions, substitutions, swaps of neighbours."""
+    rows = [list(range(len(other) + 1))]
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, wanted in enumerate(other, 1):
+            cost = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (letter != wanted))
+            if i > 1 and j > 1 and letter == other[j - 2] and one[i - 2] == wanted:
+                cost = min(cost, rows[-2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def decide_idempotency(cls: type[Any]) -> None:
+    """Let a class's own decision replace its base's. Raises: DeclarationError when it makes two."""
+    own = [name for name in ("idempotent_on", "not_idempotent") if cls.__dict__.get(name) is not None]
+    if len(own) > 1:
+        raise DeclarationError(f"{cls.__qualname__}: idempotent_on and not_idempotent contradict each other; write one")
+    if own == ["not_idempotent"]:
+        cls.idempotent_on = None
+    elif own:
+        cls.not_idempotent = None
+
+
+def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) -> None:
+    """Check a concrete task class.
+
+    Args:
+        cls: the class.
+        arguments: those of its `run` (of `items`, for a batch).
+        defaults: the names of the settings that hold its soft and hard time limits.
+
+    Raises:
+        DeclarationError: with the line to write.
+    """
+    name = cls.__qualname__
+    if not (cls.__dict__.get("__doc__") or "").strip():
+        raise DeclarationError(
+            f'{name}: a task says its effect in a docstring; write """Send one e-mail to one user."""'
+        )
+    if any(
+        kind(cls.run) for kind in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    ):
+        raise DeclarationError(f"{name}: run must be a plain function; write def run, and asyncio.run(...) within it")
+    arguments.check_types()
+    _check_idempotency(name, cls.idempotent_on, cls.not_idempotent, arguments.names)
+    _check_limits(cls, defaults)
+    _check_values(cls)
+    if not isinstance(cls.retry_policy, RetryPolicy):
+        raise DeclarationError(
+            f"{name}: retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)"
+        )
+    if not isinstance(cls.queue_name, str) or not cls.queue_name:
+        raise DeclarationError(f'{name}: queue_name must be a name; write queue_name = "mail"')
+    for option in ("name", "queue_name"):
+        if fault := fault_of_name(getattr(cls, option)):
+            raise DeclarationError(f"{name}: {option} {fault}")
+    if isinstance(cls.aliases, str):
+        raise DeclarationError(f'{name}: aliases is a tuple; write aliases = ("{cls.aliases}",)')
+    if cls.serializer not in (None, "json"):
+        raise DeclarationError(f"{name}: only JSON is accepted; remove serializer = {cls.serializer!r}")
+    if getattr(cls, "compression", None):
+        raise DeclarationError(f"{name}: workers refuse compressed messages; remove compression = {cls.compression!r}")
+
+
+def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequence[str]) -> None:
+    sample = ", ".join(f'"{argument}"' for argument in arguments[:2])
+    if declared is None and reason is None:
+        raise DeclarationError(
+            f"{name}: say what makes two messages the same job; write "
+            + (f"idempotent_on = ({sample},) or idempotent_on = EVERY_ARGUMENT, or " if arguments else "")
+            + 'not_idempotent = "why running twice does no harm"'
+        )
+    if reason is not None and (not isinstance(reason, str) or not reason.strip()):
+        raise DeclarationError(f'{name}: not_idempotent is the reason; write not_idempotent = "why"')
+    if isinstance(declared, str):
+        raise DeclarationError(f'{name}: idempotent_on is a tuple; write idempotent_on = ("{declared}",)')
+    if declared is None or isinstance(declared, _Sentinel):
+        return
+    if not isinstance(declared, (tuple, list)) or not all(isinstance(one, str) for one in declared):
+        raise DeclarationError(f"{name}: idempotent_on names arguments; write idempotent_on = ({sample or '...'},)")
+    if not declared:
+        raise DeclarationError(f"{name}: idempotent_on is empty; name an argument, or write EVERY_ARGUMENT")
+    for argument in declared:
+        if argument not in arguments:
+            close = difflib.get_close_matches(argument, arguments, n=1)
+            advice = f"write {close[0]!r}" if close else f"its arguments are {', '.join(arguments) or 'none'}"
+            raise DeclarationError(f"{name}: idempotent_on names {argument!r}, which run does not take; {advice}")
+
+
+def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
+    soft_default, hard_default = (Settings.model_fields[name].default for name in defaults)
+    soft = cls.soft_time_limit if cls.soft_time_limit is not None else soft_default
+    hard = cls.time_limit if cls.time_limit is not None else hard_default
+    for option, value in (("soft_time_limit", soft), ("time_limit", hard)):
+        if not _is_number(value) or value <= 0:
+            raise DeclarationError(f"{cls.__qualname__}: {option} is a number of seconds above 0, not {value!r}")
+    if hard < soft:
+        raise DeclarationError(
+            f"{cls.__qualname__}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); "
+            f"write time_limit = {soft + 30:g}, or soft_time_limit = {max(hard - 5, hard / 2):g}"
+        )
+
+
+def _check_values(cls: type[Any]) -> None:
+    name = cls.__qualname__
+    for option in ("fast_lane", "ignore_result"):
+        if not isinstance(value := getattr(cls, option), bool | None | property):
+            raise DeclarationError(f"{name}: {option} is True or False, not {value!r}")
+    expires = cls.expires
+    if not (expires is None or _is_number(expires) or isinstance(expires, (datetime, property))):
+        raise DeclarationError(f"{name}: expires is a number of seconds, not {expires!r}; write expires = 3600")
+    if not _is_rate(cls.rate_limit):
+        raise DeclarationError(
+            f'{name}: rate_limit is how many a second, minute or hour, not {cls.rate_limit!r}; write rate_limit = "10/m"'
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_rate(value: Any) -> bool:
+    """Whether a worker could read it: all of them would end at their start."""
+    if value is None or isinstance(value, property) or _is_number(value):
+        return True
+    if not isinstance(value, str):
+        return False
+    try:
+        rate(value)
+    except (ValueError, KeyError):
+        return False
+    return True
+
+
+def refuse_second(cls: type[Any]) -> None:
+    """Refuse a second task of one name; importing the same lines again is no second task."""
+    place = (cls.__module__, cls.__qualname__, int(cls.__dict__.get("__firstlineno__", 0)))
+    before = _declared.setdefault(cls.name, place)
+    if before != place:
+        raise DeclarationError(
+            f"{cls.__module__}.{cls.__qualname__}: the task {cls.name!r} is declared by {before[0]}.{before[1]} already "
+            f'(line {before[2]}); write another name = "..."'
+        )

@@ -1,0 +1,422 @@
+"""The payload of one message: `run`'s arguments, bound, validated and made JSON by its annotations.
+
+The same arguments give the same payload however they were passed: every payload is a mapping by name in the order
+of the signature, with the defaults filled in. A value may be the Python object of the annotation or its JSON form
+(`date(2026, 1, 1)` or `"2026-01-01"`), never something that merely could be converted (`"7"` for an `int`).
+"""
+
+import functools
+import hashlib
+import inspect
+import json
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Never, NoReturn, NotRequired, TypedDict, get_type_hints
+
+import pydantic_core
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+
+from conventions.core.bounds import half_character, refuse_half_characters
+from conventions.core.errors import DeclarationError, PayloadError
+
+_REFUSED_KINDS = {
+    inspect.Parameter.POSITIONAL_ONLY: "{0} is positional-only, but messages carry names; remove the /",
+    inspect.Parameter.VAR_POSITIONAL: "*{0} is not allowed; name each argument, or take a list",
+    inspect.Parameter.VAR_KEYWORD: "**{0} is not allowed; name each argument, or take a dict",
+}
+
+
+class Arguments:
+    """The arguments of one `run` method.
+
+    Args:
+        task: the task's name, for messages.
+        function: `run`, whose first parameter is `self`.
+        untyped: names of parameters that need no annotation.
+        without: names of parameters that are no arguments of the task.
+
+    Raises:
+        DeclarationError: a parameter has no annotation, an annotation that cannot be checked, or is variadic.
+    """
+
+    def __init__(
+        self, task: str, function: Callable[..., Any], *, untyped: Sequence[str] = (), without: Sequence[str] = ()
+    ) -> None:
+        self.task = task
+        _, *parameters = inspect.signature(function).parameters.values()
+        parameters = [one for one in parameters if one.name not in without]
+        self.signature = inspect.Signature(parameters)
+        self.names = tuple(parameter.name for parameter in parameters)
+        self._defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
+        self._all = frozenset(self.names)
+        self._required = self._all - self._defaults.keys()
+        self._function = function
+        self._untyped = frozenset(untyped)
+        for parameter in parameters:
+            self._check(parameter)
+
+    def _check(self, parameter: inspect.Parameter) -> None:
+        if parameter.kind in _REFUSED_KINDS:
+            raise DeclarationError(f"{self.task}: {_REFUSED_KINDS[parameter.kind].format(parameter.name)}")
+        if parameter.annotation is inspect.Parameter.empty and parameter.name not in self._untyped:
+            raise DeclarationError(
+                f"{self.task}: argument {parameter.name!r} has no type; write, for example, {parameter.name}: int"
+            )
+
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
+        try:
+            hints = get_type_hints(self._function, include_extras=True)
+        except NameError as error:
+            raise DeclarationError(f"{self.task}: the type of an argument is not defined: {error}") from error
+        fields: dict[str, Any] = {name: hints.get(name, Any) for name in self.names}
+        for name in self._defaults:
+            fields[name] = NotRequired[fields[name]]
+        build: Any = TypedDict  # called by another name, since a type checker wants the fields spelled out
+        config: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
+        try:
+            return TypeAdapter(with_config(config)(build("Arguments", fields)))
+        except PydanticSchemaGenerationError as error:
+            raise DeclarationError(f"{self.task}: {error.message.splitlines()[0]}") from error
+
+    @functools.cached_property
+    def _validate(self) -> Callable[..., dict[str, Any]]:
+        """The adapter's own way, past what it does for other kinds of types at each call."""
+        return self._adapter.validator.validate_python
+
+    def check_types(self) -> None:
+        """Build the validator now. Raises: DeclarationError for an annotation or a default that cannot be checked."""
+        if _holds_a_set(self._adapter.core_schema):
+            raise DeclarationError(
+                f"{self.task}: a set has no order, so equal sets are different payloads; take a list"
+            )
+        try:
+            self._adapter.validate_python(self._defaults, strict=True)
+        except ValidationError as error:
+            faults = [
+                fault for fault in error.errors(include_url=False, include_input=False) if fault["type"] != "missing"
+            ]
+            if faults:
+                raise DeclarationError(
+                    f"{self.task}: the default of {faults[0]['loc'][0]!r}: {faults[0]['msg']}"
+                ) from None
+
+    def bind(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Give each argument its name, check it, and make it JSON.
+
+        Raises:
+            TypeError: an argument is missing or there is one too many.
+            PayloadError: an argument is of the wrong type, or JSON cannot hold it.
+        """
+        return self.written(args, kwargs)[0]
+
+    def written(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], bytes]:
+        """Like `bind`, and its canonical JSON. Raises: TypeError, PayloadError."""
+        return self._dump(self._validated(self._by_name(args, kwargs or {})))
+
+    def check(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Like `bind`, but give the Python objects that `run` declares. Raises: TypeError, PayloadError."""
+        return self._validated(self._by_name(args, kwargs or {}))
+
+    def load(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Turn a payload that arrived as JSON back into the Python objects that `run` declares.
+
+        Raises:
+            PayloadError: it does not fit the signature, as after a deploy that changed it.
+        """
+        if not args and kwargs and self._is_plain and kwargs.keys() == self._all and _are_plain(kwargs.values()):
+            try:
+                return self._validate(kwargs, strict=True)
+            except ValidationError:
+                pass  # the long way says what is wrong
+        try:
+            values = self._by_name(args, kwargs or {})
+        except TypeError as error:
+            raise PayloadError(str(error)) from error
+        try:
+            return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
+        except ValidationError as error:
+            raise PayloadError(f"{self.task}: {_describe(error, values)}") from None
+        except (ValueError, RecursionError) as error:  # bytes or half characters, which a foreign message can carry
+            raise PayloadError(f"{self.task}: the payload is no JSON ({_why(error, values)})") from None
+
+    def faults(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with JSON values, argument by argument; empty where `bind` would take their types.
+
+        Under the empty name: what no single argument is to blame for.
+        """
+        try:
+            self._adapter.validate_json(pydantic_core.to_json(dict(values)), strict=True)
+        except ValidationError as error:
+            found: dict[str, str] = {}
+            for fault in error.errors(include_url=False, include_input=False):
+                name, *within = map(str, fault["loc"])
+                text = f"{'.'.join(within)}: {fault['msg']}" if within else fault["msg"]
+                found[name] = f"{found[name]}; {text}" if name in found else text
+            return found
+        except (ValueError, RecursionError) as error:  # half characters, or too deep
+            return {"": f"this is no JSON that can be sent ({_why(error, values)})"}
+        return {}
+
+    def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        given = kwargs.keys()
+        if not args and self._required <= given and given <= self._all:  # as nearly always; binding is slow
+            return {name: kwargs[name] if name in given else self._defaults[name] for name in self.names}
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.task}: {error}; its arguments are {self.signature}") from None
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    def _validated(self, values: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._validate(values, strict=True)
+        except ValidationError as error:
+            faults = error
+        failed = {str(fault["loc"][0]) for fault in faults.errors(include_url=False, include_input=False)}
+        try:  # a value may also be the JSON form of its type, as a chain or a redrive passes it
+            json.dumps([values[name] for name in failed], allow_nan=False)
+            return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
+        except (ValueError, TypeError, RecursionError):
+            why = _why(None, values) or _describe(faults, values)
+            raise PayloadError(f"{self.task}: {why}") from None
+
+    @functools.cached_property
+    def _is_plain(self) -> bool:
+        """Whether each argument is declared as a number, text, truth value or nothing: those are JSON as they are."""
+        schema: Any = self._adapter.core_schema
+        return schema["type"] == "typed-dict" and all(_is_scalar(one["schema"]) for one in schema["fields"].values())
+
+    def _dump(self, values: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        try:
+            if self._is_plain and _SCALARS.issuperset(map(type, values.values())):
+                return values, encode(values)  # refuses NaN and half characters
+            refuse_unordered(values)
+            dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)
+            written = encode(dumped)
+            if (
+                _REPLACED in written
+            ):  # in a name pydantic writes this for half a character, and another name is other data
+                refuse_half_characters(self._adapter.dump_python(values, warnings="none", by_alias=True))
+            self._adapter.validate_json(written, strict=True)  # what cannot come back must not go
+        except (ValueError, TypeError, RecursionError) as error:
+            raise PayloadError(
+                f"{self.task}: the arguments cannot be written as JSON ({_why(error, values)}); "
+                "pass an id and look it up in run"
+            ) from None
+        return dict(dumped), written
+
+
+class Returned:
+    """What a task returns, made JSON by its annotation as arguments are: a `date` becomes `"2026-01-01"`.
+
+    Where the annotation says nothing, or says JSON values, a result stays what it is.
+
+    Args:
+        task: the task's name, for messages.
+        function: what returns it; `None`: nothing that a team has written.
+
+    Raises:
+        DeclarationError: JSON cannot hold what the annotation says, so each job would end as dead after its effect.
+    """
+
+    def __init__(self, task: str, function: Callable[..., Any] | None) -> None:
+        self._adapter: TypeAdapter[Any] | None = None
+        hint = Any if function is None else _return_hint(task, function)
+        if hint in _SAYS_NOTHING:
+            return
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hint)
+            adapter.json_schema(mode="serialization")  # such as a function has none
+        except (PydanticUserError, TypeError) as error:
+            raise _refused(task, hint) from error
+        if _types_within(adapter.core_schema).intersection(_NO_JSON):
+            raise _refused(task, hint)
+        if not _types_within(adapter.core_schema) <= _JSON:
+            self._adapter = adapter
+
+    def json(self, result: Any) -> Any:
+        """A result as JSON values, also one of another type than the annotation says. Raises: ValueError, TypeError."""
+        if self._adapter is None or type(result) in _SCALARS:
+            return result
+        try:
+            return self._adapter.dump_python(result, mode="json", warnings="none", by_alias=True)
+        except (ValueError, TypeError, RecursionError):
+            raise
+        except Exception as error:  # of a team's own code, such as a computed field
+            raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _return_hint(task: str, function: Callable[..., Any]) -> Any:
+    """What the annotation of the result says; those of arguments are not looked at. Raises: DeclarationError."""
+
+    def result() -> Any: ...
+
+    result.__annotations__ = {"return": inspect.get_annotations(function).get("return", Any)}
+    try:
+        return get_type_hints(result, getattr(inspect.unwrap(function), "__globals__", None), include_extras=True)[
+            "return"
+        ]
+    except NameError as error:
+        raise DeclarationError(f"{task}: the type that it returns is not defined: {error}") from error
+
+
+_SAYS_NOTHING = (Any, None, type(None), object, Never, NoReturn)
+_JSON = frozenset(["any", "bool", "default", "dict", "float", "int", "list", "none", "nullable", "str", "typed-dict",
+                   "typed-dict-field", "union"])  # fmt: skip
+_NO_JSON = frozenset(["bytes", "callable", "generator", "is-instance", "is-subclass"])
+
+
+def _types_within(schema: Any) -> set[str]:
+    """Every type that a schema of pydantic names; what has a way of its own to be written, counts as a type as well."""
+    found: set[str] = set()
+    if isinstance(schema, Mapping):
+        if isinstance(schema.get("type"), str):
+            found.add(schema["type"])
+        if "serialization" in schema:
+            found.add("serialization")
+        for name, one in schema.items():
+            if name not in ("serialization", "metadata"):
+                found |= _types_within(one)
+    elif isinstance(schema, (list, tuple)):
+        for one in schema:
+            found |= _types_within(one)
+    return found
+
+
+def _refused(task: str, hint: Any) -> DeclarationError:
+    shown = getattr(hint, "__name__", None) or str(hint)
+    return DeclarationError(
+        f"{task}: it returns {shown}, which JSON cannot hold, so each job would be a dead letter after its effect; return an id, "
+        "JSON values, a dataclass or a pydantic model, or write -> None"
+    )
+
+
+def _why(error: Exception | None, values: Mapping[str, Any]) -> str:
+    """What is wrong with values that JSON cannot hold, and where, as far as that is known."""
+    where = half_character(values)
+    if where is None:
+        return "" if error is None else str(error)
+    return f"argument '{where}' holds half a character (a lone surrogate), which no text may hold"
+
+
+_REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
+
+
+def refuse_unordered(value: Any) -> None:
+    """Where a value may be anything: no set, whose order differs, and no NaN or infinity, which would become null.
+
+    Raises:
+        ValueError: there is one.
+    """
+    match value:
+        case float() if not math.isfinite(value):
+            raise ValueError(f"{value} is no number in JSON")
+        case set() | frozenset():
+            raise ValueError("a set has no order; pass a list")
+        case dict():
+            for one in value.values():
+                refuse_unordered(one)
+        case list() | tuple():
+            for one in value:
+                refuse_unordered(one)
+
+
+def _are_plain(values: Collection[Any]) -> bool:
+    """Whether these are the same in JSON: numbers, truth values and text, without half characters."""
+    return _SCALARS.issuperset(map(type, values)) and all(one.isascii() for one in values if type(one) is str)
+
+
+_SCALARS = frozenset([int, float, str, bool, type(None)])
+
+
+def _is_scalar(schema: Any) -> bool:
+    if schema["type"] == "nullable":
+        return _is_scalar(schema["schema"])
+    return schema["type"] in ("int", "float", "str", "bool") and "serialization" not in schema
+
+
+def _holds_a_set(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        return schema.get("type") in ("set", "frozenset") or any(map(_holds_a_set, schema.values()))
+    return isinstance(schema, (list, tuple)) and any(map(_holds_a_set, schema))
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+def encode(value: Any) -> bytes:
+    """Canonical JSON: sorted keys, no spaces, no NaN. Raises: ValueError, TypeError."""
+    return b"null" if value is None else _CANONICAL.encode(value).encode()
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """A key or fingerprint: 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
+    try:
+        written = encode(value)
+    except (ValueError, TypeError):  # of a message of another program: half a character, NaN
+        written = json.dumps(value, sort_keys=True, default=repr).encode()
+    return digest_of_json(written)
+
+
+def digest_of_json(written: bytes) -> str:
+    """`digest` of what is canonical JSON already."""
+    return hashlib.sha256(written).hexdigest()[:32]
+
+
+def check_size(task: str, written: bytes, limit: int) -> None:
+    """Refuse a payload of more than `limit` bytes of JSON. Raises: PayloadError."""
+    if len(written) > limit:
+        raise PayloadError(
+            f"{task}: the payload has {len(written):,} bytes, the limit is {limit:,}; "
+            "store the data, pass its id, and look it up in run"
+        )
+
+
+def encode_result(task: str, result: Any, limit: int) -> bytes:
+    """Write what a job has returned as JSON, once. What is far too large is refused before it is written.
+
+    Raises:
+        PayloadError: it takes more than `limit` bytes.
+        TypeError, ValueError: JSON cannot hold it.
+    """
+    written = b"" if _is_larger(result, limit) else encode(result)
+    if not written or len(written) > limit:
+        size = f"{len(written):,}" if written else f"more than {limit:,}"
+        raise PayloadError(
+            f"{task}: the result has {size} bytes, the limit is {limit:,}; the job has done its work: store the data, return "
+            "its id, or raise CONVENTIONS_RESULT_LIMIT"
+        )
+    return written
+
+
+def _is_larger(value: Any, limit: int) -> bool:
+    """Whether a value takes more than so many bytes, as far as that is seen without writing it."""
+    if isinstance(value, str):
+        return len(value) > limit
+    if not isinstance(value, (list, tuple, dict)):
+        return False
+    size, seen = 0, {id(value)}  # each once: what has itself as a part is refused by who writes it
+    left: list[Any] = [value]
+    while left and size <= limit:
+        one = left.pop()
+        size += len(one)  # a comma follows each value
+        for part in (part for pair in one.items() for part in pair) if isinstance(one, dict) else one:
+            if isinstance(part, str):
+                size += len(part)  # a byte for each character at least
+            elif isinstance(part, (list, tuple, dict)) and id(part) not in seen:
+                seen.add(id(part))
+                left.append(part)
+    return size > limit
+
+
+def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"argument {'.'.join(str(part) for part in fault['loc'])!r}: {fault['msg']}"
+        f" (got {type(values.get(str(fault['loc'][0]))).__name__})"
+        for fault in error.errors(include_url=False, include_input=False)
+    )

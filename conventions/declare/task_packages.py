@@ -1,0 +1,67 @@
+"""A team's task packages: every module is imported, and one that cannot be is named with its line."""
+
+import importlib
+import importlib.util
+import pkgutil
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+from conventions.core.errors import DeclarationError, TaskModuleError
+from conventions.core.settings import ENV_PREFIX
+
+MIGRATIONS = "migrations"
+
+
+def import_tasks(packages: Iterable[str]) -> None:
+    """Import every module of these packages. Raises: TaskModuleError."""
+    for package in packages:
+        for module in _walk(package):
+            _import(module)
+
+
+def migrations_of(package: str) -> Iterator[Path]:
+    """The migrations that a task package brings. Raises: TaskModuleError when there is no such package."""
+    try:  # without importing the package, so that `db upgrade` needs no task that works
+        spec = importlib.util.find_spec(package)
+    except ImportError:
+        spec = None
+    if spec is None:
+        raise TaskModuleError([f"{package}: there is no such module; see create_app and {ENV_PREFIX}TASK_PACKAGES"])
+    for folder in spec.submodule_search_locations or ():
+        if (Path(folder) / MIGRATIONS).is_dir():
+            yield Path(folder) / MIGRATIONS
+
+
+def _walk(package: str) -> Iterator[str]:
+    yield package
+    module = _import(package)
+    if not hasattr(module, "__path__"):
+        return
+    for info in pkgutil.walk_packages(module.__path__, f"{package}.", onerror=lambda _: None):
+        if f".{MIGRATIONS}" not in info.name and not info.name.endswith(".__main__"):
+            yield info.name
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except DeclarationError as error:
+        raise TaskModuleError([f"{_place(name, error)}: {error}"]) from error
+    except (Exception, SystemExit) as error:  # whatever a module raises, the answer is where
+        raise TaskModuleError([f"{_place(name, error)}: {type(error).__name__}: {error}"]) from error
+
+
+def _place(name: str, error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{name} ({error.filename}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).parents[1])
+    ours = [
+        frame
+        for frame in frames
+        if Path(frame.filename).is_file()
+        and not {here, str(Path(importlib.__file__).parent)} & {*map(str, Path(frame.filename).parents)}
+    ]
+    return f"{name} ({ours[-1].filename}, line {ours[-1].lineno})" if ours else f"{name}"

@@ -1,0 +1,82 @@
+"""What the journal says of one attempt, and the message of a dead one as it can be sent again."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.app.task import X_DEATH_HEADERS
+
+from conventions.broker.headers import LATER, ON_REQUEST, OURS, TOKEN
+from conventions.core import failures
+from conventions.execution.job import Job
+from conventions.records.journal import Event
+
+_STAY = frozenset(
+    [*OURS, *ON_REQUEST, *X_DEATH_HEADERS]
+)  # RabbitMQ would take its own for a message that goes in a circle
+
+
+def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None) -> Event:
+    """What the journal says of the current attempt."""
+    dead = kind == "dead"
+    return Event(
+        message_id=job.id,
+        kind=kind,
+        task=job.task,
+        queue=job.queue,
+        actor=job.actor,
+        key=job.key,
+        generation=job.generation,
+        attempt=job.attempt,
+        token=job.token,
+        worker=job.worker,
+        enqueued_at=job.enqueued_at,
+        started_at=job.started_at,
+        runtime=(datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else None,
+        failure=failures.describe(job.task, error) if error is not None else None,
+        arguments=dict(job.payload) if dead else None,
+        headers=own_headers(task.request) if dead else None,
+        # The settle script adds the message itself, where it has it.
+        message=envelope_of(task.request) if dead and job.held is None else None,
+    )
+
+
+def own_headers(request: Any) -> dict[str, Any]:
+    """The headers that this platform put into the message."""
+    # In a worker they are attributes. What `headers` is there may be those that tracing has put under this very name.
+    below = (request.headers or {}) if request.is_eager else {}
+    found = {name: getattr(request, name, below.get(name)) for name in OURS if name != TOKEN}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def headers_to_go_on(request: Any) -> dict[str, Any]:
+    """The headers of a message that goes on as another one: those of callers, and ours."""
+    others = {name: value for name, value in (request.headers or {}).items() if not _stays(name)}
+    return others | own_headers(request)
+
+
+def _stays(name: str) -> bool:
+    return name in _STAY or name.startswith(LATER)
+
+
+def envelope_of(request: Any) -> dict[str, Any]:
+    """The message of a request, as kombu writes it."""
+    embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
+    body = json.dumps([request.args, request.kwargs, embed], default=repr)
+    names = ("id", "root_id", "parent_id", "group", "group_index", "retries", "timelimit", "expires", "origin",
+             "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers")  # fmt: skip
+    return {
+        "body": base64.b64encode(body.encode()).decode(),
+        "headers": {"lang": "py", "task": request.task}
+        | {name: getattr(request, name, None) for name in names}
+        | headers_to_go_on(request),
+        "properties": {
+            "correlation_id": request.id,
+            "reply_to": request.reply_to,
+            "body_encoding": "base64",
+            "delivery_info": dict(request.delivery_info or {}),
+        },
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+    }

@@ -1,0 +1,90 @@
+"""How a job of a group is traced: by Celery's tracer, or where nobody would see the difference, by the part of it that counts.
+
+Celery's tracer sends signals, calls the task's hooks, stores results and sends what follows. A job of a group has nothing
+that follows it and keeps no result. Where nobody listens, what is left for one that succeeds is its place on the stacks of
+`current_task` and `self.request`, the clock, and a line in the log. One that raises goes through Celery's tracer, always.
+"""
+
+import functools
+import logging
+import time
+from typing import Any, Literal, NamedTuple
+
+from celery import signals
+from celery._state import _task_stack
+from celery.app.trace import info, logger, task_has_custom, trace_task
+from celery.loaders.base import BaseLoader
+from celery.utils.saferepr import saferepr
+
+from conventions.execution.late_request import RAISED, LateRequest
+from conventions.execution.logs import SUCCEEDED
+
+_SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
+_HOOKS = ("before_start", "on_success", "after_return")
+_PLACES = ("on_task_init", "on_process_cleanup")
+
+
+class Ended(NamedTuple):
+    """How one ended, for the main process.
+
+    Attributes:
+        how: `done`: the message is gone, its outcome recorded; `succeeded` and `failed`: as Celery's tracer says, and the
+            message is still to be acknowledged or returned; `raised`: not even the tracer could say.
+        value: the result as text, or the failure.
+        runtime: seconds.
+    """
+
+    how: Literal["done", "succeeded", "failed", "raised"]
+    value: Any
+    runtime: float | None = None
+
+
+def trace(task: Any, id: str, args: Any, kwargs: Any, request: LateRequest, *, observed: bool) -> Ended:  # noqa: A002
+    """Run one job of a group; `observed`: as `is_observed` says. Raises: what Celery's tracer lets through, as MemoryError."""
+    if observed:
+        return _by_celery(task, id, args, kwargs, request.whole())
+    context = request.context()
+    _task_stack.push(task)
+    task.request_stack.push(context)
+    begun = time.monotonic()
+    try:
+        result = task(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001  # whatever it is, Celery tells everybody
+        request.known |= {RAISED: error, "job": getattr(context, "job", None)}
+    else:
+        runtime = time.monotonic() - begun
+        shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
+        if logger.isEnabledFor(logging.INFO):
+            _log(task, id, request, runtime)
+        return Ended("succeeded", shown, runtime)
+    finally:
+        _task_stack.pop()
+        task.request_stack.pop()
+    return _by_celery(task, id, args, kwargs, request.whole())
+
+
+def is_observed(task: Any) -> bool:
+    """Whether somebody would miss what Celery's tracer does for a job that succeeds."""
+    return any(signal.receivers for signal in _SIGNALS) or _has_hooks(task, task.__trace__)
+
+
+@functools.lru_cache(maxsize=1024)
+def _has_hooks(task: Any, tracer: Any) -> bool:
+    loader = type(task.app.loader)
+    return (
+        any(task_has_custom(task, hook) for hook in _HOOKS)
+        or any(getattr(loader, place) is not getattr(BaseLoader, place) for place in _PLACES)
+        or task.track_started
+        or (tracer is not None and tracer.__code__.co_qualname != "build_tracer.<locals>.trace_task")  # of an observer
+    )
+
+
+def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Ended:  # noqa: A002
+    value, failed, runtime, shown = trace_task(task, id, args, kwargs, request, app=task.app)
+    return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
+
+
+def _log(task: Any, id: str, request: LateRequest, runtime: float) -> None:  # noqa: A002
+    shadow = request.get("shadow")
+    told = {"id": id, "name": shadow or task.name, "runtime": runtime}
+    info(SUCCEEDED, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"})

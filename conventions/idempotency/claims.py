@@ -1,0 +1,315 @@
+"""Claims: one winner for each idempotency key, with a lease, a fence and the stored result.
+
+A claim goes `idle -> running -> done | released | dead`; the states, and who may change them, are drawn in
+`docs/design.md`. Every step is one Lua script that takes a list; the semantics of key, fingerprint and replay follow
+Stripe's idempotent requests.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
+
+from conventions.broker.membership import Join
+from conventions.broker.queues import Held
+from conventions.core.errors import IdempotencyConflict
+from conventions.declare.payload import encode
+from conventions.idempotency.claim_answers import Answer, answers_of
+from conventions.records.journal import Event
+from conventions.storage.script_call import ScriptCall, ScriptStream
+from conventions.storage.store import Store
+
+START_LIMIT = 3  # starts without an outcome that make a message poison
+
+
+@dataclass(slots=True)  # not frozen: each job makes one, which would take twice as long
+class ClaimRequest:
+    """What a message asks for: the key of its task, in the name of one delivery.
+
+    Attributes:
+        token: names the delivery; the same token gets the same answer again.
+        generation: how often the message was redriven.
+        attempt: which execution this is, from 1.
+        sent_at: when it was sent, where that is known.
+        horizon: how long the claim is remembered, and after which a message without one is too old to run.
+        held: the message in the broker, where that is the same server.
+        start: names the call that asks: a pool whose process died may begin one delivery twice.
+        asked_at: when this was made, just before it is asked for; seconds of the monotonic clock.
+    """
+
+    task: str
+    key: str
+    token: str
+    message_id: str
+    fingerprint: str
+    generation: int = 0
+    attempt: int = 1
+    sent_at: datetime | None = None
+    horizon: timedelta = timedelta(days=8)
+    held: Held | None = None
+    start: str = ""
+    asked_at: float = field(default_factory=time.monotonic, compare=False)
+
+    @property
+    def claim(self) -> str:
+        """The name of the claim, as the scripts take it."""
+        return f"{self.task}:{self.key}"
+
+    def in_hand(self) -> tuple[str | bytes, str, str]:
+        """Tag, queue and receipt of the message; empty where the broker is elsewhere."""
+        return (self.held.tag, self.held.queue, self.held.receipt) if self.held else ("", "", "")
+
+
+class Named(Protocol):
+    """A claim, and the delivery that holds it."""
+
+    @property
+    def claim(self) -> str:
+        """The name of the claim."""
+
+    @property
+    def token(self) -> str:
+        """Of the delivery."""
+
+
+class EffectExists(Exception):
+    """The effect of this key was committed before: the job ends as done with the stored result."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__(result)
+        self.result = result
+
+
+class TransactionBusy(Exception):
+    """Another transaction holds the record of this key: the job waits, with no attempt used."""
+
+
+def conflict(task: str, key: str, message_id: str) -> IdempotencyConflict:
+    """The error of a message whose key is that of another one with other arguments."""
+    return IdempotencyConflict(
+        f"{task}: key {key} was used by message {message_id} with other arguments; "
+        "use another idempotency_key, or name the differing argument in idempotent_on"
+    )
+
+
+type State = Literal["done", "released", "continued", "dead"]
+type Settled = Literal["recorded", "refused", "missing"]
+
+
+@dataclass(slots=True)  # the same
+class Settlement:
+    """How a job ended.
+
+    Attributes:
+        state: of the claim; `released` for `wait` seconds; `continued`: the same message goes on, and no other one.
+        event: what the journal says, if anything.
+        result: of a job that is done, or what `encode` has made of it; of a dead one, what it failed with, as text.
+        action: what becomes of the message: it goes, is tried again, waits with no attempt used, or is kept until what
+            follows the job was sent.
+        changes: headers of the next attempt.
+        claimed: whether the job held its claim; without one, only message and journal are written.
+        join: how the message's batch counts this.
+    """
+
+    request: ClaimRequest
+    state: State
+    event: Event | None
+    result: Any = None
+    wait: float = 0.0
+    action: Literal["remove", "retry", "park", "keep"] = "remove"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    claimed: bool = True
+    join: Join | None = None
+
+
+class Claims:
+    """The claims of one application.
+
+    Args:
+        store: where they are kept.
+        lease: seconds after which a claim that is not renewed lapses.
+        start_limit: starts without an outcome after which a message does not run again.
+    """
+
+    def __init__(self, store: Store, *, lease: float, start_limit: int = START_LIMIT) -> None:
+        self._store = store
+        self.lease = lease
+        self._start_limit = start_limit
+
+    def _run(self, script: str, arguments: Sequence[Any]) -> Any:
+        return self._store.run(script, arguments)
+
+    def take(self, requests: Sequence[ClaimRequest]) -> list[Answer]:
+        """Ask for claims, in one round trip. The same token gets the same answer again."""
+        return answers_of(self._run("claim", self._take_arguments(requests)))
+
+    def ask(
+        self, requests: Sequence[ClaimRequest], *, together: bool = False, after: ClaimRequest | None = None
+    ) -> ScriptCall:
+        """Ask for claims, whose answers are read later, by `answers`; the caller closes what it gets.
+
+        Args:
+            requests: what is asked for.
+            together: only the first that is granted starts now; each other one when the one before it has succeeded, or when
+                `begin` says so.
+            after: of those, the job that comes before the first, which then starts as the others do.
+        """
+        return self._store.call("claim", self._take_arguments(requests, together=together, after=after))
+
+    def ask_new(self, arguments: Sequence[Any]) -> ScriptCall:
+        """Ask for the claims of several jobs of which nothing is known, in the words of `claim_new`; see `AskedTogether`."""
+        return self._store.call("claim_new", arguments)
+
+    @staticmethod
+    def answers(asked: ScriptCall) -> list[Answer]:
+        """The answers of `ask`, in the order of its requests. Raises: RedisError."""
+        return answers_of(asked.answer())
+
+    def _take_arguments(
+        self, requests: Sequence[ClaimRequest], *, together: bool = False, after: ClaimRequest | None = None
+    ) -> list[Any]:
+        arguments: list[Any] = [_milliseconds(self.lease), self._start_limit, int(together)]
+        arguments.append("" if after is None else f"{after.token} {after.claim}")
+        for one in requests:
+            sent_at = "" if one.sent_at is None else _milliseconds(one.sent_at.timestamp())
+            arguments += [one.claim, one.token, one.start, one.message_id, one.generation, one.attempt]
+            arguments += [one.fingerprint, _milliseconds(one.horizon.total_seconds()), sent_at, *one.in_hand()]
+        return arguments
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """Record how jobs ended, in one round trip.
+
+        `refused` where the claim is another worker's now; `missing` where the message to be tried again is gone.
+        """
+        arguments = [part for one in settlements for part in _whole(one)]
+        return [reply.decode() for reply in self._run("settle", arguments)]
+
+    def stream(self) -> ScriptStream:
+        """A way to record successes without a wait for each, by `send`; the caller closes it."""
+        return self._store.stream("succeed", "settle", "start")
+
+    def send(
+        self, stream: ScriptStream, one: Settlement, begins: ClaimRequest | None = None, *, whole: bool = False
+    ) -> None:
+        """Record a success, without a wait; see `recorded`. Never raises.
+
+        Args:
+            stream: where to.
+            one: what succeeded.
+            begins: the job that begins after it; see `ask`.
+            whole: by the whole script, since it has reported progress.
+        """
+        if one.join is None and not whole:
+            event = one.event.encode() if one.event else b""
+            following = ("", "") if begins is None else (begins.claim, begins.token)
+            outcome = (one.request.claim, one.request.token, _written(one.result), event, *following)
+            stream.send(self._store.script("succeed"), outcome)
+        else:  # its batch counts it
+            stream.send(self._store.script("settle"), _whole(one))
+            if begins is not None:
+                self.begin(stream, begins)
+
+    def begin(self, stream: ScriptStream, request: ClaimRequest) -> None:
+        """Count the start of a job that does not follow a success; see `ask`. Never raises."""
+        stream.send(self._store.script("start"), [request.claim, request.token])
+
+    def recorded(self, requests: Sequence[ClaimRequest], stream: ScriptStream | None = None) -> list[bool]:
+        """Which of these have succeeded; their messages are removed.
+
+        Args:
+            requests: what they asked for.
+            stream: the calls by which they were recorded, all of which come before this one; it ends with it.
+
+        Raises:
+            RedisError: nobody knows.
+        """
+        arguments = _in_hand(requests)
+        replies = (
+            self._run("recorded", arguments)
+            if stream is None
+            else stream.finish(self._store.script("recorded"), arguments)
+        )
+        return [reply == 1 for reply in replies]
+
+    def renew(self, requests: Sequence[Named], lease: float | None = None) -> list[bool]:
+        """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
+        arguments: list[Any] = [_milliseconds(lease or self.lease)]
+        for one in requests:
+            arguments += [one.claim, one.token]
+        return [bool(reply) for reply in self._run("renew", arguments)]
+
+    def is_lost(self, request: ClaimRequest) -> bool:
+        """Whether somebody else holds the claim; nobody does when it was lost with Redis."""
+        token, *_ = self._run("claim_of", [request.claim])
+        return token is not None and token != request.token.encode()
+
+    def release(self, claim: str, token: str, why: str = "") -> None:
+        """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
+        self._run("give_back", ["", "", "", 0, 1, claim, token, why])
+
+    def followed(self, claim: str, message_id: str, token: str) -> None:
+        """Note that what follows a finished job was sent; where the broker is elsewhere."""
+        self._run("followed", [claim, message_id, token])
+
+    def is_done(self, claim: str, message_id: str, fingerprint: str | None = None) -> bool | None:
+        """Whether a message has finished its job, or another one with its key and this fingerprint has.
+
+        `None` when nothing is remembered of the claim.
+        """
+        _, state, owner, found, *_ = self._run("claim_of", [claim])
+        same = fingerprint is not None and found == fingerprint.encode()
+        return None if state is None else state == b"done" and (owner == message_id.encode() or same)
+
+    def has_ended(self, claim: str, message_id: str, generation: int) -> bool:
+        """Whether a message has an outcome: it is done, or a dead letter of this generation."""
+        _, state, owner, _, found, _ = self._run("claim_of", [claim])
+        if owner != message_id.encode():
+            return False
+        return state == b"done" or (state == b"dead" and int(found or 0) == generation)
+
+    def waits_for_steps(self, claim: str, message_id: str, generation: int) -> bool:
+        """Whether a message has an outcome, and nothing says that what follows it was sent."""
+        *_, followed = self._run("claim_of", [claim])
+        return followed != b"1" and self.has_ended(claim, message_id, generation)
+
+    def runs(self, claim: str, token: str) -> bool:
+        """Whether the job of this delivery has begun, and has not ended."""
+        return bool(self._run("runs", [claim, token]))
+
+    def is_cancelled(self, message_id: str) -> bool:
+        """Whether a message was cancelled."""
+        return bool(self._store.redis.exists(self.cancel_key(message_id)))
+
+    def cancel_key(self, message_id: str) -> str:
+        """The key whose existence cancels a message."""
+        return self._store.key("cancel", message_id)
+
+
+def _in_hand(requests: Sequence[ClaimRequest]) -> list[str | bytes]:
+    """What `recorded` takes: in short where all are of one queue, as nearly always."""
+    queue = requests[0].held.queue if requests and requests[0].held is not None else ""
+    for one in requests:
+        if one.held is None or one.held.queue != queue or one.held.receipt != one.token:
+            return ["", *(part for one in requests for part in (one.claim, one.token, *one.in_hand()))]
+    return [queue, *(part for one in requests for part in (one.claim, one.token, one.in_hand()[0]))]
+
+
+def _whole(one: Settlement) -> list[Any]:
+    """What the settle script takes for one job."""
+    request = one.request
+    result = _written(one.result) if one.state in ("done", "dead") else b""
+    return [
+        *(request.claim if one.claimed else "", request.token, request.message_id, request.generation),
+        *(request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)),
+        *(_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action),
+        *(encode(one.changes), one.event.encode() if one.event else b"", one.join.encode() if one.join else b""),
+    ]
+
+
+def _written(result: Any) -> bytes:
+    return result if isinstance(result, bytes) else encode(result)  # JSON has no bytes
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

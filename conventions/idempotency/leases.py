@@ -1,0 +1,113 @@
+"""`LeaseKeeper` renews the claims that this process runs, from one thread; `PageKeeper` those of the processes of a pool."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from conventions.core.apart import apart
+from conventions.idempotency.claims import ClaimRequest, Claims
+from conventions.idempotency.process_page import Pages
+
+logger = logging.getLogger(__name__)
+
+RENEWALS_PER_LEASE = 6  # a 30 s lease is renewed every 5 s, so that several renewals may fail
+
+
+class LeaseKeeper:
+    """Holds leases while jobs run. A job that is `stalled()` is not renewed, so that its claim lapses."""
+
+    def __init__(self, claims: Claims) -> None:
+        self._claims = claims
+        self._held: dict[Holding, tuple[ClaimRequest, Callable[[], bool]]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def holding(self, request: ClaimRequest, stalled: Callable[[], bool]) -> "Holding":
+        """Renew this claim until the block ends."""
+        return Holding(self, request, stalled)
+
+    def hold(self, holding: "Holding") -> None:
+        """Begin to renew a claim."""
+        with self._lock:
+            self._held[holding] = holding.request, holding.stalled
+            if self._thread is None or not self._thread.is_alive():
+                # Daemon: it must not keep a pool process from ending.
+                self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
+                self._thread.start()
+
+    def let_go(self, holding: "Holding") -> None:
+        """Renew it no more."""
+        with self._lock:
+            self._held.pop(holding, None)
+
+    def hangs(self, token: str) -> bool:
+        """Whether the job of this delivery runs here, and has made no progress for too long."""
+        with self._lock:
+            return any(one.token == token and stalled() for one, stalled in self._held.values())
+
+    def _renew_for_ever(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(self._claims.lease / RENEWALS_PER_LEASE):
+            with self._lock:
+                held = list(self._held.values())
+            alive = [request for request, stalled in held if not _is(stalled)]
+            if not alive:
+                continue
+            try:
+                answers = apart(self._claims.renew, alive)
+            except Exception as error:  # noqa: BLE001  # the lease outlasts several misses; the next turn tries again
+                logger.warning("leases of %d jobs were not renewed: %s", len(alive), error)
+                continue
+            for request, answer in zip(alive, answers, strict=True):
+                if isinstance(answer, Exception):
+                    logger.error("the lease of %r was not renewed: %s", request.message_id, answer)
+
+
+def _is(stalled: Callable[[], bool]) -> bool:
+    try:
+        return stalled()
+    except Exception:  # the thread renews all other leases
+        logger.exception("whether a job makes progress cannot be told: its lease is renewed")
+        return False
+
+
+class Holding:
+    """A claim that is renewed within a block. Compared by identity: a request would be hashed for each job, all its fields."""
+
+    __slots__ = ("_keeper", "request", "stalled")
+
+    def __init__(self, keeper: LeaseKeeper, request: ClaimRequest, stalled: Callable[[], bool]) -> None:
+        self._keeper, self.request, self.stalled = keeper, request, stalled
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._keeper.hold(self)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        self._keeper.let_go(self)
+
+
+class PageKeeper:
+    """Renews, in the main process of a worker, the claims of the jobs that its processes run.
+
+    Args:
+        claims: all claims.
+        pages: what the processes do.
+        has_ended: whether a process is there no more.
+    """
+
+    def __init__(self, claims: Claims, pages: Pages, has_ended: Callable[[int], bool]) -> None:
+        self._claims, self._pages, self._has_ended = claims, pages, has_ended
+
+    @property
+    def every(self) -> float:
+        """Seconds between two renewals."""
+        return self._claims.lease / RENEWALS_PER_LEASE
+
+    def renew(self) -> None:
+        """Renew all that are to live on. Raises: RedisError."""
+        alive = [one for one in self._pages.look() if one.is_renewed() and not self._has_ended(one.process)]
+        for one, answer in zip(alive, apart(self._claims.renew, alive) if alive else (), strict=True):
+            if isinstance(answer, Exception):
+                logger.error("the lease of %r was not renewed: %s", one.claim, answer)

@@ -1,0 +1,75 @@
+"""`self.transaction()`: the effect and its record in one commit, so that the effect happens once."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from conventions.core.forks import end_if_forked
+from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy, conflict
+from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import IdempotencyRow
+
+LOCK_TIMEOUT = "10s"
+IDLE_TIMEOUT = "60s"
+LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code of a lock that was not given in time
+
+
+@contextmanager
+def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
+    """Record the key first, let the block write, commit both; roll both back when the block raises.
+
+    A result for later duplicates may be stored with `session.info["result"] = value`.
+
+    Raises:
+        EffectExists: the key is recorded already.
+        IdempotencyConflict: it is recorded for another message with other arguments.
+        TransactionBusy: another transaction is recording it, or SQLite's one writer did not come to an end in time.
+    """
+    with Session(database.engine) as session, session.begin():
+        row = IdempotencyRow(
+            task=request.task,
+            key_hash=request.key,
+            fingerprint=request.fingerprint,
+            message_id=request.message_id,
+            created_at=utc_now(),
+        )
+        try:
+            if not database.is_sqlite:
+                session.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
+                session.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'"))
+            session.add(row)
+            session.flush()
+        except IntegrityError:
+            session.rollback()
+            raise _found(database, request) from None
+        except OperationalError as error:
+            session.rollback()
+            if _is_lock_timeout(error):
+                raise TransactionBusy from error
+            raise
+        process = os.getpid()
+        try:
+            yield session
+        except BaseException as error:
+            end_if_forked(process, error)  # it would end its parent's transaction
+            raise
+        end_if_forked(process, None)
+        row.result = session.info.get("result")
+
+
+def _found(database: Database, request: ClaimRequest) -> Exception:
+    """What the record that is there means for this job."""
+    with database.session(read_only=True) as session:
+        row = session.get(IdempotencyRow, (request.task, request.key))
+        if row and row.message_id != request.message_id and row.fingerprint != request.fingerprint:
+            return conflict(request.task, request.key, row.message_id)
+        return EffectExists(row.result if row else None)
+
+
+def _is_lock_timeout(error: OperationalError) -> bool:
+    driver_error = error.orig
+    return getattr(driver_error, "sqlstate", None) == LOCK_NOT_AVAILABLE or "database is locked" in str(driver_error)

@@ -1,0 +1,328 @@
+"""`Recorder`: moves the journal from Redis into SQL, in a process of its own beside the worker.
+
+An entry is read, committed to SQL, and only then taken out of the stream. Whatever dies in between, the entry is read
+again, and changes nothing the second time, since an event has one id (protocol: journal and recorder).
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import batched
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError, ResponseError
+
+from conventions.core.network_errors import is_network_error
+from conventions.records import marks
+from conventions.records.journal import DeedEntry, Entry, Journal, read_entry
+from conventions.storage.store import Store
+
+if TYPE_CHECKING:
+    from conventions.storage.database import Database
+
+logger = logging.getLogger(__name__)
+
+GROUP = "recorder"
+BATCH, LARGEST_BATCH = 500, 5000  # events in one transaction; more where more wait, since each then takes less
+AT_ONCE = 500  # of those that one call reads or removes: meanwhile the server serves nobody else
+BLOCK = 0.25  # seconds that one read waits for events, and a worker that ends may wait for that read
+GATHER = 0.1  # seconds in which events gather: a transaction for each would cost more than the jobs
+LEAD = 10.0  # seconds after which another recorder takes over from one that is gone
+ABANDONED_AFTER = 10.0  # seconds after which what another consumer has read is taken over
+FORGOTTEN_AFTER = 3600.0  # seconds after which a consumer that has read nothing is forgotten
+HURRIES_AT = (
+    5.0  # seconds that the oldest event waits: a recorder rests the less the nearer it is to that, and then not at all
+)
+STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
+LAST_DRAIN = 3.0  # seconds that a stopping recorder goes on recording
+KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
+ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what an entry raises that is no event
+LOOK_EVERY = 0.2  # seconds between two looks at whether to stop
+
+
+class Recorder:
+    """Records the journal of one application. Any number may run: one leads, the others stand by.
+
+    Args:
+        store: where the journal is.
+        database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
+        abandoned_after: seconds after which what a dead recorder has read is read again.
+        rest: how long it rests after each batch, as a multiple of what it took to record it; less where events wait for
+            long, see `HURRIES_AT`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        database: "Callable[[], Database]",
+        abandoned_after: float = ABANDONED_AFTER,
+        *,
+        rest: float = 0.0,
+    ) -> None:
+        self.name = _name_of(os.getpid())
+        self.journal = Journal(store)
+        self.rejected = self.journal.rejected_key
+        self._store = store
+        self._lead = store.key("recorder")
+        self._database = database
+        self._abandoned_after = abandoned_after
+        self._rest = rest
+        self._unfinished = True  # a process of this name may have read entries before
+        self._away_since: float | None = None
+        self._leads_until = 0.0
+        # Called where the server was started since it was last compared with SQL; `None`: there is nothing to compare.
+        self.compare: Callable[[], bool | None] | None = None
+
+    def drain_once(self, limit: int = BATCH, block: float = 0.0) -> int:
+        """Record one batch, in one transaction, and return how many entries it had.
+
+        Args:
+            limit: the most entries.
+            block: seconds to wait for the first one.
+
+        Raises:
+            RedisError: nothing is lost; what was committed is only acknowledged the next time.
+            SQLAlchemyError: nothing is lost; the same entries come the next time.
+        """
+        return self._take(self._read(limit, block))
+
+    def _take(self, found: dict[bytes, dict[bytes, bytes]]) -> int:
+        """Record what was read; returns how many entries that is."""
+        if not found:
+            return 0
+        self._unfinished = True
+        entries = []
+        for id_, fields in found.items():
+            try:
+                entries.append(read_entry(id_, fields))
+            except ODD as fault:
+                self._reject(id_, fields, fault)
+        if entries:
+            self._record(entries, found)
+        self._unfinished = False
+        return len(found)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Record until `stop()`, through every outage of SQL and Redis; `finish` comes after it."""
+        pause, limit = FIRST_PAUSE, BATCH
+        while not stop():
+            try:
+                found = self._read(limit, BLOCK) if self.lead() else None
+                begun = time.monotonic()
+                recorded = None if found is None else self._take(found)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the entry is still there and recording goes on
+                self._log_outage(error)
+                _wait(pause, stop)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause = FIRST_PAUSE
+            self._log_recovery()
+            if recorded is None:
+                _wait(STANDBY, stop)
+            elif recorded:
+                took = time.monotonic() - begun
+                is_behind = recorded == limit
+                _wait(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
+            limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
+
+    def _rest_after(self, took: float, *, is_behind: bool) -> float:
+        rest = min(took * self._rest, LEAD / 2)
+        if rest and is_behind:
+            try:
+                rest *= max(0.0, 1 - self.journal.age() / HURRIES_AT)
+            except RedisError:  # the next read says so
+                return 0.0
+        return rest
+
+    def finish(self, seconds: float = LAST_DRAIN) -> None:
+        """Record what is there, for `seconds` at most, and let another one lead."""
+        deadline = time.monotonic() + seconds
+        try:
+            if time.monotonic() < deadline and self.journal.length() and self.lead():
+                while time.monotonic() < deadline and self.drain_once():
+                    pass
+            self.lead(0.0)
+        except Exception as error:  # noqa: BLE001  # another recorder goes on, now or after the next start
+            logger.warning("the recorder stops with events that are not recorded: %s", _first_line(error))
+
+    def lead(self, seconds: float = LEAD) -> bool:
+        """Lead from now on for `seconds`, unless another one does; 0 gives the lead up. Raises: RedisError."""
+        won = bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
+        self._leads_until = time.monotonic() + seconds if won else 0.0
+        return won
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one leads, as far as it knows."""
+        return time.monotonic() < self._leads_until
+
+    def succeed(self, process: int) -> None:
+        """Take the lead from a recorder of this machine that is known to have ended, if it had it. Raises: RedisError."""
+        self._store.script("lead")([self._lead], [_name_of(process), 0])
+
+    def _read(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+        try:
+            return self._read_group(limit, block)
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+        self._store.script("consumers")([self.journal.key], [GROUP, int(FORGOTTEN_AFTER * 1000)])
+        return self._read_group(limit, block)
+
+    def _read_group(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+        """What this consumer could not finish, else what a dead one has left, else what is new."""
+        redis: Any = self._store.redis
+        wanted: dict[str, Any] = {"groupname": GROUP, "consumername": self.name, "count": limit}
+        if self._unfinished:
+            own = redis.xreadgroup(streams={self.journal.key: "0"}, **wanted)
+            if own and own[0][1]:
+                return _entries(own[0][1])
+            self._unfinished = False
+        idle = int(self._abandoned_after * 1000)
+        abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
+        if abandoned:
+            return _entries(abandoned)
+        return self._read_new(limit, block)
+
+    def _read_new(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
+        redis: Any = self._store.redis
+        milliseconds = max(1, int(block * 1000)) if block else None  # 0 would mean for ever
+        found: dict[bytes, dict[bytes, bytes]] = {}
+        while (count := min(limit - len(found), AT_ONCE)) > 0:
+            new = redis.xreadgroup(GROUP, self.name, {self.journal.key: ">"}, count=count, block=milliseconds)
+            found |= _entries(new[0][1]) if new else {}
+            if not new or len(new[0][1]) < count:
+                break
+            self._unfinished, milliseconds = True, None  # where the next read fails, these come again
+        return found
+
+    def _record(self, entries: Sequence[Entry | DeedEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+        """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
+        try:
+            number = self._commit(entries)
+        except Exception as error:
+            if not _refuses_content(error):
+                raise
+            if len(entries) == 1:
+                self._reject(entries[0].id, raw[entries[0].id], error)
+                return
+            half = len(entries) // 2
+            self._record(entries[:half], raw)
+            self._record(entries[half:], raw)
+            return
+        if not marks.advance(self._store, number):
+            self._find_mark(number)
+        self._acknowledge([entry.id for entry in entries])
+
+    def _find_mark(self, number: int) -> None:
+        """Redis does not know of all that SQL has: a recorder died between the two, or the server is an older one."""
+        run, mark = marks.run_of(self._store), marks.read(self._store)
+        is_first = number == 1  # before it SQL had nothing that Redis could lack
+        if self.compare is None or is_first or (mark and mark.run == run) or self.compare() is None:
+            marks.write(self._store, number, run)
+
+    def _commit(self, found: Sequence[Entry | DeedEntry]) -> int:
+        from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.records import audit, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        entries = [entry for entry in found if isinstance(entry, Entry)]
+        deeds = [(entry.deed, entry.at) for entry in found if isinstance(entry, DeedEntry)]
+        with self._database().session() as session:
+            audit.record_once(session, deeds)
+            new = executions.record(session, entries)
+            dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
+            dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
+            fresh = [entry for entry in entries if entry.event.id in new] if new else []
+            dead_letters.antedate(session, fresh)
+            dead_letters.note_answers(session, fresh)
+            return marks.count(session, self._store.prefix)
+
+    def _acknowledge(self, ids: Sequence[bytes]) -> None:
+        for some in batched(ids, AT_ONCE, strict=False):
+            with self._store.redis.pipeline(transaction=True) as pipe:
+                pipe.xack(self.journal.key, GROUP, *some)
+                pipe.xdel(self.journal.key, *some)
+                pipe.execute()
+
+    def _reject(self, id_: bytes, fields: Mapping[bytes, bytes], fault: Exception) -> None:
+        """Put an entry that cannot be recorded aside, exactly as it was, so that those behind it go on."""
+        text = json.dumps(
+            {
+                "id": id_.decode(),
+                "fault": _first_line(fault),
+                # Half characters stand for bytes that are no text: encode(errors="surrogateescape") gives them back.
+                "fields": {_text(name): _text(value) for name, value in fields.items()},
+            }
+        )
+        # Not what it holds: arguments are nobody's business in a log.
+        logger.error(
+            "entry %s of the journal cannot be recorded and is put aside in %s: %s",
+            id_.decode(),
+            self.rejected,
+            _first_line(fault),
+        )
+        keys = [self.journal.key, self.rejected]
+        self._store.script("set_aside")(keys, [GROUP, id_, text, KEEP_REJECTED])
+
+    def _log_outage(self, error: Exception) -> None:
+        if self._away_since is not None:
+            return
+        self._away_since = time.monotonic()
+        try:
+            backlog = str(self.journal.length())
+        except RedisError:
+            backlog = "an unknown number of"
+        logger.warning(
+            "not recorded for now: %s; %s events wait in Redis, and nothing is lost",
+            _first_line(error),
+            backlog,
+            exc_info=None if _is_outage(error) else error,
+        )
+
+    def _log_recovery(self) -> None:
+        if self._away_since is not None:
+            away, self._away_since = time.monotonic() - self._away_since, None
+            logger.warning("recorded again, after %.0f s", away)
+
+
+def _name_of(process: int) -> str:
+    return f"{socket.gethostname()}:{process}"
+
+
+def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> dict[bytes, dict[bytes, bytes]]:
+    return {id_: fields or {} for id_, fields in found}  # no fields: somebody deleted an entry that was read
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")
+
+
+def _wait(seconds: float, stop: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not stop():
+        time.sleep(min(left, LOOK_EVERY))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "orig", None) or error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Whether the error says all by itself, without a traceback."""
+    sql = sys.modules.get("sqlalchemy.exc")
+    return isinstance(error, (RedisError, OSError)) or (sql is not None and isinstance(error, sql.SQLAlchemyError))
+
+
+def _refuses_content(error: Exception) -> bool:
+    """Whether SQL would refuse the same entries for ever: for what they hold, not for how it is."""
+    from sqlalchemy.exc import DataError, IntegrityError, StatementError  # noqa: PLC0415  # 0.6 s to import
+
+    if is_network_error(error):
+        return False
+    return isinstance(error, (DataError, IntegrityError, *ODD)) or type(error) is StatementError

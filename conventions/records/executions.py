@@ -1,0 +1,125 @@
+"""Executions: how every attempt at every message ended, recorded in SQL from the journal."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from conventions.core.failures import clean, cut
+from conventions.records.journal import Entry
+from conventions.storage.database import insert_into
+from conventions.storage.tables import ExecutionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which executions; every field that is given must match."""
+
+    kind: str | None = None
+    task: str | None = None
+    queue: str | None = None
+    actor: str | None = None
+    key: str | None = None
+    worker: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as SQL conditions."""
+        names = ("kind", "task", "queue", "actor", "key", "worker")
+        pairs = [(getattr(ExecutionRow, name), getattr(self, name)) for name in names]
+        return [column == value for column, value in pairs if value is not None]
+
+
+def record(session: Session, entries: Sequence[Entry]) -> set[str]:
+    """Store events, each once.
+
+    Returns the ids of those that were not stored before; of plain successes nobody asks, and to be told takes SQL as long
+    as to store them.
+    """
+    events = {entry.event.id: entry for entry in reversed(entries)}  # of two readings the first counts
+    plain: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for id_ in sorted(
+        events
+    ):  # in order, so that two recorders of the same rows do not wait for each other in a circle
+        (plain if _is_plain(events[id_]) else others).append(_row(id_, events[id_]))
+    insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
+    if plain:
+        session.connection().execute(insert, plain)
+    return set(session.scalars(insert.returning(ExecutionRow.id), others)) if others else set()
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Whether it is of no dead letter."""
+    return entry.event.kind == "succeeded" and entry.event.generation == 0
+
+
+def listing(session: Session, which: Filter, limit: int) -> Sequence[ExecutionRow]:
+    """The executions that match, the latest first."""
+    row = ExecutionRow
+    query = select(row).where(*which.conditions()).order_by(row.ended_at.desc(), row.id).limit(limit)
+    return session.scalars(query).all()
+
+
+def of_message(session: Session, message_id: str) -> Sequence[ExecutionRow]:
+    """Every execution of one message, in their order: by redrive, by attempt, by claim."""
+    row = ExecutionRow
+    query = select(row).where(row.message_id == cut(message_id))
+    return session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)).all()
+
+
+def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, ExecutionRow]:
+    """The last execution of each message that has one; those of a copy that was behind do not count beside others."""
+    row = ExecutionRow
+    query = select(row).where(row.message_id.in_([cut(one) for one in message_ids]))
+    found: dict[str, ExecutionRow] = {}
+    for one in session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)):
+        if one.kind != "superseded" or one.message_id not in found:
+            found[one.message_id] = one
+    return found
+
+
+def has_succeeded(session: Session, task: str | None, message_id: str, key: str | None, since: datetime) -> bool:
+    """Whether a message has succeeded, or another one with its key has since then."""
+    row = ExecutionRow
+    succeeded = row.kind == "succeeded"
+    queries = [select(row.id).where(row.message_id == message_id, succeeded)]
+    if key:
+        queries.append(select(row.id).where(row.key == key, row.task == task, succeeded, row.ended_at >= since))
+    return any(session.scalar(query.limit(1)) is not None for query in queries)
+
+
+def _row(id_: str, entry: Entry) -> dict[str, Any]:
+    event, failure = entry.event, entry.event.failure
+    return {
+        "id": id_,
+        "message_id": cut(event.message_id),
+        "task": None if event.task is None else cut(event.task),
+        "queue": None if event.queue is None else cut(event.queue),
+        "key": None if event.key is None else cut(event.key),
+        "worker": None if event.worker is None else cut(event.worker),
+        "generation": event.generation,
+        "attempt": event.attempt,
+        "kind": clean(event.kind),
+        "actor": cut(event.actor),
+        "enqueued_at": moment(event.enqueued_at),
+        "started_at": moment(event.started_at),
+        "ended_at": entry.at,
+        "runtime": event.runtime if event.runtime is not None and math.isfinite(event.runtime) else None,
+        "error": cut(failure.error) if failure else None,
+        "error_message": clean(failure.error_message) if failure else None,
+        "traceback": clean(failure.traceback) if failure else None,
+        "fence": entry.fence,
+    }
+
+
+def moment(text: datetime | str | None) -> datetime | None:
+    """A moment that a header names; `None` where it is none, since another program may have written it."""
+    try:
+        moment = datetime.fromisoformat(str(text)) if text else None
+        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,270 @@
+"""`Journal`: the ordered stream of how attempts ended, in Redis until the recorder has put it into SQL.
+
+The settle script appends to it in the step that changes the claim, so that an outcome and its event are one. What has
+no claim is appended by `Journal.append`. What people did to something in Redis is an entry of its own, a `DeedEntry`,
+appended in the step that does it.
+"""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Annotated, Any, NotRequired, TypedDict
+from uuid import UUID, uuid5
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from conventions.core.failures import FailureText
+from conventions.records.deeds import Deed
+from conventions.storage.store import Store
+
+LATE_AFTER = 30.0  # seconds after which an event that is not recorded is reported
+KINDS = (
+    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
+)  # fmt: skip
+
+_NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # changing it would record old events a second time
+_KIND_LENGTH = 32
+_LARGEST_INTEGER = 2**31 - 1  # of the columns
+_LARGEST_FENCE = 2**63 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)  # not frozen: each job makes one, which would take twice as long
+class Event:
+    """How one attempt at one message ended.
+
+    Args:
+        kind: one of `KINDS`.
+        key: the idempotency key.
+        generation: 0, and one more for each redrive.
+        attempt: from 1; 0: never started.
+        token: that of the delivery.
+        worker: host name of the worker.
+        enqueued_at: aware, or ISO 8601, as `decode` reads it.
+        started_at: the same.
+        runtime: seconds.
+        message: the broker's envelope, of a dead message that the settle script does not hold.
+    """
+
+    message_id: str
+    kind: str
+    task: str | None = None
+    queue: str | None = None
+    actor: str = "system"
+    key: str | None = None
+    generation: int = 0
+    attempt: int = 0
+    token: str = ""
+    worker: str | None = None
+    enqueued_at: datetime | str | None = None
+    started_at: datetime | str | None = None
+    runtime: float | None = None
+    failure: FailureText | None = None
+    arguments: dict[str, Any] | None = None
+    headers: dict[str, Any] | None = None
+    message: dict[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        """The same for the same event, however often it is read (protocol: journal and recorder)."""
+        return _id_of(self.message_id, self.generation, self.attempt, self.token, self.kind)
+
+    def encode(self) -> bytes:
+        """The event as compact JSON, without what is `None`. What JSON does not know is written as its `repr`."""
+        # Of success, as most are: text and numbers. In a name of a mapping pydantic would replace half a character.
+        if self.failure is None and self.arguments is None and self.headers is None and self.message is None:
+            with suppress(ValueError):  # half a character
+                return _to_json(self, exclude_none=True, warnings=False)
+        values = {name: value for name, value in zip(_NAMES, _values(self), strict=True) if value is not None}
+        for name in _MOMENTS & values.keys():
+            if isinstance(values[name], datetime):
+                values[name] = values[name].isoformat()
+        if self.failure is not None:
+            values["failure"] = {name: getattr(self.failure, name) for name in _FAILURE}
+        return _COMPACT.encode(values).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Event":
+        """Read what `encode` wrote. Raises: ValueError when it is no event.
+
+        Fields that are not known are ignored, since workers of the next version may write them.
+        """
+        with suppress(ValidationError):  # all else is read below, or is none
+            return cls(**_read(data))
+        try:
+            found = json.loads(data)
+            values = {name: found[name] for name in _NAMES if name in found}
+            if values.get("failure") is not None:
+                values["failure"] = FailureText(**{name: values["failure"][name] for name in _FAILURE})
+            event = cls(**values)
+        except (TypeError, LookupError, RecursionError) as error:
+            raise ValueError(f"not an event: {error}") from error
+        _check(event)
+        return event
+
+
+@with_config(ConfigDict(extra="ignore", strict=True))
+class _Success(TypedDict):
+    """An event without a failure, as most are, in which `_check` would find nothing: read and checked in one step."""
+
+    message_id: str
+    kind: Annotated[str, Field(min_length=1, max_length=_KIND_LENGTH)]
+    actor: NotRequired[str]
+    token: NotRequired[str]
+    task: NotRequired[str | None]
+    queue: NotRequired[str | None]
+    key: NotRequired[str | None]
+    worker: NotRequired[str | None]
+    enqueued_at: NotRequired[str | None]
+    started_at: NotRequired[str | None]
+    generation: NotRequired[Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]]
+    attempt: NotRequired[Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]]
+    runtime: NotRequired[float | None]
+    failure: NotRequired[None]
+    arguments: NotRequired[None]
+    headers: NotRequired[None]
+    message: NotRequired[None]
+
+
+_read: Any = TypeAdapter(_Success).validator.validate_json
+_to_json = TypeAdapter(Event).serializer.to_json
+_COMPACT = json.JSONEncoder(separators=(",", ":"), default=repr)
+
+
+@functools.lru_cache(maxsize=1 << 14)  # it is asked several times while a batch is recorded
+def _id_of(message_id: str, generation: int, attempt: int, token: str, kind: str) -> str:
+    return str(uuid5(_NAMESPACE, json.dumps([message_id, generation, attempt, token, kind])))
+
+
+_NAMES = tuple(field.name for field in fields(Event))
+_values = attrgetter(*_NAMES)
+_FAILURE = tuple(field.name for field in fields(FailureText))
+_MOMENTS = {"enqueued_at", "started_at"}
+_TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at")
+
+
+def _check(event: Event) -> None:
+    """Only what a column would refuse. Raises: ValueError."""
+    texts = [event.message_id, event.kind, event.actor, event.token]
+    texts += [value for name in _TEXTS if (value := getattr(event, name)) is not None]
+    if event.failure is not None:
+        texts += [getattr(event.failure, name) for name in _FAILURE]
+    mappings = (event.arguments, event.headers, event.message)
+    numbers = (event.generation, event.attempt)
+    if (
+        not all(isinstance(one, str) for one in texts)
+        or not all(isinstance(one, (dict, type(None))) for one in mappings)
+        or not all(type(one) is int and 0 <= one <= _LARGEST_INTEGER for one in numbers)
+        or not isinstance(event.runtime, (int, float, type(None)))
+        or not 0 < len(event.kind) <= _KIND_LENGTH
+    ):
+        raise ValueError("not an event: a field has the wrong type or size")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event as it stands in the stream.
+
+    Args:
+        id: that of the stream.
+        fence: of the claim, 0 where none was held.
+        at: when it was appended, by the server's clock.
+        message: the broker's message as it was stored, or `None`.
+    """
+
+    id: bytes
+    event: Event
+    fence: int
+    at: datetime
+    message: bytes | None = None
+
+    @classmethod
+    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "Entry":  # noqa: A002  # Redis's word
+        """Read an entry. Raises: ValueError when it is none."""
+        if b"event" not in fields:
+            raise ValueError("an entry without an event")
+        event = Event.decode(fields[b"event"])
+        if fields.get(b"refused") == b"1":
+            event = replace(event, kind="superseded")
+        fence = int(fields.get(b"fence") or 0)
+        if not 0 <= fence <= _LARGEST_FENCE:
+            raise ValueError("a fence that is out of range")
+        return cls(id, event, fence, _at(id, fields), fields.get(b"message"))
+
+
+@dataclass(frozen=True, slots=True)
+class DeedEntry:
+    """A deed as it stands in the stream; `at`: when it was done, by the server's clock."""
+
+    id: bytes
+    deed: Deed
+    at: datetime
+
+    @classmethod
+    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "DeedEntry":  # noqa: A002
+        """Read an entry. Raises: ValueError when it is none."""
+        return cls(id, Deed.decode(fields[b"deed"]), _at(id, fields))
+
+
+def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Entry | DeedEntry:  # noqa: A002
+    """What the stream holds under an id. Raises: ValueError when it is neither."""
+    return DeedEntry.read(id, fields) if b"deed" in fields else Entry.read(id, fields)
+
+
+def _at(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
+    milliseconds = int(fields.get(b"at") or id.partition(b"-")[0])
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError as error:
+        raise ValueError(f"no time: {milliseconds}") from error
+
+
+class Journal:
+    """The journal of one application."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.key = store.key("journal")
+        self.rejected_key = store.key("journal", "rejected")
+
+    def length(self) -> int:
+        """How many events are not recorded yet. Raises: RedisError."""
+        length: Any = self._store.redis.xlen(self.key)  # redis-py types sync and async as one
+        return int(length)
+
+    def age(self) -> float:
+        """Seconds, by the server's clock, that the oldest event waits to be recorded; 0 when none does. Raises: RedisError."""
+        redis: Any = self._store.redis
+        oldest = redis.xrange(self.key, count=1)
+        if not oldest:
+            return 0.0
+        now, micros = redis.time()
+        return max(0.0, float(now + micros / 1e6 - int(oldest[0][0].partition(b"-")[0]) / 1000))
+
+    def fault(self, late_after: float = LATE_AFTER) -> str:
+        """What is wrong where an event waits for longer than this to be recorded; else nothing. Raises: RedisError."""
+        seconds = self.age()
+        if seconds <= late_after:
+            return ""
+        return (
+            f"{self.length()} events are not recorded in SQL yet, the oldest for {seconds:.0f} s: no worker's recorder runs, the "
+            "database does not answer, or it takes less than the workers bring; nothing is lost"
+        )
+
+    def rejected(self) -> int:
+        """How many events were put aside, since SQL cannot take them. Raises: RedisError."""
+        length: Any = self._store.redis.llen(self.rejected_key)
+        return int(length)
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Append events of messages without a claim: all or none, also when memory is full. Raises: RedisError."""
+        if events:
+            self._store.script("append")([self.key], [event.encode() for event in events])
+
+    def note(self, deed: Deed) -> None:
+        """Append what somebody has done: the recorder adds it to the audit. Raises: RedisError."""
+        self._store.script("note")([self.key], [deed.encode()])

@@ -1,0 +1,164 @@
+"""What people do to a schedule: pause it, resume it, run it now. Each leaves a row in the audit (R10, R22).
+
+The deed goes into the journal in the step that does it, so that a schedule can be paused while SQL is away. Then it is
+put into SQL at once, for whoever looks; where that fails, the recorder does it.
+"""
+
+import logging
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from celery.utils import uuid
+from redis.exceptions import RedisError
+
+from conventions.broker.given_headers import OwnHeaders
+from conventions.core.failures import clean
+from conventions.declare.payload import digest
+from conventions.records.deeds import Deed
+from conventions.schedules.catching_up import passed_slots
+from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
+from conventions.schedules.state import Pause, Run
+from conventions.schedules.store import Schedules
+
+logger = logging.getLogger(__name__)
+
+LONGEST_REASON = 2000  # characters
+FURTHEST = timedelta(days=36_500)  # of the end of a pause; beyond that there may be no next slot to look for
+
+
+class StillRuns(Exception):
+    """An earlier run of the schedule has not ended; `id`: which."""
+
+    def __init__(self, id: str) -> None:  # noqa: A002  # the word of the glossary
+        super().__init__(id)
+        self.id = id
+
+
+class PausedAgain(Exception):
+    """Somebody has paused the schedule once more meanwhile; `pause`: what was not lifted."""
+
+    def __init__(self, pause: Pause) -> None:
+        super().__init__(pause)
+        self.pause = pause
+
+
+class ScheduleActions:
+    """What can be done to an application's schedules, in the name of somebody.
+
+    Args:
+        app: the application.
+        zone: in which slots are planned.
+    """
+
+    def __init__(self, app: Any, zone: tzinfo) -> None:
+        self._app = app
+        self._zone = zone
+        self._state = Schedules(app.store)
+
+    def pause(self, listed: Schedule, actor: str, reason: str, until: datetime | None = None) -> Pause:
+        """Send nothing for a schedule until it is resumed, whatever is restarted or deployed meanwhile.
+
+        Args:
+            listed: the schedule.
+            actor: who does it.
+            reason: why; shown to everyone.
+            until: when it resumes by itself, aware.
+
+        Raises:
+            ValueError: there is no reason, or it is too long, or `until` has no zone, is not in the future or too far in it.
+            RedisError: nothing is changed.
+        """
+        now, states = self._state.read([listed.name])
+        if not (why := clean(reason).strip()):
+            raise ValueError("say why it is paused")
+        if len(why) > LONGEST_REASON:
+            raise ValueError(f"a reason has at most {LONGEST_REASON:,} characters")
+        if until is not None:
+            _check_end(until, now)
+        before = states[listed.name].pause
+        pause = Pause(why, actor, now, until and until.astimezone(UTC))
+        deed = Deed(actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts)
+        self._state.pause(listed.name, pause, deed)
+        self._record(deed, now)
+        return pause
+
+    def resume(self, listed: Schedule, actor: str, reason: str | None = None) -> bool:
+        """Lift a pause; slots that passed meanwhile are not caught up. False when there was none.
+
+        Raises:
+            PausedAgain: it is another pause by now.
+            RedisError: nothing is changed.
+        """
+        now, states = self._state.read([listed.name])
+        state = states[listed.name]
+        if state.pause is None:
+            return False
+        at = min(now, state.pause.last_moment or now)
+        deed = Deed(actor, "schedule resume", listed.name, reason, state.pause.facts)
+        passed = passed_slots(listed.when, state.cursor or at, at, self._zone)
+        line = passed and Run.without_message("paused", passed, now, state.pause.actor, state.pause.reason)
+        following = listed.when.next_slot(at, self._zone)
+        if self._state.resume(listed.name, at, following, deed, held_back=line or None, only=state.pause):
+            self._record(deed, now)
+            return True
+        if (other := self._state.read([listed.name])[1][listed.name].pause) is not None:
+            raise PausedAgain(other)
+        return False
+
+    def run_now(self, listed: Schedule, actor: str, reason: str | None = None, *, beside: bool = False) -> Run:
+        """Send a schedule's task now, with the arguments of its latest slot; also while it is paused.
+
+        It is a job of its own, whatever ran with these arguments before: who asks for it wants it to run.
+
+        Args:
+            listed: the schedule.
+            actor: who does it.
+            reason: why.
+            beside: also while an earlier run has not ended, where the schedule says `overlap="skip"`.
+
+        Raises:
+            StillRuns: an earlier run has not ended.
+            BrokerUnavailable, RedisError: nothing was sent, though the audit says that it was wanted.
+        """
+        now, message_id = self._state.now(), uuid()
+        latest = listed.when.latest_slot(now, self._zone) or now.astimezone(self._zone)
+        arguments, task = listed.arguments_at(latest), self._app.tasks[listed.task.name]
+        deed = Deed(actor, "schedule run", listed.name, reason and clean(reason), None, {"id": message_id})
+        overlap: Any = "beside" if beside and listed.overlap == "skip" else listed.overlap
+        here = listed.overlap == "skip" and self._app.one_server
+        begun = self._state.begin(listed.name, message_id, task.horizon, overlap=overlap, here=here, deed=deed)
+        if begun.live_id is not None:
+            raise StillRuns(begun.live_id)
+        self._record(deed, now)
+        with self._state.sending(message_id, overlap=overlap, here=here):
+            task.apply_async(
+                kwargs=arguments,
+                task_id=message_id,
+                actor=actor,
+                idempotency_key=digest({"schedule": listed.name, "by_hand": message_id}),
+                headers=OwnHeaders({SCHEDULE_HEADER: listed.name}),
+            )
+        run = Run(None, now, message_id, actor, note=deed.reason or "")
+        try:
+            self._state.record(listed.name, run)
+        except RedisError as error:  # it is sent, and must not look as if it were not
+            logger.warning("%s is sent as %s, but not in its history: %s", listed.name, run.id, error)
+        return run
+
+    def _record(self, deed: Deed, at: datetime) -> None:
+        from conventions.records import audit  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        try:
+            with self._app.database.session() as session:
+                audit.record_once(session, [(deed, at)])
+        except Exception as error:  # noqa: BLE001  # it is in the journal, and must not look undone
+            logger.info("not in the audit yet, but in the journal: %s: %s", type(error).__name__, error)
+
+
+def _check_end(until: datetime, now: datetime) -> None:
+    if until.tzinfo is None:
+        raise ValueError("the end of the pause has no time zone; pass an aware datetime")
+    if until <= now:
+        raise ValueError("the end of the pause must lie in the future")
+    if until - now > FURTHEST:
+        raise ValueError("the end of the pause is too far away; without one it lasts until somebody resumes it")

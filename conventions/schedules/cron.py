@@ -1,0 +1,243 @@
+"""When a schedule is due: `cron(...)` and `every(...)`. Pure arithmetic; cronsim does the cron part.
+
+A *slot* is one planned time. Slots are aware datetimes in the zone they were asked for, and exact to the second.
+"""
+
+import re
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Protocol
+
+from cronsim import CronSim, CronSimError
+
+from conventions.core.errors import ScheduleError
+
+type Calendar = Callable[[date], bool] | Container[date]
+
+SETS = (set, frozenset, list, tuple)
+FEW_DAYS = 3  # of a set, that are named
+YEARS_AHEAD = 50  # as far as cronsim looks for a next slot
+NEAR_SHIFT = timedelta(hours=3)  # no zone moves its clocks by more
+
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+FIELDS = {
+    "minute": "0-59",
+    "hour": "0-23",
+    "day-of-month": "1-31",
+    "month": "1-12 or JAN-DEC",
+    "day-of-week": "0-7 or SUN-SAT, where 0 and 7 are Sunday",
+}
+
+
+class When(Protocol):
+    """What `cron` and `every` return."""
+
+    def next_slot(self, after: datetime, zone: tzinfo) -> datetime | None:
+        """The first slot later than `after`, in `zone`; `None` when there is none within 50 years."""
+
+    def latest_slot(self, at: datetime, zone: tzinfo) -> datetime | None:
+        """The last slot not later than `at`, in `zone`; `None` when there is none within 50 years."""
+
+    @property
+    def words(self) -> str:
+        """The schedule in plain English."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Made by `cron`; `expression` has five fields."""
+
+    expression: str
+    only: Calendar | None = None
+    not_on: Calendar | None = None
+
+    def next_slot(self, after: datetime, zone: tzinfo) -> datetime | None:
+        """The first slot later than `after`, in `zone`; `None` when there is none within 50 years."""
+        start = after.astimezone(zone)
+        while True:
+            slot = next((s for s in CronSim(self.expression, start) if s.timestamp() > after.timestamp()), None)
+            if slot is None or slot.year > after.year + YEARS_AHEAD:
+                return None
+            if self._allows(slot.date()):
+                return slot
+            # fold=1: where clocks go back at midnight, the later of the two
+            start = datetime.combine(slot, time(23, 59, 59), zone).replace(fold=1)
+
+    def latest_slot(self, at: datetime, zone: tzinfo) -> datetime | None:
+        """The last slot not later than `at`, in `zone`; `None` when there is none within 50 years."""
+        second = at.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        start = second.astimezone(zone)
+        if start.utcoffset() != (second - NEAR_SHIFT).astimezone(zone).utcoffset():
+            # An hour that comes twice: cronsim steps back on the wall clock, and would miss slots of its first time.
+            start = (second + NEAR_SHIFT).astimezone(zone)
+        while True:
+            past = CronSim(self.expression, start, reverse=True)
+            slot = next((s for s in past if s.timestamp() <= at.timestamp()), None)
+            if slot is None or slot.year < at.year - YEARS_AHEAD:
+                return None
+            if self._allows(slot.date()):
+                return slot
+            start = datetime.combine(slot, time(), zone)
+
+    def _allows(self, day: date) -> bool:
+        return (self.only is None or _has(self.only, day)) and not (self.not_on is not None and _has(self.not_on, day))
+
+    @property
+    def words(self) -> str:
+        """The schedule in plain English."""
+        return CronSim(self.expression, datetime(2000, 1, 1)).explain() + self._calendars  # noqa: DTZ001  # unused
+
+    @property
+    def _calendars(self) -> str:
+        only = f", only {_name(self.only)}" if self.only is not None else ""
+        return only + (f", not on {_name(self.not_on)}" if self.not_on is not None else "")
+
+    def __str__(self) -> str:
+        return self.expression + self._calendars
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Made by `every`; slots are the multiples of `seconds` since the epoch, so they are the same for everyone."""
+
+    seconds: int
+
+    def next_slot(self, after: datetime, zone: tzinfo) -> datetime | None:
+        """The first slot later than `after`, in `zone`."""
+        return datetime.fromtimestamp((after.timestamp() // self.seconds + 1) * self.seconds, zone)
+
+    def latest_slot(self, at: datetime, zone: tzinfo) -> datetime | None:
+        """The last slot not later than `at`, in `zone`."""
+        return datetime.fromtimestamp(at.timestamp() // self.seconds * self.seconds, zone)
+
+    @property
+    def words(self) -> str:
+        """The schedule in plain English."""
+        return str(self)
+
+    def __str__(self) -> str:
+        for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+            if self.seconds % length == 0:
+                return f"every {self.seconds // length}{unit}"
+        return f"every {self.seconds}s"
+
+
+def cron(expression: str, *, only: Calendar | None = None, not_on: Calendar | None = None) -> Cron:
+    """Due when the wall clock of the app's zone matches.
+
+    Args:
+        expression: `minute hour day-of-month month day-of-week`, with names (`MON`, `JAN`), ranges (`1-5`), lists
+            (`1,15`) and steps (`*/10`); or `@hourly @daily @weekly @monthly @yearly`. When both day fields are
+            restricted, either may match; a field that begins with `*`, as `*/2`, does not restrict (as in Debian).
+        only: days on which it may be due: a function of a date, or anything with `in`, such as a set of dates.
+        not_on: days on which it is never due; the same kinds.
+
+    Where clocks change, a fixed time in the missing hour is due at the hour's end, and in the repeated hour once.
+
+    Raises:
+        ScheduleError: not a cron expression, or one that is never due.
+
+    >>> str(cron("@daily"))
+    '0 0 * * *'
+    """
+    if not isinstance(expression, str):
+        raise ScheduleError(f'cron({expression!r}): write the five fields as text, such as cron("0 9 * * *")')
+    text = " ".join(expression.split()).lower()
+    fields = NICKNAMES.get(text, text).upper().split()
+    if len(fields) != len(FIELDS):
+        raise ScheduleError(
+            f"cron({expression!r}): five fields are needed ({' '.join(FIELDS)}), or one of {' '.join(NICKNAMES)}"
+        )
+    fields = [re.sub(r"\b(\w+)-\1/\d+", r"\1", field) for field in fields]  # 5-5/2 is 5; cronsim reads 5/2
+    fields[4] = re.sub(r"(?<!\bSUN)-SUN\b", "-7", fields[4])  # FRI-SUN; for cronsim SUN is 0
+    for calendar in (only, not_on):
+        _check_calendar(calendar)
+    made = Cron(" ".join(fields), only, not_on)
+    _check(expression, made)
+    return made
+
+
+def every(interval: timedelta | float) -> Every:
+    """Due at each multiple of `interval` (a timedelta, or seconds) since the epoch, 1970-01-01 00:00 UTC.
+
+    Every whole day is therefore due at 09:00 in Tokyo; for a time of day use `cron`.
+
+    Raises:
+        ScheduleError: less than a second, or no whole number of seconds.
+
+    >>> str(every(timedelta(minutes=5)))
+    'every 5m'
+    """
+    if isinstance(interval, bool) or not isinstance(interval, (int, float, timedelta)):
+        raise ScheduleError(f"every({interval!r}): write every(timedelta(minutes=5)), or a number of seconds")
+    seconds = interval.total_seconds() if isinstance(interval, timedelta) else float(interval)
+    if seconds < 1 or seconds % 1:
+        raise ScheduleError(f"every({interval!r}): write a whole number of seconds, at least 1")
+    return Every(int(seconds))
+
+
+def slots(when: When, after: datetime, zone: tzinfo) -> Iterator[datetime]:
+    """All slots later than `after`, in order."""
+    slot = when.next_slot(after, zone)
+    while slot is not None:
+        yield slot
+        slot = when.next_slot(slot, zone)
+
+
+def _check(written: str, made: Cron) -> None:
+    try:
+        # A leap year's first day, so that 29 February is found; a calendar may end, so it is not asked here.
+        next(CronSim(made.expression, datetime(2028, 1, 1)))  # noqa: DTZ001  # a wall clock without a zone
+    except CronSimError as error:
+        name = str(error).removeprefix("Bad ")
+        field = dict(zip(FIELDS, made.expression.split(), strict=True)).get(name, made.expression)
+        if name == "day-of-month" and re.fullmatch(r"[\d,/*-]+", field) and _is_impossible(made.expression):
+            raise _never(written) from None
+        raise ScheduleError(f"cron({written!r}): {name} cannot be {field!r}; it takes {FIELDS.get(name)}") from None
+    except StopIteration:
+        raise _never(written) from None
+
+
+def _is_impossible(expression: str) -> bool:
+    """Whether cronsim refuses the day only because no month of the expression has it."""
+    fields = expression.split()
+    try:
+        CronSim(" ".join([*fields[:3], "*", fields[4]]), datetime(2028, 1, 1))  # noqa: DTZ001
+    except CronSimError:
+        return False
+    return True
+
+
+def _never(written: str) -> ScheduleError:
+    return ScheduleError(f"cron({written!r}): no such day ever comes; for the end of a month write L as day-of-month")
+
+
+def _check_calendar(calendar: Calendar | None) -> None:
+    named = getattr(calendar, "__name__", "")
+    usable = callable(calendar) or hasattr(calendar, "__contains__")
+    if calendar is not None and (isinstance(calendar, str) or not usable or named == "<lambda>"):
+        raise ScheduleError(f"{calendar!r} is no calendar: pass a named function of a date, or a set of dates")
+    if isinstance(calendar, SETS):
+        for day in calendar:
+            if not isinstance(day, date) or isinstance(day, datetime):
+                raise ScheduleError(f"the days of a calendar are dates, such as date(2026, 12, 1), not {day!r}")
+
+
+def _has(calendar: Calendar, day: date) -> bool:
+    return bool(calendar(day)) if callable(calendar) else day in calendar
+
+
+def _name(calendar: Calendar | None) -> str:
+    if isinstance(calendar, SETS) and calendar:
+        days = sorted(calendar)
+        return f"{', '.join(map(str, days[:FEW_DAYS]))}{f' and {len(days) - FEW_DAYS} days more' if days[FEW_DAYS:] else ''}"
+    return str(getattr(calendar, "__name__", type(calendar).__name__))

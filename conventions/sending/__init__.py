@@ -1,0 +1,1 @@
+"""How messages are sent: one, many, by name, in a chain (R7)."""

@@ -1,0 +1,185 @@
+"""`Bulk`: many messages of one task, in few round trips.
+
+They go in parts. The first message of a part is made by Celery; where nothing in the application looks at each message, the
+others are stamped out of it, see `sending/stamp.py`. A connection is borrowed for each part, not while its caller reads the next
+items.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
+
+from celery import signals
+from celery.local import Proxy
+from celery.utils import uuid
+
+from conventions.broker.given_headers import OwnHeaders
+from conventions.broker.headers import PLANNED_AT
+from conventions.broker.publish_batch import NotTaken, PublishBatch, UnderWay
+from conventions.core.deadline import Deadline
+from conventions.core.errors import BrokerUnavailable
+from conventions.declare.payload import check_size
+from conventions.sending.given_steps import list_callbacks
+from conventions.sending.options import check_options
+from conventions.sending.send import common_headers, headers_of_own, shown_text, unavailable
+from conventions.sending.stamp import Stamp
+
+PART = 500  # messages that go together
+PART_BYTES = 4 << 20  # of their arguments
+
+# What is the same for all messages of a call, so that they may be stamped out of the first.
+ALIKE = frozenset(
+    ["actor", "countdown", "delivery_mode", "eta", "exchange", "expires", "headers", "ignore_result", "kwargsrepr",
+     "planned_at", "priority", "queue", "routing_key", "serializer", "shadow", "soft_time_limit", "time_limit"]
+)  # fmt: skip
+
+_SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+
+
+class Prepared(NamedTuple):
+    """A message that was checked."""
+
+    id: str
+    payload: dict[str, Any]
+    written: bytes  # the payload as canonical JSON
+
+
+class Bulk:
+    """Messages of one task that are sent a part at a time.
+
+    Args:
+        task: the task.
+        options: those of `apply_async`, for all messages.
+        limit_setting: the setting that limits a payload; default: the task's.
+
+    Attributes:
+        sure: how many messages the broker has for certain.
+
+    Raises:
+        TypeError, ValueError: as `apply_async`; or an option that names one message.
+    """
+
+    def __init__(self, task: Any, options: Mapping[str, Any], limit_setting: str | None = None) -> None:
+        for name in ("task_id", "idempotency_key"):
+            if name in options:
+                raise TypeError(f"{task.name}: {name} is that of one message, and these are many; leave it out")
+        if type(task) is Proxy:  # it would look the task up at every touch
+            task = task._get_current_object()  # noqa: SLF001  # Celery has no other name for it
+        self._task, self._app = task, task._application()  # noqa: SLF001  # the same layer
+        self._options = dict(options)
+        list_callbacks(self._options)
+        check_options(task, self._options, self._app.settings.max_delay)
+        self._limit = getattr(self._app.settings, limit_setting or task.payload_limit_setting)
+        self._given = self._options.pop("headers", None) or {}
+        self._how = {name: self._options.pop(name, None) for name in ("actor", "planned_at")}
+        self._producer = self._options.pop("producer", None)
+        self._sent: tuple[UnderWay, int] | None = None
+        self.sure = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sent is not None:
+            self._sent[0].close()
+
+    def prepared(self, arguments: Mapping[str, Any], id: str | None = None) -> Prepared:  # noqa: A002
+        """Check the arguments of one message. Raises: TypeError, PayloadError."""
+        payload, written = self._task.arguments.written((), arguments)
+        check_size(self._task.name, written, self._limit)
+        return Prepared(id or uuid(), payload, written)
+
+    def send(self, part: Sequence[Prepared]) -> None:
+        """Send messages. They are there for certain after the next `send` or `flush`.
+
+        Raises:
+            BrokerUnavailable: the broker does not take them, or not those that were sent before, within `broker_timeout` from
+                now. Its `ids` are those that it did not take; of later ones it was given nothing.
+        """
+        common = common_headers(self._task, self._given, **self._how)
+        if self._app.conf.task_always_eager or not self._app.broker_is_redis:
+            for one in part:  # each runs here, or goes over a connection that works
+                self._send_by_celery(one, common)
+                self.sure += 1
+            return
+        with (
+            self._deadline(part),
+            self._app.producer_or_acquire(self._producer) as producer,
+            producer.batch(PART) as batch,
+        ):
+            self._send_by_celery(part[0], common, producer=producer)
+            collected: PublishBatch = batch.state.session
+            if self._sent is not None:
+                collected.follow(self._sent[0])
+            self._collect(collected, part, common, producer)
+            sent = collected.detach()
+            if self._sent is not None:
+                self.sure += self._sent[1]
+            self._sent = (sent, len(part)) if sent else None
+
+    def flush(self) -> None:
+        """Return when the broker has everything. Raises: BrokerUnavailable, as `send`."""
+        sent, self._sent = self._sent, None
+        if sent is not None:
+            with self._deadline():
+                sent[0].wait()
+            self.sure += sent[1]
+
+    @contextmanager
+    def _deadline(self, part: Sequence[Prepared] = ()) -> Iterator[None]:
+        """One deadline for all that a block sends, which begins with this part. Raises: BrokerUnavailable."""
+        with Deadline(self._app.settings.broker_timeout):
+            try:
+                yield
+            except NotTaken as error:
+                reason = error.__cause__ or error
+                raise unavailable(self._app, reason, error.ids, maybe_sent=error.maybe_sent) from error
+            except BrokerUnavailable as error:  # before it was asked for the part before
+                if self._sent is None:
+                    ids = [one.id for one in part]
+                    raise unavailable(self._app, error.__cause__ or error, ids, maybe_sent=error.maybe_sent) from error
+                raise unavailable(self._app, error, self._sent[0].ids, maybe_sent=True) from error
+
+    def _collect(
+        self, collected: PublishBatch, part: Sequence[Prepared], common: Mapping[str, Any], producer: Any
+    ) -> None:
+        stamp = self._stamp(collected, part[0]) if len(part) > 1 and self._are_alike() else None
+        for one in part[1:]:
+            if stamp is None:
+                self._send_by_celery(one, common, producer=producer)
+            else:
+                own = self._own(one, common)
+                collected.add(stamp.message(one.id, one.payload, self._shown(one.payload), own))
+
+    def _own(self, one: Prepared, common: Mapping[str, Any]) -> dict[str, Any]:
+        return headers_of_own(self._task, one.payload, one.written, one.id, planned=common.get(PLANNED_AT))
+
+    def _send_by_celery(self, one: Prepared, common: Mapping[str, Any], **options: Any) -> None:
+        # With a key among its headers a message counts as checked.
+        headers = OwnHeaders(dict(common) | self._own(one, common))
+        # A running job would remember each of them as its child.
+        options |= self._options | {"task_id": one.id, "headers": headers, "add_to_parent": False}
+        self._task.apply_async((), one.payload, **options)
+
+    def _shown(self, payload: Mapping[str, Any]) -> str:
+        return str(self._options.get("kwargsrepr") or shown_text(self._task, payload))
+
+    def _stamp(self, collected: PublishBatch, first: Prepared) -> Stamp | None:
+        if collected.waiting != 1:
+            return None
+        own = tuple(self._own(first, {}))
+        try:
+            return Stamp(collected.last, collected.last_publication, first.payload, own)
+        except ValueError:
+            return None
+
+    def _are_alike(self) -> bool:
+        """Whether nothing looks at each message: no signal, event, result, router or other option."""
+        task, app = self._task, self._app
+        return (
+            not any(signal.receivers for signal in _SIGNALS)
+            and not app.conf.task_send_sent_event
+            and self._options.get("ignore_result", task.ignore_result)
+            and self._options.keys() <= ALIKE
+            and app.routes_alike
+        )

@@ -1,0 +1,188 @@
+"""Sends of a task by its name, and of functions and Celery's own tasks: checked as far as the task is known here.
+
+Every way that Celery has to send a task ends in `send_task` of the application. What was checked before passes, by its id.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import celery
+from celery._state import get_current_task
+from celery.utils import uuid
+from kombu.utils.json import dumps
+
+from conventions.broker.given_headers import OwnHeaders, without_ours
+from conventions.broker.headers import KEY
+from conventions.core.bounds import fault_of_name, half_character
+from conventions.core.errors import PayloadError
+from conventions.declare.payload import check_size
+from conventions.execution.attempt_event import own_headers
+from conventions.execution.job import step_follows
+from conventions.sending.given_steps import list_callbacks
+from conventions.sending.options import check_function, check_options
+from conventions.sending.send import (
+    check_text,
+    checked_send,
+    common_headers,
+    freeze_callbacks,
+    publish,
+    refuse_no_arguments,
+    shown_arguments,
+)
+from conventions.sending.unsendable import refuse_step
+
+_checked: ContextVar[str | None] = ContextVar("conventions_checked", default=None)
+FAULTS = (TypeError, ValueError, PayloadError)
+POSITIONS = tuple(  # of what Celery's `send_task` takes after the arguments of the task
+    one.name
+    for one in inspect.signature(celery.Celery.send_task).parameters.values()
+    if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+)[4:]  # without self, name, args, kwargs
+
+
+class Named(NamedTuple):
+    """What stands for a task of which only the name is known."""
+
+    app: Any
+    name: str
+    queue_name: str | None = None
+
+
+@contextmanager
+def checked(task_id: str) -> Iterator[None]:
+    """A message with this id was checked: within the block Celery sends it."""
+    token = _checked.set(task_id)
+    try:
+        yield
+    finally:
+        _checked.reset(token)
+
+
+def by_celery(task: Any, payload: Mapping[str, Any], task_id: str, **options: Any) -> Any:
+    """Let Celery send a message of a task of ours that was checked."""
+    with checked(task_id):
+        return celery.Task.apply_async(task, (), payload, task_id=task_id, **options)
+
+
+def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `send_task` that are given by position, by their names. Raises: TypeError."""
+    if len(values) > len(POSITIONS):
+        raise TypeError(
+            f"send_task: it takes {3 + len(POSITIONS)} arguments by position, not {3 + len(values)}; name the others"
+        )
+    found = dict(zip(POSITIONS, values, strict=False))
+    if twice := next((name for name in found if name in options), None):
+        raise TypeError(f"send_task: {twice} is given twice, by position and by name; leave one out")
+    return found
+
+
+def send_by_name(
+    app: Any, name: Any, arguments: tuple[Any, Any], options: dict[str, Any], send: Callable[..., Any]
+) -> Any:
+    """Check what `send_task` is given, unless it was checked, and send it.
+
+    Args:
+        app: the application.
+        name: of the task.
+        arguments: of `run`, positional ones and those by name.
+        options: as `apply_async` takes them.
+        send: Celery's `send_task` for this name.
+
+    Raises:
+        TypeError, ValueError, PayloadError, BrokerUnavailable: as `apply_async`.
+    """
+    task_id, (args, kwargs) = options.get("task_id"), arguments
+    if task_id is not None and task_id == _checked.get():
+        return send(args, kwargs, **options)
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"send_task: the name of a task is text, such as 'tasks.SendEmail', not {name!r}")
+    if fault := fault_of_name(name):
+        raise ValueError(f"send_task: the name of the task {fault}")
+    task = app.tasks.get(name)
+    task_id = options["task_id"] = uuid() if task_id is None else task_id
+    if hasattr(task, "arguments"):
+        accepted = checked_send(task, args or (), kwargs or {}, task_id, options, **_how(options))
+        if accepted is not None:
+            args, (kwargs, options["headers"]) = (), accepted
+            options |= shown_arguments(task, kwargs, options)
+            options.setdefault("ignore_result", task.ignore_result)
+    else:
+        celerys = {"task_type": task} if task is not None and options.get("task_type") is task else {}
+        one = Named(app, name, options.get("queue")) if task is None else task
+        rest = {name: value for name, value in options.items() if name not in celerys}
+        accepted = checked_as_far(one, args, kwargs, rest)
+        options = rest | celerys
+    if accepted is None:
+        return app.AsyncResult(task_id)
+    options["retry"] = False  # tried again by time, not by Celery
+    sent = functools.partial(send, args, kwargs, **options)
+    with_result = not options.get("ignore_result")
+    return publish(sent, app, task_id, with_result=with_result, producer=options.get("producer"))
+
+
+def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+    """Check a send of what is no task of ours, or may be one that is not known here, and write its headers into its options.
+
+    A function is checked for what no worker would take, and no more: its priorities and delays are its own.
+
+    Returns:
+        The headers; `None` for a step whose predecessor has ended, which is a dead letter then.
+    """
+    is_known, task_id = not isinstance(task, Named), options["task_id"]
+    running = get_current_task()
+    if (
+        is_known and running is not None and (running.name, running.request.id) == (task.name, task_id)
+    ):  # Celery's retry
+        found = without_ours(options.get("headers")) | own_headers(running.request)
+        options["headers"] = OwnHeaders(found)
+        return options["headers"]
+    how = _how(options)
+    try:
+        if is_known and step_follows():  # a release of before wrote some into steps that wait
+            options["headers"] = without_ours(options.get("headers"))
+        list_callbacks(options)
+        max_delay = task.app.settings.max_delay
+        if is_known:
+            check_function(task, options, max_delay)
+        else:
+            check_options(task, options, max_delay)
+            freeze_callbacks(task, options)
+            _check_arguments(task, args, kwargs)
+        check_text(task, "task_id", task_id)
+        check_text(task, "idempotency_key", how["key"])
+        given = options.get("headers") or {}
+        headers = common_headers(task, given, actor=how["actor"], planned_at=how["planned_at"])
+    except FAULTS as error:
+        if not step_follows():
+            raise
+        arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
+        one = Named(task.app, task.name, options.get("queue"))
+        refuse_step(one, str(task_id), arguments | {"args": list(args or ())}, error)
+        return None
+    options["headers"] = OwnHeaders(headers | ({KEY: how["key"]} if how["key"] else {}))
+    return options["headers"]
+
+
+def _how(options: dict[str, Any]) -> dict[str, Any]:
+    how = {"actor": "actor", "key": "idempotency_key", "planned_at": "planned_at"}
+    return {name: options.pop(option, None) for name, option in how.items()}
+
+
+def _check_arguments(task: Named, args: Any, kwargs: Any) -> None:
+    """What can be said of arguments without the task. Raises: TypeError, PayloadError."""
+    args, kwargs = args or (), kwargs or {}
+    refuse_no_arguments(task.name, args, kwargs)
+    if wrong := next((name for name in kwargs if not isinstance(name, str)), None):
+        raise TypeError(f"{task.name}: the name of an argument is text, not {wrong!r}")
+    try:
+        written: Sequence[str] = dumps([list(args), dict(kwargs)], allow_nan=False)  # type: ignore[no-untyped-call]  # kombu has few types
+        where = half_character({"args": list(args), "kwargs": dict(kwargs)})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"{task.name}: its arguments cannot be written as JSON ({error})") from None
+    if where is not None:
+        raise PayloadError(f"{task.name}: argument '{where}' holds half a character (a lone surrogate)")
+    check_size(task.name, str(written).encode(), task.app.settings.payload_limit)

@@ -1,0 +1,57 @@
+"""What follows a message, as a caller gives it: signatures, and what is within them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from conventions.core.bounds import fault_of_name
+
+STEPS = frozenset(["link", "link_error", "chain", "chord"])
+_WITHIN = ("tasks", "header", "body")  # of a group, a chain, a chord
+_PARTS: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("args", (list, tuple), "a list"),
+    ("kwargs", (Mapping,), "a mapping"),
+    ("options", (Mapping,), "a mapping"),
+)
+
+
+def list_callbacks(options: dict[str, Any]) -> None:
+    """Make a list of callbacks that come from an iterator, which gives them once."""
+    for name in ("link", "link_error"):
+        if isinstance(options.get(name), Iterator):
+            options[name] = list(options[name])
+
+
+def signatures_of(task: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Each signature that follows a message with these options, also those within others, and how errors name it.
+
+    Raises:
+        TypeError: one is no signature.
+        ValueError: the name of its task is no name.
+    """
+    left = [(f"{task}: {name}", value) for name, value in options.items() if name in STEPS and value]
+    while left:
+        where, one = left.pop()
+        if isinstance(one, (list, tuple)):
+            left += [(where, each) for each in one]
+            continue
+        _check(where, one)
+        yield f"{where} {one['task']}", one
+        left += [(where, value) for name, value in one["options"].items() if name in STEPS and value]
+        if one.get("subtask_type"):
+            left += [(where, one["kwargs"][name]) for name in _WITHIN if one["kwargs"].get(name)]
+
+
+def _check(where: str, one: Any) -> None:
+    if not isinstance(one, Mapping):  # as signatures are, and what JSON makes of them
+        raise TypeError(f"{where} is a signature, such as Other.s(...), or a list of them, not {one!r}")
+    name = one.get("task")
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"{where} names no task, but {name!r}; write Other.s(...), or signature('other.task')")
+    if fault := fault_of_name(name):
+        raise ValueError(f"{where}: the name of the task {fault}")
+    for part, types, wanted in _PARTS:
+        if not isinstance(one.get(part), types):
+            raise TypeError(
+                f"{where} {name}: {part} of a signature is {wanted}, not {one.get(part)!r}; write Other.s(...), or "
+                f"signature({name!r})"
+            )

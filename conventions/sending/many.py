@@ -1,0 +1,69 @@
+"""`map`, `starmap` and `chunks` of our tasks: one call that runs a task many times."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import celery
+from celery.canvas import Signature, chunks, group
+from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from conventions.declare.payload import check_size, encode
+
+
+def signed(task: Any, *args: Any, **options: Any) -> Signature:
+    """Celery's `signature`, with the arguments in JSON, since it may travel within another message."""
+    named = {name: _in_json(options[name]) for name in ("args", "kwargs") if name in options}
+    return celery.Task.signature(task, *map(_in_json, args), **options | named)
+
+
+def _in_json(value: Any) -> Any:
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        return value  # the send says what is wrong with it
+
+
+def mapped(task: Any, items: Iterable[Any]) -> Signature:
+    """A message for each item, each a job like any other; checks each item. Raises: TypeError, PayloadError."""
+    return starmapped(task, ((item,) for item in items))
+
+
+def starmapped(task: Any, items: Iterable[Sequence[Any]]) -> Signature:
+    """A message for each tuple of arguments; checks each tuple. Raises: TypeError, PayloadError."""
+    signatures = [task.s(**task.checked(item, {})) for item in items]
+    return group(signatures, app=task.app)
+
+
+def in_chunks(task: Any, items: Iterable[Sequence[Any]], size: int) -> Signature:
+    """Messages that run the task for `size` tuples each; checks each tuple. Raises: TypeError, PayloadError.
+
+    A message is Celery's, not a job of ours: its items share one outcome, with no claim, retry or dead letter of their
+    own. Take `starmap` or a `BatchTask` where that matters.
+    """
+    checked = _positional(task, items)
+    for start in range(0, len(checked), size):
+        _check_size(task, checked[start : start + size])
+    return _Chunks(task.s(), checked, size, app=task.app, **_options(task))
+
+
+def _positional(task: Any, items: Iterable[Sequence[Any]]) -> list[list[Any]]:
+    return [list(task.arguments.bind(item).values()) for item in items]
+
+
+def _check_size(task: Any, items: list[Any]) -> None:
+    check_size(task.name, encode({"it": items}), getattr(task.app.settings, task.payload_limit_setting))
+
+
+def _options(task: Any) -> dict[str, Any]:
+    # The message is one of Celery's own task, which does not know our queue.
+    return {"ignore_result": task.ignore_result, "queue": task.queue_name}
+
+
+class _Chunks(chunks):
+    """Celery's chunks forget the options of their signature."""
+
+    def group(self) -> group:
+        tasks = super().group()
+        for task in tasks.tasks:
+            task.set(**{name: self.options[name] for name in ("ignore_result", "queue")})
+        return tasks

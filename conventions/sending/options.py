@@ -1,0 +1,277 @@
+"""The options of a send, and those that cannot mean what they say."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from celery.app.routes import Router
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
+from kombu.messaging import Producer
+
+from conventions.broker.given_headers import check_headers, were_accepted
+from conventions.core.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
+from conventions.core.priority import Priority
+from conventions.execution.job import step_follows
+from conventions.sending.given_steps import STEPS, signatures_of
+
+OPTIONS = frozenset(
+    [
+        "actor",
+        "add_to_parent",
+        "argsrepr",
+        "chain",
+        "chord",
+        "connection",
+        "countdown",
+        "delivery_mode",
+        "eta",
+        "exchange",
+        "expires",
+        "group_id",
+        "group_index",
+        "headers",
+        "idempotency_key",
+        "ignore_result",
+        "kwargsrepr",
+        "link",
+        "link_error",
+        "mandatory",
+        "origin",
+        "parent_id",
+        "planned_at",
+        "priority",
+        "producer",
+        "publisher",
+        "queue",
+        "replaced_task_nesting",
+        "reply_to",
+        "result_cls",
+        "retries",
+        "retry",
+        "retry_policy",
+        "root_id",
+        "route_name",
+        "router",
+        "routing_key",
+        "serializer",
+        "shadow",
+        "soft_time_limit",
+        "task_id",
+        "time_limit",
+    ]
+)
+
+_SECONDS = ((int, float), "a number of seconds")
+_TRUTH = ((bool,), "True or False")
+_PRODUCER = ((Producer,), "a producer of kombu, such as app.producer_or_acquire() gives, or left out")
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "countdown": _SECONDS,
+    "soft_time_limit": _SECONDS,
+    "time_limit": _SECONDS,
+    "timeout": _SECONDS,
+    "eta": ((datetime, str), "a moment, such as datetime.now(UTC) + timedelta(hours=1)"),
+    "expires": ((int, float, datetime, str), "a number of seconds, or a moment"),
+    "priority": ((int,), "a whole number"),
+    "queue": ((str, Queue), "the name of a queue"),
+    "retries": ((int,), "how often it was tried"),
+    "group_index": ((int,), "a number"),
+    "replaced_task_nesting": ((int,), "a number"),
+    "chain": ((list, tuple), "a list of signatures, which Celery gives; write chain(First.s(...), Next.s(...))"),
+    "add_to_parent": _TRUTH,
+    "ignore_result": _TRUTH,
+    "mandatory": _TRUTH,
+    "retry": _TRUTH,
+    "connection": ((Connection,), "a connection of kombu, such as app.connection_for_write(), or left out"),
+    "producer": _PRODUCER,
+    "publisher": _PRODUCER,
+    "router": ((Router,), "a router of Celery, or left out"),
+    "route_name": ((str,), "the name by which a route is looked up"),
+    "stamped_headers": ((list, tuple, set, frozenset), "a list of names"),
+    "chord": ((Mapping,), "a signature, which Celery gives; write chord([Part.s(...)])(Sum.s(...))"),
+}
+_NAMES = frozenset(
+    [
+        "correlation_id",
+        "exchange",
+        "group_id",
+        "origin",
+        "parent_id",
+        "queue",
+        "reply_to",
+        "root_id",
+        "routing_key",
+        "shadow",
+        "task_id",
+    ]
+)
+_TEXTS = frozenset(["argsrepr", "kwargsrepr"])
+_MODES = (None, 1, 2, "transient", "persistent")
+
+
+def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    """Refuse options of a send that cannot mean what they say, and those of what follows it.
+
+    Args:
+        task: what is sent.
+        options: of the send.
+        max_delay: beyond which nothing may be delayed.
+
+    Raises:
+        TypeError: a bare integer as priority, `retry_policy`, which is declared on the class, a value of another type, a header
+            that is the platform's own, or what follows is no signature.
+        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job; no moment; a
+            name that cannot be stored; a number that is out of range.
+        PayloadError: headers that JSON cannot hold, or that are too large.
+    """
+    if not options:
+        return
+    _check_priority(task.name, options)
+    accepted = were_accepted(options.get("headers"))  # what waits again was accepted before
+    _check_ours(task.name, task, options, None if accepted else max_delay)
+    if not accepted:
+        _check_steps(task, options, max_delay)
+
+
+def check_function(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    """Refuse options of a send of what is no task of ours, where no worker would take them. Raises: as `check_options`."""
+    _check_common(task.name, options)
+    _check_steps(task, options, max_delay)
+
+
+def _check_steps(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    if STEPS.isdisjoint(options) or step_follows():  # they were checked with the first one, and each is when it is sent
+        return
+    for where, step in signatures_of(task.name, options):
+        other = task.app.tasks.get(step["task"])
+        if other is not None and not hasattr(other, "arguments"):  # a function, or one of Celery's own
+            _check_common(where, step["options"])
+        else:
+            _check_ours(where, other, step["options"], max_delay)
+
+
+def _check_ours(name: str, task: Any, options: Mapping[str, Any], max_delay: timedelta | None) -> None:
+    """Refuse options of one message of a task of ours; `None`: one that is not known here."""
+    _check_common(name, options)
+    if max_delay is not None:
+        _check_delay(name, options, max_delay)
+    _check_spelling(name, options)
+    if "retry_policy" in options:
+        raise TypeError(f"{name}: retry_policy is declared on the task class, not passed to a send")
+    soft = options.get("soft_time_limit") or getattr(task, "soft_time_limit", None)
+    hard = options.get("time_limit") or getattr(task, "time_limit", None)
+    if soft and hard and hard < soft:
+        raise ValueError(
+            f"{name}: time_limit ({hard:g} s) is below soft_time_limit ({soft:g} s); pass both, the soft one lower"
+        )
+
+
+def _check_common(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options of one message, whatever task it is of. Raises: TypeError, ValueError, PayloadError, as `check_options`."""
+    check_types(name, options)
+    check_headers(name, options)
+    _check_names(name, options)
+    _check_others(name, options)
+    if options.get("compression"):
+        raise TypeError(
+            f"{name}: compressed messages are refused, since a small one may become too large for a worker; leave "
+            "compression out, store large data, and pass its id"
+        )
+    if options.get("serializer") not in (None, "json"):
+        raise TypeError(f"{name}: only JSON is accepted; leave serializer={options['serializer']!r} out")
+    if (found := options.get("result_cls")) is not None and not callable(found):
+        raise TypeError(f"{name}: result_cls is a class of results, not {found!r}; leave it out")
+    if options.get("task_type") is not None:
+        raise TypeError(f"{name}: task_type is what Celery says to itself; leave it out, and send the task itself")
+
+
+def check_types(task: str, options: Mapping[str, Any]) -> None:
+    """Refuse values of another type than an option has, and numbers and moments that no clock has. Raises: TypeError, ValueError."""
+    for name, value in options.items():
+        if value is not None and (found := _TYPES.get(name)) is not None:
+            types, wanted = found
+            _check_type(f"{task}: {name} is {wanted}", name, value, types)
+
+
+def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> None:
+    if isinstance(value, timedelta):
+        raise TypeError(f"{rule}, not a timedelta; write {name}=….total_seconds()")
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise TypeError(f"{rule}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{rule}, not {value!r}")
+    most = LONGEST if float in types else LARGEST_COUNT
+    least = -LONGEST if name in ("countdown", "expires") else 0  # what lies in the past is due, or has expired
+    if isinstance(value, (int, float)) and not least <= value <= most:
+        raise ValueError(f"{rule}, from {least:,} to {most:,}, not {value!r}")
+    if isinstance(value, datetime) and not 1 < value.year < 9999:
+        raise ValueError(f"{rule}, of a year from 2 to 9998, not {value!r}")
+    if isinstance(value, str) and datetime in types:
+        try:
+            moment_of(value)
+        except ValueError:
+            raise ValueError(f"{rule}, not {value!r}") from None
+
+
+def _check_names(task: str, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name in _TEXTS and not is_text(_text(task, name, value)):
+            raise ValueError(f"{task}: {name} holds half a character (a lone surrogate), which no text may hold")
+        if name not in _NAMES:
+            continue
+        text = value.name if isinstance(value, (Queue, Exchange)) else value
+        if fault := fault_of_name(_text(task, name, text)):
+            raise ValueError(f"{task}: {name} {fault}")
+
+
+def _text(task: str, name: str, value: Any) -> str:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{task}: {name} is text, not {type(value).__name__}; write {name}=str(...)")
+    return value or ""
+
+
+def _check_others(task: str, options: Mapping[str, Any]) -> None:
+    """What a worker would refuse, or kombu in words that blame the broker."""
+    if (mode := options.get("delivery_mode")) not in _MODES or isinstance(mode, bool):
+        raise ValueError(f"{task}: delivery_mode is 1, 2, 'transient' or 'persistent', not {mode!r}")
+    stamps = options.get("stamped_headers") or ()
+    if missing := [name for name in stamps if name not in options]:
+        raise TypeError(
+            f"{task}: stamped_headers names {missing[0]!r}, which is no option of this send; pass its value"
+        )
+
+
+def _check_spelling(task: str, options: Mapping[str, Any]) -> None:
+    if "stamped_headers" in options:  # stamps are options of any name
+        return
+    for name in options:
+        if name not in OPTIONS and (close := difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)):
+            raise TypeError(f"{task}: there is no option {name}; write {close[0]}=...")
+
+
+def _check_priority(task: str, options: Mapping[str, Any]) -> None:
+    priority = options.get("priority")
+    # The next step of a chain and the next attempt of a message come from Celery, where a Priority is its number.
+    continues = {"root_id", "reply_to"} & options.keys() or were_accepted(options.get("headers"))
+    if priority is not None and not continues and not isinstance(priority, Priority):
+        names = ", ".join(f"Priority.{member.name}" for member in Priority)
+        raise TypeError(
+            f"{task}: priority {priority!r} means different things on different brokers; write one of {names}"
+        )
+
+
+def _check_delay(task: str, options: Mapping[str, Any], max_delay: timedelta) -> None:
+    delay = options.get("countdown")
+    eta = options.get("eta")
+    if isinstance(eta, str):
+        eta = datetime.fromisoformat(eta)
+    if isinstance(eta, datetime):
+        aware = eta if eta.tzinfo else eta.replace(tzinfo=UTC)
+        delay = (aware - datetime.now(UTC)).total_seconds()
+    if delay is not None and delay > max_delay.total_seconds():
+        raise ValueError(
+            f"{task}: a delay of {delay:.0f} s is beyond max_delay ({max_delay.total_seconds():.0f} s); "
+            "use a schedule, or raise CONVENTIONS_MAX_DELAY"
+        )

@@ -1,0 +1,162 @@
+"""The folder `.conventions/`: who runs the embedded stack in it, and where that stack answers.
+
+`up` and `demo` hold the folder's lock for their whole life. The lock goes with the processes, so a killed
+stack is never found by anybody.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from conventions.core.errors import ConfigurationError
+
+FOLDER = Path(".conventions")
+LOCK_FILE = "lock"
+STACK_FILE = "stack.json"
+
+# The services of a killed `up` live on for three seconds at most: conventions/stack/guardian.py.
+ENDING_SECONDS = 6.0
+# A `find` in another process holds the lock, shared, for an instant.
+GLANCE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Stack:
+    """An embedded stack.
+
+    Args:
+        pid: the process of `up` or `demo`.
+        broker_url: the broker's address, for Celery.
+        redis_url: the same server's address, for redis-py.
+        flower_url: where Flower answers, None when it was not wanted.
+        socket: path of the server's unix socket.
+        started_at: ISO 8601, UTC.
+    """
+
+    pid: int
+    broker_url: str
+    redis_url: str
+    flower_url: str | None
+    socket: str
+    started_at: str
+
+
+def find(folder: Path = FOLDER) -> Stack | None:
+    """The embedded stack that runs in this folder now, else None."""
+    pid = _holder(folder)
+    if pid is None or not _alive(pid):
+        return None
+    stack = _read(folder)
+    return stack if stack is not None and stack.pid == pid else None
+
+
+class Hold:
+    """The right to run a stack in one folder; made by `hold`.
+
+    `fileno` may be inherited by a process that outlives this one: the folder stays held until both are gone.
+    """
+
+    def __init__(self, folder: Path, fileno: int) -> None:
+        self.folder = folder
+        self.fileno = fileno
+
+    def publish(self, stack: Stack) -> None:
+        """Let `find` see the stack, from now until the hold ends."""
+        partial = self.folder / f"{STACK_FILE}.partial"
+        partial.touch(mode=0o600)
+        partial.write_text(json.dumps(asdict(stack), indent=2), encoding="utf-8")
+        partial.replace(self.folder / STACK_FILE)
+
+
+@contextlib.contextmanager
+def hold(folder: Path = FOLDER) -> Iterator[Hold]:
+    """Hold the folder, which is made where there is none; only its owner may look into it.
+
+    Raises:
+        ConfigurationError: another process holds it; names its pid.
+    """
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o700)
+    fileno = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(folder, fileno)
+        _forget(folder)
+        os.ftruncate(fileno, 0)
+        os.pwrite(fileno, str(os.getpid()).encode(), 0)
+        try:
+            yield Hold(folder, fileno)
+        finally:
+            _forget(folder)
+            os.ftruncate(fileno, 0)
+    finally:
+        os.close(fileno)
+
+
+def _lock(folder: Path, fileno: int) -> None:
+    started = time.monotonic()
+    while not _try_lock(fileno, fcntl.LOCK_EX):
+        pid = _pid(folder)
+        patience = GLANCE_SECONDS if pid is not None and _alive(pid) else ENDING_SECONDS
+        if time.monotonic() - started > patience:
+            raise ConfigurationError(
+                [f"a stack runs in this folder already: process {pid or 'unknown'}; stop it by Ctrl-C or `kill {pid}`"]
+            )
+        time.sleep(0.05)
+
+
+def _forget(folder: Path) -> None:
+    """Remove what the last stack left: its description and its socket, wherever that was."""
+    stack = _read(folder)
+    if stack is not None:
+        socket = Path(stack.socket)
+        socket.unlink(missing_ok=True)
+        if socket.parent.resolve() != folder.resolve():
+            with contextlib.suppress(OSError):  # not there any more, or not only ours
+                socket.parent.rmdir()
+    (folder / STACK_FILE).unlink(missing_ok=True)
+
+
+def _holder(folder: Path) -> int | None:
+    try:
+        fileno = os.open(folder / LOCK_FILE, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return None if _try_lock(fileno, fcntl.LOCK_SH) else _pid(folder)
+    finally:
+        os.close(fileno)
+
+
+def _try_lock(fileno: int, kind: int) -> bool:
+    try:
+        fcntl.flock(fileno, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _pid(folder: Path) -> int | None:
+    text = (folder / LOCK_FILE).read_text(encoding="ascii")
+    return int(text) if text.isdigit() else None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _read(folder: Path) -> Stack | None:
+    try:
+        return Stack(**json.loads((folder / STACK_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,126 @@
+"""`Database`: the SQL records of one application, on SQLite or PostgreSQL."""
+
+import importlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from conventions.core.forks import call_before_fork
+from conventions.core.network_errors import is_standby
+from conventions.storage.tables import Base
+
+# An encoding of our own, since a server may be set to SQL_ASCII, for which the driver returns bytes.
+_POSTGRESQL = {"connect_timeout": 5, "client_encoding": "utf8"}
+SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another one
+
+
+class Database:
+    """Engine and sessions. Opens no connection until it is used; makes a new engine after a fork.
+
+    Args:
+        url: `sqlite:///path` or `postgresql://…` (psycopg 3).
+        migrations: further folders of Alembic versions, those of the task packages.
+    """
+
+    def __init__(self, url: str, migrations: Sequence[Path] = ()) -> None:
+        self.url = make_url(url)
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        self._migrations = tuple(migrations)
+        self._engine: Engine | None = None
+        self._pid = 0
+        # SQLite's locks do not pass a fork: a connection that did would lose what it writes once the parent has
+        # closed its own, so none is open then.
+        call_before_fork(self.dispose)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is SQLite, where one writer waits for another."""
+        return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process."""
+        if self._engine is None or self._pid != os.getpid():
+            # A connection inherited through fork belongs to the parent: forget it, do not close it.
+            self._engine, self._pid = self._create_engine(), os.getpid()
+        return self._engine
+
+    def _create_engine(self) -> Engine:
+        if not self.is_sqlite:
+            engine = create_engine(
+                self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL, hide_parameters=True
+            )
+            event.listen(engine, "handle_error", _leave_standby)
+            return engine
+        if self.url.database and self.url.database != ":memory:":
+            Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.url.database.startswith("file:"):  # SQLite would let everybody read what it makes
+                Path(self.url.database).touch(mode=0o600)
+        engine = create_engine(self.url, hide_parameters=True)
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediately)
+        return engine
+
+    @contextmanager
+    def session(self, *, read_only: bool = False) -> Iterator[Session]:
+        """A session that commits at the end of the block, or rolls back when it raises.
+
+        Args:
+            read_only: do not wait for those who write.
+        """
+        engine = self.engine.execution_options(conventions_read_only=read_only)
+        with Session(engine) as session, session.begin():
+            yield session
+
+    def upgrade(self) -> None:
+        """Create or migrate every table (`celery -A <app> db upgrade`); does nothing when up to date."""
+        from conventions.storage.migrations.run import upgrade  # noqa: PLC0415  # Alembic takes 0.2 s to import
+
+        upgrade(self.engine, self._migrations)
+
+    def dispose(self) -> None:
+        """Close the connections of this process."""
+        if self._engine is not None and self._pid == os.getpid():
+            self._engine.dispose()
+        self._engine = None
+
+
+def insert_into(session: Session, table: type[Base]) -> Any:
+    """An INSERT of this database's dialect, which knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    name = session.get_bind().dialect.name  # the module of the other dialect need not be imported
+    return importlib.import_module(f"sqlalchemy.dialects.{name}").insert(table)
+
+
+def utc_now() -> datetime:
+    """The present, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    # The pool's connections lead to a server that is the master no more, and all look well; the next one may find the new master.
+    if is_standby(context.original_exception):
+        context.is_disconnect = True
+
+
+def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own
+    cursor = connection.cursor()
+    # The time-out first: switching to WAL takes a lock itself.
+    for pragma in (f"busy_timeout={SQLITE_BUSY_TIMEOUT}", "journal_mode=WAL", "foreign_keys=ON", "synchronous=NORMAL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediately(connection: Any) -> None:
+    # A transaction that reads first and writes later would fail at once, not wait, when another writer came between.
+    read_only = connection.get_execution_options().get("conventions_read_only", False)
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,252 @@
+"""Connections of redis-py that keep a `Deadline`, and retries that do.
+
+redis-py has a time-out for each wait, and tries again in several layers: the connection, its health check, the command. A
+server that stands still would hold its caller for the product of them. Here each wait is cut to what is left until the
+deadline, and one layer tries again, the outermost.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from redis import Redis
+from redis._parsers import _HiredisParser
+from redis._parsers.hiredis import _socket_can_read
+from redis.backoff import AbstractBackoff, ExponentialBackoff
+from redis.client import Pipeline
+from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import TimeoutError  # noqa: A004  # redis-py's is a RedisError
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelManagedConnection
+from redis.utils import SENTINEL
+
+from conventions.core.deadline import Deadline, current_deadline
+from conventions.core.server_answers import refusal_of
+
+PATIENCE = 12.0  # seconds of one call with all its tries, where nobody waits who wants to know sooner
+LEAST = 0.001  # seconds: a time-out of 0 would mean not to wait at all
+CLOSE_ENOUGH = 0.05  # seconds: to tell the system of each millisecond that has passed would cost more than it is worth
+
+if TYPE_CHECKING:
+    _Base = AbstractConnection
+else:
+    _Base = object
+
+
+class OutOfTime(TimeoutError):
+    """The deadline has passed before there was anything to wait for; an error of before says why."""
+
+
+class BoundedRetry(Retry):
+    """Tries again until a deadline. Where somebody above does so already, it tries once.
+
+    Args:
+        retries: tries after the first one.
+        patience: seconds of all tries; `None`: no deadline of its own.
+    """
+
+    def __init__(self, backoff: AbstractBackoff | None = None, retries: int = 3, *, patience: float | None) -> None:
+        super().__init__(backoff or ExponentialBackoff(cap=0.5, base=0.05), retries)
+        self.patience = patience
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self  # each connection would have one of its own, whose patience nobody could change
+
+    def deadline(self, *, once: bool) -> Deadline:
+        """The deadline of one call that begins now."""
+        return Deadline(float("inf") if self.patience is None else self.patience, once=once)
+
+    def call_with_retry[T](
+        self,
+        do: Callable[[], T],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,  # redis-py's signature
+    ) -> T:
+        """The answer of `do`. Raises: what its last try raised."""
+
+        def tell(error: Exception, failures: int) -> None:
+            fail(error, failures) if with_failure_count else fail(error)
+
+        outer = current_deadline()
+        if outer is None or outer.once:
+            with self.deadline(once=True) as deadline:
+                return self._tried(do, tell, is_retryable, deadline, 0 if outer else self._retries)
+        outer.once = True  # a client's, for this very call: one more would cost 4 µs
+        try:
+            return self._tried(do, tell, is_retryable, outer, self._retries)
+        finally:
+            outer.once = False
+
+    def _tried[T](
+        self,
+        do: Callable[[], T],
+        tell: Callable[[Exception, int], None],
+        is_retryable: Callable[[Exception], bool] | None,
+        deadline: Deadline,
+        retries: int,
+    ) -> T:
+        failures = 0
+        while True:
+            try:
+                return do()
+            except self._supported_errors as error:
+                if is_retryable is not None and not is_retryable(error):
+                    raise
+                failures += 1
+                tell(error, failures)
+                wait: float = self._backoff.compute(failures)
+                if failures > retries or deadline.left <= wait:
+                    raise
+            time.sleep(wait)
+
+
+class BoundedParser(_HiredisParser):
+    """Reads an answer that comes in pieces until the deadline of the running thread. Else each piece would have the whole time-out anew."""
+
+    pieces = 0  # of the answer that is read now
+
+    def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
+        """Read a piece. Raises: RedisError."""
+        self.pieces += 1
+        if self.pieces > 1 and (deadline := current_deadline()) is not None and deadline.at != float("inf"):
+            left = deadline.left
+            if left <= 0 or not _socket_can_read(self._sock, left):
+                raise OutOfTime("no time is left to read the rest of an answer")
+        return super().read_from_socket(*arguments, **options)  # type: ignore[no-untyped-call]  # the same
+
+
+class Bounded(_Base):
+    """A connection none of whose waits ends later than the deadline of the running thread."""
+
+    _given: float | None = None  # seconds that its socket waits now; `None`: not known
+    _own: float = 0.0  # seconds without a deadline
+
+    def set_parser(self, parser_class: Any) -> None:
+        """Read answers by this."""
+        super().set_parser(BoundedParser if parser_class is _HiredisParser else parser_class)  # type: ignore[no-untyped-call]  # that of the class beside this one
+
+    @property
+    def socket_timeout(self) -> float | None:
+        """Seconds for a read or a write."""
+        return _cut(self._socket_timeout)
+
+    @socket_timeout.setter
+    def socket_timeout(self, value: float | None) -> None:
+        self._socket_timeout = value
+
+    @property
+    def socket_connect_timeout(self) -> float | None:
+        """Seconds for a connection."""
+        return _cut(self._socket_connect_timeout)
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, value: float | None) -> None:
+        self._socket_connect_timeout = value
+
+    def _connect(self) -> Any:
+        if _is_over():
+            raise OutOfTime("no time is left to connect")
+        self._given = None
+        own, patience = self._socket_timeout, getattr(self.retry, "patience", None)
+        self._own = float("inf") if own is None else min(own, patience or own)
+        return super()._connect()  # type: ignore[safe-super, no-untyped-call]  # that of the class beside this one
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # the same
+        """Send a command. Raises: RedisError."""
+        if self._sock is not None and (current_deadline() is not None or self._given != self._own):
+            self._keep_deadline()
+        super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Read an answer. Raises: RedisError."""
+        if options and options.get("timeout", SENTINEL) is not SENTINEL:
+            self._given = None  # it is set for this read, and then to what it was when the connection was made
+        elif self._sock is not None and (current_deadline() is not None or self._given != self._own):
+            self._keep_deadline()
+        self._parser.pieces = 0
+        return super().read_response(*arguments, **options)
+
+    def _keep_deadline(self) -> None:
+        """Let the socket wait as long as it may now."""
+        deadline, given, may = current_deadline(), self._given, self._own
+        if deadline is not None:
+            left = deadline.at - time.monotonic()
+            if left <= 0:
+                self.disconnect()  # type: ignore[no-untyped-call]  # what it was asked may still be answered
+                raise OutOfTime("no time is left to wait for an answer")
+            may = min(may, left)
+        elif given == may:
+            return
+        if given is None or not -CLOSE_ENOUGH <= given - may <= CLOSE_ENOUGH:
+            self._given = may
+            sock: Any = self._sock
+            sock.settimeout(None if may == float("inf") else max(may, LEAST))
+
+
+def _cut(seconds: float | None) -> float | None:
+    deadline = current_deadline()
+    if deadline is None or deadline.at == float("inf"):
+        return seconds
+    left = max(deadline.left, LEAST)
+    return left if seconds is None else min(seconds, left)
+
+
+def _is_over() -> bool:
+    deadline = current_deadline()
+    return deadline is not None and deadline.left <= 0
+
+
+def bounded(connection_class: Any) -> Any:
+    """The class of connections that is like another one and keeps deadlines."""
+    if issubclass(connection_class, Bounded):
+        return connection_class
+    return type(connection_class.__name__, (Bounded, connection_class), {"__module__": __name__})
+
+
+_TCP, _TLS, _SOCKET, _SENTINEL = map(
+    bounded, (Connection, SSLConnection, UnixDomainSocketConnection, SentinelManagedConnection)
+)
+CLASSES = {"redis": _TCP, "rediss": _TLS, "unix": _SOCKET, "sentinel": _SENTINEL}  # by kind of address
+
+
+class Client(Redis):
+    """A client each of whose calls has one deadline, for the connection and the command together."""
+
+    def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        """Call a command. Raises: RedisError."""
+        with _deadline_of(self.connection_pool):
+            return super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call]  # the same
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:  # the same
+        """Commands that go together."""
+        return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _Pipeline(Pipeline):
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # the same
+        with _deadline_of(self.connection_pool):
+            return super().execute(raise_on_error)
+
+
+def _deadline_of(pool: ConnectionPool) -> Deadline:
+    retry: BoundedRetry = pool.connection_kwargs["retry"]
+    outer = current_deadline()
+    return retry.deadline(once=outer is not None and outer.once)
+
+
+def bound_sentinels(manager: Sentinel, retry: Retry) -> None:
+    """Let the connections to the Sentinels themselves keep deadlines, too."""
+    clients: Sequence[Redis] = manager.sentinels
+    for client in clients:
+        pool = client.connection_pool
+        pool.connection_class = bounded(pool.connection_class)
+        pool.connection_kwargs["retry"] = retry
+
+
+def telling(error: Exception, before: Exception | None) -> Exception:
+    """Of the errors of two tries the one that says what is wrong: the later one, unless its time was cut short."""
+    if before is None or refusal_of(error):
+        return error
+    cut_short = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
+    return before if cut_short else error

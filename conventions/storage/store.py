@@ -1,0 +1,228 @@
+"""`Store`: the one Redis client and the one place that builds keys.
+
+Every key of an application starts with `{prefix}:`. The braces are Redis's hash tag: all keys lie in one slot, so that
+a script may touch several of them.
+"""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any, Self
+
+from redis import DriverInfo, Redis
+from redis import __version__ as redis_version
+from redis.commands.core import Script
+from redis.exceptions import ResponseError, TimeoutError  # noqa: A004  # redis-py's is a RedisError
+from redis.sentinel import Sentinel
+
+from conventions.core.forks import call_in_child
+from conventions.core.redis_address import RedisAddress
+from conventions.storage.redis_connections import CLASSES, PATIENCE, BoundedRetry, Client, bound_sentinels
+from conventions.storage.script_call import Lines, ScriptCall, ScriptStream
+
+logger = logging.getLogger(__name__)
+
+DISK_TIMEOUT = 3.0  # seconds
+
+
+USES = "-- uses "
+
+
+class Store:
+    """The Redis of one application. Opens no connection until it is used; makes a new client after a fork.
+
+    Args:
+        url: `redis://`, `rediss://`, `unix://`, kombu's `redis+socket://`, or `sentinel://…?master_name=…`.
+        prefix: the first part of every key.
+        patience: seconds of one call with all its tries; a script whose answer is read later has them for the reading.
+        options: redis-py's, in place of those that every client has.
+
+    Raises:
+        ValueError: the address cannot be read; the text does not repeat it.
+    """
+
+    def __init__(self, url: str, prefix: str, *, patience: float = PATIENCE, **options: Any) -> None:
+        self.address = RedisAddress.parse(url)
+        self.url = self.address.url
+        self.prefix = prefix
+        self._options = options
+        self._retry = BoundedRetry(patience=patience)
+        self._scripts: dict[str, Script] = {}
+        self._making = threading.Lock()
+        call_in_child(self._forget_inherited)
+
+    @classmethod
+    def over(cls, client: Redis, prefix: str) -> Self:
+        """A store that uses a client which is there already."""
+        store = cls.__new__(cls)
+        vars(store).update(prefix=prefix, redis=client, _scripts={})
+        return store
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds of one call with all its tries."""
+        return self._retry.patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._retry.patience = seconds
+
+    def _forget_inherited(self) -> None:
+        # redis-py takes the locks of its pool also in the child, where they stay locked for ever if another thread of the
+        # parent had them in the moment of the fork.
+        self._making = threading.Lock()
+        inherited: Any = vars(self).pop("redis", None)
+        vars(self).pop("_lines", None)
+        self._scripts.clear()
+        if inherited is not None:
+            manager = getattr(inherited.connection_pool, "sentinel_manager", None)
+            for client in (inherited, *(manager.sentinels if manager else ())):
+                client.auto_close_connection_pool = False  # to close it takes a lock, too; its sockets go with the pool
+
+    @functools.cached_property
+    def redis(self) -> Redis:
+        """The client; replies are bytes."""
+        with self._making:  # two would close each other's connections
+            if "redis" not in vars(self):
+                vars(self)["redis"] = self.new_client(**self._options)
+            found: Redis = vars(self)["redis"]
+            return found
+
+    def new_client(self, **options: Any) -> Redis:
+        """A client with connections of its own, which the caller closes.
+
+        Args:
+            options: redis-py's, in place of those that every client has, such as `decode_responses`. With a `socket_timeout`
+                of `None` its calls have no deadline, as for those that wait at the server.
+        """
+        address = self.address
+        unbounded = "socket_timeout" in options and options["socket_timeout"] is None
+        retry = BoundedRetry(patience=None) if unbounded else self._retry
+        every: dict[str, Any] = {
+            **address.socket_options,
+            "connection_class": CLASSES[address.kind],
+            "retry": retry,
+            "health_check_interval": 25,
+            # Else each connection looks for the version among the packages.
+            "driver_info": DriverInfo(lib_version=redis_version),
+        }
+        every |= options
+        if address.kind != "sentinel":
+            return Client.from_url(self.url, **every)
+        every |= address.login_options
+        # A connection asks the Sentinels for the master each time that it is opened, and so follows a fail-over.
+        sentinel = Sentinel(address.hosts, sentinel_kwargs=address.sentinel_options, **every)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        bound_sentinels(sentinel, retry)
+        client: Redis = sentinel.master_for(address.master_name, redis_class=Client)  # type: ignore[no-untyped-call]  # the same
+        return client
+
+    def try_write(self) -> None:
+        """Write what nobody needs. Raises: RedisError, as of a server that is full, or a replica."""
+        self.redis.set(self.key("tried"), "1", px=1000)
+
+    def wait_for_disk(self, timeout: float = DISK_TIMEOUT) -> None:
+        """Return when everything written so far is in the append-only file, where the server has one (WAITAOF).
+
+        Raises:
+            RedisError: the server does not answer, or its disk has not taken it after so many seconds.
+        """
+        with self.redis.pipeline(transaction=False) as pipe:  # on one connection: WAITAOF looks at its writes only
+            pipe.eval(script_source("mark"), 1, self.key("disk"), 60_000)
+            pipe.execute_command("WAITAOF", 1, 0, round(timeout * 1000))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            marked, answer = pipe.execute(raise_on_error=False)
+        if isinstance(marked, Exception):
+            raise marked
+        if isinstance(answer, ResponseError):  # it has none, or is older than 7.2
+            logger.debug("no append-only file to wait for: %s", answer)
+        elif not answer[0]:
+            raise TimeoutError(f"what was written is not on the disk of Redis after {timeout:g} s")
+
+    def eviction_policy(self) -> str:
+        """What the server does when its memory is full: `noeviction`, or one that throws keys away."""
+        found: Any = self.redis.info("memory")
+        return str(found.get("maxmemory_policy", ""))
+
+    def has_append_only_file(self) -> bool:
+        """Whether the server's keys survive its restart, but for the last second."""
+        found: Any = self.redis.info("persistence")
+        return bool(found.get("aof_enabled"))
+
+    def key(self, *parts: str) -> str:
+        """The key made of these parts, as in `key("claim", task, hash)`."""
+        return ":".join((f"{{{self.prefix}}}", *parts))
+
+    def script(self, name: str) -> Script:
+        """The Lua script `lua/<name>.lua`, sent by its digest. A line `-- uses queues` brings in `lua/queues.lua`."""
+        found = self._scripts.get(name)
+        if found is None:
+            found = self._scripts[name] = self.redis.register_script(script_source(name))
+        return found
+
+    @functools.cached_property
+    def _lines(self) -> Lines:
+        return Lines(self.redis.connection_pool)
+
+    def call(self, name: str, arguments: Sequence[Any]) -> ScriptCall:
+        """Send a script of messages and claims, whose one key is the prefix; its answer is read later."""
+        return ScriptCall(self.script(name), self._lines, [self.key("")], arguments)
+
+    def stream(self, *names: str) -> ScriptStream:
+        """Many calls of such scripts, without a wait for each; the caller closes it."""
+        return ScriptStream(self._lines, [self.key("")], [self.script(name) for name in names])
+
+    def run(self, name: str, arguments: Sequence[Any]) -> Any:
+        """The answer of such a script. Raises: RedisError."""
+        call = self.call(name, arguments)
+        try:  # `closing` takes longer
+            return call.answer()
+        finally:
+            call.close()
+
+
+@functools.cache
+def script_source(name: str) -> str:
+    """The text of `lua/<name>.lua`; a line `-- uses common batch` is replaced by the files that it names."""
+    lines = _lua(name).splitlines(keepends=True)
+    return "".join(
+        "".join(_lua(part).rstrip("\n") + "\n" for part in line.removeprefix(USES).split())
+        if line.startswith(USES)
+        else line
+        for line in lines
+    )
+
+
+def _lua(name: str) -> str:
+    return files("conventions.storage").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+
+
+def one_server(a: Store, b: Store) -> bool:
+    """Whether two stores are the same database of the same server, however their addresses are written.
+
+    Asks both servers for the identity that each takes at its start.
+
+    Raises:
+        RedisError: one of them does not answer, or does not allow `INFO`.
+    """
+    return a.address.db == b.address.db and _run_id(a) == _run_id(b)
+
+
+def _run_id(store: Store) -> str:
+    found: Any = store.redis.info("server")
+    return str(found["run_id"])
+
+
+_current: list[Callable[[], Store]] = []
+
+
+def set_current(provider: Callable[[], Store]) -> None:
+    """Make this the store that code outside a job uses, as `Progress.of` does."""
+    _current[:] = [provider]
+
+
+def current_store() -> Store:
+    """The store of the current application. Raises: RuntimeError when no application was made."""
+    if not _current:
+        raise RuntimeError("no application: call conventions.create_app first, or import the module that does")
+    return _current[0]()

@@ -1,0 +1,24 @@
+"""`PlainTask`: the base of functions, and of Celery's own tasks."""
+
+from typing import Any
+
+import celery
+from celery.utils import uuid
+
+from conventions.sending.by_name import checked, checked_as_far
+
+
+class PlainTask(celery.Task):
+    """A task that is none of ours, whose messages are held like ours."""
+
+    abstract = True
+    Request = "conventions.worker.request:PlainRequest"
+    Strategy = "conventions.fast_lane.strategy:strategy"
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
+        """Celery's, in the name of whoever acts. Raises: TypeError, ValueError, PayloadError, for what no worker would take."""
+        task_id = options["task_id"] = uuid() if task_id is None else task_id
+        if checked_as_far(self, args, kwargs, options) is None:
+            return self.AsyncResult(task_id)
+        with checked(task_id):
+            return super().apply_async(args, kwargs, **options)

@@ -1,0 +1,71 @@
+"""Celery's settings as this platform sets them, each with its reason."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from conventions.core.priority import Priority
+from conventions.core.redis_address import RedisAddress
+from conventions.core.settings import REDIS_SCHEMES
+from conventions.transport import transports as transport
+
+CLASS_QUEUES = ("immediate", "scheduled", "long")
+
+
+RESULT_BACKENDS = {
+    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.progress.results:Backend"),
+    "sentinel": "conventions.progress.results:SentinelResults",
+}
+
+
+def celery_defaults(app: Any) -> dict[str, Any]:
+    """The configuration of an application, in Celery's names."""
+    settings, broker_address = app.settings, app.broker_address
+    redis = RedisAddress.parse(settings.redis_url or broker_address)
+    values: dict[str, Any] = {
+        "result_backend": redis.celery_url,
+        # A job is acknowledged after its outcome, and runs again when its worker dies.
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        # One job that waits behind a long one is one too many; the worker lowers this to 1 where it consumes `long`.
+        "worker_prefetch_multiplier": 4,
+        "worker_concurrency": settings.concurrency,
+        # Never pickle: a message must not be able to run code of its own.
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "enable_utc": True,  # what is stored is UTC;
+        "timezone": settings.timezone,  # what people read and schedules mean is local
+        "worker_send_task_events": False,  # nobody may be looking; Flower turns them on as long as it runs
+        "task_send_sent_event": False,  # it would cost a message for each message
+        "task_ignore_result": True,  # a result that nobody reads is work and memory for nothing
+        "result_expires": settings.result_expires,
+        "task_default_queue": CLASS_QUEUES[0],
+        "task_default_priority": int(Priority.NORMAL),
+        "task_queue_max_priority": int(Priority.URGENT),
+        "worker_consumer": "conventions.worker.consumer:Consumer",
+        "worker_hijack_root_logger": True,
+        "worker_redirect_stdouts": False,  # print of a job is not a log line
+        "broker_connection_retry_on_startup": True,  # a worker may start before its broker
+        "broker_connection_max_retries": None,  # and outlives its outage: one that gave up would serve nobody
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "beat_scheduler": "conventions.schedules.beat:Scheduler",
+        # With RedBeat's own values a standby beat would take over after half an hour.
+        "beat_max_loop_interval": 5,
+        "redbeat_lock_timeout": 15,
+    }
+    return values | redis.result_options | redis.redbeat_settings | _broker(app, broker_address)
+
+
+def _broker(app: Any, address: str) -> dict[str, Any]:
+    if urlsplit(address).scheme in REDIS_SCHEMES:
+        broker = RedisAddress.parse(address)
+        options = transport.options(app) | broker.broker_options
+        return {"broker_url": broker.celery_url, "broker_transport_options": options}
+    # RabbitMQ says so when it took a message.
+    return {"broker_url": address, "broker_transport_options": {"confirm_publish": True, **transport.FAIL_FAST}}
+
+
+def queue_names(app: Any) -> list[str]:
+    """The class queues and every `queue_name` of the registered tasks."""
+    own = {task.queue_name for task in app.tasks.values() if hasattr(task, "queue_name")}
+    return [*CLASS_QUEUES, *sorted(own.difference(CLASS_QUEUES))]

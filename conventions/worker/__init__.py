@@ -1,0 +1,1 @@
+"""What differs in Celery's worker: its consumer, its requests, how it stops (R8)."""

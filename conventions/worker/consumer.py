@@ -1,0 +1,224 @@
+"""What differs in the worker's consumer: start-up, stopping, and a dead letter for each message it cannot run."""
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from celery.concurrency.solo import TaskPool as Solo
+from celery.exceptions import InvalidTaskError
+from celery.worker.consumer import Consumer as CeleryConsumer
+
+from conventions.broker.raw_message import DELIVERY, check_form
+from conventions.broker.servers import check_servers
+from conventions.broker.well_formed import fault_of_headers
+from conventions.core.errors import UndeliverableMessage, UnknownForm
+from conventions.tasks.job_classes import long_queues
+from conventions.worker.layout_step import end_worker
+from conventions.worker.rate_limits import RateLimits
+from conventions.worker.stopping import end_processes, stops, written_kept
+from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
+
+logger = logging.getLogger(__name__)
+
+DELIVERY_LIMIT = 20  # deliveries without a start: the message ends its worker before there is a claim
+EVENTS_EVERY, EVENTS_AT_ONCE = 0.2, 500  # seconds between two sends of events, and how many are sent without a wait
+FLUSH_WITHIN = 5.0  # seconds that a stopping worker tries to acknowledge what has ended
+
+
+class Consumer(CeleryConsumer):
+    """Celery's consumer: no start-up chatter between workers, and a dead letter for each message it cannot run.
+
+    `mingle` waits for answers of other workers before the first job; what it would share, the list of revoked
+    messages, lives in Redis here.
+    """
+
+    _events_wait = False
+    _checked = False
+
+    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+        quiet = {"without_mingle": True, "without_gossip": True}
+        app, controller = options["app"], options["controller"]
+        self._reads_ahead = options.get("prefetch_multiplier", 1) > 1 and not app.conf.worker_disable_prefetch
+        self._takes_long = bool(long_queues(app).intersection(app.amqp.queues.consume_from))
+        if self._takes_long:
+            # A message taken ahead would wait for hours behind a long job.
+            processes = controller.max_concurrency or controller.concurrency
+            options["prefetch_multiplier"] = 1
+            options["initial_prefetch_count"] = 1 if isinstance(options["pool"], Solo) else processes
+        super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
+        self._unknown = UnknownTasks(self)
+
+    @functools.cached_property
+    def rate_limits(self) -> RateLimits:
+        """What holds back the jobs of tasks that have a rate limit."""
+        return RateLimits(self)
+
+    def reset_rate_limits(self) -> None:
+        """Read the limits of all tasks anew, as `control rate_limit` asks for."""
+        before = dict(self.task_buckets)
+        super().reset_rate_limits()
+        if "rate_limits" in vars(self):  # not at the first time
+            self.rate_limits.change(before)
+
+    def connect(self) -> Any:
+        """Connect to the broker. Raises: SystemExit in production, where the servers would lose jobs."""
+        connection = super().connect()
+        if not self._checked and self.app.settings.environment == "production":
+            check_servers(self.app)
+        self._checked = True
+        return connection
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Celery's handler, which one bad message cannot end; a stopping worker gives back what still arrives."""
+        handle: Callable[[Any], None] = super().create_task_handler(*args, **options)
+        channel = self.task_consumer.channel
+        if hasattr(channel, "in_flight"):
+            self.app.lane.attach(self, long_queues(self.app))
+            self.rate_limits.attach()
+            channel.short_cut = self.app.short_cut(self)
+            channel.after_read = self.app.lane.flush
+            channel.on_newer = end_worker
+            channel.qos.most_bytes = self.app.settings.read_ahead_limit
+            channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
+            # A solo pool gives nothing back while a job runs, so it takes nothing ahead of a long one.
+            if (
+                self._reads_ahead
+                and self.app.settings.fast_lane
+                and not (self._takes_long and isinstance(self.pool, Solo))
+            ):
+                channel.qos.room, channel.qos.starves = self.app.lane.room, self.app.lane.starves
+
+        def on_task_received(message: Any) -> None:
+            delivery = (message.properties or {}).get(DELIVERY)
+            if stops():
+                self._give_back(message)
+            elif delivery and delivery["deliveries"] > DELIVERY_LIMIT:
+                self.refuse(
+                    message,
+                    UndeliverableMessage(
+                        f"delivered {delivery['deliveries']} times, and each time its worker ended before the job began, or "
+                        "what follows the job could not be sent; the worker's log says which"
+                    ),
+                )
+            elif delivery is None and (fault := _later_form(message)):  # Redis asks where it reads
+                logger.error("left in its queue: a message cannot be read: %s", fault)
+                self._unknown.leave(message)
+            else:
+                try:
+                    handle(message)
+                except Exception as error:  # whatever it is, it must neither end the worker nor loop
+                    logger.exception("a message cannot be handled")
+                    self.refuse(message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
+                else:
+                    self.write_to_pool()
+
+        return on_task_received
+
+    def write_to_pool(self) -> None:
+        """Write to the processes what the pool has for them."""
+        # Celery would do it in the next turn of its loop, after the next read of the queues and one more poll.
+        pool: Any = getattr(self.pool, "_pool", None)
+        if self.hub and getattr(pool, "outbound_buffer", None):
+            try:
+                self.hub.consolidate_callback([*pool._all_inqueues])  # noqa: SLF001
+            except Exception:  # the message is in the pool, which finds a dead process by itself
+                logger.exception("a job cannot be written to its process now")
+
+    def on_send_event_buffered(self) -> None:
+        """Send events a few times a second, together: Celery sends them after each turn of its loop, twice for a job."""
+        if self.hub and not self._events_wait:
+            self._events_wait = True
+            self.event_dispatcher.buffer_limit = EVENTS_AT_ONCE
+            self.hub.call_later(EVENTS_EVERY, self._send_events)
+
+    def _send_events(self) -> None:
+        self._events_wait = False
+        self._flush_events()
+
+    def _give_back(self, message: Any) -> None:
+        if DELIVERY in (message.properties or {}):
+            self.app.in_flight.give_back(message.delivery_tag)
+        else:
+            message.reject_log_error(logger, self.connection_errors, requeue=True)
+
+    def refuse(self, message: Any, error: Exception) -> bool:
+        """Store a dead letter and acknowledge; where it cannot be stored, the message comes again."""
+        if self.app.refusals.message(message, error):
+            message.ack_log_error(logger, self.connection_errors)
+            return True
+        message.reject_log_error(logger, self.connection_errors, requeue=True)
+        return False
+
+    def _is_ours(self, message: Any) -> bool:  # not one of remote control
+        return DELIVERY in (message.properties or {}) or self.connection.transport.driver_type != "redis"
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """A message without the headers of a task."""
+        if self.refuse(message, UndeliverableMessage("it names no task")):
+            super().on_unknown_message(body, _Acknowledged(message))
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A message for a task that is not registered: it waits, unless no worker could ever run it."""
+        if fault := fault_of_headers(message.headers, message.properties):
+            self.on_invalid_task(body, message, InvalidTaskError(fault))
+            return
+        if self._unknown.returned(message):
+            return
+        if self.refuse(message, unknown_task(self.app, message.headers["task"])):
+            super().on_unknown_task(body, _Acknowledged(message), exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """A message whose body is not that of a task."""
+        if self.refuse(message, UndeliverableMessage(str(exc))):
+            super().on_invalid_task(body, _Acknowledged(message), exc)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """A message whose body cannot be decoded."""
+        if not self._is_ours(message) or self.refuse(message, UndeliverableMessage(f"{type(exc).__name__}: {exc}")):
+            super().on_decode_error(_Acknowledged(message), exc)
+
+    def on_close(self) -> None:
+        """The connection is made anew: Celery drops what has not started, so it goes back to its queue."""
+        with written_kept(self.pool):
+            super().on_close()
+        self.app.lane.clear()
+        self.app.in_flight.give_back_unstarted()
+
+    def stop(self) -> None:
+        """Stop consuming, and return what has not started."""
+        super().stop()
+        self.app.lane.clear()
+        if returned := self.app.in_flight.give_back_unstarted():
+            logger.info("returned %d messages that had not started", returned)
+        end_processes(self.pool)
+
+    def shutdown(self) -> None:
+        """End, after the last acknowledgement is through."""
+        super().shutdown()
+        self.app.lane.run_calls()
+        if not self.app.in_flight.flush(FLUSH_WITHIN):
+            logger.warning("Redis did not take every acknowledgement; those messages come again and find their outcome")
+
+
+def _later_form(message: Any) -> UnknownForm | None:
+    try:
+        check_form(message.headers or {})
+    except UnknownForm as error:
+        return error
+    return None
+
+
+class _Acknowledged:
+    """A message whose fate is decided: Celery's handlers may read it, and settle nothing."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._message, name)
+
+    def ack(self, *_: Any, **__: Any) -> None:
+        """Done already."""
+
+    reject_log_error = ack_log_error = reject = ack

@@ -1,0 +1,147 @@
+"""What pools lack: of processes, how soon the end of one is seen, limits that wait, pages; of threads, to tell of errors."""
+
+from collections.abc import Callable
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from billiard.process import current_process
+from celery import bootsteps, signals
+from celery.concurrency.prefork import TaskPool
+from celery.utils.imports import symbol_by_name
+from celery.worker.control import Panel, nok
+
+from conventions.idempotency.process_page import Pages
+
+LOOK_EVERY = 0.5  # seconds
+NO_RESTART = "pool_restart is not done: what keeps jobs from being repeated is set up when a worker starts. Restart the worker: at SIGTERM it gives back what has not begun"
+PAGES = 64  # at least, since a pool may grow
+
+
+class PoolStep(bootsteps.StartStopStep):
+    """Asks more often than Celery, which looks every five seconds where it has missed the end of a process.
+
+    It is told of the end when the last file of the process is closed, which may be before the system can say that it has ended.
+    And a process that somebody kills while the worker starts is replaced like any other: Celery would end the worker.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """As above."""
+        hub.call_repeatedly(LOOK_EVERY, worker.pool.maintain_pool)
+        pool: Any = getattr(worker.pool, "_pool", None)
+        if hasattr(pool, "did_start_ok"):
+            pool.did_start_ok = lambda: not any(_failed(one.exitcode) for one in pool._pool)  # noqa: SLF001  # billiard's own
+
+
+def _failed(status: int | None) -> bool:
+    """Whether a process ended by itself; a signal, whose number is negative here, says nothing of how it started."""
+    return status is not None and status >= 0
+
+
+class SettlingFirst:
+    """The hard time limit of a job, which waits while its process records how the job has ended: else its effect would happen again."""
+
+    def __init__(self, pages: Pages, pool: Any, hub: Any) -> None:
+        self._pages, self._pool, self._hub = pages, pool, hub
+        self._kill = pool.on_hard_timeout
+
+    def __call__(self, job: Any) -> None:
+        """A job of the pool is beyond its limit."""
+        look = self._pages.of(job._worker_pid)  # noqa: SLF001  # billiard has no name for it
+        if look is not None and look.settles(since=job._time_accepted or 0.0):  # noqa: SLF001  # the same
+            self._hub.call_later(LOOK_EVERY, self._pool._on_hard_timeout, job._job)  # noqa: SLF001  # the same
+        else:
+            self._kill(job)
+
+
+class PagesStep(bootsteps.StartStopStep):
+    """Gives each process of the pool a page, before the pool forks, and lets the hard time limits look there."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def create(self, worker: Any) -> None:
+        """As above; where processes are spawned, nothing is shared."""
+        _refuse_restarts()
+        if not issubclass(symbol_by_name(worker.pool_cls), TaskPool) or worker.pool_start_method != "fork":
+            return
+        pages = worker.app.pages
+        pages.make(max(PAGES, 2 * (worker.max_concurrency or worker.concurrency)))
+
+        def on_process_init(**_: Any) -> None:
+            pages.take(getattr(current_process(), "index", -1))
+
+        signals.worker_process_init.connect(on_process_init, weak=False)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """The loop has a new hub after a lost connection, and the pool its limits."""
+        pool: Any = getattr(worker.pool, "_pool", None)
+        if worker.app.pages and not isinstance(getattr(pool, "on_hard_timeout", None), SettlingFirst):
+            pool.on_hard_timeout = SettlingFirst(worker.app.pages, pool, hub)
+
+
+def _refuse_restarts() -> None:
+    """Let no remote control exchange the processes of a pool that runs, as `worker_pool_restarts` would allow it."""
+    original = getattr(Panel.data["pool_restart"], "of_celery", Panel.data["pool_restart"])
+
+    def pool_restart(state: Any, **options: Any) -> Any:
+        # Another program's worker may be in this process.
+        return nok(NO_RESTART) if hasattr(state.app, "in_flight") else original(state, **options)
+
+    pool_restart.of_celery = original  # type: ignore[attr-defined]  # for a worker that is made after this one
+    Panel.data["pool_restart"] = pool_restart
+
+
+class HearingStep(bootsteps.StartStopStep):
+    """Lets a pool without processes tell of errors that Celery's tracer lets through, as a pool of processes does."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def create(self, worker: Any) -> None:
+        """As above."""
+        if not issubclass(symbol_by_name(worker.pool_cls), TaskPool):
+            worker.pool.on_apply = Hearing(worker.pool.on_apply, worker.app.lane.in_loop)
+
+
+class Hearing:
+    """Gives a job to a pool of threads, or solo. An error around it goes to its request, which lets the message come again.
+
+    A thread would keep it to itself, and the message would stay with the worker, and keep the place of another one.
+    """
+
+    def __init__(self, apply: Callable[..., Any], in_loop: Callable[[Callable[[], None]], None]) -> None:
+        self._apply, self._in_loop = apply, in_loop
+
+    def __call__(
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Any = None,
+        error_callback: Any = None,
+        **options: Any,
+    ) -> Any:
+        """As `on_apply` of a pool."""
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return target(*args, **kwargs)
+            except Exception:
+                if error_callback is None:
+                    raise
+                return _Failed(ExceptionInfo())
+
+        def hear(found: Any) -> None:
+            if isinstance(found, _Failed):
+                self._in_loop(lambda: error_callback(found.info))
+            elif callback is not None:
+                callback(found)
+
+        return self._apply(run, args, kwargs, callback=hear, **options)
+
+
+class _Failed:
+    """What ended a call."""
+
+    def __init__(self, info: ExceptionInfo) -> None:
+        self.info = info

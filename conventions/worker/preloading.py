@@ -1,0 +1,22 @@
+"""What the processes of a pool share: read once by their parent, not by each of them in its first job."""
+
+import importlib
+from typing import Any
+
+from celery import bootsteps
+
+from conventions.storage.store import script_source
+
+MODULES = ("encodings.idna",)  # which the first connection to a named host imports
+SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "renew")
+
+
+class Preloading(bootsteps.Step):
+    """Reads it before the pool forks."""
+
+    def create(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
+        """As above; connects to nothing."""
+        for module in MODULES:
+            importlib.import_module(module)
+        for script in SCRIPTS:
+            script_source(script)

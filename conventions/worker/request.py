@@ -1,0 +1,402 @@
+"""A delivered message as the worker's main process sees it: what it is, when it runs, how its process ended."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import celery
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from billiard.exceptions import Terminated, WorkerLostError
+from celery.exceptions import InvalidTaskError, TimeLimitExceeded
+from celery.worker import state
+from celery.worker.request import Request as CeleryRequest
+from redis.exceptions import RedisError
+
+from conventions.broker.headers import GENERATION, KEY, TOKEN
+from conventions.broker.in_flight import Start
+from conventions.broker.raw_message import DELIVERY
+from conventions.broker.well_formed import drop_taken, fault_of
+from conventions.core.deadline import Deadline
+from conventions.core.errors import PayloadError
+from conventions.execution.attempt_event import event_of
+from conventions.execution.job import Job
+from conventions.execution.outcomes import end_dead
+from conventions.execution.process_ends import has_ended
+from conventions.idempotency.process_page import SETTLE_FOR
+from conventions.progress.granularity import note
+from conventions.records.journal import Event
+
+logger = logging.getLogger(__name__)
+
+PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
+PROCESSES = 1 << 22  # more than the number of any process
+DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead
+DEATH_AGAIN = 1.0  # seconds until a thread tries again
+COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
+
+
+class PlainRequest(CeleryRequest):
+    """A delivered message of one of Celery's own tasks.
+
+    Attributes:
+        goes_alone: whether its process gets it by itself.
+        why: its process was ended here, where that is so.
+    """
+
+    goes_alone = True
+    why = ""
+    token: str
+    _already_revoked: bool
+
+    def __init__(self, message: Any, *args: Any, **options: Any) -> None:
+        try:
+            super().__init__(message, *args, **options)
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise InvalidTaskError(f"its body is not [arguments, named arguments, options]: {error}") from error
+        drop_taken(self._request_dict)
+        embed = self._payload[2]
+        if fault := fault_of(message.headers if options.get("headers") is None else options["headers"], message.properties,
+                             self._args, self._kwargs, embed):  # fmt: skip
+            raise InvalidTaskError(fault)
+        self.delivery = (message.properties or {}).get(DELIVERY)
+        self.token = self._request_dict[TOKEN] = self.delivery["receipt"] if self.delivery else uuid4().hex
+        self.embed = embed = embed or {}
+        self.is_followed = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
+            not self._ignore_result
+        )
+
+    @property
+    def may_go_together(self) -> bool:
+        """Whether a process may have it with others."""
+        return False
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
+        """What `inspect` shows: arguments cut short, as they are in logs."""
+        found: dict[str, Any] = super().info(safe=True)
+        return found
+
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """The pool has begun."""
+        self.accept(pid, time_accepted)
+        self.begin()
+
+    def accept(self, pid: int, time_accepted: float) -> None:
+        """Tell Celery so, and nobody else."""
+        super().on_accepted(pid, time_accepted)
+
+    def begin(self) -> None:
+        """Say that the job runs."""
+        if self.delivery:
+            self.app.in_flight.begin(self.delivery["receipt"], "", self.token, lambda: False)
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """Acknowledge or return the message of a job that failed."""
+        exc = exc_info.exception
+        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        if isinstance(exc, MemoryError):  # Celery would end the worker, and the message would end the next one
+            exc_info.exception = RuntimeError(f"MemoryError: {exc}")
+        elif isinstance(exc, TimeLimitExceeded) and not return_ok:
+            return  # Celery would acknowledge; the pool calls `on_timeout` next
+        elif not return_ok and not (self._already_revoked or self._already_cancelled):
+            if not isinstance(exc, PROCESS_DIED):  # Celery would tell a chord that it has failed, but it comes again
+                logger.error("not ended: id=%s task=%s: it comes again", self.id, self.name, exc_info=exc_info.exc_info)
+                self.come_again(exc)
+                return
+            self.on_lost(exc)  # nobody has settled it
+        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """The job is beyond a limit. At the hard one, record a dead letter before the process is killed after this."""
+        error = TimeLimitExceeded(timeout)
+        if not soft and has_ended(self.worker_pid):  # the pool has not seen that yet
+            try:
+                raise WorkerLostError("its process ended before its time limit")  # noqa: TRY301  # with a traceback, as Celery wants it
+            except WorkerLostError:
+                self.on_failure(ExceptionInfo())
+        elif soft or (recorded := not state.should_terminate and self.record_death(error)):
+            super().on_timeout(soft, timeout)
+        elif recorded is None:
+            self._leave_room()
+        else:
+            self.come_again(error)
+
+    def on_exit(self, error: BaseException) -> None:
+        """The job has called `sys.exit` in a pool without processes of its own: it would do so each time."""
+        recorded = self.record_death(RuntimeError(f"the task called sys.exit: {error}"))
+        if recorded:
+            self.acknowledge()
+            state.task_ready(self)
+        elif recorded is None:
+            self._leave_room()
+        else:
+            self.come_again(error)
+
+    def come_again(self, error: BaseException) -> None:
+        """Return the message, and let Celery forget this delivery of it."""
+        self.on_lost(error)
+        state.task_ready(self)
+        self.make_room()
+
+    def record_death(self, error: Exception) -> bool | None:
+        """Record that the job has ended as dead.
+
+        Returns:
+            False when it has not, and the message must come again; `None` while the store does not answer: a thread tries further, since
+            this one keeps everything else, and the message is held until then.
+        """
+        with Deadline(DEATH_WITHIN):
+            recorded = self._settle_death(error, 0.0)
+        if recorded is not None:
+            return recorded
+        if not self.delivery:
+            logger.error(
+                "dead letter not stored: id=%s task=%s: the store does not answer; the message comes again",
+                self.id,
+                self.name,
+            )
+            return False
+        logger.warning(
+            "dead letter not recorded yet: id=%s task=%s: the store does not answer; the message is held, and it is tried again for %g s",
+            self.id, self.name, SETTLE_FOR,
+        )  # fmt: skip
+        receipt = self.delivery["receipt"]
+        self.app.in_flight.begin(
+            receipt, "", self.token, lambda: False
+        )  # what ran is over, so nobody looks at its lease
+        threading.Thread(target=self._record_death_later, args=(error, receipt), name="death", daemon=True).start()
+        return None
+
+    def _record_death_later(self, error: Exception, receipt: str) -> None:
+        deadline, recorded = time.monotonic() + SETTLE_FOR, None
+        try:
+            while recorded is None and time.monotonic() < deadline:
+                recorded = self._settle_death(error, SETTLE_FOR)
+                time.sleep(0.0 if recorded is not None else DEATH_AGAIN)
+            if recorded is None:
+                logger.error(
+                    "dead letter not stored: id=%s task=%s: the store did not answer for %g s; the message comes again",
+                    self.id, self.name, SETTLE_FOR,
+                )  # fmt: skip
+            elif recorded:  # as Celery does in `on_timeout`
+                self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=self.store_errors)
+        except Exception:
+            logger.exception("not told of its dead letter yet: id=%s task=%s", self.id, self.name)
+            recorded = False  # it comes again, and finds its letter
+        if recorded:
+            self.app.in_flight.acknowledge(receipt)
+        else:
+            self.on_lost(error)
+
+    def _settle_death(self, error: Exception, patience: float) -> bool | None:
+        """As `record_death`, for so many seconds, or with none the first time. `None`: the store does not answer."""
+        return self.app.refusals.message(self._message, error, which="another" if patience else "first") or None
+
+    def _leave_room(self) -> None:
+        """Let Celery forget this delivery, which is held until its death is recorded."""
+        state.task_ready(self)
+        self.make_room()
+
+    def make_room(self) -> None:
+        """Let the worker read another message in place of this one, of which Celery acknowledges and rejects nothing."""
+        let_go = getattr(self._message.channel.qos, "let_go", None)
+        if let_go is not None:
+            let_go(self._message.delivery_tag)
+
+    def on_lost(self, error: BaseException) -> None:
+        """Nobody has recorded how the job ended: release its claim, return the message, and count the start.
+
+        At once when its process died; anything else, as a result that cannot be stored, may be so the next time, too.
+        """
+        if self.delivery:
+            again = COMES_AGAIN * 2 ** min(self.delivery["deliveries"] - 1, 6)
+            wait = 0.0 if isinstance(error, PROCESS_DIED) else min(again, 60.0)
+            why = "" if not isinstance(error, PROCESS_DIED) else self.why or self.app.process_ends.of(error)
+            self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True, why=why)
+
+
+class Request(PlainRequest):
+    """A delivered message of one of our tasks, as the main process sees it.
+
+    Attributes:
+        group: those with which it went to a process, until it ends.
+    """
+
+    group: Any = None
+
+    @property
+    def claim(self) -> str:
+        """The name of the job's claim."""
+        key = self._request_dict.get(KEY)
+        return f"{self.task.name}:{key}" if key else self._job().claim.claim
+
+    def begin(self) -> None:
+        """Say that the job runs, and what is to be done when it hangs."""
+        if self.delivery:
+            self.app.in_flight.begin_all([self.start()])
+
+    def start(self) -> Start:
+        """Its start, as `InFlight` takes it."""
+        return Start(
+            self.delivery["receipt"] if self.delivery else "",
+            self.claim if self.app.one_server else "",
+            self.token,
+            self._on_lapsed,
+            self.id if self.is_followed else "",
+        )
+
+    @property
+    def may_go_together(self) -> bool:
+        """As above: it was never tried, and nothing follows it."""
+        delivery, headers = self.delivery, self._request_dict
+        return bool(
+            delivery
+            and delivery["deliveries"] == 1
+            and not delivery["alone"]
+            and not self.is_followed
+            and not headers.get("retries")
+            and not headers.get(GENERATION)
+            and headers.get(KEY)
+            and not self._args
+            and self.type == self.task.name  # by its old name nobody would find its claim
+        )
+
+    def handed(self) -> tuple[Any, ...]:
+        """It, as a process takes it together with others."""
+        return self.type, self.id, self.request_dict, self.embed
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """End the job by a signal to its process; one that goes together with others must not end those."""
+        if self.group is None or not self.group.postpones(self, pool, signal):
+            super().terminate(pool, signal)
+
+    def _runs(self) -> bool:
+        try:
+            return bool(self.app.claims.runs(self.claim, self.token))
+        except RedisError:
+            return True
+
+    @property
+    def has_ended_otherwise(self) -> bool:
+        """Whether it was revoked or cancelled, and told so."""
+        return bool(self._already_revoked or self._already_cancelled)
+
+    def _on_lapsed(self) -> bool:
+        """Its lease is over. Returns whether it is ended here; else it is renewed again, or waits behind the one that runs."""
+        why = self._stands_still()
+        if why is None or not self._runs():  # with the process of the one that hangs its group may have ended meanwhile
+            return False
+        what, how = why
+        logger.error("%s: id=%s task=%s: %s; it is ended here and runs again elsewhere", what, self.id, self.name, how)
+        self.why = f"it was ended here: {how}"
+        if self._runs_here:  # a thread cannot be ended: let the message go
+            if self.delivery:
+                self.app.in_flight.forget(self.delivery["receipt"])
+        elif self.worker_pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.worker_pid, signal.SIGKILL)
+        with suppress(Exception):  # the log has it, and the thread that calls this keeps all other jobs
+            self.app.journal.append([self._event("hung")])
+        return True
+
+    @property
+    def _runs_here(self) -> bool:
+        """Whether it runs in a thread of this process, green or not, whose number is no process's."""
+        return not self.worker_pid or self.worker_pid == os.getpid() or self.worker_pid >= PROCESSES
+
+    def _stands_still(self) -> tuple[str, str] | None:
+        """In a word and in a sentence why the job is to be ended; `None`: it is not, as far as is known."""
+        silent = f"no progress for {self.task.stalls_after:g} s; report progress more often, or raise stall_after"
+        limit = ("hung", silent)
+        pages = self.app.pages
+        if self._runs_here:
+            return limit if self.app.lease_keeper.hangs(self.token) else None
+        look = pages.of(self.worker_pid)
+        if look is not None and look.token:
+            return limit if look.token == self.token and look.hangs() else None
+        if look is not None or not pages:  # its own process renews it
+            return "lapsed", "its process did not renew its lease, so it stands still, or its job made no progress"
+        return None
+
+    def _event(self, kind: str) -> Event:
+        self.task.request_stack.push(self._context)
+        try:
+            return event_of(self.task, self._job(), kind)
+        finally:
+            self.task.request_stack.pop()
+
+    def on_lost(self, error: BaseException) -> None:
+        """As above; the claim is elsewhere than the message where the broker is."""
+        if not self.app.one_server:
+            with suppress(RedisError):  # then its lease ends it
+                self.app.claims.release(self.claim, self.token)
+        super().on_lost(error)
+
+    def acknowledge(self) -> None:
+        """Acknowledge; what follows the job was sent before."""
+        if self.is_followed and not self.acknowledged and not self.app.one_server:
+            with suppress(RedisError):  # then a message that comes again sends the same messages again
+                self.app.claims.followed(self.claim, self.id, self.token)
+        super().acknowledge()
+
+    def _job(self) -> Job:
+        try:
+            payload = dict(self.task.arguments.bind(self.args, self.kwargs))
+        except (TypeError, PayloadError):
+            payload = dict(self.kwargs)
+        self.task.request_stack.push(self._context)
+        try:
+            job = Job.of(self.task, payload)
+        finally:
+            self.task.request_stack.pop()
+        if self.time_start:
+            job.started_at = datetime.fromtimestamp(self.time_start, UTC)
+        return job
+
+    def _settle_death(self, error: Exception, patience: float) -> bool | None:
+        """Settle the job, whose process is killed after this. What has ended already comes again, for what follows it."""
+        if self._has_outcome():
+            return False
+        self.task.request_stack.push(self._context)
+        try:
+            ending = end_dead(self.task, self._job(), error, patience=patience)
+        except celery.exceptions.Reject:
+            return None
+        except Exception as fault:  # whatever it is, Celery must hear of the time-out
+            logger.exception("the dead letter of %s is not stored; the message comes again", self.id)
+            ending = fault
+        finally:
+            self.task.request_stack.pop()
+        if ending is error and isinstance(error, TimeLimitExceeded):
+            note(self.task, self.id, float(error.args[0]))
+        return ending is error
+
+    def _has_outcome(self) -> bool:
+        with suppress(RedisError):  # then nothing is recorded now, either
+            generation = self._request_dict.get(GENERATION) or 0
+            return bool(self.app.claims.has_ended(self.claim, self.id, generation))
+        return False
+
+    def maybe_expire(self) -> bool:
+        """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""
+        late = self.expires and datetime.now(UTC if self.expires.tzinfo else None) > self.expires
+        if late and self.delivery and self._has_outcome():
+            return False
+        return bool(super().maybe_expire())
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Record the end before Celery acknowledges the message."""
+        if terminated:
+            with suppress(RedisError):  # then its lease ends it
+                self.app.claims.release(self.claim, self.token)
+        kind = "expired" if expired else "revoked"
+        if not self._already_revoked and not self.app.refusals.message(self._message, RuntimeError(kind), kind):
+            self._already_revoked = True
+            self.on_lost(RuntimeError(f"that it is {kind} cannot be recorded"))
+            return
+        super()._announce_revoked(reason, terminated, signum, expired)
