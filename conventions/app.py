@@ -25,7 +25,6 @@ from conventions.declare.task_packages import import_tasks, migrations_of
 from conventions.execution.job import REDRIVE_WINDOW
 from conventions.execution.logs import make_safe
 from conventions.execution.process_ends import Ends, has_ended
-from conventions.fast_lane.intake import Intake
 from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.watch import LaneWatch
 from conventions.idempotency.claims import Claims
@@ -318,6 +317,8 @@ class ConventionsApp(Celery):
 
     def short_cut(self, consumer: Any) -> Callable[[Sequence[Delivery]], Sequence[Delivery]]:
         """What takes messages of a read straight to the fast lane, for a worker's consumer. It returns those that it leaves."""
+        from conventions.fast_lane.intake import Intake  # noqa: PLC0415  # no sender needs it, nor what it imports of a worker
+
         return Intake(consumer, self.lane).take
 
     def may_read(self) -> bool:

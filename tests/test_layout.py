@@ -57,16 +57,17 @@ def test_a_broken_contract_is_found(tmp_path: Path) -> None:
 
 
 def test_every_folder_is_on_the_map() -> None:
-    """`docs/architecture.md` has one line for each, in the order of the contract."""
-    layers = re.search(
-        r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    """`docs/architecture.md` has one line for each, in the order of the contract, with the rules that name a file of it."""
+    architecture, conventions = ((ROOT / "docs" / name).read_text() for name in ("architecture.md", "conventions.md"))
+    layers = re.search(r"^layers = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
     assert layers is not None
-    names = re.findall(r"\w+", layers.group(1))
-    rows = re.findall(
-        r"^\| `(\w+)(?:/|\.py)` \|", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert rows == names
+    rows = re.findall(r"^\| `(\w+)(?:/|\.py)` \|[^|]*\|([^|]*)\|$", architecture, re.MULTILINE)
+    assert [name for name, _ in rows] == re.findall(r"\w+", layers.group(1))
+    places: dict[str, set[str]] = {}
+    for rule, files in re.findall(r"^\| (R\d+) \|[^|]*\|[^|]*\|([^|]*)\|", conventions, re.MULTILINE):
+        for path in re.findall(r"`([^`]+\.py)`", files):
+            places.setdefault(path.partition("/")[0].removesuffix(".py"), set()).add(rule)
+    assert {name: set(re.findall(r"R\d+", rules)) for name, rules in rows if rules.strip()} == places
 
 
 def test_the_layer_does_not_know_its_tasks() -> None:

@@ -23,7 +23,7 @@ from conventions import (
     create_app,
 )
 from conventions.app import ConventionsApp
-from conventions.batches.state import BatchSummary
+from conventions.batches import BatchSummary
 
 app = create_app("typed", packages=["typed"], schedule=None, concurrency=3)
 assert_type(app, ConventionsApp)
