@@ -154,7 +154,9 @@ def test_a_limit_that_passes_while_what_follows_is_sent(installation: Installati
     """The process is killed once it has had its time; what follows the job is sent all the same, and the job stays what it is."""
     QUICK.install(installation)
     module = installation.folder / "installed.py"
-    module.write_text(f"from conventions import process_page\n\nprocess_page.SETTLE_FOR = 1\n{module.read_text()}")
+    module.write_text(
+        f"from conventions.idempotency import process_page\n\nprocess_page.SETTLE_FOR = 1\n{module.read_text()}"
+    )
     (installation.folder / "down").touch()
     with installation.worker("-c", "1"):
         (installation.folder / "stuck").touch()
