@@ -262,6 +262,7 @@ def test_a_message_without_an_answer_may_be_there(frozen: Any) -> None:
     assert (chosen.maybe_sent, chosen.ids) == (True, ["other"])
     server.send_signal(signal.SIGCONT)
     Count.apply_async((3,), task_id="other", countdown=9)
+    app.be_patient()  # a busy machine may take longer than a send of these tests
     assert sorted(sent.arguments["number"] for sent in messages(app)) == [-1, 0, 1, 2, 3]
 
 
@@ -289,6 +290,7 @@ def test_many_of_which_a_part_has_no_answer(frozen: Any) -> None:
     server.send_signal(signal.SIGCONT)
     for number, id_ in enumerate(error.ids, first):
         Count.apply_async((number,), task_id=id_)
+    app.be_patient()
     there = {sent.id: sent.arguments["number"] for sent in messages(app)}
     assert [there[id_] for id_ in (*error.sent, *error.ids)] == list(range(first + PART))
     assert len(there) == 2 + first + PART
