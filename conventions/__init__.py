@@ -11,7 +11,7 @@
 """
 
 from conventions.app import create_app
-from conventions.batches.task import BatchTask
+from conventions.batches.batch_task import BatchTask
 from conventions.core.actor import acting_as
 from conventions.core.chunking import chunked
 from conventions.core.errors import (
@@ -32,7 +32,7 @@ from conventions.progress.reporter import Progress
 from conventions.schedules.calendars import japanese_business_days
 from conventions.schedules.cron import cron, every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
-from conventions.tasks.base import ConventionTask
+from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.job_classes import ImmediateTask, LongRunningTask, ScheduledTask
 
 __all__ = [

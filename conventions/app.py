@@ -13,36 +13,36 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from celery.utils.imports import cwd_in_path
 
-from conventions.batches.state import Batches
+from conventions.batches.batch_state import Batches
 from conventions.broker.delivery import Delivery
 from conventions.broker.in_flight import InFlight
-from conventions.broker.queues import Broker
+from conventions.broker.redis_broker import Broker
 from conventions.broker.routing import route, routes_alike
-from conventions.console.starting import prepare_command
+from conventions.console.flower_start import prepare_command
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
 from conventions.declare.task_packages import import_tasks, migrations_of
-from conventions.execution.job import REDRIVE_WINDOW
+from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.logs import make_safe
 from conventions.execution.process_ends import Ends, has_ended
 from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.watch import LaneWatch
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.leases import LeaseKeeper, PageKeeper
-from conventions.idempotency.process_page import Pages
-from conventions.progress.granularity import Granularity
+from conventions.idempotency.process_pages import Pages
+from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sending.by_name import name_positions, send_by_name
 from conventions.sending.ignored_result import ignored_result
-from conventions.sending.template import Templates
+from conventions.sending.templates import Templates
 from conventions.stack import folder as stack
-from conventions.storage import store
+from conventions.storage import redis_store
 from conventions.storage.redis_connections import PATIENCE
-from conventions.storage.store import Store
-from conventions.transport import transports as transport
+from conventions.storage.redis_store import Store
+from conventions.transport import kombu_transport as transport
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
-from conventions.worker.control import prepare_purge
-from conventions.worker.refusals import Refusals
+from conventions.worker.reject import Refusals
+from conventions.worker.remote_control import prepare_purge
 
 if TYPE_CHECKING:
     from conventions.storage.database import Database
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
 STEPS = (
-    "conventions.worker.layout_step:LayoutStep",
-    "conventions.worker.stopping:Stopping",
+    "conventions.worker.layout_version_step:LayoutStep",
+    "conventions.worker.shutdown:Stopping",
     "conventions.worker.preloading:Preloading",
-    "conventions.recording.process:RecorderProcess",
+    "conventions.recording.recorder_process:RecorderProcess",
     "conventions.batches.sweep:BatchSweep",
     "conventions.fast_lane.step:LaneStep",
     "conventions.worker.pool_step:PagesStep",
@@ -86,13 +86,13 @@ def create_app(
         name, packages=(name,) if packages is None else tuple(packages), schedule=schedule, overrides=settings
     )
     app.set_default()  # Celery's current application is one for each thread; this is for all the others
-    store.set_current(lambda: app.store)
+    redis_store.set_current(lambda: app.store)
     prepare_command(app)
     prepare_purge()
     return app
 
 
-class Loader(AppLoader):
+class TaskLoader(AppLoader):
     """Imports the tasks where Celery imports its default modules: in workers, beat, Flower and sub-commands."""
 
     override_backends = RESULT_BACKENDS  # by name: imported when results are first asked for
@@ -125,12 +125,12 @@ class ConventionsApp(Celery):
         self._is_patient = False
         super().__init__(
             name,
-            loader=Loader,
+            loader=TaskLoader,
             task_cls="conventions.tasks.plain_task:PlainTask",
-            control="conventions.worker.control:Control",
+            control="conventions.worker.remote_control:Control",
         )
         self.steps["worker"].update(STEPS)
-        self.steps["consumer"].add("conventions.worker.remote_calls:RemoteCalls")
+        self.steps["consumer"].add("conventions.worker.remote_control_guard:RemoteCalls")
         self.config_from_object(_LazyDefaults(self))
 
     def __reduce__(self) -> Any:
@@ -247,7 +247,7 @@ class ConventionsApp(Celery):
         """Whether messages and claims are in one Redis, so that a script may change both. Raises: RedisError."""
         if not self.broker_is_redis:
             return False
-        return self.settings.redis_url is None or store.one_server(self.broker.store, self.store)
+        return self.settings.redis_url is None or redis_store.one_server(self.broker.store, self.store)
 
     @property
     def servers(self) -> tuple[Store, ...]:
@@ -280,9 +280,9 @@ class ConventionsApp(Celery):
         return LaneWatch()
 
     @functools.cached_property
-    def granularity(self) -> Granularity:
+    def granularity(self) -> OverlongJobs:
         """Which tasks have jobs that should be split."""
-        return Granularity(self.store)
+        return OverlongJobs(self.store)
 
     @functools.cached_property
     def batches(self) -> Batches:
@@ -317,19 +317,19 @@ class ConventionsApp(Celery):
 
     def short_cut(self, consumer: Any) -> Callable[[Sequence[Delivery]], Sequence[Delivery]]:
         """What takes messages of a read straight to the fast lane, for a worker's consumer. It returns those that it leaves."""
-        from conventions.fast_lane.intake import Intake  # noqa: PLC0415  # no sender needs it, nor what it imports of a worker
+        from conventions.fast_lane.short_cut import ShortCut  # noqa: PLC0415  # no sender needs it, nor what it imports of a worker
 
-        return Intake(consumer, self.lane).take
+        return ShortCut(consumer, self.lane).take
 
     def may_read(self) -> bool:
         """Whether messages may be read from a server that was started anew; false: ask again. Raises: RedisError."""
-        from conventions.recording.restored import may_read  # noqa: PLC0415  # seldom
+        from conventions.recording.restored_redis import may_read  # noqa: PLC0415  # seldom
 
         return may_read(self)
 
     def import_packages(self) -> None:
         """Import every module of the task packages. Raises: TaskModuleError."""
-        importlib.import_module("conventions.dead_letters.redrive_task")  # registers the tasks of the system
+        importlib.import_module("conventions.dead_letters.old_redrive_task")  # registers the tasks of the system
         with cwd_in_path():  # a team's packages lie where the command is run
             import_tasks(self.packages)
 

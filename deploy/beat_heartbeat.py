@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from conventions.schedules import beat
+from conventions.schedules import scheduler
 
 FILE = Path(tempfile.gettempdir(), "beat-heartbeat")
 
 
-class Scheduler(beat.Scheduler):
+class Scheduler(scheduler.Scheduler):
     """The platform's scheduler with a sign of life. Raises: OSError when the file cannot be written."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from conventions.batches.state import Batches, Origin
-from conventions.broker.membership import Join, Member, Outcome, Role
+from conventions.batches.batch_state import Batches, Origin
+from conventions.broker.batch_membership import Join, Member, Outcome, Role
 from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 
 ORIGIN = Origin("Import", {"path": "x"}, "u-7")
 

@@ -11,11 +11,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions import ScheduledTask
 from conventions.app import ConventionsApp
-from conventions.schedules.beat import Scheduler
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
-from conventions.schedules.store import Schedules
-from conventions.storage.store import Store
+from conventions.schedules.schedule_store import Schedules
+from conventions.schedules.scheduler import Scheduler
+from conventions.storage.redis_store import Store
 from tests.workers import application
 
 
@@ -69,7 +69,7 @@ def beat(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beat]
     started: list[Scheduler] = []
 
     def start(*listed: Schedule) -> Scheduler:
-        monkeypatch.setattr("conventions.schedules.beat.load_schedule", lambda _app: listed)
+        monkeypatch.setattr("conventions.schedules.scheduler.load_schedule", lambda _app: listed)
         monkeypatch.setattr(type(app), "schedule_address", "tests:SCHEDULE")
         scheduler = Scheduler(app)
         started.append(scheduler)

@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 from conventions.broker.delivery import Delivery
-from conventions.broker.plain_message import plain
-from conventions.broker.queues import Broker, Held, Publication
+from conventions.broker.redis_broker import Broker, HeldMessage, Publication
+from conventions.broker.simple_message import plain
 from conventions.idempotency.claim_answers import Answer, Granted
 from conventions.idempotency.claims import ClaimRequest, Claims, Settled, Settlement
 from conventions.records.journal import Event
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 from tests.support import wait_until
 
 HORIZON = timedelta(days=8)
@@ -39,10 +39,10 @@ def handed_over(delivery: Delivery) -> tuple[Any, ...]:
     return tuple(delivery), message.task, message.kwargs, message.told
 
 
-def held(delivery: Delivery, request: ClaimRequest | None = None) -> Held:
+def held(delivery: Delivery, request: ClaimRequest | None = None) -> HeldMessage:
     """A message in hand, of a job that has started where there is a request."""
     claim, token = (request.claim, request.token) if request else ("", "")
-    return Held(delivery.tag.decode(), delivery.queue, delivery.receipt, claim, token)
+    return HeldMessage(delivery.tag.decode(), delivery.queue, delivery.receipt, claim, token)
 
 
 def asking(delivery: Delivery, request: ClaimRequest = FIRST, **changes: Any) -> ClaimRequest:

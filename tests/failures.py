@@ -7,14 +7,14 @@ from uuid import uuid4
 
 import pytest
 
+from conventions.core.error_text import describe
 from conventions.core.errors import BusinessError
-from conventions.core.failures import describe
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.groups import Group
+from conventions.dead_letters.groups import LetterGroup
 from conventions.records import executions
-from conventions.records.journal import Entry, Event
+from conventions.records.journal import Event, JournalEntry
 from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import DeadLetterRow
 
@@ -45,7 +45,7 @@ def failure(
     at: datetime | None = None,
     stored: bytes | None = None,
     **values: Any,
-) -> Entry:
+) -> JournalEntry:
     """The last failure of a message, as the recorder reads it; the error was raised by the task."""
     defaults: dict[str, Any] = {
         "kind": "dead",
@@ -59,10 +59,10 @@ def failure(
     } | values
     described = describe(defaults["task"], error or raised_by(look_up))
     event = Event.decode(Event(message_id, **{"failure": described} | defaults).encode())
-    return Entry(b"1-1", event, fence, at or utc_now(), stored)
+    return JournalEntry(b"1-1", event, fence, at or utc_now(), stored)
 
 
-def record(database: Database, *entries: Entry) -> None:
+def record(database: Database, *entries: JournalEntry) -> None:
     """Record events, each in its own transaction, as the recorder does."""
     for entry in entries:
         with database.session() as session:
@@ -85,7 +85,7 @@ def ids(database: Database, which: Filter, limit: int = 100) -> list[str]:
         return [letter.id for letter in dead_letters.listing(session, which, limit)]
 
 
-def groups(database: Database, which: Filter | None = None, limit: int = 100) -> list[Group]:
+def groups(database: Database, which: Filter | None = None, limit: int = 100) -> list[LetterGroup]:
     """The groups that a filter finds."""
     with database.session() as session:
         return letter_groups.groups(session, which or Filter(), limit)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from conventions.broker.delivery import Delivery
 from conventions.broker.in_flight import InFlight
-from conventions.broker.queues import Beat, Broker, Held, Swept
+from conventions.broker.redis_broker import Beat, Broker, HeldMessage, Swept
 from conventions.idempotency.claims import Claims
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 from tests.claiming import asking, granted, handed_out, message
 from tests.redis_servers import free_port, process, wait_for_server
 
@@ -21,7 +21,7 @@ class Telling(Broker):
         self.told: list[str] = []
         self.ends = False
 
-    def heartbeat(self, messages: Sequence[Held]) -> list[Beat]:
+    def heartbeat(self, messages: Sequence[HeldMessage]) -> list[Beat]:
         """Keep messages."""
         if self.ends:
             raise SystemExit  # ends the thread, with the test

@@ -5,7 +5,7 @@ from typing import Any
 
 from conventions.idempotency.claim_answers import Answer, Busy, Conflict, Done, Granted, Parked, Poison
 from conventions.records.journal import Event
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 from tests.protocol_messages import Delivery, Message
 from tests.protocol_model import START_LIMIT, Claim, Entry, Model
 from tests.stored_messages import stored

@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from conventions.broker.delivery import Delivery as HandedOut
-from conventions.broker.queues import Broker, Held, Publication
-from conventions.broker.waiting import End, end, look
-from conventions.execution.purging import PLACES
+from conventions.broker.redis_broker import Broker, HeldMessage, Publication
+from conventions.broker.waiting_messages import End, end, look
+from conventions.execution.purge import PLACES
 from conventions.idempotency.claim_answers import Answer
 from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
 from conventions.records.journal import Event
+from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
-from conventions.storage.store import Store
 from tests.protocol_messages import Delivery, Message, Spec
 from tests.protocol_model import START_LIMIT, Claim
 
@@ -76,10 +76,10 @@ class Server:
         self.broker.again = self.broker.last if again else ()
         return self.broker.reserve([queue], count)
 
-    def _held(self, delivery: Delivery, *, followed: bool = False) -> Held:
+    def _held(self, delivery: Delivery, *, followed: bool = False) -> HeldMessage:
         spec = delivery.spec
         job = (f"T:{spec.key}", delivery.token) if delivery.granted else ("", "")
-        return Held(delivery.tag, spec.queue, delivery.receipt, *job, spec.id if followed else "")
+        return HeldMessage(delivery.tag, spec.queue, delivery.receipt, *job, spec.id if followed else "")
 
     def heartbeat(self, delivery: Delivery) -> str:
         """Keep a message."""
@@ -95,7 +95,7 @@ class Server:
         """Remove a message."""
         held = self._held(delivery, followed=followed)
         if followed and not held.claim:
-            held = Held(held.tag, held.queue, held.receipt, f"T:{delivery.spec.key}", "", delivery.spec.id)
+            held = HeldMessage(held.tag, held.queue, held.receipt, f"T:{delivery.spec.key}", "", delivery.spec.id)
         return bool(self.broker.acknowledge([held]))
 
     def _request(self, delivery: Delivery) -> ClaimRequest:

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from tests.support import wait_until
 from tests.workers import Installation, Worker
 

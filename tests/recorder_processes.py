@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
-from conventions.recording.process import record_for_ever
+from conventions.recording.recorder_process import record_for_ever
 from conventions.storage.database import Database
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 from tests.workers import ROOT
 
 

@@ -1,8 +1,8 @@
 """Redrives carried out step by step, as the recorder that leads does beside its recording."""
 
 from conventions.app import ConventionsApp
-from conventions.dead_letters import redrives
-from conventions.dead_letters.redriver import Redriver
+from conventions.dead_letters import redrive_runs
+from conventions.dead_letters.redrive_runner import Redriver
 
 
 def step(app: ConventionsApp, id_: str, redriver: Redriver | None = None) -> None:
@@ -11,6 +11,6 @@ def step(app: ConventionsApp, id_: str, redriver: Redriver | None = None) -> Non
     while True:
         redriver.step(id_)
         with app.database.session(read_only=True) as session:
-            row = redrives.get(session, id_)
-            if row is None or row.fault is not None or not redrives.tally(session, id_).taken:
+            row = redrive_runs.get(session, id_)
+            if row is None or row.fault is not None or not redrive_runs.tally(session, id_).taken:
                 return

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 
 SENT = ("score", "queue", "priority", "digest", "generation", "payload")
 

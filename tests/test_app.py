@@ -162,7 +162,7 @@ def test_defaults_of_celery(app: ConventionsApp) -> None:
     assert not conf.worker_send_task_events, "Flower turns them on"
     assert (conf.worker_concurrency, conf.worker_prefetch_multiplier) == (5, 4)
     assert conf.task_default_priority == Priority.NORMAL
-    assert conf.beat_scheduler == "conventions.schedules.beat:Scheduler"
+    assert conf.beat_scheduler == "conventions.schedules.scheduler:Scheduler"
 
 
 def test_every_setting_of_celery_exists(app: ConventionsApp) -> None:

@@ -20,7 +20,7 @@ from conventions import create_app
 from conventions.app import ConventionsApp
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
-from conventions.storage import store
+from conventions.storage import redis_store
 from conventions.storage.tables import DeadLetterRow
 from tests.stored_messages import stored
 from tests.support import wait_until
@@ -36,13 +36,13 @@ app = create_app("tests", packages={packages!r}, schedule=None)
 @contextmanager
 def remembering_current() -> Iterator[None]:
     """Put back, at the end, which application is the current one."""
-    default, current, stores = _state.default_app, _state._tls.current_app, list(store._current)
+    default, current, stores = _state.default_app, _state._tls.current_app, list(redis_store._current)
     try:
         yield
     finally:
         _state.set_default_app(default)
         _state._set_current_app(current)
-        store._current[:] = stores
+        redis_store._current[:] = stores
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def acting_through(app: ConventionsApp) -> Iterator[None]:
     with remembering_current():
         app.set_current()
         app.set_default()
-        store.set_current(lambda: app.store)
+        redis_store.set_current(lambda: app.store)
         yield
 
 

@@ -1,5 +1,5 @@
 """Batches: items cut into chunks that are messages of their own (R19)."""
 
-from conventions.batches.state import BatchSummary
+from conventions.batches.batch_state import BatchSummary
 
 __all__ = ["BatchSummary"]

@@ -4,11 +4,11 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-from conventions.broker.membership import chunk_id, finish_id
+from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.core.errors import BrokerUnavailable, PayloadError
-from conventions.dead_letters.redrive import redrive
+from conventions.dead_letters.resend import redrive
 from conventions.records import audit
-from conventions.records.deeds import BATCH_CANCEL, Deed
+from conventions.records.audit_entry import BATCH_CANCEL, AuditEntry
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bo
         SQLAlchemyError: nothing is changed.
     """
     with suppress(_Ended), app.database.session() as session:
-        audit.record(session, Deed(actor, BATCH_CANCEL, id, reason))
+        audit.record(session, AuditEntry(actor, BATCH_CANCEL, id, reason))
         session.flush()  # no row, no deed
         if not app.batches.cancel(id):
             raise _Ended
@@ -59,7 +59,7 @@ def retry_failed(app: Any, id: str, actor: str, reason: str | None = None) -> tu
         logger.warning("not sent again: the batch %s was cancelled, and its chunks would end at once", id)
         return 0, len(ids)
     with app.database.session() as session:
-        audit.record(session, Deed(actor, "batch retry-failed", id, reason, None, {"letters": len(ids)}))
+        audit.record(session, AuditEntry(actor, "batch retry-failed", id, reason, None, {"letters": len(ids)}))
     sent = 0
     for one in ids:
         try:

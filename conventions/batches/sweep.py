@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from conventions.core.apart import is_outage
 from conventions.core.errors import BrokerUnavailable
-from conventions.execution.following import send_what_follows
+from conventions.execution.batch_follow_up import send_what_follows
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from conventions.storage.layout import living
+from conventions.storage.layout_version import living
 
 ASK_WITHIN = 1.0  # seconds that workers have to answer
 

@@ -1,4 +1,4 @@
-"""`Wanted`, what a read asks for, and `Delivery`, what it brings."""
+"""`ReadRequest`, what a read asks for, and `Delivery`, what it brings."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -36,7 +36,7 @@ def tag_of(raw: bytes) -> str | bytes:
         return raw
 
 
-class Wanted(NamedTuple):
+class ReadRequest(NamedTuple):
     """What a read asks for.
 
     Attributes:

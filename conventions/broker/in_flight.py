@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.broker.queues import Beat, Broker, Held, Swept
+from conventions.broker.redis_broker import Beat, Broker, HeldMessage, Swept
 from conventions.core.apart import apart, is_outage
 from conventions.core.forks import call_in_child
 
@@ -65,12 +65,12 @@ class InFlight:
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldMessage] = {}
         self._leaving: set[str] = set()
-        self._ended: list[Held] = []
-        self._returned: list[tuple[Held, float, bool, str]] = []
-        self._left: list[Held] = []
-        self._held_back: list[tuple[Held, str, float]] = []
+        self._ended: list[HeldMessage] = []
+        self._returned: list[tuple[HeldMessage, float, bool, str]] = []
+        self._left: list[HeldMessage] = []
+        self._held_back: list[tuple[HeldMessage, str, float]] = []
         self._calls: list[Callable[[Broker], None]] = []
         self._on_lapsed: dict[str, Callable[[], bool]] = {}
         self._lapses: dict[str, int] = {}
@@ -86,7 +86,7 @@ class InFlight:
 
     def add(self, *deliveries: Delivery) -> None:
         """Hold messages that were handed out."""
-        held = {one.receipt: Held(tag_of(one.tag), one.queue, one.receipt) for one in deliveries}
+        held = {one.receipt: HeldMessage(tag_of(one.tag), one.queue, one.receipt) for one in deliveries}
         with self._changed:
             self._held.update(held)
             self._ensure_thread()
@@ -102,7 +102,7 @@ class InFlight:
         with self._changed:
             for receipt, claim, token, on_lapsed, followed_id in starts:
                 if held := self._held.get(receipt):
-                    self._held[receipt] = Held(held.tag, held.queue, receipt, claim, token, followed_id)
+                    self._held[receipt] = HeldMessage(held.tag, held.queue, receipt, claim, token, followed_id)
                     self._on_lapsed[receipt] = on_lapsed
 
     def acknowledge(self, receipt: str) -> None:
@@ -140,7 +140,7 @@ class InFlight:
             self._ensure_thread()
             self._changed.notify()
 
-    def _staying(self, receipt: str) -> Held | None:
+    def _staying(self, receipt: str) -> HeldMessage | None:
         # Who lets a message go first has decided: Celery rejects what was returned already.
         held = None if receipt in self._leaving else self._held.get(receipt)
         if held:
@@ -159,12 +159,12 @@ class InFlight:
             self._changed.notify()
         return len(chosen)
 
-    def seize(self) -> list[Held]:
+    def seize(self) -> list[HeldMessage]:
         """Take everything that is held out of all other hands, for a process that ends now."""
         with self._changed:
             return [held for receipt, held in self._held.items() if self._staying(receipt)]
 
-    def give_back_seized(self, held: Iterable[Held]) -> None:
+    def give_back_seized(self, held: Iterable[HeldMessage]) -> None:
         """Return what was seized, with the claims of what ran; no start is counted."""
         with self._changed:
             self._returned += [(one, 0.0, False, "") for one in held]
@@ -291,10 +291,10 @@ class InFlight:
             self._calls.remove(call)
 
     @staticmethod
-    def _for_each(call: Callable[[Sequence[Held]], object], held: Sequence[Held]) -> None:
+    def _for_each(call: Callable[[Sequence[HeldMessage]], object], held: Sequence[HeldMessage]) -> None:
         """Call for all, and where one of them is bad without that one, which goes to another worker when its time is over."""
 
-        def call_for(some: Sequence[Held]) -> list[None]:
+        def call_for(some: Sequence[HeldMessage]) -> list[None]:
             call(some)
             return [None] * len(some)
 
@@ -302,7 +302,7 @@ class InFlight:
             if error is not None:
                 logger.error("messages in flight: %r cannot be let go, and is forgotten: %s", one.tag, error)
 
-    def _answers(self, held: Sequence[Held]) -> list[Beat]:
+    def _answers(self, held: Sequence[HeldMessage]) -> list[Beat]:
         """Keep messages from going to another worker; one that cannot be kept is lost, and no other with it. Raises: RedisError."""
         answers: list[Beat] = []
         for one, answer in zip(held, apart(self._broker.heartbeat, held), strict=True):

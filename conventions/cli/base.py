@@ -14,11 +14,11 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
-from conventions.console.figures import local
+from conventions.console.display import local
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.network_errors import is_network_error
+from conventions.core.redis_answers import fault_of
 from conventions.core.safe_text import printable
-from conventions.core.server_answers import fault_of
 
 SPACES = "\n\u00a0\u3000"  # which are not printable, as Python sees it
 WIDE = 250  # columns of a table that is not shown on a terminal

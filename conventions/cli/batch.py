@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from conventions.batches import actions as batch_actions
-from conventions.batches.state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
-from conventions.broker.membership import chunk_id, finish_id
+from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.cli.base import (
     app_of,
     emit,
@@ -23,8 +23,8 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.letter_options import actor_option
-from conventions.console.figures import duration, speed
+from conventions.cli.dead_letter_filters import actor_option
+from conventions.console.display import duration, speed
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
 CHUNKS_SHOWN = 20

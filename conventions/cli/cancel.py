@@ -4,9 +4,9 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.cli.base import app_of, one_line_errors, say
-from conventions.cli.letter_options import actor_option
-from conventions.execution.cancelling import cancel as cancel_message
-from conventions.records.deeds import CANCEL, Deed
+from conventions.cli.dead_letter_filters import actor_option
+from conventions.execution.cancel import cancel as cancel_message
+from conventions.records.audit_entry import CANCEL, AuditEntry
 
 ANSWERS = {
     "queued": "queued; it will not run",
@@ -30,6 +30,6 @@ def cancel(context: click.Context, *, id: str, reason: str | None, actor: str) -
     answer = cancel_message(app, id)
     # In the journal, since a message can be cancelled while SQL is away.
     outcome = "failed" if answer == "too late" else "done"
-    app.journal.note(Deed(actor, CANCEL, id, reason, None, {"outcome": outcome, "answer": answer}))
+    app.journal.note(AuditEntry(actor, CANCEL, id, reason, None, {"outcome": outcome, "answer": answer}))
     say(f"{id}: {ANSWERS[answer]}")
     context.exit(1 if answer == "too late" else 0)

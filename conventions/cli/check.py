@@ -1,24 +1,28 @@
 """`celery -A <app> check`: whether this application could run here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 from celery.bin.base import CeleryCommand
+from redis.exceptions import RedisError
 from sqlalchemy import select, text
 
 from conventions.app import ConventionsApp
-from conventions.broker.servers import forgetful, volatile
+from conventions.broker.consumers import ask_workers
+from conventions.broker.durability import forgetful, volatile
 from conventions.cli.base import app_of, emit, one_line_errors, say
-from conventions.cli.unconsumed import unconsumed
 from conventions.core.errors import ConfigurationError
-from conventions.core.server_answers import advice_on, fault_of
-from conventions.recording import missing_rows
-from conventions.schedules.listing import load_schedule
-from conventions.storage.left_alone import left_alone
+from conventions.core.redis_answers import advice_on, fault_of
+from conventions.execution.purge import is_reply_queue
+from conventions.recording import lost_message_rows
+from conventions.schedules.schedule_module import load_schedule
+from conventions.storage.newer_data import left_alone
 from conventions.storage.tables import DeadLetterRow
+from conventions.transport.celery_defaults import queue_names
 from conventions.worker.unknown_tasks import waiting_tasks
 
 LOST_WITHIN = timedelta(days=2)
@@ -138,7 +142,7 @@ def _lost(app: ConventionsApp) -> None:
     except Exception:  # noqa: BLE001  # another line says so
         return
     with app.database.session(read_only=True) as session:
-        lost = missing_rows.count_lost(session, datetime.now(UTC) - LOST_WITHIN)
+        lost = lost_message_rows.count_lost(session, datetime.now(UTC) - LOST_WITHIN)
     if lost:
         days = LOST_WITHIN.days
         raise ConfigurationError(
@@ -158,6 +162,48 @@ def _queues(app: ConventionsApp) -> None:
         )
     if found.empty:  # which is no fault: workers may be elsewhere, or not started yet
         say(f"no worker consumes {', '.join(found.empty)}; nothing waits there{silent}", err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Unconsumed:
+    """What `celery check` says of queues.
+
+    Attributes:
+        waiting: those with messages, ready or delayed, and how many.
+        empty: those to which a task of the application sends.
+        silent: workers that live, and have not answered which queues they consume.
+    """
+
+    waiting: dict[str, int]
+    empty: list[str]
+    silent: int
+
+
+def unconsumed(app: Any) -> Unconsumed:
+    """Ask the workers. Raises: RedisError, or what an unreachable broker raises."""
+    own = {name for name in queue_names(app) if not is_reply_queue(name)}
+    known = own | {name for name in app.broker.queues() if not is_reply_queue(name)} if app.broker_is_redis else own
+    lengths = _lengths(app, known)
+    consumers = ask_workers(app)
+    left = known - consumers.queues
+    return Unconsumed(
+        {name: lengths[name] for name in sorted(left) if lengths.get(name)},
+        sorted(name for name in left & own if not lengths.get(name)),
+        consumers.silent,
+    )
+
+
+def _lengths(app: Any, queues: Iterable[str]) -> dict[str, int]:
+    if app.broker_is_redis:
+        return {name: sizes.ready + sizes.delayed for name in queues if (sizes := app.broker.sizes(name))}
+    found: dict[str, int] = {}
+    with app.connection_for_read() as connection:
+        for name in queues:
+            try:
+                found[name] = connection.channel().queue_declare(name, passive=True).message_count
+            except (*connection.channel_errors, RedisError):  # no such queue yet, which closes the channel
+                found[name] = 0
+    return found
 
 
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from celery.bin.base import CeleryCommand
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
-from conventions.cli import letter_actions
+from conventions.cli import dead_letter_changes
 from conventions.cli.base import (
     app_of,
     emit,
@@ -22,7 +22,7 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.letter_options import actor_option, filter_options
+from conventions.cli.dead_letter_filters import actor_option, filter_options
 from conventions.core.errors import ConfigurationError
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters
@@ -177,4 +177,4 @@ def note(context: click.Context, *, group: str, text: str, actor: str, as_json: 
         say(f"noted on {group}" if text else f"no note on {group}")
 
 
-letter_actions.add_to(dead_letters)
+dead_letter_changes.add_to(dead_letters)

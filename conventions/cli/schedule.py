@@ -14,12 +14,12 @@ from conventions.app import ConventionsApp
 from conventions.cli import schedule_changes, schedule_history
 from conventions.cli.base import app_of, one_line_errors, output_options, print_json, say
 from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
-from conventions.console.figures import duration
-from conventions.schedules.beats import Beat, Beats, standing_of
+from conventions.console.display import duration
+from conventions.schedules.beat_liveness import Beat, Beats, standing_of
 from conventions.schedules.cron import slots
-from conventions.schedules.run_outcomes import RunOutcome, failing, failing_words
-from conventions.schedules.store import Schedules
-from conventions.schedules.view import ScheduleView
+from conventions.schedules.run_history import RunOutcome, failing, failing_words
+from conventions.schedules.schedule_store import Schedules
+from conventions.schedules.schedule_view import ScheduleView
 
 COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "last_outcome", "paused")
 LOOK_BACK = 20  # lines of the history in which failures are counted

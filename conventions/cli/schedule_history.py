@@ -14,10 +14,10 @@ from conventions.app import ConventionsApp
 from conventions.cli.base import one_line_errors, output_options, say
 from conventions.cli.dead_letters import say_what_waits
 from conventions.cli.schedule_options import NAME, Listed, emit_local, local, on_the_wall, seconds
-from conventions.schedules.catching_up import MOST
-from conventions.schedules.run_outcomes import RunOutcome, outcomes_of
-from conventions.schedules.state import Run
-from conventions.schedules.store import Schedules
+from conventions.schedules.catch_up import MOST
+from conventions.schedules.run_history import RunOutcome, outcomes_of
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
 
 HISTORY = ("planned_at", "sent_at", "late", "outcome", "runtime", "note", "id", "actor")
 

@@ -14,9 +14,9 @@ from conventions.cli.base import app_of, emit, say, written
 from conventions.core.errors import ConventionError, ScheduleError
 from conventions.dead_letters.filter import age
 from conventions.schedules.actions import FURTHEST, PausedAgain, ScheduleActions, StillRuns
-from conventions.schedules.listing import load_schedule
 from conventions.schedules.schedule import Schedule
-from conventions.schedules.view import ScheduleView, views_of
+from conventions.schedules.schedule_module import load_schedule
+from conventions.schedules.schedule_view import ScheduleView, views_of
 
 NAME = click.argument("name")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")

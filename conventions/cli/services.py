@@ -15,7 +15,7 @@ import click
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError
 from conventions.stack.embedded import EmbeddedServer, prepare
-from conventions.stack.folder import Hold, Stack
+from conventions.stack.folder import Stack, StackLock
 from conventions.stack.supervisor import Service, Supervisor, Write, guardian
 
 HOST = "127.0.0.1"
@@ -94,7 +94,7 @@ def free_port(wanted: int | None = None) -> int:
 
 @contextmanager
 def running(
-    app: ConventionsApp, plan: Plan, held: Hold, write: Write, signals: Callable[[], int]
+    app: ConventionsApp, plan: Plan, held: StackLock, write: Write, signals: Callable[[], int]
 ) -> Iterator[Supervisor]:
     """Run the stack within the block; the caller lets the supervisor watch over it.
 
@@ -122,7 +122,7 @@ def running(
 
 
 def _start_server(
-    supervisor: Supervisor, server: EmbeddedServer, held: Hold, plan: Plan, signals: Callable[[], int]
+    supervisor: Supervisor, server: EmbeddedServer, held: StackLock, plan: Plan, signals: Callable[[], int]
 ) -> None:
     service = Service("valkey", lambda: server.command, stop_phase=2, stop_within=10)
     # Published before it runs, so that the next stack finds the socket's folder even after a kill -9.

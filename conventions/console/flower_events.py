@@ -13,7 +13,7 @@ from typing import Any
 from celery.events.state import Task, Worker
 
 from conventions.core.bounds import is_text
-from conventions.core.failures import clean
+from conventions.core.error_text import clean
 
 logger = logging.getLogger(__name__)
 

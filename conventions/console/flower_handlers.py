@@ -19,12 +19,12 @@ from tornado import web
 from tornado.options import options
 from tornado.routing import URLSpec
 
-from conventions.console.access import Role
-from conventions.console.flower_masks import NO_SEARCH, SORTED, masked, may_search
 from conventions.console.flower_queues import Queues
 from conventions.console.flower_writes import METHODS, Writes, recording
-from conventions.console.guarded import READS, Checked
+from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
+from conventions.console.roles import Role
+from conventions.console.task_masks import NO_SEARCH, SORTED, masked, may_search
 
 LONGEST_WAIT = 3.0  # seconds for a result
 WAITS = 10  # for results at a time; others wait for them, and nothing else does

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from conventions.execution.purging import known_queues
+from conventions.execution.purge import known_queues
 from conventions.transport.celery_defaults import CLASS_QUEUES
 
 ANSWER_WITHIN = 1.0  # seconds, for workers that are asked what they consume

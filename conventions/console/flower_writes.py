@@ -12,13 +12,13 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 from tornado import web
 
-from conventions.broker.given_headers import check_headers
-from conventions.console.guarded import Guarded
+from conventions.broker.caller_headers import check_headers
+from conventions.console.guard import Guarded
 from conventions.core.actor import acting_as
 from conventions.core.errors import PayloadError
 from conventions.core.priority import Priority
 from conventions.records import audit
-from conventions.records.deeds import Deed
+from conventions.records.audit_entry import AuditEntry
 from conventions.sending.options import check_types
 
 logger = logging.getLogger(__name__)
@@ -162,7 +162,9 @@ class Writes(Guarded):
             after["message_id"] = said["task-id"]
         else:
             after["said"] = str(said.get("message", "") if isinstance(said, Mapping) else said)[:TEXT_LENGTH]
-        deed = Deed(self.visitor.name, f"flower {self.deed}"[:ACTION_LENGTH], args[0] if args else "all", after=after)
+        deed = AuditEntry(
+            self.visitor.name, f"flower {self.deed}"[:ACTION_LENGTH], args[0] if args else "all", after=after
+        )
         try:
             await asyncio.to_thread(self._insert, deed)
         except SQLAlchemyError as error:
@@ -184,7 +186,7 @@ class Writes(Guarded):
         with self.capp.database.session() as session:
             audit.listing(session, 1)
 
-    def _insert(self, deed: Deed) -> None:
+    def _insert(self, deed: AuditEntry) -> None:
         with self.capp.database.session() as session:
             audit.record(session, deed)
 

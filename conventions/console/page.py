@@ -11,10 +11,10 @@ from sqlalchemy.exc import DataError, SQLAlchemyError, StatementError
 from sqlalchemy.orm import Session
 from tornado import web
 
-from conventions.console import figures
-from conventions.console.access import Role
-from conventions.console.guarded import READS, ROLE, Checked, Guarded
-from conventions.console.query import Query
+from conventions.console import display
+from conventions.console.dead_letter_query import Query
+from conventions.console.guard import READS, ROLE, Checked, Guarded
+from conventions.console.roles import Role
 from conventions.storage.database import utc_now
 
 SLOWEST_READ = 15  # seconds
@@ -117,9 +117,9 @@ class Page(Guarded):
             template,
             visitor=self.visitor,
             refusal=self.refusal,
-            clock=lambda moment: figures.local(moment, zone),
-            ago=lambda moment: figures.ago(moment, now),
-            sparkline=figures.sparkline,
+            clock=lambda moment: display.local(moment, zone),
+            ago=lambda moment: display.ago(moment, now),
+            sparkline=display.sparkline,
             **values,
         )
 

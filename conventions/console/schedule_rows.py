@@ -6,14 +6,14 @@ from datetime import datetime
 from itertools import islice
 from typing import Any
 
-from conventions.console import figures
-from conventions.console.marks import Line
-from conventions.schedules.beats import Beat, standing_of
-from conventions.schedules.catching_up import ON_TIME
+from conventions.console import display
+from conventions.console.run_icons import Line
+from conventions.schedules.beat_liveness import Beat, standing_of
+from conventions.schedules.catch_up import ON_TIME
 from conventions.schedules.cron import Cron, slots
-from conventions.schedules.run_outcomes import failing, failing_words
+from conventions.schedules.run_history import failing, failing_words
 from conventions.schedules.schedule import Schedule
-from conventions.schedules.view import ScheduleView
+from conventions.schedules.schedule_view import ScheduleView
 
 STRIP, UPCOMING = 20, 5
 CATCH_UP = {
@@ -67,12 +67,12 @@ class Row:
         if self.view.state.last_run is None:
             return ""
         late = self.view.lateness
-        return "by hand" if late is None else figures.brief(late)
+        return "by hand" if late is None else display.brief(late)
 
     @property
     def figures(self) -> dict[str, Any]:
         """What changes from look to look."""
-        late = "" if self.overdue is None else f"overdue {figures.duration(self.overdue)}"
+        late = "" if self.overdue is None else f"overdue {display.duration(self.overdue)}"
         paused = self.view.state.pause is not None
         return {
             "id": self.name,
@@ -121,7 +121,7 @@ def _upcoming(view: ScheduleView) -> tuple[datetime, ...]:
 def rules_of(listed: Schedule) -> list[tuple[str, str]]:
     """What is not its time, task or arguments, in words."""
     window = listed.window or (ON_TIME if listed.catch_up == "none" else None)
-    late = "however late it is" if window is None else f"at most {figures.duration(window.total_seconds())} late"
+    late = "however late it is" if window is None else f"at most {display.duration(window.total_seconds())} late"
     return [
         ("Catch up", f"{listed.catch_up}: {CATCH_UP[listed.catch_up]}"),
         ("Within", f"a slot is sent {late}"),
@@ -143,5 +143,5 @@ def figures_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
 
 
 def _figures(beat: Beat) -> dict[str, Any]:
-    seen = "now" if beat.tick_age < 1 else f"{figures.duration(beat.tick_age)} ago"
+    seen = "now" if beat.tick_age < 1 else f"{display.duration(beat.tick_age)} ago"
     return {"id": beat.name, "state": beat.state, "texts": {"state": beat.state, "seen": seen}, "is": {}}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from redis.exceptions import DataError, RedisError, ResponseError
 
-from conventions.core.server_answers import code_of
+from conventions.core.redis_answers import code_of
 
 
 def apart[T, R](call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from conventions.core.failures import clean
+from conventions.core.error_text import clean
 
 MOST_CHARACTERS = 255  # of a name, as the columns have it
 LARGEST_COUNT = 2**31 - 2  # one more is a number that the columns hold; Lua holds far larger ones

@@ -11,7 +11,7 @@ import errno
 import socket
 import sys
 
-from conventions.core.server_answers import code_of
+from conventions.core.redis_answers import code_of
 
 _STANDARD: tuple[type[BaseException], ...] = (ConnectionError, TimeoutError, socket.gaierror, socket.herror)
 

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import BigInteger, cast, extract, func, select
 from sqlalchemy.orm import Session
 
+from conventions.core.error_text import place_in
 from conventions.core.errors import LetterNotEditable
-from conventions.core.failures import place_in
 from conventions.dead_letters.filter import Filter
 from conventions.records import audit
-from conventions.records.deeds import Deed
+from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow, GroupNoteRow
 
@@ -20,7 +20,7 @@ SPARKS, SPARK = 24, timedelta(hours=1)  # a sparkline: how many bars, and the ti
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class LetterGroup:
     """Dead letters of one cause; `example` is the id of the last one, `place` the line it failed at, `note` what somebody wrote."""
 
     fingerprint: str
@@ -35,7 +35,7 @@ class Group:
     note: str = ""
 
 
-def groups(session: Session, which: Filter, limit: int) -> list[Group]:
+def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
     """The letters that match, grouped by cause, the largest group first."""
     row, conditions = DeadLetterRow, which.conditions(utc_now())
     # Only what an index holds is read of every letter; the rest is read of one letter in each group.
@@ -60,7 +60,7 @@ def groups(session: Session, which: Filter, limit: int) -> list[Group]:
             continue
         task, error, text, example, trace = one
         note = notes.get(fingerprint, "")
-        result.append(Group(fingerprint, task, error, text, count, first, last, example, place_in(trace), note))
+        result.append(LetterGroup(fingerprint, task, error, text, count, first, last, example, place_in(trace), note))
     return result
 
 
@@ -104,7 +104,7 @@ def annotate(session: Session, fingerprint: str, text: str, actor: str) -> bool:
         note.text, note.actor, note.written_at = text, actor, utc_now()
     elif text:
         session.add(GroupNoteRow(fingerprint=fingerprint, text=text, actor=actor, written_at=utc_now()))
-    audit.record(session, Deed(actor, "dead-letters note", f"group {fingerprint}", None, before, text or None))
+    audit.record(session, AuditEntry(actor, "dead-letters note", f"group {fingerprint}", None, before, text or None))
     return True
 
 

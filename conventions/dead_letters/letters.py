@@ -11,12 +11,12 @@ from typing import Any
 from sqlalchemy import bindparam, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased, defer
 
+from conventions.core.error_text import FailureText, clean, cut
 from conventions.core.errors import SelectionChanged
-from conventions.core.failures import FailureText, clean, cut
 from conventions.dead_letters.filter import Filter
 from conventions.records import audit, executions
-from conventions.records.deeds import Deed
-from conventions.records.journal import Entry
+from conventions.records.audit_entry import AuditEntry
+from conventions.records.journal import JournalEntry
 from conventions.storage.database import insert_into, utc_now
 from conventions.storage.tables import DeadLetterRow, ExecutionRow
 
@@ -48,7 +48,7 @@ HISTORY_FIELDS = (
 _NO_FAILURE = FailureText("Unknown", "", "", "")
 
 
-def record(session: Session, entries: Sequence[Entry]) -> None:
+def record(session: Session, entries: Sequence[JournalEntry]) -> None:
     """Store the letters of events that were not recorded before; a letter that dies again is the same letter.
 
     An event of an earlier redrive, attempt or claim than the stored one changes nothing but the first time, which is
@@ -72,7 +72,7 @@ def record(session: Session, entries: Sequence[Entry]) -> None:
     connection.execute(earlier.values(first_failed_at=bindparam("first")), times)
 
 
-def antedate(session: Session, entries: Sequence[Entry]) -> None:
+def antedate(session: Session, entries: Sequence[JournalEntry]) -> None:
     """Note failures that are read after the end of their message: its letter has failed first by then."""
     retried = [entry for entry in entries if entry.event.kind == "retried"]
     first = _first_failures(session, retried)
@@ -84,7 +84,7 @@ def antedate(session: Session, entries: Sequence[Entry]) -> None:
         session.connection().execute(update(row).where(row.id == id_).values(first_failed_at=first[id_]))
 
 
-def _first_failures(session: Session, entries: Sequence[Entry]) -> dict[str, datetime]:
+def _first_failures(session: Session, entries: Sequence[JournalEntry]) -> dict[str, datetime]:
     ids = {cut(entry.event.message_id) for entry in entries}
     if not ids:
         return {}
@@ -93,7 +93,7 @@ def _first_failures(session: Session, entries: Sequence[Entry]) -> dict[str, dat
     return dict(session.execute(query.group_by(row.message_id)).all())
 
 
-def _values(entry: Entry, first: Mapping[str, datetime]) -> dict[str, Any]:
+def _values(entry: JournalEntry, first: Mapping[str, datetime]) -> dict[str, Any]:
     event, failure = entry.event, entry.event.failure or _NO_FAILURE
     id_ = cut(event.message_id)
     return {
@@ -119,7 +119,7 @@ def _values(entry: Entry, first: Mapping[str, datetime]) -> dict[str, Any]:
     }
 
 
-def _envelope(entry: Entry) -> str | None:
+def _envelope(entry: JournalEntry) -> str | None:
     """The message as JSON text; bytes that are no JSON are kept as `{"base64": …}`."""
     if entry.message is None:
         return None if entry.event.message is None else json.dumps(entry.event.message)
@@ -243,7 +243,7 @@ def discard(session: Session, which: Filter, actor: str, reason: str, expected: 
     check_agreed(expected, gone)
     if gone:
         after = {"discarded": gone} | ({"ids": list(named)} if len(named) <= NAMED_AT_MOST else {})
-        audit.record(session, Deed(actor, "dead-letters discard", which.name, reason, which.words(), after))
+        audit.record(session, AuditEntry(actor, "dead-letters discard", which.name, reason, which.words(), after))
     return gone
 
 
@@ -255,7 +255,7 @@ def check_agreed(expected: int | None, found: int) -> None:
         )
 
 
-def note_answers(session: Session, entries: Sequence[Entry]) -> None:
+def note_answers(session: Session, entries: Sequence[JournalEntry]) -> None:
     """Note what became of letters that were sent again, by the events that were just recorded.
 
     They are redriven when they have ended well, or when somebody has ended them; dead again when their message is gone; else
@@ -301,7 +301,7 @@ def note_answers(session: Session, entries: Sequence[Entry]) -> None:
             session.connection().execute(update(row).where(row.id.in_(sorted(these)), condition).values(values))
 
 
-def _sent_again(session: Session, entries: Sequence[Entry]) -> set[str]:
+def _sent_again(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
     """The ids of letters that were sent again, and of which one of these events tells."""
     events = [entry.event for entry in entries if entry.event.kind in (*ENDINGS, *FAILED, *GONE, SUPERSEDED)]
     found = {cut(event.message_id) for event in events if event.generation > 0}

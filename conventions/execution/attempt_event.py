@@ -8,8 +8,8 @@ from typing import Any
 from celery.app.task import X_DEATH_HEADERS
 
 from conventions.broker.headers import LATER, ON_REQUEST, OURS, TOKEN
-from conventions.core import failures
-from conventions.execution.job import Job
+from conventions.core import error_text
+from conventions.execution.attempt import Job
 from conventions.records.journal import Event
 
 _STAY = frozenset(
@@ -34,7 +34,7 @@ def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None)
         enqueued_at=job.enqueued_at,
         started_at=job.started_at,
         runtime=(datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else None,
-        failure=failures.describe(job.task, error) if error is not None else None,
+        failure=error_text.describe(job.task, error) if error is not None else None,
         arguments=dict(job.payload) if dead else None,
         headers=own_headers(task.request) if dead else None,
         # The settle script adds the message itself, where it has it.

@@ -6,9 +6,9 @@ A process without a page, as one of a pool of threads, renews the claim itself, 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from conventions.execution.job import Job
-from conventions.execution.soft_limit import soft_limit
-from conventions.idempotency.process_page import Page
+from conventions.execution.attempt import Job
+from conventions.execution.soft_time_limit import soft_limit
+from conventions.idempotency.process_pages import Page
 
 _BY_PAGE = nullcontext()
 

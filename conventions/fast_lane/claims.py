@@ -9,13 +9,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from conventions.execution.beginning import PREPARED, Prepared, loaded
-from conventions.execution.job import this_call
-from conventions.fast_lane.mate import Mate
+from conventions.execution.attempt import this_call
+from conventions.execution.begin import PREPARED, Prepared, loaded
+from conventions.fast_lane.group_member import GroupMember
 from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import ClaimRequest
-from conventions.idempotency.new_claims import AskedTogether
-from conventions.idempotency.settling import Settling
+from conventions.idempotency.claims_together import AskedTogether
+from conventions.idempotency.outcome_stream import OutcomeStream
 
 logger = logging.getLogger(__name__)
 
@@ -30,12 +30,14 @@ class LaneClaims:
         hostname: of the worker.
     """
 
-    def __init__(self, app: Any, parts: Sequence[Sequence[Mate]], settling: Settling, hostname: str) -> None:
+    def __init__(
+        self, app: Any, parts: Sequence[Sequence[GroupMember]], settling: OutcomeStream, hostname: str
+    ) -> None:
         self._app, self._settling, self._hostname = app, settling, hostname
         self._parts = deque(parts)  # not asked for
-        self._asked: Sequence[Mate] = ()
+        self._asked: Sequence[GroupMember] = ()
         self._call: AskedTogether | None = None  # that asks for those
-        self._ready: deque[Mate] = deque()
+        self._ready: deque[GroupMember] = deque()
         self._part_size = 0  # of the last one that was asked for
         self._last: ClaimRequest | None = None  # that was granted
         self._start = this_call()
@@ -45,14 +47,14 @@ class LaneClaims:
         """How many have not begun."""
         return len(self._ready) + sum(map(len, self._parts)) + len(self._asked)
 
-    def next(self) -> Mate | None:
+    def next(self) -> GroupMember | None:
         """The next one to run; waits for the server where its claim is under way."""
         self.look_ahead()
         if not self._ready and self._call is not None:
             self._read(self._call)
         return self.next_at_once()
 
-    def next_at_once(self) -> Mate | None:
+    def next_at_once(self) -> GroupMember | None:
         """The same, but `None` where the server would have to be waited for."""
         with self._lock:
             return self._ready.popleft() if self._ready else None
@@ -73,7 +75,7 @@ class LaneClaims:
             logger.exception("a group cannot be prepared: each job asks for itself")
             self._make_ready()
 
-    def _prepare(self, mate: Mate) -> None:
+    def _prepare(self, mate: GroupMember) -> None:
         try:
             mate.read(self._app, self._hostname, self._start)
             if mate.job is not None:

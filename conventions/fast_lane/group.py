@@ -1,4 +1,4 @@
-"""`Group`: messages that went to a process of the pool together, as the main process sees them.
+"""`JobGroup`: messages that went to a process of the pool together, as the main process sees them.
 
 Each of them stays a request of its own: for events, `inspect`, `revoke` and all that may become of it.
 """
@@ -16,7 +16,7 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.execution.process_ends import has_ended
-from conventions.fast_lane.run import RETURN_AFTER, run_group
+from conventions.fast_lane.run_group import RETURN_AFTER, run_group
 from conventions.fast_lane.trace import Ended
 
 logger = logging.getLogger(__name__)
@@ -34,14 +34,14 @@ class Listener(Protocol):
     def let_go(self, requests: Sequence[Any]) -> None:
         """The messages of these are in other hands, or gone."""
 
-    def ended(self, group: "Group") -> None:
+    def ended(self, group: "JobGroup") -> None:
         """All of a group have ended."""
 
     def later(self, call: Callable[[], None]) -> None:
         """Call from that thread in a moment."""
 
 
-class Group:
+class JobGroup:
     """Requests that are one job of the pool. What the pool calls may come from a thread of its own.
 
     Args:

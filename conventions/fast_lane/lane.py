@@ -19,10 +19,10 @@ from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
 from conventions.core.errors import UndeliverableMessage
-from conventions.fast_lane.group import Group, comes_again, hard_limit
-from conventions.fast_lane.pace import CLAIMED, HANDED, MOST, TOGETHER, Paces, Together
-from conventions.fast_lane.run import RETURN_AFTER
-from conventions.worker.stopping import stops
+from conventions.fast_lane.group import JobGroup, comes_again, hard_limit
+from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, TOGETHER, GroupSize, Paces
+from conventions.fast_lane.run_group import RETURN_AFTER
+from conventions.worker.shutdown import stops
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Lane:
         self.paces = Paces()
         self.grouping: set[str] = set()  # names of tasks whose jobs may go together
         self._waiting: deque[Any] = deque()
-        self._groups: set[Group] = set()
+        self._groups: set[JobGroup] = set()
         self._apart: list[Future[Any]] = []  # what a pool of threads was given beside groups, until it has ended
         self._long_queues: Collection[str] = ()
         self._is_asking = False  # a ticket waits for a free process
@@ -129,7 +129,7 @@ class Lane:
                 self._fail(parts[0][0], error)
                 raise TaskRevokedError from error
         else:
-            group = Group(self, parts, self.consumer.hostname)
+            group = JobGroup(self, parts, self.consumer.hostname)
             self._groups.add(group)
             group.start(pool)
         self.flush()
@@ -163,7 +163,7 @@ class Lane:
         most = min(math.ceil(len(self._waiting) / self._shares(pool)), MOST)
         chosen: list[Any] = []
         parts: list[list[Any]] = []
-        all_of_them, of_part = Together(), Together()
+        all_of_them, of_part = GroupSize(), GroupSize()
         while self._waiting and len(chosen) < most:
             request = self._waiting[0]
             pace = self.paces.of(request.task.name)
@@ -177,7 +177,7 @@ class Lane:
             of_part.add(pace)
             if not chosen or of_part.expected > TOGETHER or len(parts[-1]) == CLAIMED:
                 parts.append([])
-                of_part = Together()
+                of_part = GroupSize()
                 of_part.add(pace)
             chosen.append(request)
             parts[-1].append(request)
@@ -213,7 +213,7 @@ class Lane:
 
     # From the pool.
 
-    def ended(self, group: Group) -> None:
+    def ended(self, group: JobGroup) -> None:
         """All of a group have ended, or are lost."""
         self._groups.discard(group)
         self.flush()

@@ -16,7 +16,7 @@ from celery.app.trace import info, logger, task_has_custom, trace_task
 from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
 
-from conventions.execution.late_request import RAISED, LateRequest
+from conventions.execution.lazy_request import RAISED, LazyRequest
 from conventions.execution.logs import SUCCEEDED
 
 _SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
@@ -39,7 +39,7 @@ class Ended(NamedTuple):
     runtime: float | None = None
 
 
-def trace(task: Any, id: str, args: Any, kwargs: Any, request: LateRequest, *, observed: bool) -> Ended:  # noqa: A002
+def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, observed: bool) -> Ended:  # noqa: A002
     """Run one job of a group; `observed`: as `is_observed` says. Raises: what Celery's tracer lets through, as MemoryError."""
     if observed:
         return _by_celery(task, id, args, kwargs, request.whole())
@@ -84,7 +84,7 @@ def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, An
     return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
 
-def _log(task: Any, id: str, request: LateRequest, runtime: float) -> None:  # noqa: A002
+def _log(task: Any, id: str, request: LazyRequest, runtime: float) -> None:  # noqa: A002
     shadow = request.get("shadow")
     told = {"id": id, "name": shadow or task.name, "runtime": runtime}
     info(SUCCEEDED, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"})

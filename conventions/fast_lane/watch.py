@@ -11,8 +11,8 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from conventions.execution.soft_limit import soft_limit
-from conventions.fast_lane.run import RETURN_AFTER, GroupRun
+from conventions.execution.soft_time_limit import soft_limit
+from conventions.fast_lane.run_group import RETURN_AFTER, GroupRun
 
 logger = logging.getLogger(__name__)
 

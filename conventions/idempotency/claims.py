@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
-from conventions.broker.membership import Join
-from conventions.broker.queues import Held
+from conventions.broker.batch_membership import Join
+from conventions.broker.redis_broker import HeldMessage
 from conventions.core.errors import IdempotencyConflict
 from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
 from conventions.records.journal import Event
+from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall, ScriptStream
-from conventions.storage.store import Store
 
 START_LIMIT = 3  # starts without an outcome that make a message poison
 
@@ -47,7 +47,7 @@ class ClaimRequest:
     attempt: int = 1
     sent_at: datetime | None = None
     horizon: timedelta = timedelta(days=8)
-    held: Held | None = None
+    held: HeldMessage | None = None
     start: str = ""
     asked_at: float = field(default_factory=time.monotonic, compare=False)
 

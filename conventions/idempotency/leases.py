@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from conventions.core.apart import apart
 from conventions.idempotency.claims import ClaimRequest, Claims
-from conventions.idempotency.process_page import Pages
+from conventions.idempotency.process_pages import Pages
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from conventions.core.errors import JobCancelled, LeaseLost
 from conventions.declare.payload import encode
 from conventions.idempotency.claims import ClaimRequest
-from conventions.storage.store import Store, current_store
+from conventions.storage.redis_store import Store, current_store
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LeaseGuard:
     """What a job must hold to report: its claim, by token, for `lease` seconds from each report.
 
     Attributes:
@@ -167,7 +167,7 @@ class ProgressReporter:
         *,
         keep: timedelta,
         beat: Callable[[], None],
-        holder: Holder | None = None,
+        holder: LeaseGuard | None = None,
         stall_after: float = 600,
         start: Checkpoint = Checkpoint(),
         counts: bool = True,

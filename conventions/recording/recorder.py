@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.core.network_errors import is_network_error
-from conventions.records import marks
-from conventions.records.journal import DeedEntry, Entry, Journal, read_entry
-from conventions.storage.store import Store
+from conventions.records import journal_position
+from conventions.records.journal import DeedEntry, Journal, JournalEntry, read_entry
+from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:
     from conventions.storage.database import Database
@@ -201,7 +201,7 @@ class Recorder:
             self._unfinished, milliseconds = True, None  # where the next read fails, these come again
         return found
 
-    def _record(self, entries: Sequence[Entry | DeedEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+    def _record(self, entries: Sequence[JournalEntry | DeedEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
         """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
         try:
             number = self._commit(entries)
@@ -215,22 +215,22 @@ class Recorder:
             self._record(entries[:half], raw)
             self._record(entries[half:], raw)
             return
-        if not marks.advance(self._store, number):
+        if not journal_position.advance(self._store, number):
             self._find_mark(number)
         self._acknowledge([entry.id for entry in entries])
 
     def _find_mark(self, number: int) -> None:
         """Redis does not know of all that SQL has: a recorder died between the two, or the server is an older one."""
-        run, mark = marks.run_of(self._store), marks.read(self._store)
+        run, mark = journal_position.run_of(self._store), journal_position.read(self._store)
         is_first = number == 1  # before it SQL had nothing that Redis could lack
         if self.compare is None or is_first or (mark and mark.run == run) or self.compare() is None:
-            marks.write(self._store, number, run)
+            journal_position.write(self._store, number, run)
 
-    def _commit(self, found: Sequence[Entry | DeedEntry]) -> int:
+    def _commit(self, found: Sequence[JournalEntry | DeedEntry]) -> int:
         from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.records import audit, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        entries = [entry for entry in found if isinstance(entry, Entry)]
+        entries = [entry for entry in found if isinstance(entry, JournalEntry)]
         deeds = [(entry.deed, entry.at) for entry in found if isinstance(entry, DeedEntry)]
         with self._database().session() as session:
             audit.record_once(session, deeds)
@@ -240,7 +240,7 @@ class Recorder:
             fresh = [entry for entry in entries if entry.event.id in new] if new else []
             dead_letters.antedate(session, fresh)
             dead_letters.note_answers(session, fresh)
-            return marks.count(session, self._store.prefix)
+            return journal_position.count(session, self._store.prefix)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
         for some in batched(ids, AT_ONCE, strict=False):

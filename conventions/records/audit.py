@@ -7,18 +7,18 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from conventions.core.failures import clean, cut
-from conventions.records.deeds import Deed
+from conventions.core.error_text import clean, cut
+from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import insert_into, utc_now
 from conventions.storage.tables import AuditRow
 
 
-def record(session: Session, deed: Deed) -> None:
+def record(session: Session, deed: AuditEntry) -> None:
     """Add a row, in the transaction of what was done: there is never one without the other."""
     session.add(AuditRow(**_row(deed, utc_now())))
 
 
-def record_once(session: Session, deeds: Sequence[tuple[Deed, datetime]]) -> None:
+def record_once(session: Session, deeds: Sequence[tuple[AuditEntry, datetime]]) -> None:
     """Add rows of deeds that the journal has, and when they were done; those that are there already are left."""
     if deeds:
         rows = {deed.id: _row(deed, at) for deed, at in deeds}
@@ -33,7 +33,7 @@ def listing(session: Session, limit: int, target: str | None = None) -> Sequence
     return session.scalars(query if target is None else query.where(AuditRow.target == cut(target))).all()
 
 
-def _row(deed: Deed, at: datetime) -> dict[str, Any]:
+def _row(deed: AuditEntry, at: datetime) -> dict[str, Any]:
     return {
         "id": deed.id,
         "at": at,

@@ -9,14 +9,14 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from conventions.core.failures import clean, cut
-from conventions.records.journal import Entry
+from conventions.core.error_text import clean, cut
+from conventions.records.journal import JournalEntry
 from conventions.storage.database import insert_into
 from conventions.storage.tables import ExecutionRow
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class ExecutionFilter:
     """Which executions; every field that is given must match."""
 
     kind: str | None = None
@@ -33,7 +33,7 @@ class Filter:
         return [column == value for column, value in pairs if value is not None]
 
 
-def record(session: Session, entries: Sequence[Entry]) -> set[str]:
+def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
     """Store events, each once.
 
     Returns the ids of those that were not stored before; of plain successes nobody asks, and to be told takes SQL as long
@@ -52,12 +52,12 @@ def record(session: Session, entries: Sequence[Entry]) -> set[str]:
     return set(session.scalars(insert.returning(ExecutionRow.id), others)) if others else set()
 
 
-def _is_plain(entry: Entry) -> bool:
+def _is_plain(entry: JournalEntry) -> bool:
     """Whether it is of no dead letter."""
     return entry.event.kind == "succeeded" and entry.event.generation == 0
 
 
-def listing(session: Session, which: Filter, limit: int) -> Sequence[ExecutionRow]:
+def listing(session: Session, which: ExecutionFilter, limit: int) -> Sequence[ExecutionRow]:
     """The executions that match, the latest first."""
     row = ExecutionRow
     query = select(row).where(*which.conditions()).order_by(row.ended_at.desc(), row.id).limit(limit)
@@ -92,7 +92,7 @@ def has_succeeded(session: Session, task: str | None, message_id: str, key: str 
     return any(session.scalar(query.limit(1)) is not None for query in queries)
 
 
-def _row(id_: str, entry: Entry) -> dict[str, Any]:
+def _row(id_: str, entry: JournalEntry) -> dict[str, Any]:
     event, failure = entry.event, entry.event.failure
     return {
         "id": id_,

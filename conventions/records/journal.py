@@ -17,9 +17,9 @@ from uuid import UUID, uuid5
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from conventions.core.failures import FailureText
-from conventions.records.deeds import Deed
-from conventions.storage.store import Store
+from conventions.core.error_text import FailureText
+from conventions.records.audit_entry import AuditEntry
+from conventions.storage.redis_store import Store
 
 LATE_AFTER = 30.0  # seconds after which an event that is not recorded is reported
 KINDS = (
@@ -166,7 +166,7 @@ def _check(event: Event) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """An event as it stands in the stream.
 
     Args:
@@ -183,7 +183,7 @@ class Entry:
     message: bytes | None = None
 
     @classmethod
-    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "Entry":  # noqa: A002  # Redis's word
+    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "JournalEntry":  # noqa: A002  # Redis's word
         """Read an entry. Raises: ValueError when it is none."""
         if b"event" not in fields:
             raise ValueError("an entry without an event")
@@ -201,18 +201,18 @@ class DeedEntry:
     """A deed as it stands in the stream; `at`: when it was done, by the server's clock."""
 
     id: bytes
-    deed: Deed
+    deed: AuditEntry
     at: datetime
 
     @classmethod
     def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "DeedEntry":  # noqa: A002
         """Read an entry. Raises: ValueError when it is none."""
-        return cls(id, Deed.decode(fields[b"deed"]), _at(id, fields))
+        return cls(id, AuditEntry.decode(fields[b"deed"]), _at(id, fields))
 
 
-def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> Entry | DeedEntry:  # noqa: A002
+def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry | DeedEntry:  # noqa: A002
     """What the stream holds under an id. Raises: ValueError when it is neither."""
-    return DeedEntry.read(id, fields) if b"deed" in fields else Entry.read(id, fields)
+    return DeedEntry.read(id, fields) if b"deed" in fields else JournalEntry.read(id, fields)
 
 
 def _at(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
@@ -265,6 +265,6 @@ class Journal:
         if events:
             self._store.script("append")([self.key], [event.encode() for event in events])
 
-    def note(self, deed: Deed) -> None:
+    def note(self, deed: AuditEntry) -> None:
         """Append what somebody has done: the recorder adds it to the audit. Raises: RedisError."""
         self._store.script("note")([self.key], [deed.encode()])

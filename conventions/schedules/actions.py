@@ -11,14 +11,14 @@ from typing import Any
 from celery.utils import uuid
 from redis.exceptions import RedisError
 
-from conventions.broker.given_headers import OwnHeaders
-from conventions.core.failures import clean
+from conventions.broker.caller_headers import OwnHeaders
+from conventions.core.error_text import clean
 from conventions.declare.payload import digest
-from conventions.records.deeds import Deed
-from conventions.schedules.catching_up import passed_slots
+from conventions.records.audit_entry import AuditEntry
+from conventions.schedules.catch_up import passed_slots
 from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
-from conventions.schedules.state import Pause, Run
-from conventions.schedules.store import Schedules
+from conventions.schedules.schedule_state import Pause, Run
+from conventions.schedules.schedule_store import Schedules
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class ScheduleActions:
             _check_end(until, now)
         before = states[listed.name].pause
         pause = Pause(why, actor, now, until and until.astimezone(UTC))
-        deed = Deed(actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts)
+        deed = AuditEntry(actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts)
         self._state.pause(listed.name, pause, deed)
         self._record(deed, now)
         return pause
@@ -94,7 +94,7 @@ class ScheduleActions:
         if state.pause is None:
             return False
         at = min(now, state.pause.last_moment or now)
-        deed = Deed(actor, "schedule resume", listed.name, reason, state.pause.facts)
+        deed = AuditEntry(actor, "schedule resume", listed.name, reason, state.pause.facts)
         passed = passed_slots(listed.when, state.cursor or at, at, self._zone)
         line = passed and Run.without_message("paused", passed, now, state.pause.actor, state.pause.reason)
         following = listed.when.next_slot(at, self._zone)
@@ -123,7 +123,7 @@ class ScheduleActions:
         now, message_id = self._state.now(), uuid()
         latest = listed.when.latest_slot(now, self._zone) or now.astimezone(self._zone)
         arguments, task = listed.arguments_at(latest), self._app.tasks[listed.task.name]
-        deed = Deed(actor, "schedule run", listed.name, reason and clean(reason), None, {"id": message_id})
+        deed = AuditEntry(actor, "schedule run", listed.name, reason and clean(reason), None, {"id": message_id})
         overlap: Any = "beside" if beside and listed.overlap == "skip" else listed.overlap
         here = listed.overlap == "skip" and self._app.one_server
         begun = self._state.begin(listed.name, message_id, task.horizon, overlap=overlap, here=here, deed=deed)
@@ -145,7 +145,7 @@ class ScheduleActions:
             logger.warning("%s is sent as %s, but not in its history: %s", listed.name, run.id, error)
         return run
 
-    def _record(self, deed: Deed, at: datetime) -> None:
+    def _record(self, deed: AuditEntry, at: datetime) -> None:
         from conventions.records import audit  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         try:

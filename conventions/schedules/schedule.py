@@ -15,9 +15,9 @@ from conventions.broker.headers import SCHEDULE
 from conventions.core.errors import ConventionError, ScheduleError
 from conventions.core.network_errors import is_network_error
 from conventions.core.settings import Settings
-from conventions.schedules.catching_up import RULES, CatchUp, Due, due_slots
+from conventions.schedules.catch_up import RULES, CatchUp, Due, due_slots
 from conventions.schedules.cron import Cron, Every, When
-from conventions.tasks.base import ConventionTask
+from conventions.tasks.base_classes import ConventionTask
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """`Bulk`: many messages of one task, in few round trips.
 
 They go in parts. The first message of a part is made by Celery; where nothing in the application looks at each message, the
-others are stamped out of it, see `sending/stamp.py`. A connection is borrowed for each part, not while its caller reads the next
+others are stamped out of it, see `sending/message_template.py`. A connection is borrowed for each part, not while its caller reads the next
 items.
 """
 
@@ -13,16 +13,16 @@ from celery import signals
 from celery.local import Proxy
 from celery.utils import uuid
 
-from conventions.broker.given_headers import OwnHeaders
+from conventions.broker.bulk_publish import NotTaken, PublishBatch, UnderWay
+from conventions.broker.caller_headers import OwnHeaders
 from conventions.broker.headers import PLANNED_AT
-from conventions.broker.publish_batch import NotTaken, PublishBatch, UnderWay
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import check_size
-from conventions.sending.given_steps import list_callbacks
+from conventions.sending.callbacks import list_callbacks
+from conventions.sending.message_template import MessageTemplate
 from conventions.sending.options import check_options
 from conventions.sending.send import common_headers, headers_of_own, shown_text, unavailable
-from conventions.sending.stamp import Stamp
 
 PART = 500  # messages that go together
 PART_BYTES = 4 << 20  # of their arguments
@@ -164,12 +164,12 @@ class Bulk:
     def _shown(self, payload: Mapping[str, Any]) -> str:
         return str(self._options.get("kwargsrepr") or shown_text(self._task, payload))
 
-    def _stamp(self, collected: PublishBatch, first: Prepared) -> Stamp | None:
+    def _stamp(self, collected: PublishBatch, first: Prepared) -> MessageTemplate | None:
         if collected.waiting != 1:
             return None
         own = tuple(self._own(first, {}))
         try:
-            return Stamp(collected.last, collected.last_publication, first.payload, own)
+            return MessageTemplate(collected.last, collected.last_publication, first.payload, own)
         except ValueError:
             return None
 

@@ -15,14 +15,14 @@ from celery._state import get_current_task
 from celery.utils import uuid
 from kombu.utils.json import dumps
 
-from conventions.broker.given_headers import OwnHeaders, without_ours
+from conventions.broker.caller_headers import OwnHeaders, without_ours
 from conventions.broker.headers import KEY
 from conventions.core.bounds import fault_of_name, half_character
 from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
+from conventions.execution.attempt import step_follows
 from conventions.execution.attempt_event import own_headers
-from conventions.execution.job import step_follows
-from conventions.sending.given_steps import list_callbacks
+from conventions.sending.callbacks import list_callbacks
 from conventions.sending.options import check_function, check_options
 from conventions.sending.send import (
     check_text,
@@ -33,7 +33,7 @@ from conventions.sending.send import (
     refuse_no_arguments,
     shown_arguments,
 )
-from conventions.sending.unsendable import refuse_step
+from conventions.sending.unsendable_step import refuse_step
 
 _checked: ContextVar[str | None] = ContextVar("conventions_checked", default=None)
 FAULTS = (TypeError, ValueError, PayloadError)

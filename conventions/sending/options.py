@@ -11,11 +11,11 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-from conventions.broker.given_headers import check_headers, were_accepted
+from conventions.broker.caller_headers import check_headers, were_accepted
 from conventions.core.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.core.priority import Priority
-from conventions.execution.job import step_follows
-from conventions.sending.given_steps import STEPS, signatures_of
+from conventions.execution.attempt import step_follows
+from conventions.sending.callbacks import STEPS, signatures_of
 
 OPTIONS = frozenset(
     [

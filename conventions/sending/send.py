@@ -14,18 +14,18 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from conventions.broker.given_headers import were_accepted
+from conventions.broker.caller_headers import were_accepted
 from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
 from conventions.core.bounds import fault_of_name
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable, DeclarationError, NewerLayout, PayloadError
 from conventions.core.redis_address import shown
-from conventions.core.server_answers import advice_on, refusal_of
+from conventions.core.redis_answers import advice_on, refusal_of
 from conventions.declare.payload import digest_of_json
-from conventions.execution.job import idempotency_key, inherited_actor, step_follows
-from conventions.sending.given_steps import list_callbacks
+from conventions.execution.attempt import idempotency_key, inherited_actor, step_follows
+from conventions.sending.callbacks import list_callbacks
 from conventions.sending.options import check_options
-from conventions.sending.unsendable import refuse_step
+from conventions.sending.unsendable_step import refuse_step
 from conventions.storage.redis_connections import LEAST, telling
 
 SHORT = 100  # characters

@@ -55,7 +55,7 @@ def find(folder: Path = FOLDER) -> Stack | None:
     return stack if stack is not None and stack.pid == pid else None
 
 
-class Hold:
+class StackLock:
     """The right to run a stack in one folder; made by `hold`.
 
     `fileno` may be inherited by a process that outlives this one: the folder stays held until both are gone.
@@ -74,7 +74,7 @@ class Hold:
 
 
 @contextlib.contextmanager
-def hold(folder: Path = FOLDER) -> Iterator[Hold]:
+def hold(folder: Path = FOLDER) -> Iterator[StackLock]:
     """Hold the folder, which is made where there is none; only its owner may look into it.
 
     Raises:
@@ -89,7 +89,7 @@ def hold(folder: Path = FOLDER) -> Iterator[Hold]:
         os.ftruncate(fileno, 0)
         os.pwrite(fileno, str(os.getpid()).encode(), 0)
         try:
-            yield Hold(folder, fileno)
+            yield StackLock(folder, fileno)
         finally:
             _forget(folder)
             os.ftruncate(fileno, 0)

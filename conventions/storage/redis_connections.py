@@ -21,7 +21,7 @@ from redis.sentinel import Sentinel, SentinelManagedConnection
 from redis.utils import SENTINEL
 
 from conventions.core.deadline import Deadline, current_deadline
-from conventions.core.server_answers import refusal_of
+from conventions.core.redis_answers import refusal_of
 
 PATIENCE = 12.0  # seconds of one call with all its tries, where nobody waits who wants to know sooner
 LEAST = 0.001  # seconds: a time-out of 0 would mean not to wait at all

@@ -20,7 +20,7 @@ from redis.exceptions import (
 )
 
 from conventions.core.deadline import Deadline
-from conventions.core.server_answers import refusal_of
+from conventions.core.redis_answers import refusal_of
 from conventions.storage.redis_connections import PATIENCE, OutOfTime
 
 COLLECTED = 16  # calls, which the server runs while the next are made

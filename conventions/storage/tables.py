@@ -41,7 +41,7 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-UNENDED = "kind IN ('hung', 'lost', 'retried')"  # few beside the others, and looked for by themselves: see `recording/missing.py`
+UNENDED = "kind IN ('hung', 'lost', 'retried')"  # few beside the others, and looked for by themselves: see `recording/lost_messages.py`
 
 
 class ExecutionRow(Base):
@@ -110,7 +110,7 @@ class DeadLetterRow(Base):
     first_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     redrive_id: Mapped[str | None] = mapped_column(String(36))  # the last redrive that sent it
-    # What was recorded last of the message that was sent again, or that it was taken for it or left; see `dead_letters/redrives.py`.
+    # What was recorded last of the message that was sent again, or that it was taken for it or left; see `dead_letters/redrive_runs.py`.
     answer: Mapped[str | None] = mapped_column(String(32))
     answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when the first of it was recorded
 
@@ -127,7 +127,7 @@ class GroupNoteRow(Base):
 
 
 class RedriveRow(Base):
-    """Dead letters that are sent again, some first and then the rest; see `dead_letters/redrives.py`."""
+    """Dead letters that are sent again, some first and then the rest; see `dead_letters/redrive_runs.py`."""
 
     __tablename__ = "conventions_redrives"
     __table_args__ = (Index("ix_conventions_redrives_created", "created_at"),)
@@ -155,7 +155,7 @@ class RedriveRow(Base):
 
 
 class MarkRow(Base):
-    """How far something is, to be compared with what Redis says of it; see `recording/restored.py`."""
+    """How far something is, to be compared with what Redis says of it; see `recording/restored_redis.py`."""
 
     __tablename__ = "conventions_marks"
 

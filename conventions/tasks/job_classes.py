@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from conventions.declare.declaration import PLANNED_TIME
-from conventions.tasks.base import ConventionTask
+from conventions.tasks.base_classes import ConventionTask
 
 
 class ImmediateTask(ConventionTask, abstract=True):

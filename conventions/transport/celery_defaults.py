@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 from conventions.core.priority import Priority
 from conventions.core.redis_address import RedisAddress
 from conventions.core.settings import REDIS_SCHEMES
-from conventions.transport import transports as transport
+from conventions.transport import kombu_transport as transport
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
 
 
 RESULT_BACKENDS = {
-    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.progress.results:Backend"),
-    "sentinel": "conventions.progress.results:SentinelResults",
+    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.progress.result_backend:Backend"),
+    "sentinel": "conventions.progress.result_backend:SentinelResults",
 }
 
 
@@ -48,7 +48,7 @@ def celery_defaults(app: Any) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,  # a worker may start before its broker
         "broker_connection_max_retries": None,  # and outlives its outage: one that gave up would serve nobody
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "beat_scheduler": "conventions.schedules.beat:Scheduler",
+        "beat_scheduler": "conventions.schedules.scheduler:Scheduler",
         # With RedBeat's own values a standby beat would take over after half an hour.
         "beat_max_loop_interval": 5,
         "redbeat_lock_timeout": 15,

@@ -1,4 +1,4 @@
-"""The channel of our Redis transport: how messages are sent, acknowledged and returned; `transport/reading.py` is how they are read."""
+"""The channel of our Redis transport: how messages are sent, acknowledged and returned; `transport/channel_reading.py` is how they are read."""
 
 import functools
 import logging
@@ -13,20 +13,20 @@ from kombu.utils.json import dumps
 from redis import Redis as RedisClient
 from redis.exceptions import RedisError
 
-from conventions.batches.state import Batches
+from conventions.batches.batch_state import Batches
+from conventions.broker.bulk_publish import PublishBatch
 from conventions.broker.delivery import Delivery
 from conventions.broker.in_flight import InFlight
-from conventions.broker.publish_batch import PublishBatch
-from conventions.broker.queues import Broker, Publication, request_digest
 from conventions.broker.raw_message import decoded
+from conventions.broker.redis_broker import Broker, Publication, request_digest
 from conventions.core.errors import PayloadError, UndeliverableMessage
-from conventions.core.server_answers import fault_of, refusal_of
+from conventions.core.redis_answers import fault_of, refusal_of
 from conventions.core.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
-from conventions.execution.purging import is_reply_queue, purge
+from conventions.execution.purge import is_reply_queue, purge
 from conventions.records.journal import Journal
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
-from conventions.storage.store import Store
-from conventions.transport.reading import RESERVE_AT_MOST, Reading
+from conventions.storage.redis_store import Store
+from conventions.transport.channel_reading import RESERVE_AT_MOST, Reading
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from conventions.broker.durability import check_servers
 from conventions.broker.raw_message import DELIVERY, check_form
-from conventions.broker.servers import check_servers
-from conventions.broker.well_formed import fault_of_headers
+from conventions.broker.validation import fault_of_headers
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.tasks.job_classes import long_queues
-from conventions.worker.layout_step import end_worker
+from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
-from conventions.worker.stopping import end_processes, stops, written_kept
+from conventions.worker.shutdown import end_processes, stops, written_kept
 from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from celery.concurrency.prefork import TaskPool
 from celery.utils.imports import symbol_by_name
 from celery.worker.control import Panel, nok
 
-from conventions.idempotency.process_page import Pages
+from conventions.idempotency.process_pages import Pages
 
 LOOK_EVERY = 0.5  # seconds
 NO_RESTART = "pool_restart is not done: what keeps jobs from being repeated is set up when a worker starts. Restart the worker: at SIGTERM it gives back what has not begun"

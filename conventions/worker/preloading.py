@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import bootsteps
 
-from conventions.storage.store import script_source
+from conventions.storage.redis_store import script_source
 
 MODULES = ("encodings.idna",)  # which the first connection to a named host imports
 SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "renew")

@@ -16,9 +16,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from conventions.broker.queues import Broker
+from conventions.broker.redis_broker import Broker
 from conventions.core.errors import UndeliverableMessage
-from conventions.worker.stopping import stops
+from conventions.worker.shutdown import stops
 
 logger = logging.getLogger(__name__)
 

@@ -21,15 +21,15 @@ from redis.exceptions import RedisError
 from conventions.broker.headers import GENERATION, KEY, TOKEN
 from conventions.broker.in_flight import Start
 from conventions.broker.raw_message import DELIVERY
-from conventions.broker.well_formed import drop_taken, fault_of
+from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError
+from conventions.execution.attempt import Job
 from conventions.execution.attempt_event import event_of
-from conventions.execution.job import Job
-from conventions.execution.outcomes import end_dead
 from conventions.execution.process_ends import has_ended
-from conventions.idempotency.process_page import SETTLE_FOR
-from conventions.progress.granularity import note
+from conventions.execution.settle import end_dead
+from conventions.idempotency.process_pages import SETTLE_FOR
+from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 
 logger = logging.getLogger(__name__)

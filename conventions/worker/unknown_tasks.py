@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from redis.exceptions import RedisError
 
 from conventions.broker.headers import UNKNOWN, UNKNOWN_SINCE
-from conventions.broker.queues import Held
 from conventions.broker.raw_message import DELIVERY
+from conventions.broker.redis_broker import HeldMessage
 from conventions.core.errors import UnknownTask
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class UnknownTasks:
         message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
 
     def _put_back(self, message: Any, delivery: dict[str, Any], how: PutOff) -> None:
-        held = Held(delivery["tag"], delivery["queue"], delivery["receipt"])
+        held = HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"])
         try:
             self._app.broker.put_off(
                 held, how.wait, delivery.get("changes", {}) | how.headers, str(message.headers["task"])

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from conventions.app import ConventionsApp
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 from tests.failures import failure, record
 from tests.workers import application
 

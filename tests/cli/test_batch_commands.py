@@ -12,8 +12,8 @@ import pytest
 from click.testing import Result
 
 from conventions.app import ConventionsApp
-from conventions.batches.state import Origin
-from conventions.broker.membership import chunk_id, finish_id
+from conventions.batches.batch_state import Origin
+from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.cli import batch as batch_module
 from conventions.cli.batch import batch
 from conventions.cli.dead_letters import dead_letters

@@ -22,17 +22,17 @@ from conventions.cli.dead_letters import dead_letters
 from conventions.cli.explain import explain
 from conventions.cli.lost import lost
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_waits import doubts
+from conventions.dead_letters.redrive_status import doubts
 from conventions.idempotency.claim_answers import Cancelled
 from conventions.idempotency.claims import ClaimRequest
 from conventions.records import audit
-from conventions.records.journal import Entry, Event
+from conventions.records.journal import Event, JournalEntry
 from conventions.storage.database import Database, utc_now
 from tests.claiming import message
 from tests.cli.command_tasks import Charge, Send
 from tests.crash.server import Server
 from tests.failures import record
-from tests.recording import drain, recorder
+from tests.recorded import drain, recorder
 from tests.workers import application
 
 type Run = Callable[..., Result]
@@ -371,7 +371,7 @@ def test_lost_jobs_are_listed_and_checked(run: Run, commands_app: ConventionsApp
     """With what is needed to send them again; `check` says how many there are."""
     assert rows(run(lost, "--json")) == []
     event = Event("m1", "lost", task=CHARGE, queue="immediate", actor="u-7", key="k", attempt=2, token="t")
-    record(commands_app.database, Entry(b"1-1", event, 0, utc_now()))
+    record(commands_app.database, JournalEntry(b"1-1", event, 0, utc_now()))
     (found,) = rows(run(lost, "--json"))
     assert (found["message_id"], found["task"], found["actor"], found["attempt"]) == ("m1", CHARGE, "u-7", 2)
     assert "m1" in run(lost).output

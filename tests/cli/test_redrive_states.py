@@ -10,8 +10,8 @@ from click.testing import Result
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
 from conventions.core.errors import PayloadError
-from conventions.dead_letters.redrive import redrive
-from tests.cli.test_letter_actions import Drive, letter, sent, started
+from conventions.dead_letters.resend import redrive
+from tests.cli.test_dead_letter_changes import Drive, letter, sent, started
 
 type Run = Callable[..., Result]
 type Bury = Callable[..., None]
@@ -77,7 +77,7 @@ def test_letters_that_ended_otherwise_are_told(
         session.connection().exec_driver_sql("UPDATE conventions_dead_letters SET state = 'dead', answer = 'lost'")
     drive.step()
     assert " dead  ended  error " in run(dead_letters, "redrives").stdout
-    monkeypatch.setattr("conventions.cli.letter_actions.begin", lambda *_, **__: id_)
+    monkeypatch.setattr("conventions.cli.dead_letter_changes.begin", lambda *_, **__: id_)
     result = run(dead_letters, "redrive", "m1", "--yes")
     assert "finished: 0 succeeded, 0 failed, 1 ended otherwise (cancelled, purged, lost), 0 not sent" in result.stdout
     assert result.exit_code == 1

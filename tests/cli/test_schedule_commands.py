@@ -14,21 +14,21 @@ import pytest
 from click.testing import Result
 
 from conventions.app import ConventionsApp
-from conventions.batches.state import Origin
+from conventions.batches.batch_state import Origin
 from conventions.cli.schedule import schedule
 from conventions.records import audit
-from conventions.schedules.beats import SILENT_AFTER, Beats
-from conventions.schedules.catching_up import MOST, Passed
+from conventions.schedules.beat_liveness import SILENT_AFTER, Beats
+from conventions.schedules.catch_up import MOST, Passed
 from conventions.schedules.cron import cron, every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day
-from conventions.schedules.state import Run
-from conventions.schedules.store import Schedules
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
 from conventions.storage.database import Database
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 from conventions.storage.tables import AuditRow
 from tests.beat_fixtures import Beat, Clock, beat, clock  # noqa: F401  # fixtures
 from tests.cli.command_tasks import Import, Send
-from tests.recording import append, drain, entry, event, recorder
+from tests.recorded import append, drain, entry, event, recorder
 from tests.support import wait_until
 from tests.workers import Installation, application, messages
 

@@ -7,10 +7,10 @@ import pytest
 from selenium.webdriver import Chrome
 
 from conventions.app import ConventionsApp
-from conventions.batches.state import Origin
-from conventions.records.deeds import Deed
-from conventions.schedules.state import Pause
-from conventions.schedules.store import Schedules
+from conventions.batches.batch_state import Origin
+from conventions.records.audit_entry import AuditEntry
+from conventions.schedules.schedule_state import Pause
+from conventions.schedules.schedule_store import Schedules
 from conventions.storage.database import utc_now
 from tests.batching import Ending
 from tests.console.browser import WIDE, chromium, programs, resize
@@ -64,7 +64,7 @@ def shop_app(_shop_app: ConventionsApp) -> Iterator[ConventionsApp]:
         clear_redis(_shop_app)
         begin(_shop_app).chunk(1, "dead", 2)
         pause = Pause("the file moves", "u-42", utc_now())
-        Schedules(_shop_app.store).pause(PAUSED, pause, Deed("u-42", "schedule pause", PAUSED))
+        Schedules(_shop_app.store).pause(PAUSED, pause, AuditEntry("u-42", "schedule pause", PAUSED))
         with _shop_app.database.session() as session:
             connection = session.connection()
             for table in ("dead_letters", "executions", "audit", "redrives", "dead_letter_notes"):

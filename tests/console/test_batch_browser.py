@@ -10,7 +10,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from conventions.app import ConventionsApp
-from conventions.broker.membership import chunk_id
+from conventions.broker.batch_membership import chunk_id
 from conventions.core.errors import BusinessError
 from conventions.records import audit
 from tests.batching import Ending

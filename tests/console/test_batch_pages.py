@@ -8,10 +8,10 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.batches.state import BatchSummary
-from conventions.broker.membership import chunk_id, finish_id
-from conventions.console.figures import HIDDEN
-from conventions.console.watching_batches import widths
+from conventions.batches.batch_state import BatchSummary
+from conventions.broker.batch_membership import chunk_id, finish_id
+from conventions.console.batches import widths
+from conventions.console.display import HIDDEN
 from conventions.progress.reporter import Progress
 from conventions.records import audit
 from tests.batching import Ending

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.console.figures import local
+from conventions.console.display import local
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrives
+from conventions.dead_letters import redrive_runs
 from conventions.dead_letters.filter import Filter
 from conventions.records import audit, executions
-from conventions.records.deeds import Deed
+from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
 from tests.console.conftest import BATCH, PER_CAUSE, SECRET, TASK
@@ -108,7 +108,7 @@ def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: 
         failure("story", ValueError("first"), kind="retried", attempts=1, at=later[0], **named),
         failure("story", ValueError("no second one"), attempts=2, at=later[1], **named),
     )
-    deed = Deed("oscar", "dead-letters edit", "story", "wrong user", {"user_id": 1}, {"user_id": 2})
+    deed = AuditEntry("oscar", "dead-letters edit", "story", "wrong user", {"user_id": 1}, {"user_id": 2})
     with shop_app.database.session() as session:
         audit.record_once(session, [(deed, later[2])])
     ended = failure("story", attempts=1, kind="succeeded", failure=None, generation=1, at=later[3])
@@ -185,7 +185,7 @@ def test_a_redrive_asks_first(operator: User, shop_app: ConventionsApp) -> None:
     answer = operator.post("/dead-letters/redrive", form)
     assert answer.status_code == 303
     with shop_app.database.session() as session:
-        (row,) = redrives.listing(session, 9)
+        (row,) = redrive_runs.listing(session, 9)
         found = (row.canary, row.rate, row.stop_at, row.total, row.actor, row.reason, row.selection)
     assert found == (2, 7.5, 20.0, PER_CAUSE, "oscar", "fixed", {"error": "KeyError"})
     assert messages(shop_app) == []
@@ -359,21 +359,21 @@ def test_a_note_on_no_group(operator: User, shop_app: ConventionsApp) -> None:
 
 def test_figures_go_on_until_everything_has_ended(operator: User, shop_app: ConventionsApp) -> None:
     """What was sent before a stop ends later, and the page shows how."""
-    for number in range(redrives.CANARY + 1):
+    for number in range(redrive_runs.CANARY + 1):
         arguments = {"user_id": number, "day": "2026-01-05"}
         record(shop_app.database, failure(f"new-{number}", RuntimeError("x"), task=TASK, arguments=arguments))
-    form = {"error": "RuntimeError", "count": str(redrives.CANARY + 1)}
+    form = {"error": "RuntimeError", "count": str(redrive_runs.CANARY + 1)}
     path = operator.post("/dead-letters/redrive", form).headers["Location"]
     id_ = path.rsplit("/", 1)[1]
     step(shop_app, id_)
     operator.post(f"{path}/stop")
     figures = operator.get(path, **{"as": "json"}).json()
-    assert (figures["state"], figures["sent"], figures["moves"]) == ("cancelled", redrives.CANARY, True)
+    assert (figures["state"], figures["sent"], figures["moves"]) == ("cancelled", redrive_runs.CANARY, True)
     with shop_app.database.session() as session:
         for letter in dead_letters.listing(session, Filter(state="redriving"), 99):
             letter.state = "redriven"
     figures = operator.get(path, **{"as": "json"}).json()
-    assert (figures["succeeded"], figures["moves"]) == (redrives.CANARY, False)
+    assert (figures["succeeded"], figures["moves"]) == (redrive_runs.CANARY, False)
 
 
 def test_what_was_given_up_can_be_sent_after_all(admin: User, shop_app: ConventionsApp) -> None:

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from conventions.app import ConventionsApp
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters.filter import Filter
-from conventions.schedules.state import Run
-from conventions.schedules.store import Schedules
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
 from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import DeadLetterRow
 from tests.console.conftest import give_schedule

@@ -15,11 +15,11 @@ from selenium.webdriver import Chrome, Keys
 from conventions import BusinessError, ScheduledTask
 from conventions.app import ConventionsApp
 from conventions.records import audit
-from conventions.schedules.catching_up import Passed
+from conventions.schedules.catch_up import Passed
 from conventions.schedules.cron import cron, every
 from conventions.schedules.schedule import Schedule, planned_date
-from conventions.schedules.state import Run
-from conventions.schedules.store import Schedules
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
 from tests.console.browser import attribute, faults, link, look, one, see, steadily, text
 from tests.console.conftest import give_schedule
 from tests.console.flower_process import flower

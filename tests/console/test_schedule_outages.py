@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 
 from conventions.app import ConventionsApp
-from conventions.schedules.state import Run
-from conventions.schedules.store import Schedules
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
 from conventions.storage.database import utc_now
 from tests.cli.command_tasks import Send
 from tests.console.conftest import give_schedule

@@ -16,17 +16,17 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.console.figures import HIDDEN
-from conventions.console.marks import PICTURES
+from conventions.console.display import HIDDEN
+from conventions.console.run_icons import PICTURES
 from conventions.records import audit, executions
-from conventions.records.journal import Entry
-from conventions.schedules.beat_entry import definition_of
-from conventions.schedules.beats import Beats
-from conventions.schedules.catching_up import Passed
+from conventions.records.journal import JournalEntry
+from conventions.schedules.beat_liveness import Beats
+from conventions.schedules.catch_up import Passed
 from conventions.schedules.cron import cron
+from conventions.schedules.redbeat_entry import definition_of
 from conventions.schedules.schedule import Schedule, planned_date
-from conventions.schedules.state import Run, State
-from conventions.schedules.store import Schedules
+from conventions.schedules.schedule_state import Run, State
+from conventions.schedules.schedule_store import Schedules
 from tests.beat_fixtures import Beat, beat  # noqa: F401  # fixtures
 from tests.cli.command_tasks import Send
 from tests.console.conftest import BATCH, PAUSED, SECRET
@@ -41,7 +41,7 @@ from tests.console.planned import (
     SCHEDULE,
 )
 from tests.failures import failure, record
-from tests.recording import event
+from tests.recorded import event
 from tests.workers import Installation, messages
 
 ONE = f"/schedules/{DAILY.name}"
@@ -90,7 +90,7 @@ def ran(app: ConventionsApp, day: int, kind: str, name: str = DAILY.name, runtim
         record(app.database, failure(id_, runtime=runtime, at=planned + timedelta(seconds=30.1)))
     elif kind:
         with app.database.session() as session:
-            executions.record(session, [Entry(b"1-1", event(id_, kind, runtime=runtime), 1, planned, None)])
+            executions.record(session, [JournalEntry(b"1-1", event(id_, kind, runtime=runtime), 1, planned, None)])
     return id_
 
 

@@ -18,8 +18,8 @@ from typing import Any
 from celery import current_task
 
 from conventions import BatchTask, BusinessError, RetryPolicy
-from conventions.batches.state import Batches, BatchSummary
-from conventions.execution import following
+from conventions.batches.batch_state import Batches, BatchSummary
+from conventions.execution import batch_follow_up
 from conventions.idempotency.claims import Claims
 from conventions.sending.bulk import Bulk
 
@@ -179,7 +179,7 @@ class Orphaned(Diary):
     def process(self, chunk: list[int], folder: Path) -> None:
         write(folder, "items", *chunk)
         if chunk[0] > 0:
-            following.send_what_follows = lambda *_: die_once(folder)
+            batch_follow_up.send_what_follows = lambda *_: die_once(folder)
 
     def finish(self, summary: BatchSummary, folder: Path) -> None:
         self.call(folder, "finish", summary)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from conventions import ImmediateTask
-from conventions.execution.job import Job
+from conventions.execution.attempt import Job
 
 LOG, STOOD = "lane.log", "stood"  # in the worker's folder
 MANY = 8

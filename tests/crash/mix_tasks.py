@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
-from conventions.execution.job import Job
+from conventions.execution.attempt import Job
 
 RUNS = "runs"  # in the worker's folder
 

@@ -31,7 +31,7 @@ TEMPO = """\
 import faulthandler
 import signal
 
-from conventions.broker import queues as broker, in_flight
+from conventions.broker import redis_broker as broker, in_flight
 from conventions.recording import recorder
 
 broker.Broker.__init__.__kwdefaults__["visibility"] = {tempo.visibility}

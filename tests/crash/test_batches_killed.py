@@ -12,8 +12,8 @@ import pytest
 
 from conventions.app import ConventionsApp
 from conventions.batches.sweep import sweep
-from conventions.broker.membership import chunk_id
-from conventions.dead_letters.redrive import redrive
+from conventions.broker.batch_membership import chunk_id
+from conventions.dead_letters.resend import redrive
 from tests.crash import batch_crash_tasks
 from tests.crash.batch_crash_tasks import (
     DEAD_IN,

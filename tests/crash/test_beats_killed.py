@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import psutil
 import pytest
 
-from conventions.schedules.state import Run
+from conventions.schedules.schedule_state import Run
 from tests.crash.chaos import pause
 from tests.crash.server import Server
 from tests.crash.tempo import QUICK, TEMPO
@@ -39,8 +39,8 @@ INTERRUPTED = """
 import os
 import signal
 
-from conventions.schedules.firing import Firing
-from conventions.schedules.store import Schedules
+from conventions.schedules.dispatch import Firing
+from conventions.schedules.schedule_store import Schedules
 
 
 def interrupt(when, step, schedule, number):
@@ -639,8 +639,8 @@ ASKED_IN_DEL = """
 import os
 import signal
 
-from conventions.schedules.beats import Beats
-from conventions.schedules.store import Schedules
+from conventions.schedules.beat_liveness import Beats
+from conventions.schedules.schedule_store import Schedules
 
 
 class Last:

@@ -9,7 +9,7 @@ import pytest
 from conventions import LongRunningTask
 from conventions.app import ConventionsApp
 from conventions.records import executions
-from conventions.records.executions import Filter
+from conventions.records.executions import ExecutionFilter
 from tests.crash.tempo import QUICK
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_until_empty
@@ -67,7 +67,7 @@ def test_a_hung_job_runs_elsewhere(quick: Installation, app: ConventionsApp, tmp
 
         def recorded() -> list[str]:
             with app.database.session(read_only=True) as session:
-                return sorted(row.kind for row in executions.listing(session, Filter(task=Dig.name), 10))
+                return sorted(row.kind for row in executions.listing(session, ExecutionFilter(task=Dig.name), 10))
 
         wait_until(lambda: recorded() == ["hung", "succeeded"], 30, "the history has both")
     assert letters(app) == []

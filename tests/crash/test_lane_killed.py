@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from conventions.storage.tables import ExecutionRow
 from tests.claiming import fields_of
 from tests.crash import lane_crash_tasks

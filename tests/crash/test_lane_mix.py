@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from tests.crash import mix_tasks
 from tests.crash.mix_tasks import HOWS, RUNS, Brisk, Mixed
 from tests.integration.lane_fixtures import kinds

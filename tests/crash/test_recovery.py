@@ -8,7 +8,7 @@ import pytest
 
 from conventions import ImmediateTask, Priority
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Publication
+from conventions.broker.redis_broker import Publication
 from tests.crash.crash_tasks import Hold, Idle, Trivial
 from tests.crash.evidence import Runs
 from tests.stored_messages import stored

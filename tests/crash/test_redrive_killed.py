@@ -9,10 +9,10 @@ import pytest
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.dead_letters import redrives
+from conventions.dead_letters import redrive_runs
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redriver import begin
-from conventions.dead_letters.redrives import Wanted
+from conventions.dead_letters.redrive_runner import begin
+from conventions.dead_letters.redrive_runs import RedriveOrder
 from conventions.storage.tables import RedriveRow
 from tests.support import wait_until
 from tests.workers import Installation, letters
@@ -45,7 +45,7 @@ def row(app: ConventionsApp, id_: str) -> RedriveRow:
     """A redrive, readable after its session."""
     with app.database.session(read_only=True) as session:
         session.expire_on_commit = False
-        found = redrives.get(session, id_)
+        found = redrive_runs.get(session, id_)
     assert found is not None
     return found
 
@@ -64,7 +64,7 @@ def test_a_redrive_survives_its_recorder(installation: Installation, app: Conven
             Ship.delay(number=number, folder=str(tmp_path))
         wait_until(lambda: len(letters(app)) == LETTERS, 60)
         (tmp_path / "open").touch()
-        id_ = begin(app, Wanted(Filter(), "u-9", rate=RATE))
+        id_ = begin(app, RedriveOrder(Filter(), "u-9", rate=RATE))
         wait_until(lambda: row(app, id_).sent > 20, 60, "some are sent")
         killed = leader(app)
         assert killed is not None

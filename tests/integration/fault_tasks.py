@@ -9,8 +9,8 @@ from typing import Any
 from celery.signals import before_task_publish, task_failure, worker_init
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
-from conventions.idempotency.process_page import SETTLE_FOR
-from conventions.progress import results
+from conventions.idempotency.process_pages import SETTLE_FOR
+from conventions.progress import result_backend
 
 
 def note(folder: Path, what: str) -> None:
@@ -50,10 +50,10 @@ class Number(ImmediateTask):
         if once(folder / "stored at the second try"):
             refuse(self.backend, 1)
         elif once(folder / "not stored in time"):
-            results.STORE_FOR = 0
+            result_backend.STORE_FOR = 0
             refuse(self.backend, 2)  # nor that it was not
         else:
-            results.STORE_FOR = SETTLE_FOR
+            result_backend.STORE_FOR = SETTLE_FOR
         return number
 
 

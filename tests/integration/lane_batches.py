@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from conventions import BatchTask
-from conventions.batches.state import BatchSummary
+from conventions.batches.batch_state import BatchSummary
 from tests.integration.lane_tasks import note
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from conventions.storage.tables import ExecutionRow
 from tests.integration import lane_tasks
 from tests.integration.lane_tasks import Quick

@@ -14,10 +14,10 @@ from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
-from conventions.idempotency.settling import Settling
+from conventions.idempotency.outcome_stream import OutcomeStream
 
 _numbers = count()
-_groups: WeakKeyDictionary[Settling, int] = WeakKeyDictionary()
+_groups: WeakKeyDictionary[OutcomeStream, int] = WeakKeyDictionary()
 
 
 def note(task: Any, folder: Path, name: str) -> None:

@@ -17,7 +17,7 @@ from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
 from conventions.schedules.cron import every
 from conventions.schedules.schedule import Schedule
-from conventions.storage.store import Store, one_server
+from conventions.storage.redis_store import Store, one_server
 from tests.redis_servers import (
     PASSWORD,
     Certificates,

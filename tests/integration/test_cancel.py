@@ -9,8 +9,8 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
-from conventions.dead_letters.redrive import redrive
+from conventions.broker.redis_broker import Sizes
+from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from tests.support import wait_until
 from tests.workers import Installation, Worker, letters, messages, wait_for_letter, wait_until_empty

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from tests.integration import (
     lane_tasks,  # its function is none that pytest may look at: Celery would make an application for it
 )

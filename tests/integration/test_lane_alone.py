@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from tests.integration import (
     lane_tasks,  # pytest would look at an imported function, and Celery would make an application for it
 )

@@ -8,8 +8,8 @@ import pytest
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.delivery import Wanted, brought, left_by
-from conventions.broker.queues import Broker, Publication
+from conventions.broker.delivery import ReadRequest, brought, left_by
+from conventions.broker.redis_broker import Broker, Publication
 from tests.workers import Installation, wait_until_empty
 
 MIB = 1 << 20
@@ -68,7 +68,7 @@ def test_a_read_stops_at_so_many_bytes(app: ConventionsApp, broker: Broker) -> N
     broker.publish([Publication("m5", "q", "x", 5), Publication("other", "r", "x", 5)])
 
     def read(most_bytes: int, at_once: int = 0) -> tuple[list[str], set[str]]:
-        wanted = Wanted(["q", "r"], 6, most_bytes=most_bytes, at_once=at_once)
+        wanted = ReadRequest(["q", "r"], 6, most_bytes=most_bytes, at_once=at_once)
         reply = broker.store.run("reserve", wanted.arguments(30_000))
         return [one.tag.decode() for one in brought(reply)[1]], {*left_by(reply)}
 

@@ -13,7 +13,7 @@ import pytest
 from conventions.app import ConventionsApp
 from conventions.dead_letters import letters as dead_letters
 from conventions.records import executions
-from conventions.storage.left_alone import left_alone
+from conventions.storage.newer_data import left_alone
 from conventions.storage.tables import DeadLetterRow
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, expected, keeper, worker  # noqa: F401  # fixtures

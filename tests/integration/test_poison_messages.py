@@ -16,10 +16,10 @@ import pytest
 from kombu.compression import encoders
 
 from conventions.app import ConventionsApp
+from conventions.core.error_text import cut
 from conventions.core.errors import PayloadError
-from conventions.core.failures import cut
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters.redrive import redrive
+from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from conventions.storage.tables import DeadLetterRow
 from tests import raw_messages as raw

@@ -9,7 +9,7 @@ from sqlalchemy.engine import make_url
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.dead_letters.redrive import redrive
+from conventions.dead_letters.resend import redrive
 from conventions.storage.database import Database
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_for_letter

@@ -6,7 +6,7 @@ from typing import Any
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.records import executions
-from conventions.records.executions import Filter
+from conventions.records.executions import ExecutionFilter
 from tests.support import wait_until
 from tests.workers import Installation, letters, messages
 
@@ -37,7 +37,7 @@ def send(*queues: str) -> dict[str, list[str]]:
 def purged(app: ConventionsApp) -> set[str]:
     """The ids of which the history says so."""
     with app.database.session() as session:
-        return {row.message_id for row in executions.listing(session, Filter(kind="purged"), 100)}
+        return {row.message_id for row in executions.listing(session, ExecutionFilter(kind="purged"), 100)}
 
 
 def test_purge_in_every_form(module_installation: Installation) -> None:

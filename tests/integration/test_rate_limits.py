@@ -8,7 +8,7 @@ import pytest
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Broker, Held, Publication, Sizes
+from conventions.broker.redis_broker import Broker, HeldMessage, Publication, Sizes
 from tests.support import wait_until
 from tests.workers import Installation, Worker, wait_until_empty
 
@@ -101,7 +101,7 @@ def messages(count: int) -> list[Publication]:
 def test_what_is_held_back_counts_no_delivery_and_keeps_its_place(broker: Broker) -> None:
     """A stale receipt touches nothing; what ended meanwhile is left out; many are let through in parts."""
     broker.publish(messages(5))
-    held = [Held(one.tag.decode(), one.queue, one.receipt) for one in broker.reserve(["q"], 4)]
+    held = [HeldMessage(one.tag.decode(), one.queue, one.receipt) for one in broker.reserve(["q"], 4)]
     stale = held[0]._replace(receipt="another")
     assert broker.hold_back([stale, *reversed(held)], task="Task", period=0.1) == 4
     assert broker.sizes("q") == Sizes(1, 4, 0)
@@ -121,7 +121,7 @@ def test_what_waits_no_more_is_forgotten(broker: Broker) -> None:
     def hold_back(number: int) -> None:
         broker.publish([Publication(f"m{number}", "q", "{}", 5)])
         (one,) = broker.reserve(["q"], 1)
-        assert broker.hold_back([Held(one.tag.decode(), one.queue, one.receipt)], task="Task", period=0.1) == 1
+        assert broker.hold_back([HeldMessage(one.tag.decode(), one.queue, one.receipt)], task="Task", period=0.1) == 1
 
     for number in range(50):
         hold_back(number)

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from conventions import ImmediateTask
-from conventions.recording import process as recorder_process
-from conventions.recording.process import Keeper
-from conventions.storage.store import Store
+from conventions.recording import recorder_process
+from conventions.recording.recorder_process import Keeper
+from conventions.storage.redis_store import Store
 from tests.databases import FORKS
 from tests.recorder_processes import recorded
 from tests.support import wait_until

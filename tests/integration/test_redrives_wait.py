@@ -8,12 +8,12 @@ import pytest
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.dead_letters import redrives
+from conventions.dead_letters import redrive_runs
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_task import SendDeadLetters
-from conventions.dead_letters.redrive_waits import Standing, Watch
-from conventions.dead_letters.redriver import begin
-from conventions.dead_letters.redrives import Wanted
+from conventions.dead_letters.old_redrive_task import SendDeadLetters
+from conventions.dead_letters.redrive_runner import begin
+from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_status import Standing, Watch
 from conventions.records import executions
 from conventions.storage.tables import RedriveRow
 from tests.support import wait_until
@@ -69,7 +69,7 @@ def standings(app: ConventionsApp) -> list[Standing]:
     """All redrives, as people see them."""
     watch = Watch(app)
     with app.database.session(read_only=True) as session:
-        found = watch.look(redrives.listing(session, 99), session)
+        found = watch.look(redrive_runs.listing(session, 99), session)
         session.expunge_all()
     return watch.explain(found)
 
@@ -77,7 +77,7 @@ def standings(app: ConventionsApp) -> list[Standing]:
 def left_by_the_task_of_before(app: ConventionsApp, letter: str) -> Any:
     """A redrive that a worker of the version before had begun: its row, and its message on `long`."""
     with app.database.session() as session:
-        row = redrives.start(session, Wanted(Filter(ids=(letter,)), "u-9"))
+        row = redrive_runs.start(session, RedriveOrder(Filter(ids=(letter,)), "u-9"))
         row.state = "canary"
         id_ = row.id
     return SendDeadLetters.delay(redrive_id=id_)
@@ -98,7 +98,7 @@ def test_eleven_redrives_on_a_paused_queue(app: ConventionsApp, installation: In
         old, *others = [letter.id for letter in letters(app)]
         message = left_by_the_task_of_before(app, old)
         for letter in others:
-            begin(app, Wanted(Filter(ids=(letter,)), "u-9"))
+            begin(app, RedriveOrder(Filter(ids=(letter,)), "u-9"))
 
         wait_until(lambda: sum(one.queue == "bank" for one in messages(app)) == REDRIVES, 60, "the canaries are sent")
         Greet.delay(name="hello", folder=str(tmp_path))

@@ -10,8 +10,8 @@ import redis
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.servers import forgetful, volatile
-from conventions.storage.store import Store
+from conventions.broker.durability import forgetful, volatile
+from conventions.storage.redis_store import Store
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.workers import Installation, messages, wait_for_letter, wait_until_empty
 

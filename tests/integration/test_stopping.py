@@ -19,7 +19,7 @@ from celery.signals import worker_init, worker_ready, worker_shutting_down
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.queues import Sizes
+from conventions.broker.redis_broker import Sizes
 from conventions.records import executions
 from tests.claiming import fields_of
 from tests.support import wait_until
@@ -163,7 +163,7 @@ def starts(app: ConventionsApp, name: str) -> int:
 def ended(app: ConventionsApp) -> list[tuple[str, int]]:
     """Kind and attempt of everything that was recorded."""
     with app.database.session() as session:
-        return [(row.kind, row.attempt) for row in executions.listing(session, executions.Filter(), 100)]
+        return [(row.kind, row.attempt) for row in executions.listing(session, executions.ExecutionFilter(), 100)]
 
 
 def group_of(worker: Worker) -> list[int]:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.storage.layout import LAYOUT
-from conventions.storage.left_alone import left_alone
+from conventions.storage.layout_version import LAYOUT
+from conventions.storage.newer_data import left_alone
 from conventions.storage.tables import ExecutionRow
 from tests.support import wait_until
 from tests.workers import ROOT, Installation, Worker, application, letters, messages

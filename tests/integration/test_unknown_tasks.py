@@ -9,10 +9,10 @@ import pytest
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.headers import KEY, UNKNOWN, UNKNOWN_SINCE
-from conventions.broker.queues import Broker
+from conventions.broker.redis_broker import Broker
 from conventions.declare.payload import digest
-from conventions.execution.job import idempotency_key
-from conventions.storage.store import Store
+from conventions.execution.attempt import idempotency_key
+from conventions.storage.redis_store import Store
 from conventions.worker.unknown_tasks import put_off
 from tests import raw_messages as raw
 from tests.claiming import held, message, places, sent

@@ -2,7 +2,7 @@
 -- Put messages into their queues. Without allow-oom: a full server must say no here, and only here.
 -- KEYS: prefix
 -- ARGV: events that may wait in the journal; what is added to the tag of a message where another message has it, and once in a
---       while, after a space, who sends, as `<layouts> <name>`: see `layout.py`; then for each run of messages:
+--       while, after a space, who sends, as `<layouts> <name>`: see `layout_version.py`; then for each run of messages:
 --       what they have in common, which is queue, priority, ms to wait, generation and ms to live or 0; how many, 1,000 at the
 --       most; and for each of those: tag, payload, digest of what it asks for
 -- Returns for each message its tag, or '' when this very message is there already

@@ -1,0 +1,308 @@
+"""The state of batches in Redis: what was cut, what became of each chunk, and what is still to be sent (R19).
+
+A batch goes `splitting -> running -> done`, or ends as `dead` (its items could not be read, or its finish failed) or
+`cancelled`. Outcomes of chunks join in the step that settles them, see `storage/lua/batch.lua`, as a set by index, so that a chunk
+that is delivered twice counts once. The semantics follow Sidekiq's batches: a set of members, never a counter.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import batched
+from typing import Any, Literal
+
+from conventions.batches.cursor import Cursor
+from conventions.core.errors import BusinessError
+from conventions.progress.reporter import Progress
+from conventions.storage.redis_store import Store
+
+logger = logging.getLogger(__name__)
+
+STATES = ("splitting", "running", "done", "dead", "cancelled")
+LIVE_STATES = frozenset({"splitting", "running"})
+LOOKED_THROUGH = 1000  # of the newest batches, for those in one state
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSummary:
+    """What `finish` is given. `done`, `failed` and `total` count items, `chunks` counts chunks.
+
+    `ended_chunks` is how many have an outcome. `failed_chunks` are the indexes of chunks that are dead letters,
+    `cancelled_chunks` of those that were cancelled, revoked or expired; `returns` is what `process` returned, in the order
+    of the chunks, without the `None`s. `actor` is who sent it, `created_at` when cutting began (seconds since the epoch),
+    `progress` its rate, rest and last sign of life.
+    """
+
+    id: str
+    task: str
+    state: str
+    total: int | None
+    done: int
+    failed: int
+    chunks: int | None
+    failed_chunks: list[int] = field(default_factory=list)
+    cancelled_chunks: list[int] = field(default_factory=list)
+    returns: list[Any] = field(default_factory=list)
+    actor: str = field(default="system", compare=False)
+    created_at: float = field(default=0.0, compare=False)
+    progress: Progress = field(default_factory=lambda: Progress(""), compare=False)
+    ended_chunks: int = field(default=0, compare=False)
+
+    @property
+    def percent(self) -> int:
+        """floor(100 x done / total); 0 while the total is not known."""
+        if self.total is None:
+            return 0
+        # While it is cut, the total is what `count` said, which may be too little.
+        return 100 if self.total == 0 else min(100, 100 * self.done // self.total)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is done, but not all of it; also while its dead chunks are sent again."""
+        return self.state == "done" and bool(self.failed_chunks or self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a batch was sent with: the name of its task, its arguments as JSON, who caused it, options of the send."""
+
+    task: str
+    arguments: dict[str, Any]
+    actor: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """What is to be sent for a batch; `number`: how many chunks were repaired so far."""
+
+    kind: Literal["finish", "recovered"]
+    number: int
+
+
+class Batches:
+    """All batches of one application.
+
+    Args:
+        store: where they are kept.
+        keep: how long a batch is remembered after its last change: as long as its messages may be on their way.
+    """
+
+    def __init__(self, store: Store, keep: timedelta) -> None:
+        self._store = store
+        self.keep = keep
+
+    def _key(self, id: str, *parts: str) -> str:  # noqa: A002  # the word of the glossary
+        return self._store.key("batch", id, *parts)
+
+    @property
+    def _index(self) -> str:
+        return self._store.key("batches")
+
+    def create(
+        self,
+        id: str,  # noqa: A002
+        origin: Origin,
+        total: int | None = None,
+        *,
+        claim: str = "",
+        stall_after: float = 600,
+    ) -> None:
+        """Begin a batch; beginning it again changes nothing, unless cutting it had failed.
+
+        Args:
+            id: of the batch, and of its message.
+            origin: what it was sent with.
+            total: how many items, where that is known.
+            claim: of its splitter, which is free when the batch ends while it is cut.
+            stall_after: seconds without an outcome after which it is stalled.
+        """
+        batch, progress = self._key(id), self._store.key("progress", id)
+        now = time.time()
+        state, chunks = self._store.redis.hmget(batch, "state", "chunks")
+        with self._store.redis.pipeline() as pipe:
+            pipe.hsetnx(batch, "created_at", str(now))
+            more = {"arguments": json.dumps(origin.arguments), "options": json.dumps(origin.options), "claim": claim}
+            described: dict[Any, Any] = {"task": origin.task, "actor": origin.actor, **more}
+            pipe.hset(batch, mapping=described)
+            if state is None or (state == b"dead" and chunks is None):
+                pipe.hset(batch, "state", "splitting")
+                pipe.hdel(progress, "ended", "same_as")
+            pipe.pexpire(batch, self.keep)
+            pipe.hsetnx(progress, "started_at", str(now))
+            told: dict[Any, Any] = {"updated_at": str(now), "stall_after": str(stall_after), "is_batch": "1"}
+            pipe.hset(progress, mapping=told | ({} if total is None else {"total": str(total)}))
+            pipe.pexpire(progress, self.keep)
+            pipe.zadd(self._index, {id: now}, nx=True)
+            pipe.zremrangebyscore(self._index, "-inf", now - self.keep.total_seconds())
+            pipe.execute()
+
+    def note_duplicate(self, id: str, of: str, *, ignored: bool) -> None:  # noqa: A002
+        """Say that a message asked for a batch that was sent before: whoever looks for its id finds that one.
+
+        `ignored`: whether nobody keeps the result of this message.
+        """
+        with self._store.redis.pipeline() as pipe:
+            for key in (self._key(id), self._store.key("progress", id)):
+                pipe.hset(key, mapping={"same_as": of, "ignored": int(ignored)})
+                pipe.pexpire(key, self.keep)
+            pipe.execute()
+
+    def expect(self, id: str, total: int) -> None:  # noqa: A002
+        """Say how many items there will be."""
+        self._store.redis.hset(self._store.key("progress", id), "total", total)
+
+    def cursor(self, id: str) -> Cursor | None:  # noqa: A002
+        """Where the splitter goes on, `None` when it has not begun."""
+        raw: Any = self._store.redis.hget(self._key(id), "cursor")
+        return Cursor.read(raw) if raw else None
+
+    def save_cursor(self, id: str, cursor: Cursor) -> None:  # noqa: A002
+        """Write where the splitter goes on when it dies now."""
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            pipe.hset(self._key(id), "cursor", cursor.encode())
+            pipe.pexpire(self._key(id), self.keep)
+            pipe.execute()
+
+    def seal(self, id: str, *, chunks: int, total: int) -> bool:  # noqa: A002
+        """Say that no more chunks follow. False when the batch was cancelled meanwhile.
+
+        Raises:
+            BusinessError: nothing is remembered of the batch, as after a flush.
+        """
+        answer = self._store.run("seal", [id, chunks, total])
+        if answer == b"forgotten":
+            raise BusinessError(f"nothing is remembered of the batch {id}, as after Redis was emptied: send it again")
+        return bool(answer == b"sealed")
+
+    def cancel(self, id: str) -> bool:  # noqa: A002
+        """Cut and process no more of a batch. False when it has ended, or is not there."""
+        return bool(self._store.run("cancel_batch", [id, round(self.keep.total_seconds() * 1000)]))
+
+    def follow(self, id: str) -> Follow | None:  # noqa: A002
+        """What is to be sent now; whoever asks sends it, since the next one to ask is told a minute later."""
+        kind, number = self._store.run("follow", [id])
+        return Follow(kind.decode(), int(number)) if kind else None
+
+    def closing(self, limit: int = 10) -> list[str]:
+        """Batches of which something was to be sent by somebody who is gone."""
+        return [id_.decode(errors="backslashreplace") for id_ in self._store.run("closing", [limit])]
+
+    def state(self, id: str) -> str | None:  # noqa: A002
+        """The state of a batch, `None` when there is no such batch."""
+        raw: Any = self._store.redis.hget(self._key(id), "state")
+        return raw.decode() if raw else None
+
+    def states(self, ids: Sequence[str]) -> dict[str, str]:
+        """The states of those that are batches, in one round trip."""
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for one in ids:
+                pipe.hget(self._key(one), "state")
+            found = pipe.execute()
+        return {id_: state.decode() for id_, state in zip(ids, found, strict=True) if state}
+
+    def summaries(self, ids: Sequence[str]) -> list[BatchSummary | None]:
+        """A reading of several batches, in one round trip, without what `process` returned."""
+        return self._read(ids, returns=False) if ids else []
+
+    def origin(self, id: str) -> Origin | None:  # noqa: A002
+        """What a batch was sent with, `None` when there is no such batch."""
+        fields: Any = self._store.redis.hmget(self._key(id), "task", "arguments", "actor", "options")
+        task, arguments, actor, options = fields
+        if task is None:
+            return None
+        return Origin(task.decode(), json.loads(arguments), actor.decode(), json.loads(options))
+
+    def is_told(self, id: str, repairs: int) -> bool:  # noqa: A002
+        """Whether a `recovered` that ran later than this one was sent knew of so many repairs."""
+        told: Any = self._store.redis.hget(self._key(id), "told")
+        return int(told or 0) >= repairs
+
+    def snapshot(self, id: str, number: int = 0) -> BatchSummary | None:  # noqa: A002
+        """The summary that `finish` (0) or a `recovered` is given: what is repaired after this calls `recovered` again."""
+        batch = self._key(id)
+        repairs: Any = self._store.redis.hget(batch, "repairs")
+        summary = self.summary(id)
+        if summary is not None:
+            self._store.redis.hset(batch, f"snapshot:{number}", repairs or b"0")
+        return summary
+
+    def summary(self, id: str, *, returns: bool = True) -> BatchSummary | None:  # noqa: A002
+        """A reading of one batch, `None` when there is no such batch. `returns`: also what `process` returned."""
+        (found,) = self._read([id], returns=returns)
+        if found is not None:
+            return found
+        same: Any = self._store.redis.hget(self._key(id), "same_as")
+        return self.summary(same.decode(), returns=returns) if same else None
+
+    def listing(self, limit: int, state: str | None = None) -> Sequence[BatchSummary]:
+        """The newest batches first, without what `process` returned; forgotten ones are dropped from the index.
+
+        Args:
+            limit: how many at the most.
+            state: only those in it, of the newest 1,000 (`LOOKED_THROUGH`).
+        """
+        look = limit if state is None else max(limit, LOOKED_THROUGH)
+        newest: Any = self._store.redis.zrange(self._index, 0, look - 1, desc=True)
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for raw in newest:
+                pipe.hget(self._key(raw.decode(errors="backslashreplace")), "state")
+            states = dict(zip(newest, pipe.execute(), strict=True))
+        if gone := [raw for raw, found in states.items() if found is None]:
+            self._store.redis.zrem(self._index, *gone)
+        chosen = [raw.decode() for raw, found in states.items() if found and state in (None, found.decode())]
+        return [one for one in self._read(chosen[:limit], returns=False) if one is not None]
+
+    def _read(self, ids: Sequence[str], *, returns: bool) -> list[BatchSummary | None]:
+        with self._store.redis.pipeline(transaction=False) as pipe:
+            for id_ in ids:
+                pipe.hgetall(self._key(id_))
+                pipe.hgetall(self._store.key("progress", id_))
+                pipe.hgetall(self._key(id_, "failed"))
+                pipe.hlen(self._key(id_, "outcomes"))
+                if returns:
+                    pipe.hgetall(self._key(id_, "returns"))
+            read = batched(pipe.execute(), 5 if returns else 4, strict=True)
+            return [_readable(id_, *found) for id_, found in zip(ids, read, strict=True)]
+
+
+def _readable(id: str, *found: Any) -> BatchSummary | None:  # noqa: A002
+    try:
+        return _summary(id, *found)
+    except (
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ):  # somebody else wrote it: it keeps no other from being shown
+        logger.exception("what Redis has of the batch %s cannot be read", id)
+        return None
+
+
+def _summary(id: str, fields: Any, counts: Any, failed: Any, ended: int, returns: Any = ()) -> BatchSummary | None:  # noqa: A002, PLR0917
+    if b"state" not in fields:
+        return None
+    progress = Progress.read(id, counts)
+    return BatchSummary(
+        id=id,
+        task=fields[b"task"].decode(),
+        state=fields[b"state"].decode(),
+        total=progress.total,
+        done=progress.done,
+        failed=progress.failed,
+        chunks=int(fields[b"chunks"]) if b"chunks" in fields else None,
+        failed_chunks=_indexes(failed, b"dead"),
+        cancelled_chunks=_indexes(failed, b"cancelled"),
+        actor=fields.get(b"actor", b"system").decode(),
+        created_at=float(fields[b"created_at"]),
+        progress=progress,
+        ended_chunks=ended,
+        returns=[json.loads(returns[index]) for index in sorted(returns, key=int)],
+    )
+
+
+def _indexes(failed: Mapping[bytes, bytes], outcome: bytes) -> list[int]:
+    return sorted(int(index) for index, found in failed.items() if found == outcome)

@@ -1,0 +1,211 @@
+"""`BatchTask`: a long-running task over items, cut into chunks that are messages of their own (R5, R19).
+
+One class makes four tasks: the splitter under its own name (`batches/splitter.py`), `<name>.chunk`, `<name>.finish` and
+`<name>.recovered`. Their ids and keys are made of the batch's id, so that sending one again sends nothing twice.
+"""
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from conventions.batches.items import AFTER
+from conventions.batches.splitter import SUMMARY_HERE, Splitter, run_here
+from conventions.broker.batch_membership import Member, Role
+from conventions.core.errors import BusinessError, DeclarationError, JobCancelled
+from conventions.tasks.job_classes import LongRunningTask
+
+
+class BatchTask(LongRunningTask, abstract=True):
+    """Work over many items. Define `items` and `process`; optionally `count`, `finish`, `recovered`.
+
+    The id that `delay` returned is the batch's id, for `Progress.of(id)` and `celery batch`.
+
+    Attributes:
+        chunk_size: items in one chunk.
+        chunks_per_turn: after so many chunks the splitter lets others run, and goes on later.
+        seconds_per_turn: the same after so long.
+    """
+
+    chunk_size: ClassVar[int] = 100
+    chunks_per_turn: ClassVar[int] = 1000
+    seconds_per_turn: ClassVar[float] = 20.0
+    fast_lane = True  # of its chunks
+    role: ClassVar[Role] = "splitter"
+    chunk_task: ClassVar[Any] = None
+    finish_task: ClassVar[Any] = None
+    recovered_task: ClassVar[Any] = None
+    resumes_by_item: ClassVar[bool] = False
+
+    def __init_subclass__(cls, *, abstract: bool = False, role: Role = "splitter", **options: Any) -> None:
+        is_batch = role == "splitter" and not abstract and "_decorated" not in cls.__dict__
+        cls.counts_itself = role != "splitter"  # a splitter's progress is its batch's, which the ends of chunks count
+        if is_batch:
+            cls.resumes_by_item = AFTER in inspect.signature(cls.items).parameters
+            cls.no_arguments = (AFTER,) if cls.resumes_by_item else ()
+            _check_batch(cls)
+            cls.run = _split  # a batch's body is `items` and `process`
+        super().__init_subclass__(abstract=abstract, **options)
+        if is_batch:
+            cls.chunk_task = _derive(cls, "chunk", _run_chunk, ("batch_id", "chunk_index"))
+            cls.finish_task = _derive(cls, "finish", _run_finish, ("batch_id",))
+            cls.recovered_task = _derive(cls, "recovered", _run_recovered, ("batch_id", "repairs"))
+
+    @property
+    def may_be_short(self) -> bool:
+        """Chunks may be; cutting and finishing are work of their own."""
+        return self.fast_lane and self.role == "chunk"
+
+    @classmethod
+    def declared_arguments(cls) -> Callable[..., Any]:
+        """Those of `items` for the splitter, else those of `run`."""
+        return cls.items if cls.role == "splitter" else cls.run
+
+    @classmethod
+    def declared_result(cls) -> Callable[..., Any] | None:
+        """Of `process`, `finish` or `recovered`; a splitter returns what it has cut."""
+        methods = {"chunk": cls.process, "finish": cls.finish, "recovered": cls.recovered}
+        return methods.get(cls.role)
+
+    # Typed by `*args, **kwargs`, the one form that a type checker lets a subclass replace by any signature.
+
+    def items(self, *args: Any, **kwargs: Any) -> Iterable[Any]:  # noqa: ARG002
+        """Yield the items, JSON values, one after the other; never build a list of all.
+
+        They are cut in turns, and after a kill, so they must come in the same order each time: what was cut is skipped, and
+        compared. With a parameter `after` nothing is read twice: it is given the last item that was cut, as JSON, `None` at
+        the start; yield those that come after it.
+        """
+        raise TypeError(f"{self.name} defines no items")
+
+    def process(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
+        """`process(chunk, **arguments)`: do the work for one chunk. What it returns is kept for `finish`."""
+        raise TypeError(f"{self.name} defines no process")
+
+    def count(self, *args: Any, **kwargs: Any) -> int | None:  # noqa: ARG002
+        """The number of items, when it can be told without reading them all; makes percentages possible early."""
+        return None
+
+    def finish(self, *args: Any, **kwargs: Any) -> Any:
+        """`finish(summary, **arguments)`: called once, after the last chunk, also when some chunks are dead letters."""
+
+    def recovered(self, *args: Any, **kwargs: Any) -> Any:
+        """`recovered(summary, **arguments)`: called when a dead chunk was redriven and succeeded after `finish`."""
+
+    def member_of(self, payload: Mapping[str, Any], message_id: str) -> Member | None:
+        """Which part of its batch a message with this payload is."""
+        match self.role, payload:
+            case "splitter", _:
+                return Member(message_id, "splitter")
+            case "chunk", {"batch_id": str(batch_id), "chunk_index": int(index), "items": list(items)}:
+                return Member(batch_id, "chunk", index, len(items))
+            case "recovered", {"batch_id": str(batch_id), "repairs": int(repairs)}:
+                return Member(batch_id, "recovered", repairs)
+            case "finish", {"batch_id": str(batch_id)}:
+                return Member(batch_id, "finish")
+            case _:
+                return None  # a payload that does not fit belongs to no batch
+
+    def checkpoint(self, value: Any) -> None:
+        """Of a chunk or a finish, as any job's. Raises: BusinessError in `items`, which goes on by itself."""
+        if self.role == "splitter":
+            raise BusinessError(
+                f"{self.name}: a batch goes on where it was by itself; take `after` to read nothing twice"
+            )
+        super().checkpoint(value)
+
+    def shown(self, payload: Mapping[str, Any]) -> str | None:
+        """A chunk in few words: its items would fill the pages that show it."""
+        if self.role != "chunk":
+            return None
+        return repr(dict(payload) | {"items": f"{len(payload['items'])} items"})
+
+
+def _check_batch(cls: type[BatchTask]) -> None:
+    for name, sample in (("items", "def items(self, path: str) -> Iterable[dict]: ..."),
+                         ("process", "def process(self, chunk: list, path: str) -> None: ...")):  # fmt: skip
+        if getattr(cls, name) is getattr(BatchTask, name):
+            raise DeclarationError(f"{cls.__qualname__}: a batch defines items and process; write {sample}")
+    names = [name for name in inspect.signature(cls.items).parameters if name not in ("self", AFTER)]
+    for method, first in (("process", ["chunk"]), ("finish", ["summary"]), ("recovered", ["summary"]), ("count", [])):
+        try:
+            inspect.signature(getattr(cls, method)).bind(cls, *first, **dict.fromkeys(names))
+        except TypeError as error:
+            raise DeclarationError(
+                f"{cls.__qualname__}: {method} must take the arguments of items ({error}); "
+                f"write def {method}({', '.join(['self', *first, *names])})"
+            ) from None
+    if "run" in cls.__dict__:
+        raise DeclarationError(f"{cls.__qualname__}: a batch has no run; its work is items and process")
+    for name in ("chunk_size", "chunks_per_turn"):
+        if type(value := getattr(cls, name)) is not int or value < 1:
+            raise DeclarationError(f"{cls.__qualname__}: {name} must be at least 1, not {value!r}")
+
+
+def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tuple[str, ...]) -> Any:
+    body: dict[str, Any] = {
+        "__doc__": f"{role.capitalize()} of {batch.__qualname__}.",
+        "__module__": batch.__module__,
+        "name": f"{batch.name}.{role}",
+        "role": role,
+        "run": run,
+        "no_arguments": (),
+        "expires": None,  # whoever limits when a batch may begin does not mean its parts
+        "idempotent_on": key,
+        "not_idempotent": None,
+        "aliases": tuple(f"{alias}.{role}" for alias in batch.aliases),
+        "payload_limit_setting": "chunk_payload_limit",
+    }
+    name = f"{batch.__qualname__}{role.capitalize()}"
+    return types.new_class(name, (batch,), {"role": role}, lambda namespace: namespace.update(body))
+
+
+def _split(self: Any, **arguments: Any) -> dict[str, Any]:
+    """Cut the items into chunks and send each as a message."""
+    return run_here(self, arguments) if self.request.is_eager else Splitter(self, arguments).run()
+
+
+def _run_chunk(
+    self: Any,
+    *,
+    batch_id: str,
+    chunk_index: int,  # noqa: ARG001  # part of the message, for those who read it
+    total_chunks: int | None,  # noqa: ARG001  # the same
+    items: list[Any],
+    arguments: dict[str, Any],
+) -> Any:
+    """Process one chunk; its outcome joins the batch when the job is settled."""
+    if not self.request.is_eager:  # Redis knows of no batch then
+        _refuse_cancelled(self, batch_id)
+    return self.process(items, **_splitter_of(self).arguments.load((), arguments))
+
+
+def _run_finish(self: Any, batch_id: str, arguments: dict[str, Any]) -> Any:
+    """Call `finish` with the batch's summary."""
+    if self.request.is_eager:
+        summary = SUMMARY_HERE.get(None)
+    else:
+        _refuse_cancelled(self, batch_id)
+        summary = self.app.batches.snapshot(batch_id)
+    if summary is None:
+        raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
+    return self.finish(summary, **_splitter_of(self).arguments.load((), arguments))
+
+
+def _run_recovered(self: Any, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
+    """Call `recovered` with the batch's summary as it is now, unless another one has told of these repairs."""
+    if self.app.batches.is_told(batch_id, repairs):
+        return None
+    summary = self.app.batches.snapshot(batch_id, repairs)
+    if summary is None:
+        raise BusinessError(f"{self.name}: the batch {batch_id} is forgotten")
+    return self.recovered(summary, **_splitter_of(self).arguments.load((), arguments))
+
+
+def _splitter_of(task: Any) -> Any:
+    return task.app.tasks[task.name.removesuffix(f".{task.role}")]
+
+
+def _refuse_cancelled(task: Any, batch_id: str) -> None:
+    if task.app.batches.state(batch_id) == "cancelled":
+        raise JobCancelled(f"the batch {batch_id} was cancelled")

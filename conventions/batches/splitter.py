@@ -1,0 +1,254 @@
+"""How a batch is cut into chunks: in turns, and after a kill exactly from where it was.
+
+The cursor says which chunks are in the broker for certain, and which may be. It is written before they are sent, with a
+digest of their items, so that what is cut again after a kill is known to be the same. (protocol: batches)
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from conventions.batches.batch_state import BatchSummary, Origin
+from conventions.batches.cursor import Cursor, Cut
+from conventions.batches.items import Chunk, Items
+from conventions.broker.batch_membership import Outcome, chunk_id, finish_id
+from conventions.broker.headers import ACTOR
+from conventions.core.errors import BusinessError, ItemsChanged, JobCancelled, PayloadError
+from conventions.core.priority import Priority
+from conventions.execution.run import TurnOver
+from conventions.progress.reporter import Progress
+from conventions.sending.bulk import PART_BYTES, Bulk, Prepared
+
+SENT_TOGETHER = 100  # chunks, or PART_BYTES of them
+SENT_AFTER = 1.0  # seconds: a chunk does not wait longer for others when the next one is complete
+
+
+class Splitter:
+    """One turn of cutting one batch.
+
+    Args:
+        task: the batch's task, whose job runs now.
+        arguments: those of `items`, as it declares them.
+    """
+
+    def __init__(self, task: Any, arguments: Mapping[str, Any]) -> None:
+        self._task, self._arguments = task, arguments
+        self._batches = task.app.batches
+        self._id = task.request.id
+        self._payload = task.arguments.bind((), arguments)
+        self._options = options_of(task)
+        self._sent = self._ahead = Cut()  # cut and in the broker; cut before a kill, and perhaps there
+        self._started = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        """Cut until the end, and return what was cut.
+
+        Raises:
+            TurnOver: the turn is over, and there may be more.
+            ItemsChanged: the items are not those of the turns before.
+            JobCancelled: the batch was cancelled.
+        """
+        total_chunks = self._begin()
+        with (
+            closing(Items(self._task, self._arguments, self._sent.after)) as items,
+            Bulk(self._task.chunk_task.registered, self._options) as bulk,
+        ):
+            try:
+                for part in self._parts(self._new_chunks(items)):
+                    self._send(bulk, part, total_chunks)
+            except TurnOver:
+                self._batches.save_cursor(self._id, Cursor(self._sent, self._sent))
+                raise
+        if self._ahead.chunks > self._sent.chunks:
+            raise self._changed(
+                f"there were {self._ahead.chunks} chunks or more, and now there are {self._sent.chunks}"
+            )
+        if not self._batches.seal(self._id, chunks=self._sent.chunks, total=self._sent.items):
+            raise JobCancelled(f"the batch {self._id} was cancelled")
+        return {"batch": self._id, "chunks": self._sent.chunks, "total": self._sent.items}
+
+    def _begin(self) -> int | None:
+        """Create the batch, or find where it is. Returns how many chunks there will be, where that is known."""
+        task = self._task
+        cursor = self._batches.cursor(self._id)
+        origin = Origin(task.name, dict(self._payload), task.actor, {**self._options})
+        self._batches.create(self._id, origin, claim=task.job.claim.claim, stall_after=task.stalls_after)
+        self._refuse_cancelled()
+        if cursor:
+            self._sent, self._ahead = cursor.sent, cursor.intended
+            expected = Progress.of(self._id, task.app.store).total
+        else:
+            expected = task.count(**self._arguments)
+            if expected is not None:
+                self._batches.expect(self._id, expected)
+        return None if expected is None else math.ceil(expected / task.chunk_size)
+
+    def _refuse_cancelled(self) -> None:
+        if self._batches.state(self._id) == "cancelled" or self._task.app.claims.is_cancelled(self._id):
+            raise JobCancelled(f"the batch {self._id} was cancelled")
+
+    def _new_chunks(self, items: Items) -> Iterator[Chunk]:
+        """The chunks that are not in the broker yet."""
+        chunks = items.chunks()
+        if not self._task.resumes_by_item:
+            digest = ""
+            for chunk in itertools.islice(chunks, self._sent.chunks):
+                digest = chunk.digest(digest)
+            if digest != self._sent.digest:
+                raise self._changed(f"the first {self._sent.items:,} are others than those that were cut")
+        return chunks
+
+    def _parts(self, chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
+        """Chunks that are sent together: soon, where items come slowly. Ends the turn when it is time."""
+        begun = turn = time.monotonic()
+        # Reading again what was cut takes ever longer: a turn is at least as long as that.
+        turn_lasts = max(self._task.seconds_per_turn, turn - self._started)
+        part: list[Chunk] = []
+        cut = size = 0
+        for chunk in chunks:
+            part.append(chunk)
+            cut, size = cut + 1, size + len(chunk.written)
+            again = self._ahead.chunks - self._sent.chunks  # those go together that went together before a kill
+            if len(part) < again:
+                continue
+            now = time.monotonic()
+            over = cut >= self._task.chunks_per_turn or now - turn >= turn_lasts
+            is_full = len(part) in (again, SENT_TOGETHER) or size >= PART_BYTES
+            if over or is_full or now - begun >= SENT_AFTER:
+                yield part
+                part, size, begun = [], 0, time.monotonic()
+            if over:
+                raise TurnOver
+        if part:
+            yield part
+
+    def _send(self, bulk: Bulk, part: Sequence[Chunk], total_chunks: int | None) -> None:
+        cut = self._sent
+        messages: list[Prepared] = []
+        for index, chunk in enumerate(part, cut.chunks):
+            messages.append(_prepared(bulk, ChunkMessage(self._id, index, total_chunks, chunk.items, self._payload)))
+            cut = Cut(index + 1, cut.items + len(chunk.items), chunk.digest(cut.digest), chunk.items[-1])
+        resumes = self._ahead.chunks > self._sent.chunks
+        if resumes and (self._ahead.chunks, self._ahead.digest) != (cut.chunks, cut.digest):
+            raise self._changed(f"[{self._sent.items}] to [{cut.items - 1}] are others than those that were cut")
+        self._task.extend_lease(self._task.app.settings.lease)  # or LeaseLost, before anything is sent twice
+        self._batches.save_cursor(self._id, Cursor(self._sent, cut))
+        self._refuse_cancelled()
+        bulk.send(messages)
+        bulk.flush()
+        self._sent = cut
+
+    def _changed(self, what: str) -> ItemsChanged:
+        return ItemsChanged(
+            f"{self._task.name}: the items changed while they were cut, or chunk_size did: {what}. Chunks that were sent go on. "
+            "Send the batch again with another key; yield items that stay the same, or take `after` and yield what comes "
+            "after it"
+        )
+
+
+class ChunkMessage(NamedTuple):
+    """What a chunk's message carries (R19)."""
+
+    batch_id: str
+    chunk_index: int
+    total_chunks: int | None
+    items: list[Any]
+    arguments: dict[str, Any]
+
+
+def _prepared(bulk: Bulk, message: ChunkMessage) -> Prepared:
+    try:
+        return bulk.prepared(message._asdict(), chunk_id(message.batch_id, message.chunk_index))
+    except PayloadError as error:
+        raise PayloadError(f"chunk {message.chunk_index}: {error}; or set a smaller chunk_size") from error
+
+
+def options_of(task: Any) -> dict[str, Any]:
+    """The priority and queue of a batch, where its sender chose them: its chunks and its finish have the same."""
+    info = task.request.delivery_info or {}
+    options: dict[str, Any] = {}
+    with suppress(ValueError):  # of another broker, or another program
+        if (priority := Priority(info.get("priority", Priority.NORMAL))) is not Priority.NORMAL:
+            options["priority"] = priority
+    queue = info.get("routing_key")
+    if queue and queue != task.queue_name:
+        options["queue"] = queue
+    return options
+
+
+SUMMARY_HERE: ContextVar[BatchSummary] = ContextVar("summary_here")
+"""What a `finish` is given that runs in this process: Redis knows of no batch then."""
+
+_ENDED = "eager_chunks"  # among the headers of a request: how the chunks have ended that ran before a retry
+
+
+def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Do all of a batch in this process, for `apply` and `task_always_eager`.
+
+    Each chunk, and then the finish, is a job of its own as in a worker, with its retries, without their waits, and its
+    transaction. Nothing is sent, claimed or kept; a chunk that fails is in the summary, and no dead letter.
+
+    Raises:
+        BusinessError: the finish has failed.
+    """
+    request, chunk_task = task.request, task.chunk_task.registered
+    ended: dict[int, tuple[Outcome, Any]] = (request.headers or {}).get(_ENDED) or {}
+    request.headers = dict(request.headers or {}) | {_ENDED: ended}
+    headers = {ACTOR: task.actor}
+    payload = task.arguments.bind((), arguments)
+    sizes: list[int] = []
+    with closing(Items(task, arguments)) as items, Bulk(chunk_task, {}) as bulk:
+        for index, chunk in enumerate(items.chunks()):
+            one = _prepared(bulk, ChunkMessage(request.id, index, None, chunk.items, payload))  # refused as when sent
+            sizes.append(len(chunk.items))
+            if index not in ended:
+                ended[index] = _outcome_here(chunk_task, one.payload, one.id, headers)
+    summary = _summary_here(task, sizes, ended)
+    token = SUMMARY_HERE.set(summary)
+    try:
+        outcome, found = _outcome_here(
+            task.finish_task.registered,
+            {"batch_id": request.id, "arguments": payload},
+            finish_id(request.id),
+            headers,
+        )
+    finally:
+        SUMMARY_HERE.reset(token)
+    if outcome == "dead":
+        raise BusinessError(f"{task.name}: its finish has failed: {type(found).__name__}: {found}") from found
+    return {"batch": request.id, "chunks": len(sizes), "total": summary.total}
+
+
+def _outcome_here(
+    task: Any, kwargs: Mapping[str, Any], task_id: str, headers: Mapping[str, Any]
+) -> tuple[Outcome, Any]:
+    try:
+        ended = task.apply(kwargs=dict(kwargs), task_id=task_id, headers=dict(headers), throw=False)
+    except Exception as error:  # noqa: BLE001  # of a retry, where `task_eager_propagates` is set
+        return "dead", error
+    return {"SUCCESS": "done", "FAILURE": "dead"}.get(ended.state, "cancelled"), ended.result  # type: ignore[return-value]  # these words
+
+
+def _summary_here(task: Any, sizes: Sequence[int], ended: Mapping[int, tuple[Outcome, Any]]) -> BatchSummary:
+    outcomes = [ended[index][0] for index in range(len(sizes))]
+    done = sum(size for size, outcome in zip(sizes, outcomes, strict=True) if outcome == "done")
+    returned = [ended[index][1] for index, outcome in enumerate(outcomes) if outcome == "done"]
+    return BatchSummary(
+        task.request.id,
+        task.name,
+        "running",
+        sum(sizes),
+        done,
+        sum(sizes) - done,
+        len(sizes),
+        failed_chunks=[index for index, outcome in enumerate(outcomes) if outcome == "dead"],
+        cancelled_chunks=[index for index, outcome in enumerate(outcomes) if outcome == "cancelled"],
+        returns=[one for one in returned if one is not None],
+        actor=task.actor,
+        created_at=time.time(),
+        ended_chunks=len(sizes),
+    )

@@ -1,0 +1,167 @@
+"""What a message must look like to be run: another program may have written it, and each part is used by somebody."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from celery.app.task import Context
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from conventions.broker.headers import ON_REQUEST
+from conventions.core.bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
+from conventions.core.error_text import clean
+
+_STRICT = ConfigDict(extra="ignore", strict=True)
+
+
+def _moment(value: str) -> str:
+    moment_of(value)
+    return value
+
+
+def _without_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a name has no NUL")
+    return value
+
+
+Moment = Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_moment)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+Urgency = Annotated[int, Field(ge=0, le=255)]
+# With a length, pydantic refuses half a character, too.
+ShortText = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+Text = Annotated[str, Field(max_length=2**31)]
+Name = Annotated[ShortText, AfterValidator(_without_nul)]
+TaskName = Annotated[Name, Field(min_length=1)]
+
+
+@with_config(_STRICT)
+class StepOptions(TypedDict, total=False):
+    """The options of what follows a message, which Celery reads before it sends it."""
+
+    task_id: Name | None
+    group_id: Name | None
+    root_id: Name | None
+    parent_id: Name | None
+    reply_to: Name | None
+    headers: dict[Text, Any] | None
+
+
+@with_config(_STRICT)
+class Signature(TypedDict):
+    """What follows a message, as far as it is needed to send it."""
+
+    task: TaskName
+    args: list[Any] | tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: StepOptions
+    subtask_type: NotRequired[Name | None]
+    immutable: NotRequired[bool]
+
+
+Steps = list[Signature] | None
+
+
+@with_config(_STRICT)
+class Headers(TypedDict, total=False):
+    """The headers that Celery and we read."""
+
+    id: Name
+    task: TaskName
+    shadow: Name | None
+    retries: Count | None
+    timelimit: list[Seconds | None] | tuple[Seconds | None, Seconds | None] | None
+    ignore_result: bool | None
+    root_id: Name | None
+    parent_id: Name | None
+    group: Name | None
+    group_index: int | None
+    origin: Name | None
+    argsrepr: Text | None
+    kwargsrepr: Text | None
+    replaced_task_nesting: Count | None
+    stamps: dict[Text, Any] | None
+    stamped_headers: list[Text] | None
+    headers: dict[Text, Any] | None  # of tracing
+    x_actor: Name
+    x_key: Name
+    x_fingerprint: Name
+    x_enqueued_at: Moment
+    x_planned_at: Moment
+    x_counts: dict[Name, Count]
+    x_parked: Count
+    x_generation: Count
+    x_copy: Name
+    x_schedule: Name
+
+
+@with_config(_STRICT)
+class Properties(TypedDict, total=False):
+    """What of a message's properties goes on with it."""
+
+    priority: Urgency | None
+    correlation_id: Name | None
+    reply_to: Name | None
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+class Options(TypedDict, total=False):
+    """The third part of a body. Celery makes all of it attributes of the request, so another name would take a header's place."""
+
+    callbacks: Steps
+    errbacks: Steps
+    chain: Steps
+    chord: Signature | None
+
+
+@with_config(ConfigDict(strict=True))
+class Parts(TypedDict):
+    """A message, as far as it is looked at before its task is."""
+
+    headers: Headers
+    properties: Properties
+    args: list[Any]
+    kwargs: dict[str, Any]
+    options: Options | None
+
+
+_PARTS = TypeAdapter(Parts)
+MOST_FAULTS = 10  # that are told
+
+# What a request has already, or finds there: a header of such a name would take its place.
+_TAKEN = frozenset(
+    [name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name))]
+    + ["_late", "called_directly", "conventions_prepared", "conventions_raised", "is_eager", *ON_REQUEST]
+    + [*Options.__annotations__]  # they are in the body, where they are checked
+)
+
+
+def fault_of(headers: Any, properties: Any, args: Any, kwargs: Any, options: Any) -> str | None:
+    """What is wrong with a message, naming the part and never its value; `None` when nothing is."""
+    parts = {
+        "headers": headers,
+        "properties": properties or {},
+        "args": list(args) if isinstance(args, tuple) else args,
+        "kwargs": kwargs,
+        "options": options,
+    }
+    try:
+        _PARTS.validate_python(parts)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)[:MOST_FAULTS]
+        return "; ".join(f"{clean('.'.join(map(str, fault['loc'])))}: {fault['msg']}" for fault in faults)
+    return None
+
+
+def fault_of_headers(headers: Mapping[str, Any], properties: Any) -> str | None:
+    """What is wrong with the headers of a message whose body nobody here can judge, since its task is not known."""
+    if headers.get("task") is None:
+        return "headers.task: it names no task"
+    return fault_of(headers, properties, [], {}, None)
+
+
+def drop_taken(request: dict[str, Any]) -> None:
+    """Forget headers by whose names a request has something else: nobody of ours writes them."""
+    if not _TAKEN.isdisjoint(request):
+        for name in _TAKEN & request.keys():
+            del request[name]

@@ -1,0 +1,313 @@
+"""`celery -A <app> dead-letters`: what changes letters: edit, redrive, discard, and the redrives that run."""
+
+import json
+import re
+import time
+from typing import Any
+
+import click
+from celery.bin.base import CeleryCommand
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from conventions.app import ConventionsApp
+from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
+from conventions.cli.dead_letter_filters import STATE, Pair, actor_option, confirm, selection_options
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_runs
+from conventions.dead_letters.edit import Change, dropped, editable, value_of
+from conventions.dead_letters.edit import edit as edit_letter
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_runner import begin
+from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_status import Standing, Watch, doubts
+from conventions.declare.payload import Arguments
+
+COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "created_at", "ended_at")
+SHOWN = (
+    "id", "state", "total", "waiting", "unanswered", "retrying", "succeeded", "dead", "ended", "error", "error_message", "actor",
+    "reason", "created_at", "note", "why",
+)  # fmt: skip
+LOOK_EVERY = 0.3  # seconds between two looks at a redrive
+SHORT = 100  # characters of an error beside a bar
+NUMBER = re.compile(r"[\d,.]+")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+YES = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def add_to(group: click.Group) -> None:
+    """Add these commands."""
+    for command in (edit, redrive, discard, redrives_, stop):
+        group.add_command(command)
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("id")
+@click.option("--set", "values", type=Pair(), multiple=True, metavar="NAME=VALUE",
+              help="New value of an argument: JSON, or a text without quotes.")  # fmt: skip
+@click.option("--drop", "gone", multiple=True, metavar="NAME", help="Leave an argument out; its default counts.")
+@click.option("--arguments", "text", metavar="JSON", help="All arguments, in place of those that are there.")
+@click.option("--reason", help="Why; kept in the audit.")
+@actor_option
+@JSON
+@click.pass_context
+@one_line_errors
+def edit(
+    context: click.Context,
+    *,
+    id: str,  # noqa: A002  # the word of the glossary
+    values: tuple[tuple[str, str], ...],
+    gone: tuple[str, ...],
+    text: str | None,
+    reason: str | None,
+    actor: str,
+    as_json: bool,
+) -> None:
+    """Give a dead letter other arguments, checked by its task's annotations; opens an editor without an option.
+
+    Arguments that the task takes no more are dropped, as on the page, and named. Status 1 when nothing is different.
+    """
+    app = _loaded(context)
+    arguments = _edited(app, id, values, gone, text)
+    try:
+        changes = edit_letter(app, id, arguments, actor, reason)
+    except TypeError as error:
+        raise click.UsageError(str(error)) from error
+    left = [one.name for one in changes if one.name not in arguments]
+    if as_json:
+        print_json([{"name": one.name, "before": one.before, "after": one.after} for one in changes])
+    else:
+        shown = [f"{one.name}: dropped" if one.name in left and one.after is None else _shown(one) for one in changes]
+        say("\n".join(shown) or "nothing is different")
+    context.exit(0 if changes else 1)
+
+
+def _edited(
+    app: ConventionsApp,
+    id: str,  # noqa: A002
+    values: tuple[tuple[str, str], ...],
+    gone: tuple[str, ...],
+    text: str | None,
+) -> dict[str, Any]:
+    with app.database.session(read_only=True) as session:
+        letter = dead_letters.get(session, id)
+        taken = editable(app, letter, id).arguments
+        there: dict[str, Any] = letter.arguments if letter is not None and letter.arguments else {}
+    if text is None and not values and not gone:
+        text = click.edit(json.dumps(there, indent=2, ensure_ascii=False), extension=".json")
+    found = there if text is None else _json(text, "--arguments")
+    if not isinstance(found, dict):
+        raise click.UsageError('the arguments are a JSON object, such as {"user_id": 7}')
+    for name in gone:
+        if name not in found:
+            raise click.UsageError(
+                f"--drop {name}: the letter has no such argument; it has {', '.join(found) or 'none'}"
+            )
+    obsolete = dropped(taken, there)
+    kept = {name: value for name, value in found.items() if name not in gone and name not in obsolete}
+    return kept | {name: _value(taken, name, value) for name, value in values}
+
+
+def _value(taken: Arguments, name: str, text: str) -> Any:
+    try:
+        return value_of(taken, name, text)
+    except ValueError as error:
+        raise click.UsageError(f"--set {error}") from error
+
+
+def _json(text: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{what} is not JSON ({error}); a text is written in quotes") from error
+
+
+def _shown(change: Change) -> str:
+    return f"{change.name}: {json.dumps(change.before, ensure_ascii=False)} -> {json.dumps(change.after, ensure_ascii=False)}"
+
+
+@click.command(cls=CeleryCommand)
+@selection_options
+@STATE
+@click.option("--canary", type=click.IntRange(0), default=redrive_runs.CANARY, show_default=True, help="Tried first.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_runs.RATE, show_default=True,
+              help="Letters a second, of the rest.")  # fmt: skip
+@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_runs.STOP_AT, show_default=True,
+              metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
+@click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_runs.REDRIVE_LIMIT} times.")
+@click.option("--reason", help="Why; kept in the audit.")
+@click.option("--no-wait", is_flag=True, help="Start it, print its id, and do not watch it.")
+@actor_option
+@YES
+@JSON
+@click.pass_context
+@one_line_errors
+def redrive(
+    context: click.Context, *, which: Filter, canary: int, rate: float, stop_at: float, again: bool, reason: str | None,
+    no_wait: bool, actor: str, yes: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Send dead letters again: some first, then the rest, unless too many fail again.
+
+    The recorder beside a worker does it; this command watches, and may be ended. Each letter keeps its id, and its
+    idempotency key unless an edit changed what that is made of. Status 0 when all of them succeeded.
+    """
+    app = _loaded(context)
+    with app.database.session(read_only=True) as session:
+        unknown = dead_letters.missing(session, which)
+        count, held = dead_letters.count(session, which), redrive_runs.held_back(session, which)
+        warnings = doubts(app, session, which) if count else []
+    warnings += [f"{id_} is no {which.state} letter" for id_ in unknown]
+    if held and not again:
+        warnings.append(
+            f"{held} were redriven {redrive_runs.REDRIVE_LIMIT} times before and are left; --again sends them, too"
+        )
+        count -= held
+    for warning in warnings:
+        say(f"warning: {warning}", err=True)
+    if not count:
+        say(f"no {which.state} letter to send: none matches, or others have sent them", err=True)
+        context.exit(1)
+    kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
+    confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
+    id_ = begin(app, RedriveOrder(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again))
+    watch = Watch(app)
+    one = _look(watch, app, id_) if no_wait else _watch(watch, app, id_, quiet=as_json)
+    row, stands = one.row, one.stands
+    if as_json:
+        print_json(_fields(one))
+    elif no_wait:
+        say(id_)
+    else:
+        say(_summary(one))
+        say(row.note, nl=bool(row.note))
+        if stands.running:
+            say(f"{stands.running} more were sent and go on: dead-letters redrives")
+        if stands.failing:
+            say(f"why: dead-letters groups --redrive {id_}")
+    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not stands.dead + stands.ended)) else 1)
+
+
+def _summary(one: Standing) -> str:
+    otherwise = f", {one.stands.ended} ended otherwise (cancelled, purged, lost)" if one.stands.ended else ""
+    return f"{one.row.state}: {one.stands.succeeded} succeeded, {one.stands.dead} failed{otherwise}, {one.waiting} not sent"
+
+
+def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standing:  # noqa: A002
+    if not quiet:
+        say(f"redrive {id}", err=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[more]}", markup=False),
+    )
+    console = Console(stderr=True)
+    said = ""
+    with Progress(*columns, console=console, disable=quiet) as bars:
+        bar = bars.add_task("waiting", more="")
+        try:
+            while (one := _look(watch, app, id)).is_open:
+                _draw(bars, bar, one)
+                if not quiet and (why := NUMBER.sub("", one.why)) != said:  # other numbers are no news
+                    console.print(Text(one.why))  # also where there is no terminal to draw on
+                    said = why
+                time.sleep(LOOK_EVERY)
+        except KeyboardInterrupt:
+            say(f"\nit goes on: dead-letters redrives shows it, dead-letters stop {id} ends it", err=True)
+            raise
+        _draw(bars, bar, one)
+    return one
+
+
+def _draw(bars: Progress, bar: TaskID, one: Standing) -> None:
+    stands = one.stands
+    counts = {
+        "waiting": one.waiting, "unanswered": stands.unanswered, "retrying": stands.retrying,
+        "succeeded": stands.succeeded, "dead": stands.dead, "ended otherwise": stands.ended,
+    }  # fmt: skip
+    more = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    if one.error is not None:
+        more += f" · {escape(': '.join(one.error)[:SHORT])}"
+    ended = stands.answered - stands.retrying
+    bars.update(bar, description=one.row.state, total=one.row.total, completed=ended, more=more)
+
+
+def _look(watch: Watch, app: ConventionsApp, id: str) -> Standing:  # noqa: A002
+    with app.database.session(read_only=True) as session:
+        row = redrive_runs.get(session, id)
+        if row is None:
+            raise click.UsageError(f"there is no redrive {id}")
+        found = watch.look([row], session)
+        session.expunge_all()
+    return watch.explain(found)[0]
+
+
+def _fields(one: Standing) -> dict[str, Any]:
+    error, message = one.error or (None, None)
+    found = {name: getattr(one.row, name) for name in COLUMNS} | one.figures()
+    return found | {"error": error, "error_message": message, "why": one.why}
+
+
+@click.command("redrives", cls=CeleryCommand)
+@output_options
+@click.pass_context
+@one_line_errors
+def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
+    """List redrives, the newest first, as they stand now, and what those that are open wait for."""
+    watch = Watch(app_of(context))
+    with app_of(context).database.session(read_only=True) as session:
+        found = watch.look(redrive_runs.listing(session, limit), session)
+        session.expunge_all()
+    emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json)
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("id")
+@click.option("--reason", help="Why; kept in the audit.")
+@actor_option
+@JSON
+@click.pass_context
+@one_line_errors
+def stop(context: click.Context, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
+    """Send no more of the redrive ID; status 1 when it has ended before."""
+    with app_of(context).database.session() as session:
+        if redrive_runs.get(session, id) is None:
+            raise click.UsageError(f"there is no redrive {id}; dead-letters redrives lists them")
+        stopped = redrive_runs.cancel(session, id, actor, reason)
+    if as_json:
+        print_json({"id": id, "stopped": stopped})
+    else:
+        say(f"{id} sends no more" if stopped else f"{id} has ended before")
+    context.exit(0 if stopped else 1)
+
+
+@click.command(cls=CeleryCommand)
+@selection_options
+@click.option("--reason", required=True, help="Why; kept in the audit.")
+@actor_option
+@YES
+@JSON
+@click.pass_context
+@one_line_errors
+def discard(context: click.Context, *, which: Filter, reason: str, actor: str, yes: bool, as_json: bool) -> None:
+    """Give dead letters up; status 1 when there was none, or one of the ids was not dead any more."""
+    app = app_of(context)
+    with app.database.session(read_only=True) as session:
+        count = dead_letters.count(session, which)
+    if count:
+        confirm(f"Give up {count:,} dead {'letter' if count == 1 else 'letters'}?", yes=yes)
+    with app.database.session() as session:
+        gone = dead_letters.discard(session, which, actor, reason)
+    if as_json:
+        print_json({"discarded": gone})
+    else:
+        say(f"{gone} of {len(which.ids) or gone} discarded")
+    context.exit(0 if gone and gone >= len(set(which.ids)) else 1)
+
+
+def _loaded(context: click.Context) -> ConventionsApp:
+    app = app_of(context)
+    app.loader.import_default_modules()
+    return app

@@ -1,0 +1,231 @@
+"""Batches: the list, and one of them, with progress that is shown while it goes on; cancel one, send its dead chunks again (R19, R22)."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from tornado import web
+
+from conventions.batches.actions import cancel_batch, retry_failed
+from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
+from conventions.broker.batch_membership import chunk_id, finish_id
+from conventions.console import display
+from conventions.console.page import Page
+from conventions.progress.overlong_jobs import TooLong
+from conventions.records import audit
+
+LISTED = 50
+CHUNKS, DEEDS = 100, 50
+KNOWN = {"state", "as"}
+SAID = {
+    "cancelled": ("success", "The batch was cancelled. Chunks that run end at their next report of progress."),
+    "ended": ("warning", "Nothing was changed: the batch had ended before."),
+    "none": ("warning", "Nothing was sent: no chunk is dead any more."),
+}
+
+
+def figures_of(summary: BatchSummary) -> dict[str, Any]:
+    """What changes while a batch runs: numbers, what people read of them (`texts`), and what is shown (`is`)."""
+    progress, live = summary.progress, summary.state in LIVE_STATES
+    eta = progress.eta if live else None  # the rest of one that has ended never comes
+    done = f"{summary.done:,}" if summary.total is None else f"{summary.done:,} of {summary.total:,}"
+    names = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
+    return {name: getattr(summary, name) for name in names} | {
+        "rate": progress.rate,
+        "eta": eta,
+        "bar": widths(summary),
+        "is": {
+            "live": live,
+            "stalled": progress.stalled,
+            "partial": summary.is_partial,
+            "repairable": bool(summary.failed_chunks) or summary.state == "dead",
+        },
+        "texts": {
+            "state": summary.state,
+            "partial": f"{summary.failed:,} failed" if summary.is_partial else "",
+            "percent": "" if summary.total is None else f"{summary.percent} %",
+            "done": done,
+            "failed": f"{summary.failed:,}",
+            "rate": display.speed(progress.rate),
+            "rest": "" if eta is None or progress.stalled else display.duration(eta),
+            "bar": f"{done} done, {summary.failed:,} failed",
+        },
+    }
+
+
+def widths(summary: BatchSummary) -> dict[str, float] | None:
+    """How much of a bar is done and failed, in percent; `None` while nobody knows."""
+    if summary.total is None:
+        return None if summary.state in LIVE_STATES else {"done": 0, "failed": 0}
+    if not summary.total:
+        return {"done": 100, "failed": 0}
+    failed = min(100.0, 100 * summary.failed / summary.total)
+    failed = max(failed, 1.0) if summary.failed else 0.0  # a single one can be seen
+    done = min(100 - failed, 100 * summary.done / summary.total)  # what `count` said may have been too little
+    return {"done": round(done, 2), "failed": round(failed, 2)}
+
+
+def answer_of(shown: Sequence[Mapping[str, Any]], parts: object) -> dict[str, Any]:
+    """What a page asks for again and again.
+
+    Args:
+        shown: the figures of its batches.
+        parts: what its other parts are made of; when these change, the page fetches itself.
+    """
+    version = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return {"version": version, "live": any(one["is"]["live"] for one in shown), "batches": list(shown)}
+
+
+class BatchPage(Page):
+    """Base of these pages."""
+
+    tab = "conventions-batches"
+    title = "Batches"
+
+    def show(self, template: str, **values: Any) -> None:
+        """As all pages, with what these have in common."""
+        super().show(
+            template,
+            states=STATES,
+            length=display.duration,
+            moment=lambda at: datetime.fromtimestamp(at, UTC) if at else None,
+            **values,
+        )
+
+
+def missing(id_: str) -> web.HTTPError:
+    """What is said of a batch that is not there."""
+    return web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no batch {id_}; it may be forgotten.")
+
+
+class Batches(BatchPage):
+    """`/batches`: the newest first."""
+
+    async def get(self) -> None:
+        """List them; with `?as=json` their figures alone."""
+        state = self.word("state")
+        if unknown := sorted(self.request.query_arguments.keys() - KNOWN):
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"There is no filter {unknown[0]!r}; there is state.")
+        if state and state not in STATES:
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"There is no such state; it is one of {', '.join(STATES)}.")
+        found, long = await self.in_thread(self._find, state)
+        rows = [(one, figures_of(one)) for one in found]
+        answer = answer_of([now for _, now in rows], [one.id for one in found])
+        if self.word("as") == "json":
+            self.write(answer)
+        else:
+            looked = f"{LOOKED_THROUGH:,}"
+            self.show(
+                "conventions_batches.html",
+                rows=rows,
+                answer=answer,
+                state=state,
+                looked_through=looked,
+                candidates=long,
+            )
+
+    def _find(self, state: str) -> tuple[list[BatchSummary], list[TooLong]]:
+        return list(self.capp.batches.listing(LISTED, state or None)), self.capp.granularity.listing()
+
+
+class Batch(BatchPage):
+    """`/batches/<id>`."""
+
+    async def get(self, id_: str) -> None:
+        """Show it; with `?as=json` its figures alone."""
+        summary = await self.in_thread(lambda: self.capp.batches.summary(id_, returns=False))
+        if summary is None:
+            raise missing(id_)
+        failed, cancelled = summary.failed_chunks, summary.cancelled_chunks
+        now = figures_of(summary)
+        now["texts"] |= {
+            "chunks": f"{summary.ended_chunks - len(failed) - len(cancelled):,}{'' if summary.chunks is None else f' of {summary.chunks:,}'} done",
+            "lost": f"{len(failed):,} failed, {len(cancelled):,} cancelled",
+            "seen": display.local(
+                datetime.fromtimestamp(summary.progress.updated_at, UTC), self.capp.settings.timezone
+            ),
+        }
+        answer = answer_of([now], (summary.state, failed, cancelled))
+        if self.word("as") == "json":
+            self.write(answer)
+            return
+        arguments, deeds = await self.in_thread(self._more, id_)
+        self.show(
+            "conventions_batch.html", one=summary, now=now, answer=answer, deeds=deeds, said=self._said(),
+            letters=[(index, chunk_id(id_, index)) for index in failed[:CHUNKS]],
+            all_letters=self._all_letters(summary), most=CHUNKS, cause=_cause(summary),
+            arguments=display.shown(arguments, hidden=not self.visitor.sees),
+        )  # fmt: skip
+
+    def _more(self, id_: str) -> tuple[Any, list[Any]]:
+        origin = self.capp.batches.origin(id_)
+        with self.reading() as session:
+            return origin.arguments if origin else {}, list(audit.listing(session, DEEDS, target=id_))
+
+    def _all_letters(self, summary: BatchSummary) -> str:
+        words = {"task": f"{summary.task}.chunk"}
+        if self.visitor.sees:  # nobody else may ask for the value of an argument
+            words["arg"] = f"batch_id={summary.id}"
+        return f"{self.reverse_url('conventions-letters')}?{urlencode(words)}"
+
+    def _said(self) -> tuple[str, str] | None:
+        word = self.word("said")
+        sent, slash, of = word.partition("/")
+        if slash and sent.isdecimal() and of.isdecimal():
+            text = f"Sent again: {sent} of {of} failed chunks."
+            if sent == of:
+                return "success", text
+            return (
+                "warning",
+                f"{text} Of the others the letters are not there yet, were sent or given up before, or do not fit their task any more; or the broker does not answer.",
+            )
+        return SAID.get(word)
+
+
+def _cause(summary: BatchSummary) -> str:
+    """The letter of the message that ended a batch: its splitter, or its finish."""
+    if summary.state != "dead":
+        return ""
+    return summary.id if summary.chunks is None else finish_id(summary.id)
+
+
+class BatchDeed(BatchPage, ABC):
+    """Base of these: a POST that leads back to the batch."""
+
+    async def post(self, id_: str) -> None:
+        """Do it, for a reason."""
+        said = await self.in_thread(self._done, id_, self.visitor.name, self.word("reason") or None)
+        if said is None:
+            raise missing(id_)
+        address = f"{self.reverse_url('conventions-batch', id_)}?{urlencode({'said': said})}"
+        self.redirect(address, status=HTTPStatus.SEE_OTHER)
+
+    def _done(self, id_: str, actor: str, reason: str | None) -> str | None:
+        if self.capp.batches.state(id_) is None:
+            return None
+        return self.act(id_, actor, reason)
+
+    @abstractmethod
+    def act(self, id_: str, actor: str, reason: str | None) -> str:
+        """Do it, and return the word for what is said of it."""
+
+
+class CancelBatch(BatchDeed):
+    """`/batches/<id>/cancel`."""
+
+    def act(self, id_: str, actor: str, reason: str | None) -> str:
+        """Cut and process no more of it."""
+        return "cancelled" if cancel_batch(self.capp, id_, actor, reason) else "ended"
+
+
+class RetryFailed(BatchDeed):
+    """`/batches/<id>/retry-failed`."""
+
+    def act(self, id_: str, actor: str, reason: str | None) -> str:
+        """Send its dead chunks again."""
+        sent, chunks = retry_failed(self.capp, id_, actor, reason)
+        return f"{sent}/{chunks}" if chunks else "none"

@@ -1,0 +1,307 @@
+"""Dead letters: groups and rows, one letter with its editor; edit, redrive, discard and note, each after a page that asks (R18, R22)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from tornado import web
+
+from conventions.console import argument_editor, display
+from conventions.console.dead_letter_query import WORDS, Query, mark, place
+from conventions.console.dead_letter_story import story_of
+from conventions.console.page import Page
+from conventions.core.error_text import place_in
+from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
+from conventions.dead_letters import groups as letter_groups
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_runs
+from conventions.dead_letters.edit import dropped, edit, editable, version
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.letters import STATES, Position
+from conventions.dead_letters.redrive_runner import begin
+from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_status import doubts
+from conventions.records import audit
+from conventions.storage.database import utc_now
+from conventions.storage.tables import DeadLetterRow
+
+GROUPS, ROWS, DEEDS = 20, 50, 50
+NOTHING: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "following": "", "said": ""}
+KNOWN = {*WORDS, "arg", "id", "after", "said"}
+SAID = {
+    "saved": "The arguments were changed.",
+    "same": "Nothing was different.",
+    "noted": "The note was written.",
+    "discarded": "Given up.",
+}
+
+
+class Letters(Page):
+    """`/dead-letters`: groups first, then letters, both of what the filter says."""
+
+    async def get(self) -> None:
+        """Show them."""
+        try:
+            query, after = self._asked()
+        except ValueError as error:  # nothing is shown that was not asked for
+            self.set_status(HTTPStatus.BAD_REQUEST)
+            self.show(
+                "conventions_letters.html",
+                query=Query.unread(self.words),
+                fault=str(error),
+                first=True,
+                states=STATES,
+                **NOTHING,
+            )
+            return
+        found = await self.in_thread(self._find, query, after)
+        found["said"] = SAID.get(self.word("said"), "")
+        self.show("conventions_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
+
+    def _asked(self) -> tuple[Query, Position | None]:
+        if unknown := sorted(self.request.query_arguments.keys() - KNOWN):  # a misspelt one would match everything
+            raise ValueError(f"there is no filter {unknown[0]!r}; there are {', '.join((*WORDS, 'arg', 'id'))}")
+        return self.query(), place(self.word("after"))
+
+    def _find(self, query: Query, after: Any) -> dict[str, Any]:
+        which = query.filter
+        with self.reading() as session:
+            total = dead_letters.count(session, which)
+            rows = list(dead_letters.listing(session, which, ROWS, after, brief=True))
+            groups = letter_groups.groups(session, which, GROUPS) if after is None else []
+            names = [group.fingerprint for group in groups]
+            sparks = letter_groups.sparklines(session, which, names, utc_now()) if names else {}
+        following = mark(dead_letters.position(rows[-1])) if len(rows) == ROWS else ""
+        return {"total": total, "rows": rows, "groups": groups, "sparks": sparks, "following": following}
+
+
+class Letter(Page):
+    """`/dead-letters/letters/<id>`: one letter, with all that is known of it, and an editor of its arguments."""
+
+    async def get(self, id_: str) -> None:
+        """Show it."""
+        await self.show_letter(id_)
+
+    async def show_letter(
+        self,
+        id_: str,
+        written: Mapping[str, str] | None = None,
+        faults: Mapping[str, str] | None = None,
+        seen: str | None = None,
+    ) -> None:
+        """Show the letter, and in its editor what was written, what is wrong with it, and what was seen before."""
+        found = await self.in_thread(self._find, id_, written or {})
+        if found is None:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
+        said = SAID.get(self.word("said"), "") if self.request.method == "GET" else ""
+        if seen is not None:  # what somebody else has changed since is not overwritten by a second try
+            found["version"] = seen
+        self.show("conventions_letter.html", faults=faults or {}, said=said, **found)
+
+    def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:
+        with self.reading() as session:
+            letter = dead_letters.get(session, id_)
+            if letter is None:
+                return None
+            history = dead_letters.history(session, id_)
+            deeds = list(audit.listing(session, DEEDS, target=id_))
+        hidden = not self.visitor.sees
+        return {
+            "letter": letter,
+            "story": story_of(letter, history, deeds),
+            "deeds": deeds,
+            "hidden": hidden,
+            "place_in": place_in,
+            "shown": lambda value: display.shown(value, hidden=hidden),
+        } | self._editor(letter, written, hidden=hidden)
+
+    def _editor(self, letter: DeadLetterRow, written: Mapping[str, str], *, hidden: bool) -> dict[str, Any]:
+        none: dict[str, Any] = {"fields": [], "dropped": {}, "unfit": "", "version": ""}
+        if hidden or letter.state != "dead":
+            return none
+        try:
+            arguments = editable(self.capp, letter, letter.id).arguments
+        except LetterNotEditable as error:
+            return none | {"unfit": str(error)}
+        fields = argument_editor.fields(arguments, letter.arguments, written)
+        gone = dropped(arguments, letter.arguments)
+        return none | {"fields": fields, "dropped": gone, "version": version(letter.arguments)}
+
+
+FIELD = "argument:"  # before the name of an argument, in the form of the editor
+
+
+class EditableLetter(Letter):
+    """`/dead-letters/letters/<id>`, with what its editor sends."""
+
+    async def post(self, id_: str) -> None:
+        """Change the arguments, and where it is asked for send the letter again."""
+        # Tornado reads names as Latin-1.
+        names = {key: key.encode("latin-1").decode(errors="replace") for key in self.request.body_arguments}
+        written = {name.removeprefix(FIELD): self.word(key) for key, name in names.items() if name.startswith(FIELD)}
+        reason, seen = self.word("reason") or None, self.word("version") or None
+        changed, faults, held = await self.in_thread(self._edit, id_, written, reason, seen, self.visitor.name)
+        if faults:
+            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
+            await self.show_letter(id_, written, faults, seen)
+        elif self.word("do") != "redrive":
+            self.redirect(f"?said={'saved' if changed else 'same'}", status=HTTPStatus.SEE_OTHER)
+        elif held:  # somebody must say so
+            address = f"{self.reverse_url('conventions-send')}?{Query.empty().url(id=id_)}"
+            self.redirect(address, status=HTTPStatus.SEE_OTHER)
+        else:
+            await start(self, RedriveOrder(Filter(ids=(id_,)), self.visitor.name, reason, canary=1))
+
+    def _edit(
+        self, id_: str, written: Mapping[str, str], reason: str | None, version: str | None, actor: str
+    ) -> tuple[bool, dict[str, str], bool]:
+        try:
+            with self.reading() as session:
+                letter = dead_letters.get(session, id_)
+                arguments = editable(self.capp, letter, id_).arguments
+            held = letter is not None and letter.generation >= redrive_runs.REDRIVE_LIMIT
+            values, faults = argument_editor.read(arguments, written)
+            if faults:
+                return False, faults, held
+            return bool(edit(self.capp, id_, values, actor, reason, seen=version)), {}, held
+        except (LetterNotEditable, PayloadError, TypeError) as error:  # of no single argument
+            return False, {"": str(error)}, False
+
+
+async def start(page: Page, wanted: RedriveOrder) -> None:
+    """Begin a redrive, and go to where it can be watched."""
+    id_ = await page.in_thread(begin, page.capp, wanted)
+    page.redirect(page.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
+
+
+class Selection(Page, ABC):
+    """Asks about a selection of letters, and acts on it once its number was confirmed."""
+
+    verb = ""
+
+    async def get(self) -> None:
+        """Ask: how many, which, and what speaks against it."""
+        await self._ask(self._query(), "")
+
+    async def post(self) -> None:
+        """Act, unless there are more or fewer than when it was asked."""
+        query = self._query()
+        try:
+            await self.act(query, self.number("count", -1, int))
+        except (ValueError, SelectionChanged) as error:
+            self.set_status(HTTPStatus.BAD_REQUEST)
+            await self._ask(query, str(error))
+
+    @staticmethod
+    def which(query: Query) -> Filter:
+        """The letters that it acts on."""
+        return query.filter
+
+    @abstractmethod
+    async def act(self, query: Query, expected: int) -> None:
+        """Do it. Raises: SelectionChanged; ValueError, with what is wrong with the form."""
+
+    def number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
+        """A number of the form. Raises: ValueError."""
+        text = self.word(name)
+        try:
+            return kind(text) if text else default
+        except ValueError:
+            raise ValueError(f"{name} is {text[:40]!r}, which is no number") from None
+
+    def _query(self) -> Query:
+        try:
+            return self.query()
+        except ValueError as error:
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
+
+    async def _ask(self, query: Query, fault: str) -> None:
+        found = await self.in_thread(self._look, query)
+        self.show(
+            "conventions_confirm.html",
+            verb=self.verb,
+            query=query,
+            fault=fault,
+            refused=self.refusal(self.may_write),
+            which=self.which(query),
+            word=self.word,
+            rules=redrive_runs,
+            **found,
+        )
+
+    def _look(self, query: Query) -> dict[str, Any]:
+        which = self.which(query)
+        with self.reading() as session:
+            count, held = dead_letters.count(session, which), redrive_runs.held_back(session, which)
+        sends = self.verb == "redrive"
+        warnings: list[str] = []
+        if count and sends:
+            with self.reading() as session:
+                warnings = doubts(self.capp, session, which)
+        return {"count": count, "held": held if sends else 0, "warnings": warnings}
+
+
+class Redrive(Selection):
+    """`/dead-letters/redrive`."""
+
+    verb = "redrive"
+
+    async def act(self, query: Query, expected: int) -> None:
+        """Begin the redrive."""
+        again = bool(self.word("again"))
+        wanted = RedriveOrder(
+            query.filter,
+            self.visitor.name,
+            self.word("reason") or None,
+            canary=self.number("canary", redrive_runs.CANARY, int),
+            rate=self.number("rate", redrive_runs.RATE, float),
+            stop_at=self.number("stop_at", redrive_runs.STOP_AT, float),
+            again=again,
+            expected=expected if again else expected - self.number("held", 0, int),
+        )
+        if not wanted.expected:
+            raise ValueError(
+                "there is nothing to send: each was redriven too often, and you did not say that it is meant"
+            )
+        await start(self, wanted)
+
+
+class Discard(Selection):
+    """`/dead-letters/discard`."""
+
+    verb = "discard"
+    may_write = "admin"
+
+    @staticmethod
+    def which(query: Query) -> Filter:
+        """Dead ones: others are on their way, or were given up before."""
+        return query.dead
+
+    async def act(self, query: Query, expected: int) -> None:
+        """Give them up."""
+        await self.in_thread(self._discard, query, self.visitor.name, self.word("reason"), expected)
+        self.redirect(f"{self.reverse_url('conventions-letters')}?said=discarded", status=HTTPStatus.SEE_OTHER)
+
+    def _discard(self, query: Query, actor: str, reason: str, expected: int) -> int:
+        with self.capp.database.session() as session:
+            return dead_letters.discard(session, self.which(query), actor, reason, expected)
+
+
+class Note(Page):
+    """`/dead-letters/notes/<group>`."""
+
+    async def post(self, group: str) -> None:
+        """Write the note on a group, in place of the last one."""
+        try:
+            is_there = await self.in_thread(self._annotate, group, self.word("note"), self.visitor.name)
+        except LetterNotEditable as error:
+            raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        if not is_there:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such group.")
+        address = f"{self.reverse_url('conventions-letters')}?{Query.empty().url(group=group, said='noted')}"
+        self.redirect(address, status=HTTPStatus.SEE_OTHER)
+
+    def _annotate(self, group: str, text: str, actor: str) -> bool:
+        with self.capp.database.session() as session:
+            return letter_groups.annotate(session, group, text, actor)

@@ -1,0 +1,99 @@
+"""How the pages get into Flower: its list of handlers, its template loader, its command.
+
+Flower has no interface for plugins. These places have been the same in every release since 1.0; `tests/console/`
+fails on a release in which they are not.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from flower import urls as flower_urls
+from flower.events import Events
+from tornado import template, web
+
+from conventions.console.batches import Batch, Batches, CancelBatch, RetryFailed
+from conventions.console.dead_letters import Discard, EditableLetter, Letters, Note, Redrive
+from conventions.console.flower_events import checked
+from conventions.console.flower_handlers import guard
+from conventions.console.page import Static
+from conventions.console.redrives import Redrives, Redriving, Stop
+from conventions.console.schedules import EverySchedule, OneSchedule, PauseSchedule, ResumeSchedule, RunSchedule
+
+logger = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).parent
+NAVIGATION = "navbar.html"
+ANCHOR = "reverse_url('broker')"  # our entries come after this one
+ENTRIES = (
+    ("conventions-letters", "Dead letters"),
+    ("conventions-batches", "Batches"),
+    ("conventions-schedules", "Schedules"),
+)
+
+PAGES = (
+    (r"/dead-letters", Letters, "conventions-letters"),
+    (r"/dead-letters/letters/(.+)", EditableLetter, "conventions-letter"),
+    (r"/dead-letters/redrive", Redrive, "conventions-send"),
+    (r"/dead-letters/discard", Discard, "conventions-discard"),
+    (r"/dead-letters/notes/([^/]+)", Note, "conventions-note"),
+    (r"/dead-letters/redrives", Redrives, "conventions-redrives"),
+    (r"/dead-letters/redrives/([^/]+)", Redriving, "conventions-redrive"),
+    (r"/dead-letters/redrives/([^/]+)/stop", Stop, "conventions-stop"),
+    (r"/batches", Batches, "conventions-batches"),
+    (r"/batches/([^/]+)", Batch, "conventions-batch"),
+    (r"/batches/([^/]+)/cancel", CancelBatch, "conventions-batch-cancel"),
+    (r"/batches/([^/]+)/retry-failed", RetryFailed, "conventions-batch-retry"),
+    (r"/schedules", EverySchedule, "conventions-schedules"),
+    (r"/schedules/([^/]+)", OneSchedule, "conventions-schedule"),
+    (r"/schedules/([^/]+)/pause", PauseSchedule, "conventions-schedule-pause"),
+    (r"/schedules/([^/]+)/resume", ResumeSchedule, "conventions-schedule-resume"),
+    (r"/schedules/([^/]+)/run", RunSchedule, "conventions-schedule-run"),
+)
+
+
+def join() -> None:
+    """Add the pages to the Flower that is made next in this process; once."""
+    if any(getattr(one, "name", None) == PAGES[0][2] for one in flower_urls.handlers):
+        return
+    ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
+    static = {"path": str(FOLDER / "static")}
+    ours.append(web.url(r"/conventions-static/(.*)", Static, static, name="conventions-static"))
+    guard(flower_urls.handlers, flower_urls.settings)
+    if not hasattr(Events.on_event, "is_checked"):
+        Events.on_event = checked(Events.on_event)
+    flower_urls.handlers[-1:-1] = ours  # the last one answers to everything
+    flower_urls.settings["template_loader"] = TemplateLoader(flower_urls.settings["template_path"])
+
+
+class TemplateLoader(template.Loader):
+    """Flower's templates, our own beside them, and our entries in its navigation."""
+
+    def _create_template(self, name: str) -> template.Template:
+        own = FOLDER / "templates" / name
+        if own.is_file():
+            return template.Template(own.read_text(encoding="utf-8"), name=name, loader=self)
+        if name == NAVIGATION:
+            text = (Path(self.root) / name).read_text(encoding="utf-8")
+            return template.Template(with_entries(text), name=name, loader=self)
+        found: template.Template = super()._create_template(name)
+        return found
+
+
+def with_entries(text: str) -> str:
+    """Flower's navigation with our entries in it; below it, where it is not as it was."""
+    before, found, after = text.partition(ANCHOR)
+    rest, end, tail = after.partition("</li>")
+    if found and end:
+        return before + found + rest + end + "".join(map(_entry, ENTRIES)) + tail
+    logger.warning("Flower's navigation has changed: the pages of the console are listed below it")
+    return text + '<ul class="app-nav navbar-nav">' + "".join(map(_entry, ENTRIES)) + "</ul>"
+
+
+def _entry(entry: tuple[str, str]) -> str:
+    name, title = entry
+    chosen = f"{{% if active_tab == '{name}' %}}"
+    return (
+        f'<li class="nav-item"><a class="nav-link{chosen} active{{% end %}}" href="{{{{ reverse_url(\'{name}\') }}}}"'
+        f' {chosen}aria-current="page"{{% end %}}>{title}</a></li>'
+    )

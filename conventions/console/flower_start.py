@@ -1,0 +1,77 @@
+"""What `celery flower` does before Flower starts: refuse what would be open to everybody, and add the pages (R22)."""
+
+import functools
+import os
+import re
+import sys
+from typing import Any
+
+from conventions.console.hosts import is_local
+from conventions.core.errors import ConfigurationError
+from conventions.execution.logs import make_safe
+
+OPEN_API = "FLOWER_UNAUTHENTICATED_API"
+_LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
+
+
+def prepare_command(app: Any) -> None:
+    """Let `celery flower` have the console, where that command may run in this process.
+
+    Celery imports the commands of every package before the application, so Flower's is there by now; its modules are
+    not imported for anything else.
+    """
+    command = sys.modules.get("flower.command")
+    if command is None:
+        return
+    flower: Any = command.flower
+    original = getattr(flower.callback, "without_console", flower.callback)
+
+    @functools.wraps(original)
+    def with_console(*args: Any, tornado_argv: tuple[str, ...] = (), **kwargs: Any) -> Any:
+        start(app, command, tornado_argv)
+        return original(*args, tornado_argv=tornado_argv, **kwargs)
+
+    with_console.without_console = original  # type: ignore[attr-defined]  # for an application that is made after this one
+    flower.callback = with_console
+
+
+def start(app: Any, command: Any, arguments: tuple[str, ...]) -> None:
+    """Read Flower's options, check them, and add the pages. Raises: ConfigurationError."""
+    from conventions.console.flower_plugin import join  # noqa: PLC0415  # Tornado and Flower, for this command alone
+
+    make_safe()
+    command.apply_env_options()
+    command.apply_options(sys.argv[0], arguments)
+    check(command.options, app.settings.environment)
+    join()
+
+
+def check(options: Any, environment: str) -> None:
+    """Refuse to start where everybody could read, or change, what is there.
+
+    Args:
+        options: Flower's.
+        environment: `development` or `production`.
+
+    Raises:
+        ConfigurationError: with every fault.
+    """
+    faults = [
+        f"login {place} of FLOWER_BASIC_AUTH is no user:password in ASCII, so anybody or nobody could use it"
+        for place, login in enumerate(options.basic_auth or (), 1)
+        if not _LOGIN.fullmatch(login)
+    ]
+    if options.debug and environment == "production":
+        faults.append("--debug shows tracebacks to whoever causes an error: leave it out in production")
+    has_login = bool(options.basic_auth or options.auth)
+    if not has_login and not (options.unix_socket or is_local(options.address)):
+        faults.append(
+            f"Flower would listen on {options.address or 'every address'} without a login: set FLOWER_BASIC_AUTH to "
+            "user:password, or --auth, or leave out --address"
+        )
+    elif not has_login and environment == "production":
+        faults.append("Flower needs a login in production: set FLOWER_BASIC_AUTH to user:password, or --auth")
+    if os.environ.get(OPEN_API, "").lower() not in ("", "0", "false", "no", "off"):
+        faults.append(f"{OPEN_API} lets every web page run tasks: leave it out")
+    if faults:
+        raise ConfigurationError(faults)

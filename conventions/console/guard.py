@@ -1,0 +1,126 @@
+"""What every handler of the console's Flower checks first, ours and Flower's own: the host, the login, the role (R22)."""
+
+from base64 import b64decode
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from flower.views import BaseHandler
+from tornado import web
+
+from conventions.console.hosts import is_local
+from conventions.console.roles import Role, Visitor, visitor
+from conventions.console.throttle import WITHIN, Throttle
+
+READS = ("GET", "HEAD")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Content-Security-Policy": (  # Flower's own pages have a script within
+        "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+        "object-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+}
+READ_ONLY = "This Flower runs with --read-only: nothing can be changed here."
+NO_LOGIN = "Nothing can be changed without a login: start Flower with FLOWER_BASIC_AUTH=user:password, or --auth."
+ROLE = "Your role is not enough for this: {needed} is needed. CONVENTIONS_CONSOLE_ROLES says who has which."
+
+throttle = Throttle()
+
+
+class Checked(web.RequestHandler):
+    """Answers to its own names, and in no frame; also where nobody has to log in, as for the style of a page."""
+
+    application: Any  # Flower's
+
+    def set_default_headers(self) -> None:
+        """No frame, no guess at what a file is."""
+        super().set_default_headers()
+        self.clear_header("Access-Control-Allow-Origin")
+        for name, value in HEADERS.items():
+            self.set_header(name, value)
+
+    def prepare(self) -> Any:
+        """Refuse other hosts, then do what the handler does."""
+        self.check_host()
+        return super().prepare()
+
+    @property
+    def has_login(self) -> bool:
+        """Whether this Flower asks for a login."""
+        options = self.application.options
+        return bool(options.basic_auth or options.auth)
+
+    def check_host(self) -> None:
+        """Without a login a page of another site could read this one, under a name of its own for this machine.
+
+        Raises:
+            HTTPError: the host is none of this machine.
+        """
+        host = urlsplit(f"//{self.request.host}").hostname or ""
+        options = self.application.options
+        if not (self.has_login or options.unix_socket or is_local(host)):
+            raise web.HTTPError(HTTPStatus.FORBIDDEN, "Without a login, only local addresses are answered.")
+
+
+class Guarded(Checked, BaseHandler):
+    """Who asks, and what they may do."""
+
+    def get_current_user(self) -> Any:
+        """Flower's answer; a login that it cannot even compare is a wrong one, and too many wrong ones are no more looked at.
+
+        Raises:
+            HTTPError: the login is wrong, or was too often.
+        """
+        address, user = self.request.remote_ip or "", self._named()
+        if user is not None and throttle.refuses(address, user):
+            text = f"Too many wrong logins: wait for {WITHIN:.0f} s."
+            raise web.HTTPError(HTTPStatus.TOO_MANY_REQUESTS, text)
+        try:
+            return super().get_current_user()
+        except (TypeError, web.HTTPError) as error:
+            if user is not None:
+                throttle.count(address, user)
+            raise web.HTTPError(HTTPStatus.UNAUTHORIZED) from error
+
+    def _named(self) -> str | None:
+        """The user of a login by password; `None` where none is tried."""
+        header = self.request.headers.get("Authorization", "")
+        if not (header and self.application.options.basic_auth):
+            return None
+        try:
+            return b64decode(header.split()[1]).decode().partition(":")[0]
+        except (IndexError, ValueError):
+            return ""
+
+    @property
+    def visitor(self) -> Visitor:
+        """Who asks."""
+        settings = self.capp.settings
+        return visitor(self._user(), settings.console_roles, settings.environment)
+
+    def _user(self) -> str | None:
+        if not self.has_login:
+            return None
+        if isinstance(self.current_user, str):  # an e-mail address
+            return self.current_user
+        # Flower has compared it, and says no more than that somebody is logged in.
+        return (self._named() or "") if self.current_user else ""
+
+    def refusal(self, needed: Role) -> str | None:
+        """Why the visitor may not write what this role may, or `None`."""
+        if self.application.options.read_only:
+            return READ_ONLY
+        if not self.has_login:
+            return NO_LOGIN
+        return None if self.visitor.may(needed) else ROLE.format(needed=needed)
+
+    def require(self, needed: Role) -> None:
+        """Raises: HTTPError, where the role is not enough."""
+        if not self.visitor.may(needed):
+            raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed=needed))
+
+    @web.authenticated
+    def sign_in(self) -> None:
+        """Send whoever is not logged in to the login."""

@@ -1,0 +1,92 @@
+"""Redrives: the list, and one whose progress is shown while it runs."""
+
+from http import HTTPStatus
+from typing import Any
+
+from tornado import web
+
+from conventions.console.display import HIDDEN
+from conventions.console.page import Page
+from conventions.dead_letters import redrive_runs
+from conventions.dead_letters.redrive_status import Standing, Watch
+
+LISTED = 50
+SHORT = 300  # characters of the last error
+TELLING = ("text", "arguments")  # words of a selection that may hold values of arguments
+
+
+def figures_of(one: Standing, *, sees: bool) -> dict[str, Any]:
+    """What changes while a redrive runs, and after its end until everything that was sent has an outcome.
+
+    Args:
+        one: the redrive.
+        sees: whether the visitor may see what errors say.
+    """
+    row = one.row
+    told = {"state": row.state, "note": row.note, "why": one.why, "open": one.is_open}
+    if row.fault and not sees:
+        told["why"] = row.fault.partition(":")[0]
+    error, message = one.error or ("", "")
+    error = f"{error}: {message[:SHORT] if sees else HIDDEN}" if error else ""
+    moves = one.is_open or one.stands.running > 0
+    return told | one.figures() | {"error": error, "moves": moves}
+
+
+class _Watching(Page):
+    """What both pages need."""
+
+    @property
+    def watch(self) -> Watch:
+        """One for the whole program: workers are not asked for each page."""
+        watch: Watch = self.application.settings.setdefault("conventions_redrives", Watch(self.capp))
+        return watch
+
+    def _look(self, id_: str | None) -> list[Standing]:
+        with self.reading() as session:
+            row = None if id_ is None else redrive_runs.get(session, id_)
+            rows = redrive_runs.listing(session, LISTED) if id_ is None else [row] if row is not None else []
+            found = self.watch.look(rows, session)
+        return self.watch.explain(found)
+
+
+class Redrives(_Watching):
+    """`/dead-letters/redrives`."""
+
+    async def get(self) -> None:
+        """List the last ones, as they stand now; with `?as=json` the figures alone, which the page asks for again and again."""
+        sees = self.visitor.sees
+        rows = [(one.row, figures_of(one, sees=sees)) for one in await self.in_thread(self._look, None)]
+        if self.word("as") == "json":
+            self.write({row.id: figures for row, figures in rows})
+            return
+        self.show("conventions_redrives.html", rows=rows)
+
+
+class Redriving(_Watching):
+    """`/dead-letters/redrives/<id>`."""
+
+    async def get(self, id_: str) -> None:
+        """Show it; with `?as=json` its figures alone, which the page asks for again and again."""
+        found = await self.in_thread(self._look, id_)
+        if not found:
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such redrive.")
+        sees, row = self.visitor.sees, found[0].row
+        figures = figures_of(found[0], sees=sees)
+        if self.word("as") == "json":
+            self.write(figures)
+            return
+        selection = {name: value if sees or name not in TELLING else HIDDEN for name, value in row.selection.items()}
+        self.show("conventions_redrive.html", row=row, now=figures, selection=selection)
+
+
+class Stop(Page):
+    """`/dead-letters/redrives/<id>/stop`."""
+
+    async def post(self, id_: str) -> None:
+        """Send no more of it."""
+        await self.in_thread(self._stop, id_, self.visitor.name, self.word("reason") or None)
+        self.redirect(self.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
+
+    def _stop(self, id_: str, actor: str, reason: str | None) -> bool:
+        with self.capp.database.session() as session:
+            return redrive_runs.cancel(session, id_, actor, reason)

@@ -1,0 +1,141 @@
+"""Marks: what became of a schedule's runs, a small picture and a sentence for each, and the cells of a table (R10).
+
+A picture is told from the others by its shape as well as by its color, so that nobody needs to see colors.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from conventions.console import display
+from conventions.schedules.run_history import PARTLY, RunOutcome
+from conventions.schedules.schedule_state import Run
+
+# Ten units wide and twenty high; where lines lie in one another, every second one is a hole.
+PICTURES = {
+    "succeeded": "M0 0h10v20H0z",
+    "running": "M1 3l8 7-8 7z",
+    "waiting": "M0 0h10v20H0zM1.5 1.5v17h7v-17z",
+    "retrying": "M0 0h10v20H0zM1.5 1.5v9h7v-9z",
+    "dead": (
+        "M0 0h10v20H0zM5 8.6l2.3-2.3 1.4 1.4L6.4 10l2.3 2.3-1.4 1.4L5 11.4l-2.3 2.3-1.4-1.4L3.6 10 1.3 7.7l1.4-1.4z"
+    ),
+    "failed": "M0 0h10v20H0zM1.5 1.5v17h7v-17zM4 4h2v8H4zM4 14h2v2H4z",
+    "cancelled": "M0 9h10v11H0zM2 13.5h6v2H2z",
+    "skipped": "M0 14h10v6H0z",
+    "missed": "M5 5l5 5-5 5-5-5z",
+    "paused": "M1 5h3v10H1zM6 5h3v10H6z",
+    "unknown": "M3 10a2 2 0 1 0 4 0a2 2 0 1 0-4 0z",
+}
+LIKE = {  # how else an execution may end
+    "revoked": "cancelled",
+    "expired": "cancelled",
+    "purged": "cancelled",
+    "lost": "missed",
+    "superseded": "cancelled",
+    "duplicate": "cancelled",
+    "hung": "retrying",
+    PARTLY: "failed",
+}
+REASONS = {  # which nobody can guess
+    "duplicate": "a job with the same key ran before",
+    "superseded": "another worker took it over",
+    "expired": "it began too late",
+    "purged": "somebody emptied its queue",
+    "lost": "its message is gone from Redis",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a schedule's history, as people read it.
+
+    Attributes:
+        picture: one of `PICTURES`.
+        word: how it ended.
+        planned: its slot; of several the first and the last.
+        sent: when it was sent, or decided that it is not.
+        late: how much later than its slot it was sent.
+        runtime: how long its last execution took.
+        why: why it was not sent, was sent by hand, or did not run.
+        text: all that in one sentence.
+        page: the route of the page that says more of its id, or nothing.
+    """
+
+    run: Run
+    picture: str
+    word: str
+    planned: str
+    sent: str
+    late: str
+    runtime: str
+    why: str
+    text: str
+    page: str
+
+    @property
+    def path(self) -> str:
+        """Its picture, as a path of SVG."""
+        return PICTURES[self.picture]
+
+
+def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, sees: bool) -> Line:
+    """A line of the history.
+
+    Args:
+        run: what was sent, or not.
+        outcome: what became of it.
+        zone: the app's.
+        is_batch: whether a batch of its id is remembered.
+        sees: whether texts that may hold the values of arguments are shown.
+    """
+    planned = "by hand" if run.planned_at is None else slot(run.planned_at, zone)
+    if run.first_at is not None:
+        planned = f"{slot(run.first_at, zone)} to {planned}, {run.count:,} slots"
+    late = "" if run.lateness is None else display.brief(run.lateness)
+    runtime = "" if outcome.runtime is None else display.brief(outcome.runtime)
+    word = outcome.word
+    why = _why(run, word, sees=sees) or (outcome.error if word == PARTLY and outcome.error else "")
+    text = f"{slot(run.sent_at, zone)}, by hand" if run.planned_at is None else planned
+    text += f": {word}"
+    if word == "dead" and outcome.ended_at is not None:  # with all its attempts, and what was between them
+        text += f" after {display.brief((outcome.ended_at - run.sent_at).total_seconds())}"
+    elif runtime:
+        text += f" in {runtime}" if word == "succeeded" else f" after {runtime}"
+    text += (f", sent {late} late" if late else "") + (f": {why}" if why else "")
+    return Line(
+        run=run,
+        picture=picture_of(word),
+        word=word,
+        planned=planned,
+        sent=display.local(run.sent_at, zone.key),
+        late=late,
+        runtime=runtime,
+        why=why,
+        text=text,
+        page="conventions-batch" if is_batch else "conventions-letter" if word == "dead" else "",
+    )
+
+
+def picture_of(word: str) -> str:
+    """Which picture stands for a word."""
+    picture = LIKE.get(word, word)
+    return picture if picture in PICTURES else "unknown"
+
+
+def slot(moment: datetime, zone: ZoneInfo) -> str:
+    """A planned time on the clock of the settings; seconds where there are some."""
+    there = moment.astimezone(zone)
+    return there.strftime("%Y-%m-%d %H:%M:%S %Z" if there.second else "%Y-%m-%d %H:%M %Z")
+
+
+def _why(run: Run, word: str, *, sees: bool) -> str:
+    if run.what == "skipped":
+        return f"{run.note} had not ended"
+    if run.what == "missed":
+        return "too late to be sent"
+    if run.what == "paused":
+        return f"paused by {run.actor}: {run.note}"
+    if run.what == "failed":
+        return f"its message could not be made{f': {run.note}' if sees and run.note else ''}"
+    return "; ".join(filter(None, (REASONS.get(word), run.note)))

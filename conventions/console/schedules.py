@@ -1,0 +1,299 @@
+"""Schedules: the list, and one of them with its runs and which beats there are; pause it, resume it, run it now (R10, R22)."""
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from http import HTTPStatus
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from zoneinfo import ZoneInfo
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+from tornado import web
+
+from conventions.console import display
+from conventions.console.page import Page
+from conventions.console.run_icons import PICTURES, Line, line_of, slot
+from conventions.console.schedule_rows import STRIP, figures_of, row_of, rules_of
+from conventions.core.errors import BrokerUnavailable, ConfigurationError
+from conventions.records import audit
+from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRuns
+from conventions.schedules.beat_liveness import Beats
+from conventions.schedules.run_history import RunOutcome, outcomes_of
+from conventions.schedules.schedule import Schedule
+from conventions.schedules.schedule_module import load_schedule
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
+from conventions.schedules.schedule_view import views_of
+from conventions.storage.tables import AuditRow
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+HISTORY, DEEDS = 50, 50
+SAID = {
+    "paused": ("success", "The schedule is paused."),
+    "resumed": ("success", "The schedule runs again. Slots that passed meanwhile are not sent."),
+    "not-paused": ("warning", "Nothing was changed: the schedule was not paused."),
+    "sent": ("success", "It was sent now; the history below shows what becomes of it."),
+}
+NO_SQL = "The database does not answer ({}), so nobody can tell how runs ended, or what was done."
+NO_BROKER = "The broker does not answer, so nobody can tell which runs have not ended."
+ONCE = "The schedule cannot be read, and Flower reads it once: mend it, and start Flower again. "
+
+_reading = Lock()
+
+
+@functools.cache
+def _read(app: Any) -> tuple[tuple[Schedule, ...], ConfigurationError | None]:
+    try:
+        return load_schedule(app), None
+    except ConfigurationError as error:  # kept: a second import would pass over what the first one refused
+        return (), error
+
+
+class Refused(Exception):
+    """Nothing was changed, and why.
+
+    Args:
+        why: in words.
+        status: of the answer.
+        field: of the form, what must be written otherwise.
+        live_id: a run that has not ended, where that is why.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY,
+        field: str = "reason",
+        live_id: str = "",
+    ) -> None:
+        super().__init__(why)
+        self.status = status
+        self.field = field
+        self.live_id = live_id
+
+
+class SchedulePage(Page):
+    """Base of these pages."""
+
+    tab = "conventions-schedules"
+    title = "Schedules"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The app's zone."""
+        return ZoneInfo(self.capp.settings.timezone)
+
+    def listed(self) -> tuple[Schedule, ...]:
+        """The schedules, read once in this process. Raises: HTTPError, with what is wrong with them."""
+        with _reading:
+            found, error = _read(self.capp)
+        if error is not None:
+            raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, ONCE + "; ".join(error.faults))
+        return found
+
+    def find(self, name: str) -> Schedule:
+        """The schedule of this name. Raises: HTTPError."""
+        for one in self.listed():
+            if one.name == name:
+                return one
+        raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no schedule {name}.")
+
+    def look(self, listed: Sequence[Schedule], limit: int, target: str | None = None) -> dict[str, Any]:
+        """What the pages show.
+
+        Args:
+            listed: of which schedules.
+            limit: lines of the history of each.
+            target: whose deeds are shown too.
+        """
+        state = Schedules(self.capp.store)
+        views, beats = views_of(self.capp, listed), Beats(self.capp.store).listing()
+        histories = state.histories([one.name for one in listed], limit)
+        outcomes, deeds, notices = self._told([run for runs in histories.values() for run in runs], target)
+        lines = self._lines(histories, outcomes)
+        rows = [row_of(view, lines[view.listed.name], sees=self.visitor.sees) for view in views]
+        standing = [(beat.name, beat.state) for beat in beats]
+        answer = {
+            "version": display.version_of(([row.parts for row in rows], standing, notices, [one.id for one in deeds])),
+            "live": False,  # nothing here moves from second to second
+            "schedules": [row.figures for row in rows],
+            "beats": figures_of(beats),
+        }
+        return {"rows": rows, "beats": beats, "deeds": deeds, "notices": notices, "answer": answer}
+
+    def show(self, template: str, **values: Any) -> None:
+        """As all pages, with what these have in common."""
+        super().show(template, zone=self.zone, slot=lambda moment: slot(moment, self.zone), pictures=PICTURES, **values)
+
+    async def show_one(self, name: str, form: str = "", refused: Refused | None = None) -> None:
+        """Show a schedule.
+
+        Args:
+            name: which.
+            form: the one that was sent, which is shown as it was filled in.
+            refused: why nothing was changed by it.
+        """
+        found = await self.in_thread(self._look_at, name)
+        row, said = found["rows"][0], self.word("said") if self.request.method == "GET" else ""
+        listed = row.view.listed
+        self.show(
+            "conventions_schedule.html",
+            row=row,
+            rules=rules_of(listed),
+            arguments=display.shown(listed.shown_arguments, hidden=not self.visitor.sees),
+            said=SAID.get(said),
+            refused=refused,
+            wrong=(form, refused.field) if refused else None,
+            typed=lambda *place: self.word(place[1]) if place[0] == form else "",
+            **found,
+        )
+
+    def _look_at(self, name: str) -> dict[str, Any]:
+        return self.look([self.find(name)], HISTORY, target=name)
+
+    def _told(self, runs: Sequence[Run], target: str | None) -> tuple[list[RunOutcome], list[AuditRow], list[str]]:
+        """What became of runs and what was done, as far as SQL and the broker answer, and which of them does not."""
+        deeds: list[AuditRow] = []
+        notices: list[str] = []
+        try:
+            with self.reading() as session:
+                if target is not None:
+                    deeds = list(audit.listing(session, DEEDS, target=target))
+                outcomes = self._outcomes(runs, session, notices)
+        except SQLAlchemyError as error:
+            notices.append(NO_SQL.format(type(error).__name__))
+            outcomes = self._outcomes(runs, None, notices)
+        return outcomes, deeds, notices
+
+    def _outcomes(self, runs: Sequence[Run], session: "Session | None", notices: list[str]) -> list[RunOutcome]:
+        try:
+            return outcomes_of(self.capp, runs, session)
+        except RedisError:  # the broker's, where that is another server: the store has answered
+            notices.append(NO_BROKER)
+            return outcomes_of(self.capp, runs, session, broker=False)
+
+    def _lines(self, histories: Mapping[str, Sequence[Run]], outcomes: Sequence[RunOutcome]) -> dict[str, list[Line]]:
+        lines: dict[str, list[Line]] = {name: [] for name in histories}
+        pairs = [(name, run) for name, runs in histories.items() for run in runs]
+        for (name, run), outcome in zip(pairs, outcomes, strict=True):
+            line = line_of(run, outcome, self.zone, is_batch=outcome.is_batch, sees=self.visitor.sees)
+            lines[name].append(line)
+        return lines
+
+
+class EverySchedule(SchedulePage):
+    """`/schedules`: in the order of the file."""
+
+    async def get(self) -> None:
+        """List them; with `?as=json` what changes alone."""
+        found = await self.in_thread(lambda: self.look(self.listed(), STRIP))
+        if self.word("as") == "json":
+            self.write(found["answer"])
+        else:
+            self.show("conventions_schedules.html", address=self.capp.schedule_address, **found)
+
+
+class OneSchedule(SchedulePage):
+    """`/schedules/<name>`."""
+
+    async def get(self, name: str) -> None:
+        """Show it; with `?as=json` what changes alone."""
+        if self.word("as") == "json":
+            found = await self.in_thread(self._look_at, name)
+            self.write(found["answer"])
+        else:
+            await self.show_one(name)
+
+
+class ScheduleDeed(SchedulePage, ABC):
+    """Base of these: a POST that leads back to the schedule, or shows it with what is wrong."""
+
+    deed = ""
+
+    async def post(self, name: str) -> None:
+        """Do it."""
+        try:
+            said = await self.in_thread(self._done, name, self.visitor.name, self.word("reason"))
+        except Refused as refused:
+            self.set_status(refused.status)
+            await self.show_one(name, self.deed, refused)
+            return
+        address = f"{self.reverse_url('conventions-schedule', name)}?{urlencode({'said': said})}"
+        self.redirect(address, status=HTTPStatus.SEE_OTHER)
+
+    def _done(self, name: str, actor: str, reason: str) -> str:
+        return self.act(ScheduleActions(self.capp, self.zone), self.find(name), actor, reason)
+
+    @abstractmethod
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
+        """Do it, and return the word for what is said of it. Raises: Refused."""
+
+
+class PauseSchedule(ScheduleDeed):
+    """`/schedules/<name>/pause`."""
+
+    deed = "pause"
+
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
+        """Send nothing for it; until a moment, where one is given."""
+        if not reason:
+            raise Refused("say why it is paused; everybody is shown the reason")
+        until = self._until(self.word("until"))
+        try:
+            actions.pause(listed, actor, reason, until)
+        except ValueError as error:
+            raise Refused(str(error), field="until") from error
+        except OverflowError as error:  # beyond the calendar
+            raise Refused("the end of the pause is no time of this world", field="until") from error
+        return "paused"
+
+    def _until(self, text: str) -> datetime | None:
+        if not text:
+            return None
+        try:
+            until = datetime.fromisoformat(text)
+        except ValueError as error:
+            fault = f"the end of the pause is {text[:40]!r}, which is no time: write it like 2026-11-25 09:00"
+            raise Refused(fault, field="until") from error
+        return until.replace(tzinfo=self.zone) if until.tzinfo is None else until
+
+
+class ResumeSchedule(ScheduleDeed):
+    """`/schedules/<name>/resume`."""
+
+    deed = "resume"
+
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
+        """Lift its pause."""
+        try:
+            return "resumed" if actions.resume(listed, actor, reason or None) else "not-paused"
+        except PausedAgain as again:
+            who = f"it was paused again meanwhile, by {again.pause.actor}: {again.pause.reason}"
+            raise Refused(who, HTTPStatus.CONFLICT) from again
+
+
+class RunSchedule(ScheduleDeed):
+    """`/schedules/<name>/run`."""
+
+    deed = "run"
+
+    def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
+        """Send its task now; beside a run that has not ended only where that is asked for."""
+        try:
+            actions.run_now(listed, actor, reason or None, beside=bool(self.word("beside")))
+        except StillRuns as still:
+            raise Refused("an earlier run has not ended", HTTPStatus.CONFLICT, live_id=still.id) from still
+        except BrokerUnavailable as error:
+            raise Refused(f"the broker does not answer: {error}", HTTPStatus.SERVICE_UNAVAILABLE) from error
+        except RedisError:
+            raise
+        except Exception as error:  # whatever a team's function of the arguments raises
+            raise Refused(f"its message cannot be made: {type(error).__name__}: {error}") from error
+        return "sent"

@@ -1,0 +1,85 @@
+"""What viewers are shown of tasks on Flower's pages and in its API: everything but values, and texts that may hold them."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from celery.events.state import Task
+from flower.utils.search import And, MatchAll, Or, QuerySyntaxError, Term, parse_query
+
+from conventions.console.display import HIDDEN
+
+# A field that is not named here is hidden, whatever a later release calls it.
+SHOWN = frozenset(
+    [
+        *(
+            "uuid",
+            "name",
+            "state",
+            "received",
+            "sent",
+            "started",
+            "rejected",
+            "succeeded",
+            "failed",
+            "retried",
+            "revoked",
+        ),
+        *("eta", "expires", "retries", "worker", "timestamp", "runtime", "exchange", "routing_key", "clock", "client"),
+        *("root", "root_id", "parent", "parent_id", "children"),
+    ]
+)
+HIDING = frozenset(["args", "kwargs", "argsrepr", "kwargsrepr", "result", "exception", "traceback"])
+SEARCHED = frozenset(["name", "state", "worker"])
+SORTED = frozenset(SHOWN - {"children", "root", "parent", "client"})
+NO_SEARCH = "viewers search by name:, state: and worker: only, since others would find values"
+_CLASS = re.compile(r"[A-Za-z_][\w.]*(?=\()")
+
+
+def masked(value: Any) -> Any:
+    """The same without values: tasks, and whatever has them as fields."""
+    if isinstance(value, Task):
+        return MaskedTask(value)
+    if isinstance(value, Mapping):
+        return {name: _hidden(name, one) if name in HIDING else masked(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(one) for one in value]
+    return value
+
+
+def _hidden(name: str, value: Any) -> Any:
+    if value is None or value == "":
+        return value
+    found = _CLASS.match(value) if name == "exception" and isinstance(value, str) else None
+    return f"{found[0]}({HIDDEN})" if found else HIDDEN
+
+
+class MaskedTask:
+    """A task as Flower's pages read it."""
+
+    _fields = Task._fields
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._task, name)
+        return _hidden(name, value) if name in Task._fields and name not in SHOWN else value
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields."""
+        return {name: value if name in SHOWN else _hidden(name, value) for name, value in self._task.as_dict().items()}
+
+
+def may_search(text: str) -> bool:
+    """Whether a search finds no value; what Flower itself refuses is left to it."""
+    try:
+        return _is_open(parse_query(text))
+    except QuerySyntaxError:
+        return True
+
+
+def _is_open(query: Any) -> bool:
+    if isinstance(query, And | Or):
+        return all(map(_is_open, query.children))
+    return isinstance(query, MatchAll) or (isinstance(query, Term) and query.field in SEARCHED)

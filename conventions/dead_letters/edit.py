@@ -1,0 +1,153 @@
+"""Edit a dead letter: correct its arguments before it is sent again (R18)."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from conventions.broker.headers import FINGERPRINT, KEY, PLANNED_AT
+from conventions.core.errors import LetterNotEditable
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters.resend import decoded
+from conventions.declare.payload import Arguments, digest
+from conventions.execution.attempt import idempotency_key
+from conventions.records import audit
+from conventions.records.audit_entry import AuditEntry
+from conventions.sending.send import shown_arguments
+from conventions.storage.tables import DeadLetterRow
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The value of one argument, before and after."""
+
+    name: str
+    before: Any
+    after: Any
+
+
+def edit(
+    app: Any,
+    id: str,  # noqa: A002  # the word of the glossary
+    arguments: Mapping[str, Any],
+    actor: str,
+    reason: str | None = None,
+    *,
+    seen: str | None = None,
+) -> list[Change]:
+    """Give a dead letter other arguments, checked as at every send; what was there is kept in the audit.
+
+    The message keeps its id. It keeps its idempotency key, too, unless that was made of an argument that is changed
+    now: a job for another user must not pass for the job of the first one.
+
+    Args:
+        app: the application, with its tasks loaded.
+        id: of the letter.
+        arguments: all of them, by name, as JSON or as Python objects.
+        actor: who edits.
+        reason: why.
+        seen: `version` of the arguments that the editor began with; `None`: whatever they are.
+
+    Returns:
+        What was changed, argument by argument.
+
+    Raises:
+        LetterNotEditable: there is no such letter, it is not dead, its bytes are no message of a task that is known, or
+            somebody else has changed it since.
+        TypeError: an argument is missing, or there is one too many.
+        PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload is too large.
+    """
+    with app.database.session() as session:
+        letter = session.get(DeadLetterRow, id, with_for_update=True)
+        task = editable(app, letter, id)
+        before = dict(letter.arguments)
+        if seen is not None and seen != version(before):
+            raise LetterNotEditable(f"{id}: somebody has changed its arguments since you looked; look again")
+        after = dict(task.checked((), arguments))
+        changes = differences(before, after)
+        if changes:
+            _rewrite(task, letter, before, after)
+            audit.record(session, AuditEntry(actor, "dead-letters edit", id, reason, before, after))
+    return changes
+
+
+def value_of(arguments: Arguments, name: str, text: str) -> Any:
+    """The value of an argument that somebody has typed: JSON, or where its type takes a text, that text without quotes.
+
+    Raises:
+        ValueError: it is neither; says what to write.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if text[:1] in _BEGINS_JSON:
+            raise ValueError(f"{name}: it begins as JSON, and is none ({error})") from error
+        if fault := _fault(arguments, name, text):
+            raise ValueError(f"{name}: {fault}; write JSON, or a text where {name} takes one") from error
+        return text
+    takes_text = text[:1] not in _BEGINS_JSON and _fault(arguments, name, text) is None
+    return text if takes_text and _fault(arguments, name, value) is not None else value
+
+
+def dropped(arguments: Arguments, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a letter has, and its task takes no more."""
+    return {name: value for name, value in values.items() if name not in arguments.names}
+
+
+_BEGINS_JSON = ('"', "{", "[")
+
+
+def _fault(arguments: Arguments, name: str, value: Any) -> str | None:
+    return arguments.faults({name: value}).get(name)
+
+
+def version(arguments: Mapping[str, Any]) -> str:
+    """What tells whether arguments are still those that somebody saw."""
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()  # also of half characters
+
+
+def editable(app: Any, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A002  # the word of the glossary
+    """The task of a letter that can be edited. Raises: LetterNotEditable."""
+    if letter is None:
+        raise LetterNotEditable(f"there is no dead letter {id}")
+    if letter.state != "dead":
+        raise LetterNotEditable(f"{id} is {letter.state}; only a dead letter can be edited")
+    task = app.tasks.get(letter.task)
+    if task is None or not hasattr(task, "checked"):
+        raise LetterNotEditable(
+            f"{id}: its task {letter.task!r} is not registered here, so nothing could check its arguments"
+        )
+    message = dead_letters.message(letter)
+    try:
+        if message is not None:
+            decoded(message)
+    except (ValueError, TypeError, KeyError):
+        raise LetterNotEditable(f"{id}: its bytes are no message of a task; send the job anew") from None
+    if not isinstance(letter.arguments, dict):
+        raise LetterNotEditable(f"{id}: its arguments have no names; send the job anew")
+    return task
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """What differs, in the order of the arguments; a missing one counts as `None`."""
+    names = dict.fromkeys([*before, *after])
+    return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
+
+
+def _rewrite(task: Any, letter: DeadLetterRow, before: Mapping[str, Any], after: dict[str, Any]) -> None:
+    planned = letter.headers.get(PLANNED_AT)
+    headers = {FINGERPRINT: digest(after)}
+    key = letter.headers.get(KEY)
+    if key is not None and key == idempotency_key(task, before, letter.id, planned):  # nobody gave it by hand
+        headers[KEY] = idempotency_key(task, after, letter.id, planned)
+    letter.arguments = after
+    letter.headers = letter.headers | headers
+    message = dead_letters.message(letter)
+    if message is not None:
+        _, _, embed = decoded(message)
+        body = json.dumps([[], after, embed]).encode()
+        shown = shown_arguments(task, after, {})
+        message |= {"body": base64.b64encode(body).decode(), "headers": message["headers"] | headers | shown}
+        letter.message = json.dumps(message)

@@ -1,0 +1,293 @@
+"""`Redriver`: carries redrives forward beside the recorder that leads, in short steps; none holds a process (R18).
+
+A thread of the recorder's process, so that a broker which does not answer keeps nothing from being recorded. A step takes
+letters in one transaction and sends them in a second one, which has the redrive's row: two that believe that they lead do
+not send one letter twice. No letter's row is locked while its message is sent, so the recorder need not wait for it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
+from conventions.dead_letters.redrive_safety import AT_ONCE, OPEN, Plan, Tally, plan
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from conventions.dead_letters.redrive_runs import RedriveOrder
+    from conventions.storage.tables import RedriveRow
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.25  # seconds between two looks at what became of the letters
+IDLE = 1.0  # the same, while no redrive is open
+STEP = 0.25  # seconds that one step sends
+FIRST_LOOK = 10.0  # seconds of leading, or less when SQL is in use: to import SQLAlchemy takes as long as many jobs
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds without a step after one that failed
+STEPPING = 15.0  # seconds for which it is known who steps
+AWAY = (BrokerUnavailable, NewerLayout, RedisError)  # which say nothing of a letter
+STALE_AFTER = 30  # seconds after which PostgreSQL takes the row from a process that stands still
+
+
+def begin(app: Any, wanted: "RedriveOrder") -> str:
+    """Write the row of a redrive, which the recorder that leads carries out. Returns its id.
+
+    Where a redrive of the same selection is under way, that is the one: nothing is begun.
+
+    Raises:
+        SelectionChanged: there are more or fewer letters than expected; there is no row.
+        RedisError: there is no row.
+    """
+    from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+    app.store.redis.ping()  # whoever asks shall know at once that nothing can be sent
+    with app.database.session() as session:
+        other = redrive_runs.under_way(session, wanted.which)
+        return other.id if other is not None else redrive_runs.start(session, wanted).id
+
+
+def who_steps(app: Any) -> str | None:
+    """The recorder that carries out redrives now; `None`: none does. Raises: RedisError."""
+    name = app.store.redis.get(_stepping(app))
+    return None if name is None else name.decode(errors="replace")
+
+
+def _stepping(app: Any) -> str:
+    key: str = app.store.key("redriver")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How a redrive stands, and what it does next."""
+
+    stands: Tally
+    plan: Plan
+
+    def changes(self, row: "RedriveRow") -> bool:
+        """Whether there is anything to do."""
+        numbers = (self.stands.sent, self.stands.succeeded, self.stands.dead)
+        noted = (row.state, row.note, row.fault, row.sent, row.succeeded, row.failed)
+        return bool(self.plan.take or self.stands.taken) or noted != (self.plan.state, self.plan.note, None, *numbers)
+
+
+class Redriver:
+    """Carries out the redrives of one application while it leads.
+
+    Args:
+        app: the application, with its tasks.
+        name: as others are told who does it.
+        leads: whether it is the one, asked before each step.
+    """
+
+    def __init__(self, app: Any, name: str, leads: Callable[[], bool]) -> None:
+        self._app, self._name, self._leads = app, name, leads
+        self._pauses: dict[str, tuple[float, float]] = {}  # by redrive: until when, and how long it was
+        self._told = 0.0
+        self._away: tuple[float, float] = (0.0, 0.0)  # the broker: until when nothing is tried, and how long that was
+        self._silent = False
+
+    def start(self, stop: Callable[[], bool]) -> threading.Thread:
+        """Run in a thread of its own, which ends with the process."""
+        thread = threading.Thread(target=self.run, args=(stop,), name="redrives", daemon=True)
+        thread.start()
+        return thread
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Carry out redrives until `stop()`, through every fault of theirs and every outage."""
+        leading_since: float | None = None
+        while not stop():
+            wait = IDLE
+            if not self._leads():
+                leading_since = None
+            else:
+                leading_since = leading_since or time.monotonic()
+                if self._uses_sql() or time.monotonic() - leading_since > FIRST_LOOK:
+                    wait = self._turn(stop)
+                else:
+                    self._say_so()
+            _rest(wait, stop)
+
+    def _uses_sql(self) -> bool:
+        return vars(self._app).get("database") is not None
+
+    def _turn(self, stop: Callable[[], bool]) -> float:
+        """A step of each redrive. Returns the seconds until the next turn."""
+        try:
+            self._say_so()
+            ids = self._open()
+            self._silent = False
+        except Exception as error:  # noqa: BLE001  # SQL or Redis is away, or not migrated: the rows are still there
+            if not self._silent:
+                self._silent = True
+                logger.warning("redrives wait: %s", _line(error))
+            return LONGEST_PAUSE / 6
+        self._pauses = {id_: pause for id_, pause in self._pauses.items() if id_ in ids}
+        busy = False
+        for id_ in ids:
+            if stop() or not self._leads():
+                break
+            begun = time.monotonic()
+            busy = self.step(id_) >= AT_ONCE or busy
+            # Half of the time belongs to others: on SQLite only one writes at a time.
+            _rest(time.monotonic() - begun, stop)
+        return 0.0 if busy else LOOK_EVERY if ids else IDLE
+
+    def _say_so(self) -> None:
+        if time.monotonic() - self._told > STEPPING / 3:
+            self._app.store.redis.set(_stepping(self._app), self._name, px=int(STEPPING * 1000))
+            self._told = time.monotonic()
+
+    def _open(self) -> list[str]:
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        with self._app.database.session(read_only=True) as session:
+            return list(redrive_runs.open_ones(session))
+
+    def step(self, id: str) -> int:  # noqa: A002  # the word of the glossary
+        """Carry one redrive a step forward; a fault is noted on its row, and never raised. Returns how many were sent."""
+        now = time.monotonic()
+        if now < self._away[0] or now < self._pauses.get(id, (0.0, 0.0))[0]:
+            return 0
+        try:
+            sent = self._step(id)
+        except AWAY as error:
+            self._away = _longer(self._away)
+            self._note(None, f"cannot send for now: {_line(error)}")
+        except Exception as error:
+            self._pauses[id] = _longer(self._pauses.get(id, (0.0, 0.0)))
+            logger.warning("the redrive %s waits: %s", id, _line(error), exc_info=not _speaks_for_itself(error))
+            self._note(id, _line(error))
+        else:
+            self._pauses.pop(id, None)
+            return sent
+        return 0
+
+    def _note(self, id: str | None, why: str) -> None:  # noqa: A002  # the same
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
+
+        try:
+            with self._app.database.session() as session:
+                redrive_runs.hindered(session, why, id)
+        except Exception as error:  # noqa: BLE001  # SQL is away, which the next turn says
+            logger.debug("not noted: %s", _line(error))
+
+    def _step(self, id: str) -> int:  # noqa: A002  # the same
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
+
+        database = self._app.database
+        with database.session(read_only=True) as session:  # most looks find nothing to do, and lock nothing
+            row = redrive_runs.get(session, id)
+            if row is None or row.state not in OPEN or not self._look(session, row).changes(row):
+                return 0
+        with database.session() as session:
+            _keep_no_lock(session)
+            row = redrive_runs.lock(session, id)
+            if row is None:
+                return 0
+            found = self._look(session, row)
+            redrive_runs.move(session, row, found.plan, found.stands)
+            row.fault = None
+            taken = found.stands.taken + (redrive_runs.take(session, row, found.plan.take) if found.plan.take else 0)
+        return self._send_taken(id) if taken and found.plan.state in OPEN else 0
+
+    @staticmethod
+    def _look(session: "Session", row: "RedriveRow") -> _Look:
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
+        from conventions.storage.database import utc_now  # noqa: PLC0415  # the same
+
+        stands = redrive_runs.tally(session, row.id)
+        left = bool(stands.taken) or redrive_runs.has_left(session, row)
+        return _Look(stands, plan(row, stands, redrive_runs.recent(session, row), utc_now(), left=left))
+
+    def _send_taken(self, id: str) -> int:  # noqa: A002  # the same
+        """Send what is taken, for a moment at the most; the rest comes in the next step."""
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
+
+        outcomes: dict[str, str] = {}
+        away: Exception | None = None
+        with self._app.database.session() as session:
+            _keep_no_lock(session)
+            row = redrive_runs.lock(session, id)
+            if row is None:
+                return 0
+            deadline = time.monotonic() + STEP
+            for letter in redrive_runs.taken(session, row):
+                try:
+                    outcomes[letter], why = self._send(session, letter)
+                except AWAY as error:
+                    away = error
+                    break
+                row.left_error = why or row.left_error
+                if time.monotonic() > deadline:
+                    break
+            redrive_runs.note_sent(session, row, outcomes)
+            session.flush()
+            stands = redrive_runs.tally(session, id)
+            row.sent, row.succeeded, row.failed = stands.sent, stands.succeeded, stands.dead
+        if away is not None:
+            raise away
+        self._away = (0.0, 0.0)
+        return len(outcomes)
+
+    def _send(self, session: "Session", id: str) -> tuple[str, str | None]:  # noqa: A002  # the same
+        """Send one letter. Returns what became of it, and why it was left. Raises: what says nothing of this letter."""
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # the same
+
+        from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # the same
+        from conventions.dead_letters.resend import send  # noqa: PLC0415  # the same
+
+        letter = dead_letters.get(session, id)
+        if letter is None:
+            return "gone", None
+        task = letter.task
+        try:
+            outcome = send(self._app, session, letter)
+        except (*AWAY, SQLAlchemyError):
+            raise
+        except Exception as error:
+            # Its arguments do not fit any more, or its message is none: it stays dead, and counts as failed.
+            if not isinstance(error, PayloadError):
+                logger.exception("the letter %s cannot be sent", id)
+            return "left", f"{id} was not sent: {_line(error)}"
+        finally:
+            session.expunge(letter)  # a message may be large
+        if outcome == "unknown task":
+            return "left", f"{id} was not sent: task {task} is not registered with the worker of {self._name}"
+        return outcome, None
+
+
+def _keep_no_lock(session: "Session") -> None:
+    """Let PostgreSQL end this transaction if this process stands still, so that another recorder can go on."""
+    if session.get_bind().dialect.name == "postgresql":
+        seconds = f"SET LOCAL idle_in_transaction_session_timeout = '{STALE_AFTER}s'"
+        session.connection().exec_driver_sql(seconds)
+
+
+def _longer(pause: tuple[float, float]) -> tuple[float, float]:
+    seconds = min(max(2 * pause[1], FIRST_PAUSE), LONGEST_PAUSE)
+    return time.monotonic() + seconds, seconds
+
+
+def _line(error: BaseException) -> str:
+    """What an error says in one line; of SQL without the statement and its values."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def _speaks_for_itself(error: Exception) -> bool:
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # the same
+
+    return isinstance(error, (SQLAlchemyError, OSError))
+
+
+def _rest(seconds: float, stop: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not stop():
+        time.sleep(min(left, LOOK_EVERY))

@@ -1,0 +1,300 @@
+r"""Redrives: many dead letters sent again, a few first, then at a rate, with a safety stop (R18).
+
+A redrive is one row in SQL. Whoever starts it writes the row; the recorder that leads carries it forward in short steps
+(`dead_letters/redrive_runner.py`), as `dead_letters/redrive_safety.py` says. No process is held while it waits:
+
+    waiting -> canary -> sending -> finished
+                  \________\____-> stopped (too many failed again), cancelled (somebody said so)
+
+A step takes letters, which is committed, and then sends what is taken; so whoever goes on after a kill finds what may be on
+its way. What the letters have answered is noted beside them by the recorder (`dead_letters.note_answers`).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from conventions.core.error_text import clean, cut
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.letters import GONE, SUPERSEDED, TAKEN, check_agreed
+from conventions.dead_letters.redrive_safety import OPEN, Plan, Recent, Tally, paced, recent_size
+from conventions.records import audit
+from conventions.records.audit_entry import AuditEntry
+from conventions.storage.database import utc_now
+from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
+
+CANARY = 5  # letters that are tried before the rest
+RATE = 50.0  # letters a second
+STOP_AT = 10.0  # percent of those that have an answer
+LEFT = "left"  # the answer of a letter that could not be sent
+FAILING = ("retried", "dead", LEFT)
+STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)
+RATES = (0.1, 10_000.0)  # the bounds of a rate
+CANARY_AT_MOST = 1_000_000
+REDRIVE_LIMIT = 3  # redrives of one letter after which it is left alone
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveOrder:
+    """How to redrive.
+
+    Attributes:
+        which: the letters. Those of another state than `dead` are sent when it names that state: ones that were given up,
+            or whose message was lost after they were sent.
+        canary: how many are tried first; 0: none.
+        rate: letters a second, of the rest.
+        stop_at: percent; when more of those that have an answer failed again, nothing more is sent. 100: never, and
+            behind the canary nothing is waited for.
+        again: also those that were redriven three times.
+        expected: how many letters there were when somebody agreed to it; `None`: any number.
+
+    Raises:
+        ValueError: a number is out of its bounds.
+    """
+
+    which: Filter
+    actor: str
+    reason: str | None = None
+    canary: int = CANARY
+    rate: float = RATE
+    stop_at: float = STOP_AT
+    again: bool = False
+    expected: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.canary <= CANARY_AT_MOST:
+            raise ValueError(
+                f"canary is {self.canary}; it is a number of letters up to {CANARY_AT_MOST:,}, or 0 for none"
+            )
+        lowest, highest = RATES
+        if not lowest <= self.rate <= highest:
+            raise ValueError(f"rate is {self.rate:g}; it is letters a second, from {lowest:g} to {highest:,.0f}")
+        if not 0 <= self.stop_at <= 100:
+            raise ValueError(f"stop_at is {self.stop_at:g}; it is a percentage, from 0 to 100")
+
+
+def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
+    """Write the row of a redrive; nothing is sent yet.
+
+    Raises:
+        SelectionChanged: there are more or fewer letters than expected; the transaction must end.
+    """
+    now = utc_now()
+    which = _stated(wanted.which)
+    row = RedriveRow(
+        id=str(uuid4()), state="waiting", actor=cut(wanted.actor), reason=wanted.reason, selection=which.words(),
+        canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0,
+        sent=0, succeeded=0, failed=0, note="", fault=None, left_error=None, paced_at=None,
+        created_at=now, updated_at=now, ended_at=None,
+    )  # fmt: skip
+    row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
+    check_agreed(wanted.expected, row.total)
+    session.add(row)
+    how = {"canary": row.canary, "rate": row.rate, "stop_at": row.stop_at, "again": row.again, "total": row.total}
+    audit.record(session, AuditEntry(row.actor, "dead-letters redrive", row.id, row.reason, which.words(), how))
+    return row
+
+
+def under_way(session: Session, which: Filter) -> RedriveRow | None:
+    """The redrive of this very selection that has not ended, as after a second click."""
+    words = _stated(which).words()
+    open_ones = session.scalars(select(RedriveRow).where(RedriveRow.state.in_(OPEN)))
+    return next((one for one in open_ones if one.selection == words), None)
+
+
+def _stated(which: Filter) -> Filter:
+    return which if which.state else replace(which, state="dead")
+
+
+def state_sent(redrive: RedriveRow) -> str:
+    """The state of the letters that a redrive sends."""
+    return Filter.of(redrive.selection).state or "dead"
+
+
+def held_back(session: Session, which: Filter) -> int:
+    """How many of the letters were redriven so often that they are sent only when somebody says `again`."""
+    conditions = which.conditions(utc_now())
+    query = select(func.count()).select_from(DeadLetterRow)
+    return session.scalar(query.where(*conditions, DeadLetterRow.generation >= REDRIVE_LIMIT)) or 0
+
+
+def get(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the word of the glossary
+    """One redrive."""
+    return session.get(RedriveRow, id)
+
+
+def listing(session: Session, limit: int) -> Sequence[RedriveRow]:
+    """The last redrives, the newest first."""
+    return session.scalars(select(RedriveRow).order_by(RedriveRow.created_at.desc()).limit(limit)).all()
+
+
+def open_ones(session: Session) -> Sequence[str]:
+    """The ids of the redrives that have not ended; the one that was changed least recently comes first."""
+    return session.scalars(
+        select(RedriveRow.id).where(RedriveRow.state.in_(OPEN)).order_by(RedriveRow.updated_at, RedriveRow.id)
+    ).all()
+
+
+def lock(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the word of the glossary
+    """The row of a redrive that is open, kept from all others until the transaction ends.
+
+    `None` also where another one has it now: two recorders may believe that they lead. On SQLite the transaction itself
+    keeps all others out.
+    """
+    query = select(RedriveRow).where(RedriveRow.id == id, RedriveRow.state.in_(OPEN))
+    return session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
+
+
+def has_left(session: Session, redrive: RedriveRow) -> bool:
+    """Whether there are letters that this redrive has neither taken nor sent."""
+    return session.scalar(select(DeadLetterRow.id).where(*_open(redrive)).limit(1)) is not None
+
+
+def take(session: Session, redrive: RedriveRow, limit: int) -> int:
+    """Take letters to be sent, the oldest failure first; those that somebody else changes now wait for another time."""
+    row, now = DeadLetterRow, utc_now()
+    query = select(row.id).where(*_open(redrive)).order_by(row.last_failed_at, row.id).limit(limit)
+    found = session.scalars(query.with_for_update(skip_locked=True)).all()
+    if not found:
+        return 0
+    taken = {"state": "redriving", "redrive_id": redrive.id, "answer": TAKEN, "answered_at": None}
+    session.connection().execute(update(row).where(row.id.in_(found)).values(taken))
+    redrive.paced_at = paced(redrive, len(found), now)
+    return len(found)
+
+
+def taken(session: Session, redrive: RedriveRow) -> Sequence[str]:
+    """The ids of the letters that were taken and are not sent yet, or perhaps were, before somebody was killed."""
+    row = DeadLetterRow
+    query = select(row.id).where(row.redrive_id == redrive.id, row.state == "redriving", row.answer == TAKEN)
+    return session.scalars(query.order_by(row.last_failed_at, row.id)).all()
+
+
+def note_sent(session: Session, redrive: RedriveRow, outcomes: dict[str, str]) -> None:
+    """Note what became of letters that were taken; what was recorded of one meanwhile is newer, and stays.
+
+    Args:
+        session: has locked the redrive.
+        redrive: which took them.
+        outcomes: by id: `sent`; `happened`, when its effect is there already; else it was left.
+    """
+    row, now, before = DeadLetterRow, utc_now(), state_sent(redrive)
+    # Only rows that nobody else has now: a recorder that waits for one that we have could have one that we wait for.
+    query = select(row.id).where(row.id.in_(sorted(outcomes)), row.redrive_id == redrive.id, row.answer == TAKEN)
+    free = session.scalars(query.with_for_update(skip_locked=True)).all()
+    kinds: dict[str, dict[str, object]] = {
+        "sent": {"answer": None},
+        "happened": {"state": "redriven", "answer": "succeeded", "answered_at": now},
+        LEFT: {"state": "dead" if before == "redriving" else before, "answer": LEFT, "answered_at": now},
+    }
+    for kind, values in kinds.items():
+        if these := [one for one in free if (outcomes[one] if outcomes[one] in kinds else LEFT) == kind]:
+            session.connection().execute(update(row).where(row.id.in_(these)).values(values))
+
+
+def give_back(session: Session, redrive: RedriveRow) -> None:
+    """Let go of the letters that were taken and not sent: they are what they were."""
+    row = DeadLetterRow
+    changed = update(row).where(row.redrive_id == redrive.id, row.state == "redriving", row.answer == TAKEN)
+    session.connection().execute(changed.values(state=state_sent(redrive), redrive_id=None, answer=None))
+
+
+def _open(redrive: RedriveRow) -> list[ColumnElement[bool]]:
+    """Letters of the selection that this redrive has not sent; those that died since it began are none of it."""
+    row = DeadLetterRow
+    not_sent = or_(row.redrive_id.is_(None), row.redrive_id != redrive.id)
+    not_taken = or_(row.answer.is_(None), row.answer != TAKEN)
+    found = [*Filter.of(redrive.selection).conditions(redrive.created_at), row.last_failed_at <= redrive.created_at]
+    found += [not_sent, not_taken]
+    return found if redrive.again else [*found, row.generation < REDRIVE_LIMIT]
+
+
+def tally(session: Session, id: str) -> Tally:  # noqa: A002  # the word of the glossary
+    """How the letters of a redrive stand now."""
+    return tallies(session, [id])[id]
+
+
+def tallies(session: Session, ids: Iterable[str]) -> dict[str, Tally]:
+    """The same of several."""
+    letter, found = DeadLetterRow, {id_: dict.fromkeys(Tally.__slots__, 0) for id_ in ids}
+    groups = (letter.redrive_id, letter.state, letter.answer)
+    query = select(*groups, func.count()).where(letter.redrive_id.in_(list(found))).group_by(*groups)
+    for id_, state, answer, count in session.execute(query):
+        found[str(id_)][_standing(state, answer)] += count
+    return {id_: Tally(**counts) for id_, counts in found.items()}
+
+
+def _standing(state: str, answer: str | None) -> str:
+    """The field of `Tally` that a letter counts in."""
+    match state:
+        case "redriving":
+            return {TAKEN: "taken", "retried": "retrying"}.get(str(answer), "unanswered")
+        case "redriven":
+            return "ended" if answer in STOPPED_BY_OTHERS else "succeeded"
+        case _:
+            return "ended" if answer in GONE else "dead"
+
+
+def recent(session: Session, redrive: RedriveRow) -> Recent:
+    """How those letters stand whose first answer came last."""
+    row = DeadLetterRow
+    query = select(row.state, row.answer).where(row.redrive_id == redrive.id, row.answered_at.is_not(None))
+    query = query.order_by(row.answered_at.desc()).limit(recent_size(redrive.stop_at))
+    found = [_standing(state, answer) for state, answer in session.execute(query)]
+    return Recent(len(found), sum(one in ("retrying", "dead") for one in found))
+
+
+def move(session: Session, redrive: RedriveRow, plan: Plan, stands: Tally) -> None:
+    """Change the state of a redrive whose row is locked, and note how it stands."""
+    now = utc_now()
+    redrive.state, redrive.note, redrive.updated_at = plan.state, plan.note, now
+    redrive.sent, redrive.succeeded, redrive.failed = stands.sent, stands.succeeded, stands.dead
+    if plan.state not in OPEN:
+        redrive.ended_at, redrive.fault = now, None
+        give_back(session, redrive)
+
+
+def hindered(session: Session, why: str, id: str | None = None) -> None:  # noqa: A002  # the word of the glossary
+    """Note what keeps a redrive from going on; without an id, all that are open."""
+    changed = update(RedriveRow).where(RedriveRow.state.in_(OPEN))
+    changed = changed if id is None else changed.where(RedriveRow.id == id)
+    session.connection().execute(changed.values(fault=clean(why), updated_at=utc_now()))
+
+
+def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> bool:  # noqa: A002
+    """Send no more of a redrive; what was sent goes on. False when it has ended before."""
+    redrive = session.get(RedriveRow, id, with_for_update=True)
+    if redrive is None or redrive.state not in OPEN:
+        return False
+    stands = tally(session, id)
+    move(session, redrive, Plan("cancelled", f"stopped by {actor}"), stands)
+    audit.record(session, AuditEntry(actor, "dead-letters stop", id, reason, None, {"sent": stands.sent}))
+    return True
+
+
+def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
+    """Class and message of the error of that failing letter whose first answer came last; `NotSent`: it could not be sent."""
+    row, execution = DeadLetterRow, ExecutionRow
+    query = select(row).where(row.redrive_id == redrive.id, row.answer.in_(FAILING), row.answered_at.is_not(None))
+    letter = session.scalars(query.order_by(row.answered_at.desc()).limit(1)).first()
+    if letter is None:
+        return None
+    if letter.answer == LEFT:
+        return "NotSent", redrive.left_error or ""
+    if letter.answer == "dead":
+        return letter.error, letter.error_message
+    failed = select(execution.error, execution.error_message).where(
+        execution.message_id == letter.id, execution.kind == "retried"
+    )
+    found = session.execute(failed.order_by(execution.generation.desc(), execution.attempt.desc()).limit(1)).first()
+    return (str(found[0]), str(found[1] or "")) if found is not None else None
+
+
+def where_unanswered(session: Session, id: str) -> dict[str, int]:  # noqa: A002  # the word of the glossary
+    """How many unanswered letters went into which queue."""
+    row = DeadLetterRow
+    query = select(row.queue, func.count()).where(row.redrive_id == id, row.state == "redriving", row.answer.is_(None))
+    return {str(queue): count for queue, count in session.execute(query.group_by(row.queue))}

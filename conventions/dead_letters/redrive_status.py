@@ -1,0 +1,197 @@
+"""How redrives stand, and what each waits for, for people who look: on the command line and in the console (R18)."""
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+from sqlalchemy.orm import Session
+
+from conventions.broker.consumers import ask_workers
+from conventions.core.redis_answers import fault_of
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_runs
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_runner import who_steps
+from conventions.dead_letters.redrive_safety import OPEN, Tally, in_canary, unanswered_limit
+from conventions.storage.tables import RedriveRow
+
+KNOWN_FOR = 5.0  # seconds for which their answer counts
+MANY_EVENTS = 1000  # that are not recorded yet: worth a word
+NO_LEADER = "no recorder leads: start a worker, since each brings one"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one redrive stands.
+
+    Attributes:
+        row: the redrive.
+        stands: its letters.
+        waiting: how many letters were not sent yet.
+        queues: how many unanswered letters went into which queue.
+        error: class and message of the last error; `None`: nothing failed.
+        why: what it waits for; nothing once it has ended.
+    """
+
+    row: RedriveRow
+    stands: Tally
+    waiting: int = 0
+    queues: Mapping[str, int] = field(default_factory=dict)
+    error: tuple[str, str] | None = None
+    why: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more may be sent."""
+        return self.row.state in OPEN
+
+    def figures(self) -> dict[str, Any]:
+        """Its numbers, by the names that people and scripts read."""
+        stands = self.stands
+        return {
+            "total": self.row.total,
+            "waiting": self.waiting,
+            "sent": stands.sent,
+            "unanswered": stands.unanswered,
+            "retrying": stands.retrying,
+            "succeeded": stands.succeeded,
+            "dead": stands.dead,
+            "ended": stands.ended,
+            "failed": stands.dead,  # its name before retrying ones were counted on their own
+        }
+
+
+class Watch:
+    """Looks at redrives. What takes long, which queues workers consume, is asked once in a while.
+
+    Args:
+        app: the application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._consumed: frozenset[str] | None = None
+
+    def look(self, rows: Iterable[RedriveRow], session: Session) -> list[Standing]:
+        """How redrives stand by SQL, without what they wait for."""
+        rows = list(rows)
+        counts = redrive_runs.tallies(session, [row.id for row in rows])
+        return [_standing(session, row, counts[row.id]) for row in rows]
+
+    def explain(self, found: Sequence[Standing]) -> list[Standing]:
+        """The same with what they wait for; asks Redis, the broker and the workers, so call it without a transaction."""
+        if not any(one.is_open for one in found):
+            return list(found)
+        hindered = self._hindrance()
+        return [_with_why(one, hindered or self._why(one)) if one.is_open else one for one in found]
+
+    def _hindrance(self) -> str:
+        """What keeps all of them from going on."""
+        try:
+            if who_steps(self._app) is not None:
+                return ""
+            leader = self._app.store.redis.get(self._app.store.key("recorder"))
+        except RedisError as error:
+            return f"Redis cannot be reached: {type(error).__name__}"
+        if leader is None:
+            return NO_LEADER
+        name = leader.decode(errors="replace")
+        return f"the recorder that leads, {name}, carries out no redrives yet: it begins within seconds, or is an older version"
+
+    def _why(self, one: Standing) -> str:
+        row, stands = one.row, one.stands
+        if row.fault:
+            return row.fault
+        if row.state == "waiting":
+            return "the recorder takes it up within a second"
+        if not one.waiting:
+            return f"all are sent; {self._answers(one)}" if stands.running else ""
+        trying = in_canary(row, stands)
+        if trying and stands.sent:
+            return f"the canary: {self._answers(one)}"
+        if not trying and stands.unanswered >= unanswered_limit(row, stands):
+            return self._answers(one)
+        return "" if trying else f"sends {row.rate:g} a second at the most"
+
+    def _answers(self, one: Standing) -> str:
+        """Which answers it waits for, and what those wait for."""
+        parts = [f"waits for {_letters(one.stands.unanswered)} without an answer"] if one.stands.unanswered else []
+        if one.stands.retrying:
+            parts.append(f"{_letters(one.stands.retrying)} failed and will be tried again")
+        parts += [self._queue(queue) for queue in sorted(one.queues)]
+        try:
+            events = self._app.journal.length()
+        except RedisError:
+            events = 0
+        return "; ".join([*parts, f"{events:,} events are not recorded yet"] if events > MANY_EVENTS else parts)
+
+    def _queue(self, queue: str) -> str:
+        length, consumed = self._length(queue), self.consumed()
+        waits = f"queue {queue}" if length is None else f"queue {queue} has {length:,} waiting"
+        if consumed is not None and queue not in consumed:
+            waits += ", and no worker consumes it"
+        return waits
+
+    def _length(self, queue: str) -> int | None:
+        try:
+            if self._app.broker_is_redis:
+                return int(self._app.broker.sizes(queue).ready)
+            with self._app.connection_for_read() as connection:
+                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+        except Exception:  # noqa: BLE001  # whatever the broker says, it is only not known
+            return None
+
+    def consumed(self) -> frozenset[str] | None:
+        """The queues that a worker consumes; `None`: the broker cannot be asked."""
+        with self._lock:
+            if time.monotonic() - self._asked_at > KNOWN_FOR:
+                try:
+                    self._consumed = ask_workers(self._app).queues
+                except (OperationalError, RedisError, *self._app.broker_errors):
+                    self._consumed = None
+                self._asked_at = time.monotonic()
+            return self._consumed
+
+
+def doubts(app: Any, session: Session, which: Filter) -> list[str]:
+    """What speaks against sending these letters now: their task is gone, nobody consumes their queue or sends them."""
+    kinds = dead_letters.kinds(session, which)
+    unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
+    found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
+    try:
+        if app.broker_is_redis:
+            app.broker.store.try_write()
+        consumed = ask_workers(app).queues
+        if app.store.redis.get(app.store.key("recorder")) is None:
+            found.append(NO_LEADER)
+    except (OperationalError, RedisError, *app.broker_errors) as error:
+        return [*found, fault_of(error, "the broker")]
+    return found + [
+        f"no worker consumes the queue {queue}" for queue in sorted({str(one) for _, one in kinds} - consumed)
+    ]
+
+
+def _standing(session: Session, row: RedriveRow, stands: Tally) -> Standing:
+    is_open = row.state in OPEN
+    if not is_open and stands.sent < row.sent:
+        # A letter that was sent by a later redrive is counted there, and old ones are deleted: the row knows better.
+        rest = row.sent - row.succeeded - row.failed
+        stands = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
+    waiting = max(row.total - stands.sent, 0)
+    queues = redrive_runs.where_unanswered(session, row.id) if is_open and stands.unanswered else {}
+    error = redrive_runs.last_error(session, row) if stands.failing else None
+    return Standing(row, stands, waiting, queues, error)
+
+
+def _with_why(one: Standing, why: str) -> Standing:
+    return replace(one, why=why)
+
+
+def _letters(count: int) -> str:
+    return f"{count:,} {'letter' if count == 1 else 'letters'}"

@@ -1,0 +1,165 @@
+"""Redrive: send a dead letter again, with its id and idempotency key, and with fresh attempts (R18)."""
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy.orm import Session
+
+from conventions.broker.caller_headers import OwnHeaders
+from conventions.broker.headers import (
+    COPY,
+    COUNTS,
+    ENQUEUED_AT,
+    FINGERPRINT,
+    GENERATION,
+    KEY,
+    PARKED,
+    UNKNOWN,
+    UNKNOWN_SINCE,
+)
+from conventions.broker.validation import fault_of
+from conventions.core.errors import IdempotencyConflict, PayloadError
+from conventions.dead_letters import letters as dead_letters
+from conventions.records import executions
+from conventions.sending.send import publish
+from conventions.storage.tables import DeadLetterRow
+
+ANEW = {"retries": 0, "eta": None, "expires": None}
+
+
+def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossary
+    """Send one dead letter again. False when it is not dead any more, or its task is not registered.
+
+    The message is the one that died, chain, callbacks and all, one generation later.
+
+    Raises:
+        BrokerUnavailable: nothing was sent and the letter stays dead.
+        PayloadError: its arguments do not fit the task any more.
+    """
+    with app.database.session() as session:
+        # The row stays locked until the message is out: a second redrive at the same time sends nothing.
+        letter = session.get(DeadLetterRow, id, with_for_update=True)
+        if letter is None or letter.state != "dead":
+            return False
+        match send(app, session, letter):
+            case "unknown task":
+                return False
+            case "happened":
+                letter.state, letter.answer = "redriven", "succeeded"
+            case "sent":
+                letter.state, letter.answer = "redriving", None
+        letter.redrive_id = letter.answered_at = None
+        return True
+
+
+def send(app: Any, session: Session, letter: DeadLetterRow) -> Literal["sent", "happened", "unknown task"]:
+    """Send the message of a letter again; the letter itself is not changed.
+
+    Returns:
+        `happened`: its effect is there already, so nothing was sent.
+
+    Raises:
+        BrokerUnavailable, PayloadError: as `redrive`.
+    """
+    task = app.tasks.get(letter.task)
+    if task is None:
+        return "unknown task"
+    if hasattr(task, "arguments"):
+        _check(task, letter)
+    if not _is_followed(letter) and _has_happened(app, session, letter):
+        return "happened"
+    _send(app, letter, task)
+    return "sent"
+
+
+def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:
+    app.store.redis.delete(app.claims.cancel_key(letter.id))  # it was cancelled before somebody wanted it again
+    message = dead_letters.message(letter)
+    if message and "headers" in message:
+        _send_message(app, letter, message)
+    else:
+        task.apply_async(
+            kwargs=letter.arguments, task_id=letter.id, headers=OwnHeaders(_headers(letter, letter.headers))
+        )
+
+
+def _has_happened(app: Any, session: Session, letter: DeadLetterRow) -> bool:
+    """Whether the job was done since, by this message or another one of its key: the claim knows, then the history."""
+    key, fingerprint = letter.headers.get(KEY), letter.headers.get(FINGERPRINT)
+    if key and (done := app.claims.is_done(f"{letter.task}:{key}", letter.id, fingerprint)) is not None:
+        return bool(done)
+    if letter.error == IdempotencyConflict.__name__:  # what its key has done is another job
+        key = None
+    since = executions.moment(letter.headers.get(ENQUEUED_AT)) or letter.first_failed_at
+    return executions.has_succeeded(session, letter.task, letter.id, key, since)
+
+
+def _is_followed(letter: DeadLetterRow) -> bool:
+    """Whether callbacks, a chain or a chord wait for the job: then it is sent, and its claim answers with the result."""
+    message = dead_letters.message(letter)
+    try:
+        _, _, embed = decoded(message)
+    except (ValueError, TypeError, KeyError):
+        return False
+    return any(embed.get(name) for name in ("callbacks", "chain", "chord"))
+
+
+def decoded(message: Any) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """Arguments, named arguments and options of a stored message. Raises: ValueError, TypeError, KeyError."""
+    args, kwargs, embed = json.loads(base64.b64decode(message["body"]))
+    return list(args), dict(kwargs), dict(embed or {})
+
+
+def _check(task: Any, letter: DeadLetterRow) -> None:
+    if not isinstance(letter.arguments, dict):
+        raise PayloadError(f"{letter.id}: its arguments are not a mapping")
+    message = dead_letters.message(letter)
+    if isinstance(message, dict) and "base64" in message:
+        raise PayloadError(
+            f"{letter.id}: its bytes are no message of a task, or not all of them are kept; send the job anew"
+        )
+    whole: Mapping[str, Any] = message if isinstance(message, dict) and "headers" in message else {}
+    found = whole.get("headers") or letter.headers
+    if not isinstance(found, dict):
+        raise PayloadError(f"{letter.id}: its headers are not a mapping; send the job anew")
+    headers = _headers(letter, found) | ANEW
+    if fault := fault_of(headers, whole.get("properties"), [], {}, None):
+        raise PayloadError(f"{letter.id}: no worker would take it again ({fault}); send the job anew")
+    try:
+        task.arguments.bind((), letter.arguments)
+    except TypeError as error:
+        raise PayloadError(str(error)) from error
+
+
+def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {
+        name: value for name, value in headers.items() if name not in (COUNTS, PARKED, COPY, UNKNOWN, UNKNOWN_SINCE)
+    }
+    return kept | {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat()}
+
+
+def _send_message(app: Any, letter: DeadLetterRow, message: Mapping[str, Any]) -> None:
+    headers = _headers(letter, message["headers"]) | ANEW
+    properties = message.get("properties") or {}
+    with app.producer_or_acquire() as producer:
+        publish(
+            lambda producer=producer, **how: producer.publish(
+                base64.b64decode(message["body"]),
+                exchange="",
+                routing_key=letter.queue,
+                content_type=message["content-type"],
+                content_encoding=message["content-encoding"],
+                headers=headers,
+                priority=properties.get("priority"),
+                correlation_id=properties.get("correlation_id"),
+                reply_to=properties.get("reply_to"),
+                retry=False,
+                **how,
+            ),
+            app,
+            letter.id,
+            producer=producer,
+        )

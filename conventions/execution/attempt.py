@@ -1,0 +1,174 @@
+"""`Job`: one attempt at one message, as the pipeline and the running task see it."""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from celery._state import get_current_task
+
+from conventions.broker.batch_membership import Member
+from conventions.broker.headers import (
+    ACTOR,
+    BATCH,
+    COUNTS,
+    ENQUEUED_AT,
+    FINGERPRINT,
+    GENERATION,
+    KEY,
+    PARKED,
+    PLANNED_AT,
+    TOKEN,
+)
+from conventions.broker.raw_message import DELIVERY
+from conventions.broker.redis_broker import HeldMessage
+from conventions.core.actor import SYSTEM, current_actor
+from conventions.declare.declaration import EVERY_ARGUMENT, PLANNED_TIME
+from conventions.declare.payload import digest
+from conventions.idempotency.claims import ClaimRequest
+from conventions.idempotency.outcome_stream import OutcomeStream
+
+REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
+
+
+def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, planned_at: str | None) -> str:
+    """The key of a message: a hash of the declared arguments and the planned time, or the message id.
+
+    A task that is idempotent on its planned time and has none, being sent by hand, is itself: the key is the id.
+    """
+    declared = task.idempotent_on
+    if declared is None or (declared is PLANNED_TIME and planned_at is None):
+        return message_id
+    if declared is EVERY_ARGUMENT or declared is PLANNED_TIME:
+        values = dict(payload)
+    else:
+        values = {name: payload.get(name) for name in declared}
+    return digest(values | ({"planned_at": planned_at} if planned_at else {}))
+
+
+def horizon_of(task: Any) -> timedelta:
+    """How long a task's claims are remembered: its longest delay, retries and redrive, and at least what is set."""
+    settings = task.app.settings
+    horizon: timedelta = max(settings.keep_result_for, settings.max_delay + task.retry_policy.window + REDRIVE_WINDOW)
+    return horizon
+
+
+def this_call() -> str:
+    """Names a call that asks for claims. Beside a token it need only differ between processes and calls of one worker."""
+    return f"{os.getpid()}-{time.monotonic_ns()}"
+
+
+@dataclass(slots=True)
+class Job:
+    """What `run` can ask of its message.
+
+    `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
+    `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
+    place in a batch; `settling` records its success where it runs in a group; `reports`: it has asked for its `progress`.
+    """
+
+    id: str
+    task: str
+    payload: Mapping[str, Any]
+    key: str
+    fingerprint: str
+    actor: str
+    attempt: int
+    planned_at: datetime | None
+    counts: Mapping[str, int]
+    parked: int = 0
+    generation: int = 0
+    queue: str | None = None
+    worker: str | None = None
+    enqueued_at: datetime | None = None
+    started_at: datetime | None = None
+    held: HeldMessage | None = None
+    member: Member | None = None
+    settling: OutcomeStream | None = None
+    horizon: timedelta = timedelta(days=8)
+    ended: bool = False
+    reports: bool = False
+    token: str = field(default_factory=lambda: uuid4().hex)
+    start: str = field(default_factory=this_call)
+    claim: ClaimRequest = field(init=False)  # what this attempt asks for
+
+    def __post_init__(self) -> None:
+        self.claim = ClaimRequest(
+            self.task,
+            self.key,
+            self.token,
+            self.id,
+            self.fingerprint,
+            generation=self.generation,
+            attempt=self.attempt,
+            sent_at=self.enqueued_at,
+            horizon=self.horizon,
+            held=self.held,
+            start=self.start,
+        )
+
+    @classmethod
+    def of(cls, task: Any, payload: Mapping[str, Any]) -> "Job":
+        """Read a job from the task's current request; what a foreign message lacks is computed."""
+        request = task.request
+        # At the top level in a worker, where those below are of other programs; below when run by `apply`.
+        headers = (request.headers or {}) if request.is_eager else {}
+
+        def read(name: str) -> Any:
+            return getattr(request, name, None) or headers.get(name)
+
+        return cls.read(task, payload, read)
+
+    @classmethod
+    def read(
+        cls, task: Any, payload: Mapping[str, Any], field: Callable[[str], Any], start: str | None = None
+    ) -> "Job":
+        """Read a job from the fields of a request; `start` names the call that asks for its claim."""
+        message_id = field("id") or uuid4().hex
+        planned = field(PLANNED_AT)
+        delivery = (field("properties") or {}).get(DELIVERY)
+        return cls(
+            id=message_id,
+            task=task.name,
+            payload=payload,
+            key=field(KEY) or idempotency_key(task, payload, message_id, planned),
+            fingerprint=field(FINGERPRINT) or digest(payload),
+            actor=field(ACTOR) or SYSTEM,
+            attempt=(field("retries") or 0) + 1,
+            planned_at=_moment(planned),
+            counts=field(COUNTS) or {},
+            parked=field(PARKED) or 0,
+            generation=field(GENERATION) or 0,
+            queue=delivery["queue"] if delivery else (field("delivery_info") or {}).get("routing_key"),
+            worker=field("hostname"),
+            enqueued_at=_moment(field(ENQUEUED_AT)),
+            held=HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"])
+            if delivery and task.app.one_server
+            else None,
+            member=Member.read(field(BATCH)) or task.member_of(payload, message_id),
+            horizon=task.horizon,
+            token=field(TOKEN) or uuid4().hex,
+            start=start or this_call(),
+        )
+
+
+def _moment(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value).astimezone(UTC) if value else None
+
+
+def step_follows() -> bool:
+    """Whether the job of this thread has ended, so that what is sent now are its callbacks."""
+    task = get_current_task()  # the proxy of it takes three times as long
+    job = None if task is None else getattr(task.request, "job", None)
+    return job is not None and job.ended
+
+
+def inherited_actor() -> str:
+    """The actor of the running code; after a job has ended, as for the next step of a chain, that of the job."""
+    actor = current_actor()
+    if actor == SYSTEM and (task := get_current_task()) is not None:
+        return getattr(task.request, ACTOR, None) or SYSTEM
+    return actor

@@ -1,0 +1,48 @@
+"""What follows the end of a batch's message: its `finish`, or its `recovered`.
+
+Whoever settles the last chunk sends it. Where that process dies here, or the broker is away, a worker's sweep sends it a
+minute later; both send the same message, under one id.
+"""
+
+import logging
+from typing import Any
+
+from conventions.broker.batch_membership import Join, Member, Outcome, finish_id, recovered_id
+from conventions.core.actor import acting_as
+from conventions.core.priority import Priority
+
+logger = logging.getLogger(__name__)
+
+
+def join_of(app: Any, member: Member | None, outcome: Outcome | None) -> Join | None:
+    """How a message's batch counts its end; `None` when it is of no batch, or has not ended."""
+    return Join(member, outcome, app.batches.keep) if member and outcome else None
+
+
+def follow_up(app: Any, member: Member) -> None:
+    """Send what the batch of a message waits for, now that this message has ended. Raises nothing."""
+    try:
+        send_what_follows(app, member.batch_id)
+    except Exception as error:  # noqa: BLE001  # the job has ended, and must not look failed
+        logger.warning("what follows the batch %s is sent later: %s: %s", member.batch_id, type(error).__name__, error)
+
+
+def send_what_follows(app: Any, batch_id: str) -> None:
+    """Send `finish` or `recovered` of a batch, if it is time. Raises: RedisError, BrokerUnavailable."""
+    follow = app.batches.follow(batch_id)
+    origin = app.batches.origin(batch_id) if follow else None
+    if origin is None:
+        return
+    task = app.tasks.get(f"{origin.task}.{follow.kind}")
+    if task is None:
+        logger.error("%s is not registered here: the worker that knows it sends it", f"{origin.task}.{follow.kind}")
+        return
+    kwargs: dict[str, Any] = {"batch_id": batch_id, "arguments": origin.arguments}
+    if follow.kind == "recovered":
+        kwargs["repairs"] = follow.number
+    task_id = finish_id(batch_id) if follow.kind == "finish" else recovered_id(batch_id, follow.number)
+    options = dict(origin.options)
+    if "priority" in options:
+        options["priority"] = Priority(options["priority"])
+    with acting_as(origin.actor):
+        task.apply_async(kwargs=kwargs, task_id=task_id, **options)

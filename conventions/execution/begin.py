@@ -1,0 +1,241 @@
+"""How a worker begins a message: its arguments are checked and its claim is taken, or it ends here.
+
+A message of ours names its key, so its claim is asked for first, and the arguments are checked while the server works.
+Another program's message has no key before its arguments are bound.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.app.trace import get_actual_ignore_result
+from celery.exceptions import Ignore, Reject
+from redis.exceptions import RedisError
+
+from conventions.broker.headers import KEY
+from conventions.core.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
+from conventions.execution.attempt import Job
+from conventions.execution.process_ends import UNKNOWN
+from conventions.execution.process_state import begin_job
+from conventions.execution.settle import (
+    awaited,
+    end_dead,
+    end_without_run,
+    follows,
+    publish_again,
+    put_back,
+    tell_of_death,
+)
+from conventions.idempotency.claim_answers import (
+    Alone,
+    Answer,
+    Busy,
+    Cancelled,
+    Conflict,
+    Dead,
+    Done,
+    Granted,
+    Parked,
+    Poison,
+    Stale,
+    Superseded,
+    TooOld,
+)
+from conventions.idempotency.claims import conflict
+from conventions.storage.script_call import ScriptCall
+
+logger = logging.getLogger(__name__)
+
+PARK_AT_FIRST = 0.5  # seconds before a parked copy looks for the first time, where the broker is elsewhere
+PARK_AT_MOST = 30.0  # seconds before it looks again
+
+PREPARED = "conventions_prepared"  # name of what a group knows already, among the attributes of a request
+
+ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A message whose arguments were checked and whose claim was asked for together with those of others.
+
+    Attributes:
+        fault: what is wrong with its arguments, in place of `values`.
+        answer: to the claim.
+    """
+
+    job: Job
+    values: dict[str, Any]
+    fault: PayloadError | None
+    answer: Answer
+
+
+def begin(task: Any, request: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done | None]:
+    """Begin the task's current request: the job, the arguments of `run`, and its stored answer if it was done before.
+
+    Raises:
+        PayloadError: the arguments do not fit; in a worker, the message is a dead letter then.
+        JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell: the message is a dead letter, because of its claim.
+        Ignore, Reject: the message ends here without one, or comes again.
+    """
+    try:
+        if request.is_eager:
+            return *_bound(task, args, kwargs), None
+        if (prepared := getattr(request, PREPARED, None)) is not None:
+            return _begin_prepared(task, request, prepared)
+        if not args and getattr(request, KEY, None):
+            return _claim_first(task, kwargs or {})
+        job, values = _bound(task, args, kwargs)
+        begin_job(task, job)
+        with closing(task.app.claims.ask([job.claim])) as asked:
+            return job, values, _claim(task, job, asked)
+    except ENDINGS:
+        raise
+    except Exception as error:
+        if request.is_eager:
+            raise
+        raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
+
+
+def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
+    try:
+        values = task.arguments.load(args or (), kwargs or {})
+    except PayloadError as error:
+        job = task.request.job = Job.of(task, dict(kwargs or {}))
+        raise end_dead(task, job, error, claimed=False) from None
+    job = task.request.job = Job.of(task, task.arguments.bind((), values))
+    return job, values
+
+
+def _claim_first(task: Any, payload: Mapping[str, Any]) -> tuple[Job, dict[str, Any], Done | None]:
+    job = task.request.job = Job.of(task, dict(payload))
+    begin_job(task, job)
+    with closing(task.app.claims.ask([job.claim])) as asked:
+        values, fault = loaded(task, payload)
+        found = _claim(task, job, asked)
+    if fault is not None and found is None:
+        raise end_dead(task, job, fault)
+    return job, values, found
+
+
+def loaded(task: Any, payload: Mapping[str, Any]) -> tuple[dict[str, Any], PayloadError | None]:
+    """The arguments of `run`, or what is wrong with them, as after a deploy that changed the signature."""
+    try:
+        return task.arguments.load((), payload), None
+    except PayloadError as fault:
+        return {}, fault
+
+
+def _begin_prepared(task: Any, request: Any, prepared: Prepared) -> tuple[Job, dict[str, Any], Done | None]:
+    job = request.job = prepared.job
+    begin_job(task, job)
+    found = _follow(task, job, prepared.answer)
+    if prepared.fault is not None and found is None:
+        raise end_dead(task, job, prepared.fault)
+    return job, prepared.values, found
+
+
+def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
+    """Take the job's claim; the stored answer when it was finished before. Raises what ends this delivery."""
+    try:
+        (answer,) = task.app.claims.answers(asked)
+    except RedisError as error:
+        raise _not_started(task, job, error) from error
+    return _follow(task, job, answer)
+
+
+def _not_started(task: Any, job: Job, error: RedisError) -> Exception:
+    logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
+    return put_back(task, job)
+
+
+def _as_of_now(task: Any, job: Job, answer: Answer) -> Answer:
+    """The answer, asked for again where this process stood still since: its lease may be over, and another may have run the job."""
+    if not isinstance(answer, Granted) or time.monotonic() - job.claim.asked_at <= task.app.claims.lease:
+        return answer
+    try:
+        if all(task.app.claims.renew([job.claim])):
+            return answer
+        answers: list[Answer] = task.app.claims.take([job.claim])
+    except RedisError as error:
+        raise _not_started(task, job, error) from error
+    return answers[0]
+
+
+def _follow(task: Any, job: Job, answer: Answer) -> Done | None:
+    """Do what the answer to its claim means; the stored answer when it was done before. Raises what ends this delivery."""
+    answer = _as_of_now(task, job, answer)
+    if isinstance(answer, Granted):
+        job.started_at = datetime.now(UTC)
+        return None
+    match answer:
+        case Done():
+            return _done_before(task, job, answer)
+        case Parked():
+            logger.info("parked: id=%s task=%s: its key is in use, for %.1f s at most", job.id, job.task, answer.wait)
+            raise Ignore
+        case Alone():
+            logger.info("alone: id=%s task=%s: it was started before without an outcome", job.id, job.task)
+            raise Ignore
+        case Busy():
+            raise _park(task, job, answer)
+        case Stale():
+            logger.info("stale: id=%s task=%s: the message is in other hands", job.id, job.task)
+            raise Ignore
+        case Superseded():
+            logger.info("superseded: id=%s task=%s: another copy is further on", job.id, job.task)
+            raise end_without_run(task, job, "superseded")
+        case Cancelled():
+            logger.info("cancelled: id=%s task=%s", job.id, job.task)
+            raise end_without_run(task, job, "cancelled")
+        case Dead():  # recorded; only those who wait for it may not have heard
+            failed = JobFailed(answer.error or "its dead letter says how")
+            told = tell_of_death(task, job, failed)
+            raise told if told is not failed or awaited(task) else Ignore()
+    raise end_dead(task, job, _refusal(job, answer), claimed=isinstance(answer, Poison))
+
+
+def _refusal(job: Job, answer: Conflict | Poison | TooOld) -> Exception:
+    match answer:
+        case Conflict():
+            return conflict(job.task, job.key, answer.message_id)
+        case Poison():
+            return TooManyStarts(
+                f"{job.task}: started {answer.starts} times without an outcome, since its process ended each time; the last "
+                f"time {answer.why or UNKNOWN}"
+            )
+        case TooOld():
+            return TooOldToTell(
+                f"{job.task}: sent at {job.enqueued_at}, which is longer ago than what is remembered "
+                f"({job.horizon}): nobody can tell whether it ran; redrive it to run it"
+            )
+
+
+def _done_before(task: Any, job: Job, done: Done) -> Done:
+    """The stored result; what follows this message goes on with it, unless that was sent before."""
+    logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
+    again = done.message_id == job.id
+    followed = again and done.followed
+    if not again or job.generation:  # a redrive must hear that it has ended
+        end_without_run(task, job, "duplicate", keep=follows(task) and not followed)
+    if not again and job.member and job.member.role == "splitter":
+        with suppress(RedisError):  # only that nobody finds the batch by this id
+            ignored = get_actual_ignore_result(task, task.request)
+            task.app.batches.note_duplicate(job.id, done.message_id, ignored=ignored)
+    if followed:
+        raise Ignore
+    return done
+
+
+def _park(task: Any, job: Job, busy: Busy) -> Exception:
+    """Where the broker is elsewhere: let a copy look again when the holder may have ended. Returns what to raise."""
+    # Soon at first, since most holders end within a second, then ever less often.
+    wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2 ** min(job.parked, 10)) * random.uniform(1, 1.2)
+    logger.info("parked: id=%s task=%s: its key is in use, looks again in %.1f s", job.id, job.task, wait)
+    publish_again(task, job, countdown=wait, parked=job.parked + 1)
+    done_with_this_copy: Exception = Ignore()
+    return done_with_this_copy

@@ -1,0 +1,150 @@
+"""`LazyRequest`: the request of a job of a group, of which only what nearly every job needs is known at first.
+
+To read all of a plain message takes longer than a short job. `self.request` looks like Celery's `Context` from the start, and
+is one as soon as somebody asks it for more than is known.
+"""
+
+import threading
+from binascii import a2b_base64
+from typing import Any
+
+from celery.app.task import Context
+
+from conventions.broker.delivery import Delivery
+from conventions.broker.headers import TOKEN
+from conventions.broker.raw_message import decoded, handed_out
+from conventions.broker.validation import drop_taken
+
+CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
+RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request
+OURS = ("job", "reporter", RAISED)  # attributes that are asked for in each job, and mostly not there
+
+
+class LazyRequest:
+    """One request.
+
+    Args:
+        known: what is known of it: attributes of `self.request`.
+        delivery: how its message came, from which the rest is read.
+        hostname: of the worker.
+    """
+
+    __slots__ = ("_delivery", "_hostname", "_whole", "known")
+
+    def __init__(self, known: dict[str, Any], delivery: Delivery, hostname: str) -> None:
+        self.known, self._delivery, self._hostname = known, delivery, hostname
+        self._whole: dict[str, Any] | None = None
+
+    def whole(self) -> dict[str, Any]:
+        """All of it, as Celery's tracer takes it."""
+        if self._whole is None:
+            self._whole = _read(self._delivery, self._hostname)
+        return self._whole | self.known
+
+    def get(self, name: str) -> Any:
+        """One attribute; `None` where it is not there."""
+        return self.known[name] if name in self.known else self.whole().get(name)
+
+    def context(self) -> Any:
+        """What `self.request` is while the job runs."""
+        return LateContext(self)
+
+
+class WholeRequest(LazyRequest):
+    """One that the main process has read.
+
+    Args:
+        whole: all of it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, whole: dict[str, Any]) -> None:
+        self.known = whole
+
+    def whole(self) -> dict[str, Any]:
+        """As above."""
+        return self.known
+
+    def context(self) -> Context:
+        """As above."""
+        return Context(self.known, called_directly=False)
+
+
+class _Attributes:
+    """Has attributes, which `attributes_of` finds whatever a subclass says that they are."""
+
+
+_completing = threading.RLock()
+attributes_of = vars(_Attributes)["__dict__"].__get__
+
+
+class LateContext(_Attributes):
+    """Becomes a `Context` by the first question that it cannot answer."""
+
+    def __init__(self, late: LazyRequest) -> None:
+        attributes_of(self).update(late.known, _late=late, called_directly=False, is_eager=False)
+        attributes_of(self).update(dict.fromkeys(OURS))
+
+    def complete(self) -> None:
+        """Become one; what was set since stays. Another thread may read it meanwhile, and a time limit end this anywhere."""
+        with _completing:
+            if type(self) is not LateContext:
+                return
+            mine = attributes_of(self)
+            whole = vars(Context(mine["_late"].whole(), called_directly=False))
+            for name, value in whole.items():
+                if name not in mine or (name in OURS and mine.get(name) is None):
+                    mine[name] = value
+            self.__class__ = Context
+            for name in ("_late", *(one for one in OURS if mine.get(one) is None)):
+                mine.pop(name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        LateContext.complete(self)  # by name: another thread may have completed it since this was called
+        return getattr(self, name)
+
+    def __repr__(self) -> str:
+        LateContext.complete(self)
+        return repr(self)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        LateContext.complete(self)
+        return self.__reduce_ex__(protocol)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]  # of vars(self.request)
+        LateContext.complete(self)
+        return vars(self)
+
+
+def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
+    """A plain message, as Celery's request has it."""
+    message = handed_out(decoded(delivery.payload), delivery)  # `plain` has looked at all of it
+    request, properties = message["headers"], message["properties"]
+    drop_taken(request)
+    args, kwargs, embed = decoded(a2b_base64(message["body"]))
+    info = properties["delivery_info"]
+    request |= {
+        "properties": properties,
+        "reply_to": properties.get("reply_to"),
+        "correlation_id": properties.get("correlation_id"),
+        "hostname": hostname,
+        "delivery_info": {
+            "exchange": info.get("exchange"),
+            "routing_key": info.get("routing_key"),
+            "priority": properties.get("priority"),
+            "redelivered": info["redelivered"],
+        },
+        "args": args,
+        "kwargs": kwargs,
+        TOKEN: delivery.receipt,
+    }
+    return completed(request, embed)
+
+
+def completed(request: dict[str, Any], embed: dict[str, Any]) -> dict[str, Any]:
+    """A request with what else was in its body, and its headers as `Context` finds them, but for a set that it makes for each."""
+    request.update(embed, is_eager=False)
+    request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
+    return request

@@ -1,0 +1,171 @@
+"""Purge: remove what waits in queues. Each message ends with a row, and whoever did it with one in the audit (R22).
+
+A step removes up to 500 messages and writes in the same moment how they ended, so a purge that is killed loses nothing; who
+began it stands in the audit before anything goes.
+What workers hold is not touched; what is delayed goes, too.
+"""
+
+import getpass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from conventions.broker.batch_membership import Join, Member
+from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
+from conventions.broker.redis_broker import Sizes
+from conventions.broker.waiting_messages import End, Waiting, WaitingPlace, end, look
+from conventions.core.actor import SYSTEM, current_actor
+from conventions.core.bounds import LARGEST_COUNT
+from conventions.core.error_text import FailureText, clean
+from conventions.core.errors import JournalFull, PurgeStopped
+from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.records.audit_entry import AuditEntry
+from conventions.records.journal import Event
+
+REPLIES = "reply.celery.pidbox"  # answers to remote control: the end of their queues' names
+PLACES: tuple[WaitingPlace, ...] = (
+    "delayed",
+    "queue",
+)  # in this order: what is due meanwhile is found among the ready ones
+ERROR = "Purged"
+BEGINS = "purge begins"
+
+
+def is_reply_queue(queue: str) -> bool:
+    """Whether a queue has answers to remote control, which end when nobody comes for them."""
+    return queue.endswith(REPLIES)
+
+
+def who_acts() -> str:
+    """The actor of the running code; where there is none, who runs this process."""
+    actor = current_actor()
+    if actor != SYSTEM:
+        return actor
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return SYSTEM
+
+
+def known_queues(app: Any) -> list[str]:
+    """Every queue that has messages of tasks, or that the application names."""
+    names = {*app.broker.queues(), *map(str, app.amqp.queues)}
+    return sorted(name for name in names if not is_reply_queue(name))
+
+
+@dataclass
+class _Purge:
+    app: Any
+    actor: str
+    sizes: dict[str, Sizes]
+    removed: dict[str, int] = field(default_factory=dict)
+    batches: dict[str, Member] = field(default_factory=dict)  # one member of each that lost some
+
+    @property
+    def total(self) -> int:
+        return sum(self.removed.values())
+
+    def run(self) -> None:
+        for queue, sizes in self.sizes.items():
+            for place in PLACES:
+                # Not more than there were: somebody may send as fast as this removes.
+                left = sizes.ready + sizes.delayed - self.removed[queue]
+                while left > 0 and (found := look(self.app.broker, queue, place)):
+                    self.removed[queue] += (went := self._end(found[:left]))
+                    left -= max(went, 1)
+
+    def _end(self, found: Sequence[Waiting]) -> int:
+        described = [self._describe(one) for one in found]
+        limit = self.app.broker.journal_limit
+        if self.app.one_server:
+            ends = [
+                End(one.message_id, event.encode(), join.encode() if join else "") for one, event, join in described
+            ]
+            went = end(self.app.broker.store, list(zip(found, ends, strict=True)), journal_limit=limit)
+        else:  # the history first: of what is removed without a row nothing can be told
+            if self.app.journal.length() >= limit:
+                raise JournalFull("the journal is full: its recorder does not run, or SQL does not answer")
+            self.app.claims.settle(
+                [Settlement(request, "released", event, claimed=False, join=join) for request, event, join in described]
+            )
+            went = end(
+                self.app.broker.store,
+                [(one, End(how.message_id)) for one, (how, *_) in zip(found, described, strict=True)],
+            )
+        self.batches |= {
+            join.member.batch_id: join.member for (*_, join), gone in zip(described, went, strict=True) if gone and join
+        }
+        return sum(went)
+
+    def _describe(self, one: Waiting) -> tuple[ClaimRequest, Event, Join | None]:
+        headers = one.headers
+        generation = headers.get(GENERATION)
+        event = Event(
+            message_id=one.message_id,
+            kind="purged",
+            task=_text(headers.get("task")),
+            queue=one.queue,
+            actor=_text(headers.get(ACTOR)) or SYSTEM,
+            key=_text(headers.get(KEY)),
+            generation=generation if type(generation) is int and 0 <= generation <= LARGEST_COUNT else one.generation,
+            attempt=one.attempt,
+            token=f"purge-{one.score.decode()}",  # the same where a purge is done again
+            enqueued_at=_text(headers.get(ENQUEUED_AT)),
+            failure=FailureText(ERROR, f"removed from the queue {one.queue} by {self.actor}", "", ""),
+        )
+        request = ClaimRequest("", "", event.token, event.message_id, "")
+        return request, event, join_of(self.app, Member.read(headers.get(BATCH)), "cancelled")
+
+
+def purge(app: Any, queues: Iterable[str], *, reason: str | None = None) -> dict[str, int]:
+    """Remove what waits in queues, delayed messages too, each with a row. Returns how many went, by queue.
+
+    A schedule does not wait for a purged run, a batch counts a purged chunk as failed, and a dead letter that was sent again
+    is dead again.
+
+    Args:
+        app: the application.
+        queues: names.
+        reason: why; kept in the audit.
+
+    Raises:
+        PurgeStopped: the journal is full; says how many went and how many are left.
+        RedisError: what was removed until then has its rows.
+    """
+    names = sorted(set(queues))
+    work = _Purge(app, who_acts(), {name: _sizes(app, name) for name in names if not is_reply_queue(name)})
+    work.removed = dict.fromkeys(work.sizes, 0)
+    is_deed = any(one.ready or one.delayed for one in work.sizes.values())  # kombu deletes queues of its own, too
+    if is_deed:
+        _note(app, work, BEGINS, reason)  # first: it may be killed
+    try:
+        work.run()
+    except JournalFull as error:
+        left = sum(one.ready + one.delayed for one in map(app.broker.sizes, work.sizes))
+        raise PurgeStopped(f"{work.total:,} messages are purged, {left:,} are left: {error}") from error
+    finally:
+        if is_deed:
+            _note(app, work, "purge", reason, {"purged": work.removed})
+    # Last, so that what follows a batch does not go with the rest.
+    for member in work.batches.values():
+        follow_up(app, member)
+    return work.removed | {name: app.broker.drop(name) for name in names if is_reply_queue(name)}
+
+
+def _sizes(app: Any, queue: str) -> Sizes:
+    look(app.broker, queue, "queue", count=1)  # what another program wrote there is messages from now on
+    sizes: Sizes = app.broker.sizes(queue)
+    return sizes
+
+
+def _note(app: Any, work: _Purge, action: str, reason: str | None, after: dict[str, Any] | None = None) -> None:
+    before = {
+        queue: {"ready": sizes.ready, "delayed": sizes.delayed, "in flight": sizes.in_flight}
+        for queue, sizes in work.sizes.items()
+    }
+    app.journal.note(AuditEntry(work.actor, action, ", ".join(work.sizes), reason, before, after))
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else clean(str(value))

@@ -1,0 +1,217 @@
+"""How a worker runs messages: begin, run, settle.
+
+Celery acknowledges a message after `execute` has returned or raised, so nothing is acknowledged before its outcome is
+recorded.
+"""
+
+import logging
+import os
+import random
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import celery
+from celery.exceptions import Ignore, Reject, Retry
+
+from conventions.broker.headers import COUNTS
+from conventions.core.actor import acting_as, resuming
+from conventions.core.error_text import text_of
+from conventions.core.errors import (
+    JobCancelled,
+    JobExited,
+    JobRejected,
+    PayloadError,
+)
+from conventions.core.forks import end_if_forked
+from conventions.declare.payload import encode_result
+from conventions.declare.retry import RetryPolicy
+from conventions.execution.attempt import Job
+from conventions.execution.begin import begin
+from conventions.execution.process_state import end_own_code, held
+from conventions.execution.settle import (
+    end_dead,
+    end_done,
+    end_released,
+    end_retried,
+    end_waiting,
+    log_failure,
+)
+from conventions.execution.soft_time_limit import soft_limit
+from conventions.idempotency.claims import (
+    EffectExists,
+    TransactionBusy,
+)
+from conventions.idempotency.process_pages import Page
+from conventions.progress.overlong_jobs import watching
+
+logger = logging.getLogger(__name__)
+
+KILLED = range(-255, -191)  # exit codes by which billiard ends a process: signal number - 256
+
+
+class TurnOver(Exception):
+    """The job goes on in another turn: its message comes again, and others run meanwhile."""
+
+
+class RetryAsked(Retry):
+    """`self.retry()` was called: the policy decides, as for any other error."""
+
+    def __init__(self, error: Exception, countdown: float | None) -> None:
+        super().__init__(exc=error)
+        self.error = error
+        self.countdown = countdown
+
+
+def execute(task: Any, request: Any, args: Any, kwargs: Any) -> Any:
+    """Run the task's current request and return its result, or what the first run of its key returned."""
+    try:
+        job, values, found = begin(task, request, args, kwargs)
+    except BaseException:
+        end_own_code(task, request)
+        raise
+    if found is not None:
+        job.ended = True
+        return found.result
+    try:
+        result = _run(task, request, job, values)
+    except EffectExists as found_effect:
+        logger.info("duplicate: id=%s task=%s: the effect was committed before", job.id, job.task)
+        result = found_effect.result
+    except BaseException as error:
+        ending = _ending(task, job, error)
+        if ending is error:
+            raise
+        raise ending from error
+    return _finish(task, request, job, result)
+
+
+def _ending(task: Any, job: Job, error: BaseException) -> BaseException:
+    """Record how a run that raised has ended. Returns what to raise."""
+    match error:
+        case TransactionBusy():
+            logger.info("waits: id=%s task=%s: another transaction is recording its key", job.id, job.task)
+            ending: BaseException = end_waiting(task, job, random.uniform(1, 2))
+        case TurnOver():
+            ending = end_waiting(task, job, 0.0, "continued")
+        case RetryAsked():
+            ending = _outcome(task, job, error.error, error.countdown)
+        case Reject():
+            ending = _rejected(task, job, error)
+        case Ignore():  # also of `self.replace`: another message goes on under this id
+            ending = end_released(task, job, "superseded", error)
+        case JobCancelled():
+            logger.info("cancelled: id=%s task=%s: while it ran", job.id, job.task)
+            ending = end_released(task, job, "cancelled", Ignore())
+        case SystemExit() if error.code in KILLED:
+            ending = error
+        case SystemExit():  # of a library: it must neither end the worker nor lose the job
+            ending = _outcome(task, job, _exited(error, f"the job called exit({error.code!r})"))
+        case Exception():
+            ending = _outcome(task, job, error)
+        case _:  # such as asyncio.CancelledError, which Celery does not take for a failure
+            ending = _outcome(task, job, _exited(error, f"the job raised {type(error).__name__}: {text_of(error)}"))
+    return ending
+
+
+def _exited(cause: BaseException, text: str) -> JobExited:
+    exited = JobExited(text).with_traceback(cause.__traceback__)
+    exited.__cause__ = cause
+    return exited
+
+
+def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
+    if request.is_eager:
+        with acting_as(job.actor):
+            return task.run(**values)
+    page = task.app.pages.mine
+    try:
+        with resuming(job.actor), held(task, job, page), watching(task, job.id):
+            return _run_here(task, request, values, page)
+    finally:
+        if (reporter := getattr(request, "reporter", None)) is not None:
+            reporter.close()
+
+
+def _run_here(task: Any, request: Any, values: dict[str, Any], page: Page | None) -> Any:
+    """Run it, and let no process that it has forked come back as if it were this one: it would go on with the next jobs."""
+    process = os.getpid()
+    if soft_limit.process != process:
+        soft_limit.install()
+    try:
+        result = task.run(**values)
+    except BaseException as error:
+        soft_limit.over = request  # first of all: see `ends_in`
+        end_if_forked(process, error)
+        end_own_code(task, request)
+        raise
+    soft_limit.over = request
+    end_if_forked(process, None)
+    if page is not None:  # what `end_own_code` does; the rest of it is known here
+        page.settle()
+    return result
+
+
+soft_limit.ends_in(_run_here.__code__)
+
+
+def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
+    written = None
+    try:
+        if result is not None:
+            result = task.returned.json(result)
+            written = encode_result(job.task, result, task.app.settings.result_limit)
+    except PayloadError as error:  # its effect happened, so it must not run again
+        raise end_dead(task, job, error) from None
+    except (TypeError, ValueError, RecursionError) as error:  # the same
+        refused = PayloadError(f"{job.task}: the result cannot be written as JSON ({error}); return JSON values")
+        raise end_dead(task, job, refused) from error
+    if request.is_eager:
+        job.ended = True
+    else:
+        end_done(task, job, written)
+    return result
+
+
+def _rejected(task: Any, job: Job, rejected: Any) -> Exception:
+    if rejected.requeue:
+        return end_released(task, job, None, rejected, keep=True)
+    reason = rejected.reason
+    return end_dead(task, job, reason if isinstance(reason, Exception) else JobRejected(f"the task said: {reason}"))
+
+
+def _outcome(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+    """What to raise after a failure. A fault in what follows a failure, as in `should_retry`, loses no job."""
+    try:
+        return _after_failure(task, job, error, countdown)
+    except (Retry, Ignore, Reject):
+        raise
+    except Exception as second:  # noqa: BLE001  # whatever it is, the job must end visibly
+        second.__context__ = error
+        return end_dead(task, job, second)
+
+
+def _after_failure(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+    """Send the next attempt, or end the message as dead. Returns what to raise: `Retry`, `Reject`, or the error."""
+    policy: RetryPolicy = task.retry_policy
+    kind = policy.kind_of(error)
+    counts = dict(job.counts)
+    counts[kind] = counts.get(kind, 0) + 1
+    overruled = task.should_retry(error, job.attempt) if task.overrules_retry else None
+    decision = policy.decide(error, counts, overruled=overruled)
+    if decision.wait is None:
+        return end_dead(task, job, error)
+    wait = decision.wait if countdown is None else policy.within_limits(countdown)
+    log_failure(job, error, f"next attempt in {wait:.1f} s")
+    if task.request.is_eager:
+        return _retry_eagerly(task, error, counts)
+    return end_retried(task, job, error, wait, counts)
+
+
+def _retry_eagerly(task: Any, error: Exception, counts: Mapping[str, int]) -> Exception:
+    """Run the next attempt of a task that runs by `apply`, without a wait. Returns what to raise."""
+    headers = (task.request.headers or {}) | {COUNTS: dict(counts)}
+    retried: Exception = celery.Task.retry(
+        task, exc=error, countdown=0, max_retries=sys.maxsize, throw=False, headers=headers
+    )
+    return retried

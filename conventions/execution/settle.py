@@ -1,0 +1,257 @@
+"""How a job ends: what is settled, what becomes of its message, and what Celery is told.
+
+Settling is one step in Redis: claim, message and journal change together, so that nothing is acknowledged before its
+outcome is recorded. Functions here return what the pipeline must raise.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from celery.app.trace import get_actual_ignore_result
+from celery.exceptions import Ignore, Reject, Retry
+from redis.exceptions import RedisError
+
+from conventions.broker.batch_membership import Outcome
+from conventions.broker.caller_headers import OwnHeaders
+from conventions.broker.headers import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
+from conventions.core import error_text
+from conventions.core.errors import BrokerUnavailable, LeaseLost
+from conventions.execution.attempt import Job
+from conventions.execution.attempt_event import event_of, headers_to_go_on
+from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.execution.process_state import end_own_code
+from conventions.execution.soft_time_limit import soft_limit
+from conventions.idempotency.claims import Settled, Settlement, State
+from conventions.idempotency.process_pages import SETTLE_FOR
+
+logger = logging.getLogger(__name__)
+
+TAKEN_OVER = (
+    "its lease was over, another worker has taken this job over, and what this one did is not recorded; report progress "
+    "more often, or raise stall_after"
+)
+SHORT = 1000  # characters of an error that a claim keeps
+PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
+
+
+def follows(task: Any) -> bool:
+    """Whether Celery sends or stores something after the job of the current request has ended."""
+    request = task.request
+    return bool(request.callbacks or request.chain or request.chord or not get_actual_ignore_result(task, request))
+
+
+def awaited(task: Any) -> bool:
+    """Whether Celery tells somebody of a failure of the current request."""
+    return follows(task) or bool(task.request.errbacks)
+
+
+def settle(
+    task: Any,
+    job: Job,
+    state: State,
+    kind: str | None,
+    *,
+    error: BaseException | None = None,
+    claimed: bool = True,
+    patience: float = SETTLE_FOR,
+    outcome: Outcome | None = None,
+    **how: Any,
+) -> Settled:
+    """Record an outcome, and send what the job's batch waits for.
+
+    Args:
+        task: the running task.
+        job: its attempt.
+        state: what becomes of the claim.
+        kind: of the journal's event; `None`: the journal has nothing to say.
+        error: what the attempt failed with.
+        claimed: whether the job holds its claim.
+        patience: seconds that an unreachable Redis is tried.
+        outcome: for the job's batch, where the message ends here and is neither done nor dead.
+        how: further fields of `Settlement`.
+
+    Raises:
+        Reject: Redis was not there for so long; the message goes back.
+    """
+    if state != "done" and soft_limit.over is not task.request:  # its own code may never have begun
+        end_own_code(task, task.request)
+    event = event_of(task, job, kind, error) if kind else None
+    join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)
+    settlement = Settlement(job.claim, state, event, claimed=claimed, join=join, **how)
+    if job.settling is not None and state == "done":
+        job.settling.record(settlement, whole=job.reports)
+        return "recorded"  # what the server says of it is asked after the last job of the group, and what follows is sent then
+    answer = recorded(task.app, settlement, patience)
+    if answer == "refused":
+        logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
+    elif join:
+        follow_up(task.app, join.member)
+    return answer
+
+
+def recorded(app: Any, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
+    """Record one outcome, for so many seconds. Raises: Reject, so that the message comes again."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            answer: Settled = app.claims.settle([settlement])[0]
+            if not app.one_server and (settlement.state == "dead" or app.settings.wait_for_disk):
+                app.store.wait_for_disk()  # before the message goes, whose server does not know of this one
+        except RedisError as unreachable:
+            if time.monotonic() > deadline:
+                raise Reject(unreachable, requeue=True) from unreachable
+            logger.warning("outcome not recorded yet: id=%s: %s", settlement.request.message_id, unreachable)
+            time.sleep(1)
+        else:
+            return answer
+
+
+def end_done(task: Any, job: Job, result: bytes | None) -> None:
+    """Record success, with the result as JSON. Raises: Reject when the claim is another worker's: the message comes again and finds its outcome."""
+    # Of a job in a group it is known that nothing follows.
+    action = "keep" if job.settling is None and follows(task) else "remove"
+    answer = settle(task, job, "done", "succeeded", result=result, action=action)
+    if answer == "refused":
+        raise taken_over()
+    job.ended = True
+
+
+def taken_over() -> Exception:
+    """Whoever holds the claim now ends it; this message comes again, and finds how."""
+    comes_again: Exception = Reject(LeaseLost(TAKEN_OVER), requeue=True)
+    return comes_again
+
+
+def end_without_run(task: Any, job: Job, kind: str, *, keep: bool = False) -> Exception:
+    """Record that the message ends here without having run. Returns what to raise."""
+    outcome: Outcome | None = "cancelled" if kind == "cancelled" else None  # of the others, another copy joins
+    settle(task, job, "released", kind, claimed=False, outcome=outcome, action="keep" if keep else "remove")
+    ended: Exception = Ignore()
+    return ended
+
+
+def end_released(task: Any, job: Job, kind: str | None, ending: Exception, *, keep: bool = False) -> Exception:
+    """Record an end that is neither success nor failure, and leave the key to others. Returns what to raise."""
+    if not task.request.is_eager:
+        outcome: Outcome | None = None if keep else "cancelled"
+        settle(task, job, "released", kind, outcome=outcome, action="keep" if keep else "remove")
+    return ending
+
+
+def end_dead(task: Any, job: Job, error: Exception, *, claimed: bool = True, patience: float = SETTLE_FOR) -> Exception:
+    """Record a dead letter, and tell the task. Returns what to raise."""
+    log_failure(job, error, "dead letter")
+    if task.request.is_eager:
+        return error
+    # Kept until whoever waits for it has heard of it; a message that comes again tells them once more.
+    action = "keep" if task.hears_of_death or awaited(task) else "remove"
+    text = f"{type(error).__name__}: {error_text.text_of(error)[:SHORT]}"
+    answer = settle(
+        task, job, "dead", "dead", error=error, result=text, claimed=claimed, patience=patience, action=action
+    )
+    return taken_over() if answer == "refused" else tell_of_death(task, job, error)
+
+
+def tell_of_death(task: Any, job: Job, error: Exception) -> Exception:
+    """Tell the task that its message is a dead letter. Returns what to raise."""
+    try:
+        task.on_dead(job, error)
+    except Exception as fault:
+        logger.exception("not told of its dead letter yet: id=%s task=%s", job.id, job.task)
+        comes_again: Exception = Reject(fault, requeue=True)
+        return comes_again
+    job.ended = True  # what is sent now are its errbacks
+    return error
+
+
+def end_retried(task: Any, job: Job, error: Exception, wait: float, counts: Mapping[str, int]) -> Exception:
+    """Let the message wait and be tried again. Returns what to raise."""
+    changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
+    if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
+        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
+    answer = settle(task, job, "released", "retried", error=error, wait=wait, action="retry", changes=changes)
+    if answer == "missing":  # the broker lost it, as after a flush
+        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
+    if answer == "refused":
+        return taken_over()
+    retry: Exception = Retry(exc=error, when=wait)
+    return retry
+
+
+def end_waiting(task: Any, job: Job, wait: float, state: State = "released") -> Exception:
+    """Let the message come again, with no attempt used; `continued`: to go on. Returns what to raise."""
+    again: dict[str, Any] = {"countdown": wait}
+    changes: dict[str, Any] = {}
+    if state == "continued":  # what went well so far is no failed attempt any more, and it has begun in time
+        again |= {"counts": {}, "parked": 0, "expires": None}
+        changes = {"retries": job.attempt - 1, "expires": None, COUNTS: {}, **_identity(job)}
+    if job.held is None:
+        publish_again(task, job, **again)
+    answer = settle(task, job, state, None, wait=wait, action="park", changes=changes)
+    if answer == "missing":
+        publish_again(task, job, **again)
+    if answer == "refused":
+        return taken_over()
+    done_with_this_delivery: Exception = Ignore()
+    return done_with_this_delivery
+
+
+def put_back(task: Any, job: Job) -> Exception:
+    """Let the message come again, with no attempt used, when Redis does not answer. Returns what to raise."""
+    if job.held is not None:
+        comes_again: Exception = Reject("Redis does not answer", requeue=True)
+        return comes_again
+    publish_again(task, job, countdown=PUT_BACK_FOR)
+    done_with_this_copy: Exception = Ignore()
+    return done_with_this_copy
+
+
+def publish_again(
+    task: Any,
+    job: Job,
+    *,
+    countdown: float,
+    counts: Mapping[str, int] | None = None,
+    retries: int | None = None,
+    parked: int | None = None,
+    **options: Any,
+) -> None:
+    """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
+    request = task.request
+    again = task.signature_from_request(
+        request,
+        countdown=countdown,
+        retries=request.retries if retries is None else retries,
+        headers=OwnHeaders(
+            headers_to_go_on(request)
+            | _identity(job)
+            | {COUNTS: dict(job.counts if counts is None else counts)}
+            | {PARKED: job.parked if parked is None else parked, COPY: job.token}
+        ),
+        ignore_result=request.ignore_result,
+        **options,
+    )
+    try:
+        again.apply_async()
+    except BrokerUnavailable as error:
+        raise Reject(error, requeue=True) from error
+
+
+def _identity(job: Job) -> dict[str, Any]:
+    # A message of another program has these from now on, so that it goes on as the same one.
+    return {KEY: job.key, FINGERPRINT: job.fingerprint, ACTOR: job.actor}
+
+
+def log_failure(job: Job, error: BaseException, next_step: str) -> None:
+    """One failure, one line (R9)."""
+    logger.warning(
+        "failed: id=%s task=%s error=%s: %s attempt=%d: %s",
+        job.id,
+        job.task,
+        type(error).__name__,
+        " ".join(error_text.text_of(error).split()),
+        job.attempt,
+        next_step,
+    )

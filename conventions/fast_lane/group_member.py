@@ -1,0 +1,74 @@
+"""`GroupMember`: one message of a group, as its process has it."""
+
+from typing import Any
+
+from conventions.broker.delivery import Delivery, tag_of
+from conventions.broker.headers import TOKEN
+from conventions.broker.raw_message import DELIVERY, delivered
+from conventions.broker.redis_broker import HeldMessage
+from conventions.broker.simple_message import TOLD
+from conventions.execution.attempt import Job
+from conventions.execution.lazy_request import LazyRequest, WholeRequest, completed
+
+type Handed = (
+    tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...], str, dict[str, Any], tuple[Any, ...]]
+)
+"""A message as the main process hands it over: task, id, request with its arguments, and what else was in its body; or of a
+plain message its delivery, as it came, task, arguments, and the headers `TOLD`."""
+
+NOTHING = WholeRequest({})
+
+
+class GroupMember:
+    """One message of a group.
+
+    Attributes:
+        token: of its claim, also when it has ended; empty until that was asked for.
+        counted: its start was counted, or is by whoever runs it.
+    """
+
+    __slots__ = ("_handed", "args", "counted", "id", "job", "kwargs", "request", "task", "token")
+
+    id: str
+    task: Any
+    request: LazyRequest
+    args: Any
+    kwargs: Any
+
+    def __init__(self, handed: Handed) -> None:
+        self._handed = handed
+        self.job: Job | None = None
+        self.counted = True
+        self.token = ""
+
+    def read(self, app: Any, hostname: str, start: str) -> None:
+        """Make of it what its task needs: of all of a group, the first would wait for that. `start`: see `ClaimRequest`."""
+        if isinstance(self._handed[0], str):
+            name, self.id, request, embed = self._handed
+            self.request = WholeRequest(completed(request, embed))
+            self.args, self.kwargs = request["args"], request["kwargs"]
+            fields = request
+        else:
+            parts, name, self.kwargs, told = self._handed
+            delivery = Delivery(*parts)
+            known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None}
+            known["hostname"], known[TOKEN], known["shadow"] = hostname, delivery.receipt, None  # a plain one has none
+            self.request, self.id, self.args = LazyRequest(known, delivery, hostname), known["id"], []
+            fields = known | {"properties": {DELIVERY: delivered(delivery)}}
+        self.task = app.tasks[name]
+        self.job = Job.read(self.task, self.kwargs, fields.get, start)
+        self.token = self.job.token
+
+    def forget(self) -> None:
+        """It has ended: the next ones may have its place in memory, while that is near to the processor."""
+        self.request, self.args, self.kwargs, self.job = NOTHING, (), {}, None
+
+    @property
+    def held(self) -> HeldMessage:
+        """The message, and its claim where that was asked for."""
+        claim, token = (self.job.claim.claim, self.job.token) if self.job is not None else ("", "")
+        if isinstance(self._handed[0], str):
+            delivery = self._handed[2]["properties"][DELIVERY]
+            return HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"], claim, token)
+        tag, queue, _, receipt, *_ = self._handed[0]
+        return HeldMessage(tag_of(tag), queue, receipt, claim, token)

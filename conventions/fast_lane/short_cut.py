@@ -1,0 +1,101 @@
+"""`ShortCut`: takes plain messages of short tasks from a read straight to the lane, where nobody would see the difference."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from celery import signals
+from celery.app import trace
+from celery.utils.imports import symbol_by_name
+from celery.worker import state
+from celery.worker.strategy import logger as celerys
+
+from conventions.broker.delivery import Delivery
+from conventions.broker.simple_message import PlainMessage, plain
+from conventions.fast_lane.lane import Lane
+from conventions.fast_lane.short_request import ShortRequest, short_requests
+from conventions.fast_lane.strategy import goes_together, strategy
+from conventions.worker.request import Request
+from conventions.worker.shutdown import stops
+
+logger = logging.getLogger(__name__)
+
+
+class ShortCut:
+    """The short cut of one channel.
+
+    Args:
+        consumer: whose messages come by it.
+        lane: where they go.
+    """
+
+    def __init__(self, consumer: Any, lane: Lane) -> None:
+        self._consumer, self._lane = consumer, lane
+        self._limit = consumer.app.settings.message_limit
+        self._channel = consumer.task_consumer.channel
+        self._classes: dict[str, type[ShortRequest] | None] = {}
+
+    def take(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Take what may go this way. Returns the others."""
+        if not self._lane.knows_short or self._is_watched():  # as where the lane is off: read nothing twice
+            return deliveries
+        return [one for one in deliveries if not self._takes_safely(one)]
+
+    def _takes_safely(self, delivery: Delivery) -> bool:
+        try:
+            return self._takes(delivery)
+        except Exception:  # the long way says what is wrong with it
+            logger.exception("a message cannot be taken by the short cut")
+            return False
+
+    def _is_watched(self) -> bool:
+        """Whether somebody wants to know of each message, or none may begin."""
+        events = self._consumer.event_dispatcher
+        return bool(
+            stops()
+            or state.revoked_stamps
+            or signals.task_received.receivers
+            or self._consumer.on_task_message
+            or (events and events.enabled and (not events.groups or "task" in events.groups))
+        )
+
+    def _takes(self, delivery: Delivery) -> bool:
+        if delivery.deliveries != 1 or delivery.alone or delivery.changes or not delivery.receipt:
+            return False
+        message = plain(delivery.payload, self._limit)
+        if message is None or not self._lane.paces.is_short(message.task) or message.id in state.revoked:
+            return False
+        if self._consumer.task_buckets[message.task] or (made := self._class_for(message.task)) is None:
+            return False
+        request = made(message, delivery, self._channel)
+        self._channel.qos.append(None, delivery.receipt)
+        if celerys.isEnabledFor(logging.INFO):
+            _log(message)
+        state.task_reserved(request)
+        self._lane.take(request)
+        return True
+
+    def _class_for(self, name: str) -> type[ShortRequest] | None:
+        """The class of a task's requests; `None` where its messages have to go the long way."""
+        if name not in self._classes:
+            task = self._consumer.app.tasks.get(name)
+            fits = (
+                task is not None
+                and task.name == name
+                and symbol_by_name(task.Strategy) is strategy
+                and symbol_by_name(task.Request) is Request
+                and goes_together(task, self._consumer.app, self._consumer)
+            )
+            self._classes[name] = short_requests(task, self._consumer) if fits else None
+        return self._classes[name]
+
+
+def _log(message: PlainMessage) -> None:
+    told = {
+        "id": message.id,
+        "name": message.task,
+        "args": message.shown_args,
+        "kwargs": message.shown_kwargs,
+        "eta": None,
+    }
+    celerys.info(trace.LOG_RECEIVED, told, extra={"data": told})

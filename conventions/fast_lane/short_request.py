@@ -1,0 +1,113 @@
+"""`ShortRequest`: a plain message on its way to a process with others, of which hardly anything is made.
+
+Celery's request takes as long to make as a short job to run. So here is what a group needs, and the rest is made as soon as
+somebody asks for it: `inspect`, `revoke`, a failure, a limit. Then it is the request that Celery would have made.
+"""
+
+import threading
+from functools import partial
+from typing import Any, ClassVar
+
+from celery.worker import state
+from celery.worker.request import create_request_cls
+
+from conventions.broker.delivery import Delivery
+from conventions.broker.raw_message import delivered, raw_message
+from conventions.broker.simple_message import PlainMessage
+from conventions.worker.request import Request
+
+
+class ShortRequest(Request):
+    """A request that completes itself; `short_requests` makes the class for a task.
+
+    Args:
+        message: what it asks for.
+        delivery: how it came.
+        channel: by which it came.
+    """
+
+    of_task: ClassVar[Any]
+    consumer: ClassVar[Any]
+    accepted: ClassVar[Any]  # content types
+    completing: ClassVar[Any]  # a lock: the thread of `InFlight` may ask, too
+
+    goes_alone = False
+    _came: tuple[Delivery, Any, PlainMessage] | None = None  # until it is complete
+
+    def __init__(self, message: PlainMessage, delivery: Delivery, channel: Any) -> None:
+        self._came = (delivery, channel, message)
+        self.id, self.name, self.time_limits = message.id, message.task, message.time_limits
+        self._task, self._app = self.of_task, self.of_task.app
+        self._eventer = None  # nobody wants events: see `Intake`
+        self._key = message.key
+        self.token, self.delivery = delivery.receipt, delivered(delivery)
+        self.is_followed = False
+
+    def __getattr__(self, name: str) -> Any:
+        with self.completing:
+            came, self._came = self._came, None
+            if came is not None:
+                try:
+                    self._complete(*came[:2])
+                except BaseException:
+                    self._came = came
+                    raise
+        return object.__getattribute__(self, name)
+
+    def _complete(self, delivery: Delivery, channel: Any) -> None:
+        message = channel.Message(raw_message(delivery), channel=channel)
+        message.accept = self.accepted
+        app, soon = self._app, self.consumer.call_soon_ack
+        super().__init__(
+            message,
+            on_ack=partial(soon, message.ack_log_error),
+            on_reject=partial(soon, message.reject_log_error),
+            app=app,
+            hostname=self.consumer.hostname,
+            eventer=self.consumer.event_dispatcher,
+            task=self.of_task,
+            connection_errors=self.consumer.connection_errors,
+            body=message.body,
+            headers=message.headers,
+            utc=app.uses_utc_timezone(),
+        )
+
+    @property
+    def claim(self) -> str:
+        """The name of the job's claim."""
+        return f"{self.of_task.name}:{self._key}"
+
+    @property
+    def may_go_together(self) -> bool:
+        """As above: that is what makes a message plain."""
+        return True
+
+    def handed(self) -> tuple[Any, ...]:
+        """It, as a process takes it together with others."""
+        if self._came is None:
+            return super().handed()
+        delivery, _, message = self._came
+        return tuple(delivery), self.of_task.name, message.kwargs, message.told
+
+    def revoked(self) -> bool:
+        """Whether it was revoked; it never expires."""
+        if self._came is not None and self.id not in state.revoked and not state.revoked_stamps:
+            return False
+        return bool(super().revoked())
+
+    def make_room(self) -> None:
+        """As above."""
+        if self._came is None:
+            super().make_room()
+        else:
+            self._came[1].qos.let_go(self.token)
+
+
+def short_requests(task: Any, consumer: Any) -> type[ShortRequest]:
+    """The class of the requests of a task, for this consumer."""
+    made: Any = create_request_cls(
+        ShortRequest, task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=task.app
+    )
+    made.of_task, made.consumer, made.accepted = task, consumer, consumer.task_consumer.accept
+    made.completing = threading.RLock()
+    return made  # type: ignore[no-any-return]  # Celery has no types

@@ -1,0 +1,125 @@
+"""Celery's result backend, which also knows of jobs that report progress: their state is `PROGRESS` (R11).
+
+Nothing is written for it: where Celery has no result, the progress is read. Its fields have our names, and those that tools
+such as celery-progress read. Where nobody keeps the result, the progress also says how the job, or the batch, has ended.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from celery import states
+from celery.backends.redis import RedisBackend, SentinelBackend
+from redis.exceptions import RedisError
+
+from conventions.core.deadline import Deadline, current_deadline
+from conventions.core.errors import BrokerUnavailable, JobCancelled, JobFailed
+from conventions.core.redis_address import SOCKET_TIMEOUT, shown
+from conventions.idempotency.process_pages import SETTLE_FOR
+from conventions.progress.reporter import Progress
+from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
+
+logger = logging.getLogger(__name__)
+
+PROGRESS = "PROGRESS"
+STORE_FOR = SETTLE_FOR  # seconds
+
+
+class _Ours:
+    """Falls back to the progress of a job of which there is no result, and stores results as outcomes are recorded."""
+
+    app: Any
+
+    def _get_pool(self, **parameters: Any) -> Any:
+        pool = super()._get_pool(**parameters)  # type: ignore[misc]  # of the classes below
+        pool.connection_class = bounded(pool.connection_class)
+        if manager := getattr(pool, "sentinel_manager", None):
+            bound_sentinels(manager, BoundedRetry(retries=0, patience=SOCKET_TIMEOUT))
+        return pool
+
+    def ensure(self, *arguments: Any, **policy: Any) -> Any:
+        """Try for some time; once where a send does, which tries again by itself."""
+        once = {"max_retries": 0} if current_deadline() is not None else {}
+        return super().ensure(*arguments, **policy | once)  # type: ignore[misc]  # the same
+
+    def set_chord_size(self, group_id: str, chord_size: int) -> None:
+        """Say how many the parts of a chord are, before they are sent. Raises: BrokerUnavailable."""
+        with self._for_a_send(group_id):
+            super().set_chord_size(group_id, chord_size)  # type: ignore[misc]  # the same
+
+    def apply_chord(self, *arguments: Any, **options: Any) -> None:
+        """Keep what a chord needs, before its parts are sent. Raises: BrokerUnavailable."""
+        with self._for_a_send(str(arguments[0][0])):
+            super().apply_chord(*arguments, **options)  # type: ignore[misc]  # the same
+
+    @contextmanager
+    def _for_a_send(self, group_id: str) -> Iterator[None]:
+        with Deadline(self.app.settings.broker_timeout):
+            try:
+                yield
+            except (RedisError, OSError, RuntimeError) as error:
+                reason = error
+                if isinstance(error, RuntimeError):  # Celery's, of results that nobody can subscribe to
+                    if not isinstance(error.__cause__, RedisError):
+                        raise
+                    reason = error.__cause__
+                where = shown(self.app.store.url)
+                text = f"not sent: Redis at {where}, which keeps results, does not answer for a chord: {reason}"
+                raise BrokerUnavailable(text, ids=[group_id]) from reason
+
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
+        """The state of a task, as Celery keeps it."""
+        meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # of the classes below
+        if meta["status"] != states.PENDING:
+            return meta
+        progress = Progress.of(task_id, self.app.store)
+        if not progress.started_at:
+            return meta
+        return meta | {"task_id": task_id, "traceback": None, "children": []} | _state_of(progress)
+
+    def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> Any:
+        """Tell those who wait that a job has ended well; as patient as its outcome was recorded (protocol 4).
+
+        Celery would tell them that it has failed, as soon as it can.
+
+        Raises:
+            RedisError, OSError: Redis did not take it in all that time.
+        """
+        deadline = time.monotonic() + STORE_FOR
+        while True:
+            try:
+                return super().mark_as_done(task_id, *args, **options)  # type: ignore[misc]  # as above
+            except (RedisError, OSError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning("result not stored yet: id=%s: %s: %s", task_id, type(error).__name__, error)
+                time.sleep(1)
+
+
+def _state_of(progress: Progress) -> dict[str, Any]:
+    match progress.ended if progress.ignored else "":  # a result that is kept comes in a moment
+        case "done":
+            return {"status": states.SUCCESS, "result": None}
+        case "dead":
+            return {"status": states.FAILURE, "result": JobFailed(f"{progress.id}: its dead letter says how")}
+        case "cancelled":
+            return {"status": states.REVOKED, "result": JobCancelled(f"{progress.id} was cancelled")}
+        case _:
+            return {"status": PROGRESS, "result": described(progress)}
+
+
+def described(progress: Progress) -> dict[str, Any]:
+    """A reading as JSON; `current` and `description` are the names of celery-progress."""
+    names = ("done", "failed", "total", "percent", "note", "rate", "eta", "stalled")
+    fields = {name: getattr(progress, name) for name in names}
+    return fields | {"current": progress.done, "description": progress.note}
+
+
+class Backend(_Ours, RedisBackend):
+    """Results in Redis."""
+
+
+class SentinelResults(_Ours, SentinelBackend):
+    """The same, on the master that Sentinel names."""

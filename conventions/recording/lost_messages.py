@@ -1,0 +1,355 @@
+"""`LostMessages`: finds what has disappeared from Redis behind our back, and records or mends it, beside the recorder that leads.
+
+It reads all keys, a few at a time, so that the server hardly notices, and at the end of each round looks at what must have a
+message: batches, letters on their way, jobs that were to be tried again. A message that is in no set gets its place again. What
+has no message is called lost only when a second round finds the same, after everything that had happened before is in SQL.
+"""
+
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import batched
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from conventions.broker.batch_membership import Join, Member, chunk_id, finish_id
+from conventions.core.actor import SYSTEM
+from conventions.core.error_text import FailureText
+from conventions.recording.restored_redis import compare
+from conventions.records import journal_position
+from conventions.records.journal import Event, Journal
+
+logger = logging.getLogger(__name__)
+
+KEYS = 1000  # of one look
+REST = 200.0  # it rests this many times as long as a look took: half a percent of the server's time at the most
+ROUND = 60.0  # seconds from the end of a round to the next one
+LOOK_EVERY = 0.5  # seconds between two looks at whether to stop
+LEFT_FOR = 600.0  # seconds since a lease was over: an outcome may be tried for three minutes
+HISTORY_EVERY = (
+    3600.0  # seconds between two looks at the jobs that were to be tried again, unless something else is lost
+)
+SETTLED_AFTER = timedelta(seconds=60)  # since the last that was recorded of a job
+AT_ONCE = 500
+BATCHES = 20  # in one look, each with the outcomes that it has
+KEEP_MARK = 86400  # seconds
+ERROR = "Lost"
+GONE = FailureText(ERROR, "its message is gone from Redis", "", "")
+
+
+@dataclass
+class Round:
+    """What one round has found; `copies`: ids of messages that are there under another tag."""
+
+    copies: set[str] = field(default_factory=set)
+    claims: dict[str, tuple[str, Event]] = field(default_factory=dict)  # token and event, by claim
+    members: dict[str, tuple[Member, Event]] = field(default_factory=dict)  # by message id
+    jobs: dict[str, Event] = field(default_factory=dict)  # by message id
+    batches: dict[str, Event] = field(default_factory=dict)  # by id, of those that SQL alone knows
+    ended_at: bytes = b"0-0"  # the last entry of the journal then
+
+
+class _Over(Exception):
+    """Ends a round."""
+
+
+class LostMessages:
+    """Looks for what is gone from one application.
+
+    Args:
+        app: the application, whose messages and claims are in one Redis; else nothing is looked for.
+        leads: whether this process does it, and no other.
+    """
+
+    def __init__(self, app: Any, leads: Callable[[], bool]) -> None:
+        self._app, self._leads = app, leads
+        self._before: Round | None = None  # the round before this one
+        self._next_history = 0.0
+        self._mark = b""
+        self._pause: Callable[[float], bool] = lambda _: False
+
+    def start(self, stop: Callable[[], bool]) -> None:
+        """Look until `stop()`, in a thread of its own."""
+        threading.Thread(target=self._run, args=(stop,), name="missing", daemon=True).start()
+
+    def _run(self, stop: Callable[[], bool]) -> None:
+        while not _wait(ROUND, stop):
+            if not self._leads():
+                self._before = None
+                continue
+            try:
+                if self._app.one_server:
+                    self.round(lambda took: _wait(took * REST, stop) or not self._leads())
+            except Exception as error:  # whatever it is, the next round looks again
+                outage = isinstance(error, (RedisError, OSError)) or type(error).__module__.startswith("sqlalchemy")
+                logger.warning(
+                    "what is gone from Redis is not known now: %s", error, exc_info=None if outage else error
+                )
+
+    def round(self, pause: Callable[[float], bool] = lambda _: False) -> dict[str, int]:
+        """Look at everything once; returns how many of each kind were found.
+
+        Args:
+            pause: called after each look, with the seconds that it took; true ends the round.
+
+        Raises:
+            RedisError, SQLAlchemyError: the round has no end, and the next one begins anew.
+        """
+        now, before, found = Round(), self._before or Round(), {"misplaced": 0}
+        known, self._pause = self._before is not None, pause
+        try:
+            self._look_everywhere(now, found)
+        except _Over:
+            return found
+        copies = now.copies | before.copies
+        is_told = self._is_recorded(before.ended_at)
+        if known:
+            found["claims"] = self._lose_claims(now, before, copies)
+            found["members"] = self._lose_members(now, before, copies)
+        is_suspicious = any(found.values()) or before.jobs or before.batches
+        if self._was_emptied() or time.monotonic() >= self._next_history or is_suspicious:
+            self._look_at_history(now)
+            self._next_history = time.monotonic() + HISTORY_EVERY
+            if known and is_told:
+                found["jobs"] = self._lose_recorded(now.jobs, before.jobs, copies)
+                found["batches"] = self._lose_recorded(now.batches, before.batches, copies)
+        now.ended_at = self._last_entry()
+        self._before = now
+        _tell(found)
+        return found
+
+    def _look_everywhere(self, now: Round, found: dict[str, int]) -> None:
+        if journal_position.read(self._app.store) is None:
+            compare(self._app)  # says what that means
+        for keys in self._keys():
+            began = time.monotonic()
+            found["misplaced"] += self._look(keys, now)
+            self._rest(began)
+        self._look_at_batches(now)
+
+    def _rest(self, began: float) -> None:
+        """So that the server hardly notices. Raises: _Over."""
+        if self._pause(time.monotonic() - began):
+            raise _Over
+
+    # Keys.
+
+    def _keys(self) -> Iterator[list[str]]:
+        redis, cursor = self._app.store.redis, 0
+        prefix = self._app.store.key("")
+        pattern = re.sub(r"([\[\]?*\\^])", r"\\\1", prefix) + "*"
+        while True:
+            cursor, keys = redis.scan(cursor, match=pattern, count=KEYS)
+            yield [key.decode(errors="surrogateescape").removeprefix(prefix) for key in keys]
+            if cursor == 0:
+                return
+
+    def _look(self, keys: Sequence[str], now: Round) -> int:
+        """Look at some keys; returns how many messages got their places again."""
+        store, found = self._app.store, 0
+        tags = [key.removeprefix("message:") for key in keys if key.startswith("message:")]
+        claims = [key.removeprefix("claim:") for key in keys if key.startswith("claim:")]
+        now.copies |= {tag.rpartition("~")[0] for tag in tags if "~" in tag}
+        for some in batched(tags, AT_ONCE, strict=False):
+            if misplaced := store.run("misplaced", [_bytes(tag) for tag in some]):
+                places = [value for tag, payload in misplaced for value in (tag, _wait_of(payload))]
+                found += int(store.run("find_places", places))
+        for some in batched(claims, AT_ONCE, strict=False):
+            since = round(LEFT_FOR * 1000)
+            for left in store.run("left_running", [since, *(_bytes(claim) for claim in some)]):
+                claim, token, id_, generation, attempt = (one.decode(errors="backslashreplace") for one in left)
+                task, _, key = claim.partition(":")
+                event = _event(id_, task, key=key, generation=int(generation), attempt=int(attempt), token=token)
+                now.claims[claim] = (token, event)
+        return found
+
+    def _lose_claims(self, now: Round, before: Round, copies: set[str]) -> int:
+        arguments: list[Any] = []
+        for claim, (token, event) in now.claims.items():
+            known = before.claims.get(claim)
+            if known and known[0] == token and event.message_id not in copies:
+                arguments += (claim, token, event.message_id, event.encode())
+        return sum(
+            int(self._app.store.run("lose_claims", some)) for some in batched(arguments, 4 * AT_ONCE, strict=False)
+        )
+
+    # Batches.
+
+    def _look_at_batches(self, now: Round) -> None:
+        store, began, cursor = self._app.store, time.monotonic(), 0
+        while True:
+            cursor, some_ids = store.redis.zscan(store.key("batches"), cursor, count=KEYS)
+            self._rest(began)
+            for some in batched((id_ for id_, _ in some_ids), BATCHES, strict=False):
+                began = time.monotonic()
+                self._look_at_some(now, store.run("open_batches", some))
+                self._rest(began)
+            if cursor == 0:
+                return
+            began = time.monotonic()
+
+    def _look_at_some(self, now: Round, found: Sequence[Sequence[Any]]) -> None:
+        for id_, state, task, actor, chunks, items, ended in found:
+            batch, name, who = id_.decode(), task.decode(), actor.decode() or SYSTEM
+            if state == b"splitting":
+                now.members[batch] = (Member(batch, "splitter"), _event(batch, name, actor=who))
+            else:
+                one = Chunks(batch, name, who, int(chunks), int(items or 0), {*map(int, ended)})
+                self._look_at_chunks(now, one)
+
+    def _look_at_chunks(self, now: Round, one: "Chunks") -> None:
+        size = getattr(self._app.tasks.get(one.task), "chunk_size", 0)
+        open_ones = ((index, chunk_id(one.batch, index)) for index in range(one.chunks) if index not in one.ended)
+        for some in batched(open_ones, AT_ONCE, strict=False):
+            began = time.monotonic()
+            places = self._app.broker.places([id_ for _, id_ in some])
+            for (index, id_), place in zip(some, places, strict=True):
+                if place is None:
+                    items = max(0, min(size, one.items - index * size))
+                    member = Member(one.batch, "chunk", index, items)
+                    now.members[id_] = (member, _event(id_, f"{one.task}.chunk", actor=one.actor))
+            self._rest(began)
+
+    def _lose_members(self, now: Round, before: Round, copies: set[str]) -> int:
+        arguments: list[Any] = []
+        for id_, (member, event) in now.members.items():
+            if id_ in before.members and id_ not in copies:
+                outcome: Any = "dead" if member.role == "splitter" else "cancelled"
+                join = Join(member, outcome, self._app.batches.keep).encode()
+                arguments += (member.batch_id, member.role, member.number, id_, join, event.encode())
+        return sum(
+            int(self._app.store.run("lose_members", some)) for some in batched(arguments, 6 * AT_ONCE, strict=False)
+        )
+
+    # What SQL knows.
+
+    def _look_at_history(self, now: Round) -> None:
+        from conventions.recording import lost_message_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        before = datetime.now(UTC) - SETTLED_AFTER
+        for events in lost_message_rows.unended(self._app.database, before):
+            places = self._app.broker.places([event.message_id for event in events])
+            now.jobs |= {event.message_id: event for event, place in zip(events, places, strict=True) if place is None}
+        # Redis remembers it for longer, whatever it was cut for.
+        since = datetime.now(UTC) - self._app.batches.keep / 2
+        tasks = [name for name, task in self._app.tasks.items() if getattr(task, "role", "") == "splitter"]
+        for events in lost_message_rows.cut_batches(self._app.database, tasks, since, before):
+            gone = self._gone_batches(events)
+            told = lost_message_rows.told_of(self._app.database, [*gone]) if gone else set()
+            now.batches |= {id_: event for id_, event in gone.items() if id_ not in told}
+
+    def _gone_batches(self, events: Sequence[Event]) -> dict[str, Event]:
+        """Those of which Redis has nothing any more, by id."""
+        ids = [event.message_id for event in events]
+        messages = [*ids, *map(finish_id, ids)]  # one that was sent again, or is told to finish
+        known = self._app.batches.states(ids)
+        there = {id_ for id_, place in zip(messages, self._app.broker.places(messages), strict=True) if place}
+        there |= {id_ for id_ in ids if id_ in known or finish_id(id_) in there}
+        return {event.message_id: event for event in events if event.message_id not in there}
+
+    def _lose_recorded(self, now: dict[str, Event], before: dict[str, Event], copies: set[str]) -> int:
+        """What two looks have found, between which everything was recorded that had happened at the first."""
+        lost = [
+            event
+            for id_, event in now.items()
+            if id_ not in copies
+            and (known := before.get(id_))
+            and (known.generation, known.attempt) == (event.generation, event.attempt)
+        ]
+        for some in batched(lost, AT_ONCE, strict=False):
+            # A job may be lost more than once.
+            self._app.journal.append([replace(one, token=f"lost-{uuid4().hex[:12]}") for one in some])
+        for event in lost:  # the next round must not find them before they are recorded
+            del now[event.message_id]
+        return len(lost)
+
+    def _was_emptied(self) -> bool:
+        """Whether the server has forgotten the round before this one."""
+        redis, key = self._app.store.redis, self._app.store.key("round")
+        emptied = self._before is not None and redis.get(key) != self._mark
+        self._mark = uuid4().hex.encode()
+        redis.set(key, self._mark, ex=KEEP_MARK)
+        return emptied
+
+    def _last_entry(self) -> bytes:
+        journal: Journal = self._app.journal
+        redis = self._app.store.redis
+        if not redis.exists(journal.key):
+            return b"0-0"
+        found: bytes = redis.xinfo_stream(journal.key)["last-generated-id"]
+        return found
+
+    def _is_recorded(self, entry: bytes) -> bool:
+        """Whether everything up to this entry is in SQL."""
+        oldest = self._app.store.redis.xrange(self._app.journal.key, count=1)
+        return not oldest or _position(oldest[0][0]) > _position(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A batch that waits for some of its chunks; `ended`: indexes of those that have an outcome."""
+
+    batch: str
+    task: str
+    actor: str
+    chunks: int
+    items: int
+    ended: set[int]
+
+
+def _event(id_: str, task: str, **values: Any) -> Event:
+    # One token: what is found twice is one event.
+    return Event(id_, "lost", task=task, failure=GONE, **({"token": "lost"} | values))
+
+
+def _position(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, number = entry.partition(b"-")
+    return int(milliseconds), int(number or 0)
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode(errors="surrogateescape")
+
+
+def _wait_of(payload: bytes) -> int:
+    """Milliseconds until a message is due, by its header; 0 where it says nothing, or was tried before."""
+    try:
+        eta = json.loads(payload)["headers"].get("eta")
+        moment = datetime.fromisoformat(eta) if eta else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return 0
+    if moment is None:
+        return 0
+    left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
+    return max(0, round(left.total_seconds() * 1000))
+
+
+def _tell(found: dict[str, int]) -> None:
+    if count := found["misplaced"]:
+        logger.warning(
+            "%d messages were in no queue, since somebody deleted keys of Redis; they have their places again", count
+        )
+    if count := sum(number for kind, number in found.items() if kind != "misplaced"):
+        logger.error(
+            "%d jobs are lost: their messages are gone from Redis (%s); `celery lost` lists them",
+            count,
+            ", ".join(f"{kind}: {number}" for kind, number in found.items() if number and kind != "misplaced"),
+        )
+
+
+def _wait(seconds: float, stop: Callable[[], bool]) -> bool:
+    """Wait; true when it is time to stop."""
+    deadline = time.monotonic() + seconds
+    while not stop():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(left, LOOK_EVERY))
+    return True

@@ -1,0 +1,287 @@
+"""A Redis that is older than SQL, as one that was restored from a copy: nothing that SQL records as ended runs again.
+
+Asked before the first message is read from a server that was started anew. The mark of `records/journal_position.py` says whether it is older;
+then each message is compared with the executions in SQL, and jobs that were done since are remembered as done.
+"""
+
+import base64
+import gc
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from conventions.broker.batch_membership import Member
+from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
+from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingPlace, end, look
+from conventions.core.actor import SYSTEM
+from conventions.core.error_text import FailureText
+from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.records import journal_position
+from conventions.records.journal import Event
+
+logger = logging.getLogger(__name__)
+
+PLACES: tuple[WaitingPlace, ...] = ("delayed", "inflight", "queue")
+CHECKING = 60  # seconds without a step after which another process compares
+WAIT = 0.5  # seconds between two looks of those that wait for it
+EARLIER = timedelta(seconds=60)  # before the mark: what was recorded then may have been lost with it
+PAGE = 500
+DONE = frozenset(["succeeded", "duplicate"])
+AS_ONE = "restored"  # what is found twice is one event
+EMPTIED = (
+    "Redis knows of nothing that SQL has recorded: it was emptied, or is another server. What was only queued is gone without a row, and so are batches "
+    "that were being cut and pauses of schedules; `celery … lost` lists in some minutes what SQL knows to be unfinished"
+)
+SAYS = FailureText("Restored", "Redis is older than SQL, which records that this message has ended", "", "")
+
+
+def may_read(app: Any) -> bool:
+    """Whether messages may be read; false: another process compares, and one asks again. Raises: RedisError."""
+    # Where nothing waits, the recorder compares, which needs SQL anyway.
+    return not app.one_server or not _waiting(app) or compare(app)
+
+
+def compare(app: Any, on_step: Callable[[], object] = bool) -> bool:
+    """Compare Redis with SQL, unless that was done in this run of the server; false: another process does it.
+
+    Args:
+        app: the application.
+        on_step: called after each step, of which there may be thousands.
+
+    Raises:
+        RedisError: a later call compares anew.
+    """
+    store = app.store
+    run, mark = journal_position.run_of(store), journal_position.read(store)
+    if mark and mark.run == run:
+        return True
+    name, leads = uuid4().hex, store.script("lead")  # also where memory is full, which only jobs can free
+    lock = [store.key("restored")]
+    if not leads(lock, [name, CHECKING * 1000]):
+        time.sleep(WAIT)
+        return False
+
+    def goes_on() -> None:
+        store.redis.expire(lock[0], CHECKING)
+        on_step()
+
+    try:
+        _compare(app, mark, run, goes_on)
+    except RedisError:
+        raise
+    except Exception as error:
+        if not _is_outage(error):
+            raise
+        logger.error(
+            "SQL does not answer, so nobody can tell whether Redis is older than it; jobs run all the same: %s", error
+        )
+    finally:
+        leads(lock, [name, 0])
+    return True
+
+
+def _is_outage(error: Exception) -> bool:
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # it takes 0.6 s to import
+
+    return isinstance(error, SQLAlchemyError)
+
+
+def _compare(app: Any, mark: journal_position.Mark | None, run: str, goes_on: Callable[[], None]) -> None:
+    store, began, loads = app.store, time.monotonic(), "sqlalchemy" not in sys.modules
+    waiting = _waiting(app)
+    with app.database.session(read_only=True) as session:
+        counted = journal_position.counted(session, store.prefix)
+    known = mark.number if mark else 0
+    if counted and not mark:
+        logger.error("%s", EMPTIED)
+    if known < counted and (mark or waiting):
+        since = f"what was recorded after {mark.at.isoformat(timespec='seconds')}" if mark else "what SQL has"
+        logger.warning(
+            "Redis is older than SQL, and lacks %s: %d messages are compared before any runs", since, waiting
+        )
+        done = _remember_done(app, mark.at - EARLIER, goes_on) if mark else 0
+        ended = sum(_end_those_of(app, queue, place, goes_on) for queue in app.broker.queues() for place in PLACES)
+        logger.warning(
+            "Redis is as SQL now, after %.1f s: %d messages had ended, and do not run again; %d jobs are known as done again",
+            time.monotonic() - began, ended, done,
+        )  # fmt: skip
+    journal_position.write(store, max(known, counted), run)
+    if (
+        loads and threading.current_thread() is threading.main_thread()
+    ):  # of a worker's main process: nobody else has it there
+        gc.freeze()  # what this has loaded stays: see `Loader.on_worker_init`
+
+
+def _waiting(app: Any) -> int:
+    """How many messages there are."""
+    return sum(sum((one.ready, one.delayed, one.in_flight)) for one in map(app.broker.sizes, app.broker.queues()))
+
+
+def _remember_done(app: Any, since: datetime, goes_on: Callable[[], None]) -> int:
+    """Remember the jobs that were done since then, so that no other message of their keys does them again."""
+    from sqlalchemy import select, tuple_  # noqa: PLC0415  # it takes 0.6 s to import
+
+    from conventions.storage.tables import ExecutionRow  # noqa: PLC0415  # the same
+
+    row, found = ExecutionRow, 0
+    query = select(row.id, row.ended_at, row.task, row.key, row.message_id).where(
+        row.kind == "succeeded", row.key.is_not(None)
+    )
+    position: Any = (since, "")
+    while True:
+        with app.database.session(read_only=True) as session:
+            page = query.where(tuple_(row.ended_at, row.id) > position).order_by(row.ended_at, row.id).limit(PAGE)
+            rows = session.execute(page).all()
+        arguments = [value for one in rows for value in (f"{one.task}:{one.key}", one.message_id, _keep(app, one.task))]
+        if arguments:
+            found += int(app.store.run("remember_done", arguments))
+        goes_on()
+        if len(rows) < PAGE:
+            return found
+        position = (rows[-1].ended_at, rows[-1].id)
+
+
+def _end_those_of(app: Any, queue: str, place: WaitingPlace, goes_on: Callable[[], None]) -> int:
+    """End the messages of one place that SQL knows as ended; returns how many."""
+    seen = ended = 0
+    while found := look(app.broker, queue, place, seen):
+        ends = _ends(app, found)
+        for one, _, kinds in ends:
+            _note_lost_steps(app, one, kinds)
+        went = sum(end(app.store, [(one, how) for one, how, _ in ends]))
+        seen, ended = seen + len(found) - went, ended + went
+        for member in {member.batch_id: member for one, *_ in ends if (member := _member(one))}.values():
+            follow_up(app, member)
+        goes_on()
+    return ended
+
+
+def _ends(app: Any, found: Sequence[Waiting]) -> list[tuple[Waiting, End, set[str]]]:
+    from conventions.recording.lost_message_rows import endings  # noqa: PLC0415  # the same
+    from conventions.records.executions import moment  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+    with app.database.session(read_only=True) as session:
+        known = endings(session, [one.message_id for one in found])
+    ends = []
+    for one in found:
+        sent_at = moment(one.headers.get(ENQUEUED_AT))
+        kinds = {
+            kind
+            for generation, kind, ended_at in known.get(one.message_id, ())
+            # It may have been sent again under its id after such an end; a job that is done is done.
+            if generation >= one.generation and (kind in DONE or sent_at is None or ended_at > sent_at)
+        }
+        if kinds and not _goes_on_here(app, one, kinds):
+            ends.append((one, _end(app, one, kinds), kinds))
+    return ends
+
+
+def _goes_on_here(app: Any, one: Waiting, kinds: set[str]) -> bool:
+    """Whether a worker that gets the message finds its outcome, and sends what follows it, which nobody may have done."""
+    key = one.headers.get(KEY)
+    if not key or not _steps(one, kinds):
+        return False
+    return bool(app.claims.waits_for_steps(f"{one.headers.get('task')}:{key}", one.message_id, one.generation))
+
+
+def _steps(one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
+    """What is sent once a message has ended so: ids and tasks."""
+    try:
+        _, _, embed = json.loads(base64.b64decode(json.loads(one.payload)["body"]))
+        if not DONE.isdisjoint(kinds):
+            following = [*(embed.get("callbacks") or ()), *(embed.get("chain") or ())[-1:], embed.get("chord")]
+        else:
+            following = [*(embed.get("errbacks") or ())] if "dead" in kinds else []
+        return [step for signature in following if signature for step in _first_of(signature)]
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):  # another program wrote it
+        return []
+
+
+def _first_of(signature: Any) -> Iterator[tuple[str, str]]:
+    """The messages that are sent where a step begins."""
+    task, options, kwargs = signature["task"], signature.get("options") or {}, signature.get("kwargs") or {}
+    match task:
+        case "celery.chain":
+            yield from _first_of(kwargs["tasks"][0])
+        case "celery.group":
+            for one in kwargs["tasks"]:
+                yield from _first_of(one)
+        case "celery.chord":
+            header = kwargs["header"]
+            for one in [header] if isinstance(header, dict) else header:
+                yield from _first_of(one)
+        case _ if options.get("task_id"):
+            yield str(options["task_id"]), str(task)
+
+
+def _note_lost_steps(app: Any, one: Waiting, kinds: set[str]) -> None:
+    """Record as lost what follows a job and is nowhere: it was lost with the server, or never sent. The result that it needs is not known.
+
+    Only a task of ours leaves a row whatever becomes of it. Of a function, and of a task that is not known here, nobody can tell: the log says so.
+
+    Raises: RedisError, SQLAlchemyError.
+    """
+    from conventions.recording.lost_message_rows import have_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+    steps = dict(_steps(one, kinds))
+    if not steps:
+        return
+    with app.database.session(read_only=True) as session:
+        rows = have_rows(session, [*steps])
+    gone = [id_ for id_, place in zip(steps, app.broker.places([*steps]), strict=True) if not place and id_ not in rows]
+    follows = f"it follows {one.message_id}, which has ended"
+    why = f"{follows}; nothing tells that it was sent"
+    failure, actor = FailureText("Lost", why, "", ""), str(one.headers.get(ACTOR) or SYSTEM)
+    ours = [id_ for id_ in gone if hasattr(app.tasks.get(steps[id_]), "arguments")]
+    lost = [Event(id_, "lost", task=steps[id_], actor=actor, token=AS_ONE, failure=failure) for id_ in ours]
+    app.journal.append(lost)
+    for event in lost:
+        logger.error("lost: id=%s task=%s: %s", event.message_id, event.task, why)
+    for id_ in gone:
+        if id_ not in ours:
+            logger.warning(
+                "nobody can tell whether it ran: id=%s task=%s: %s; it may have succeeded, which leaves no row",
+                id_,
+                steps[id_],
+                follows,
+            )
+
+
+def _end(app: Any, one: Waiting, kinds: set[str]) -> End:
+    headers = one.headers
+    done = not DONE.isdisjoint(kinds)
+    task, key = str(headers.get("task")), headers.get(KEY)
+    event = Event(
+        one.message_id,
+        "duplicate" if done else "superseded",
+        task=task,
+        queue=one.queue,
+        actor=str(headers.get(ACTOR) or SYSTEM),
+        key=str(key) if key else None,
+        generation=one.generation,
+        attempt=one.attempt,
+        token=f"restored-{one.score.decode()}",
+        enqueued_at=headers.get(ENQUEUED_AT),
+        failure=SAYS,
+    )
+    join = join_of(app, _member(one), "done" if done else "dead" if "dead" in kinds else "cancelled")
+    claim = (f"{task}:{key}", str(headers.get(FINGERPRINT) or ""), _keep(app, task)) if done and key else NOT_DONE
+    return End(one.message_id, event.encode(), join.encode() if join else "", claim)
+
+
+def _member(one: Waiting) -> Member | None:
+    return Member.read(one.headers.get(BATCH))
+
+
+def _keep(app: Any, task: str) -> int:
+    """Milliseconds that a claim of a task is kept."""
+    horizon: timedelta = getattr(app.tasks.get(task), "horizon", None) or app.settings.keep_result_for
+    return round(horizon.total_seconds() * 1000)

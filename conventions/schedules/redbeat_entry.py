@@ -1,0 +1,85 @@
+"""`RedBeatEntry`: a schedule in RedBeat's layout, for whoever reads that, and as Celery's own schedule entries are."""
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from celery.schedules import BaseSchedule
+from redbeat.schedulers import RedBeatSchedulerEntry
+
+from conventions.schedules.cron import When
+from conventions.schedules.schedule import Schedule
+from conventions.schedules.schedule_store import Schedules
+
+NO_SLOT = 60.0  # seconds until a schedule whose next slot is not known is looked at again
+
+
+class SlotSchedule(BaseSchedule):
+    """`cron` or `every` as Celery sees it, in one zone."""
+
+    def __init__(self, when: When, zone: tzinfo, app: Any) -> None:
+        super().__init__(app=app)
+        self.when = when
+        self.zone = zone
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta | None:
+        """Time left until the slot that follows `last_run_at`; `None` when none follows."""
+        slot = self.when.next_slot(last_run_at, self.zone)
+        return None if slot is None else slot.astimezone(UTC) - datetime.now(UTC)
+
+    def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
+        """Whether a slot has passed since `last_run_at`, and the seconds until the one to look for next."""
+        left = self.remaining_estimate(last_run_at)
+        if left is not None and left <= timedelta(0):
+            left = self.remaining_estimate(datetime.now(UTC))
+            return True, 0.0 if left is None else left.total_seconds()
+        return False, NO_SLOT if left is None else left.total_seconds()
+
+
+class RedBeatEntry(RedBeatSchedulerEntry):
+    """One schedule in RedBeat's layout; `last_run_at` is its cursor."""
+
+    def __init__(self, listed: Schedule, cursor: datetime, zone: tzinfo, app: Any) -> None:
+        super().__init__(
+            name=listed.name,
+            task=listed.task.name,
+            schedule=SlotSchedule(listed.when, zone, app),
+            kwargs=listed.shown_arguments,
+            last_run_at=cursor,
+            app=app,
+        )
+        self.listed = listed
+
+    @property
+    def following(self) -> datetime | None:
+        """The slot after the cursor, `None` when there is none."""
+        slot: datetime | None = self.schedule.when.next_slot(self.last_run_at, self.schedule.zone)
+        return slot
+
+    @property
+    def score(self) -> int:
+        """The next slot in seconds since the epoch; -1, which RedBeat passes over, when there is none."""
+        return -1 if self.following is None else int(self.following.timestamp())
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What RedBeat keeps of an entry; ours is for reading only, since the list in the file is what counts."""
+        return definition_of(self.listed, self.schedule.zone)
+
+    def save(self) -> "RedBeatEntry":
+        """Write the definition; the cursor only where there is none."""
+        Schedules(self.app.store).enter(self.name, self.definition, self.last_run_at, self.following)
+        return self
+
+
+def definition_of(listed: Schedule, zone: tzinfo) -> dict[str, Any]:
+    """What a file says of a schedule, in RedBeat's words as far as it has some."""
+    return {
+        "name": listed.name,
+        "task": listed.task.name,
+        "args": [],
+        "kwargs": listed.shown_arguments,
+        "options": {},
+        "enabled": True,
+        "schedule": {"__type__": "slots", "when": str(listed.when), "timezone": str(zone)},
+        "rules": listed.rules,
+    }

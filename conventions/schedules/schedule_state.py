@@ -1,0 +1,147 @@
+"""What is known of one schedule: its cursor, its pause, and what became of its slots."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, Self
+
+from conventions.schedules.catch_up import Passed
+
+type What = Literal["sent", "skipped", "missed", "paused", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why a schedule does not run, since when, and until when at the latest; times are aware, in UTC."""
+
+    reason: str
+    actor: str
+    since: datetime
+    until: datetime | None = None
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """From its JSON."""
+        return cls(**_fields(cls, raw, "since", "until"))
+
+    @property
+    def last_moment(self) -> datetime | None:
+        """The last second that it holds back: a slot at its end is the first to run."""
+        return None if self.until is None else self.until - timedelta(seconds=1)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same for the audit."""
+        return {"reason": self.reason, "until": None if self.until is None else self.until.isoformat()}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One line of a schedule's history: a message that was sent, or slots that were not.
+
+    Attributes:
+        planned_at: the slot, of several the last one; `None` when sent by hand. Times are aware, in UTC.
+        sent_at: when it was sent, or decided that it is not.
+        id: of the message; empty where there is none.
+        actor: who caused it.
+        what: `sent`; `skipped`, since an earlier run had not ended; `missed`, since it is too late; `paused`; `failed`,
+            since its message could not be made.
+        count: how many slots.
+        first_at: of several the first one.
+        note: why: the run that had not ended, or the error.
+    """
+
+    planned_at: datetime | None
+    sent_at: datetime
+    id: str
+    actor: str
+    what: What = "sent"
+    count: int = 1
+    first_at: datetime | None = None
+    note: str = ""
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """From its JSON."""
+        return cls(**_fields(cls, raw, "planned_at", "sent_at", "first_at"))
+
+    @classmethod
+    def without_message(cls, what: What, passed: Passed, at: datetime, actor: str, note: str = "") -> Self:
+        """Slots that are not sent."""
+        first = passed.first.astimezone(UTC) if passed.count > 1 else None
+        return cls(passed.last.astimezone(UTC), at, "", actor, what, passed.count, first, note)
+
+    @property
+    def lateness(self) -> float | None:
+        """Seconds between the slot and its sending; `None` for what was sent by hand or not at all."""
+        sent = self.what == "sent" and self.planned_at is not None
+        return (self.sent_at - self.planned_at).total_seconds() if sent and self.planned_at else None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known of one schedule.
+
+    Attributes:
+        cursor: `None` before a beat has seen it.
+        pause: why it does not run now.
+        last_run: the last message that was sent.
+        fault: why the last try to send failed.
+        begun: a slot that may be under way.
+        gone: whether it was removed a moment ago, where that was asked for.
+        definition: what the beat that leads has read from its file, where that was asked for.
+    """
+
+    cursor: datetime | None
+    pause: Pause | None
+    last_run: Run | None
+    fault: str | None = None
+    begun: datetime | None = None
+    gone: bool = False
+    definition: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The lock of the beat that leads: its key, the holder's token, and how long it is kept, in seconds."""
+
+    key: str
+    token: str
+    seconds: float
+
+
+class LeadLost(Exception):
+    """Another beat leads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Whether a message is to be sent.
+
+    Attributes:
+        since: when its sending began first, which may have been in another beat; `None`: it must not be sent.
+        live_id: a run that has not ended, which is why.
+    """
+
+    since: datetime | None = None
+    live_id: str | None = None
+
+
+def to_json(value: Pause | Run) -> str:
+    """As the classes above read it."""
+    return json.dumps(asdict(value), default=datetime.isoformat, ensure_ascii=False)
+
+
+def _fields(cls: type[Any], raw: bytes, *moments: str) -> dict[str, Any]:
+    """The fields of a class in JSON, with its moments; those of a later version are ignored."""
+    found = json.loads(raw)
+    values = {one.name: found[one.name] for one in fields(cls) if one.name in found}
+    return values | {name: datetime.fromisoformat(values[name]) for name in moments if values.get(name)}
+
+
+def meta_of(slot: datetime) -> str:
+    """RedBeat's `meta` field, in its own JSON form."""
+    moment = slot.astimezone(UTC)
+    parts = {part: getattr(moment, part) for part in ("year", "month", "day", "hour", "minute", "second")}
+    return json.dumps({"last_run_at": {"__type__": "datetime", **parts, "microsecond": 0, "timezone": "UTC"}})

@@ -1,0 +1,282 @@
+"""`Scheduler`: RedBeat with slots. `create_app` sets it as Celery's `beat_scheduler`, so `celery beat` needs no flags.
+
+RedBeat brings the lock that makes one beat the leader, and the layout in Redis. What differs: which slots are sent, and in
+which order of steps, is in `schedules/dispatch.py`; a beat that is no leader stands by, and one that lost its lock or its Redis waits
+and goes on, where RedBeat's ends.
+"""
+
+import os
+import signal
+import socket
+import time
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from celery.utils.log import get_logger
+from redbeat.schedulers import RedBeatScheduler, get_redis
+from redis.exceptions import LockError, RedisError
+
+from conventions.core.actor import BEAT
+from conventions.core.errors import BrokerUnavailable, ConfigurationError, NewerLayout
+from conventions.execution.logs import make_safe
+from conventions.records.audit_entry import AuditEntry
+from conventions.schedules.beat_liveness import Beats
+from conventions.schedules.catch_up import passed_slots
+from conventions.schedules.dispatch import Dispatch, code_of_a_team
+from conventions.schedules.redbeat_entry import RedBeatEntry
+from conventions.schedules.schedule import Schedule
+from conventions.schedules.schedule_module import load_schedule
+from conventions.schedules.schedule_state import Lead, LeadLost, Run, State
+from conventions.schedules.schedule_store import Schedules
+from conventions.storage.layout_version import SAY_EVERY, Member
+
+logger = get_logger("celery.beat")
+
+SCHEDULE_FILE = "beat_schedule.py"
+CHANGED = "its times were changed while no beat ran"
+STANDBY_POLL = 1.0  # seconds between two looks at the leader's lock
+RESTART = timedelta(minutes=10)  # a look that is older was not before a deploy, but before an outage
+RETRY_EVERY = 1.0  # seconds until the next try when Redis or the broker does not answer
+
+
+class Scheduler(RedBeatScheduler):
+    """Sends each slot of the application's schedule exactly once, from any number of beats.
+
+    Raises:
+        ConfigurationError: the schedule cannot be loaded.
+    """
+
+    lock: Any
+    lock_key: str | None
+    max_interval: float
+
+    def __init__(self, app: Any, lazy: bool = False, **options: Any) -> None:
+        make_safe()
+        try:
+            self.listed = load_schedule(app)
+        except ConfigurationError as error:
+            if lazy:  # beat's banner, where click still shows the error as one line
+                raise
+            error.show()
+            raise SystemExit(error.exit_code) from None  # anything else would be logged with a traceback
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.schedules = Schedules(app.store)
+        _configure(app, self.schedules.prefix)
+        self._zone = ZoneInfo(app.settings.timezone)
+        self._beats = Beats(app.store)
+        self._member, self._says_at, self.app = Member("beat"), 0.0, app
+        self._firing = Dispatch(app, self.schedules, self._zone)
+        self._reconciled = False
+        self._renewed = 0.0
+        self._looks = self._ends = False
+        if app.schedule_address is None and not lazy:  # and so it never leads: others may have one
+            logger.warning("beat: no schedule: there is no %s in %s; nothing is sent", SCHEDULE_FILE, Path.cwd())
+        if not lazy:
+            self._say_first()
+        super().__init__(app, lazy=lazy, **options)
+        # RedBeat waits for its lock while beat starts, and ends beat when the lock is lost. Without a key it leaves the
+        # lock to `tick`.
+        self._lock_name, self.lock_key = str(self.lock_key), None
+        self.max_interval = min(self.max_interval, self.lock_timeout / 3)  # a leader that idles must not lose its lock
+
+    def setup_schedule(self) -> None:
+        """Nothing: only the leader writes, once it leads."""
+
+    @property
+    def schedule(self) -> dict[str, RedBeatEntry]:
+        """The entries by name."""
+        now, states = self.schedules.read(listed.name for listed in self.listed)
+        return {
+            listed.name: RedBeatEntry(listed, states[listed.name].cursor or now, self._zone, self.app)
+            for listed in self.listed
+        }
+
+    def tick(self, *_: Any, **__: Any) -> float:
+        """Send what is due. Returns the seconds until the next look, at most `max_interval`.
+
+        Raises:
+            SystemExit: a signal has asked beat to end.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Celery's closes the scheduler wherever it is, and raises, which is lost within a `__del__`.
+            if getattr(signal.getsignal(number), "__qualname__", "").startswith("Beat.install_sync_handler."):
+                signal.signal(number, self._end)
+        self._looks = True
+        try:
+            wait = self._look()
+        finally:
+            self._looks = False
+        if self._ends:
+            raise SystemExit
+        return wait
+
+    def _end(self, *_: Any) -> None:
+        """End after this look; at once when it does not look, or is asked again."""
+        at_once, self._ends = self._ends or not self._looks, True
+        if at_once:
+            raise SystemExit
+
+    def _look(self) -> float:
+        """Do what is due, if this beat leads. Returns the seconds until the next look."""
+        try:
+            with suppress(RedisError):  # of the broker, perhaps, whose sends say so themselves
+                self._say()
+            leads = self.app.schedule_address is not None and self._leads()
+            self._beats.tick(self.name, leads=leads)
+            if not leads:
+                return STANDBY_POLL
+            if not self._reconciled:
+                self._reconcile()
+            return self._send_due()
+        except LeadLost:
+            if self.lock is not None:  # told by a script, and not by the lock
+                self._stand_by()
+            return STANDBY_POLL
+        except RedisError as error:
+            logger.warning("beat: Redis does not answer, trying again: %s", error)
+            return RETRY_EVERY
+
+    def _say_first(self) -> None:
+        try:
+            self._say()
+        except NewerLayout as error:
+            error.show()
+            raise SystemExit(error.exit_code) from None  # as above
+        except RedisError:  # beat waits for it
+            pass
+
+    def _say(self) -> None:
+        """Say that this beat lives and which layout it knows. Raises: NewerLayout, RedisError."""
+        if time.monotonic() < self._says_at:
+            return
+        self._says_at = (
+            time.monotonic() + SAY_EVERY
+        )  # also where a server does not answer: its time-out passes once, not at each look
+        self._member.say(self.app.servers)
+
+    def close(self) -> None:
+        """Release the lock, so that the next beat leads at once."""
+        with suppress(RedisError):
+            self._beats.leave(self.name)
+            self._member.leave(self.app.servers)
+        try:
+            super().close()
+        except (RedisError, LockError) as error:
+            logger.warning("beat: the lock is left to lapse: %s", error)
+
+    @property
+    def info(self) -> str:
+        """What beat's banner says of the schedule."""
+        return f"       . schedule -> {self.app.schedule_address or 'none'} ({len(self.listed)} entries)"
+
+    def _leads(self) -> bool:
+        if self.lock is None:
+            lock = get_redis(self.app).lock(self._lock_name, timeout=self.lock_timeout, thread_local=False)
+            if not lock.acquire(blocking=False):
+                logger.debug("beat: another beat leads")
+                return False
+            self.lock, self._reconciled, self._renewed = lock, False, time.monotonic()
+            logger.info("beat: leads, %d schedules", len(self.listed))
+            return True
+        try:
+            self.lock.reacquire()
+        except LockError:
+            self._stand_by()
+            return False
+        self._renewed = time.monotonic()
+        return True
+
+    def _stand_by(self) -> None:
+        logger.warning("beat: another beat may lead now, standing by")
+        self.lock = None
+
+    def _keep_lead(self) -> None:
+        """Renew the lock in time, also while the schedules take long to look at. Raises: LeadLost."""
+        if time.monotonic() - self._renewed > self.lock_timeout / 5:
+            if not self._leads():
+                raise LeadLost
+            self._beats.tick(self.name, leads=True)
+
+    @property
+    def _lead(self) -> Lead:
+        return Lead(self._lock_name, self.lock.local.token.decode(), self.lock_timeout)
+
+    def _reconcile(self) -> None:
+        """Make what Redis holds agree with the list."""
+        names = {listed.name for listed in self.listed}
+        gone = self.schedules.names() - names
+        now, states = self.schedules.read(names | gone, definitions=True)
+        looked_at = self.schedules.looked_at()
+        # Until a beat looked last, the old times of an entry counted; from then on it is the new ones.
+        since = now if looked_at is None or now - looked_at > RESTART else min(looked_at, now)
+        for name in sorted(gone):
+            logger.info("beat: the schedule %s is gone", name)
+            before = states[name].definition
+            self.schedules.forget(name, AuditEntry(BEAT, "schedule remove", name, self._why, before), self._lead)
+        for listed in self.listed:
+            self._keep_lead()
+            try:
+                self._enter(listed, states[listed.name], now, since)
+            except (RedisError, LeadLost):
+                raise
+            except Exception:  # whatever a team's calendar raises must not stop the other schedules
+                logger.exception("beat: the next slot of %s cannot be told", listed.name)
+        self._reconciled = True
+
+    @property
+    def _why(self) -> str:
+        return f"beat {self.name} began to lead with {self.app.schedule_address}"
+
+    def _enter(self, listed: Schedule, state: State, now: datetime, since: datetime) -> None:
+        if state.pause is not None:
+            logger.info("beat: %s is paused: %s", listed.name, state.pause.reason)
+        entry, before = RedBeatEntry(listed, state.cursor or now, self._zone, self.app), state.definition
+        deed = None
+        if before != entry.definition or state.gone:
+            action = "schedule add" if before is None or state.gone else "schedule change"
+            deed = AuditEntry(BEAT, action, listed.name, self._why, None if state.gone else before, entry.definition)
+            logger.info("beat: %s %s", action, listed.name)
+        with code_of_a_team():
+            following = entry.following
+        self.schedules.enter(listed.name, entry.definition, entry.last_run_at, following, deed=deed, lead=self._lead)
+        changed = before is not None and before.get("schedule") != entry.definition["schedule"]
+        if changed and state.fault is None and state.cursor is not None and state.cursor < since:
+            self._count_from(listed, state.cursor, since, now)
+
+    def _count_from(self, listed: Schedule, cursor: datetime, since: datetime, now: datetime) -> None:
+        """Let the changed times of a schedule count from a moment; what they pass over stands in the history."""
+        with code_of_a_team():
+            passed = passed_slots(listed.when, cursor, since, self._zone) if since == now else None
+            following = listed.when.next_slot(since, self._zone)
+        line = [Run.without_message("missed", passed, now, BEAT, CHANGED)] if passed else []
+        self.schedules.advance(listed.name, since, following, *line)
+
+    def _send_due(self) -> float:
+        now, states = self.schedules.read(listed.name for listed in self.listed)
+        started, wait, complete = time.monotonic(), float(self.max_interval), True
+        for listed in self.listed:
+            self._keep_lead()
+            if states[listed.name].cursor is None:  # somebody flushed Redis
+                self._reconciled = complete = False
+                wait = min(wait, RETRY_EVERY)
+                continue
+            try:
+                until_next = self._firing.look(listed, states[listed.name], now, self._lead)
+            except BrokerUnavailable as error:
+                logger.warning("beat: %s is not sent yet: %s", listed.name, error)
+                return RETRY_EVERY
+            complete = complete and until_next > 0
+            wait = min(wait, until_next)
+        if complete:
+            self.schedules.note_look(now)
+        return max(0.0, wait - (time.monotonic() - started))
+
+
+def _configure(app: Any, prefix: str) -> None:
+    """RedBeat's prefix, and a client for it that is made like the store's."""
+    app.conf.update(redbeat_key_prefix=prefix)
+    if getattr(app, "redbeat_redis", None) is None:
+        app.redbeat_redis = app.store.new_client(decode_responses=True)

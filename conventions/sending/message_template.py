@@ -1,0 +1,90 @@
+"""`MessageTemplate`: a message as Celery made it, from which the others of one call are made.
+
+They differ in id, arguments and what is computed from those. Everything else, such as route, priority, time limits and
+expiry, was decided by Celery when it made the first one.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
+from typing import Any
+from uuid import uuid4
+
+from kombu.utils.json import dumps
+
+from conventions.broker.redis_broker import Publication, request_digest
+
+OWN = ("id", "body", "kwargsrepr")  # what each message has of its own, beside headers of ours
+
+
+class MessageTemplate:
+    """Makes messages like one that was made by Celery.
+
+    Args:
+        message: as kombu wrote it.
+        publication: how it went to the broker.
+        payload: its arguments.
+        own_headers: names of the headers that differ from message to message.
+
+    Raises:
+        ValueError: the message is not of the form that a stamp can repeat, as when it is compressed.
+    """
+
+    def __init__(
+        self, message: Mapping[str, Any], publication: Publication, payload: Mapping[str, Any], own_headers: Any
+    ) -> None:
+        self._like = publication
+        self._headers = {name: message["headers"].get(name) for name in ("task", "retries", "x_copy")}
+        self._tail = _tail_of(message, payload)
+        mark = uuid4().hex
+        slots = {name: f"{mark}.{name}.{mark}" for name in (*OWN, *own_headers)}
+        text = dumps(_with_slots(message, slots, own_headers))  # type: ignore[no-untyped-call]  # kombu has few types
+        self._form = re.sub(rf'"{mark}\.(\w+)\.{mark}"', r"%(\1)s", text.replace("%", "%%"))
+
+    def message(self, id: str, payload: Mapping[str, Any], shown: str, headers: Mapping[str, Any]) -> Publication:  # noqa: A002
+        """A message like the first one.
+
+        Args:
+            id: its id.
+            payload: its arguments, in JSON.
+            shown: how logs and Flower show them.
+            headers: those of `own_headers`.
+        """
+        body = base64.b64encode(f"[[], {json.dumps(payload)}{self._tail}".encode()).decode()
+        own = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
+        for name, value in headers.items():
+            own[name] = _written(value)
+        return self._like._replace(tag=id, payload=self._form % own, digest=request_digest(self._headers, body))
+
+
+def _written(value: Any) -> str:
+    return (
+        encode_basestring_ascii(value) if type(value) is str else json.dumps(value)
+    )  # which takes longer for the same
+
+
+def _with_slots(message: Mapping[str, Any], slots: Mapping[str, str], own_headers: Any) -> dict[str, Any]:
+    headers, properties = dict(message["headers"]), dict(message["properties"])
+    first = headers["id"]
+    for values in (headers, properties):
+        for name, value in values.items():
+            if value == first and isinstance(value, str):
+                values[name] = slots["id"]
+        if "kwargsrepr" in values:  # Celery also lists it among the options
+            values["kwargsrepr"] = slots["kwargsrepr"]
+    properties["delivery_tag"] = slots["id"]
+    headers |= {name: slots[name] for name in own_headers}
+    return dict(message) | {"body": slots["body"], "headers": headers, "properties": properties}
+
+
+def _tail_of(message: Mapping[str, Any], payload: Mapping[str, Any]) -> str:
+    """What follows the arguments in the body: callbacks, chain and the like."""
+    if message["properties"].get("body_encoding") != "base64" or message["content-type"] != "application/json":
+        raise ValueError("not the form that Celery writes")
+    text = base64.b64decode(message["body"]).decode()
+    head = f"[[], {json.dumps(payload)}"
+    if not text.startswith(head):
+        raise ValueError("not the form that Celery writes")
+    return text[len(head) :]

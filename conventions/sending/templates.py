@@ -1,0 +1,115 @@
+"""`Templates`: sends one message without what Celery does anew for each message of a kind.
+
+Celery makes the first message of each kind, and `MessageTemplate` the others out of it: the same on the wire, but for ids and times.
+Wherever anybody would see a difference, Celery makes each message: where somebody listens to the signals of a send or has
+replaced `Task.apply_async`, with a result that is kept, another router, options of the one message, or within a running
+job, whose messages name it.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import celery
+from celery import signals
+from celery._state import get_current_worker_task
+from celery.utils import uuid
+from celery.utils.collections import ConfigurationView
+
+from conventions.broker.bulk_publish import PublishBatch
+from conventions.broker.routing import routes_alike
+from conventions.sending.bulk import PART
+from conventions.sending.by_name import by_celery
+from conventions.sending.message_template import MessageTemplate
+from conventions.sending.send import shown_text
+
+KINDS = frozenset(["priority", "queue"])  # options that make a kind of messages
+
+_BEFORE, _AFTER, _SENT = signals.before_task_publish, signals.after_task_publish, signals.task_sent
+MOST = 256  # kinds that are remembered
+
+
+class _Configuration:
+    """What of Celery's configuration a send depends on: to look it up takes longer than to see that nothing was set since."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._read: Mapping[str, Any] | None = None  # what was set then
+        self._looks = True
+        self._routes: Any = ()
+
+    @property
+    def looks_at_each(self) -> bool:
+        """Whether it has each message looked at: by a router, for an event, or to run it at once."""
+        conf = self._app.conf
+        changes = _changes(conf)
+        if changes != self._read:
+            self._looks = bool(conf.task_always_eager or conf.task_send_sent_event)
+            self._routes = conf.task_routes
+            self._read = dict(changes)
+        return self._looks or not routes_alike(self._routes)
+
+
+def _changes(conf: ConfigurationView) -> Mapping[str, Any]:
+    """What was set, below what Celery puts over it until it reads the rest."""
+    first = conf.maps[0]
+    inner = getattr(first, "data", None)
+    return _changes(inner) if isinstance(inner, ConfigurationView) else first
+
+
+class Templates(threading.local):
+    """The templates of one thread of an application: a message names the thread that its answer would go to."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._configuration = _Configuration(app)
+        self._made: dict[tuple[Any, ...], MessageTemplate | None] = {}
+
+    def fit(self, options: Mapping[str, Any]) -> bool:
+        """Whether a message with these options may be made so."""
+        return (
+            (not options or (options.keys() <= KINDS and isinstance(options.get("queue"), str | None)))
+            and not (_BEFORE.receivers or _AFTER.receivers or _SENT.receivers)
+            and get_current_worker_task() is None
+            and celery.Task.apply_async.__code__.co_qualname == "Task.apply_async"  # nobody has replaced it
+            and self._app.broker_is_redis
+            and not self._configuration.looks_at_each
+        )
+
+    def send(
+        self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        """Send one message, checked and with its headers; returns what `apply_async` returns. Raises: as that."""
+        own = (task.ignore_result, task.expires, task.soft_time_limit, task.time_limit, task.priority)
+        kind = (os.getpid(), task.name, options.get("priority"), options.get("queue"), *own, *headers)
+        if len(self._made) >= MOST:  # as where each tenant has a queue
+            self._made.clear()
+        if kind not in self._made:
+            self._made[kind] = self._made_by_celery(task, payload, headers, options)
+        stamp, shown = self._made[kind], shown_text(task, payload)
+        if stamp is None:
+            more = {"argsrepr": "()", "kwargsrepr": shown, "headers": headers, "retry": False}
+            return by_celery(task, payload, task_id, **more, **options)
+        self._app.broker.publish([stamp.message(task_id, payload, shown, headers)])
+        return self._app.ignored_result(task_id, backend=task.backend)
+
+    def _made_by_celery(
+        self, task: Any, payload: dict[str, Any], headers: dict[str, Any], options: Mapping[str, Any]
+    ) -> MessageTemplate | None:
+        """A template, or `None` where Celery's message is not one that may be repeated. Sends nothing."""
+        app = self._app
+        if not task.ignore_result or task.expires is not None:
+            return None
+        with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
+            more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
+            # Under an id that nothing else of it is: one that was chosen may be the name of the task.
+            by_celery(task, payload, uuid(), headers=headers, producer=producer, **more, **options)
+            collected: PublishBatch = batch.state.session
+            last = collected.withdraw()
+        if len(last) != 1:
+            return None
+        try:
+            return MessageTemplate(collected.last, last[0], payload, tuple(headers))
+        except ValueError:
+            return None

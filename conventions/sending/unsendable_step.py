@@ -1,0 +1,38 @@
+"""The dead letter of a step that cannot be sent."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from conventions.core import error_text
+from conventions.core.errors import PayloadError
+from conventions.execution.attempt import inherited_actor
+from conventions.records.journal import Event
+
+logger = logging.getLogger(__name__)
+
+
+def refuse_step(task: Any, message_id: str, arguments: Mapping[str, Any], error: Exception) -> None:
+    """Record a dead letter for the next step of a chain, or a callback, that cannot be sent as it is.
+
+    The step before has ended, so nobody is left to whom the error could be raised. Raises: RedisError.
+    """
+    logger.warning(
+        "failed: id=%s task=%s error=%s: %s: dead letter", message_id, task.name, type(error).__name__, error
+    )
+    readable: dict[str, Any] = json.loads(json.dumps(dict(arguments), default=repr))
+    refused = error if isinstance(error, PayloadError) else PayloadError(str(error))
+    event = Event(
+        message_id=message_id,
+        kind="dead",
+        task=task.name,
+        queue=task.queue_name,
+        actor=inherited_actor(),
+        token=uuid4().hex,
+        failure=error_text.describe(task.name, refused),
+        arguments=readable,
+        headers={},
+    )
+    task.app.journal.append([event])

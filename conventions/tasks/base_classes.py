@@ -1,0 +1,196 @@
+"""The base classes: subclass one, define `run`, and the class itself is what you send.
+
+A class that defines `run` is registered by one call to Celery's public `shared_task`. The class that runs is a subclass
+made by Celery, whose `__name__` is `run`; logs use `self.name`. Set `name` before moving a class whose messages are in
+flight, or list its old name in `aliases`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import celery
+from celery import shared_task
+from celery.utils import uuid
+
+from conventions.broker.redis_broker import CancelAnswer
+from conventions.core.actor import current_actor
+from conventions.declare.declaration import check_attributes, check_task, decide_idempotency, refuse_second
+from conventions.declare.payload import Arguments, Returned, check_size
+from conventions.declare.retry import RetryPolicy
+from conventions.execution.cancel import cancel
+from conventions.sending.by_name import by_celery
+from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
+from conventions.sending.enqueue import enqueue_chunks, enqueue_many
+from conventions.sending.send import (
+    checked_send,
+    publish,
+    sending_method,
+    shown_arguments,
+)
+from conventions.tasks.running_task import RunningTask
+
+if TYPE_CHECKING:
+    from celery.result import AsyncResult as Result
+
+
+class ConventionTask(RunningTask):
+    """Root of all tasks. Subclass one of the classes below, which carry the class of job.
+
+    Attributes:
+        queue_name: the queue its messages go to.
+        idempotent_on: names of `run`'s arguments that make two messages the same job, or `EVERY_ARGUMENT`.
+        not_idempotent: instead of that, the reason why running twice does no harm.
+        retry_policy: which failures are tried again, and when.
+        aliases: old names under which messages may still arrive.
+        fast_lane: whether short jobs may go to a process together; it changes nothing but their rate.
+    """
+
+    queue_name: ClassVar[str] = "immediate"
+    idempotent_on: ClassVar[Any] = None
+    not_idempotent: ClassVar[str | None] = None
+    retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
+    aliases: ClassVar[tuple[str, ...]] = ()
+    fast_lane: ClassVar[bool] = True
+
+    acks_late = True
+    reject_on_worker_lost = True
+    max_retries = None  # the policy decides
+
+    Request = "conventions.worker.request:Request"
+    Strategy = "conventions.fast_lane.strategy:strategy"
+
+    limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
+    payload_limit_setting: ClassVar[str] = "payload_limit"
+    untyped: ClassVar[tuple[str, ...]] = ()
+    no_arguments: ClassVar[tuple[str, ...]] = ()
+    registered: ClassVar[Any] = None
+    arguments: ClassVar[Arguments]
+
+    def __init_subclass__(cls, *, abstract: bool = False, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "_decorated" in cls.__dict__:  # the subclass that Celery makes while registering
+            return
+        if not cls.__module__.startswith("conventions."):  # the bases here are where options come from
+            check_attributes(cls)
+        cls.registered = None
+        if abstract or cls.run is celery.Task.run:
+            return
+        if "name" not in cls.__dict__:
+            cls.name = f"{cls.__module__}.{cls.__qualname__}"
+        cls.aliases = cls.__dict__.get("aliases", ())  # a subclass does not take its base's old names
+        decide_idempotency(cls)
+        cls.arguments = Arguments(
+            cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped, without=cls.no_arguments
+        )
+        check_task(cls, cls.arguments, cls.limit_settings)
+        cls.returned = Returned(cls.__qualname__, cls.declared_result())
+        refuse_second(cls)
+        cls.registered = shared_task(bind=True, base=cls, name=cls.name)(cls.run)
+
+    @property
+    def may_be_short(self) -> bool:
+        """Whether its jobs may go to a process with others."""
+        return self.fast_lane
+
+    @classmethod
+    def declared_arguments(cls) -> Callable[..., Any]:
+        """The function whose annotations are the task's arguments."""
+        return cls.run  # type: ignore[no-any-return]
+
+    @classmethod
+    def declared_result(cls) -> Callable[..., Any] | None:
+        """The function whose annotation says what a job returns."""
+        return cls.run  # type: ignore[no-any-return]
+
+    @classmethod
+    def on_bound(cls, app: Any) -> None:
+        """Take the time limits of the settings where the class has none."""
+        for option, setting in zip(("soft_time_limit", "time_limit"), cls.limit_settings, strict=True):
+            if getattr(cls, option) is None and hasattr(app, "settings"):
+                setattr(cls, option, getattr(app.settings, setting))
+
+    # Sending.
+
+    delay = sending_method(celery.Task.delay)
+    apply = sending_method(celery.Task.apply)
+    s = sending_method(celery.Task.s)
+    si = sending_method(celery.Task.si)
+    signature = sending_method(signed)
+    AsyncResult = sending_method(celery.Task.AsyncResult)
+    map = sending_method(mapped)
+    starmap = sending_method(starmapped)
+    chunks = sending_method(in_chunks)
+
+    @sending_method
+    def apply_async(
+        self,
+        /,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        actor: str | None = None,
+        idempotency_key: str | None = None,
+        planned_at: datetime | str | None = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> "Result[Any]":
+        """Send one message.
+
+        Args:
+            args: positional arguments of `run`.
+            kwargs: arguments of `run` by name.
+            actor: who causes it; default: the actor of the running code.
+            idempotency_key: instead of the key made of the declared arguments.
+            planned_at: the slot of a schedule, aware.
+            task_id: the message's id; default: a new one.
+            options: Celery's, such as `countdown` (seconds), `eta`, `expires`, `priority` (a `Priority`), `link`.
+
+        Raises:
+            TypeError: an argument is missing, or one too many; `priority` is no `Priority`; an option is of another type; or a
+                header is the platform's own.
+            PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload or the headers are too large.
+            ValueError: the delay is beyond `max_delay`; the time limit is below the soft one; or an id, a key or a name has more
+                than 255 characters, or is no text that can be stored.
+            BrokerUnavailable: the broker did not take it within `broker_timeout`; `maybe_sent` says whether it may be there.
+        """
+        app, task_id = self._application(), task_id or uuid()
+        how = {"actor": actor, "key": idempotency_key, "planned_at": planned_at}
+        accepted = checked_send(self, args or (), kwargs or {}, task_id, options, **how)
+        if accepted is None:
+            return self.AsyncResult(task_id)
+        payload, headers = accepted
+        if not options.pop("headers", None) and app.templates.fit(options):
+            send = functools.partial(app.templates.send, self, payload, task_id, headers, options)
+            return publish(send, app, task_id, with_result=not self.ignore_result)
+        options |= shown_arguments(self, payload, options)
+        options |= {"headers": headers, "retry": False}  # tried again by time, not by Celery
+        with_result = not options.get("ignore_result", self.ignore_result)
+        send = functools.partial(by_celery, self, payload, task_id, **options)
+        if app.conf.task_always_eager:  # the job runs here, for as long as it takes
+            return send()
+        return publish(send, app, task_id, with_result=with_result, producer=options.get("producer"))
+
+    enqueue_many = sending_method(enqueue_many)
+    enqueue_chunks = sending_method(enqueue_chunks)
+
+    @sending_method
+    def cancel(self, /, task_id: str) -> CancelAnswer:
+        """Keep a message from running.
+
+        Returns `queued` when it will not run, `running` when its job is told at its next report of progress, and
+        `too late` when it is not there: it has ended, or was not sent yet, and then will not run. Of a batch's id, the whole
+        batch, with a row in the audit.
+        """
+        return cancel(self._application(), task_id, current_actor())
+
+    def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The payload of these arguments, as every send checks it. Raises: TypeError, PayloadError."""
+        return self.written(args, kwargs)[0]
+
+    def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """As `checked`, and its canonical JSON. Raises: TypeError, PayloadError."""
+        payload, written = self.arguments.written(args, kwargs)
+        check_size(self.name, written, getattr(self._application().settings, self.payload_limit_setting))
+        return payload, written

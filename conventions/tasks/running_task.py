@@ -1,0 +1,254 @@
+"""What a task can ask and do while it runs, and how it answers to failure."""
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import ZoneInfo
+
+import celery
+from celery.app.trace import get_actual_ignore_result
+from celery.exceptions import Retry
+
+from conventions.broker.batch_membership import Member
+from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
+from conventions.declare.payload import Arguments, Returned, check_size, encode
+from conventions.declare.retry import RetryPolicy
+from conventions.execution.attempt import Job, horizon_of
+from conventions.execution.lazy_request import RAISED
+from conventions.execution.run import RetryAsked, execute
+from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+
+class RunningTask(celery.Task):
+    """The part of every task that concerns its run.
+
+    Attributes:
+        counts_itself: whether the counts of `progress` are the job's own; those of a batch are made by its chunks.
+    """
+
+    counts_itself: ClassVar[bool] = True
+    retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
+    arguments: ClassVar[Arguments]
+    returned: ClassVar[Returned]
+
+    def _application(self) -> Any:
+        if not hasattr(self.app, "settings"):
+            raise RuntimeError(
+                f'{self.name}: there is no application: write app = create_app("...") in your package\'s __init__.py'
+            )
+        return self.app
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
+        request = self.request
+        if (raised := getattr(request, RAISED, None)) is not None:  # it has run: Celery's tracer is told how it ended
+            raise raised
+        if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run
+            return super().__call__(**self.arguments.check(args, kwargs))
+        return execute(self, request, args, kwargs)
+
+    @functools.cached_property
+    def horizon(self) -> timedelta:
+        """How long a claim of the task is remembered."""
+        return horizon_of(self)
+
+    def member_of(self, payload: Mapping[str, Any], message_id: str) -> Member | None:  # noqa: ARG002
+        """Which part of a batch a message with this payload is."""
+        return None
+
+    def shown(self, payload: Mapping[str, Any]) -> str | None:  # noqa: ARG002
+        """How logs and Flower show a large payload; `None`: as Celery does."""
+        return None
+
+    @property
+    def job(self) -> Job:
+        """The attempt that runs now. Raises: RuntimeError outside of `run`."""
+        if self.request_stack.top is None:
+            raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
+        job: Job | None = getattr(self.request, "job", None)
+        if job is None:
+            job = self.request.job = Job.of(
+                self, self.arguments.bind(self.request.args or (), self.request.kwargs or {})
+            )
+        return job
+
+    @property
+    def actor(self) -> str:
+        """Who caused the message: a user id, `beat`, or `system`."""
+        return self.job.actor
+
+    @property
+    def attempt(self) -> int:
+        """Which execution of the message this is, counted from 1."""
+        return self.job.attempt
+
+    @property
+    def idempotency_key(self) -> str:
+        """The key of the message; pass it to services that take one."""
+        return self.job.key
+
+    @property
+    def planned_at(self) -> datetime | None:
+        """The slot of the schedule, aware, in the app's zone; `None` when sent by hand."""
+        planned = self.job.planned_at
+        return planned and planned.astimezone(ZoneInfo(self._application().settings.timezone))
+
+    @property
+    def progress(self) -> ProgressReporter:
+        """Reports progress: `advance(n, note=...)`, `total = n`."""
+        reporter: ProgressReporter | None = getattr(self.request, "reporter", None)
+        if reporter is None:
+            app, job = self._application(), self.job
+            job.reports = True
+            batch_id = job.member.batch_id if job.member else ""
+            reporter = self.request.reporter = ProgressReporter(
+                app.store,
+                job.id,
+                keep=self.horizon,
+                holder=None if self.request.is_eager else LeaseGuard(job.claim, app.claims.lease, batch_id),
+                stall_after=self.stalls_after,
+                counts=self.counts_itself,
+                ignored=get_actual_ignore_result(self, self.request),
+                beat=self.report_alive,
+                start=self._checkpoint or Checkpoint(),
+            )
+        return reporter
+
+    @property
+    def _checkpoint(self) -> Checkpoint | None:
+        if not hasattr(self.request, "checkpoint"):
+            job = self.job
+            self.request.checkpoint = Progress.checkpoint_of(job.id, job.fingerprint, self._application().store)
+        found: Checkpoint | None = self.request.checkpoint
+        return found
+
+    @property
+    def resumed_from(self) -> Any:
+        """The value of the last `checkpoint` of this message, when it runs again; `None` when it begins.
+
+        Values of other arguments, as before an edit of a dead letter, do not count.
+        """
+        found = self._checkpoint
+        return found.value if found else None
+
+    def checkpoint(self, value: Any) -> None:
+        """Say where the job goes on if it has to run again; `resumed_from` is this value then.
+
+        Written at once. Counts of `progress` go on from those of the checkpoint.
+
+        Args:
+            value: JSON, small: a cursor, not the data.
+
+        Raises:
+            PayloadError: it is no JSON, or larger than a payload may be.
+            JobCancelled, LeaseLost: let them through, as from `progress.advance`.
+        """
+        try:
+            written = encode(value)
+        except (TypeError, ValueError) as error:
+            raise PayloadError(f"{self.name}: a checkpoint must be JSON ({error})") from error
+        check_size(f"{self.name}: the checkpoint", written, self._application().settings.payload_limit)
+        self.progress.checkpoint(value, self.job.fingerprint)
+
+    def report_alive(self) -> None:
+        """Say that the job goes on, so that its lease is renewed; it takes a microsecond."""
+        request = self.request
+        request.last_progress = time.monotonic()
+        if not request.is_eager and (page := self._application().pages.mine) is not None:
+            page.note_progress()
+
+    @property
+    def stalls_after(self) -> float:
+        """Seconds without a report after which a job is taken for hung."""
+        limit: float = getattr(self, "stall_after", None) or self._application().settings.stall_after
+        return limit
+
+    @property
+    def split_after(self) -> float | None:
+        """Seconds after which a job of the task is one that should be split; `None`: it may take long."""
+        return None
+
+    @property
+    def hangs_after(self) -> float:
+        """Seconds without a report after which the lease of a job is not renewed any more; 0: its hard time limit ends it."""
+        return 0.0 if self.time_limit else self.stalls_after
+
+    def stall_check(self) -> Callable[[], bool]:
+        """A function that tells, from any thread, whether the running job hangs, so that its lease must lapse."""
+        request, limit = self.request, self.hangs_after  # the attribute depends on the thread, the object does not
+        if not limit:
+            return lambda: False
+        request.last_progress = time.monotonic()
+        return lambda: time.monotonic() - request.last_progress > limit
+
+    def extend_lease(self, seconds: float) -> None:
+        """Keep the job's claim for at least so many seconds from now (R12).
+
+        Raises:
+            LeaseLost: another worker has taken the job over; what this one does is not recorded.
+        """
+        self.report_alive()
+        claims, claim = self._application().claims, self.job.claim
+        if not self.request.is_eager and not claims.renew([claim], seconds)[0] and claims.is_lost(claim):
+            raise LeaseLost(f"{self.name}: another worker has taken this job over; end here, and do nothing more")
+
+    @contextmanager
+    def transaction(self) -> Iterator["Session"]:
+        """One commit for the effect and the record that it happened: the effect happens once.
+
+        Once per attempt, and the last effect of `run`. Ends the job as done when the record exists.
+
+        Raises:
+            TransactionRepeated: this attempt has committed one before.
+        """
+        from conventions.idempotency.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        if getattr(self.request, "committed", False):
+            raise TransactionRepeated(
+                f"{self.name}: self.transaction() was used before in this attempt, and its record says that all is done; "
+                "put every write into one block"
+            )
+        with transaction(self._application().database, self.job.claim) as session:
+            yield session
+        self.request.committed = True
+
+    # Failing.
+
+    def should_retry(self, error: Exception, attempts_made: int) -> bool:
+        """Override to decide instead of the policy whether a failure is tried again; its wait stays the policy's."""
+        return attempts_made < self.retry_policy.limit_for(self.retry_policy.kind_of(error))
+
+    @property
+    def overrules_retry(self) -> bool:
+        """Whether the task overrides `should_retry`."""
+        return type(self).should_retry is not RunningTask.should_retry
+
+    def retry(self, *, exc: Exception | None = None, countdown: float | None = None, throw: bool = True) -> Retry:
+        """`raise self.retry(exc=error)`: ask for another attempt, by the task's policy.
+
+        Args:
+            exc: why; default: the exception being handled.
+            countdown: seconds to wait, within the policy's `first_wait` and `max_wait`; how often is the policy's to say.
+            throw: raise here, or return what to raise.
+        """
+        current = sys.exception()
+        error = exc or (current if isinstance(current, Exception) else RetryRequested(f"{self.name} asked for a retry"))
+        asked = RetryAsked(error, countdown)
+        if throw:
+            raise asked from error
+        return asked
+
+    @property
+    def hears_of_death(self) -> bool:
+        """Whether the task overrides `on_dead`."""
+        return type(self).on_dead is not RunningTask.on_dead
+
+    def on_dead(self, job: Job, error: Exception) -> None:
+        """Called after the message became a dead letter."""

@@ -1,0 +1,215 @@
+"""`Refusals`: dead letters of messages that never reach a task's own code."""
+
+import base64
+import json
+import logging
+from contextlib import suppress
+from typing import Any, Literal
+from uuid import uuid4
+
+from redis.exceptions import RedisError
+
+from conventions.broker.batch_membership import Member
+from conventions.broker.delivery import Delivery, tag_of
+from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
+from conventions.broker.raw_message import DELIVERY
+from conventions.broker.redis_broker import HeldMessage
+from conventions.core import error_text
+from conventions.core.actor import SYSTEM
+from conventions.core.bounds import LARGEST_COUNT, is_too_deep
+from conventions.core.errors import UndeliverableMessage
+from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.records.journal import Event
+
+logger = logging.getLogger(__name__)
+
+Try = Literal["only", "first", "another"]  # of those that record one death: after the only one the message comes again
+KEPT = 64 * 1024  # bytes of a message that is too large: at its beginning, and at its end, where its headers are
+HEADERS = b'"headers": '
+
+
+class Refusals:
+    """Ends messages of one application that cannot be run. Nothing is removed before its dead letter is stored."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def undeliverable(self, delivery: Delivery, error: BaseException) -> None:
+        """End what came out of a queue and cannot be handed to Celery."""
+        held = HeldMessage(tag_of(delivery.tag), delivery.queue, delivery.receipt)
+        found: Exception = error if isinstance(error, UndeliverableMessage) else _undeliverable(error)
+        is_large = len(delivery.payload) > self._app.settings.message_limit
+        try:
+            envelope = _beginning(delivery.payload) if is_large else _envelope(delivery.payload)
+            recorded = self.record(envelope, found, held, stored=True, whole=not is_large)
+        except Exception:
+            logger.exception("a message in %s cannot be refused as it is: its letter says less", delivery.queue)
+            recorded = self._record_bare(delivery, found, held)
+        if recorded:
+            self._app.in_flight.acknowledge(delivery.receipt)
+        else:
+            self._app.in_flight.give_back(delivery.receipt, wait=1.0, counted=True)
+
+    def _record_bare(self, delivery: Delivery, error: Exception, held: HeldMessage) -> bool:
+        try:
+            return self.record({}, error, held, stored=True)
+        except Exception:  # the worker must go on, and the message comes again
+            logger.exception("a message in %s can be neither run nor refused", delivery.queue)
+            return False
+
+    def message(self, message: Any, error: Exception, kind: str = "dead", which: Try = "only") -> bool:
+        """End a message that Celery has in hand. False when that could not be recorded: do not acknowledge.
+
+        Args:
+            message: as kombu gives it.
+            error: why it ends.
+            kind: of the journal's event.
+            which: whether the caller, who says so, holds the message and tries again, and which try this is.
+        """
+        delivery = _mapping(message.properties).get(DELIVERY)
+        held = HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"]) if delivery else None
+        body = message.body
+        envelope = {
+            "body": base64.b64encode(_bytes(body)).decode(),
+            "headers": message.headers if isinstance(message.headers, dict) else {},
+            "properties": {**_mapping(message.properties), "body_encoding": "base64"},
+            "content-type": message.content_type,
+            "content-encoding": message.content_encoding,
+        }
+        return self.record(envelope, error, held, stored=held is not None, kind=kind, which=which)
+
+    def record(
+        self,
+        envelope: dict[str, Any],
+        error: BaseException,
+        held: HeldMessage | None,
+        *,
+        stored: bool,
+        kind: str = "dead",
+        whole: bool = True,
+        which: Try = "only",
+    ) -> bool:
+        """Settle a message without a claim.
+
+        Args:
+            envelope: the message as kombu writes it, as far as it can be read.
+            error: why it ends.
+            held: where it is in Redis.
+            stored: whether Redis has it, so that the script adds it to the journal.
+            kind: of the journal's event.
+            whole: whether the journal may keep all of the message; else `envelope` is kept, and the caller removes the message.
+            which: as in `message`.
+        """
+        one_server = self._app.one_server
+        event = _event(envelope, error, held, kind, None if stored and one_server and whole else envelope)
+        # A name that cannot be written is one with escapes here, as in SQL.
+        message_id = error_text.cut(event.message_id)
+        request = ClaimRequest("", "", event.token, message_id, "", held=held if one_server and whole else None)
+        member = Member.read(_mapping(envelope.get("headers") or envelope.get("headers_of_it")).get(BATCH))
+        state: Any = "dead" if kind == "dead" else "released"
+        if kind == "dead" and which != "another":  # one line for one death
+            text = " ".join(str(error).split())
+            logger.error(
+                "refused: id=%s task=%s error=%s: %s: dead letter",
+                message_id,
+                None if event.task is None else error_text.cut(event.task),
+                type(error).__name__,
+                text,
+            )
+        try:
+            join = join_of(self._app, member, "dead" if kind == "dead" else "cancelled")
+            self._app.claims.settle([Settlement(request, state, event, claimed=False, join=join)])
+            if not one_server:
+                self._app.store.wait_for_disk()
+            if member:
+                follow_up(self._app, member)
+        except RedisError as unreachable:
+            if which == "only":
+                logger.error("dead letter not stored yet: id=%s: %s; the message comes again", message_id, unreachable)
+            return False
+        return True
+
+
+def _event(
+    envelope: dict[str, Any], error: BaseException, held: HeldMessage | None, kind: str, message: dict[str, Any] | None
+) -> Event:
+    headers = _mapping(envelope.get("headers") or envelope.get("headers_of_it"))
+    task, dead = _text(headers.get("task")), kind == "dead"
+    route = _mapping(_mapping(envelope.get("properties")).get("delivery_info"))
+    return Event(
+        message_id=str(headers.get("id") or (_tag(held) if held else uuid4().hex)),
+        kind=kind,
+        task=task,
+        queue=held.queue if held else _text(route.get("routing_key")),
+        actor=_text(headers.get(ACTOR)) or SYSTEM,
+        key=_text(headers.get(KEY)),
+        generation=_number(headers.get(GENERATION)),
+        attempt=_number(headers.get("retries")),
+        token=held.receipt if held else uuid4().hex,
+        enqueued_at=_text(headers.get(ENQUEUED_AT)),
+        failure=error_text.describe(task, error) if dead else None,
+        arguments=_arguments(envelope) if dead else None,
+        headers={name: headers[name] for name in OURS if name in headers},
+        message=message,
+    )
+
+
+def _envelope(raw: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(raw)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict) and not is_too_deep(value):
+        return value
+    headers = _mapping(value.get("headers")) if isinstance(value, dict) else {}
+    flat = {name: one for name, one in headers.items() if not isinstance(one, (dict, list))}
+    return {"body": base64.b64encode(raw).decode(), "headers": flat, "properties": {"body_encoding": "base64"}}
+
+
+def _beginning(raw: bytes) -> dict[str, Any]:
+    """What is kept of a message that is too large to be read: its headers, where they are found at its end, and how it begins."""
+    end = raw[-KEPT:]
+    found: Any = None
+    if (at := end.rfind(HEADERS)) >= 0:
+        with suppress(ValueError, RecursionError):
+            found, _ = json.JSONDecoder().raw_decode(end[at + len(HEADERS) :].decode(errors="replace"))
+    flat = {name: one for name, one in _mapping(found).items() if not isinstance(one, dict)}
+    return {"base64": base64.b64encode(raw[:KEPT]).decode(), "bytes": len(raw), "headers_of_it": flat}
+
+
+def _undeliverable(error: BaseException) -> UndeliverableMessage:
+    found = UndeliverableMessage(f"{type(error).__name__}: {error}")
+    found.__cause__ = error
+    return found
+
+
+def _bytes(body: Any) -> bytes:
+    return body.encode(errors="surrogatepass") if isinstance(body, str) else bytes(body or b"")
+
+
+def _tag(held: HeldMessage) -> str:
+    return held.tag if isinstance(held.tag, str) else held.tag.decode(errors="backslashreplace")
+
+
+def _arguments(envelope: dict[str, Any]) -> dict[str, Any] | None:
+    """The arguments, where the body is what Celery writes."""
+    try:
+        args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if not isinstance(kwargs, dict) or is_too_deep([args, kwargs]):
+        return None
+    return {**({"args": args} if args else {}), **kwargs}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: Any) -> int:
+    return value if type(value) is int and 0 <= value <= LARGEST_COUNT else 0

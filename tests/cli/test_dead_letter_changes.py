@@ -1,0 +1,419 @@
+"""`celery dead-letters edit | redrive | discard | note | export | redrives | stop`, and what each leaves behind (R18, R22)."""
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from conventions.app import ConventionsApp
+from conventions.cli.dead_letters import dead_letters
+from conventions.console import argument_editor
+from conventions.core.error_text import describe
+from conventions.core.errors import IdempotencyConflict
+from conventions.dead_letters import redrive_runs
+from conventions.dead_letters.redrive_runner import Redriver
+from conventions.dead_letters.redrive_safety import OPEN
+from conventions.execution.attempt import idempotency_key
+from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.recording.recorder import Recorder
+from conventions.records import audit
+from conventions.records.journal import Event
+from conventions.storage.tables import AuditRow, DeadLetterRow
+from tests.cli.command_tasks import Remark, Send
+from tests.redriving import step
+from tests.workers import application, messages
+
+type Run = Callable[..., Result]
+type Bury = Callable[..., None]
+
+
+def letter(app: ConventionsApp, message_id: str = "m1") -> DeadLetterRow:
+    """One letter, readable after its session."""
+    with app.database.session() as session:
+        session.expire_on_commit = False
+        return session.get_one(DeadLetterRow, message_id)
+
+
+def deeds(app: ConventionsApp) -> list[AuditRow]:
+    """The audit, the oldest first."""
+    with app.database.session() as session:
+        session.expire_on_commit = False
+        return list(reversed(audit.listing(session, 100)))
+
+
+def sent(app: ConventionsApp) -> list[Any]:
+    """The messages that were sent again."""
+    return [one for one in messages(app) if one.queue != "long"]
+
+
+def started(run: Run, *arguments: str) -> str:
+    """Start a redrive; returns its id."""
+    result = run(dead_letters, "redrive", *arguments, "--yes", "--no-wait", "--actor", "u-9")
+    assert result.exit_code == 0, result.output
+    return result.stdout.strip()
+
+
+class Drive:
+    """What carries a redrive out, step by step, and workers that end what was sent as they are told."""
+
+    def __init__(self, app: ConventionsApp, id: str) -> None:  # noqa: A002
+        self.app, self.id = app, id
+        self.redriver = Redriver(app, "the test", lambda: True)
+        self.ended: set[str] = set()
+
+    def step(self) -> bool:
+        """One step; false once it has ended."""
+        step(self.app, self.id, self.redriver)
+        row = self.row()
+        assert row.fault is None
+        return row.state in OPEN
+
+    def end(self, kind: str = "succeeded") -> None:
+        """What was sent and has no outcome gets one."""
+        for one in sent(self.app):
+            if one.id in self.ended:
+                continue
+            self.ended.add(one.id)
+            failure = {"failure": letter_failure()} if kind in ("dead", "retried") else {}
+            generation = one.headers["x_generation"]
+            event = Event(one.id, kind, task=one.task, queue=one.queue, generation=generation, attempt=1, **failure)
+            self.app.journal.append([event])
+        Recorder(self.app.store, lambda: self.app.database).drain_once()
+
+    def row(self) -> Any:
+        """The redrive."""
+        with self.app.database.session() as session:
+            session.expire_on_commit = False
+            return redrive_runs.get(session, self.id)
+
+
+def letter_failure() -> Any:
+    """How a letter died again."""
+    return describe("tests.cli.command_tasks.Send", ValueError("again"))
+
+
+def test_redrive_sends_the_message_again(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """The same id and key, the same payload and actor, in the task's queue, with fresh attempts; only once."""
+    bury()
+    drive = Drive(commands_app, started(run, "m1", "--reason", "fixed"))
+    assert letter(commands_app).state == "dead"
+    drive.step()
+    assert letter(commands_app).state == "redriving"
+    (message,) = sent(commands_app)
+    assert (message.id, message.task, message.queue) == ("m1", "tests.cli.command_tasks.Send", "mail")
+    assert message.arguments == {"user_id": 7, "day": "2026-01-05"}
+    assert (message.headers["x_key"], message.headers["x_actor"]) == ("the-key", "u-42")
+    assert not message.headers.get("x_counts")
+    assert (message.headers["retries"], message.headers["x_generation"]) == (0, 1)
+    drive.end()
+    assert not drive.step()
+    assert letter(commands_app).state == "redriven"
+    row = drive.row()
+    assert (row.state, row.total, row.sent, row.succeeded, row.failed) == ("finished", 1, 1, 1, 0)
+    again = run(dead_letters, "redrive", "m1", "--yes")
+    assert (again.exit_code, again.stdout) == (1, "")
+    (deed,) = deeds(commands_app)
+    assert (deed.actor, deed.action, deed.target, deed.reason) == ("u-9", "dead-letters redrive", drive.id, "fixed")
+    assert deed.before == {"ids": ["m1"]}
+
+
+def test_a_canary_that_fails_leaves_the_rest_untouched(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Five of twelve are tried, all of them fail again: the redrive stops and says why."""
+    for number in range(12):
+        bury(f"m{number:02}")
+    drive = Drive(commands_app, started(run, "--all"))
+    assert drive.step()
+    assert len(sent(commands_app)) == 5
+    for _ in range(3):
+        assert drive.step()
+    assert len(sent(commands_app)) == 5, "it waits for the canary"
+    drive.end("dead")
+    assert not drive.step()
+    row = drive.row()
+    assert (row.state, row.sent, row.failed) == ("stopped", 5, 5)
+    assert "5 of 5 failed again" in row.note
+    assert [letter(commands_app, f"m{number:02}").generation for number in range(12)] == [1] * 5 + [0] * 7
+    assert not Drive(commands_app, drive.id).step(), "begun anew, it has ended"
+
+
+def test_the_rest_follows_a_canary_that_succeeds(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Those that failed first come first; another recorder that goes on in the middle sends none twice."""
+    for number in range(12):
+        bury(f"m{number:02}")
+    id_ = started(run, "--all", "--rate", "1000", "--canary", "2")
+    drive = Drive(commands_app, id_)
+    drive.step()
+    drive.end()
+    drive.step()
+    assert {one.id for one in sent(commands_app)} == {f"m{number:02}" for number in range(2 + 5)}
+    assert drive.row().state == "sending"
+    other = Drive(commands_app, id_)
+    other.ended = drive.ended
+    while other.step():
+        other.end()
+    assert len(sent(commands_app)) == 12
+    row = other.row()
+    assert (row.state, row.sent, row.succeeded) == ("finished", 12, 12)
+
+
+def test_what_cannot_be_sent_stays_dead_and_counts_as_failed(
+    run: Run, bury: Bury, commands_app: ConventionsApp
+) -> None:
+    """A task that is gone, a payload that fits no more; the warning comes before anything is sent."""
+    bury("gone", task="tests.cli.command_tasks.Gone")
+    bury("short", arguments={"user_id": 7})
+    result = run(dead_letters, "redrive", "gone", "short", "--yes", "--no-wait")
+    assert "task tests.cli.command_tasks.Gone is not registered here" in result.stderr
+    assert "no worker consumes the queue mail" in result.stderr
+    drive = Drive(commands_app, result.stdout.strip())
+    drive.step()
+    assert not drive.step()
+    row = drive.row()
+    assert (row.state, row.failed) == ("stopped", 2)
+    assert sent(commands_app) == []
+    assert {letter(commands_app, one).state for one in ("gone", "short")} == {"dead"}
+
+
+def test_an_effect_that_happened_is_a_success_without_a_run(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Another message with its key has succeeded since; the history says so where the claim is gone."""
+    bury()
+    commands_app.journal.append([Event("m2", "succeeded", task=Send.name, key="the-key", attempt=1)])
+    Recorder(commands_app.store, lambda: commands_app.database).drain_once()
+    drive = Drive(commands_app, started(run, "m1"))
+    drive.step()
+    assert not drive.step()
+    assert sent(commands_app) == []
+    assert letter(commands_app).state == "redriven"
+    assert drive.row().succeeded == 1
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_another_job_of_the_same_key_is_not_its_effect(
+    run: Run, bury: Bury, commands_app: ConventionsApp, remembered: bool
+) -> None:
+    """A message that was refused for a conflict was not done by the one that it conflicts with."""
+    bury(error=IdempotencyConflict("other arguments"))
+    if remembered:
+        other = ClaimRequest(Send.name, "the-key", "t", "m2", "another fingerprint")
+        commands_app.claims.take([other])
+        commands_app.claims.settle([Settlement(other, "done", None)])
+    commands_app.journal.append([Event("m2", "succeeded", task=Send.name, key="the-key", attempt=1)])
+    Recorder(commands_app.store, lambda: commands_app.database).drain_once()
+    Drive(commands_app, started(run, "m1")).step()
+    assert [one.id for one in sent(commands_app)] == ["m1"]
+
+
+def test_a_letter_that_was_redriven_three_times_is_left(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Unless somebody says so."""
+    bury(generation=3)
+    result = run(dead_letters, "redrive", "--all", "--yes")
+    assert result.exit_code == 1
+    assert "1 were redriven 3 times" in result.stderr
+    drive = Drive(commands_app, started(run, "--all", "--again"))
+    drive.step()
+    assert len(sent(commands_app)) == 1
+
+
+def test_a_redrive_can_be_stopped(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """What was sent goes on; once."""
+    for number in range(3):
+        bury(f"m{number}")
+    drive = Drive(commands_app, started(run, "--all", "--canary", "1"))
+    drive.step()
+    assert run(dead_letters, "stop", drive.id, "--reason", "wrong ones").exit_code == 0
+    assert not drive.step()
+    assert len(sent(commands_app)) == 1
+    assert run(dead_letters, "stop", drive.id).exit_code == 1
+    (row,) = json.loads(run(dead_letters, "redrives", "--json").stdout)
+    assert (row["id"], row["state"], row["sent"]) == (drive.id, "cancelled", 1)
+    assert deeds(commands_app)[-1].action == "dead-letters stop"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--task", "x"), ("m1", "--all"), ("--all", "--canary", "-1")])
+def test_a_selection_is_said_in_one_way(run: Run, arguments: tuple[str, ...]) -> None:
+    """Ids, a group, or all; anything else is wrong usage."""
+    assert run(dead_letters, "redrive", *arguments, "--yes").exit_code == 2
+
+
+def test_nothing_is_sent_unless_somebody_says_yes(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Where nobody can answer, `--yes` is needed."""
+    bury()
+    result = run(dead_letters, "redrive", "m1")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert messages(commands_app) == []
+
+
+def test_a_letter_stays_dead_when_the_broker_is_away(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """One line names the broker; the letter can be sent again later."""
+    bury()
+    url = commands_app.settings.database_url
+    options = {"broker_url": "redis://127.0.0.1:1", "broker_timeout": 0.3, "database_url": url, "key_prefix": "none"}
+    with application(["tests.cli.command_tasks"], **options) as away:
+        result = run(dead_letters, "redrive", "m1", "--yes", app=away)
+    assert result.exit_code == 2
+    assert "127.0.0.1:1" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert letter(commands_app).state == "dead"
+    assert json.loads(run(dead_letters, "redrives", "--json").stdout) == []
+
+
+def test_an_edit_is_checked_and_kept(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """By the annotations; before and after are in the audit, and the message that is sent has the new value."""
+    body = base64.b64encode(json.dumps([[], {"user_id": 7, "day": "2026-01-05"}, {}]).encode()).decode()
+    key = idempotency_key(commands_app.tasks[Send.name], {"user_id": 7, "day": "2026-01-05"}, "m1", None)
+    headers = {"id": "m1", "task": Send.name, "x_key": key}
+    stored = {"body": body, "headers": headers, "content-type": "application/json", "content-encoding": "utf-8"}
+    bury(headers={"x_key": key}, stored=json.dumps(stored).encode())
+    wrong = run(dead_letters, "edit", "m1", "--set", 'user_id="x"')
+    assert (wrong.exit_code, letter(commands_app).arguments["user_id"]) == (2, 7)
+    assert "user_id" in wrong.stderr
+    result = run(dead_letters, "edit", "m1", "--set", "user_id=8", "--reason", "typo", "--actor", "u-9")
+    assert (result.exit_code, result.stdout) == (0, "user_id: 7 -> 8\n")
+    assert run(dead_letters, "edit", "m1", "--set", "user_id=8").exit_code == 1
+    (deed,) = deeds(commands_app)
+    assert (deed.actor, deed.action, deed.target, deed.reason) == ("u-9", "dead-letters edit", "m1", "typo")
+    assert (deed.before["user_id"], deed.after["user_id"]) == (7, 8)
+    Drive(commands_app, started(run, "m1")).step()
+    (message,) = sent(commands_app)
+    assert message.arguments == {"user_id": 8, "day": "2026-01-05"}
+    assert message.headers["x_key"] != key, "another user's job is another job"
+    assert message.headers["x_fingerprint"]
+
+
+def remark(bury: Bury) -> None:
+    """A letter with an argument that its task takes no more."""
+    bury(task=Remark.name, arguments={"user_id": 7, "text": "old", "colour": "red"})
+
+
+def test_an_edit_drops_what_the_task_takes_no_more(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """As the page does, and says so; texts need no quotes."""
+    remark(bury)
+    result = run(dead_letters, "edit", "m1", "--set", "text=say it", "--actor", "u-9")
+    assert (result.exit_code, result.stdout) == (0, 'text: "old" -> "say it"\ncolour: dropped\n'), result.stderr
+    assert letter(commands_app).arguments == {"user_id": 7, "text": "say it", "tags": None, "day": None}
+    assert deeds(commands_app)[0].before == {"user_id": 7, "text": "old", "colour": "red"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ("text=7", "text", "7"),
+        ("text=null", "text", "null"),
+        ('text="quoted"', "text", "quoted"),
+        ("text=a=b", "text", "a=b"),
+        ('tags=["a"]', "tags", ["a"]),
+        ("day=2026-01-31", "day", "2026-01-31"),
+        ("user_id=8", "user_id", 8),
+    ],
+)
+def test_a_value_by_the_type_of_its_argument(
+    run: Run, bury: Bury, commands_app: ConventionsApp, *, given: str, name: str, value: Any
+) -> None:
+    """JSON, or a text where the argument takes one; the same in the field of the page."""
+    remark(bury)
+    result = run(dead_letters, "edit", "m1", "--set", given)
+    assert (result.exit_code, letter(commands_app).arguments[name]) == (0, value), result.stderr
+    written = {"user_id": "7", "text": "old"} | dict([given.split("=", 1)])
+    values, faults = argument_editor.read(commands_app.tasks[Remark.name].arguments, written)
+    assert (values[name], faults) == (value, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            "user_id=seven",
+            "--set user_id: Input should be a valid integer; write JSON, or a text where user_id takes one",
+        ),
+        ('text="half', "--set text: it begins as JSON, and is none"),
+        ("nothing=1", "unexpected keyword argument 'nothing'"),
+    ],
+)
+def test_a_value_that_cannot_be_taken(
+    run: Run, bury: Bury, commands_app: ConventionsApp, given: str, said: str
+) -> None:
+    """The error names the argument and what to write; nothing is changed."""
+    remark(bury)
+    result = run(dead_letters, "edit", "m1", "--set", given)
+    assert (result.exit_code, said in " ".join(result.stderr.split())) == (2, True), result.stderr
+    assert letter(commands_app).arguments["text"] == "old"
+
+
+def test_an_argument_can_be_dropped(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Its default counts then; one that has none, or is not there, is refused."""
+    bury(task=Remark.name, arguments={"user_id": 7, "text": "old", "tags": ["a"], "day": None})
+    result = run(dead_letters, "edit", "m1", "--drop", "tags")
+    assert (result.exit_code, letter(commands_app).arguments["tags"]) == (0, None), result.stderr
+    for name in ("text", "colour"):
+        assert run(dead_letters, "edit", "m1", "--drop", name).exit_code == 2
+
+
+def test_an_edit_keeps_a_key_that_was_given(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Whoever gave it says which job it is."""
+    bury()
+    assert run(dead_letters, "edit", "m1", "--set", "user_id=8").exit_code == 0
+    assert letter(commands_app).headers["x_key"] == "the-key"
+
+
+@pytest.mark.parametrize("message_id", ["nobody", "gone", "raw"])
+def test_what_cannot_be_edited_says_why(run: Run, bury: Bury, message_id: str) -> None:
+    """Unknown, of a task that is gone, or bytes that are no message."""
+    bury("gone", task="tests.cli.command_tasks.Gone")
+    bury("raw", stored=b"\xff")
+    result = run(dead_letters, "edit", message_id, "--set", "user_id=8")
+    assert result.exit_code == 2
+    assert message_id in result.stderr
+
+
+def test_discard_gives_up_once(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """With a reason, which is kept; a letter that was given up is neither listed nor sent."""
+    bury()
+    assert run(dead_letters, "discard", "m1", "--yes").exit_code == 2
+    assert run(dead_letters, "discard", "m1", "--yes", "--reason", "a test").exit_code == 0
+    assert letter(commands_app).state == "discarded"
+    again = run(dead_letters, "discard", "m1", "nobody", "--yes", "--reason", "a test")
+    assert (again.exit_code, again.stdout) == (1, "0 of 2 discarded\n")
+    assert run(dead_letters, "redrive", "m1", "--yes").exit_code == 1
+    assert json.loads(run(dead_letters, "list", "--json").stdout) == []
+    assert [(deed.target, deed.reason) for deed in deeds(commands_app)] == [("m1", "a test")]
+
+
+def test_a_note_stays_on_its_group(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """Until it is replaced or removed."""
+    bury()
+    fingerprint = letter(commands_app).fingerprint
+    for text in ("card provider is down", "fixed", ""):
+        assert run(dead_letters, "note", fingerprint, text).exit_code == 0
+        (group,) = json.loads(run(dead_letters, "groups", "--json").stdout)
+        assert group["note"] == text
+    refused = run(dead_letters, "note", fingerprint, "x" * 10_001)
+    assert refused.exit_code == 2
+    assert "a note has at most 10,000 characters" in refused.output
+    assert [(deed.before, deed.after) for deed in deeds(commands_app)] == [
+        (None, "card provider is down"), ("card provider is down", "fixed"), ("fixed", None),
+    ]  # fmt: skip
+
+
+def test_export_writes_a_line_for_each_letter(run: Run, bury: Bury) -> None:
+    """Whole, and only those that match."""
+    bury("m1")
+    bury("m2", queue="long")
+    lines = run(dead_letters, "export", "--queue", "long").stdout.splitlines()
+    (one,) = map(json.loads, lines)
+    assert (one["id"], one["arguments"], one["headers"]["x_key"]) == (
+        "m2",
+        {"user_id": 7, "day": "2026-01-05"},
+        "the-key",
+    )
+    assert "ValueError" in one["traceback"]
+    assert len(run(dead_letters, "export", "--json").stdout.splitlines()) == 2
+
+
+def test_every_command_has_json() -> None:
+    """So that a script need not know which one does."""
+    for name, command in dead_letters.commands.items():
+        assert "--json" in [text for option in command.params for text in option.opts], name

@@ -1,0 +1,103 @@
+"""How values are shown."""
+
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conventions.console import display
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+def test_times_are_those_of_the_settings() -> None:
+    """A day in Tokyo begins nine hours earlier."""
+    assert display.local(datetime(2026, 11, 25, 20, 0, 1, tzinfo=UTC), "Asia/Tokyo") == "2026-11-26 05:00:01 JST"
+    assert display.local(None, "Asia/Tokyo") == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "now"), (59, "59 s ago"), (60, "1 min ago"), (7200, "2 h ago"), (3 * 86400, "3 d ago")]
+)
+def test_how_long_ago(seconds: int, text: str) -> None:
+    """In the largest unit; a clock that is a little ahead is no surprise."""
+    assert display.ago(NOW - timedelta(seconds=seconds), NOW) == text
+    assert display.ago(NOW + timedelta(seconds=seconds + 1), NOW) == "now"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "1 s"), (0.2, "1 s"), (59.4, "59 s"), (59.6, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3659, "1 h"),
+        (4805, "1 h 20 min"), (90_000, "1 d 1 h"), (1e7, "115 d 17 h"),
+    ],
+)  # fmt: skip
+def test_how_long(seconds: float, text: str) -> None:
+    """In two units at the most, and never nothing."""
+    assert display.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-0.2, "0 s"),
+        (0.04, "0 s"),
+        (0.12, "0.1 s"),
+        (3.0, "3 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (83.4, "1 min 23 s"),
+    ],
+)
+def test_how_long_something_short_took(seconds: float, text: str) -> None:
+    """To a tenth of a second, where that says something."""
+    assert display.brief(seconds) == text
+
+
+def test_a_version_is_another_one_as_soon_as_something_is() -> None:
+    """And the same for the same, also with half characters in it."""
+    assert display.version_of([1, "a\ud800"]) == display.version_of([1, "a\ud800"])
+    assert display.version_of([1, "a"]) != display.version_of([1, "b"])
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (0, "0/s"),
+        (0.0001, "0.36/h"),
+        (0.01, "36/h"),
+        (0.5, "30/min"),
+        (1, "1/s"),
+        (3.14, "3.1/s"),
+        (12_345, "12,345/s"),
+    ],
+)
+def test_how_fast(rate: float, text: str) -> None:
+    """A number that can be read, also of what is slow."""
+    assert display.speed(rate) == text
+
+
+def test_hidden_arguments_keep_their_names_only() -> None:
+    """Whatever the value is."""
+    secret = {"user": "anna", "list": ["anna"], "in": {"anna": 1}}
+    text = display.shown(secret, hidden=True)
+    assert "anna" not in text
+    assert all(name in text for name in secret)
+    assert "anna" not in display.shown(["anna"], hidden=True)
+    assert "anna" in display.shown(secret, hidden=False)
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=48))
+def test_a_sparkline_fits_and_shows_whatever_is_there(counts: list[int]) -> None:
+    """Every hour has a bar within the picture, and an hour with one letter can be told from one with none."""
+    picture = ET.fromstring(display.sparkline(counts))  # our own
+    bars = picture.findall("rect")
+    assert [bar.get("class") == "some" for bar in bars] == [count > 0 for count in counts]
+    for bar, count in zip(bars, counts, strict=True):
+        height, y = int(bar.get("height", "")), int(bar.get("y", ""))
+        assert height + y == display.HEIGHT
+        assert (2 if count else 1) <= height <= display.HEIGHT
+        assert int(bar.get("x", "")) + display.BAR <= int(picture.get("width", ""))
+    assert f"{sum(counts):,}" in picture.get("aria-label", "")

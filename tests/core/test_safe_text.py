@@ -1,0 +1,111 @@
+"""What people are shown: nothing that a terminal obeys, no secrets that errors repeat."""
+
+import logging
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from conventions.cli.base import json_of
+from conventions.core.error_text import describe
+from conventions.core.safe_text import printable, without_secrets
+from conventions.execution.logs import SafeRecord, without_result
+from conventions.storage.database import Database
+from tests.databases import database  # noqa: F401  # a fixture
+
+
+@pytest.mark.parametrize(
+    ("given", "line", "lines"),
+    [
+        ("お客様 ä 7\t1", "お客様 ä 7\t1", None),
+        ("\x1b]0;owned\x07", "\\x1b]0;owned\\x07", None),
+        ("one\ntwo\r", "one\\ntwo\\r", "one\ntwo\\r"),
+        ("\x9b31m \x7f \u202eabc\u2066 \u2028 \ud800", "\\x9b31m \\x7f \\u202eabc\\u2066 \\u2028 \\ud800", None),
+    ],
+)
+def test_a_terminal_obeys_nothing(given: str, line: str, lines: str | None) -> None:
+    """What stands for a control can be told from text."""
+    assert printable(given) == line
+    assert printable(given, lines=True) == (line if lines is None else lines)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("for url 'https://u:p%40w@host/a?x=1&token=abc'", "for url 'https://…@host/a?x=1&token=…'"),
+        ("redis://:secret@h:1/0 and amqp://guest:guest@h//", "redis://…@h:1/0 and amqp://…@h//"),
+        ("https://host/hook?Api_Key=k&n=2", "https://host/hook?Api_Key=…&n=2"),
+        ("mail me@example.com, a?b=c", "mail me@example.com, a?b=c"),
+        ("violates x\nDETAIL:  Key (a)=(b\nc) exists.\n[SQL: INSERT]", "violates x\nDETAIL:  …\n[SQL: INSERT]"),
+        ("[SQL: x]\n[parameters: {'email': 'a@b'}]\n(Background", "[SQL: x]\n[parameters: …]\n(Background"),
+        ("(1062, \"Duplicate entry 'a@b' for key 'mail'\")", "(1062, \"Duplicate entry … for key 'mail'\")"),
+    ],
+)
+def test_secrets_are_left_out(given: str, shown: str) -> None:
+    """What is no secret stays."""
+    assert without_secrets(given) == shown
+
+
+def test_no_text_takes_long() -> None:
+    """An error may have any text."""
+    began = time.monotonic()
+    for part in ("a.", "://", "a://", "?token", "DETAIL:", "[parameters: ", "http://a?"):
+        without_secrets(part * 50_000 + "://")
+    assert time.monotonic() - began < 20
+
+
+SECRET = "hidden" + "@example.com"  # not as a line of the traceback has it
+
+
+def test_a_violated_constraint_repeats_no_value(database: Database) -> None:  # noqa: F811
+    """Neither its message nor its traceback."""
+    with database.session() as session:
+        session.execute(text("CREATE TABLE people (email VARCHAR(99) PRIMARY KEY)"))
+
+    def twice() -> None:
+        with database.session() as session:
+            for _ in range(2):
+                session.execute(text("INSERT INTO people VALUES (:email)"), {"email": SECRET})
+
+    with pytest.raises(IntegrityError) as fault:
+        twice()
+    found = describe("Task", fault.value)
+    assert "people" in found.error_message
+    assert SECRET not in found.error_message + found.traceback
+
+
+def test_a_file_that_is_made_is_its_owners(tmp_path: Path) -> None:
+    """Whatever the umask."""
+    path = tmp_path / "sub" / "records.sqlite3"
+    records = Database(f"sqlite:///{path}")
+    with records.session() as session:
+        session.execute(text("CREATE TABLE a (b INTEGER)"))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    records.dispose()
+
+
+def test_a_line_of_the_log() -> None:
+    """One line, without secrets; a traceback keeps its lines."""
+    record = SafeRecord("a", logging.INFO, "f", 1, "to %s", ("redis://u:p@h\nforged \x1b[2J",), None)
+    assert record.getMessage() == "to redis://…@h\\nforged \\x1b[2J"
+    error = ValueError("redis://u:p@h \x1b[2J")
+    record.exc_info = (ValueError, error, None)
+    lines = logging.Formatter().format(record).splitlines()
+    assert lines[-1] == "ValueError: redis://…@h \\x1b[2J"
+
+
+def test_what_a_job_returned_is_in_no_part_of_a_line() -> None:
+    """Also where a handler writes the parts."""
+    told: list[tuple[str, dict[str, str]]] = []
+    without_result(lambda text, parts: told.append((text, parts)))("%(id)s", {"id": "7", "return_value": "x"})
+    assert told == [("%(id)s", {"id": "7"})]
+
+
+def test_json_says_the_same_with_escapes() -> None:
+    """It can be read, and steers no terminal."""
+    assert json_of({"a": "お\u202e\x9b\x1b\n\ud800\U000e0001"}) == (
+        '{"a": "お\\u202e\\u009b\\u001b\\n\\ud800\\udb40\\udc01"}'
+    )

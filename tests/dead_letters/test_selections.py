@@ -1,0 +1,106 @@
+"""What is done to many letters: nothing when there are others than those that somebody agreed to (R18)."""
+
+# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
+
+import math
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+from sqlalchemy.exc import InvalidRequestError
+
+from conventions.app import ConventionsApp
+from conventions.core.errors import SelectionChanged
+from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import redrive_runs
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.letters import NAMED_AT_MOST
+from conventions.dead_letters.redrive_runner import begin
+from conventions.dead_letters.redrive_runs import CANARY_AT_MOST, RATES, RedriveOrder
+from conventions.records import audit
+from conventions.storage.database import Database
+from conventions.storage.redis_store import Store
+from tests.databases import database  # noqa: F401  # a fixture
+from tests.failures import failure, ids, record
+
+
+def test_no_letter_is_given_up_that_nobody_saw(database: Database) -> None:
+    """Three where two were agreed to: none goes."""
+    record(database, *(failure(f"m{number}") for number in range(3)))
+    for expected in (2, 4):
+        with pytest.raises(SelectionChanged, match="3 dead letters now"), database.session() as session:
+            dead_letters.discard(session, Filter(), "u-9", "why", expected)
+    assert len(ids(database, Filter())) == 3
+    with database.session() as session:
+        assert not audit.listing(session, 9)
+        assert dead_letters.discard(session, Filter(), "u-9", "why", 3) == 3
+
+
+def test_the_audit_names_what_was_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are few enough; else the filter must do."""
+    monkeypatch.setattr(dead_letters, "NAMED_AT_MOST", 2)
+    assert NAMED_AT_MOST == 1000
+    record(database, *(failure(f"m{number}") for number in range(5)))
+    with database.session() as session:
+        dead_letters.discard(session, Filter(ids=("m0", "m1")), "u-9", "two")
+        dead_letters.discard(session, Filter(), "u-9", "three")
+    with database.session() as session:
+        named = {deed.reason: deed.after for deed in audit.listing(session, 9)}
+    assert sorted(named["two"].pop("ids")) == ["m0", "m1"]
+    assert named == {"two": {"discarded": 2}, "three": {"discarded": 3}}
+
+
+def test_no_redrive_of_letters_that_nobody_saw(database: Database) -> None:
+    """Those that were redriven too often count only when it is meant."""
+    record(database, failure("m1"), failure("m2", generation=3))
+    for again, expected in ((False, 2), (True, 1)):
+        with pytest.raises(SelectionChanged), database.session() as session:
+            redrive_runs.start(session, RedriveOrder(Filter(), "u-9", again=again, expected=expected))
+    with database.session() as session:
+        assert not redrive_runs.listing(session, 9)
+        assert redrive_runs.start(session, RedriveOrder(Filter(), "u-9", expected=1)).total == 1
+        assert redrive_runs.start(session, RedriveOrder(Filter(), "u-9", again=True, expected=2)).total == 2
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"canary": -1},
+        {"canary": CANARY_AT_MOST + 1},
+        {"rate": 0.0},
+        {"rate": RATES[0] / 2},
+        {"rate": RATES[1] * 2},
+        {"rate": math.inf},
+        {"rate": math.nan},
+        {"stop_at": -1.0},
+        {"stop_at": 101.0},
+        {"stop_at": math.nan},
+    ],
+)
+def test_numbers_that_cannot_be_meant(numbers: dict[str, Any]) -> None:
+    """A rate of zero would never end, and an endless one would know no slice."""
+    name = next(iter(numbers))
+    with pytest.raises(ValueError, match=name):
+        RedriveOrder(Filter(), "u-9", **numbers)
+
+
+def test_a_listing_without_what_is_large(database: Database) -> None:
+    """A page of 50 letters needs no message of a megabyte, and says so when it is asked for one."""
+    record(database, failure("m1", stored=b"{}"))
+    with database.session() as session:
+        (letter,) = dead_letters.listing(session, Filter(), 9, brief=True)
+        assert (letter.id, letter.error) == ("m1", "BusinessError")
+        for name in ("message", "arguments", "headers", "traceback"):
+            with pytest.raises(InvalidRequestError):
+                getattr(letter, name)
+
+
+def test_a_redrive_that_nobody_can_send_is_not_begun(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for it is told at once, and no row waits."""
+    record(app.database, failure("m1"))
+    away = Store("redis://127.0.0.1:1", "none")
+    monkeypatch.setattr(app, "store", away)
+    with pytest.raises(RedisError):
+        begin(app, RedriveOrder(Filter(), "u-9"))
+    with app.database.session() as session:
+        assert not redrive_runs.listing(session, 9)

@@ -1,0 +1,41 @@
+"""`Preloading`: the first job of a pool process finds read what every process needs."""
+
+import subprocess
+import sys
+
+from conventions.storage.redis_store import Store
+
+FIRST_JOB = """
+import os, sys
+from conventions.worker.preloading import Preloading
+from conventions.storage.redis_store import Store
+
+{preload}
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+found = []
+
+def hear(event, args):
+    if event == "import" or (event == "open" and str(args[0]).endswith(".lua")):
+        found.append(args[0])
+
+store = Store({url!r}, "t")
+sys.addaudithook(hear)
+for name in ("claim", "settle", "start", "succeed", "recorded", "renew"):
+    store.script(name)
+"sms.example".encode("idna")
+os._exit(len(found))
+"""
+
+
+def first_job(store: Store, preload: str) -> int:
+    """How many modules and scripts the first job of a forked process reads."""
+    code = FIRST_JOB.format(url=store.url, preload=preload)
+    return subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode
+
+
+def test_a_forked_process_reads_nothing_for_its_first_job(store: Store) -> None:
+    """Each of them would read the same."""
+    assert first_job(store, "Preloading(None).create(None)") == 0
+    assert first_job(store, "") > 5
