@@ -84,8 +84,8 @@ def _place(trace: TracebackType | None) -> str:
     for frame, number in reversed(ours or frames):
         line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals).strip()
         module = str(frame.f_globals.get("__name__"))
-        if module.startswith("conventions."):  # without its folder: a group of one cause outlives a move
-            module = f"conventions.{module.rpartition('.')[2]}"
+        if module.startswith("conventions."):  # without its file: a group of one cause outlives a move
+            module = "conventions"
         place = f"{module}.{frame.f_code.co_qualname}"
         return f"{place}|{line}" if line else place
     return ""

@@ -31,7 +31,8 @@
             ├── NewerLayout          a later release has written what is in Redis: nothing is sent or run by this one
             └── TaskModuleError      a task module that cannot be imported
 
-Every argument goes to `Exception.__init__`, so that each of them survives pickling between processes.
+Every argument goes to `Exception.__init__`, so that each of them survives pickling between processes. Those that a team imports say that
+they are of `conventions`: results and pickles keep that name, and this file may move.
 """
 
 from collections.abc import Sequence
@@ -49,11 +50,15 @@ class ConventionError(Exception):
         sent: ids of the messages that a call which sends many had sent before.
     """
 
+    __module__ = "conventions"
+
     sent: Sequence[str] = ()
 
 
 class BusinessError(ConventionError):
     """A failure for a reason of the business: not retried, a dead letter at once (R16)."""
+
+    __module__ = "conventions"
 
 
 class ItemsChanged(BusinessError):
@@ -103,13 +108,19 @@ class UnknownForm(ConventionError):
 class PayloadError(ConventionError, ValueError):
     """An argument has the wrong type, cannot be held by JSON, or makes the payload too large."""
 
+    __module__ = "conventions"
+
 
 class CredentialInPayload(PayloadError):
     """An argument looks like a credential; the message names its path, never its value."""
 
+    __module__ = "conventions"
+
 
 class IdempotencyConflict(ConventionError):
     """The idempotency key was used before with a different payload."""
+
+    __module__ = "conventions"
 
 
 class TransactionRepeated(ConventionError):
@@ -118,6 +129,8 @@ class TransactionRepeated(ConventionError):
 
 class LeaseLost(ConventionError):
     """The claim on this job is held by another worker now; what this one did is not recorded."""
+
+    __module__ = "conventions"
 
 
 class LetterNotEditable(ConventionError):
@@ -139,6 +152,8 @@ class PurgeStopped(ConventionError):
 class PermissionDenied(ConventionError):
     """The actor who caused the message may not run this task."""
 
+    __module__ = "conventions"
+
 
 class BrokerUnavailable(ConventionError, ConnectionError):
     """The broker did not take a message in time.
@@ -153,6 +168,8 @@ class BrokerUnavailable(ConventionError, ConnectionError):
             the same id, which changes nothing where it is there. False: it is not there.
         ids: ids of the messages that were not taken.
     """
+
+    __module__ = "conventions"
 
     def __init__(self, *args: Any, maybe_sent: bool = False, ids: Sequence[str] = ()) -> None:
         super().__init__(*args)

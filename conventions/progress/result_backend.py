@@ -14,6 +14,7 @@ from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
 from redis.exceptions import RedisError
 
+from conventions.core import errors
 from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.errors import BrokerUnavailable, JobCancelled, JobFailed
 from conventions.core.redis_address import SOCKET_TIMEOUT, shown
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 PROGRESS = "PROGRESS"
 STORE_FOR = SETTLE_FOR  # seconds
+ERRORS_BEFORE = "conventions.errors"  # where they were
 
 
 class _Ours:
@@ -78,6 +80,12 @@ class _Ours:
         if not progress.started_at:
             return meta
         return meta | {"task_id": task_id, "traceback": None, "children": []} | _state_of(progress)
+
+    def exception_to_python(self, exc: Any) -> Any:
+        """The error of a stored result; also of one that names our errors by the file in which they were."""
+        if isinstance(exc, dict) and exc.get("exc_module") == ERRORS_BEFORE:
+            exc = exc | {"exc_module": errors.__name__}
+        return super().exception_to_python(exc)  # type: ignore[misc]  # as above
 
     def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> Any:
         """Tell those who wait that a job has ended well; as patient as its outcome was recorded (protocol 4).

@@ -110,9 +110,7 @@ def test_a_fingerprint_survives_the_move_of_a_file_of_ours() -> None:
         exec(compile("def run():\n    raise ValueError('x')\n", "/srv/file.py", "exec"), namespace)
         return place(namespace["run"])
 
-    assert (
-        place_in("conventions.payload") == place_in("conventions.declare.payload") != place_in("conventions.pipeline")
-    )
+    assert place_in("conventions.payload") == place_in("conventions.declare.arguments") != place_in("shop.payload")
     assert place_in("shop.payload") != place_in("shop.declare.payload")
 
 

@@ -7,9 +7,12 @@ import re
 import click
 import pytest
 
+import conventions
+from conventions.app import ConventionsApp
 from conventions.core import errors
 from conventions.core.errors import (
     BrokerUnavailable,
+    BusinessError,
     ConfigurationError,
     ConventionError,
     CredentialInPayload,
@@ -19,11 +22,7 @@ from conventions.core.errors import (
     TaskModuleError,
 )
 
-CLASSES = [
-    cls
-    for _, cls in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(cls, Exception) and cls.__module__ == errors.__name__
-]
+CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if issubclass(cls, ConventionError)]
 
 
 def drawn() -> dict[str, str]:
@@ -70,6 +69,25 @@ def test_an_error_survives_pickling(cls: type[Exception]) -> None:
     assert str(copy) == str(error)
     assert copy.args == error.args
     assert copy.__dict__ == error.__dict__
+
+
+EXPORTED = [one for one in vars(conventions).values() if isinstance(one, type) and issubclass(one, ConventionError)]
+
+
+@pytest.mark.parametrize("cls", EXPORTED, ids=lambda cls: cls.__name__)
+def test_an_error_that_a_team_imports_is_of_the_package(cls: type[Exception]) -> None:
+    """Results and pickles name it so, whatever file it is in."""
+    assert cls.__module__ == "conventions"
+    assert b"core.errors" not in pickle.dumps(cls("what went wrong"))
+
+
+@pytest.mark.parametrize("module", ["conventions", "conventions.core.errors", "conventions.errors"])
+def test_a_stored_error_is_read_by_every_name_that_it_ever_had(app: ConventionsApp, module: str) -> None:
+    """As an earlier release has stored it."""
+    stored = {"exc_type": "BusinessError", "exc_message": ["no such user"], "exc_module": module}
+    read = app.backend.exception_to_python(stored)
+    assert type(read) is BusinessError
+    assert read.args == ("no such user",)
 
 
 @pytest.mark.parametrize(
