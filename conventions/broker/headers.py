@@ -1,6 +1,6 @@
 """The headers of a message that this platform writes or reads, and the names that callers may not give to theirs."""
 
-from conventions.broker.raw_message import FORM
+from conventions.broker.codec import FORM
 
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"

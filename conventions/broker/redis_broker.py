@@ -4,7 +4,6 @@ Only the scripts move a message, and whoever holds one has a receipt, fresh for 
 nothing. All deadlines and due times are the server's. The states are drawn in `docs/design.md`.
 """
 
-import hashlib
 import json
 import os
 import time
@@ -316,16 +315,6 @@ class Broker:
             removed += step
             if step < SWEEP_LIMIT:
                 return removed
-
-
-def digest_of(*parts: str) -> str:
-    """What a message asks for, in 80 bits."""
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
-
-
-def request_digest(headers: Mapping[str, Any], body: str) -> str:
-    """What a message asks for, to tell whether another one with its id is the same."""
-    return digest_of(*(str(headers.get(name)) for name in ("task", "retries", "x_copy")), str(body))
 
 
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:

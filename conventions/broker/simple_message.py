@@ -4,14 +4,13 @@ What such a message looks like is declared here; pydantic reads and checks it in
 all of it. Any other message goes the long way, by Celery's own request.
 """
 
-from binascii import a2b_base64
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
 
+from conventions.broker.codec import KOMBU_TYPE, bytes_of
 from conventions.broker.headers import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
-from conventions.broker.raw_message import OF_ITS_OWN
 from conventions.broker.validation import Count, Moment, Seconds, ShortText, Text, Urgency
 from conventions.core.bounds import MESSAGE_LIMIT, MOST_CHARACTERS
 
@@ -53,7 +52,7 @@ class _Headers(TypedDict):
     x_parked: NotRequired[_Zero]
     x_counts: NotRequired[dict[ShortText, Count]]
     x_batch: NotRequired[Any]
-    x_form: NotRequired[Literal[1]]  # see `raw_message`
+    x_form: NotRequired[Literal[1]]  # see `codec.check_form`
     x_copy: NotRequired[ShortText]
     x_schedule: NotRequired[ShortText]
 
@@ -109,14 +108,14 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT) -> PlainMessage | None:
         return None
     try:
         message = _read(payload)
-        body = a2b_base64(message["body"])
+        body = bytes_of(message["body"])
         args, kwargs, following = from_json(body)
     except (ValueError, TypeError, RecursionError):  # pydantic's and binascii's are ValueErrors
         return None
     if args != [] or type(kwargs) is not dict or following != _NOTHING or not message["headers"]["ignore_result"]:
         return None
     # Kombu may refuse to read it; or SQL a name.
-    if OF_ITS_OWN in payload or OF_ITS_OWN in body or _NUL in payload:
+    if KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload:
         return None
     headers: Any = message["headers"]
     return PlainMessage(

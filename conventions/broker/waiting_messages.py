@@ -1,6 +1,5 @@
 """Messages that wait, as somebody looks through them who is no worker, and ends some: `execution/purge.py`, `recording/restored_redis.py`."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
@@ -8,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from redis.exceptions import ResponseError
 
+from conventions.broker.codec import headers_in
 from conventions.broker.redis_broker import Broker
 from conventions.core.error_text import clean
 from conventions.core.errors import JournalFull
@@ -42,12 +42,7 @@ class Waiting(NamedTuple):
     @property
     def headers(self) -> dict[str, Any]:
         """Those of its message; none of what is no message."""
-        try:
-            value = json.loads(self.payload)
-        except (ValueError, RecursionError):
-            return {}
-        headers = value.get("headers") if isinstance(value, dict) else None
-        return headers if isinstance(headers, dict) else {}
+        return headers_in(self.payload)
 
     @property
     def message_id(self) -> str:

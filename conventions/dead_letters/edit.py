@@ -1,16 +1,15 @@
 """Edit a dead letter: correct its arguments before it is sent again (R18)."""
 
-import base64
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conventions.broker.codec import UnreadableBody, read_body, with_arguments
 from conventions.broker.headers import FINGERPRINT, KEY, PLANNED_AT
 from conventions.core.errors import LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters.resend import decoded
 from conventions.declare.payload import Arguments, digest
 from conventions.execution.attempt import idempotency_key
 from conventions.records import audit
@@ -122,8 +121,8 @@ def editable(app: Any, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A
     message = dead_letters.message(letter)
     try:
         if message is not None:
-            decoded(message)
-    except (ValueError, TypeError, KeyError):
+            read_body(message)
+    except UnreadableBody:
         raise LetterNotEditable(f"{id}: its bytes are no message of a task; send the job anew") from None
     if not isinstance(letter.arguments, dict):
         raise LetterNotEditable(f"{id}: its arguments have no names; send the job anew")
@@ -146,8 +145,5 @@ def _rewrite(task: Any, letter: DeadLetterRow, before: Mapping[str, Any], after:
     letter.headers = letter.headers | headers
     message = dead_letters.message(letter)
     if message is not None:
-        _, _, embed = decoded(message)
-        body = json.dumps([[], after, embed]).encode()
         shown = shown_arguments(task, after, {})
-        message |= {"body": base64.b64encode(body).decode(), "headers": message["headers"] | headers | shown}
-        letter.message = json.dumps(message)
+        letter.message = json.dumps(with_arguments(message, after, headers | shown))

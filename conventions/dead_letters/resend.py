@@ -1,7 +1,5 @@
 """Redrive: send a dead letter again, with its id and idempotency key, and with fresh attempts (R18)."""
 
-import base64
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -9,6 +7,7 @@ from typing import Any, Literal
 from sqlalchemy.orm import Session
 
 from conventions.broker.caller_headers import OwnHeaders
+from conventions.broker.codec import UnreadableBody, bytes_of, read_body
 from conventions.broker.headers import (
     COPY,
     COUNTS,
@@ -101,16 +100,10 @@ def _is_followed(letter: DeadLetterRow) -> bool:
     """Whether callbacks, a chain or a chord wait for the job: then it is sent, and its claim answers with the result."""
     message = dead_letters.message(letter)
     try:
-        _, _, embed = decoded(message)
-    except (ValueError, TypeError, KeyError):
+        embed = read_body(message).options
+    except UnreadableBody:
         return False
     return any(embed.get(name) for name in ("callbacks", "chain", "chord"))
-
-
-def decoded(message: Any) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """Arguments, named arguments and options of a stored message. Raises: ValueError, TypeError, KeyError."""
-    args, kwargs, embed = json.loads(base64.b64decode(message["body"]))
-    return list(args), dict(kwargs), dict(embed or {})
 
 
 def _check(task: Any, letter: DeadLetterRow) -> None:
@@ -147,7 +140,7 @@ def _send_message(app: Any, letter: DeadLetterRow, message: Mapping[str, Any]) -
     with app.producer_or_acquire() as producer:
         publish(
             lambda producer=producer, **how: producer.publish(
-                base64.b64decode(message["body"]),
+                bytes_of(message["body"]),
                 exchange="",
                 routing_key=letter.queue,
                 content_type=message["content-type"],

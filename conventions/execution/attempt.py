@@ -11,6 +11,7 @@ from uuid import uuid4
 from celery._state import get_current_task
 
 from conventions.broker.batch_membership import Member
+from conventions.broker.codec import DELIVERY
 from conventions.broker.headers import (
     ACTOR,
     BATCH,
@@ -23,7 +24,6 @@ from conventions.broker.headers import (
     PLANNED_AT,
     TOKEN,
 )
-from conventions.broker.raw_message import DELIVERY
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.actor import SYSTEM, current_actor
 from conventions.declare.declaration import EVERY_ARGUMENT, PLANNED_TIME

@@ -1,12 +1,11 @@
 """What the journal says of one attempt, and the message of a dead one as it can be sent again."""
 
-import base64
-import json
 from datetime import UTC, datetime
 from typing import Any
 
 from celery.app.task import X_DEATH_HEADERS
 
+from conventions.broker.codec import message_of, written_body
 from conventions.broker.headers import LATER, ON_REQUEST, OURS, TOKEN
 from conventions.core import error_text
 from conventions.execution.attempt import Job
@@ -63,20 +62,13 @@ def _stays(name: str) -> bool:
 def envelope_of(request: Any) -> dict[str, Any]:
     """The message of a request, as kombu writes it."""
     embed = {name: getattr(request, name) for name in ("callbacks", "errbacks", "chain", "chord")}
-    body = json.dumps([request.args, request.kwargs, embed], default=repr)
+    body = written_body(request.args, request.kwargs, embed, default=repr)
     names = ("id", "root_id", "parent_id", "group", "group_index", "retries", "timelimit", "expires", "origin",
              "shadow", "ignore_result", "replaced_task_nesting", "stamps", "stamped_headers")  # fmt: skip
-    return {
-        "body": base64.b64encode(body.encode()).decode(),
-        "headers": {"lang": "py", "task": request.task}
-        | {name: getattr(request, name, None) for name in names}
-        | headers_to_go_on(request),
-        "properties": {
-            "correlation_id": request.id,
-            "reply_to": request.reply_to,
-            "body_encoding": "base64",
-            "delivery_info": dict(request.delivery_info or {}),
-        },
-        "content-type": "application/json",
-        "content-encoding": "utf-8",
+    headers = {"lang": "py", "task": request.task} | {name: getattr(request, name, None) for name in names}
+    properties = {
+        "correlation_id": request.id,
+        "reply_to": request.reply_to,
+        "delivery_info": dict(request.delivery_info or {}),
     }
+    return message_of(body, headers | headers_to_go_on(request), properties)

@@ -5,14 +5,13 @@ is one as soon as somebody asks it for more than is known.
 """
 
 import threading
-from binascii import a2b_base64
 from typing import Any
 
 from celery.app.task import Context
 
+from conventions.broker.codec import checked_body, parsed, with_delivery
 from conventions.broker.delivery import Delivery
 from conventions.broker.headers import TOKEN
-from conventions.broker.raw_message import decoded, handed_out
 from conventions.broker.validation import drop_taken
 
 CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
@@ -120,10 +119,10 @@ class LateContext(_Attributes):
 
 def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
     """A plain message, as Celery's request has it."""
-    message = handed_out(decoded(delivery.payload), delivery)  # `plain` has looked at all of it
+    message = with_delivery(parsed(delivery.payload), delivery)  # `plain` has looked at all of it
     request, properties = message["headers"], message["properties"]
     drop_taken(request)
-    args, kwargs, embed = decoded(a2b_base64(message["body"]))
+    args, kwargs, embed = checked_body(message)
     info = properties["delivery_info"]
     request |= {
         "properties": properties,

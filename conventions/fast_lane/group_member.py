@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from conventions.broker.codec import DELIVERY, delivery_property
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.headers import TOKEN
-from conventions.broker.raw_message import DELIVERY, delivered
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.simple_message import TOLD
 from conventions.execution.attempt import Job
@@ -54,7 +54,7 @@ class GroupMember:
             known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None}
             known["hostname"], known[TOKEN], known["shadow"] = hostname, delivery.receipt, None  # a plain one has none
             self.request, self.id, self.args = LazyRequest(known, delivery, hostname), known["id"], []
-            fields = known | {"properties": {DELIVERY: delivered(delivery)}}
+            fields = known | {"properties": {DELIVERY: delivery_property(delivery)}}
         self.task = app.tasks[name]
         self.job = Job.read(self.task, self.kwargs, fields.get, start)
         self.token = self.job.token

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from celery.worker import state
 from celery.worker.request import create_request_cls
 
+from conventions.broker.codec import delivery_property, read_message
 from conventions.broker.delivery import Delivery
-from conventions.broker.raw_message import delivered, raw_message
 from conventions.broker.simple_message import PlainMessage
 from conventions.worker.request import Request
 
@@ -40,7 +40,7 @@ class ShortRequest(Request):
         self._task, self._app = self.of_task, self.of_task.app
         self._eventer = None  # nobody wants events: see `Intake`
         self._key = message.key
-        self.token, self.delivery = delivery.receipt, delivered(delivery)
+        self.token, self.delivery = delivery.receipt, delivery_property(delivery)
         self.is_followed = False
 
     def __getattr__(self, name: str) -> Any:
@@ -55,7 +55,7 @@ class ShortRequest(Request):
         return object.__getattribute__(self, name)
 
     def _complete(self, delivery: Delivery, channel: Any) -> None:
-        message = channel.Message(raw_message(delivery), channel=channel)
+        message = channel.Message(read_message(delivery), channel=channel)
         message.accept = self.accepted
         app, soon = self._app, self.consumer.call_soon_ack
         super().__init__(

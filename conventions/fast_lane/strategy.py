@@ -9,7 +9,7 @@ from typing import Any
 
 from celery.worker.strategy import default
 
-from conventions.broker.raw_message import DELIVERY
+from conventions.broker.codec import DELIVERY
 from conventions.fast_lane.lane import Lane
 
 

@@ -5,7 +5,6 @@ message: batches, letters on their way, jobs that were to be tried again. A mess
 has no message is called lost only when a second round finds the same, after everything that had happened before is in SQL.
 """
 
-import json
 import logging
 import re
 import threading
@@ -20,6 +19,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Join, Member, chunk_id, finish_id
+from conventions.broker.codec import headers_in
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
 from conventions.recording.restored_redis import compare
@@ -321,9 +321,9 @@ def _bytes(name: str) -> bytes:
 def _wait_of(payload: bytes) -> int:
     """Milliseconds until a message is due, by its header; 0 where it says nothing, or was tried before."""
     try:
-        eta = json.loads(payload)["headers"].get("eta")
+        eta = headers_in(payload).get("eta")
         moment = datetime.fromisoformat(eta) if eta else None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError):
         return 0
     if moment is None:
         return 0

@@ -4,9 +4,7 @@ Asked before the first message is read from a server that was started anew. The 
 then each message is compared with the executions in SQL, and jobs that were done since are remembered as done.
 """
 
-import base64
 import gc
-import json
 import logging
 import sys
 import threading
@@ -19,6 +17,7 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Member
+from conventions.broker.codec import body_in
 from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
 from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingPlace, end, look
 from conventions.core.actor import SYSTEM
@@ -195,7 +194,7 @@ def _goes_on_here(app: Any, one: Waiting, kinds: set[str]) -> bool:
 def _steps(one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
     """What is sent once a message has ended so: ids and tasks."""
     try:
-        _, _, embed = json.loads(base64.b64decode(json.loads(one.payload)["body"]))
+        embed = body_in(one.payload).options
         if not DONE.isdisjoint(kinds):
             following = [*(embed.get("callbacks") or ()), *(embed.get("chain") or ())[-1:], embed.get("chord")]
         else:

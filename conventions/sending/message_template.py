@@ -4,7 +4,6 @@ They differ in id, arguments and what is computed from those. Everything else, s
 expiry, was decided by Celery when it made the first one.
 """
 
-import base64
 import json
 import re
 from collections.abc import Mapping
@@ -12,9 +11,8 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 from uuid import uuid4
 
-from kombu.utils.json import dumps
-
-from conventions.broker.redis_broker import Publication, request_digest
+from conventions.broker.codec import BodyForm, request_digest, written_message
+from conventions.broker.redis_broker import Publication
 
 OWN = ("id", "body", "kwargsrepr")  # what each message has of its own, beside headers of ours
 
@@ -37,10 +35,10 @@ class MessageTemplate:
     ) -> None:
         self._like = publication
         self._headers = {name: message["headers"].get(name) for name in ("task", "retries", "x_copy")}
-        self._tail = _tail_of(message, payload)
+        self._body = BodyForm(message, payload)
         mark = uuid4().hex
         slots = {name: f"{mark}.{name}.{mark}" for name in (*OWN, *own_headers)}
-        text = dumps(_with_slots(message, slots, own_headers))  # type: ignore[no-untyped-call]  # kombu has few types
+        text = written_message(_with_slots(message, slots, own_headers))
         self._form = re.sub(rf'"{mark}\.(\w+)\.{mark}"', r"%(\1)s", text.replace("%", "%%"))
 
     def message(self, id: str, payload: Mapping[str, Any], shown: str, headers: Mapping[str, Any]) -> Publication:  # noqa: A002
@@ -52,7 +50,7 @@ class MessageTemplate:
             shown: how logs and Flower show them.
             headers: those of `own_headers`.
         """
-        body = base64.b64encode(f"[[], {json.dumps(payload)}{self._tail}".encode()).decode()
+        body = self._body.written(payload)
         own = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
         for name, value in headers.items():
             own[name] = _written(value)
@@ -77,14 +75,3 @@ def _with_slots(message: Mapping[str, Any], slots: Mapping[str, str], own_header
     properties["delivery_tag"] = slots["id"]
     headers |= {name: slots[name] for name in own_headers}
     return dict(message) | {"body": slots["body"], "headers": headers, "properties": properties}
-
-
-def _tail_of(message: Mapping[str, Any], payload: Mapping[str, Any]) -> str:
-    """What follows the arguments in the body: callbacks, chain and the like."""
-    if message["properties"].get("body_encoding") != "base64" or message["content-type"] != "application/json":
-        raise ValueError("not the form that Celery writes")
-    text = base64.b64decode(message["body"]).decode()
-    head = f"[[], {json.dumps(payload)}"
-    if not text.startswith(head):
-        raise ValueError("not the form that Celery writes")
-    return text[len(head) :]

@@ -9,16 +9,15 @@ from heapq import nlargest
 from typing import Any
 
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
 from redis import Redis as RedisClient
 from redis.exceptions import RedisError
 
 from conventions.batches.batch_state import Batches
 from conventions.broker.bulk_publish import PublishBatch
+from conventions.broker.codec import parsed, request_digest, written_message
 from conventions.broker.delivery import Delivery
 from conventions.broker.in_flight import InFlight
-from conventions.broker.raw_message import decoded
-from conventions.broker.redis_broker import Broker, Publication, request_digest
+from conventions.broker.redis_broker import Broker, Publication
 from conventions.core.errors import PayloadError, UndeliverableMessage
 from conventions.core.redis_answers import fault_of, refusal_of
 from conventions.core.settings import DEFAULT_JOURNAL_LIMIT, DEFAULT_PREFIX
@@ -204,7 +203,7 @@ class Message(virtual.Message):
         if (self.content_type, self.content_encoding) != ("application/json", "utf-8"):
             return super()._decode()  # type: ignore[no-untyped-call]  # kombu has few types
         try:
-            return decoded(self.body)
+            return parsed(self.body)
         except UndeliverableMessage:
             raise
         except Exception:  # noqa: BLE001  # kombu says what is wrong, in its words
@@ -260,7 +259,7 @@ class ConventionsChannel(Reading):
     ) -> None:
         headers, properties = message["headers"], message["properties"]
         is_reply = is_reply_queue(queue)
-        payload: str = dumps(message)  # type: ignore[no-untyped-call]  # the same
+        payload = written_message(message)
         if len(payload) > self._message_limit:
             raise PayloadError(
                 f"{headers.get('task') or queue}: the message has {len(payload):,} bytes with all that follows it, the limit is "

@@ -14,9 +14,9 @@ from uuid import uuid4
 
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from conventions.broker.codec import UnreadableEnvelope, envelope_fault, read_message
 from conventions.broker.delivery import NONE, Delivery, ReadRequest, brought, left_by
 from conventions.broker.in_flight import InFlight
-from conventions.broker.raw_message import UnreadableEnvelope, envelope_fault, raw_message
 from conventions.broker.redis_broker import Broker
 from conventions.core.bounds import MESSAGE_LIMIT
 from conventions.core.deadline import Deadline
@@ -257,7 +257,7 @@ class Reading:
 
     def _message_of(self, delivery: Delivery) -> dict[str, Any] | None:
         try:
-            return raw_message(delivery, self._message_limit)
+            return read_message(delivery, self._message_limit)
         except UnknownForm as error:
             logger.error("left in its queue %s: a message cannot be read: %s", delivery.queue, error)
             self.in_flight.leave(delivery.receipt)

@@ -9,8 +9,8 @@ from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 
+from conventions.broker.codec import DELIVERY, check_form
 from conventions.broker.durability import check_servers
-from conventions.broker.raw_message import DELIVERY, check_form
 from conventions.broker.validation import fault_of_headers
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.tasks.job_classes import long_queues

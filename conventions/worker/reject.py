@@ -1,6 +1,5 @@
 """`Refusals`: dead letters of messages that never reach a task's own code."""
 
-import base64
 import json
 import logging
 from contextlib import suppress
@@ -10,9 +9,9 @@ from uuid import uuid4
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Member
+from conventions.broker.codec import BODY_ENCODING, DELIVERY, UnreadableBody, in_base64, read_body
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
-from conventions.broker.raw_message import DELIVERY
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core import error_text
 from conventions.core.actor import SYSTEM
@@ -71,9 +70,9 @@ class Refusals:
         held = HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"]) if delivery else None
         body = message.body
         envelope = {
-            "body": base64.b64encode(_bytes(body)).decode(),
+            "body": in_base64(_bytes(body)),
             "headers": message.headers if isinstance(message.headers, dict) else {},
-            "properties": {**_mapping(message.properties), "body_encoding": "base64"},
+            "properties": {**_mapping(message.properties), "body_encoding": BODY_ENCODING},
             "content-type": message.content_type,
             "content-encoding": message.content_encoding,
         }
@@ -164,7 +163,7 @@ def _envelope(raw: bytes) -> dict[str, Any]:
         return value
     headers = _mapping(value.get("headers")) if isinstance(value, dict) else {}
     flat = {name: one for name, one in headers.items() if not isinstance(one, (dict, list))}
-    return {"body": base64.b64encode(raw).decode(), "headers": flat, "properties": {"body_encoding": "base64"}}
+    return {"body": in_base64(raw), "headers": flat, "properties": {"body_encoding": BODY_ENCODING}}
 
 
 def _beginning(raw: bytes) -> dict[str, Any]:
@@ -175,7 +174,7 @@ def _beginning(raw: bytes) -> dict[str, Any]:
         with suppress(ValueError, RecursionError):
             found, _ = json.JSONDecoder().raw_decode(end[at + len(HEADERS) :].decode(errors="replace"))
     flat = {name: one for name, one in _mapping(found).items() if not isinstance(one, dict)}
-    return {"base64": base64.b64encode(raw[:KEPT]).decode(), "bytes": len(raw), "headers_of_it": flat}
+    return {"base64": in_base64(raw[:KEPT]), "bytes": len(raw), "headers_of_it": flat}
 
 
 def _undeliverable(error: BaseException) -> UndeliverableMessage:
@@ -195,10 +194,10 @@ def _tag(held: HeldMessage) -> str:
 def _arguments(envelope: dict[str, Any]) -> dict[str, Any] | None:
     """The arguments, where the body is what Celery writes."""
     try:
-        args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
+        args, kwargs, _ = read_body(envelope)
+    except UnreadableBody:
         return None
-    if not isinstance(kwargs, dict) or is_too_deep([args, kwargs]):
+    if is_too_deep([args, kwargs]):
         return None
     return {**({"args": args} if args else {}), **kwargs}
 

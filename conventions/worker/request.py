@@ -18,9 +18,9 @@ from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
+from conventions.broker.codec import DELIVERY
 from conventions.broker.headers import GENERATION, KEY, TOKEN
 from conventions.broker.in_flight import Start
-from conventions.broker.raw_message import DELIVERY
 from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError

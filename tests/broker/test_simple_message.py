@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
+from conventions.broker.codec import read_message
 from conventions.broker.delivery import Delivery
-from conventions.broker.raw_message import raw_message
 from conventions.broker.simple_message import TOLD, PlainMessage, plain
 from conventions.broker.validation import Headers, Properties
 from conventions.worker.request import Request
@@ -189,7 +189,7 @@ class TestEveryPlainMessage:
             channel: Any = connection.default_channel
             try:
                 request = Request(
-                    channel.Message(raw_message(delivery), channel=channel),
+                    channel.Message(read_message(delivery), channel=channel),
                     app=self.app,
                     task=self.app.tasks[Sent.name],
                     hostname="h",

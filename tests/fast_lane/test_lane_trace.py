@@ -13,7 +13,7 @@ from celery.app.trace import build_tracer
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.broker.raw_message import raw_message
+from conventions.broker.codec import read_message
 from conventions.execution.logs import make_safe
 from conventions.fast_lane.run_group import run_group
 from conventions.fast_lane.trace import Ended, is_observed
@@ -63,7 +63,7 @@ def run_together(app: ConventionsApp, *calls: dict[str, Any], short: bool = Fals
         channel: Any = connection.default_channel
         deliveries = app.broker.reserve([Telling.queue_name], len(calls))
         requests = [
-            Request(channel.Message(raw_message(one), channel=channel), app=app, task=task, hostname="worker@host")
+            Request(channel.Message(read_message(one), channel=channel), app=app, task=task, hostname="worker@host")
             for one in deliveries
         ]
         assert all(request.may_go_together for request in requests)

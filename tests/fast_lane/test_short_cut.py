@@ -16,8 +16,8 @@ from celery.worker.request import create_request_cls
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
+from conventions.broker.codec import read_message
 from conventions.broker.delivery import Delivery
-from conventions.broker.raw_message import raw_message
 from conventions.broker.redis_broker import Sizes
 from conventions.broker.simple_message import plain
 from conventions.execution.process_ends import has_ended
@@ -274,7 +274,7 @@ def test_its_log_is_celerys(app: ConventionsApp, consumer: Any, lane: Lane, capl
         consumer.controller.state = state
         long = handed_out(app, Short)
         channel = consumer.task_consumer.channel
-        message = channel.Message(raw_message(long), channel=channel)
+        message = channel.Message(read_message(long), channel=channel)
         strategy(app.tasks[Short.name], app, consumer)(message, None, None, None, ())
     short, celerys = caplog.records
     assert short.msg == celerys.msg
@@ -287,7 +287,7 @@ def as_celery_makes_it(delivery: Delivery, task: Any, consumer: Any) -> Any:
     """The request of a message that goes the long way."""
     app, channel, events = consumer.app, consumer.task_consumer.channel, consumer.event_dispatcher
     made: Any = create_request_cls(Request, task, consumer.pool, consumer.hostname, events, app=app)
-    message = channel.Message(raw_message(delivery), channel=channel)
+    message = channel.Message(read_message(delivery), channel=channel)
     return made(message, app=app, task=task, hostname=consumer.hostname, eventer=events, utc=app.uses_utc_timezone())
 
 
@@ -387,7 +387,7 @@ def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(
     delivery = handed_out(app, Short)
     app.in_flight.add(delivery)
     assert not list(ShortCut(consumer, lane).take([delivery]))
-    monkeypatch.setattr("conventions.fast_lane.short_request.raw_message", lambda _: {"no": "part"}["headers"])
+    monkeypatch.setattr("conventions.fast_lane.short_request.read_message", lambda _: {"no": "part"}["headers"])
     consumer.controller.semaphore = SimpleNamespace(initial_value=1, value=0)
     pool = SimpleNamespace(uses_semaphore=True)
     with pytest.raises(TaskRevokedError):  # by which Celery frees the process

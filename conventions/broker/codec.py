@@ -1,0 +1,272 @@
+"""The codec of messages: every body and every message is written and read here.
+
+A message is JSON as kombu writes it: headers, properties and a body. The body is JSON in base64, and holds three parts, as in Celery's
+message protocol 2: positional arguments, arguments by name, and options, which say what follows the job.
+
+The fast lane reads most messages by `broker/simple_message.py`, which checks the same form in one step.
+"""
+
+import hashlib
+import json
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kombu.utils.json import dumps, loads
+from pydantic_core import from_json
+
+from conventions.broker.delivery import Delivery, tag_of
+from conventions.core.bounds import DEEPEST, is_too_deep
+from conventions.core.errors import UndeliverableMessage, UnknownForm
+
+FORM, FORMS = "x_form", (None, 1)  # a message says which form it has, where it is not the first; those that are read
+DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
+
+CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
+KOMBU_TYPE = b'"__type__"'  # kombu writes a value that JSON does not know as a mapping with this key
+
+ENCODINGS = frozenset(["utf-8", "utf8", "us-ascii", "ascii", "binary", "base64", ""])  # those that make nothing larger
+
+
+class UnreadableEnvelope(Exception):
+    """What came is no message: it lacks a part, or has one of another type."""
+
+
+class UnreadableBody(ValueError):
+    """The body of a message is not what Celery writes."""
+
+
+class Body(NamedTuple):
+    """What the body of a message holds.
+
+    Attributes:
+        args: positional arguments.
+        kwargs: arguments by name.
+        options: what follows the job: `callbacks`, `errbacks`, `chain` and `chord`.
+    """
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+    options: dict[str, Any]
+
+
+# A body.
+
+
+def written_body(
+    args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], default: Any = None
+) -> str:
+    """The body of a message as text. `default` is as `json.dumps` takes it. Raises: TypeError, ValueError."""
+    return in_base64(json.dumps([args, kwargs, options], default=default).encode())
+
+
+def read_body(message: Any) -> Body:
+    """The body of a stored message, as plain JSON. Raises: UnreadableBody, whatever a message of another program has there."""
+    try:
+        args, kwargs, options = json.loads(bytes_of(message["body"]))
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise UnreadableBody(f"its body is not what Celery writes ({type(error).__name__})") from None
+    options = options or {}
+    if not isinstance(args, list) or not isinstance(kwargs, dict) or not isinstance(options, dict):
+        raise UnreadableBody("its body is not what Celery writes: it has other parts")
+    return Body(args, kwargs, options)
+
+
+def checked_body(message: Mapping[str, Any]) -> Body:
+    """The body of a message that `simple_message.plain` has looked at, with kombu's own types."""
+    return Body(*parsed(bytes_of(message["body"])))
+
+
+def in_base64(body: bytes) -> str:
+    """Bytes as the body of a message."""
+    return b2a_base64(body, newline=False).decode()
+
+
+def bytes_of(body: str) -> bytes:
+    """The bytes of a body in base64. Raises: ValueError."""
+    return a2b_base64(body)
+
+
+class BodyForm:
+    """Writes bodies like that of a message which Celery made: with the same options, and other arguments.
+
+    Args:
+        message: as kombu wrote it.
+        kwargs: its arguments.
+
+    Raises:
+        ValueError: the body is not of this form, as when it is compressed.
+    """
+
+    def __init__(self, message: Mapping[str, Any], kwargs: Mapping[str, Any]) -> None:
+        encoding = message["properties"].get("body_encoding")
+        if encoding != BODY_ENCODING or message["content-type"] != CONTENT_TYPE:
+            raise ValueError("not the form that Celery writes")
+        text, head = bytes_of(message["body"]).decode(), self._head(kwargs)
+        if not text.startswith(head):
+            raise ValueError("not the form that Celery writes")
+        self._tail = text[len(head) :]
+
+    @staticmethod
+    def _head(kwargs: Mapping[str, Any]) -> str:
+        return f"[[], {json.dumps(kwargs)}"
+
+    def written(self, kwargs: Mapping[str, Any]) -> str:
+        """The body for these arguments, as text. Raises: TypeError, ValueError."""
+        return in_base64(f"[[], {json.dumps(kwargs)}{self._tail}".encode())
+
+
+# A message.
+
+
+def written_message(message: Mapping[str, Any]) -> str:
+    """A message as the broker has it. Raises: TypeError, ValueError."""
+    text: str = dumps(message)  # type: ignore[no-untyped-call]  # kombu has few types
+    return text
+
+
+def message_of(body: str, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A message with a body of `written_body`, as kombu writes it."""
+    return {
+        "body": body,
+        "headers": dict(headers),
+        "properties": {**properties, "body_encoding": BODY_ENCODING},
+        "content-type": CONTENT_TYPE,
+        "content-encoding": CONTENT_ENCODING,
+    }
+
+
+def with_arguments(message: Mapping[str, Any], kwargs: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored message with other arguments, by name, and these headers beside its own. Raises: UnreadableBody."""
+    body = written_body([], kwargs, read_body(message).options)
+    return {**message, "body": body, "headers": {**message["headers"], **headers}}
+
+
+def request_digest(headers: Mapping[str, Any], body: str) -> str:
+    """What a message asks for, in 80 bits, to tell whether another one with its id is the same."""
+    parts = (*(str(headers.get(name)) for name in ("task", "retries", "x_copy")), body)
+    return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
+
+
+def headers_in(payload: bytes) -> dict[str, Any]:
+    """The headers of a message as the broker has it; none of what is no message."""
+    try:
+        headers = json.loads(payload)["headers"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return {}
+    return headers if isinstance(headers, dict) else {}
+
+
+def body_in(payload: bytes) -> Body:
+    """The body of a message as the broker has it. Raises: UnreadableBody."""
+    try:
+        message = json.loads(payload)
+    except (ValueError, RecursionError):
+        raise UnreadableBody("it is no JSON") from None
+    return read_body(message)
+
+
+def read_message(delivery: Delivery, limit: int | None = None) -> dict[str, Any]:
+    """A message as kombu's channels hand it on.
+
+    Args:
+        delivery: how it came.
+        limit: bytes of the largest message that is read at all.
+
+    Raises:
+        UnknownForm: a later release has written it.
+        UndeliverableMessage: it is too large, compressed, or nested too deep.
+        Exception: whatever a message of another program makes it raise.
+    """
+    if limit is not None and len(delivery.payload) > limit:
+        raise UndeliverableMessage(
+            f"the message has {len(delivery.payload):,} bytes, the limit is {limit:,}; send less, or raise "
+            "CONVENTIONS_MESSAGE_LIMIT"
+        )
+    message: dict[str, Any] = parsed(delivery.payload)
+    headers = message.get("headers") or {}
+    check_form(headers)
+    _refuse_packed(message, headers)
+    return with_delivery(message, delivery)
+
+
+def envelope_fault(message: Any) -> str | None:
+    """What is wrong with a message of kombu's own, before its body is looked at; `None`: nothing is."""
+    if not isinstance(message, dict):
+        return f"it is a {type(message).__name__}, and no mapping"
+    properties = message.get("properties")
+    if not isinstance(properties, dict) or not {"delivery_tag", "delivery_info"} <= properties.keys():
+        return "it has no properties, or lacks one of them"
+    if not isinstance(message.get("headers", {}), dict) or not isinstance(message.get("body", ""), str):
+        return "its headers are no mapping, or its body is no text"
+    if properties.get("body_encoding") == BODY_ENCODING:
+        try:
+            bytes_of(message.get("body") or "")
+        except ValueError as error:
+            return f"its body is no base64: {error}"
+    return None
+
+
+def with_delivery(message: dict[str, Any], delivery: Delivery) -> dict[str, Any]:
+    """A message that was read, with what is known of its delivery."""
+    headers, properties = message.get("headers") or {}, message["properties"]
+    properties["delivery_tag"] = delivery.receipt
+    properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
+    properties[DELIVERY] = delivery_property(delivery)
+    if delivery.changes or headers.get("eta") is not None:
+        # It is due now: Celery must not wait once more.
+        headers = dict(headers) | delivery.changes | ({"eta": None} if "eta" in headers else {})
+    message["headers"] = headers
+    return message
+
+
+def check_form(headers: Any) -> None:
+    """Refuse a message whose headers name a form that is not known here. Raises: UnknownForm."""
+    form = headers.get(FORM)
+    if form not in FORMS or isinstance(form, bool):
+        shown = str(form)[:20]
+        raise UnknownForm(
+            f"its form {shown!r} is that of a later release, and this one reads form 1: install that release"
+        )
+
+
+def _refuse_packed(message: dict[str, Any], headers: dict[str, Any]) -> None:
+    """Refuse what may become larger when it is read: kilobytes may become gigabytes."""
+    if headers.get("compression"):
+        raise UndeliverableMessage(
+            "the message is compressed, and only plain ones are read; send it without compression"
+        )
+    encoding = message.get("content-encoding")
+    if encoding is not None and str(encoding).lower() not in ENCODINGS:
+        raise UndeliverableMessage("the content-encoding of the message is not read; send it as utf-8")
+
+
+def delivery_property(delivery: Delivery) -> dict[str, Any]:
+    """What the process that holds a message needs to know of its delivery: the property `DELIVERY`."""
+    found = {
+        "tag": tag_of(delivery.tag),
+        "queue": delivery.queue,
+        "receipt": delivery.receipt,
+        "deliveries": delivery.deliveries,
+        "alone": delivery.alone,
+    }
+    return found | {"changes": delivery.changes} if delivery.changes else found
+
+
+def parsed(payload: bytes | str) -> Any:
+    """JSON that kombu wrote. Where it holds types of kombu's own, kombu reads it, which takes three times as long.
+
+    Raises:
+        ValueError: it is no JSON.
+        UndeliverableMessage: it is nested too deep.
+    """
+    has_types = KOMBU_TYPE in payload if isinstance(payload, bytes) else KOMBU_TYPE.decode() in payload
+    if not has_types:
+        try:
+            return from_json(payload, cache_strings="keys")
+        except ValueError:  # such as half a character, which JSON may hold
+            pass
+    value = loads(payload)  # type: ignore[no-untyped-call]  # kombu has few types
+    if is_too_deep(value):
+        raise UndeliverableMessage(f"lists and mappings are nested more than {DEEPEST} deep")
+    return value
