@@ -11,10 +11,10 @@ from conventions.broker.headers import FINGERPRINT, KEY, PLANNED_AT
 from conventions.core.errors import LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments, digest
-from conventions.execution.attempt import idempotency_key
+from conventions.idempotency.key import idempotency_key
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
-from conventions.sending.send import shown_arguments
+from conventions.sending.shown_arguments import shown_arguments
 from conventions.storage.tables import DeadLetterRow
 
 

@@ -23,7 +23,7 @@ from conventions.broker.validation import fault_of
 from conventions.core.errors import IdempotencyConflict, PayloadError
 from conventions.dead_letters import letters as dead_letters
 from conventions.records import executions
-from conventions.sending.send import publish
+from conventions.sending.publish import publish
 from conventions.storage.tables import DeadLetterRow
 
 ANEW = {"retries": 0, "eta": None, "expires": None}

@@ -8,8 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from celery._state import get_current_task
-
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import DELIVERY
 from conventions.broker.headers import (
@@ -25,28 +23,13 @@ from conventions.broker.headers import (
     TOKEN,
 )
 from conventions.broker.redis_broker import HeldMessage
-from conventions.core.actor import SYSTEM, current_actor
-from conventions.declare.declaration import EVERY_ARGUMENT, PLANNED_TIME
+from conventions.core.actor import SYSTEM
 from conventions.declare.payload import digest
 from conventions.idempotency.claims import ClaimRequest
+from conventions.idempotency.key import idempotency_key
 from conventions.idempotency.outcome_stream import OutcomeStream
 
 REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
-
-
-def idempotency_key(task: Any, payload: Mapping[str, Any], message_id: str, planned_at: str | None) -> str:
-    """The key of a message: a hash of the declared arguments and the planned time, or the message id.
-
-    A task that is idempotent on its planned time and has none, being sent by hand, is itself: the key is the id.
-    """
-    declared = task.idempotent_on
-    if declared is None or (declared is PLANNED_TIME and planned_at is None):
-        return message_id
-    if declared is EVERY_ARGUMENT or declared is PLANNED_TIME:
-        values = dict(payload)
-    else:
-        values = {name: payload.get(name) for name in declared}
-    return digest(values | ({"planned_at": planned_at} if planned_at else {}))
 
 
 def horizon_of(task: Any) -> timedelta:
@@ -157,18 +140,3 @@ class Job:
 
 def _moment(value: str | None) -> datetime | None:
     return datetime.fromisoformat(value).astimezone(UTC) if value else None
-
-
-def step_follows() -> bool:
-    """Whether the job of this thread has ended, so that what is sent now are its callbacks."""
-    task = get_current_task()  # the proxy of it takes three times as long
-    job = None if task is None else getattr(task.request, "job", None)
-    return job is not None and job.ended
-
-
-def inherited_actor() -> str:
-    """The actor of the running code; after a job has ended, as for the next step of a chain, that of the job."""
-    actor = current_actor()
-    if actor == SYSTEM and (task := get_current_task()) is not None:
-        return getattr(task.request, ACTOR, None) or SYSTEM
-    return actor

@@ -20,9 +20,11 @@ from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import check_size
 from conventions.sending.callbacks import list_callbacks
+from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
 from conventions.sending.options import check_options
-from conventions.sending.send import common_headers, headers_of_own, shown_text, unavailable
+from conventions.sending.publish import unavailable
+from conventions.sending.shown_arguments import shown_text
 
 PART = 500  # messages that go together
 PART_BYTES = 4 << 20  # of their arguments

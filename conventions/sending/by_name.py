@@ -1,13 +1,11 @@
 """Sends of a task by its name, and of functions and Celery's own tasks: checked as far as the task is known here.
 
-Every way that Celery has to send a task ends in `send_task` of the application. What was checked before passes, by its id.
+Every way that Celery has to send a task ends in `send_task` of the application. What was checked before passes: see `by_celery.py`.
 """
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import celery
@@ -20,22 +18,17 @@ from conventions.broker.headers import KEY
 from conventions.core.bounds import fault_of_name, half_character
 from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
-from conventions.execution.attempt import step_follows
 from conventions.execution.attempt_event import own_headers
-from conventions.sending.callbacks import list_callbacks
+from conventions.execution.current_job import step_follows
+from conventions.sending.by_celery import was_checked
+from conventions.sending.callbacks import freeze_callbacks, list_callbacks
+from conventions.sending.message_headers import check_text, common_headers
 from conventions.sending.options import check_function, check_options
-from conventions.sending.send import (
-    check_text,
-    checked_send,
-    common_headers,
-    freeze_callbacks,
-    publish,
-    refuse_no_arguments,
-    shown_arguments,
-)
+from conventions.sending.publish import publish
+from conventions.sending.send import checked_send, refuse_no_arguments
+from conventions.sending.shown_arguments import shown_arguments
 from conventions.sending.unsendable_step import refuse_step
 
-_checked: ContextVar[str | None] = ContextVar("conventions_checked", default=None)
 FAULTS = (TypeError, ValueError, PayloadError)
 POSITIONS = tuple(  # of what Celery's `send_task` takes after the arguments of the task
     one.name
@@ -50,22 +43,6 @@ class Named(NamedTuple):
     app: Any
     name: str
     queue_name: str | None = None
-
-
-@contextmanager
-def checked(task_id: str) -> Iterator[None]:
-    """A message with this id was checked: within the block Celery sends it."""
-    token = _checked.set(task_id)
-    try:
-        yield
-    finally:
-        _checked.reset(token)
-
-
-def by_celery(task: Any, payload: Mapping[str, Any], task_id: str, **options: Any) -> Any:
-    """Let Celery send a message of a task of ours that was checked."""
-    with checked(task_id):
-        return celery.Task.apply_async(task, (), payload, task_id=task_id, **options)
 
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +73,7 @@ def send_by_name(
         TypeError, ValueError, PayloadError, BrokerUnavailable: as `apply_async`.
     """
     task_id, (args, kwargs) = options.get("task_id"), arguments
-    if task_id is not None and task_id == _checked.get():
+    if was_checked(task_id):
         return send(args, kwargs, **options)
     if not isinstance(name, str) or not name:
         raise TypeError(f"send_task: the name of a task is text, such as 'tasks.SendEmail', not {name!r}")

@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from celery.canvas import maybe_signature
+from celery.utils.functional import maybe_list
+
 from conventions.core.bounds import fault_of_name
 
 STEPS = frozenset(["link", "link_error", "chain", "chord"])
@@ -55,3 +58,23 @@ def _check(where: str, one: Any) -> None:
                 f"{where} {name}: {part} of a signature is {wanted}, not {one.get(part)!r}; write Other.s(...), or "
                 f"signature({name!r})"
             )
+
+
+def freeze_callbacks(task: Any, options: dict[str, Any]) -> None:
+    """Give each callback its id now: a job that ends twice, as after a crash, sends the same messages twice.
+
+    Raises:
+        TypeError: one is no signature.
+    """
+    for name in ("link", "link_error"):
+        if options.get(name):
+            options[name] = [_frozen(task, name, one) for one in maybe_list(options[name])]
+
+
+def _frozen(task: Any, name: str, given: Any) -> Any:
+    if not isinstance(given, Mapping):  # as signatures are, and what JSON makes of them
+        raise TypeError(f"{task.name}: {name} is a signature, such as Other.s(...), or a list of them, not {given!r}")
+    callback = maybe_signature(given).clone()
+    if "task_id" not in callback.options:
+        callback.freeze()
+    return callback

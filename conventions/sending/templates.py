@@ -20,9 +20,9 @@ from celery.utils.collections import ConfigurationView
 from conventions.broker.bulk_publish import PublishBatch
 from conventions.broker.routing import routes_alike
 from conventions.sending.bulk import PART
-from conventions.sending.by_name import by_celery
+from conventions.sending.by_celery import by_celery
 from conventions.sending.message_template import MessageTemplate
-from conventions.sending.send import shown_text
+from conventions.sending.shown_arguments import shown_text
 
 KINDS = frozenset(["priority", "queue"])  # options that make a kind of messages
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from conventions.core import error_text
 from conventions.core.errors import PayloadError
-from conventions.execution.attempt import inherited_actor
+from conventions.execution.current_job import inherited_actor
 from conventions.records.journal import Event
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,6 @@ made by Celery, whose `__name__` is `run`; logs use `self.name`. Set `name` befo
 flight, or list its old name in `aliases`.
 """
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,16 +19,11 @@ from conventions.declare.declaration import check_attributes, check_task, decide
 from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.cancel import cancel
-from conventions.sending.by_name import by_celery
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
 from conventions.sending.enqueue import enqueue_chunks, enqueue_many
-from conventions.sending.send import (
-    checked_send,
-    publish,
-    sending_method,
-    shown_arguments,
-)
+from conventions.sending.send import send
 from conventions.tasks.running_task import RunningTask
+from conventions.tasks.sending_method import sending_method
 
 if TYPE_CHECKING:
     from celery.result import AsyncResult as Result
@@ -155,22 +149,8 @@ class ConventionTask(RunningTask):
                 than 255 characters, or is no text that can be stored.
             BrokerUnavailable: the broker did not take it within `broker_timeout`; `maybe_sent` says whether it may be there.
         """
-        app, task_id = self._application(), task_id or uuid()
         how = {"actor": actor, "key": idempotency_key, "planned_at": planned_at}
-        accepted = checked_send(self, args or (), kwargs or {}, task_id, options, **how)
-        if accepted is None:
-            return self.AsyncResult(task_id)
-        payload, headers = accepted
-        if not options.pop("headers", None) and app.templates.fit(options):
-            send = functools.partial(app.templates.send, self, payload, task_id, headers, options)
-            return publish(send, app, task_id, with_result=not self.ignore_result)
-        options |= shown_arguments(self, payload, options)
-        options |= {"headers": headers, "retry": False}  # tried again by time, not by Celery
-        with_result = not options.get("ignore_result", self.ignore_result)
-        send = functools.partial(by_celery, self, payload, task_id, **options)
-        if app.conf.task_always_eager:  # the job runs here, for as long as it takes
-            return send()
-        return publish(send, app, task_id, with_result=with_result, producer=options.get("producer"))
+        return send(self, args or (), kwargs or {}, task_id or uuid(), options, **how)
 
     enqueue_many = sending_method(enqueue_many)
     enqueue_chunks = sending_method(enqueue_chunks)
@@ -187,10 +167,6 @@ class ConventionTask(RunningTask):
 
     def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The payload of these arguments, as every send checks it. Raises: TypeError, PayloadError."""
-        return self.written(args, kwargs)[0]
-
-    def written(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """As `checked`, and its canonical JSON. Raises: TypeError, PayloadError."""
         payload, written = self.arguments.written(args, kwargs)
         check_size(self.name, written, getattr(self._application().settings, self.payload_limit_setting))
-        return payload, written
+        return payload

@@ -5,7 +5,8 @@ from typing import Any
 import celery
 from celery.utils import uuid
 
-from conventions.sending.by_name import checked, checked_as_far
+from conventions.sending.by_celery import checked
+from conventions.sending.by_name import checked_as_far
 
 
 class PlainTask(celery.Task):

@@ -16,8 +16,8 @@ from conventions.core.errors import IdempotencyConflict
 from conventions.dead_letters import redrive_runs
 from conventions.dead_letters.redrive_runner import Redriver
 from conventions.dead_letters.redrive_safety import OPEN
-from conventions.execution.attempt import idempotency_key
 from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.idempotency.key import idempotency_key
 from conventions.recording.recorder import Recorder
 from conventions.records import audit
 from conventions.records.journal import Event

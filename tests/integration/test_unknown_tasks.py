@@ -11,7 +11,7 @@ from conventions.app import ConventionsApp
 from conventions.broker.headers import KEY, UNKNOWN, UNKNOWN_SINCE
 from conventions.broker.redis_broker import Broker
 from conventions.declare.payload import digest
-from conventions.execution.attempt import idempotency_key
+from conventions.idempotency.key import idempotency_key
 from conventions.storage.redis_store import Store
 from conventions.worker.unknown_tasks import put_off
 from tests import raw_messages as raw

@@ -1,0 +1,95 @@
+"""The headers that a send gives its message: who causes it, its idempotency key, when it was sent, for which slot."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
+from conventions.core.bounds import fault_of_name
+from conventions.declare.payload import digest_of_json
+from conventions.execution.current_job import inherited_actor
+from conventions.idempotency.key import idempotency_key
+
+
+def headers_for(
+    task: Any,
+    payload: Mapping[str, Any],
+    written: bytes,
+    message_id: str,
+    given: Mapping[str, Any],
+    *,
+    actor: str | None = None,
+    key: str | None = None,
+    planned_at: datetime | str | None = None,
+) -> dict[str, Any]:
+    """The headers of a message that is sent for the first time.
+
+    Args:
+        task: what is sent.
+        payload: its arguments.
+        written: the same, as canonical JSON.
+        message_id: the message's id.
+        given: headers that the caller wants.
+        actor: who causes it.
+        key: instead of the key made of the declared arguments.
+        planned_at: the slot of a schedule, aware.
+    """
+    check_text(task, "task_id", message_id)
+    common = common_headers(task, given, actor=actor, planned_at=planned_at)
+    return headers_of_own(task, payload, written, message_id, key=key, planned=common.get(PLANNED_AT)) | common
+
+
+def common_headers(
+    task: Any, given: Mapping[str, Any], *, actor: str | None, planned_at: datetime | str | None
+) -> dict[str, Any]:
+    """The headers that are the same for all messages of one call. Raises: TypeError, ValueError."""
+    check_text(task, "actor", actor)
+    planned = _planned(planned_at)
+    headers = {ACTOR: actor or inherited_actor(), ENQUEUED_AT: datetime.now(UTC).isoformat()}
+    return headers | ({PLANNED_AT: planned} if planned else {}) | dict(given)
+
+
+def headers_of_own(
+    task: Any,
+    payload: Mapping[str, Any],
+    written: bytes,
+    message_id: str,
+    *,
+    key: str | None = None,
+    planned: str | None = None,
+) -> dict[str, Any]:
+    """The headers that come from a message's arguments and id. Raises: TypeError, ValueError."""
+    check_text(task, "idempotency_key", key)
+    headers: dict[str, Any] = {
+        KEY: key or idempotency_key(task, payload, message_id, planned),
+        FINGERPRINT: digest_of_json(written),
+    }
+    if member := task.member_of(payload, message_id):
+        headers[BATCH] = list(member)
+    return headers
+
+
+def check_text(task: Any, name: str, value: Any) -> None:
+    """Refuse what no worker would take for a text; `None` is that nothing is said. Raises: TypeError, ValueError."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{task.name}: {name} is text, not {type(value).__name__}; write {name}=str(...)")
+    if not value:
+        raise ValueError(f"{task.name}: {name} is empty; leave it out")
+    if fault := fault_of_name(value):
+        raise ValueError(f"{task.name}: {name} {fault}")
+
+
+def _planned(value: datetime | str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        moment = None
+    if not isinstance(moment, datetime):
+        raise TypeError(f"planned_at is a moment with a time zone, such as datetime.now(UTC), not {value!r}")
+    if moment.tzinfo is None:
+        raise ValueError("planned_at has no time zone; pass an aware datetime")
+    return moment.astimezone(UTC).isoformat()

@@ -1,0 +1,122 @@
+"""A message goes to the broker: it is tried until `broker_timeout` is over, and the error says whether it may be there."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from conventions.core.deadline import Deadline
+from conventions.core.errors import BrokerUnavailable, NewerLayout
+from conventions.core.redis_address import shown
+from conventions.core.redis_answers import advice_on, refusal_of
+from conventions.execution.current_job import step_follows
+from conventions.storage.redis_connections import LEAST, telling
+
+RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
+
+
+def publish(
+    send: Callable[..., Any], app: Any, message_id: str, *, with_result: bool = False, producer: Any = None
+) -> Any:
+    """Call `send` until the broker takes the message, for `broker_timeout` seconds.
+
+    Args:
+        send: publishes the message under the same id each time; where the broker is no Redis, it is given options of kombu's
+            `publish`.
+        app: the application.
+        message_id: the message's id.
+        with_result: whether the caller wants the result, so that Redis must be there, too.
+        producer: what the caller sends by, if he has one.
+
+    Raises:
+        BrokerUnavailable: names the message, and the address without its password.
+    """
+    reason: Exception | None = None
+    with Deadline(app.settings.broker_timeout) as deadline:
+        while True:
+            try:
+                if with_result:
+                    _require_results(app)
+                return send() if app.broker_is_redis else _send_elsewhere(send, app, producer, deadline)
+            except NewerLayout as error:
+                if step_follows():  # as below: a worker of the later release sends it
+                    raise Reject(error, requeue=True) from error
+                raise
+            except (OperationalError, ConnectionError, RedisError, RuntimeError, *app.broker_errors) as error:
+                if not _may_pass(error):
+                    raise
+                reason = telling(error, reason)
+                if deadline.left < RETRY_EVERY:
+                    if step_follows():  # its job is settled: the message comes again, and this step is sent then
+                        raise Reject(reason, requeue=True) from reason
+                    raise unavailable(app, reason, [message_id], maybe_sent=deadline.may_have_left) from reason
+                time.sleep(RETRY_EVERY)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether the same may be taken later; an answer that says otherwise does not change."""
+    if isinstance(error, RuntimeError):  # Celery's, of a result that nobody can subscribe to
+        return isinstance(error.__cause__, RedisError)
+    away = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)  # the last: no Redis is there
+    wrong = isinstance(error, RedisError) and not isinstance(error, away)
+    return not wrong or bool(refusal_of(error))
+
+
+def unavailable(app: Any, error: BaseException, ids: Sequence[str], *, maybe_sent: bool) -> BrokerUnavailable:
+    """The error of messages that the broker did not take in time.
+
+    Args:
+        app: the application.
+        error: of the last try.
+        ids: the messages.
+        maybe_sent: whether they may be there.
+    """
+    what = f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages"
+    why = f"the broker at {shown(app.broker_address)} did not take {what} within {app.settings.broker_timeout:g} s: {error}"
+    advice = advice_on(error)
+    if advice and advice not in why:
+        why += f"; {advice}"
+    if not maybe_sent:
+        return BrokerUnavailable(f"not sent: {why}", ids=ids)
+    again = f"send it again with task_id={ids[0]!r}" if len(ids) == 1 else "send each again under its id, see `ids`"
+    text = f"may have been sent: {why}. It may be there all the same: {again}, which changes nothing where it is"
+    return BrokerUnavailable(text, maybe_sent=True, ids=ids)
+
+
+def _send_elsewhere(send: Callable[..., Any], app: Any, given: Any, deadline: Deadline) -> Any:
+    """Send to a broker that is no Redis, and wait until it says that it has the message, no longer than the deadline.
+
+    Raises:
+        OperationalError, OSError: it does not answer, or says that it does not take it.
+    """
+    with app.producer_or_acquire(given) as producer:
+        connection = producer.connection
+        connection.connect_timeout = max(deadline.left, LEAST)
+        may_have_left = deadline.may_have_left
+        try:
+            producer.channel  # noqa: B018  # connects: until then nothing of the message has left
+            deadline.may_have_left = True
+            sent = send(producer=producer, timeout=deadline.left, confirm_timeout=deadline.left)
+        except Exception as error:
+            if any(type(one).__name__ == "MessageNacked" for one in (error, error.__cause__)):
+                deadline.may_have_left = may_have_left
+                raise OperationalError("it refuses the message: its queue is full") from error
+            if isinstance(error, (OSError, OperationalError, *app.broker_errors)):
+                connection.collect()  # to take leave of a broker that does not answer would take for ever
+                producer.revive(connection)
+            raise
+        return sent
+
+
+def _require_results(app: Any) -> None:
+    # Celery subscribes to the result before it publishes, and tries for 20 s.
+    try:
+        app.store.redis.ping()
+    except RedisError as error:
+        raise OperationalError(
+            f"Redis at {shown(app.store.url)}, which keeps results, does not answer: {error}"
+        ) from error

@@ -1,0 +1,20 @@
+"""`sending_method`: a method of a task that its class has, too, so that the class itself is what a team sends."""
+
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any, Concatenate
+
+from conventions.core.errors import DeclarationError
+
+
+class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named like one
+    """A method that on the class works on the registered task, and on a task as usual."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], R]) -> None:
+        self._method = method
+        update_wrapper(self, method)  # type: ignore[arg-type]  # for __doc__ and __wrapped__
+
+    def __get__(self, task: Any, cls: Any) -> Callable[P, R]:
+        if task is None and cls.registered is None:
+            raise DeclarationError(f"{cls.__qualname__} is abstract: it defines no run, so it cannot be sent")
+        return self._method.__get__(cls.registered if task is None else task)  # type: ignore[no-any-return]
