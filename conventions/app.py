@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.loaders.app import AppLoader
-from celery.utils.imports import cwd_in_path
 
 from conventions.batches.batch_state import Batches
 from conventions.broker.delivery import Delivery
@@ -30,6 +29,7 @@ from conventions.fast_lane.watch import LaneWatch
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.leases import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
+from conventions.library_internals.celery import cwd_in_path
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sending.by_name import name_positions, send_by_name

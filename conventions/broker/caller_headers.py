@@ -7,17 +7,17 @@ Celery's protocol neither. Headers of others, such as those of tracing, travel a
 from collections.abc import Mapping
 from typing import Any
 
-from celery.app.task import Context
 from kombu.utils.json import dumps
 
 from conventions.broker.headers import ACTOR, COUNTS, ENQUEUED_AT, KEY, LATER, ON_REQUEST, OURS, PLANNED_AT
 from conventions.core.bounds import fault_of_name, half_character
 from conventions.core.errors import PayloadError
+from conventions.library_internals.celery import REQUEST_FIELDS
 
 LIMIT = 16 * 1024  # bytes of JSON: those that callers give
 
 _OF_CELERY = frozenset(
-    [name for name in vars(Context) if not name.startswith("_") and name != "headers"]
+    [name for name in REQUEST_FIELDS if not name.startswith("_") and name != "headers"]
     + ["argsrepr", "compression", "kwargsrepr", "lang", "task"]
     + [*ON_REQUEST]
 )

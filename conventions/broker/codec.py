@@ -18,12 +18,12 @@ from pydantic_core import from_json
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.core.bounds import DEEPEST, is_too_deep
 from conventions.core.errors import UndeliverableMessage, UnknownForm
+from conventions.library_internals.kombu import KOMBU_TYPE
 
 FORM, FORMS = "x_form", (None, 1)  # a message says which form it has, where it is not the first; those that are read
 DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
 
 CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
-KOMBU_TYPE = b'"__type__"'  # kombu writes a value that JSON does not know as a mapping with this key
 
 ENCODINGS = frozenset(["utf-8", "utf8", "us-ascii", "ascii", "binary", "base64", ""])  # those that make nothing larger
 

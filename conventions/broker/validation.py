@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from celery.app.task import Context
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from conventions.broker.headers import ON_REQUEST
 from conventions.core.bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
 from conventions.core.error_text import clean
+from conventions.library_internals.celery import REQUEST_METHODS
 
 _STRICT = ConfigDict(extra="ignore", strict=True)
 
@@ -130,9 +130,16 @@ MOST_FAULTS = 10  # that are told
 
 # What a request has already, or finds there: a header of such a name would take its place.
 _TAKEN = frozenset(
-    [name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name))]
-    + ["_late", "called_directly", "conventions_prepared", "conventions_raised", "is_eager", *ON_REQUEST]
-    + [*Options.__annotations__]  # they are in the body, where they are checked
+    [
+        *REQUEST_METHODS,
+        "_late",
+        "called_directly",
+        "conventions_prepared",
+        "conventions_raised",
+        "is_eager",
+        *ON_REQUEST,
+        *Options.__annotations__,  # they are in the body, where they are checked
+    ]
 )
 
 

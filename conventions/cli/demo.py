@@ -14,7 +14,6 @@ from typing import Self, TextIO
 
 import click
 from celery.bin.base import CeleryCommand, CeleryOption
-from celery.utils.imports import cwd_in_path
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,6 +24,7 @@ from conventions.cli.services import Plan, app_address, free_port, launcher_is_g
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.safe_text import printable
 from conventions.demo import Outcome
+from conventions.library_internals.celery import cwd_in_path
 from conventions.stack.folder import FOLDER, hold
 from conventions.stack.supervisor import StopSignals, Supervisor
 

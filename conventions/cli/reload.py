@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from celery.utils.imports import cwd_in_path
 from watchfiles import Change, DefaultFilter, watch
 
 from conventions.app import DEFAULT_SCHEDULE
+from conventions.library_internals.celery import cwd_in_path
 
 SUFFIXES = (".py", ".lua")
 

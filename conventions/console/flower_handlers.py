@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from celery.utils.imports import symbol_by_name
 from flower.utils.blocking import BlockingOperationRunner
 from flower.views import BaseHandler
 from flower.views.error import NotFoundErrorHandler
@@ -25,6 +24,7 @@ from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
 from conventions.console.roles import Role
 from conventions.console.task_masks import NO_SEARCH, SORTED, masked, may_search
+from conventions.library_internals.celery import symbol_by_name
 
 LONGEST_WAIT = 3.0  # seconds for a result
 WAITS = 10  # for results at a time; others wait for them, and nothing else does

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from celery.utils.time import rate
-
 from conventions.core.bounds import fault_of_name
 from conventions.core.errors import DeclarationError
 from conventions.core.settings import Settings
 from conventions.declare.payload import Arguments
 from conventions.declare.retry import RetryPolicy
+from conventions.library_internals.celery import per_second
 
 
 class _Sentinel:
@@ -249,7 +248,7 @@ def _is_rate(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        rate(value)
+        per_second(value)
     except (ValueError, KeyError):
         return False
     return True

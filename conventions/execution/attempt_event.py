@@ -3,16 +3,15 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from celery.app.task import X_DEATH_HEADERS
-
 from conventions.broker.codec import message_of, written_body
 from conventions.broker.headers import LATER, ON_REQUEST, OURS, TOKEN
 from conventions.core import error_text
 from conventions.execution.attempt import Job
+from conventions.library_internals.celery import RABBITMQ_HEADERS
 from conventions.records.journal import Event
 
 _STAY = frozenset(
-    [*OURS, *ON_REQUEST, *X_DEATH_HEADERS]
+    [*OURS, *ON_REQUEST, *RABBITMQ_HEADERS]
 )  # RabbitMQ would take its own for a message that goes in a circle
 
 

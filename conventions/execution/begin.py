@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from celery.app.trace import get_actual_ignore_result
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
@@ -47,6 +46,7 @@ from conventions.idempotency.claim_answers import (
     TooOld,
 )
 from conventions.idempotency.claims import conflict
+from conventions.library_internals.celery import result_is_ignored
 from conventions.storage.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ def _done_before(task: Any, job: Job, done: Done) -> Done:
         end_without_run(task, job, "duplicate", keep=follows(task) and not followed)
     if not again and job.member and job.member.role == "splitter":
         with suppress(RedisError):  # only that nobody finds the batch by this id
-            ignored = get_actual_ignore_result(task, task.request)
+            ignored = result_is_ignored(task, task.request)
             task.app.batches.note_duplicate(job.id, done.message_id, ignored=ignored)
     if followed:
         raise Ignore

@@ -13,8 +13,8 @@ from conventions.broker.codec import checked_body, parsed, with_delivery
 from conventions.broker.delivery import Delivery
 from conventions.broker.headers import TOKEN
 from conventions.broker.validation import drop_taken
+from conventions.library_internals.celery import NOT_HEADERS
 
-CELERYS = frozenset([*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "compression"])
 RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request
 OURS = ("job", "reporter", RAISED)  # attributes that are asked for in each job, and mostly not there
 
@@ -145,5 +145,5 @@ def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
 def completed(request: dict[str, Any], embed: dict[str, Any]) -> dict[str, Any]:
     """A request with what else was in its body, and its headers as `Context` finds them, but for a set that it makes for each."""
     request.update(embed, is_eager=False)
-    request["headers"] = {name: value for name, value in request.items() if name not in CELERYS} or None
+    request["headers"] = {name: value for name, value in request.items() if name not in NOT_HEADERS} or None
     return request

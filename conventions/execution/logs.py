@@ -4,9 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from celery.app import trace
-
 from conventions.core.safe_text import printable, without_secrets
+from conventions.library_internals.celery import log_successes
 
 SUCCEEDED = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
 TALKERS = ("httpx", "httpcore")  # at INFO they log each address, and a webhook's is a secret
@@ -53,8 +52,7 @@ def make_safe() -> None:
     if not hasattr(factory, "makes_safe"):
         # The usual factory gives way to the class itself: to make a record of another class of one costs a microsecond a line.
         logging.setLogRecordFactory(SafeRecord if factory is logging.LogRecord else _safe(factory))
-        trace.LOG_SUCCESS = SUCCEEDED
-        trace.info = without_result(trace.info)
+        log_successes(SUCCEEDED, without_result)
     for name in TALKERS:
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -4,10 +4,9 @@ import os
 import re
 from pathlib import Path
 
+from conventions.library_internals.billiard import HOW_IT_ENDED
+
 UNKNOWN = "nobody knows why its process ended; look at the log of its worker"
-HOW = re.compile(
-    r"exited prematurely: (?:signal (?P<signal>[^.]+?)|exitcode (?P<status>-?\d+))(?: Job|\.|$)"
-)  # billiard's words
 COUNTERS = (
     Path("/sys/fs/cgroup/memory.events"),
     Path("/sys/fs/cgroup/memory/memory.oom_control"),
@@ -36,7 +35,7 @@ class Ends:
 
     def of(self, error: BaseException) -> str:
         """What is known of the end that the pool tells by this error."""
-        found = HOW.search(str(error))
+        found = HOW_IT_ENDED.search(str(error))
         if found is None:
             return UNKNOWN
         if found["status"]:

@@ -43,11 +43,10 @@ from conventions.idempotency.claims import (
     TransactionBusy,
 )
 from conventions.idempotency.process_pages import Page
+from conventions.library_internals.billiard import KILLED
 from conventions.progress.overlong_jobs import watching
 
 logger = logging.getLogger(__name__)
-
-KILLED = range(-255, -191)  # exit codes by which billiard ends a process: signal number - 256
 
 
 class TurnOver(Exception):

@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from celery.app.trace import get_actual_ignore_result
 from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
@@ -25,6 +24,7 @@ from conventions.execution.process_state import end_own_code
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.claims import Settled, Settlement, State
 from conventions.idempotency.process_pages import SETTLE_FOR
+from conventions.library_internals.celery import result_is_ignored
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redi
 def follows(task: Any) -> bool:
     """Whether Celery sends or stores something after the job of the current request has ended."""
     request = task.request
-    return bool(request.callbacks or request.chain or request.chord or not get_actual_ignore_result(task, request))
+    return bool(request.callbacks or request.chain or request.chord or not result_is_ignored(task, request))
 
 
 def awaited(task: Any) -> bool:

@@ -10,7 +10,8 @@ import threading
 from types import CodeType, FrameType
 from typing import Any
 
-from celery._state import _task_stack
+from conventions.library_internals.billiard import soft_limit_handler
+from conventions.library_internals.celery import running_tasks
 
 
 class SoftLimit:
@@ -34,15 +35,13 @@ class SoftLimit:
     def install(self) -> None:
         """Take the place of the pool's handler, where it has one."""
         if threading.current_thread() is threading.main_thread():
-            from billiard.pool import soft_timeout_sighandler  # noqa: PLC0415  # no sender needs it
-
-            self.process = os.getpid()
-            if signal.getsignal(signal.SIGUSR1) is soft_timeout_sighandler:
-                self._raise = soft_timeout_sighandler
+            self.process, celerys = os.getpid(), soft_limit_handler()
+            if signal.getsignal(signal.SIGUSR1) is celerys:
+                self._raise = celerys
                 signal.signal(signal.SIGUSR1, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        current = _task_stack.top
+        current = running_tasks.top
         if self.over is not None and (current is None or current.request is self.over):
             return  # its outcome is being recorded, or what follows it is being sent
         if frame is not None and frame.f_code in self._between:

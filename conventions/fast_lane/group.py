@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
-from billiard.einfo import ExceptionWithTraceback
-from billiard.exceptions import WorkerLostError
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.execution.process_ends import has_ended
 from conventions.fast_lane.run_group import RETURN_AFTER, run_group
 from conventions.fast_lane.trace import Ended
+from conventions.library_internals.billiard import error_of
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +128,7 @@ class JobGroup:
 
     def _on_failed(self, exc_info: Any) -> None:
         """The process has died, or could not even begin: what it had not recorded comes again."""
-        error = exc_info.exception
-        error = error.exc if isinstance(error, ExceptionWithTraceback) else error
+        error = error_of(exc_info)
         if not isinstance(error, TimeLimitExceeded):  # of which the pool tells `_on_timeout` next
             self._lane.in_loop(lambda: self._lose(error))
 

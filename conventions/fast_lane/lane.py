@@ -22,6 +22,7 @@ from conventions.core.errors import UndeliverableMessage
 from conventions.fast_lane.group import JobGroup, comes_again, hard_limit
 from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, TOGETHER, GroupSize, Paces
 from conventions.fast_lane.run_group import RETURN_AFTER
+from conventions.library_internals.celery_worker import future_of
 from conventions.worker.shutdown import stops
 
 logger = logging.getLogger(__name__)
@@ -148,7 +149,7 @@ class Lane:
             self.in_loop(lambda: self._note_alone(request, seconds))
 
         request.on_success = on_success
-        future = getattr(request.execute_using_pool(pool), "f", None)
+        future = future_of(request.execute_using_pool(pool))
         if future is not None:
             self._apart.append(future)
             future.add_done_callback(lambda _: self.in_loop(self.flush))

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
-from celery import current_app
 from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
@@ -24,6 +22,8 @@ from conventions.fast_lane.trace import Ended, is_observed, trace
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.idempotency.outcome_stream import OutcomeStream
 from conventions.idempotency.process_pages import SETTLE_FOR
+from conventions.library_internals.billiard import ExceptionInfo
+from conventions.library_internals.celery import current_application
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[An
 
     Returns how each ended, as `Ended` takes it; `None` for one that was given back before it began.
     """
-    app = current_app._get_current_object()  # noqa: SLF001  # as Celery's own tracer finds it
+    app = current_application()  # as Celery's own tracer finds it
     group = GroupRun(app, [[GroupMember(one) for one in part] for part in parts], hostname)
     with app.lane_watch.over(group):
         return [one and tuple(one) for one in group.run()]  # which takes half as long to pickle

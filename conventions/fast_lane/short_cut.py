@@ -5,16 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery import signals
-from celery.app import trace
-from celery.utils.imports import symbol_by_name
 from celery.worker import state
-from celery.worker.strategy import logger as celerys
 
 from conventions.broker.delivery import Delivery
 from conventions.broker.simple_message import PlainMessage, plain
 from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_request import ShortRequest, short_requests
 from conventions.fast_lane.strategy import goes_together, strategy
+from conventions.library_internals.celery import symbol_by_name, text_of_receipt
+from conventions.library_internals.celery_worker import receipt_logger
 from conventions.worker.request import Request
 from conventions.worker.shutdown import stops
 
@@ -69,7 +68,7 @@ class ShortCut:
             return False
         request = made(message, delivery, self._channel)
         self._channel.qos.append(None, delivery.receipt)
-        if celerys.isEnabledFor(logging.INFO):
+        if receipt_logger.isEnabledFor(logging.INFO):
             _log(message)
         state.task_reserved(request)
         self._lane.take(request)
@@ -98,4 +97,4 @@ def _log(message: PlainMessage) -> None:
         "kwargs": message.shown_kwargs,
         "eta": None,
     }
-    celerys.info(trace.LOG_RECEIVED, told, extra={"data": told})
+    receipt_logger.info(text_of_receipt(), told, extra={"data": told})

@@ -9,11 +9,11 @@ from functools import partial
 from typing import Any, ClassVar
 
 from celery.worker import state
-from celery.worker.request import create_request_cls
 
 from conventions.broker.codec import delivery_property, read_message
 from conventions.broker.delivery import Delivery
 from conventions.broker.simple_message import PlainMessage
+from conventions.library_internals.celery_worker import create_request_class
 from conventions.worker.request import Request
 
 
@@ -105,7 +105,7 @@ class ShortRequest(Request):
 
 def short_requests(task: Any, consumer: Any) -> type[ShortRequest]:
     """The class of the requests of a task, for this consumer."""
-    made: Any = create_request_cls(
+    made: Any = create_request_class(
         ShortRequest, task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=task.app
     )
     made.of_task, made.consumer, made.accepted = task, consumer, consumer.task_consumer.accept

@@ -7,10 +7,9 @@ goes to the lane; some of it goes to a process together.
 from collections.abc import Callable
 from typing import Any
 
-from celery.worker.strategy import default
-
 from conventions.broker.codec import DELIVERY
 from conventions.fast_lane.lane import Lane
+from conventions.library_internals.celery_worker import default_strategy
 
 
 class _Gathering:
@@ -77,7 +76,7 @@ def _seat(task: Any, app: Any, consumer: Any) -> Any:
 def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
     """Celery's strategy, whose requests go by the lane."""
     lane, name = app.lane, task.name
-    handle: Callable[..., Any] = default(task, app, _seat(task, app, consumer), **options)
+    handle: Callable[..., Any] = default_strategy(task, app, _seat(task, app, consumer), **options)
 
     def on_message(message: Any, *args: Any, **kwargs: Any) -> None:
         if DELIVERY not in (message.properties or {}):

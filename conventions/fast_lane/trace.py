@@ -11,17 +11,22 @@ import time
 from typing import Any, Literal, NamedTuple
 
 from celery import signals
-from celery._state import _task_stack
-from celery.app.trace import info, logger, task_has_custom, trace_task
-from celery.loaders.base import BaseLoader
-from celery.utils.saferepr import saferepr
 
 from conventions.execution.lazy_request import RAISED, LazyRequest
 from conventions.execution.logs import SUCCEEDED
+from conventions.library_internals.celery import (
+    has_own,
+    has_own_hooks,
+    is_celerys_tracer,
+    log_success,
+    running_tasks,
+    saferepr,
+    trace_job,
+    trace_logger,
+)
 
 _SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 _HOOKS = ("before_start", "on_success", "after_return")
-_PLACES = ("on_task_init", "on_process_cleanup")
 
 
 class Ended(NamedTuple):
@@ -44,7 +49,7 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, o
     if observed:
         return _by_celery(task, id, args, kwargs, request.whole())
     context = request.context()
-    _task_stack.push(task)
+    running_tasks.push(task)
     task.request_stack.push(context)
     begun = time.monotonic()
     try:
@@ -54,11 +59,11 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, o
     else:
         runtime = time.monotonic() - begun
         shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
-        if logger.isEnabledFor(logging.INFO):
+        if trace_logger.isEnabledFor(logging.INFO):
             _log(task, id, request, runtime)
         return Ended("succeeded", shown, runtime)
     finally:
-        _task_stack.pop()
+        running_tasks.pop()
         task.request_stack.pop()
     return _by_celery(task, id, args, kwargs, request.whole())
 
@@ -70,21 +75,22 @@ def is_observed(task: Any) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _has_hooks(task: Any, tracer: Any) -> bool:
-    loader = type(task.app.loader)
     return (
-        any(task_has_custom(task, hook) for hook in _HOOKS)
-        or any(getattr(loader, place) is not getattr(BaseLoader, place) for place in _PLACES)
+        any(has_own(task, hook) for hook in _HOOKS)
+        or has_own_hooks(type(task.app.loader))
         or task.track_started
-        or (tracer is not None and tracer.__code__.co_qualname != "build_tracer.<locals>.trace_task")  # of an observer
+        or (tracer is not None and not is_celerys_tracer(tracer))  # of an observer
     )
 
 
 def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Ended:  # noqa: A002
-    value, failed, runtime, shown = trace_task(task, id, args, kwargs, request, app=task.app)
+    value, failed, runtime, shown = trace_job(task, id, args, kwargs, request, app=task.app)
     return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
 
 def _log(task: Any, id: str, request: LazyRequest, runtime: float) -> None:  # noqa: A002
     shadow = request.get("shadow")
     told = {"id": id, "name": shadow or task.name, "runtime": runtime}
-    info(SUCCEEDED, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"})
+    log_success(
+        SUCCEEDED, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"}
+    )

@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 from celery import bootsteps
 from celery.signals import worker_shutdown
-from kombu import pools
 from redis.exceptions import RedisError
 
 from conventions.dead_letters.redrive_runner import Redriver
+from conventions.library_internals.celery import after_fork
+from conventions.library_internals.kombu import forget_connections
 from conventions.recording.lost_messages import LostMessages
 from conventions.recording.recorder import LAST_DRAIN, Recorder
 from conventions.recording.restored_redis import compare
@@ -280,9 +281,8 @@ def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool], on_ste
 
 def _forget_broker(app: Any) -> None:
     """Make new connections to the broker when there is something to send: those of the parent are closed here."""
-    pools.connections.clear()
-    pools.producers.clear()
-    app._after_fork()  # noqa: SLF001  # Celery's own, which nobody calls for a process that is not of its pool
+    forget_connections()
+    after_fork(app)
 
 
 def _is_channel(mode: int) -> bool:

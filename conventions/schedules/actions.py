@@ -8,7 +8,7 @@ import logging
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from celery.utils import uuid
+from celery import uuid
 from redis.exceptions import RedisError
 
 from conventions.broker.caller_headers import OwnHeaders

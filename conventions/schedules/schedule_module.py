@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import celery
-from celery.utils.imports import import_from_cwd
 
 from conventions.core.errors import ConfigurationError, ConventionError
+from conventions.library_internals.celery import import_from_cwd
 from conventions.schedules.schedule import Schedule
 
 

@@ -5,6 +5,7 @@ which order of steps, is in `schedules/dispatch.py`; a beat that is no leader st
 and goes on, where RedBeat's ends.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -15,13 +16,14 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from celery.utils.log import get_logger
-from redbeat.schedulers import RedBeatScheduler, get_redis
+from redbeat.schedulers import RedBeatScheduler
 from redis.exceptions import LockError, RedisError
 
 from conventions.core.actor import BEAT
 from conventions.core.errors import BrokerUnavailable, ConfigurationError, NewerLayout
 from conventions.execution.logs import make_safe
+from conventions.library_internals.celery import is_beats_handler
+from conventions.library_internals.redbeat import client_of, token_of, use_client
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.beat_liveness import Beats
 from conventions.schedules.catch_up import passed_slots
@@ -33,7 +35,7 @@ from conventions.schedules.schedule_state import Lead, LeadLost, Run, State
 from conventions.schedules.schedule_store import Schedules
 from conventions.storage.layout_version import SAY_EVERY, Member
 
-logger = get_logger("celery.beat")
+logger = logging.getLogger("celery.beat")
 
 SCHEDULE_FILE = "beat_schedule.py"
 CHANGED = "its times were changed while no beat ran"
@@ -64,7 +66,8 @@ class Scheduler(RedBeatScheduler):
             raise SystemExit(error.exit_code) from None  # anything else would be logged with a traceback
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.schedules = Schedules(app.store)
-        _configure(app, self.schedules.prefix)
+        # A client that is made like the store's.
+        use_client(app, lambda: app.store.new_client(decode_responses=True), self.schedules.prefix)
         self._zone = ZoneInfo(app.settings.timezone)
         self._beats = Beats(app.store)
         self._member, self._says_at, self.app = Member("beat"), 0.0, app
@@ -102,7 +105,7 @@ class Scheduler(RedBeatScheduler):
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             # Celery's closes the scheduler wherever it is, and raises, which is lost within a `__del__`.
-            if getattr(signal.getsignal(number), "__qualname__", "").startswith("Beat.install_sync_handler."):
+            if is_beats_handler(signal.getsignal(number)):
                 signal.signal(number, self._end)
         self._looks = True
         try:
@@ -174,7 +177,7 @@ class Scheduler(RedBeatScheduler):
 
     def _leads(self) -> bool:
         if self.lock is None:
-            lock = get_redis(self.app).lock(self._lock_name, timeout=self.lock_timeout, thread_local=False)
+            lock = client_of(self.app).lock(self._lock_name, timeout=self.lock_timeout, thread_local=False)
             if not lock.acquire(blocking=False):
                 logger.debug("beat: another beat leads")
                 return False
@@ -202,7 +205,7 @@ class Scheduler(RedBeatScheduler):
 
     @property
     def _lead(self) -> Lead:
-        return Lead(self._lock_name, self.lock.local.token.decode(), self.lock_timeout)
+        return Lead(self._lock_name, token_of(self.lock), self.lock_timeout)
 
     def _reconcile(self) -> None:
         """Make what Redis holds agree with the list."""
@@ -273,10 +276,3 @@ class Scheduler(RedBeatScheduler):
         if complete:
             self.schedules.note_look(now)
         return max(0.0, wait - (time.monotonic() - started))
-
-
-def _configure(app: Any, prefix: str) -> None:
-    """RedBeat's prefix, and a client for it that is made like the store's."""
-    app.conf.update(redbeat_key_prefix=prefix)
-    if getattr(app, "redbeat_redis", None) is None:
-        app.redbeat_redis = app.store.new_client(decode_responses=True)

@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
-from celery import signals
-from celery.local import Proxy
-from celery.utils import uuid
+from celery import signals, uuid
 
 from conventions.broker.bulk_publish import NotTaken, PublishBatch, UnderWay
 from conventions.broker.caller_headers import OwnHeaders
@@ -19,6 +17,8 @@ from conventions.broker.headers import PLANNED_AT
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import check_size
+from conventions.library_internals.celery import without_proxy
+from conventions.library_internals.kombu import publish_batch_of
 from conventions.sending.callbacks import list_callbacks
 from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
@@ -65,8 +65,7 @@ class Bulk:
         for name in ("task_id", "idempotency_key"):
             if name in options:
                 raise TypeError(f"{task.name}: {name} is that of one message, and these are many; leave it out")
-        if type(task) is Proxy:  # it would look the task up at every touch
-            task = task._get_current_object()  # noqa: SLF001  # Celery has no other name for it
+        task = without_proxy(task)  # it would look the task up at every touch
         self._task, self._app = task, task._application()  # noqa: SLF001  # the same layer
         self._options = dict(options)
         list_callbacks(self._options)
@@ -110,7 +109,7 @@ class Bulk:
             producer.batch(PART) as batch,
         ):
             self._send_by_celery(part[0], common, producer=producer)
-            collected: PublishBatch = batch.state.session
+            collected: PublishBatch = publish_batch_of(batch)
             if self._sent is not None:
                 collected.follow(self._sent[0])
             self._collect(collected, part, common, producer)

@@ -4,13 +4,10 @@ Every way that Celery has to send a task ends in `send_task` of the application.
 """
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import celery
-from celery._state import get_current_task
-from celery.utils import uuid
+from celery import uuid
 from kombu.utils.json import dumps
 
 from conventions.broker.caller_headers import OwnHeaders, without_ours
@@ -20,6 +17,7 @@ from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
 from conventions.execution.attempt_event import own_headers
 from conventions.execution.current_job import step_follows
+from conventions.library_internals.celery import SEND_TASK_POSITIONS, current_task
 from conventions.sending.by_celery import was_checked
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import check_text, common_headers
@@ -30,11 +28,6 @@ from conventions.sending.shown_arguments import shown_arguments
 from conventions.sending.unsendable_step import refuse_step
 
 FAULTS = (TypeError, ValueError, PayloadError)
-POSITIONS = tuple(  # of what Celery's `send_task` takes after the arguments of the task
-    one.name
-    for one in inspect.signature(celery.Celery.send_task).parameters.values()
-    if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-)[4:]  # without self, name, args, kwargs
 
 
 class Named(NamedTuple):
@@ -47,11 +40,11 @@ class Named(NamedTuple):
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of `send_task` that are given by position, by their names. Raises: TypeError."""
-    if len(values) > len(POSITIONS):
+    if len(values) > len(SEND_TASK_POSITIONS):
         raise TypeError(
-            f"send_task: it takes {3 + len(POSITIONS)} arguments by position, not {3 + len(values)}; name the others"
+            f"send_task: it takes {3 + len(SEND_TASK_POSITIONS)} arguments by position, not {3 + len(values)}; name the others"
         )
-    found = dict(zip(POSITIONS, values, strict=False))
+    found = dict(zip(SEND_TASK_POSITIONS, values, strict=False))
     if twice := next((name for name in found if name in options), None):
         raise TypeError(f"send_task: {twice} is given twice, by position and by name; leave one out")
     return found
@@ -110,7 +103,7 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
         The headers; `None` for a step whose predecessor has ended, which is a dead letter then.
     """
     is_known, task_id = not isinstance(task, Named), options["task_id"]
-    running = get_current_task()
+    running = current_task()
     if (
         is_known and running is not None and (running.name, running.request.id) == (task.name, task_id)
     ):  # Celery's retry

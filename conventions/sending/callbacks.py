@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from celery.canvas import maybe_signature
-from celery.utils.functional import maybe_list
+from celery import maybe_signature
 
 from conventions.core.bounds import fault_of_name
+from conventions.library_internals.celery import listed
 
 STEPS = frozenset(["link", "link_error", "chain", "chord"])
 _WITHIN = ("tasks", "header", "body")  # of a group, a chain, a chord
@@ -68,7 +68,7 @@ def freeze_callbacks(task: Any, options: dict[str, Any]) -> None:
     """
     for name in ("link", "link_error"):
         if options.get(name):
-            options[name] = [_frozen(task, name, one) for one in maybe_list(options[name])]
+            options[name] = [_frozen(task, name, one) for one in listed(options[name])]
 
 
 def _frozen(task: Any, name: str, given: Any) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from celery.app.routes import Router
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
@@ -15,6 +14,7 @@ from conventions.broker.caller_headers import check_headers, were_accepted
 from conventions.core.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.core.priority import Priority
 from conventions.execution.current_job import step_follows
+from conventions.library_internals.celery import Router
 from conventions.sending.callbacks import STEPS, signatures_of
 
 OPTIONS = frozenset(

@@ -14,6 +14,7 @@ from conventions.core.errors import BrokerUnavailable, NewerLayout
 from conventions.core.redis_address import shown
 from conventions.core.redis_answers import advice_on, refusal_of
 from conventions.execution.current_job import step_follows
+from conventions.library_internals.kombu import is_refusal
 from conventions.storage.redis_connections import LEAST, telling
 
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
@@ -102,7 +103,7 @@ def _send_elsewhere(send: Callable[..., Any], app: Any, given: Any, deadline: De
             deadline.may_have_left = True
             sent = send(producer=producer, timeout=deadline.left, confirm_timeout=deadline.left)
         except Exception as error:
-            if any(type(one).__name__ == "MessageNacked" for one in (error, error.__cause__)):
+            if is_refusal(error) or is_refusal(error.__cause__):
                 deadline.may_have_left = may_have_left
                 raise OperationalError("it refuses the message: its queue is full") from error
             if isinstance(error, (OSError, OperationalError, *app.broker_errors)):

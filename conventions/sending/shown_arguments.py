@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from celery.utils.saferepr import saferepr
+from conventions.library_internals.celery import saferepr
 
 SHORT = 100  # characters
 

@@ -11,14 +11,12 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-import celery
-from celery import signals
-from celery._state import get_current_worker_task
-from celery.utils import uuid
-from celery.utils.collections import ConfigurationView
+from celery import signals, uuid
 
 from conventions.broker.bulk_publish import PublishBatch
 from conventions.broker.routing import routes_alike
+from conventions.library_internals.celery import changed_settings, current_worker_task, sends_are_celerys
+from conventions.library_internals.kombu import publish_batch_of
 from conventions.sending.bulk import PART
 from conventions.sending.by_celery import by_celery
 from conventions.sending.message_template import MessageTemplate
@@ -43,19 +41,12 @@ class _Configuration:
     def looks_at_each(self) -> bool:
         """Whether it has each message looked at: by a router, for an event, or to run it at once."""
         conf = self._app.conf
-        changes = _changes(conf)
+        changes = changed_settings(conf)
         if changes != self._read:
             self._looks = bool(conf.task_always_eager or conf.task_send_sent_event)
             self._routes = conf.task_routes
             self._read = dict(changes)
         return self._looks or not routes_alike(self._routes)
-
-
-def _changes(conf: ConfigurationView) -> Mapping[str, Any]:
-    """What was set, below what Celery puts over it until it reads the rest."""
-    first = conf.maps[0]
-    inner = getattr(first, "data", None)
-    return _changes(inner) if isinstance(inner, ConfigurationView) else first
 
 
 class Templates(threading.local):
@@ -71,8 +62,8 @@ class Templates(threading.local):
         return (
             (not options or (options.keys() <= KINDS and isinstance(options.get("queue"), str | None)))
             and not (_BEFORE.receivers or _AFTER.receivers or _SENT.receivers)
-            and get_current_worker_task() is None
-            and celery.Task.apply_async.__code__.co_qualname == "Task.apply_async"  # nobody has replaced it
+            and current_worker_task() is None
+            and sends_are_celerys()
             and self._app.broker_is_redis
             and not self._configuration.looks_at_each
         )
@@ -105,7 +96,7 @@ class Templates(threading.local):
             more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
             # Under an id that nothing else of it is: one that was chosen may be the name of the task.
             by_celery(task, payload, uuid(), headers=headers, producer=producer, **more, **options)
-            collected: PublishBatch = batch.state.session
+            collected: PublishBatch = publish_batch_of(batch)
             last = collected.withdraw()
         if len(last) != 1:
             return None

@@ -10,8 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
-from celery import shared_task
-from celery.utils import uuid
+from celery import shared_task, uuid
 
 from conventions.broker.redis_broker import CancelAnswer
 from conventions.core.actor import current_actor

@@ -3,7 +3,7 @@
 from typing import Any
 
 import celery
-from celery.utils import uuid
+from celery import uuid
 
 from conventions.sending.by_celery import checked
 from conventions.sending.by_name import checked_as_far

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from zoneinfo import ZoneInfo
 
 import celery
-from celery.app.trace import get_actual_ignore_result
 from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
@@ -20,6 +19,7 @@ from conventions.declare.retry import RetryPolicy
 from conventions.execution.attempt import Job, horizon_of
 from conventions.execution.lazy_request import RAISED
 from conventions.execution.run import RetryAsked, execute
+from conventions.library_internals.celery import result_is_ignored
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class RunningTask(celery.Task):
                 holder=None if self.request.is_eager else LeaseGuard(job.claim, app.claims.lease, batch_id),
                 stall_after=self.stalls_after,
                 counts=self.counts_itself,
-                ignored=get_actual_ignore_result(self, self.request),
+                ignored=result_is_ignored(self, self.request),
                 beat=self.report_alive,
                 start=self._checkpoint or Checkpoint(),
             )

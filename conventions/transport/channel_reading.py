@@ -22,6 +22,7 @@ from conventions.core.bounds import MESSAGE_LIMIT
 from conventions.core.deadline import Deadline
 from conventions.core.errors import NewerLayout, UnknownForm
 from conventions.core.forks import call_in_child
+from conventions.library_internals.kombu import hand_over
 from conventions.storage.layout_version import refused
 
 logger = logging.getLogger(__name__)
@@ -244,7 +245,7 @@ class Reading:
             if message is None:
                 continue
             try:
-                self.connection._deliver(message, delivery.queue)  # noqa: SLF001
+                hand_over(self.connection, message, delivery.queue)
             except Exception as error:  # noqa: BLE001  # one bad message must not end the worker, nor loop
                 if delivery.queue in self._unacknowledged:  # an answer, which its reader could not use: his business
                     failed = failed or error

@@ -7,8 +7,9 @@ Celery would restart its consumer. See `docs/design.md`.
 
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES, redis
+from kombu.transport import redis
 
+from conventions.library_internals.kombu import use_transport
 from conventions.transport.channel import Channel, SentinelChannel
 from conventions.transport.channel_reading import BLOCK_AT_MOST, LOST, ReaderFailed
 
@@ -104,8 +105,8 @@ class Link:
 def install() -> None:
     """Make kombu use this transport for Redis addresses, which keep their schemes."""
     for scheme in SCHEMES:
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__qualname__}"
-    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:{SentinelTransport.__qualname__}"
+        use_transport(scheme, f"{__name__}:{Transport.__qualname__}")
+    use_transport("sentinel", f"{__name__}:{SentinelTransport.__qualname__}")
 
 
 def options(app: Any) -> dict[str, Any]:

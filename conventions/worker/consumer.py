@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from celery.concurrency.solo import TaskPool as Solo
 from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 
@@ -13,10 +12,12 @@ from conventions.broker.codec import DELIVERY, check_form
 from conventions.broker.durability import check_servers
 from conventions.broker.validation import fault_of_headers
 from conventions.core.errors import UndeliverableMessage, UnknownForm
+from conventions.library_internals.billiard import write_waiting, written_kept
+from conventions.library_internals.celery_worker import is_solo
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
-from conventions.worker.shutdown import end_processes, stops, written_kept
+from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Consumer(CeleryConsumer):
             # A message taken ahead would wait for hours behind a long job.
             processes = controller.max_concurrency or controller.concurrency
             options["prefetch_multiplier"] = 1
-            options["initial_prefetch_count"] = 1 if isinstance(options["pool"], Solo) else processes
+            options["initial_prefetch_count"] = 1 if is_solo(options["pool"]) else processes
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
         self._unknown = UnknownTasks(self)
 
@@ -82,11 +83,7 @@ class Consumer(CeleryConsumer):
             channel.qos.most_bytes = self.app.settings.read_ahead_limit
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
             # A solo pool gives nothing back while a job runs, so it takes nothing ahead of a long one.
-            if (
-                self._reads_ahead
-                and self.app.settings.fast_lane
-                and not (self._takes_long and isinstance(self.pool, Solo))
-            ):
+            if self._reads_ahead and self.app.settings.fast_lane and not (self._takes_long and is_solo(self.pool)):
                 channel.qos.room, channel.qos.starves = self.app.lane.room, self.app.lane.starves
 
         def on_task_received(message: Any) -> None:
@@ -118,12 +115,10 @@ class Consumer(CeleryConsumer):
     def write_to_pool(self) -> None:
         """Write to the processes what the pool has for them."""
         # Celery would do it in the next turn of its loop, after the next read of the queues and one more poll.
-        pool: Any = getattr(self.pool, "_pool", None)
-        if self.hub and getattr(pool, "outbound_buffer", None):
-            try:
-                self.hub.consolidate_callback([*pool._all_inqueues])  # noqa: SLF001
-            except Exception:  # the message is in the pool, which finds a dead process by itself
-                logger.exception("a job cannot be written to its process now")
+        try:
+            write_waiting(self.pool, self.hub)
+        except Exception:  # the message is in the pool, which finds a dead process by itself
+            logger.exception("a job cannot be written to its process now")
 
     def on_send_event_buffered(self) -> None:
         """Send events a few times a second, together: Celery sends them after each turn of its loop, twice for a job."""

@@ -3,14 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
-from billiard.process import current_process
 from celery import bootsteps, signals
-from celery.concurrency.prefork import TaskPool
-from celery.utils.imports import symbol_by_name
-from celery.worker.control import Panel, nok
 
 from conventions.idempotency.process_pages import Pages
+from conventions.library_internals.billiard import (
+    ExceptionInfo,
+    HardLimits,
+    began_at,
+    own_index,
+    pid_of,
+    tolerate_kills,
+)
+from conventions.library_internals.celery import symbol_by_name
+from conventions.library_internals.celery_worker import control_commands, has_processes, refusal
 
 LOOK_EVERY = 0.5  # seconds
 NO_RESTART = "pool_restart is not done: what keeps jobs from being repeated is set up when a worker starts. Restart the worker: at SIGTERM it gives back what has not begun"
@@ -29,28 +34,21 @@ class PoolStep(bootsteps.StartStopStep):
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """As above."""
         hub.call_repeatedly(LOOK_EVERY, worker.pool.maintain_pool)
-        pool: Any = getattr(worker.pool, "_pool", None)
-        if hasattr(pool, "did_start_ok"):
-            pool.did_start_ok = lambda: not any(_failed(one.exitcode) for one in pool._pool)  # noqa: SLF001  # billiard's own
-
-
-def _failed(status: int | None) -> bool:
-    """Whether a process ended by itself; a signal, whose number is negative here, says nothing of how it started."""
-    return status is not None and status >= 0
+        tolerate_kills(worker.pool)
 
 
 class SettlingFirst:
     """The hard time limit of a job, which waits while its process records how the job has ended: else its effect would happen again."""
 
-    def __init__(self, pages: Pages, pool: Any, hub: Any) -> None:
-        self._pages, self._pool, self._hub = pages, pool, hub
-        self._kill = pool.on_hard_timeout
+    def __init__(self, pages: Pages, limits: HardLimits, hub: Any) -> None:
+        self._pages, self._limits, self._hub = pages, limits, hub
+        self._kill = limits.handler
 
     def __call__(self, job: Any) -> None:
         """A job of the pool is beyond its limit."""
-        look = self._pages.of(job._worker_pid)  # noqa: SLF001  # billiard has no name for it
-        if look is not None and look.settles(since=job._time_accepted or 0.0):  # noqa: SLF001  # the same
-            self._hub.call_later(LOOK_EVERY, self._pool._on_hard_timeout, job._job)  # noqa: SLF001  # the same
+        look = self._pages.of(pid_of(job))
+        if look is not None and look.settles(since=began_at(job)):
+            self._hub.call_later(LOOK_EVERY, self._limits.look_again, job)
         else:
             self._kill(job)
 
@@ -63,33 +61,33 @@ class PagesStep(bootsteps.StartStopStep):
     def create(self, worker: Any) -> None:
         """As above; where processes are spawned, nothing is shared."""
         _refuse_restarts()
-        if not issubclass(symbol_by_name(worker.pool_cls), TaskPool) or worker.pool_start_method != "fork":
+        if not has_processes(symbol_by_name(worker.pool_cls)) or worker.pool_start_method != "fork":
             return
         pages = worker.app.pages
         pages.make(max(PAGES, 2 * (worker.max_concurrency or worker.concurrency)))
 
         def on_process_init(**_: Any) -> None:
-            pages.take(getattr(current_process(), "index", -1))
+            pages.take(own_index())
 
         signals.worker_process_init.connect(on_process_init, weak=False)
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """The loop has a new hub after a lost connection, and the pool its limits."""
-        pool: Any = getattr(worker.pool, "_pool", None)
-        if worker.app.pages and not isinstance(getattr(pool, "on_hard_timeout", None), SettlingFirst):
-            pool.on_hard_timeout = SettlingFirst(worker.app.pages, pool, hub)
+        if worker.app.pages and not isinstance((limits := HardLimits(worker.pool)).handler, SettlingFirst):
+            limits.replace(SettlingFirst(worker.app.pages, limits, hub))
 
 
 def _refuse_restarts() -> None:
     """Let no remote control exchange the processes of a pool that runs, as `worker_pool_restarts` would allow it."""
-    original = getattr(Panel.data["pool_restart"], "of_celery", Panel.data["pool_restart"])
+    found = control_commands["pool_restart"]
+    original = getattr(found, "of_celery", found)
 
     def pool_restart(state: Any, **options: Any) -> Any:
         # Another program's worker may be in this process.
-        return nok(NO_RESTART) if hasattr(state.app, "in_flight") else original(state, **options)
+        return refusal(NO_RESTART) if hasattr(state.app, "in_flight") else original(state, **options)
 
     pool_restart.of_celery = original  # type: ignore[attr-defined]  # for a worker that is made after this one
-    Panel.data["pool_restart"] = pool_restart
+    control_commands["pool_restart"] = pool_restart
 
 
 class HearingStep(bootsteps.StartStopStep):
@@ -99,7 +97,7 @@ class HearingStep(bootsteps.StartStopStep):
 
     def create(self, worker: Any) -> None:
         """As above."""
-        if not issubclass(symbol_by_name(worker.pool_cls), TaskPool):
+        if not has_processes(symbol_by_name(worker.pool_cls)):
             worker.pool.on_apply = Hearing(worker.pool.on_apply, worker.app.lane.in_loop)
 
 

@@ -1,7 +1,6 @@
 """Remote control and the command line's `purge`, as Celery has them, for what differs here: which queues there are."""
 
 import functools
-import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from redis.exceptions import RedisError
 from conventions.core.errors import ConfigurationError, PurgeStopped
 from conventions.core.redis_answers import fault_of
 from conventions.core.safe_text import printable
+from conventions.library_internals.celery import purge_command
 
 
 class Control(CeleryControl):
@@ -39,10 +39,9 @@ def prepare_purge() -> None:
 
     Celery adds its own commands after those of packages, so one of the same name would not be found.
     """
-    module = sys.modules.get("celery.bin.purge")
-    if module is None:
+    command = purge_command()
+    if command is None:
         return
-    command: Any = module.purge
     original = getattr(command.callback, "of_celery", command.callback)
 
     @functools.wraps(original)

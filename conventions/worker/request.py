@@ -11,9 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import celery
-from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from billiard.exceptions import Terminated, WorkerLostError
-from celery.exceptions import InvalidTaskError, TimeLimitExceeded
+from celery.exceptions import InvalidTaskError, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
@@ -29,6 +27,7 @@ from conventions.execution.attempt_event import event_of
 from conventions.execution.process_ends import has_ended
 from conventions.execution.settle import end_dead
 from conventions.idempotency.process_pages import SETTLE_FOR
+from conventions.library_internals.billiard import ExceptionInfo, error_of
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 
@@ -97,8 +96,7 @@ class PlainRequest(CeleryRequest):
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Acknowledge or return the message of a job that failed."""
-        exc = exc_info.exception
-        exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+        exc = error_of(exc_info)
         if isinstance(exc, MemoryError):  # Celery would end the worker, and the message would end the next one
             exc_info.exception = RuntimeError(f"MemoryError: {exc}")
         elif isinstance(exc, TimeLimitExceeded) and not return_ok:

@@ -7,15 +7,15 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
-from billiard.process import active_children
 from celery import bootsteps
-from celery.bootsteps import TERMINATE
 from celery.signals import worker_process_shutdown, worker_shutdown, worker_shutting_down
 from celery.worker import state
+
+from conventions.library_internals.billiard import children, open_jobs, pids_of
+from conventions.library_internals.celery_worker import has_terminated
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +99,10 @@ class Stopping(bootsteps.StartStopStep):
         in_flight.give_back_unstarted()  # where the job runs in the main thread, nobody else would before it ends
         with suppress(queue.Empty):
             self._told.get(timeout=self._worker.app.settings.shutdown_grace)
-        if self._worker.blueprint.state == TERMINATE and threading.main_thread().is_alive():
+        if has_terminated(self._worker) and threading.main_thread().is_alive():
             return  # the worker has ended by itself, and the program goes on
         held = in_flight.seize()  # first, so that nobody counts the deaths below as starts without an outcome
-        for process in active_children():
+        for process in children():
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
         in_flight.give_back_seized(held)
@@ -124,59 +124,22 @@ def stops() -> bool:
     return state.should_stop is not None or state.should_terminate is not None
 
 
-@contextmanager
-def written_kept(pool: Any) -> Iterator[None]:
-    """Within the block a pool of processes forgets no job that a process has got, and not said yet that it runs.
-
-    Celery's pool does, and then waits in vain for the end of the process, which waits until its last answer was read. A job that
-    is not written to its end by then is forgotten: a pool that is closed writes no more, and nobody can run the half of it.
-    """
-    written = [
-        (number, job, _writer_of(job)) for number, job in _open_jobs(pool).items() if getattr(job, "_write_to", None)
-    ]
-    yield
-    _jobs(pool).update(
-        {
-            number: job
-            for number, job, writer in written
-            if not job.ready() and getattr(writer, "gi_frame", None) is None
-        }
-    )
-
-
-def _writer_of(job: Any) -> Any:
-    """The generator that writes it; `None` when it is not there any more."""
-    return getattr(job, "_writer", lambda: None)()
-
-
 def end_processes(pool: Any) -> None:
     """End the processes of a pool as soon as none has a job, also none that the main process does not know of as begun.
 
     Each would say so and sleep for a second, which nobody waits for here. Where somebody wants to hear of their end
     (`worker_process_shutdown`), they are asked to end.
     """
-    if _open_jobs(pool):
+    if open_jobs(pool):
         threading.Thread(target=_end_idle, args=(pool,), name="idle processes", daemon=True).start()
     else:
         _end_idle(pool)
 
 
 def _end_idle(pool: Any) -> None:
-    while _open_jobs(pool):
+    while open_jobs(pool):
         time.sleep(LOOK_EVERY)
     number = signal.SIGTERM if worker_process_shutdown.receivers else signal.SIGKILL
-    for process in getattr(getattr(pool, "_pool", None), "_pool", None) or ():
-        if getattr(process, "pid", None):
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, number)
-
-
-def _jobs(pool: Any) -> dict[int, Any]:
-    jobs: dict[int, Any] = getattr(getattr(pool, "_pool", None), "_cache", {})
-    return jobs
-
-
-def _open_jobs(pool: Any) -> dict[int, Any]:
-    """Jobs that a pool of processes was given, and that have not ended."""
-    jobs = _jobs(pool).copy()  # other threads change it
-    return {number: job for number, job in jobs.items() if not job.ready()}
+    for pid in pids_of(pool):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)

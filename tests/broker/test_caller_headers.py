@@ -20,7 +20,7 @@ from conventions.broker.caller_headers import LIMIT, OwnHeaders
 from conventions.broker.headers import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
 from conventions.core.errors import PayloadError
 from conventions.execution.attempt_event import envelope_of, headers_to_go_on
-from conventions.execution.lazy_request import CELERYS
+from conventions.library_internals.celery import NOT_HEADERS
 from tests.workers import messages
 
 
@@ -189,7 +189,7 @@ def test_every_header_that_a_sender_writes_is_celerys_or_ours(app: ConventionsAp
     sent = messages(app)
     assert len(sent) == 9
     for one in sent:
-        assert one.headers.keys() - CELERYS <= set(OURS), one.headers
+        assert one.headers.keys() - NOT_HEADERS <= set(OURS), one.headers
     assert {name for one in sent for name in one.headers} & set(OURS) >= {
         "x_actor",
         "x_key",

@@ -1,0 +1,148 @@
+"""What Celery does not document, and any process uses: a sender, a worker, a beat. `celery_worker.py` has what only workers use.
+
+Another release may change each of these names. `tests/library_internals/` says which one has changed, and what to look at.
+"""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from logging import Logger
+from types import ModuleType
+from typing import Any, Protocol
+
+import celery
+from celery import _state
+from celery.app import trace
+from celery.app.routes import Router
+from celery.app.task import X_DEATH_HEADERS, Context, get_actual_ignore_result
+from celery.loaders.base import BaseLoader
+from celery.local import Proxy
+from celery.utils import functional, imports, time
+from celery.utils.collections import ConfigurationView
+from celery.utils.saferepr import saferepr as celerys_saferepr
+
+__all__ = ["Router"]
+
+
+class TaskStack(Protocol):
+    """The tasks that run in this thread, one within the other; `celery.current_task` is the top one."""
+
+    top: Any
+
+    def push(self, task: Any) -> None:
+        """A task begins."""
+
+    def pop(self) -> Any:
+        """It has ended."""
+
+
+# The task that runs. `celery.current_task` is a proxy, which takes three times as long.
+running_tasks: TaskStack = _state._task_stack  # noqa: SLF001
+current_task: Callable[[], Any] = _state.get_current_task
+current_worker_task: Callable[[], Any] = _state.get_current_worker_task  # `None` also where a task is only called
+
+# Messages, and the requests that become of them.
+result_is_ignored: Callable[[Any, Any], bool] = get_actual_ignore_result  # takes the task, and its request
+REQUEST_FIELDS = frozenset(vars(Context))  # what a request has of its own
+NOT_HEADERS = REQUEST_FIELDS | {
+    "lang",
+    "task",
+    "argsrepr",
+    "kwargsrepr",
+    "compression",
+}  # all else is a caller's header
+REQUEST_METHODS = frozenset(name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name)))
+RABBITMQ_HEADERS = frozenset(X_DEATH_HEADERS)  # RabbitMQ's own, of a message that it has put aside
+SEND_TASK_POSITIONS = tuple(  # of what `send_task` takes after the arguments of the task
+    one.name
+    for one in inspect.signature(celery.Celery.send_task).parameters.values()
+    if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+)[4:]  # without self, name, args, kwargs
+
+
+def sends_are_celerys() -> bool:
+    """Whether nobody has replaced `Task.apply_async`, as tracing does."""
+    return bool(celery.Task.apply_async.__code__.co_qualname == "Task.apply_async")
+
+
+# Applications, and proxies of them and of their tasks.
+
+
+def current_application() -> Any:
+    """The current application itself: its proxy would look it up at every touch."""
+    return celery.current_app._get_current_object()  # noqa: SLF001
+
+
+def without_proxy(task: Any) -> Any:
+    """A task itself, where this is the proxy of one."""
+    return task._get_current_object() if type(task) is Proxy else task  # noqa: SLF001
+
+
+def changed_settings(conf: Any) -> Mapping[str, Any]:
+    """What was set in a configuration, below what Celery puts over it until it reads the rest."""
+    first = conf.maps[0]
+    inner = getattr(first, "data", None)
+    return changed_settings(inner) if isinstance(inner, ConfigurationView) else first
+
+
+def after_fork(app: Any) -> None:
+    """Let an application forget its connections. Celery calls this for processes of its own pool only."""
+    app._after_fork()  # noqa: SLF001
+
+
+# How a job is traced.
+
+trace_job: Callable[..., Any] = trace.trace_task
+trace_logger: Logger = trace.logger
+log_success: Callable[[str, dict[str, Any]], None] = trace.info
+has_own: Callable[[Any, str], Any] = trace.task_has_custom  # whether a task overrides a method of Celery's own class
+
+
+def is_celerys_tracer(tracer: Any) -> bool:
+    """Whether this traces a task as Celery does, and not as an observer that has replaced it."""
+    return bool(tracer.__code__.co_qualname == "build_tracer.<locals>.trace_task")
+
+
+def has_own_hooks(loader: type[Any]) -> bool:
+    """Whether a loader wants to hear of each job that begins and ends."""
+    return any(
+        getattr(loader, name) is not getattr(BaseLoader, name) for name in ("on_task_init", "on_process_cleanup")
+    )
+
+
+def log_successes(
+    text: str, replaced: Callable[[Callable[[str, dict[str, Any]], None]], Callable[[str, dict[str, Any]], None]]
+) -> None:
+    """Let Celery's tracer log a success by this text, and by what is made of its own function for that."""
+    trace.LOG_SUCCESS = text
+    trace.info = replaced(trace.info)
+
+
+def text_of_receipt() -> str:
+    """How Celery logs that a message has come."""
+    return str(trace.LOG_RECEIVED)
+
+
+# Commands.
+
+
+def purge_command() -> Any:
+    """The command `celery purge`, where it may run in this process, else `None`."""
+    module: ModuleType | None = sys.modules.get("celery.bin.purge")
+    return module and module.purge
+
+
+def is_beats_handler(handler: Any) -> bool:
+    """Whether this is the signal handler of `celery beat`, which closes its scheduler wherever that is."""
+    return getattr(handler, "__qualname__", "").startswith("Beat.install_sync_handler.")
+
+
+# Small helpers.
+
+symbol_by_name: Callable[[Any], Any] = imports.symbol_by_name
+cwd_in_path: Callable[[], AbstractContextManager[Any]] = imports.cwd_in_path
+import_from_cwd: Callable[[str], Any] = imports.import_from_cwd
+saferepr: Callable[..., str] = celerys_saferepr
+listed: Callable[[Any], list[Any]] = functional.maybe_list
+per_second: Callable[[Any], float] = time.rate  # of "10/m"

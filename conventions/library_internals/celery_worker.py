@@ -1,0 +1,38 @@
+"""What Celery does not document, and only its workers use."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from logging import Logger
+from typing import Any
+
+from celery import bootsteps
+from celery.concurrency import prefork, solo
+from celery.worker import control, request, strategy
+
+create_request_class: Callable[..., Any] = request.create_request_cls  # one for each task and consumer
+default_strategy: Callable[..., Callable[..., Any]] = strategy.default  # what handles each message of a task
+receipt_logger: Logger = strategy.logger
+
+control_commands: dict[str, Callable[..., Any]] = control.Panel.data  # of remote control, by name
+refusal: Callable[[str], Any] = control.nok  # the answer of one that is not done
+
+
+def is_solo(pool: Any) -> bool:
+    """Whether jobs run in the worker's main thread."""
+    return isinstance(pool, solo.TaskPool)
+
+
+def has_processes(pool_class: type[Any]) -> bool:
+    """Whether a class of pools has processes of its own."""
+    return issubclass(pool_class, prefork.TaskPool)
+
+
+def future_of(result: Any) -> Future[Any] | None:
+    """What a pool of threads has for a job that it was given; other pools have none."""
+    found: Future[Any] | None = getattr(result, "f", None)
+    return found
+
+
+def has_terminated(worker: Any) -> bool:
+    """Whether a worker has ended all its parts."""
+    return bool(worker.blueprint.state == bootsteps.TERMINATE)
