@@ -66,6 +66,8 @@ def create_app(
     name: str,
     packages: Sequence[str] | None = None,
     schedule: str | None = DEFAULT_SCHEDULE,
+    *,
+    settings_class: type[Settings] = Settings,
     **settings: Any,
 ) -> "ConventionsApp":
     """Make a Celery application that keeps the conventions.
@@ -78,12 +80,17 @@ def create_app(
         packages: packages or modules with tasks; default: the one called `name`. `CONVENTIONS_TASK_PACKAGES` adds more.
         schedule: `module:NAME` of the schedule. The default counts only where `beat_schedule.py` lies in the current
             folder; `None` means none.
-        settings: fields of `Settings`, in place of the environment's.
+        settings_class: a subclass of `Settings`, where the team has settings of its own.
+        settings: fields of it, in place of the environment's.
     """
     transport.install()
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # Flower would listen on every address, without a login
     app = ConventionsApp(
-        name, packages=(name,) if packages is None else tuple(packages), schedule=schedule, overrides=settings
+        name,
+        packages=(name,) if packages is None else tuple(packages),
+        schedule=schedule,
+        settings_class=settings_class,
+        overrides=settings,
     )
     app.set_default()  # Celery's current application is one for each thread; this is for all the others
     redis_store.set_current(lambda: app.store)
@@ -117,9 +124,18 @@ class TaskLoader(AppLoader):
 class ConventionsApp(Celery):
     """What `create_app` returns: a Celery application with `settings`, `store`, `database` and the conventions."""
 
-    def __init__(self, name: str, *, packages: tuple[str, ...], schedule: str | None, overrides: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        packages: tuple[str, ...],
+        schedule: str | None,
+        settings_class: type[Settings],
+        overrides: Any,
+    ) -> None:
         self._packages = packages
         self._schedule = schedule
+        self._settings_class = settings_class
         self._overrides = overrides
         self._queues_selected = False
         self._is_patient = False
@@ -135,12 +151,12 @@ class ConventionsApp(Celery):
 
     def __reduce__(self) -> Any:
         """Pool processes that are spawned, not forked, make the application anew."""
-        return create_app_from, (self.main, self._packages, self._schedule, self._overrides)
+        return create_app_from, (self.main, self._packages, self._schedule, self._settings_class, self._overrides)
 
     @functools.cached_property
     def settings(self) -> Settings:
         """The settings, read at first use. Raises: ConfigurationError, with every fault."""
-        return Settings.load(**self._overrides)
+        return self._settings_class.load(**self._overrides)
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -357,9 +373,11 @@ class ConventionsApp(Celery):
             self.amqp.queues.select(queue_names(self))
 
 
-def create_app_from(name: str, packages: tuple[str, ...], schedule: str | None, overrides: Any) -> ConventionsApp:
+def create_app_from(
+    name: str, packages: tuple[str, ...], schedule: str | None, settings_class: type[Settings], overrides: Any
+) -> ConventionsApp:
     """Make an application from the parts that it was pickled as."""
-    return create_app(name, packages, schedule, **overrides)
+    return create_app(name, packages, schedule, settings_class=settings_class, **overrides)
 
 
 class _LazyDefaults(Mapping[str, Any]):

@@ -11,7 +11,8 @@ from email.utils import localtime
 from pathlib import Path
 from string import Template
 
-from conventions import BusinessError, Settings
+from conventions import BusinessError
+from tasks.settings import TaskSettings
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -54,7 +55,7 @@ def address(message: EmailMessage, *, sender: str, recipient: str, message_id: s
     message["Message-ID"] = message_id
 
 
-def deliver(message: EmailMessage, settings: Settings) -> None:
+def deliver(message: EmailMessage, settings: TaskSettings) -> None:
     """Hand the message to the mail server of the settings.
 
     Raises:
@@ -73,7 +74,7 @@ def deliver(message: EmailMessage, settings: Settings) -> None:
         raise
 
 
-def _connect(settings: Settings) -> smtplib.SMTP:
+def _connect(settings: TaskSettings) -> smtplib.SMTP:
     host, port, timeout = settings.smtp_host, settings.smtp_port, settings.smtp_timeout
     if settings.smtp_tls == "tls":
         return smtplib.SMTP_SSL(host, port, timeout=timeout, context=ssl.create_default_context())

@@ -17,7 +17,7 @@ from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
 from tests.workers import application, messages, remembering_current
 
-MEMORY = {"broker_url": "memory://", "redis_url": "redis://127.0.0.1:1"}
+MEMORY: dict[str, Any] = {"broker_url": "memory://", "redis_url": "redis://127.0.0.1:1"}
 
 
 class Mail(ImmediateTask):

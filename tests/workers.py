@@ -16,7 +16,7 @@ from uuid import uuid4
 import psutil
 from celery import Celery, _state
 
-from conventions import create_app
+from conventions import Settings, create_app
 from conventions.app import ConventionsApp
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
@@ -27,9 +27,10 @@ from tests.support import wait_until
 
 ROOT = Path(__file__).parents[1]
 APPLICATION = """\
+from {module} import {name}
 from conventions import create_app
 
-app = create_app("tests", packages={packages!r}, schedule=None)
+app = create_app("tests", packages={packages!r}, schedule=None, settings_class={name})
 """
 
 
@@ -56,13 +57,15 @@ def acting_through(app: ConventionsApp) -> Iterator[None]:
 
 
 @contextmanager
-def application(packages: Sequence[str] = ("tests.support",), **settings: Any) -> Iterator[ConventionsApp]:
+def application(
+    packages: Sequence[str] = ("tests.support",), *, settings_class: Any = Settings, **settings: Any
+) -> Iterator[ConventionsApp]:
     """An application that is the current one within the block, and closed after it.
 
     Unless packages are named, it has the tasks of the modules that were imported, and imports no others.
     """
     with remembering_current():
-        app = create_app("tests", packages=packages, schedule=None, **settings)
+        app = create_app("tests", packages=packages, schedule=None, settings_class=settings_class, **settings)
         try:
             yield app
         finally:
@@ -129,15 +132,28 @@ class Installation:
         folder: where it lives, and the current folder of its processes.
         packages: its task packages, importable from `paths`.
         paths: folders to import from.
-        settings: fields of `Settings`, given to `create_app` here and as environment to the processes.
+        settings_class: of its settings.
+        settings: fields of that, given to `create_app` here and as environment to the processes.
     """
 
-    def __init__(self, folder: Path, packages: Sequence[str], paths: Sequence[Path] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        packages: Sequence[str],
+        paths: Sequence[Path] = (),
+        *,
+        settings_class: Any = Settings,
+        **settings: Any,
+    ) -> None:
         self.folder = folder
         self.settings = {"key_prefix": f"t{uuid4().hex[:8]}"} | settings
         self.packages = tuple(packages)
         self._paths = (folder, *paths, ROOT)
-        (folder / "installed.py").write_text(APPLICATION.format(packages=self.packages), encoding="utf-8")
+        self.settings_class = settings_class
+        text = APPLICATION.format(
+            packages=self.packages, module=settings_class.__module__, name=settings_class.__name__
+        )
+        (folder / "installed.py").write_text(text, encoding="utf-8")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -149,7 +165,7 @@ class Installation:
     @contextmanager
     def application(self) -> Iterator[ConventionsApp]:
         """Its application within this process, the current one within the block."""
-        with application(self.packages, **self.settings) as app:
+        with application(self.packages, settings_class=self.settings_class, **self.settings) as app:
             yield app
 
     def celery(self, *arguments: str, app: str = "installed") -> list[str]:

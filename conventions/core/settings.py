@@ -1,12 +1,13 @@
 """`Settings`: everything that can be configured, in one table, with all faults reported at once."""
 
 import re
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conventions.core import redis_address
@@ -17,7 +18,7 @@ ENV_PREFIX = "CONVENTIONS_"
 DEFAULT_PREFIX = "conventions"
 DEFAULT_JOURNAL_LIMIT = 1_000_000
 REDIS_SCHEMES = redis_address.SCHEMES
-BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "confluentkafka", "memory"}
+BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -37,6 +38,9 @@ class Settings(BaseSettings):
 
     A keyword given to `create_app` wins over the environment. The descriptions below are the table in
     `docs/operations.md`, which a test compares with this class.
+
+    A team that has settings of its own writes a subclass with further fields, and gives it to `create_app(..., settings_class=...)`: they are
+    read, checked and reported in the same way.
 
     Raises:
         ConfigurationError: by `Settings.load`, with every fault at once.
@@ -135,21 +139,10 @@ class Settings(BaseSettings):
         timedelta(days=365), description="how long clean-up keeps dead letters, from their last failure, seconds"
     )
 
-    smtp_host: str = Field("localhost", description="mail server")
-    smtp_port: int = Field(25, gt=0, lt=65536, description="port of the mail server")
-    smtp_user: str | None = Field(None, description="user at the mail server")
-    smtp_password: SecretStr | None = Field(None, description="password at the mail server")
-    smtp_tls: Literal["none", "starttls", "tls"] = Field("none", description="none, starttls or tls")
-    smtp_from: str = Field("no-reply@example.com", description="sender of e-mails")
-    smtp_timeout: Seconds = Field(10, description="time-out of the mail server, seconds")
-    webhook_url: str | None = Field(None, repr=False, description="where notifications are posted, http:// or https://")
-    webhook_timeout: Seconds = Field(10, description="time-out of the webhook, seconds")
     console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
         {},
         description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
     )
-    input_dir: str = Field(".", description="folder whose files imports and thumbnails may read")
-    output_dir: str = Field("output", description="folder for reports, thumbnails and backups")
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
@@ -180,22 +173,11 @@ class Settings(BaseSettings):
             raise ValueError("no such time zone; write a name such as Asia/Tokyo")
         return value
 
-    @field_validator("broker_url", "redis_url", "database_url", "webhook_url")
+    @field_validator("broker_url", "redis_url", "database_url")
     @classmethod
     def _scheme(cls, value: str | None, info: ValidationInfo) -> str | None:
-        allowed = {
-            "broker_url": BROKER_SCHEMES,
-            "redis_url": REDIS_SCHEMES,
-            "database_url": DATABASE_SCHEMES,
-            "webhook_url": frozenset({"http", "https"}),
-        }[str(info.field_name)]
-        if value is not None and _PASSWORD.search(value):
-            raise ValueError(
-                "a password in the query is shown by lists of processes and in messages: write it as user:password@host"
-            )
-        if value is not None and _scheme_of(value) not in allowed:
-            raise ValueError(f"the address must start with one of {', '.join(sorted(f'{s}://' for s in allowed))}")
-        return value
+        allowed = {"broker_url": BROKER_SCHEMES, "redis_url": REDIS_SCHEMES, "database_url": DATABASE_SCHEMES}
+        return check_address(value, allowed[str(info.field_name)])
 
     @field_validator("broker_url", "redis_url")
     @classmethod
@@ -252,6 +234,17 @@ class Settings(BaseSettings):
         if value <= info.data.get("max_delay", timedelta(0)):
             raise ValueError("must be longer than max_delay, or a delayed duplicate would run again")
         return value
+
+
+def check_address(value: str | None, schemes: Collection[str]) -> str | None:
+    """An address that a setting may have. Raises: ValueError: it has another scheme, or a password where it is shown."""
+    if value is not None and _PASSWORD.search(value):
+        raise ValueError(
+            "a password in the query is shown by lists of processes and in messages: write it as user:password@host"
+        )
+    if value is not None and _scheme_of(value) not in schemes:
+        raise ValueError(f"the address must start with one of {', '.join(sorted(f'{s}://' for s in schemes))}")
+    return value
 
 
 def _scheme_of(address: str) -> str:

@@ -23,9 +23,11 @@ from conventions.batches.batch_state import BatchSummary
 from conventions.storage.database import Database
 from tasks.files import file_digest
 from tasks.imports import ImportContacts
+from tasks.settings import TaskSettings
 from tasks.tables import Contact
 from tests.crash.server import Server
 from tests.crash.tempo import QUICK
+from tests.demo_settings import settings_of
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_until_empty
 
@@ -180,7 +182,7 @@ class Place:
         """The table and the report are as they must be."""
         assert self.contacts() == expected.contacts
         digest = file_digest(path)
-        folder = Path(self.app.settings.output_dir, "imports")
+        folder = Path(settings_of(self.app).output_dir, "imports")
         report, faults = folder / f"contacts-{digest[:12]}.json", folder / f"contacts-{digest[:12]}-faults.csv"
         assert json.loads(report.read_text()) == {
             "path": str(path),
@@ -226,7 +228,7 @@ def place(tmp_path: Path, server: Server, new_url: Callable[[Path], str]) -> Cal
             "output_dir": str(folder / "output"),
             "input_dir": "/",
         }
-        installation = Installation(folder, ["tasks"], broker_url=server.url, **settings)
+        installation = Installation(folder, ["tasks"], settings_class=TaskSettings, broker_url=server.url, **settings)
         QUICK.install(installation)
         with installation.application() as app:
             app.load_tasks()

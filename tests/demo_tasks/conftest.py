@@ -16,6 +16,7 @@ from conventions import create_app
 from conventions.app import ConventionsApp
 from conventions.storage.database import Database
 from tasks.demo_servers import environment
+from tasks.settings import TaskSettings
 from tasks.tables import Contact
 from tests.postgres import postgresql_server, programs
 
@@ -83,7 +84,7 @@ def make_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
             "database_url": f"sqlite:///{tmp_path / 'business.sqlite3'}",
             "output_dir": str(tmp_path / "output"),
         }
-        app = create_app("tasks", schedule=None, **(defaults | settings))
+        app = create_app("tasks", schedule=None, settings_class=TaskSettings, **(defaults | settings))
         app.load_tasks()
         app.database.upgrade()
         made.append(app)

@@ -12,6 +12,7 @@ from PIL import Image
 from conventions import BusinessError, PayloadError
 from conventions.app import ConventionsApp
 from tasks.images import MakeThumbnail
+from tests.demo_settings import settings_of
 
 PICTURES = Path(__file__).parents[2] / "examples" / "pictures"
 
@@ -32,7 +33,7 @@ def pictures(app: ConventionsApp) -> Path:
 def test_the_longest_side_has_the_size_asked_for(pictures: Path, app: ConventionsApp, name: str) -> None:
     """The copy has the shape of the picture and lies where the result says."""
     path = make(f"pictures/{name}", 64)
-    assert path == Path(app.settings.output_dir) / "thumbnails" / "64" / "pictures" / f"{name}.jpg"
+    assert path == Path(settings_of(app).output_dir) / "thumbnails" / "64" / "pictures" / f"{name}.jpg"
     with Image.open(pictures / name) as picture, Image.open(path) as copy:
         assert max(copy.size) == 64
         assert copy.width / copy.height == pytest.approx(picture.width / picture.height, rel=0.03)

@@ -17,6 +17,7 @@ from conventions.batches.batch_state import BatchSummary
 from tasks.files import file_digest
 from tasks.imports import ImportContacts
 from tasks.tables import Contact
+from tests.demo_settings import settings_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "contacts.csv"
 
@@ -41,7 +42,7 @@ def processed(path: Path) -> tuple[Any, BatchSummary, dict[str, str]]:
 
 def written(app: ConventionsApp) -> dict[str, str]:
     """The files of the reports, by name."""
-    return {path.name: path.read_text() for path in Path(app.settings.output_dir, "imports").iterdir()}
+    return {path.name: path.read_text() for path in Path(settings_of(app).output_dir, "imports").iterdir()}
 
 
 def contacts(app: ConventionsApp) -> int:
@@ -51,11 +52,13 @@ def contacts(app: ConventionsApp) -> int:
 
 def test_the_example_is_imported_whole(app: ConventionsApp) -> None:
     """Every row of the real list is a contact afterwards."""
-    app.settings.input_dir = str(EXAMPLE.parent)
+    settings_of(app).input_dir = str(EXAMPLE.parent)
     report = run(EXAMPLE)
     assert report["rows"] == report["saved"] == contacts(app) == 7068
     assert report["faults"] == 0
-    assert [path.name for path in Path(app.settings.output_dir, "imports").iterdir()] == ["contacts-88e801a5219f.json"]
+    assert [path.name for path in Path(settings_of(app).output_dir, "imports").iterdir()] == [
+        "contacts-88e801a5219f.json"
+    ]
 
 
 def test_bad_rows_are_left_out_and_named(app: ConventionsApp) -> None:
@@ -65,7 +68,7 @@ def test_bad_rows_are_left_out_and_named(app: ConventionsApp) -> None:
     report = run(path)
     assert (report["rows"], report["saved"], report["faults"]) == (4, 2, 2)
     assert contacts(app) == 2
-    (file,) = Path(app.settings.output_dir, "imports").glob("my-list-*-faults.csv")
+    (file,) = Path(settings_of(app).output_dir, "imports").glob("my-list-*-faults.csv")
     with file.open(encoding="utf-8", newline="") as rows:
         assert list(csv.DictReader(rows)) == [
             {"line": "3", "fault": "not an e-mail address"},

@@ -21,6 +21,7 @@ from tasks import maintenance
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.maintenance import BackupDatabase, PurgeOldData
 from tasks.tables import Contact, EmailLog
+from tests.demo_settings import settings_of
 
 NOW = datetime.now(UTC)
 OLDEST, OLD, YOUNG = (NOW - timedelta(days=days) for days in (366, 91, 89))
@@ -143,7 +144,7 @@ def test_records_of_effects_stay_as_long_as_claims_do(make_app: Callable[..., Co
 
 def test_old_output_files_go_and_backups_stay(app: ConventionsApp) -> None:
     """By the time they were written; a link is deleted, not what it leads to."""
-    output = Path(app.settings.output_dir)
+    output = Path(settings_of(app).output_dir)
     elsewhere = Path("elsewhere.txt")
     elsewhere.touch()
     for name in (
@@ -169,7 +170,7 @@ def test_a_backup_of_sqlite_holds_what_was_committed(app: ConventionsApp, add_co
     """It is one private file, which opens as a database."""
     add_contact(app.database, "hnd@example.com")
     path = Path(BackupDatabase.apply().get())
-    assert path.parent == Path(app.settings.output_dir) / "backups"
+    assert path.parent == Path(settings_of(app).output_dir) / "backups"
     assert path.name.startswith("business-2")
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
@@ -260,7 +261,7 @@ def test_a_database_in_memory_cannot_be_backed_up(tmp_path: Path) -> None:
 
 def test_the_last_seven_backups_are_kept(app: ConventionsApp) -> None:
     """Those of another database are left alone."""
-    folder = Path(app.settings.output_dir) / "backups"
+    folder = Path(settings_of(app).output_dir) / "backups"
     folder.mkdir(parents=True)
     other = folder / "other-20200101T000000000000Z.sqlite3"
     other.touch()

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from conventions import BusinessError, Settings
+from conventions import BusinessError
 from conventions.core.network_errors import is_network_error
 from tasks.messages import TEMPLATES, address, compose, deliver
+from tasks.settings import TaskSettings
 
 VALUES = {
     "user_id": "7",
@@ -56,7 +57,7 @@ def test_a_server_that_does_not_answer_is_a_time_out() -> None:
     message = compose("welcome", VALUES)
     address(message, sender="a@example.com", recipient="b@example.com", message_id="<1@example.com>")
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings = Settings.load(smtp_host="127.0.0.1", smtp_port=silent.getsockname()[1], smtp_timeout=0.2)
+        settings = TaskSettings.load(smtp_host="127.0.0.1", smtp_port=silent.getsockname()[1], smtp_timeout=0.2)
         with pytest.raises(smtplib.SMTPServerDisconnected, match="timed out") as raised:
             deliver(message, settings)
     assert is_network_error(raised.value)
@@ -64,7 +65,7 @@ def test_a_server_that_does_not_answer_is_a_time_out() -> None:
 
 def test_starttls_is_not_skipped_when_the_server_has_none(mail_server: Callable[[Any], int]) -> None:
     """An e-mail that must be encrypted is not sent in the clear."""
-    settings = Settings.load(smtp_host="127.0.0.1", smtp_port=mail_server(Refuses()), smtp_tls="starttls")
+    settings = TaskSettings.load(smtp_host="127.0.0.1", smtp_port=mail_server(Refuses()), smtp_tls="starttls")
     message = compose("welcome", VALUES)
     address(message, sender="a@example.com", recipient="b@example.com", message_id="<1@example.com>")
     with pytest.raises(OSError, match="STARTTLS"):

@@ -14,6 +14,7 @@ from conventions.storage.database import Database
 from tasks.report_data import bounds, collect
 from tasks.reports import DailyReport, WeeklyReport
 from tasks.tables import EmailLog
+from tests.demo_settings import settings_of
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 MONDAY = date(2026, 1, 5)
@@ -76,7 +77,7 @@ def test_the_daily_report_is_a_table_and_a_page(app: ConventionsApp, log: Callab
     for template in ("welcome", "welcome", "news<letter>"):
         log(app.database, template, datetime(2026, 1, 5, 9, tzinfo=TOKYO))
     table, page = DailyReport.apply(kwargs={"day": MONDAY}).get()
-    assert table == f"{app.settings.output_dir}/reports/daily-2026-01-05.csv"
+    assert table == f"{settings_of(app).output_dir}/reports/daily-2026-01-05.csv"
     assert read(table) == [
         ["day", "measure", "template", "count"],
         ["2026-01-05", "emails_sent", "news<letter>", "1"],

@@ -21,7 +21,7 @@ from jobs.work import Leave
 
 @contextmanager
 def environment(folder):
-    yield {"CONVENTIONS_SMTP_PORT": "2525"}
+    yield {"CONVENTIONS_START_LIMIT": "25"}
     Path("left").touch()
 
 
@@ -29,7 +29,7 @@ def scenario(app, console, folder):
     end = os.environ["DEMO_END"]
     if end == "error":
         raise ValueError("no such file: input.csv")
-    assert app.settings.smtp_port == 2525
+    assert app.settings.start_limit == 25
     Leave.delay(end)
     while not Path(f"{end}.done").exists():
         time.sleep(0.05)
