@@ -1,1 +1,1 @@
-"""What everything stands on: errors, settings, priorities, the actor, bounds, text of errors. No I/O with a server."""
+"""The base of all other folders: errors, settings, priorities, the actor, bounds, text of errors. It calls no server."""

@@ -1,4 +1,4 @@
-"""Who causes a message: the actor of the running code, inherited by every message it sends."""
+"""The actor: who causes a message. Every message that the running code sends inherits its actor."""
 
 from contextlib import ContextDecorator
 from contextvars import ContextVar
@@ -17,26 +17,26 @@ def current_actor() -> str:
 
 
 class resuming(ContextDecorator):  # noqa: N801  # used like a function
-    """As `acting_as`, for the actor of a message, which was checked when the message came."""
+    """Run the block in the name of a message's actor. It checks nothing: the actor was checked when the message arrived."""
 
     def __init__(self, actor: str) -> None:
         self._actor = actor
 
     def __enter__(self) -> None:
-        """Begin."""
+        """Set the actor."""
         self._token = _actor.set(self._actor)
 
     def __exit__(self, *_: object) -> None:
-        """End."""
+        """Restore the actor of the code around the block."""
         _actor.reset(self._token)
 
 
-class acting_as(resuming):  # noqa: N801  # the same
-    """Send everything within the block in the name of this actor.
+class acting_as(resuming):  # noqa: N801  # used like a function
+    """Send every message of the block in the name of this actor.
 
     Raises:
-        TypeError: the actor is no text.
-        ValueError: the actor is empty, has more than 255 characters, or is no text that can be stored.
+        TypeError: the actor is not text.
+        ValueError: the actor is empty, has more than 255 characters, or is a text that cannot be stored.
     """
 
     def __init__(self, actor: str) -> None:

@@ -1,4 +1,4 @@
-"""`apart`: one call for many, of which a bad one keeps none of the others from what is done for them."""
+"""`apart`: one call for many items, in which a bad item does not spoil the good ones."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,12 +8,13 @@ from conventions.core.redis_answers import code_of
 
 
 def apart[T, R](call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
-    """The answer of `call` for each item, in order; for one that it fails with, also by itself, the error.
+    """The answer of `call` for each item, in order. For an item with which the call fails even alone, the error.
 
-    It is called once where nothing is wrong, and else for ever smaller parts, so it must be one that may be repeated.
+    Without a fault there is one call for all items. After a fault each half is called by itself, and so on. So `call` must be safe
+    to repeat.
 
     Raises:
-        RedisError, OSError: the server does not answer, or answers nobody; nothing is wrong with an item.
+        RedisError, OSError: the server does not answer, or answers nobody. The items are not at fault.
     """
     try:
         return list(call(items))
@@ -27,7 +28,7 @@ def apart[T, R](call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) 
 
 
 def is_outage(error: Exception) -> bool:
-    """Whether an error says something of the server or the way to it, and nothing of what it was asked."""
-    if type(error) is ResponseError:  # of a script, which has met something that it cannot use
+    """Whether an error is about the server or the network, and not about the request."""
+    if type(error) is ResponseError:  # an error in a script: it met data that it cannot use
         return "script" not in str(error) or bool(code_of(error))
     return isinstance(error, (RedisError, OSError)) and not isinstance(error, DataError)

@@ -1,4 +1,4 @@
-"""What a name, a number and a moment of a message may be, so that Redis, Lua, SQL and logs all hold it."""
+"""Bounds of the names, numbers and times in a message, so that Redis, Lua, SQL and logs can all hold them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,16 +6,16 @@ from typing import Any
 
 from conventions.core.error_text import clean
 
-MOST_CHARACTERS = 255  # of a name, as the columns have it
-LARGEST_COUNT = 2**31 - 2  # one more is a number that the columns hold; Lua holds far larger ones
+MOST_CHARACTERS = 255  # of a name: the width of the SQL columns
+LARGEST_COUNT = 2**31 - 2  # one more still fits the SQL columns; Lua holds far larger numbers
 LONGEST = 2**31 - 1  # seconds
-DEEPEST = 300  # lists and mappings within each other: what may be sent has 200 at most, and what follows it some more
-LOOKS = 100_000  # values, among which half a character is looked for: what holds itself has no end
-MESSAGE_LIMIT = 16 << 20  # bytes of one message, where no setting says so
+DEEPEST = 300  # levels of nested lists and mappings: a payload may have 200, the message around it adds a few
+LOOKS = 100_000  # values that one search visits: a list that contains itself would never end
+MESSAGE_LIMIT = 16 << 20  # bytes of one message, unless a setting says otherwise
 
 
 def fault_of_name(value: str) -> str | None:
-    """Why a text is no name, such as an id, a key or an actor; `None` when it is one."""
+    """Why a text cannot be a name, such as an id, a key or an actor. `None` when it can."""
     if len(value) > MOST_CHARACTERS:
         return f"has {len(value):,} characters, and the limit is {MOST_CHARACTERS}; pass a shorter one, or a hash of it"
     if not value.isascii() and not is_text(value):
@@ -26,7 +26,7 @@ def fault_of_name(value: str) -> str | None:
 
 
 def is_text(value: str) -> bool:
-    """Whether UTF-8 can write it: half a character is none."""
+    """Whether UTF-8 can encode it. It cannot encode half a character (a lone surrogate)."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -35,7 +35,7 @@ def is_text(value: str) -> bool:
 
 
 def moment_of(value: str) -> datetime:
-    """A moment in ISO 8601. Raises: ValueError, also of one in whose year no other zone can say it."""
+    """Read a time in ISO 8601. Raises: ValueError, also when another time zone could not express the year."""
     moment = datetime.fromisoformat(value)
     if not 1 < moment.year < 9999:
         raise ValueError("the year is out of range")
@@ -43,7 +43,7 @@ def moment_of(value: str) -> datetime:
 
 
 def is_too_deep(value: object) -> bool:
-    """Whether lists and mappings within each other are more than `DEEPEST`: whoever reads them would run out of stack."""
+    """Whether lists and mappings are nested more than `DEEPEST` levels. A reader of them would run out of stack."""
     level = [value]
     for _ in range(DEEPEST + 1):
         level = [
@@ -59,13 +59,13 @@ def is_too_deep(value: object) -> bool:
 
 
 def refuse_half_characters(values: Mapping[str, Any]) -> None:
-    """Raises: ValueError, where a text or a name in these holds one."""
+    """Refuse a text or a name that holds half a character. Raises: ValueError."""
     if (where := half_character(values)) is not None:
         raise ValueError(f"argument '{where}' holds half a character (a lone surrogate)")
 
 
 def half_character(values: Mapping[str, Any]) -> str | None:
-    """Where the first half of a character is, as in `rows.3.name`. JSON can name one, and UTF-8 cannot write it."""
+    """The path of the first half character, such as `rows.3.name`. JSON can escape one, UTF-8 cannot encode it."""
     left: list[tuple[str, Any]] = [("", values)]
     for _ in range(LOOKS):
         if not left:

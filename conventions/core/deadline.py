@@ -1,7 +1,7 @@
-"""`Deadline`: when everything that one call asks of a server has to be over, with all tries of all the layers below.
+"""`Deadline`: the time by which one call must end, with all retries of all layers below it.
 
-Whoever makes the call sets it for the running thread; connections look at it before each wait (`storage/redis_connections.py`), and
-whatever tries again looks at it before each try. So time-outs of several layers do not add up.
+The caller sets it for the running thread. Connections look at it before each wait (`storage/redis_connections.py`), and every
+retry looks at it first. So the time-outs of several layers do not add up.
 """
 
 import time
@@ -10,15 +10,15 @@ from typing import Self
 
 
 class Deadline:
-    """A block that has to be over at a moment; within another one, at the earlier of both.
+    """A block that must end by a given time. Inside another `Deadline`, the earlier one holds.
 
     Args:
         seconds: from now.
-        once: whoever sets it tries again by itself, so that nothing below it does.
+        once: the caller retries by itself, so no layer below it retries.
 
     Attributes:
-        at: the moment, in seconds of the monotonic clock.
-        may_have_left: whether a message was handed over whole, and no answer came: nobody knows whether the server has it.
+        at: when the block must end, in seconds of the monotonic clock.
+        may_have_left: whether a whole message was handed to the network without an answer. The server may have it or not.
     """
 
     __slots__ = ("_token", "at", "may_have_left", "once")
@@ -31,7 +31,7 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds until then; below zero when it has passed."""
+        """Seconds until the deadline; negative when it has passed."""
         return self.at - time.monotonic()
 
     def __enter__(self) -> Self:

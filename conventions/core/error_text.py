@@ -1,4 +1,4 @@
-"""An error as text: what journal and dead letters keep of it, and the fingerprint by which failures are grouped (R18)."""
+"""An error as text: what the journal and dead letters keep, and the fingerprint that groups failures (R18)."""
 
 import hashlib
 import itertools
@@ -12,7 +12,7 @@ from types import TracebackType
 from conventions.core.safe_text import without_secrets
 
 NAME_LENGTH = 255  # of every name in SQL
-MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: an error may carry all that it was given
+MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: the text of an error may repeat its whole input
 
 _HEADER = "Traceback (most recent call last):"
 _FRAME = re.compile(r'^  File "([^"\n]+)", line (\d+), in (\S+)', re.MULTILINE)
@@ -24,13 +24,13 @@ _CHAINED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class FailureText:
-    """What is kept of an error.
+    """What we keep of an error.
 
     Args:
         error: the name of its class.
         error_message: its text.
-        traceback: as Python prints it, with the errors it was raised from.
-        fingerprint: what failures of one cause share.
+        traceback: as Python prints it, with the errors that caused it.
+        fingerprint: the same for all failures of one cause.
     """
 
     error: str
@@ -40,7 +40,7 @@ class FailureText:
 
 
 def describe(task: str | None, error: BaseException) -> FailureText:
-    """The error as text that every database stores, whatever it is."""
+    """Any error as text that every database can store."""
     return FailureText(
         error=cut(type(error).__name__),
         error_message=text_of(error),
@@ -50,17 +50,17 @@ def describe(task: str | None, error: BaseException) -> FailureText:
 
 
 def fingerprint(task: str | None, error: BaseException) -> str:
-    """What failures of one cause share: task, exception type, and the innermost line of code that is not a library's.
+    """One value for all failures of one cause: task, exception type, and the innermost line of code outside libraries.
 
-    The line counts as it is written, without its number: what is changed elsewhere in the file makes no new cause.
+    The text of the line counts, not its number: a change elsewhere in the file keeps the fingerprint.
     """
     cause = f"{task}|{type(error).__qualname__}|{_place(error.__traceback__)}"
     return hashlib.sha256(clean(cause).encode()).hexdigest()[:16]
 
 
 def clean(text: str) -> str:
-    """Text that every database stores: no NUL, no half characters; both are written as escapes."""
-    if text.isascii() and "\0" not in text:  # as most is
+    """Text that every database can store: NUL and half characters become escapes."""
+    if text.isascii() and "\0" not in text:  # most texts are
         return text
     return text.replace("\0", "\\0").encode(errors="backslashreplace").decode()
 
@@ -71,10 +71,10 @@ def cut(name: str) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says, whatever it is."""
+    """The text of any error, also of one whose `str()` fails."""
     try:
         return _shortened(clean(without_secrets(str(error))), MESSAGE_LENGTH)
-    except Exception as fault:  # noqa: BLE001  # an error that cannot say what it is must be kept all the same
+    except Exception as fault:  # noqa: BLE001  # an error without a readable text is kept, too
         return f"<its text cannot be had: {type(fault).__name__}>"
 
 
@@ -84,7 +84,7 @@ def _place(trace: TracebackType | None) -> str:
     for frame, number in reversed(ours or frames):
         line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals).strip()
         module = str(frame.f_globals.get("__name__"))
-        if module.startswith("conventions."):  # without its file: a group of one cause outlives a move
+        if module.startswith("conventions."):  # without the file name: a moved file keeps the groups of dead letters
             module = "conventions"
         place = f"{module}.{frame.f_code.co_qualname}"
         return f"{place}|{line}" if line else place
@@ -92,9 +92,9 @@ def _place(trace: TracebackType | None) -> str:
 
 
 def place_in(traceback: str) -> str:
-    """Where the innermost line is that counts for the cause, as `shop.py:12 in charge`; nothing where no line is told."""
+    """The innermost line of the cause in a printed traceback, as `shop.py:12 in charge`. Empty when there is none."""
     frames = _CHAINED.split(traceback)[-1]
-    # Up to the text of the error, which may be a traceback, too.
+    # Stop before the text of the error: it may itself contain a traceback.
     block = itertools.takewhile(lambda line: line.startswith((" ", _HEADER)), frames.splitlines())
     found = _FRAME.findall("\n".join(block))
     ours = [one for one in found if not _of_a_library(one[0])]
@@ -109,7 +109,7 @@ def _of_a_library(file: str) -> bool:
 
 
 def _shortened(text: str, limit: int) -> str:
-    """Head and tail of a text that is too long: what failed stands at the end, where it began at the start."""
+    """Head and tail of a text that is too long. The start shows where it began, the end shows what failed."""
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]}\n… {len(text) - limit:,} characters …\n{text[-limit // 2 :]}"

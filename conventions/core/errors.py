@@ -3,36 +3,36 @@
     Exception
     └── ConventionError
         ├── BusinessError            raise it in `run`: a failure that no retry can mend
-        │   └── ItemsChanged         a batch was interrupted, and its items are others now
+        │   └── ItemsChanged         an interrupted batch finds that its items have changed
         ├── RetryRequested           `self.retry()` was called without an error
-        ├── JobFailed                the job failed before, and whoever waits for it hears of it now
+        ├── JobFailed                the job failed before; a duplicate tells its waiting caller
         ├── JobExited                a job called `sys.exit()`
-        ├── JobRejected              a job gave its message up, or returned it
-        ├── JobCancelled             the message was cancelled while it ran; told at the next report of progress
-        ├── TooManyStarts            started again and again, and its process was killed each time
-        ├── TooOldToTell             older than what is remembered: nobody can tell whether it ran
+        ├── JobRejected              a job raised Celery's `Reject`
+        ├── JobCancelled             the message was cancelled while it ran; raised at the next report of progress
+        ├── TooManyStarts            started too often without an outcome, as when its process is killed each time
+        ├── TooOldToTell             older than our memory of finished jobs: nobody knows whether it ran
         ├── UnknownTask              no task of that name is registered
-        ├── UndeliverableMessage     what lay in a queue is no message of a task
-        ├── UnknownForm              a message in a form of a later release: it is left where it is
+        ├── UndeliverableMessage     an entry of a queue is not a message of a task
+        ├── UnknownForm              a later release wrote the message in a new form; it stays where it is
         ├── PayloadError             an argument that cannot be sent or cannot be run  (ValueError)
         │   └── CredentialInPayload  an argument that looks like a credential
         ├── IdempotencyConflict      one key, two different payloads
         ├── TransactionRepeated      a second `self.transaction()` in one attempt
         ├── LeaseLost                another worker has taken this job over
         ├── LetterNotEditable        a dead letter whose arguments cannot be changed
-        ├── SelectionChanged         other dead letters than those that somebody agreed to
-        ├── JournalFull              events wait for SQL, so that no more may be added
-        ├── PurgeStopped             a purge that could not go on; says how many messages are gone and left
+        ├── SelectionChanged         the dead letters are not the ones that somebody confirmed
+        ├── JournalFull              too many events wait for SQL; no more may be added
+        ├── PurgeStopped             a purge had to stop; says how many messages are gone and how many are left
         ├── PermissionDenied         the actor may not run this task
         ├── BrokerUnavailable        the broker did not take a message in time (ConnectionError)
         ├── DeclarationError         a task class that may not exist as written (TypeError)
         ├── ScheduleError            a schedule that may not exist as written   (ValueError)
         └── ConfigurationError       settings that cannot work, all faults at once (click: exit status 2)
-            ├── NewerLayout          a later release has written what is in Redis: nothing is sent or run by this one
+            ├── NewerLayout          a later release wrote the data in Redis; this one sends and runs nothing
             └── TaskModuleError      a task module that cannot be imported
 
-Every argument goes to `Exception.__init__`, so that each of them survives pickling between processes. Those that a team imports say that
-they are of `conventions`: results and pickles keep that name, and this file may move.
+Every error passes all its arguments to `Exception.__init__`, so it survives pickling between processes. Public errors have the
+module name `conventions`: results and pickles keep that name, so this file may move.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class ConventionError(Exception):
     """Base of every error of this package.
 
     Attributes:
-        sent: ids of the messages that a call which sends many had sent before.
+        sent: ids of the messages that a bulk call had already sent before the error.
     """
 
     __module__ = "conventions"
@@ -56,13 +56,13 @@ class ConventionError(Exception):
 
 
 class BusinessError(ConventionError):
-    """A failure for a reason of the business: not retried, a dead letter at once (R16)."""
+    """A failure with a business reason. It is never retried: the job becomes a dead letter at once (R16)."""
 
     __module__ = "conventions"
 
 
 class ItemsChanged(BusinessError):
-    """A batch that was interrupted finds other items than those that it has cut: going on would skip or repeat some."""
+    """An interrupted batch finds other items than before. To go on would skip or repeat some of them."""
 
 
 class RetryRequested(ConventionError):
@@ -70,7 +70,7 @@ class RetryRequested(ConventionError):
 
 
 class JobFailed(ConventionError):
-    """The message is a dead letter already: raised when it comes again, for those who have not heard of it."""
+    """The job is already a dead letter. Raised when its message arrives again, for callers that still wait."""
 
 
 class JobExited(ConventionError):
@@ -86,11 +86,11 @@ class JobCancelled(ConventionError):
 
 
 class TooManyStarts(ConventionError):
-    """A message was started so often without an outcome that it does not run again."""
+    """A message was started too often without an outcome, so it does not run again."""
 
 
 class TooOldToTell(ConventionError):
-    """A message is older than its task's horizon, and nothing is remembered of it."""
+    """A message is older than its task's horizon, and we remember nothing of it."""
 
 
 class UnknownTask(ConventionError):
@@ -98,11 +98,11 @@ class UnknownTask(ConventionError):
 
 
 class UndeliverableMessage(ConventionError):
-    """What lay in a queue cannot be read as a message of a task."""
+    """An entry of a queue cannot be read as a message of a task."""
 
 
 class UnknownForm(ConventionError):
-    """A later release has written a message in a form that this one does not know; it is left for a worker that does."""
+    """A later release wrote a message in a form that this release does not know. The message stays for a newer worker."""
 
 
 class PayloadError(ConventionError, ValueError):
@@ -124,29 +124,29 @@ class IdempotencyConflict(ConventionError):
 
 
 class TransactionRepeated(ConventionError):
-    """One attempt commits one transaction, since its record says that the whole effect happened; not retried."""
+    """A second transaction in one attempt. The record of the first says that the whole effect happened. Not retried."""
 
 
 class LeaseLost(ConventionError):
-    """The claim on this job is held by another worker now; what this one did is not recorded."""
+    """Another worker now holds the claim on this job. The outcome of this attempt is not recorded."""
 
     __module__ = "conventions"
 
 
 class LetterNotEditable(ConventionError):
-    """A dead letter is not there, is not dead any more, or nothing could check its arguments."""
+    """A dead letter does not exist, is no longer dead, or no known task can check its arguments."""
 
 
 class SelectionChanged(ConventionError):
-    """There are more or fewer dead letters than somebody agreed to; nothing was done."""
+    """There are more or fewer dead letters than somebody confirmed. Nothing was done."""
 
 
 class JournalFull(ConventionError):
-    """So many events wait to be recorded in SQL that no more may be added."""
+    """Too many events wait to be recorded in SQL. No more may be added."""
 
 
 class PurgeStopped(ConventionError):
-    """A purge could not go on; what it removed until then has its rows, the rest is left."""
+    """A purge had to stop. The removed messages have their SQL rows; the rest stays in the queue."""
 
 
 class PermissionDenied(ConventionError):
@@ -156,17 +156,17 @@ class PermissionDenied(ConventionError):
 
 
 class BrokerUnavailable(ConventionError, ConnectionError):
-    """The broker did not take a message in time.
+    """The broker did not accept a message in time.
 
     Args:
         args: the text.
-        maybe_sent: the value of the attribute.
-        ids: the same.
+        maybe_sent: see the attribute.
+        ids: see the attribute.
 
     Attributes:
-        maybe_sent: whether the broker may have what `ids` names: the request left, and no answer came. Send it again under
-            the same id, which changes nothing where it is there. False: it is not there.
-        ids: ids of the messages that were not taken.
+        maybe_sent: true: the request left, and no answer came, so the broker may have the messages of `ids`. Send them again
+            under the same ids: a message that is already there stays as it is. False: the broker does not have them.
+        ids: ids of the messages that the broker did not confirm.
     """
 
     __module__ = "conventions"
@@ -207,7 +207,7 @@ class ConfigurationError(ConventionError, click.ClickException):
 
 
 class NewerLayout(ConfigurationError):
-    """What is in Redis has a layout that this release does not know: nothing was sent, and nothing is run."""
+    """The data in Redis has a layout that this release does not know. Nothing was sent, and nothing runs."""
 
 
 class TaskModuleError(ConfigurationError):

@@ -1,4 +1,4 @@
-"""What an object does when its process is forked; how a process ends that a job has forked."""
+"""What an object does when its process forks, and how a process ends that a job has forked."""
 
 import logging
 import os
@@ -13,25 +13,25 @@ logger = logging.getLogger(__name__)
 
 
 def call_in_child(method: Callable[[], None]) -> None:
-    """Call a method of an object in each process that is forked from now on, as long as the object is there."""
+    """Call a method in every process that forks from this one, as long as its object lives."""
     found = weakref.WeakMethod(method)
     os.register_at_fork(after_in_child=lambda: (call := found()) and call())
 
 
 def call_before_fork(method: Callable[[], None]) -> None:
-    """The same, in the parent, before each fork."""
+    """Call a method in the parent before each fork, as long as its object lives."""
     found = weakref.WeakMethod(method)
     os.register_at_fork(before=lambda: (call := found()) and call())
 
 
 def end_forked(error: BaseException | None) -> NoReturn:
-    """End this process, which a job has forked: all else here is its parent's.
+    """End this process, which a job has forked. Everything else in it belongs to the parent.
 
-    What the job has left in files is written; nothing is done that was registered for the end of a program (`atexit`),
-    since that, too, is the parent's, and no other thread is waited for.
+    Output that the job has written to files is flushed. The `atexit` functions do not run, since they belong to the parent. No
+    other thread is waited for.
 
     Args:
-        error: what it has raised; `None`: it has come to its end.
+        error: the error that ended the job's code; `None` when it ended normally.
     """
     status = 1
     try:
@@ -42,7 +42,7 @@ def end_forked(error: BaseException | None) -> NoReturn:
         else:
             logger.error("a process that a job has forked ends", exc_info=error)
         if error is not None:
-            traceback.clear_frames(error.__traceback__)  # by which files are closed
+            traceback.clear_frames(error.__traceback__)  # this closes files
         for stream in (sys.stdout, sys.stderr):
             with suppress(Exception):
                 stream.flush()
@@ -51,6 +51,6 @@ def end_forked(error: BaseException | None) -> NoReturn:
 
 
 def end_if_forked(process: int, error: BaseException | None) -> None:
-    """End this process where it is not the one that it was."""
+    """End this process if it is not `process`, so a job has forked it."""
     if os.getpid() != process:
         end_forked(error)

@@ -1,10 +1,9 @@
-"""Which errors mean "the other side could not be reached, or does not work now", for the libraries this platform knows.
+"""Which errors mean "the other side cannot be reached, or does not work now", for the libraries that we know.
 
-What a server answers in a fail-over counts, too: it is shutting down, starting up, standing by, full. What it says of one
-transaction does not: one that was the victim of a deadlock, or cannot be serialized, is an error like any other, which is
-tried again sooner and less often.
+The answers of a server in a fail-over count, too: it shuts down, starts up, is a standby, is full. An answer about one
+transaction does not count: a deadlock or a serialization failure is an ordinary error, which is retried sooner and fewer times.
 
-A library is looked up in `sys.modules`: one that was never imported cannot have raised the error.
+A library is looked up in `sys.modules`: a library that was never imported cannot have raised the error.
 """
 
 import errno
@@ -29,12 +28,12 @@ _BY_MODULE = {
     "sqlalchemy.exc": ("DisconnectionError",),
 }
 
-# PostgreSQL's SQLSTATEs: class 08 is the connection, 57P a server that shuts down, crashes or starts up; too many connections;
-# read-only, as one that stands by.
+# PostgreSQL's SQLSTATEs. 08: connection. 57P: the server shuts down, crashes or starts up. 53300: too many connections.
+# 25006: read-only, as a standby is.
 _POSTGRES_STATES = ("08", "57P", "53300", "25006")
 _POSTGRES_DRIVERS = ("psycopg", "psycopg2", "asyncpg")
 
-# MySQL's numbers: too many connections, shutting down, read-only; and its clients': not connected, connection lost.
+# MySQL's error numbers: too many connections, shutting down, read-only. The client's numbers: not connected, connection lost.
 _MYSQL_NUMBERS = frozenset({1040, 1053, 1836, 2002, 2003, 2006, 2013, 2055})
 _MYSQL_OPTION = 1290  # the server was started with an option that prevents the statement, such as --read-only
 _MYSQL_DRIVERS = ("pymysql", "MySQLdb", "mysql")
@@ -58,7 +57,7 @@ def _known_classes() -> tuple[type[BaseException], ...]:
 
 
 def _is_lost_database(error: BaseException) -> bool:
-    """A database that is away, or takes no writes now; a busy SQLite file is not a network error."""
+    """Whether a database is away or takes no writes now. A busy SQLite file is not a network error."""
     module = sys.modules.get("sqlalchemy.exc")
     if module is None or not isinstance(error, module.DBAPIError):
         return _is_away(error)
@@ -68,11 +67,11 @@ def _is_lost_database(error: BaseException) -> bool:
 
 
 def _is_away(error: BaseException) -> bool:
-    """The same of the error of a driver."""
+    """Whether a driver's error says that the database is away or takes no writes now."""
     driver = type(error).__module__.partition(".")[0]
     if driver in _POSTGRES_DRIVERS:
         state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        if state is None:  # of an operation: the connection was never made, or is gone
+        if state is None:  # the connection was never made, or is gone
             return type(error).__name__ == "OperationalError"
         return str(state).startswith(_POSTGRES_STATES)
     if driver in _MYSQL_DRIVERS:
@@ -82,5 +81,5 @@ def _is_away(error: BaseException) -> bool:
 
 
 def is_standby(error: BaseException) -> bool:
-    """Whether a PostgreSQL says that it takes no writes: after a fail-over, its other connections lead to the same one."""
+    """Whether PostgreSQL says that it takes no writes. After a fail-over, the pool's other connections lead to the same server."""
     return getattr(error, "sqlstate", None) == "25006"

@@ -4,10 +4,10 @@ from enum import IntEnum
 
 
 class Priority(IntEnum):
-    """How urgent a message is; a higher one is delivered first.
+    """How urgent a message is. The broker delivers a higher priority first.
 
-    The values are RabbitMQ's (0-9, 9 first), which the Redis transport here shares. The convention document's
-    "priority 1" is BullMQ's highest and so means `URGENT`.
+    The values are RabbitMQ's (0-9, 9 first); our Redis transport uses the same. The convention document's "priority 1" is
+    BullMQ's highest, so it means `URGENT`.
     """
 
     LOW = 1

@@ -1,7 +1,7 @@
-"""`RedisAddress`: one address of a Redis, and how redis-py, kombu, Celery's results and RedBeat each want to be told of it.
+"""`RedisAddress`: one address of a Redis, and its form for redis-py, kombu, Celery's results and RedBeat.
 
-Each of the four reads addresses by rules of its own: what one honors, another ignores or takes for an error. So an
-address is read here, once, and written anew for each. What cannot be honored everywhere is refused.
+Each of the four reads addresses by its own rules: what one honors, another ignores or refuses. So we read the address once,
+here, and write it anew for each library. We refuse what not every library can honor.
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-SOCKET_TIMEOUT = 5.0  # seconds; a command that takes longer has met a dead connection, not a slow server
+SOCKET_TIMEOUT = 5.0  # seconds; after that the connection counts as dead, not the server as slow
 REDIS_PORT = 6379
 SENTINEL_PORT = 26379
 
@@ -45,7 +45,7 @@ _NO_MASTER = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """An address that was read; made by `parse`."""
+    """An address, parsed. `parse` makes it."""
 
     kind: Kind
     hosts: tuple[tuple[str, int], ...] = ()  # the server, or the Sentinels; none for a socket
@@ -63,7 +63,7 @@ class RedisAddress:
         """Read an address of one of the `SCHEMES`.
 
         Raises:
-            ValueError: one line that says what to write, and repeats nothing of the address, which may hold a password.
+            ValueError: one line that says what to write. It never repeats the address, which may hold a password.
         """
         try:
             first, *more = [urlsplit(part) for part in address.split(";")]
@@ -94,12 +94,12 @@ class RedisAddress:
 
     @property
     def verifies(self) -> bool:
-        """Whether the server has to prove who it is: false only where TLS is told not to ask."""
+        """Whether the client checks the server's TLS certificate. False only for `ssl_cert_reqs=none`."""
         return ("ssl_cert_reqs", "none") not in self.tls
 
     @property
     def url(self) -> str:
-        """As redis-py writes it; a Sentinel address, which redis-py does not read, as this project does."""
+        """The address in redis-py's form. redis-py has no form for Sentinel, so that one is our own."""
         if self.kind == "unix":
             return f"unix://{self._login}{quote(self.path)}?db={self.db}"
         if self.kind == "sentinel":
@@ -108,18 +108,18 @@ class RedisAddress:
 
     @property
     def celery_url(self) -> str:
-        """As kombu and Celery's result backend write it; `broker_options` and `result_options` belong to it."""
+        """The address in the form of kombu and Celery's result backend. Use it with `broker_options` or `result_options`."""
         if self.kind == "unix":
             return f"redis+socket://{self._login}{quote(self.path)}?virtual_host={self.db}"
         query = f"?{urlencode(self.tls, safe='/')}" if self.tls else ""
-        # Kombu goes from one Sentinel to the next and reads each address alone, so each says all of it.
+        # Kombu reads the address of each Sentinel alone, so each must be complete.
         return ";".join(
             f"{self.kind}://{self._login}{_bracketed(host)}:{port}/{self.db}{query}" for host, port in self.hosts
         )
 
     @property
     def socket_options(self) -> dict[str, Any]:
-        """Time-outs of a connection, in redis-py's names. A local socket neither connects slowly nor goes silent."""
+        """Time-outs of a connection, in redis-py's names. A Unix socket needs no connect time-out and no keep-alive."""
         if self.kind == "unix":
             return {"socket_timeout": SOCKET_TIMEOUT}
         return {
@@ -157,8 +157,8 @@ class RedisAddress:
 
     @property
     def redbeat_settings(self) -> dict[str, Any]:
-        """Settings of RedBeat for this address; it would fall back on the broker's, which may be another server."""
-        # Celery hides what is called a password in its settings, and no part of an address that it does not know.
+        """Settings of RedBeat for this address. Without them RedBeat uses the broker's, which may be another server."""
+        # Celery hides a setting named "password", but not a password inside an address. So the login stands apart.
         options = self.socket_options | self.login_options
         if self.kind != "sentinel":
             address = replace(self, username=None, password=None)
@@ -184,7 +184,7 @@ class RedisAddress:
 
 
 def shown(address: str) -> str:
-    """An address of any kind, also of several servers, without passwords and parameters.
+    """An address of any kind, also of several servers, for people to read: without passwords and parameters.
 
     >>> shown("sentinel://app:word@one:26379/0;sentinel://app:word@two:26379/0?sentinel_password=other")
     'sentinel://app:**@one:26379/0;sentinel://app:**@two:26379/0'

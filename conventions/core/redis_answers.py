@@ -1,6 +1,6 @@
-"""What a Redis answers that does not take writes now, and what to do about it.
+"""The answers of a Redis that takes no writes now, and what to do about each.
 
-Such an answer says nothing of the command: the same one is taken later, or by another server.
+Such an answer is not about the command: the same command succeeds later, or on another server.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ _ADVICE = {
     "or raise CONVENTIONS_JOURNAL_LIMIT",
 }
 
-# redis-py takes the code off the text where it has a class for it.
+# redis-py removes the code from the text when it has a class for it.
 _BY_CLASS = {
     "OutOfMemoryError": "OOM",
     "ReadOnlyError": "READONLY",
@@ -32,7 +32,7 @@ _TOO_MANY = "max number of clients reached"
 
 
 def code_of(error: BaseException) -> str:
-    """The code of the answer, if the error is one of a server that takes no writes now; else empty."""
+    """The code of an answer that means "this server takes no writes now". Empty for any other error."""
     if not type(error).__module__.startswith("redis."):
         return ""
     text = str(error)
@@ -43,23 +43,23 @@ def code_of(error: BaseException) -> str:
 
 
 def refusal_of(error: BaseException) -> str:
-    """As `code_of`, also where a library has made another error of it."""
+    """The code, like `code_of`, also when a library has wrapped the error in another one."""
     return next(filter(None, map(code_of, _chain(error))), "")
 
 
 def advice_on(error: BaseException) -> str:
-    """What is wrong with the server and what to do, in one line; empty where the error does not say."""
+    """What is wrong with the server and what to do, in one line. Empty for an unknown error."""
     return _ADVICE.get(refusal_of(error), "")
 
 
 def fault_of(error: BaseException, server: str = "Redis") -> str:
-    """The error of a server that does not do what it was asked, in one sentence, with what to do where that is known."""
+    """One sentence for a server's error, with what to do if that is known."""
     advice = advice_on(error)
     return f"{server} does not take this now: {advice}" if advice else f"{server} cannot be reached: {error}"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it was made of: libraries wrap them."""
+    """The error, then the errors that it wraps."""
     seen: set[int] = set()
     following: BaseException | None = error
     while following is not None and id(following) not in seen:

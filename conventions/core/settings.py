@@ -192,7 +192,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    # Rules between settings are those of the later one, so that a wrong field hides no other fault.
+    # A rule between two settings belongs to the later one, so that one wrong setting does not hide other faults.
 
     @field_validator("broker_url", "database_url")
     @classmethod

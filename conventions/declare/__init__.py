@@ -1,1 +1,1 @@
-"""What a task class says, and what is checked when it is declared: arguments, retry policy, options (R15, R16)."""
+"""What a task class declares, and the checks at its declaration: arguments, retry policy, options (R15, R16)."""

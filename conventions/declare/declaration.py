@@ -1,4 +1,4 @@
-"""What a task class must say, checked when its module is imported. Every message says what to write instead."""
+"""The rules for a task class, checked when its module is imported. Every error says what to write instead."""
 
 import difflib
 import inspect
@@ -26,7 +26,7 @@ class _Sentinel:
 EVERY_ARGUMENT: Final = _Sentinel("EVERY_ARGUMENT")
 PLANNED_TIME: Final = _Sentinel("PLANNED_TIME")
 
-_declared: dict[str, tuple[str, str, int]] = {}  # by task name, where it was declared
+_declared: dict[str, tuple[str, str, int]] = {}  # task name to the place of its declaration
 
 OPTIONS = (
     "aliases",
@@ -86,7 +86,7 @@ _REFUSED = {
 
 
 def check_attributes(cls: type[Any]) -> None:
-    """Refuse options that are misspelt, replaced by ours, or not built; only the class's own attributes are looked at.
+    """Refuse options that are misspelt, replaced by ours, or not built. Looks only at the class's own attributes.
 
     Raises:
         DeclarationError: with the line to write instead.
@@ -108,7 +108,7 @@ def check_attributes(cls: type[Any]) -> None:
 
 
 def _is_misspelt(name: str, meant: str) -> bool:
-    """Whether one slip, or two in a long word, make one name of the other; a word of its own is no slip."""
+    """Whether `name` is a typing error for `meant`: one slip, two in a long word, or a shortened or lengthened word."""
     if (
         name != meant
         and (meant.startswith(name) or name.startswith(meant))
@@ -133,7 +133,7 @@ def _distance(one: str, other: str) -> int:
 
 
 def decide_idempotency(cls: type[Any]) -> None:
-    """Let a class's own decision replace its base's. Raises: DeclarationError when it makes two."""
+    """A class's own choice replaces the choice of its base. Raises: DeclarationError when it makes both."""
     own = [name for name in ("idempotent_on", "not_idempotent") if cls.__dict__.get(name) is not None]
     if len(own) > 1:
         raise DeclarationError(f"{cls.__qualname__}: idempotent_on and not_idempotent contradict each other; write one")
@@ -148,8 +148,8 @@ def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) 
 
     Args:
         cls: the class.
-        arguments: those of its `run` (of `items`, for a batch).
-        defaults: the names of the settings that hold its soft and hard time limits.
+        arguments: the arguments of its `run` (of `items`, for a batch).
+        defaults: the names of the settings with its default soft and hard time limits.
 
     Raises:
         DeclarationError: with the line to write.
@@ -242,7 +242,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_rate(value: Any) -> bool:
-    """Whether a worker could read it: all of them would end at their start."""
+    """Whether a worker can read this rate. Every worker would stop at its start on a rate that it cannot read."""
     if value is None or isinstance(value, property) or _is_number(value):
         return True
     if not isinstance(value, str):
@@ -255,7 +255,7 @@ def _is_rate(value: Any) -> bool:
 
 
 def refuse_second(cls: type[Any]) -> None:
-    """Refuse a second task of one name; importing the same lines again is no second task."""
+    """Refuse a second task of the same name. A second import of the same lines is allowed."""
     place = (cls.__module__, cls.__qualname__, int(cls.__dict__.get("__firstlineno__", 0)))
     before = _declared.setdefault(cls.name, place)
     if before != place:

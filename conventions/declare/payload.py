@@ -1,8 +1,8 @@
-"""The payload of one message: `run`'s arguments, bound, validated and made JSON by its annotations.
+"""The payload of one message: `run`'s arguments, bound by name, validated, and turned into JSON by their annotations.
 
-The same arguments give the same payload however they were passed: every payload is a mapping by name in the order
-of the signature, with the defaults filled in. A value may be the Python object of the annotation or its JSON form
-(`date(2026, 1, 1)` or `"2026-01-01"`), never something that merely could be converted (`"7"` for an `int`).
+The same arguments always give the same payload: a mapping by name, in the order of the signature, with the defaults filled
+in. A value may be the Python object of the annotation or its JSON form (`date(2026, 1, 1)` or `"2026-01-01"`). A value that
+would need a conversion is refused (`"7"` for an `int`).
 """
 
 import functools
@@ -31,13 +31,13 @@ class Arguments:
     """The arguments of one `run` method.
 
     Args:
-        task: the task's name, for messages.
+        task: the task's name, for error texts.
         function: `run`, whose first parameter is `self`.
-        untyped: names of parameters that need no annotation.
-        without: names of parameters that are no arguments of the task.
+        untyped: parameters that need no annotation.
+        without: parameters that are not arguments of the task.
 
     Raises:
-        DeclarationError: a parameter has no annotation, an annotation that cannot be checked, or is variadic.
+        DeclarationError: a parameter has no annotation or a wrong one, or is variadic.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Arguments:
         fields: dict[str, Any] = {name: hints.get(name, Any) for name in self.names}
         for name in self._defaults:
             fields[name] = NotRequired[fields[name]]
-        build: Any = TypedDict  # called by another name, since a type checker wants the fields spelled out
+        build: Any = TypedDict  # under another name: a type checker would ask for literal fields
         config: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
         try:
             return TypeAdapter(with_config(config)(build("Arguments", fields)))
@@ -82,7 +82,7 @@ class Arguments:
 
     @functools.cached_property
     def _validate(self) -> Callable[..., dict[str, Any]]:
-        """The adapter's own way, past what it does for other kinds of types at each call."""
+        """The validator itself. `validate_python` of the adapter would do more work at each call."""
         return self._adapter.validator.validate_python
 
     def check_types(self) -> None:
@@ -114,24 +114,24 @@ class Arguments:
     def written(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], bytes]:
-        """Like `bind`, and its canonical JSON. Raises: TypeError, PayloadError."""
+        """Like `bind`; returns the payload and its canonical JSON. Raises: TypeError, PayloadError."""
         return self._dump(self._validated(self._by_name(args, kwargs or {})))
 
     def check(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Like `bind`, but give the Python objects that `run` declares. Raises: TypeError, PayloadError."""
+        """Like `bind`, but returns the Python objects that `run` declares. Raises: TypeError, PayloadError."""
         return self._validated(self._by_name(args, kwargs or {}))
 
     def load(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Turn a payload that arrived as JSON back into the Python objects that `run` declares.
 
         Raises:
-            PayloadError: it does not fit the signature, as after a deploy that changed it.
+            PayloadError: the payload does not fit the signature, for example after a deploy that changed it.
         """
         if not args and kwargs and self._is_plain and kwargs.keys() == self._all and _are_plain(kwargs.values()):
             try:
                 return self._validate(kwargs, strict=True)
             except ValidationError:
-                pass  # the long way says what is wrong
+                pass  # the slower way below finds what is wrong
         try:
             values = self._by_name(args, kwargs or {})
         except TypeError as error:
@@ -140,13 +140,16 @@ class Arguments:
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except ValidationError as error:
             raise PayloadError(f"{self.task}: {_describe(error, values)}") from None
-        except (ValueError, RecursionError) as error:  # bytes or half characters, which a foreign message can carry
+        except (
+            ValueError,
+            RecursionError,
+        ) as error:  # bytes or half characters: another program may have sent the message
             raise PayloadError(f"{self.task}: the payload is no JSON ({_why(error, values)})") from None
 
     def faults(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """What is wrong with JSON values, argument by argument; empty where `bind` would take their types.
+        """The faults of JSON values, by argument. Empty when `bind` would accept their types.
 
-        Under the empty name: what no single argument is to blame for.
+        A fault that belongs to no single argument stands under the empty name.
         """
         try:
             self._adapter.validate_json(pydantic_core.to_json(dict(values)), strict=True)
@@ -163,7 +166,7 @@ class Arguments:
 
     def _by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         given = kwargs.keys()
-        if not args and self._required <= given and given <= self._all:  # as nearly always; binding is slow
+        if not args and self._required <= given and given <= self._all:  # the usual case; `signature.bind` is slow
             return {name: kwargs[name] if name in given else self._defaults[name] for name in self.names}
         try:
             bound = self.signature.bind(*args, **kwargs)
@@ -178,7 +181,7 @@ class Arguments:
         except ValidationError as error:
             faults = error
         failed = {str(fault["loc"][0]) for fault in faults.errors(include_url=False, include_input=False)}
-        try:  # a value may also be the JSON form of its type, as a chain or a redrive passes it
+        try:  # a chain or a redrive passes the JSON form of a value
             json.dumps([values[name] for name in failed], allow_nan=False)
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except (ValueError, TypeError, RecursionError):
@@ -187,7 +190,7 @@ class Arguments:
 
     @functools.cached_property
     def _is_plain(self) -> bool:
-        """Whether each argument is declared as a number, text, truth value or nothing: those are JSON as they are."""
+        """Whether every argument is declared as a number, text, truth value or `None`. These need no conversion to JSON."""
         schema: Any = self._adapter.core_schema
         return schema["type"] == "typed-dict" and all(_is_scalar(one["schema"]) for one in schema["fields"].values())
 
@@ -198,11 +201,9 @@ class Arguments:
             refuse_unordered(values)
             dumped = self._adapter.dump_python(values, mode="json", warnings="none", by_alias=True)
             written = encode(dumped)
-            if (
-                _REPLACED in written
-            ):  # in a name pydantic writes this for half a character, and another name is other data
+            if _REPLACED in written:  # pydantic writes this for half a character in a key, which would change the key
                 refuse_half_characters(self._adapter.dump_python(values, warnings="none", by_alias=True))
-            self._adapter.validate_json(written, strict=True)  # what cannot come back must not go
+            self._adapter.validate_json(written, strict=True)  # a payload that cannot be read back must not be sent
         except (ValueError, TypeError, RecursionError) as error:
             raise PayloadError(
                 f"{self.task}: the arguments cannot be written as JSON ({_why(error, values)}); "
@@ -212,16 +213,16 @@ class Arguments:
 
 
 class Returned:
-    """What a task returns, made JSON by its annotation as arguments are: a `date` becomes `"2026-01-01"`.
+    """The result of a task, turned into JSON by its annotation, like arguments: a `date` becomes `"2026-01-01"`.
 
-    Where the annotation says nothing, or says JSON values, a result stays what it is.
+    A result without an annotation, or annotated as JSON values, stays as it is.
 
     Args:
-        task: the task's name, for messages.
-        function: what returns it; `None`: nothing that a team has written.
+        task: the task's name, for error texts.
+        function: the function that returns the result; `None` when the team has written none.
 
     Raises:
-        DeclarationError: JSON cannot hold what the annotation says, so each job would end as dead after its effect.
+        DeclarationError: JSON cannot hold a value of the annotated type. Each job would do its work and then become a dead letter.
     """
 
     def __init__(self, task: str, function: Callable[..., Any] | None) -> None:
@@ -231,7 +232,7 @@ class Returned:
             return
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(hint)
-            adapter.json_schema(mode="serialization")  # such as a function has none
+            adapter.json_schema(mode="serialization")  # raises for a type without a JSON form, such as a function
         except (PydanticUserError, TypeError) as error:
             raise _refused(task, hint) from error
         if _types_within(adapter.core_schema).intersection(_NO_JSON):
@@ -240,19 +241,19 @@ class Returned:
             self._adapter = adapter
 
     def json(self, result: Any) -> Any:
-        """A result as JSON values, also one of another type than the annotation says. Raises: ValueError, TypeError."""
+        """A result as JSON values, even if it does not fit its annotation. Raises: ValueError, TypeError."""
         if self._adapter is None or type(result) in _SCALARS:
             return result
         try:
             return self._adapter.dump_python(result, mode="json", warnings="none", by_alias=True)
         except (ValueError, TypeError, RecursionError):
             raise
-        except Exception as error:  # of a team's own code, such as a computed field
+        except Exception as error:  # from the team's own code, such as a computed field
             raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _return_hint(task: str, function: Callable[..., Any]) -> Any:
-    """What the annotation of the result says; those of arguments are not looked at. Raises: DeclarationError."""
+    """The annotation of the result. Annotations of arguments are not evaluated. Raises: DeclarationError."""
 
     def result() -> Any: ...
 
@@ -272,7 +273,7 @@ _NO_JSON = frozenset(["bytes", "callable", "generator", "is-instance", "is-subcl
 
 
 def _types_within(schema: Any) -> set[str]:
-    """Every type that a schema of pydantic names; what has a way of its own to be written, counts as a type as well."""
+    """Every type in a pydantic schema. A custom serializer counts as the type `serialization`."""
     found: set[str] = set()
     if isinstance(schema, Mapping):
         if isinstance(schema.get("type"), str):
@@ -297,7 +298,7 @@ def _refused(task: str, hint: Any) -> DeclarationError:
 
 
 def _why(error: Exception | None, values: Mapping[str, Any]) -> str:
-    """What is wrong with values that JSON cannot hold, and where, as far as that is known."""
+    """Why JSON cannot hold these values, and where, as far as we know."""
     where = half_character(values)
     if where is None:
         return "" if error is None else str(error)
@@ -308,10 +309,10 @@ _REPLACED = "\N{REPLACEMENT CHARACTER}".encode()
 
 
 def refuse_unordered(value: Any) -> None:
-    """Where a value may be anything: no set, whose order differs, and no NaN or infinity, which would become null.
+    """Refuse a set, whose order differs, and NaN or infinity, which would become null. For arguments of any type.
 
     Raises:
-        ValueError: there is one.
+        ValueError: there is such a value.
     """
     match value:
         case float() if not math.isfinite(value):
@@ -327,7 +328,7 @@ def refuse_unordered(value: Any) -> None:
 
 
 def _are_plain(values: Collection[Any]) -> bool:
-    """Whether these are the same in JSON: numbers, truth values and text, without half characters."""
+    """Whether these values need no conversion to JSON: numbers, truth values, `None` and ASCII text."""
     return _SCALARS.issuperset(map(type, values)) and all(one.isascii() for one in values if type(one) is str)
 
 
@@ -355,16 +356,16 @@ def encode(value: Any) -> bytes:
 
 
 def digest(value: Mapping[str, Any]) -> str:
-    """A key or fingerprint: 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
+    """A key or fingerprint: the first 128 bits of SHA-256 over canonical JSON, in hexadecimal."""
     try:
         written = encode(value)
-    except (ValueError, TypeError):  # of a message of another program: half a character, NaN
+    except (ValueError, TypeError):  # from another program: half a character, NaN
         written = json.dumps(value, sort_keys=True, default=repr).encode()
     return digest_of_json(written)
 
 
 def digest_of_json(written: bytes) -> str:
-    """`digest` of what is canonical JSON already."""
+    """Like `digest`, for canonical JSON that is already written."""
     return hashlib.sha256(written).hexdigest()[:32]
 
 
@@ -378,11 +379,11 @@ def check_size(task: str, written: bytes, limit: int) -> None:
 
 
 def encode_result(task: str, result: Any, limit: int) -> bytes:
-    """Write what a job has returned as JSON, once. What is far too large is refused before it is written.
+    """Write the result of a job as JSON, once. A result that is clearly too large is refused before it is written.
 
     Raises:
-        PayloadError: it takes more than `limit` bytes.
-        TypeError, ValueError: JSON cannot hold it.
+        PayloadError: the result takes more than `limit` bytes.
+        TypeError, ValueError: JSON cannot hold the result.
     """
     written = b"" if _is_larger(result, limit) else encode(result)
     if not written or len(written) > limit:
@@ -395,19 +396,19 @@ def encode_result(task: str, result: Any, limit: int) -> bytes:
 
 
 def _is_larger(value: Any, limit: int) -> bool:
-    """Whether a value takes more than so many bytes, as far as that is seen without writing it."""
+    """Whether a value certainly takes more than `limit` bytes of JSON. It only estimates: it does not write the value."""
     if isinstance(value, str):
         return len(value) > limit
     if not isinstance(value, (list, tuple, dict)):
         return False
-    size, seen = 0, {id(value)}  # each once: what has itself as a part is refused by who writes it
+    size, seen = 0, {id(value)}  # visit each part once: the JSON encoder refuses a value that contains itself
     left: list[Any] = [value]
     while left and size <= limit:
         one = left.pop()
         size += len(one)  # a comma follows each value
         for part in (part for pair in one.items() for part in pair) if isinstance(one, dict) else one:
             if isinstance(part, str):
-                size += len(part)  # a byte for each character at least
+                size += len(part)  # at least one byte for each character
             elif isinstance(part, (list, tuple, dict)) and id(part) not in seen:
                 seen.add(id(part))
                 left.append(part)

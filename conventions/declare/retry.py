@@ -1,7 +1,7 @@
-"""`RetryPolicy`: which errors are tried again, how often, and after how long. Pure arithmetic, no I/O.
+"""`RetryPolicy`: which errors are retried, how often, and after how long. Pure arithmetic, no I/O.
 
-Attempts are counted for each kind of error within one message's life (R15, R16): the policy is asked with all
-errors so far, this one included, and answers with a `Decision`.
+The policy counts the attempts of one message for each kind of error (R15, R16). It receives the counts of all errors so far,
+with the present one, and answers with a `Decision`.
 """
 
 import math
@@ -28,7 +28,7 @@ _HOPELESS = (PayloadError, CredentialInPayload, IdempotencyConflict, LeaseLost, 
 
 
 class ErrorKind(StrEnum):
-    """What an error is to the policy."""
+    """How the policy treats an error."""
 
     NEVER = "never"
     NETWORK = "network"
@@ -37,7 +37,7 @@ class ErrorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The policy's answer: `wait` is in seconds and `None` when the job is not tried again."""
+    """The policy's answer. `wait` is in seconds; `None` means that the job is not retried."""
 
     kind: ErrorKind
     wait: float | None
@@ -45,7 +45,7 @@ class Decision:
 
     @property
     def retry(self) -> bool:
-        """Whether there is another attempt."""
+        """Whether the job gets another attempt."""
         return self.wait is not None
 
 
@@ -57,12 +57,12 @@ class RetryPolicy:
     [2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
 
     Args:
-        attempts: executions in all, the first one included (R15).
-        first_wait: seconds, or a timedelta, before the second execution.
+        attempts: the largest number of attempts, with the first one (R15).
+        first_wait: the wait before the second attempt, seconds or a timedelta.
         max_wait: the longest wait, seconds or a timedelta.
         factor: each wait is this many times the one before.
-        jitter: the share of a wait, 0 to 1, by which it varies at random; the limits above still hold.
-        network_attempts: executions in all for errors of the network.
+        jitter: the share of a wait, 0 to 1, by which it varies at random; `first_wait` and `max_wait` still hold.
+        network_attempts: the largest number of attempts that end with network errors.
         never: errors that are not retried.
         on: errors that are retried; all others are treated like `never`.
 
@@ -108,7 +108,7 @@ class RetryPolicy:
 
     @property
     def window(self) -> timedelta:
-        """The longest time that a message's waits can take together."""
+        """The longest time that all waits of one message can take together."""
         return timedelta(seconds=(max(self.attempts, self.network_attempts) - 1) * self._longest)
 
     def kind_of(self, error: BaseException) -> ErrorKind:
@@ -118,11 +118,11 @@ class RetryPolicy:
         return ErrorKind.NETWORK if is_network_error(error) else ErrorKind.OTHER
 
     def limit_for(self, kind: ErrorKind) -> int:
-        """Executions that may end with this kind of error, 1 meaning that the first one is the last."""
+        """How many attempts may end with this kind of error. 1: the first such attempt is the last one."""
         return {ErrorKind.NEVER: 1, ErrorKind.NETWORK: self.network_attempts, ErrorKind.OTHER: self.attempts}[kind]
 
     def wait_after(self, attempts_made: int, chance: float = 0.5) -> float:
-        """Seconds to wait after this many executions; `chance` in [0, 1) picks the place within the jitter.
+        """Seconds to wait after this many attempts. `chance` in [0, 1) picks the place within the jitter.
 
         Exponential back-off with bounded jitter: `first_wait * factor ** (attempts_made - 1)`, varied by
         `±jitter`, then cut to `[first_wait, max_wait]`.
@@ -135,7 +135,7 @@ class RetryPolicy:
         return self.within_limits(wait)
 
     def within_limits(self, wait: float) -> float:
-        """The allowed wait, in seconds, that is next to one that somebody asks for."""
+        """The wait that was asked for, in seconds, cut to the limits of this policy."""
         return min(max(wait, self._first), self._longest)
 
     def decide(
@@ -147,14 +147,14 @@ class RetryPolicy:
         chance: float | None = None,
         now: datetime | None = None,
     ) -> Decision:
-        """Decide what follows a failed execution.
+        """Decide what follows a failed attempt.
 
         Args:
-            error: what the execution ended with.
-            counts: executions that ended with an error so far, by kind, this one included.
-            overruled: what the task's `should_retry` said; `None` when it has none.
+            error: the error that ended the attempt.
+            counts: attempts that ended with an error so far, by kind, with the present one.
+            overruled: the answer of the task's `should_retry`; `None` when it has none.
             chance: a number in [0, 1) in place of a random one.
-            now: the present in place of the clock's, for a `Retry-After` that is a date.
+            now: in place of the clock, for a `Retry-After` that is a date.
         """
         kind = self.kind_of(error)
         limit = self.limit_for(kind)

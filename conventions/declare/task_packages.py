@@ -1,4 +1,4 @@
-"""A team's task packages: every module is imported, and one that cannot be is named with its line."""
+"""The task packages of a team. Every module is imported; an error names the module and the line that failed."""
 
 import importlib
 import importlib.util
@@ -22,8 +22,8 @@ def import_tasks(packages: Iterable[str]) -> None:
 
 
 def migrations_of(package: str) -> Iterator[Path]:
-    """The migrations that a task package brings. Raises: TaskModuleError when there is no such package."""
-    try:  # without importing the package, so that `db upgrade` needs no task that works
+    """The migrations of a task package. Raises: TaskModuleError when there is no such package."""
+    try:  # does not import the package, so that `db upgrade` works beside a broken task
         spec = importlib.util.find_spec(package)
     except ImportError:
         spec = None
@@ -49,7 +49,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except DeclarationError as error:
         raise TaskModuleError([f"{_place(name, error)}: {error}"]) from error
-    except (Exception, SystemExit) as error:  # whatever a module raises, the answer is where
+    except (Exception, SystemExit) as error:  # whatever a module raises, the error says where
         raise TaskModuleError([f"{_place(name, error)}: {type(error).__name__}: {error}"]) from error
 
 

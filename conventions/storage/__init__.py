@@ -1,1 +1,1 @@
-"""Where things are kept: the Redis client with its scripts, the SQL database with its tables and migrations."""
+"""Storage: the Redis client with its Lua scripts, the SQL database with its tables and migrations."""

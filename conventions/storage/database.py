@@ -17,17 +17,17 @@ from conventions.core.forks import call_before_fork
 from conventions.core.network_errors import is_standby
 from conventions.storage.tables import Base
 
-# An encoding of our own, since a server may be set to SQL_ASCII, for which the driver returns bytes.
+# We set the encoding: for a server that is set to SQL_ASCII the driver would return bytes.
 _POSTGRESQL = {"connect_timeout": 5, "client_encoding": "utf8"}
-SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another one
+SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another writer
 
 
 class Database:
-    """Engine and sessions. Opens no connection until it is used; makes a new engine after a fork.
+    """Engine and sessions. It connects at its first use, and makes a new engine after a fork.
 
     Args:
         url: `sqlite:///path` or `postgresql://…` (psycopg 3).
-        migrations: further folders of Alembic versions, those of the task packages.
+        migrations: further folders of Alembic versions, from the task packages.
     """
 
     def __init__(self, url: str, migrations: Sequence[Path] = ()) -> None:
@@ -37,13 +37,13 @@ class Database:
         self._migrations = tuple(migrations)
         self._engine: Engine | None = None
         self._pid = 0
-        # SQLite's locks do not pass a fork: a connection that did would lose what it writes once the parent has
-        # closed its own, so none is open then.
+        # A fork does not inherit SQLite's locks. When the parent closes its connection, an inherited one loses its
+        # writes. So we close all connections before a fork.
         call_before_fork(self.dispose)
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is SQLite, where one writer waits for another."""
+        """Whether the database is SQLite, which allows one writer at a time."""
         return self.url.get_backend_name() == "sqlite"
 
     @property
@@ -63,7 +63,7 @@ class Database:
             return engine
         if self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self.url.database.startswith("file:"):  # SQLite would let everybody read what it makes
+            if not self.url.database.startswith("file:"):  # a file that SQLite creates is readable by everybody
                 Path(self.url.database).touch(mode=0o600)
         engine = create_engine(self.url, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
@@ -72,17 +72,17 @@ class Database:
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:
-        """A session that commits at the end of the block, or rolls back when it raises.
+        """A session that commits at the end of the block, or rolls back when the block raises.
 
         Args:
-            read_only: do not wait for those who write.
+            read_only: do not wait for writers.
         """
         engine = self.engine.execution_options(conventions_read_only=read_only)
         with Session(engine) as session, session.begin():
             yield session
 
     def upgrade(self) -> None:
-        """Create or migrate every table (`celery -A <app> db upgrade`); does nothing when up to date."""
+        """Create or migrate all tables (`celery -A <app> db upgrade`). Does nothing when they are up to date."""
         from conventions.storage.migrations.run import upgrade  # noqa: PLC0415  # Alembic takes 0.2 s to import
 
         upgrade(self.engine, self._migrations)
@@ -95,18 +95,18 @@ class Database:
 
 
 def insert_into(session: Session, table: type[Base]) -> Any:
-    """An INSERT of this database's dialect, which knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    name = session.get_bind().dialect.name  # the module of the other dialect need not be imported
+    """An INSERT of this database's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    name = session.get_bind().dialect.name  # import the module of this dialect only
     return importlib.import_module(f"sqlalchemy.dialects.{name}").insert(table)
 
 
 def utc_now() -> datetime:
-    """The present, aware, in UTC."""
+    """The current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def _leave_standby(context: ExceptionContext) -> None:
-    # The pool's connections lead to a server that is the master no more, and all look well; the next one may find the new master.
+    # The pool's connections look healthy, but lead to a server that is no longer the master. A new connection may find the new master.
     if is_standby(context.original_exception):
         context.is_disconnect = True
 
@@ -114,13 +114,13 @@ def _leave_standby(context: ExceptionContext) -> None:
 def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver must not begin transactions of its own
     cursor = connection.cursor()
-    # The time-out first: switching to WAL takes a lock itself.
+    # Set the time-out first: the switch to WAL takes a lock.
     for pragma in (f"busy_timeout={SQLITE_BUSY_TIMEOUT}", "journal_mode=WAL", "foreign_keys=ON", "synchronous=NORMAL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
 
 def _begin_immediately(connection: Any) -> None:
-    # A transaction that reads first and writes later would fail at once, not wait, when another writer came between.
+    # A transaction that reads first and writes later would fail at once, without waiting, if another writer came in between.
     read_only = connection.get_execution_options().get("conventions_read_only", False)
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

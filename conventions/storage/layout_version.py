@@ -1,8 +1,10 @@
-"""The version of what is in Redis, so that two releases may run side by side, and none touches what it does not know.
+"""The version of the data layout in Redis, so that two releases can run side by side and none touches unknown data.
 
-A release reads the layout before its own and its own, and writes its own only once no process lives that does not know it.
-Who lives is kept in `members`: workers, for their pool and recorder, too, and beats say so every 10 s, senders with a message
-that they send. A newer layout than is known here is refused, by scripts and by whoever starts or runs.
+A release reads the previous layout and its own. It writes its own layout only when every living process knows it. The
+registry
+`members` holds the living processes: a worker (also for its pool and recorder) and a beat report every 10 s, a sender
+reports
+with each message. Scripts and starting processes refuse a layout that is newer than they know.
 """
 
 import os
@@ -14,16 +16,16 @@ from conventions.core.errors import NewerLayout
 from conventions.storage.redis_store import Store
 
 LAYOUT = 1
-"""The layout in which this release writes; `storage/lua/layout.lua` refuses others."""
+"""The layout that this release writes; `storage/lua/layout.lua` refuses other layouts."""
 
-LOWEST = 1  # that it reads
-SAY_EVERY = 10.0  # seconds between two words of a living process
-GONE_AFTER = 60.0  # seconds without one
-REFUSED = "NEWERLAYOUT"  # with which the scripts begin their answer
+LOWEST = 1  # the oldest layout that it reads
+SAY_EVERY = 10.0  # seconds between two reports of a living process
+GONE_AFTER = 60.0  # seconds without a report after which a process counts as dead
+REFUSED = "NEWERLAYOUT"  # the first word of a script's refusal
 
 
 class Layouts(NamedTuple):
-    """The layouts that a release knows."""
+    """The range of layouts that a release can read."""
 
     lowest: int = LOWEST
     highest: int = LAYOUT
@@ -37,8 +39,8 @@ class Member:
 
     Args:
         kind: what the process is, such as `worker`.
-        layouts: those that it knows.
-        gone_after: seconds after which others count as gone.
+        layouts: the layouts that it knows.
+        gone_after: seconds without a report after which other processes count as dead.
     """
 
     def __init__(self, kind: str, layouts: Layouts = KNOWN, *, gone_after: float = GONE_AFTER) -> None:
@@ -46,14 +48,14 @@ class Member:
 
     @property
     def name(self) -> str:
-        """Its kind, host and process id."""
+        """The kind, host and id of this process."""
         return member_name(self._kind)
 
     def say(self, stores: Sequence[Store]) -> None:
-        """Say that it lives.
+        """Report that this process lives.
 
         Raises:
-            NewerLayout: the layout is not known here, so that nothing may be read or written.
+            NewerLayout: the layout in Redis is unknown here, so nothing may be read or written.
             RedisError: a server does not answer.
         """
         for store in stores:
@@ -64,18 +66,18 @@ class Member:
                 raise newer_layout(layout.decode(errors="replace"), self._layouts)
 
     def leave(self, stores: Sequence[Store]) -> None:
-        """Say that it ends in order. Raises: RedisError."""
+        """Remove this process from the registry, at an orderly end. Raises: RedisError."""
         for store in stores:
             store.redis.hdel(store.key("members"), self.name)
 
 
 def member_name(kind: str) -> str:
-    """How a process of this kind is named, here and now: after a fork it is another one."""
+    """The registry's name of this process. It changes after a fork."""
     return f"{kind} {socket.gethostname()}:{os.getpid()}"
 
 
 def newer_layout(found: str, layouts: Layouts = KNOWN) -> NewerLayout:
-    """What is said of a layout that is not known here."""
+    """The error for a layout that this release does not know."""
     return NewerLayout(
         [
             (
@@ -87,20 +89,20 @@ def newer_layout(found: str, layouts: Layouts = KNOWN) -> NewerLayout:
 
 
 def refused(error: BaseException) -> NewerLayout | None:
-    """What the answer of a script means that has refused the layout; `None` when it is another error."""
+    """The error, if a script has refused the layout; `None` for any other error."""
     text = str(error)
     return newer_layout(text.removeprefix(REFUSED).strip()) if text.startswith(REFUSED) else None
 
 
 def living(store: Store) -> list[str]:
-    """The names of the processes that have said so within the last minute. Raises: RedisError."""
+    """The names of the processes that have reported within the last minute. Raises: RedisError."""
     redis: Any = store.redis
     now = redis.time()[0] * 1000
-    last_words = {name: value.rpartition(":")[2] for name, value in members(store).items()}
-    return sorted(name for name, at in last_words.items() if not at.isdigit() or now - int(at) <= GONE_AFTER * 1000)
+    last_reports = {name: value.rpartition(":")[2] for name, value in members(store).items()}
+    return sorted(name for name, at in last_reports.items() if not at.isdigit() or now - int(at) <= GONE_AFTER * 1000)
 
 
 def members(store: Store) -> dict[str, str]:
-    """The registry as it is: name to `<lowest layout>:<highest>:<ms of the last word>`. Raises: RedisError."""
+    """The registry as stored: name to `<lowest layout>:<highest>:<ms of the last report>`. Raises: RedisError."""
     found: Any = store.redis.hgetall(store.key("members"))
     return {name.decode(): value.decode(errors="replace") for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""What lies in Redis in a form that this release does not know: a later one has written it, so it is left, and named here."""
+"""Data in Redis that a later release wrote in an unknown form. This release leaves it alone and lists it here."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,9 +12,9 @@ class LeftAlone:
     """One key that was left as it is.
 
     Attributes:
-        name: of the key, without the application's prefix, such as `message:<tag>` or `claim:<task>:<key>`.
+        name: the key without the application's prefix, such as `message:<tag>` or `claim:<task>:<key>`.
         kind: its type in Redis.
-        seen_at: when a worker found it last; aware, by the server's clock.
+        seen_at: when a worker last found it; aware, by the server's clock.
     """
 
     name: str
@@ -23,7 +23,7 @@ class LeftAlone:
 
 
 def left_alone(store: Store) -> list[LeftAlone]:
-    """The keys that are still there, those found last first; at most 1,000. Raises: RedisError."""
+    """The keys that still exist, last found first; at most 1,000. Raises: RedisError."""
     redis: Any = store.redis
     noted = redis.zrange(store.key("unknown"), 0, -1, desc=True, withscores=True)
     with redis.pipeline(transaction=False) as pipe:

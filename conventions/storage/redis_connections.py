@@ -1,8 +1,9 @@
-"""Connections of redis-py that keep a `Deadline`, and retries that do.
+"""redis-py connections and retries that keep a `Deadline`.
 
-redis-py has a time-out for each wait, and tries again in several layers: the connection, its health check, the command. A
-server that stands still would hold its caller for the product of them. Here each wait is cut to what is left until the
-deadline, and one layer tries again, the outermost.
+redis-py has a time-out for each wait, and retries in several layers: connection, health check, command. With a server
+that
+hangs, these times multiply. Here each wait is cut to the time left until the deadline, and only the outermost layer
+retries.
 """
 
 import time
@@ -23,9 +24,9 @@ from redis.utils import SENTINEL
 from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.redis_answers import refusal_of
 
-PATIENCE = 12.0  # seconds of one call with all its tries, where nobody waits who wants to know sooner
-LEAST = 0.001  # seconds: a time-out of 0 would mean not to wait at all
-CLOSE_ENOUGH = 0.05  # seconds: to tell the system of each millisecond that has passed would cost more than it is worth
+PATIENCE = 12.0  # seconds of one call with all its retries, for callers that are in no hurry
+LEAST = 0.001  # seconds: a time-out of 0 would mean "do not wait"
+CLOSE_ENOUGH = 0.05  # seconds: a smaller change of the socket's time-out is not worth a system call
 
 if TYPE_CHECKING:
     _Base = AbstractConnection
@@ -34,15 +35,15 @@ else:
 
 
 class OutOfTime(TimeoutError):
-    """The deadline has passed before there was anything to wait for; an error of before says why."""
+    """The deadline has passed before the wait began. An earlier error says why."""
 
 
 class BoundedRetry(Retry):
-    """Tries again until a deadline. Where somebody above does so already, it tries once.
+    """Retries until a deadline. It tries once if a layer above already retries.
 
     Args:
         retries: tries after the first one.
-        patience: seconds of all tries; `None`: no deadline of its own.
+        patience: seconds for all tries; `None` sets no deadline.
     """
 
     def __init__(self, backoff: AbstractBackoff | None = None, retries: int = 3, *, patience: float | None) -> None:
@@ -50,10 +51,10 @@ class BoundedRetry(Retry):
         self.patience = patience
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
-        return self  # each connection would have one of its own, whose patience nobody could change
+        return self  # all connections share it, so that its patience can be changed
 
     def deadline(self, *, once: bool) -> Deadline:
-        """The deadline of one call that begins now."""
+        """The deadline of a call that begins now."""
         return Deadline(float("inf") if self.patience is None else self.patience, once=once)
 
     def call_with_retry[T](
@@ -63,7 +64,7 @@ class BoundedRetry(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,  # redis-py's signature
     ) -> T:
-        """The answer of `do`. Raises: what its last try raised."""
+        """The answer of `do`. Raises: the error of its last try."""
 
         def tell(error: Exception, failures: int) -> None:
             fail(error, failures) if with_failure_count else fail(error)
@@ -72,7 +73,7 @@ class BoundedRetry(Retry):
         if outer is None or outer.once:
             with self.deadline(once=True) as deadline:
                 return self._tried(do, tell, is_retryable, deadline, 0 if outer else self._retries)
-        outer.once = True  # a client's, for this very call: one more would cost 4 µs
+        outer.once = True  # reuse the client's deadline for this call: a new one costs 4 µs
         try:
             return self._tried(do, tell, is_retryable, outer, self._retries)
         finally:
@@ -102,9 +103,12 @@ class BoundedRetry(Retry):
 
 
 class BoundedParser(_HiredisParser):
-    """Reads an answer that comes in pieces until the deadline of the running thread. Else each piece would have the whole time-out anew."""
+    """Reads an answer that arrives in pieces, until the deadline of the running thread.
 
-    pieces = 0  # of the answer that is read now
+    redis-py would give each piece the whole time-out anew.
+    """
+
+    pieces = 0  # of the present answer
 
     def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
         """Read a piece. Raises: RedisError."""
@@ -113,22 +117,22 @@ class BoundedParser(_HiredisParser):
             left = deadline.left
             if left <= 0 or not _socket_can_read(self._sock, left):
                 raise OutOfTime("no time is left to read the rest of an answer")
-        return super().read_from_socket(*arguments, **options)  # type: ignore[no-untyped-call]  # the same
+        return super().read_from_socket(*arguments, **options)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
 
 class Bounded(_Base):
-    """A connection none of whose waits ends later than the deadline of the running thread."""
+    """A connection that never waits beyond the deadline of the running thread."""
 
-    _given: float | None = None  # seconds that its socket waits now; `None`: not known
-    _own: float = 0.0  # seconds without a deadline
+    _given: float | None = None  # the socket's present time-out in seconds; `None`: unknown
+    _own: float = 0.0  # the socket's time-out in seconds when there is no deadline
 
     def set_parser(self, parser_class: Any) -> None:
-        """Read answers by this."""
-        super().set_parser(BoundedParser if parser_class is _HiredisParser else parser_class)  # type: ignore[no-untyped-call]  # that of the class beside this one
+        """Choose the parser of answers."""
+        super().set_parser(BoundedParser if parser_class is _HiredisParser else parser_class)  # type: ignore[no-untyped-call]  # the other base class has it
 
     @property
     def socket_timeout(self) -> float | None:
-        """Seconds for a read or a write."""
+        """Seconds that a read or a write may take."""
         return _cut(self._socket_timeout)
 
     @socket_timeout.setter
@@ -137,7 +141,7 @@ class Bounded(_Base):
 
     @property
     def socket_connect_timeout(self) -> float | None:
-        """Seconds for a connection."""
+        """Seconds that connecting may take."""
         return _cut(self._socket_connect_timeout)
 
     @socket_connect_timeout.setter
@@ -150,9 +154,9 @@ class Bounded(_Base):
         self._given = None
         own, patience = self._socket_timeout, getattr(self.retry, "patience", None)
         self._own = float("inf") if own is None else min(own, patience or own)
-        return super()._connect()  # type: ignore[safe-super, no-untyped-call]  # that of the class beside this one
+        return super()._connect()  # type: ignore[safe-super, no-untyped-call]  # the other base class has it
 
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # the same
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # redis-py's signature
         """Send a command. Raises: RedisError."""
         if self._sock is not None and (current_deadline() is not None or self._given != self._own):
             self._keep_deadline()
@@ -161,19 +165,19 @@ class Bounded(_Base):
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """Read an answer. Raises: RedisError."""
         if options and options.get("timeout", SENTINEL) is not SENTINEL:
-            self._given = None  # it is set for this read, and then to what it was when the connection was made
+            self._given = None  # redis-py sets it for this read, then back to the connection's own
         elif self._sock is not None and (current_deadline() is not None or self._given != self._own):
             self._keep_deadline()
         self._parser.pieces = 0
         return super().read_response(*arguments, **options)
 
     def _keep_deadline(self) -> None:
-        """Let the socket wait as long as it may now."""
+        """Set the socket's time-out to the time that is left now."""
         deadline, given, may = current_deadline(), self._given, self._own
         if deadline is not None:
             left = deadline.at - time.monotonic()
             if left <= 0:
-                self.disconnect()  # type: ignore[no-untyped-call]  # what it was asked may still be answered
+                self.disconnect()  # type: ignore[no-untyped-call]  # a late answer would be taken for the next one
                 raise OutOfTime("no time is left to wait for an answer")
             may = min(may, left)
         elif given == may:
@@ -198,7 +202,7 @@ def _is_over() -> bool:
 
 
 def bounded(connection_class: Any) -> Any:
-    """The class of connections that is like another one and keeps deadlines."""
+    """A subclass of this connection class that keeps deadlines."""
     if issubclass(connection_class, Bounded):
         return connection_class
     return type(connection_class.__name__, (Bounded, connection_class), {"__module__": __name__})
@@ -211,20 +215,20 @@ CLASSES = {"redis": _TCP, "rediss": _TLS, "unix": _SOCKET, "sentinel": _SENTINEL
 
 
 class Client(Redis):
-    """A client each of whose calls has one deadline, for the connection and the command together."""
+    """A client in which each call has one deadline, for connecting and for the command together."""
 
     def execute_command(self, *arguments: Any, **options: Any) -> Any:
-        """Call a command. Raises: RedisError."""
+        """Run a command. Raises: RedisError."""
         with _deadline_of(self.connection_pool):
-            return super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call]  # the same
+            return super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
-    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:  # the same
-        """Commands that go together."""
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Pipeline:  # redis-py's signature
+        """Commands that are sent together."""
         return _Pipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
 class _Pipeline(Pipeline):
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # the same
+    def execute(self, raise_on_error: bool = True) -> list[Any]:  # redis-py's signature
         with _deadline_of(self.connection_pool):
             return super().execute(raise_on_error)
 
@@ -236,7 +240,7 @@ def _deadline_of(pool: ConnectionPool) -> Deadline:
 
 
 def bound_sentinels(manager: Sentinel, retry: Retry) -> None:
-    """Let the connections to the Sentinels themselves keep deadlines, too."""
+    """Let the connections to the Sentinels keep deadlines, too."""
     clients: Sequence[Redis] = manager.sentinels
     for client in clients:
         pool = client.connection_pool
@@ -245,7 +249,7 @@ def bound_sentinels(manager: Sentinel, retry: Retry) -> None:
 
 
 def telling(error: Exception, before: Exception | None) -> Exception:
-    """Of the errors of two tries the one that says what is wrong: the later one, unless its time was cut short."""
+    """Of the errors of two tries, the one that names the cause: the later one, unless the deadline cut it short."""
     if before is None or refusal_of(error):
         return error
     cut_short = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)

@@ -31,13 +31,14 @@ USES = "-- uses "
 
 
 class Store:
-    """The Redis of one application. Opens no connection until it is used; makes a new client after a fork.
+    """The Redis of one application. It connects at its first use, and makes a new client after a fork.
 
     Args:
         url: `redis://`, `rediss://`, `unix://`, kombu's `redis+socket://`, or `sentinel://…?master_name=…`.
         prefix: the first part of every key.
-        patience: seconds of one call with all its tries; a script whose answer is read later has them for the reading.
-        options: redis-py's, in place of those that every client has.
+        patience: seconds of one call with all its retries. A script whose answer is read later has them for the
+            reading.
+        options: options of redis-py that replace our defaults.
 
     Raises:
         ValueError: the address cannot be read; the text does not repeat it.
@@ -55,14 +56,14 @@ class Store:
 
     @classmethod
     def over(cls, client: Redis, prefix: str) -> Self:
-        """A store that uses a client which is there already."""
+        """A store that uses an existing client."""
         store = cls.__new__(cls)
         vars(store).update(prefix=prefix, redis=client, _scripts={})
         return store
 
     @property
     def patience(self) -> float | None:
-        """Seconds of one call with all its tries."""
+        """Seconds of one call with all its retries."""
         return self._retry.patience
 
     @patience.setter
@@ -70,8 +71,8 @@ class Store:
         self._retry.patience = seconds
 
     def _forget_inherited(self) -> None:
-        # redis-py takes the locks of its pool also in the child, where they stay locked for ever if another thread of the
-        # parent had them in the moment of the fork.
+        # The child inherits the locks of redis-py's pool. A lock that another thread of the parent held at the fork
+        # stays locked in the child for ever.
         self._making = threading.Lock()
         inherited: Any = vars(self).pop("redis", None)
         vars(self).pop("_lines", None)
@@ -79,23 +80,26 @@ class Store:
         if inherited is not None:
             manager = getattr(inherited.connection_pool, "sentinel_manager", None)
             for client in (inherited, *(manager.sentinels if manager else ())):
-                client.auto_close_connection_pool = False  # to close it takes a lock, too; its sockets go with the pool
+                client.auto_close_connection_pool = (
+                    False  # closing it would take such a lock; its sockets are freed with the pool
+                )
 
     @functools.cached_property
     def redis(self) -> Redis:
-        """The client; replies are bytes."""
-        with self._making:  # two would close each other's connections
+        """The client; its replies are bytes."""
+        with self._making:  # two clients would close each other's connections
             if "redis" not in vars(self):
                 vars(self)["redis"] = self.new_client(**self._options)
             found: Redis = vars(self)["redis"]
             return found
 
     def new_client(self, **options: Any) -> Redis:
-        """A client with connections of its own, which the caller closes.
+        """A client with its own connections. The caller closes it.
 
         Args:
-            options: redis-py's, in place of those that every client has, such as `decode_responses`. With a `socket_timeout`
-                of `None` its calls have no deadline, as for those that wait at the server.
+            options: options of redis-py that replace our defaults, such as `decode_responses`. With a `socket_timeout`
+                of `None` its
+                calls have no deadline: use that for commands that wait at the server.
         """
         address = self.address
         unbounded = "socket_timeout" in options and options["socket_timeout"] is None
@@ -105,47 +109,49 @@ class Store:
             "connection_class": CLASSES[address.kind],
             "retry": retry,
             "health_check_interval": 25,
-            # Else each connection looks for the version among the packages.
+            # Without it each connection looks up the version of the package.
             "driver_info": DriverInfo(lib_version=redis_version),
         }
         every |= options
         if address.kind != "sentinel":
             return Client.from_url(self.url, **every)
         every |= address.login_options
-        # A connection asks the Sentinels for the master each time that it is opened, and so follows a fail-over.
+        # A new connection asks the Sentinels for the master, so it finds the new one after a fail-over.
         sentinel = Sentinel(address.hosts, sentinel_kwargs=address.sentinel_options, **every)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         bound_sentinels(sentinel, retry)
-        client: Redis = sentinel.master_for(address.master_name, redis_class=Client)  # type: ignore[no-untyped-call]  # the same
+        client: Redis = sentinel.master_for(address.master_name, redis_class=Client)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         return client
 
     def try_write(self) -> None:
-        """Write what nobody needs. Raises: RedisError, as of a server that is full, or a replica."""
+        """Write a key that nobody needs. Raises: RedisError, for example when the server is full or a replica."""
         self.redis.set(self.key("tried"), "1", px=1000)
 
     def wait_for_disk(self, timeout: float = DISK_TIMEOUT) -> None:
-        """Return when everything written so far is in the append-only file, where the server has one (WAITAOF).
+        """Wait until everything written so far is in the append-only file, if the server has one (WAITAOF).
 
         Raises:
-            RedisError: the server does not answer, or its disk has not taken it after so many seconds.
+            RedisError: the server does not answer, or its disk is slower than the time-out.
         """
-        with self.redis.pipeline(transaction=False) as pipe:  # on one connection: WAITAOF looks at its writes only
+        with self.redis.pipeline(
+            transaction=False
+        ) as pipe:  # on one connection: WAITAOF waits for writes of its own connection only
             pipe.eval(script_source("mark"), 1, self.key("disk"), 60_000)
             pipe.execute_command("WAITAOF", 1, 0, round(timeout * 1000))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             marked, answer = pipe.execute(raise_on_error=False)
         if isinstance(marked, Exception):
             raise marked
-        if isinstance(answer, ResponseError):  # it has none, or is older than 7.2
+        if isinstance(answer, ResponseError):  # the server has no append-only file, or is older than 7.2
             logger.debug("no append-only file to wait for: %s", answer)
         elif not answer[0]:
             raise TimeoutError(f"what was written is not on the disk of Redis after {timeout:g} s")
 
     def eviction_policy(self) -> str:
-        """What the server does when its memory is full: `noeviction`, or one that throws keys away."""
+        """What the server does when its memory is full: `noeviction`, or a policy that evicts keys."""
         found: Any = self.redis.info("memory")
         return str(found.get("maxmemory_policy", ""))
 
     def has_append_only_file(self) -> bool:
-        """Whether the server's keys survive its restart, but for the last second."""
+        """Whether the server's keys survive its restart, except those of the last second."""
         found: Any = self.redis.info("persistence")
         return bool(found.get("aof_enabled"))
 
@@ -154,7 +160,7 @@ class Store:
         return ":".join((f"{{{self.prefix}}}", *parts))
 
     def script(self, name: str) -> Script:
-        """The Lua script `lua/<name>.lua`, sent by its digest. A line `-- uses queues` brings in `lua/queues.lua`."""
+        """The Lua script `lua/<name>.lua`, called by its digest. A line `-- uses queues` includes `lua/queues.lua`."""
         found = self._scripts.get(name)
         if found is None:
             found = self._scripts[name] = self.redis.register_script(script_source(name))
@@ -165,17 +171,17 @@ class Store:
         return Lines(self.redis.connection_pool)
 
     def call(self, name: str, arguments: Sequence[Any]) -> ScriptCall:
-        """Send a script of messages and claims, whose one key is the prefix; its answer is read later."""
+        """Send a script whose only KEY is the prefix. Its answer is read later."""
         return ScriptCall(self.script(name), self._lines, [self.key("")], arguments)
 
     def stream(self, *names: str) -> ScriptStream:
-        """Many calls of such scripts, without a wait for each; the caller closes it."""
+        """Many calls of such scripts, without a wait for each answer. The caller closes it."""
         return ScriptStream(self._lines, [self.key("")], [self.script(name) for name in names])
 
     def run(self, name: str, arguments: Sequence[Any]) -> Any:
-        """The answer of such a script. Raises: RedisError."""
+        """Run such a script and return its answer. Raises: RedisError."""
         call = self.call(name, arguments)
-        try:  # `closing` takes longer
+        try:  # faster than `contextlib.closing`
             return call.answer()
         finally:
             call.close()
@@ -183,7 +189,7 @@ class Store:
 
 @functools.cache
 def script_source(name: str) -> str:
-    """The text of `lua/<name>.lua`; a line `-- uses common batch` is replaced by the files that it names."""
+    """The text of `lua/<name>.lua`. A line `-- uses common batch` is replaced by the files that it names."""
     lines = _lua(name).splitlines(keepends=True)
     return "".join(
         "".join(_lua(part).rstrip("\n") + "\n" for part in line.removeprefix(USES).split())
@@ -198,9 +204,9 @@ def _lua(name: str) -> str:
 
 
 def one_server(a: Store, b: Store) -> bool:
-    """Whether two stores are the same database of the same server, however their addresses are written.
+    """Whether two stores are the same database of the same server, even if their addresses differ.
 
-    Asks both servers for the identity that each takes at its start.
+    It asks both servers for the `run_id` that each creates at its start.
 
     Raises:
         RedisError: one of them does not answer, or does not allow `INFO`.
@@ -217,12 +223,12 @@ _current: list[Callable[[], Store]] = []
 
 
 def set_current(provider: Callable[[], Store]) -> None:
-    """Make this the store that code outside a job uses, as `Progress.of` does."""
+    """Set the store for code outside a job, such as `Progress.of`."""
     _current[:] = [provider]
 
 
 def current_store() -> Store:
-    """The store of the current application. Raises: RuntimeError when no application was made."""
+    """The store of the current application. Raises: RuntimeError when there is no application."""
     if not _current:
         raise RuntimeError("no application: call conventions.create_app first, or import the module that does")
     return _current[0]()

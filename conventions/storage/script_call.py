@@ -1,4 +1,4 @@
-"""`ScriptCall`: a script under way at the server, whose answer is read when it is wanted."""
+"""`ScriptCall`: a script that runs at the server while its caller does other work. The caller reads the answer later."""
 
 import os
 import socket
@@ -23,25 +23,26 @@ from conventions.core.deadline import Deadline
 from conventions.core.redis_answers import refusal_of
 from conventions.storage.redis_connections import PATIENCE, OutOfTime
 
-COLLECTED = 16  # calls, which the server runs while the next are made
-LOOK_FOR = 200e-6  # seconds: a server on this machine has nearly always answered by then
-REST = 100  # calls; so what is lost where it takes longer, as over a network, is 2 µs a call
-IDLE = 0.5  # seconds after which it is worth looking whether a connection is still there
-PAUSES = (0.0, 0.05, 0.1, 0.2)  # seconds before each further try of a call
-SEGMENT = 1 << 15  # bytes; those of a network are smaller
+COLLECTED = 16  # calls that leave together: the server runs them while we make the next ones
+LOOK_FOR = 200e-6  # seconds: a server on this machine has usually answered by then
+REST = 100  # calls without polling after a slow answer; so polling costs at most 2 µs a call over a network
+IDLE = 0.5  # seconds of disuse after which we check that the server has not closed a connection
+PAUSES = (0.0, 0.05, 0.1, 0.2)  # seconds before each retry of a call
+SEGMENT = 1 << 15  # bytes; the segments of a real network are smaller
 
 
 def packed(script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> bytes:
-    """A call as the server reads it; redis-py's way, which looks at each argument, takes twice as long."""
+    """A call in Redis's protocol. redis-py's own packing checks each argument and takes twice as long."""
     command: bytes = pack_command(("EVALSHA", script.sha, len(keys), *keys, *arguments))
     return command
 
 
 class Lines:
-    """Connections of a pool that go from one call straight to the next.
+    """Connections of a pool that go straight from one call to the next.
 
-    The pool looks at each connection whenever it hands one out or takes it back, which takes longer than the server
-    takes for a script. Here a call finds out by itself that its connection is gone, and is made once more.
+    The pool checks a connection whenever it lends it or takes it back. That takes longer than the server needs for a
+    script. Here
+    a call notices by itself that its connection is gone, and is made again.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -51,7 +52,7 @@ class Lines:
 
     @property
     def patience(self) -> float:
-        """Seconds of one call with all its tries."""
+        """Seconds of one call with all its retries."""
         patience = getattr(self._pool.connection_kwargs.get("retry"), "patience", PATIENCE)
         return float("inf") if patience is None else float(patience)
 
@@ -61,22 +62,22 @@ class Lines:
             connection = self._free.pop()
         except IndexError:
             return self._pool.get_connection()
-        if connection.pid != os.getpid():  # after a fork it is the parent's
+        if connection.pid != os.getpid():  # after a fork it belongs to the parent
             return self.take()
         if time.monotonic() > connection.next_health_check - connection.health_check_interval + IDLE:
             _close_if_gone(connection)
         return connection
 
     def give_back(self, connection: Any) -> None:
-        """Let the next call have it; its answer was read."""
+        """Return a connection whose answer was read, for the next call."""
         self._free.append(connection)
 
     def look(self, connection: Any) -> None:
-        """Look for an answer for a moment before one sleeps until it is there: to be woken takes as long as many a script.
+        """Poll a moment for the answer before the read sleeps: waking up takes as long as many scripts run.
 
-        Where it comes later, the next calls do without. Raises: RedisError.
+        After a slow answer the next calls do not poll. Raises: RedisError.
         """
-        if getattr(connection, "_sock", None) is None:  # somebody has closed it; to look would open it
+        if getattr(connection, "_sock", None) is None:  # it is closed; `can_read` would open it again
             return
         if self._rest > 0:
             self._rest -= 1
@@ -88,24 +89,24 @@ class Lines:
                 return
 
     def drop(self, connection: Any) -> None:
-        """Close it: what it was asked may still be answered."""
+        """Close a connection whose answer was not read: a late answer would be taken for the next one."""
         connection.disconnect()
         self._pool.release(connection)
 
 
 class ScriptCall:
-    """One call of a script that may run twice. Whoever makes it may do other work until the server has answered.
+    """One call of a script that may run twice. Its caller can do other work until it reads the answer.
 
-    A call that fails on its way is made again, until the deadline of the running thread, or for as long as the pool is patient.
+    A call that fails on its way is repeated until the deadline of the running thread, or for the pool's patience.
 
     Args:
-        script: what runs.
+        script: the script.
         lines: where connections come from.
         keys: the script's KEYS.
         arguments: its ARGV.
 
     Attributes:
-        may_have_run: whether it was handed over whole, and no answer came. Of a part of it a server runs nothing.
+        may_have_run: whether the whole call was sent without an answer. A server never runs a part of a call.
     """
 
     may_have_run = False
@@ -114,20 +115,20 @@ class ScriptCall:
         self._script, self._keys, self._arguments = script, keys, arguments
         self._lines = lines
         self._connection: Any = None
-        self._error: RedisError | None = None  # of the sending
-        try:  # as `_send`, which would be one call more for each
+        self._error: RedisError | None = None  # that sending raised
+        try:  # the same as `_send`, without one more function call
             self._connection = lines.take()
             self._connection.send_packed_command([packed(script, keys, arguments)])
         except RedisError as error:
             self._error = error
             self.close()
-        except BaseException:  # such as a time limit, by a signal
+        except BaseException:  # such as a time limit, raised by a signal
             self.close()
             raise
 
     @property
     def is_under_way(self) -> bool:
-        """Whether it was handed over, and its answer is not read yet."""
+        """Whether the call was sent, and its answer is not read yet."""
         return self._connection is not None
 
     def _send(self) -> None:
@@ -138,10 +139,10 @@ class ScriptCall:
         """Wait for the answer, once.
 
         Args:
-            again: make the call again when it fails on its way.
+            again: repeat the call when it fails on its way.
 
         Raises:
-            RedisError: it failed, also then.
+            RedisError: the call failed, and so did its repeats.
         """
         began, error = time.monotonic(), self._error
         if self._connection is not None:
@@ -174,24 +175,24 @@ class ScriptCall:
         raise error
 
     def _read(self) -> Any:
-        """The answer to what was sent; gives the connection back. Raises: RedisError."""
+        """Read the answer and return the connection. Raises: RedisError."""
         connection = self._connection
         try:
             self._lines.look(connection)
             try:
                 found = connection.read_response()
-            except NoScriptError:  # the server has just started
+            except NoScriptError:  # the server has restarted and forgotten its scripts
                 _load(connection, self._script)
                 connection.send_packed_command([packed(self._script, self._keys, self._arguments)])
                 found = connection.read_response()
-        except ReadOnlyError:  # a master that is one no more: the next connection may find the new one
+        except ReadOnlyError:  # it is no longer the master; a new connection may find the new one
             self.close()
             raise
         except ResponseError:
             self._end()
             raise
         except RedisError as error:
-            # Some errors of connections are answers.
+            # redis-py reports some answers as connection errors.
             self.may_have_run = self.may_have_run or not refusal_of(error)
             self.close()
             raise
@@ -203,23 +204,25 @@ class ScriptCall:
         self._connection = None
 
     def close(self) -> None:
-        """Forget a call whose answer nobody reads any more; the script may have run."""
+        """Drop a call whose answer nobody will read. The script may have run."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._lines.drop(connection)
 
 
 class ScriptStream:
-    """Calls of scripts, each handed to the system at once, all on one connection, whose answers nobody reads.
+    """Script calls on one connection, each handed to the system at once. Nobody reads their answers.
 
-    What was handed over is run even when this process is killed. So the server must not answer: it would drop the calls that
-    it has not read as soon as it cannot write an answer (`CLIENT REPLY OFF`). On one machine the system collects for a moment what
-    was sent (`TCP_CORK`), since to wake the server for each call takes longer than the call.
+    The server runs what was handed over even if this process is killed. For that it must not answer (`CLIENT REPLY
+    OFF`): a
+    server that cannot write an answer drops the calls that it has not read yet. On one machine the system collects the
+    calls for a
+    moment (`TCP_CORK`), since waking the server takes longer than one call.
 
     Args:
         lines: where the connection comes from.
         keys: the KEYS of all calls.
-        scripts: those that are called.
+        scripts: the scripts that may be called.
     """
 
     def __init__(self, lines: Lines, keys: Sequence[str], scripts: Sequence[Script]) -> None:
@@ -229,7 +232,7 @@ class ScriptStream:
         self._calls = 0
 
     def send(self, script: Script, arguments: Sequence[Any]) -> None:
-        """Make a call. Where one fails, no later one is made; `finish` is how to find out."""
+        """Send a call. After a failed call no later one is sent; `finish` reports the failure."""
         if self._broken:
             return
         try:
@@ -238,7 +241,7 @@ class ScriptStream:
                 self._introduce(self._connection)
                 _cork(self._connection, on=True)
                 self._connection.send_command("CLIENT", "REPLY", "OFF")
-            # A health check would wait for an answer.
+            # No health check: it would wait for an answer, and none comes.
             self._connection.send_packed_command([packed(script, self._keys, arguments)], check_health=False)
             self._calls += 1
             if self._calls % COLLECTED == 0:
@@ -248,16 +251,16 @@ class ScriptStream:
             self._broken = True
 
     def _introduce(self, connection: Any) -> None:
-        """Give the server the scripts over each new socket: it may be another one, and nobody would hear that it knows none."""
+        """Load the scripts over each new socket. It may lead to another server, which cannot report unknown scripts."""
         if connection._sock is None:  # noqa: SLF001  # redis-py has no name for it
             connection.connect()
-        if getattr(connection, "introduced", None) is not connection._sock:  # noqa: SLF001  # the same
+        if getattr(connection, "introduced", None) is not connection._sock:  # noqa: SLF001  # redis-py has no name for it
             for script in self._scripts:
                 _load(connection, script)
-            connection.introduced = connection._sock  # noqa: SLF001  # the same
+            connection.introduced = connection._sock  # noqa: SLF001  # redis-py has no name for it
 
     def finish(self, script: Script, arguments: Sequence[Any]) -> Any:
-        """Call another script after all calls, which says what became of them, and read its answer.
+        """Call a last script, which says what became of the calls before it, and read its answer.
 
         Raises:
             RedisError: nobody knows which of the calls were run.
@@ -268,7 +271,7 @@ class ScriptStream:
         connection.send_command("CLIENT", "REPLY", "ON", check_health=False)
         connection.send_packed_command([packed(script, self._keys, arguments)], check_health=False)
         _cork(connection, on=False)
-        connection.read_response()  # that it answers again
+        connection.read_response()  # the answer to `CLIENT REPLY ON`
         try:
             answer = connection.read_response()
         except NoScriptError:
@@ -278,19 +281,19 @@ class ScriptStream:
         return answer
 
     def load(self) -> None:
-        """Give the server the scripts, which it may have forgotten. Raises: RedisError."""
+        """Load the scripts again, for a server that may have forgotten them. Raises: RedisError."""
         for script in self._scripts:
             script.registered_client.script_load(script.script)
 
     def close(self) -> None:
-        """Close a connection whose calls were not finished; they may run."""
+        """Close a connection with unfinished calls. They may still run."""
         connection, self._connection = self._connection, None
         if connection is not None:
             self._lines.drop(connection)
 
 
 def _close_if_gone(connection: Any) -> None:
-    """Close a connection that the server has closed: what is sent over it would be lost, and nobody would know."""
+    """Close our end if the server has closed the connection. What we send over it would be lost without an error."""
     if getattr(connection, "_sock", None) is not None:
         try:
             connection.can_read(0)
@@ -299,13 +302,13 @@ def _close_if_gone(connection: Any) -> None:
 
 
 def _load(connection: Any, script: Script) -> None:
-    """Give the server a script. Raises: RedisError."""
+    """Load a script into the server. Raises: RedisError."""
     connection.send_command("SCRIPT", "LOAD", script.script)
     connection.read_response()
 
 
 def _cork(connection: Any, *, on: bool) -> None:
-    """Let the system collect what is sent to a server on this machine: only there a segment is as large."""
+    """Let the system collect what is sent to a server on this machine. Only the local network has segments this large."""
     sock = getattr(connection, "_sock", None)
     if sock is None or sock.family == socket.AF_UNIX or not hasattr(socket, "TCP_CORK"):
         return

@@ -8,7 +8,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware moment, kept as UTC; SQLite has no zones, so the zone is put back on reading."""
+    """An aware time, stored in UTC. SQLite has no time zones, so the zone is added when reading."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
 
 
 class IdempotencyRow(Base):
-    """An effect that was committed together with this row (protocol: transactions)."""
+    """An effect that was committed in the same transaction as this row."""
 
     __tablename__ = "conventions_idempotency"
 
@@ -41,7 +41,9 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-UNENDED = "kind IN ('hung', 'lost', 'retried')"  # few beside the others, and looked for by themselves: see `recording/lost_messages.py`
+UNENDED = (
+    "kind IN ('hung', 'lost', 'retried')"  # jobs without an outcome: few rows, searched by `recording/lost_messages.py`
+)
 
 
 class ExecutionRow(Base):
@@ -54,7 +56,7 @@ class ExecutionRow(Base):
         Index("ix_conventions_executions_ended", "ended_at"),
         Index("ix_conventions_executions_task_ended", "task", "ended_at"),
         Index("ix_conventions_executions_actor_ended", "actor", "ended_at"),
-        # Of the rows of `UNENDED` alone, as its migration says: to say it here would load the dialects of both databases.
+        # Its migration limits it to the rows of `UNENDED`. To say so here would load the dialects of both databases.
         Index("ix_conventions_executions_unended", "ended_at", "id"),
     )
 
@@ -79,12 +81,12 @@ class ExecutionRow(Base):
 
 
 class DeadLetterRow(Base):
-    """A message that will not be tried again until a person or rule redrives it."""
+    """A message that is not retried until a person or a rule redrives it."""
 
     __tablename__ = "conventions_dead_letters"
     __table_args__ = (
         Index("ix_conventions_dead_letters_state_last", "state", "last_failed_at", "id"),
-        # Groups are counted from this index alone.
+        # The counts of groups read this index only, not the table.
         Index("ix_conventions_dead_letters_group", "state", "fingerprint", "last_failed_at", "first_failed_at"),
         Index("ix_conventions_dead_letters_task", "state", "task", "last_failed_at"),
         Index("ix_conventions_dead_letters_redrive", "redrive_id", "state", "answer"),
@@ -103,20 +105,20 @@ class DeadLetterRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     arguments: Mapped[Any] = mapped_column(JSON)
     headers: Mapped[Any] = mapped_column(JSON)
-    # JSON text, not JSON: a message is kept as it was, and a parsed one would lose doubled names and forms of numbers.
+    # JSON text, not parsed JSON: parsing would lose repeated names and the spelling of numbers.
     message: Mapped[str | None] = mapped_column(Text)
     generation: Mapped[int]
     fence: Mapped[int] = mapped_column(BigInteger)
     first_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    redrive_id: Mapped[str | None] = mapped_column(String(36))  # the last redrive that sent it
-    # What was recorded last of the message that was sent again, or that it was taken for it or left; see `dead_letters/redrive_runs.py`.
+    redrive_id: Mapped[str | None] = mapped_column(String(36))  # the last redrive run that sent it
+    # The last recorded event of the resent message, or that the redrive took or left the letter; see `dead_letters/redrive_runs.py`.
     answer: Mapped[str | None] = mapped_column(String(32))
-    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when the first of it was recorded
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when the first such event was recorded
 
 
 class GroupNoteRow(Base):
-    """What somebody wrote about the letters of one cause."""
+    """A note that somebody wrote about the letters of one cause."""
 
     __tablename__ = "conventions_dead_letter_notes"
 
@@ -127,7 +129,7 @@ class GroupNoteRow(Base):
 
 
 class RedriveRow(Base):
-    """Dead letters that are sent again, some first and then the rest; see `dead_letters/redrive_runs.py`."""
+    """A redrive run: some dead letters are sent again first, then the rest; see `dead_letters/redrive_runs.py`."""
 
     __tablename__ = "conventions_redrives"
     __table_args__ = (Index("ix_conventions_redrives_created", "created_at"),)
@@ -136,26 +138,28 @@ class RedriveRow(Base):
     state: Mapped[str] = mapped_column(String(16))
     actor: Mapped[str] = mapped_column(String(255))
     reason: Mapped[str | None] = mapped_column(Text)
-    selection: Mapped[Any] = mapped_column(JSON)  # the words of a `Filter`
+    selection: Mapped[Any] = mapped_column(JSON)  # a `Filter` as JSON
     canary: Mapped[int]
     rate: Mapped[float] = mapped_column(Double)  # letters a second
     stop_at: Mapped[float] = mapped_column(Double)  # percent
-    again: Mapped[bool]  # also letters beyond the loop guard
+    again: Mapped[bool]  # also letters that the loop guard would stop
     total: Mapped[int]
     sent: Mapped[int]
     succeeded: Mapped[int]
     failed: Mapped[int]
     note: Mapped[str] = mapped_column(Text)
-    fault: Mapped[str | None] = mapped_column(Text)  # why its last step failed, until one passes
-    left_error: Mapped[str | None] = mapped_column(Text)  # why the last letter that could not be sent was left
-    paced_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # until when letters were sent, by its rate
+    fault: Mapped[str | None] = mapped_column(Text)  # why its last step failed; empty after a step that worked
+    left_error: Mapped[str | None] = mapped_column(Text)  # why the last unsendable letter was left out
+    paced_at: Mapped[datetime | None] = mapped_column(
+        UtcDateTime
+    )  # the time up to which its rate allowed letters to be sent
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class MarkRow(Base):
-    """How far something is, to be compared with what Redis says of it; see `recording/restored_redis.py`."""
+    """How far something has got, to compare with Redis; see `recording/restored_redis.py`."""
 
     __tablename__ = "conventions_marks"
 
@@ -165,7 +169,7 @@ class MarkRow(Base):
 
 
 class AuditRow(Base):
-    """One thing that somebody did: who, what, to which, when, why, and what it changed. Never changed itself."""
+    """One action of a person: who, what, on which target, when, why, and what it changed. It never changes."""
 
     __tablename__ = "conventions_audit"
     __table_args__ = (

@@ -8,7 +8,7 @@ from alembic.config import Config
 from sqlalchemy import Engine, text
 
 VERSION_TABLE = "conventions_alembic_version"  # the business database may have an Alembic of its own
-_LOCK = 7_203_114_551  # any number that no other program locks in the same database
+_LOCK = 7_203_114_551  # any number that no other program uses for a lock in the same database
 
 
 def upgrade(engine: Engine, further: Sequence[Path]) -> None:
@@ -16,7 +16,7 @@ def upgrade(engine: Engine, further: Sequence[Path]) -> None:
 
     Args:
         engine: the database.
-        further: folders of versions besides this package's; each is an independent Alembic branch.
+        further: folders of versions beside this package's; each is an independent Alembic branch.
     """
     here = Path(__file__).parent
     config = Config()

@@ -1,4 +1,4 @@
-"""Table of executions; dead letters with their message, generation and fence. Their history is in the executions."""
+"""Add the table of executions. A dead letter gets its message, generation and fence; its history moves to the executions."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,7 +19,7 @@ INDEXES = {
 
 
 def upgrade() -> None:
-    """Create the executions; letters that are there are of generation 0 and have no message."""
+    """Create the executions. Existing letters get generation 0 and no message."""
     op.create_table(
         EXECUTIONS,
         sa.Column("id", sa.String(36), primary_key=True),
@@ -43,11 +43,11 @@ def upgrade() -> None:
     )
     for name, columns in INDEXES.items():
         op.create_index(name, EXECUTIONS, columns)
-    with op.batch_alter_table(LETTERS) as letters:  # SQLite changes a table by copying it
+    with op.batch_alter_table(LETTERS) as letters:  # SQLite alters a table by copying it
         letters.add_column(sa.Column("message", sa.Text))
         letters.add_column(sa.Column("generation", sa.Integer))
         letters.add_column(sa.Column("fence", sa.BigInteger))
-        letters.drop_column("history")  # empty in every letter so far
+        letters.drop_column("history")  # it is empty in every letter so far
     op.execute(f"UPDATE {LETTERS} SET generation = 0, fence = 0")  # noqa: S608  # a constant
     with op.batch_alter_table(LETTERS) as letters:
         letters.alter_column("generation", existing_type=sa.Integer, nullable=False)
@@ -55,7 +55,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the executions, and of each letter its message."""
+    """Drop the executions, and the message of each letter."""
     with op.batch_alter_table(LETTERS) as letters:
         letters.add_column(sa.Column("history", sa.JSON))
         letters.drop_column("fence")

@@ -1,4 +1,4 @@
-"""Tables of redrives, of the audit and of notes on groups; indexes for a million dead letters."""
+"""Tables of redrives, of the audit and of notes on groups. Indexes for a million dead letters."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -24,7 +24,7 @@ KEY_INDEX = "ix_conventions_executions_key"
 
 
 def upgrade() -> None:
-    """Create the tables and indexes; letters that are there were sent by no redrive."""
+    """Create the tables and indexes. Existing letters belong to no redrive."""
     op.add_column(LETTERS, sa.Column("redrive_id", sa.String(36)))
     for name in OLD_INDEXES:
         op.drop_index(name, LETTERS)
@@ -83,7 +83,7 @@ def _create_audit() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables, and the indexes of many letters."""
+    """Drop the tables and the new indexes."""
     op.drop_table(AUDIT)
     op.drop_table(REDRIVES)
     op.drop_table(NOTES)

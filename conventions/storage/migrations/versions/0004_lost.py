@@ -1,4 +1,4 @@
-"""An index of jobs that go on or are lost, as far as SQL knows; how far SQL is, to be compared with Redis."""
+"""An index of jobs without an outcome in SQL, and a table of marks: how far SQL has recorded, to compare with Redis."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ UNENDED = sa.text("kind IN ('hung', 'lost', 'retried')")
 
 
 def upgrade() -> None:
-    """Add them; the index holds few rows."""
+    """Create the index and the table. The index holds few rows."""
     op.create_index(INDEX, EXECUTIONS, ["ended_at", "id"], sqlite_where=UNENDED, postgresql_where=UNENDED)
     op.create_table(
         MARKS,
@@ -24,6 +24,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the index and the table."""
     op.drop_table(MARKS)
     op.drop_index(INDEX, EXECUTIONS)

@@ -1,4 +1,4 @@
-"""What the letters of a redrive have answered, and what keeps a redrive from going on."""
+"""What the journal recorded for the letters of a redrive, and why a redrive cannot go on."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,7 +13,7 @@ BY_REDRIVE, BY_ANSWER = "ix_conventions_dead_letters_redrive", "ix_conventions_d
 
 
 def upgrade() -> None:
-    """Add the columns; a letter that is on its way is unanswered until more is recorded of it."""
+    """Add the columns. A letter on its way has no answer until the journal records one."""
     op.add_column(LETTERS, sa.Column("answer", sa.String(32)))
     op.add_column(LETTERS, sa.Column("answered_at", sa.DateTime(timezone=True)))
     op.drop_index(BY_REDRIVE, LETTERS)
