@@ -20,6 +20,7 @@ from conventions.broker.routing import route, routes_alike
 from conventions.console.flower_start import prepare_command
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
+from conventions.core.timings import Timings
 from conventions.declare.task_packages import import_tasks, migrations_of
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.logs import make_safe
@@ -37,7 +38,6 @@ from conventions.sending.ignored_result import ignored_result
 from conventions.sending.templates import Templates
 from conventions.stack import folder as stack
 from conventions.storage import redis_store
-from conventions.storage.redis_connections import PATIENCE
 from conventions.storage.redis_store import Store
 from conventions.transport import kombu_transport as transport
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
@@ -158,6 +158,11 @@ class ConventionsApp(Celery):
         """The settings, read at first use. Raises: ConfigurationError, with every fault."""
         return self._settings_class.load(**self._overrides)
 
+    @functools.cached_property
+    def timings(self) -> Timings:
+        """How often a process says that it lives, and how soon others take it for dead."""
+        return Timings.of(self.settings.lease)
+
     @property
     def packages(self) -> tuple[str, ...]:
         """The packages and modules that hold tasks."""
@@ -186,7 +191,9 @@ class ConventionsApp(Celery):
     def _patience(self) -> float:
         """Seconds of one call of Redis with all its tries: a worker goes on after them, others wait for the answer."""
         seconds: float = self.settings.broker_timeout
-        return max(seconds, PATIENCE) if self._is_patient else seconds
+        if not self._is_patient:
+            return seconds
+        return min(max(seconds, self.timings.patience), self.timings.longest_call)
 
     def be_patient(self) -> None:
         """A worker: a server that stands still for some seconds is no reason to give a job back."""
@@ -213,7 +220,7 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def claims(self) -> Claims:
         """Idempotency claims."""
-        return Claims(self.store, lease=self.settings.lease, start_limit=self.settings.start_limit)
+        return Claims(self.store, lease=self.timings.lease, start_limit=self.settings.start_limit)
 
     @functools.cached_property
     def journal(self) -> Journal:
@@ -226,7 +233,7 @@ class ConventionsApp(Celery):
         own = self.store
         if self.broker_is_redis:
             own = Store(self.broker_address, self.settings.key_prefix, patience=self._patience, **BROKER_OPTIONS)
-        return Broker(own, journal_limit=self.settings.journal_limit)
+        return Broker(own, journal_limit=self.settings.journal_limit, visibility=self.timings.visibility)
 
     @functools.cached_property
     def broker_is_redis(self) -> bool:
@@ -236,7 +243,8 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def in_flight(self) -> InFlight:
         """The messages that this process holds."""
-        return InFlight(self.broker, PageKeeper(self.claims, self.pages, has_ended))
+        keeper = PageKeeper(self.claims, self.pages, has_ended, every=self.timings.renew_every)
+        return InFlight(self.broker, keeper, timings=self.timings)
 
     @functools.cached_property
     def pages(self) -> Pages:
@@ -278,7 +286,7 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def lease_keeper(self) -> LeaseKeeper:
         """Renews the claims of the jobs that this process runs."""
-        return LeaseKeeper(self.claims)
+        return LeaseKeeper(self.claims, every=self.timings.renew_every)
 
     @functools.cached_property
     def templates(self) -> Templates:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
+from conventions.core.timings import USUAL
 from conventions.recording.recorder_process import record_for_ever
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
@@ -28,7 +29,7 @@ def child(store: Store, database: Database, log: Path | None = None) -> Iterator
     if pid == 0:
         if log is not None:
             logging.basicConfig(filename=log, force=True)
-        record_for_ever(SimpleNamespace(store=store, database=database), parent)
+        record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL), parent)
     process = psutil.Process(pid)
     try:
         yield process

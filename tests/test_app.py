@@ -15,6 +15,7 @@ from celery import _state
 from conventions import ImmediateTask, LongRunningTask, Priority, Progress, Settings, create_app
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError, TaskModuleError
+from conventions.core.timings import Timings
 from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
 from tests.workers import application, messages, remembering_current
 
@@ -173,6 +174,24 @@ def test_every_setting_of_celery_exists(app: ConventionsApp) -> None:
     known = {name for name, _ in flatten(NAMESPACES)}
     ours = celery_defaults(app)
     assert {name for name in ours if not name.startswith("redbeat_")} <= known
+
+
+def test_all_parts_keep_the_timings_of_the_lease() -> None:
+    """They are made once, from the setting."""
+    with application(broker_url="redis://127.0.0.1:1", lease=6) as app:
+        timings = app.timings
+        assert timings == Timings.of(6)
+        assert app.claims.lease == timings.lease
+        assert app.broker._visibility == timings.visibility * 1000
+        assert app.in_flight._timings is timings
+        assert app.in_flight._keeper is not None
+        assert {app.in_flight._keeper.every, app.lease_keeper._every} == {timings.renew_every}
+        assert app.conf.redbeat_lock_timeout == timings.beat_lock
+        app.be_patient()
+        assert app.store.patience == app.broker.store.patience == app.settings.broker_timeout > timings.patience
+    with application(broker_url="redis://127.0.0.1:1", lease=6, broker_timeout=20) as app:
+        app.be_patient()
+        assert app.store.patience == app.timings.longest_call
 
 
 def test_flower_listens_on_this_machine_alone(app: ConventionsApp) -> None:

@@ -17,12 +17,11 @@ from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.redis_broker import Beat, Broker, HeldMessage, Swept
 from conventions.core.apart import apart, is_outage
 from conventions.core.forks import call_in_child
+from conventions.core.timings import USUAL, Timings
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT = 8.0  # seconds between two heartbeats, and between two sweeps
 GATHER = 0.02  # seconds in which acknowledgements gather: the outcomes are recorded already
-AFTER_ERROR = 1.0  # seconds until Redis is asked again
 LAPSES = 2  # heartbeats in a row that find a lease over: after an outage the job renews it between two of them
 
 
@@ -53,10 +52,11 @@ class InFlight:
     Args:
         broker: where they are.
         keeper: renews the claims of the jobs that run in other processes of this worker.
+        timings: how often it says that they are held, and sweeps.
     """
 
-    def __init__(self, broker: Broker, keeper: Keeper | None = None) -> None:
-        self._broker, self._keeper = broker, keeper
+    def __init__(self, broker: Broker, keeper: Keeper | None = None, *, timings: Timings = USUAL) -> None:
+        self._broker, self._keeper, self._timings = broker, keeper, timings
         self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
         self.sweeps = False  # set where messages are consumed
         self._queues: tuple[str, ...] = ()
@@ -203,7 +203,7 @@ class InFlight:
 
     def _ensure_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._next_beat = time.monotonic() + HEARTBEAT
+            self._next_beat = time.monotonic() + self._timings.heartbeat
             self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
             # Daemon: it must not keep a process from ending.
             self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
@@ -215,7 +215,7 @@ class InFlight:
             with self._changed:
                 if waits or not self._has_work:
                     until = min(self._next_beat, self._next_renewal)
-                    self._changed.wait(max(0.0, AFTER_ERROR if waits else until - time.monotonic()))
+                    self._changed.wait(max(0.0, self._timings.retry_after if waits else until - time.monotonic()))
             if not waits:
                 time.sleep(GATHER)
             is_due = time.monotonic() >= self._next_beat
@@ -244,7 +244,7 @@ class InFlight:
             keeper.renew()
         except Exception as error:  # noqa: BLE001  # the thread lives, and tries again
             logger.warning("leases were not renewed, trying again: %s", error)
-            self._next_renewal = time.monotonic() + min(AFTER_ERROR, keeper.every)
+            self._next_renewal = time.monotonic() + min(self._timings.retry_after, keeper.every)
 
     @staticmethod
     def _took(step: Callable[[], None]) -> bool:
@@ -325,7 +325,7 @@ class InFlight:
     def _beat(self) -> None:
         with self._changed:
             held = list(self._held.values())
-        self._next_beat = time.monotonic() + HEARTBEAT * self._chance.uniform(0.9, 1.0)
+        self._next_beat = time.monotonic() + self._timings.heartbeat * self._chance.uniform(0.9, 1.0)
         answers = self._answers(held)
         lapsed = []
         with self._changed:

@@ -20,11 +20,11 @@ from conventions.broker.delivery import Delivery, ReadRequest, brought
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_answers import advice_on
+from conventions.core.timings import USUAL
 from conventions.storage.layout_version import LAYOUT, LOWEST, SAY_EVERY, member_name, refused
 from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
 
-VISIBILITY = 33.0  # seconds without a heartbeat after which a message goes to another worker
 SWEEP_LIMIT = 1000  # messages that one call of the sweep moves in each queue
 RUN = 1000  # messages that `publish` takes in one piece, since Lua's stack is limited
 AT_ONCE = 500  # messages in one call of the other scripts
@@ -106,7 +106,7 @@ class Broker:
         visibility: seconds without a heartbeat after which a message goes to another worker.
     """
 
-    def __init__(self, store: Store, *, journal_limit: int, visibility: float = VISIBILITY) -> None:
+    def __init__(self, store: Store, *, journal_limit: int, visibility: float = USUAL.visibility) -> None:
         self.store = store
         self.journal_limit = journal_limit
         self._visibility = _milliseconds(visibility)

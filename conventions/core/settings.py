@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from conventions.core import redis_address
 from conventions.core.bounds import MESSAGE_LIMIT
 from conventions.core.errors import ConfigurationError
+from conventions.core.timings import DEFAULT_LEASE, LEAST_LEASE, Timings
 
 ENV_PREFIX = "CONVENTIONS_"
 DEFAULT_PREFIX = "conventions"
@@ -105,7 +106,11 @@ class Settings(BaseSettings):
     long_time_limit: Seconds = Field(
         6 * 3600 + 60, validate_default=True, description="the same for scheduled and long jobs, seconds"
     )
-    lease: Seconds = Field(30, description="a claim lapses when not renewed for this long, seconds")
+    lease: Seconds = Field(
+        DEFAULT_LEASE,
+        description="a claim lapses when not renewed for this long, and a killed worker's jobs run again within 1.5 times as long; at least "
+        f"{LEAST_LEASE:g} seconds",
+    )
     stall_after: Seconds = Field(600, description="a long job without progress for this long is hung, seconds")
     keep_result_for: Duration = Field(
         timedelta(days=8),
@@ -172,6 +177,11 @@ class Settings(BaseSettings):
         if value not in available_timezones():
             raise ValueError("no such time zone; write a name such as Asia/Tokyo")
         return value
+
+    @field_validator("lease")
+    @classmethod
+    def _can_be_kept(cls, value: float) -> float:
+        return Timings.of(value).lease
 
     @field_validator("broker_url", "redis_url", "database_url")
     @classmethod

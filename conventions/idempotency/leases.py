@@ -10,14 +10,17 @@ from conventions.idempotency.process_pages import Pages
 
 logger = logging.getLogger(__name__)
 
-RENEWALS_PER_LEASE = 6  # a 30 s lease is renewed every 5 s, so that several renewals may fail
-
 
 class LeaseKeeper:
-    """Holds leases while jobs run. A job that is `stalled()` is not renewed, so that its claim lapses."""
+    """Holds leases while jobs run. A job that is `stalled()` is not renewed, so that its claim lapses.
 
-    def __init__(self, claims: Claims) -> None:
-        self._claims = claims
+    Args:
+        claims: all claims.
+        every: seconds between two renewals.
+    """
+
+    def __init__(self, claims: Claims, *, every: float) -> None:
+        self._claims, self._every = claims, every
         self._held: dict[Holding, tuple[ClaimRequest, Callable[[], bool]]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -47,7 +50,7 @@ class LeaseKeeper:
 
     def _renew_for_ever(self) -> None:
         pause = threading.Event()
-        while not pause.wait(self._claims.lease / RENEWALS_PER_LEASE):
+        while not pause.wait(self._every):
             with self._lock:
                 held = list(self._held.values())
             alive = [request for request, stalled in held if not _is(stalled)]
@@ -95,15 +98,11 @@ class PageKeeper:
         claims: all claims.
         pages: what the processes do.
         has_ended: whether a process is there no more.
+        every: seconds between two renewals.
     """
 
-    def __init__(self, claims: Claims, pages: Pages, has_ended: Callable[[int], bool]) -> None:
-        self._claims, self._pages, self._has_ended = claims, pages, has_ended
-
-    @property
-    def every(self) -> float:
-        """Seconds between two renewals."""
-        return self._claims.lease / RENEWALS_PER_LEASE
+    def __init__(self, claims: Claims, pages: Pages, has_ended: Callable[[int], bool], *, every: float) -> None:
+        self._claims, self._pages, self._has_ended, self.every = claims, pages, has_ended, every
 
     def renew(self) -> None:
         """Renew all that are to live on. Raises: RedisError."""

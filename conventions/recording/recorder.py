@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.core.network_errors import is_network_error
+from conventions.core.timings import USUAL, Timings
 from conventions.records import journal_position
 from conventions.records.journal import DeedEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
@@ -31,8 +32,6 @@ BATCH, LARGEST_BATCH = 500, 5000  # events in one transaction; more where more w
 AT_ONCE = 500  # of those that one call reads or removes: meanwhile the server serves nobody else
 BLOCK = 0.25  # seconds that one read waits for events, and a worker that ends may wait for that read
 GATHER = 0.1  # seconds in which events gather: a transaction for each would cost more than the jobs
-LEAD = 10.0  # seconds after which another recorder takes over from one that is gone
-ABANDONED_AFTER = 10.0  # seconds after which what another consumer has read is taken over
 FORGOTTEN_AFTER = 3600.0  # seconds after which a consumer that has read nothing is forgotten
 HURRIES_AT = (
     5.0  # seconds that the oldest event waits: a recorder rests the less the nearer it is to that, and then not at all
@@ -51,7 +50,7 @@ class Recorder:
     Args:
         store: where the journal is.
         database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
-        abandoned_after: seconds after which what a dead recorder has read is read again.
+        timings: for how long it leads, and when what a dead recorder has read is read again.
         rest: how long it rests after each batch, as a multiple of what it took to record it; less where events wait for
             long, see `HURRIES_AT`.
     """
@@ -60,8 +59,8 @@ class Recorder:
         self,
         store: Store,
         database: "Callable[[], Database]",
-        abandoned_after: float = ABANDONED_AFTER,
         *,
+        timings: Timings = USUAL,
         rest: float = 0.0,
     ) -> None:
         self.name = _name_of(os.getpid())
@@ -70,7 +69,7 @@ class Recorder:
         self._store = store
         self._lead = store.key("recorder")
         self._database = database
-        self._abandoned_after = abandoned_after
+        self._timings = timings
         self._rest = rest
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
@@ -131,7 +130,7 @@ class Recorder:
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
 
     def _rest_after(self, took: float, *, is_behind: bool) -> float:
-        rest = min(took * self._rest, LEAD / 2)
+        rest = min(took * self._rest, self._timings.recorder_lead / 2)
         if rest and is_behind:
             try:
                 rest *= max(0.0, 1 - self.journal.age() / HURRIES_AT)
@@ -146,12 +145,16 @@ class Recorder:
             if time.monotonic() < deadline and self.journal.length() and self.lead():
                 while time.monotonic() < deadline and self.drain_once():
                     pass
-            self.lead(0.0)
+            self._ask_lead(0.0)
         except Exception as error:  # noqa: BLE001  # another recorder goes on, now or after the next start
             logger.warning("the recorder stops with events that are not recorded: %s", _first_line(error))
 
-    def lead(self, seconds: float = LEAD) -> bool:
-        """Lead from now on for `seconds`, unless another one does; 0 gives the lead up. Raises: RedisError."""
+    def lead(self) -> bool:
+        """Lead from now on for a while, unless another one does. Raises: RedisError."""
+        return self._ask_lead(self._timings.recorder_lead)
+
+    def _ask_lead(self, seconds: float) -> bool:
+        """The same for so many seconds; 0 gives the lead up."""
         won = bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
         self._leads_until = time.monotonic() + seconds if won else 0.0
         return won
@@ -183,7 +186,7 @@ class Recorder:
             if own and own[0][1]:
                 return _entries(own[0][1])
             self._unfinished = False
-        idle = int(self._abandoned_after * 1000)
+        idle = int(self._timings.abandoned_after * 1000)
         abandoned = redis.xautoclaim(self.journal.key, GROUP, self.name, min_idle_time=idle, count=limit)[1]
         if abandoned:
             return _entries(abandoned)

@@ -181,7 +181,7 @@ class RecorderProcess(bootsteps.StartStopStep):
         if threading.current_thread() is threading.main_thread():
             self._keeper = Keeper(worker.app)
             return
-        recorder = Recorder(worker.app.store, lambda: worker.app.database)
+        recorder = Recorder(worker.app.store, lambda: worker.app.database, timings=worker.app.timings)
         _begin_beside(worker.app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()
@@ -230,7 +230,7 @@ def record_for_ever(app: Any, parent: int, pulse: Pulse | None = None, *, after:
         _let_go_of_parents()
         os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
-        recorder = Recorder(app.store, cache(partial(_loaded, app)), rest=REST)
+        recorder = Recorder(app.store, cache(partial(_loaded, app)), timings=app.timings, rest=REST)
         if after:
             with suppress(RedisError):  # then the lead lapses by itself
                 recorder.succeed(after)

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from conventions.storage.redis_store import Store
 
-SILENT_AFTER = 15.0  # seconds; a beat looks every 5 s, and the lock of one that leads lapses after as long
+SILENT_AFTER = (
+    15.0  # seconds; whatever its lease is, a beat looks every 5 s, and the lock of one that leads has lapsed by then
+)
 FORGET_AFTER = timedelta(minutes=10)  # a beat that is gone, once another one ticks
 KEEP = timedelta(days=30)  # after the last tick of all
 

@@ -51,7 +51,7 @@ def celery_defaults(app: Any) -> dict[str, Any]:
         "beat_scheduler": "conventions.schedules.scheduler:Scheduler",
         # With RedBeat's own values a standby beat would take over after half an hour.
         "beat_max_loop_interval": 5,
-        "redbeat_lock_timeout": 15,
+        "redbeat_lock_timeout": app.timings.beat_lock,
     }
     return values | redis.result_options | redis.redbeat_settings | _broker(app, broker_address)
 

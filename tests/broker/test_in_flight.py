@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from conventions.broker import in_flight as module
 from conventions.broker.in_flight import InFlight
 from conventions.broker.redis_broker import Sizes
+from conventions.core.timings import USUAL
 from conventions.storage.redis_store import Store
 from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, message, places, take
 from tests.holding import Server, Telling, broker_of, end, hold, start
@@ -31,12 +33,11 @@ type Process = Callable[..., InFlight]
 def process_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     """Make the registry of a process, whose thread ends with the test; `beat` in seconds."""
     monkeypatch.setattr(module, "GATHER", 0.001)
-    monkeypatch.setattr(module, "AFTER_ERROR", 0.05)
     made: list[InFlight] = []
 
     def make(store: Store, *, beat: float = 1000.0, visibility: float = 33.0) -> InFlight:
-        monkeypatch.setattr(module, "HEARTBEAT", beat)
-        made.append(InFlight(Telling(store, visibility)))
+        timings = replace(USUAL, heartbeat=beat, retry_after=0.05)
+        made.append(InFlight(Telling(store, visibility), timings=timings))
         return made[-1]
 
     yield make

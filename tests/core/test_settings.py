@@ -63,7 +63,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "BROKER_URL": "redis://cache.example",
         "CONCURRENCY": "7",
-        "LEASE": "4.5",
+        "LEASE": "7.5",
         "TASK_PACKAGES": "mine, yours.jobs ,",
         "SMTP_PASSWORD": SECRET,
         "ENVIRONMENT": "",  # empty means not set
@@ -72,7 +72,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Settings.load()
     assert found.broker_url == "redis://cache.example"
     assert found.concurrency == 7
-    assert found.lease == 4.5
+    assert found.lease == 7.5
     assert found.task_packages == ("mine", "yours.jobs")
     assert found.smtp_password is not None
     assert found.smtp_password.get_secret_value() == SECRET

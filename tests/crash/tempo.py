@@ -1,45 +1,36 @@
-"""How soon things are recovered: the platform's own intervals take too long for a run with a dozen kills."""
+"""How soon things are recovered: with the usual lease it takes too long for a run with a dozen kills."""
 
 from dataclasses import dataclass
 
+from conventions.core.timings import LEAST_LEASE, Timings
 from tests.workers import Installation
+
+WHERE_IT_HANGS = """\
+import faulthandler
+import signal
+
+faulthandler.register(signal.SIGUSR2)  # says where a worker hangs, see stop()
+
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Tempo:
-    """The intervals of recovery, in seconds; those of the platform, or shorter ones in the same proportions."""
+    """The lease of an installation, in seconds, from which all intervals of recovery follow."""
 
     lease: float
-    visibility: float
-    heartbeat: float
-    lead: float
-    abandoned: float
 
     @property
     def recovery(self) -> float:
         """The longest that a dead worker's message lies, with a second for a busy machine."""
-        return self.visibility + self.heartbeat + 1
+        timings = Timings.of(self.lease)
+        return timings.visibility + timings.heartbeat + 1
 
     def install(self, installation: Installation) -> None:
         """Let the processes of an installation keep it."""
         installation.settings["lease"] = self.lease
         path = installation.folder / "installed.py"
-        path.write_text(TEMPO.format(tempo=self) + path.read_text(encoding="utf-8"), encoding="utf-8")
+        path.write_text(WHERE_IT_HANGS + path.read_text(encoding="utf-8"), encoding="utf-8")
 
 
-TEMPO = """\
-import faulthandler
-import signal
-
-from conventions.broker import redis_broker as broker, in_flight
-from conventions.recording import recorder
-
-broker.Broker.__init__.__kwdefaults__["visibility"] = {tempo.visibility}
-in_flight.HEARTBEAT = {tempo.heartbeat}
-recorder.Recorder.__init__.__defaults__ = ({tempo.abandoned},)
-recorder.Recorder.lead.__defaults__ = ({tempo.lead},)
-faulthandler.register(signal.SIGUSR2)  # says where a worker hangs, see stop()
-
-"""
-USUAL = Tempo(lease=30, visibility=33, heartbeat=8, lead=30, abandoned=60)
-QUICK = Tempo(lease=6, visibility=6.6, heartbeat=1.6, lead=6, abandoned=12)
+USUAL, QUICK, BRISK = Tempo(30), Tempo(6), Tempo(LEAST_LEASE)

@@ -20,7 +20,7 @@ import pytest
 from conventions.schedules.schedule_state import Run
 from tests.crash.chaos import pause
 from tests.crash.server import Server
-from tests.crash.tempo import QUICK, TEMPO
+from tests.crash.tempo import QUICK
 from tests.integration.beat_project import BeatProject
 from tests.support import wait_until
 
@@ -84,9 +84,7 @@ redis_address.SOCKET_TIMEOUT = 1
 """
 
 # Runs that say when they begin and end; one waits as long as it is told, and one fails at first.
-LONG_RUNS = (
-    TEMPO.format(tempo=QUICK)
-    + '''
+LONG_RUNS = '''
 import time
 
 from conventions import RetryPolicy
@@ -114,7 +112,6 @@ class FailAtFirst(Hold):
         if self.attempt == 1:
             raise RuntimeError("the first attempt fails")
 '''
-)
 
 
 def every_slot(first: datetime, last: datetime, seconds: int = 1) -> list[datetime]:

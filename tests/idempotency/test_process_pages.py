@@ -152,8 +152,7 @@ def until(store: Store, request: ClaimRequest) -> int:
 def test_the_main_process_renews_the_claims_of_living_processes(pages: Pages, store: Store) -> None:
     """Nothing that another delivery holds, and nothing of a process that has ended."""
     claims = Claims(store, lease=30)
-    keeper = PageKeeper(Claims(store, lease=60), pages, has_ended)
-    assert keeper.every == 10
+    keeper = PageKeeper(Claims(store, lease=60), pages, has_ended, every=10)
     keeper.renew()
     take(claims, FIRST)
     before = until(store, FIRST)
@@ -166,7 +165,7 @@ def test_the_main_process_renews_the_claims_of_living_processes(pages: Pages, st
         keeper.renew()
         renewed = until(store, FIRST)
         assert renewed > before + 20_000
-    later = PageKeeper(Claims(store, lease=90), pages, has_ended)
+    later = PageKeeper(Claims(store, lease=90), pages, has_ended, every=10)
     later.renew()
     assert until(store, FIRST) == renewed
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from conventions import ImmediateTask
+from conventions.core.timings import USUAL
 from conventions.recording import recorder_process
 from conventions.recording.recorder_process import Keeper
 from conventions.storage.redis_store import Store
@@ -111,9 +112,8 @@ def test_a_recorder_that_cannot_begin_is_tried_again_after_a_growing_wait(
 ) -> None:
     """And not in a loop that takes a processor."""
     monkeypatch.setattr(recorder_process, "FIRST_WAIT", 0.05)
-    keeper = Keeper(
-        SimpleNamespace(store=store)
-    )  # without a database it would record; without a journal it cannot begin
+    # Without a database it would record; without a journal it cannot begin.
+    keeper = Keeper(SimpleNamespace(store=store, timings=USUAL))
     monkeypatch.setattr(recorder_process, "Recorder", lambda *_, **__: 1 / 0)
     os.kill(keeper.pid, signal.SIGKILL)
     waits: list[str] = []

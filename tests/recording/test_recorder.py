@@ -3,6 +3,7 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from sqlalchemy import text
 
+from conventions.core.timings import USUAL
 from conventions.dead_letters import letters as dead_letters
 from conventions.recording import recorder as module
 from conventions.recording.recorder import AT_ONCE, GROUP
@@ -223,7 +225,7 @@ def test_what_a_dead_recorder_has_read_is_taken_over(store: Store, database: Dat
     redis.xreadgroup(GROUP, "gone:1", {store.key("journal"): ">"}, count=2)
     assert drain(recorder(store, database)) == [1]
     assert left(store) == (2, 2)
-    taking_over = recorder(store, database, abandoned_after=0.05)
+    taking_over = recorder(store, database, timings=replace(USUAL, abandoned_after=0.05))
     assert wait_until(lambda: drain(taking_over)) == [2]
     assert len(contents(database, ExecutionRow)) == 6
     assert left(store) == (0, 0)

@@ -5,6 +5,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from conventions.core.timings import USUAL
 from conventions.recording import recorder as module
 from conventions.recording.recorder_process import NICENESS
 from conventions.storage.database import Database
@@ -53,6 +55,7 @@ def test_ctrl_c_and_the_like_leave_it_to_the_parent(store: Store, database: Data
 ORPHAN = """
 import os, sys, time
 from types import SimpleNamespace
+from conventions.core.timings import USUAL
 from conventions.storage.database import Database
 from conventions.recording.recorder_process import record_for_ever
 from conventions.storage.redis_store import Store
@@ -62,7 +65,7 @@ store.redis.set(store.key("test", "parent"), os.getpid(), ex=60)
 parent = os.getpid()
 pid = os.fork()
 if pid == 0:
-    record_for_ever(SimpleNamespace(store=store, database=database), parent)
+    record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL), parent)
 print(pid, flush=True)
 time.sleep(60)
 """
@@ -140,7 +143,7 @@ def test_a_kill_between_commit_and_acknowledgment_changes_nothing(store: Store, 
     assert left(store) == (20, 20)
     with database.session() as session:
         session.execute(text("UPDATE conventions_dead_letters SET state = 'redriven'"))
-    next_one = recorder(store, database, abandoned_after=0.05)
+    next_one = recorder(store, database, timings=replace(USUAL, abandoned_after=0.05))
     assert wait_until(lambda: drain(next_one)) == [20]
     assert contents(database, ExecutionRow) == before[0]
     assert contents(database, DeadLetterRow) == [before[1][0] | {"state": "redriven"}]

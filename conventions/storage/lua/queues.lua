@@ -121,7 +121,8 @@ local function pop_ready(queue, count)
   return redis.call('ZPOPMIN', P .. 'queue:' .. queue, count)
 end
 
--- How long a message is a worker's of which nothing was heard, where the caller does not say it.
+-- How long a message is a worker's of which nothing was heard, where the caller does not say it: no worker is silent for that long,
+-- whatever its lease is, see `core/timings.py`.
 local VISIBILITY = 33000 -- ms
 
 -- A message that none of the three sets has, since somebody deleted a key: a worker that holds it has until its time is over to be
