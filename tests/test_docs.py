@@ -208,3 +208,20 @@ def test_the_python_of_the_page_on_schedules_runs() -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("4\n", "")
+
+
+def test_every_rule_of_the_protocol_that_code_names_exists() -> None:
+    """By its number, in `docs/protocol.md`, where the rules stand in order."""
+    text = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    rules = [int(number) for number in re.findall(r"^## (\d+)\. ", text, re.MULTILINE)]
+    assert rules == [*range(1, len(rules) + 1)]
+    named = set()
+    for file in [
+        *(ROOT / "conventions").rglob("*.py"),
+        *(ROOT / "conventions").rglob("*.lua"),
+        *(ROOT / "tests").rglob("*.py"),
+    ]:
+        for numbers in re.findall(r"\(protocol ([\d, ]+)\)", file.read_text(encoding="utf-8")):
+            named |= {int(number) for number in numbers.split(",")}
+    assert named
+    assert named <= set(rules)

@@ -1,7 +1,7 @@
 """How a batch is cut into chunks: in turns, and after a kill exactly from where it was.
 
 The cursor says which chunks are in the broker for certain, and which may be. It is written before they are sent, with a
-digest of their items, so that what is cut again after a kill is known to be the same. (protocol: batches)
+digest of their items, so that what is cut again after a kill is known to be the same. (protocol 13)
 """
 
 import itertools

@@ -1,7 +1,7 @@
 """`Recorder`: moves the journal from Redis into SQL, in a process of its own beside the worker.
 
 An entry is read, committed to SQL, and only then taken out of the stream. Whatever dies in between, the entry is read
-again, and changes nothing the second time, since an event has one id (protocol: journal and recorder).
+again, and changes nothing the second time, since an event has one id (protocol 15).
 """
 
 import json

@@ -70,7 +70,7 @@ class Event:
 
     @property
     def id(self) -> str:
-        """The same for the same event, however often it is read (protocol: journal and recorder)."""
+        """The same for the same event, however often it is read (protocol 15)."""
         return _id_of(self.message_id, self.generation, self.attempt, self.token, self.kind)
 
     def encode(self) -> bytes:

@@ -139,7 +139,7 @@ def test_what_cannot_work_is_refused(overrides: dict[str, Any], expected: str) -
 
 
 def test_a_claim_is_remembered_longer_than_the_longest_delay() -> None:
-    """Otherwise a delayed duplicate would find nothing and run again (protocol: retention)."""
+    """Otherwise a delayed duplicate would find nothing and run again (protocol 4)."""
     assert any("keep_result_for" in fault.lower() for fault in faults(max_delay=30 * 86400))
 
 
