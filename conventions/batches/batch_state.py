@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from conventions.batches.cursor import Cursor
 from conventions.core.errors import BusinessError
+from conventions.core.units import milliseconds
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_store import Store
 
@@ -180,7 +181,7 @@ class Batches:
 
     def cancel(self, id: str) -> bool:  # noqa: A002
         """Cut and process no more of a batch. False when it has ended, or is not there."""
-        return bool(self._store.run("cancel_batch", [id, round(self.keep.total_seconds() * 1000)]))
+        return bool(self._store.run("cancel_batch", [id, milliseconds(self.keep)]))
 
     def follow(self, id: str) -> Follow | None:  # noqa: A002
         """What is to be sent now; whoever asks sends it, since the next one to ask is told a minute later."""

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, Self, cast, get_args
 from uuid import UUID, uuid5
 
 from conventions.core.bounds import fault_of_name
+from conventions.core.units import milliseconds
 
 type Role = Literal["splitter", "chunk", "finish", "recovered"]
 type Outcome = Literal["done", "dead", "cancelled"]
@@ -57,7 +58,7 @@ class Join(NamedTuple):
 
     def encode(self) -> str:
         """As the script takes it."""
-        return json.dumps([*self.member, self.outcome, round(self.keep.total_seconds() * 1000)])
+        return json.dumps([*self.member, self.outcome, milliseconds(self.keep)])
 
 
 def _count(value: Any) -> bool:

@@ -21,6 +21,7 @@ from conventions.core.deadline import current_deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_answers import advice_on
 from conventions.core.timings import USUAL
+from conventions.core.units import milliseconds
 from conventions.storage.layout_version import LAYOUT, LOWEST, SAY_EVERY, member_name, refused
 from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
@@ -109,7 +110,7 @@ class Broker:
     def __init__(self, store: Store, *, journal_limit: int, visibility: float = USUAL.visibility) -> None:
         self.store = store
         self.journal_limit = journal_limit
-        self._visibility = _milliseconds(visibility)
+        self._visibility = milliseconds(visibility)
         self._says = (0, 0.0)  # the process that sends, and when it is to say so
 
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
@@ -195,7 +196,7 @@ class Broker:
             for queue in queues:
                 pipe.zadd(self.store.key("wake", queue), {"1": 0})
                 if lifetime:
-                    pipe.pexpire(self.store.key("wake", queue), _milliseconds(lifetime))
+                    pipe.pexpire(self.store.key("wake", queue), milliseconds(lifetime))
             pipe.execute()
 
     def acknowledge(self, messages: Sequence[HeldMessage]) -> int:
@@ -221,7 +222,7 @@ class Broker:
             why: what is known of that death.
         """
         parts = (
-            (one.tag, one.queue, one.receipt, _milliseconds(wait), int(counted), one.claim, one.token, why)
+            (one.tag, one.queue, one.receipt, milliseconds(wait), int(counted), one.claim, one.token, why)
             for one in messages
         )
         return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))
@@ -236,7 +237,7 @@ class Broker:
             task: the name.
         """
         one = (message.tag, message.queue, message.receipt)
-        self._run("put_off", [*one, _milliseconds(wait), json.dumps(changes), task])
+        self._run("put_off", [*one, milliseconds(wait), json.dumps(changes), task])
 
     def leave(self, messages: Sequence[HeldMessage]) -> int:
         """Let messages wait in place that a later release has written. Returns how many were still ours."""
@@ -251,7 +252,7 @@ class Broker:
             task: whose they are.
             period: seconds between two jobs of the task.
         """
-        parts = ((one.tag, one.queue, one.receipt, task, _milliseconds(period)) for one in messages)
+        parts = ((one.tag, one.queue, one.receipt, task, milliseconds(period)) for one in messages)
         return sum(int(self._run("hold_back", arguments)) for arguments in _batches(parts))
 
     def let_through(self, task: str, most: int) -> int:
@@ -282,7 +283,7 @@ class Broker:
 
     def cancel(self, message_id: str, keep: timedelta) -> CancelAnswer:
         """Keep a message from running, or tell its job at the next report of progress."""
-        answer: CancelAnswer = self._run("cancel", [message_id, _milliseconds(keep.total_seconds())]).decode()
+        answer: CancelAnswer = self._run("cancel", [message_id, milliseconds(keep)]).decode()
         return answer
 
     def places(self, message_ids: Sequence[str]) -> list[Place | None]:
@@ -323,8 +324,4 @@ def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
 
 
 def _in_common(one: Publication) -> tuple[Any, ...]:
-    return one.queue, one.priority, _milliseconds(one.wait), one.generation, _milliseconds(one.lifetime)
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)
+    return one.queue, one.priority, milliseconds(one.wait), one.generation, milliseconds(one.lifetime)

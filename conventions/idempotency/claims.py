@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.errors import IdempotencyConflict
+from conventions.core.units import milliseconds
 from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
 from conventions.records.journal import Event
@@ -169,12 +170,12 @@ class Claims:
     def _take_arguments(
         self, requests: Sequence[ClaimRequest], *, together: bool = False, after: ClaimRequest | None = None
     ) -> list[Any]:
-        arguments: list[Any] = [_milliseconds(self.lease), self._start_limit, int(together)]
+        arguments: list[Any] = [milliseconds(self.lease), self._start_limit, int(together)]
         arguments.append("" if after is None else f"{after.token} {after.claim}")
         for one in requests:
-            sent_at = "" if one.sent_at is None else _milliseconds(one.sent_at.timestamp())
+            sent_at = "" if one.sent_at is None else milliseconds(one.sent_at.timestamp())
             arguments += [one.claim, one.token, one.start, one.message_id, one.generation, one.attempt]
-            arguments += [one.fingerprint, _milliseconds(one.horizon.total_seconds()), sent_at, *one.in_hand()]
+            arguments += [one.fingerprint, milliseconds(one.horizon), sent_at, *one.in_hand()]
         return arguments
 
     def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
@@ -234,7 +235,7 @@ class Claims:
 
     def renew(self, requests: Sequence[Named], lease: float | None = None) -> list[bool]:
         """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
-        arguments: list[Any] = [_milliseconds(lease or self.lease)]
+        arguments: list[Any] = [milliseconds(lease or self.lease)]
         for one in requests:
             arguments += [one.claim, one.token]
         return [bool(reply) for reply in self._run("renew", arguments)]
@@ -301,15 +302,11 @@ def _whole(one: Settlement) -> list[Any]:
     result = _written(one.result) if one.state in ("done", "dead") else b""
     return [
         *(request.claim if one.claimed else "", request.token, request.message_id, request.generation),
-        *(request.attempt, request.fingerprint, one.state, result, _milliseconds(one.wait)),
-        *(_milliseconds(request.horizon.total_seconds()), *request.in_hand(), one.action),
+        *(request.attempt, request.fingerprint, one.state, result, milliseconds(one.wait)),
+        *(milliseconds(request.horizon), *request.in_hand(), one.action),
         *(encode(one.changes), one.event.encode() if one.event else b"", one.join.encode() if one.join else b""),
     ]
 
 
 def _written(result: Any) -> bytes:
     return result if isinstance(result, bytes) else encode(result)  # JSON has no bytes
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

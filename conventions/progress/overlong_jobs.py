@@ -9,6 +9,7 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import RedisError
 
+from conventions.core.units import milliseconds
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class OverlongJobs:
 
     def note(self, task: str, message_id: str, seconds: float) -> int:
         """Count one, and return how many there were of its task. Raises: RedisError."""
-        keep = round(KEEP.total_seconds() * 1000)
+        keep = milliseconds(KEEP)
         return int(self._store.run("too_long", [task, message_id, round(seconds, 3), round(time.time(), 3), keep]))
 
     def listing(self) -> list[TooLong]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, cast
 from redis.exceptions import RedisError
 
 from conventions.core.errors import JobCancelled, LeaseLost
+from conventions.core.units import milliseconds
 from conventions.declare.payload import encode
 from conventions.idempotency.claims import ClaimRequest
 from conventions.storage.redis_store import Store, current_store
@@ -257,9 +258,9 @@ class ProgressReporter:
         request = self._holder.request if self._holder else None
         claim = [request.claim, request.token] if request else ["", ""]
         lease, batch = (self._holder.lease, self._holder.batch_id) if self._holder else (0.0, "")
-        keep = round(self._keep.total_seconds() * 1000)
+        keep = milliseconds(self._keep)
         pairs = [one for pair in fields.items() for one in pair]
-        return [self._id, keep, round(lease * 1000), *claim, batch, *pairs]
+        return [self._id, keep, milliseconds(lease), *claim, batch, *pairs]
 
     def close(self) -> None:
         """Write what is left, if anything was reported since."""

@@ -22,6 +22,7 @@ from conventions.broker.batch_membership import Join, Member, chunk_id, finish_i
 from conventions.broker.codec import headers_in
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
+from conventions.core.units import milliseconds
 from conventions.recording.restored_redis import compare
 from conventions.records import journal_position
 from conventions.records.journal import Event, Journal
@@ -162,7 +163,7 @@ class LostMessages:
                 places = [value for tag, payload in misplaced for value in (tag, _wait_of(payload))]
                 found += int(store.run("find_places", places))
         for some in batched(claims, AT_ONCE, strict=False):
-            since = round(LEFT_FOR * 1000)
+            since = milliseconds(LEFT_FOR)
             for left in store.run("left_running", [since, *(_bytes(claim) for claim in some)]):
                 claim, token, id_, generation, attempt = (one.decode(errors="backslashreplace") for one in left)
                 task, _, key = claim.partition(":")
@@ -328,7 +329,7 @@ def _wait_of(payload: bytes) -> int:
     if moment is None:
         return 0
     left = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime.now(UTC)
-    return max(0, round(left.total_seconds() * 1000))
+    return max(0, milliseconds(left))
 
 
 def _tell(found: dict[str, int]) -> None:

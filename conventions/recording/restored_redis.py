@@ -22,6 +22,7 @@ from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, K
 from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingPlace, end, look
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
+from conventions.core.units import milliseconds
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.records import journal_position
 from conventions.records.journal import Event
@@ -283,4 +284,4 @@ def _member(one: Waiting) -> Member | None:
 def _keep(app: Any, task: str) -> int:
     """Milliseconds that a claim of a task is kept."""
     horizon: timedelta = getattr(app.tasks.get(task), "horizon", None) or app.settings.keep_result_for
-    return round(horizon.total_seconds() * 1000)
+    return milliseconds(horizon)

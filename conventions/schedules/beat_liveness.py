@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from conventions.core.units import milliseconds
 from conventions.storage.redis_store import Store
 
 SILENT_AFTER = (
@@ -52,7 +53,7 @@ class Beats:
 
     def tick(self, name: str, *, leads: bool) -> None:
         """Say that a beat has looked at the schedule."""
-        limits = [round(one.total_seconds() * 1000) for one in (FORGET_AFTER, KEEP)]
+        limits = [milliseconds(one) for one in (FORGET_AFTER, KEEP)]
         self._store.script("beat_tick")(keys=[self._key], args=[name, int(leads), *limits])
 
     def leave(self, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from redis.exceptions import RedisError, WatchError
 
 from conventions.core.errors import BrokerUnavailable
+from conventions.core.units import milliseconds
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.schedule_state import Begun, Lead, LeadLost, Pause, Run, State, meta_of, to_json
 from conventions.storage.redis_store import Store
@@ -152,8 +153,8 @@ class Schedules:
             LeadLost: another beat leads.
         """
         number = "" if slot is None else str(int(slot.timestamp()))
-        lock = ("", "", 0) if lead is None else (lead.key, lead.token, _milliseconds(lead.seconds))
-        arguments = [name, message_id, number, *lock, overlap, int(here), _milliseconds(keep.total_seconds())]
+        lock = ("", "", 0) if lead is None else (lead.key, lead.token, milliseconds(lead.seconds))
+        arguments = [name, message_id, number, *lock, overlap, int(here), milliseconds(keep)]
         arguments.append("" if deed is None else deed.encode())
         answer, *more = self._store.run("begin_slot", arguments)
         if answer == b"lost":
@@ -291,7 +292,3 @@ class Schedules:
 
 def _cursor(slot: datetime, following: datetime | None) -> list[Any]:
     return [int(slot.timestamp()), "" if following is None else int(following.timestamp()), meta_of(slot)]
-
-
-def _milliseconds(seconds: float) -> int:
-    return round(seconds * 1000)

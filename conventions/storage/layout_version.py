@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from conventions.core.errors import NewerLayout
+from conventions.core.units import milliseconds
 from conventions.storage.redis_store import Store
 
 LAYOUT = 1
@@ -60,7 +61,7 @@ class Member:
         """
         for store in stores:
             lowest, highest = self._layouts
-            layout, _ = store.run("member", [self.name, lowest, highest, round(self._gone_after * 1000)])
+            layout, _ = store.run("member", [self.name, lowest, highest, milliseconds(self._gone_after)])
             if not layout.isdigit() or not lowest <= int(layout) <= highest:
                 store.redis.hdel(store.key("members"), self.name)
                 raise newer_layout(layout.decode(errors="replace"), self._layouts)

@@ -19,6 +19,7 @@ from redis.sentinel import Sentinel
 
 from conventions.core.forks import call_in_child
 from conventions.core.redis_address import RedisAddress
+from conventions.core.units import milliseconds
 from conventions.storage.redis_connections import CLASSES, PATIENCE, BoundedRetry, Client, bound_sentinels
 from conventions.storage.script_call import Lines, ScriptCall, ScriptStream
 
@@ -136,7 +137,7 @@ class Store:
             transaction=False
         ) as pipe:  # on one connection: WAITAOF waits for writes of its own connection only
             pipe.eval(script_source("mark"), 1, self.key("disk"), 60_000)
-            pipe.execute_command("WAITAOF", 1, 0, round(timeout * 1000))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+            pipe.execute_command("WAITAOF", 1, 0, milliseconds(timeout))  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             marked, answer = pipe.execute(raise_on_error=False)
         if isinstance(marked, Exception):
             raise marked
