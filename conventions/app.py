@@ -5,6 +5,7 @@ import gc
 import importlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,7 +14,6 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 
 from conventions.batches.batch_state import Batches
-from conventions.broker.delivery import Delivery
 from conventions.broker.in_flight import InFlight
 from conventions.broker.redis_broker import Broker
 from conventions.broker.routing import route, routes_alike
@@ -25,8 +25,6 @@ from conventions.declare.task_packages import import_tasks, migrations_of
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.logs import make_safe
 from conventions.execution.process_ends import Ends, has_ended
-from conventions.fast_lane.lane import Lane
-from conventions.fast_lane.watch import LaneWatch
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.leases import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
@@ -41,6 +39,8 @@ from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
 from conventions.transport import kombu_transport as transport
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
+from conventions.worker.intake import DirectIntake, Intake
+from conventions.worker.loop_calls import LoopCalls
 from conventions.worker.reject import Refusals
 from conventions.worker.remote_control import prepare_purge
 
@@ -55,7 +55,7 @@ STEPS = (
     "conventions.worker.preloading:Preloading",
     "conventions.recording.recorder_process:RecorderProcess",
     "conventions.batches.sweep:BatchSweep",
-    "conventions.fast_lane.step:LaneStep",
+    "conventions.worker.loop_calls:LoopCallsStep",
     "conventions.worker.pool_step:PagesStep",
     "conventions.worker.pool_step:PoolStep",
     "conventions.worker.pool_step:HearingStep",
@@ -114,6 +114,7 @@ class TaskLoader(AppLoader):
         """What is loaded stays: the collector need not look at it again, here and in every process of the pool."""
         make_safe()
         self.app.be_patient()
+        self.app.take_fast_lane()
         gc.freeze()
 
     def on_worker_process_init(self) -> None:
@@ -139,6 +140,7 @@ class ConventionsApp(Celery):
         self._overrides = overrides
         self._queues_selected = False
         self._is_patient = False
+        self.new_intake: Callable[[Any], Intake] = DirectIntake  # made for the consumer of a worker
         super().__init__(
             name,
             loader=TaskLoader,
@@ -201,6 +203,13 @@ class ConventionsApp(Celery):
         found = [vars(self)["store"]] if "store" in vars(self) else []
         for one in [*found, *([self.broker.store] if "broker" in vars(self) else [])]:
             one.patience = self._patience
+
+    def take_fast_lane(self) -> None:
+        """A worker: let short jobs go to a process several at a time, unless that is turned off, or its package is left out."""
+        if self.settings.fast_lane and find_spec("conventions.fast_lane") is not None:
+            from conventions.fast_lane.door import attach  # noqa: PLC0415  # no sender needs it, nor what it imports of a worker
+
+            attach(self)
 
     @functools.cached_property
     def store(self) -> Store:
@@ -294,14 +303,9 @@ class ConventionsApp(Celery):
         return Templates(self)
 
     @functools.cached_property
-    def lane(self) -> Lane:
-        """The short jobs of this worker that wait for a process."""
-        return Lane()
-
-    @functools.cached_property
-    def lane_watch(self) -> LaneWatch:
-        """Looks after the groups of short jobs that this process runs."""
-        return LaneWatch()
+    def loop_calls(self) -> LoopCalls:
+        """What other threads ask the loop of this worker to do."""
+        return LoopCalls()
 
     @functools.cached_property
     def granularity(self) -> OverlongJobs:
@@ -338,12 +342,6 @@ class ConventionsApp(Celery):
         options |= name_positions(more, options) if more else {}
         send = functools.partial(super().send_task, name)
         return send_by_name(self, name, (args, kwargs), options, send)
-
-    def short_cut(self, consumer: Any) -> Callable[[Sequence[Delivery]], Sequence[Delivery]]:
-        """What takes messages of a read straight to the fast lane, for a worker's consumer. It returns those that it leaves."""
-        from conventions.fast_lane.short_cut import ShortCut  # noqa: PLC0415  # no sender needs it, nor what it imports of a worker
-
-        return ShortCut(consumer, self.lane).take
 
     def may_read(self) -> bool:
         """Whether messages may be read from a server that was started anew; false: ask again. Raises: RedisError."""

@@ -134,8 +134,7 @@ _TAKEN = frozenset(
         *REQUEST_METHODS,
         "_late",
         "called_directly",
-        "conventions_prepared",
-        "conventions_raised",
+        "conventions_run_by",
         "is_eager",
         *ON_REQUEST,
         *Options.__annotations__,  # they are in the body, where they are checked

@@ -27,7 +27,6 @@ from conventions.core.actor import SYSTEM
 from conventions.declare.payload import digest
 from conventions.idempotency.claims import ClaimRequest
 from conventions.idempotency.key import idempotency_key
-from conventions.idempotency.outcome_stream import OutcomeStream
 
 REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
 
@@ -50,7 +49,7 @@ class Job:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `settling` records its success where it runs in a group; `reports`: it has asked for its `progress`.
+    place in a batch; `reports`: it has asked for its `progress`.
     """
 
     id: str
@@ -70,7 +69,6 @@ class Job:
     started_at: datetime | None = None
     held: HeldMessage | None = None
     member: Member | None = None
-    settling: OutcomeStream | None = None
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
     reports: bool = False

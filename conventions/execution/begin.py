@@ -9,7 +9,6 @@ import random
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,51 +53,29 @@ logger = logging.getLogger(__name__)
 PARK_AT_FIRST = 0.5  # seconds before a parked copy looks for the first time, where the broker is elsewhere
 PARK_AT_MOST = 30.0  # seconds before it looks again
 
-PREPARED = "conventions_prepared"  # name of what a group knows already, among the attributes of a request
-
 ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
 
 
-@dataclass(slots=True)
-class Prepared:
-    """A message whose arguments were checked and whose claim was asked for together with those of others.
-
-    Attributes:
-        fault: what is wrong with its arguments, in place of `values`.
-        answer: to the claim.
-    """
-
-    job: Job
-    values: dict[str, Any]
-    fault: PayloadError | None
-    answer: Answer
+type Begun = tuple[Job, dict[str, Any], Done | None]
+"""The job, the arguments of `run`, and its stored answer if it was done before."""
 
 
-def begin(task: Any, request: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any], Done | None]:
-    """Begin the task's current request: the job, the arguments of `run`, and its stored answer if it was done before.
+def begin(task: Any, request: Any, args: Any, kwargs: Any) -> Begun:
+    """Begin the task's current request.
 
     Raises:
         PayloadError: the arguments do not fit; in a worker, the message is a dead letter then.
         JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell: the message is a dead letter, because of its claim.
         Ignore, Reject: the message ends here without one, or comes again.
     """
-    try:
-        if request.is_eager:
-            return *_bound(task, args, kwargs), None
-        if (prepared := getattr(request, PREPARED, None)) is not None:
-            return _begin_prepared(task, request, prepared)
-        if not args and getattr(request, KEY, None):
-            return _claim_first(task, kwargs or {})
-        job, values = _bound(task, args, kwargs)
-        begin_job(task, job)
-        with closing(task.app.claims.ask([job.claim])) as asked:
-            return job, values, _claim(task, job, asked)
-    except ENDINGS:
-        raise
-    except Exception as error:
-        if request.is_eager:
-            raise
-        raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
+    if request.is_eager:
+        return *_bound(task, args, kwargs), None
+    if not args and getattr(request, KEY, None):
+        return _claim_first(task, kwargs or {})
+    job, values = _bound(task, args, kwargs)
+    begin_job(task, job)
+    with closing(task.app.claims.ask([job.claim])) as asked:
+        return job, values, _claim(task, job, asked)
 
 
 def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
@@ -111,12 +88,34 @@ def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
     return job, values
 
 
-def _claim_first(task: Any, payload: Mapping[str, Any]) -> tuple[Job, dict[str, Any], Done | None]:
+def _claim_first(task: Any, payload: Mapping[str, Any]) -> Begun:
     job = task.request.job = Job.of(task, dict(payload))
     begin_job(task, job)
     with closing(task.app.claims.ask([job.claim])) as asked:
         values, fault = loaded(task, payload)
         found = _claim(task, job, asked)
+    return _begun(task, job, values, fault, found)
+
+
+def begin_answered(
+    task: Any, request: Any, job: Job, *, values: dict[str, Any], fault: PayloadError | None, answer: Answer
+) -> Begun:
+    """As `begin`, where the claim has been asked for.
+
+    Args:
+        task: the running task.
+        request: its current one.
+        job: its attempt.
+        values: the arguments of `run`.
+        fault: what is wrong with them, as `loaded` says.
+        answer: to the claim.
+    """
+    request.job = job
+    begin_job(task, job)
+    return _begun(task, job, values, fault, _follow(task, job, answer))
+
+
+def _begun(task: Any, job: Job, values: dict[str, Any], fault: PayloadError | None, found: Done | None) -> Begun:
     if fault is not None and found is None:
         raise end_dead(task, job, fault)
     return job, values, found
@@ -128,15 +127,6 @@ def loaded(task: Any, payload: Mapping[str, Any]) -> tuple[dict[str, Any], Paylo
         return task.arguments.load((), payload), None
     except PayloadError as fault:
         return {}, fault
-
-
-def _begin_prepared(task: Any, request: Any, prepared: Prepared) -> tuple[Job, dict[str, Any], Done | None]:
-    job = request.job = prepared.job
-    begin_job(task, job)
-    found = _follow(task, job, prepared.answer)
-    if prepared.fault is not None and found is None:
-        raise end_dead(task, job, prepared.fault)
-    return job, prepared.values, found
 
 
 def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:

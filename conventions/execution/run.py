@@ -8,8 +8,8 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import celery
 from celery.exceptions import Ignore, Reject, Retry
@@ -27,11 +27,12 @@ from conventions.core.forks import end_if_forked
 from conventions.declare.payload import encode_result
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.attempt import Job
-from conventions.execution.begin import begin
+from conventions.execution.begin import ENDINGS, Begun, begin
 from conventions.execution.process_state import end_own_code, held
 from conventions.execution.settle import (
+    AT_ONCE,
+    Outcomes,
     end_dead,
-    end_done,
     end_released,
     end_retried,
     end_waiting,
@@ -49,6 +50,9 @@ from conventions.progress.overlong_jobs import watching
 logger = logging.getLogger(__name__)
 
 
+RUN_BY = "conventions_run_by"  # name of what runs a request in place of `execute`, among its attributes
+
+
 class TurnOver(Exception):
     """The job goes on in another turn: its message comes again, and others run meanwhile."""
 
@@ -62,13 +66,39 @@ class RetryAsked(Retry):
         self.countdown = countdown
 
 
-def execute(task: Any, request: Any, args: Any, kwargs: Any) -> Any:
-    """Run the task's current request and return its result, or what the first run of its key returned."""
+class RunBy(Protocol):
+    """Runs a request in place of `execute`: an attribute `RUN_BY` of the request, in the process that runs it."""
+
+    def __call__(self, task: Any, request: Any, args: Any, kwargs: Any) -> Any:
+        """Returns its result."""
+
+
+def execute(
+    task: Any,
+    request: Any,
+    args: Any,
+    kwargs: Any,
+    *,
+    begins: Callable[[Any, Any, Any, Any], Begun] = begin,
+    outcomes: Outcomes = AT_ONCE,
+) -> Any:
+    """Run the task's current request and return its result, or what the first run of its key returned.
+
+    Args:
+        task: the running task.
+        request: its current one.
+        args: positional arguments of the message.
+        kwargs: its arguments by name.
+        begins: as `begin`.
+        outcomes: where a success is recorded.
+    """
     try:
-        job, values, found = begin(task, request, args, kwargs)
-    except BaseException:
+        job, values, found = begins(task, request, args, kwargs)
+    except BaseException as error:
         end_own_code(task, request)
-        raise
+        if request.is_eager or isinstance(error, ENDINGS) or not isinstance(error, Exception):
+            raise
+        raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
     if found is not None:
         job.ended = True
         return found.result
@@ -82,7 +112,7 @@ def execute(task: Any, request: Any, args: Any, kwargs: Any) -> Any:
         if ending is error:
             raise
         raise ending from error
-    return _finish(task, request, job, result)
+    return _finish(task, request, job, result, outcomes)
 
 
 def _ending(task: Any, job: Job, error: BaseException) -> BaseException:
@@ -154,7 +184,7 @@ def _run_here(task: Any, request: Any, values: dict[str, Any], page: Page | None
 soft_limit.ends_in(_run_here.__code__)
 
 
-def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
+def _finish(task: Any, request: Any, job: Job, result: Any, outcomes: Outcomes) -> Any:
     written = None
     try:
         if result is not None:
@@ -165,10 +195,9 @@ def _finish(task: Any, request: Any, job: Job, result: Any) -> Any:
     except (TypeError, ValueError, RecursionError) as error:  # the same
         refused = PayloadError(f"{job.task}: the result cannot be written as JSON ({error}); return JSON values")
         raise end_dead(task, job, refused) from error
-    if request.is_eager:
-        job.ended = True
-    else:
-        end_done(task, job, written)
+    if not request.is_eager:
+        outcomes.succeeded(task, job, written)
+    job.ended = True
     return result
 
 

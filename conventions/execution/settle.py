@@ -7,7 +7,7 @@ outcome is recorded. Functions here return what the pipeline must raise.
 import logging
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
@@ -59,7 +59,7 @@ def settle(
     outcome: Outcome | None = None,
     **how: Any,
 ) -> Settled:
-    """Record an outcome, and send what the job's batch waits for.
+    """Record an outcome that is no success, and send what the job's batch waits for.
 
     Args:
         task: the running task.
@@ -75,19 +75,20 @@ def settle(
     Raises:
         Reject: Redis was not there for so long; the message goes back.
     """
-    if state != "done" and soft_limit.over is not task.request:  # its own code may never have begun
+    if soft_limit.over is not task.request:  # its own code may never have begun
         end_own_code(task, task.request)
     event = event_of(task, job, kind, error) if kind else None
-    join = join_of(task.app, job.member, state if state in ("done", "dead") else outcome)
+    join = join_of(task.app, job.member, "dead" if state == "dead" else outcome)
     settlement = Settlement(job.claim, state, event, claimed=claimed, join=join, **how)
-    if job.settling is not None and state == "done":
-        job.settling.record(settlement, whole=job.reports)
-        return "recorded"  # what the server says of it is asked after the last job of the group, and what follows is sent then
+    return _settled(task, job, settlement, patience)
+
+
+def _settled(task: Any, job: Job, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
     answer = recorded(task.app, settlement, patience)
     if answer == "refused":
         logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
-    elif join:
-        follow_up(task.app, join.member)
+    elif settlement.join:
+        follow_up(task.app, settlement.join.member)
     return answer
 
 
@@ -108,14 +109,38 @@ def recorded(app: Any, settlement: Settlement, patience: float = SETTLE_FOR) -> 
             return answer
 
 
-def end_done(task: Any, job: Job, result: bytes | None) -> None:
-    """Record success, with the result as JSON. Raises: Reject when the claim is another worker's: the message comes again and finds its outcome."""
-    # Of a job in a group it is known that nothing follows.
-    action = "keep" if job.settling is None and follows(task) else "remove"
-    answer = settle(task, job, "done", "succeeded", result=result, action=action)
-    if answer == "refused":
-        raise taken_over()
-    job.ended = True
+def success_of(task: Any, job: Job, result: bytes | None, *, keep: bool) -> Settlement:
+    """The success of a job.
+
+    Args:
+        task: the running task.
+        job: its attempt.
+        result: as JSON.
+        keep: whether the message stays until what follows the job was sent.
+    """
+    join = join_of(task.app, job.member, "done")
+    action: Literal["keep", "remove"] = "keep" if keep else "remove"
+    return Settlement(job.claim, "done", event_of(task, job, "succeeded"), result, action=action, join=join)
+
+
+class Outcomes(Protocol):
+    """Where successes are recorded. `RecordedAtOnce` waits for the server; another one may tell it without a wait."""
+
+    def succeeded(self, task: Any, job: Job, result: bytes | None) -> None:
+        """Record success, with the result as JSON. Raises: Reject, so that the message comes again."""
+
+
+class RecordedAtOnce:
+    """Records each success as any other outcome."""
+
+    def succeeded(self, task: Any, job: Job, result: bytes | None) -> None:
+        """As above; also where the claim is another worker's: the message comes again and finds its outcome."""
+        answer = _settled(task, job, success_of(task, job, result, keep=follows(task)))
+        if answer == "refused":
+            raise taken_over()
+
+
+AT_ONCE: Outcomes = RecordedAtOnce()
 
 
 def taken_over() -> Exception:

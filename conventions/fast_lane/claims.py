@@ -10,12 +10,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from conventions.execution.attempt import this_call
-from conventions.execution.begin import PREPARED, Prepared, loaded
-from conventions.fast_lane.group_member import GroupMember
+from conventions.execution.begin import loaded
+from conventions.execution.settle import Outcomes
+from conventions.fast_lane.claims_together import AskedTogether
+from conventions.fast_lane.group_member import GroupMember, Prepared
 from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import ClaimRequest
-from conventions.idempotency.claims_together import AskedTogether
-from conventions.idempotency.outcome_stream import OutcomeStream
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +26,12 @@ class LaneClaims:
     Args:
         app: the application.
         parts: in the order in which they run.
-        settling: records how they end.
+        outcomes: where their successes are recorded.
         hostname: of the worker.
     """
 
-    def __init__(
-        self, app: Any, parts: Sequence[Sequence[GroupMember]], settling: OutcomeStream, hostname: str
-    ) -> None:
-        self._app, self._settling, self._hostname = app, settling, hostname
+    def __init__(self, app: Any, parts: Sequence[Sequence[GroupMember]], outcomes: Outcomes, hostname: str) -> None:
+        self._app, self._outcomes, self._hostname = app, outcomes, hostname
         self._parts = deque(parts)  # not asked for
         self._asked: Sequence[GroupMember] = ()
         self._call: AskedTogether | None = None  # that asks for those
@@ -59,6 +57,12 @@ class LaneClaims:
         with self._lock:
             return self._ready.popleft() if self._ready else None
 
+    def next_start(self) -> ClaimRequest | None:
+        """The claim of the next one, whose start is to be counted; `None` where that is not known yet, or there is none."""
+        with self._lock:
+            mate = self._ready[0] if self._ready else None
+        return None if mate is None or mate.counted or mate.job is None else mate.job.claim
+
     def look_ahead(self) -> None:
         """Ask for the claims of the next part as soon as half of the last one has begun."""
         with self._lock:
@@ -78,8 +82,6 @@ class LaneClaims:
     def _prepare(self, mate: GroupMember) -> None:
         try:
             mate.read(self._app, self._hostname, self._start)
-            if mate.job is not None:
-                mate.job.settling = self._settling
         except Exception:
             logger.exception("a message of a group cannot be read")
 
@@ -99,7 +101,7 @@ class LaneClaims:
             logger.exception("a group cannot be prepared: each job asks for itself")
         else:
             for (mate, job), (values, fault), answer in zip(claimed, found, answers, strict=True):
-                mate.request.known[PREPARED] = Prepared(job, values, fault, answer)
+                mate.run_by(Prepared(job, values, fault, answer, self._outcomes))
                 mate.counted = not isinstance(answer, Granted) or self._last is None
                 if isinstance(answer, Granted):
                     self._last = job.claim

@@ -14,7 +14,9 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.execution.process_ends import has_ended
-from conventions.fast_lane.run_group import RETURN_AFTER, run_group
+from conventions.fast_lane.group_size import RETURN_AFTER
+from conventions.fast_lane.run_group import run_group
+from conventions.fast_lane.short_request import handed_over
 from conventions.fast_lane.trace import Ended
 from conventions.library_internals.billiard import error_of
 
@@ -73,7 +75,7 @@ class JobGroup:
         hard = hard_limit(self._requests[0])
         pool.apply_async(
             run_group,
-            args=([[request.handed() for request in part] for part in self._parts], self._hostname),
+            args=([[handed_over(request) for request in part] for part in self._parts], self._hostname),
             accept_callback=self._on_accepted,
             timeout_callback=self._on_timeout,
             callback=self._on_ended,

@@ -1,5 +1,6 @@
 """`GroupMember`: one message of a group, as its process has it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from conventions.broker.codec import DELIVERY, delivery_property
@@ -7,8 +8,13 @@ from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.headers import TOKEN
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.simple_message import TOLD
+from conventions.core.errors import PayloadError
 from conventions.execution.attempt import Job
-from conventions.execution.lazy_request import LazyRequest, WholeRequest, completed
+from conventions.execution.begin import Begun, begin_answered
+from conventions.execution.run import RUN_BY, execute
+from conventions.execution.settle import Outcomes
+from conventions.fast_lane.lazy_request import LazyRequest, WholeRequest, completed
+from conventions.idempotency.claim_answers import Answer
 
 type Handed = (
     tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...], str, dict[str, Any], tuple[Any, ...]]
@@ -17,6 +23,30 @@ type Handed = (
 plain message its delivery, as it came, task, arguments, and the headers `TOLD`."""
 
 NOTHING = WholeRequest({})
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Runs a job whose arguments were checked, and whose claim was asked for, together with those of others: see `RunBy`.
+
+    Attributes:
+        fault: what is wrong with its arguments, in place of `values`.
+        answer: to the claim.
+        outcomes: where its success is recorded.
+    """
+
+    job: Job
+    values: dict[str, Any]
+    fault: PayloadError | None
+    answer: Answer
+    outcomes: Outcomes
+
+    def __call__(self, task: Any, request: Any, args: Any, kwargs: Any) -> Any:
+        """Run it. Returns its result."""
+        return execute(task, request, args, kwargs, begins=self._begin, outcomes=self.outcomes)
+
+    def _begin(self, task: Any, request: Any, _args: Any, _kwargs: Any) -> Begun:
+        return begin_answered(task, request, self.job, values=self.values, fault=self.fault, answer=self.answer)
 
 
 class GroupMember:
@@ -58,6 +88,10 @@ class GroupMember:
         self.task = app.tasks[name]
         self.job = Job.read(self.task, self.kwargs, fields.get, start)
         self.token = self.job.token
+
+    def run_by(self, prepared: Prepared) -> None:
+        """Let it run so; else it asks for its claim by itself."""
+        self.request.known[RUN_BY] = prepared
 
     def forget(self) -> None:
         """It has ended: the next ones may have its place in memory, while that is near to the processor."""

@@ -8,6 +8,7 @@ TOGETHER = 0.020  # seconds that jobs may take whose claims are taken together
 HANDED = 0.080  # seconds that the jobs may take that a process is given at once
 MOST = 384  # of those jobs, whatever they take
 CLAIMED = 128  # jobs whose claims are taken together, whatever they take
+RETURN_AFTER = 1.0  # seconds after which what waits in a group goes back
 PROCESSES = 10_000  # of which it is remembered that they have run a job; more are begun anew
 LONGEST = 4 * HANDED  # seconds that a job counts as at the most: whatever is longer is long
 COLD = 0.2  # seconds that the first job of a process may take because it is the first

@@ -1,13 +1,11 @@
 """`Lane`: short jobs go to a process of the pool together, several in one turn of the worker's loop (protocol 12).
 
-What Celery would hand to the pool (`fast_lane/strategy.py`) is gathered here until the read of messages is over, and handed over as
-soon as a process is free. How many go together follows from how long jobs of each task take: see `Pace`.
+What Celery would hand to the pool (`fast_lane/door.py`) is gathered here until the read of messages is over, and handed over as
+soon as a process is free. How many go together follows from how long jobs of each task take: see `Paces`.
 """
 
 import logging
 import math
-import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -20,8 +18,7 @@ from celery.worker import state
 
 from conventions.core.errors import UndeliverableMessage
 from conventions.fast_lane.group import JobGroup, comes_again, hard_limit
-from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, TOGETHER, GroupSize, Paces
-from conventions.fast_lane.run_group import RETURN_AFTER
+from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, RETURN_AFTER, TOGETHER, GroupSize, Paces
 from conventions.library_internals.celery_worker import future_of
 from conventions.worker.shutdown import stops
 
@@ -44,16 +41,12 @@ class Lane:
         self._long_queues: Collection[str] = ()
         self._is_asking = False  # a ticket waits for a free process
         self._is_flushing = False
-        self._calls: deque[Callable[[], None]] = deque()  # of other threads
-        self._bell: tuple[socket.socket, socket.socket] | None = None
         self._handed_at = 0.0  # when the pool was given something
-        self._thread = threading.get_ident()
         self.consumer: Any = None
 
     def attach(self, consumer: Any, long_queues: Collection[str] = ()) -> None:
         """Take the place of Celery's step from message to pool, for this consumer."""
-        self.consumer, self._thread = consumer, threading.get_ident()
-        self._long_queues = long_queues
+        self.consumer, self._long_queues = consumer, long_queues
         self.clear()
 
     def clear(self) -> None:
@@ -229,40 +222,15 @@ class Lane:
 
     def in_loop(self, call: Callable[[], None]) -> None:
         """Call from the thread of the loop: at once when this is the one, else soon."""
-        if self._bell is None or threading.get_ident() == self._thread:
-            call()
-            return
-        self._calls.append(call)
-        with suppress(BlockingIOError):  # it is full of calls, so it will be read
-            self._bell[1].send(b"1")
+        self.consumer.app.loop_calls.in_loop(call)
 
     def later(self, call: Callable[[], None]) -> None:
         """Call from the thread of the loop in a moment."""
         self.consumer.hub.call_later(SOON, call)
 
-    def register_with_event_loop(self, hub: Any) -> None:
-        """Let other threads wake the loop."""
-        if self._bell is None:
-            self._bell = socket.socketpair()
-            for end in self._bell:
-                end.setblocking(False)
-        hub.add_reader(self._bell[0], self._on_bell)
-        hub.call_repeatedly(RETURN_AFTER, self._look)
-
-    def _on_bell(self) -> None:
-        assert self._bell is not None  # noqa: S101  # registered only then
-        with suppress(BlockingIOError):
-            self._bell[0].recv(4096)
-        self.run_calls()
-
-    def run_calls(self) -> None:
-        """Do what other threads asked for."""
-        while self._calls:
-            self._calls.popleft()()
-
-    def _look(self) -> None:
+    def look(self) -> None:
         """Do something about jobs that take longer than they should: others wait behind them."""
-        if self.consumer is None or self.consumer.task_consumer is None:  # another broker's; or it connects
+        if self.consumer.task_consumer is None:  # it connects
             return
         self._mark_slow()
         long_since = time.monotonic() - RETURN_AFTER

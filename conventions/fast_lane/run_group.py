@@ -6,7 +6,7 @@ when one takes long after all.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,16 +18,16 @@ from conventions.execution.batch_follow_up import follow_up
 from conventions.execution.settle import recorded, taken_over
 from conventions.fast_lane.claims import LaneClaims
 from conventions.fast_lane.group_member import GroupMember, Handed
+from conventions.fast_lane.group_size import RETURN_AFTER
+from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.fast_lane.trace import Ended, is_observed, trace
-from conventions.idempotency.claims import ClaimRequest, Settlement
-from conventions.idempotency.outcome_stream import OutcomeStream
+from conventions.fast_lane.watch import lane_watch
+from conventions.idempotency.claims import Settlement
 from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.billiard import ExceptionInfo
 from conventions.library_internals.celery import current_application
 
 logger = logging.getLogger(__name__)
-
-RETURN_AFTER = 1.0  # seconds after which what waits in a group goes back
 
 
 def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[Any, ...] | None]:
@@ -37,7 +37,7 @@ def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[An
     """
     app = current_application()  # as Celery's own tracer finds it
     group = GroupRun(app, [[GroupMember(one) for one in part] for part in parts], hostname)
-    with app.lane_watch.over(group):
+    with lane_watch().over(group):
         return [one and tuple(one) for one in group.run()]  # which takes half as long to pickle
 
 
@@ -54,9 +54,8 @@ class GroupRun:
     def __init__(self, app: Any, parts: Sequence[Sequence[GroupMember]], hostname: str) -> None:
         self._app = app
         self._mates = [mate for part in parts for mate in part]
-        self._settling = OutcomeStream(app.claims, self._begin_next)
-        self.waiting = LaneClaims(app, parts, self._settling, hostname)
-        self._next: GroupMember | None = None
+        self._outcomes = OutcomeStream(app.claims)
+        self.waiting = LaneClaims(app, parts, self._outcomes, hostname)
         self._ended: dict[GroupMember, Ended] = {}
         self._observed: dict[Any, bool] = {}  # by task
         self.begun_at: float | None = None
@@ -66,11 +65,7 @@ class GroupRun:
     def run(self) -> list[Ended | None]:
         """See `run_group`."""
         try:
-            while (mate := self._next or self._take_next(self.waiting.next)) is not None:
-                self._next = None
-                if not mate.counted and mate.job is not None:
-                    mate.counted = True
-                    self._settling.begin(mate.job.claim)
+            while (mate := self._begin_next()) is not None:
                 self.waiting.look_ahead()
                 self._run_one(mate)
         finally:
@@ -85,37 +80,41 @@ class GroupRun:
                 }
         return [self._ended.get(mate) for mate in self._mates]
 
-    def _take_next(self, take: Callable[[], GroupMember | None]) -> GroupMember | None:
+    def _begin_next(self) -> GroupMember | None:
+        """With the outcome of the one before, the next begins: from now on nobody may give it back as one that has not."""
         if self.begun_at is not None and time.monotonic() - self.begun_at > RETURN_AFTER:  # also where it stood still
+            self._outcomes.flush()
             with suppress(RedisError):
                 self.give_back_waiting()
-        mate = take()
+        mate = self.waiting.next_at_once()
+        if mate is None:
+            self._outcomes.flush()  # the server may have to be waited for
+            mate = self.waiting.next()
+        if mate is None or mate.counted or mate.job is None:
+            self._outcomes.begin(None)
+        else:
+            mate.counted = True
+            self._outcomes.begin(mate.job.claim)
         if self.begun_at is None:
             self.begun_at = time.monotonic()  # however long the server took to answer
         return mate
 
-    def _begin_next(self) -> ClaimRequest | None:
-        """With the outcome of this one the next begins: from now on nobody may give it back as one that has not."""
-        self._next = mate = self._take_next(self.waiting.next_at_once)
-        if mate is None or mate.counted or mate.job is None:
-            return None
-        mate.counted = True
-        return mate.job.claim
-
     def _run_one(self, mate: GroupMember) -> None:
-        before = self._settling.count
+        before = self._outcomes.count
         self.running, self.running_since = mate, time.monotonic()
         try:
             observed = self._observed.get(mate.task)
             if observed is None:
                 observed = self._observed[mate.task] = is_observed(mate.task)
+            self._outcomes.at_once = observed  # what others do after the job may take long
+            self._outcomes.next_up = self.waiting.next_start() if observed else None
             ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request, observed=observed)
         except Exception:  # noqa: BLE001  # what the tracer lets through must not end the others
             ended = Ended("raised", ExceptionInfo())
         finally:
             self.running = None
         how, value, runtime = ended
-        if how == "succeeded" and self._settling.count > before:
+        if how == "succeeded" and self._outcomes.count > before:
             how = "done"
         if runtime is None:  # Celery measures successes
             runtime = time.monotonic() - self.running_since
@@ -128,7 +127,7 @@ class GroupRun:
         until = time.monotonic() + SETTLE_FOR  # of all of them together
         by_token = {mate.token: mate for mate in self._mates if mate.token}
         joined: dict[str, Member] = {}
-        for settlement, is_recorded in self._settling.answers():
+        for settlement, is_recorded in self._outcomes.answers():
             mate = by_token[settlement.request.token]
             if mate not in self._ended:  # something ends this process
                 continue
@@ -156,4 +155,4 @@ class GroupRun:
 
     def settle_recorded(self) -> None:
         """Record by the whole script what has ended: nothing of it may look as if it ran. Raises: RedisError."""
-        self._settling.settle_again()
+        self._outcomes.settle_again()

@@ -9,13 +9,14 @@ from celery.worker import state
 
 from conventions.broker.delivery import Delivery
 from conventions.broker.simple_message import PlainMessage, plain
+from conventions.fast_lane.eligible import goes_together
 from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_request import ShortRequest, short_requests
-from conventions.fast_lane.strategy import goes_together, strategy
 from conventions.library_internals.celery import symbol_by_name, text_of_receipt
 from conventions.library_internals.celery_worker import receipt_logger
 from conventions.worker.request import Request
 from conventions.worker.shutdown import stops
+from conventions.worker.strategy import strategy
 
 logger = logging.getLogger(__name__)
 

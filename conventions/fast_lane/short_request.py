@@ -38,7 +38,7 @@ class ShortRequest(Request):
         self._came = (delivery, channel, message)
         self.id, self.name, self.time_limits = message.id, message.task, message.time_limits
         self._task, self._app = self.of_task, self.of_task.app
-        self._eventer = None  # nobody wants events: see `Intake`
+        self._eventer = None  # nobody wants events: see `ShortCut`
         self._key = message.key
         self.token, self.delivery = delivery.receipt, delivery_property(delivery)
         self.is_followed = False
@@ -78,16 +78,9 @@ class ShortRequest(Request):
         return f"{self.of_task.name}:{self._key}"
 
     @property
-    def may_go_together(self) -> bool:
-        """As above: that is what makes a message plain."""
-        return True
-
-    def handed(self) -> tuple[Any, ...]:
-        """It, as a process takes it together with others."""
-        if self._came is None:
-            return super().handed()
-        delivery, _, message = self._came
-        return tuple(delivery), self.of_task.name, message.kwargs, message.told
+    def came(self) -> tuple[Delivery, PlainMessage] | None:
+        """Its message, as it came; `None` once it is complete."""
+        return None if self._came is None else (self._came[0], self._came[2])
 
     def revoked(self) -> bool:
         """Whether it was revoked; it never expires."""
@@ -101,6 +94,15 @@ class ShortRequest(Request):
             super().make_room()
         else:
             self._came[1].qos.let_go(self.token)
+
+
+def handed_over(request: Any) -> tuple[Any, ...]:
+    """A request, as a process takes it together with others: see `Handed`."""
+    came = request.came if isinstance(request, ShortRequest) else None
+    if came is None:
+        return request.type, request.id, request.request_dict, request.embed
+    delivery, message = came
+    return tuple(delivery), request.of_task.name, message.kwargs, message.told
 
 
 def short_requests(task: Any, consumer: Any) -> type[ShortRequest]:

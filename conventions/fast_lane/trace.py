@@ -12,8 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 from celery import signals
 
-from conventions.execution.lazy_request import RAISED, LazyRequest
+from conventions.execution.attempt import Job
 from conventions.execution.logs import SUCCEEDED
+from conventions.execution.run import RUN_BY, RunBy
+from conventions.fast_lane.lazy_request import LazyRequest
 from conventions.library_internals.celery import (
     has_own,
     has_own_hooks,
@@ -24,6 +26,7 @@ from conventions.library_internals.celery import (
     trace_job,
     trace_logger,
 )
+from conventions.tasks.running_task import RunningTask
 
 _SIGNALS = (signals.task_prerun, signals.task_postrun, signals.task_success)
 _HOOKS = ("before_start", "on_success", "after_return")
@@ -55,7 +58,7 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, o
     try:
         result = task(*args, **kwargs)
     except Exception as error:  # noqa: BLE001  # whatever it is, Celery tells everybody
-        request.known |= {RAISED: error, "job": getattr(context, "job", None)}
+        request.known[RUN_BY] = _raises(error, getattr(context, "job", None))
     else:
         runtime = time.monotonic() - begun
         shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
@@ -68,6 +71,16 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, o
     return _by_celery(task, id, args, kwargs, request.whole())
 
 
+def _raises(error: Exception, job: Job | None) -> RunBy:
+    """The job has run: Celery's tracer is told how it ended."""
+
+    def run_by(task: Any, request: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001  # of `RunBy`
+        request.job = job
+        raise error
+
+    return run_by
+
+
 def is_observed(task: Any) -> bool:
     """Whether somebody would miss what Celery's tracer does for a job that succeeds."""
     return any(signal.receivers for signal in _SIGNALS) or _has_hooks(task, task.__trace__)
@@ -77,6 +90,7 @@ def is_observed(task: Any) -> bool:
 def _has_hooks(task: Any, tracer: Any) -> bool:
     return (
         any(has_own(task, hook) for hook in _HOOKS)
+        or type(task).__call__ is not RunningTask.__call__
         or has_own_hooks(type(task.app.loader))
         or task.track_started
         or (tracer is not None and not is_celerys_tracer(tracer))  # of an observer

@@ -1,5 +1,6 @@
 """`LaneWatch`: looks after groups while they run: soft time limits, and jobs that are not as short as they used to be."""
 
+import functools
 import logging
 import signal
 import threading
@@ -7,12 +8,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
 from conventions.execution.soft_time_limit import soft_limit
-from conventions.fast_lane.run_group import RETURN_AFTER, GroupRun
+from conventions.fast_lane.group_member import GroupMember
+from conventions.fast_lane.group_size import RETURN_AFTER
 
 logger = logging.getLogger(__name__)
 
@@ -20,20 +22,40 @@ LOOK_EVERY = 0.1  # seconds
 IDLE_LOOKS = 50  # looks without a group until the thread sleeps: to wake it costs as much as a short job
 
 
+class Watched(Protocol):
+    """A group that runs.
+
+    Attributes:
+        begun_at: when, on the monotonic clock.
+        running: the one that runs now.
+        running_since: since when.
+    """
+
+    begun_at: float | None
+    running: GroupMember | None
+    running_since: float
+
+    def give_back_waiting(self) -> int:
+        """Return those that have not begun to their queues. Returns how many. Raises: RedisError."""
+
+    def settle_recorded(self) -> None:
+        """Record what has ended, in the long way. Raises: RedisError."""
+
+
 class LaneWatch:
     """One thread for all groups of a process, started with the first."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._groups: set[GroupRun] = set()
+        self._groups: set[Watched] = set()
         self._thread: threading.Thread | None = None
         self._sleeps = False
         self._warned: Any = None  # the job that was told of its soft limit
-        self._in_main: GroupRun | None = None
+        self._in_main: Watched | None = None
         self._on_soft: Any = None  # the pool's handler
 
     @contextmanager
-    def over(self, group: GroupRun) -> Iterator[None]:
+    def over(self, group: Watched) -> Iterator[None]:
         """Look after a group within the block."""
         with self._changed:
             self._groups.add(group)
@@ -87,14 +109,14 @@ class LaneWatch:
                 except Exception:  # the thread must live: it keeps the time limits
                     logger.exception("a fault of the platform")
 
-    def _look(self, group: GroupRun, now: float) -> None:
+    def _look(self, group: Watched, now: float) -> None:
         self._keep_soft_limit(group, now)  # first: the server may be away
         if group.begun_at is not None and now - group.begun_at > RETURN_AFTER:
             if returned := group.give_back_waiting():
                 logger.info("a job of a group takes long: %d that waited behind it are back in their queues", returned)
             group.settle_recorded()
 
-    def _keep_soft_limit(self, group: GroupRun, now: float) -> None:
+    def _keep_soft_limit(self, group: Watched, now: float) -> None:
         mate, since = group.running, group.running_since
         if mate is None or mate is self._warned or group is not self._in_main or self._on_soft is None:
             return
@@ -102,3 +124,9 @@ class LaneWatch:
         if limit and now - since >= limit:
             self._warned = mate
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+
+@functools.cache
+def lane_watch() -> LaneWatch:
+    """The one of this process."""
+    return LaneWatch()

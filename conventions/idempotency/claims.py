@@ -19,7 +19,7 @@ from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
 from conventions.records.journal import Event
 from conventions.storage.redis_store import Store
-from conventions.storage.script_call import ScriptCall, ScriptStream
+from conventions.storage.script_call import ScriptCall
 
 START_LIMIT = 3  # starts without an outcome that make a message poison
 
@@ -134,12 +134,12 @@ class Claims:
     """
 
     def __init__(self, store: Store, *, lease: float, start_limit: int = START_LIMIT) -> None:
-        self._store = store
+        self.store = store
         self.lease = lease
         self._start_limit = start_limit
 
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
-        return self._store.run(script, arguments)
+        return self.store.run(script, arguments)
 
     def take(self, requests: Sequence[ClaimRequest]) -> list[Answer]:
         """Ask for claims, in one round trip. The same token gets the same answer again."""
@@ -156,11 +156,7 @@ class Claims:
                 `begin` says so.
             after: of those, the job that comes before the first, which then starts as the others do.
         """
-        return self._store.call("claim", self._take_arguments(requests, together=together, after=after))
-
-    def ask_new(self, arguments: Sequence[Any]) -> ScriptCall:
-        """Ask for the claims of several jobs of which nothing is known, in the words of `claim_new`; see `AskedTogether`."""
-        return self._store.call("claim_new", arguments)
+        return self.store.call("claim", self._take_arguments(requests, together=together, after=after))
 
     @staticmethod
     def answers(asked: ScriptCall) -> list[Answer]:
@@ -183,55 +179,8 @@ class Claims:
 
         `refused` where the claim is another worker's now; `missing` where the message to be tried again is gone.
         """
-        arguments = [part for one in settlements for part in _whole(one)]
+        arguments = [part for one in settlements for part in settle_arguments(one)]
         return [reply.decode() for reply in self._run("settle", arguments)]
-
-    def stream(self) -> ScriptStream:
-        """A way to record successes without a wait for each, by `send`; the caller closes it."""
-        return self._store.stream("succeed", "settle", "start")
-
-    def send(
-        self, stream: ScriptStream, one: Settlement, begins: ClaimRequest | None = None, *, whole: bool = False
-    ) -> None:
-        """Record a success, without a wait; see `recorded`. Never raises.
-
-        Args:
-            stream: where to.
-            one: what succeeded.
-            begins: the job that begins after it; see `ask`.
-            whole: by the whole script, since it has reported progress.
-        """
-        if one.join is None and not whole:
-            event = one.event.encode() if one.event else b""
-            following = ("", "") if begins is None else (begins.claim, begins.token)
-            outcome = (one.request.claim, one.request.token, _written(one.result), event, *following)
-            stream.send(self._store.script("succeed"), outcome)
-        else:  # its batch counts it
-            stream.send(self._store.script("settle"), _whole(one))
-            if begins is not None:
-                self.begin(stream, begins)
-
-    def begin(self, stream: ScriptStream, request: ClaimRequest) -> None:
-        """Count the start of a job that does not follow a success; see `ask`. Never raises."""
-        stream.send(self._store.script("start"), [request.claim, request.token])
-
-    def recorded(self, requests: Sequence[ClaimRequest], stream: ScriptStream | None = None) -> list[bool]:
-        """Which of these have succeeded; their messages are removed.
-
-        Args:
-            requests: what they asked for.
-            stream: the calls by which they were recorded, all of which come before this one; it ends with it.
-
-        Raises:
-            RedisError: nobody knows.
-        """
-        arguments = _in_hand(requests)
-        replies = (
-            self._run("recorded", arguments)
-            if stream is None
-            else stream.finish(self._store.script("recorded"), arguments)
-        )
-        return [reply == 1 for reply in replies]
 
     def renew(self, requests: Sequence[Named], lease: float | None = None) -> list[bool]:
         """Extend leases to `lease` seconds from now; false where the claim is another worker's now."""
@@ -280,26 +229,17 @@ class Claims:
 
     def is_cancelled(self, message_id: str) -> bool:
         """Whether a message was cancelled."""
-        return bool(self._store.redis.exists(self.cancel_key(message_id)))
+        return bool(self.store.redis.exists(self.cancel_key(message_id)))
 
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
-        return self._store.key("cancel", message_id)
+        return self.store.key("cancel", message_id)
 
 
-def _in_hand(requests: Sequence[ClaimRequest]) -> list[str | bytes]:
-    """What `recorded` takes: in short where all are of one queue, as nearly always."""
-    queue = requests[0].held.queue if requests and requests[0].held is not None else ""
-    for one in requests:
-        if one.held is None or one.held.queue != queue or one.held.receipt != one.token:
-            return ["", *(part for one in requests for part in (one.claim, one.token, *one.in_hand()))]
-    return [queue, *(part for one in requests for part in (one.claim, one.token, one.in_hand()[0]))]
-
-
-def _whole(one: Settlement) -> list[Any]:
+def settle_arguments(one: Settlement) -> list[Any]:
     """What the settle script takes for one job."""
     request = one.request
-    result = _written(one.result) if one.state in ("done", "dead") else b""
+    result = written(one.result) if one.state in ("done", "dead") else b""
     return [
         *(request.claim if one.claimed else "", request.token, request.message_id, request.generation),
         *(request.attempt, request.fingerprint, one.state, result, milliseconds(one.wait)),
@@ -308,5 +248,6 @@ def _whole(one: Settlement) -> list[Any]:
     ]
 
 
-def _written(result: Any) -> bytes:
+def written(result: Any) -> bytes:
+    """A result as JSON."""
     return result if isinstance(result, bytes) else encode(result)  # JSON has no bytes

@@ -52,7 +52,7 @@ class ConventionTask(RunningTask):
     max_retries = None  # the policy decides
 
     Request = "conventions.worker.request:Request"
-    Strategy = "conventions.fast_lane.strategy:strategy"
+    Strategy = "conventions.worker.strategy:strategy"
 
     limit_settings: ClassVar[tuple[str, str]] = ("soft_time_limit", "time_limit")
     payload_limit_setting: ClassVar[str] = "payload_limit"

@@ -14,7 +14,7 @@ class PlainTask(celery.Task):
 
     abstract = True
     Request = "conventions.worker.request:PlainRequest"
-    Strategy = "conventions.fast_lane.strategy:strategy"
+    Strategy = "conventions.worker.strategy:strategy"
 
     def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
         """Celery's, in the name of whoever acts. Raises: TypeError, ValueError, PayloadError, for what no worker would take."""

@@ -17,8 +17,7 @@ from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, Tra
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.attempt import Job, horizon_of
-from conventions.execution.lazy_request import RAISED
-from conventions.execution.run import RetryAsked, execute
+from conventions.execution.run import RUN_BY, RetryAsked, execute
 from conventions.library_internals.celery import result_is_ignored
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
 
@@ -48,11 +47,10 @@ class RunningTask(celery.Task):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
         request = self.request
-        if (raised := getattr(request, RAISED, None)) is not None:  # it has run: Celery's tracer is told how it ended
-            raise raised
         if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run
             return super().__call__(**self.arguments.check(args, kwargs))
-        return execute(self, request, args, kwargs)
+        run = getattr(request, RUN_BY, None) or execute
+        return run(self, request, args, kwargs)
 
     @functools.cached_property
     def horizon(self) -> timedelta:

@@ -55,7 +55,7 @@ class QoS(virtual.QoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu has few types
         self._slow: set[str] = set()
-        self._aside: set[str] = set()
+        self._aside: dict[str, bool] = {}  # whether they were slow
         self._large: dict[str, int] = {}  # bytes of those that are not small
 
     @property
@@ -71,12 +71,13 @@ class QoS(virtual.QoS):
 
     def set_aside(self, delivery_tag: str) -> None:
         """A message that is held waits for the rate limit of its task, and takes no room from others until `take_back`."""
+        self._aside[delivery_tag] = delivery_tag in self._slow
         self._slow.discard(delivery_tag)
-        self._aside.add(delivery_tag)
 
     def take_back(self, delivery_tag: str) -> None:
         """It counts again."""
-        self._aside.discard(delivery_tag)
+        if self._aside.pop(delivery_tag, False):
+            self._slow.add(delivery_tag)
 
     def note_size(self, delivery_tag: str, size: int) -> None:
         """A message that was delivered has so many bytes; of small ones the number is bound enough."""

@@ -75,7 +75,7 @@ class Reading:
     _rests_until = 0.0
     others_first_until = 0.0  # what is due until then, others may know, and this worker does not: they get it first
     # Takes some messages, and returns the others.
-    short_cut: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
+    takes_first: Callable[[Sequence[Delivery]], Sequence[Delivery]] | None = None
     after_read: Callable[[], None] | None = None  # called when all messages of a read are handled
     on_newer: Callable[[NewerLayout], None] | None = None  # called when Redis has the layout of a later release
     # Queues of jobs that take long: no more of them are read than there are processes for. Else one would wait for hours here,
@@ -238,8 +238,8 @@ class Reading:
         return brought(reply)
 
     def _deliver(self, deliveries: Sequence[Delivery]) -> None:
-        if self.short_cut is not None:
-            deliveries = self.short_cut(deliveries)
+        if self.takes_first is not None:
+            deliveries = self.takes_first(deliveries)
         failed: Exception | None = None
         for delivery, message in [(delivery, self._message_of(delivery)) for delivery in deliveries]:
             if message is None:

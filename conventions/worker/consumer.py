@@ -15,6 +15,7 @@ from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
 from conventions.tasks.job_classes import long_queues
+from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
 from conventions.worker.shutdown import end_processes, stops
@@ -32,6 +33,10 @@ class Consumer(CeleryConsumer):
 
     `mingle` waits for answers of other workers before the first job; what it would share, the list of revoked
     messages, lives in Redis here.
+
+    Attributes:
+        reads_ahead: whether it takes more messages than it has processes for.
+        intake: takes what it has read.
     """
 
     _events_wait = False
@@ -40,15 +45,18 @@ class Consumer(CeleryConsumer):
     def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
         quiet = {"without_mingle": True, "without_gossip": True}
         app, controller = options["app"], options["controller"]
-        self._reads_ahead = options.get("prefetch_multiplier", 1) > 1 and not app.conf.worker_disable_prefetch
-        self._takes_long = bool(long_queues(app).intersection(app.amqp.queues.consume_from))
-        if self._takes_long:
+        reads_ahead = options.get("prefetch_multiplier", 1) > 1 and not app.conf.worker_disable_prefetch
+        takes_long = bool(long_queues(app).intersection(app.amqp.queues.consume_from))
+        # A solo pool gives nothing back while a job runs, so it takes nothing ahead of a long one.
+        self.reads_ahead = reads_ahead and not (takes_long and is_solo(options["pool"]))
+        if takes_long:
             # A message taken ahead would wait for hours behind a long job.
             processes = controller.max_concurrency or controller.concurrency
             options["prefetch_multiplier"] = 1
             options["initial_prefetch_count"] = 1 if is_solo(options["pool"]) else processes
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
         self._unknown = UnknownTasks(self)
+        self.intake: Intake = app.new_intake(self)
 
     @functools.cached_property
     def rate_limits(self) -> RateLimits:
@@ -75,16 +83,11 @@ class Consumer(CeleryConsumer):
         handle: Callable[[Any], None] = super().create_task_handler(*args, **options)
         channel = self.task_consumer.channel
         if hasattr(channel, "in_flight"):
-            self.app.lane.attach(self, long_queues(self.app))
+            self.intake.attach()
             self.rate_limits.attach()
-            channel.short_cut = self.app.short_cut(self)
-            channel.after_read = self.app.lane.flush
             channel.on_newer = end_worker
             channel.qos.most_bytes = self.app.settings.read_ahead_limit
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
-            # A solo pool gives nothing back while a job runs, so it takes nothing ahead of a long one.
-            if self._reads_ahead and self.app.settings.fast_lane and not (self._takes_long and is_solo(self.pool)):
-                channel.qos.room, channel.qos.starves = self.app.lane.room, self.app.lane.starves
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)
@@ -177,13 +180,13 @@ class Consumer(CeleryConsumer):
         """The connection is made anew: Celery drops what has not started, so it goes back to its queue."""
         with written_kept(self.pool):
             super().on_close()
-        self.app.lane.clear()
+        self.intake.clear()
         self.app.in_flight.give_back_unstarted()
 
     def stop(self) -> None:
         """Stop consuming, and return what has not started."""
         super().stop()
-        self.app.lane.clear()
+        self.intake.clear()
         if returned := self.app.in_flight.give_back_unstarted():
             logger.info("returned %d messages that had not started", returned)
         end_processes(self.pool)
@@ -191,7 +194,7 @@ class Consumer(CeleryConsumer):
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""
         super().shutdown()
-        self.app.lane.run_calls()
+        self.app.loop_calls.run()
         if not self.app.in_flight.flush(FLUSH_WITHIN):
             logger.warning("Redis did not take every acknowledgement; those messages come again and find their outcome")
 

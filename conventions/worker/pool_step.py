@@ -98,7 +98,7 @@ class HearingStep(bootsteps.StartStopStep):
     def create(self, worker: Any) -> None:
         """As above."""
         if not has_processes(symbol_by_name(worker.pool_cls)):
-            worker.pool.on_apply = Hearing(worker.pool.on_apply, worker.app.lane.in_loop)
+            worker.pool.on_apply = Hearing(worker.pool.on_apply, worker.app.loop_calls.in_loop)
 
 
 class Hearing:

@@ -7,7 +7,7 @@ import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import celery
@@ -44,11 +44,9 @@ class PlainRequest(CeleryRequest):
     """A delivered message of one of Celery's own tasks.
 
     Attributes:
-        goes_alone: whether its process gets it by itself.
         why: its process was ended here, where that is so.
     """
 
-    goes_alone = True
     why = ""
     token: str
     _already_revoked: bool
@@ -69,11 +67,6 @@ class PlainRequest(CeleryRequest):
         self.is_followed = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
             not self._ignore_result
         )
-
-    @property
-    def may_go_together(self) -> bool:
-        """Whether a process may have it with others."""
-        return False
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
         """What `inspect` shows: arguments cut short, as they are in logs."""
@@ -218,14 +211,21 @@ class PlainRequest(CeleryRequest):
             self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True, why=why)
 
 
+class Group(Protocol):
+    """Requests that are in one process, which runs one of them after the other."""
+
+    def postpones(self, request: Any, pool: Any, signal: Any) -> bool:
+        """Whether its process is not ended by this signal now, since another one runs there; it is tried again."""
+
+
 class Request(PlainRequest):
     """A delivered message of one of our tasks, as the main process sees it.
 
     Attributes:
-        group: those with which it went to a process, until it ends.
+        group: those with which it shares its process; `None`: it has one for itself.
     """
 
-    group: Any = None
+    group: Group | None = None
 
     @property
     def claim(self) -> str:
@@ -248,28 +248,8 @@ class Request(PlainRequest):
             self.id if self.is_followed else "",
         )
 
-    @property
-    def may_go_together(self) -> bool:
-        """As above: it was never tried, and nothing follows it."""
-        delivery, headers = self.delivery, self._request_dict
-        return bool(
-            delivery
-            and delivery["deliveries"] == 1
-            and not delivery["alone"]
-            and not self.is_followed
-            and not headers.get("retries")
-            and not headers.get(GENERATION)
-            and headers.get(KEY)
-            and not self._args
-            and self.type == self.task.name  # by its old name nobody would find its claim
-        )
-
-    def handed(self) -> tuple[Any, ...]:
-        """It, as a process takes it together with others."""
-        return self.type, self.id, self.request_dict, self.embed
-
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """End the job by a signal to its process; one that goes together with others must not end those."""
+        """End the job by a signal to its process, which must not end another job."""
         if self.group is None or not self.group.postpones(self, pool, signal):
             super().terminate(pool, signal)
 

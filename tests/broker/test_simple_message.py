@@ -16,6 +16,7 @@ from conventions.broker.codec import read_message
 from conventions.broker.delivery import Delivery
 from conventions.broker.simple_message import TOLD, PlainMessage, plain
 from conventions.broker.validation import Headers, Properties
+from conventions.fast_lane.eligible import may_go_together
 from conventions.worker.request import Request
 
 type Message = dict[str, Any]
@@ -176,7 +177,7 @@ class TestEveryPlainMessage:
         """So nothing is wrong with it that is found too late."""
         message = json.loads(json.dumps(self.message))
         names = sorted(
-            message["headers"].keys() | set(Headers.__annotations__) | {"job", "update", "conventions_prepared"}
+            message["headers"].keys() | set(Headers.__annotations__) | {"job", "update", "conventions_run_by"}
         )
         for name in data.draw(st.sets(st.sampled_from(names), min_size=1, max_size=3)):
             message["headers"][name] = data.draw(VALUES)
@@ -196,4 +197,4 @@ class TestEveryPlainMessage:
                 )
             except InvalidTaskError as error:
                 raise AssertionError(f"refused: {error}") from error
-        assert request.may_go_together
+        assert may_go_together(request)

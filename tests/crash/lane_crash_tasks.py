@@ -6,10 +6,9 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 from conventions import ImmediateTask
-from conventions.execution.attempt import Job
+from tests.lanes import outcomes_of, waiting_in_process
 
 LOG, STOOD = "lane.log", "stood"  # in the worker's folder
 MANY = 8
@@ -25,12 +24,12 @@ class Quick(ImmediateTask):
 
     def run(self, number: int, stands: bool = False, fatal: bool = False) -> None:
         """A fatal one kills its process each time; the first that `stands`, with many behind it, stops its process."""
-        note(self.job, "start", number)
+        note(self, "start", number)
         if fatal:
             os.kill(os.getpid(), signal.SIGKILL)
-        if stands and waiting_behind(self.job) >= MANY:
+        if stands and waiting_behind(self) >= MANY:
             stand_still()
-        note(self.job, "end", number)
+        note(self, "end", number)
 
 
 def stand_still() -> None:
@@ -42,21 +41,18 @@ def stand_still() -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def note(job: Job, what: str, number: int) -> None:
+def note(task: ImmediateTask, what: str, number: int) -> None:
     """Write a line that is there when the process dies after this: what, which, where, and how many wait behind it."""
     file = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(file, f"{what} {number} {os.getpid()} {os.getppid()} {waiting_behind(job)}\n".encode())
+        os.write(file, f"{what} {number} {os.getpid()} {os.getppid()} {waiting_behind(task)}\n".encode())
     finally:
         os.close(file)
 
 
-def waiting_behind(job: Job) -> int:
+def waiting_behind(task: ImmediateTask) -> int:
     """How many of its group have not begun; `ALONE` where it is in none."""
-    if job.settling is None:
-        return ALONE
-    group = cast(Any, job.settling._take_next).__self__
-    return len(group.waiting)
+    return ALONE if outcomes_of(task) is None else waiting_in_process()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
-from conventions.execution.attempt import Job
+from tests.lanes import outcomes_of
 
 RUNS = "runs"  # in the worker's folder
 
@@ -21,7 +21,7 @@ class Mixed(ImmediateTask):
     retry_policy = RetryPolicy(attempts=2, first_wait=0.05, max_wait=0.1)
 
     def run(self, name: str, how: str) -> Any:
-        note(self.job, name)
+        note(self, name)
         if how == "slow":
             time.sleep(0.2)
         elif how == "reports":
@@ -48,11 +48,11 @@ class Brisk(Mixed):
     idempotent_on = ("name",)
 
 
-def note(job: Job, name: str) -> None:
+def note(task: ImmediateTask, name: str) -> None:
     """Write which job runs and whether it runs with others, by one write."""
     file = os.open(RUNS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        os.write(file, f"{name}:{job.settling is not None}\n".encode())
+        os.write(file, f"{name}:{outcomes_of(task) is not None}\n".encode())
     finally:
         os.close(file)
 

@@ -25,7 +25,7 @@ class Together(ImmediateTask):
 
     def run(self, number: Annotated[int, AfterValidator(standing)]) -> None:
         """Short: in a group."""
-        note(self.job, "start", number)
+        note(self, "start", number)
 
 
 class Single(Together):

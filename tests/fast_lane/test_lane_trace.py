@@ -15,6 +15,8 @@ from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.broker.codec import read_message
 from conventions.execution.logs import make_safe
+from conventions.fast_lane import short_request
+from conventions.fast_lane.eligible import may_go_together
 from conventions.fast_lane.run_group import run_group
 from conventions.fast_lane.trace import Ended, is_observed
 from conventions.worker.request import Request
@@ -66,8 +68,10 @@ def run_together(app: ConventionsApp, *calls: dict[str, Any], short: bool = Fals
             Request(channel.Message(read_message(one), channel=channel), app=app, task=task, hostname="worker@host")
             for one in deliveries
         ]
-        assert all(request.may_go_together for request in requests)
-        handed: list[Any] = [handed_over(one) for one in deliveries] if short else [one.handed() for one in requests]
+        assert all(may_go_together(request) for request in requests)
+        handed: list[Any] = (
+            [handed_over(one) for one in deliveries] if short else [short_request.handed_over(one) for one in requests]
+        )
         return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host")]
 
 
@@ -93,7 +97,7 @@ def _nothing_seen() -> None:
 
 
 OWN = ("id", "root_id", "correlation_id", "kwargs", "kwargsrepr", "x_key", "x_fingerprint", "x_token", "x_enqueued_at",
-       "headers", "properties", "conventions_prepared", "job")  # fmt: skip  # of each message
+       "headers", "properties", "conventions_run_by", "job")  # fmt: skip  # of each message
 
 
 @pytest.mark.parametrize("short", [True, False])

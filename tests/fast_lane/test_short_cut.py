@@ -21,17 +21,19 @@ from conventions.broker.delivery import Delivery
 from conventions.broker.redis_broker import Sizes
 from conventions.broker.simple_message import plain
 from conventions.execution.process_ends import has_ended
+from conventions.fast_lane.door import LaneIntake
 from conventions.fast_lane.group import JobGroup
-from conventions.fast_lane.group_size import RuntimeEstimate
+from conventions.fast_lane.group_size import RETURN_AFTER
 from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_cut import ShortCut
-from conventions.fast_lane.short_request import ShortRequest, short_requests
-from conventions.fast_lane.strategy import strategy
+from conventions.fast_lane.short_request import ShortRequest, handed_over, short_requests
 from conventions.idempotency.claim_answers import Granted
 from conventions.records.journal import Event
 from conventions.worker.consumer import Consumer
 from conventions.worker.request import Request
-from tests.claiming import FIRST, asking, handed_over, take
+from conventions.worker.strategy import strategy
+from tests import claiming
+from tests.claiming import FIRST, asking, take
 from tests.support import wait_until
 
 
@@ -110,13 +112,6 @@ def lane(consumer: Any) -> Lane:
     return lane
 
 
-def test_a_lane_of_another_brokers_worker_looks_at_nothing() -> None:
-    """Nothing is attached to it."""
-    lane = Lane()
-    lane._look()
-    assert (lane.consumer, lane.paces.mix) == (None, RuntimeEstimate())
-
-
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_free_process_starves_where_nothing_waits_for_it(lane: Lane, consumer: Any, pool: str) -> None:
     """By Celery's count of free processes, or by our own of threads."""
@@ -151,10 +146,14 @@ def test_the_lane_says_what_a_worker_that_reads_ahead_reads(
 ) -> None:
     """How many short jobs fit, and whether a process waits for its next one."""
     worker: Any = Consumer.__new__(Consumer)
-    vars(worker).update(vars(consumer), strategies={}, _reads_ahead=reads_ahead, _takes_long=False)
+    looks: list[Any] = []
+    hub = SimpleNamespace(call_repeatedly=lambda *call: looks.append(call))
+    vars(worker).update(vars(consumer), strategies={}, reads_ahead=reads_ahead, hub=hub)
+    worker.intake = intake = LaneIntake(worker)
     worker.create_task_handler()
+    assert looks == [(RETURN_AFTER, intake.lane.look)]
     qos = consumer.task_consumer.channel.qos
-    assert (qos.room, qos.starves) == ((app.lane.room, app.lane.starves) if reads_ahead else (None, None))
+    assert (qos.room, qos.starves) == ((intake.lane.room, intake.lane.starves) if reads_ahead else (None, None))
 
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:
@@ -272,6 +271,7 @@ def test_its_log_is_celerys(app: ConventionsApp, consumer: Any, lane: Lane, capl
         )
         consumer._limit_task = consumer._limit_post_eta = None
         consumer.controller.state = state
+        consumer.intake = LaneIntake(consumer)
         long = handed_out(app, Short)
         channel = consumer.task_consumer.channel
         message = channel.Message(read_message(long), channel=channel)
@@ -303,7 +303,7 @@ def test_one_that_has_not_begun_is_not_called_hung(app: ConventionsApp, consumer
 NAMES = ("id", "name", "type", "task", "args", "kwargs", "argsrepr", "kwargsrepr", "eta", "expires", "hostname", "root_id",
          "parent_id", "correlation_id", "reply_to", "delivery_info", "time_limits", "token", "delivery", "claim",
          "is_followed", "embed", "ignore_result", "utc", "body", "content_type", "content_encoding", "request_dict",
-         "store_errors", "group", "stamps", "may_go_together", "has_ended_otherwise")  # fmt: skip
+         "store_errors", "group", "stamps", "has_ended_otherwise")  # fmt: skip
 
 
 def test_it_is_the_request_of_celery_as_soon_as_somebody_asks(app: ConventionsApp, consumer: Any, lane: Lane) -> None:
@@ -311,7 +311,7 @@ def test_it_is_the_request_of_celery_as_soon_as_somebody_asks(app: ConventionsAp
     task, delivery = app.tasks[Short.name], handed_out(app, Short)
     assert list(ShortCut(consumer, lane).take([delivery])) == []
     (short,) = state.requests.values()
-    assert short.handed() == handed_over(delivery)
+    assert handed_over(short) == claiming.handed_over(delivery)
     assert not short.revoked()
     assert (short.start().claim, short.time_limits) == (
         short.claim,
@@ -324,7 +324,7 @@ def test_it_is_the_request_of_celery_as_soon_as_somebody_asks(app: ConventionsAp
     assert {name: getattr(short, name) for name in NAMES} == {name: getattr(whole, name) for name in NAMES}
     assert short._came is None
     assert short.info() == whole.info() | {"worker_pid": 4711, "acknowledged": False, "time_start": short.time_start}
-    assert short.handed() == whole.handed()
+    assert handed_over(short) == handed_over(whole)
     with pytest.raises(AttributeError, match="nonsense"):
         _ = short.nonsense
 

@@ -14,7 +14,8 @@ from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
-from conventions.idempotency.outcome_stream import OutcomeStream
+from conventions.fast_lane.outcome_stream import OutcomeStream
+from tests.lanes import outcomes_of
 
 _numbers = count()
 _groups: WeakKeyDictionary[OutcomeStream, int] = WeakKeyDictionary()
@@ -22,10 +23,10 @@ _groups: WeakKeyDictionary[OutcomeStream, int] = WeakKeyDictionary()
 
 def note(task: Any, folder: Path, name: str) -> None:
     """Append a line in one write."""
-    settling = task.job.settling
+    outcomes = outcomes_of(task)
     line = {
         "name": name,
-        "group": None if settling is None else f"{os.getpid()}.{_groups.setdefault(settling, next(_numbers))}",
+        "group": None if outcomes is None else f"{os.getpid()}.{_groups.setdefault(outcomes, next(_numbers))}",
         "pid": os.getpid(),
         "at": time.time(),
         "id": task.job.id,

@@ -37,14 +37,14 @@ SEAMS = [
         "execution/settle.py, tasks/running_task.py",
     ),
     # What a job finds at `self.request`, as `LazyRequest` shows it before it is read.
-    Seam("celery.app.task:Context.__init__", "(self, *args, **kwargs)", "50a0f05c5d", "execution/lazy_request.py"),
+    Seam("celery.app.task:Context.__init__", "(self, *args, **kwargs)", "50a0f05c5d", "fast_lane/lazy_request.py"),
     Seam(
         "celery.app.task:Context._get_custom_headers",
         "(self, *args, **kwargs)",
         "e0a9059be3",
-        "execution/lazy_request.py",
+        "fast_lane/lazy_request.py",
     ),
-    Seam("celery.app.task:Context.update", "(self, *args, **kwargs)", "a31189b814", "execution/lazy_request.py"),
+    Seam("celery.app.task:Context.update", "(self, *args, **kwargs)", "a31189b814", "fast_lane/lazy_request.py"),
     # What a short job of a group does without.
     Seam("celery.app.trace:build_tracer", "", "34fc167515", "fast_lane/trace.py, execution/run.py"),
     Seam(
@@ -56,7 +56,7 @@ SEAMS = [
     Seam("celery.app.trace:task_has_custom", "(task, attr)", "369b7d4ec6", "fast_lane/trace.py"),
     Seam("celery.app.trace:info", "(fmt, context)", "90471fc3ec", "execution/logs.py, fast_lane/trace.py"),
     # What happens to a message between its arrival and the pool.
-    Seam("celery.worker.strategy:default", "", "571fb31858", "fast_lane/strategy.py, fast_lane/short_cut.py"),
+    Seam("celery.worker.strategy:default", "", "571fb31858", "worker/strategy.py, fast_lane/short_cut.py"),
     Seam("celery.worker.request:create_request_cls", "", "0fca8bbbce", "fast_lane/short_request.py"),
     Seam("celery.worker.consumer.consumer:Consumer.call_soon_ack", "", "51f1fc9ad5", "fast_lane/short_request.py"),
     Seam("celery.worker.consumer.consumer:Consumer._limit_task", "", "75802f9509", "worker/rate_limits.py"),

@@ -12,6 +12,7 @@ from conventions.broker.batch_membership import Join, Member
 from conventions.broker.delivery import ReadRequest
 from conventions.broker.redis_broker import Broker
 from conventions.execution.purge import purge
+from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.idempotency.claim_answers import Busy, Parked
 from conventions.idempotency.claims import Claims, Settlement
 from conventions.records.journal import Event
@@ -136,9 +137,10 @@ def test_a_claim_in_a_later_form_is_not_taken(broker: Broker, claims: Claims, st
     (elsewhere,) = claims.take([FIRST])
     assert elsewhere == Busy(30)
     assert settle(claims, FIRST, "done") == "refused"
-    stream = claims.stream()
-    claims.send(stream, Settlement(FIRST, "done", Event("m1", "succeeded")), FIRST)
-    assert claims.recorded([FIRST], stream) == [False]
+    stream, success = OutcomeStream(claims), Settlement(FIRST, "done", Event("m1", "succeeded"))
+    stream.record(success)
+    stream.begin(FIRST)
+    assert stream.answers() == [(success, False)]
     assert claims.renew([FIRST]) == [False]
     assert not claims.runs(FIRST.claim, "t1")
     assert claims.is_done(FIRST.claim, "m1") is False

@@ -14,7 +14,7 @@ from celery.app.task import Context
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.headers import KEY
-from conventions.execution.lazy_request import LateContext
+from conventions.fast_lane.lazy_request import LateContext
 from conventions.fast_lane.run_group import run_group
 from tests.claiming import handed_over
 
@@ -59,7 +59,7 @@ def test_a_job_that_asks_nothing_reads_nothing(
 ) -> None:
     """What it has of its message besides: its id, its actor, its key, which attempt this is; and what the log says of it."""
     caplog.set_level(logging.INFO, logger="celery.app.trace")
-    monkeypatch.setattr("conventions.execution.lazy_request.with_delivery", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr("conventions.fast_lane.lazy_request.with_delivery", lambda *_: pytest.fail("it was read"))
     asks(lambda task: (task.request.id, task.actor, task.idempotency_key, task.attempt, task.planned_at))
     message = run_one(app)
     id_ = message["headers"]["id"]

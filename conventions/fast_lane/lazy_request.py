@@ -13,10 +13,10 @@ from conventions.broker.codec import checked_body, parsed, with_delivery
 from conventions.broker.delivery import Delivery
 from conventions.broker.headers import TOKEN
 from conventions.broker.validation import drop_taken
+from conventions.execution.run import RUN_BY
 from conventions.library_internals.celery import NOT_HEADERS
 
-RAISED = "conventions_raised"  # name of what a job has raised, among the attributes of a request
-OURS = ("job", "reporter", RAISED)  # attributes that are asked for in each job, and mostly not there
+OURS = ("job", "reporter", RUN_BY)  # attributes that are asked for in each job, and mostly not there
 
 
 class LazyRequest:
@@ -82,8 +82,8 @@ class LateContext(_Attributes):
     """Becomes a `Context` by the first question that it cannot answer."""
 
     def __init__(self, late: LazyRequest) -> None:
-        attributes_of(self).update(late.known, _late=late, called_directly=False, is_eager=False)
         attributes_of(self).update(dict.fromkeys(OURS))
+        attributes_of(self).update(late.known, _late=late, called_directly=False, is_eager=False)
 
     def complete(self) -> None:
         """Become one; what was set since stays. Another thread may read it meanwhile, and a time limit end this anywhere."""

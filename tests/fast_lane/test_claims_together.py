@@ -12,10 +12,10 @@ import pytest
 from conventions.broker.redis_broker import Broker
 from conventions.declare.payload import encode
 from conventions.execution.attempt import this_call
+from conventions.fast_lane.claims_together import AskedTogether, few_words
+from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.idempotency.claim_answers import Alone, Answer, Cancelled, Done, Granted, Parked, Poison, Stale
 from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
-from conventions.idempotency.claims_together import AskedTogether, few_words
-from conventions.idempotency.outcome_stream import OutcomeStream
 from conventions.records.journal import Event
 from conventions.storage.redis_store import Store
 from tests.claiming import (
@@ -41,10 +41,6 @@ def claims(store: Store) -> Claims:
     claims = Claims(store, lease=30)
     store.run("succeed", [""] * 6)
     return claims
-
-
-def nothing() -> None:
-    """No job begins with an outcome."""
 
 
 WORDS: dict[str, dict[str, Any]] = {
@@ -104,13 +100,13 @@ def test_the_next_begins_when_the_one_before_has_succeeded(broker: Broker, claim
     four = requests(broker, 4)
     together(claims, four)
     assert [claims.runs(one.claim, one.token) for one in four] == [True, False, False, False]
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(four[0]))
     assert settling.answers() == [(done(four[0]), True)]
     assert [claims.runs(one.claim, one.token) for one in four] == [False, True, False, False]
     settle(claims, four[1], "released", wait=5, action="retry")
     assert not claims.runs(four[2].claim, four[2].token)
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.begin(four[2])
     settling.record(done(four[2]))
     assert settling.answers() == [(done(four[2]), True)]
@@ -127,7 +123,7 @@ def test_the_next_of_another_task_begins_so_too(broker: Broker, claims: Claims) 
         call.answers()
     for before, after in ((one, two), (two, three), (three, four)):
         assert not claims.runs(after.claim, after.token)
-        settling = OutcomeStream(claims, nothing)
+        settling = OutcomeStream(claims)
         settling.record(done(before))
         assert settling.answers() == [(done(before), True)]
         assert claims.runs(after.claim, after.token)
@@ -142,7 +138,7 @@ def test_a_claim_of_a_group_is_kept_in_one_piece(broker: Broker, claims: Claims,
         for delivery in broker.reserve(["q"], 3)
     ]  # fmt: skip
     together(claims, three)
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     for one in three[:2]:
         settling.record(done(one))
     settling.answers()
@@ -161,7 +157,7 @@ def test_a_claim_of_an_odd_message_is_as_any_other(odd: str, broker: Broker, cla
     """Its id has what stands between the fields of a string, or is not there."""
     one, two, three = (replace(request, message_id=odd) for request in requests(broker, 3))
     together(claims, [one, two, three])
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(two))
     settling.record(replace(done(three), result=encode("\x1f")))  # as a job does that has written it already
     assert [is_recorded for _, is_recorded in settling.answers()] == [True, True]
@@ -176,7 +172,7 @@ def test_only_what_has_begun_has_a_start_when_it_goes_back(
     """The one that ran when its process died, whichever goes back first; none where it went back in good order."""
     three = requests(broker, 3)
     together(claims, three)
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(three[0]))
     settling.answers()
     for one in reversed(three[1:]):
@@ -192,7 +188,7 @@ def test_a_worker_that_is_gone_leaves_one_start(broker: Broker, claims: Claims, 
     """Nobody gave anything back: the leases have ended."""
     three = requests(broker, 3)
     together(claims, three)
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(three[0]))
     settling.answers()
     for one in three[1:]:
@@ -201,15 +197,50 @@ def test_a_worker_that_is_gone_leaves_one_start(broker: Broker, claims: Claims, 
     assert [one.starts for one in answers if isinstance(one, Granted)] == [2, 1]
 
 
-def test_the_next_has_begun_also_when_an_outcome_is_left(broker: Broker, claims: Claims, store: Store) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_the_next_has_begun_also_when_an_outcome_is_left(
+    broker: Broker, claims: Claims, store: Store, at_once: bool
+) -> None:
     """Its predecessor has not succeeded as far as anybody can tell: its own start is counted."""
     two = requests(broker, 2)
     together(claims, two)
     store.redis.hset(claim_key(store, two[0]), "token", "another")
-    settling = OutcomeStream(claims, lambda: two[1])
+    settling = OutcomeStream(claims)
+    settling.at_once, settling.next_up = at_once, two[1] if at_once else None
     settling.record(done(two[0]))
+    settling.begin(two[1])
     assert settling.answers() == [(done(two[0]), False)]
     assert starts(store, two[1]) == [1]
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_what_follows_a_success_that_was_handed_over_at_once_needs_no_start(
+    place: int, broker: Broker, claims: Claims, store: Store
+) -> None:
+    """Its claim stays in one piece. Another one that begins in its place is counted, as where it was given back meanwhile."""
+    three = requests(broker, 3)
+    together(claims, three)
+    settling = OutcomeStream(claims)
+    settling.at_once, settling.next_up = True, three[1]
+    settling.record(done(three[0]))
+    settling.begin(three[place])
+    assert settling.answers() == [(done(three[0]), True)]
+    assert store.redis.type(claim_key(store, three[place])) == (b"string" if place == 1 else b"hash")
+    assert claims.runs(three[place].claim, three[place].token)
+    assert starts(store, three[place]) == [place - 1]
+
+
+def test_an_outcome_waits_for_nothing_but_the_next_start(broker: Broker, claims: Claims) -> None:
+    """It is handed over before anything else begins; where nothing follows, with the question what is recorded."""
+    two = requests(broker, 2)
+    together(claims, two)
+    settling = OutcomeStream(claims)
+    settling.record(done(two[0]))
+    assert not claims.is_done(two[0].claim, two[0].message_id)
+    settling.begin(None)
+    wait_until(lambda: claims.is_done(two[0].claim, two[0].message_id))
+    settling.record(done(two[1]))
+    assert settling.answers() == [(done(one), True) for one in two]
 
 
 @pytest.mark.parametrize("ended", ["released", "dead"])
@@ -221,7 +252,7 @@ def test_a_success_without_a_result_keeps_none_of_before(ended: str, broker: Bro
     (delivery,) = broker.reserve(["q"], 1)
     second = asking(delivery, replace(FIRST, key=first.key, message_id="m7"))
     together(claims, [second])
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(replace(done(second), result=None))
     assert [is_recorded for _, is_recorded in settling.answers()] == [True]
     (answer,) = claims.take([replace(second, token="later", message_id="m8", held=None)])
@@ -260,7 +291,7 @@ def test_an_outcome_of_another_holder_is_refused(broker: Broker, claims: Claims,
     two = requests(broker, 2)
     together(claims, two)
     store.redis.hset(claim_key(store, two[0]), "token", "another")
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(two[0]))
     settling.record(done(two[1]))
     assert [is_recorded for _, is_recorded in settling.answers()] == [False, True]
@@ -278,12 +309,13 @@ def test_what_waits_for_a_job_of_a_group_comes_as_soon_as_that_has_ended(
     (other,) = broker.reserve(["q"], 1)
     twin = asking(other, replace(FIRST, key=two[place].key, message_id="m9"))
     assert isinstance(claims.take([twin])[0], Parked)
-    with closing(claims.stream()) as stream:
-        for one in two[: place + 1]:
-            claims.send(stream, done(one))
-        wait_until(lambda: claims.is_done(two[place].claim, two[place].message_id))
-        wait_until(lambda: places(store, "m9") == ["queue"])
-        assert claims.recorded(two[: place + 1], stream) == [True] * (place + 1)
+    settling = OutcomeStream(claims)
+    for one in two[: place + 1]:
+        settling.record(done(one))
+    settling.flush()
+    wait_until(lambda: claims.is_done(two[place].claim, two[place].message_id))
+    wait_until(lambda: places(store, "m9") == ["queue"])
+    assert settling.answers() == [(done(one), True) for one in two[: place + 1]]
     assert store.redis.xlen(store.key("journal")) == place + 1
     assert not store.redis.hexists(claim_key(store, two[place]), "awaited")
     (again,) = broker.reserve(["q"], 1)
@@ -296,11 +328,12 @@ def test_a_message_stays_in_hand_until_its_group_has_ended(broker: Broker, claim
     """Its outcome is recorded before: where its process dies meanwhile, the message finds it."""
     (request,) = requests(broker, 1)
     together(claims, [request])
-    with closing(claims.stream()) as stream:
-        claims.send(stream, done(request))
+    settling = OutcomeStream(claims)
+    settling.record(done(request))
+    settling.flush()
     wait_until(lambda: claims.is_done(request.claim, request.message_id))
     assert places(store, "m0") == ["inflight"]
-    assert claims.recorded([request]) == [True]
+    assert settling.answers() == [(done(request), True)]
     assert places(store, "m0") == []
 
 
@@ -312,7 +345,7 @@ def test_the_end_of_a_group_leaves_nothing_of_a_mate_that_asked_by_itself(
     (answer,) = claims.take([request])
     assert isinstance(answer, Granted)
     assert store.redis.hexists(store.key("started"), "m0")
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(request))
     assert settling.answers() == [(done(request), True)]
     assert not store.redis.exists(store.key("started"), store.key("receipts"), store.key("message", "m0"))
@@ -323,7 +356,7 @@ def test_the_message_of_another_delivery_stays(broker: Broker, claims: Claims, s
     (request,) = requests(broker, 1)
     together(claims, [request])
     store.redis.hset(store.key("receipts"), "m0", "another")
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(request))
     assert settling.answers() == [(done(request), True)]
     assert places(store, "m0") == ["inflight"]
@@ -340,7 +373,7 @@ def test_the_short_script_leaves_what_the_whole_one_leaves(
         together(claims, asked)
         request = asked[number]
         if short:
-            settling = OutcomeStream(claims, nothing)
+            settling = OutcomeStream(claims)
             settling.record(done(request))
             assert settling.answers() == [(done(request), True)]
         else:
@@ -368,7 +401,7 @@ def test_an_outcome_that_may_be_lost_is_said_so(broker: Broker, claims: Claims, 
     """The connection was cut: recorded once more, it is recorded once."""
     two = requests(broker, 2)
     together(claims, two)
-    settling = OutcomeStream(claims, nothing)
+    settling = OutcomeStream(claims)
     settling.record(done(two[0]))
     store.redis.client_kill_filter(_type="normal", skipme=False)
     settling.record(done(two[1]))
@@ -462,7 +495,7 @@ def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, cla
         store.redis.delete(store.key("message", "m1"))
     words = few_words(three, 30, None)
     assert words is not None
-    with closing(claims.ask_new(words)) as call:
+    with closing(store.call("claim_new", words)) as call:
         assert call.answer() == 0
     assert not any(store.redis.exists(claim_key(store, one)) for one in three)
     first, second, third = together(claims, three)

@@ -28,7 +28,9 @@ class AskedTogether:
         self._claims, self._requests, self._after = claims, requests, after
         few = few_words(requests, claims.lease, after)
         self._is_short = few is not None
-        self._call = claims.ask(requests, together=True, after=after) if few is None else claims.ask_new(few)
+        self._call = (
+            claims.ask(requests, together=True, after=after) if few is None else claims.store.call("claim_new", few)
+        )
 
     def answers(self) -> Sequence[Answer]:
         """The answers, in the order of the requests. Raises: RedisError."""

@@ -1,0 +1,58 @@
+"""`LoopCalls`: other threads call in the thread of the worker's loop, which a socket wakes."""
+
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from celery import bootsteps
+
+
+class LoopCalls:
+    """What other threads ask the loop of this process to do."""
+
+    def __init__(self) -> None:
+        self._calls: deque[Callable[[], None]] = deque()
+        self._bell: tuple[socket.socket, socket.socket] | None = None
+        self._thread = 0  # the loop's
+
+    def in_loop(self, call: Callable[[], None]) -> None:
+        """Call from the thread of the loop: at once when this is the one, or where there is no loop; else soon."""
+        if self._bell is None or threading.get_ident() == self._thread:
+            call()
+            return
+        self._calls.append(call)
+        with suppress(BlockingIOError):  # it is full of calls, so it will be read
+            self._bell[1].send(b"1")
+
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Let other threads wake this loop, called from its thread."""
+        self._thread = threading.get_ident()
+        if self._bell is None:
+            self._bell = socket.socketpair()
+            for end in self._bell:
+                end.setblocking(False)
+        hub.add_reader(self._bell[0], self._on_bell)
+
+    def _on_bell(self) -> None:
+        assert self._bell is not None  # noqa: S101  # registered only then
+        with suppress(BlockingIOError):
+            self._bell[0].recv(4096)
+        self.run()
+
+    def run(self) -> None:
+        """Do what other threads have asked for."""
+        while self._calls:
+            self._calls.popleft()()
+
+
+class LoopCallsStep(bootsteps.StartStopStep):
+    """Brings them into the loop: a step of Celery's worker."""
+
+    requires = ("celery.worker.components:Hub",)
+
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """As above."""
+        worker.app.loop_calls.register_with_event_loop(hub)
