@@ -1,4 +1,4 @@
-"""Batches: items cut into chunks that are messages of their own (R19)."""
+"""Batches: items cut into chunks; each chunk is a message of its own (R19)."""
 
 from conventions.batches.batch_state import BatchSummary
 

@@ -1,4 +1,4 @@
-"""What people do to a batch: stop it, and send its dead chunks again. Each leaves a row in the audit (R18, R22)."""
+"""What people do to a batch: cancel it, and send its dead chunks again. The audit records both (R18, R22)."""
 
 import logging
 from contextlib import suppress
@@ -14,35 +14,36 @@ logger = logging.getLogger(__name__)
 
 
 class _Ended(Exception):
-    """Takes the row back: there was nothing to do."""
+    """Rolls back the audit entry: there was nothing to do."""
 
 
 def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bool:  # noqa: A002  # the word of the glossary
-    """Cut and process no more of a batch; chunks that run are told at their next report of progress.
+    """Stop cutting and processing a batch. Running chunks learn it at their next report of progress.
 
     Returns:
-        False when it has ended, or is not there: then nothing is changed.
+        False if it has ended or does not exist; then nothing changes.
 
     Raises:
-        SQLAlchemyError: nothing is changed.
+        SQLAlchemyError: nothing changes.
     """
     with suppress(_Ended), app.database.session() as session:
         audit.record(session, AuditEntry(actor, BATCH_CANCEL, id, reason))
-        session.flush()  # no row, no deed
+        session.flush()  # without the audit entry there is no cancel
         if not app.batches.cancel(id):
             raise _Ended
         return True
     return False
 
 
-def retry_failed(app: Any, id: str, actor: str, reason: str | None = None) -> tuple[int, int]:  # noqa: A002  # the same
-    """Send what is dead of a batch again: its chunks, or what ended it, its splitter or its finish.
+def retry_failed(app: Any, id: str, actor: str, reason: str | None = None) -> tuple[int, int]:  # noqa: A002  # the word of the glossary
+    """Send the dead messages of a batch again: its chunks, or the splitter or finish that ended it.
 
-    Not sent is what belongs to a cancelled batch, what has no letter yet, was given up or is on its way already, what does
-    not fit its task any more, and the rest when the broker cannot be reached; the log says which.
+    Not sent, with the reason in the log: messages of a cancelled batch, messages without a letter, letters that are
+    discarded or on
+    their way, letters that no longer fit their task, and the rest when the broker cannot be reached.
 
     Returns:
-        How many were sent, and of how many.
+        How many were sent, and out of how many.
 
     Raises:
         SQLAlchemyError: nothing more is sent.

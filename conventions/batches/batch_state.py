@@ -1,8 +1,9 @@
-"""The state of batches in Redis: what was cut, what became of each chunk, and what is still to be sent (R19).
+"""The state of batches in Redis: the chunks that were cut, their outcomes, and the messages still to send (R19).
 
 A batch goes `splitting -> running -> done`, or ends as `dead` (its items could not be read, or its finish failed) or
-`cancelled`. Outcomes of chunks join in the step that settles them, see `storage/lua/batch.lua`, as a set by index, so that a chunk
-that is delivered twice counts once. The semantics follow Sidekiq's batches: a set of members, never a counter.
+`cancelled`. Settling a chunk adds its outcome in the same step, see `storage/lua/batch.lua`, to a set by index, so a
+chunk that is
+delivered twice counts once. The semantics are those of Sidekiq's batches: a set of members, never a counter.
 """
 
 import json
@@ -24,17 +25,20 @@ logger = logging.getLogger(__name__)
 
 STATES = ("splitting", "running", "done", "dead", "cancelled")
 LIVE_STATES = frozenset({"splitting", "running"})
-LOOKED_THROUGH = 1000  # of the newest batches, for those in one state
+LOOKED_THROUGH = 1000  # the newest batches that a search for one state reads
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSummary:
-    """What `finish` is given. `done`, `failed` and `total` count items, `chunks` counts chunks.
+    """The argument of `finish`. `done`, `failed` and `total` count items, `chunks` counts chunks.
 
-    `ended_chunks` is how many have an outcome. `failed_chunks` are the indexes of chunks that are dead letters,
-    `cancelled_chunks` of those that were cancelled, revoked or expired; `returns` is what `process` returned, in the order
-    of the chunks, without the `None`s. `actor` is who sent it, `created_at` when cutting began (seconds since the epoch),
-    `progress` its rate, rest and last sign of life.
+    `ended_chunks`: the number of chunks with an outcome. `failed_chunks`: the indexes of dead chunks.
+    `cancelled_chunks`: the indexes of
+    chunks that were cancelled, revoked or expired. `returns`: the results of `process` in the order of the chunks,
+    without `None`.
+    `actor`: who sent the batch. `created_at`: when cutting began (seconds since the epoch). `progress`: its rate, its
+    remaining time
+    and its last report.
     """
 
     id: str
@@ -54,21 +58,21 @@ class BatchSummary:
 
     @property
     def percent(self) -> int:
-        """floor(100 x done / total); 0 while the total is not known."""
+        """floor(100 x done / total); 0 while the total is unknown."""
         if self.total is None:
             return 0
-        # While it is cut, the total is what `count` said, which may be too little.
+        # While the splitter runs, the total comes from `count` and may be too small.
         return 100 if self.total == 0 else min(100, 100 * self.done // self.total)
 
     @property
     def is_partial(self) -> bool:
-        """Whether it is done, but not all of it; also while its dead chunks are sent again."""
+        """Whether the batch is done with failures, also while its dead chunks are sent again."""
         return self.state == "done" and bool(self.failed_chunks or self.failed)
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a batch was sent with: the name of its task, its arguments as JSON, who caused it, options of the send."""
+    """How a batch was sent: its task, its arguments as JSON, its actor, the options of the send."""
 
     task: str
     arguments: dict[str, Any]
@@ -78,7 +82,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """What is to be sent for a batch; `number`: how many chunks were repaired so far."""
+    """A message that a batch needs next. `number`: how many chunks were repaired so far."""
 
     kind: Literal["finish", "recovered"]
     number: int
@@ -89,7 +93,7 @@ class Batches:
 
     Args:
         store: where they are kept.
-        keep: how long a batch is remembered after its last change: as long as its messages may be on their way.
+        keep: how long a batch is kept after its last change: as long as its messages may be on their way.
     """
 
     def __init__(self, store: Store, keep: timedelta) -> None:
@@ -112,14 +116,14 @@ class Batches:
         claim: str = "",
         stall_after: float = 600,
     ) -> None:
-        """Begin a batch; beginning it again changes nothing, unless cutting it had failed.
+        """Begin a batch. A second call changes nothing, unless cutting it had failed.
 
         Args:
             id: of the batch, and of its message.
-            origin: what it was sent with.
-            total: how many items, where that is known.
-            claim: of its splitter, which is free when the batch ends while it is cut.
-            stall_after: seconds without an outcome after which it is stalled.
+            origin: how it was sent.
+            total: the number of items, if known.
+            claim: of its splitter; it is released if the batch ends while it is cut.
+            stall_after: seconds without an outcome after which the batch counts as stalled.
         """
         batch, progress = self._key(id), self._store.key("progress", id)
         now = time.time()
@@ -142,7 +146,7 @@ class Batches:
             pipe.execute()
 
     def note_duplicate(self, id: str, of: str, *, ignored: bool) -> None:  # noqa: A002
-        """Say that a message asked for a batch that was sent before: whoever looks for its id finds that one.
+        """Note that this message asked for a batch that was already sent. Its id then leads to that batch.
 
         `ignored`: whether nobody keeps the result of this message.
         """
@@ -153,26 +157,26 @@ class Batches:
             pipe.execute()
 
     def expect(self, id: str, total: int) -> None:  # noqa: A002
-        """Say how many items there will be."""
+        """Set the expected number of items."""
         self._store.redis.hset(self._store.key("progress", id), "total", total)
 
     def cursor(self, id: str) -> Cursor | None:  # noqa: A002
-        """Where the splitter goes on, `None` when it has not begun."""
+        """Where the splitter resumes. `None` if it has not begun."""
         raw: Any = self._store.redis.hget(self._key(id), "cursor")
         return Cursor.read(raw) if raw else None
 
     def save_cursor(self, id: str, cursor: Cursor) -> None:  # noqa: A002
-        """Write where the splitter goes on when it dies now."""
+        """Write where the splitter resumes if it dies now."""
         with self._store.redis.pipeline(transaction=False) as pipe:
             pipe.hset(self._key(id), "cursor", cursor.encode())
             pipe.pexpire(self._key(id), self.keep)
             pipe.execute()
 
     def seal(self, id: str, *, chunks: int, total: int) -> bool:  # noqa: A002
-        """Say that no more chunks follow. False when the batch was cancelled meanwhile.
+        """Note that the last chunk was sent. False if the batch was cancelled meanwhile.
 
         Raises:
-            BusinessError: nothing is remembered of the batch, as after a flush.
+            BusinessError: the batch is forgotten, for example after a flush of Redis.
         """
         answer = self._store.run("seal", [id, chunks, total])
         if answer == b"forgotten":
@@ -180,25 +184,25 @@ class Batches:
         return bool(answer == b"sealed")
 
     def cancel(self, id: str) -> bool:  # noqa: A002
-        """Cut and process no more of a batch. False when it has ended, or is not there."""
+        """Stop cutting and processing a batch. False if it has ended or does not exist."""
         return bool(self._store.run("cancel_batch", [id, milliseconds(self.keep)]))
 
     def follow(self, id: str) -> Follow | None:  # noqa: A002
-        """What is to be sent now; whoever asks sends it, since the next one to ask is told a minute later."""
+        """The message that the batch needs now. The caller must send it: nobody else gets it within the next minute."""
         kind, number = self._store.run("follow", [id])
         return Follow(kind.decode(), int(number)) if kind else None
 
     def closing(self, limit: int = 10) -> list[str]:
-        """Batches of which something was to be sent by somebody who is gone."""
+        """Batches that wait for a message whose sender died."""
         return [id_.decode(errors="backslashreplace") for id_ in self._store.run("closing", [limit])]
 
     def state(self, id: str) -> str | None:  # noqa: A002
-        """The state of a batch, `None` when there is no such batch."""
+        """The state of a batch. `None` if there is no such batch."""
         raw: Any = self._store.redis.hget(self._key(id), "state")
         return raw.decode() if raw else None
 
     def states(self, ids: Sequence[str]) -> dict[str, str]:
-        """The states of those that are batches, in one round trip."""
+        """The states of those ids that are batches, in one round trip."""
         with self._store.redis.pipeline(transaction=False) as pipe:
             for one in ids:
                 pipe.hget(self._key(one), "state")
@@ -206,11 +210,11 @@ class Batches:
         return {id_: state.decode() for id_, state in zip(ids, found, strict=True) if state}
 
     def summaries(self, ids: Sequence[str]) -> list[BatchSummary | None]:
-        """A reading of several batches, in one round trip, without what `process` returned."""
+        """The summaries of several batches, in one round trip, without the results of `process`."""
         return self._read(ids, returns=False) if ids else []
 
     def origin(self, id: str) -> Origin | None:  # noqa: A002
-        """What a batch was sent with, `None` when there is no such batch."""
+        """How a batch was sent. `None` if there is no such batch."""
         fields: Any = self._store.redis.hmget(self._key(id), "task", "arguments", "actor", "options")
         task, arguments, actor, options = fields
         if task is None:
@@ -218,12 +222,12 @@ class Batches:
         return Origin(task.decode(), json.loads(arguments), actor.decode(), json.loads(options))
 
     def is_told(self, id: str, repairs: int) -> bool:  # noqa: A002
-        """Whether a `recovered` that ran later than this one was sent knew of so many repairs."""
+        """Whether a later `recovered` has already reported this many repairs."""
         told: Any = self._store.redis.hget(self._key(id), "told")
         return int(told or 0) >= repairs
 
     def snapshot(self, id: str, number: int = 0) -> BatchSummary | None:  # noqa: A002
-        """The summary that `finish` (0) or a `recovered` is given: what is repaired after this calls `recovered` again."""
+        """The summary for `finish` (0) or for a `recovered`. A later repair calls `recovered` again."""
         batch = self._key(id)
         repairs: Any = self._store.redis.hget(batch, "repairs")
         summary = self.summary(id)
@@ -232,7 +236,7 @@ class Batches:
         return summary
 
     def summary(self, id: str, *, returns: bool = True) -> BatchSummary | None:  # noqa: A002
-        """A reading of one batch, `None` when there is no such batch. `returns`: also what `process` returned."""
+        """The summary of one batch. `None` if there is no such batch. `returns`: with the results of `process`."""
         (found,) = self._read([id], returns=returns)
         if found is not None:
             return found
@@ -240,11 +244,11 @@ class Batches:
         return self.summary(same.decode(), returns=returns) if same else None
 
     def listing(self, limit: int, state: str | None = None) -> Sequence[BatchSummary]:
-        """The newest batches first, without what `process` returned; forgotten ones are dropped from the index.
+        """The newest batches first, without the results of `process`. Expired ones are removed from the index.
 
         Args:
-            limit: how many at the most.
-            state: only those in it, of the newest 1,000 (`LOOKED_THROUGH`).
+            limit: the largest number.
+            state: only batches in this state, among the newest 1,000 (`LOOKED_THROUGH`).
         """
         look = limit if state is None else max(limit, LOOKED_THROUGH)
         newest: Any = self._store.redis.zrange(self._index, 0, look - 1, desc=True)
@@ -278,7 +282,7 @@ def _readable(id: str, *found: Any) -> BatchSummary | None:  # noqa: A002
         LookupError,
         TypeError,
         ValueError,
-    ):  # somebody else wrote it: it keeps no other from being shown
+    ):  # another program wrote it; the other batches are still shown
         logger.exception("what Redis has of the batch %s cannot be read", id)
         return None
 

@@ -1,7 +1,7 @@
-"""`BatchTask`: a long-running task over items, cut into chunks that are messages of their own (R5, R19).
+"""`BatchTask`: a long-running task over items, cut into chunks; each chunk is a message of its own (R5, R19).
 
 One class makes four tasks: the splitter under its own name (`batches/splitter.py`), `<name>.chunk`, `<name>.finish` and
-`<name>.recovered`. Their ids and keys are made of the batch's id, so that sending one again sends nothing twice.
+`<name>.recovered`. Their ids and keys are made from the batch's id, so sending one of them again sends nothing twice.
 """
 
 import inspect
@@ -19,18 +19,18 @@ from conventions.tasks.job_classes import LongRunningTask
 class BatchTask(LongRunningTask, abstract=True):
     """Work over many items. Define `items` and `process`; optionally `count`, `finish`, `recovered`.
 
-    The id that `delay` returned is the batch's id, for `Progress.of(id)` and `celery batch`.
+    The id that `delay` returns is the batch's id, for `Progress.of(id)` and `celery batch`.
 
     Attributes:
         chunk_size: items in one chunk.
-        chunks_per_turn: after so many chunks the splitter lets others run, and goes on later.
-        seconds_per_turn: the same after so long.
+        chunks_per_turn: after this many chunks the splitter lets other jobs run, and goes on later.
+        seconds_per_turn: after this many seconds the splitter does so, too.
     """
 
     chunk_size: ClassVar[int] = 100
     chunks_per_turn: ClassVar[int] = 1000
     seconds_per_turn: ClassVar[float] = 20.0
-    fast_lane = True  # of its chunks
+    fast_lane = True  # for its chunks
     role: ClassVar[Role] = "splitter"
     chunk_task: ClassVar[Any] = None
     finish_task: ClassVar[Any] = None
@@ -39,12 +39,12 @@ class BatchTask(LongRunningTask, abstract=True):
 
     def __init_subclass__(cls, *, abstract: bool = False, role: Role = "splitter", **options: Any) -> None:
         is_batch = role == "splitter" and not abstract and "_decorated" not in cls.__dict__
-        cls.counts_itself = role != "splitter"  # a splitter's progress is its batch's, which the ends of chunks count
+        cls.counts_itself = role != "splitter"  # the progress of a splitter is the batch's, and chunks count it
         if is_batch:
             cls.resumes_by_item = AFTER in inspect.signature(cls.items).parameters
             cls.no_arguments = (AFTER,) if cls.resumes_by_item else ()
             _check_batch(cls)
-            cls.run = _split  # a batch's body is `items` and `process`
+            cls.run = _split  # a batch defines `items` and `process` in place of `run`
         super().__init_subclass__(abstract=abstract, **options)
         if is_batch:
             cls.chunk_task = _derive(cls, "chunk", _run_chunk, ("batch_id", "chunk_index"))
@@ -53,47 +53,49 @@ class BatchTask(LongRunningTask, abstract=True):
 
     @property
     def may_be_short(self) -> bool:
-        """Chunks may be; cutting and finishing are work of their own."""
+        """Chunks may be short jobs. The splitter and the finish are not."""
         return self.fast_lane and self.role == "chunk"
 
     @classmethod
     def declared_arguments(cls) -> Callable[..., Any]:
-        """Those of `items` for the splitter, else those of `run`."""
+        """The function whose parameters are the arguments: `items` for the splitter, else `run`."""
         return cls.items if cls.role == "splitter" else cls.run
 
     @classmethod
     def declared_result(cls) -> Callable[..., Any] | None:
-        """Of `process`, `finish` or `recovered`; a splitter returns what it has cut."""
+        """The function that returns the result: `process`, `finish` or `recovered`; none for the splitter."""
         methods = {"chunk": cls.process, "finish": cls.finish, "recovered": cls.recovered}
         return methods.get(cls.role)
 
-    # Typed by `*args, **kwargs`, the one form that a type checker lets a subclass replace by any signature.
+    # With `*args, **kwargs` a type checker lets a subclass use any signature.
 
     def items(self, *args: Any, **kwargs: Any) -> Iterable[Any]:  # noqa: ARG002
-        """Yield the items, JSON values, one after the other; never build a list of all.
+        """Yield the items, JSON values, one by one. Never build a list of all.
 
-        They are cut in turns, and after a kill, so they must come in the same order each time: what was cut is skipped, and
-        compared. With a parameter `after` nothing is read twice: it is given the last item that was cut, as JSON, `None` at
-        the start; yield those that come after it.
+        The splitter reads them in several turns, and again after a kill. So they must come in the same order each time:
+        the splitter skips
+        and compares what it has already cut. With a parameter `after` nothing is read twice. It is the last cut item,
+        as JSON, or `None`
+        at the start; yield the items after it.
         """
         raise TypeError(f"{self.name} defines no items")
 
     def process(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
-        """`process(chunk, **arguments)`: do the work for one chunk. What it returns is kept for `finish`."""
+        """`process(chunk, **arguments)`: do the work of one chunk. Its result is kept for `finish`."""
         raise TypeError(f"{self.name} defines no process")
 
     def count(self, *args: Any, **kwargs: Any) -> int | None:  # noqa: ARG002
-        """The number of items, when it can be told without reading them all; makes percentages possible early."""
+        """The number of items, if it can be found without reading them all. It gives percentages from the start."""
         return None
 
     def finish(self, *args: Any, **kwargs: Any) -> Any:
-        """`finish(summary, **arguments)`: called once, after the last chunk, also when some chunks are dead letters."""
+        """`finish(summary, **arguments)`: called once, after the last chunk, even if some chunks are dead letters."""
 
     def recovered(self, *args: Any, **kwargs: Any) -> Any:
         """`recovered(summary, **arguments)`: called when a dead chunk was redriven and succeeded after `finish`."""
 
     def member_of(self, payload: Mapping[str, Any], message_id: str) -> Member | None:
-        """Which part of its batch a message with this payload is."""
+        """The part in its batch that a message with this payload has."""
         match self.role, payload:
             case "splitter", _:
                 return Member(message_id, "splitter")
@@ -107,7 +109,7 @@ class BatchTask(LongRunningTask, abstract=True):
                 return None  # a payload that does not fit belongs to no batch
 
     def checkpoint(self, value: Any) -> None:
-        """Of a chunk or a finish, as any job's. Raises: BusinessError in `items`, which goes on by itself."""
+        """As in any job, in a chunk or a finish. Raises: BusinessError in `items`, which resumes by itself."""
         if self.role == "splitter":
             raise BusinessError(
                 f"{self.name}: a batch goes on where it was by itself; take `after` to read nothing twice"
@@ -115,7 +117,7 @@ class BatchTask(LongRunningTask, abstract=True):
         super().checkpoint(value)
 
     def shown(self, payload: Mapping[str, Any]) -> str | None:
-        """A chunk in few words: its items would fill the pages that show it."""
+        """A chunk in short form: all its items would fill the pages that show it."""
         if self.role != "chunk":
             return None
         return repr(dict(payload) | {"items": f"{len(payload['items'])} items"})
@@ -150,7 +152,7 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
         "role": role,
         "run": run,
         "no_arguments": (),
-        "expires": None,  # whoever limits when a batch may begin does not mean its parts
+        "expires": None,  # `expires` limits the start of a batch, not its parts
         "idempotent_on": key,
         "not_idempotent": None,
         "aliases": tuple(f"{alias}.{role}" for alias in batch.aliases),
@@ -161,7 +163,7 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
 
 
 def _split(self: Any, **arguments: Any) -> dict[str, Any]:
-    """Cut the items into chunks and send each as a message."""
+    """Cut the items into chunks and send each one as a message."""
     return run_here(self, arguments) if self.request.is_eager else Splitter(self, arguments).run()
 
 
@@ -169,13 +171,13 @@ def _run_chunk(
     self: Any,
     *,
     batch_id: str,
-    chunk_index: int,  # noqa: ARG001  # part of the message, for those who read it
-    total_chunks: int | None,  # noqa: ARG001  # the same
+    chunk_index: int,  # noqa: ARG001  # part of the message, for readers
+    total_chunks: int | None,  # noqa: ARG001  # part of the message, for readers
     items: list[Any],
     arguments: dict[str, Any],
 ) -> Any:
-    """Process one chunk; its outcome joins the batch when the job is settled."""
-    if not self.request.is_eager:  # Redis knows of no batch then
+    """Process one chunk. Settling the job adds its outcome to the batch."""
+    if not self.request.is_eager:  # an eager batch is not in Redis
         _refuse_cancelled(self, batch_id)
     return self.process(items, **_splitter_of(self).arguments.load((), arguments))
 
@@ -193,7 +195,7 @@ def _run_finish(self: Any, batch_id: str, arguments: dict[str, Any]) -> Any:
 
 
 def _run_recovered(self: Any, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
-    """Call `recovered` with the batch's summary as it is now, unless another one has told of these repairs."""
+    """Call `recovered` with the present summary, unless another one has already reported these repairs."""
     if self.app.batches.is_told(batch_id, repairs):
         return None
     summary = self.app.batches.snapshot(batch_id, repairs)

@@ -1,4 +1,4 @@
-"""`Cursor`: how far the items of a batch are cut, so that its splitter goes on exactly there."""
+"""`Cursor`: how far the items of a batch are cut, so that its splitter resumes exactly there."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,12 +7,12 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How far the items are cut.
+    """A point up to which the items are cut.
 
     Attributes:
-        chunks: how many.
-        items: how many.
-        digest: of all their chunks, in order.
+        chunks: the number of chunks.
+        items: the number of items.
+        digest: over all chunks, in order.
         after: the last item, as JSON.
     """
 
@@ -24,17 +24,17 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a splitter goes on: chunks up to `sent` are in the broker, those up to `intended` may be."""
+    """Where a splitter resumes. Chunks up to `sent` are in the broker; chunks up to `intended` may be."""
 
     sent: Cut = Cut()
     intended: Cut = Cut()
 
     @classmethod
     def read(cls, text: bytes) -> Self:
-        """From JSON."""
+        """Read JSON."""
         found = json.loads(text)
         return cls(Cut(**found["sent"]), Cut(**found["intended"]))
 
     def encode(self) -> str:
-        """As JSON."""
+        """Write JSON."""
         return json.dumps(asdict(self))

@@ -1,4 +1,4 @@
-"""The items of a batch, as JSON, a chunk at a time."""
+"""The items of a batch, as JSON, one chunk at a time."""
 
 import hashlib
 import math
@@ -12,31 +12,31 @@ from conventions.core.chunking import chunked
 from conventions.core.errors import BusinessError, PayloadError
 from conventions.declare.payload import encode, refuse_unordered
 
-AFTER = "after"  # the argument of `items` that is given the last item
-SAID_EVERY = 0.01  # seconds: to say for each item that the job goes on would take as long as to cut them
+AFTER = "after"  # the argument of `items` that receives the last cut item
+SAID_EVERY = 0.01  # seconds between two reports; a report for each item would cost as much as cutting
 
 
 class Chunk(NamedTuple):
-    """Some items, and the same as canonical JSON."""
+    """Some items, and their canonical JSON."""
 
     items: list[Any]
     written: bytes
 
     def digest(self, before: str) -> str:
-        """Of this chunk and all before it, whose digest is given."""
+        """The digest of this chunk and of all chunks before it, whose digest is `before`."""
         return hashlib.sha256(before.encode() + self.written).hexdigest()[:32]
 
 
 class Items:
-    """Reads a task's items, and says as they come that the job goes on.
+    """Reads a task's items, and reports meanwhile that the job goes on.
 
     Args:
         task: the batch's task.
-        arguments: those of its `items`.
-        after: the last item that was cut, for a task that goes on from there.
+        arguments: of its `items`.
+        after: the last cut item, for a task that resumes after it.
 
     Raises:
-        BusinessError: `items` gave nothing to iterate over.
+        BusinessError: `items` returned nothing that can be iterated over.
     """
 
     def __init__(self, task: Any, arguments: Mapping[str, Any], after: Any = None) -> None:
@@ -47,11 +47,11 @@ class Items:
         self._source = iter(found)
 
     def chunks(self) -> Iterator[Chunk]:
-        """Cut them. Raises: PayloadError for an item that is no JSON."""
+        """Cut the items into chunks. Raises: PayloadError for an item that is not JSON."""
         return map(_written, chunked(self._reported(), self._task.chunk_size))
 
     def close(self) -> None:
-        """Let a generator end now, with what it holds open: it may be kept alive by a traceback."""
+        """End a generator now, with its open resources. A traceback might keep it alive."""
         close = getattr(self._source, "close", None)
         if close is not None:
             close()

@@ -1,7 +1,8 @@
 """How a batch is cut into chunks: in turns, and after a kill exactly from where it was.
 
-The cursor says which chunks are in the broker for certain, and which may be. It is written before they are sent, with a
-digest of their items, so that what is cut again after a kill is known to be the same. (protocol 13)
+The cursor says which chunks are certainly in the broker, and which may be. It is written before the chunks are sent,
+with a
+digest of their items. So after a kill the splitter can check that it cuts the same chunks again (protocol 13).
 """
 
 import itertools
@@ -23,8 +24,8 @@ from conventions.execution.run import TurnOver
 from conventions.progress.reporter import Progress
 from conventions.sending.bulk import PART_BYTES, Bulk, Prepared
 
-SENT_TOGETHER = 100  # chunks, or PART_BYTES of them
-SENT_AFTER = 1.0  # seconds: a chunk does not wait longer for others when the next one is complete
+SENT_TOGETHER = 100  # chunks sent together, or PART_BYTES of them
+SENT_AFTER = 1.0  # seconds that a chunk waits for others, at most until the next one is complete
 
 
 class Splitter:
@@ -32,7 +33,7 @@ class Splitter:
 
     Args:
         task: the batch's task, whose job runs now.
-        arguments: those of `items`, as it declares them.
+        arguments: of `items`, as it declares them.
     """
 
     def __init__(self, task: Any, arguments: Mapping[str, Any]) -> None:
@@ -41,15 +42,15 @@ class Splitter:
         self._id = task.request.id
         self._payload = task.arguments.bind((), arguments)
         self._options = options_of(task)
-        self._sent = self._ahead = Cut()  # cut and in the broker; cut before a kill, and perhaps there
+        self._sent = self._ahead = Cut()  # `sent`: certainly in the broker; `ahead`: cut before a kill, perhaps in the broker
         self._started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
-        """Cut until the end, and return what was cut.
+        """Cut until the end, and return the counts.
 
         Raises:
             TurnOver: the turn is over, and there may be more.
-            ItemsChanged: the items are not those of the turns before.
+            ItemsChanged: the items differ from those of earlier turns.
             JobCancelled: the batch was cancelled.
         """
         total_chunks = self._begin()
@@ -72,7 +73,7 @@ class Splitter:
         return {"batch": self._id, "chunks": self._sent.chunks, "total": self._sent.items}
 
     def _begin(self) -> int | None:
-        """Create the batch, or find where it is. Returns how many chunks there will be, where that is known."""
+        """Create the batch, or load its cursor. Returns the expected number of chunks, if known."""
         task = self._task
         cursor = self._batches.cursor(self._id)
         origin = Origin(task.name, dict(self._payload), task.actor, {**self._options})
@@ -103,16 +104,16 @@ class Splitter:
         return chunks
 
     def _parts(self, chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
-        """Chunks that are sent together: soon, where items come slowly. Ends the turn when it is time."""
+        """Groups of chunks to send together; smaller groups if items come slowly. Ends the turn in time."""
         begun = turn = time.monotonic()
-        # Reading again what was cut takes ever longer: a turn is at least as long as that.
+        # Skipping the items that are already cut takes longer in each turn. A turn lasts at least that long.
         turn_lasts = max(self._task.seconds_per_turn, turn - self._started)
         part: list[Chunk] = []
         cut = size = 0
         for chunk in chunks:
             part.append(chunk)
             cut, size = cut + 1, size + len(chunk.written)
-            again = self._ahead.chunks - self._sent.chunks  # those go together that went together before a kill
+            again = self._ahead.chunks - self._sent.chunks  # group the chunks as before the kill
             if len(part) < again:
                 continue
             now = time.monotonic()
@@ -135,7 +136,7 @@ class Splitter:
         resumes = self._ahead.chunks > self._sent.chunks
         if resumes and (self._ahead.chunks, self._ahead.digest) != (cut.chunks, cut.digest):
             raise self._changed(f"[{self._sent.items}] to [{cut.items - 1}] are others than those that were cut")
-        self._task.extend_lease(self._task.app.settings.lease)  # or LeaseLost, before anything is sent twice
+        self._task.extend_lease(self._task.app.settings.lease)  # raises LeaseLost before anything is sent twice
         self._batches.save_cursor(self._id, Cursor(self._sent, cut))
         self._refuse_cancelled()
         bulk.send(messages)
@@ -151,7 +152,7 @@ class Splitter:
 
 
 class ChunkMessage(NamedTuple):
-    """What a chunk's message carries (R19)."""
+    """The payload of a chunk's message (R19)."""
 
     batch_id: str
     chunk_index: int
@@ -168,10 +169,10 @@ def _prepared(bulk: Bulk, message: ChunkMessage) -> Prepared:
 
 
 def options_of(task: Any) -> dict[str, Any]:
-    """The priority and queue of a batch, where its sender chose them: its chunks and its finish have the same."""
+    """The priority and queue of a batch, if its sender chose them. Its chunks and its finish use the same."""
     info = task.request.delivery_info or {}
     options: dict[str, Any] = {}
-    with suppress(ValueError):  # of another broker, or another program
+    with suppress(ValueError):  # another broker or program may have set another number
         if (priority := Priority(info.get("priority", Priority.NORMAL))) is not Priority.NORMAL:
             options["priority"] = priority
     queue = info.get("routing_key")
@@ -181,16 +182,17 @@ def options_of(task: Any) -> dict[str, Any]:
 
 
 SUMMARY_HERE: ContextVar[BatchSummary] = ContextVar("summary_here")
-"""What a `finish` is given that runs in this process: Redis knows of no batch then."""
+"""The summary for a `finish` that runs in this process: an eager batch is not in Redis."""
 
-_ENDED = "eager_chunks"  # among the headers of a request: how the chunks have ended that ran before a retry
+_ENDED = "eager_chunks"  # a request header: the outcomes of the chunks that ran before a retry
 
 
 def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Do all of a batch in this process, for `apply` and `task_always_eager`.
+    """Run a whole batch in this process, for `apply` and `task_always_eager`.
 
-    Each chunk, and then the finish, is a job of its own as in a worker, with its retries, without their waits, and its
-    transaction. Nothing is sent, claimed or kept; a chunk that fails is in the summary, and no dead letter.
+    Each chunk, and then the finish, is a job of its own as in a worker, with its retries (without waits) and its
+    transaction. Nothing
+    is sent, claimed or kept. A failed chunk is in the summary, but is no dead letter.
 
     Raises:
         BusinessError: the finish has failed.
@@ -203,7 +205,7 @@ def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     sizes: list[int] = []
     with closing(Items(task, arguments)) as items, Bulk(chunk_task, {}) as bulk:
         for index, chunk in enumerate(items.chunks()):
-            one = _prepared(bulk, ChunkMessage(request.id, index, None, chunk.items, payload))  # refused as when sent
+            one = _prepared(bulk, ChunkMessage(request.id, index, None, chunk.items, payload))  # the same checks as when sent
             sizes.append(len(chunk.items))
             if index not in ended:
                 ended[index] = _outcome_here(chunk_task, one.payload, one.id, headers)
@@ -228,9 +230,9 @@ def _outcome_here(
 ) -> tuple[Outcome, Any]:
     try:
         ended = task.apply(kwargs=dict(kwargs), task_id=task_id, headers=dict(headers), throw=False)
-    except Exception as error:  # noqa: BLE001  # of a retry, where `task_eager_propagates` is set
+    except Exception as error:  # noqa: BLE001  # raised by a retry if `task_eager_propagates` is set
         return "dead", error
-    return {"SUCCESS": "done", "FAILURE": "dead"}.get(ended.state, "cancelled"), ended.result  # type: ignore[return-value]  # these words
+    return {"SUCCESS": "done", "FAILURE": "dead"}.get(ended.state, "cancelled"), ended.result  # type: ignore[return-value]  # only these words occur
 
 
 def _summary_here(task: Any, sizes: Sequence[int], ended: Mapping[int, tuple[Outcome, Any]]) -> BatchSummary:

@@ -1,4 +1,4 @@
-"""`BatchSweep`: sends what a batch waits for, where the process that should have done it is gone."""
+"""`BatchSweep`: sends the next message of a batch if the process that should have sent it has died."""
 
 import logging
 import random
@@ -27,11 +27,11 @@ class BatchSweep(bootsteps.StartStopStep):
 
     def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
         """Start the thread."""
-        # Daemon: it must not keep a worker from ending.
+        # A daemon thread does not delay the end of the worker.
         threading.Thread(target=self._run, name="batches", daemon=True).start()
 
-    def stop(self, worker: Any) -> None:  # noqa: ARG002  # the same
-        """End it."""
+    def stop(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
+        """End the thread."""
         self._ended.set()
 
     terminate = stop
@@ -47,7 +47,7 @@ class BatchSweep(bootsteps.StartStopStep):
 
 
 def sweep(app: Any) -> int:
-    """Send what batches have waited for in vain. Returns how many there were. Raises: RedisError, BrokerUnavailable."""
+    """Send the missing next messages of batches. Returns how many batches waited. Raises: RedisError, BrokerUnavailable."""
     found = app.batches.closing()
     for batch_id in found:
         logger.info("what follows the batch %s has not ended yet; it is sent again, unless it is there", batch_id)
@@ -56,5 +56,5 @@ def sweep(app: Any) -> int:
         except Exception as error:
             if is_outage(error) or isinstance(error, BrokerUnavailable):
                 raise
-            logger.exception("what follows the batch %s cannot be sent", batch_id)  # others wait behind it
+            logger.exception("what follows the batch %s cannot be sent", batch_id)  # the other batches must go on
     return len(found)

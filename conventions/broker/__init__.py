@@ -1,1 +1,1 @@
-"""A message, what it looks like, and the three places in Redis where it can be."""
+"""Messages: their form, and the three places in Redis where a message can be."""

@@ -1,4 +1,4 @@
-"""Which part of a batch a message is, in its id and in a clear header, so that also what cannot be decoded joins."""
+"""A message's part in its batch. It stands in the id and in a plain header, so an undecodable message counts, too."""
 
 import json
 from datetime import timedelta
@@ -22,8 +22,8 @@ class Member(NamedTuple):
     Attributes:
         batch_id: the batch.
         role: what the message does.
-        number: of a chunk: its index; of `recovered`: how many chunks were repaired.
-        items: of a chunk: how many it has.
+        number: for a chunk its index; for `recovered` the number of repaired chunks.
+        items: for a chunk the number of its items.
     """
 
     batch_id: str
@@ -33,7 +33,7 @@ class Member(NamedTuple):
 
     @classmethod
     def read(cls, header: Any) -> Self | None:
-        """What the header of a message says; `None` for one that is of no batch, or says nothing that can be meant."""
+        """Read the header of a message. `None` when the message belongs to no batch, or the header makes no sense."""
         match header:
             case [str() as batch_id, str() as role, number, items] if (
                 role in ROLES and _count(number) and _count(items) and fault_of_name(batch_id) is None
@@ -44,10 +44,10 @@ class Member(NamedTuple):
 
 
 class Join(NamedTuple):
-    """How a member ended, for the step that settles it.
+    """How a member ended. Settling the member passes this to its batch.
 
     Attributes:
-        member: which.
+        member: the message.
         outcome: how its batch counts it.
         keep: how long the batch is remembered after this.
     """
@@ -57,17 +57,17 @@ class Join(NamedTuple):
     keep: timedelta
 
     def encode(self) -> str:
-        """As the script takes it."""
+        """The JSON that the script expects."""
         return json.dumps([*self.member, self.outcome, milliseconds(self.keep)])
 
 
 def _count(value: Any) -> bool:
-    """Whether it is a number that Lua holds exactly."""
+    """Whether this is a whole number that Lua can hold exactly."""
     return type(value) is int and 0 <= value < 2**53
 
 
 def chunk_id(batch_id: str, index: int) -> str:
-    """The message id of a chunk: the same each time the batch is cut."""
+    """The message id of a chunk. Each run of the splitter gives the same id."""
     return str(uuid5(_NAMESPACE, f"{batch_id}/{index}"))
 
 
@@ -77,5 +77,5 @@ def finish_id(batch_id: str) -> str:
 
 
 def recovered_id(batch_id: str, repairs: int) -> str:
-    """The message id of the `recovered` that tells of so many repaired chunks."""
+    """The id of the `recovered` message that reports this number of repaired chunks."""
     return str(uuid5(_NAMESPACE, f"{batch_id}/recovered/{repairs}"))

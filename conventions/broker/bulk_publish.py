@@ -1,7 +1,8 @@
 """`PublishBatch`: messages that go to the broker together, by kombu's batch protocol (`Producer.batch`).
 
-A flush that was not answered has an unknown outcome. It is sent again whole: a message that is there already stays one message,
-and one that was handled meanwhile finds its claim.
+A flush without an answer has an unknown outcome, so the whole flush is sent again. A message that is already there
+stays one
+message. A message that was handled in the meantime finds its claim.
 """
 
 import time
@@ -18,18 +19,18 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.storage.redis_connections import telling
 from conventions.storage.script_call import ScriptCall
 
-BYTES_AT_ONCE = 4 << 20  # of one flush, beyond which it would hold up the server's other clients
+BYTES_AT_ONCE = 4 << 20  # of one flush; a larger one would delay the server's other clients
 RETRY_EVERY = 0.2  # seconds between two tries of a flush
 RETRY_FOR = 3.0  # seconds, unless the application says otherwise
 
 
 class NotTaken(BatchPublishError):
-    """The broker did not take messages in time.
+    """The broker did not accept messages in time.
 
     Args:
         text: why.
-        ids: of the messages.
-        maybe_sent: whether they may be there.
+        ids: the ids of the messages.
+        maybe_sent: whether the broker may have them.
     """
 
     def __init__(self, text: str, ids: Sequence[str], *, maybe_sent: bool) -> None:
@@ -38,18 +39,18 @@ class NotTaken(BatchPublishError):
 
 
 class UnderWay:
-    """Messages that were sent, whose answer is not read yet; whoever sent them may do other work meanwhile.
+    """Messages that were sent, with the answer still unread. The sender may do other work meanwhile.
 
     Args:
         broker: where they go.
         publications: the messages.
-        patience: seconds that a broker which does not answer is tried.
+        patience: how many seconds to retry a broker that does not answer.
     """
 
     def __init__(self, broker: Broker, publications: Sequence[Publication], patience: float) -> None:
         self._broker, self._publications, self._patience = broker, publications, patience
         self._call: ScriptCall | None = None
-        with suppress(RedisError):  # then they are sent when the answer is wanted
+        with suppress(RedisError):  # `wait` will send them
             self._call = broker.ask_publish(publications)
 
     @property
@@ -59,11 +60,11 @@ class UnderWay:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether they were handed over, and the answer is not read yet."""
+        """Whether the messages were handed over, and the answer is not read yet."""
         return self._call is not None and self._call.is_under_way
 
     def wait(self) -> None:
-        """Return when the broker has all of them. Raises: NotTaken."""
+        """Wait until the broker has all of them. Raises: NotTaken."""
         reason: Exception | None = None
         with Deadline(self._patience) as deadline:
             try:
@@ -85,7 +86,7 @@ class UnderWay:
                 self.close()
 
     def close(self) -> None:
-        """Give the connection back; the messages may arrive."""
+        """Return the connection. The messages may still arrive."""
         call, self._call = self._call, None
         if call is not None:
             call.close()
@@ -99,8 +100,8 @@ class PublishBatch:
         max_size: messages in one flush.
 
     Attributes:
-        last: the message that was published last, as kombu wrote it.
-        last_publication: the same, as it goes to the broker.
+        last: the last published message, as kombu wrote it.
+        last_publication: the last published message, in the form for the broker.
     """
 
     last: dict[str, Any]
@@ -122,7 +123,7 @@ class PublishBatch:
         return self.channel.basic_publish(message, _publish_batch=self, **options)
 
     def add(self, publication: Publication) -> None:
-        """Keep a message that is routed; sends those that wait when they are as many as one flush takes."""
+        """Keep a routed message. When a flush is full, send the waiting messages."""
         if self._waiting and self._bytes + len(publication.payload) > BYTES_AT_ONCE:
             self.push()
         self.last_publication = publication
@@ -137,7 +138,7 @@ class PublishBatch:
         return len(self._waiting)
 
     def push(self) -> None:
-        """Send what waits, and go on: the answer is read at the next `push` or `flush`."""
+        """Send the waiting messages and go on. The next `push` or `flush` reads the answer."""
         self._check()
         if not self._waiting:
             return
@@ -147,40 +148,40 @@ class PublishBatch:
         self._sent = UnderWay(self.channel.broker, waiting, patience)
 
     def follow(self, before: UnderWay) -> None:
-        """Send nothing before the broker has these: over two connections, the later ones might be the first to arrive."""
+        """Send nothing before the broker has these messages. Over two connections the later ones might arrive first."""
         self._sent = before
 
     def detach(self) -> UnderWay | None:
-        """Send what waits; its answer is for the caller to read, when this batch and its channel are others' again."""
+        """Send the waiting messages. The caller reads the answer later, when this batch and its channel are in other use."""
         self.push()
         if (
             self._sent is not None and not self._sent.is_under_way
-        ):  # what cannot leave is tried now, before time goes on
+        ):  # the send failed: retry now, while the deadline is still far
             self._await()
         sent, self._sent = self._sent, None
         return sent
 
     def flush(self) -> None:
-        """Send what waits, and return when the broker has all of it.
+        """Send the waiting messages, and return when the broker has all of them.
 
         Raises:
-            NotTaken: it did not take what was sent last within `broker_timeout`.
+            NotTaken: the broker did not accept the last ones within `broker_timeout`.
         """
         self.push()
         self._await()
 
     def withdraw(self) -> list[Publication]:
-        """Take back what waits; it is not sent."""
+        """Take back the waiting messages; they are not sent."""
         waiting, self._waiting, self._bytes = self._waiting, [], 0
         return waiting
 
     def discard(self) -> None:
-        """Forget what waits; what is under way may arrive."""
+        """Drop the waiting messages. Messages under way may still arrive."""
         self._discarded = True
         self._waiting = []
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Return the connection."""
         sent, self._sent = self._sent, None
         if sent is not None:
             sent.close()

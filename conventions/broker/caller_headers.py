@@ -1,7 +1,8 @@
-"""`OwnHeaders`, which this platform writes, and the check of those that callers give.
+"""`OwnHeaders`: the headers that this platform writes; and a check of the headers that a caller passes.
 
-A header of ours decides what a message is: its key, who sent it, how often it was tried. So a caller gives none, and those of
-Celery's protocol neither. Headers of others, such as those of tracing, travel as they are, also where they begin with `x_`.
+Our headers decide what a message is: its key, its sender, its attempts. So a caller may not pass them, nor the headers
+of
+Celery's protocol. Other headers, such as those of tracing, travel unchanged, even if they begin with `x_`.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from conventions.core.bounds import fault_of_name, half_character
 from conventions.core.errors import PayloadError
 from conventions.library_internals.celery import REQUEST_FIELDS
 
-LIMIT = 16 * 1024  # bytes of JSON: those that callers give
+LIMIT = 16 * 1024  # bytes of JSON: all headers that a caller passes
 
 _OF_CELERY = frozenset(
     [name for name in REQUEST_FIELDS if not name.startswith("_") and name != "headers"]
@@ -36,11 +37,11 @@ _OURS = frozenset(OURS)
 
 
 class OwnHeaders(dict[str, Any]):
-    """Headers that were made here. What JSON brings, or a caller, is never one: it is a plain mapping."""
+    """Headers that this process made. Headers from JSON or from a caller are plain mappings."""
 
     @property
     def were_accepted(self) -> bool:
-        """Whether they are of a message that was checked before, as that of a retry."""
+        """Whether they belong to a message that was checked before, such as a retry."""
         return KEY in self
 
 
@@ -50,7 +51,7 @@ def were_accepted(headers: Any) -> bool:
 
 
 def without_ours(headers: Any) -> dict[str, Any]:
-    """Headers without those that no caller may give."""
+    """The headers without those that no caller may pass."""
     found = headers if isinstance(headers, Mapping) else {}
     return {name: value for name, value in found.items() if isinstance(name, str) and not _is_ours(name)}
 
@@ -60,11 +61,11 @@ def _is_ours(name: str) -> bool:
 
 
 def check_headers(task: str, options: Mapping[str, Any]) -> None:
-    """Refuse headers that a caller may not give, among the options of a send or of what follows it.
+    """Refuse headers that a caller may not pass, in the options of a send or of a step after it.
 
     Raises:
-        TypeError: they are no mapping, or one of them is ours or Celery's.
-        ValueError: the name of one is no name.
+        TypeError: they are not a mapping, or one of them is ours or Celery's.
+        ValueError: the name of a header cannot be a name.
         PayloadError: JSON cannot hold them, or they are too large.
     """
     given = options.get("headers")
@@ -72,7 +73,7 @@ def check_headers(task: str, options: Mapping[str, Any]) -> None:
         return
     if not isinstance(given, Mapping):
         raise TypeError(f"{task}: headers is a mapping of names and values, not {type(given).__name__}")
-    within = given.get("headers")  # where tracing puts them a second time
+    within = given.get("headers")  # tracing repeats the headers here
     for name in (*given, *(within if isinstance(within, Mapping) else ())):
         if not isinstance(name, str):
             raise TypeError(f"{task}: the name of a header is text, not {type(name).__name__}")

@@ -1,7 +1,7 @@
 """The codec of messages: every body and every message is written and read here.
 
-A message is JSON as kombu writes it: headers, properties and a body. The body is JSON in base64, and holds three parts, as in Celery's
-message protocol 2: positional arguments, arguments by name, and options, which say what follows the job.
+A message is JSON as kombu writes it: headers, properties and a body. The body is JSON in base64. As in Celery's message
+protocol 2 it has three parts: positional arguments, arguments by name, and options, which name the steps after the job.
 
 The fast lane reads most messages by `broker/simple_message.py`, which checks the same form in one step.
 """
@@ -20,29 +20,34 @@ from conventions.core.bounds import DEEPEST, is_too_deep
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.kombu import KOMBU_TYPE
 
-FORM, FORMS = "x_form", (None, 1)  # a message says which form it has, where it is not the first; those that are read
-DELIVERY = "conventions"  # key of a message's properties: what the process that holds it needs to know
+FORM, FORMS = (
+    "x_form",
+    (None, 1),
+)  # a message names its form unless it is the first form; the forms that this release reads
+DELIVERY = "conventions"  # a property of a received message, for the process that holds it
 
 CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
 
-ENCODINGS = frozenset(["utf-8", "utf8", "us-ascii", "ascii", "binary", "base64", ""])  # those that make nothing larger
+ENCODINGS = frozenset(
+    ["utf-8", "utf8", "us-ascii", "ascii", "binary", "base64", ""]
+)  # encodings that cannot make a message larger
 
 
 class UnreadableEnvelope(Exception):
-    """What came is no message: it lacks a part, or has one of another type."""
+    """The received data is not a message: a part is missing or has the wrong type."""
 
 
 class UnreadableBody(ValueError):
-    """The body of a message is not what Celery writes."""
+    """The body of a message does not have Celery's form."""
 
 
 class Body(NamedTuple):
-    """What the body of a message holds.
+    """The three parts of a message's body.
 
     Attributes:
         args: positional arguments.
         kwargs: arguments by name.
-        options: what follows the job: `callbacks`, `errbacks`, `chain` and `chord`.
+        options: the steps after the job: `callbacks`, `errbacks`, `chain` and `chord`.
     """
 
     args: list[Any]
@@ -56,12 +61,12 @@ class Body(NamedTuple):
 def written_body(
     args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any], default: Any = None
 ) -> str:
-    """The body of a message as text. `default` is as `json.dumps` takes it. Raises: TypeError, ValueError."""
+    """The body of a message as text. `default` is the argument of `json.dumps`. Raises: TypeError, ValueError."""
     return in_base64(json.dumps([args, kwargs, options], default=default).encode())
 
 
 def read_body(message: Any) -> Body:
-    """The body of a stored message, as plain JSON. Raises: UnreadableBody, whatever a message of another program has there."""
+    """The body of a stored message, as plain JSON. Raises: UnreadableBody for any other content."""
     try:
         args, kwargs, options = json.loads(bytes_of(message["body"]))
     except (ValueError, TypeError, LookupError, RecursionError) as error:
@@ -73,12 +78,12 @@ def read_body(message: Any) -> Body:
 
 
 def checked_body(message: Mapping[str, Any]) -> Body:
-    """The body of a message that `simple_message.plain` has looked at, with kombu's own types."""
+    """The body of a message that `simple_message.plain` has checked, with kombu's own types."""
     return Body(*parsed(bytes_of(message["body"])))
 
 
 def in_base64(body: bytes) -> str:
-    """Bytes as the body of a message."""
+    """Bytes as the text of a message's body."""
     return b2a_base64(body, newline=False).decode()
 
 
@@ -88,14 +93,14 @@ def bytes_of(body: str) -> bytes:
 
 
 class BodyForm:
-    """Writes bodies like that of a message which Celery made: with the same options, and other arguments.
+    """Writes bodies like the body of a message that Celery made: the same options, other arguments.
 
     Args:
         message: as kombu wrote it.
         kwargs: its arguments.
 
     Raises:
-        ValueError: the body is not of this form, as when it is compressed.
+        ValueError: the body has another form, for example because it is compressed.
     """
 
     def __init__(self, message: Mapping[str, Any], kwargs: Mapping[str, Any]) -> None:
@@ -120,13 +125,13 @@ class BodyForm:
 
 
 def written_message(message: Mapping[str, Any]) -> str:
-    """A message as the broker has it. Raises: TypeError, ValueError."""
+    """A message as it is stored in the broker. Raises: TypeError, ValueError."""
     text: str = dumps(message)  # type: ignore[no-untyped-call]  # kombu has few types
     return text
 
 
 def message_of(body: str, headers: Mapping[str, Any], properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A message with a body of `written_body`, as kombu writes it."""
+    """A message in kombu's form, with a body from `written_body`."""
     return {
         "body": body,
         "headers": dict(headers),
@@ -137,19 +142,19 @@ def message_of(body: str, headers: Mapping[str, Any], properties: Mapping[str, A
 
 
 def with_arguments(message: Mapping[str, Any], kwargs: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored message with other arguments, by name, and these headers beside its own. Raises: UnreadableBody."""
+    """A stored message with other arguments, by name, and with these headers added. Raises: UnreadableBody."""
     body = written_body([], kwargs, read_body(message).options)
     return {**message, "body": body, "headers": {**message["headers"], **headers}}
 
 
 def request_digest(headers: Mapping[str, Any], body: str) -> str:
-    """What a message asks for, in 80 bits, to tell whether another one with its id is the same."""
+    """What a message asks for, in 80 bits. Two messages with one id are the same when their digests are equal."""
     parts = (*(str(headers.get(name)) for name in ("task", "retries", "x_copy")), body)
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
 
 def headers_in(payload: bytes) -> dict[str, Any]:
-    """The headers of a message as the broker has it; none of what is no message."""
+    """The headers of a stored message. Empty if the data is not a message."""
     try:
         headers = json.loads(payload)["headers"]
     except (ValueError, TypeError, LookupError, RecursionError):
@@ -158,7 +163,7 @@ def headers_in(payload: bytes) -> dict[str, Any]:
 
 
 def body_in(payload: bytes) -> Body:
-    """The body of a message as the broker has it. Raises: UnreadableBody."""
+    """The body of a stored message. Raises: UnreadableBody."""
     try:
         message = json.loads(payload)
     except (ValueError, RecursionError):
@@ -167,16 +172,16 @@ def body_in(payload: bytes) -> Body:
 
 
 def read_message(delivery: Delivery, limit: int | None = None) -> dict[str, Any]:
-    """A message as kombu's channels hand it on.
+    """A message in the form that kombu's channels pass on.
 
     Args:
-        delivery: how it came.
-        limit: bytes of the largest message that is read at all.
+        delivery: the delivery that brought it.
+        limit: bytes; a larger message is not read at all.
 
     Raises:
         UnknownForm: a later release has written it.
         UndeliverableMessage: it is too large, compressed, or nested too deep.
-        Exception: whatever a message of another program makes it raise.
+        Exception: any error that a message of another program may cause.
     """
     if limit is not None and len(delivery.payload) > limit:
         raise UndeliverableMessage(
@@ -191,7 +196,7 @@ def read_message(delivery: Delivery, limit: int | None = None) -> dict[str, Any]
 
 
 def envelope_fault(message: Any) -> str | None:
-    """What is wrong with a message of kombu's own, before its body is looked at; `None`: nothing is."""
+    """What is wrong with the outer parts of a message, apart from its body; `None` when they are right."""
     if not isinstance(message, dict):
         return f"it is a {type(message).__name__}, and no mapping"
     properties = message.get("properties")
@@ -208,20 +213,20 @@ def envelope_fault(message: Any) -> str | None:
 
 
 def with_delivery(message: dict[str, Any], delivery: Delivery) -> dict[str, Any]:
-    """A message that was read, with what is known of its delivery."""
+    """A message that was read, with the facts about its delivery."""
     headers, properties = message.get("headers") or {}, message["properties"]
     properties["delivery_tag"] = delivery.receipt
     properties["delivery_info"]["redelivered"] = delivery.deliveries > 1
     properties[DELIVERY] = delivery_property(delivery)
     if delivery.changes or headers.get("eta") is not None:
-        # It is due now: Celery must not wait once more.
+        # The message is due: Celery must not wait again.
         headers = dict(headers) | delivery.changes | ({"eta": None} if "eta" in headers else {})
     message["headers"] = headers
     return message
 
 
 def check_form(headers: Any) -> None:
-    """Refuse a message whose headers name a form that is not known here. Raises: UnknownForm."""
+    """Refuse a message in a form that this release does not know. Raises: UnknownForm."""
     form = headers.get(FORM)
     if form not in FORMS or isinstance(form, bool):
         shown = str(form)[:20]
@@ -231,7 +236,7 @@ def check_form(headers: Any) -> None:
 
 
 def _refuse_packed(message: dict[str, Any], headers: dict[str, Any]) -> None:
-    """Refuse what may become larger when it is read: kilobytes may become gigabytes."""
+    """Refuse encodings that make a message larger when it is read: kilobytes may become gigabytes."""
     if headers.get("compression"):
         raise UndeliverableMessage(
             "the message is compressed, and only plain ones are read; send it without compression"
@@ -242,7 +247,7 @@ def _refuse_packed(message: dict[str, Any], headers: dict[str, Any]) -> None:
 
 
 def delivery_property(delivery: Delivery) -> dict[str, Any]:
-    """What the process that holds a message needs to know of its delivery: the property `DELIVERY`."""
+    """The facts about a delivery for the process that holds the message: the property `DELIVERY`."""
     found = {
         "tag": tag_of(delivery.tag),
         "queue": delivery.queue,
@@ -254,17 +259,17 @@ def delivery_property(delivery: Delivery) -> dict[str, Any]:
 
 
 def parsed(payload: bytes | str) -> Any:
-    """JSON that kombu wrote. Where it holds types of kombu's own, kombu reads it, which takes three times as long.
+    """Parse JSON that kombu wrote. Kombu itself parses its own types, which takes three times as long.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
         UndeliverableMessage: it is nested too deep.
     """
     has_types = KOMBU_TYPE in payload if isinstance(payload, bytes) else KOMBU_TYPE.decode() in payload
     if not has_types:
         try:
             return from_json(payload, cache_strings="keys")
-        except ValueError:  # such as half a character, which JSON may hold
+        except ValueError:  # for example half a character, which JSON may escape
             pass
     value = loads(payload)  # type: ignore[no-untyped-call]  # kombu has few types
     if is_too_deep(value):

@@ -1,4 +1,4 @@
-"""Which queues workers consume just now, asked of the workers."""
+"""Which queues the workers consume now. The workers are asked."""
 
 from typing import Any, NamedTuple
 
@@ -8,11 +8,11 @@ ASK_WITHIN = 1.0  # seconds that workers have to answer
 
 
 class Consumers(NamedTuple):
-    """What workers have answered.
+    """The answers of the workers.
 
     Attributes:
-        queues: those that one of them consumes.
-        silent: how many live, and have not answered.
+        queues: the queues that at least one worker consumes.
+        silent: how many living workers have not answered.
     """
 
     queues: frozenset[str]
@@ -20,9 +20,9 @@ class Consumers(NamedTuple):
 
 
 def ask_workers(app: Any) -> Consumers:
-    """Ask them. Raises: RedisError, or what the transport raises when the broker cannot be reached."""
+    """Ask the workers. Raises: RedisError, or the transport's error when the broker cannot be reached."""
     alive = sum(name.startswith("worker ") for name in living(app.store))
-    # With a limit it ends when all have answered.
+    # With a limit the call returns as soon as all have answered.
     answers = app.control.inspect(timeout=ASK_WITHIN, limit=alive or None).active_queues() or {}
     queues = frozenset(queue["name"] for queues in answers.values() for queue in queues)
     return Consumers(queues, max(alive - len(answers), 0))

@@ -1,4 +1,4 @@
-"""`ReadRequest`, what a read asks for, and `Delivery`, what it brings."""
+"""`ReadRequest`: what a read asks for. `Delivery`: what it returns."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -6,17 +6,17 @@ from secrets import token_urlsafe
 from typing import Any, NamedTuple
 
 NONE: frozenset[str] = frozenset()
-SEPARATOR, BEFORE_PAYLOAD = b"\x1f", 5  # of what was sent, and how many of them: see `queues.lua`
+SEPARATOR, BEFORE_PAYLOAD = b"\x1f", 5  # between the fields of a sent message, and their number: see `queues.lua`
 
 
 class Delivery(NamedTuple):
-    """A message that was handed out.
+    """One delivery of a message to this process.
 
     Attributes:
-        payload: JSON, unless what lay in the queue is no message.
-        deliveries: how often it was handed out, this time included.
-        changes: headers that differ from those in the payload, since it was tried before.
-        alone: it was started or tried before, so it goes to no process together with others.
+        payload: JSON, unless the entry of the queue is not a message.
+        deliveries: how often the message was delivered, with this time.
+        changes: headers that replace those of the payload, after an earlier attempt.
+        alone: the message was started or tried before, so it runs alone and not in a group.
     """
 
     tag: bytes
@@ -29,7 +29,7 @@ class Delivery(NamedTuple):
 
 
 def tag_of(raw: bytes) -> str | bytes:
-    """A tag as the scripts take it; bytes where it is no text, as another program may have written it."""
+    """A tag in the form for the scripts: text, or bytes if another program wrote a tag that is not text."""
     try:
         return raw.decode()
     except UnicodeDecodeError:
@@ -40,13 +40,14 @@ class ReadRequest(NamedTuple):
     """What a read asks for.
 
     Attributes:
-        queues: in the order in which they are looked at.
-        most: messages that may come.
-        unacknowledged: queues whose messages end when they are handed out.
-        few_of: queues of which only `few` are wanted, of all of them together.
+        queues: in the order in which the server looks at them.
+        most: the largest number of messages.
+        unacknowledged: queues whose messages are removed when they are delivered.
+        few_of: queues from which at most `few` messages are wanted, counted together.
         few: at least one.
-        most_bytes: what messages that are not small may have together; one of them always comes, unless it is 0.
-        at_once: how many the server looks at together; 0: all of them. It reads those that it looks at, to put some of them back.
+        most_bytes: the limit for all messages that are not small, in bytes together. One such message always comes,
+            unless it is 0.
+        at_once: how many messages the server reads together, before it puts some of them back; 0: all.
     """
 
     queues: Sequence[str]
@@ -58,7 +59,7 @@ class ReadRequest(NamedTuple):
     at_once: int = 0
 
     def arguments(self, visibility: int) -> list[Any]:
-        """Those of `reserve`; `visibility`: ms without a heartbeat after which a message goes to another worker."""
+        """The arguments of `reserve`. `visibility`: ms without a heartbeat until a message goes to another worker."""
         arguments: list[Any] = [
             self.most,
             self.few,
@@ -73,7 +74,7 @@ class ReadRequest(NamedTuple):
 
 
 def brought(reply: Any) -> tuple[float | None, list[Delivery]]:
-    """Read the answer of `reserve`: seconds until a delayed message is due, and the messages."""
+    """Read the answer of `reserve`: seconds until the next delayed message is due, and the deliveries."""
     due, messages = reply[:2]
     deliveries = [
         Delivery(tag, queue.decode(), sent, receipt.decode(), *_history(*history))
@@ -85,7 +86,7 @@ def brought(reply: Any) -> tuple[float | None, list[Delivery]]:
 
 
 def left_by(reply: Any) -> frozenset[str]:
-    """The queues whose next message was one too many in bytes."""
+    """The queues whose next message did not fit into the limit of bytes."""
     return frozenset(queue.decode() for queue in reply[2]) if len(reply) > 2 else NONE
 
 

@@ -1,4 +1,4 @@
-"""Whether the Redis servers keep what they are given: asked when a worker has connected, and by `celery check`."""
+"""Whether the Redis servers keep their data. Asked when a worker has connected, and by `celery check`."""
 
 import logging
 from typing import Any
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def forgetful(app: Any) -> list[str]:
-    """Why a server would throw messages or claims away when its memory is full. Raises: RedisError."""
+    """The servers that evict messages or claims when memory is full, each as a fault. Raises: RedisError."""
     return [
         f"{variable}: the server's maxmemory-policy is {policy}, which throws away jobs when its memory is full: "
         "set it to noeviction"
@@ -22,7 +22,7 @@ def forgetful(app: Any) -> list[str]:
 
 
 def volatile(app: Any) -> list[str]:
-    """Why a server would come back empty after a restart. Raises: RedisError."""
+    """The servers that are empty after a restart, each as a fault. Raises: RedisError."""
     return [
         f"{variable}: the server has no append-only file, so its restart loses every job: set appendonly yes"
         for variable, store in _servers(app).items()
@@ -36,14 +36,14 @@ def _servers(app: Any) -> dict[str, Store]:
 
 
 def check_servers(app: Any) -> None:
-    """Refuse, in production, to work with a server that evicts keys; warn of one that forgets everything.
+    """In production, refuse a server that evicts keys. Warn of a server that loses everything at a restart.
 
     Raises:
         SystemExit: with status 2, after the faults were logged.
     """
     try:
         refused, warned = forgetful(app), volatile(app)
-    except RedisError as error:  # asking is not allowed, or the store is not there yet: a job will find out
+    except RedisError as error:  # `INFO` is not allowed, or the server is not up yet: the first job will show it
         logger.warning("cannot tell whether Redis keeps what it is given: %s", error)
         return
     for fault in warned:

@@ -1,11 +1,11 @@
-"""The headers of a message that this platform writes or reads, and the names that callers may not give to theirs."""
+"""The headers of a message that this platform writes or reads. Callers may not use these names."""
 
 from conventions.broker.codec import FORM
 
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
 GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
-UNKNOWN, UNKNOWN_SINCE = "x_unknown", "x_unknown_since"  # how often no worker knew its task, and since when
+UNKNOWN, UNKNOWN_SINCE = "x_unknown", "x_unknown_since"  # how often a worker did not know its task, and since when
 SCHEDULE = "x_schedule"  # the schedule's name
 OURS = (
     *(
@@ -25,6 +25,13 @@ OURS = (
     ),
     *(SCHEDULE, FORM),
 )
-"""Every header that this platform writes or reads. Those of later releases begin with `LATER`."""
+"""Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
 LATER = ("conventions", "x_conventions")
-ON_REQUEST = ("checkpoint", "committed", "job", "known", "last_progress", "reporter")  # what a job keeps on its request
+ON_REQUEST = (
+    "checkpoint",
+    "committed",
+    "job",
+    "known",
+    "last_progress",
+    "reporter",
+)  # attributes that a job keeps on its request

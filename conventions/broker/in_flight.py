@@ -1,7 +1,8 @@
-"""`InFlight`: the messages that this process holds, whatever becomes of the connection they came by.
+"""`InFlight`: the messages that this process holds, even if the connection that delivered them is gone.
 
-One thread keeps them from going to other workers, acknowledges and returns what has ended, and sweeps up what dead
-workers left. What Redis does not take is tried again until it does, so nothing here raises into Celery's loop.
+One thread sends their heartbeats, acknowledges and returns finished ones, and sweeps up the messages of dead workers.
+It repeats
+each call until Redis accepts it, so no error reaches Celery's loop.
 """
 
 import logging
@@ -21,8 +22,8 @@ from conventions.core.timings import USUAL, Timings
 
 logger = logging.getLogger(__name__)
 
-GATHER = 0.02  # seconds in which acknowledgements gather: the outcomes are recorded already
-LAPSES = 2  # heartbeats in a row that find a lease over: after an outage the job renews it between two of them
+GATHER = 0.02  # seconds in which acknowledgements are collected; the outcomes are already recorded
+LAPSES = 2  # consecutive heartbeats that must find a lease expired; after an outage the job may renew it in between
 
 
 class Start(NamedTuple):
@@ -36,28 +37,28 @@ class Start(NamedTuple):
 
 
 class Keeper(Protocol):
-    """Who renews the claims of the jobs that run in other processes of this worker; see `PageKeeper`."""
+    """Renews the claims of the jobs in other processes of this worker; see `PageKeeper`."""
 
     @property
     def every(self) -> float:
         """Seconds between two renewals."""
 
     def renew(self) -> None:
-        """Renew all that are to live on. Raises: RedisError."""
+        """Renew all leases that should go on. Raises: RedisError."""
 
 
 class InFlight:
     """The messages that this process holds, by receipt. Safe to use from several threads; empty after a fork.
 
     Args:
-        broker: where they are.
-        keeper: renews the claims of the jobs that run in other processes of this worker.
-        timings: how often it says that they are held, and sweeps.
+        broker: where the messages are.
+        keeper: renews the claims of the jobs in other processes of this worker.
+        timings: how often it sends heartbeats and sweeps.
     """
 
     def __init__(self, broker: Broker, keeper: Keeper | None = None, *, timings: Timings = USUAL) -> None:
         self._broker, self._keeper, self._timings = broker, keeper, timings
-        self._chance = random.Random()  # not everybody at once; its own, since this is a thread among others
+        self._chance = random.Random()  # spreads heartbeats; other threads use the shared generator
         self.sweeps = False  # set where messages are consumed
         self._queues: tuple[str, ...] = ()
         self._reset()
@@ -79,13 +80,13 @@ class InFlight:
         self._looks = False
 
     def start(self, queues: Iterable[str] = ()) -> None:
-        """Start the thread, and the sweep of what dead workers left, in these queues among others."""
+        """Start the thread and the sweep. These queues are always swept."""
         self.sweeps, self._queues = True, tuple(queues)
         with self._changed:
             self._ensure_thread()
 
     def add(self, *deliveries: Delivery) -> None:
-        """Hold messages that were handed out."""
+        """Hold delivered messages."""
         held = {one.receipt: HeldMessage(tag_of(one.tag), one.queue, one.receipt) for one in deliveries}
         with self._changed:
             self._held.update(held)
@@ -94,11 +95,11 @@ class InFlight:
     def begin(
         self, receipt: str, claim: str, token: str, on_lapsed: Callable[[], bool], *, followed_id: str = ""
     ) -> None:
-        """A job starts; `on_lapsed` is called, from the thread, when the lease of its claim is over, until it returns true."""
+        """Note that a job starts. When the lease of its claim has expired, the thread calls `on_lapsed` until it returns true."""
         self.begin_all([Start(receipt, claim, token, on_lapsed, followed_id)])
 
     def begin_all(self, starts: Iterable[Start]) -> None:
-        """Jobs start together."""
+        """Note that several jobs start."""
         with self._changed:
             for receipt, claim, token, on_lapsed, followed_id in starts:
                 if held := self._held.get(receipt):
@@ -106,7 +107,7 @@ class InFlight:
                     self._on_lapsed[receipt] = on_lapsed
 
     def acknowledge(self, receipt: str) -> None:
-        """The message has ended; removed soon, and held until then."""
+        """Acknowledge a finished message, soon. It is held until then."""
         with self._changed:
             if held := self._staying(receipt):
                 self._ended.append(held)
@@ -120,7 +121,7 @@ class InFlight:
                 self._changed.notify()
 
     def leave(self, receipt: str) -> None:
-        """Let a message wait in place that nobody here can read, soon; see `Broker.leave`."""
+        """Leave a message in place that nobody here can read, soon; see `Broker.leave`."""
         with self._changed:
             if held := self._staying(receipt):
                 self._left.append(held)
@@ -134,21 +135,21 @@ class InFlight:
                 self._changed.notify()
 
     def soon(self, call: Callable[[Broker], None]) -> None:
-        """Do this from the thread, after what was returned before, again until Redis answers. It may run twice."""
+        """Call this from the thread, after the pending returns, until Redis answers. The call may run twice."""
         with self._changed:
             self._calls.append(call)
             self._ensure_thread()
             self._changed.notify()
 
     def _staying(self, receipt: str) -> HeldMessage | None:
-        # Who lets a message go first has decided: Celery rejects what was returned already.
+        # The first decision about a message counts: Celery later also rejects messages that were already returned.
         held = None if receipt in self._leaving else self._held.get(receipt)
         if held:
             self._leaving.add(receipt)
         return held
 
     def give_back_unstarted(self, receipts: Iterable[str] | None = None) -> int:
-        """Return what was handed out and has not started, of these or of all. Returns how many."""
+        """Return messages that have not started, of these receipts or of all. The result is their number."""
         with self._changed:
             chosen = [
                 held
@@ -160,18 +161,18 @@ class InFlight:
         return len(chosen)
 
     def seize(self) -> list[HeldMessage]:
-        """Take everything that is held out of all other hands, for a process that ends now."""
+        """Take all held messages away from the other threads, for a process that ends now."""
         with self._changed:
             return [held for receipt, held in self._held.items() if self._staying(receipt)]
 
     def give_back_seized(self, held: Iterable[HeldMessage]) -> None:
-        """Return what was seized, with the claims of what ran; no start is counted."""
+        """Return seized messages, and release the claims of running jobs. No start is counted."""
         with self._changed:
             self._returned += [(one, 0.0, False, "") for one in held]
             self._changed.notify()
 
     def forget(self, *receipts: str) -> None:
-        """Stop holding messages: those that are still there go to another worker when their time is over."""
+        """Stop holding messages. After their visibility time-out they go to another worker."""
         with self._changed:
             self._drop(receipts)
 
@@ -180,13 +181,13 @@ class InFlight:
         return receipt in self._held
 
     def look(self) -> None:
-        """Find out soon what of what is held is in other hands by now."""
+        """Check soon which held messages another worker has by now."""
         with self._changed:
             self._looks = True
             self._changed.notify()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything that ended or was returned is so in Redis. False when the time is over."""
+        """Wait until Redis has every acknowledgement and return. False when the time-out is over."""
         deadline = time.monotonic() + timeout
         with self._changed:
             self._changed.notify_all()
@@ -205,7 +206,7 @@ class InFlight:
         if self._thread is None or not self._thread.is_alive():
             self._next_beat = time.monotonic() + self._timings.heartbeat
             self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
-            # Daemon: it must not keep a process from ending.
+            # A daemon thread does not delay the end of the process.
             self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
             self._thread.start()
 
@@ -221,10 +222,10 @@ class InFlight:
             is_due = time.monotonic() >= self._next_beat
             steps: list[Callable[[], None]] = [self._let_go]
             if away or is_due:
-                steps.insert(0, self._beat)  # first: nothing may keep what runs from being heard
+                steps.insert(0, self._beat)  # first: nothing may delay the heartbeats of running jobs
             elif self._looks:
                 steps.insert(0, self._drop_lost)
-            # After an outage others must be heard before anything of theirs is taken.
+            # After an outage, other workers must send heartbeats before we take over their messages.
             if self.sweeps and is_due and not away:
                 steps.append(self._sweep)
             try:
@@ -238,7 +239,7 @@ class InFlight:
                 self._renew(self._keeper)
 
     def _renew(self, keeper: Keeper) -> None:
-        """Renew claims, which may be on another server than messages. A lease outlasts several misses."""
+        """Renew claims, which may be on another server than messages. A lease outlasts several failed renewals."""
         self._next_renewal = time.monotonic() + keeper.every
         try:
             keeper.renew()
@@ -248,7 +249,7 @@ class InFlight:
 
     @staticmethod
     def _took(step: Callable[[], None]) -> bool:
-        """Take one step; a fault in it keeps no other from being taken. Raises: RedisError, OSError, of an outage."""
+        """Run one step. A fault in it does not stop the other steps. Raises: RedisError, OSError for an outage."""
         try:
             step()
         except Exception as error:
@@ -292,7 +293,7 @@ class InFlight:
 
     @staticmethod
     def _for_each(call: Callable[[Sequence[HeldMessage]], object], held: Sequence[HeldMessage]) -> None:
-        """Call for all, and where one of them is bad without that one, which goes to another worker when its time is over."""
+        """Call for all. If one message is faulty, call without it; it goes to another worker after its visibility time-out."""
 
         def call_for(some: Sequence[HeldMessage]) -> list[None]:
             call(some)
@@ -303,7 +304,7 @@ class InFlight:
                 logger.error("messages in flight: %r cannot be let go, and is forgotten: %s", one.tag, error)
 
     def _answers(self, held: Sequence[HeldMessage]) -> list[Beat]:
-        """Keep messages from going to another worker; one that cannot be kept is lost, and no other with it. Raises: RedisError."""
+        """Send heartbeats. A message with a fault counts as lost; the others are not affected. Raises: RedisError."""
         answers: list[Beat] = []
         for one, answer in zip(held, apart(self._broker.heartbeat, held), strict=True):
             if isinstance(answer, Exception):
@@ -314,7 +315,7 @@ class InFlight:
         return answers
 
     def _drop_lost(self) -> None:
-        """Forget what is in other hands; a beat out of turn, which says nothing of leases."""
+        """Forget messages that another worker has. This extra heartbeat does not count for expired leases."""
         self._looks = False
         with self._changed:
             held = list(self._held.values())
@@ -336,7 +337,7 @@ class InFlight:
                 if self._lapses[one.receipt] >= LAPSES and one.receipt in self._on_lapsed:
                     lapsed.append(one.receipt)
             self._lapses = {receipt: count for receipt, count in self._lapses.items() if count}
-        if lost:  # or they have ended, and Celery has not said so yet
+        if lost:  # or they have ended, and Celery has not reported it yet
             logger.debug("messages in flight: %d of %d are not held any more", len(lost), len(held))
         for receipt in lapsed:
             self._took(partial(self._tell_of_lapse, receipt))

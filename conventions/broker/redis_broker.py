@@ -1,7 +1,7 @@
 """`Broker`: messages in Redis, each in exactly one of three places: ready, delayed, in flight.
 
-Only the scripts move a message, and whoever holds one has a receipt, fresh for each delivery; a stale receipt touches
-nothing. All deadlines and due times are the server's. The states are drawn in `docs/design.md`.
+Only the scripts move a message. The holder of a message has a receipt, a new one for each delivery; a stale receipt
+changes nothing. All deadlines and due times use the server's clock. `docs/design.md` draws the states.
 """
 
 import json
@@ -27,7 +27,7 @@ from conventions.storage.redis_store import Store
 from conventions.storage.script_call import ScriptCall
 
 SWEEP_LIMIT = 1000  # messages that one call of the sweep moves in each queue
-RUN = 1000  # messages that `publish` takes in one piece, since Lua's stack is limited
+RUN = 1000  # messages in one run of `publish`, since Lua's stack is limited
 AT_ONCE = 500  # messages in one call of the other scripts
 
 type Beat = Literal["held", "lost", "lapsed"]
@@ -39,13 +39,13 @@ class Publication(NamedTuple):
     """A message to be sent.
 
     Attributes:
-        tag: names the message; sending the same one again while it is there changes nothing.
+        tag: names the message. Sending the same message again while it is there changes nothing.
         payload: the message as kombu writes it, JSON.
         priority: 0 to 9, 9 first.
         wait: seconds until it is due.
-        digest: what the message asks for; another message may have the same id, as after `self.replace`.
+        digest: what the message asks for. Another message may have the same id, for example after `self.replace`.
         generation: how often it was redriven.
-        lifetime: seconds after which nobody comes for it, or 0.
+        lifetime: seconds after which nobody will read it any more, or 0.
     """
 
     tag: str
@@ -59,12 +59,12 @@ class Publication(NamedTuple):
 
 
 class HeldMessage(NamedTuple):
-    """What a process needs to act on a message it holds.
+    """The data that a process needs to act on a message that it holds.
 
     Attributes:
         claim: empty until its job has started.
-        token: the same.
-        followed_id: the message's id where something follows its job, to be noted when it is acknowledged.
+        token: empty until its job has started.
+        followed_id: the message's id if a step follows its job; the acknowledgement notes it.
     """
 
     tag: str | bytes
@@ -76,12 +76,12 @@ class HeldMessage(NamedTuple):
 
 
 class Swept(NamedTuple):
-    """What a sweep has found.
+    """The result of a sweep.
 
     Attributes:
-        recovered: messages that dead workers held, at least.
-        found: messages that a worker held, and of which the server had forgotten that they are in flight.
-        lost: messages that were in flight and are gone from the server; each has an event.
+        recovered: messages of dead workers that were made ready, at least.
+        found: messages that a worker held, although the server had lost their in-flight entry.
+        lost: messages that were in flight and are gone from the server. Each has an event.
     """
 
     recovered: int
@@ -91,7 +91,7 @@ class Swept(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Messages of one queue by place."""
+    """The number of messages of one queue, by place."""
 
     ready: int
     delayed: int
@@ -102,16 +102,16 @@ class Broker:
     """The messages of one application.
 
     Args:
-        store: the Redis they are in.
-        journal_limit: events waiting in the journal at which sends are refused.
-        visibility: seconds without a heartbeat after which a message goes to another worker.
+        store: the Redis that holds them.
+        journal_limit: sends are refused while this many events wait in the journal.
+        visibility: seconds without a heartbeat until a message goes to another worker.
     """
 
     def __init__(self, store: Store, *, journal_limit: int, visibility: float = USUAL.visibility) -> None:
         self.store = store
         self.journal_limit = journal_limit
         self._visibility = milliseconds(visibility)
-        self._says = (0, 0.0)  # the process that sends, and when it is to say so
+        self._says = (0, 0.0)  # the process that sends, and when it reports itself again
 
     def _run(self, script: str, arguments: Sequence[Any]) -> Any:
         try:
@@ -122,12 +122,12 @@ class Broker:
             raise
 
     def publish(self, publications: Sequence[Publication]) -> list[str]:
-        """Send messages in one round trip; returns their tags, empty for one that is there already.
+        """Send messages in one round trip. Returns their tags; the tag is empty for a message that is already there.
 
         Raises:
-            BrokerUnavailable: Redis takes no messages now: it or its journal is full, it is a replica, or the like.
+            BrokerUnavailable: Redis accepts no messages now: it or its journal is full, it is a replica, or the like.
             RedisError: it does not answer.
-            NewerLayout: a later release has written what is there.
+            NewerLayout: a later release has written its data.
         """
         call = self.ask_publish(publications)
         try:
@@ -136,12 +136,12 @@ class Broker:
             call.close()
 
     def ask_publish(self, publications: Sequence[Publication]) -> ScriptCall:
-        """Send messages, whose answer is read later, by `published`; the caller closes what it gets. Raises: RedisError."""
+        """Send messages; `published` reads the answer later. The caller closes the call. Raises: RedisError."""
         return self.store.call("publish", self._publish_arguments(publications))
 
     @staticmethod
     def published(call: ScriptCall) -> list[str]:
-        """The answer of `ask_publish`, as that of `publish`. Raises: RedisError, BrokerUnavailable, NewerLayout."""
+        """The answer of `ask_publish`, as `publish` returns it. Raises: RedisError, BrokerUnavailable, NewerLayout."""
         try:
             return [tag.decode() for tag in call.answer()]
         except RedisError as error:
@@ -154,7 +154,7 @@ class Broker:
             raise
 
     def _sender(self) -> str:
-        """Who sends, once in a while."""
+        """The entry of this process for the registry of living processes; empty within `SAY_EVERY` of its last report."""
         now, process = time.monotonic(), os.getpid()
         if (process, now) < self._says:
             return ""
@@ -163,7 +163,7 @@ class Broker:
 
     def _publish_arguments(self, publications: Sequence[Publication]) -> list[Any]:
         arguments: list[Any] = [self.journal_limit, f"~{token_hex(4)}{self._sender()}"]
-        if len(publications) == 1:  # which is not worth making runs of
+        if len(publications) == 1:  # the usual case, without grouping
             (one,) = publications
             return [*arguments, *_in_common(one), 1, one.tag, one.payload, one.digest]
         for common, run in groupby(publications, _in_common):
@@ -174,11 +174,11 @@ class Broker:
         return arguments
 
     def reserve(self, queues: Sequence[str], count: int) -> list[Delivery]:
-        """Take up to `count` ready messages, at once."""
+        """Take up to `count` ready messages, without waiting."""
         return brought(self._run("reserve", ReadRequest(queues, count).arguments(self._visibility)))[1]
 
     def reserve_command(self, wanted: ReadRequest) -> list[Any]:
-        """The command of `reserve`, for a connection that is read when its answer is there."""
+        """The command of `reserve`, for a connection that reads the answer later."""
         script = self.store.script("reserve")
         return ["EVALSHA", script.sha, 1, self.store.key(""), *wanted.arguments(self._visibility)]
 
@@ -187,11 +187,11 @@ class Broker:
         return ["BZPOPMIN", *(self.store.key("wake", queue) for queue in queues), f"{max(seconds, 0.001):.3f}"]
 
     def load_scripts(self) -> None:
-        """Send the script of the reads to a server that was started anew."""
+        """Load the script of `reserve` into a server that has restarted."""
         self.store.redis.script_load(self.store.script("reserve").script)
 
     def wake(self, queues: Sequence[str], *, lifetime: float = 0.0) -> None:
-        """Let an idle worker look into each of these queues; a lifetime, in seconds, is for a mark that has one reader."""
+        """Wake an idle worker for each of these queues. `lifetime`, in seconds, is for a queue with only one reader."""
         with self.store.redis.pipeline(transaction=lifetime > 0) as pipe:
             for queue in queues:
                 pipe.zadd(self.store.key("wake", queue), {"1": 0})
@@ -200,12 +200,12 @@ class Broker:
             pipe.execute()
 
     def acknowledge(self, messages: Sequence[HeldMessage]) -> int:
-        """Remove messages that have ended. Returns how many were still ours."""
+        """Remove finished messages. Returns how many this process still held."""
         parts = ((one.tag, one.queue, one.receipt, one.claim, one.followed_id) for one in messages)
         return sum(int(self._run("acknowledge", arguments)) for arguments in _batches(parts))
 
     def heartbeat(self, messages: Sequence[HeldMessage]) -> list[Beat]:
-        """Keep messages from going to another worker."""
+        """Renew our hold on messages. Each answer says whether we hold it, have lost it, or its lease has expired."""
         parts = ((one.tag, one.queue, one.receipt, one.claim, one.token) for one in messages)
         replies = [self._run("heartbeat", [self._visibility, *arguments]) for arguments in _batches(parts)]
         return [answer.decode() for reply in replies for answer in reply]
@@ -213,10 +213,10 @@ class Broker:
     def give_back(
         self, messages: Sequence[HeldMessage], *, wait: float = 0.0, counted: bool = False, why: str = ""
     ) -> int:
-        """Return messages to the front of their queues and release their claims. Returns how many were still ours.
+        """Return messages to the front of their queues and release their claims. Returns how many we still held.
 
         Args:
-            messages: what to return.
+            messages: the messages to return.
             wait: seconds until they may be delivered again.
             counted: whether their starts count as starts without an outcome, as after the death of a process.
             why: what is known of that death.
@@ -228,35 +228,35 @@ class Broker:
         return sum(int(self._run("give_back", arguments)) for arguments in _batches(parts))
 
     def put_off(self, message: HeldMessage, wait: float, changes: Mapping[str, Any], task: str) -> None:
-        """Let a message wait in place whose task is not known here.
+        """Delay a message whose task this worker does not know. No start is counted.
 
         Args:
-            message: in hand.
+            message: a held message.
             wait: seconds.
-            changes: all its headers that differ from those that were sent.
+            changes: all headers that differ from the sent ones.
             task: the name.
         """
         one = (message.tag, message.queue, message.receipt)
         self._run("put_off", [*one, milliseconds(wait), json.dumps(changes), task])
 
     def leave(self, messages: Sequence[HeldMessage]) -> int:
-        """Let messages wait in place that a later release has written. Returns how many were still ours."""
+        """Leave messages in place that a later release has written. Returns how many we still held."""
         parts = ((one.tag, one.queue, one.receipt) for one in messages)
         return sum(int(self._run("leave", arguments)) for arguments in _batches(parts))
 
     def hold_back(self, messages: Sequence[HeldMessage], *, task: str, period: float) -> int:
-        """Return messages that wait for the rate limit of their task; see `let_through`. Returns how many were still ours.
+        """Return messages that wait for the rate limit of their task; see `let_through`. Returns how many we still held.
 
         Args:
-            messages: what to return.
-            task: whose they are.
+            messages: the messages to return.
+            task: their task.
             period: seconds between two jobs of the task.
         """
         parts = ((one.tag, one.queue, one.receipt, task, milliseconds(period)) for one in messages)
         return sum(int(self._run("hold_back", arguments)) for arguments in _batches(parts))
 
     def let_through(self, task: str, most: int) -> int:
-        """Make so many messages ready that were held back, those first that were sent first. Returns how many are left."""
+        """Make up to `most` held-back messages ready, oldest first. Returns how many are left."""
         left = most
         while most > 0 and left > 0:
             ready, left = map(int, self._run("let_through", [task, min(most, SWEEP_LIMIT)]))
@@ -264,15 +264,15 @@ class Broker:
         return left
 
     def limited_tasks(self) -> set[str]:
-        """The tasks of which messages are held back."""
+        """The tasks with held-back messages."""
         found: Any = self.store.redis.smembers(self.store.key("limited"))
         return {name.decode(errors="replace") for name in found}
 
     def sweep(self, queues: Collection[str] = ()) -> Swept:
-        """Make ready what a dead worker held and what is due, and find what no set has any more.
+        """Make due messages ready, and those of dead workers. Repair messages that are in no place.
 
         Args:
-            queues: those that the caller consumes, which are swept whatever the server remembers.
+            queues: the caller's queues, which are swept even if the server has forgotten them.
         """
         swept = Swept(0, 0, 0)
         while True:
@@ -282,33 +282,33 @@ class Broker:
                 return swept
 
     def cancel(self, message_id: str, keep: timedelta) -> CancelAnswer:
-        """Keep a message from running, or tell its job at the next report of progress."""
+        """Cancel a message that has not started. A running job learns it at its next report of progress."""
         answer: CancelAnswer = self._run("cancel", [message_id, milliseconds(keep)]).decode()
         return answer
 
     def places(self, message_ids: Sequence[str]) -> list[Place | None]:
-        """Whether each message is waiting or running; `None` for one that is not there, since it has ended."""
+        """Whether each message waits or runs. `None` for one that is not there: it has ended."""
         places: dict[bytes | None, Place | None] = {None: None, b"waiting": "waiting", b"running": "running"}
         return [
             places[one] for several in _batches((one,) for one in message_ids) for one in self._run("places", several)
         ]
 
     def sizes(self, queue: str) -> Sizes:
-        """How many messages are where, in one look: none is missed on its way from one place to another."""
+        """The number of messages in each place, in one transaction, so that a moving message is counted once."""
         with self.store.redis.pipeline(transaction=True) as pipe:
             for place in ("queue", "delayed", "inflight"):
                 pipe.zcard(self.store.key(place, queue))
             return Sizes(*pipe.execute())
 
     def queues(self) -> list[str]:
-        """The queues that have messages, or had some."""
+        """The queues that have or had messages."""
         found: Any = self.store.redis.smembers(self.store.key("queues"))
         return sorted(name.decode() for name in found)
 
     def drop(self, queue: str) -> int:
-        """Remove messages that nobody need know of, such as answers to remote control. Returns how many.
+        """Remove messages without a trace, such as answers to remote control. Returns how many.
 
-        Messages of tasks end with a row: see `execution/purge.py`.
+        Messages of tasks need an SQL row when they end: see `execution/purge.py`.
         """
         removed = 0
         while True:

@@ -1,13 +1,13 @@
-"""How the messages of a task find their queue."""
+"""The router: which queue the messages of a task go to."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def route(app: Any, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], **_: Any) -> dict[str, Any] | None:  # noqa: ARG001  # Celery's signature
-    """Celery's router: a task goes to its `queue_name`, unless the send says where.
+    """Celery's router: a task goes to its `queue_name`, unless the send names another place.
 
-    In Redis a queue needs no declaration, which takes Celery a tenth of a send.
+    A queue in Redis needs no declaration. Celery spends a tenth of a send on it.
     """
     queue = getattr(app.tasks.get(name), "queue_name", None)
     if not queue or any(options.get(place) for place in ("queue", "exchange", "routing_key")):
@@ -16,5 +16,5 @@ def route(app: Any, name: str, args: Any, kwargs: Any, options: Mapping[str, Any
 
 
 def routes_alike(routes: Sequence[Any] | None) -> bool:
-    """Whether a task's messages all go the same way by these routes, because no other router looks at them."""
+    """Whether these routes send all messages of a task the same way: they hold no other router."""
     return all(getattr(one, "func", None) is route for one in routes or ())

@@ -1,7 +1,8 @@
-"""A message that a process can have as it is: it was never tried, is due, and nothing follows it.
+"""A simple message: never tried before, due, without following steps. A process can run it as it is.
 
-What such a message looks like is declared here; pydantic reads and checks it in one step, in less time than it takes to read
-all of it. Any other message goes the long way, by Celery's own request.
+Its form is declared here. pydantic reads and checks it in one step, faster than a full parse of the message. Any other
+message
+takes the slower path through Celery's own request.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
@@ -18,7 +19,7 @@ from conventions.library_internals.kombu import KOMBU_TYPE
 _STRICT = ConfigDict(extra="ignore", strict=True)
 _Zero = Annotated[int, Field(ge=0, le=0)]  # `Literal[0]` would take False
 _Name = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
-_NUL = b"\\u0000"  # in a body it is in base64
+_NUL = b"\\u0000"  # the body is base64, so this finds it in the other parts
 _NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
@@ -78,19 +79,19 @@ class _Message(TypedDict):
 
 SHOWN = ("argsrepr", "kwargsrepr")
 TOLD = ("id", ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT, *SHOWN)
-"""Headers that a job needs before it runs, or that the log says of it. To read a whole message for the log takes a tenth of a short job."""
+"""Headers that a job needs before it runs, or that its log lines show. A full parse for the log would cost a tenth of a short job."""
 
 _read = TypeAdapter(_Message).validator.validate_json
 
 
 class PlainMessage(NamedTuple):
-    """What is known of such a message without reading all of it.
+    """The parts of a simple message that we read without a full parse.
 
     Attributes:
-        time_limits: seconds of its own: hard, soft; see Celery's `time_limits`.
-        shown_args, shown_kwargs: as logs show them.
+        time_limits: its own hard and soft limits, in seconds; see Celery's `time_limits`.
+        shown_args, shown_kwargs: the arguments as logs show them.
         kwargs: its arguments.
-        told: the values of `TOLD`; `None` where it has no such header.
+        told: the values of the headers `TOLD`; `None` for a missing header.
     """
 
     id: str
@@ -104,7 +105,7 @@ class PlainMessage(NamedTuple):
 
 
 def plain(payload: bytes, limit: int = MESSAGE_LIMIT) -> PlainMessage | None:
-    """Read a message as kombu wrote it; `None` for one that is not plain, whatever it is, or has more bytes than `limit`."""
+    """Read a message as kombu wrote it. `None` if it is not simple or has more than `limit` bytes."""
     if len(payload) > limit:
         return None
     try:
@@ -115,7 +116,7 @@ def plain(payload: bytes, limit: int = MESSAGE_LIMIT) -> PlainMessage | None:
         return None
     if args != [] or type(kwargs) is not dict or following != _NOTHING or not message["headers"]["ignore_result"]:
         return None
-    # Kombu may refuse to read it; or SQL a name.
+    # Kombu's own types need kombu; SQL refuses NUL in a name.
     if KOMBU_TYPE in payload or KOMBU_TYPE in body or _NUL in payload:
         return None
     headers: Any = message["headers"]

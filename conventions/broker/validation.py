@@ -1,4 +1,4 @@
-"""What a message must look like to be run: another program may have written it, and each part is used by somebody."""
+"""The form that a message needs to be run. Another program may have written it, and our code uses each part."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -28,7 +28,7 @@ Moment = Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_momen
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 Urgency = Annotated[int, Field(ge=0, le=255)]
-# With a length, pydantic refuses half a character, too.
+# With a maximum length, pydantic also refuses half a character.
 ShortText = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 Text = Annotated[str, Field(max_length=2**31)]
 Name = Annotated[ShortText, AfterValidator(_without_nul)]
@@ -37,7 +37,7 @@ TaskName = Annotated[Name, Field(min_length=1)]
 
 @with_config(_STRICT)
 class StepOptions(TypedDict, total=False):
-    """The options of what follows a message, which Celery reads before it sends it."""
+    """The options of a following step that Celery reads before it sends the step."""
 
     task_id: Name | None
     group_id: Name | None
@@ -49,7 +49,7 @@ class StepOptions(TypedDict, total=False):
 
 @with_config(_STRICT)
 class Signature(TypedDict):
-    """What follows a message, as far as it is needed to send it."""
+    """A following step, as far as sending it needs."""
 
     task: TaskName
     args: list[Any] | tuple[Any, ...]
@@ -64,7 +64,7 @@ Steps = list[Signature] | None
 
 @with_config(_STRICT)
 class Headers(TypedDict, total=False):
-    """The headers that Celery and we read."""
+    """The headers that Celery or this platform reads."""
 
     id: Name
     task: TaskName
@@ -82,7 +82,7 @@ class Headers(TypedDict, total=False):
     replaced_task_nesting: Count | None
     stamps: dict[Text, Any] | None
     stamped_headers: list[Text] | None
-    headers: dict[Text, Any] | None  # of tracing
+    headers: dict[Text, Any] | None  # headers of tracing
     x_actor: Name
     x_key: Name
     x_fingerprint: Name
@@ -97,7 +97,7 @@ class Headers(TypedDict, total=False):
 
 @with_config(_STRICT)
 class Properties(TypedDict, total=False):
-    """What of a message's properties goes on with it."""
+    """The properties of a message that its follow-ups inherit."""
 
     priority: Urgency | None
     correlation_id: Name | None
@@ -106,7 +106,7 @@ class Properties(TypedDict, total=False):
 
 @with_config(ConfigDict(extra="forbid", strict=True))
 class Options(TypedDict, total=False):
-    """The third part of a body. Celery makes all of it attributes of the request, so another name would take a header's place."""
+    """The third part of a body. Celery copies each entry to the request, so any other name could replace a header."""
 
     callbacks: Steps
     errbacks: Steps
@@ -116,7 +116,7 @@ class Options(TypedDict, total=False):
 
 @with_config(ConfigDict(strict=True))
 class Parts(TypedDict):
-    """A message, as far as it is looked at before its task is."""
+    """A message, as far as it is checked before its task is known."""
 
     headers: Headers
     properties: Properties
@@ -126,9 +126,9 @@ class Parts(TypedDict):
 
 
 _PARTS = TypeAdapter(Parts)
-MOST_FAULTS = 10  # that are told
+MOST_FAULTS = 10  # that an error text lists
 
-# What a request has already, or finds there: a header of such a name would take its place.
+# Attributes that a request already has. A header of such a name would replace the attribute.
 _TAKEN = frozenset(
     [
         *REQUEST_METHODS,
@@ -137,13 +137,13 @@ _TAKEN = frozenset(
         "conventions_run_by",
         "is_eager",
         *ON_REQUEST,
-        *Options.__annotations__,  # they are in the body, where they are checked
+        *Options.__annotations__,  # they belong to the body and are checked there
     ]
 )
 
 
 def fault_of(headers: Any, properties: Any, args: Any, kwargs: Any, options: Any) -> str | None:
-    """What is wrong with a message, naming the part and never its value; `None` when nothing is."""
+    """What is wrong with a message. Names the part, never its value. `None` when nothing is wrong."""
     parts = {
         "headers": headers,
         "properties": properties or {},
@@ -160,14 +160,14 @@ def fault_of(headers: Any, properties: Any, args: Any, kwargs: Any, options: Any
 
 
 def fault_of_headers(headers: Mapping[str, Any], properties: Any) -> str | None:
-    """What is wrong with the headers of a message whose body nobody here can judge, since its task is not known."""
+    """What is wrong with the headers of a message whose task is unknown here, so nobody can check its body."""
     if headers.get("task") is None:
         return "headers.task: it names no task"
     return fault_of(headers, properties, [], {}, None)
 
 
 def drop_taken(request: dict[str, Any]) -> None:
-    """Forget headers by whose names a request has something else: nobody of ours writes them."""
+    """Remove headers that would replace other attributes of a request. No program of ours writes such headers."""
     if not _TAKEN.isdisjoint(request):
         for name in _TAKEN & request.keys():
             del request[name]

@@ -1,4 +1,4 @@
-"""Messages that wait, as somebody looks through them who is no worker, and ends some: `execution/purge.py`, `recording/restored_redis.py`."""
+"""Look through waiting messages and end some, from outside a worker: `execution/purge.py`, `recording/restored_redis.py`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from conventions.storage.redis_store import Store
 
 type WaitingPlace = Literal["queue", "delayed", "inflight"]
 
-AT_ONCE = 500  # messages that one step ends: meanwhile the server serves nobody else
-MOST_BYTES = 4 * 1024 * 1024  # of payloads in one look, unless one message is larger
+AT_ONCE = 500  # messages that one step ends; the server serves nobody else meanwhile
+MOST_BYTES = 4 * 1024 * 1024  # of payloads in one read, unless one message is larger
 NOT_DONE = ("", "", 0)
 
 
 class Waiting(NamedTuple):
-    """A message where it was seen.
+    """A message, and where it was seen.
 
     Attributes:
-        place: of its queue.
-        score: where it stands there, as the server writes it; another one means that it has moved.
+        place: the part of its queue.
+        score: its score there, as the server writes it. A changed score means that the message has moved.
         generation: how often it was redriven.
-        attempt: that comes next, of one that was tried; else 0.
+        attempt: the number of its next attempt; 0 if it was never tried.
     """
 
     queue: str
@@ -41,12 +41,12 @@ class Waiting(NamedTuple):
 
     @property
     def headers(self) -> dict[str, Any]:
-        """Those of its message; none of what is no message."""
+        """The headers of the message; empty if the entry is not a message."""
         return headers_in(self.payload)
 
     @property
     def message_id(self) -> str:
-        """The id of the message; of what has none, the name under which it is here."""
+        """The id of the message; the tag, if the message has no id."""
         id_ = self.headers.get("id")
         return clean(id_ if isinstance(id_, str) and id_ else self.tag.decode(errors="backslashreplace"))
 
@@ -59,7 +59,7 @@ class End:
         message_id: its id.
         event: for the journal, or empty.
         join: how its batch counts it, or empty.
-        done: claim, fingerprint and ms to keep the claim, where its job is known to be done.
+        done: claim, fingerprint, and ms to keep the claim, if its job is known to be done.
     """
 
     message_id: str
@@ -69,7 +69,7 @@ class End:
 
 
 def look(broker: Broker, queue: str, place: WaitingPlace, leave_out: int = 0, count: int = AT_ONCE) -> list[Waiting]:
-    """The first messages of one place, without the very first `leave_out`. Raises: RedisError."""
+    """The first messages of one place, after skipping `leave_out`. Raises: RedisError."""
     found = broker.store.run("waiting", [queue, place, leave_out, count, MOST_BYTES])
     return [
         Waiting(queue, place, tag, score, payload, _number(generation), _number(attempt))
@@ -78,12 +78,12 @@ def look(broker: Broker, queue: str, place: WaitingPlace, leave_out: int = 0, co
 
 
 def end(store: Store, ends: Sequence[tuple[Waiting, End]], *, journal_limit: int = 0) -> list[bool]:
-    """End messages, up to 500 in a step: which of them went, and were not moved since they were seen.
+    """End messages, up to 500 in a step. Returns for each whether it ended: it had not moved since it was seen.
 
     Raises:
-        JournalFull: of these, nothing more was done.
+        JournalFull: the present step did nothing.
         NewerLayout: nothing was done.
-        RedisError: nobody knows of the step that failed; the others are done.
+        RedisError: the failed step may or may not have run; the steps before it have.
     """
     went: list[bool] = []
     for some in batched(ends, AT_ONCE, strict=False):
@@ -102,7 +102,7 @@ def end(store: Store, ends: Sequence[tuple[Waiting, End]], *, journal_limit: int
 
 
 def every(broker: Broker, queue: str, place: WaitingPlace) -> Iterator[list[Waiting]]:
-    """All messages of one place, in parts; what moves meanwhile may be missing, or come twice. Raises: RedisError."""
+    """All messages of one place, in parts. A message that moves meanwhile may be missing or come twice. Raises: RedisError."""
     seen = 0
     while found := look(broker, queue, place, seen):
         yield found

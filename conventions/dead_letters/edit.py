@@ -36,10 +36,11 @@ def edit(
     *,
     seen: str | None = None,
 ) -> list[Change]:
-    """Give a dead letter other arguments, checked as at every send; what was there is kept in the audit.
+    """Give a dead letter other arguments, checked like those of a send. The audit keeps the former ones.
 
-    The message keeps its id. It keeps its idempotency key, too, unless that was made of an argument that is changed
-    now: a job for another user must not pass for the job of the first one.
+    The message keeps its id. It also keeps its idempotency key, unless the key was made from an argument that changes
+    now: a job for
+    another user must not count as the job of the first one.
 
     Args:
         app: the application, with its tasks loaded.
@@ -47,16 +48,17 @@ def edit(
         arguments: all of them, by name, as JSON or as Python objects.
         actor: who edits.
         reason: why.
-        seen: `version` of the arguments that the editor began with; `None`: whatever they are.
+        seen: `version` of the arguments that the editor started from; `None` skips this check.
 
     Returns:
-        What was changed, argument by argument.
+        The changed arguments.
 
     Raises:
-        LetterNotEditable: there is no such letter, it is not dead, its bytes are no message of a task that is known, or
+        LetterNotEditable: there is no such letter, it is not dead, its message cannot be read, its task is not known
+            here, or
             somebody else has changed it since.
         TypeError: an argument is missing, or there is one too many.
-        PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload is too large.
+        PayloadError: an argument has the wrong type, JSON cannot hold it, or the payload is too large.
     """
     with app.database.session() as session:
         letter = session.get(DeadLetterRow, id, with_for_update=True)
@@ -73,7 +75,7 @@ def edit(
 
 
 def value_of(arguments: Arguments, name: str, text: str) -> Any:
-    """The value of an argument that somebody has typed: JSON, or where its type takes a text, that text without quotes.
+    """The value of an argument that somebody has typed: JSON, or a text without quotes if the argument takes a text.
 
     Raises:
         ValueError: it is neither; says what to write.
@@ -91,7 +93,7 @@ def value_of(arguments: Arguments, name: str, text: str) -> Any:
 
 
 def dropped(arguments: Arguments, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a letter has, and its task takes no more."""
+    """The arguments of a letter that its task no longer takes."""
     return {name: value for name, value in values.items() if name not in arguments.names}
 
 
@@ -103,12 +105,12 @@ def _fault(arguments: Arguments, name: str, value: Any) -> str | None:
 
 
 def version(arguments: Mapping[str, Any]) -> str:
-    """What tells whether arguments are still those that somebody saw."""
-    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()  # also of half characters
+    """A hash of arguments. It changes when somebody edits them."""
+    return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()  # works with half characters, too
 
 
 def editable(app: Any, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A002  # the word of the glossary
-    """The task of a letter that can be edited. Raises: LetterNotEditable."""
+    """The task of a letter, if the letter can be edited. Raises: LetterNotEditable."""
     if letter is None:
         raise LetterNotEditable(f"there is no dead letter {id}")
     if letter.state != "dead":
@@ -130,7 +132,7 @@ def editable(app: Any, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """What differs, in the order of the arguments; a missing one counts as `None`."""
+    """The changed arguments, in their order. A missing one counts as `None`."""
     names = dict.fromkeys([*before, *after])
     return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
@@ -139,7 +141,9 @@ def _rewrite(task: Any, letter: DeadLetterRow, before: Mapping[str, Any], after:
     planned = letter.headers.get(PLANNED_AT)
     headers = {FINGERPRINT: digest(after)}
     key = letter.headers.get(KEY)
-    if key is not None and key == idempotency_key(task, before, letter.id, planned):  # nobody gave it by hand
+    if key is not None and key == idempotency_key(
+        task, before, letter.id, planned
+    ):  # the key was made from the arguments
         headers[KEY] = idempotency_key(task, after, letter.id, planned)
     letter.arguments = after
     letter.headers = letter.headers | headers

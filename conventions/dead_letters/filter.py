@@ -1,4 +1,4 @@
-"""Which dead letters: one set of words for listings, selections, the command line and the console (R18)."""
+"""Filters of dead letters: the same for listings, selections, the command line and the console (R18)."""
 
 import json
 import re
@@ -18,18 +18,18 @@ _UNITS = ("days", "hours", "minutes", "seconds")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which dead letters; every field that is given must match.
+    """Selects dead letters. Every given field must match.
 
     Attributes:
         state: of the letter; `None` for all.
         task: a task's name, or the last part of it.
         group: a fingerprint.
-        redrive: the redrive that sent it last.
-        text: is somewhere in the error's message, the traceback or the arguments, in any case of letters.
+        redrive: the last redrive run that sent the letter.
+        text: occurs in the error's message, the traceback or the arguments, in upper or lower case.
         arguments: pairs of an argument's name and its value, as text or as JSON.
-        older_than: the last failure is longer ago.
-        newer_than: the last failure is not longer ago.
-        ids: one of these.
+        older_than: the last failure was longer ago than this.
+        newer_than: the last failure was at most this long ago.
+        ids: the letter has one of these ids.
     """
 
     state: str | None = "dead"
@@ -45,7 +45,7 @@ class Filter:
     redrive: str | None = None
 
     def conditions(self, now: datetime) -> list[ColumnElement[bool]]:
-        """The filter as SQL conditions, with ages counted from `now`."""
+        """The filter as SQL conditions. Ages count from `now`."""
         row = DeadLetterRow
         pairs = (
             (row.state, self.state),
@@ -68,7 +68,7 @@ class Filter:
 
     @property
     def name(self) -> str:
-        """What the audit calls the letters: an id, a group, or the words."""
+        """The audit's name for the letters: an id, a group, or "a selection"."""
         if len(self.ids) == 1:
             return self.ids[0]
         if self.words().keys() == {"group"}:
@@ -76,7 +76,7 @@ class Filter:
         return "a selection"
 
     def words(self) -> dict[str, Any]:
-        """The fields that say something, as JSON: for a row in SQL."""
+        """The fields that differ from their defaults, as JSON, for an SQL row."""
         found: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
@@ -86,7 +86,7 @@ class Filter:
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Self:
-        """The filter that `words` gave. Raises: TypeError for a word that there is not."""
+        """The filter that `words` described. Raises: TypeError for an unknown word."""
         values = dict(words)
         for name in ("older_than", "newer_than"):
             if name in values:
@@ -105,7 +105,7 @@ def age(text: str) -> timedelta:
         raise ValueError(f"{text!r} is no length of time; write it like 45s, 15m, 2h30m or 7d")
     try:
         found = timedelta(**{unit: int(part) for unit, part in zip(_UNITS, match.groups(), strict=True) if part})
-    except (OverflowError, ValueError):  # or more digits than Python reads
+    except (OverflowError, ValueError):  # or more digits than Python accepts
         found = timedelta.max
     if found > _LONGEST:
         raise ValueError(f"{text[:40]!r} is too long; the longest is {_LONGEST.days}d")
@@ -118,7 +118,7 @@ def _ends(task: str) -> ColumnElement[bool]:
 
 
 def _holds(text: str) -> ColumnElement[bool]:
-    row, escaped = DeadLetterRow, json.dumps(text)[1:-1]  # as JSON writes it within the arguments
+    row, escaped = DeadLetterRow, json.dumps(text)[1:-1]  # the text as JSON escapes it in the arguments
     arguments = cast(row.arguments, Text)
     return or_(
         row.error_message.icontains(text, autoescape=True),
@@ -128,6 +128,6 @@ def _holds(text: str) -> ColumnElement[bool]:
 
 
 def _argument(name: str, value: str) -> ColumnElement[bool]:
-    # `->` gives an argument as JSON text in both databases; its forms are that of a text and that of any other value.
+    # In both databases `->` returns an argument as JSON text: quoted for a text, plain for any other value.
     found = cast(DeadLetterRow.arguments.op("->")(cast(literal(name), Text)), Text)
     return found.in_([json.dumps(value), value])

@@ -1,4 +1,4 @@
-"""Groups: dead letters of one cause, how often they came, and what people wrote about them (R18)."""
+"""Groups of dead letters with one cause: how many there are, and the notes of people (R18)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow, GroupNoteRow
 
 NOTE_LENGTH = 10_000  # characters
-SPARKS, SPARK = 24, timedelta(hours=1)  # a sparkline: how many bars, and the time of each
+SPARKS, SPARK = 24, timedelta(hours=1)  # a sparkline: its number of bars, and the time span of each
 
 
 @dataclass(frozen=True, slots=True)
 class LetterGroup:
-    """Dead letters of one cause; `example` is the id of the last one, `place` the line it failed at, `note` what somebody wrote."""
+    """Dead letters of one cause. `example`: id of the last letter. `place`: the failing line. `note`: a person's note."""
 
     fingerprint: str
     task: str | None
@@ -36,9 +36,9 @@ class LetterGroup:
 
 
 def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
-    """The letters that match, grouped by cause, the largest group first."""
+    """The matching letters, grouped by cause, the largest group first."""
     row, conditions = DeadLetterRow, which.conditions(utc_now())
-    # Only what an index holds is read of every letter; the rest is read of one letter in each group.
+    # Counting reads the index only. The other columns are read for one letter of each group.
     counted = (
         select(row.fingerprint, func.count(), func.min(row.first_failed_at), func.max(row.last_failed_at))
         .where(*conditions)
@@ -56,7 +56,7 @@ def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
             .order_by(row.last_failed_at.desc())
             .limit(1)
         )
-        if (one := session.execute(newest).one_or_none()) is None:  # all of them were sent since they were counted
+        if (one := session.execute(newest).one_or_none()) is None:  # all of them were redriven since the count
             continue
         task, error, text, example, trace = one
         note = notes.get(fingerprint, "")
@@ -65,7 +65,7 @@ def groups(session: Session, which: Filter, limit: int) -> list[LetterGroup]:
 
 
 def sparklines(session: Session, which: Filter, fingerprints: Sequence[str], now: datetime) -> dict[str, list[int]]:
-    """For each group, how many of its letters failed last in each of the last 24 hours, the oldest first."""
+    """For each group the number of last failures in each of the last 24 hours, oldest hour first."""
     row = DeadLetterRow
     begin = now - SPARKS * SPARK
     bar = cast((cast(extract("epoch", row.last_failed_at), BigInteger) - int(begin.timestamp())), BigInteger) // int(
@@ -83,9 +83,9 @@ def sparklines(session: Session, which: Filter, fingerprints: Sequence[str], now
 
 
 def annotate(session: Session, fingerprint: str, text: str, actor: str) -> bool:
-    """Write a note on a group, in place of the last one; an empty one removes it. The audit keeps all.
+    """Write the note of a group, in place of the former one. An empty text removes it. The audit keeps all notes.
 
-    False, and nothing is written, where no letter is of that group.
+    Returns false, and writes nothing, if the group has no letter.
 
     Raises:
         LetterNotEditable: the note is too long.

@@ -1,4 +1,4 @@
-"""Dead letters: kept in SQL until a person or rule redrives or discards them (R17, R18)."""
+"""Dead letters: kept in SQL until a person or a rule redrives or discards them (R17, R18)."""
 
 import json
 import math
@@ -24,14 +24,14 @@ type Position = tuple[datetime, str]  # the time of the last failure, and the id
 
 LARGE = (DeadLetterRow.message, DeadLetterRow.arguments, DeadLetterRow.headers, DeadLetterRow.traceback)
 NAMED_AT_MOST = 1000  # ids in one row of the audit
-PAGE = 500  # letters that are in memory at once
-UNDER_WAY = ("dead", "redriving")  # dead: the one that sent it died before it could say so
+PAGE = 500  # letters in memory at the same time
+UNDER_WAY = ("dead", "redriving")  # also "dead": its sender may have died before it changed the state
 ENDINGS = ("succeeded", "duplicate", "cancelled", "revoked", "expired")
-TAKEN = "taken"  # the answer of a letter that a redrive has chosen and not sent yet
-GONE = ("purged", "lost")  # neither done nor given up: a letter that was sent again is dead again
+TAKEN = "taken"  # the answer of a letter that a redrive run has taken, but not sent yet
+GONE = ("purged", "lost")  # the message vanished without an outcome: a resent letter is then dead again
 STATES = ("dead", "redriving", "redriven", "discarded")
 FAILED = ("retried", "dead")
-SUPERSEDED = "superseded"  # a copy that was behind; or a job that ran and has called `self.replace`
+SUPERSEDED = "superseded"  # an outdated copy; or a job that has called `self.replace`
 UNTOLD = (SUPERSEDED,)
 HISTORY_FIELDS = (
     "generation",
@@ -49,10 +49,11 @@ _NO_FAILURE = FailureText("Unknown", "", "", "")
 
 
 def record(session: Session, entries: Sequence[JournalEntry]) -> None:
-    """Store the letters of events that were not recorded before; a letter that dies again is the same letter.
+    """Store the letters of newly recorded events. A message that dies again updates its letter.
 
-    An event of an earlier redrive, attempt or claim than the stored one changes nothing but the first time, which is
-    that of the first attempt that failed, as far as executions are kept.
+    An event of an earlier redrive, attempt or claim than the stored one does not change the letter. Only the time of
+    the first
+    failure may move back: it is the first failed attempt among the executions that are kept.
     """
     if not entries:
         return
@@ -62,10 +63,10 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> None:
     later = tuple_(new.generation, new.attempts, new.fence, new.last_failed_at) >= tuple_(
         row.generation, row.attempts, row.fence, row.last_failed_at
     )
-    # In order, so that two recorders that change the same letters do not wait for each other in a circle.
+    # Sorted, so that two recorders of the same letters cannot deadlock.
     values = sorted((_values(entry, first) for entry in entries), key=lambda one: str(one["id"]))
     changes = {name: new[name] for name in values[0] if name not in ("id", "first_failed_at")}
-    connection = session.connection()  # past the ORM, which would send the rows as one statement: a row may come twice
+    connection = session.connection()  # without the ORM, which would send one statement; a row may occur twice
     connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_=changes, where=later), values)
     earlier = update(row).where(row.id == bindparam("letter"), row.first_failed_at > bindparam("first"))
     times = [{"letter": one["id"], "first": one["first_failed_at"]} for one in values]
@@ -73,7 +74,7 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> None:
 
 
 def antedate(session: Session, entries: Sequence[JournalEntry]) -> None:
-    """Note failures that are read after the end of their message: its letter has failed first by then."""
+    """Use failures that were read after their message died: the letter's first failure may be earlier."""
     retried = [entry for entry in entries if entry.event.kind == "retried"]
     first = _first_failures(session, retried)
     if not first:
@@ -115,12 +116,12 @@ def _values(entry: JournalEntry, first: Mapping[str, datetime]) -> dict[str, Any
         "first_failed_at": min(first.get(id_, entry.at), entry.at),
         "last_failed_at": entry.at,
         "answer": "dead",
-        "answered_at": None,  # of one that was sent again, `note_answers` knows when it first failed
+        "answered_at": None,  # for a resent letter `note_answers` sets the time of its first failure
     }
 
 
 def _envelope(entry: JournalEntry) -> str | None:
-    """The message as JSON text; bytes that are no JSON are kept as `{"base64": …}`."""
+    """The message as JSON text. Bytes that are not JSON are kept as `{"base64": …}`."""
     if entry.message is None:
         return None if entry.event.message is None else json.dumps(entry.event.message)
     try:
@@ -132,7 +133,7 @@ def _envelope(entry: JournalEntry) -> str | None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON that every database stores: Python reads NaN and Infinity, PostgreSQL does not."""
+    """JSON that every database can store: Python reads NaN and Infinity, PostgreSQL does not."""
     match value:
         case float() if not math.isfinite(value):
             return str(value)
@@ -147,13 +148,13 @@ def _finite(value: Any) -> Any:
 def listing(
     session: Session, which: Filter, limit: int, after: Position | None = None, *, brief: bool = False
 ) -> Sequence[DeadLetterRow]:
-    """The letters that match, the newest failure first.
+    """The matching letters, newest failure first.
 
     Args:
-        which: all of its fields must match.
-        limit: the most letters.
-        after: `position` of the last letter of the page before; `None`: from the first.
-        brief: leave out what may be large: message, arguments, headers and traceback.
+        which: the filter.
+        limit: the largest number of letters.
+        after: `position` of the last letter on the previous page; `None`: start at the first.
+        brief: leave out the large columns: message, arguments, headers and traceback.
     """
     row = DeadLetterRow
     query = select(row).where(*which.conditions(utc_now())).order_by(row.last_failed_at.desc(), row.id.desc())
@@ -165,12 +166,12 @@ def listing(
 
 
 def position(letter: DeadLetterRow) -> Position:
-    """Where a letter stands in a listing."""
+    """The place of a letter in a listing."""
     return letter.last_failed_at, letter.id
 
 
 def every(session: Session, which: Filter) -> Iterator[DeadLetterRow]:
-    """All letters that match, a page at a time: memory does not grow with their number."""
+    """All matching letters, one page at a time, so memory does not grow with their number."""
     after: Position | None = None
     while page := listing(session, which, PAGE, after):
         yield from page
@@ -185,13 +186,13 @@ def count(session: Session, which: Filter) -> int:
 
 
 def missing(session: Session, which: Filter) -> list[str]:
-    """The ids of a selection that are no letter of its state."""
+    """The ids of a selection without a letter in the selected state."""
     found = session.scalars(select(DeadLetterRow.id).where(*which.conditions(utc_now()))).all() if which.ids else ()
     return sorted(set(which.ids) - set(found))
 
 
 def kinds(session: Session, which: Filter) -> list[tuple[str | None, str | None]]:
-    """Every pair of task and queue among the letters that match."""
+    """Every pair of task and queue among the matching letters."""
     query = select(DeadLetterRow.task, DeadLetterRow.queue).where(*which.conditions(utc_now())).distinct()
     return [(task, queue) for task, queue in session.execute(query)]
 
@@ -202,18 +203,18 @@ def get(session: Session, id: str) -> DeadLetterRow | None:  # noqa: A002  # the
 
 
 def message(letter: DeadLetterRow) -> Any:
-    """The letter's message as the broker had it (body, headers, properties), or `None` where it is not known."""
+    """The letter's message as it was in the broker (body, headers, properties). `None` if it is unknown."""
     return None if letter.message is None else json.loads(letter.message)
 
 
 def history(session: Session, id: str) -> list[dict[str, Any]]:  # noqa: A002
-    """The attempts at a message in their order, of all redrives, up to how it ended, as long as executions are kept."""
+    """The attempts at a message in order, through all redrives to its end, as far as executions are kept."""
     rows = [row for row in executions.of_message(session, id) if row.kind not in UNTOLD]
     return [{name: getattr(row, name) for name in HISTORY_FIELDS} for row in rows]
 
 
 def move(session: Session, id: str, before: Sequence[str], after: str) -> bool:  # noqa: A002
-    """Change the state of one letter if it is in one of `before`; false when another got there first."""
+    """Change the state of a letter if it is in one of `before`. False if somebody else changed it first."""
     row = session.get(DeadLetterRow, id, with_for_update=True)
     if row is None or row.state not in before:
         return False
@@ -222,14 +223,14 @@ def move(session: Session, id: str, before: Sequence[str], after: str) -> bool: 
 
 
 def discard(session: Session, which: Filter, actor: str, reason: str, expected: int | None = None) -> int:
-    """Give up all dead letters that match; what was given up, by whom and why is in the audit. Returns how many.
+    """Discard all matching dead letters. The audit keeps which, by whom and why. Returns their number.
 
     Args:
-        session: of one transaction, which an error must end.
+        session: a transaction that an error must end.
         which: the letters.
         actor: who.
         reason: why.
-        expected: how many there were when somebody agreed to it; `None`: any number.
+        expected: the number that somebody confirmed; `None`: any number.
 
     Raises:
         SelectionChanged: there are more or fewer now.
@@ -248,7 +249,7 @@ def discard(session: Session, which: Filter, actor: str, reason: str, expected: 
 
 
 def check_agreed(expected: int | None, found: int) -> None:
-    """Refuse to act on other letters than somebody agreed to. Raises: SelectionChanged; the transaction must end."""
+    """Refuse to act on other letters than somebody confirmed. Raises: SelectionChanged; the transaction must end."""
     if expected is not None and found != expected:
         raise SelectionChanged(
             f"there are {found:,} dead letters now, and were {expected:,} when you agreed; nothing was done"
@@ -256,11 +257,12 @@ def check_agreed(expected: int | None, found: int) -> None:
 
 
 def note_answers(session: Session, entries: Sequence[JournalEntry]) -> None:
-    """Note what became of letters that were sent again, by the events that were just recorded.
+    """Update resent letters from the events that were just recorded.
 
-    They are redriven when they have ended well, or when somebody has ended them; dead again when their message is gone; else
-    the answer says whether they failed. Asks the executions, so that it does not matter in which order the events of a
-    message are read.
+    A letter is redriven when its message ended well or somebody ended it. It is dead again when the message is gone.
+    Else the answer
+    says whether an attempt failed. This reads the executions, so the order in which a message's events arrive does not
+    matter.
     """
     letters = _sent_again(session, entries)
     if not letters:
@@ -270,12 +272,12 @@ def note_answers(session: Session, entries: Sequence[JournalEntry]) -> None:
     of_dead = (execution.message_id == row.id, execution.generation == row.generation)
     first = select(func.min(execution.ended_at)).where(execution.kind.in_((*ENDINGS, *FAILED)))
     since_sent, until_dead = (first.where(*which).scalar_subquery() for which in (of_sent, of_dead))
-    # Of several endings a success counts, which is the last one by the alphabet, too.
+    # If there are several endings, a success counts. It is the last one in the alphabet, so `max` finds it.
     ending, end = (
         select(func.max(execution.kind)).where(*of_sent, execution.kind.in_(kinds)).scalar_subquery()
         for kinds in (ENDINGS, GONE)
     )
-    # What is in its place has events of its own, as one that was not sent again. Where another worker took the job over, that one goes on.
+    # A replacement has its own events and does not count as resent. If another worker took the job over, the job goes on there.
     further = exists().where(
         gone.message_id == execution.message_id, gone.generation == execution.generation,
         gone.attempt >= execution.attempt, gone.kind == "retried",
@@ -285,7 +287,7 @@ def note_answers(session: Session, entries: Sequence[JournalEntry]) -> None:
     retried = exists().where(
         *of_sent, execution.kind == "retried", ~exists().where(*gone_since, gone.ended_at >= execution.ended_at)
     )
-    state = func.coalesce(row.state, "")  # not the index of states, by which SQLite would look at all that are dead
+    state = func.coalesce(row.state, "")  # hides the index of states, with which SQLite would scan all dead letters
     changes = (
         (state.in_((*UNDER_WAY, "redriven")) & ending.is_not(None),
          {"state": "redriven", "answer": ending, "answered_at": since_sent}),
@@ -302,10 +304,10 @@ def note_answers(session: Session, entries: Sequence[JournalEntry]) -> None:
 
 
 def _sent_again(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
-    """The ids of letters that were sent again, and of which one of these events tells."""
+    """The ids of resent letters among these events."""
     events = [entry.event for entry in entries if entry.event.kind in (*ENDINGS, *FAILED, *GONE, SUPERSEDED)]
     found = {cut(event.message_id) for event in events if event.generation > 0}
-    # A first death that is read late. Of many that are not, one statement must say so.
+    # The first death of a message may be read late. One statement finds such messages.
     dead = {cut(event.message_id) for event in events if event.kind == "dead"} - found
     if dead:
         execution = ExecutionRow

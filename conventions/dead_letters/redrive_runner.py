@@ -1,8 +1,10 @@
-"""`Redriver`: carries redrives forward beside the recorder that leads, in short steps; none holds a process (R18).
+"""`Redriver`: carries out redrives in short steps, beside the leading recorder; no process is blocked (R18).
 
-A thread of the recorder's process, so that a broker which does not answer keeps nothing from being recorded. A step takes
-letters in one transaction and sends them in a second one, which has the redrive's row: two that believe that they lead do
-not send one letter twice. No letter's row is locked while its message is sent, so the recorder need not wait for it.
+It is a thread of the recorder's process, so a broker that does not answer does not stop the recording. A step takes
+letters in
+one transaction and sends them in a second one, which locks the redrive's row. So two recorders that both believe that
+they lead do
+not send a letter twice. No letter's row is locked while its message is sent, so the recorder need not wait.
 """
 
 import logging
@@ -25,20 +27,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY = 0.25  # seconds between two looks at what became of the letters
-IDLE = 1.0  # the same, while no redrive is open
-STEP = 0.25  # seconds that one step sends
-FIRST_LOOK = 10.0  # seconds of leading, or less when SQL is in use: to import SQLAlchemy takes as long as many jobs
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds without a step after one that failed
-STEPPING = 15.0  # seconds for which it is known who steps
-AWAY = (BrokerUnavailable, NewerLayout, RedisError)  # which say nothing of a letter
-STALE_AFTER = 30  # seconds after which PostgreSQL takes the row from a process that stands still
+LOOK_EVERY = 0.25  # seconds between two checks of the letters' answers
+IDLE = 1.0  # seconds between two checks while no redrive is open
+STEP = 0.25  # seconds of sending in one step
+FIRST_LOOK = 10.0  # seconds of leading before the first step, unless SQL is in use: importing SQLAlchemy is expensive
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds of pause after a failed step
+STEPPING = 15.0  # seconds for which the name of the active recorder is valid
+AWAY = (BrokerUnavailable, NewerLayout, RedisError)  # errors that are not about a letter
+STALE_AFTER = 30  # seconds after which PostgreSQL ends the transaction of a process that hangs
 
 
 def begin(app: Any, wanted: "RedriveOrder") -> str:
-    """Write the row of a redrive, which the recorder that leads carries out. Returns its id.
+    """Write the row of a redrive, which the leading recorder carries out. Returns its id.
 
-    Where a redrive of the same selection is under way, that is the one: nothing is begun.
+    If a redrive of the same selection is under way, its id is returned and nothing begins.
 
     Raises:
         SelectionChanged: there are more or fewer letters than expected; there is no row.
@@ -46,14 +48,14 @@ def begin(app: Any, wanted: "RedriveOrder") -> str:
     """
     from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-    app.store.redis.ping()  # whoever asks shall know at once that nothing can be sent
+    app.store.redis.ping()  # fail at once if nothing can be sent
     with app.database.session() as session:
         other = redrive_runs.under_way(session, wanted.which)
         return other.id if other is not None else redrive_runs.start(session, wanted).id
 
 
 def who_steps(app: Any) -> str | None:
-    """The recorder that carries out redrives now; `None`: none does. Raises: RedisError."""
+    """The name of the recorder that carries out redrives now; `None`: none does. Raises: RedisError."""
     name = app.store.redis.get(_stepping(app))
     return None if name is None else name.decode(errors="replace")
 
@@ -65,7 +67,7 @@ def _stepping(app: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """How a redrive stands, and what it does next."""
+    """The state of a redrive, and its next step."""
 
     stands: Tally
     plan: Plan
@@ -82,25 +84,25 @@ class Redriver:
 
     Args:
         app: the application, with its tasks.
-        name: as others are told who does it.
-        leads: whether it is the one, asked before each step.
+        name: the name that other processes see.
+        leads: whether this recorder leads; asked before each step.
     """
 
     def __init__(self, app: Any, name: str, leads: Callable[[], bool]) -> None:
         self._app, self._name, self._leads = app, name, leads
-        self._pauses: dict[str, tuple[float, float]] = {}  # by redrive: until when, and how long it was
+        self._pauses: dict[str, tuple[float, float]] = {}  # for each redrive: the end of its pause, and the length
         self._told = 0.0
-        self._away: tuple[float, float] = (0.0, 0.0)  # the broker: until when nothing is tried, and how long that was
+        self._away: tuple[float, float] = (0.0, 0.0)  # the pause of the broker: its end, and its length
         self._silent = False
 
     def start(self, stop: Callable[[], bool]) -> threading.Thread:
-        """Run in a thread of its own, which ends with the process."""
+        """Run in a thread, which ends with the process."""
         thread = threading.Thread(target=self.run, args=(stop,), name="redrives", daemon=True)
         thread.start()
         return thread
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Carry out redrives until `stop()`, through every fault of theirs and every outage."""
+        """Carry out redrives until `stop()`. Faults and outages do not end it."""
         leading_since: float | None = None
         while not stop():
             wait = IDLE
@@ -118,12 +120,12 @@ class Redriver:
         return vars(self._app).get("database") is not None
 
     def _turn(self, stop: Callable[[], bool]) -> float:
-        """A step of each redrive. Returns the seconds until the next turn."""
+        """One step of each redrive. Returns the seconds until the next turn."""
         try:
             self._say_so()
             ids = self._open()
             self._silent = False
-        except Exception as error:  # noqa: BLE001  # SQL or Redis is away, or not migrated: the rows are still there
+        except Exception as error:  # noqa: BLE001  # SQL or Redis is away, or SQL is not migrated: the rows stay
             if not self._silent:
                 self._silent = True
                 logger.warning("redrives wait: %s", _line(error))
@@ -135,7 +137,7 @@ class Redriver:
                 break
             begun = time.monotonic()
             busy = self.step(id_) >= AT_ONCE or busy
-            # Half of the time belongs to others: on SQLite only one writes at a time.
+            # Leave half of the time to others: SQLite allows one writer at a time.
             _rest(time.monotonic() - begun, stop)
         return 0.0 if busy else LOOK_EVERY if ids else IDLE
 
@@ -151,7 +153,7 @@ class Redriver:
             return list(redrive_runs.open_ones(session))
 
     def step(self, id: str) -> int:  # noqa: A002  # the word of the glossary
-        """Carry one redrive a step forward; a fault is noted on its row, and never raised. Returns how many were sent."""
+        """Do one step of one redrive. A fault is noted in its row, never raised. Returns how many letters were sent."""
         now = time.monotonic()
         if now < self._away[0] or now < self._pauses.get(id, (0.0, 0.0))[0]:
             return 0
@@ -169,20 +171,20 @@ class Redriver:
             return sent
         return 0
 
-    def _note(self, id: str | None, why: str) -> None:  # noqa: A002  # the same
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
+    def _note(self, id: str | None, why: str) -> None:  # noqa: A002  # the word of the glossary
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         try:
             with self._app.database.session() as session:
                 redrive_runs.hindered(session, why, id)
-        except Exception as error:  # noqa: BLE001  # SQL is away, which the next turn says
+        except Exception as error:  # noqa: BLE001  # SQL is away; the next turn reports it
             logger.debug("not noted: %s", _line(error))
 
-    def _step(self, id: str) -> int:  # noqa: A002  # the same
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
+    def _step(self, id: str) -> int:  # noqa: A002  # the word of the glossary
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         database = self._app.database
-        with database.session(read_only=True) as session:  # most looks find nothing to do, and lock nothing
+        with database.session(read_only=True) as session:  # most checks find nothing to do, so they lock nothing
             row = redrive_runs.get(session, id)
             if row is None or row.state not in OPEN or not self._look(session, row).changes(row):
                 return 0
@@ -199,16 +201,16 @@ class Redriver:
 
     @staticmethod
     def _look(session: "Session", row: "RedriveRow") -> _Look:
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
-        from conventions.storage.database import utc_now  # noqa: PLC0415  # the same
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.storage.database import utc_now  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         stands = redrive_runs.tally(session, row.id)
         left = bool(stands.taken) or redrive_runs.has_left(session, row)
         return _Look(stands, plan(row, stands, redrive_runs.recent(session, row), utc_now(), left=left))
 
-    def _send_taken(self, id: str) -> int:  # noqa: A002  # the same
-        """Send what is taken, for a moment at the most; the rest comes in the next step."""
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # the same
+    def _send_taken(self, id: str) -> int:  # noqa: A002  # the word of the glossary
+        """Send taken letters for a short time. The next step sends the rest."""
+        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         outcomes: dict[str, str] = {}
         away: Exception | None = None
@@ -236,12 +238,12 @@ class Redriver:
         self._away = (0.0, 0.0)
         return len(outcomes)
 
-    def _send(self, session: "Session", id: str) -> tuple[str, str | None]:  # noqa: A002  # the same
-        """Send one letter. Returns what became of it, and why it was left. Raises: what says nothing of this letter."""
-        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # the same
+    def _send(self, session: "Session", id: str) -> tuple[str, str | None]:  # noqa: A002  # the word of the glossary
+        """Send one letter. Returns its outcome, and why it was left. Raises: errors that are not about this letter."""
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # the same
-        from conventions.dead_letters.resend import send  # noqa: PLC0415  # the same
+        from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.dead_letters.resend import send  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         letter = dead_letters.get(session, id)
         if letter is None:
@@ -252,7 +254,7 @@ class Redriver:
         except (*AWAY, SQLAlchemyError):
             raise
         except Exception as error:
-            # Its arguments do not fit any more, or its message is none: it stays dead, and counts as failed.
+            # Its arguments no longer fit, or its message is unreadable: the letter stays dead and counts as failed.
             if not isinstance(error, PayloadError):
                 logger.exception("the letter %s cannot be sent", id)
             return "left", f"{id} was not sent: {_line(error)}"
@@ -264,7 +266,7 @@ class Redriver:
 
 
 def _keep_no_lock(session: "Session") -> None:
-    """Let PostgreSQL end this transaction if this process stands still, so that another recorder can go on."""
+    """Let PostgreSQL end this transaction if this process hangs, so that another recorder can go on."""
     if session.get_bind().dialect.name == "postgresql":
         seconds = f"SET LOCAL idle_in_transaction_session_timeout = '{STALE_AFTER}s'"
         session.connection().exec_driver_sql(seconds)
@@ -276,13 +278,13 @@ def _longer(pause: tuple[float, float]) -> tuple[float, float]:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says in one line; of SQL without the statement and its values."""
+    """The text of an error in one line; for an SQL error without the statement and its values."""
     text = str(getattr(error, "orig", None) or error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _speaks_for_itself(error: Exception) -> bool:
-    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # the same
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     return isinstance(error, (SQLAlchemyError, OSError))
 

@@ -1,13 +1,13 @@
-r"""Redrives: many dead letters sent again, a few first, then at a rate, with a safety stop (R18).
+r"""Redrive runs: many dead letters sent again, a few first, then at a rate, with a safety stop (R18).
 
-A redrive is one row in SQL. Whoever starts it writes the row; the recorder that leads carries it forward in short steps
-(`dead_letters/redrive_runner.py`), as `dead_letters/redrive_safety.py` says. No process is held while it waits:
+A redrive is one row in SQL. Starting it writes the row. The leading recorder carries it out in short steps
+(`dead_letters/redrive_runner.py`), by the rules of `dead_letters/redrive_safety.py`. No process is blocked while it waits:
 
     waiting -> canary -> sending -> finished
-                  \________\____-> stopped (too many failed again), cancelled (somebody said so)
+                  \________\____-> stopped (too many failed again), cancelled (by a person)
 
-A step takes letters, which is committed, and then sends what is taken; so whoever goes on after a kill finds what may be on
-its way. What the letters have answered is noted beside them by the recorder (`dead_letters.note_answers`).
+A step first commits which letters it takes, then sends them. So after a kill the next recorder knows which letters may be on
+their way. The recorder writes the answers of the letters beside them (`dead_letters.note_answers`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,15 +26,15 @@ from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
 
-CANARY = 5  # letters that are tried before the rest
+CANARY = 5  # letters that are sent before the rest
 RATE = 50.0  # letters a second
-STOP_AT = 10.0  # percent of those that have an answer
+STOP_AT = 10.0  # percent of the answered letters
 LEFT = "left"  # the answer of a letter that could not be sent
 FAILING = ("retried", "dead", LEFT)
 STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)
 RATES = (0.1, 10_000.0)  # the bounds of a rate
 CANARY_AT_MOST = 1_000_000
-REDRIVE_LIMIT = 3  # redrives of one letter after which it is left alone
+REDRIVE_LIMIT = 3  # redrives of one letter; a further one needs `again`
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,16 @@ class RedriveOrder:
     """How to redrive.
 
     Attributes:
-        which: the letters. Those of another state than `dead` are sent when it names that state: ones that were given up,
-            or whose message was lost after they were sent.
-        canary: how many are tried first; 0: none.
-        rate: letters a second, of the rest.
-        stop_at: percent; when more of those that have an answer failed again, nothing more is sent. 100: never, and
-            behind the canary nothing is waited for.
-        again: also those that were redriven three times.
-        expected: how many letters there were when somebody agreed to it; `None`: any number.
+        which: the letters. To send letters of another state than `dead`, the filter must name the state: discarded
+            ones, or ones whose
+            message was lost after they were sent.
+        canary: how many letters to try first; 0: none.
+        rate: letters a second, after the canary.
+        stop_at: percent. The redrive stops when more of the answered letters failed again. 100: it never stops, and
+            after the canary
+            it does not wait for answers.
+        again: also send letters that were already redriven three times.
+        expected: the number of letters that somebody confirmed; `None`: any number.
 
     Raises:
         ValueError: a number is out of its bounds.
@@ -77,7 +79,7 @@ class RedriveOrder:
 
 
 def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
-    """Write the row of a redrive; nothing is sent yet.
+    """Write the row of a redrive. Nothing is sent yet.
 
     Raises:
         SelectionChanged: there are more or fewer letters than expected; the transaction must end.
@@ -99,7 +101,7 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
 
 
 def under_way(session: Session, which: Filter) -> RedriveRow | None:
-    """The redrive of this very selection that has not ended, as after a second click."""
+    """The open redrive of the same selection, for example after a second click."""
     words = _stated(which).words()
     open_ones = session.scalars(select(RedriveRow).where(RedriveRow.state.in_(OPEN)))
     return next((one for one in open_ones if one.selection == words), None)
@@ -115,7 +117,7 @@ def state_sent(redrive: RedriveRow) -> str:
 
 
 def held_back(session: Session, which: Filter) -> int:
-    """How many of the letters were redriven so often that they are sent only when somebody says `again`."""
+    """How many letters were redriven so often that they need `again`."""
     conditions = which.conditions(utc_now())
     query = select(func.count()).select_from(DeadLetterRow)
     return session.scalar(query.where(*conditions, DeadLetterRow.generation >= REDRIVE_LIMIT)) or 0
@@ -132,17 +134,18 @@ def listing(session: Session, limit: int) -> Sequence[RedriveRow]:
 
 
 def open_ones(session: Session) -> Sequence[str]:
-    """The ids of the redrives that have not ended; the one that was changed least recently comes first."""
+    """The ids of the open redrives, the least recently changed one first."""
     return session.scalars(
         select(RedriveRow.id).where(RedriveRow.state.in_(OPEN)).order_by(RedriveRow.updated_at, RedriveRow.id)
     ).all()
 
 
 def lock(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the word of the glossary
-    """The row of a redrive that is open, kept from all others until the transaction ends.
+    """The row of an open redrive, locked until the transaction ends.
 
-    `None` also where another one has it now: two recorders may believe that they lead. On SQLite the transaction itself
-    keeps all others out.
+    `None` if it is not open, or if another recorder has the lock: two may believe that they lead. On SQLite the
+    transaction itself
+    excludes all others.
     """
     query = select(RedriveRow).where(RedriveRow.id == id, RedriveRow.state.in_(OPEN))
     return session.scalars(query.with_for_update(skip_locked=True)).one_or_none()
@@ -154,7 +157,7 @@ def has_left(session: Session, redrive: RedriveRow) -> bool:
 
 
 def take(session: Session, redrive: RedriveRow, limit: int) -> int:
-    """Take letters to be sent, the oldest failure first; those that somebody else changes now wait for another time."""
+    """Take letters for sending, oldest failure first. Letters that somebody else is changing now wait for a later step."""
     row, now = DeadLetterRow, utc_now()
     query = select(row.id).where(*_open(redrive)).order_by(row.last_failed_at, row.id).limit(limit)
     found = session.scalars(query.with_for_update(skip_locked=True)).all()
@@ -167,22 +170,22 @@ def take(session: Session, redrive: RedriveRow, limit: int) -> int:
 
 
 def taken(session: Session, redrive: RedriveRow) -> Sequence[str]:
-    """The ids of the letters that were taken and are not sent yet, or perhaps were, before somebody was killed."""
+    """The ids of taken letters. They are not sent yet, or a kill came between the send and its note."""
     row = DeadLetterRow
     query = select(row.id).where(row.redrive_id == redrive.id, row.state == "redriving", row.answer == TAKEN)
     return session.scalars(query.order_by(row.last_failed_at, row.id)).all()
 
 
 def note_sent(session: Session, redrive: RedriveRow, outcomes: dict[str, str]) -> None:
-    """Note what became of letters that were taken; what was recorded of one meanwhile is newer, and stays.
+    """Note what became of taken letters. If the journal has recorded a newer answer meanwhile, that one stays.
 
     Args:
-        session: has locked the redrive.
-        redrive: which took them.
-        outcomes: by id: `sent`; `happened`, when its effect is there already; else it was left.
+        session: holds the lock of the redrive.
+        redrive: the redrive that took them.
+        outcomes: by id: `sent`; `happened`, if the effect already exists; any other word: the letter was left.
     """
     row, now, before = DeadLetterRow, utc_now(), state_sent(redrive)
-    # Only rows that nobody else has now: a recorder that waits for one that we have could have one that we wait for.
+    # Skip rows that are locked elsewhere: waiting for another recorder's row could deadlock.
     query = select(row.id).where(row.id.in_(sorted(outcomes)), row.redrive_id == redrive.id, row.answer == TAKEN)
     free = session.scalars(query.with_for_update(skip_locked=True)).all()
     kinds: dict[str, dict[str, object]] = {
@@ -196,14 +199,14 @@ def note_sent(session: Session, redrive: RedriveRow, outcomes: dict[str, str]) -
 
 
 def give_back(session: Session, redrive: RedriveRow) -> None:
-    """Let go of the letters that were taken and not sent: they are what they were."""
+    """Return taken letters that were not sent: they get their former state."""
     row = DeadLetterRow
     changed = update(row).where(row.redrive_id == redrive.id, row.state == "redriving", row.answer == TAKEN)
     session.connection().execute(changed.values(state=state_sent(redrive), redrive_id=None, answer=None))
 
 
 def _open(redrive: RedriveRow) -> list[ColumnElement[bool]]:
-    """Letters of the selection that this redrive has not sent; those that died since it began are none of it."""
+    """Letters of the selection that this redrive has not sent. Letters that died after its start do not belong to it."""
     row = DeadLetterRow
     not_sent = or_(row.redrive_id.is_(None), row.redrive_id != redrive.id)
     not_taken = or_(row.answer.is_(None), row.answer != TAKEN)
@@ -213,12 +216,12 @@ def _open(redrive: RedriveRow) -> list[ColumnElement[bool]]:
 
 
 def tally(session: Session, id: str) -> Tally:  # noqa: A002  # the word of the glossary
-    """How the letters of a redrive stand now."""
+    """The present counts of a redrive's letters."""
     return tallies(session, [id])[id]
 
 
 def tallies(session: Session, ids: Iterable[str]) -> dict[str, Tally]:
-    """The same of several."""
+    """The present counts of several redrives' letters."""
     letter, found = DeadLetterRow, {id_: dict.fromkeys(Tally.__slots__, 0) for id_ in ids}
     groups = (letter.redrive_id, letter.state, letter.answer)
     query = select(*groups, func.count()).where(letter.redrive_id.in_(list(found))).group_by(*groups)
@@ -239,7 +242,7 @@ def _standing(state: str, answer: str | None) -> str:
 
 
 def recent(session: Session, redrive: RedriveRow) -> Recent:
-    """How those letters stand whose first answer came last."""
+    """The counts of the most recently answered letters."""
     row = DeadLetterRow
     query = select(row.state, row.answer).where(row.redrive_id == redrive.id, row.answered_at.is_not(None))
     query = query.order_by(row.answered_at.desc()).limit(recent_size(redrive.stop_at))
@@ -248,7 +251,7 @@ def recent(session: Session, redrive: RedriveRow) -> Recent:
 
 
 def move(session: Session, redrive: RedriveRow, plan: Plan, stands: Tally) -> None:
-    """Change the state of a redrive whose row is locked, and note how it stands."""
+    """Change the state of a locked redrive, and write its counts."""
     now = utc_now()
     redrive.state, redrive.note, redrive.updated_at = plan.state, plan.note, now
     redrive.sent, redrive.succeeded, redrive.failed = stands.sent, stands.succeeded, stands.dead
@@ -258,14 +261,14 @@ def move(session: Session, redrive: RedriveRow, plan: Plan, stands: Tally) -> No
 
 
 def hindered(session: Session, why: str, id: str | None = None) -> None:  # noqa: A002  # the word of the glossary
-    """Note what keeps a redrive from going on; without an id, all that are open."""
+    """Note why a redrive cannot go on; without an id, on all open ones."""
     changed = update(RedriveRow).where(RedriveRow.state.in_(OPEN))
     changed = changed if id is None else changed.where(RedriveRow.id == id)
     session.connection().execute(changed.values(fault=clean(why), updated_at=utc_now()))
 
 
 def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> bool:  # noqa: A002
-    """Send no more of a redrive; what was sent goes on. False when it has ended before."""
+    """Send no more letters of a redrive. Sent ones go on. False if it has already ended."""
     redrive = session.get(RedriveRow, id, with_for_update=True)
     if redrive is None or redrive.state not in OPEN:
         return False
@@ -276,7 +279,7 @@ def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> 
 
 
 def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
-    """Class and message of the error of that failing letter whose first answer came last; `NotSent`: it could not be sent."""
+    """Class and message of the error of the most recently answered failing letter. `NotSent`: it could not be sent."""
     row, execution = DeadLetterRow, ExecutionRow
     query = select(row).where(row.redrive_id == redrive.id, row.answer.in_(FAILING), row.answered_at.is_not(None))
     letter = session.scalars(query.order_by(row.answered_at.desc()).limit(1)).first()
@@ -294,7 +297,7 @@ def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
 
 
 def where_unanswered(session: Session, id: str) -> dict[str, int]:  # noqa: A002  # the word of the glossary
-    """How many unanswered letters went into which queue."""
+    """The number of unanswered letters in each queue."""
     row = DeadLetterRow
     query = select(row.queue, func.count()).where(row.redrive_id == id, row.state == "redriving", row.answer.is_(None))
     return {str(queue): count for queue, count in session.execute(query.group_by(row.queue))}

@@ -1,8 +1,10 @@
-"""When a redrive may send more, when it waits for answers, and when it stops: pure arithmetic (R18).
+"""When a redrive may send more, when it waits for answers, and when it stops. Pure arithmetic (R18).
 
-A letter that was sent again is *unanswered* until an outcome of it is recorded; then it is retrying, succeeded, dead, or
-ended in another way. Retrying counts as failing: a job of ten attempts is dead only after minutes, and by then hundreds
-more would be on their way.
+A resent letter is *unanswered* until the journal records an outcome. Then it is retrying, succeeded, dead, or ended in
+another
+way. Retrying counts as failing: a job with ten attempts is dead only after minutes, and by then hundreds more letters
+would be on
+their way.
 """
 
 import math
@@ -15,25 +17,25 @@ if TYPE_CHECKING:  # SQLAlchemy takes 0.2 s to import, and a worker imports this
 
 OPEN = ("waiting", "canary", "sending")
 AT_ONCE = 100  # letters in one step
-BURST = 1.0  # seconds whose letters may be sent at once after a pause
-NEVER_STOPS = 100.0  # percent: more than all cannot fail
-FIRST = 5  # letters that may be unanswered before anything is known
-SHARE = 2  # one unanswered for so many answered,
-UNANSWERED, UNANSWERED_SECONDS = 50, 2.0  # but no more than these letters, or than are sent in these seconds
-RECENT, FAILURES_OF_RECENT = 50, 5  # letters answered last that are judged on their own; more where `stop_at` is small
+BURST = 1.0  # after a pause, the letters of this many seconds may be sent at once
+NEVER_STOPS = 100.0  # percent: no more than all can fail
+FIRST = 5  # letters that may be unanswered before the first answers
+SHARE = 2  # one unanswered letter is allowed for this many answered ones,
+UNANSWERED, UNANSWERED_SECONDS = 50, 2.0  # but at most this number, or the letters of this many seconds
+RECENT, FAILURES_OF_RECENT = 50, 5  # the most recent answers are also judged alone; more of them if `stop_at` is small
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How the letters of a redrive stand.
+    """The counts of a redrive's letters.
 
     Attributes:
-        unanswered: sent, and nothing is recorded since.
-        retrying: failed, and will be tried again.
+        unanswered: sent, with nothing recorded since.
+        retrying: failed, and will be retried.
         succeeded: done.
         dead: dead again, or could not be sent.
         ended: ended in another way: cancelled, revoked, expired.
-        taken: chosen, and not sent yet.
+        taken: taken, but not sent yet.
     """
 
     unanswered: int = 0
@@ -45,17 +47,17 @@ class Tally:
 
     @property
     def answered(self) -> int:
-        """How many have succeeded or failed an attempt, or ended in another way."""
+        """How many have succeeded, have failed an attempt, or ended in another way."""
         return self.retrying + self.succeeded + self.dead + self.ended
 
     @property
     def failing(self) -> int:
-        """How many have failed an attempt, and not succeeded since."""
+        """How many have failed an attempt and have not succeeded since."""
         return self.retrying + self.dead
 
     @property
     def running(self) -> int:
-        """How many may still have another outcome."""
+        """How many may still get another outcome."""
         return self.unanswered + self.retrying
 
     @property
@@ -66,7 +68,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """Of the letters whose first answer came last: how many there are, and how many of those are failing."""
+    """The most recently answered letters: how many there are, and how many of them are failing."""
 
     answered: int = 0
     failing: int = 0
@@ -74,7 +76,7 @@ class Recent:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a redrive does next: its state, what is noted, and how many letters are taken."""
+    """The next step of a redrive: its state, its note, and how many letters to take."""
 
     state: str
     note: str
@@ -82,15 +84,16 @@ class Plan:
 
 
 def in_canary(redrive: "RedriveRow", stands: Tally) -> bool:
-    """Whether the first letters are still tried: the rest waits until each of them has an answer."""
+    """Whether the canary is still under way. The rest waits until each of its letters has an answer."""
     return redrive.state != "sending" and stands.answered < redrive.canary
 
 
 def unanswered_limit(redrive: "RedriveRow", stands: Tally) -> int:
-    """How many letters may be unanswered; what is sent after a service has died is bounded by this.
+    """How many letters may be unanswered. If a service dies, no more than these are sent to it.
 
-    Half as many as were answered, so that it is soon out of the way of a redrive that goes well. At the most 50, or those
-    of two seconds where the rate is higher.
+    The limit is half of the answered letters, so it does not slow down a redrive that goes well. It is at most 50, or
+    the letters of
+    two seconds if the rate is higher.
     """
     if in_canary(redrive, stands):
         return redrive.canary
@@ -101,17 +104,18 @@ def unanswered_limit(redrive: "RedriveRow", stands: Tally) -> int:
 
 
 def recent_size(stop_at: float) -> int:
-    """How many of those answered last are judged on their own.
+    """How many of the most recent answers are judged alone.
 
-    So many that `stop_at` percent of them are five letters at least: of fewer, chance alone would decide.
+    `stop_at` percent of them must be at least five letters. With fewer, chance alone would decide.
     """
     return RECENT if stop_at <= 0 else max(RECENT, math.ceil(100 * FAILURES_OF_RECENT / stop_at))
 
 
 def recent_share(stop_at: float) -> float:
-    """The percentage of recent letters that may fail: twice `stop_at`, and at most half-way from it to all.
+    """The percentage of recent letters that may fail: twice `stop_at`, and at most half-way from `stop_at` to 100.
 
-    Twice, since of 50 letters of which 8 % fail in the long run often more than 10 % do; a service that has died is at 100 %.
+    It is twice, since 50 letters with a long-term failure rate of 8 % often show more than 10 %. A dead service shows
+    100 %.
     """
     return min(2 * stop_at, (NEVER_STOPS + stop_at) / 2)
 
@@ -119,9 +123,11 @@ def recent_share(stop_at: float) -> float:
 def verdict(redrive: "RedriveRow", stands: Tally, recent: Recent) -> str | None:
     """Why nothing more may be sent, or `None`.
 
-    Of all that were answered, more than `stop_at` percent are failing: judged once as many were answered as the canary has
-    letters, or as soon as so many of them fail that it cannot pass; without a canary, from the first one on. Or of those
-    that were answered last, so that a thousand early successes do not hide that now everything fails.
+    There are two rules. First: more than `stop_at` percent of all answered letters are failing. This is judged once as
+    many letters
+    have an answer as the canary has, or as soon as too many have failed; without a canary from the first answer on.
+    Second: too many
+    of the most recent answers are failing, so a thousand early successes do not hide a service that fails now.
     """
     first = max(min(redrive.canary, redrive.total), 1)
     if 100 * stands.failing / max(stands.answered, first) > redrive.stop_at:
@@ -138,25 +144,27 @@ def due(redrive: "RedriveRow", now: datetime) -> int:
 
 
 def paced(redrive: "RedriveRow", count: int, now: datetime) -> datetime:
-    """Until when letters were sent by the rate, once so many more are."""
+    """The time up to which the rate is used after `count` more letters."""
     return min(_since(redrive, now) + timedelta(seconds=count / redrive.rate), now)
 
 
 def _since(redrive: "RedriveRow", now: datetime) -> datetime:
     longest = now - timedelta(seconds=max(BURST, 1 / redrive.rate))
     paced = redrive.paced_at
-    return longest if paced is None or paced > now else max(paced, longest)  # later than now: another machine's clock
+    return (
+        longest if paced is None or paced > now else max(paced, longest)
+    )  # a time after `now` comes from another machine's clock
 
 
 def plan(redrive: "RedriveRow", stands: Tally, recent: Recent, now: datetime, *, left: bool) -> Plan:
-    """What a redrive does next.
+    """The next step of a redrive.
 
     Args:
         redrive: its row.
-        stands: how its letters stand.
-        recent: how those stand that were answered last.
-        now: the present.
-        left: whether there are letters that were not sent.
+        stands: the counts of its letters.
+        recent: the counts of the most recent answers.
+        now: the current time.
+        left: whether there are unsent letters.
     """
     if left:
         if reason := verdict(redrive, stands, recent):

@@ -1,4 +1,4 @@
-"""How redrives stand, and what each waits for, for people who look: on the command line and in the console (R18)."""
+"""The status of redrives, and what each waits for, for people on the command line and in the console (R18)."""
 
 import threading
 import time
@@ -19,22 +19,22 @@ from conventions.dead_letters.redrive_runner import who_steps
 from conventions.dead_letters.redrive_safety import OPEN, Tally, in_canary, unanswered_limit
 from conventions.storage.tables import RedriveRow
 
-KNOWN_FOR = 5.0  # seconds for which their answer counts
-MANY_EVENTS = 1000  # that are not recorded yet: worth a word
+KNOWN_FOR = 5.0  # seconds for which the workers' answer is reused
+MANY_EVENTS = 1000  # unrecorded events that are worth a remark
 NO_LEADER = "no recorder leads: start a worker, since each brings one"
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How one redrive stands.
+    """The status of one redrive.
 
     Attributes:
         row: the redrive.
-        stands: its letters.
+        stands: the counts of its letters.
         waiting: how many letters were not sent yet.
-        queues: how many unanswered letters went into which queue.
+        queues: the number of unanswered letters in each queue.
         error: class and message of the last error; `None`: nothing failed.
-        why: what it waits for; nothing once it has ended.
+        why: what it waits for; empty once it has ended.
     """
 
     row: RedriveRow
@@ -50,7 +50,7 @@ class Standing:
         return self.row.state in OPEN
 
     def figures(self) -> dict[str, Any]:
-        """Its numbers, by the names that people and scripts read."""
+        """Its numbers, under the names that people and scripts read."""
         stands = self.stands
         return {
             "total": self.row.total,
@@ -61,12 +61,12 @@ class Standing:
             "succeeded": stands.succeeded,
             "dead": stands.dead,
             "ended": stands.ended,
-            "failed": stands.dead,  # its name before retrying ones were counted on their own
+            "failed": stands.dead,  # the name from before retrying letters had their own count
         }
 
 
 class Watch:
-    """Looks at redrives. What takes long, which queues workers consume, is asked once in a while.
+    """Reads the status of redrives. It asks the workers for their queues only once in a while, since that takes long.
 
     Args:
         app: the application.
@@ -79,20 +79,20 @@ class Watch:
         self._consumed: frozenset[str] | None = None
 
     def look(self, rows: Iterable[RedriveRow], session: Session) -> list[Standing]:
-        """How redrives stand by SQL, without what they wait for."""
+        """The status of redrives from SQL, without what they wait for."""
         rows = list(rows)
         counts = redrive_runs.tallies(session, [row.id for row in rows])
         return [_standing(session, row, counts[row.id]) for row in rows]
 
     def explain(self, found: Sequence[Standing]) -> list[Standing]:
-        """The same with what they wait for; asks Redis, the broker and the workers, so call it without a transaction."""
+        """Add what each redrive waits for. This asks Redis, the broker and the workers, so do not call it in a transaction."""
         if not any(one.is_open for one in found):
             return list(found)
         hindered = self._hindrance()
         return [_with_why(one, hindered or self._why(one)) if one.is_open else one for one in found]
 
     def _hindrance(self) -> str:
-        """What keeps all of them from going on."""
+        """What stops all redrives."""
         try:
             if who_steps(self._app) is not None:
                 return ""
@@ -120,7 +120,7 @@ class Watch:
         return "" if trying else f"sends {row.rate:g} a second at the most"
 
     def _answers(self, one: Standing) -> str:
-        """Which answers it waits for, and what those wait for."""
+        """Which answers a redrive waits for, and why they take time."""
         parts = [f"waits for {_letters(one.stands.unanswered)} without an answer"] if one.stands.unanswered else []
         if one.stands.retrying:
             parts.append(f"{_letters(one.stands.retrying)} failed and will be tried again")
@@ -144,11 +144,11 @@ class Watch:
                 return int(self._app.broker.sizes(queue).ready)
             with self._app.connection_for_read() as connection:
                 return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
-        except Exception:  # noqa: BLE001  # whatever the broker says, it is only not known
+        except Exception:  # noqa: BLE001  # the length stays unknown, whatever the error
             return None
 
     def consumed(self) -> frozenset[str] | None:
-        """The queues that a worker consumes; `None`: the broker cannot be asked."""
+        """The queues that a worker consumes. `None`: the broker cannot be asked."""
         with self._lock:
             if time.monotonic() - self._asked_at > KNOWN_FOR:
                 try:
@@ -160,7 +160,7 @@ class Watch:
 
 
 def doubts(app: Any, session: Session, which: Filter) -> list[str]:
-    """What speaks against sending these letters now: their task is gone, nobody consumes their queue or sends them."""
+    """Reasons not to send these letters now: an unknown task, a queue without a worker, no leading recorder."""
     kinds = dead_letters.kinds(session, which)
     unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
@@ -180,7 +180,7 @@ def doubts(app: Any, session: Session, which: Filter) -> list[str]:
 def _standing(session: Session, row: RedriveRow, stands: Tally) -> Standing:
     is_open = row.state in OPEN
     if not is_open and stands.sent < row.sent:
-        # A letter that was sent by a later redrive is counted there, and old ones are deleted: the row knows better.
+        # A later redrive counts the letters that it sent again, and old letters are deleted. So the row's own counts are better.
         rest = row.sent - row.succeeded - row.failed
         stands = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
     waiting = max(row.total - stands.sent, 0)

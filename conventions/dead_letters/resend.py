@@ -1,4 +1,4 @@
-"""Redrive: send a dead letter again, with its id and idempotency key, and with fresh attempts (R18)."""
+"""Redrive one dead letter: send it again with its id and its idempotency key, and with new attempts (R18)."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,16 +30,16 @@ ANEW = {"retries": 0, "eta": None, "expires": None}
 
 
 def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossary
-    """Send one dead letter again. False when it is not dead any more, or its task is not registered.
+    """Send one dead letter again. False if it is no longer dead, or its task is not registered.
 
-    The message is the one that died, chain, callbacks and all, one generation later.
+    The message is the same as before, with its chain and callbacks, one generation later.
 
     Raises:
-        BrokerUnavailable: nothing was sent and the letter stays dead.
-        PayloadError: its arguments do not fit the task any more.
+        BrokerUnavailable: nothing was sent, and the letter stays dead.
+        PayloadError: its arguments no longer fit the task.
     """
     with app.database.session() as session:
-        # The row stays locked until the message is out: a second redrive at the same time sends nothing.
+        # The row stays locked until the message is sent, so a second redrive at the same time sends nothing.
         letter = session.get(DeadLetterRow, id, with_for_update=True)
         if letter is None or letter.state != "dead":
             return False
@@ -55,10 +55,10 @@ def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossar
 
 
 def send(app: Any, session: Session, letter: DeadLetterRow) -> Literal["sent", "happened", "unknown task"]:
-    """Send the message of a letter again; the letter itself is not changed.
+    """Send the message of a letter again. The letter itself does not change.
 
     Returns:
-        `happened`: its effect is there already, so nothing was sent.
+        `happened`: the effect already exists, so nothing was sent.
 
     Raises:
         BrokerUnavailable, PayloadError: as `redrive`.
@@ -75,7 +75,7 @@ def send(app: Any, session: Session, letter: DeadLetterRow) -> Literal["sent", "
 
 
 def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:
-    app.store.redis.delete(app.claims.cancel_key(letter.id))  # it was cancelled before somebody wanted it again
+    app.store.redis.delete(app.claims.cancel_key(letter.id))  # an earlier cancel must not stop the new attempt
     message = dead_letters.message(letter)
     if message and "headers" in message:
         _send_message(app, letter, message)
@@ -86,18 +86,18 @@ def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:
 
 
 def _has_happened(app: Any, session: Session, letter: DeadLetterRow) -> bool:
-    """Whether the job was done since, by this message or another one of its key: the claim knows, then the history."""
+    """Whether the job was done since, by this message or another one with its key. Asks the claim, then the executions."""
     key, fingerprint = letter.headers.get(KEY), letter.headers.get(FINGERPRINT)
     if key and (done := app.claims.is_done(f"{letter.task}:{key}", letter.id, fingerprint)) is not None:
         return bool(done)
-    if letter.error == IdempotencyConflict.__name__:  # what its key has done is another job
+    if letter.error == IdempotencyConflict.__name__:  # its key belongs to another job
         key = None
     since = executions.moment(letter.headers.get(ENQUEUED_AT)) or letter.first_failed_at
     return executions.has_succeeded(session, letter.task, letter.id, key, since)
 
 
 def _is_followed(letter: DeadLetterRow) -> bool:
-    """Whether callbacks, a chain or a chord wait for the job: then it is sent, and its claim answers with the result."""
+    """Whether callbacks, a chain or a chord wait for the job. Then it is sent, and its claim answers with the result."""
     message = dead_letters.message(letter)
     try:
         embed = read_body(message).options

@@ -1,1 +1,1 @@
-"""How far a long job is, and which jobs take too long (R5, R11)."""
+"""The progress of long jobs, and the jobs that take too long (R5, R11)."""

@@ -1,4 +1,4 @@
-"""One job is one clear thing, done within a minute: jobs that are not are counted by task, and shown (R5)."""
+"""Jobs that run too long, counted by task. A job should be one clear thing, done within a minute (R5)."""
 
 import logging
 import time
@@ -14,9 +14,9 @@ from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
 
-HEAD_START = 0.2  # seconds at the most by which the clock of a soft limit began before ours
-SHORTEST = 0.05  # seconds of a job that is short whatever its limits are
-KEEP = timedelta(days=30)  # after the last one of a task
+HEAD_START = 0.2  # seconds: Celery's clock of the soft limit starts at most this much before ours
+SHORTEST = 0.05  # seconds; a faster job is never too long, whatever its limits are
+KEEP = timedelta(days=30)  # how long a count is kept after the task's last such job
 
 ADVICE = (
     "split it: one message for each item by enqueue_many, a BatchTask for many items, or a LongRunningTask that reports its "
@@ -36,18 +36,18 @@ class TooLong:
 
 
 class OverlongJobs:
-    """Which tasks have jobs that ran too long."""
+    """The count of overlong jobs of each task."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def note(self, task: str, message_id: str, seconds: float) -> int:
-        """Count one, and return how many there were of its task. Raises: RedisError."""
+        """Count one job. Returns the count of its task. Raises: RedisError."""
         keep = milliseconds(KEEP)
         return int(self._store.run("too_long", [task, message_id, round(seconds, 3), round(time.time(), 3), keep]))
 
     def listing(self) -> list[TooLong]:
-        """The tasks that should be split, the one with most such jobs first; forgotten ones are dropped."""
+        """The tasks that should be split, the largest count first. Expired counts are dropped."""
         names: Any = self._store.redis.smembers(self._store.key("too_long"))
         found = []
         for raw in sorted(names):
@@ -58,37 +58,37 @@ class OverlongJobs:
             try:
                 longest, at = float(fields[b"longest"]), float(fields[b"last_at"])
                 found.append(TooLong(raw.decode(), int(fields[b"count"]), longest, at, fields[b"last_id"].decode()))
-            except (LookupError, ValueError):  # somebody else wrote it: it keeps no other from being shown
+            except (LookupError, ValueError):  # another program wrote it; the other tasks are still shown
                 logger.exception("what Redis has of jobs of %r that take too long cannot be read", raw)
         return sorted(found, key=lambda one: (-one.count, one.task))
 
 
 class watching:  # noqa: N801  # used like a function
-    """Count the job that runs in the block when it is too long: its soft limit, or what its class allows, is over."""
+    """Count the job of the block if it runs too long: beyond its soft limit or its class's `split_after`."""
 
     def __init__(self, task: Any, message_id: str) -> None:
         self._task, self._id = task, message_id
 
     def __enter__(self) -> None:
-        """It begins."""
+        """Note the start."""
         self._begun = time.monotonic()
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """It has ended."""
+        """Count the job if it was too long."""
         seconds = time.monotonic() - self._begun
         if seconds < SHORTEST and error is None:
             return
         task, limit = self._task, self._task.split_after
         soft = (task.request.timelimit or (None, None))[1] or task.soft_time_limit
-        # A job may have caught the exception.
+        # The job may have caught the soft limit's exception, so the time is checked, too.
         asked = isinstance(error, SoftTimeLimitExceeded) or (soft and seconds >= soft - HEAD_START)
         over = asked or (limit is not None and seconds >= limit)
-        if over and not isinstance(error, SystemExit):  # that is the end of its process, which others count
+        if over and not isinstance(error, SystemExit):  # the process ends; that is counted elsewhere
             note(task, self._id, seconds)
 
 
 def note(task: Any, message_id: str, seconds: float) -> None:
-    """Count a job that ran too long, and say so in the log. Raises nothing."""
+    """Count an overlong job and write it to the log. Never raises."""
     logger.warning("too long: id=%s task=%s: ran for %.0f s; %s", message_id, task.name, seconds, ADVICE)
     try:
         task.app.granularity.note(task.name, message_id, seconds)

@@ -1,4 +1,4 @@
-"""`Progress`: how far a long job or a batch is, kept in Redis and readable by id from anywhere (R11)."""
+"""`Progress`: how far a long job or a batch is. It is kept in Redis and can be read by id from anywhere (R11)."""
 
 import json
 import logging
@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 
 type Answer = Literal["on", "cancelled", "lost"]
 
-WRITE_EVERY = 0.5  # seconds between two writes of a job that reports each item
-AFTER_ERROR = 5.0  # seconds until Redis is asked again that did not answer
+WRITE_EVERY = 0.5  # seconds between two writes, even if the job reports each item
+AFTER_ERROR = 5.0  # seconds until the next try after Redis did not answer
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a job goes on: `value` is the task's own, `done` and `failed` what was counted by then."""
+    """Where a job resumes. `value` is the task's own; `done` and `failed` are the counts at that point."""
 
     value: Any = None
     done: int = 0
@@ -38,8 +38,9 @@ class Checkpoint:
 class Progress:
     """A reading of a job's progress. Counts are items; times are seconds since the epoch.
 
-    `ended` is `done`, `dead` or `cancelled` once the job, or the batch, has ended. `resumed` items were counted before the
-    attempt began; `is_batch`: it is that of a batch; `ignored`: nobody keeps its result.
+    `ended` is `done`, `dead` or `cancelled` once the job or the batch has ended. `resumed`: items that were counted
+    before this
+    attempt. `is_batch`: it is the progress of a batch. `ignored`: nobody keeps the result.
     """
 
     id: str
@@ -57,17 +58,17 @@ class Progress:
 
     @classmethod
     def of(cls, id: str, store: Store | None = None) -> Self:  # noqa: A002  # the word of the glossary
-        """Read the progress of a job by its id; zero everywhere when it has not reported yet."""
+        """Read the progress of a job by its id. All counts are zero until its first report."""
         store = store or current_store()
         raw: Any = store.redis.hgetall(store.key("progress", id))
         if same := raw.get(b"same_as"):  # the message was a duplicate, of a batch
-            # Whether a result comes in a moment is a question of this message.
+            # Whether a result will come depends on this message, not on the batch.
             return replace(cls.of(same.decode(), store), ignored=raw.get(b"ignored", b"1") == b"1")
         return cls.read(id, raw)
 
     @classmethod
     def read(cls, id: str, raw: Mapping[bytes, bytes]) -> Self:  # noqa: A002
-        """What the fields say that Redis has under the id."""
+        """Read the fields that Redis has under the id."""
         fields = {name.decode(): value.decode() for name, value in raw.items()}
         return cls(
             id=id,
@@ -86,7 +87,7 @@ class Progress:
 
     @staticmethod
     def checkpoint_of(id: str, fingerprint: str, store: Store) -> Checkpoint | None:  # noqa: A002
-        """Where a job that ran before goes on, if its arguments are the same. Raises: RedisError."""
+        """The checkpoint of an earlier attempt, if the arguments are the same. Raises: RedisError."""
         raw: Any = store.redis.hget(store.key("progress", id), "checkpoint")
         found = json.loads(raw) if raw else {}
         return (
@@ -97,14 +98,14 @@ class Progress:
 
     @property
     def percent(self) -> int | None:
-        """floor(100 x done / total), or `None` while the total is not known."""
+        """floor(100 x done / total). `None` while the total is unknown."""
         if self.total is None:
             return None
         return 100 if self.total == 0 else min(100, 100 * self.done // self.total)
 
     @property
     def finished(self) -> bool:
-        """Whether the job has ended, or every item of it is done or failed; a batch ends with its `finish`."""
+        """Whether the job has ended, or every item is done or failed. A batch ends with its `finish`."""
         if self.ended or self.is_batch:
             return bool(self.ended)
         return self.total is not None and self.done + self.failed >= self.total
@@ -117,25 +118,25 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds until the end at the present rate, or `None` when that cannot be told."""
+        """Seconds until the end at the present rate. `None` when it is unknown."""
         if self.total is None or not self.rate:
             return None
         return max(0.0, (self.total - self.done - self.failed) / self.rate)
 
     @property
     def stalled(self) -> bool:
-        """Whether nothing was reported for `stall_after` seconds before the end."""
+        """Whether an unfinished job has reported nothing for `stall_after` seconds."""
         return bool(self.updated_at) and not self.finished and time.time() - self.updated_at > self.stall_after
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseGuard:
-    """What a job must hold to report: its claim, by token, for `lease` seconds from each report.
+    """The claim that a job must hold to report. Each report renews it for `lease` seconds.
 
     Attributes:
-        request: the claim.
+        request: the claim, with its token.
         lease: seconds.
-        batch_id: the batch that the job is a part of.
+        batch_id: the batch of the job.
     """
 
     request: ClaimRequest
@@ -144,20 +145,21 @@ class LeaseGuard:
 
 
 class ProgressReporter:
-    """What a running job writes through `self.progress`.
+    """Writes the progress of a running job, as `self.progress`.
 
-    Writes at most twice a second; the last state is written when the job ends. A report is one round trip, which counts,
-    renews the lease and asks whether the job may go on. While Redis does not answer, the job goes on.
+    It writes at most twice a second, and the last state at the end of the job. A report is one round trip: it writes
+    the counts,
+    renews the lease and asks whether the job may go on. The job goes on if Redis does not answer.
 
     Args:
-        store: where it is written.
+        store: where the progress is written.
         id: the job's message.
-        keep: how long it is remembered.
+        keep: how long the progress is kept.
         beat: called at every report, so that a lease can follow progress.
-        holder: the claim that is renewed; `None` for a job without one.
-        stall_after: seconds without a report after which readers take the job for hung.
+        holder: the claim to renew; `None` for a job without one.
+        stall_after: seconds without a report after which readers call the job stalled.
         start: the checkpoint at which the job began.
-        counts: whether the counts are this job's; those of a batch are kept by the ends of its chunks.
+        counts: whether the counts are this job's own. The chunks of a batch count for the batch when they end.
         ignored: whether nobody keeps the job's result.
     """
 
@@ -187,7 +189,7 @@ class ProgressReporter:
 
     @property
     def total(self) -> int | None:
-        """Items in all, when known; setting it writes at once."""
+        """The number of items, if known. Setting it writes at once."""
         return self._total
 
     @total.setter
@@ -202,8 +204,8 @@ class ProgressReporter:
         """Report `n` more items done and `failed` more failed.
 
         Raises:
-            JobCancelled: the message was cancelled; let it through, it ends the job.
-            LeaseLost: another worker has taken the job over; let it through, and do nothing more.
+            JobCancelled: the message was cancelled. Do not catch it: it ends the job.
+            LeaseLost: another worker has taken the job over. Do not catch it, and do nothing more.
         """
         self._done += n
         self._failed += failed
@@ -214,11 +216,11 @@ class ProgressReporter:
             self._report()
 
     def checkpoint(self, value: Any, fingerprint: str) -> None:
-        """Write where the job goes on when it runs again with the same arguments, and everything that was counted.
+        """Write the checkpoint for a next attempt with the same arguments, and all counts.
 
         Raises:
             JobCancelled, LeaseLost: as `advance`.
-            TypeError, ValueError: the value is no JSON.
+            TypeError, ValueError: the value is not JSON.
         """
         self._beat()
         where = {"value": value, "done": self._done, "failed": self._failed, "fingerprint": fingerprint}
@@ -235,10 +237,10 @@ class ProgressReporter:
                 )
 
     def flush(self, more: Mapping[str, str] | None = None) -> Answer:
-        """Write what was counted. Returns whether the job may go on; where Redis does not answer, it may."""
+        """Write the counts. Returns whether the job may go on; it may if Redis does not answer."""
         try:
             with closing(self._store.call("report", self._arguments(more or {}))) as call:
-                answer = call.answer(again=False)  # the next report has all of it
+                answer = call.answer(again=False)  # the next report repeats everything
         except RedisError as error:
             logger.warning("progress not written: id=%s: %s", self._id, error)
             self._next = time.monotonic() + AFTER_ERROR
@@ -252,7 +254,7 @@ class ProgressReporter:
         fields: dict[str, Any] = {"updated_at": now, **more}
         if self._counts:
             fields |= {"done": self._done, "failed": self._failed}
-        if self._counts and not self._has_begun:  # an attempt begins
+        if self._counts and not self._has_begun:  # the first report of an attempt
             fields |= {"started_at": now, **self._first}
         fields |= {name: value for name in ("total", "note") if (value := getattr(self, f"_{name}")) is not None}
         request = self._holder.request if self._holder else None
@@ -263,6 +265,6 @@ class ProgressReporter:
         return [self._id, keep, milliseconds(lease), *claim, batch, *pairs]
 
     def close(self) -> None:
-        """Write what is left, if anything was reported since."""
+        """Write what was reported since the last write."""
         if self._unwritten:
             self.flush()

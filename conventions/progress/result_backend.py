@@ -1,7 +1,9 @@
-"""Celery's result backend, which also knows of jobs that report progress: their state is `PROGRESS` (R11).
+"""Celery's result backend, extended: a job that reports progress has the state `PROGRESS` (R11).
 
-Nothing is written for it: where Celery has no result, the progress is read. Its fields have our names, and those that tools
-such as celery-progress read. Where nobody keeps the result, the progress also says how the job, or the batch, has ended.
+It writes nothing for this: when Celery has no result, it reads the progress. The fields have our names, and also the
+names that
+tools such as celery-progress read. If nobody keeps the result, the progress also says how the job or the batch has
+ended.
 """
 
 import logging
@@ -26,35 +28,35 @@ logger = logging.getLogger(__name__)
 
 PROGRESS = "PROGRESS"
 STORE_FOR = SETTLE_FOR  # seconds
-ERRORS_BEFORE = "conventions.errors"  # where they were
+ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
 
 class _Ours:
-    """Falls back to the progress of a job of which there is no result, and stores results as outcomes are recorded."""
+    """Reads the progress of a job without a result, and stores results with the patience of a settle."""
 
     app: Any
 
     def _get_pool(self, **parameters: Any) -> Any:
-        pool = super()._get_pool(**parameters)  # type: ignore[misc]  # of the classes below
+        pool = super()._get_pool(**parameters)  # type: ignore[misc]  # the other base class has it
         pool.connection_class = bounded(pool.connection_class)
         if manager := getattr(pool, "sentinel_manager", None):
             bound_sentinels(manager, BoundedRetry(retries=0, patience=SOCKET_TIMEOUT))
         return pool
 
     def ensure(self, *arguments: Any, **policy: Any) -> Any:
-        """Try for some time; once where a send does, which tries again by itself."""
+        """Retry for some time; only once within a send, which retries by itself."""
         once = {"max_retries": 0} if current_deadline() is not None else {}
-        return super().ensure(*arguments, **policy | once)  # type: ignore[misc]  # the same
+        return super().ensure(*arguments, **policy | once)  # type: ignore[misc]  # the other base class has it
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """Say how many the parts of a chord are, before they are sent. Raises: BrokerUnavailable."""
+        """Store the number of parts of a chord, before they are sent. Raises: BrokerUnavailable."""
         with self._for_a_send(group_id):
-            super().set_chord_size(group_id, chord_size)  # type: ignore[misc]  # the same
+            super().set_chord_size(group_id, chord_size)  # type: ignore[misc]  # the other base class has it
 
     def apply_chord(self, *arguments: Any, **options: Any) -> None:
-        """Keep what a chord needs, before its parts are sent. Raises: BrokerUnavailable."""
+        """Store the data of a chord, before its parts are sent. Raises: BrokerUnavailable."""
         with self._for_a_send(str(arguments[0][0])):
-            super().apply_chord(*arguments, **options)  # type: ignore[misc]  # the same
+            super().apply_chord(*arguments, **options)  # type: ignore[misc]  # the other base class has it
 
     @contextmanager
     def _for_a_send(self, group_id: str) -> Iterator[None]:
@@ -63,7 +65,7 @@ class _Ours:
                 yield
             except (RedisError, OSError, RuntimeError) as error:
                 reason = error
-                if isinstance(error, RuntimeError):  # Celery's, of results that nobody can subscribe to
+                if isinstance(error, RuntimeError):  # Celery raises it when it cannot subscribe to the result
                     if not isinstance(error.__cause__, RedisError):
                         raise
                     reason = error.__cause__
@@ -72,8 +74,8 @@ class _Ours:
                 raise BrokerUnavailable(text, ids=[group_id]) from reason
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
-        """The state of a task, as Celery keeps it."""
-        meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # of the classes below
+        """The state of a task, as Celery keeps it, or its progress."""
+        meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # the other base class has it
         if meta["status"] != states.PENDING:
             return meta
         progress = Progress.of(task_id, self.app.store)
@@ -82,23 +84,23 @@ class _Ours:
         return meta | {"task_id": task_id, "traceback": None, "children": []} | _state_of(progress)
 
     def exception_to_python(self, exc: Any) -> Any:
-        """The error of a stored result; also of one that names our errors by the file in which they were."""
+        """The error of a stored result, also if an older release stored the error's former module."""
         if isinstance(exc, dict) and exc.get("exc_module") == ERRORS_BEFORE:
             exc = exc | {"exc_module": errors.__name__}
-        return super().exception_to_python(exc)  # type: ignore[misc]  # as above
+        return super().exception_to_python(exc)  # type: ignore[misc]  # the other base class has it
 
     def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> Any:
-        """Tell those who wait that a job has ended well; as patient as its outcome was recorded (protocol 4).
+        """Store the success of a job, for its waiting callers. It retries as long as a settle does (protocol 4).
 
-        Celery would tell them that it has failed, as soon as it can.
+        Celery would give up at once and report a failure.
 
         Raises:
-            RedisError, OSError: Redis did not take it in all that time.
+            RedisError, OSError: Redis did not accept it in all that time.
         """
         deadline = time.monotonic() + STORE_FOR
         while True:
             try:
-                return super().mark_as_done(task_id, *args, **options)  # type: ignore[misc]  # as above
+                return super().mark_as_done(task_id, *args, **options)  # type: ignore[misc]  # the other base class has it
             except (RedisError, OSError) as error:
                 if time.monotonic() > deadline:
                     raise
@@ -107,7 +109,7 @@ class _Ours:
 
 
 def _state_of(progress: Progress) -> dict[str, Any]:
-    match progress.ended if progress.ignored else "":  # a result that is kept comes in a moment
+    match progress.ended if progress.ignored else "":  # a kept result will be stored in a moment
         case "done":
             return {"status": states.SUCCESS, "result": None}
         case "dead":
@@ -119,7 +121,7 @@ def _state_of(progress: Progress) -> dict[str, Any]:
 
 
 def described(progress: Progress) -> dict[str, Any]:
-    """A reading as JSON; `current` and `description` are the names of celery-progress."""
+    """A reading as JSON. `current` and `description` are celery-progress's names."""
     names = ("done", "failed", "total", "percent", "note", "rate", "eta", "stalled")
     fields = {name: getattr(progress, name) for name in names}
     return fields | {"current": progress.done, "description": progress.note}
@@ -130,4 +132,4 @@ class Backend(_Ours, RedisBackend):
 
 
 class SentinelResults(_Ours, SentinelBackend):
-    """The same, on the master that Sentinel names."""
+    """Results in Redis, on the master that Sentinel names."""

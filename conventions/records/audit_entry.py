@@ -1,4 +1,4 @@
-"""`AuditEntry`: something that somebody did, as the audit keeps it; in the journal until it is in SQL (R22)."""
+"""`AuditEntry`: one action of a person, for the audit. It waits in the journal until it is in SQL (R22)."""
 
 import json
 from dataclasses import asdict, dataclass, field, fields
@@ -8,21 +8,21 @@ from uuid import uuid4
 CANCEL, BATCH_CANCEL = (
     "cancel",
     "batch cancel",
-)  # the actions of those who cancel a message, which may be a batch, and a batch
+)  # cancel by message id, which may be a batch's; cancel of a batch
 
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Something that somebody did.
+    """One action of a person or a program.
 
     Attributes:
         actor: who.
         action: what, as the command line names it: `dead-letters edit`.
-        target: to which: an id, a group, a name, or that of a redrive.
+        target: an id, a group, the name of a schedule, or the id of a redrive run.
         reason: why.
-        before: what was there, as far as it was changed.
-        after: what is there now.
-        id: its own, so that it is recorded once, however often it is read.
+        before: the changed values, before.
+        after: the changed values, after.
+        id: unique, so that an entry is recorded once, even if it is read twice.
     """
 
     actor: str
@@ -34,18 +34,20 @@ class AuditEntry:
     id: str = field(default_factory=lambda: str(uuid4()))
 
     def encode(self) -> str:
-        """The deed as JSON."""
-        return json.dumps(asdict(self))  # half characters, as a terminal may bring them, are escapes
+        """The entry as JSON."""
+        return json.dumps(asdict(self))  # half characters, which a terminal may send, become escapes
 
     @classmethod
     def decode(cls, data: bytes | str) -> Self:
-        """Read what `encode` wrote; fields that are not known are ignored. Raises: ValueError when it is no deed."""
+        """Read what `encode` wrote. Unknown fields are ignored. Raises: ValueError when it is not an entry."""
         try:
             found = json.loads(data)
-            deed = cls(**{one.name: found[one.name] for one in fields(cls) if one.name in found})
+            entry = cls(**{one.name: found[one.name] for one in fields(cls) if one.name in found})
         except (TypeError, RecursionError) as error:
-            raise ValueError(f"not a deed: {error}") from error
-        texts = (deed.actor, deed.action, deed.target, deed.id, "" if deed.reason is None else deed.reason)
-        if not all(isinstance(one, str) for one in texts) or len(deed.id) > 36 or len(deed.action) > 64:  # the columns
-            raise ValueError("not a deed: a field has the wrong type or size")
-        return deed
+            raise ValueError(f"not an entry: {error}") from error
+        texts = (entry.actor, entry.action, entry.target, entry.id, "" if entry.reason is None else entry.reason)
+        if (
+            not all(isinstance(one, str) for one in texts) or len(entry.id) > 36 or len(entry.action) > 64
+        ):  # the columns
+            raise ValueError("not an entry: a field has the wrong type or size")
+        return entry

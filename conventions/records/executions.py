@@ -1,4 +1,4 @@
-"""Executions: how every attempt at every message ended, recorded in SQL from the journal."""
+"""Executions: how every attempt at every message ended. The recorder copies them from the journal to SQL."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from conventions.storage.tables import ExecutionRow
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFilter:
-    """Which executions; every field that is given must match."""
+    """A filter of executions. Every given field must match."""
 
     kind: str | None = None
     task: str | None = None
@@ -36,15 +36,14 @@ class ExecutionFilter:
 def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
     """Store events, each once.
 
-    Returns the ids of those that were not stored before; of plain successes nobody asks, and to be told takes SQL as long
-    as to store them.
+    Returns the ids of events that were not stored before, without plain successes: nobody needs those, and asking for
+    them costs as
+    much as storing them.
     """
-    events = {entry.event.id: entry for entry in reversed(entries)}  # of two readings the first counts
+    events = {entry.event.id: entry for entry in reversed(entries)}  # if an entry was read twice, the first one counts
     plain: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    for id_ in sorted(
-        events
-    ):  # in order, so that two recorders of the same rows do not wait for each other in a circle
+    for id_ in sorted(events):  # sorted, so that two recorders of the same rows cannot deadlock
         (plain if _is_plain(events[id_]) else others).append(_row(id_, events[id_]))
     insert = insert_into(session, ExecutionRow).on_conflict_do_nothing(index_elements=["id"])
     if plain:
@@ -53,7 +52,7 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
 
 
 def _is_plain(entry: JournalEntry) -> bool:
-    """Whether it is of no dead letter."""
+    """Whether it is a success of a message that was never a dead letter."""
     return entry.event.kind == "succeeded" and entry.event.generation == 0
 
 
@@ -65,14 +64,14 @@ def listing(session: Session, which: ExecutionFilter, limit: int) -> Sequence[Ex
 
 
 def of_message(session: Session, message_id: str) -> Sequence[ExecutionRow]:
-    """Every execution of one message, in their order: by redrive, by attempt, by claim."""
+    """Every execution of one message, in order: by generation, by attempt, by fence."""
     row = ExecutionRow
     query = select(row).where(row.message_id == cut(message_id))
     return session.scalars(query.order_by(row.generation, row.attempt, row.fence, row.ended_at, row.id)).all()
 
 
 def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, ExecutionRow]:
-    """The last execution of each message that has one; those of a copy that was behind do not count beside others."""
+    """The last execution of each message. A `superseded` one counts only if the message has no other."""
     row = ExecutionRow
     query = select(row).where(row.message_id.in_([cut(one) for one in message_ids]))
     found: dict[str, ExecutionRow] = {}
@@ -83,7 +82,7 @@ def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, Exec
 
 
 def has_succeeded(session: Session, task: str | None, message_id: str, key: str | None, since: datetime) -> bool:
-    """Whether a message has succeeded, or another one with its key has since then."""
+    """Whether this message has ever succeeded, or another message with its key since the given time."""
     row = ExecutionRow
     succeeded = row.kind == "succeeded"
     queries = [select(row.id).where(row.message_id == message_id, succeeded)]
@@ -117,7 +116,7 @@ def _row(id_: str, entry: JournalEntry) -> dict[str, Any]:
 
 
 def moment(text: datetime | str | None) -> datetime | None:
-    """A moment that a header names; `None` where it is none, since another program may have written it."""
+    """The time in a header. `None` if it is not a time, since another program may have written it."""
     try:
         moment = datetime.fromisoformat(str(text)) if text else None
         return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None

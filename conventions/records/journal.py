@@ -1,8 +1,10 @@
-"""`Journal`: the ordered stream of how attempts ended, in Redis until the recorder has put it into SQL.
+"""`Journal`: the ordered stream of how attempts ended. It is in Redis until the recorder has copied it to SQL.
 
-The settle script appends to it in the step that changes the claim, so that an outcome and its event are one. What has
-no claim is appended by `Journal.append`. What people did to something in Redis is an entry of its own, a `DeedEntry`,
-appended in the step that does it.
+The settle script appends an event in the same step that changes the claim, so an outcome never lacks its event.
+`Journal.append`
+adds events of messages without a claim. Actions of people on data in Redis are entries of their own (`DeedEntry`),
+appended in
+the same step as the action.
 """
 
 import functools
@@ -21,19 +23,19 @@ from conventions.core.error_text import FailureText
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 
-LATE_AFTER = 30.0  # seconds after which an event that is not recorded is reported
+LATE_AFTER = 30.0  # seconds after which an unrecorded event is reported as late
 KINDS = (
     "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
 )  # fmt: skip
 
-_NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # changing it would record old events a second time
+_NAMESPACE = UUID("5d0a3f4e-7d0c-5c66-9a43-7c2d8f6e1b90")  # a change would record old events a second time
 _KIND_LENGTH = 32
 _LARGEST_INTEGER = 2**31 - 1  # of the columns
 _LARGEST_FENCE = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(slots=True)  # not frozen: each job makes one, which would take twice as long
+@dataclass(slots=True)  # not frozen: each job creates one, and a frozen one takes twice as long
 class Event:
     """How one attempt at one message ended.
 
@@ -42,12 +44,12 @@ class Event:
         key: the idempotency key.
         generation: 0, and one more for each redrive.
         attempt: from 1; 0: never started.
-        token: that of the delivery.
+        token: the token of the delivery.
         worker: host name of the worker.
-        enqueued_at: aware, or ISO 8601, as `decode` reads it.
-        started_at: the same.
+        enqueued_at: aware, or ISO 8601 text, as `decode` returns it.
+        started_at: in the same form.
         runtime: seconds.
-        message: the broker's envelope, of a dead message that the settle script does not hold.
+        message: the broker's envelope of a dead message, if the settle script does not have it.
     """
 
     message_id: str
@@ -70,12 +72,12 @@ class Event:
 
     @property
     def id(self) -> str:
-        """The same for the same event, however often it is read (protocol 15)."""
+        """The same for the same event, even if it is read several times (protocol 15)."""
         return _id_of(self.message_id, self.generation, self.attempt, self.token, self.kind)
 
     def encode(self) -> bytes:
-        """The event as compact JSON, without what is `None`. What JSON does not know is written as its `repr`."""
-        # Of success, as most are: text and numbers. In a name of a mapping pydantic would replace half a character.
+        """The event as compact JSON, without fields that are `None`. A value that JSON cannot hold becomes its `repr`."""
+        # Most events are successes: text and numbers. In the key of a mapping pydantic would replace half a character.
         if self.failure is None and self.arguments is None and self.headers is None and self.message is None:
             with suppress(ValueError):  # half a character
                 return _to_json(self, exclude_none=True, warnings=False)
@@ -89,11 +91,11 @@ class Event:
 
     @classmethod
     def decode(cls, data: bytes) -> "Event":
-        """Read what `encode` wrote. Raises: ValueError when it is no event.
+        """Read what `encode` wrote. Raises: ValueError when it is not an event.
 
-        Fields that are not known are ignored, since workers of the next version may write them.
+        Unknown fields are ignored, since workers of the next release may write them.
         """
-        with suppress(ValidationError):  # all else is read below, or is none
+        with suppress(ValidationError):  # other events are read below
             return cls(**_read(data))
         try:
             found = json.loads(data)
@@ -109,7 +111,7 @@ class Event:
 
 @with_config(ConfigDict(extra="ignore", strict=True))
 class _Success(TypedDict):
-    """An event without a failure, as most are, in which `_check` would find nothing: read and checked in one step."""
+    """An event without a failure, which is the usual case. pydantic reads it and does the checks of `_check` in one step."""
 
     message_id: str
     kind: Annotated[str, Field(min_length=1, max_length=_KIND_LENGTH)]
@@ -135,7 +137,7 @@ _to_json = TypeAdapter(Event).serializer.to_json
 _COMPACT = json.JSONEncoder(separators=(",", ":"), default=repr)
 
 
-@functools.lru_cache(maxsize=1 << 14)  # it is asked several times while a batch is recorded
+@functools.lru_cache(maxsize=1 << 14)  # the recorder asks for it several times
 def _id_of(message_id: str, generation: int, attempt: int, token: str, kind: str) -> str:
     return str(uuid5(_NAMESPACE, json.dumps([message_id, generation, attempt, token, kind])))
 
@@ -148,7 +150,7 @@ _TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at")
 
 
 def _check(event: Event) -> None:
-    """Only what a column would refuse. Raises: ValueError."""
+    """Check only what an SQL column would refuse. Raises: ValueError."""
     texts = [event.message_id, event.kind, event.actor, event.token]
     texts += [value for name in _TEXTS if (value := getattr(event, name)) is not None]
     if event.failure is not None:
@@ -167,11 +169,11 @@ def _check(event: Event) -> None:
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """An event as it stands in the stream.
+    """An event as stored in the stream.
 
     Args:
-        id: that of the stream.
-        fence: of the claim, 0 where none was held.
+        id: the id in the stream.
+        fence: the fence of the claim; 0 without a claim.
         at: when it was appended, by the server's clock.
         message: the broker's message as it was stored, or `None`.
     """
@@ -184,7 +186,7 @@ class JournalEntry:
 
     @classmethod
     def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "JournalEntry":  # noqa: A002  # Redis's word
-        """Read an entry. Raises: ValueError when it is none."""
+        """Read an event entry. Raises: ValueError when it is not one."""
         if b"event" not in fields:
             raise ValueError("an entry without an event")
         event = Event.decode(fields[b"event"])
@@ -198,7 +200,7 @@ class JournalEntry:
 
 @dataclass(frozen=True, slots=True)
 class DeedEntry:
-    """A deed as it stands in the stream; `at`: when it was done, by the server's clock."""
+    """An audit entry as stored in the stream. `at`: the time of the action, by the server's clock."""
 
     id: bytes
     deed: AuditEntry
@@ -206,12 +208,12 @@ class DeedEntry:
 
     @classmethod
     def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "DeedEntry":  # noqa: A002
-        """Read an entry. Raises: ValueError when it is none."""
+        """Read an audit entry. Raises: ValueError when it is not one."""
         return cls(id, AuditEntry.decode(fields[b"deed"]), _at(id, fields))
 
 
 def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry | DeedEntry:  # noqa: A002
-    """What the stream holds under an id. Raises: ValueError when it is neither."""
+    """Read an entry of the stream, of either kind. Raises: ValueError when it is neither."""
     return DeedEntry.read(id, fields) if b"deed" in fields else JournalEntry.read(id, fields)
 
 
@@ -232,12 +234,12 @@ class Journal:
         self.rejected_key = store.key("journal", "rejected")
 
     def length(self) -> int:
-        """How many events are not recorded yet. Raises: RedisError."""
+        """How many events wait to be recorded. Raises: RedisError."""
         length: Any = self._store.redis.xlen(self.key)  # redis-py types sync and async as one
         return int(length)
 
     def age(self) -> float:
-        """Seconds, by the server's clock, that the oldest event waits to be recorded; 0 when none does. Raises: RedisError."""
+        """Seconds, by the server's clock, that the oldest event has waited; 0 when none waits. Raises: RedisError."""
         redis: Any = self._store.redis
         oldest = redis.xrange(self.key, count=1)
         if not oldest:
@@ -246,7 +248,7 @@ class Journal:
         return max(0.0, float(now + micros / 1e6 - int(oldest[0][0].partition(b"-")[0]) / 1000))
 
     def fault(self, late_after: float = LATE_AFTER) -> str:
-        """What is wrong where an event waits for longer than this to be recorded; else nothing. Raises: RedisError."""
+        """Why events are late, if one has waited longer than `late_after` seconds; else empty. Raises: RedisError."""
         seconds = self.age()
         if seconds <= late_after:
             return ""
@@ -256,15 +258,15 @@ class Journal:
         )
 
     def rejected(self) -> int:
-        """How many events were put aside, since SQL cannot take them. Raises: RedisError."""
+        """How many events were set aside because SQL cannot store them. Raises: RedisError."""
         length: Any = self._store.redis.llen(self.rejected_key)
         return int(length)
 
     def append(self, events: Sequence[Event]) -> None:
-        """Append events of messages without a claim: all or none, also when memory is full. Raises: RedisError."""
+        """Append events of messages without a claim: all or none, even when memory is full. Raises: RedisError."""
         if events:
             self._store.script("append")([self.key], [event.encode() for event in events])
 
     def note(self, deed: AuditEntry) -> None:
-        """Append what somebody has done: the recorder adds it to the audit. Raises: RedisError."""
+        """Append the action of a person; the recorder adds it to the audit. Raises: RedisError."""
         self._store.script("note")([self.key], [deed.encode()])

@@ -1,7 +1,8 @@
-"""How far SQL is with the journal, in SQL and in Redis, so that a Redis that is older than SQL is known as such.
+"""The position of the recorder in the journal, in SQL and in Redis. It shows when Redis is older than SQL.
 
-Each transaction of the recorder counts one more in SQL, and then in Redis. A Redis that counts less was restored from an older
-copy, is a replica that was behind, or has lost its last second; or a recorder died between the two.
+Each transaction of the recorder adds one to the count in SQL, then in Redis. If Redis counts less, it was restored from
+an older
+copy, is a replica that was behind, or has lost its last second; or a recorder died between the two steps.
 """
 
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Mark(NamedTuple):
-    """What Redis says of it; `run`: that of the server in which it was last compared with SQL."""
+    """The position in Redis. `run`: the run of the server in which it was last compared with SQL."""
 
     number: int
     at: datetime
@@ -22,35 +23,35 @@ class Mark(NamedTuple):
 
 
 def run_of(store: Store) -> str:
-    """Names the run of the server: another one after each start. Raises: RedisError."""
+    """The id of the server's run; a new one after each start. Raises: RedisError."""
     found: Any = store.redis.info("server")
     return str(found["run_id"])
 
 
 def read(store: Store) -> Mark | None:
-    """The mark in Redis, `None` where there is none, or something else. Raises: RedisError."""
+    """The mark in Redis. `None` if there is none, or if it cannot be read. Raises: RedisError."""
     found: Any = store.redis.get(_key(store))
     try:
         number, at, run = (found or b"").decode().split(" ")
         return Mark(int(number), datetime.fromtimestamp(int(at) / 1000, UTC), run)
-    except (ValueError, OverflowError, OSError):  # the last two of a moment that no calendar has
+    except (ValueError, OverflowError, OSError):  # the last two: a time out of range
         return None
 
 
 def advance(store: Store, number: int) -> bool:
-    """Note in Redis what was counted in SQL; false where Redis does not know what was counted before. Raises: RedisError."""
+    """Write the count of SQL to Redis. False if Redis does not have the count before it. Raises: RedisError."""
     return bool(store.script("mark_recorded")([_key(store)], [number, ""]))
 
 
 def write(store: Store, number: int, run: str) -> None:
-    """Say that Redis was compared with SQL, and lacks nothing. Raises: RedisError."""
+    """Note that Redis was compared with SQL and is complete. Raises: RedisError."""
     store.script("mark_recorded")([_key(store)], [number, run])
 
 
 def count(session: "Session", prefix: str) -> int:
-    """Count one more in SQL, in the transaction that records a part of the journal; returns the number."""
+    """Add one to the count in SQL, in the transaction that records a part of the journal. Returns the new count."""
     from conventions.storage.database import insert_into, utc_now  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
-    from conventions.storage.tables import MarkRow  # noqa: PLC0415  # the same
+    from conventions.storage.tables import MarkRow  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     insert = insert_into(session, MarkRow).values(name=_name(prefix), value=1, at=utc_now())
     changes = {"value": MarkRow.value + 1, "at": insert.excluded.at}
@@ -61,8 +62,8 @@ def count(session: "Session", prefix: str) -> int:
 
 
 def counted(session: "Session", prefix: str) -> int:
-    """How many parts SQL has."""
-    from conventions.storage.tables import MarkRow  # noqa: PLC0415  # the same
+    """How many parts of the journal SQL has recorded."""
+    from conventions.storage.tables import MarkRow  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     found = session.get(MarkRow, _name(prefix))
     return found.value if found else 0

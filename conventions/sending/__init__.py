@@ -1,1 +1,1 @@
-"""How messages are sent: one, many, by name, in a chain (R7)."""
+"""Sending: one message, many messages, by task name, in a chain (R7)."""

@@ -1,7 +1,9 @@
 """`Bulk`: many messages of one task, in few round trips.
 
-They go in parts. The first message of a part is made by Celery; where nothing in the application looks at each message, the
-others are stamped out of it, see `sending/message_template.py`. A connection is borrowed for each part, not while its caller reads the next
+They go in parts. Celery makes the first message of a part. If nothing in the application looks at single messages, a
+template
+makes the others, see `sending/message_template.py`. Each part borrows a connection; none is held while the caller reads
+the next
 items.
 """
 
@@ -29,7 +31,7 @@ from conventions.sending.shown_arguments import shown_text
 PART = 500  # messages that go together
 PART_BYTES = 4 << 20  # of their arguments
 
-# What is the same for all messages of a call, so that they may be stamped out of the first.
+# Options that are the same for all messages of a call, so that a template may be used.
 ALIKE = frozenset(
     ["actor", "countdown", "delivery_mode", "eta", "exchange", "expires", "headers", "ignore_result", "kwargsrepr",
      "planned_at", "priority", "queue", "routing_key", "serializer", "shadow", "soft_time_limit", "time_limit"]
@@ -39,7 +41,7 @@ _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.tas
 
 
 class Prepared(NamedTuple):
-    """A message that was checked."""
+    """A checked message."""
 
     id: str
     payload: dict[str, Any]
@@ -47,25 +49,25 @@ class Prepared(NamedTuple):
 
 
 class Bulk:
-    """Messages of one task that are sent a part at a time.
+    """Messages of one task that are sent in parts.
 
     Args:
         task: the task.
-        options: those of `apply_async`, for all messages.
+        options: options of `apply_async`, for all messages.
         limit_setting: the setting that limits a payload; default: the task's.
 
     Attributes:
         sure: how many messages the broker has for certain.
 
     Raises:
-        TypeError, ValueError: as `apply_async`; or an option that names one message.
+        TypeError, ValueError: as `apply_async`; or an option that fits one message only.
     """
 
     def __init__(self, task: Any, options: Mapping[str, Any], limit_setting: str | None = None) -> None:
         for name in ("task_id", "idempotency_key"):
             if name in options:
                 raise TypeError(f"{task.name}: {name} is that of one message, and these are many; leave it out")
-        task = without_proxy(task)  # it would look the task up at every touch
+        task = without_proxy(task)  # the proxy would look up the task at every access
         self._task, self._app = task, task._application()  # noqa: SLF001  # the same layer
         self._options = dict(options)
         list_callbacks(self._options)
@@ -91,15 +93,16 @@ class Bulk:
         return Prepared(id or uuid(), payload, written)
 
     def send(self, part: Sequence[Prepared]) -> None:
-        """Send messages. They are there for certain after the next `send` or `flush`.
+        """Send a part. The broker has it for certain after the next `send` or `flush`.
 
         Raises:
-            BrokerUnavailable: the broker does not take them, or not those that were sent before, within `broker_timeout` from
-                now. Its `ids` are those that it did not take; of later ones it was given nothing.
+            BrokerUnavailable: the broker did not accept this part or the part before, within `broker_timeout` from now.
+                `ids` are the
+                messages that it did not confirm. No later message was given to it.
         """
         common = common_headers(self._task, self._given, **self._how)
         if self._app.conf.task_always_eager or not self._app.broker_is_redis:
-            for one in part:  # each runs here, or goes over a connection that works
+            for one in part:  # each runs here, or goes over an open connection
                 self._send_by_celery(one, common)
                 self.sure += 1
             return
@@ -119,7 +122,7 @@ class Bulk:
             self._sent = (sent, len(part)) if sent else None
 
     def flush(self) -> None:
-        """Return when the broker has everything. Raises: BrokerUnavailable, as `send`."""
+        """Wait until the broker has everything. Raises: BrokerUnavailable, as `send`."""
         sent, self._sent = self._sent, None
         if sent is not None:
             with self._deadline():
@@ -128,14 +131,14 @@ class Bulk:
 
     @contextmanager
     def _deadline(self, part: Sequence[Prepared] = ()) -> Iterator[None]:
-        """One deadline for all that a block sends, which begins with this part. Raises: BrokerUnavailable."""
+        """One deadline for all sends of the block, which begins with this part. Raises: BrokerUnavailable."""
         with Deadline(self._app.settings.broker_timeout):
             try:
                 yield
             except NotTaken as error:
                 reason = error.__cause__ or error
                 raise unavailable(self._app, reason, error.ids, maybe_sent=error.maybe_sent) from error
-            except BrokerUnavailable as error:  # before it was asked for the part before
+            except BrokerUnavailable as error:  # raised before the answer to the previous part was read
                 if self._sent is None:
                     ids = [one.id for one in part]
                     raise unavailable(self._app, error.__cause__ or error, ids, maybe_sent=error.maybe_sent) from error
@@ -144,28 +147,28 @@ class Bulk:
     def _collect(
         self, collected: PublishBatch, part: Sequence[Prepared], common: Mapping[str, Any], producer: Any
     ) -> None:
-        stamp = self._stamp(collected, part[0]) if len(part) > 1 and self._are_alike() else None
+        template = self._template(collected, part[0]) if len(part) > 1 and self._are_alike() else None
         for one in part[1:]:
-            if stamp is None:
+            if template is None:
                 self._send_by_celery(one, common, producer=producer)
             else:
                 own = self._own(one, common)
-                collected.add(stamp.message(one.id, one.payload, self._shown(one.payload), own))
+                collected.add(template.message(one.id, one.payload, self._shown(one.payload), own))
 
     def _own(self, one: Prepared, common: Mapping[str, Any]) -> dict[str, Any]:
         return headers_of_own(self._task, one.payload, one.written, one.id, planned=common.get(PLANNED_AT))
 
     def _send_by_celery(self, one: Prepared, common: Mapping[str, Any], **options: Any) -> None:
-        # With a key among its headers a message counts as checked.
+        # A message with a key in its headers counts as checked.
         headers = OwnHeaders(dict(common) | self._own(one, common))
-        # A running job would remember each of them as its child.
+        # Otherwise a running job would keep each of them as its child.
         options |= self._options | {"task_id": one.id, "headers": headers, "add_to_parent": False}
         self._task.apply_async((), one.payload, **options)
 
     def _shown(self, payload: Mapping[str, Any]) -> str:
         return str(self._options.get("kwargsrepr") or shown_text(self._task, payload))
 
-    def _stamp(self, collected: PublishBatch, first: Prepared) -> MessageTemplate | None:
+    def _template(self, collected: PublishBatch, first: Prepared) -> MessageTemplate | None:
         if collected.waiting != 1:
             return None
         own = tuple(self._own(first, {}))
@@ -175,7 +178,7 @@ class Bulk:
             return None
 
     def _are_alike(self) -> bool:
-        """Whether nothing looks at each message: no signal, event, result, router or other option."""
+        """Whether nothing looks at single messages: no signal, event, result, other router or other option."""
         task, app = self._task, self._app
         return (
             not any(signal.receivers for signal in _SIGNALS)

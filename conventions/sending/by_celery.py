@@ -1,4 +1,4 @@
-"""Celery sends a message that was checked here. Every way that Celery has to send ends in `send_task`, which knows it by its id."""
+"""Let Celery send a checked message. All of Celery's ways to send end in `send_task`, which knows the message by its id."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,13 +11,13 @@ _checked: ContextVar[str | None] = ContextVar("conventions_checked", default=Non
 
 
 def was_checked(task_id: Any) -> bool:
-    """Whether a message with this id was checked, so that Celery may send it."""
+    """Whether a message with this id was checked, so Celery may send it."""
     return task_id is not None and task_id == _checked.get()
 
 
 @contextmanager
 def checked(task_id: str) -> Iterator[None]:
-    """A message with this id was checked: within the block Celery sends it."""
+    """Mark the message with this id as checked: Celery may send it within the block."""
     token = _checked.set(task_id)
     try:
         yield
@@ -26,6 +26,6 @@ def checked(task_id: str) -> Iterator[None]:
 
 
 def by_celery(task: Any, payload: Mapping[str, Any], task_id: str, **options: Any) -> Any:
-    """Let Celery send a message of a task of ours that was checked."""
+    """Let Celery send a checked message of one of our tasks."""
     with checked(task_id):
         return celery.Task.apply_async(task, (), payload, task_id=task_id, **options)

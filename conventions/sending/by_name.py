@@ -1,6 +1,6 @@
-"""Sends of a task by its name, and of functions and Celery's own tasks: checked as far as the task is known here.
+"""Sends by task name, and sends of functions and Celery's own tasks. Each is checked as far as its task is known here.
 
-Every way that Celery has to send a task ends in `send_task` of the application. What was checked before passes: see `by_celery.py`.
+All of Celery's ways to send end in `send_task` of the application. It passes checked messages on: see `by_celery.py`.
 """
 
 import functools
@@ -31,7 +31,7 @@ FAULTS = (TypeError, ValueError, PayloadError)
 
 
 class Named(NamedTuple):
-    """What stands for a task of which only the name is known."""
+    """Stands for a task of which only the name is known here."""
 
     app: Any
     name: str
@@ -39,7 +39,7 @@ class Named(NamedTuple):
 
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `send_task` that are given by position, by their names. Raises: TypeError."""
+    """The positional options of `send_task`, by name. Raises: TypeError."""
     if len(values) > len(SEND_TASK_POSITIONS):
         raise TypeError(
             f"send_task: it takes {3 + len(SEND_TASK_POSITIONS)} arguments by position, not {3 + len(values)}; name the others"
@@ -53,7 +53,7 @@ def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[st
 def send_by_name(
     app: Any, name: Any, arguments: tuple[Any, Any], options: dict[str, Any], send: Callable[..., Any]
 ) -> Any:
-    """Check what `send_task` is given, unless it was checked, and send it.
+    """Check a send by name, unless it was checked, and send it.
 
     Args:
         app: the application.
@@ -88,19 +88,19 @@ def send_by_name(
         options = rest | celerys
     if accepted is None:
         return app.AsyncResult(task_id)
-    options["retry"] = False  # tried again by time, not by Celery
+    options["retry"] = False  # `publish` retries, not Celery
     sent = functools.partial(send, args, kwargs, **options)
     with_result = not options.get("ignore_result")
     return publish(sent, app, task_id, with_result=with_result, producer=options.get("producer"))
 
 
 def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
-    """Check a send of what is no task of ours, or may be one that is not known here, and write its headers into its options.
+    """Check a send of a task that is not ours or not known here, and write its headers into its options.
 
-    A function is checked for what no worker would take, and no more: its priorities and delays are its own.
+    A function is checked only for what every worker refuses. It may use its own priorities and delays.
 
     Returns:
-        The headers; `None` for a step whose predecessor has ended, which is a dead letter then.
+        The headers. `None` for a faulty step after a finished job: the step is then recorded as a dead letter.
     """
     is_known, task_id = not isinstance(task, Named), options["task_id"]
     running = current_task()
@@ -112,7 +112,7 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
         return options["headers"]
     how = _how(options)
     try:
-        if is_known and step_follows():  # a release of before wrote some into steps that wait
+        if is_known and step_follows():  # an older release wrote our headers into waiting steps
             options["headers"] = without_ours(options.get("headers"))
         list_callbacks(options)
         max_delay = task.app.settings.max_delay
@@ -143,7 +143,7 @@ def _how(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_arguments(task: Named, args: Any, kwargs: Any) -> None:
-    """What can be said of arguments without the task. Raises: TypeError, PayloadError."""
+    """Check arguments without knowing the task. Raises: TypeError, PayloadError."""
     args, kwargs = args or (), kwargs or {}
     refuse_no_arguments(task.name, args, kwargs)
     if wrong := next((name for name in kwargs if not isinstance(name, str)), None):

@@ -1,4 +1,4 @@
-"""What follows a message, as a caller gives it: signatures, and what is within them."""
+"""The steps after a message, as a caller passes them: signatures, and the signatures within them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -18,18 +18,18 @@ _PARTS: tuple[tuple[str, tuple[type, ...], str], ...] = (
 
 
 def list_callbacks(options: dict[str, Any]) -> None:
-    """Make a list of callbacks that come from an iterator, which gives them once."""
+    """Turn an iterator of callbacks into a list, since it can be read only once."""
     for name in ("link", "link_error"):
         if isinstance(options.get(name), Iterator):
             options[name] = list(options[name])
 
 
 def signatures_of(task: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each signature that follows a message with these options, also those within others, and how errors name it.
+    """Every signature among these options, with the nested ones, and its name for error texts.
 
     Raises:
-        TypeError: one is no signature.
-        ValueError: the name of its task is no name.
+        TypeError: an element is not a signature.
+        ValueError: the name of its task cannot be a name.
     """
     left = [(f"{task}: {name}", value) for name, value in options.items() if name in STEPS and value]
     while left:
@@ -45,7 +45,7 @@ def signatures_of(task: str, options: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 
 def _check(where: str, one: Any) -> None:
-    if not isinstance(one, Mapping):  # as signatures are, and what JSON makes of them
+    if not isinstance(one, Mapping):  # a signature is a mapping, also after JSON
         raise TypeError(f"{where} is a signature, such as Other.s(...), or a list of them, not {one!r}")
     name = one.get("task")
     if not isinstance(name, str) or not name:
@@ -61,10 +61,10 @@ def _check(where: str, one: Any) -> None:
 
 
 def freeze_callbacks(task: Any, options: dict[str, Any]) -> None:
-    """Give each callback its id now: a job that ends twice, as after a crash, sends the same messages twice.
+    """Give each callback its id now. A job that ends twice, as after a crash, then sends the same messages twice.
 
     Raises:
-        TypeError: one is no signature.
+        TypeError: an element is not a signature.
     """
     for name in ("link", "link_error"):
         if options.get(name):
@@ -72,7 +72,7 @@ def freeze_callbacks(task: Any, options: dict[str, Any]) -> None:
 
 
 def _frozen(task: Any, name: str, given: Any) -> Any:
-    if not isinstance(given, Mapping):  # as signatures are, and what JSON makes of them
+    if not isinstance(given, Mapping):  # a signature is a mapping, also after JSON
         raise TypeError(f"{task.name}: {name} is a signature, such as Other.s(...), or a list of them, not {given!r}")
     callback = maybe_signature(given).clone()
     if "task_id" not in callback.options:

@@ -11,7 +11,7 @@ from conventions.declare.payload import check_size, encode
 
 
 def signed(task: Any, *args: Any, **options: Any) -> Signature:
-    """Celery's `signature`, with the arguments in JSON, since it may travel within another message."""
+    """Celery's `signature`, with JSON arguments, since a signature may travel inside another message."""
     named = {name: _in_json(options[name]) for name in ("args", "kwargs") if name in options}
     return celery.Task.signature(task, *map(_in_json, args), **options | named)
 
@@ -20,25 +20,26 @@ def _in_json(value: Any) -> Any:
     try:
         return to_jsonable_python(value)
     except PydanticSerializationError:
-        return value  # the send says what is wrong with it
+        return value  # the send will report the fault
 
 
 def mapped(task: Any, items: Iterable[Any]) -> Signature:
-    """A message for each item, each a job like any other; checks each item. Raises: TypeError, PayloadError."""
+    """A message for each item; each is a job of its own. Checks each item. Raises: TypeError, PayloadError."""
     return starmapped(task, ((item,) for item in items))
 
 
 def starmapped(task: Any, items: Iterable[Sequence[Any]]) -> Signature:
-    """A message for each tuple of arguments; checks each tuple. Raises: TypeError, PayloadError."""
+    """A message for each tuple of arguments; each is a job of its own. Checks each tuple. Raises: TypeError, PayloadError."""
     signatures = [task.s(**task.checked(item, {})) for item in items]
     return group(signatures, app=task.app)
 
 
 def in_chunks(task: Any, items: Iterable[Sequence[Any]], size: int) -> Signature:
-    """Messages that run the task for `size` tuples each; checks each tuple. Raises: TypeError, PayloadError.
+    """Messages that run the task for `size` tuples each. Checks each tuple. Raises: TypeError, PayloadError.
 
-    A message is Celery's, not a job of ours: its items share one outcome, with no claim, retry or dead letter of their
-    own. Take `starmap` or a `BatchTask` where that matters.
+    Such a message belongs to Celery's own task, not to a job of ours: its items share one outcome, and have no own
+    claim, retry or
+    dead letter. Use `starmap` or a `BatchTask` where you need them.
     """
     checked = _positional(task, items)
     for start in range(0, len(checked), size):
@@ -55,12 +56,12 @@ def _check_size(task: Any, items: list[Any]) -> None:
 
 
 def _options(task: Any) -> dict[str, Any]:
-    # The message is one of Celery's own task, which does not know our queue.
+    # The message belongs to Celery's own task, which does not know our queue.
     return {"ignore_result": task.ignore_result, "queue": task.queue_name}
 
 
 class _Chunks(chunks):
-    """Celery's chunks forget the options of their signature."""
+    """Celery's chunks, with the options of their signature, which Celery drops."""
 
     def group(self) -> group:
         tasks = super().group()

@@ -11,25 +11,28 @@ from conventions.sending.bulk import PART, PART_BYTES, Bulk, Prepared
 
 
 def enqueue_many(task: Any, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
-    """Send one message for each mapping of arguments; returns the ids in order.
+    """Send one message for each mapping of arguments. Returns the ids in order.
 
-    They go in parts of up to 500, each in one round trip, so that a generator is never read into memory. Each is checked
-    like a single send. An error keeps what was sent before in `error.sent`, the ids in order.
+    Messages go in parts of up to 500, one round trip each, so a generator is never read into memory as a whole. Each
+    message is
+    checked like a single send. An error lists the messages sent before it in `error.sent`, in order.
 
-    As long as the broker takes parts, a call may take as long as it needs; a part that it does not take within
-    `broker_timeout` ends it.
+    A call may take as long as it needs while the broker accepts parts. A part that the broker does not accept within
+    `broker_timeout` ends the call.
 
     Args:
         task: the task.
         arguments: the arguments of `run` by name, for each message.
-        options: those of `apply_async`, for all messages; not `task_id` and `idempotency_key`.
+        options: options of `apply_async`, for all messages; not `task_id` and `idempotency_key`.
 
     Raises:
-        TypeError: an option is not one of all messages, or means nothing.
-        PayloadError: names every faulty mapping of the part by its index; nothing of that part was sent.
-        BrokerUnavailable: the broker did not take a part within `broker_timeout`. `sent` are the ids that it has for certain,
-            `ids` those of that part, the next in order, and `maybe_sent` says whether these may be there, too. Nothing was sent
-            of the others. To send the part again under its ids changes nothing where it is there.
+        TypeError: an option does not fit many messages, or is unknown.
+        PayloadError: names every faulty mapping of the part by its index. Nothing of that part was sent.
+        BrokerUnavailable: the broker did not accept a part within `broker_timeout`. `sent` are the ids that it has for
+            certain.
+            `ids` are those of the failed part, the next in order; `maybe_sent` says whether the broker may have them.
+                Nothing
+            after it was sent. Sending the part again under its ids changes nothing where it is already there.
     """
     return _enqueue(task, arguments, options)
 
@@ -43,18 +46,20 @@ def enqueue_chunks(
     kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> list[str]:
-    """Send one message for each `size` items of a list; returns the ids in order (R19).
+    """Send one message for each `size` items of a list. Returns the ids in order (R19).
 
-    `run` takes the chunk as `items`, and where it names them, `chunk_index` (from 0) and `total_chunks` (`None` when
-    `items` has no length). A message may be as large as the chunk of a batch. For a common progress, a finish that runs
-    once and a restart after a kill, take a `BatchTask`.
+    `run` takes the chunk as `items`. If it has parameters of these names, it also gets `chunk_index` (from 0) and
+    `total_chunks`
+    (`None` when `items` has no length). A message may be as large as the chunk of a batch. Use a `BatchTask` for one
+    progress, a
+    finish that runs once, and a restart after a kill.
 
     Args:
         task: the task.
-        items: what is cut; an iterator is read as it is sent.
+        items: the items to cut. An iterator is read while it is sent.
         size: items in one message.
         kwargs: the other arguments of `run`, the same for all.
-        options: those of `enqueue_many`.
+        options: as for `enqueue_many`.
 
     Raises:
         TypeError: `run` takes no `items`; or as `enqueue_many`.
@@ -104,13 +109,13 @@ def _enqueue(
                 bulk.send(part)
             bulk.flush()
         except Exception as error:
-            if not isinstance(error, BrokerUnavailable):  # the first error is the one that helps
+            if not isinstance(error, BrokerUnavailable):  # the first error is the useful one
                 try:
                     bulk.flush()
                 except BrokerUnavailable as second:
                     error.add_note(str(second))
-            with suppress(AttributeError):  # of an exception that takes none
-                error.sent = ids[: bulk.sure]  # type: ignore[attr-defined]  # also on errors that are not ours
+            with suppress(AttributeError):  # some exceptions have no attributes
+                error.sent = ids[: bulk.sure]  # type: ignore[attr-defined]  # the error may be of any class
             error.add_note(f"{task.name}: {bulk.sure} messages were sent before")
             raise
     return ids
@@ -119,7 +124,7 @@ def _enqueue(
 def _parts(
     arguments: Iterable[Mapping[str, Any]], prepare: Callable[[Mapping[str, Any]], Prepared]
 ) -> Iterator[list[Prepared]]:
-    """Checked messages, as many as go together. Raises: PayloadError with all faults of a part."""
+    """Checked messages, in parts that go together. Raises: PayloadError with all faults of a part."""
     part: list[Prepared] = []
     faults: list[str] = []
     first = size = 0

@@ -1,4 +1,4 @@
-"""`ignored_result`: the class of what a send returns whose result nobody keeps."""
+"""`ignored_result`: the class of the result that a send returns if nobody keeps the result."""
 
 import functools
 from typing import Any
@@ -7,12 +7,12 @@ from vine import promise
 
 
 class IgnoredResult:
-    """A result of Celery that is `ignored`, and prepares for those who wait only when somebody does.
+    """An ignored result of Celery. It prepares for waiting only when somebody waits.
 
-    Nearly all are dropped at once, and what Celery prepares for each, and then takes apart again, is a tenth of a send.
+    Nearly all such results are dropped at once. Celery's preparation, and its removal, would cost a tenth of a send.
 
     Args:
-        id, backend, task_name, app, parent: those of Celery's `AsyncResult`.
+        id, backend, task_name, app, parent: as for Celery's `AsyncResult`.
     """
 
     _on_fulfilled: Any
@@ -34,15 +34,15 @@ class IgnoredResult:
 
     @functools.cached_property
     def on_ready(self) -> Any:
-        """Fulfilled when there is a result."""
+        """A promise that is fulfilled when there is a result."""
         return promise(self._on_fulfilled, weak=True)
 
     def __del__(self) -> None:
-        """Let the backend forget it, which knows only of those that somebody has waited for."""
+        """Let the backend forget it. The backend only knows results that somebody has waited for."""
         if "on_ready" in vars(self):
-            super().__del__()  # type: ignore[misc]  # of Celery's class, beside this one
+            super().__del__()  # type: ignore[misc]  # the other base class has it
 
 
 def ignored_result(app: Any) -> Any:
-    """Such results of an application: a class beside its `AsyncResult`, and of that name."""
+    """The class of ignored results of an application: a subclass of its `AsyncResult`, with the same name."""
     return type(app.AsyncResult.__name__, (IgnoredResult, app.AsyncResult), {"__module__": __name__})

@@ -1,4 +1,4 @@
-"""The headers that a send gives its message: who causes it, its idempotency key, when it was sent, for which slot."""
+"""The headers of a new message: its actor, its idempotency key, the time of the send, the slot of its schedule."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -22,16 +22,16 @@ def headers_for(
     key: str | None = None,
     planned_at: datetime | str | None = None,
 ) -> dict[str, Any]:
-    """The headers of a message that is sent for the first time.
+    """The headers of a new message.
 
     Args:
-        task: what is sent.
+        task: the task.
         payload: its arguments.
-        written: the same, as canonical JSON.
+        written: the payload as canonical JSON.
         message_id: the message's id.
-        given: headers that the caller wants.
+        given: the caller's headers.
         actor: who causes it.
-        key: instead of the key made of the declared arguments.
+        key: in place of the key from the declared arguments.
         planned_at: the slot of a schedule, aware.
     """
     check_text(task, "task_id", message_id)
@@ -58,7 +58,7 @@ def headers_of_own(
     key: str | None = None,
     planned: str | None = None,
 ) -> dict[str, Any]:
-    """The headers that come from a message's arguments and id. Raises: TypeError, ValueError."""
+    """The headers that depend on a message's arguments and id. Raises: TypeError, ValueError."""
     check_text(task, "idempotency_key", key)
     headers: dict[str, Any] = {
         KEY: key or idempotency_key(task, payload, message_id, planned),
@@ -70,7 +70,7 @@ def headers_of_own(
 
 
 def check_text(task: Any, name: str, value: Any) -> None:
-    """Refuse what no worker would take for a text; `None` is that nothing is said. Raises: TypeError, ValueError."""
+    """Refuse a text that workers would refuse. `None` means that the option is absent. Raises: TypeError, ValueError."""
     if value is None:
         return
     if not isinstance(value, str):

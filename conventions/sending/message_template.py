@@ -1,7 +1,8 @@
-"""`MessageTemplate`: a message as Celery made it, from which the others of one call are made.
+"""`MessageTemplate`: a message that Celery made, as the template for the other messages of a call.
 
-They differ in id, arguments and what is computed from those. Everything else, such as route, priority, time limits and
-expiry, was decided by Celery when it made the first one.
+They differ in id, arguments and what depends on those. Everything else, such as route, priority, time limits and
+expiry, stays
+as Celery decided for the first one.
 """
 
 import json
@@ -14,20 +15,20 @@ from uuid import uuid4
 from conventions.broker.codec import BodyForm, request_digest, written_message
 from conventions.broker.redis_broker import Publication
 
-OWN = ("id", "body", "kwargsrepr")  # what each message has of its own, beside headers of ours
+OWN = ("id", "body", "kwargsrepr")  # the parts that differ between messages, beside our headers
 
 
 class MessageTemplate:
-    """Makes messages like one that was made by Celery.
+    """Makes messages like one that Celery made.
 
     Args:
         message: as kombu wrote it.
-        publication: how it went to the broker.
+        publication: its form for the broker.
         payload: its arguments.
-        own_headers: names of the headers that differ from message to message.
+        own_headers: names of the headers that differ between messages.
 
     Raises:
-        ValueError: the message is not of the form that a stamp can repeat, as when it is compressed.
+        ValueError: a template cannot have this form, for example a compressed message.
     """
 
     def __init__(
@@ -47,8 +48,8 @@ class MessageTemplate:
         Args:
             id: its id.
             payload: its arguments, in JSON.
-            shown: how logs and Flower show them.
-            headers: those of `own_headers`.
+            shown: its arguments as logs and Flower show them.
+            headers: the values of `own_headers`.
         """
         body = self._body.written(payload)
         own = {"id": _written(id), "body": f'"{body}"', "kwargsrepr": _written(shown)}
@@ -60,7 +61,7 @@ class MessageTemplate:
 def _written(value: Any) -> str:
     return (
         encode_basestring_ascii(value) if type(value) is str else json.dumps(value)
-    )  # which takes longer for the same
+    )  # `json.dumps` is slower for the same text
 
 
 def _with_slots(message: Mapping[str, Any], slots: Mapping[str, str], own_headers: Any) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def _with_slots(message: Mapping[str, Any], slots: Mapping[str, str], own_header
         for name, value in values.items():
             if value == first and isinstance(value, str):
                 values[name] = slots["id"]
-        if "kwargsrepr" in values:  # Celery also lists it among the options
+        if "kwargsrepr" in values:  # Celery repeats it among the options
             values["kwargsrepr"] = slots["kwargsrepr"]
     properties["delivery_tag"] = slots["id"]
     headers |= {name: slots[name] for name in own_headers}

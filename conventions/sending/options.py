@@ -1,4 +1,4 @@
-"""The options of a send, and those that cannot mean what they say."""
+"""The options of a send, and checks for those that cannot work."""
 
 import difflib
 import math
@@ -112,48 +112,52 @@ _MODES = (None, 1, 2, "transient", "persistent")
 
 
 def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    """Refuse options of a send that cannot mean what they say, and those of what follows it.
+    """Refuse options that cannot work, of a send and of its following steps.
 
     Args:
-        task: what is sent.
+        task: the task.
         options: of the send.
-        max_delay: beyond which nothing may be delayed.
+        max_delay: the longest delay.
 
     Raises:
-        TypeError: a bare integer as priority, `retry_policy`, which is declared on the class, a value of another type, a header
-            that is the platform's own, or what follows is no signature.
-        ValueError: a delay beyond `max_delay`; a time limit below the soft one, which would never end the job; no moment; a
-            name that cannot be stored; a number that is out of range.
+        TypeError: a bare integer as priority; `retry_policy`, which is declared on the class; a value of the wrong
+            type; a header
+            that is the platform's own; or a following step that is not a signature.
+        ValueError: a delay beyond `max_delay`; a time limit below the soft one, so the soft one could never act; a text
+            that is not a
+            time; a name that cannot be stored; a number out of range.
         PayloadError: headers that JSON cannot hold, or that are too large.
     """
     if not options:
         return
     _check_priority(task.name, options)
-    accepted = were_accepted(options.get("headers"))  # what waits again was accepted before
+    accepted = were_accepted(options.get("headers"))  # a retry was accepted before, so its delay is not checked again
     _check_ours(task.name, task, options, None if accepted else max_delay)
     if not accepted:
         _check_steps(task, options, max_delay)
 
 
 def check_function(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    """Refuse options of a send of what is no task of ours, where no worker would take them. Raises: as `check_options`."""
+    """Refuse options of a task that is not ours, but only those that every worker refuses. Raises: as `check_options`."""
     _check_common(task.name, options)
     _check_steps(task, options, max_delay)
 
 
 def _check_steps(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
-    if STEPS.isdisjoint(options) or step_follows():  # they were checked with the first one, and each is when it is sent
+    if (
+        STEPS.isdisjoint(options) or step_follows()
+    ):  # the first send checked all steps, and each is checked again when it is sent
         return
     for where, step in signatures_of(task.name, options):
         other = task.app.tasks.get(step["task"])
-        if other is not None and not hasattr(other, "arguments"):  # a function, or one of Celery's own
+        if other is not None and not hasattr(other, "arguments"):  # a function, or a task of Celery
             _check_common(where, step["options"])
         else:
             _check_ours(where, other, step["options"], max_delay)
 
 
 def _check_ours(name: str, task: Any, options: Mapping[str, Any], max_delay: timedelta | None) -> None:
-    """Refuse options of one message of a task of ours; `None`: one that is not known here."""
+    """Refuse options of one message of our task. `None`: a task that is not known here."""
     _check_common(name, options)
     if max_delay is not None:
         _check_delay(name, options, max_delay)
@@ -169,7 +173,7 @@ def _check_ours(name: str, task: Any, options: Mapping[str, Any], max_delay: tim
 
 
 def _check_common(name: str, options: Mapping[str, Any]) -> None:
-    """Refuse options of one message, whatever task it is of. Raises: TypeError, ValueError, PayloadError, as `check_options`."""
+    """Refuse options of one message of any task. Raises: TypeError, ValueError, PayloadError, as `check_options`."""
     check_types(name, options)
     check_headers(name, options)
     _check_names(name, options)
@@ -188,7 +192,7 @@ def _check_common(name: str, options: Mapping[str, Any]) -> None:
 
 
 def check_types(task: str, options: Mapping[str, Any]) -> None:
-    """Refuse values of another type than an option has, and numbers and moments that no clock has. Raises: TypeError, ValueError."""
+    """Refuse values of the wrong type, and numbers and times out of range. Raises: TypeError, ValueError."""
     for name, value in options.items():
         if value is not None and (found := _TYPES.get(name)) is not None:
             types, wanted = found
@@ -203,7 +207,9 @@ def _check_type(rule: str, name: str, value: Any, types: tuple[type, ...]) -> No
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{rule}, not {value!r}")
     most = LONGEST if float in types else LARGEST_COUNT
-    least = -LONGEST if name in ("countdown", "expires") else 0  # what lies in the past is due, or has expired
+    least = (
+        -LONGEST if name in ("countdown", "expires") else 0
+    )  # a time in the past is allowed: the message is due, or has expired
     if isinstance(value, (int, float)) and not least <= value <= most:
         raise ValueError(f"{rule}, from {least:,} to {most:,}, not {value!r}")
     if isinstance(value, datetime) and not 1 < value.year < 9999:
@@ -233,7 +239,7 @@ def _text(task: str, name: str, value: Any) -> str:
 
 
 def _check_others(task: str, options: Mapping[str, Any]) -> None:
-    """What a worker would refuse, or kombu in words that blame the broker."""
+    """Refuse values that a worker refuses, or that make kombu blame the broker."""
     if (mode := options.get("delivery_mode")) not in _MODES or isinstance(mode, bool):
         raise ValueError(f"{task}: delivery_mode is 1, 2, 'transient' or 'persistent', not {mode!r}")
     stamps = options.get("stamped_headers") or ()
@@ -244,7 +250,7 @@ def _check_others(task: str, options: Mapping[str, Any]) -> None:
 
 
 def _check_spelling(task: str, options: Mapping[str, Any]) -> None:
-    if "stamped_headers" in options:  # stamps are options of any name
+    if "stamped_headers" in options:  # stamps are options with any name
         return
     for name in options:
         if name not in OPTIONS and (close := difflib.get_close_matches(name, OPTIONS, n=1, cutoff=0.7)):
@@ -253,7 +259,7 @@ def _check_spelling(task: str, options: Mapping[str, Any]) -> None:
 
 def _check_priority(task: str, options: Mapping[str, Any]) -> None:
     priority = options.get("priority")
-    # The next step of a chain and the next attempt of a message come from Celery, where a Priority is its number.
+    # Celery sends the next step of a chain and the next attempt, and there a Priority is a plain number.
     continues = {"root_id", "reply_to"} & options.keys() or were_accepted(options.get("headers"))
     if priority is not None and not continues and not isinstance(priority, Priority):
         names = ", ".join(f"Priority.{member.name}" for member in Priority)

@@ -1,4 +1,4 @@
-"""A message goes to the broker: it is tried until `broker_timeout` is over, and the error says whether it may be there."""
+"""Publish a message: retry until `broker_timeout` is over. The error says whether the broker may have the message."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -23,15 +23,15 @@ RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
 def publish(
     send: Callable[..., Any], app: Any, message_id: str, *, with_result: bool = False, producer: Any = None
 ) -> Any:
-    """Call `send` until the broker takes the message, for `broker_timeout` seconds.
+    """Call `send` until the broker accepts the message, for `broker_timeout` seconds.
 
     Args:
-        send: publishes the message under the same id each time; where the broker is no Redis, it is given options of kombu's
+        send: publishes the message, under the same id each time. If the broker is not Redis, it gets options of kombu's
             `publish`.
         app: the application.
         message_id: the message's id.
-        with_result: whether the caller wants the result, so that Redis must be there, too.
-        producer: what the caller sends by, if he has one.
+        with_result: whether the caller wants the result, so that Redis must be reachable, too.
+        producer: the caller's producer, if it has one.
 
     Raises:
         BrokerUnavailable: names the message, and the address without its password.
@@ -44,7 +44,7 @@ def publish(
                     _require_results(app)
                 return send() if app.broker_is_redis else _send_elsewhere(send, app, producer, deadline)
             except NewerLayout as error:
-                if step_follows():  # as below: a worker of the later release sends it
+                if step_follows():  # the message comes again, and a worker of the later release sends the step
                     raise Reject(error, requeue=True) from error
                 raise
             except (OperationalError, ConnectionError, RedisError, RuntimeError, *app.broker_errors) as error:
@@ -52,29 +52,29 @@ def publish(
                     raise
                 reason = telling(error, reason)
                 if deadline.left < RETRY_EVERY:
-                    if step_follows():  # its job is settled: the message comes again, and this step is sent then
+                    if step_follows():  # its job is settled: the message comes again, and then the step is sent
                         raise Reject(reason, requeue=True) from reason
                     raise unavailable(app, reason, [message_id], maybe_sent=deadline.may_have_left) from reason
                 time.sleep(RETRY_EVERY)
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Whether the same may be taken later; an answer that says otherwise does not change."""
-    if isinstance(error, RuntimeError):  # Celery's, of a result that nobody can subscribe to
+    """Whether the same send may succeed later. Some answers are final."""
+    if isinstance(error, RuntimeError):  # Celery raises it when it cannot subscribe to the result
         return isinstance(error.__cause__, RedisError)
-    away = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)  # the last: no Redis is there
+    away = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)  # the last: the server is not a Redis
     wrong = isinstance(error, RedisError) and not isinstance(error, away)
     return not wrong or bool(refusal_of(error))
 
 
 def unavailable(app: Any, error: BaseException, ids: Sequence[str], *, maybe_sent: bool) -> BrokerUnavailable:
-    """The error of messages that the broker did not take in time.
+    """The error for messages that the broker did not accept in time.
 
     Args:
         app: the application.
         error: of the last try.
         ids: the messages.
-        maybe_sent: whether they may be there.
+        maybe_sent: whether the broker may have them.
     """
     what = f"message {ids[0]}" if len(ids) == 1 else f"{len(ids)} messages"
     why = f"the broker at {shown(app.broker_address)} did not take {what} within {app.settings.broker_timeout:g} s: {error}"
@@ -89,17 +89,17 @@ def unavailable(app: Any, error: BaseException, ids: Sequence[str], *, maybe_sen
 
 
 def _send_elsewhere(send: Callable[..., Any], app: Any, given: Any, deadline: Deadline) -> Any:
-    """Send to a broker that is no Redis, and wait until it says that it has the message, no longer than the deadline.
+    """Send to a broker that is not Redis, and wait for its confirmation, at most until the deadline.
 
     Raises:
-        OperationalError, OSError: it does not answer, or says that it does not take it.
+        OperationalError, OSError: it does not answer, or refuses the message.
     """
     with app.producer_or_acquire(given) as producer:
         connection = producer.connection
         connection.connect_timeout = max(deadline.left, LEAST)
         may_have_left = deadline.may_have_left
         try:
-            producer.channel  # noqa: B018  # connects: until then nothing of the message has left
+            producer.channel  # noqa: B018  # this connects; nothing of the message has left before
             deadline.may_have_left = True
             sent = send(producer=producer, timeout=deadline.left, confirm_timeout=deadline.left)
         except Exception as error:
@@ -107,7 +107,7 @@ def _send_elsewhere(send: Callable[..., Any], app: Any, given: Any, deadline: De
                 deadline.may_have_left = may_have_left
                 raise OperationalError("it refuses the message: its queue is full") from error
             if isinstance(error, (OSError, OperationalError, *app.broker_errors)):
-                connection.collect()  # to take leave of a broker that does not answer would take for ever
+                connection.collect()  # an orderly close would wait for ever for a broker that does not answer
                 producer.revive(connection)
             raise
         return sent

@@ -1,4 +1,4 @@
-"""A send, step by step: options, arguments and headers are checked, then the message is made and published."""
+"""One send, step by step: check options, arguments and headers, make the message, publish it."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from conventions.sending.unsendable_step import refuse_step
 def send(
     task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], task_id: str, options: dict[str, Any], **how: Any
 ) -> Any:
-    """Send one message of a task. Takes, returns and raises what `apply_async` does; `how` is as in `checked_send`."""
+    """Send one message of a task. Arguments, result and errors are those of `apply_async`; `how` is as in `checked_send`."""
     app = task._application()  # noqa: SLF001  # the same layer
     accepted = checked_send(task, args, kwargs, task_id, options, **how)
     if accepted is None:
@@ -30,10 +30,10 @@ def send(
         from_template = functools.partial(app.templates.send, task, payload, task_id, headers, options)
         return publish(from_template, app, task_id, with_result=not task.ignore_result)
     options |= shown_arguments(task, payload, options)
-    options |= {"headers": headers, "retry": False}  # tried again by time, not by Celery
+    options |= {"headers": headers, "retry": False}  # `publish` retries, not Celery
     with_result = not options.get("ignore_result", task.ignore_result)
     made_by_celery = functools.partial(by_celery, task, payload, task_id, **options)
-    if app.conf.task_always_eager:  # the job runs here, for as long as it takes
+    if app.conf.task_always_eager:  # the job runs here, so there is no time-out
         return made_by_celery()
     return publish(made_by_celery, app, task_id, with_result=with_result, producer=options.get("producer"))
 
@@ -46,12 +46,14 @@ def checked_send(
     options: dict[str, Any],
     **how: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The payload and the headers of a send; `None` for a step whose predecessor has ended, which is a dead letter then.
+    """The payload and the headers of a send.
+
+    `None` for a faulty step after a finished job: the step is then recorded as a dead letter.
 
     Args:
-        task: what is sent.
+        task: the task.
         args: positional arguments of `run`.
-        kwargs: those by name.
+        kwargs: arguments of `run` by name.
         message_id: the message's id.
         options: of the send; its callbacks get their ids here.
         how: `actor`, `key` and `planned_at`, as `headers_for` takes them.
@@ -65,7 +67,7 @@ def checked_send(
         check_options(task, options, settings.max_delay)
         freeze_callbacks(task, options)
         given = options.get("headers") or {}
-        if were_accepted(given):  # as those of a retry: what goes on was checked before
+        if were_accepted(given):  # a retry, for example: it was checked before
             return payload_of(task, args, kwargs, None)[0], dict(given)
         payload, written = payload_of(task, args, kwargs, getattr(settings, task.payload_limit_setting))
         return payload, headers_for(task, payload, written, message_id, given, **how)
@@ -83,10 +85,10 @@ def payload_of(
     """The payload of a send and its canonical JSON.
 
     Args:
-        task: what is sent.
+        task: the task.
         args: positional arguments of `run`.
-        kwargs: those by name.
-        limit: bytes; `None`: it was accepted before, perhaps under a higher limit.
+        kwargs: arguments of `run` by name.
+        limit: bytes; `None`: the payload was accepted before, perhaps under a higher limit.
 
     Raises:
         TypeError, PayloadError: as `checked`.
@@ -99,7 +101,7 @@ def payload_of(
 
 
 def refuse_no_arguments(task: str, args: Any, kwargs: Any) -> None:
-    """Raises: TypeError, where these are no arguments at all."""
+    """Refuse values that cannot be arguments. Raises: TypeError."""
     for given, kind in ((args, Sequence), (kwargs, Mapping)):
         if not isinstance(given, kind) or isinstance(given, (str, bytes)):
             raise TypeError(

@@ -1,4 +1,4 @@
-"""How logs and Flower show the arguments of a message."""
+"""The arguments of a message as logs and Flower show them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ SHORT = 100  # characters
 
 
 def shown_arguments(task: Any, payload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
-    """The options that say how logs and Flower show a payload."""
+    """The options with the text of a payload for logs and Flower."""
     if "argsrepr" in options or "kwargsrepr" in options:
         return {}
     return {"argsrepr": "()", "kwargsrepr": shown_text(task, payload)}
 
 
 def shown_text(task: Any, payload: Mapping[str, Any]) -> str:
-    """A payload as text; Celery's own way takes longer than the rest of a send, so small ones take a shorter one."""
+    """A payload as text. Celery's own function takes longer than the rest of a send, so small payloads use `repr`."""
     if _is_small(payload):
         return repr(dict(payload))
     if own := task.shown(payload):

@@ -1,9 +1,11 @@
-"""`Templates`: sends one message without what Celery does anew for each message of a kind.
+"""`Templates`: single sends without the work that Celery repeats for each message of a kind.
 
-Celery makes the first message of each kind, and `MessageTemplate` the others out of it: the same on the wire, but for ids and times.
-Wherever anybody would see a difference, Celery makes each message: where somebody listens to the signals of a send or has
-replaced `Task.apply_async`, with a result that is kept, another router, options of the one message, or within a running
-job, whose messages name it.
+Celery makes the first message of each kind, and a `MessageTemplate` makes the others: the same on the wire, except for
+ids and
+times. Celery makes every message if somebody could see a difference: a receiver of the signals of a send, a replaced
+`Task.apply_async`, a kept result, another router, options of the single message, or a send within a running job, which
+becomes
+the parent of its messages.
 """
 
 import os
@@ -22,24 +24,24 @@ from conventions.sending.by_celery import by_celery
 from conventions.sending.message_template import MessageTemplate
 from conventions.sending.shown_arguments import shown_text
 
-KINDS = frozenset(["priority", "queue"])  # options that make a kind of messages
+KINDS = frozenset(["priority", "queue"])  # options that distinguish kinds of messages
 
 _BEFORE, _AFTER, _SENT = signals.before_task_publish, signals.after_task_publish, signals.task_sent
-MOST = 256  # kinds that are remembered
+MOST = 256  # kinds with a template in memory
 
 
 class _Configuration:
-    """What of Celery's configuration a send depends on: to look it up takes longer than to see that nothing was set since."""
+    """The parts of Celery's configuration that a send needs. Seeing that nothing has changed is faster than reading it."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
-        self._read: Mapping[str, Any] | None = None  # what was set then
+        self._read: Mapping[str, Any] | None = None  # the settings at the last reading
         self._looks = True
         self._routes: Any = ()
 
     @property
     def looks_at_each(self) -> bool:
-        """Whether it has each message looked at: by a router, for an event, or to run it at once."""
+        """Whether each message needs its own look: by a router, for an event, or because it runs at once."""
         conf = self._app.conf
         changes = changed_settings(conf)
         if changes != self._read:
@@ -50,7 +52,7 @@ class _Configuration:
 
 
 class Templates(threading.local):
-    """The templates of one thread of an application: a message names the thread that its answer would go to."""
+    """The templates of one thread of an application. A message names the thread that receives its answer."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -58,7 +60,7 @@ class Templates(threading.local):
         self._made: dict[tuple[Any, ...], MessageTemplate | None] = {}
 
     def fit(self, options: Mapping[str, Any]) -> bool:
-        """Whether a message with these options may be made so."""
+        """Whether a template may make a message with these options."""
         return (
             (not options or (options.keys() <= KINDS and isinstance(options.get("queue"), str | None)))
             and not (_BEFORE.receivers or _AFTER.receivers or _SENT.receivers)
@@ -71,30 +73,30 @@ class Templates(threading.local):
     def send(
         self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]
     ) -> Any:
-        """Send one message, checked and with its headers; returns what `apply_async` returns. Raises: as that."""
+        """Send one checked message with its headers. Returns and raises what `apply_async` does."""
         own = (task.ignore_result, task.expires, task.soft_time_limit, task.time_limit, task.priority)
         kind = (os.getpid(), task.name, options.get("priority"), options.get("queue"), *own, *headers)
-        if len(self._made) >= MOST:  # as where each tenant has a queue
+        if len(self._made) >= MOST:  # for example when each tenant has a queue
             self._made.clear()
         if kind not in self._made:
             self._made[kind] = self._made_by_celery(task, payload, headers, options)
-        stamp, shown = self._made[kind], shown_text(task, payload)
-        if stamp is None:
+        template, shown = self._made[kind], shown_text(task, payload)
+        if template is None:
             more = {"argsrepr": "()", "kwargsrepr": shown, "headers": headers, "retry": False}
             return by_celery(task, payload, task_id, **more, **options)
-        self._app.broker.publish([stamp.message(task_id, payload, shown, headers)])
+        self._app.broker.publish([template.message(task_id, payload, shown, headers)])
         return self._app.ignored_result(task_id, backend=task.backend)
 
     def _made_by_celery(
         self, task: Any, payload: dict[str, Any], headers: dict[str, Any], options: Mapping[str, Any]
     ) -> MessageTemplate | None:
-        """A template, or `None` where Celery's message is not one that may be repeated. Sends nothing."""
+        """A template, or `None` if Celery's message cannot be repeated. Sends nothing."""
         app = self._app
         if not task.ignore_result or task.expires is not None:
             return None
         with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
             more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
-            # Under an id that nothing else of it is: one that was chosen may be the name of the task.
+            # Under a random id: a chosen one may occur elsewhere in the message, for example as the task's name.
             by_celery(task, payload, uuid(), headers=headers, producer=producer, **more, **options)
             collected: PublishBatch = publish_batch_of(batch)
             last = collected.withdraw()

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def refuse_step(task: Any, message_id: str, arguments: Mapping[str, Any], error: Exception) -> None:
     """Record a dead letter for the next step of a chain, or a callback, that cannot be sent as it is.
 
-    The step before has ended, so nobody is left to whom the error could be raised. Raises: RedisError.
+    The job before it has ended, so the error cannot be raised to anybody. Raises: RedisError.
     """
     logger.warning(
         "failed: id=%s task=%s error=%s: %s: dead letter", message_id, task.name, type(error).__name__, error

@@ -14,14 +14,14 @@ from redis.retry import Retry
 
 # Linux allows 107 bytes, macOS 103, for the path of a unix socket.
 SOCKET_PATH_LIMIT = 100
-# What addresses, and the server's configuration file, take without quoting.
+# A path that needs no quoting in addresses and in the server's configuration file.
 PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 SOCKET_NAME = "valkey.sock"
 
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """Where the server keeps its data and where it answers; starting it is the supervisor's work."""
+    """The data folder and the address of the server. The supervisor starts it."""
 
     data: Path
     socket: Path
@@ -33,7 +33,7 @@ class EmbeddedServer:
 
     @property
     def redis_url(self) -> str:
-        """The address of the same database for redis-py."""
+        """The address of the same database, for redis-py."""
         return f"unix://{self.socket}?db=0"
 
     @property
@@ -44,14 +44,14 @@ class EmbeddedServer:
         return [sys.executable, "-P", str(script), str(self.data), str(self.socket)]
 
     def wait_until_ready(self, alive: Callable[[], bool], timeout: float = 120.0) -> bool:
-        """Wait until the server answers, `timeout` seconds at most; False when `alive` turned false before."""
+        """Wait until the server answers, at most `timeout` seconds. False if `alive` turns false first."""
         client = redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), retries=0))
         deadline = time.monotonic() + timeout
         with client:
             while time.monotonic() < deadline and alive():
                 try:
                     client.ping()
-                except redis.ConnectionError:  # not there yet, or still loading its data
+                except redis.ConnectionError:  # not started yet, or still loading its data
                     time.sleep(0.05)
                 else:
                     return True
@@ -59,10 +59,11 @@ class EmbeddedServer:
 
 
 def prepare(folder: Path) -> EmbeddedServer:
-    """The server of this folder, which must be private; its socket goes elsewhere where the path cannot hold it.
+    """The server of this folder, which must be private.
 
-    The other place is a fresh private folder for temporary files: the path of `folder` is too long for a socket,
-    or has characters that an address would have to quote.
+    If the path of `folder` is too long for a socket, or an address would have to quote it, the socket goes to a new
+    private folder for
+    temporary files.
     """
     home = folder.resolve()
     socket = home / SOCKET_NAME

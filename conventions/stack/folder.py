@@ -1,7 +1,6 @@
-"""The folder `.conventions/`: who runs the embedded stack in it, and where that stack answers.
+"""The folder `.conventions/`: which process runs the embedded stack in it, and the addresses of that stack.
 
-`up` and `demo` hold the folder's lock for their whole life. The lock goes with the processes, so a killed
-stack is never found by anybody.
+`up` and `demo` hold the folder's lock while they live. The lock ends with the process, so nobody finds a killed stack.
 """
 
 import contextlib
@@ -19,9 +18,9 @@ FOLDER = Path(".conventions")
 LOCK_FILE = "lock"
 STACK_FILE = "stack.json"
 
-# The services of a killed `up` live on for three seconds at most: conventions/stack/guardian.py.
+# The services of a killed `up` live for at most three more seconds: conventions/stack/guardian.py.
 ENDING_SECONDS = 6.0
-# A `find` in another process holds the lock, shared, for an instant.
+# A `find` in another process holds a shared lock for an instant.
 GLANCE_SECONDS = 0.5
 
 
@@ -47,7 +46,7 @@ class Stack:
 
 
 def find(folder: Path = FOLDER) -> Stack | None:
-    """The embedded stack that runs in this folder now, else None."""
+    """The embedded stack that runs in this folder now, or None."""
     pid = _holder(folder)
     if pid is None or not _alive(pid):
         return None
@@ -58,7 +57,7 @@ def find(folder: Path = FOLDER) -> Stack | None:
 class StackLock:
     """The right to run a stack in one folder; made by `hold`.
 
-    `fileno` may be inherited by a process that outlives this one: the folder stays held until both are gone.
+    A process that outlives this one may inherit `fileno`. The folder is locked until both have ended.
     """
 
     def __init__(self, folder: Path, fileno: int) -> None:
@@ -66,7 +65,7 @@ class StackLock:
         self.fileno = fileno
 
     def publish(self, stack: Stack) -> None:
-        """Let `find` see the stack, from now until the hold ends."""
+        """Let `find` see the stack from now until the lock is released."""
         partial = self.folder / f"{STACK_FILE}.partial"
         partial.touch(mode=0o600)
         partial.write_text(json.dumps(asdict(stack), indent=2), encoding="utf-8")
@@ -75,10 +74,10 @@ class StackLock:
 
 @contextlib.contextmanager
 def hold(folder: Path = FOLDER) -> Iterator[StackLock]:
-    """Hold the folder, which is made where there is none; only its owner may look into it.
+    """Lock the folder. It is created if it does not exist; only its owner may read it.
 
     Raises:
-        ConfigurationError: another process holds it; names its pid.
+        ConfigurationError: another process holds the lock; names its pid.
     """
     folder.mkdir(exist_ok=True)
     folder.chmod(0o700)
@@ -110,13 +109,13 @@ def _lock(folder: Path, fileno: int) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Remove what the last stack left: its description and its socket, wherever that was."""
+    """Remove what the last stack left: its description and its socket, wherever that is."""
     stack = _read(folder)
     if stack is not None:
         socket = Path(stack.socket)
         socket.unlink(missing_ok=True)
         if socket.parent.resolve() != folder.resolve():
-            with contextlib.suppress(OSError):  # not there any more, or not only ours
+            with contextlib.suppress(OSError):  # it is gone, or it holds other files
                 socket.parent.rmdir()
     (folder / STACK_FILE).unlink(missing_ok=True)
 

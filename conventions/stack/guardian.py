@@ -1,6 +1,6 @@
-"""The process that ends every service of a stack when the `up` or `demo` that started them is gone.
+"""The process that ends all services of a stack when the `up` or `demo` that started them is gone.
 
-Run as a file of its own, by the plain standard library: it leads the process group that all services are in.
+It runs as a file, with the standard library only. It leads the process group of all services.
 """
 
 import os
@@ -12,9 +12,10 @@ GRACE_SECONDS = 3.0
 
 
 def main(pipe: int) -> None:
-    """Wait until the other end of the pipe is closed, then end the whole process group, this process included.
+    """Wait until the other end of the pipe is closed, then end the whole process group, with this process.
 
-    A byte read from the pipe says that the services ended in good order; what is left then has no claim to time.
+    A byte in the pipe means that the services ended in order. The remaining processes are then killed without a grace
+    period.
     """
     if os.getpgrp() != os.getpid():
         raise SystemExit("the guardian must lead a process group of its own")

@@ -1,4 +1,4 @@
-"""Starts the services of a stack, prints their lines, starts again what dies, and stops all in order."""
+"""Starts the services of a stack, prints their output, restarts what dies, and stops all in order."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-# What takes the lines: called with the service's name and one line, from any thread.
+# Receives the output: called with the service's name and one line, from any thread.
 Write = Callable[[str, str], None]
 
 TICK_SECONDS = 0.05
 LONGEST_WAIT = 30.0
-# An idle worker has stopped after this time; one that has not is busy, seconds.
+# seconds in which an idle worker stops; one that still runs is busy.
 JOBS_ARE_RUNNING = 3.0
-# A service that lived this long has started well: its next death is its first again, seconds.
+# seconds of life after which the count of deaths starts again.
 SETTLED_AFTER = 60.0
 SAME_PRESS = 0.5
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -28,7 +28,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def guardian(*inherited: int) -> Iterator[int]:
-    """The process group for the services; everything in it ends with the block, or with this process.
+    """The process group for the services. All its processes end with the block, or with this process.
 
     Args:
         inherited: file descriptors to keep open until the group has ended.
@@ -54,10 +54,11 @@ def guardian(*inherited: int) -> Iterator[int]:
 
 
 class StopSignals:
-    """Counts Ctrl-C, SIGTERM and SIGHUP within the block instead of dying of them.
+    """Counts Ctrl-C, SIGTERM and SIGHUP within the block; they do not end the process.
 
-    What comes within half a second counts once: `uv run` may pass on the Ctrl-C that the terminal has sent already.
-    While `raising` is true the next one raises KeyboardInterrupt in the main thread as well.
+    Signals within half a second count once: `uv run` may repeat the Ctrl-C that the terminal has already sent. While
+    `raising` is
+    true, the next signal also raises KeyboardInterrupt in the main thread.
     """
 
     def __init__(self, raising: bool = False) -> None:
@@ -105,11 +106,11 @@ class Process:
         return self._popen.poll()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to it; nothing when it has ended."""
+        """Send it a signal. Does nothing if it has ended."""
         self._popen.send_signal(number)
 
     def finish_lines(self) -> None:
-        """Let its last lines come out, after its end."""
+        """Wait for its last lines after its end."""
         self._reader.join(timeout=1)
 
     def _read(self, name: str, write: Write) -> None:
@@ -125,9 +126,9 @@ class Service:
     """A service that should run as long as the stack does.
 
     Args:
-        name: as it is shown.
-        command: makes the command line of each start.
-        stop_phase: services are stopped in the order of this number, those of one number together.
+        name: its name in the output.
+        command: makes the command line for each start.
+        stop_phase: services stop in the order of this number; equal numbers stop together.
         stop_within: seconds between the request to stop and the kill; None: as long as its jobs run.
         overlaps: a new process may start while the old one finishes its jobs.
     """
@@ -144,7 +145,7 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Its current process runs."""
+        """Whether its current process runs."""
         return self.process is not None and self.process.exit_code is None
 
     @property
@@ -154,7 +155,7 @@ class Service:
         return [process for process in processes if process.exit_code is None]
 
     def retire(self) -> None:
-        """Ask the current process to finish its jobs and end; another one is due at once."""
+        """Ask the current process to finish its jobs and end. The next one starts at once."""
         if self.process is not None and self.process.exit_code is None:
             self.process.send(signal.SIGTERM)
             self.finishing.append(self.process)
@@ -164,7 +165,7 @@ class Service:
 
 
 class Supervisor:
-    """Keeps services running in one process group. Not for use from two threads, but for `reload`."""
+    """Keeps services running in one process group. Use it from one thread; only `reload` is safe from any thread."""
 
     def __init__(self, group: int, write: Write, environment: Mapping[str, str] = os.environ) -> None:
         self.services: list[Service] = []
@@ -175,7 +176,7 @@ class Supervisor:
         self._reloaded: tuple[str, ...] = ()
 
     def start(self, service: Service, delay: float = 0.0) -> None:
-        """Start a service, in `delay` seconds, and keep it running from now on."""
+        """Start a service after `delay` seconds, and keep it running."""
         self.services.append(service)
         if delay:
             service.due = time.monotonic() + delay
@@ -188,13 +189,13 @@ class Supervisor:
         self._reload.set()
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Watch over the services until `until()` is true, which is asked every 50 ms."""
+        """Watch the services until `until()` is true. It is asked every 50 ms."""
         while not until():
             self.tick()
             time.sleep(TICK_SECONDS)
 
     def tick(self) -> None:
-        """Start again what died, once it is due, and do a reload that was asked for."""
+        """Restart dead services when they are due, and do a requested reload."""
         if self._reload.is_set():
             self._reload.clear()
             for service in self.services:
@@ -209,10 +210,10 @@ class Supervisor:
                 self._launch(service)
 
     def stop(self, signals: Callable[[], int] = lambda: 1) -> None:
-        """Stop the services, phase after phase.
+        """Stop the services, phase by phase.
 
         Args:
-            signals: how often the user asked to stop; from 2 on jobs are not waited for, from 3 on all is killed.
+            signals: how often the user asked to stop. From 2 on, jobs are not waited for; from 3 on, all is killed.
         """
         for phase in sorted({service.stop_phase for service in self.services}):
             stopping = [service for service in self.services if service.stop_phase == phase]

@@ -1,1 +1,1 @@
-"""The base classes of tasks, and what a task can ask and do while it runs (R1)."""
+"""The base classes of tasks, and the methods that a task can use while it runs (R1)."""

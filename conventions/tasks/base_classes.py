@@ -1,8 +1,10 @@
-"""The base classes: subclass one, define `run`, and the class itself is what you send.
+"""The base classes. Subclass one and define `run`; then send the class itself.
 
-A class that defines `run` is registered by one call to Celery's public `shared_task`. The class that runs is a subclass
-made by Celery, whose `__name__` is `run`; logs use `self.name`. Set `name` before moving a class whose messages are in
-flight, or list its old name in `aliases`.
+A class that defines `run` is registered by one call of Celery's public `shared_task`. Celery makes a subclass of it,
+whose
+`__name__` is `run`, and runs that one; logs use `self.name`. Before you move a class with messages in flight, set
+`name`, or
+list its old name in `aliases`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,15 +31,15 @@ if TYPE_CHECKING:
 
 
 class ConventionTask(RunningTask):
-    """Root of all tasks. Subclass one of the classes below, which carry the class of job.
+    """Root of all tasks. Subclass one of the classes below; each stands for one class of job.
 
     Attributes:
-        queue_name: the queue its messages go to.
+        queue_name: the queue of its messages.
         idempotent_on: names of `run`'s arguments that make two messages the same job, or `EVERY_ARGUMENT`.
-        not_idempotent: instead of that, the reason why running twice does no harm.
-        retry_policy: which failures are tried again, and when.
+        not_idempotent: in place of `idempotent_on`: the reason why running twice does no harm.
+        retry_policy: which failures are retried, and when.
         aliases: old names under which messages may still arrive.
-        fast_lane: whether short jobs may go to a process together; it changes nothing but their rate.
+        fast_lane: whether short jobs may go to a process in groups. It only changes their speed.
     """
 
     queue_name: ClassVar[str] = "immediate"
@@ -63,16 +65,16 @@ class ConventionTask(RunningTask):
 
     def __init_subclass__(cls, *, abstract: bool = False, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "_decorated" in cls.__dict__:  # the subclass that Celery makes while registering
+        if "_decorated" in cls.__dict__:  # Celery's subclass, made while registering
             return
-        if not cls.__module__.startswith("conventions."):  # the bases here are where options come from
+        if not cls.__module__.startswith("conventions."):  # our own base classes define the options
             check_attributes(cls)
         cls.registered = None
         if abstract or cls.run is celery.Task.run:
             return
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
-        cls.aliases = cls.__dict__.get("aliases", ())  # a subclass does not take its base's old names
+        cls.aliases = cls.__dict__.get("aliases", ())  # a subclass does not inherit old names
         decide_idempotency(cls)
         cls.arguments = Arguments(
             cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped, without=cls.no_arguments
@@ -84,22 +86,22 @@ class ConventionTask(RunningTask):
 
     @property
     def may_be_short(self) -> bool:
-        """Whether its jobs may go to a process with others."""
+        """Whether its jobs may go to a process in a group."""
         return self.fast_lane
 
     @classmethod
     def declared_arguments(cls) -> Callable[..., Any]:
-        """The function whose annotations are the task's arguments."""
+        """The function whose parameters are the task's arguments."""
         return cls.run  # type: ignore[no-any-return]
 
     @classmethod
     def declared_result(cls) -> Callable[..., Any] | None:
-        """The function whose annotation says what a job returns."""
+        """The function whose return annotation declares the result."""
         return cls.run  # type: ignore[no-any-return]
 
     @classmethod
     def on_bound(cls, app: Any) -> None:
-        """Take the time limits of the settings where the class has none."""
+        """Take time limits from the settings, unless the class has its own."""
         for option, setting in zip(("soft_time_limit", "time_limit"), cls.limit_settings, strict=True):
             if getattr(cls, option) is None and hasattr(app, "settings"):
                 setattr(cls, option, getattr(app.settings, setting))
@@ -135,18 +137,22 @@ class ConventionTask(RunningTask):
             args: positional arguments of `run`.
             kwargs: arguments of `run` by name.
             actor: who causes it; default: the actor of the running code.
-            idempotency_key: instead of the key made of the declared arguments.
+            idempotency_key: in place of the key from the declared arguments.
             planned_at: the slot of a schedule, aware.
             task_id: the message's id; default: a new one.
             options: Celery's, such as `countdown` (seconds), `eta`, `expires`, `priority` (a `Priority`), `link`.
 
         Raises:
-            TypeError: an argument is missing, or one too many; `priority` is no `Priority`; an option is of another type; or a
-                header is the platform's own.
-            PayloadError: an argument is of the wrong type, JSON cannot hold it, or the payload or the headers are too large.
-            ValueError: the delay is beyond `max_delay`; the time limit is below the soft one; or an id, a key or a name has more
-                than 255 characters, or is no text that can be stored.
-            BrokerUnavailable: the broker did not take it within `broker_timeout`; `maybe_sent` says whether it may be there.
+            TypeError: an argument is missing, or there is one too many; `priority` is not a `Priority`; an option has
+                the wrong type; or
+                a header is the platform's own.
+            PayloadError: an argument has the wrong type, JSON cannot hold it, or the payload or the headers are too
+                large.
+            ValueError: the delay is beyond `max_delay`; the time limit is below the soft one; or an id, a key or a name
+                has more
+                than 255 characters, or is a text that cannot be stored.
+            BrokerUnavailable: the broker did not accept it within `broker_timeout`; `maybe_sent` says whether it may be
+                there.
         """
         how = {"actor": actor, "key": idempotency_key, "planned_at": planned_at}
         return send(self, args or (), kwargs or {}, task_id or uuid(), options, **how)
@@ -158,14 +164,16 @@ class ConventionTask(RunningTask):
     def cancel(self, /, task_id: str) -> CancelAnswer:
         """Keep a message from running.
 
-        Returns `queued` when it will not run, `running` when its job is told at its next report of progress, and
-        `too late` when it is not there: it has ended, or was not sent yet, and then will not run. Of a batch's id, the whole
-        batch, with a row in the audit.
+        Returns `queued`: it will not run. `running`: its job learns it at its next report of progress. `too late`: the
+        message is not
+        there; it has ended, or was not sent yet and then will not run. The id of a batch cancels the whole batch and
+        adds an entry to
+        the audit.
         """
         return cancel(self._application(), task_id, current_actor())
 
     def checked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The payload of these arguments, as every send checks it. Raises: TypeError, PayloadError."""
+        """The payload of these arguments, with the checks of every send. Raises: TypeError, PayloadError."""
         payload, written = self.arguments.written(args, kwargs)
         check_size(self.name, written, getattr(self._application().settings, self.payload_limit_setting))
         return payload

@@ -9,7 +9,8 @@ from conventions.tasks.base_classes import ConventionTask
 class ImmediateTask(ConventionTask, abstract=True):
     """One clear thing, done within a minute: an e-mail, a notification, a picture (R5).
 
-    Asked to stop after `soft_time_limit` (60 s), stopped after `time_limit` (90 s). Jobs that run longer than the setting
+    It is asked to stop after `soft_time_limit` (60 s) and stopped after `time_limit` (90 s). Jobs longer than the
+    setting
     `split_after` (60 s) are counted, and listed by `celery batch candidates`.
     """
 
@@ -17,7 +18,7 @@ class ImmediateTask(ConventionTask, abstract=True):
 
     @property
     def split_after(self) -> float | None:
-        """Seconds after which a job is one that should be split."""
+        """Seconds; a longer job should be split."""
         limit: float = self.app.settings.split_after
         return limit
 
@@ -25,7 +26,7 @@ class ImmediateTask(ConventionTask, abstract=True):
 class ScheduledTask(ConventionTask, abstract=True):
     """Work that a schedule starts: a report, a clean-up, a backup.
 
-    Idempotent on its planned time; sent by hand, each message is a job of its own.
+    It is idempotent on its planned time. Sent by hand, each message is a job of its own.
     """
 
     queue_name = "scheduled"
@@ -37,7 +38,7 @@ class LongRunningTask(ConventionTask, abstract=True):
     """Work that takes minutes or hours and reports its progress.
 
     Attributes:
-        stall_after: seconds without progress after which it is taken for hung and runs elsewhere; default: the
+        stall_after: seconds without progress after which the job counts as hung and runs elsewhere; default: the
             setting `stall_after`.
     """
 
@@ -48,11 +49,11 @@ class LongRunningTask(ConventionTask, abstract=True):
 
     @property
     def hangs_after(self) -> float:
-        """Seconds after the last progress, or the start, after which it is hung."""
+        """Seconds without progress after which the job counts as hung."""
         return self.stalls_after
 
 
 def long_queues(app: Any) -> frozenset[str]:
-    """The queues of the jobs of an application that take long: `long`, and what its long-running tasks have of their own."""
+    """The queues of an application's long jobs: `long`, and the own queues of its long-running tasks."""
     own = {task.queue_name for task in app.tasks.values() if isinstance(task, LongRunningTask)}
     return frozenset({LongRunningTask.queue_name} | own - {ImmediateTask.queue_name, ScheduledTask.queue_name})

@@ -10,14 +10,14 @@ from conventions.sending.by_name import checked_as_far
 
 
 class PlainTask(celery.Task):
-    """A task that is none of ours, whose messages are held like ours."""
+    """A Celery task outside our classes. Its messages are held and acknowledged like ours."""
 
     abstract = True
     Request = "conventions.worker.request:PlainRequest"
     Strategy = "conventions.worker.strategy:strategy"
 
     def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
-        """Celery's, in the name of whoever acts. Raises: TypeError, ValueError, PayloadError, for what no worker would take."""
+        """Celery's, with the actor of the running code. Raises: TypeError, ValueError, PayloadError for an unusable send."""
         task_id = options["task_id"] = uuid() if task_id is None else task_id
         if checked_as_far(self, args, kwargs, options) is None:
             return self.AsyncResult(task_id)

@@ -1,4 +1,4 @@
-"""What a task can ask and do while it runs, and how it answers to failure."""
+"""The methods of a running task, and what happens when it fails."""
 
 import functools
 import sys
@@ -29,7 +29,7 @@ class RunningTask(celery.Task):
     """The part of every task that concerns its run.
 
     Attributes:
-        counts_itself: whether the counts of `progress` are the job's own; those of a batch are made by its chunks.
+        counts_itself: whether the counts of `progress` are the job's own. The counts of a batch come from its chunks.
     """
 
     counts_itself: ClassVar[bool] = True
@@ -45,7 +45,7 @@ class RunningTask(celery.Task):
         return self.app
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run in a worker by the pipeline; called directly, as in a test, check the arguments and run."""
+        """In a worker, run through the pipeline. Called directly, as in a test, check the arguments and run."""
         request = self.request
         if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run
             return super().__call__(**self.arguments.check(args, kwargs))
@@ -54,15 +54,15 @@ class RunningTask(celery.Task):
 
     @functools.cached_property
     def horizon(self) -> timedelta:
-        """How long a claim of the task is remembered."""
+        """How long a claim of this task is kept."""
         return horizon_of(self)
 
     def member_of(self, payload: Mapping[str, Any], message_id: str) -> Member | None:  # noqa: ARG002
-        """Which part of a batch a message with this payload is."""
+        """The part in a batch that a message with this payload has."""
         return None
 
     def shown(self, payload: Mapping[str, Any]) -> str | None:  # noqa: ARG002
-        """How logs and Flower show a large payload; `None`: as Celery does."""
+        """The text of a large payload for logs and Flower; `None` for Celery's own text."""
         return None
 
     @property
@@ -84,7 +84,7 @@ class RunningTask(celery.Task):
 
     @property
     def attempt(self) -> int:
-        """Which execution of the message this is, counted from 1."""
+        """The number of this attempt, from 1."""
         return self.job.attempt
 
     @property
@@ -94,7 +94,7 @@ class RunningTask(celery.Task):
 
     @property
     def planned_at(self) -> datetime | None:
-        """The slot of the schedule, aware, in the app's zone; `None` when sent by hand."""
+        """The slot of the schedule, aware, in the app's time zone. `None` if the message was sent by hand."""
         planned = self.job.planned_at
         return planned and planned.astimezone(ZoneInfo(self._application().settings.timezone))
 
@@ -129,24 +129,24 @@ class RunningTask(celery.Task):
 
     @property
     def resumed_from(self) -> Any:
-        """The value of the last `checkpoint` of this message, when it runs again; `None` when it begins.
+        """The value of this message's last `checkpoint`, if it runs again; `None` in a fresh start.
 
-        Values of other arguments, as before an edit of a dead letter, do not count.
+        A checkpoint of other arguments, as before an edit of a dead letter, does not count.
         """
         found = self._checkpoint
         return found.value if found else None
 
     def checkpoint(self, value: Any) -> None:
-        """Say where the job goes on if it has to run again; `resumed_from` is this value then.
+        """Store where the job resumes if it has to run again; `resumed_from` then returns this value.
 
-        Written at once. Counts of `progress` go on from those of the checkpoint.
+        It is written at once. The counts of `progress` go on from the checkpoint.
 
         Args:
             value: JSON, small: a cursor, not the data.
 
         Raises:
-            PayloadError: it is no JSON, or larger than a payload may be.
-            JobCancelled, LeaseLost: let them through, as from `progress.advance`.
+            PayloadError: the value is not JSON, or larger than a payload may be.
+            JobCancelled, LeaseLost: do not catch them, as with `progress.advance`.
         """
         try:
             written = encode(value)
@@ -156,7 +156,7 @@ class RunningTask(celery.Task):
         self.progress.checkpoint(value, self.job.fingerprint)
 
     def report_alive(self) -> None:
-        """Say that the job goes on, so that its lease is renewed; it takes a microsecond."""
+        """Report that the job goes on, so that its lease is renewed. It takes a microsecond."""
         request = self.request
         request.last_progress = time.monotonic()
         if not request.is_eager and (page := self._application().pages.mine) is not None:
@@ -164,22 +164,22 @@ class RunningTask(celery.Task):
 
     @property
     def stalls_after(self) -> float:
-        """Seconds without a report after which a job is taken for hung."""
+        """Seconds without a report after which readers call a job stalled."""
         limit: float = getattr(self, "stall_after", None) or self._application().settings.stall_after
         return limit
 
     @property
     def split_after(self) -> float | None:
-        """Seconds after which a job of the task is one that should be split; `None`: it may take long."""
+        """Seconds; a longer job should be split. `None`: the task may take long."""
         return None
 
     @property
     def hangs_after(self) -> float:
-        """Seconds without a report after which the lease of a job is not renewed any more; 0: its hard time limit ends it."""
+        """Seconds without a report until the lease is no longer renewed. 0: the hard time limit ends the job."""
         return 0.0 if self.time_limit else self.stalls_after
 
     def stall_check(self) -> Callable[[], bool]:
-        """A function that tells, from any thread, whether the running job hangs, so that its lease must lapse."""
+        """A function, safe in any thread, that tells whether the job hangs, so that its lease must expire."""
         request, limit = self.request, self.hangs_after  # the attribute depends on the thread, the object does not
         if not limit:
             return lambda: False
@@ -187,10 +187,10 @@ class RunningTask(celery.Task):
         return lambda: time.monotonic() - request.last_progress > limit
 
     def extend_lease(self, seconds: float) -> None:
-        """Keep the job's claim for at least so many seconds from now (R12).
+        """Keep the job's claim for at least this many seconds from now (R12).
 
         Raises:
-            LeaseLost: another worker has taken the job over; what this one does is not recorded.
+            LeaseLost: another worker has taken the job over; the outcome of this attempt is not recorded.
         """
         self.report_alive()
         claims, claim = self._application().claims, self.job.claim
@@ -199,12 +199,12 @@ class RunningTask(celery.Task):
 
     @contextmanager
     def transaction(self) -> Iterator["Session"]:
-        """One commit for the effect and the record that it happened: the effect happens once.
+        """Commit the effect and the record of it together, so that the effect happens once.
 
-        Once per attempt, and the last effect of `run`. Ends the job as done when the record exists.
+        Use it once in an attempt, as the last effect of `run`. If the record already exists, the job ends as done.
 
         Raises:
-            TransactionRepeated: this attempt has committed one before.
+            TransactionRepeated: this attempt has already committed one.
         """
         from conventions.idempotency.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
@@ -220,7 +220,7 @@ class RunningTask(celery.Task):
     # Failing.
 
     def should_retry(self, error: Exception, attempts_made: int) -> bool:
-        """Override to decide instead of the policy whether a failure is tried again; its wait stays the policy's."""
+        """Override it to decide in place of the policy whether to retry. The policy still sets the wait."""
         return attempts_made < self.retry_policy.limit_for(self.retry_policy.kind_of(error))
 
     @property
@@ -233,8 +233,8 @@ class RunningTask(celery.Task):
 
         Args:
             exc: why; default: the exception being handled.
-            countdown: seconds to wait, within the policy's `first_wait` and `max_wait`; how often is the policy's to say.
-            throw: raise here, or return what to raise.
+            countdown: seconds to wait, within the policy's `first_wait` and `max_wait`. The policy decides how often.
+            throw: raise here, or return the exception to raise.
         """
         current = sys.exception()
         error = exc or (current if isinstance(current, Exception) else RetryRequested(f"{self.name} asked for a retry"))

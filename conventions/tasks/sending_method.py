@@ -1,4 +1,4 @@
-"""`sending_method`: a method of a task that its class has, too, so that the class itself is what a team sends."""
+"""`sending_method`: a method that works on the class and on the task, so that a team can send the class itself."""
 
 from collections.abc import Callable
 from functools import update_wrapper
@@ -8,7 +8,7 @@ from conventions.core.errors import DeclarationError
 
 
 class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named like one
-    """A method that on the class works on the registered task, and on a task as usual."""
+    """A method that works on the registered task when it is called on the class."""
 
     def __init__(self, method: Callable[Concatenate[Any, P], R]) -> None:
         self._method = method

@@ -21,7 +21,7 @@ values = st.none() | st.integers() | texts | st.dictionaries(texts, texts, max_s
 
 
 @given(st.builds(AuditEntry, texts, texts, texts, st.none() | texts, values, values))
-def test_a_deed_is_read_as_it_was_written(deed: AuditEntry) -> None:
+def test_an_entry_is_read_as_it_was_written(deed: AuditEntry) -> None:
     """With its id, so that it stays the same one."""
     assert AuditEntry.decode(deed.encode()) == deed
 
@@ -30,7 +30,7 @@ def test_a_deed_is_read_as_it_was_written(deed: AuditEntry) -> None:
                                   '{"actor": "a", "action": "a", "target": "t", "id": "%s"}' % ("x" * 37)])  # fmt: skip
 def test_what_is_no_deed_is_refused(data: str) -> None:
     """Nothing that a column would not take gets in."""
-    with pytest.raises(ValueError, match=r"not a deed|Expecting value"):
+    with pytest.raises(ValueError, match=r"not an entry|Expecting value"):
         AuditEntry.decode(data)
 
 
