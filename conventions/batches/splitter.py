@@ -42,7 +42,9 @@ class Splitter:
         self._id = task.request.id
         self._payload = task.arguments.bind((), arguments)
         self._options = options_of(task)
-        self._sent = self._ahead = Cut()  # `sent`: certainly in the broker; `ahead`: cut before a kill, perhaps in the broker
+        self._sent = self._ahead = (
+            Cut()
+        )  # `sent`: certainly in the broker; `ahead`: cut before a kill, perhaps in the broker
         self._started = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -205,7 +207,9 @@ def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     sizes: list[int] = []
     with closing(Items(task, arguments)) as items, Bulk(chunk_task, {}) as bulk:
         for index, chunk in enumerate(items.chunks()):
-            one = _prepared(bulk, ChunkMessage(request.id, index, None, chunk.items, payload))  # the same checks as when sent
+            one = _prepared(
+                bulk, ChunkMessage(request.id, index, None, chunk.items, payload)
+            )  # the same checks as when sent
             sizes.append(len(chunk.items))
             if index not in ended:
                 ended[index] = _outcome_here(chunk_task, one.payload, one.id, headers)
