@@ -318,7 +318,7 @@ class ConventionsApp(Celery):
         return Batches(self.store, max(self.settings.keep_result_for, self.settings.max_delay + REDRIVE_WINDOW))
 
     @functools.cached_property
-    def broker_errors(self) -> tuple[type[BaseException], ...]:
+    def broker_errors(self) -> tuple[type[Exception], ...]:
         """What the transport raises when the broker cannot be reached."""
         with self.connection_for_write() as connection:
             return tuple(connection.connection_errors)

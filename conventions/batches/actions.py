@@ -2,8 +2,8 @@
 
 import logging
 from contextlib import suppress
-from typing import Any
 
+from conventions.batches.application import BatchApplication
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.dead_letters.resend import redrive
@@ -17,7 +17,7 @@ class _Ended(Exception):
     """Rolls back the audit entry: there was nothing to do."""
 
 
-def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bool:  # noqa: A002  # the word of the glossary
+def cancel_batch(app: BatchApplication, id: str, actor: str, reason: str | None = None) -> bool:  # noqa: A002  # the word of the glossary
     """Stop cutting and processing a batch. Running chunks learn it at their next report of progress.
 
     Returns:
@@ -35,7 +35,7 @@ def cancel_batch(app: Any, id: str, actor: str, reason: str | None = None) -> bo
     return False
 
 
-def retry_failed(app: Any, id: str, actor: str, reason: str | None = None) -> tuple[int, int]:  # noqa: A002  # the word of the glossary
+def retry_failed(app: BatchApplication, id: str, actor: str, reason: str | None = None) -> tuple[int, int]:  # noqa: A002  # the word of the glossary
     """Send the dead messages of a batch again: its chunks, or the splitter or finish that ended it.
 
     Not sent, with the reason in the log: messages of a cancelled batch, messages without a letter, letters that are

@@ -8,6 +8,7 @@ from typing import Any
 from celery import bootsteps
 from redis.exceptions import RedisError
 
+from conventions.batches.application import BatchApplication
 from conventions.core.apart import is_outage
 from conventions.core.errors import BrokerUnavailable
 from conventions.execution.batch_follow_up import send_what_follows
@@ -46,7 +47,7 @@ class BatchSweep(bootsteps.StartStopStep):
                 logger.exception("batches that wait for their finish: a fault of the platform")
 
 
-def sweep(app: Any) -> int:
+def sweep(app: BatchApplication) -> int:
     """Send the missing next messages of batches. Returns how many batches waited. Raises: RedisError, BrokerUnavailable."""
     found = app.batches.closing()
     for batch_id in found:

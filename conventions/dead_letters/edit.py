@@ -11,6 +11,7 @@ from conventions.broker.headers import FINGERPRINT, KEY, PLANNED_AT
 from conventions.core.errors import LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments, digest
+from conventions.execution.application import Application
 from conventions.idempotency.key import idempotency_key
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
@@ -28,7 +29,7 @@ class Change:
 
 
 def edit(
-    app: Any,
+    app: Application,
     id: str,  # noqa: A002  # the word of the glossary
     arguments: Mapping[str, Any],
     actor: str,
@@ -61,7 +62,7 @@ def edit(
         PayloadError: an argument has the wrong type, JSON cannot hold it, or the payload is too large.
     """
     with app.database.session() as session:
-        letter = session.get(DeadLetterRow, id, with_for_update=True)
+        letter = _existing(session.get(DeadLetterRow, id, with_for_update=True), id)
         task = editable(app, letter, id)
         before = dict(letter.arguments)
         if seen is not None and seen != version(before):
@@ -109,10 +110,15 @@ def version(arguments: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()  # works with half characters, too
 
 
-def editable(app: Any, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A002  # the word of the glossary
-    """The task of a letter, if the letter can be edited. Raises: LetterNotEditable."""
+def _existing(letter: DeadLetterRow | None, id: str) -> DeadLetterRow:  # noqa: A002  # the word of the glossary
     if letter is None:
         raise LetterNotEditable(f"there is no dead letter {id}")
+    return letter
+
+
+def editable(app: Application, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A002  # the word of the glossary
+    """The task of a letter, if the letter can be edited. Raises: LetterNotEditable."""
+    letter = _existing(letter, id)
     if letter.state != "dead":
         raise LetterNotEditable(f"{id} is {letter.state}; only a dead letter can be edited")
     task = app.tasks.get(letter.task)

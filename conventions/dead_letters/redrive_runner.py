@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
 from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
 from conventions.dead_letters.redrive_safety import AT_ONCE, OPEN, Plan, Tally, plan
+from conventions.execution.application import Application
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -37,7 +38,7 @@ AWAY = (BrokerUnavailable, NewerLayout, RedisError)  # errors that are not about
 STALE_AFTER = 30  # seconds after which PostgreSQL ends the transaction of a process that hangs
 
 
-def begin(app: Any, wanted: "RedriveOrder") -> str:
+def begin(app: Application, wanted: "RedriveOrder") -> str:
     """Write the row of a redrive, which the leading recorder carries out. Returns its id.
 
     If a redrive of the same selection is under way, its id is returned and nothing begins.
@@ -54,13 +55,13 @@ def begin(app: Any, wanted: "RedriveOrder") -> str:
         return other.id if other is not None else redrive_runs.start(session, wanted).id
 
 
-def who_steps(app: Any) -> str | None:
+def who_steps(app: Application) -> str | None:
     """The name of the recorder that carries out redrives now; `None`: none does. Raises: RedisError."""
-    name = app.store.redis.get(_stepping(app))
+    name: bytes | None = app.store.redis.get(_stepping(app))  # type: ignore[assignment]  # redis-py also has text
     return None if name is None else name.decode(errors="replace")
 
 
-def _stepping(app: Any) -> str:
+def _stepping(app: Application) -> str:
     key: str = app.store.key("redriver")
     return key
 
@@ -88,7 +89,7 @@ class Redriver:
         leads: whether this recorder leads; asked before each step.
     """
 
-    def __init__(self, app: Any, name: str, leads: Callable[[], bool]) -> None:
+    def __init__(self, app: Application, name: str, leads: Callable[[], bool]) -> None:
         self._app, self._name, self._leads = app, name, leads
         self._pauses: dict[str, tuple[float, float]] = {}  # for each redrive: the end of its pause, and the length
         self._told = 0.0

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
@@ -17,6 +16,7 @@ from conventions.dead_letters import redrive_runs
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_runner import who_steps
 from conventions.dead_letters.redrive_safety import OPEN, Tally, in_canary, unanswered_limit
+from conventions.execution.application import Application, broker_outages
 from conventions.storage.tables import RedriveRow
 
 KNOWN_FOR = 5.0  # seconds for which the workers' answer is reused
@@ -72,7 +72,7 @@ class Watch:
         app: the application.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._lock = threading.Lock()
         self._asked_at = float("-inf")
@@ -96,7 +96,7 @@ class Watch:
         try:
             if who_steps(self._app) is not None:
                 return ""
-            leader = self._app.store.redis.get(self._app.store.key("recorder"))
+            leader: Any = self._app.store.redis.get(self._app.store.key("recorder"))
         except RedisError as error:
             return f"Redis cannot be reached: {type(error).__name__}"
         if leader is None:
@@ -153,13 +153,13 @@ class Watch:
             if time.monotonic() - self._asked_at > KNOWN_FOR:
                 try:
                     self._consumed = ask_workers(self._app).queues
-                except (OperationalError, RedisError, *self._app.broker_errors):
+                except broker_outages(self._app):
                     self._consumed = None
                 self._asked_at = time.monotonic()
             return self._consumed
 
 
-def doubts(app: Any, session: Session, which: Filter) -> list[str]:
+def doubts(app: Application, session: Session, which: Filter) -> list[str]:
     """Reasons not to send these letters now: an unknown task, a queue without a worker, no leading recorder."""
     kinds = dead_letters.kinds(session, which)
     unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
@@ -170,7 +170,7 @@ def doubts(app: Any, session: Session, which: Filter) -> list[str]:
         consumed = ask_workers(app).queues
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)
-    except (OperationalError, RedisError, *app.broker_errors) as error:
+    except broker_outages(app) as error:
         return [*found, fault_of(error, "the broker")]
     return found + [
         f"no worker consumes the queue {queue}" for queue in sorted({str(one) for _, one in kinds} - consumed)

@@ -22,6 +22,7 @@ from conventions.broker.headers import (
 from conventions.broker.validation import fault_of
 from conventions.core.errors import IdempotencyConflict, PayloadError
 from conventions.dead_letters import letters as dead_letters
+from conventions.execution.application import Application
 from conventions.records import executions
 from conventions.sending.publish import publish
 from conventions.storage.tables import DeadLetterRow
@@ -29,7 +30,7 @@ from conventions.storage.tables import DeadLetterRow
 ANEW = {"retries": 0, "eta": None, "expires": None}
 
 
-def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossary
+def redrive(app: Application, id: str) -> bool:  # noqa: A002  # the word of the glossary
     """Send one dead letter again. False if it is no longer dead, or its task is not registered.
 
     The message is the same as before, with its chain and callbacks, one generation later.
@@ -54,7 +55,7 @@ def redrive(app: Any, id: str) -> bool:  # noqa: A002  # the word of the glossar
         return True
 
 
-def send(app: Any, session: Session, letter: DeadLetterRow) -> Literal["sent", "happened", "unknown task"]:
+def send(app: Application, session: Session, letter: DeadLetterRow) -> Literal["sent", "happened", "unknown task"]:
     """Send the message of a letter again. The letter itself does not change.
 
     Returns:
@@ -74,7 +75,7 @@ def send(app: Any, session: Session, letter: DeadLetterRow) -> Literal["sent", "
     return "sent"
 
 
-def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:
+def _send(app: Application, letter: DeadLetterRow, task: Any) -> None:
     app.store.redis.delete(app.claims.cancel_key(letter.id))  # an earlier cancel must not stop the new attempt
     message = dead_letters.message(letter)
     if message and "headers" in message:
@@ -85,7 +86,7 @@ def _send(app: Any, letter: DeadLetterRow, task: Any) -> None:
         )
 
 
-def _has_happened(app: Any, session: Session, letter: DeadLetterRow) -> bool:
+def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> bool:
     """Whether the job was done since, by this message or another one with its key. Asks the claim, then the executions."""
     key, fingerprint = letter.headers.get(KEY), letter.headers.get(FINGERPRINT)
     if key and (done := app.claims.is_done(f"{letter.task}:{key}", letter.id, fingerprint)) is not None:
@@ -134,7 +135,7 @@ def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any
     return kept | {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat()}
 
 
-def _send_message(app: Any, letter: DeadLetterRow, message: Mapping[str, Any]) -> None:
+def _send_message(app: Application, letter: DeadLetterRow, message: Mapping[str, Any]) -> None:
     headers = _headers(letter, message["headers"]) | ANEW
     properties = message.get("properties") or {}
     with app.producer_or_acquire() as producer:

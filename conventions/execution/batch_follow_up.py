@@ -10,16 +10,17 @@ from typing import Any
 from conventions.broker.batch_membership import Join, Member, Outcome, finish_id, recovered_id
 from conventions.core.actor import acting_as
 from conventions.core.priority import Priority
+from conventions.execution.application import Application
 
 logger = logging.getLogger(__name__)
 
 
-def join_of(app: Any, member: Member | None, outcome: Outcome | None) -> Join | None:
+def join_of(app: Application, member: Member | None, outcome: Outcome | None) -> Join | None:
     """How a message's batch counts its end; `None` when it is of no batch, or has not ended."""
     return Join(member, outcome, app.batches.keep) if member and outcome else None
 
 
-def follow_up(app: Any, member: Member) -> None:
+def follow_up(app: Application, member: Member) -> None:
     """Send what the batch of a message waits for, now that this message has ended. Raises nothing."""
     try:
         send_what_follows(app, member.batch_id)
@@ -27,11 +28,11 @@ def follow_up(app: Any, member: Member) -> None:
         logger.warning("what follows the batch %s is sent later: %s: %s", member.batch_id, type(error).__name__, error)
 
 
-def send_what_follows(app: Any, batch_id: str) -> None:
+def send_what_follows(app: Application, batch_id: str) -> None:
     """Send `finish` or `recovered` of a batch, if it is time. Raises: RedisError, BrokerUnavailable."""
     follow = app.batches.follow(batch_id)
-    origin = app.batches.origin(batch_id) if follow else None
-    if origin is None:
+    origin = app.batches.origin(batch_id) if follow is not None else None
+    if follow is None or origin is None:
         return
     task = app.tasks.get(f"{origin.task}.{follow.kind}")
     if task is None:

@@ -1,13 +1,13 @@
 """Cancel: keep a message from running, wherever it is, and whichever workers are restarted."""
 
 from datetime import timedelta
-from typing import Any
 
 from conventions.broker.redis_broker import CancelAnswer
+from conventions.execution.application import Application
 from conventions.records.audit_entry import CANCEL, AuditEntry
 
 
-def cancel(app: Any, message_id: str, by: str | None = None) -> CancelAnswer:
+def cancel(app: Application, message_id: str, by: str | None = None) -> CancelAnswer:
     """Mark a message as cancelled, for as long as it may be in a queue; of a batch's id, the whole batch.
 
     Claims and progress read the mark. Where the broker is not the Redis of the claims, nobody can tell where the message

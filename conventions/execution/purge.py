@@ -18,6 +18,7 @@ from conventions.core.actor import SYSTEM, current_actor
 from conventions.core.bounds import LARGEST_COUNT
 from conventions.core.error_text import FailureText, clean
 from conventions.core.errors import JournalFull, PurgeStopped
+from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.audit_entry import AuditEntry
@@ -48,7 +49,7 @@ def who_acts() -> str:
         return SYSTEM
 
 
-def known_queues(app: Any) -> list[str]:
+def known_queues(app: Application) -> list[str]:
     """Every queue that has messages of tasks, or that the application names."""
     names = {*app.broker.queues(), *map(str, app.amqp.queues)}
     return sorted(name for name in names if not is_reply_queue(name))
@@ -56,7 +57,7 @@ def known_queues(app: Any) -> list[str]:
 
 @dataclass
 class _Purge:
-    app: Any
+    app: Application
     actor: str
     sizes: dict[str, Sizes]
     removed: dict[str, int] = field(default_factory=dict)
@@ -118,7 +119,7 @@ class _Purge:
         return request, event, join_of(self.app, Member.read(headers.get(BATCH)), "cancelled")
 
 
-def purge(app: Any, queues: Iterable[str], *, reason: str | None = None) -> dict[str, int]:
+def purge(app: Application, queues: Iterable[str], *, reason: str | None = None) -> dict[str, int]:
     """Remove what waits in queues, delayed messages too, each with a row. Returns how many went, by queue.
 
     A schedule does not wait for a purged run, a batch counts a purged chunk as failed, and a dead letter that was sent again
@@ -153,13 +154,13 @@ def purge(app: Any, queues: Iterable[str], *, reason: str | None = None) -> dict
     return work.removed | {name: app.broker.drop(name) for name in names if is_reply_queue(name)}
 
 
-def _sizes(app: Any, queue: str) -> Sizes:
+def _sizes(app: Application, queue: str) -> Sizes:
     look(app.broker, queue, "queue", count=1)  # what another program wrote there is messages from now on
     sizes: Sizes = app.broker.sizes(queue)
     return sizes
 
 
-def _note(app: Any, work: _Purge, action: str, reason: str | None, after: dict[str, Any] | None = None) -> None:
+def _note(app: Application, work: _Purge, action: str, reason: str | None, after: dict[str, Any] | None = None) -> None:
     before = {
         queue: {"ready": sizes.ready, "delayed": sizes.delayed, "in flight": sizes.in_flight}
         for queue, sizes in work.sizes.items()

@@ -17,6 +17,7 @@ from conventions.broker.caller_headers import OwnHeaders
 from conventions.broker.headers import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
 from conventions.core import error_text
 from conventions.core.errors import BrokerUnavailable, LeaseLost
+from conventions.execution.application import Application
 from conventions.execution.attempt import Job
 from conventions.execution.attempt_event import event_of, headers_to_go_on
 from conventions.execution.batch_follow_up import follow_up, join_of
@@ -92,7 +93,7 @@ def _settled(task: Any, job: Job, settlement: Settlement, patience: float = SETT
     return answer
 
 
-def recorded(app: Any, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
+def recorded(app: Application, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
     """Record one outcome, for so many seconds. Raises: Reject, so that the message comes again."""
     deadline = time.monotonic() + patience
     while True:

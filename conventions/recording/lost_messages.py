@@ -23,6 +23,7 @@ from conventions.broker.codec import headers_in
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
 from conventions.core.units import milliseconds
+from conventions.execution.application import Application
 from conventions.recording.restored_redis import compare
 from conventions.records import journal_position
 from conventions.records.journal import Event, Journal
@@ -69,7 +70,7 @@ class LostMessages:
         leads: whether this process does it, and no other.
     """
 
-    def __init__(self, app: Any, leads: Callable[[], bool]) -> None:
+    def __init__(self, app: Application, leads: Callable[[], bool]) -> None:
         self._app, self._leads = app, leads
         self._before: Round | None = None  # the round before this one
         self._next_history = 0.0
@@ -143,7 +144,8 @@ class LostMessages:
     # Keys.
 
     def _keys(self) -> Iterator[list[str]]:
-        redis, cursor = self._app.store.redis, 0
+        redis: Any = self._app.store.redis
+        cursor = 0
         prefix = self._app.store.key("")
         pattern = re.sub(r"([\[\]?*\\^])", r"\\\1", prefix) + "*"
         while True:
@@ -289,7 +291,7 @@ class LostMessages:
 
     def _is_recorded(self, entry: bytes) -> bool:
         """Whether everything up to this entry is in SQL."""
-        oldest = self._app.store.redis.xrange(self._app.journal.key, count=1)
+        oldest: Any = self._app.store.redis.xrange(self._app.journal.key, count=1)
         return not oldest or _position(oldest[0][0]) > _position(entry)
 
 

@@ -19,6 +19,7 @@ from celery.signals import worker_shutdown
 from redis.exceptions import RedisError
 
 from conventions.dead_letters.redrive_runner import Redriver
+from conventions.execution.application import Application
 from conventions.library_internals.celery import after_fork
 from conventions.library_internals.kombu import forget_connections
 from conventions.recording.lost_messages import LostMessages
@@ -75,7 +76,7 @@ class Keeper:
         app: has `store` and `database`; both make connections of their own after a fork.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._ended, self._lock = threading.Event(), threading.Lock()
         self._failures = 0  # ends in a row
@@ -211,7 +212,7 @@ def _ended(child: int) -> str:
     return f"status {code}" if code >= 0 else f"signal {-code}"
 
 
-def record_for_ever(app: Any, parent: int, pulse: Pulse | None = None, *, after: int = 0) -> NoReturn:
+def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *, after: int = 0) -> NoReturn:
     """Be the recorder of an application, in a child that was just forked; ends this process, and never returns.
 
     SIGTERM: finish the batch, record what is left, end. The process is gone within 2 s of `parent`'s end, since a
@@ -263,7 +264,7 @@ def _let_go_of_parents() -> None:
                     os.dup2(nothing.fileno(), file)  # not closed: what holds the number may close it later
 
 
-def _loaded(app: Any) -> Any:
+def _loaded(app: Application) -> Any:
     """The database. The collector need not look at the libraries that it has loaded: see `Loader.on_worker_init`."""
     database = app.database
     database.engine  # noqa: B018  # loads the dialect and the driver, and connects to nothing
@@ -271,7 +272,9 @@ def _loaded(app: Any) -> Any:
     return database
 
 
-def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool) -> None:
+def _begin_beside(
+    app: Application, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
+) -> None:
     """What the recorder that leads does beside recording, each in a thread of its own; `on_step`: it comes forward."""
     # To compare many messages may take longer than anything else that a recorder does: its keeper must see it.
     recorder.compare = lambda: compare(app, on_step) if app.one_server else None
@@ -279,7 +282,7 @@ def _begin_beside(app: Any, recorder: Recorder, stop: Callable[[], bool], on_ste
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
 
 
-def _forget_broker(app: Any) -> None:
+def _forget_broker(app: Application) -> None:
     """Make new connections to the broker when there is something to send: those of the parent are closed here."""
     forget_connections()
     after_fork(app)

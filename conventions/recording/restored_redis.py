@@ -23,6 +23,7 @@ from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingP
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
 from conventions.core.units import milliseconds
+from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.records import journal_position
 from conventions.records.journal import Event
@@ -43,13 +44,13 @@ EMPTIED = (
 SAYS = FailureText("Restored", "Redis is older than SQL, which records that this message has ended", "", "")
 
 
-def may_read(app: Any) -> bool:
+def may_read(app: Application) -> bool:
     """Whether messages may be read; false: another process compares, and one asks again. Raises: RedisError."""
     # Where nothing waits, the recorder compares, which needs SQL anyway.
     return not app.one_server or not _waiting(app) or compare(app)
 
 
-def compare(app: Any, on_step: Callable[[], object] = bool) -> bool:
+def compare(app: Application, on_step: Callable[[], object] = bool) -> bool:
     """Compare Redis with SQL, unless that was done in this run of the server; false: another process does it.
 
     Args:
@@ -94,7 +95,7 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, SQLAlchemyError)
 
 
-def _compare(app: Any, mark: journal_position.Mark | None, run: str, goes_on: Callable[[], None]) -> None:
+def _compare(app: Application, mark: journal_position.Mark | None, run: str, goes_on: Callable[[], None]) -> None:
     store, began, loads = app.store, time.monotonic(), "sqlalchemy" not in sys.modules
     waiting = _waiting(app)
     with app.database.session(read_only=True) as session:
@@ -120,12 +121,12 @@ def _compare(app: Any, mark: journal_position.Mark | None, run: str, goes_on: Ca
         gc.freeze()  # what this has loaded stays: see `Loader.on_worker_init`
 
 
-def _waiting(app: Any) -> int:
+def _waiting(app: Application) -> int:
     """How many messages there are."""
     return sum(sum((one.ready, one.delayed, one.in_flight)) for one in map(app.broker.sizes, app.broker.queues()))
 
 
-def _remember_done(app: Any, since: datetime, goes_on: Callable[[], None]) -> int:
+def _remember_done(app: Application, since: datetime, goes_on: Callable[[], None]) -> int:
     """Remember the jobs that were done since then, so that no other message of their keys does them again."""
     from sqlalchemy import select, tuple_  # noqa: PLC0415  # it takes 0.6 s to import
 
@@ -149,7 +150,7 @@ def _remember_done(app: Any, since: datetime, goes_on: Callable[[], None]) -> in
         position = (rows[-1].ended_at, rows[-1].id)
 
 
-def _end_those_of(app: Any, queue: str, place: WaitingPlace, goes_on: Callable[[], None]) -> int:
+def _end_those_of(app: Application, queue: str, place: WaitingPlace, goes_on: Callable[[], None]) -> int:
     """End the messages of one place that SQL knows as ended; returns how many."""
     seen = ended = 0
     while found := look(app.broker, queue, place, seen):
@@ -164,7 +165,7 @@ def _end_those_of(app: Any, queue: str, place: WaitingPlace, goes_on: Callable[[
     return ended
 
 
-def _ends(app: Any, found: Sequence[Waiting]) -> list[tuple[Waiting, End, set[str]]]:
+def _ends(app: Application, found: Sequence[Waiting]) -> list[tuple[Waiting, End, set[str]]]:
     from conventions.recording.lost_message_rows import endings  # noqa: PLC0415  # the same
     from conventions.records.executions import moment  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
@@ -184,7 +185,7 @@ def _ends(app: Any, found: Sequence[Waiting]) -> list[tuple[Waiting, End, set[st
     return ends
 
 
-def _goes_on_here(app: Any, one: Waiting, kinds: set[str]) -> bool:
+def _goes_on_here(app: Application, one: Waiting, kinds: set[str]) -> bool:
     """Whether a worker that gets the message finds its outcome, and sends what follows it, which nobody may have done."""
     key = one.headers.get(KEY)
     if not key or not _steps(one, kinds):
@@ -222,7 +223,7 @@ def _first_of(signature: Any) -> Iterator[tuple[str, str]]:
             yield str(options["task_id"]), str(task)
 
 
-def _note_lost_steps(app: Any, one: Waiting, kinds: set[str]) -> None:
+def _note_lost_steps(app: Application, one: Waiting, kinds: set[str]) -> None:
     """Record as lost what follows a job and is nowhere: it was lost with the server, or never sent. The result that it needs is not known.
 
     Only a task of ours leaves a row whatever becomes of it. Of a function, and of a task that is not known here, nobody can tell: the log says so.
@@ -255,7 +256,7 @@ def _note_lost_steps(app: Any, one: Waiting, kinds: set[str]) -> None:
             )
 
 
-def _end(app: Any, one: Waiting, kinds: set[str]) -> End:
+def _end(app: Application, one: Waiting, kinds: set[str]) -> End:
     headers = one.headers
     done = not DONE.isdisjoint(kinds)
     task, key = str(headers.get("task")), headers.get(KEY)
@@ -281,7 +282,7 @@ def _member(one: Waiting) -> Member | None:
     return Member.read(one.headers.get(BATCH))
 
 
-def _keep(app: Any, task: str) -> int:
+def _keep(app: Application, task: str) -> int:
     """Milliseconds that a claim of a task is kept."""
     horizon: timedelta = getattr(app.tasks.get(task), "horizon", None) or app.settings.keep_result_for
     return milliseconds(horizon)

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from conventions.broker.caller_headers import OwnHeaders
 from conventions.core.error_text import clean
 from conventions.declare.payload import digest
+from conventions.execution.application import Application
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.catch_up import passed_slots
 from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
@@ -50,7 +51,7 @@ class ScheduleActions:
         zone: in which slots are planned.
     """
 
-    def __init__(self, app: Any, zone: tzinfo) -> None:
+    def __init__(self, app: Application, zone: tzinfo) -> None:
         self._app = app
         self._zone = zone
         self._state = Schedules(app.store)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -19,6 +18,7 @@ from conventions.core import error_text
 from conventions.core.actor import BEAT
 from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import digest
+from conventions.execution.application import Application
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.catch_up import Passed, passed_slots
 from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
@@ -69,7 +69,7 @@ class Dispatch:
         zone: in which slots are planned.
     """
 
-    def __init__(self, app: Any, schedules: Schedules, zone: tzinfo) -> None:
+    def __init__(self, app: Application, schedules: Schedules, zone: tzinfo) -> None:
         self._app = app
         self._schedules = schedules
         self._zone = zone

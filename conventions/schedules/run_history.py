@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from conventions.batches.application import BatchApplication
 from conventions.schedules.schedule_state import Run
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class RunOutcome:
     error: str | None = None
 
 
-def outcomes_of(app: Any, runs: Sequence[Run], session: "Session | None", *, broker: bool = True) -> list[RunOutcome]:
+def outcomes_of(
+    app: BatchApplication, runs: Sequence[Run], session: "Session | None", *, broker: bool = True
+) -> list[RunOutcome]:
     """The outcome of each run, in their order.
 
     Args:

@@ -9,11 +9,12 @@ from typing import Any
 import celery
 
 from conventions.core.errors import ConfigurationError, ConventionError
+from conventions.execution.application import Application
 from conventions.library_internals.celery import import_from_cwd
 from conventions.schedules.schedule import Schedule
 
 
-def load_schedule(app: Any) -> tuple[Schedule, ...]:
+def load_schedule(app: Application) -> tuple[Schedule, ...]:
     """The schedules of an application, from its `schedule_address`; none when it has no address.
 
     Raises:

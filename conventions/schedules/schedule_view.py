@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from zoneinfo import ZoneInfo
 
+from conventions.execution.application import Application
 from conventions.schedules.redbeat_entry import definition_of
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_state import State
@@ -83,7 +83,7 @@ class ScheduleView:
         return moment and moment.astimezone(self.zone).replace(microsecond=0)
 
 
-def views_of(app: Any, listed: Iterable[Schedule]) -> list[ScheduleView]:
+def views_of(app: Application, listed: Iterable[Schedule]) -> list[ScheduleView]:
     """The schedules of an application as they are now, in one round trip. Raises: RedisError."""
     entries = list(listed)
     now, states = Schedules(app.store).read([one.name for one in entries], definitions=True)

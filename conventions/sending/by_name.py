@@ -15,6 +15,7 @@ from conventions.broker.headers import KEY
 from conventions.core.bounds import fault_of_name, half_character
 from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
+from conventions.execution.application import Application
 from conventions.execution.attempt_event import own_headers
 from conventions.execution.current_job import step_follows
 from conventions.library_internals.celery import SEND_TASK_POSITIONS, current_task
@@ -33,7 +34,7 @@ FAULTS = (TypeError, ValueError, PayloadError)
 class Named(NamedTuple):
     """Stands for a task of which only the name is known here."""
 
-    app: Any
+    app: Application
     name: str
     queue_name: str | None = None
 
@@ -51,7 +52,7 @@ def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[st
 
 
 def send_by_name(
-    app: Any, name: Any, arguments: tuple[Any, Any], options: dict[str, Any], send: Callable[..., Any]
+    app: Application, name: Any, arguments: tuple[Any, Any], options: dict[str, Any], send: Callable[..., Any]
 ) -> Any:
     """Check a send by name, unless it was checked, and send it.
 

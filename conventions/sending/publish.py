@@ -13,6 +13,7 @@ from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable, NewerLayout
 from conventions.core.redis_address import shown
 from conventions.core.redis_answers import advice_on, refusal_of
+from conventions.execution.application import Application, broker_outages
 from conventions.execution.current_job import step_follows
 from conventions.library_internals.kombu import is_refusal
 from conventions.storage.redis_connections import LEAST, telling
@@ -21,7 +22,7 @@ RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
 
 
 def publish(
-    send: Callable[..., Any], app: Any, message_id: str, *, with_result: bool = False, producer: Any = None
+    send: Callable[..., Any], app: Application, message_id: str, *, with_result: bool = False, producer: Any = None
 ) -> Any:
     """Call `send` until the broker accepts the message, for `broker_timeout` seconds.
 
@@ -47,7 +48,7 @@ def publish(
                 if step_follows():  # the message comes again, and a worker of the later release sends the step
                     raise Reject(error, requeue=True) from error
                 raise
-            except (OperationalError, ConnectionError, RedisError, RuntimeError, *app.broker_errors) as error:
+            except broker_outages(app, RuntimeError) as error:
                 if not _may_pass(error):
                     raise
                 reason = telling(error, reason)
@@ -67,7 +68,7 @@ def _may_pass(error: BaseException) -> bool:
     return not wrong or bool(refusal_of(error))
 
 
-def unavailable(app: Any, error: BaseException, ids: Sequence[str], *, maybe_sent: bool) -> BrokerUnavailable:
+def unavailable(app: Application, error: BaseException, ids: Sequence[str], *, maybe_sent: bool) -> BrokerUnavailable:
     """The error for messages that the broker did not accept in time.
 
     Args:
@@ -88,7 +89,7 @@ def unavailable(app: Any, error: BaseException, ids: Sequence[str], *, maybe_sen
     return BrokerUnavailable(text, maybe_sent=True, ids=ids)
 
 
-def _send_elsewhere(send: Callable[..., Any], app: Any, given: Any, deadline: Deadline) -> Any:
+def _send_elsewhere(send: Callable[..., Any], app: Application, given: Any, deadline: Deadline) -> Any:
     """Send to a broker that is not Redis, and wait for its confirmation, at most until the deadline.
 
     Raises:
@@ -113,7 +114,7 @@ def _send_elsewhere(send: Callable[..., Any], app: Any, given: Any, deadline: De
         return sent
 
 
-def _require_results(app: Any) -> None:
+def _require_results(app: Application) -> None:
     # Celery subscribes to the result before it publishes, and tries for 20 s.
     try:
         app.store.redis.ping()

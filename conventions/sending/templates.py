@@ -17,6 +17,7 @@ from celery import signals, uuid
 
 from conventions.broker.bulk_publish import PublishBatch
 from conventions.broker.routing import routes_alike
+from conventions.execution.application import Application
 from conventions.library_internals.celery import changed_settings, current_worker_task, sends_are_celerys
 from conventions.library_internals.kombu import publish_batch_of
 from conventions.sending.bulk import PART
@@ -33,7 +34,7 @@ MOST = 256  # kinds with a template in memory
 class _Configuration:
     """The parts of Celery's configuration that a send needs. Seeing that nothing has changed is faster than reading it."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._read: Mapping[str, Any] | None = None  # the settings at the last reading
         self._looks = True
@@ -54,7 +55,7 @@ class _Configuration:
 class Templates(threading.local):
     """The templates of one thread of an application. A message names the thread that receives its answer."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
         self._configuration = _Configuration(app)
         self._made: dict[tuple[Any, ...], MessageTemplate | None] = {}

@@ -1,0 +1,177 @@
+"""`Application`: what the parts of this package use of the application that `create_app` makes.
+
+The parts lie below `app.py`, so none can name its class. Each is a service that is made once, when it is first used.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from conventions.broker.in_flight import InFlight
+from conventions.broker.redis_broker import Broker
+from conventions.core.settings import Settings
+from conventions.core.timings import Timings
+from conventions.idempotency.claims import Claims
+from conventions.idempotency.process_pages import Pages
+from conventions.records.journal import Journal
+from conventions.storage.redis_store import Store
+
+if TYPE_CHECKING:
+    from conventions.storage.database import Database
+
+
+class Origin(Protocol):
+    """What a batch was sent with."""
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """Its arguments."""
+
+    @property
+    def actor(self) -> str:
+        """Who sent it."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options that its messages get."""
+
+
+class Follow(Protocol):
+    """What a batch waits for, now that its chunks have ended."""
+
+    @property
+    def kind(self) -> str:
+        """`finish` or `recovered`."""
+
+    @property
+    def number(self) -> int:
+        """How often dead chunks have succeeded later."""
+
+
+class BatchStates(Protocol):
+    """What an attempt needs to know of batches; `batches/batch_state.py` has it."""
+
+    keep: timedelta
+
+    def follow(self, batch_id: str, /) -> Follow | None:
+        """What is to be sent, if anything. Raises: RedisError."""
+
+    def origin(self, batch_id: str, /) -> Origin | None:
+        """What it was sent with. Raises: RedisError."""
+
+    def cancel(self, batch_id: str, /) -> bool:
+        """Stop it; false when it has ended. Raises: RedisError."""
+
+    def states(self, ids: Any, /) -> dict[str, str]:
+        """The state of those that exist. Raises: RedisError."""
+
+    def note_duplicate(self, batch_id: str, of: str, /, *, ignored: bool) -> None:
+        """Let it be found by the id of a message that was a duplicate. Raises: RedisError."""
+
+
+class Application(Protocol):
+    """The services of one application. Those of Celery have no types."""
+
+    main: str
+    conf: Any
+    amqp: Any
+    control: Any
+    loader: Any
+    backend: Any
+
+    AsyncResult: Any
+    ignored_result: Any  # the class of results that nobody keeps
+
+    @property
+    def tasks(self) -> Any:
+        """Celery's registry of tasks, by name."""
+
+    @property
+    def worker_tasks(self) -> frozenset[str]:
+        """The names of the tasks that a worker knows. Raises: TaskModuleError."""
+
+    @property
+    def schedule_address(self) -> str | None:
+        """Where the schedule is, as `module:NAME`, or `None` when there is none."""
+
+    def producer_or_acquire(self, producer: Any = None, /) -> AbstractContextManager[Any]:
+        """Celery's: this producer, or one of the pool."""
+
+    def connection_for_read(self) -> AbstractContextManager[Any]:
+        """Celery's."""
+
+    def connection_for_write(self) -> AbstractContextManager[Any]:
+        """Celery's."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+
+    @property
+    def timings(self) -> Timings:
+        """How often processes say that they live."""
+
+    @property
+    def store(self) -> Store:
+        """The Redis of claims, progress and schedule."""
+
+    @property
+    def database(self) -> "Database":
+        """The SQL database."""
+
+    @property
+    def claims(self) -> Claims:
+        """Idempotency claims."""
+
+    @property
+    def journal(self) -> Journal:
+        """What happened, until it is in SQL."""
+
+    @property
+    def broker(self) -> Broker:
+        """The messages, where the broker is Redis."""
+
+    @property
+    def broker_address(self) -> str:
+        """Where messages wait."""
+
+    @property
+    def broker_is_redis(self) -> bool:
+        """Whether messages are in a Redis."""
+
+    @property
+    def broker_errors(self) -> tuple[type[Exception], ...]:
+        """What the transport raises when the broker cannot be reached."""
+
+    @property
+    def one_server(self) -> bool:
+        """Whether messages and claims are in one Redis. Raises: RedisError."""
+
+    @property
+    def servers(self) -> tuple[Store, ...]:
+        """The Redis of claims, and that of the messages where it is another one. Raises: RedisError."""
+
+    @property
+    def in_flight(self) -> InFlight:
+        """The messages that this process holds."""
+
+    @property
+    def pages(self) -> Pages:
+        """What the processes of this worker's pool do just now."""
+
+    @property
+    def batches(self) -> BatchStates:
+        """The state of batches."""
+
+
+def broker_outages(app: Application, *others: type[Exception]) -> tuple[type[Exception], ...]:
+    """The errors of a broker, or of Redis, that cannot be reached, and others beside them."""
+    return (*others, OperationalError, ConnectionError, RedisError, *app.broker_errors)
