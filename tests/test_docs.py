@@ -22,7 +22,7 @@ from conventions.core.settings import ENV_PREFIX, Settings
 from tasks.settings import TaskSettings
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CELERY = re.compile(r"celery -A [\w.…]+ ([^`\n|)]+)")
 OWN = ("up", "demo", "db", "dead-letters", "batch", "schedule", "explain", "cancel", "check")
 

@@ -1,7 +1,7 @@
 """`Broker`: messages in Redis, each in exactly one of three places: ready, delayed, in flight.
 
 Only the scripts move a message. The holder of a message has a receipt, a new one for each delivery; a stale receipt
-changes nothing. All deadlines and due times use the server's clock. `docs/design.md` draws the states.
+changes nothing. All deadlines and due times use the server's clock. `docs/design/messages.md` draws the states.
 """
 
 import json

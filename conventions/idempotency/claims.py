@@ -1,7 +1,7 @@
 """Claims: one winner for each idempotency key, with a lease, a fence and the stored result.
 
 A claim goes `idle -> running -> done | released | dead`; the states, and who may change them, are drawn in
-`docs/design.md`. Every step is one Lua script that takes a list; the semantics of key, fingerprint and replay follow
+`docs/design/messages.md`. Every step is one Lua script that takes a list; the semantics of key, fingerprint and replay follow
 Stripe's idempotent requests.
 """
 

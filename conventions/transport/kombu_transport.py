@@ -2,7 +2,7 @@
 
 From kombu come connections (TLS, unix sockets, Sentinel), fanout for events and remote control, and the event loop.
 Ours are the queues (`transport/channel.py`), what is in flight (`broker/in_flight.py`), and that a lost connection is made again here:
-Celery would restart its consumer. See `docs/design.md`.
+Celery would restart its consumer. See `docs/design/transport.md`.
 """
 
 from typing import Any
