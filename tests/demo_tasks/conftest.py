@@ -9,8 +9,6 @@ from typing import Any
 import celery
 import pytest
 from aiosmtpd.controller import Controller
-from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
 from conventions import create_app
 from conventions.app import ConventionsApp
@@ -18,7 +16,7 @@ from conventions.storage.database import Database
 from tasks.demo_servers import environment
 from tasks.settings import TaskSettings
 from tasks.tables import Contact
-from tests.postgres import postgresql_server, programs
+from tests.postgres import database_of, postgresql_server, programs
 
 MIGRATIONS = Path(__file__).parents[2] / "tasks" / "migrations"
 
@@ -26,22 +24,15 @@ MIGRATIONS = Path(__file__).parents[2] / "tasks" / "migrations"
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """The address of a PostgreSQL server of our own that asks for a password, as a backup must give it."""
-    folder = programs()
-    if folder is None:
-        pytest.skip("PostgreSQL's server programs are not installed: apt-get install postgresql")
-    with postgresql_server(folder, password="a-password") as url:
+    with postgresql_server(programs(), password="a-password") as url:
         yield url
 
 
 @pytest.fixture
-def postgresql_url(postgresql: str) -> str:
+def postgresql_url(postgresql: str) -> Iterator[str]:
     """The address of an empty database on that server."""
-    server = Database(postgresql)
-    name = f"d{datetime.now(UTC):%H%M%S%f}"
-    with server.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    server.dispose()
-    return make_url(postgresql).set(database=name).render_as_string(hide_password=False)
+    with database_of(postgresql) as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

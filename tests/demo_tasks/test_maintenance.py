@@ -22,6 +22,7 @@ from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.maintenance import BackupDatabase, PurgeOldData
 from tasks.tables import Contact, EmailLog
 from tests.demo_settings import settings_of
+from tests.postgres import programs
 
 NOW = datetime.now(UTC)
 OLDEST, OLD, YOUNG = (NOW - timedelta(days=days) for days in (366, 91, 89))
@@ -205,9 +206,13 @@ def test_a_backup_is_taken_while_others_write(app: ConventionsApp, add_contact: 
 
 
 def test_a_backup_of_postgresql_can_be_restored(
-    make_app: Callable[..., ConventionsApp], postgresql: str, postgresql_url: str, add_contact: Callable[..., int]
+    make_app: Callable[..., ConventionsApp],
+    postgresql_url: str,
+    add_contact: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What pg_dump wrote, pg_restore reads."""
+    monkeypatch.setenv("PATH", str(programs()), prepend=os.pathsep)
     app = make_app(database_url=postgresql_url)
     add_contact(app.database, "hnd@example.com")
     path = Path(BackupDatabase.apply().get())

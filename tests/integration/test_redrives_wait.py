@@ -52,7 +52,7 @@ def installation(
     request: pytest.FixtureRequest, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
 ) -> Installation:
     """The tasks of this module, on a database of each kind in turn."""
-    url = new_database(tmp_path) if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    url = new_database(tmp_path) if request.param == "sqlite" else request.getfixturevalue("migrated_postgres_url")
     return Installation(tmp_path, [__name__], [Path(__file__).parent], broker_url=valkey_url, database_url=url)
 
 
@@ -60,7 +60,6 @@ def installation(
 def app(installation: Installation) -> Iterator[ConventionsApp]:
     """Its application in this process."""
     with installation.application() as app:
-        app.database.upgrade()
         app.load_tasks()
         yield app
 
