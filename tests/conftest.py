@@ -1,10 +1,12 @@
 """What all tests may use: a real Valkey, a migrated database, applications, a worker, PostgreSQL."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,9 +20,34 @@ from conventions.idempotency.claims import Claims
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from tests.postgres import administer, database_of, postgresql_server, programs
-from tests.workers import Installation, Worker, acting_through, application
+from tests.workers import Installation, Worker, acting_through, application, forget
 
 pytest_plugins = ["pytester"]
+
+TESTS = Path(__file__).parent
+BY_FOLDER = {"bench": "processes", "crash": "crash", "integration": "processes"}
+BY_FIXTURE = {"browser": "browser"}
+INSTALL = re.compile(r"apt-get install ([a-z0-9 -]+)")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at the markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long by where it lies and what it uses, so that nobody forgets to."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        markers = [marker for name, marker in BY_FIXTURE.items() if name in fixtures]
+        if not item.get_closest_marker("everyday"):
+            markers += filter(None, [BY_FOLDER.get(item.path.relative_to(TESTS).parts[0])])
+        for marker in markers:
+            item.add_marker(marker)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say at the end what to install, where tests were skipped for want of a program."""
+    reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]
+    packages = {name for reason in reasons for found in INSTALL.findall(reason) for name in found.split()}
+    if packages:
+        terminalreporter.write_line(f"To run what was skipped, too: apt-get install {' '.join(sorted(packages))}")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,6 +89,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
             url = request.getfixturevalue("valkey_url")
         store = Store(url, f"t{uuid4().hex[:8]}")
         yield store
+        forget(store)
         store.redis.close()
 
 
@@ -104,6 +132,7 @@ def app(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) ->
     settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "key_prefix": f"t{uuid4().hex[:8]}"}
     with application(**settings) as app:
         yield app
+        forget(app.store)
 
 
 @pytest.fixture
@@ -147,7 +176,7 @@ def live_app(worker: Worker, _module_app: ConventionsApp) -> Iterator[Convention
 
 @pytest.fixture(scope="session")
 def _postgresql() -> Iterator[str]:
-    with postgresql_server(programs()) as url:
+    with postgresql_server(programs(), password="a-password") as url:  # as a backup must give it
         yield url
 
 

@@ -89,6 +89,16 @@ def test_what_the_rules_name_exists() -> None:
             assert (ROOT / "conventions" / path).exists(), f"{rule} is enforced in {path}, which does not exist"
 
 
+def test_each_rule_has_a_worker_in_the_default_run() -> None:
+    """`docs/tests.md` names a test for whatever is there of a rule, and those files exist."""
+    rows = table(ROOT / "docs" / "tests.md", "rule")
+    proven = {rule for named, _ in rows for rule in re.findall(r"R\d+", named)}
+    assert proven == {row[0] for row in rules() if not row[2].startswith("not yet")}
+    for _, proof in rows:
+        for path in re.findall(r"`(tests/[^`]*)`", proof):
+            assert (ROOT / path).exists(), f"docs/tests.md names {path}, which does not exist"
+
+
 def _tests(path: Path) -> list[str]:
     files = [path] if path.is_file() else sorted(path.rglob("test_*.py"))
     trees = (ast.parse(file.read_text(encoding="utf-8")) for file in files)

@@ -21,11 +21,13 @@ from conventions.app import ConventionsApp
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.storage import redis_store
+from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow
 from tests.stored_messages import stored
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[1]
+SCAN = 10_000  # keys for each question
 APPLICATION = """\
 from {module} import {name}
 from conventions import create_app
@@ -105,7 +107,7 @@ def messages(app: ConventionsApp) -> list[Sent]:
     """Every message of an application in the broker, in no order."""
     found, store = [], app.broker.store
     prefix = f"{store.key('message')}:"
-    for key in store.redis.scan_iter(match=f"{prefix}*"):
+    for key in store.redis.scan_iter(match=f"{prefix}*", count=SCAN):
         raw = stored(store, key.decode().removeprefix(prefix)).get("payload")
         if raw is None:  # acknowledged since
             continue
@@ -123,6 +125,13 @@ def wait_until_empty(app: ConventionsApp, timeout: float = 10) -> None:
         wait_until(lambda: not messages(app), timeout)
     except AssertionError as error:
         raise AssertionError(f"not acknowledged within {timeout:g} s: {messages(app)}") from error
+
+
+def forget(store: Store) -> None:
+    """Delete what an application has in Redis: whoever looks for keys on the shared server looks through all of them."""
+    keys = list(store.redis.scan_iter(match=store.key("*"), count=SCAN))
+    if keys:
+        store.redis.unlink(*keys)
 
 
 class Installation:

@@ -16,7 +16,7 @@ from tests.batching import Ending
 from tests.console.browser import WIDE, chromium, programs, resize
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.failures import failure, record
-from tests.workers import Installation, acting_through
+from tests.workers import Installation, acting_through, forget
 
 TASK = "tests.cli.command_tasks.Send"
 SECRET = "anna@example.com"  # the argument that not everybody may see
@@ -61,7 +61,7 @@ def _shop_app(shop: Installation) -> Iterator[ConventionsApp]:
 def shop_app(_shop_app: ConventionsApp) -> Iterator[ConventionsApp]:
     """Its application, the current one, with fresh letters of three causes, a batch that runs, and a paused schedule."""
     with acting_through(_shop_app):
-        clear_redis(_shop_app)
+        forget(_shop_app.store)
         begin(_shop_app).chunk(1, "dead", 2)
         pause = Pause("the file moves", "u-42", utc_now())
         Schedules(_shop_app.store).pause(PAUSED, pause, AuditEntry("u-42", "schedule pause", PAUSED))
@@ -91,13 +91,6 @@ def begin(app: ConventionsApp, id: str = BATCH, total: int | None = 7, *, sealed
     if sealed:
         app.batches.seal(id, chunks=4, total=total or 0)
     return Ending(app.store, app.batches, id)
-
-
-def clear_redis(app: ConventionsApp) -> None:
-    """Forget batches, claims, and messages that were sent."""
-    redis = app.store.redis
-    for key in redis.scan_iter(match=app.store.key("*")):
-        redis.delete(key)
 
 
 @pytest.fixture(scope="module")

@@ -247,7 +247,11 @@ def test_a_database_that_takes_no_writes_for_a_while(postgres_url: str) -> None:
 
 def test_a_database_with_too_many_connections(postgres_url: str) -> None:
     """An error of the network, as the connection is refused."""
-    _administer(postgres_url, "DROP ROLE IF EXISTS crowded", "CREATE ROLE crowded LOGIN CONNECTION LIMIT 1")
+    _administer(
+        postgres_url,
+        "DROP ROLE IF EXISTS crowded",
+        f"CREATE ROLE crowded LOGIN PASSWORD '{make_url(postgres_url).password}' CONNECTION LIMIT 1",
+    )
     url = make_url(postgres_url).set(username="crowded").render_as_string(hide_password=False)
     first, second = Database(url), Database(url)
     with first.engine.connect():

@@ -49,7 +49,7 @@ def quick(installation: Installation) -> Installation:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", [pytest.param("prefork", marks=pytest.mark.everyday), "threads"])
 def test_a_hung_job_runs_elsewhere(quick: Installation, app: ConventionsApp, tmp_path: Path, pool: str) -> None:
     """Every step happens once, in two processes; the history and the log say that it hung, and no attempt is lost."""
     with quick.workers(("--pool", pool, "-c", "1"), ("--pool", pool, "-c", "1")) as workers:

@@ -93,6 +93,7 @@ def test_beside_a_queue_that_nobody_consumes(
     assert seconds < RECOVERY
 
 
+@pytest.mark.everyday
 def test_with_a_short_lease(installation: Installation, app: ConventionsApp, show: Callable[[str], None]) -> None:
     """All intervals of recovery follow from `CONVENTIONS_LEASE`, and nothing else is set."""
     installation.settings["lease"] = SHORT_LEASE

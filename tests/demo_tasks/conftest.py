@@ -16,23 +16,8 @@ from conventions.storage.database import Database
 from tasks.demo_servers import environment
 from tasks.settings import TaskSettings
 from tasks.tables import Contact
-from tests.postgres import database_of, postgresql_server, programs
 
 MIGRATIONS = Path(__file__).parents[2] / "tasks" / "migrations"
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """The address of a PostgreSQL server of our own that asks for a password, as a backup must give it."""
-    with postgresql_server(programs(), password="a-password") as url:
-        yield url
-
-
-@pytest.fixture
-def postgresql_url(postgresql: str) -> Iterator[str]:
-    """The address of an empty database on that server."""
-    with database_of(postgresql) as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -40,7 +25,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database, of each kind in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'business.sqlite3'}"
-    return str(request.getfixturevalue("postgresql_url"))
+    return str(request.getfixturevalue("postgres_url"))
 
 
 @pytest.fixture

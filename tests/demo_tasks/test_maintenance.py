@@ -207,13 +207,13 @@ def test_a_backup_is_taken_while_others_write(app: ConventionsApp, add_contact: 
 
 def test_a_backup_of_postgresql_can_be_restored(
     make_app: Callable[..., ConventionsApp],
-    postgresql_url: str,
+    postgres_url: str,
     add_contact: Callable[..., int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What pg_dump wrote, pg_restore reads."""
     monkeypatch.setenv("PATH", str(programs()), prepend=os.pathsep)
-    app = make_app(database_url=postgresql_url)
+    app = make_app(database_url=postgres_url)
     add_contact(app.database, "hnd@example.com")
     path = Path(BackupDatabase.apply().get())
     assert path.suffix == ".dump"

@@ -319,11 +319,13 @@ def run(store: Store, examples: int, steps: int) -> None:
 
 
 @pytest.mark.timeout(400)  # to find the shortest example of a fault takes longer than to find none
-def test_no_interleaving_breaks_the_protocol(store: Store) -> None:
+@pytest.mark.parametrize("examples", [60, pytest.param(500, marks=pytest.mark.thorough)])
+def test_no_interleaving_breaks_the_protocol(store: Store, examples: int) -> None:
     """Whatever happens in whatever order."""
-    run(store, examples=500, steps=60)
+    run(store, examples, steps=60)
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(400)
 def test_no_interleaving_breaks_the_protocol_on_redis(tmp_path: Path) -> None:
     """The same scripts on Redis."""

@@ -87,6 +87,7 @@ def test_a_beat_outlives_a_restart_of_redis(tmp_path: Path) -> None:
         beat.__exit__(None, None, None)
 
 
+@pytest.mark.everyday
 def test_a_pause_holds_over_a_restart_which_takes_no_time(project: BeatProject) -> None:
     """SIGTERM ends beat at once with status 0; the next leads without waiting, and sends nothing until `resume`."""
     with project.process("beat") as beat:
@@ -110,6 +111,7 @@ def test_a_pause_holds_over_a_restart_which_takes_no_time(project: BeatProject) 
     assert (passed.first_at, passed.note) == (held[-1] + timedelta(seconds=1), "maintenance")
 
 
+@pytest.mark.everyday
 def test_a_faulty_schedule_is_one_line_and_status_2(project: BeatProject) -> None:
     """Also without a banner, beat names file, line and fault, and prints no traceback."""
     (project.folder / "beat_schedule.py").write_text(

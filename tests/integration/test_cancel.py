@@ -164,7 +164,7 @@ def test_a_job_that_a_worker_holds_and_has_not_begun(
 # While it runs, and after.
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", [pytest.param("prefork", marks=pytest.mark.everyday), "threads", "solo"])
 def test_a_running_job_is_told(app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str) -> None:
     """At its next report of progress; it ends there, and its key is free."""
     with installation.worker("-Q", "long", "-P", pool, "-c", "1"):

@@ -107,7 +107,9 @@ def test_a_job_that_raises(app: ConventionsApp, tmp_path: Path, how: str) -> Non
         assert how in letter.traceback or error == "PayloadError"
 
 
-@pytest.mark.parametrize("how", ["exit_hard", "exit_clean", "kill", "fault", "exit_killed"])
+@pytest.mark.parametrize(
+    "how", ["exit_hard", "exit_clean", pytest.param("kill", marks=pytest.mark.everyday), "fault", "exit_killed"]
+)
 def test_a_job_that_kills_its_process(app: ConventionsApp, tmp_path: Path, how: str) -> None:
     """Three starts without an outcome, then a letter; a process that ends never ends the worker."""
     letter, _ = one_letter(app, how, tmp_path)

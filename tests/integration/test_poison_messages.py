@@ -37,6 +37,7 @@ def stored(letter: DeadLetterRow) -> Any:
     return dead_letters.message(letter)
 
 
+EVERYDAY = {"not JSON": pytest.mark.everyday}
 BODIES: dict[str, bytes] = {
     "not JSON": b"{nothing",
     "not UTF-8": b"\xff\xfe\x00",
@@ -72,7 +73,7 @@ BODIES: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("name", BODIES)
+@pytest.mark.parametrize("name", [pytest.param(one, marks=EVERYDAY.get(one, ())) for one in BODIES])
 def test_a_body_that_is_none(app: ConventionsApp, name: str) -> None:
     """The dead letter has the body as it came, byte by byte."""
     message_id = raw.publish(app, QUEUE, BODIES[name], raw.headers(NAME))

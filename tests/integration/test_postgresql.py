@@ -73,6 +73,7 @@ def count(app: ConventionsApp, order_id: int) -> int:
         return int(found or 0)
 
 
+@pytest.mark.everyday
 def test_a_worker_on_postgresql(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
     """`db upgrade` makes the tables, twice without harm; effects are single; failures become dead letters."""
     for _ in range(2):

@@ -16,6 +16,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
 from conventions.app import ConventionsApp
 from conventions.broker.headers import FINGERPRINT, KEY, OURS
+from conventions.core.timings import LEAST_LEASE
 from tests import raw_messages as raw
 from tests.support import wait_until
 from tests.workers import (
@@ -187,6 +188,7 @@ def other(installation: Installation) -> Iterator[ConventionsApp]:
 # Queues.
 
 
+@pytest.mark.everyday
 def test_without_queues_named_every_queue_is_consumed(live_app: ConventionsApp) -> None:
     """Those of the three classes, and every task's own."""
     assert Add.delay(1).get(timeout=10) == 1
@@ -197,12 +199,14 @@ def test_without_queues_named_every_queue_is_consumed(live_app: ConventionsApp) 
     assert {queue["name"] for queue in queues} >= {"immediate", "scheduled", "long", "of-its-own"}
 
 
+@pytest.mark.everyday
 def test_where_long_is_consumed_nothing_is_taken_ahead(live_app: ConventionsApp) -> None:
     """One message for each process: five."""
     ((_, stats),) = live_app.control.inspect(timeout=5, limit=1).stats().items()
     assert stats["prefetch_count"] == stats["pool"]["max-concurrency"] == 5
 
 
+@pytest.mark.everyday
 def test_a_pool_is_not_restarted_in_place(live_app: ConventionsApp) -> None:
     """A sentence says what to do; its processes go on."""
 
@@ -267,6 +271,7 @@ def _moment(log: str, text: str) -> float:
     return datetime.strptime(stamp[1], "%Y-%m-%d %H:%M:%S,%f").timestamp()  # noqa: DTZ007  # only differences count
 
 
+@pytest.mark.everyday
 def test_a_stopping_worker_ends_its_jobs_and_gives_back_the_others(
     other: ConventionsApp, installation: Installation, tmp_path: Path
 ) -> None:
@@ -288,10 +293,9 @@ def test_a_stopping_worker_ends_its_jobs_and_gives_back_the_others(
     assert sorted((tmp_path / "done").read_text().split()) == sorted(names)
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(180)
 def test_jobs_of_a_killed_worker_run_again(other: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
     """`kill -9` of the worker and its pool while two jobs run: both run again on another worker."""
+    installation.settings["lease"] = LEAST_LEASE
     with installation.worker("-Q", "immediate", "-c", "2") as worker:
         for name in ("first", "second"):
             Hold.delay(name, tmp_path)
@@ -304,12 +308,11 @@ def test_jobs_of_a_killed_worker_run_again(other: ConventionsApp, installation: 
         wait_until_empty(other, 90)
 
 
-@pytest.mark.soak
-@pytest.mark.timeout(180)
 def test_the_job_of_a_killed_pool_process_runs_again(
     other: ConventionsApp, installation: Installation, tmp_path: Path
 ) -> None:
     """The kernel kills one process of the pool; the worker replaces it and the job runs again."""
+    installation.settings["lease"] = LEAST_LEASE
     with installation.worker("-Q", "immediate", "-c", "1") as worker:
         Hold.delay("victim", tmp_path)
         wait_until((tmp_path / "victim.started").exists, description="the job runs")
@@ -336,6 +339,7 @@ class Secretive(ImmediateTask):
         return text
 
 
+@pytest.mark.everyday
 def test_what_the_log_and_inspect_say_of_a_job(live_app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
     """Not what it returns, no login of an address, nothing that a terminal obeys, and no more than the start of its arguments."""
     go = tmp_path / "go"
@@ -361,6 +365,7 @@ def test_what_the_log_and_inspect_say_of_a_job(live_app: ConventionsApp, worker:
 # Jobs that end badly.
 
 
+@pytest.mark.everyday
 def test_a_job_beyond_its_limits(live_app: ConventionsApp, worker: Worker) -> None:
     """At the soft one it fails, and the log says what to do (R5); at the hard one it is killed, and a dead letter."""
     stubborn, obedient = Stubborn.delay(30), Obedient.delay(30)
@@ -372,6 +377,7 @@ def test_a_job_beyond_its_limits(live_app: ConventionsApp, worker: Worker) -> No
     assert Add.delay(9).get(timeout=10) == 9, "the pool goes on"
 
 
+@pytest.mark.everyday
 def test_a_result_that_json_cannot_hold(live_app: ConventionsApp, tmp_path: Path) -> None:
     """A dead letter at once: its effect happened, so it must not run again."""
     file = tmp_path / "file"
@@ -381,6 +387,7 @@ def test_a_result_that_json_cannot_hold(live_app: ConventionsApp, tmp_path: Path
     assert file.read_text() == "ran\n"
 
 
+@pytest.mark.everyday
 def test_a_job_that_exits_is_a_failed_job(live_app: ConventionsApp) -> None:
     """`sys.exit` in a library must neither end the worker nor lose the job."""
     letter = wait_for_letter(live_app, Exit.delay(3).id)
@@ -403,6 +410,7 @@ def foreign(live_app: ConventionsApp) -> Iterator[Celery]:
         close(bare)
 
 
+@pytest.mark.everyday
 def test_a_message_without_our_headers_runs(foreign: Celery) -> None:
     """Its key is computed on arrival, its arguments are typed, and its actor is the system."""
     message = foreign.send_task(Who.name, ("2026-01-31",), queue="immediate")
@@ -410,6 +418,7 @@ def test_a_message_without_our_headers_runs(foreign: Celery) -> None:
     assert Who.delay(date(2026, 1, 31)).get(timeout=10) == ["date", "system", 1, 32], "the same key"
 
 
+@pytest.mark.everyday
 def test_headers_of_others_reach_the_job(live_app: ConventionsApp) -> None:
     """Also where they begin as ours do, at each attempt, and in what follows; names that a request has are not theirs to take."""
     others = {"x_request_id": "r-1", "x-b3-traceid": "80f198ee"}
@@ -428,6 +437,7 @@ def test_headers_of_others_reach_the_job(live_app: ConventionsApp) -> None:
     assert live_app.AsyncResult(foreign).get(timeout=10) == ["date", "system", 1, 32]
 
 
+@pytest.mark.everyday
 def test_a_message_with_faulty_arguments_is_a_dead_letter(live_app: ConventionsApp, foreign: Celery) -> None:
     """It is not tried again: nothing would change."""
     for arguments in ({"day": "yesterday"}, {}, {"day": "2026-01-31", "more": 1}):
@@ -436,6 +446,7 @@ def test_a_message_with_faulty_arguments_is_a_dead_letter(live_app: ConventionsA
         assert (letter.error, letter.attempts, letter.arguments) == ("PayloadError", 1, arguments)
 
 
+@pytest.mark.everyday
 def test_a_message_of_ours_whose_arguments_fit_no_more(live_app: ConventionsApp, foreign: Celery) -> None:
     """As after a deploy that changed the signature: a dead letter, unless its job was done before (R4)."""
     headers = {KEY: "of-a-former-release", FINGERPRINT: "f"}
@@ -453,6 +464,7 @@ def test_a_message_of_ours_whose_arguments_fit_no_more(live_app: ConventionsApp,
     assert again.id not in {letter.id for letter in letters(live_app)}
 
 
+@pytest.mark.everyday
 def test_a_message_under_an_old_name_runs(foreign: Celery) -> None:
     """A renamed task says so in `aliases`."""
     assert foreign.send_task("test_worker.OldAdd", (20, 1), queue="immediate").get(timeout=10) == 21

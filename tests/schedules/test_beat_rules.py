@@ -57,6 +57,7 @@ def deeds(app: ConventionsApp) -> list[dict[str, Any]]:
 # The document's schedules.
 
 
+@pytest.mark.thorough
 def test_the_documents_schedules_over_a_year(beat: Beat, clock: Clock, sent: Sent) -> None:
     """Each day 02:00 and 09:00, each Monday 10:00, in Tokyo, with the day and the week that they are for; none twice."""
     scheduler = beat(

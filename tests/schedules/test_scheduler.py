@@ -52,6 +52,7 @@ def test_a_slot_is_sent_once_with_its_planned_time(beat: Beat, clock: Clock, app
     assert (run.id, run.planned_at) == (message["id"], clock.now.replace(microsecond=0))
 
 
+@pytest.mark.thorough
 def test_a_year_of_business_days(beat: Beat, clock: Clock, sent: Sent) -> None:
     """Looked at each hour of a year, a schedule on business days sends one message for each of them."""
     entry = Schedule("open", cron("0 9 * * *", only=japanese_business_days), Note, {"day": planned_date})

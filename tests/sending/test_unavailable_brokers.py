@@ -197,7 +197,13 @@ def stands_still(folder: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-SILENT = (refuses, says_nothing, speaks_no_tls, drops, drips, is_no_redis, stands_still)
+SILENT = [
+    refuses,
+    says_nothing,
+    stands_still,
+    # Each of them takes three seconds of waiting, and differs from the others in a part of one library only.
+    *(pytest.param(one, marks=pytest.mark.thorough) for one in (speaks_no_tls, drops, drips, is_no_redis)),
+]
 
 
 @pytest.mark.parametrize("server", SILENT, ids=lambda one: one.__name__)

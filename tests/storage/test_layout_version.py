@@ -127,6 +127,7 @@ def test_a_newer_layout_is_refused(app: ConventionsApp, found: str) -> None:
     assert places(store, "m2") == []
 
 
+@pytest.mark.processes
 def test_a_worker_that_runs_ends_when_the_layout_rises(module_installation: Installation) -> None:
     """What runs may end, what it holds goes back, the log says why in one line, and no other one starts."""
     installation = module_installation
