@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conventions.declare.payload import digest, encode
@@ -64,6 +64,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(result=json_values, number=st.integers(0), is_written=st.booleans())
 def test_any_result_is_given_back_as_it_was(store_of_module: Store, result: Any, number: int, is_written: bool) -> None:
     """Results of every JSON shape pass through the scripts unchanged, also where they were written as JSON before."""
