@@ -133,7 +133,7 @@ def test_what_a_job_sees(facts: dict[str, dict[str, Any]]) -> None:
     """Its place in the pool, itself as the running task, and our handler of soft limits in place of billiard's."""
     job = facts["job"]
     assert job["index"] in (0, 1)
-    for name in ("is top", "its own", "soft limit is ours", "ignored", "application"):
+    for name in ("is top", "its own", "soft limit is ours", "soft limit was billiard's", "ignored", "application"):
         assert job[name], name
 
 

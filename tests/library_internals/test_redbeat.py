@@ -41,8 +41,9 @@ def test_the_names_of_its_keys(app: ConventionsApp) -> None:
 
 def test_its_client_is_ours(app: ConventionsApp) -> None:
     """Unless the application has one; and its lock has a token."""
-    internals.use_client(app, lambda: app.store.new_client(decode_responses=True), "r:")
-    client = internals.client_of(app)
+    client = app.store.new_client(decode_responses=True)
+    internals.use_client(app, lambda: client, "r:")
+    assert internals.client_of(app) is client
     internals.use_client(app, SimpleNamespace, "r:")
     assert internals.client_of(app) is client
     lock = client.lock(app.store.key("lock"), timeout=10, thread_local=False)

@@ -11,6 +11,7 @@ from celery.signals import worker_ready
 from celery.worker import state
 
 from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions.execution.soft_time_limit import soft_limit
 from conventions.library_internals import billiard, celery, celery_worker
 from tests.support import wait_until
 
@@ -29,7 +30,8 @@ class Watched(ImmediateTask):
             "index": billiard.own_index(),
             "is top": celery.running_tasks.top is celery.current_task() is celery.current_worker_task(),
             "its own": celery.current_task().request.id == self.request.id,
-            "soft limit is ours": signal.getsignal(signal.SIGUSR1) is not billiard.soft_limit_handler(),
+            "soft limit is ours": signal.getsignal(signal.SIGUSR1) == soft_limit._on_signal,
+            "soft limit was billiard's": soft_limit._raise is billiard.soft_limit_handler(),
             "ignored": celery.result_is_ignored(self, self.request),
             "application": celery.current_application() is self.app,
         }
