@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 from packaging.requirements import Requirement
 
+from tests.library_internals import test_billiard, test_celery, test_kombu, test_redbeat
 from tests.workers import ROOT
 
 DEPENDENCIES = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
@@ -28,3 +29,11 @@ def test_the_document_names_these_releases() -> None:
     assert {name: str(Requirement(f"{name}{bounds}").specifier) for name, bounds in found} == {
         name: str(ALLOWED[name]) for name in LIBRARIES
     }
+
+
+def test_each_seam_names_files_that_exist() -> None:
+    """Where a file has another name since, whoever reads of a fault would look in vain."""
+    seams = [one for module in (test_celery, test_kombu, test_billiard, test_redbeat) for one in module.SEAMS]
+    named = {path for one in seams for path in re.findall(r"[\w/]+\.(?:py|lua)", one.look_at)}
+    assert len(named) > 20
+    assert sorted(path for path in named if not (ROOT / "conventions" / path).is_file()) == []
