@@ -1,4 +1,4 @@
-"""What all sub-commands share: the application, output as tables or as JSON, errors as one line."""
+"""What all sub-commands share: the application, output as tables or JSON, errors as one line."""
 
 import functools
 import json
@@ -20,12 +20,12 @@ from conventions.core.network_errors import is_network_error
 from conventions.core.redis_answers import fault_of
 from conventions.core.safe_text import printable
 
-SPACES = "\n\u00a0\u3000"  # which are not printable, as Python sees it
-WIDE = 250  # columns of a table that is not shown on a terminal
+SPACES = "\n\u00a0\u3000"  # Python does not count them as printable
+WIDE = 250  # width of a table that does not go to a terminal
 
 
 def app_of(context: click.Context) -> ConventionsApp:
-    """The application named by `-A`. Raises: click.UsageError when it is not one of `create_app`."""
+    """The application named by `-A`. Raises: click.UsageError if `create_app` did not make it."""
     app = context.obj.app
     if not isinstance(app, ConventionsApp):
         raise click.UsageError("name an application made by create_app: celery -A tasks …")
@@ -33,7 +33,7 @@ def app_of(context: click.Context) -> ConventionsApp:
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--json` and `--limit`, which every listing takes."""
+    """Add `--json` and `--limit`, which every listing has."""
     function = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Rows at the most.")(
         function
     )
@@ -46,13 +46,13 @@ def print_json(value: Any) -> None:
 
 
 def json_of(value: Any, indent: int | None = None) -> str:
-    """JSON that a terminal only shows: what it would obey, and half characters, are written as JSON's escapes."""
+    """JSON that is safe on a terminal: control characters and half characters become JSON escapes."""
     text = json.dumps(value, default=jsonable, ensure_ascii=False, indent=indent)
     return "".join(one if one.isprintable() or one in SPACES else json.dumps(one)[1:-1] for one in text)
 
 
 def say(text: object = "", *, err: bool = False, nl: bool = True) -> None:
-    """Print text without what a terminal would obey: most of it is other people's."""
+    """Print text without control characters: most of it comes from other people."""
     click.echo(printable(str(text), lines=True), err=err, nl=nl)
 
 
@@ -69,15 +69,15 @@ def emit(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, as_json: 
     for row in rows:
         table.add_row(
             *(Text(printable(_shown(row.get(column)), lines=True)) for column in columns)
-        )  # as it is: no markup
+        )  # plain text, without markup
     console = Console()
     if not console.is_terminal:
-        console = Console(width=WIDE)  # a pipe has no width, and a cut id is of no use
+        console = Console(width=WIDE)  # a pipe has no width, and a truncated id is useless
     console.print(table)
 
 
 def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn what a server or a rule refuses into one line and status 2, in place of a traceback."""
+    """Turn an error of a server or a rule into one line and status 2, without a traceback."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
@@ -87,7 +87,7 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            # A fail-over is no reason to migrate.
+            # During a fail-over, do not advise to migrate.
             step = "look at the server" if is_network_error(error) else "did `celery -A … db upgrade` run?"
             raise ConfigurationError([f"the database cannot do this: {reason} ({step})"]) from error
         except RedisError as error:
@@ -99,14 +99,14 @@ def one_line_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def jsonable(value: Any) -> Any:
-    """What JSON has no form for: dates and moments, as ISO 8601. Raises: TypeError."""
+    """The JSON form of dates and times: ISO 8601. Raises: TypeError for any other type."""
     if isinstance(value, (date, datetime)):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
 def written(moment: datetime) -> str:
-    """A moment as every command and page writes it: on the clock of the settings, with the name of its zone."""
+    """A time in the form of every command and page: in the time zone of the settings, with the zone's name."""
     context = click.get_current_context(silent=True)
     app = getattr(context.obj, "app", None) if context else None
     return local(moment, app.settings.timezone if isinstance(app, ConventionsApp) else "UTC")

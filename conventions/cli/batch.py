@@ -28,25 +28,25 @@ from conventions.console.display import duration, speed
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
 CHUNKS_SHOWN = 20
-LOOK_EVERY = 0.3  # seconds between two looks of `watch`
+LOOK_EVERY = 0.3  # seconds between two readings of `watch`
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 REASON = click.option("--reason", help="Why; kept in the audit.")
 
 
 def row_of(summary: BatchSummary) -> dict[str, Any]:
-    """The fields of a batch as every listing names them."""
+    """The fields of a batch in every listing."""
     return {name: getattr(summary, name) for name in COLUMNS}
 
 
 def figures_of(summary: BatchSummary) -> dict[str, Any]:
-    """The fields of a listing, and who sent it when, how fast it is, and how long it takes still."""
+    """The fields of a listing, with the sender, the time of sending, the speed and the remaining time."""
     progress = summary.progress
     return row_of(summary) | {
         "actor": summary.actor,
         "created_at": _moment(summary.created_at),
         "updated_at": _moment(progress.updated_at),
         "rate": progress.rate,
-        "eta": progress.eta if summary.state in LIVE_STATES else None,  # the rest of one that has ended never comes
+        "eta": progress.eta if summary.state in LIVE_STATES else None,  # a batch that has ended has no remaining time
         "stalled": progress.stalled,
     }
 
@@ -105,7 +105,7 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
         say(f"{name:16} {_numbers(indexes)}".rstrip())
     app = app_of(context).main
     letter = f"celery -A {app} dead-letters show"
-    if summary.state == "dead":  # of the message that ended the batch
+    if summary.state == "dead":  # the letter of the message that ended the batch
         say(f"why: {letter} {id if summary.chunks is None else finish_id(id)}")
     for index in summary.failed_chunks[:CHUNKS_SHOWN]:
         say(f"chunk {index}: {letter} {chunk_id(id, index)}")
@@ -132,13 +132,13 @@ def watch(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002
         else:
             summary = _draw(context, summary)
             say(f"{summary.state}: {summary.done} done, {summary.failed} failed")
-    except KeyboardInterrupt:  # the batch goes on; who looks no more needs not be told
+    except KeyboardInterrupt:  # Ctrl-C only ends the watching; the batch goes on
         context.exit(1)
     context.exit(1 if summary.failed or summary.state != "done" else 0)
 
 
 def _draw(context: click.Context, summary: BatchSummary) -> BatchSummary:
-    """A bar until the batch has ended, where somebody can see it."""
+    """Draw a bar until the batch has ended, if the output is a terminal."""
     console = Console(stderr=True)
     names = ("percent", "count", "speed", "rest", "failed")
     columns = (
@@ -148,13 +148,13 @@ def _draw(context: click.Context, summary: BatchSummary) -> BatchSummary:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         bar = bars.add_task(summary.task.rpartition(".")[2], total=None, **_words(summary))
-        for summary in _changes(context, summary.id):  # noqa: B020, PLR1704  # the last one is what the caller wants
+        for summary in _changes(context, summary.id):  # noqa: B020, PLR1704  # the caller needs the last one
             bars.update(bar, total=summary.total, completed=summary.done + summary.failed, **_words(summary))
     return summary
 
 
 def _words(summary: BatchSummary) -> dict[str, Any]:
-    """What stands beside the bar."""
+    """The text beside the bar."""
     figures = figures_of(summary)
     known = summary.total is not None
     rest = "" if figures["eta"] is None else f"{duration(figures['eta'])} left"
@@ -168,7 +168,7 @@ def _words(summary: BatchSummary) -> dict[str, Any]:
 
 
 def _changes(context: click.Context, id: str) -> Iterator[BatchSummary]:  # noqa: A002
-    """The batch as it is now, and after each change until it has ended."""
+    """The present state of the batch, then each changed state until the batch has ended."""
     before = None
     while True:
         summary = _summary(context, id)
@@ -235,7 +235,7 @@ def _summary(context: click.Context, id: str) -> BatchSummary:  # noqa: A002
 
 
 def _state(summary: BatchSummary) -> str:
-    """The state, for people: one that is done with dead chunks is not simply done."""
+    """The state for people: "done" is qualified if some chunks are dead."""
     return f"{summary.state}, {summary.failed:,} failed" if summary.is_partial else summary.state
 
 
@@ -259,7 +259,7 @@ def _for_people(name: str, value: Any) -> str:
 
 
 def _numbers(indexes: list[int]) -> str:
-    """The first of them, and how many more there are; nothing where there is none."""
+    """The first numbers, and how many more there are; empty for none."""
     shown = ", ".join(map(str, indexes[:CHUNKS_SHOWN]))
     more = len(indexes) - CHUNKS_SHOWN
     return f"{shown} and {more:,} more" if more > 0 else shown

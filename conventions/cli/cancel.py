@@ -28,7 +28,7 @@ def cancel(context: click.Context, *, id: str, reason: str | None, actor: str) -
     """
     app = app_of(context)
     answer = cancel_message(app, id)
-    # In the journal, since a message can be cancelled while SQL is away.
+    # The audit entry goes to the journal, so that a message can be cancelled while SQL is away.
     outcome = "failed" if answer == "too late" else "done"
     app.journal.note(AuditEntry(actor, CANCEL, id, reason, None, {"outcome": outcome, "answer": answer}))
     say(f"{id}: {ANSWERS[answer]}")

@@ -1,4 +1,4 @@
-"""`celery -A <app> check`: whether this application could run here."""
+"""`celery -A <app> check`: whether this application can run here."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ def _redis(app: ConventionsApp) -> None:
 def _database(app: ConventionsApp) -> None:
     file = app.database.url.database or ":memory:"
     if app.database.is_sqlite and not file.startswith((":memory:", "file:")) and not Path(file).exists():
-        # To connect would make it.
+        # Connecting would create the file.
         raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
     with app.database.session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))
@@ -139,7 +139,7 @@ def _unknown_tasks(app: ConventionsApp) -> None:
 def _lost(app: ConventionsApp) -> None:
     try:
         _database(app)
-    except Exception:  # noqa: BLE001  # another line says so
+    except Exception:  # noqa: BLE001  # another line reports it
         return
     with app.database.session(read_only=True) as session:
         lost = lost_message_rows.count_lost(session, datetime.now(UTC) - LOST_WITHIN)
@@ -160,18 +160,18 @@ def _queues(app: ConventionsApp) -> None:
         raise ConfigurationError(
             [f"messages wait in queues that no worker consumes: {named}; start one with -Q{silent}"]
         )
-    if found.empty:  # which is no fault: workers may be elsewhere, or not started yet
+    if found.empty:  # not a fault: workers may run elsewhere, or start later
         say(f"no worker consumes {', '.join(found.empty)}; nothing waits there{silent}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Unconsumed:
-    """What `celery check` says of queues.
+    """The queues without a worker, for `celery check`.
 
     Attributes:
-        waiting: those with messages, ready or delayed, and how many.
-        empty: those to which a task of the application sends.
-        silent: workers that live, and have not answered which queues they consume.
+        waiting: queues with ready or delayed messages, and their number.
+        empty: empty queues to which a task of the application sends.
+        silent: how many living workers have not answered.
     """
 
     waiting: dict[str, int]
@@ -180,7 +180,7 @@ class Unconsumed:
 
 
 def unconsumed(app: Any) -> Unconsumed:
-    """Ask the workers. Raises: RedisError, or what an unreachable broker raises."""
+    """Ask the workers. Raises: RedisError, or the error of an unreachable broker."""
     own = {name for name in queue_names(app) if not is_reply_queue(name)}
     known = own | {name for name in app.broker.queues() if not is_reply_queue(name)} if app.broker_is_redis else own
     lengths = _lengths(app, known)
@@ -201,7 +201,7 @@ def _lengths(app: Any, queues: Iterable[str]) -> dict[str, int]:
         for name in queues:
             try:
                 found[name] = connection.channel().queue_declare(name, passive=True).message_count
-            except (*connection.channel_errors, RedisError):  # no such queue yet, which closes the channel
+            except (*connection.channel_errors, RedisError):  # the queue does not exist yet; this closes the channel
                 found[name] = 0
     return found
 
@@ -211,7 +211,7 @@ def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> 
         function(app)
     except ConfigurationError as error:
         return {"ok": False, "fault": "; ".join(str(error).split("\n"))}
-    except Exception as error:  # noqa: BLE001  # whatever is wrong is the answer
+    except Exception as error:  # noqa: BLE001  # report any error
         known = fault_of(error) if advice_on(error) else str(error).strip()
         return {"ok": False, "fault": (known or type(error).__name__).splitlines()[0]}
     return {"ok": True, "fault": None}

@@ -1,4 +1,4 @@
-"""`celery -A <app> dead-letters`: what changes letters: edit, redrive, discard, and the redrives that run."""
+"""`celery -A <app> dead-letters`: the commands that change letters: edit, redrive, discard; and the running redrives."""
 
 import json
 import re
@@ -30,8 +30,8 @@ SHOWN = (
     "id", "state", "total", "waiting", "unanswered", "retrying", "succeeded", "dead", "ended", "error", "error_message", "actor",
     "reason", "created_at", "note", "why",
 )  # fmt: skip
-LOOK_EVERY = 0.3  # seconds between two looks at a redrive
-SHORT = 100  # characters of an error beside a bar
+LOOK_EVERY = 0.3  # seconds between two readings of a redrive
+SHORT = 100  # characters of an error that fit beside a bar
 NUMBER = re.compile(r"[\d,.]+")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -210,8 +210,8 @@ def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standi
         try:
             while (one := _look(watch, app, id)).is_open:
                 _draw(bars, bar, one)
-                if not quiet and (why := NUMBER.sub("", one.why)) != said:  # other numbers are no news
-                    console.print(Text(one.why))  # also where there is no terminal to draw on
+                if not quiet and (why := NUMBER.sub("", one.why)) != said:  # an unchanged redrive is not printed again
+                    console.print(Text(one.why))  # also without a terminal to draw on
                     said = why
                 time.sleep(LOOK_EVERY)
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Which dead letters, on the command line: the words of `Filter` as options, the same for every command."""
+"""Filters of dead letters on the command line: the fields of `Filter` as options, the same in every command."""
 
 import functools
 import getpass
@@ -19,7 +19,7 @@ class Age(click.ParamType[timedelta]):
     name = "age"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it, or fail with what is wrong."""
+        """Parse it, or fail with the reason."""
         if isinstance(value, timedelta):
             return value
         try:
@@ -34,7 +34,7 @@ class Pair(click.ParamType[tuple[str, str]]):
     name = "name=value"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Read it, or fail with what is wrong."""
+        """Parse it, or fail with the reason."""
         name, equals, text = str(value).partition("=")
         if not name or not equals:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
@@ -59,9 +59,9 @@ STATE = click.option("--state", type=click.Choice(dead_letters.STATES), default=
 
 
 def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filters and `--state`; the function gets them as `which`."""
+    """Add the filters and `--state`; the function receives them as `which`."""
 
-    @functools.wraps(function)  # keeps the options that are declared below this one, too
+    @functools.wraps(function)  # keeps the options that are declared below this one
     def with_filter(*args: Any, **options: Any) -> Any:
         return function(*args, which=_filter(options), **options)
 
@@ -69,7 +69,7 @@ def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Ids, `--group` or `--all`, narrowed by the filters; the function gets them as `which`."""
+    """Add ids, `--group` or `--all`, and the filters; the function receives them as `which`."""
 
     @functools.wraps(function)
     def with_selection(*args: Any, ids: tuple[str, ...], every: bool, **options: Any) -> Any:
@@ -85,14 +85,14 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def actor_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--actor`, for the audit."""
+    """Add `--actor`, for the audit."""
     return click.option("--actor", default=_login, show_default="your login", help="Who does this; kept in the audit.")(
         function
     )
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask, unless `--yes` was given. Raises: UsageError where nobody can answer, Abort at a no."""
+    """Ask, unless `--yes` was given. Raises: UsageError if nobody can answer, Abort at a no."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -103,7 +103,7 @@ def confirm(question: str, *, yes: bool) -> None:
 def _login() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a user without a name
+    except (KeyError, OSError):  # the user of a container may have no name
         return "command line"
 
 

@@ -64,10 +64,10 @@ def _session(context: click.Context, *, read_only: bool = True) -> Iterator[Sess
 
 
 def say_what_waits(context: click.Context) -> None:
-    """One line on standard error when the journal holds what SQL does not yet."""
+    """Print a line on standard error if the journal has events that are not in SQL yet."""
     try:
         waiting = Journal(app_of(context).store).length()
-    except (RedisError, ConfigurationError):  # what SQL has can be looked at all the same
+    except (RedisError, ConfigurationError):  # the letters in SQL can be shown all the same
         say("Redis cannot be reached: there may be events that are not recorded yet", err=True)
         return
     if waiting:
@@ -75,12 +75,12 @@ def say_what_waits(context: click.Context) -> None:
 
 
 def row_of(letter: DeadLetterRow) -> dict[str, Any]:
-    """The fields of a dead letter as every listing names them."""
+    """The fields of a dead letter in every listing."""
     return {name: getattr(letter, name) for name in COLUMNS}
 
 
 def whole(letter: DeadLetterRow) -> dict[str, Any]:
-    """A dead letter with all that was sent."""
+    """A dead letter with its whole message."""
     return row_of(letter) | {
         "generation": letter.generation,
         "redrive_id": letter.redrive_id,

@@ -30,7 +30,7 @@ from conventions.stack.supervisor import StopSignals, Supervisor
 
 LOGS = FOLDER / "logs"
 READY_SECONDS = 30.0
-INTERRUPTED = 130  # what a shell reports after Ctrl-C
+INTERRUPTED = 130  # the exit status of a shell after Ctrl-C
 
 
 @click.command(cls=CeleryCommand)
@@ -69,7 +69,7 @@ def _run(context: click.Context, app: ConventionsApp, *, leave: bool, port: int 
 
 
 class LogFolder:
-    """A log file for each service under `.conventions/logs`, begun anew; the screen stays readable."""
+    """A new log file for each service under `.conventions/logs`, so that the screen stays readable."""
 
     def __init__(self, folder: Path = LOGS) -> None:
         self._folder = folder
@@ -120,7 +120,7 @@ def _environment(module: ModuleType, app: ConventionsApp) -> Iterator[None]:
     with prepare as variables:
         before = dict(os.environ)
         os.environ.update(variables)
-        del app.settings  # they were read to find this module; the scenario's environment is in them from now on
+        del app.settings  # the settings were read to find this module; read them again, with the scenario's environment
         try:
             yield
         finally:
@@ -141,7 +141,7 @@ def _watched(supervisor: Supervisor) -> Iterator[None]:
 
 
 def _play(app: ConventionsApp, module: ModuleType, console: Console, signals: StopSignals, logs: LogFolder) -> int:
-    """Run the scenario and show what came of it; returns the exit status."""
+    """Run the scenario and show its results. Returns the exit status."""
     signals.raising = True
     try:
         if signals.count:

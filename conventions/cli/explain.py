@@ -55,4 +55,4 @@ def _exception(name: str) -> BaseException:
         raise click.UsageError(f"there is no exception {name}; write module.Class") from error
     if not (isinstance(cls, type) and issubclass(cls, BaseException)):
         raise click.UsageError(f"{name} is not an exception")
-    return cls.__new__(cls)  # its arguments do not matter to a policy
+    return cls.__new__(cls)  # a policy does not look at its arguments

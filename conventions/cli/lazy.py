@@ -1,6 +1,6 @@
-"""The sub-commands as Celery finds them: names and one line each; the module is imported when the command is used.
+"""The sub-commands as Celery loads them: a name and one line each. A command's module is imported when it is used.
 
-`celery` imports every entry point at each start, a worker's too.
+`celery` imports every entry point at each start, even for a worker.
 """
 
 import importlib
@@ -10,14 +10,14 @@ import click
 
 
 class Lazy(click.Command):
-    """Stands for the command of the same name in `conventions.cli` until it is used."""
+    """Stands for the command of the same name in `conventions.cli` until that is used."""
 
     def __init__(self, name: str, short_help: str) -> None:
         super().__init__(name, short_help=short_help)
         self._attribute = name.replace("-", "_")
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> click.Context:
-        """Hand over to the real command."""
+        """Pass the call to the real command."""
         module = importlib.import_module(f"{__package__}.{self._attribute}")
         command: click.Command = getattr(module, self._attribute)
         return command.make_context(info_name, args, parent=parent, **extra)

@@ -1,4 +1,4 @@
-"""Notices changed source files, for the reload of `up`."""
+"""Watches source files for changes, for the reload of `up`."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -16,37 +16,37 @@ SUFFIXES = (".py", ".lua")
 
 
 class _Sources(DefaultFilter):
-    """Source files; where names are given only the files of these paths."""
+    """A filter for source files; if files are given, only for these."""
 
     def __init__(self, files: frozenset[Path] = frozenset()) -> None:
         super().__init__()
         self._files = files
 
     def __call__(self, change: Change, path: str) -> bool:
-        """Whether this change is of interest."""
+        """Whether this change matters."""
         wanted = Path(path) in self._files if self._files else path.endswith(SUFFIXES)
         return wanted and super().__call__(change, path)
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the code of an app lies: folders with all below them, and single files."""
+    """Where the code of an app is: whole folders, and single files."""
 
     folders: frozenset[Path]
     files: frozenset[Path]
 
 
 def sources(packages: Iterable[str], schedule: str | None) -> Sources:
-    """The task packages, the schedule's module, and `conventions/` where it lies in the current folder.
+    """The task packages, the schedule's module, and `conventions/` if it is in the current folder.
 
-    What cannot be found is expected as a file in the current folder; the worker reports it.
+    A module that cannot be found is expected as a file in the current folder. The worker reports it if it is missing.
     """
     folders: set[Path] = set()
     files: set[Path] = set()
     here = Path("conventions").resolve()
     if Path(__file__).resolve().is_relative_to(here):
         folders.add(here)
-    if schedule is None:  # the default's file counts as soon as it lies in the current folder
+    if schedule is None:  # the default file counts as soon as it exists in the current folder
         files.add(Path(f"{DEFAULT_SCHEDULE.partition(':')[0]}.py").resolve())
     for module in [*packages, *([schedule.partition(":")[0]] if schedule else [])]:
         folder, file = _place(module)
@@ -74,7 +74,7 @@ def watching(
 ) -> Iterator[None]:
     """Call `changed` with the changed files, from another thread, until the block ends.
 
-    `failed` is called instead where the system cannot watch files, for example when too many are watched already.
+    If the system cannot watch files, for example because too many are watched already, `failed` is called.
     """
     stop = threading.Event()
     parents = frozenset(file.parent for file in places.files if file.parent.is_dir())
@@ -82,7 +82,7 @@ def watching(
         threading.Thread(target=_watch, args=arguments, daemon=True, name="watch sources")
         for arguments in (
             (places.folders, _Sources(), True, (changed, failed), stop),
-            # The folder is watched, not the file: an editor that saves by renaming replaces the file.
+            # Watch the folder, not the file: some editors save by renaming, which replaces the file.
             (parents, _Sources(places.files), False, (changed, failed), stop),
         )
         if arguments[0]
@@ -108,5 +108,5 @@ def _watch(
     try:
         for changes in watch(*paths, watch_filter=wanted, stop_event=stop, recursive=recursive):
             changed({Path(path) for _, path in changes})
-    except (OSError, RuntimeError) as error:  # watchfiles' own error is a RuntimeError
+    except (OSError, RuntimeError) as error:  # watchfiles raises a RuntimeError
         failed(error)

@@ -1,4 +1,4 @@
-"""`celery -A <app> schedule`: what runs when, what ran, which beats there are; and pause, resume and run now."""
+"""`celery -A <app> schedule`: what runs when, what ran, which beats run; and pause, resume and run now."""
 
 import heapq
 import itertools
@@ -22,11 +22,11 @@ from conventions.schedules.schedule_store import Schedules
 from conventions.schedules.schedule_view import ScheduleView
 
 COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "last_outcome", "paused")
-LOOK_BACK = 20  # lines of the history in which failures are counted
+LOOK_BACK = 20  # lines of the history in which we count failures
 NEXT = ("planned_at", "name", "task")
 BEATS = ("name", "state", "since", "tick_at", "tick_age")
 UPCOMING = 5  # slots that `show` prints
-MOST_DAYS = 36_500  # that `next` looks ahead
+MOST_DAYS = 36_500  # days that `next` looks ahead
 DAY = 86_400  # seconds
 
 
@@ -124,7 +124,7 @@ schedule_changes.add_to(schedule)
 
 
 def _row(view: ScheduleView) -> dict[str, Any]:
-    """The fields of a schedule as every listing names them."""
+    """The fields of a schedule in every listing."""
     with naming(view.listed.name):
         return {
             "name": view.listed.name,
@@ -164,7 +164,7 @@ def _read_by_beat(view: ScheduleView) -> str:
 
 
 def _coming(view: ScheduleView) -> Iterator[datetime]:
-    """The slots to come, without an end; none while it is paused until somebody resumes it."""
+    """The coming slots, without an end; none while it is paused without an end."""
     with naming(view.listed.name):
         first = view.next_run_at
         if first is not None:
@@ -177,14 +177,14 @@ def _coming_by_name(view: ScheduleView) -> Iterator[tuple[float, str]]:
 
 
 def _standing(app: ConventionsApp, found: list[Beat]) -> str | None:
-    """What is wrong with the beats, with a command that can be pasted."""
+    """What is wrong with the beats, with a command to paste."""
     return standing_of(found, app.main)
 
 
 def _outcomes(
     context: click.Context, app: ConventionsApp, views: Sequence[ScheduleView]
 ) -> dict[str, list[RunOutcome]]:
-    """What became of the last runs of each schedule, the newest first."""
+    """What became of the last runs of each schedule, newest first."""
     histories = Schedules(app.store).histories([view.listed.name for view in views], LOOK_BACK)
     runs = [run for found in histories.values() for run in found]
     told = iter(schedule_history.outcomes_told(context, app, runs)) if runs else iter(())
@@ -198,7 +198,7 @@ def _last(outcomes: Sequence[RunOutcome]) -> str | None:
 def _say_what_is_wrong(
     app: ConventionsApp, views: Sequence[ScheduleView], outcomes: Mapping[str, Sequence[RunOutcome]] | None = None
 ) -> None:
-    """On standard error: one line for the beats, and one for each schedule with which something is wrong."""
+    """Print on standard error: a line for the beats, and a line for each schedule with a fault."""
     fault = _standing(app, Beats(app.store).listing())
     if fault is not None:
         say(fault, err=True)
@@ -238,7 +238,7 @@ def _beat_row(beat: Beat, zone: ZoneInfo) -> dict[str, Any]:
 
 
 def _pause(view: ScheduleView) -> str:
-    """Whether it is paused, for people."""
+    """The pause of a schedule, for people."""
     if view.state.pause is None:
         return "no"
     until = view.local(view.state.pause.until)

@@ -1,4 +1,4 @@
-"""`celery -A <app> schedule`: what changes schedules: run one now, pause it, resume it."""
+"""`celery -A <app> schedule`: the commands that change schedules: run now, pause, resume."""
 
 from typing import Any
 

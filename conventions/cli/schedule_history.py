@@ -32,7 +32,7 @@ def history(context: click.Context, name: str, as_json: bool, limit: int) -> Non
     listed = Listed(context)
     runs = Schedules(listed.app.store).history(name, limit)
     if not runs:
-        listed.find(name)  # of one that was removed, the history is kept for a month
+        listed.find(name)  # the history of a removed schedule is kept for a month
     outcomes = outcomes_told(context, listed.app, runs)
     rows = [_run_row(run, outcome, listed.zone) for run, outcome in zip(runs, outcomes, strict=True)]
     if not as_json:
@@ -41,7 +41,7 @@ def history(context: click.Context, name: str, as_json: bool, limit: int) -> Non
 
 
 def outcomes_told(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
-    """What became of the runs, as far as SQL and the broker answer; a line says which of them does not."""
+    """What became of the runs, as far as SQL and the broker answer. Prints a line if one of them does not."""
     try:
         with app.database.session(read_only=True) as session:
             found = _outcomes_with(app, runs, session)
@@ -57,7 +57,7 @@ def outcomes_told(context: click.Context, app: ConventionsApp, runs: Sequence[Ru
 def _outcomes_with(app: ConventionsApp, runs: Sequence[Run], session: Session | None) -> list[RunOutcome]:
     try:
         return outcomes_of(app, runs, session)
-    except RedisError as error:  # the broker's, where that is another server: the store has answered
+    except RedisError as error:  # the broker's server, since the store has answered
         say(f"the broker does not answer, so which runs have not ended is unknown: {error}", err=True)
         return outcomes_of(app, runs, session, broker=False)
 
@@ -79,7 +79,7 @@ def _run_row(run: Run, outcome: RunOutcome, zone: ZoneInfo) -> dict[str, Any]:
 
 
 def _note(run: Run, why: str | None, zone: ZoneInfo) -> str:
-    """Why, and which slots a line stands for when they are several."""
+    """Why, and which slots a line stands for if there are several."""
     note = f"{why} had not ended" if run.what == "skipped" else why or ""
     first, last = local(run.first_at, zone), local(run.planned_at, zone)
     if first is None or last is None:

@@ -1,4 +1,4 @@
-"""What the commands of `celery -A <app> schedule` share: the schedules of an application, options, moments."""
+"""What the commands of `celery -A <app> schedule` share: the list of schedules, options, times."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ REASON = click.option("--reason", help="Why; kept in the audit.")
 
 
 class Listed:
-    """The schedules of the application that a command is for.
+    """The schedules of the command's application.
 
     Raises:
         ConfigurationError: the tasks or the schedule cannot be loaded.
@@ -41,35 +41,35 @@ class Listed:
         self.actions = ScheduleActions(self.app, self.zone)
 
     def find(self, name: str) -> Schedule:
-        """The schedule of this name; ends the command with status 1 when there is none."""
+        """The schedule of this name. Ends the command with status 1 when there is none."""
         if name not in self._entries:
             say(f"there is no schedule {name}; there are: {', '.join(self._entries) or 'none'}", err=True)
             self._context.exit(1)
         return self._entries[name]
 
     def views(self) -> list[ScheduleView]:
-        """All of them as they are now, in the order of the file."""
+        """The present state of all schedules, in the order of the file."""
         return views_of(self.app, self._entries.values())
 
     def view(self, name: str) -> ScheduleView:
-        """One of them as it is now; ends the command with status 1 when there is none of this name."""
+        """The present state of one schedule. Ends the command with status 1 when there is none of this name."""
         (found,) = views_of(self.app, [self.find(name)])
         return found
 
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Name the schedule when its calendar or a function of its arguments raises. Raises: ScheduleError."""
+    """Add the schedule's name to an error of its calendar or of a function of its arguments. Raises: ScheduleError."""
     try:
         yield
     except (ConventionError, RedisError, StillRuns, PausedAgain):
         raise
-    except Exception as error:  # whatever a team's function raises
+    except Exception as error:  # a team's function may raise anything
         raise ScheduleError(f"{name}: {type(error).__name__}: {error}") from error
 
 
 def emit_local(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], zone: ZoneInfo, *, as_json: bool) -> None:
-    """Print rows; for people with times as the clock on the wall of the zone shows them."""
+    """Print rows. People get times in the given time zone."""
     rows = list(rows)
     if not as_json:
         rows = [
@@ -85,9 +85,9 @@ def end_of_pause(text: str, now: datetime, zone: tzinfo) -> datetime:
     """When a pause ends, in UTC.
 
     Args:
-        text: a length of time such as `2h`, a date, which is its midnight, or a date and time, as ISO 8601.
+        text: a length of time such as `2h`; or a date, which means its midnight; or a date and time, as ISO 8601.
         now: the time.
-        zone: of what is given without an offset.
+        zone: for a text without an offset.
 
     Raises:
         BadParameter: it is none of these, not in the future, or too far away.
@@ -113,7 +113,7 @@ def _refused(fault: str) -> click.BadParameter:
 
 
 def on_the_wall(moment: datetime) -> str:
-    """A moment without its offset, where the zone is told once for all."""
+    """A time without its offset, for output that names the time zone once."""
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -123,5 +123,5 @@ def local(moment: datetime | None, zone: ZoneInfo) -> datetime | None:
 
 
 def seconds(value: float | None) -> float | None:
-    """A length of time, to the millisecond."""
+    """A duration in seconds, to the millisecond."""
     return None if value is None else round(value, 3)

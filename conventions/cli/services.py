@@ -1,4 +1,4 @@
-"""The services of a stack: what `up` and `demo` have in common."""
+"""The services of a stack: what `up` and `demo` share."""
 
 import itertools
 import os
@@ -38,11 +38,11 @@ class Plan:
 
     @property
     def flower_url(self) -> str | None:
-        """Where people find Flower."""
+        """The address of Flower for people."""
         return None if self.flower_port is None else f"http://{HOST}:{self.flower_port}"
 
     def flower_answers(self) -> bool:
-        """Whether Flower is up; True when it is not wanted."""
+        """Whether Flower is up; true when it is not wanted."""
         if self.flower_port is None:
             return True
         with socket.socket() as client:
@@ -53,7 +53,7 @@ class Plan:
         numbers = itertools.count(1)
 
         def worker() -> list[str]:
-            # A name of its own for each start: two workers of one name confuse each other's remote control.
+            # Each start uses a new name: two workers of one name confuse each other's remote control.
             name = f"worker{next(numbers)}.{os.getpid()}@%h"
             return self._celery("worker", "-n", name, "-c", str(self.concurrency), "--loglevel", "INFO")
 
@@ -71,13 +71,13 @@ class Plan:
 
 
 def app_address(context: click.Context) -> str:
-    """The app as the user wrote it behind `celery -A`."""
+    """The app as the user wrote it after `celery -A`."""
     assert context.parent is not None  # noqa: S101 - narrows the type: a sub-command has a parent
     return str(context.parent.params["app"])
 
 
 def free_port(wanted: int | None = None) -> int:
-    """A port of the loopback interface that nobody listens on: the wanted one, or any.
+    """A free port of the loopback interface: the wanted one, or any.
 
     Raises:
         ConfigurationError: the wanted one is taken.
@@ -114,7 +114,7 @@ def running(
                 _start_server(supervisor, prepare(held.folder), held, plan, signals)
             app.database.upgrade()
             for service in plan.services():
-                # Flower asks the workers at its start, and a starting worker needs the processors.
+                # Flower asks the workers when it starts, and a starting worker needs the CPU.
                 supervisor.start(service, delay=FLOWER_DELAY if service.name == "flower" else 0)
             yield supervisor
         finally:
@@ -125,7 +125,7 @@ def _start_server(
     supervisor: Supervisor, server: EmbeddedServer, held: StackLock, plan: Plan, signals: Callable[[], int]
 ) -> None:
     service = Service("valkey", lambda: server.command, stop_phase=2, stop_within=10)
-    # Published before it runs, so that the next stack finds the socket's folder even after a kill -9.
+    # Publish before the start, so that the next stack finds the socket's folder even after a kill -9.
     held.publish(
         Stack(
             pid=os.getpid(),
@@ -146,13 +146,13 @@ def _start_server(
 
 
 def launcher_is_gone() -> Callable[[], bool]:
-    """Tells whether `uv run`, which started this process, was killed.
+    """A function that tells whether `uv run`, which started this process, was killed.
 
-    `uv run` stays between the shell and us: a kill -9 of what the user started must end us as well.
+    `uv run` stays between the shell and us. A kill -9 of the process that the user started must end us, too.
     """
     parent = os.getppid()
     try:
         by_uv = Path(f"/proc/{parent}/comm").read_text(encoding="utf-8").strip() == "uv"
-    except OSError:  # not Linux: uv's own mark must do
+    except OSError:  # not Linux: look at uv's own variable
         by_uv = not Path("/proc").exists() and "UV_RUN_RECURSION_DEPTH" in os.environ
     return lambda: by_uv and os.getppid() != parent

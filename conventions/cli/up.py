@@ -19,7 +19,7 @@ NAME_WIDTH = max(map(len, COLORS))
 
 
 class Screen:
-    """Prints the lines of all services, each behind its service's name."""
+    """Prints the output of all services, with the service's name before each line."""
 
     def __init__(self, color: bool | None) -> None:
         self.closed = False
@@ -27,7 +27,7 @@ class Screen:
         self._lock = threading.Lock()
 
     def write(self, service: str, line: str) -> None:
-        """Print one line; when nobody reads them any more, only `closed` becomes true."""
+        """Print one line. If nobody reads the output any more, only `closed` becomes true."""
         prefix = click.style(f"{service:<{NAME_WIDTH}} |", fg=COLORS.get(service))
         with self._lock:
             try:
@@ -74,13 +74,13 @@ class _Reload:
         self._screen = screen
 
     def changed(self, files: set[Path]) -> None:
-        """Files have changed."""
+        """Reload after a change of files."""
         names = ", ".join(sorted(file.name for file in files))
         self._screen.write("up", f"changed: {names}; new worker, beat and Flower, the old worker finishes its jobs")
         self._supervisor.reload("worker", "beat", "flower")
 
     def failed(self, error: Exception) -> None:
-        """Files cannot be watched: say so and go on."""
+        """Report that files cannot be watched, and go on."""
         self._screen.write("up", f"changed files are not noticed: {error}")
 
 

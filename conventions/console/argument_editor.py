@@ -16,7 +16,7 @@ class Field:
 
     Attributes:
         type: its annotation.
-        text: its value as JSON; empty where it is missing.
+        text: its value as JSON; empty if it is missing.
         optional: whether it may be left empty.
     """
 
@@ -30,8 +30,8 @@ def fields(arguments: Arguments, values: Mapping[str, Any], written: Mapping[str
     """The fields of a task's arguments.
 
     Args:
-        arguments: the task's.
-        values: what the letter has.
+        arguments: of the task.
+        values: the letter's values.
         written: what somebody has typed since, by name.
     """
     found = []
@@ -43,7 +43,7 @@ def fields(arguments: Arguments, values: Mapping[str, Any], written: Mapping[str
 
 
 def read(arguments: Arguments, written: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values that were written, and for each argument that cannot be taken what is wrong with it."""
+    """The values of what was typed, and the fault of each argument that is refused."""
     values: dict[str, Any] = {}
     faults: dict[str, str] = {}
     for name in arguments.names:

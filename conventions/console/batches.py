@@ -1,4 +1,4 @@
-"""Batches: the list, and one of them, with progress that is shown while it goes on; cancel one, send its dead chunks again (R19, R22)."""
+"""Pages of batches: the list, and one batch with live progress; cancel it, send its dead chunks again (R19, R22)."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -29,9 +29,9 @@ SAID = {
 
 
 def figures_of(summary: BatchSummary) -> dict[str, Any]:
-    """What changes while a batch runs: numbers, what people read of them (`texts`), and what is shown (`is`)."""
+    """The part of a batch that changes while it runs: numbers, texts for people (`texts`), and what is visible (`is`)."""
     progress, live = summary.progress, summary.state in LIVE_STATES
-    eta = progress.eta if live else None  # the rest of one that has ended never comes
+    eta = progress.eta if live else None  # a batch that has ended has no remaining time
     done = f"{summary.done:,}" if summary.total is None else f"{summary.done:,} of {summary.total:,}"
     names = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
     return {name: getattr(summary, name) for name in names} | {
@@ -58,36 +58,36 @@ def figures_of(summary: BatchSummary) -> dict[str, Any]:
 
 
 def widths(summary: BatchSummary) -> dict[str, float] | None:
-    """How much of a bar is done and failed, in percent; `None` while nobody knows."""
+    """The done and failed parts of a bar, in percent; `None` while the total is unknown."""
     if summary.total is None:
         return None if summary.state in LIVE_STATES else {"done": 0, "failed": 0}
     if not summary.total:
         return {"done": 100, "failed": 0}
     failed = min(100.0, 100 * summary.failed / summary.total)
-    failed = max(failed, 1.0) if summary.failed else 0.0  # a single one can be seen
-    done = min(100 - failed, 100 * summary.done / summary.total)  # what `count` said may have been too little
+    failed = max(failed, 1.0) if summary.failed else 0.0  # a single item is visible
+    done = min(100 - failed, 100 * summary.done / summary.total)  # `count` may have been too small
     return {"done": round(done, 2), "failed": round(failed, 2)}
 
 
 def answer_of(shown: Sequence[Mapping[str, Any]], parts: object) -> dict[str, Any]:
-    """What a page asks for again and again.
+    """The answer to a page's repeated request.
 
     Args:
         shown: the figures of its batches.
-        parts: what its other parts are made of; when these change, the page fetches itself.
+        parts: everything else on the page; if it changes, the page reloads itself.
     """
     version = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return {"version": version, "live": any(one["is"]["live"] for one in shown), "batches": list(shown)}
 
 
 class BatchPage(Page):
-    """Base of these pages."""
+    """Base of the pages of batches."""
 
     tab = "conventions-batches"
     title = "Batches"
 
     def show(self, template: str, **values: Any) -> None:
-        """As all pages, with what these have in common."""
+        """Show a page, with the values that all these pages share."""
         super().show(
             template,
             states=STATES,
@@ -106,7 +106,7 @@ class Batches(BatchPage):
     """`/batches`: the newest first."""
 
     async def get(self) -> None:
-        """List them; with `?as=json` their figures alone."""
+        """List them; with `?as=json` only their figures."""
         state = self.word("state")
         if unknown := sorted(self.request.query_arguments.keys() - KNOWN):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"There is no filter {unknown[0]!r}; there is state.")
@@ -136,7 +136,7 @@ class Batch(BatchPage):
     """`/batches/<id>`."""
 
     async def get(self, id_: str) -> None:
-        """Show it; with `?as=json` its figures alone."""
+        """Show it; with `?as=json` only its figures."""
         summary = await self.in_thread(lambda: self.capp.batches.summary(id_, returns=False))
         if summary is None:
             raise missing(id_)
@@ -168,7 +168,7 @@ class Batch(BatchPage):
 
     def _all_letters(self, summary: BatchSummary) -> str:
         words = {"task": f"{summary.task}.chunk"}
-        if self.visitor.sees:  # nobody else may ask for the value of an argument
+        if self.visitor.sees:  # only such visitors may ask for the value of an argument
             words["arg"] = f"batch_id={summary.id}"
         return f"{self.reverse_url('conventions-letters')}?{urlencode(words)}"
 
@@ -187,7 +187,7 @@ class Batch(BatchPage):
 
 
 def _cause(summary: BatchSummary) -> str:
-    """The letter of the message that ended a batch: its splitter, or its finish."""
+    """The letter of the message that ended a batch: its splitter or its finish."""
     if summary.state != "dead":
         return ""
     return summary.id if summary.chunks is None else finish_id(summary.id)
@@ -218,7 +218,7 @@ class CancelBatch(BatchDeed):
     """`/batches/<id>/cancel`."""
 
     def act(self, id_: str, actor: str, reason: str | None) -> str:
-        """Cut and process no more of it."""
+        """Stop cutting and processing it."""
         return "cancelled" if cancel_batch(self.capp, id_, actor, reason) else "ended"
 
 

@@ -1,4 +1,4 @@
-"""Which dead letters, in a URL: the words of `Filter` and of the command line."""
+"""Filters of dead letters in a URL, with the same words as `Filter` and the command line."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ MOST_IDS = 500
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a page was asked for: the words as they were written, and the filter that they mean."""
+    """The request of a page: the words as they were written, and the filter that they mean."""
 
     filter: Filter
     words: tuple[tuple[str, str], ...]
@@ -28,7 +28,7 @@ class Query:
         """Read it.
 
         Args:
-            values: the values that a name has in the URL or in a form.
+            values: returns the values of a name in the URL or in a form.
 
         Raises:
             ValueError: what is wrong, for people.
@@ -55,7 +55,7 @@ class Query:
 
     @classmethod
     def unread(cls, values: Callable[[str], Sequence[str]]) -> Self:
-        """The words alone, of a query that cannot be read, to be written better."""
+        """Only the words of an invalid query, so that the visitor can correct them."""
         words = [(name, text) for name in (*WORDS, "arg") for text in values(name)[-1:]]
         return cls(Filter(), tuple(words))
 
@@ -65,7 +65,7 @@ class Query:
         return cls(Filter(), ())
 
     def get(self, name: str) -> str:
-        """The word of this name, or nothing."""
+        """The word of this name, or an empty text."""
         return dict(self.words).get(name, "")
 
     @property
@@ -75,27 +75,27 @@ class Query:
 
     @property
     def narrows(self) -> bool:
-        """Whether it says more than a state."""
+        """Whether it filters by more than a state."""
         return any(name != "state" for name, _ in self.words)
 
     @property
     def dead(self) -> Filter:
-        """The same letters, of those that can be given up."""
+        """The same filter, for dead letters only."""
         return replace(self.filter, state="dead")
 
     def url(self, **changes: str) -> str:
-        """The query of a link, with other words in it; an empty one takes a word out."""
+        """The query of a link with changed words; an empty value removes a word."""
         kept = [(name, text) for name, text in self.words if name not in changes]
         return urlencode(kept + [(name, text) for name, text in changes.items() if text])
 
 
 def mark(position: Position) -> str:
-    """A place in a listing, for a URL."""
+    """A position in a listing, for a URL."""
     return f"{position[0].isoformat()}~{position[1]}"
 
 
 def place(text: str) -> Position | None:
-    """The place that `mark` wrote; `None` for nothing. Raises: ValueError."""
+    """The position that `mark` wrote; `None` for an empty text. Raises: ValueError."""
     if not text:
         return None
     moment, tilde, id_ = text.partition("~")

@@ -1,4 +1,4 @@
-"""The story of a dead letter, as its page tells it: each attempt of all redrives, what people did in between, how it ended."""
+"""The story of a dead letter on its page: each attempt in all redrives, the actions of people, how it ended."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,12 +43,12 @@ class Step:
 
 
 def story_of(letter: DeadLetterRow, history: Sequence[Mapping[str, Any]], deeds: Sequence[AuditRow]) -> list[Step]:
-    """All of it, in order.
+    """All steps, in order.
 
     Args:
         letter: the letter.
-        history: its executions, in their order.
-        deeds: the audit of the letter, the newest first.
+        history: its executions, in order.
+        deeds: the audit entries of the letter, newest first.
     """
     steps: list[Step] = []
     before = sorted(deeds, key=lambda deed: deed.at, reverse=True)
@@ -72,7 +72,7 @@ def story_of(letter: DeadLetterRow, history: Sequence[Mapping[str, Any]], deeds:
 
 
 def _sent(letter: DeadLetterRow) -> int:
-    """How often it was sent again."""
+    """How often it was redriven."""
     return letter.generation + (1 if letter.state in ("redriving", "redriven") else 0)
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: groups and rows, one letter with its editor; edit, redrive, discard and note, each after a page that asks (R18, R22)."""
+"""Pages of dead letters: groups, rows, one letter with its editor; edit, redrive, discard and note, with confirmation (R18, R22)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -38,13 +38,13 @@ SAID = {
 
 
 class Letters(Page):
-    """`/dead-letters`: groups first, then letters, both of what the filter says."""
+    """`/dead-letters`: the groups and letters that match the filter."""
 
     async def get(self) -> None:
         """Show them."""
         try:
             query, after = self._asked()
-        except ValueError as error:  # nothing is shown that was not asked for
+        except ValueError as error:  # an invalid query shows nothing
             self.set_status(HTTPStatus.BAD_REQUEST)
             self.show(
                 "conventions_letters.html",
@@ -60,7 +60,7 @@ class Letters(Page):
         self.show("conventions_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
 
     def _asked(self) -> tuple[Query, Position | None]:
-        if unknown := sorted(self.request.query_arguments.keys() - KNOWN):  # a misspelt one would match everything
+        if unknown := sorted(self.request.query_arguments.keys() - KNOWN):  # a misspelt filter would match everything
             raise ValueError(f"there is no filter {unknown[0]!r}; there are {', '.join((*WORDS, 'arg', 'id'))}")
         return self.query(), place(self.word("after"))
 
@@ -77,7 +77,7 @@ class Letters(Page):
 
 
 class Letter(Page):
-    """`/dead-letters/letters/<id>`: one letter, with all that is known of it, and an editor of its arguments."""
+    """`/dead-letters/letters/<id>`: one letter with all its data, and an editor of its arguments."""
 
     async def get(self, id_: str) -> None:
         """Show it."""
@@ -90,12 +90,12 @@ class Letter(Page):
         faults: Mapping[str, str] | None = None,
         seen: str | None = None,
     ) -> None:
-        """Show the letter, and in its editor what was written, what is wrong with it, and what was seen before."""
+        """Show the letter. Its editor shows what was typed, the faults, and the version that the editor started from."""
         found = await self.in_thread(self._find, id_, written or {})
         if found is None:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
         said = SAID.get(self.word("said"), "") if self.request.method == "GET" else ""
-        if seen is not None:  # what somebody else has changed since is not overwritten by a second try
+        if seen is not None:  # a second try must not overwrite the change of somebody else
             found["version"] = seen
         self.show("conventions_letter.html", faults=faults or {}, said=said, **found)
 
@@ -129,15 +129,15 @@ class Letter(Page):
         return none | {"fields": fields, "dropped": gone, "version": version(letter.arguments)}
 
 
-FIELD = "argument:"  # before the name of an argument, in the form of the editor
+FIELD = "argument:"  # prefix of an argument's name in the editor's form
 
 
 class EditableLetter(Letter):
-    """`/dead-letters/letters/<id>`, with what its editor sends."""
+    """`/dead-letters/letters/<id>`, with the editor's POST."""
 
     async def post(self, id_: str) -> None:
-        """Change the arguments, and where it is asked for send the letter again."""
-        # Tornado reads names as Latin-1.
+        """Change the arguments and, if wanted, send the letter again."""
+        # Tornado decodes names as Latin-1.
         names = {key: key.encode("latin-1").decode(errors="replace") for key in self.request.body_arguments}
         written = {name.removeprefix(FIELD): self.word(key) for key, name in names.items() if name.startswith(FIELD)}
         reason, seen = self.word("reason") or None, self.word("version") or None
@@ -147,7 +147,7 @@ class EditableLetter(Letter):
             await self.show_letter(id_, written, faults, seen)
         elif self.word("do") != "redrive":
             self.redirect(f"?said={'saved' if changed else 'same'}", status=HTTPStatus.SEE_OTHER)
-        elif held:  # somebody must say so
+        elif held:  # a person must confirm it
             address = f"{self.reverse_url('conventions-send')}?{Query.empty().url(id=id_)}"
             self.redirect(address, status=HTTPStatus.SEE_OTHER)
         else:
@@ -165,27 +165,27 @@ class EditableLetter(Letter):
             if faults:
                 return False, faults, held
             return bool(edit(self.capp, id_, values, actor, reason, seen=version)), {}, held
-        except (LetterNotEditable, PayloadError, TypeError) as error:  # of no single argument
+        except (LetterNotEditable, PayloadError, TypeError) as error:  # a fault of no single argument
             return False, {"": str(error)}, False
 
 
 async def start(page: Page, wanted: RedriveOrder) -> None:
-    """Begin a redrive, and go to where it can be watched."""
+    """Begin a redrive, and go to its page."""
     id_ = await page.in_thread(begin, page.capp, wanted)
     page.redirect(page.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
 
 
 class Selection(Page, ABC):
-    """Asks about a selection of letters, and acts on it once its number was confirmed."""
+    """Asks about a selection of letters, and acts after the visitor has confirmed their number."""
 
     verb = ""
 
     async def get(self) -> None:
-        """Ask: how many, which, and what speaks against it."""
+        """Ask: how many letters, which ones, and reasons against it."""
         await self._ask(self._query(), "")
 
     async def post(self) -> None:
-        """Act, unless there are more or fewer than when it was asked."""
+        """Act, unless the number of letters has changed since the question."""
         query = self._query()
         try:
             await self.act(query, self.number("count", -1, int))
@@ -195,12 +195,12 @@ class Selection(Page, ABC):
 
     @staticmethod
     def which(query: Query) -> Filter:
-        """The letters that it acts on."""
+        """The letters to act on."""
         return query.filter
 
     @abstractmethod
     async def act(self, query: Query, expected: int) -> None:
-        """Do it. Raises: SelectionChanged; ValueError, with what is wrong with the form."""
+        """Act. Raises: SelectionChanged; ValueError, with the fault of the form."""
 
     def number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
         """A number of the form. Raises: ValueError."""
@@ -275,11 +275,11 @@ class Discard(Selection):
 
     @staticmethod
     def which(query: Query) -> Filter:
-        """Dead ones: others are on their way, or were given up before."""
+        """Dead letters only: the others are on their way, or were discarded before."""
         return query.dead
 
     async def act(self, query: Query, expected: int) -> None:
-        """Give them up."""
+        """Discard them."""
         await self.in_thread(self._discard, query, self.visitor.name, self.word("reason"), expected)
         self.redirect(f"{self.reverse_url('conventions-letters')}?said=discarded", status=HTTPStatus.SEE_OTHER)
 
@@ -292,7 +292,7 @@ class Note(Page):
     """`/dead-letters/notes/<group>`."""
 
     async def post(self, group: str) -> None:
-        """Write the note on a group, in place of the last one."""
+        """Write the note of a group, in place of the former one."""
         try:
             is_there = await self.in_thread(self._annotate, group, self.word("note"), self.visitor.name)
         except LetterNotEditable as error:

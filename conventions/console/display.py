@@ -1,4 +1,4 @@
-"""How values are shown: times, numbers, hidden arguments, sparklines."""
+"""The form of values on pages: times, numbers, hidden arguments, sparklines."""
 
 import hashlib
 import json
@@ -13,12 +13,12 @@ STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def local(moment: datetime | None, zone: str) -> str:
-    """A moment on the clock of the settings, to the second."""
+    """A time in the time zone of the settings, to the second."""
     return "" if moment is None else moment.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def ago(moment: datetime | None, now: datetime) -> str:
-    """How long ago, in the largest unit that is in it."""
+    """How long ago, in the largest fitting unit."""
     if moment is None:
         return ""
     seconds = max(0, int((now - moment).total_seconds()))
@@ -29,7 +29,7 @@ def ago(moment: datetime | None, now: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long, in the two largest units that are in it: `45 s`, `1 h 20 min`."""
+    """A duration in its two largest units: `45 s`, `1 h 20 min`."""
     rest = max(1, round(seconds))
     parts: list[tuple[int, str]] = []
     for size, unit in STEPS:
@@ -40,18 +40,18 @@ def duration(seconds: float) -> str:
 
 
 def brief(seconds: float) -> str:
-    """How long something short took, to a tenth of a second below ten: `0.1 s`, `3 s`, `1 min 20 s`."""
+    """A short duration, below ten seconds to a tenth of a second: `0.1 s`, `3 s`, `1 min 20 s`."""
     tenths = max(0.0, round(seconds, 1))
     return f"{tenths:g} s" if tenths < 10 else duration(seconds)
 
 
 def version_of(parts: object) -> str:
-    """A short text that is another one as soon as the parts are."""
+    """A short hash of the parts. It changes when they change."""
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
 
 
 def speed(rate: float) -> str:
-    """Items a second; of slow ones a minute or an hour, so that there is a number to read."""
+    """Items a second; for slow ones items a minute or an hour, so that the number is readable."""
     sizes = ((1, "s"), (60, "min"), (3600, "h"))
     size, unit = next((one for one in sizes if not rate or rate * one[0] >= 1), sizes[-1])
     number = rate * size
@@ -68,7 +68,7 @@ def shown(arguments: Any, *, hidden: bool) -> str:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON text that can be shown and read again, also with half characters in it."""
+    """A value as JSON text that can be shown and read again, even with half characters."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     try:
         text.encode()
@@ -78,7 +78,7 @@ def as_json(value: Any) -> str:
 
 
 def sparkline(counts: Sequence[int]) -> str:
-    """Bars as SVG, the oldest first; the highest one fills the height, and anything at all can be seen."""
+    """Bars as SVG, oldest first. The highest bar fills the height; any count above 0 is visible."""
     most = max(counts, default=0)
     width = len(counts) * (BAR + GAP)
     bars = []

@@ -1,7 +1,8 @@
-"""Events of workers, before Flower keeps them: one that is no event, or a field of another type, would break its pages.
+"""Filters events of workers before Flower keeps them: a wrong event or field would break Flower's pages.
 
-Whoever can publish to the broker can send any event in any worker's name. Flower calculates with what it was sent, on
-each look at a page, and forgets a worker never.
+Anybody who can publish to the broker can send any event in the name of any worker. Flower calculates with these values
+on each page,
+and never forgets a worker.
 """
 
 import logging
@@ -35,12 +36,12 @@ OF_WORKERS = frozenset(Worker._fields)
 OF_TASKS = frozenset(Task._fields)
 OF_EVENTS = frozenset(["type", "hostname", "timestamp", "local_received", "clock", "pid", "utcoffset", "uuid"])
 SET_BY_FLOWER = frozenset(["worker", "children", "root", "parent", "heartbeats", "event", "cluster_state"])
-LARGEST = 2.0**53  # what a page's script can hold
-LATEST = 2.0**37  # seconds since 1970: a year that a calendar has
+LARGEST = 2.0**53  # the largest whole number in JavaScript
+LATEST = 2.0**37  # seconds since 1970, in a year that Python's calendar has
 
 
 def whole(event: Any) -> dict[str, Any] | None:
-    """The event without the fields that Flower could not show; `None` where it is no event."""
+    """The event without the fields that Flower cannot show. `None` if it is not an event."""
     if not isinstance(event, Mapping) or not all(isinstance(event.get(name), kind) for name, kind in NEEDED.items()):
         return None
     group, dash, rest = event["type"].partition("-")
@@ -50,7 +51,7 @@ def whole(event: Any) -> dict[str, Any] | None:
 
 
 def _written(value: Any) -> Any:
-    """A text with half a character cannot be written, neither by a page nor for Prometheus, which is given the names of all events."""
+    """Escape half characters: neither a page nor Prometheus, which gets the names of all events, can write them."""
     return clean(value) if isinstance(value, str) and not is_text(value) else value
 
 
@@ -71,7 +72,7 @@ def _is_known(group: str, name: str) -> bool:
         return False
     if group == "worker":
         return name in OF_EVENTS | OF_WORKERS
-    # A field of a team's own event may not take the place of a method.
+    # A field of a team's own event must not replace a method.
     return group != "task" or name in OF_EVENTS | OF_TASKS | {"queue"} or not (name[:1] == "_" or hasattr(Task, name))
 
 
@@ -81,7 +82,7 @@ def _is_number(value: Any) -> bool:
 
 
 def checked(on_event: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    """Flower's taker of events, which is given whole ones only."""
+    """Flower's receiver of events, with the filter before it."""
 
     @wraps(on_event)
     def take(events: Any, event: Any) -> None:
@@ -94,5 +95,5 @@ def checked(on_event: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
                 logger.debug("an event of %r was taken without %s", found["hostname"][:80], names)
             on_event(events, found)
 
-    take.is_checked = True  # type: ignore[attr-defined]  # so that it is done once
+    take.is_checked = True  # type: ignore[attr-defined]  # marks the receiver, so that it is wrapped once
     return take

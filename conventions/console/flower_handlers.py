@@ -1,6 +1,6 @@
-"""Flower's own pages and API: each asks for a role, and shows viewers no values. What is not known here is refused (R22).
+"""Flower's own pages and API. Each requires a role and hides values from viewers. Unknown handlers are refused (R22).
 
-A later release of Flower may have handlers that show more, so only those that are named are open to viewers.
+A later release of Flower may have handlers that show more, so viewers may open only the handlers that are listed here.
 """
 
 import functools
@@ -27,7 +27,7 @@ from conventions.console.task_masks import NO_SEARCH, SORTED, masked, may_search
 from conventions.library_internals.celery import symbol_by_name
 
 LONGEST_WAIT = 3.0  # seconds for a result
-WAITS = 10  # for results at a time; others wait for them, and nothing else does
+WAITS = 10  # threads that wait for results; only other such requests queue behind them
 SEARCHES = ("search[value]", "search")
 
 
@@ -49,7 +49,7 @@ class Rule:
 
 
 UNKNOWN = Rule(deed="unknown")
-OPEN = frozenset(  # what nobody logs in for
+OPEN = frozenset(  # handlers without a login
     ["tornado.web.StaticFileHandler", "flower.views.monitor.Healthcheck", "flower.views.auth.LogoutHandler"]
 )
 LOGIN = "flower.views.auth.LoginHandler"
@@ -92,17 +92,17 @@ class GuardedFlower(Writes):
     rule = UNKNOWN
 
     def set_default_headers(self) -> None:
-        """No copy on a disk."""
+        """Forbid copies on a disk."""
         super().set_default_headers()
         self.set_header("Cache-Control", POLICY["Cache-Control"])
 
     async def prepare(self) -> None:
-        """Let nobody in whom the host, the login or the role keeps out."""
+        """Refuse a wrong host, a missing login, or a role that is too low."""
         found = super().prepare()
         if found is not None:
             await found
         self.sign_in()
-        if self._finished:  # sent to the login
+        if self._finished:  # redirected to the login
             return
         if self.request.method in (*READS, "OPTIONS") or (self.rule.posts and self.request.method == "POST"):
             self.require(self.rule.reads)
@@ -112,12 +112,12 @@ class GuardedFlower(Writes):
             self._refuse_guesses()
 
     def _refuse_guesses(self) -> None:
-        """Raises: HTTPError, for a search or an order that tells of values."""
+        """Refuse a search or an order that would reveal values. Raises: HTTPError."""
         if not all(may_search(web.RequestHandler.get_argument(self, name, "")) for name in SEARCHES):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
         column = BaseHandler.get_argument(
             self, "order[0][column]", None, type=int
-        )  # as Flower reads it, which takes "01" for 1
+        )  # Flower reads "01" as 1
         for name in ("sort_by", f"columns[{column}][data]"):
             if web.RequestHandler.get_argument(self, name, "").lstrip("-") not in {"", *SORTED}:
                 raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
@@ -125,16 +125,16 @@ class GuardedFlower(Writes):
     # What is shown.
 
     def write(self, chunk: Any) -> None:
-        """Answer; of tasks, to viewers, without values."""
+        """Answer. Viewers get tasks without values."""
         super().write(masked(chunk) if isinstance(chunk, dict) and not self._sees else chunk)
 
     def render(self, template_name: str, **kwargs: Any) -> Any:
-        """Show a page; of tasks, to viewers, without values."""
+        """Show a page. Viewers get tasks without values."""
         shown = kwargs if self._sees else {name: masked(value) for name, value in kwargs.items()}
         return super().render(template_name, **shown)
 
     def format_task(self, task: Any) -> Any:
-        """What the list of tasks shows of one."""
+        """A task in the list of tasks."""
         found = super().format_task(task)
         if self._sees:
             return found
@@ -142,13 +142,13 @@ class GuardedFlower(Writes):
 
     @property
     def _sees(self) -> bool:
-        # The page of an error is shown before anybody is known.
+        # The page of an error may be shown before the visitor is known.
         return getattr(self, "_current_user", None) is not None and self.visitor.sees
 
     # What it looks at.
 
     def get_broker(self) -> Any:
-        """Who knows how long queues are."""
+        """The object that knows the lengths of queues."""
         if not self.capp.broker_is_redis:
             return super().get_broker()
         state = self.application.events.state
@@ -157,38 +157,38 @@ class GuardedFlower(Writes):
     # Waiting for results.
 
     async def run_blocking(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Wait for results beside everything else, since they may never come."""
+        """Wait for results in an extra thread, since they may never come."""
         if operation in ("task.result", "task.result_wait"):
             return await _waiting().run(operation, *args, **kwargs)
         return await super().run_blocking(operation, *args, **kwargs)
 
     def read_result(self, result: Any, timeout: float | None) -> Any:
-        """A result, after a short wait at the most."""
+        """A result, after at most a short wait."""
         return super().read_result(result, None if timeout is None else _bounded(timeout))
 
     def wait_results(self, result: Any, response: Any, timeout: float | None = None) -> Any:
-        """The same, for a task that was sent."""
+        """The result of a task that was just sent, after at most a short wait."""
         return super().wait_results(result, response, timeout=_bounded(timeout))
 
 
 class Open(Checked):
-    """Goes before a handler that nobody logs in for."""
+    """Goes before a handler without a login."""
 
 
 class Login(BaseHandler):
-    """`/login`: Flower's, or that of `--auth-provider`."""
+    """`/login`: Flower's own, or the one of `--auth-provider`."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """The handler that is meant, with the checks before it."""
+        """The chosen login handler, with the checks before it."""
         provider: type[Any] = symbol_by_name(options.auth_provider) if options.auth_provider else NotFoundErrorHandler
         return _with(Open, provider)(*args, **kwargs)
 
 
 class Refused(GuardedFlower):
-    """In place of a handler that is none of Flower's kind, as one that Flower has not had before."""
+    """Replaces an unknown handler, for example one of a later Flower."""
 
     def get(self, *_: str) -> None:
-        """Raises: HTTPError."""
+        """Refuse. Raises: HTTPError."""
         raise web.HTTPError(HTTPStatus.FORBIDDEN, "The console does not know this part of Flower.")
 
     head = post = put = patch = delete = get
@@ -213,7 +213,7 @@ def guarded(handler: type[Any]) -> type[Any]:
 
 
 def guard(handlers: list[Any], settings: dict[str, Any]) -> None:
-    """Put the checks before each of these handlers, and before those of files, which Tornado adds itself."""
+    """Put the checks before these handlers, and before the handlers of files that Tornado adds itself."""
     for place, entry in enumerate(handlers):
         spec = entry if isinstance(entry, URLSpec) else web.url(*entry)
         handlers[place] = web.url(spec.regex.pattern, guarded(spec.handler_class), spec.kwargs, spec.name)

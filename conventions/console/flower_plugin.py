@@ -1,7 +1,8 @@
-"""How the pages get into Flower: its list of handlers, its template loader, its command.
+"""How the pages get into Flower: through its list of handlers, its template loader, its command.
 
-Flower has no interface for plugins. These places have been the same in every release since 1.0; `tests/console/`
-fails on a release in which they are not.
+Flower has no interface for plugins. These places have been the same in every release since 1.0; `tests/console/` fails
+on a
+release that has changed them.
 """
 
 import logging
@@ -53,7 +54,7 @@ PAGES = (
 
 
 def join() -> None:
-    """Add the pages to the Flower that is made next in this process; once."""
+    """Add the pages to the next Flower that this process makes; once."""
     if any(getattr(one, "name", None) == PAGES[0][2] for one in flower_urls.handlers):
         return
     ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
@@ -62,12 +63,12 @@ def join() -> None:
     guard(flower_urls.handlers, flower_urls.settings)
     if not hasattr(Events.on_event, "is_checked"):
         Events.on_event = checked(Events.on_event)
-    flower_urls.handlers[-1:-1] = ours  # the last one answers to everything
+    flower_urls.handlers[-1:-1] = ours  # the last handler matches every address
     flower_urls.settings["template_loader"] = TemplateLoader(flower_urls.settings["template_path"])
 
 
 class TemplateLoader(template.Loader):
-    """Flower's templates, our own beside them, and our entries in its navigation."""
+    """Loads Flower's templates and ours, and adds our entries to the navigation."""
 
     def _create_template(self, name: str) -> template.Template:
         own = FOLDER / "templates" / name
@@ -81,7 +82,7 @@ class TemplateLoader(template.Loader):
 
 
 def with_entries(text: str) -> str:
-    """Flower's navigation with our entries in it; below it, where it is not as it was."""
+    """Flower's navigation with our entries in it; below it, if Flower has changed the navigation."""
     before, found, after = text.partition(ANCHOR)
     rest, end, tail = after.partition("</li>")
     if found and end:

@@ -1,4 +1,4 @@
-"""What Flower shows of our queues: it counts the lists of kombu, and ours are the sorted sets of `Broker`."""
+"""Our queues in Flower: it would count kombu's lists, and ours are the sorted sets of `Broker`."""
 
 import asyncio
 from collections import Counter
@@ -8,15 +8,15 @@ from typing import Any
 from conventions.execution.purge import known_queues
 from conventions.transport.celery_defaults import CLASS_QUEUES
 
-ANSWER_WITHIN = 1.0  # seconds, for workers that are asked what they consume
+ANSWER_WITHIN = 1.0  # seconds that workers have to answer
 
 
 class Queues:
-    """In place of Flower's `Broker`.
+    """Replaces Flower's `Broker`.
 
     Args:
         app: the application.
-        alive: the names of the workers that run, as far as Flower has heard.
+        alive: the names of the running workers that Flower knows.
     """
 
     def __init__(self, app: Any, alive: Iterable[str]) -> None:
@@ -24,7 +24,7 @@ class Queues:
         self._alive = frozenset(alive)
 
     async def queues(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """The queues of these names, those of the classes, and each in which something is. Raises: RedisError."""
+        """These queues, the queues of the classes of job, and every queue with messages. Raises: RedisError."""
         return await asyncio.to_thread(self._look, frozenset(names))
 
     def _look(self, names: frozenset[str]) -> list[dict[str, Any]]:
@@ -42,13 +42,13 @@ class Queues:
                 "messages_ready": sizes.ready,
                 "messages_unacknowledged": sizes.in_flight,
             }
-            if consumers[name] or is_whole:  # else nobody has said so
+            if consumers[name] or is_whole:  # 0 is certain only if every worker has answered
                 queue["consumers"] = consumers[name]
             found.append(queue)
         return found
 
     def _consumers(self) -> tuple[Counter[str], bool]:
-        """How many workers consume each queue, and whether all have answered that are known to run."""
+        """How many workers consume each queue, and whether all workers known to run have answered."""
         answers = self._app.control.inspect(timeout=ANSWER_WITHIN).active_queues() or {}
         found = Counter(str(queue["name"]) for queues in answers.values() for queue in queues)
         return found, bool(answers) and self._alive <= answers.keys()

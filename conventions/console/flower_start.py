@@ -1,4 +1,4 @@
-"""What `celery flower` does before Flower starts: refuse what would be open to everybody, and add the pages (R22)."""
+"""What `celery flower` does before Flower starts: refuse a Flower that is open to everybody, and add the pages (R22)."""
 
 import functools
 import os
@@ -15,10 +15,11 @@ _LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
 
 
 def prepare_command(app: Any) -> None:
-    """Let `celery flower` have the console, where that command may run in this process.
+    """Give `celery flower` the console, if that command may run in this process.
 
-    Celery imports the commands of every package before the application, so Flower's is there by now; its modules are
-    not imported for anything else.
+    Celery imports the commands of all packages before the application, so Flower's command exists by now. Nothing else
+    imports Flower's
+    modules.
     """
     command = sys.modules.get("flower.command")
     if command is None:
@@ -31,13 +32,13 @@ def prepare_command(app: Any) -> None:
         start(app, command, tornado_argv)
         return original(*args, tornado_argv=tornado_argv, **kwargs)
 
-    with_console.without_console = original  # type: ignore[attr-defined]  # for an application that is made after this one
+    with_console.without_console = original  # type: ignore[attr-defined]  # for a second application in this process
     flower.callback = with_console
 
 
 def start(app: Any, command: Any, arguments: tuple[str, ...]) -> None:
     """Read Flower's options, check them, and add the pages. Raises: ConfigurationError."""
-    from conventions.console.flower_plugin import join  # noqa: PLC0415  # Tornado and Flower, for this command alone
+    from conventions.console.flower_plugin import join  # noqa: PLC0415  # Tornado and Flower, only for this command
 
     make_safe()
     command.apply_env_options()
@@ -47,10 +48,10 @@ def start(app: Any, command: Any, arguments: tuple[str, ...]) -> None:
 
 
 def check(options: Any, environment: str) -> None:
-    """Refuse to start where everybody could read, or change, what is there.
+    """Refuse to start if everybody could read or change data.
 
     Args:
-        options: Flower's.
+        options: of Flower.
         environment: `development` or `production`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Flower's own writes, such as the end of a worker: in the name of the login, and each with a row in the audit (R22)."""
+"""Flower's own writes, such as stopping a worker: in the name of the login, each with an audit entry (R22)."""
 
 import asyncio
 import functools
@@ -35,7 +35,7 @@ WORDS = (
     "soft",
     "terminate",
     "signal",
-)  # what Flower's writes are told
+)  # the arguments of Flower's writes
 OPTIONS = frozenset(
     [
         *(
@@ -54,7 +54,7 @@ OPTIONS = frozenset(
 )
 NUMBERS = frozenset(["countdown", "expires", "soft_time_limit", "time_limit", "timeout"])
 MOMENTS = frozenset(["eta", "expires"])
-LIMITS = {"hard": "time_limit", "soft": "soft_time_limit"}  # by what Flower calls them
+LIMITS = {"hard": "time_limit", "soft": "soft_time_limit"}  # by Flower's name
 CALLERS_FAULTS = (TypeError, ValueError)
 NO_RECORDS = "Nothing was done: the audit cannot be written, since the database does not answer."
 NOT_RECORDED = "It was done, or tried, but the audit could not be written; Flower's log has what was done."
@@ -65,7 +65,7 @@ class Writes(Guarded):
 
     Attributes:
         deed: what it does, in words.
-        is_answered: whether the worker says what became of it; else it is known to be sent, and no more.
+        is_answered: whether the worker reports the result; otherwise we only know that the command was sent.
     """
 
     deed = ""
@@ -74,16 +74,16 @@ class Writes(Guarded):
     _fault: Exception | None = None
 
     def write(self, chunk: Any) -> None:
-        """Answer, and remember what was answered."""
+        """Answer, and keep the answer."""
         self._said = chunk
         super().write(chunk)
 
     # Messages.
 
     def get_task_args(self) -> tuple[Any, Any, dict[str, Any]]:
-        """Flower's reading of the body. Raises: HTTPError, where it says more than its sender may."""
+        """Flower's reading of the body. Raises: HTTPError if the sender may not use one of its options."""
         args, kwargs, options = super().get_task_args()
-        options = {name: value for name, value in options.items() if value is not None}  # null says nothing
+        options = {name: value for name, value in options.items() if value is not None}  # null means "not given"
         if fault := fault_of(options):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, fault)
         try:
@@ -95,7 +95,7 @@ class Writes(Guarded):
         return args, kwargs, options
 
     def normalize_options(self, options: dict[str, Any]) -> None:
-        """Nothing: numbers and moments are read where the body is, with an answer for whatever they are."""
+        """Do nothing: `get_task_args` has already read numbers and times."""
 
     async def run_blocking(
         self, operation: str, target: str, func: Callable[..., Any], *args: Any, **kwargs: Any
@@ -127,7 +127,7 @@ class Writes(Guarded):
     # The audit.
 
     async def recorded(self, method: Callable[..., Any], *args: Any) -> None:
-        """Do what a method of Flower's does, and write down what became of it. Raises: HTTPError."""
+        """Call a method of Flower, and record its result in the audit. Raises: HTTPError."""
         await self._audit(self._ask)
         try:
             self._check_limits()
@@ -143,7 +143,7 @@ class Writes(Guarded):
         await self._record(args, self.get_status(), self._said)
 
     def _check_limits(self) -> None:
-        """Raises: HTTPError, for a time limit that no clock has."""
+        """Refuse a time limit that is out of range. Raises: HTTPError."""
         try:
             check_types(
                 self.deed, {wanted: read_number(self.get_argument(name, None)) for name, wanted in LIMITS.items()}
@@ -192,7 +192,7 @@ class Writes(Guarded):
 
 
 def recording(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a handler that writes, with its row in the audit."""
+    """A writing method of a handler, with its audit entry."""
 
     @functools.wraps(method)
     async def write(self: Writes, *args: Any) -> None:
@@ -202,7 +202,7 @@ def recording(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def read(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a message with numbers, moments and priority read, the first two also from texts. Raises: TypeError, ValueError."""
+    """Read the options of a message: numbers and times, also from texts, and the priority. Raises: TypeError, ValueError."""
     found = dict(options)
     for name in NUMBERS & found.keys():
         found[name] = read_number(found[name])
@@ -216,7 +216,7 @@ def read(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_priority(value: int) -> Priority:
-    """The priority that a number of JSON means. Raises: ValueError."""
+    """The priority for a JSON number. Raises: ValueError."""
     try:
         return Priority(value)
     except ValueError:
@@ -225,7 +225,7 @@ def read_priority(value: int) -> Priority:
 
 
 def read_number(value: Any) -> Any:
-    """A number that stands in a text; anything else as it is."""
+    """The number in a text; any other value unchanged."""
     if isinstance(value, str):
         with suppress(ValueError):
             return float(value)
@@ -233,11 +233,11 @@ def read_number(value: Any) -> Any:
 
 
 def fault_of(options: Mapping[str, Any]) -> str | None:
-    """What the options of a message must not say: who causes it, and what only we write."""
+    """The options that a message must not have: its actor, and headers that only we write."""
     if unknown := sorted(str(name)[:40] for name in options if name not in OPTIONS):
         who = "the actor is who is logged in; " if "actor" in unknown else ""
         return f"{who}leave out {', '.join(unknown)}: a message of Flower's API has {', '.join(sorted(OPTIONS))}"
-    try:  # of a task that is not known here, too, as `send-task` takes it
+    try:  # also for an unknown task, as in `send-task`
         check_headers("send-task", options)
     except (TypeError, ValueError, PayloadError) as fault:
         return str(fault)

@@ -1,4 +1,4 @@
-"""What every handler of the console's Flower checks first, ours and Flower's own: the host, the login, the role (R22)."""
+"""The first checks of every handler in the console's Flower, ours and Flower's: the host, the login, the role (R22)."""
 
 from base64 import b64decode
 from http import HTTPStatus
@@ -16,7 +16,7 @@ READS = ("GET", "HEAD")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Content-Security-Policy": (  # Flower's own pages have a script within
+    "Content-Security-Policy": (  # Flower's own pages contain inline scripts
         "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "object-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
@@ -30,12 +30,12 @@ throttle = Throttle()
 
 
 class Checked(web.RequestHandler):
-    """Answers to its own names, and in no frame; also where nobody has to log in, as for the style of a page."""
+    """Answers only under its own host names, and never in a frame; also for handlers without a login, such as a page's style."""
 
     application: Any  # Flower's
 
     def set_default_headers(self) -> None:
-        """No frame, no guess at what a file is."""
+        """Forbid frames, and guesses of a file's type."""
         super().set_default_headers()
         self.clear_header("Access-Control-Allow-Origin")
         for name, value in HEADERS.items():
@@ -53,10 +53,10 @@ class Checked(web.RequestHandler):
         return bool(options.basic_auth or options.auth)
 
     def check_host(self) -> None:
-        """Without a login a page of another site could read this one, under a name of its own for this machine.
+        """Refuse other hosts. Without a login, a page of another site could read this one under its own name for this machine.
 
         Raises:
-            HTTPError: the host is none of this machine.
+            HTTPError: the host name is not one of this machine.
         """
         host = urlsplit(f"//{self.request.host}").hostname or ""
         options = self.application.options
@@ -65,13 +65,13 @@ class Checked(web.RequestHandler):
 
 
 class Guarded(Checked, BaseHandler):
-    """Who asks, and what they may do."""
+    """Knows the visitor, and what the visitor may do."""
 
     def get_current_user(self) -> Any:
-        """Flower's answer; a login that it cannot even compare is a wrong one, and too many wrong ones are no more looked at.
+        """Flower's answer. A login that Flower cannot compare counts as wrong; after too many wrong ones none is checked.
 
         Raises:
-            HTTPError: the login is wrong, or was too often.
+            HTTPError: the login is wrong, or was wrong too often.
         """
         address, user = self.request.remote_ip or "", self._named()
         if user is not None and throttle.refuses(address, user):
@@ -85,7 +85,7 @@ class Guarded(Checked, BaseHandler):
             raise web.HTTPError(HTTPStatus.UNAUTHORIZED) from error
 
     def _named(self) -> str | None:
-        """The user of a login by password; `None` where none is tried."""
+        """The user of a password login; `None` if the request has none."""
         header = self.request.headers.get("Authorization", "")
         if not (header and self.application.options.basic_auth):
             return None
@@ -96,7 +96,7 @@ class Guarded(Checked, BaseHandler):
 
     @property
     def visitor(self) -> Visitor:
-        """Who asks."""
+        """The visitor and its role."""
         settings = self.capp.settings
         return visitor(self._user(), settings.console_roles, settings.environment)
 
@@ -105,11 +105,11 @@ class Guarded(Checked, BaseHandler):
             return None
         if isinstance(self.current_user, str):  # an e-mail address
             return self.current_user
-        # Flower has compared it, and says no more than that somebody is logged in.
+        # Flower has checked the login, but does not return the user's name.
         return (self._named() or "") if self.current_user else ""
 
     def refusal(self, needed: Role) -> str | None:
-        """Why the visitor may not write what this role may, or `None`."""
+        """Why the visitor may not do what needs this role; `None` if it may."""
         if self.application.options.read_only:
             return READ_ONLY
         if not self.has_login:
@@ -117,10 +117,10 @@ class Guarded(Checked, BaseHandler):
         return None if self.visitor.may(needed) else ROLE.format(needed=needed)
 
     def require(self, needed: Role) -> None:
-        """Raises: HTTPError, where the role is not enough."""
+        """Require a role. Raises: HTTPError if the visitor's role is lower."""
         if not self.visitor.may(needed):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed=needed))
 
     @web.authenticated
     def sign_in(self) -> None:
-        """Send whoever is not logged in to the login."""
+        """Redirect a visitor without a login to the login."""

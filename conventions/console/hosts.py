@@ -1,4 +1,4 @@
-"""Which addresses only this machine reaches."""
+"""Which addresses only this machine can reach."""
 
 import ipaddress
 
@@ -6,7 +6,7 @@ LOCAL_NAMES = ("localhost",)
 
 
 def is_local(address: str) -> bool:
-    """Whether only this machine reaches an address; an empty one is every address."""
+    """Whether only this machine can reach an address. An empty address means every address."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""`Page`: what every page of the console checks before it shows or does anything (R22)."""
+"""`Page`: the checks of every page of the console before it shows or does anything (R22)."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ POLICY = {
 
 
 class Page(Guarded):
-    """Base of the pages. A subclass says which roles may read it and write to it, and the entry of the navigation."""
+    """Base of the pages. A subclass names the roles that may read and write, and its entry in the navigation."""
 
     tab = "conventions-letters"
     title = "Dead letters"
@@ -36,13 +36,13 @@ class Page(Guarded):
     may_write: Role = "operator"
 
     def set_default_headers(self) -> None:
-        """No frame, no script of others or within the page, no copy on a disk."""
+        """Forbid frames, foreign and inline scripts, and copies on a disk."""
         super().set_default_headers()
         for name, value in POLICY.items():
             self.set_header(name, value)
 
     def prepare(self) -> None:
-        """Let nobody in whom the login, the token or the role keeps out."""
+        """Refuse a missing login, a wrong token, or a role that is too low."""
         super().prepare()
         self.sign_in()
         if self._finished:
@@ -50,22 +50,22 @@ class Page(Guarded):
         if self.request.method in READS:
             self.require(self.may_read)
             return
-        if not self.settings.get("xsrf_cookies"):  # else Tornado has asked
+        if not self.settings.get("xsrf_cookies"):  # otherwise Tornado has checked it
             self.check_xsrf_cookie()
         if refused := self.refusal(self.may_write):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, refused)
 
     def check_xsrf_cookie(self) -> None:
-        """The token on every write; Flower asks for it only where it keeps a cookie for the login."""
+        """Check the token on every write. Flower checks it only if the login uses a cookie."""
         super().check_xsrf_cookie()
         web.RequestHandler.check_xsrf_cookie(self)
 
     def query(self) -> Query:
-        """Which letters are asked for.
+        """The filter of letters in the request.
 
         Raises:
             ValueError: it cannot be read.
-            HTTPError: it asks for a value, by one who may not see any and so may not guess any.
+            HTTPError: it filters by a value, and the visitor may not see values, so it may not guess them either.
         """
         query = Query.read(self.words)
         if not self.visitor.sees and (query.filter.text is not None or query.filter.arguments):
@@ -73,10 +73,10 @@ class Page(Guarded):
         return query
 
     async def in_thread[T](self, function: Callable[..., T], *args: Any) -> T:
-        """Do what waits for a database outside of the loop, which also takes the workers' events.
+        """Run a call that waits for a database outside the event loop, which also receives the workers' events.
 
         Raises:
-            HTTPError: the database or Redis does not answer, or cannot hold what was asked for.
+            HTTPError: the database or Redis does not answer, or cannot store the given value.
         """
         try:
             return await asyncio.to_thread(function, *args)
@@ -93,7 +93,7 @@ class Page(Guarded):
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that only reads, and not for long; what it loaded can be used after it."""
+        """A short read-only session. What it loaded can be used after it."""
         with self.capp.database.session(read_only=True) as session:
             if session.get_bind().dialect.name == "postgresql":
                 session.connection().exec_driver_sql(f"SET LOCAL statement_timeout = '{SLOWEST_READ}s'")
@@ -101,13 +101,13 @@ class Page(Guarded):
             session.expunge_all()
 
     def words(self, name: str) -> list[str]:
-        """The values of a name in the URL, or in a form that is sent; never in both."""
+        """The values of a name in the URL, or in a posted form; never from both."""
         read = self.get_query_arguments if self.request.method in READS else self.get_body_arguments
         found: list[str] = read(name, strip=False)
         return found
 
     def word(self, name: str) -> str:
-        """The last value of a name, or nothing."""
+        """The last value of a name, or an empty text."""
         return "".join(self.words(name)[-1:]).strip()
 
     def show(self, template: str, **values: Any) -> None:
@@ -124,12 +124,12 @@ class Page(Guarded):
         )
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Say what is wrong, and how to go on."""
+        """Show what is wrong, and how to go on."""
         error = (kwargs.get("exc_info") or (None, None))[1]
         if status_code == HTTPStatus.UNAUTHORIZED or not isinstance(error, web.HTTPError):
             super().write_error(status_code, **kwargs)
             return
-        if not hasattr(self, "_current_user"):  # the login was not asked yet
+        if not hasattr(self, "_current_user"):  # the login is not checked yet
             self.current_user = None
         message = error.get_message() or HTTPStatus(status_code).phrase
         self.render("conventions_error.html", status=status_code, message=message)

@@ -1,4 +1,4 @@
-"""Redrives: the list, and one whose progress is shown while it runs."""
+"""Pages of redrives: the list, and one redrive with live progress."""
 
 from http import HTTPStatus
 from typing import Any
@@ -12,15 +12,15 @@ from conventions.dead_letters.redrive_status import Standing, Watch
 
 LISTED = 50
 SHORT = 300  # characters of the last error
-TELLING = ("text", "arguments")  # words of a selection that may hold values of arguments
+TELLING = ("text", "arguments")  # filter fields that may contain values of arguments
 
 
 def figures_of(one: Standing, *, sees: bool) -> dict[str, Any]:
-    """What changes while a redrive runs, and after its end until everything that was sent has an outcome.
+    """The part of a redrive that changes, until every sent letter has an outcome.
 
     Args:
-        one: the redrive.
-        sees: whether the visitor may see what errors say.
+        one: the status of the redrive.
+        sees: whether the visitor may see the texts of errors.
     """
     row = one.row
     told = {"state": row.state, "note": row.note, "why": one.why, "open": one.is_open}
@@ -33,11 +33,11 @@ def figures_of(one: Standing, *, sees: bool) -> dict[str, Any]:
 
 
 class _Watching(Page):
-    """What both pages need."""
+    """What both pages share."""
 
     @property
     def watch(self) -> Watch:
-        """One for the whole program: workers are not asked for each page."""
+        """One for the whole program, so that the workers are not asked for each page."""
         watch: Watch = self.application.settings.setdefault("conventions_redrives", Watch(self.capp))
         return watch
 
@@ -53,7 +53,7 @@ class Redrives(_Watching):
     """`/dead-letters/redrives`."""
 
     async def get(self) -> None:
-        """List the last ones, as they stand now; with `?as=json` the figures alone, which the page asks for again and again."""
+        """List the last redrives with their status; with `?as=json` only the figures, for the page's repeated requests."""
         sees = self.visitor.sees
         rows = [(one.row, figures_of(one, sees=sees)) for one in await self.in_thread(self._look, None)]
         if self.word("as") == "json":
@@ -66,7 +66,7 @@ class Redriving(_Watching):
     """`/dead-letters/redrives/<id>`."""
 
     async def get(self, id_: str) -> None:
-        """Show it; with `?as=json` its figures alone, which the page asks for again and again."""
+        """Show it; with `?as=json` only its figures, for the page's repeated requests."""
         found = await self.in_thread(self._look, id_)
         if not found:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such redrive.")
@@ -83,7 +83,7 @@ class Stop(Page):
     """`/dead-letters/redrives/<id>/stop`."""
 
     async def post(self, id_: str) -> None:
-        """Send no more of it."""
+        """Send no more of its letters."""
         await self.in_thread(self._stop, id_, self.visitor.name, self.word("reason") or None)
         self.redirect(self.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
 

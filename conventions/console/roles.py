@@ -6,7 +6,7 @@ from typing import Literal
 
 type Role = Literal["viewer", "operator", "admin"]
 
-ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  # each may do what the one before it may
+ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  # each role includes the ones before it
 SEEING = ("operator", "admin")
 EVERYBODY = "*"
 ANONYMOUS = "anonymous"
@@ -14,11 +14,11 @@ ANONYMOUS = "anonymous"
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody who looks at a page.
+    """The person who looks at a page.
 
     Attributes:
-        role: `None` for one whom the roles do not name.
-        sees: whether the values of arguments are shown, and texts that may hold them.
+        role: `None` if the setting does not name the person.
+        sees: whether it sees the values of arguments, and texts that may contain them.
     """
 
     name: str
@@ -26,20 +26,21 @@ class Visitor:
     sees: bool
 
     def may(self, needed: Role) -> bool:
-        """Whether the role is enough."""
+        """Whether the role is high enough."""
         return self.role is not None and ROLES.index(self.role) >= ROLES.index(needed)
 
 
 def visitor(user: str | None, roles: Mapping[str, Role], environment: str) -> Visitor:
-    """Give somebody a role.
+    """The role of a visitor.
 
-    Without a login everybody is a viewer, since nobody knows who it is; in development, where that is the one who owns
-    the machine, with values shown. With a login and without roles there is one kind of user, who may do everything, as
-    in Flower itself. Where there are roles, only they count.
+    Without a login everybody is a viewer, since nobody is known; in development, where only the owner of the machine
+    can connect, a
+    viewer with values. With a login but without roles everybody may do everything, as in Flower itself. With roles,
+    only they count.
 
     Args:
-        user: who is logged in: a name, or an e-mail address; `None` where no login is configured.
-        roles: by user; `*` is for those who are not named.
+        user: who is logged in: a name, or an e-mail address; `None` if no login is configured.
+        roles: by user; `*` is for everybody else.
         environment: `development` or `production`.
     """
     if user is None:

@@ -1,6 +1,6 @@
-"""Marks: what became of a schedule's runs, a small picture and a sentence for each, and the cells of a table (R10).
+"""Run icons: a small picture and a sentence for the outcome of each run, and the cells of a table (R10).
 
-A picture is told from the others by its shape as well as by its color, so that nobody needs to see colors.
+The pictures differ in shape as well as in color, so that color-blind people can tell them apart.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from conventions.console import display
 from conventions.schedules.run_history import PARTLY, RunOutcome
 from conventions.schedules.schedule_state import Run
 
-# Ten units wide and twenty high; where lines lie in one another, every second one is a hole.
+# Ten units wide and twenty high; of nested outlines every second one is a hole.
 PICTURES = {
     "succeeded": "M0 0h10v20H0z",
     "running": "M1 3l8 7-8 7z",
@@ -27,7 +27,7 @@ PICTURES = {
     "paused": "M1 5h3v10H1zM6 5h3v10H6z",
     "unknown": "M3 10a2 2 0 1 0 4 0a2 2 0 1 0-4 0z",
 }
-LIKE = {  # how else an execution may end
+LIKE = {  # other endings of an execution
     "revoked": "cancelled",
     "expired": "cancelled",
     "purged": "cancelled",
@@ -37,7 +37,7 @@ LIKE = {  # how else an execution may end
     "hung": "retrying",
     PARTLY: "failed",
 }
-REASONS = {  # which nobody can guess
+REASONS = {  # words that need an explanation
     "duplicate": "a job with the same key ran before",
     "superseded": "another worker took it over",
     "expired": "it began too late",
@@ -48,18 +48,18 @@ REASONS = {  # which nobody can guess
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a schedule's history, as people read it.
+    """One line of a schedule's history, for people.
 
     Attributes:
         picture: one of `PICTURES`.
         word: how it ended.
-        planned: its slot; of several the first and the last.
-        sent: when it was sent, or decided that it is not.
+        planned: its slot, or the first and the last of several.
+        sent: when it was sent, or when it was decided not to send it.
         late: how much later than its slot it was sent.
-        runtime: how long its last execution took.
+        runtime: the duration of its last execution.
         why: why it was not sent, was sent by hand, or did not run.
-        text: all that in one sentence.
-        page: the route of the page that says more of its id, or nothing.
+        text: all of this in one sentence.
+        page: the route of the page about its id, or empty.
     """
 
     run: Run
@@ -75,7 +75,7 @@ class Line:
 
     @property
     def path(self) -> str:
-        """Its picture, as a path of SVG."""
+        """Its picture, as an SVG path."""
         return PICTURES[self.picture]
 
 
@@ -83,11 +83,11 @@ def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, se
     """A line of the history.
 
     Args:
-        run: what was sent, or not.
+        run: the run, sent or not.
         outcome: what became of it.
-        zone: the app's.
-        is_batch: whether a batch of its id is remembered.
-        sees: whether texts that may hold the values of arguments are shown.
+        zone: of the app.
+        is_batch: whether there is a batch of its id.
+        sees: whether the visitor may see texts that may contain values of arguments.
     """
     planned = "by hand" if run.planned_at is None else slot(run.planned_at, zone)
     if run.first_at is not None:
@@ -98,7 +98,7 @@ def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, se
     why = _why(run, word, sees=sees) or (outcome.error if word == PARTLY and outcome.error else "")
     text = f"{slot(run.sent_at, zone)}, by hand" if run.planned_at is None else planned
     text += f": {word}"
-    if word == "dead" and outcome.ended_at is not None:  # with all its attempts, and what was between them
+    if word == "dead" and outcome.ended_at is not None:  # the time from the send to the end, with all attempts and waits
         text += f" after {display.brief((outcome.ended_at - run.sent_at).total_seconds())}"
     elif runtime:
         text += f" in {runtime}" if word == "succeeded" else f" after {runtime}"
@@ -118,13 +118,13 @@ def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, se
 
 
 def picture_of(word: str) -> str:
-    """Which picture stands for a word."""
+    """The picture for a word."""
     picture = LIKE.get(word, word)
     return picture if picture in PICTURES else "unknown"
 
 
 def slot(moment: datetime, zone: ZoneInfo) -> str:
-    """A planned time on the clock of the settings; seconds where there are some."""
+    """A planned time in the time zone of the settings, with seconds only if they are not 0."""
     there = moment.astimezone(zone)
     return there.strftime("%Y-%m-%d %H:%M:%S %Z" if there.second else "%Y-%m-%d %H:%M %Z")
 

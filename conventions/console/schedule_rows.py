@@ -1,4 +1,4 @@
-"""`Row`: a schedule with its state and its history, as the pages show it, and how its rules are told (R10)."""
+"""`Row`: a schedule with its state and its history for the pages, and its rules in words (R10)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ OVERLAP = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One schedule, as the pages show it.
+    """One schedule, for the pages.
 
     Attributes:
         view: the schedule with its state.
-        upcoming: its next slots; none while it is paused until somebody resumes it.
-        overdue: seconds for which a slot waits to be sent.
-        faults: what keeps it from running as it should.
-        lines: its history, the newest first.
+        upcoming: its next slots; none while it is paused without an end.
+        overdue: seconds that an unsent slot has been due.
+        faults: what keeps it from running correctly.
+        lines: its history, newest first.
     """
 
     view: ScheduleView
@@ -52,13 +52,13 @@ class Row:
 
     @property
     def expression(self) -> str:
-        """When it runs, as it is written; a calendar is told in words alone."""
+        """When it runs, as written; a calendar is shown only in words."""
         when = self.view.listed.when
         return when.expression if isinstance(when, Cron) else str(when)
 
     @property
     def marks(self) -> Sequence[Line]:
-        """Its last lines, the oldest first."""
+        """Its last lines, oldest first."""
         return self.lines[:STRIP][::-1]
 
     @property
@@ -71,7 +71,7 @@ class Row:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What changes from look to look."""
+        """The part that changes with each reading."""
         late = "" if self.overdue is None else f"overdue {display.duration(self.overdue)}"
         paused = self.view.state.pause is not None
         return {
@@ -83,7 +83,7 @@ class Row:
 
     @property
     def parts(self) -> tuple[Any, ...]:
-        """What changes seldom."""
+        """The part that seldom changes."""
         view, pause = self.view, self.view.state.pause
         shown = [(line.text, line.sent, line.page) for line in self.lines]
         return self.upcoming, view.last_run_at, self.lag, pause, view.other_version, view.is_new, self.faults, shown
@@ -94,8 +94,8 @@ def row_of(view: ScheduleView, lines: Sequence[Line], *, sees: bool) -> Row:
 
     Args:
         view: the schedule with its state.
-        lines: its history, the newest first.
-        sees: whether texts that may hold the values of arguments are shown.
+        lines: its history, newest first.
+        sees: whether the visitor may see texts that may contain values of arguments.
     """
     faults: list[str] = []
     upcoming: tuple[datetime, ...] = ()
@@ -106,7 +106,7 @@ def row_of(view: ScheduleView, lines: Sequence[Line], *, sees: bool) -> Row:
         faults.append(failing_words(count))
     try:
         upcoming, overdue = _upcoming(view), view.overdue
-    except Exception as error:  # noqa: BLE001  # whatever a team's calendar raises must not hide the other schedules
+    except Exception as error:  # noqa: BLE001  # an error of a team's calendar must not hide the other schedules
         faults.append(f"its slots cannot be told: {type(error).__name__}{f': {error}' if sees else ''}")
     return Row(view, upcoming, overdue, tuple(faults), lines)
 
@@ -119,7 +119,7 @@ def _upcoming(view: ScheduleView) -> tuple[datetime, ...]:
 
 
 def rules_of(listed: Schedule) -> list[tuple[str, str]]:
-    """What is not its time, task or arguments, in words."""
+    """Everything but time, task and arguments, in words."""
     window = listed.window or (ON_TIME if listed.catch_up == "none" else None)
     late = "however late it is" if window is None else f"at most {display.duration(window.total_seconds())} late"
     return [
@@ -130,7 +130,7 @@ def rules_of(listed: Schedule) -> list[tuple[str, str]]:
 
 
 def figures_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
-    """What changes from look to look: of all beats (`*`), what is wrong with them; of each, when it looked last."""
+    """The part that changes: what is wrong with all beats (`*`), and when each beat looked last."""
     standing = standing_of(list(beats))
     text = (standing or "").replace("`", "")
     everybody = {

@@ -1,4 +1,4 @@
-"""Schedules: the list, and one of them with its runs and which beats there are; pause it, resume it, run it now (R10, R22)."""
+"""Pages of schedules: the list, and one schedule with its runs and the beats; pause, resume and run it (R10, R22)."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -52,18 +52,18 @@ _reading = Lock()
 def _read(app: Any) -> tuple[tuple[Schedule, ...], ConfigurationError | None]:
     try:
         return load_schedule(app), None
-    except ConfigurationError as error:  # kept: a second import would pass over what the first one refused
+    except ConfigurationError as error:  # keep the error: a second import would not raise it again
         return (), error
 
 
 class Refused(Exception):
-    """Nothing was changed, and why.
+    """Why nothing was changed.
 
     Args:
         why: in words.
         status: of the answer.
-        field: of the form, what must be written otherwise.
-        live_id: a run that has not ended, where that is why.
+        field: the form's field to correct.
+        live_id: the run that has not ended, if that is the reason.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Refused(Exception):
 
 
 class SchedulePage(Page):
-    """Base of these pages."""
+    """Base of the pages of schedules."""
 
     tab = "conventions-schedules"
     title = "Schedules"
@@ -91,7 +91,7 @@ class SchedulePage(Page):
         return ZoneInfo(self.capp.settings.timezone)
 
     def listed(self) -> tuple[Schedule, ...]:
-        """The schedules, read once in this process. Raises: HTTPError, with what is wrong with them."""
+        """The schedules, read once in this process. Raises: HTTPError, with the faults of the list."""
         with _reading:
             found, error = _read(self.capp)
         if error is not None:
@@ -106,12 +106,12 @@ class SchedulePage(Page):
         raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no schedule {name}.")
 
     def look(self, listed: Sequence[Schedule], limit: int, target: str | None = None) -> dict[str, Any]:
-        """What the pages show.
+        """The content of the pages.
 
         Args:
-            listed: of which schedules.
-            limit: lines of the history of each.
-            target: whose deeds are shown too.
+            listed: the schedules.
+            limit: lines of history for each.
+            target: also show the audit entries of this schedule.
         """
         state = Schedules(self.capp.store)
         views, beats = views_of(self.capp, listed), Beats(self.capp.store).listing()
@@ -122,23 +122,23 @@ class SchedulePage(Page):
         standing = [(beat.name, beat.state) for beat in beats]
         answer = {
             "version": display.version_of(([row.parts for row in rows], standing, notices, [one.id for one in deeds])),
-            "live": False,  # nothing here moves from second to second
+            "live": False,  # nothing here changes every second
             "schedules": [row.figures for row in rows],
             "beats": figures_of(beats),
         }
         return {"rows": rows, "beats": beats, "deeds": deeds, "notices": notices, "answer": answer}
 
     def show(self, template: str, **values: Any) -> None:
-        """As all pages, with what these have in common."""
+        """Show a page, with the values that all these pages share."""
         super().show(template, zone=self.zone, slot=lambda moment: slot(moment, self.zone), pictures=PICTURES, **values)
 
     async def show_one(self, name: str, form: str = "", refused: Refused | None = None) -> None:
         """Show a schedule.
 
         Args:
-            name: which.
-            form: the one that was sent, which is shown as it was filled in.
-            refused: why nothing was changed by it.
+            name: of the schedule.
+            form: the posted form, which is shown as it was filled in.
+            refused: why the form changed nothing.
         """
         found = await self.in_thread(self._look_at, name)
         row, said = found["rows"][0], self.word("said") if self.request.method == "GET" else ""
@@ -159,7 +159,7 @@ class SchedulePage(Page):
         return self.look([self.find(name)], HISTORY, target=name)
 
     def _told(self, runs: Sequence[Run], target: str | None) -> tuple[list[RunOutcome], list[AuditRow], list[str]]:
-        """What became of runs and what was done, as far as SQL and the broker answer, and which of them does not."""
+        """The outcomes of runs and the audit entries, as far as SQL and the broker answer, and which of them does not."""
         deeds: list[AuditRow] = []
         notices: list[str] = []
         try:
@@ -175,7 +175,7 @@ class SchedulePage(Page):
     def _outcomes(self, runs: Sequence[Run], session: "Session | None", notices: list[str]) -> list[RunOutcome]:
         try:
             return outcomes_of(self.capp, runs, session)
-        except RedisError:  # the broker's, where that is another server: the store has answered
+        except RedisError:  # the broker's server, since the store has answered
             notices.append(NO_BROKER)
             return outcomes_of(self.capp, runs, session, broker=False)
 
@@ -192,7 +192,7 @@ class EverySchedule(SchedulePage):
     """`/schedules`: in the order of the file."""
 
     async def get(self) -> None:
-        """List them; with `?as=json` what changes alone."""
+        """List them; with `?as=json` only what changes."""
         found = await self.in_thread(lambda: self.look(self.listed(), STRIP))
         if self.word("as") == "json":
             self.write(found["answer"])
@@ -204,7 +204,7 @@ class OneSchedule(SchedulePage):
     """`/schedules/<name>`."""
 
     async def get(self, name: str) -> None:
-        """Show it; with `?as=json` what changes alone."""
+        """Show it; with `?as=json` only what changes."""
         if self.word("as") == "json":
             found = await self.in_thread(self._look_at, name)
             self.write(found["answer"])
@@ -242,7 +242,7 @@ class PauseSchedule(ScheduleDeed):
     deed = "pause"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Send nothing for it; until a moment, where one is given."""
+        """Send nothing for it, up to the given time if there is one."""
         if not reason:
             raise Refused("say why it is paused; everybody is shown the reason")
         until = self._until(self.word("until"))
@@ -250,7 +250,7 @@ class PauseSchedule(ScheduleDeed):
             actions.pause(listed, actor, reason, until)
         except ValueError as error:
             raise Refused(str(error), field="until") from error
-        except OverflowError as error:  # beyond the calendar
+        except OverflowError as error:  # out of range
             raise Refused("the end of the pause is no time of this world", field="until") from error
         return "paused"
 
@@ -271,7 +271,7 @@ class ResumeSchedule(ScheduleDeed):
     deed = "resume"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Lift its pause."""
+        """End its pause."""
         try:
             return "resumed" if actions.resume(listed, actor, reason or None) else "not-paused"
         except PausedAgain as again:
@@ -285,7 +285,7 @@ class RunSchedule(ScheduleDeed):
     deed = "run"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Send its task now; beside a run that has not ended only where that is asked for."""
+        """Send its task now. Beside an unfinished run only if the visitor asks for it."""
         try:
             actions.run_now(listed, actor, reason or None, beside=bool(self.word("beside")))
         except StillRuns as still:
@@ -294,6 +294,6 @@ class RunSchedule(ScheduleDeed):
             raise Refused(f"the broker does not answer: {error}", HTTPStatus.SERVICE_UNAVAILABLE) from error
         except RedisError:
             raise
-        except Exception as error:  # whatever a team's function of the arguments raises
+        except Exception as error:  # a team's function of the arguments may raise anything
             raise Refused(f"its message cannot be made: {type(error).__name__}: {error}") from error
         return "sent"

@@ -1,4 +1,4 @@
-"""What viewers are shown of tasks on Flower's pages and in its API: everything but values, and texts that may hold them."""
+"""Tasks as viewers see them on Flower's pages and in its API: without values, and without texts that may contain them."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from flower.utils.search import And, MatchAll, Or, QuerySyntaxError, Term, parse
 
 from conventions.console.display import HIDDEN
 
-# A field that is not named here is hidden, whatever a later release calls it.
+# Fields that are not listed here are hidden, also those of a later release.
 SHOWN = frozenset(
     [
         *(
@@ -37,7 +37,7 @@ _CLASS = re.compile(r"[A-Za-z_][\w.]*(?=\()")
 
 
 def masked(value: Any) -> Any:
-    """The same without values: tasks, and whatever has them as fields."""
+    """Tasks without values; also for anything that has tasks as fields."""
     if isinstance(value, Task):
         return MaskedTask(value)
     if isinstance(value, Mapping):
@@ -55,7 +55,7 @@ def _hidden(name: str, value: Any) -> Any:
 
 
 class MaskedTask:
-    """A task as Flower's pages read it."""
+    """A masked task with the interface of Flower's tasks."""
 
     _fields = Task._fields
 
@@ -72,7 +72,7 @@ class MaskedTask:
 
 
 def may_search(text: str) -> bool:
-    """Whether a search finds no value; what Flower itself refuses is left to it."""
+    """Whether a search cannot reveal a value. Flower itself refuses wrong searches."""
     try:
         return _is_open(parse_query(text))
     except QuerySyntaxError:

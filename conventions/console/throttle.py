@@ -1,4 +1,4 @@
-"""`Throttle`: how many wrong logins somebody may try (R22)."""
+"""`Throttle`: how many wrong logins are allowed (R22)."""
 
 import logging
 import time
@@ -7,15 +7,15 @@ from collections import OrderedDict, deque
 logger = logging.getLogger(__name__)
 
 MOST_WRONG, WITHIN = 10, 60.0  # logins, seconds
-MOST_NAMES = 10_000  # of which wrong logins are remembered; the sender chooses them
+MOST_NAMES = 10_000  # the most pairs of address and user in memory; the sender chooses them
 SHOWN = 64  # characters
 
 
 class Throttle:
-    """Counts wrong logins by address and user; the right password does not help one who tried too often.
+    """Counts wrong logins by address and user. After too many, even the right password is refused.
 
     Args:
-        most: wrong logins that are answered within `within` seconds.
+        most: wrong logins that are allowed within `within` seconds.
         within: seconds.
     """
 
@@ -24,7 +24,7 @@ class Throttle:
         self._wrong: OrderedDict[tuple[str, str], deque[float]] = OrderedDict()
 
     def refuses(self, address: str, user: str) -> bool:
-        """Whether this user has been tried too often from this address."""
+        """Whether there were too many wrong logins of this user from this address."""
         moments = self._wrong.get((address, user))
         if moments is None:
             return False
@@ -36,7 +36,7 @@ class Throttle:
         return len(moments) >= self._most
 
     def count(self, address: str, user: str) -> None:
-        """A login was wrong; the one that is too many is logged."""
+        """Count a wrong login. The first one too many is logged."""
         moments = self._wrong.setdefault((address, user), deque(maxlen=self._most))
         self._wrong.move_to_end((address, user))
         moments.append(time.monotonic())

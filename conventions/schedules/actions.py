@@ -1,7 +1,8 @@
-"""What people do to a schedule: pause it, resume it, run it now. Each leaves a row in the audit (R10, R22).
+"""What people do to a schedule: pause it, resume it, run it now. The audit records each action (R10, R22).
 
-The deed goes into the journal in the step that does it, so that a schedule can be paused while SQL is away. Then it is
-put into SQL at once, for whoever looks; where that fails, the recorder does it.
+The audit entry goes into the journal in the same step as the action, so a schedule can be paused while SQL is away.
+Then it is
+copied to SQL at once, so that people see it. If that fails, the recorder does it later.
 """
 
 import logging
@@ -24,11 +25,11 @@ from conventions.schedules.schedule_store import Schedules
 logger = logging.getLogger(__name__)
 
 LONGEST_REASON = 2000  # characters
-FURTHEST = timedelta(days=36_500)  # of the end of a pause; beyond that there may be no next slot to look for
+FURTHEST = timedelta(days=36_500)  # the latest end of a pause; beyond it there may be no next slot
 
 
 class StillRuns(Exception):
-    """An earlier run of the schedule has not ended; `id`: which."""
+    """An earlier run of the schedule has not ended. `id`: the message of that run."""
 
     def __init__(self, id: str) -> None:  # noqa: A002  # the word of the glossary
         super().__init__(id)
@@ -36,7 +37,7 @@ class StillRuns(Exception):
 
 
 class PausedAgain(Exception):
-    """Somebody has paused the schedule once more meanwhile; `pause`: what was not lifted."""
+    """Somebody else has paused the schedule again meanwhile. `pause`: the pause that still holds."""
 
     def __init__(self, pause: Pause) -> None:
         super().__init__(pause)
@@ -44,11 +45,11 @@ class PausedAgain(Exception):
 
 
 class ScheduleActions:
-    """What can be done to an application's schedules, in the name of somebody.
+    """The actions on an application's schedules, in the name of an actor.
 
     Args:
         app: the application.
-        zone: in which slots are planned.
+        zone: the time zone of the slots.
     """
 
     def __init__(self, app: Application, zone: tzinfo) -> None:
@@ -57,7 +58,7 @@ class ScheduleActions:
         self._state = Schedules(app.store)
 
     def pause(self, listed: Schedule, actor: str, reason: str, until: datetime | None = None) -> Pause:
-        """Send nothing for a schedule until it is resumed, whatever is restarted or deployed meanwhile.
+        """Send nothing for a schedule until it is resumed. The pause outlives restarts and deploys.
 
         Args:
             listed: the schedule.
@@ -66,8 +67,9 @@ class ScheduleActions:
             until: when it resumes by itself, aware.
 
         Raises:
-            ValueError: there is no reason, or it is too long, or `until` has no zone, is not in the future or too far in it.
-            RedisError: nothing is changed.
+            ValueError: there is no reason, or it is too long; or `until` has no time zone, is not in the future, or is
+                too far away.
+            RedisError: nothing changes.
         """
         now, states = self._state.read([listed.name])
         if not (why := clean(reason).strip()):
@@ -84,11 +86,11 @@ class ScheduleActions:
         return pause
 
     def resume(self, listed: Schedule, actor: str, reason: str | None = None) -> bool:
-        """Lift a pause; slots that passed meanwhile are not caught up. False when there was none.
+        """End a pause. Slots that passed during it are not caught up. False if there was no pause.
 
         Raises:
-            PausedAgain: it is another pause by now.
-            RedisError: nothing is changed.
+            PausedAgain: somebody has replaced the pause.
+            RedisError: nothing changes.
         """
         now, states = self._state.read([listed.name])
         state = states[listed.name]
@@ -107,19 +109,19 @@ class ScheduleActions:
         return False
 
     def run_now(self, listed: Schedule, actor: str, reason: str | None = None, *, beside: bool = False) -> Run:
-        """Send a schedule's task now, with the arguments of its latest slot; also while it is paused.
+        """Send a schedule's task now, with the arguments of its latest slot, even if it is paused.
 
-        It is a job of its own, whatever ran with these arguments before: who asks for it wants it to run.
+        The run is a job of its own: it runs even if a job with the same arguments has run before.
 
         Args:
             listed: the schedule.
             actor: who does it.
             reason: why.
-            beside: also while an earlier run has not ended, where the schedule says `overlap="skip"`.
+            beside: run even if an earlier run has not ended and the schedule says `overlap="skip"`.
 
         Raises:
             StillRuns: an earlier run has not ended.
-            BrokerUnavailable, RedisError: nothing was sent, though the audit says that it was wanted.
+            BrokerUnavailable, RedisError: nothing was sent, but the audit has an entry of the attempt.
         """
         now, message_id = self._state.now(), uuid()
         latest = listed.when.latest_slot(now, self._zone) or now.astimezone(self._zone)
@@ -142,7 +144,7 @@ class ScheduleActions:
         run = Run(None, now, message_id, actor, note=deed.reason or "")
         try:
             self._state.record(listed.name, run)
-        except RedisError as error:  # it is sent, and must not look as if it were not
+        except RedisError as error:  # the message is sent, so this must not raise
             logger.warning("%s is sent as %s, but not in its history: %s", listed.name, run.id, error)
         return run
 
@@ -152,7 +154,7 @@ class ScheduleActions:
         try:
             with self._app.database.session() as session:
                 audit.record_once(session, [(deed, at)])
-        except Exception as error:  # noqa: BLE001  # it is in the journal, and must not look undone
+        except Exception as error:  # noqa: BLE001  # the action is in the journal, so this must not raise
             logger.info("not in the audit yet, but in the journal: %s: %s", type(error).__name__, error)
 
 

@@ -1,4 +1,4 @@
-"""`Beats`: which beats run, and when each of them last looked at the schedule, so that one that is stuck can be seen."""
+"""`Beats`: which beats run, and when each last looked at the schedule, so that a stuck one can be seen."""
 
 import re
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ from conventions.storage.redis_store import Store
 SILENT_AFTER = (
     15.0  # seconds; whatever its lease is, a beat looks every 5 s, and the lock of one that leads has lapsed by then
 )
-FORGET_AFTER = timedelta(minutes=10)  # a beat that is gone, once another one ticks
-KEEP = timedelta(days=30)  # after the last tick of all
+FORGET_AFTER = timedelta(minutes=10)  # how long a dead beat stays in the list, while others tick
+KEEP = timedelta(days=30)  # how long the list is kept after the last tick
 
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """One process of `celery beat`; times are aware, by the server's clock.
+    """One process of `celery beat`. Times are aware, by the server's clock.
 
     Attributes:
         name: its host and process id.
         leads: whether it led at its last tick.
         since: its first tick, soon after its start.
         tick_at: its last tick.
-        tick_age: seconds since then.
+        tick_age: seconds since its last tick.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Beat:
 
     @property
     def silent(self) -> bool:
-        """Whether it is stuck, or gone without a word."""
+        """Whether it is stuck, or has died."""
         return self.tick_age > SILENT_AFTER
 
     @property
@@ -52,22 +52,22 @@ class Beats:
         self._key = store.key("beats")
 
     def tick(self, name: str, *, leads: bool) -> None:
-        """Say that a beat has looked at the schedule."""
+        """Note that a beat has looked at the schedule."""
         limits = [milliseconds(one) for one in (FORGET_AFTER, KEEP)]
         self._store.script("beat_tick")(keys=[self._key], args=[name, int(leads), *limits])
 
     def leave(self, name: str) -> None:
-        """Say that a beat ends in order."""
+        """Remove a beat that ends in order."""
         self._store.redis.hdel(self._key, name)
 
     def listing(self) -> list[Beat]:
-        """The beats, those that leads first, then by their last tick, the latest first."""
+        """The beats: leaders first, then the latest tick first."""
         with self._store.redis.pipeline(transaction=False) as pipe:
             pipe.hgetall(self._key)
             pipe.time()
             found, (seconds, micros) = pipe.execute()
         now = seconds + micros / 1e6
-        # One of a later release may say it in another form: it is left out here, and left there.
+        # A later release may write another form. Such an entry is not shown, and not removed.
         beats = [
             _beat(name.decode(errors="backslashreplace"), match, now)
             for name, raw in found.items()
@@ -86,7 +86,7 @@ def _beat(name: str, match: re.Match[bytes], now: float) -> Beat:
 
 
 def standing_of(beats: Sequence[Beat], app: str | None = None) -> str | None:
-    """What is wrong with an application's beats, for people; `None` when one of them leads. `app`: as for `celery -A`."""
+    """What is wrong with an application's beats, for people. `None` when one of them leads. `app`: as for `celery -A`."""
     if any(beat.leads and not beat.silent for beat in beats):
         return None
     if any(not beat.silent for beat in beats):

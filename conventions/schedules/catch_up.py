@@ -1,4 +1,4 @@
-"""Which slots a schedule still has to send, from its cursor, the time and its rule for missed ones (R10). Pure arithmetic.
+"""Which slots a schedule still has to send, from its cursor, the time and its catch-up rule (R10). Pure arithmetic.
 
 The words are Temporal's: a *catch-up window* says how late a slot may be sent.
 """
@@ -15,13 +15,13 @@ type CatchUp = Literal["latest", "none", "all"]
 
 RULES = get_args(CatchUp.__value__)
 ON_TIME = timedelta(minutes=1)  # with "none": after a fail-over or a short outage a slot still counts as on time
-MOST = 1000  # slots that are caught up, or counted as missed, at once
+MOST = 1000  # the most slots that are caught up, or counted as missed, at once
 SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """Slots that are not sent: the first and the last of them, and how many; of more than 1,000 at least so many."""
+    """Slots that are not sent: the first, the last, and their number. The number stops at 1,000."""
 
     first: datetime
     last: datetime
@@ -35,7 +35,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What is to be done now: slots to send, the oldest first, and those before them that are not sent any more."""
+    """What to do now: the slots to send, oldest first, and the missed slots before them."""
 
     send: tuple[datetime, ...] = ()
     missed: Passed | None = None
@@ -50,16 +50,17 @@ def due_slots(
     rule: CatchUp = "latest",
     within: timedelta | None = None,
 ) -> Due:
-    """The slots later than `cursor` and not later than `now`, as far as they are still sent.
+    """The slots after `cursor` up to `now`, divided into those to send and those that are missed.
 
     Args:
         when: the times.
         cursor: the latest slot that was sent.
         now: the time.
-        zone: the app's.
-        rule: `latest`: of several slots the last one; `all`: each of them, the newest 1,000 at the most; `none`: the last
-            one if it is on time.
-        within: how late a slot may be sent; default: any time, and with `none` a minute.
+        zone: of the app.
+        rule: `latest`: send the last slot only. `all`: send each slot, the newest 1,000 at most. `none`: send the last
+            slot if it
+            is on time.
+        within: how late a slot may be sent; default: any time, and a minute with `none`.
     """
     window = within or (ON_TIME if rule == "none" else None)
     found = _backwards(when, cursor, now, zone)
@@ -75,7 +76,7 @@ def due_slots(
 
 
 def passed_slots(when: When, cursor: datetime, until: datetime, zone: tzinfo) -> Passed | None:
-    """The slots later than `cursor` and not later than `until`, which nobody sends; `None` when there is none."""
+    """The slots after `cursor` up to `until`, if nobody sends them; `None` when there is none."""
     return _passed(list(islice(_backwards(when, cursor, until, zone), MOST)), when, cursor, zone)
 
 
@@ -90,6 +91,6 @@ def _passed(newest_first: list[datetime], when: When, cursor: datetime, zone: tz
     if not newest_first:
         return None
     first = newest_first[-1]
-    if len(newest_first) == MOST:  # there may be more before it
+    if len(newest_first) == MOST:  # there may be earlier ones
         first = when.next_slot(cursor, zone) or first
     return Passed(first, newest_first[0], len(newest_first))

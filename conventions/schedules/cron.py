@@ -1,6 +1,6 @@
 """When a schedule is due: `cron(...)` and `every(...)`. Pure arithmetic; cronsim does the cron part.
 
-A *slot* is one planned time. Slots are aware datetimes in the zone they were asked for, and exact to the second.
+A *slot* is one planned time: an aware datetime in the requested time zone, exact to the second.
 """
 
 import re
@@ -16,8 +16,8 @@ from conventions.core.errors import ScheduleError
 type Calendar = Callable[[date], bool] | Container[date]
 
 SETS = (set, frozenset, list, tuple)
-FEW_DAYS = 3  # of a set, that are named
-YEARS_AHEAD = 50  # as far as cronsim looks for a next slot
+FEW_DAYS = 3  # the days of a set that a text names
+YEARS_AHEAD = 50  # how far cronsim looks for a next slot
 NEAR_SHIFT = timedelta(hours=3)  # no zone moves its clocks by more
 
 NICKNAMES = {
@@ -39,7 +39,7 @@ FIELDS = {
 
 
 class When(Protocol):
-    """What `cron` and `every` return."""
+    """The result of `cron` and `every`."""
 
     def next_slot(self, after: datetime, zone: tzinfo) -> datetime | None:
         """The first slot later than `after`, in `zone`; `None` when there is none within 50 years."""
@@ -69,7 +69,7 @@ class Cron:
                 return None
             if self._allows(slot.date()):
                 return slot
-            # fold=1: where clocks go back at midnight, the later of the two
+            # fold=1: if clocks go back at midnight, the later of the two times
             start = datetime.combine(slot, time(23, 59, 59), zone).replace(fold=1)
 
     def latest_slot(self, at: datetime, zone: tzinfo) -> datetime | None:
@@ -77,7 +77,7 @@ class Cron:
         second = at.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
         start = second.astimezone(zone)
         if start.utcoffset() != (second - NEAR_SHIFT).astimezone(zone).utcoffset():
-            # An hour that comes twice: cronsim steps back on the wall clock, and would miss slots of its first time.
+            # An hour occurs twice here. cronsim steps back on the wall clock and would miss the slots of the first one.
             start = (second + NEAR_SHIFT).astimezone(zone)
         while True:
             past = CronSim(self.expression, start, reverse=True)
@@ -107,7 +107,7 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Made by `every`; slots are the multiples of `seconds` since the epoch, so they are the same for everyone."""
+    """Made by `every`. Slots are the multiples of `seconds` since the epoch, so they are the same for everyone."""
 
     seconds: int
 
@@ -138,10 +138,10 @@ def cron(expression: str, *, only: Calendar | None = None, not_on: Calendar | No
         expression: `minute hour day-of-month month day-of-week`, with names (`MON`, `JAN`), ranges (`1-5`), lists
             (`1,15`) and steps (`*/10`); or `@hourly @daily @weekly @monthly @yearly`. When both day fields are
             restricted, either may match; a field that begins with `*`, as `*/2`, does not restrict (as in Debian).
-        only: days on which it may be due: a function of a date, or anything with `in`, such as a set of dates.
-        not_on: days on which it is never due; the same kinds.
+        only: days on which it may be due: a function of a date, or anything that supports `in`, such as a set of dates.
+        not_on: days on which it is never due, in the same form.
 
-    Where clocks change, a fixed time in the missing hour is due at the hour's end, and in the repeated hour once.
+    When clocks change, a fixed time in the missing hour is due at the end of that hour. A fixed time in the repeated hour is due once.
 
     Raises:
         ScheduleError: not a cron expression, or one that is never due.
@@ -169,10 +169,10 @@ def cron(expression: str, *, only: Calendar | None = None, not_on: Calendar | No
 def every(interval: timedelta | float) -> Every:
     """Due at each multiple of `interval` (a timedelta, or seconds) since the epoch, 1970-01-01 00:00 UTC.
 
-    Every whole day is therefore due at 09:00 in Tokyo; for a time of day use `cron`.
+    So a schedule of whole days is due at 09:00 in Tokyo; for a time of day use `cron`.
 
     Raises:
-        ScheduleError: less than a second, or no whole number of seconds.
+        ScheduleError: less than a second, or not a whole number of seconds.
 
     >>> str(every(timedelta(minutes=5)))
     'every 5m'
@@ -195,7 +195,7 @@ def slots(when: When, after: datetime, zone: tzinfo) -> Iterator[datetime]:
 
 def _check(written: str, made: Cron) -> None:
     try:
-        # A leap year's first day, so that 29 February is found; a calendar may end, so it is not asked here.
+        # The first day of a leap year, so that 29 February is found. Calendars may end, so they are not used here.
         next(CronSim(made.expression, datetime(2028, 1, 1)))  # noqa: DTZ001  # a wall clock without a zone
     except CronSimError as error:
         name = str(error).removeprefix("Bad ")

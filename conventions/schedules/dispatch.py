@@ -1,7 +1,8 @@
-"""`Dispatch`: what the beat that leads does with one schedule: send what is due, record what is not sent (protocol 14).
+"""`Dispatch`: what the leading beat does with one schedule: send what is due, record what is not sent (protocol 14).
 
-A slot's message is sent first, under an id made of the slot, and the cursor moves after it. So a failed send or a killed
-beat loses no slot, and a second beat that sends one again sends the same message, which runs once.
+It first sends a slot's message, under an id made from the slot, and then moves the cursor. So a failed send or a killed
+beat
+loses no slot. A second beat that sends the slot again sends the same message, which runs once.
 """
 
 import logging
@@ -27,15 +28,15 @@ from conventions.schedules.schedule_store import Schedules
 
 logger = logging.getLogger("celery.beat")
 
-AT_ONCE = 50  # slots of one schedule in one look, so that others are not late
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries of a slot whose message cannot be made
-STEPPED_BACK = timedelta(minutes=1)  # ahead of the clock, a cursor is one that was set by another clock
-TRIES = 5  # of such a slot, when later ones wait behind it
+AT_ONCE = 50  # slots of one schedule in one look, so that other schedules are not late
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between two tries, if a slot's message cannot be made
+STEPPED_BACK = timedelta(minutes=1)  # a cursor this far ahead of the clock was set by another clock
+TRIES = 5  # tries of such a slot, while later slots wait behind it
 SHORT = 500  # characters of an error
 
 
 class TeamError(Exception):
-    """What a team's calendar or function raised, whatever that was: none of beat's own troubles."""
+    """An error of a team's calendar or function, of any class. It tells such errors from beat's own."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -44,7 +45,7 @@ class TeamError(Exception):
 
 @contextmanager
 def code_of_a_team() -> Iterator[None]:
-    """Tell what it raises from beat's own troubles, such as a Redis that does not answer. Raises: TeamError."""
+    """Mark errors of a team's code, to tell them from beat's own, such as a Redis that does not answer. Raises: TeamError."""
     try:
         yield
     except Exception as error:
@@ -53,7 +54,7 @@ def code_of_a_team() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A slot that could not be sent, `None` where that is not known, and when it is tried again."""
+    """A slot that could not be sent (`None` if unknown), and when it is retried."""
 
     slot: datetime | None
     tries: int
@@ -66,7 +67,7 @@ class Dispatch:
     Args:
         app: the application.
         schedules: their state.
-        zone: in which slots are planned.
+        zone: the time zone of the slots.
     """
 
     def __init__(self, app: Application, schedules: Schedules, zone: tzinfo) -> None:
@@ -74,18 +75,18 @@ class Dispatch:
         self._schedules = schedules
         self._zone = zone
         self._failures: dict[str, Failure] = {}
-        self._ahead: set[str] = set()  # schedules of which it was said that their cursor is ahead of the clock
+        self._ahead: set[str] = set()  # schedules whose cursor is ahead of the clock, and this was logged
 
     def look(self, listed: Schedule, state: State, now: datetime, lead: Lead) -> float:
-        """Do what is due. Returns the seconds until this schedule needs another look, 0 when more is due now.
+        """Do what is due. Returns the seconds until this schedule's next look; 0 when more is due now.
 
         Raises:
             LeadLost: another beat leads.
-            RedisError, BrokerUnavailable: nothing is lost; what is due is due at the next look.
+            RedisError, BrokerUnavailable: nothing is lost; the next look does what is due.
         """
         failure = self._failures.get(listed.name)
         rest = 0.0 if failure is None else (failure.again_at - now).total_seconds()
-        if 0 < rest <= LONGEST_WAIT:  # more where the clock has stepped back
+        if 0 < rest <= LONGEST_WAIT:  # it is longer only after the clock has stepped back
             return rest
         self._name_a_step_back(listed, state, now)
         try:
@@ -118,11 +119,11 @@ class Dispatch:
         (self._ahead.add if ahead else self._ahead.discard)(listed.name)
 
     def _lines(self, listed: Schedule, missed: Passed, state: State, now: datetime) -> list[Run]:
-        """What the history says of slots that are not sent any more."""
+        """The history's lines for slots that are no longer sent."""
         logger.warning("beat: %s missed %s", listed.name, missed)
         failure, lines = self._failures.get(listed.name), []
         if failure is not None and failure.slot is not None and missed.first <= failure.slot <= missed.last:
-            # It was not late, but could not be made.
+            # This slot was not late: its message could not be made.
             tried = Passed(failure.slot, failure.slot, 1)
             lines.append(Run.without_message("failed", tried, now, BEAT, state.fault or ""))
             missed = Passed(missed.first, missed.last, missed.count - 1)
@@ -156,7 +157,7 @@ class Dispatch:
         self._schedules.advance(listed.name, slot, following, run)
 
     def _send(self, listed: Schedule, slot: datetime, since: datetime) -> None:
-        """Send a slot's message, whose id and key are the same from every beat and at every try. Raises: TeamError."""
+        """Send a slot's message. Every beat and every try uses the same id and key. Raises: TeamError."""
         planned = slot.astimezone(UTC).isoformat()
         with code_of_a_team():
             arguments = listed.arguments_at(slot)
@@ -166,18 +167,18 @@ class Dispatch:
                 task_id=listed.message_id(slot),
                 planned_at=slot,
                 actor=BEAT,
-                # Without the arguments: a beat with another file, or a function that answers otherwise, means this slot too.
+                # Without the arguments: a beat with another file, or a function with another result, means the same slot.
                 idempotency_key=digest({"schedule": listed.name, "planned_at": planned}),
-                # As old as its first try: what was frozen for longer than claims are kept is not run a second time.
+                # The time of the first try: a message that was frozen longer than claims are kept does not run twice.
                 headers=OwnHeaders({SCHEDULE_HEADER: listed.name, ENQUEUED_AT: since.isoformat()}),
             )
         except (BrokerUnavailable, RedisError):
             raise
-        except Exception as error:  # what the function returned does not fit
+        except Exception as error:  # the result of the function does not fit the task
             raise TeamError(error) from error
 
     def _paused(self, listed: Schedule, cursor: datetime, pause: Pause, now: datetime, wait: float) -> float:
-        """Lift a pause whose time is over."""
+        """Resume a schedule when the end of its pause has come."""
         if pause.until is None or pause.last_moment is None:
             return wait
         if pause.until > now:
@@ -200,7 +201,7 @@ class Dispatch:
         *,
         more: bool = False,
     ) -> float:
-        """Wait before the next try; give a slot up when later ones wait behind it."""
+        """Wait before the next try. Give up a slot if later slots wait behind it."""
         before = self._failures.get(listed.name)
         tries = before.tries + 1 if before is not None and before.slot == slot else 1
         wait: float = min(FIRST_WAIT * 2 ** min(tries - 1, 10), LONGEST_WAIT)
@@ -208,7 +209,7 @@ class Dispatch:
         fault = f"{type(error).__name__}: {error_text.text_of(error)}"[:SHORT]
         self._schedules.note_fault(listed.name, fault)
         if slot is None or tries < TRIES or not more:
-            # Once with the traceback, which says where.
+            # The first failure is logged with its traceback.
             text = "beat: %s cannot be sent, next try in %.0f s: %s"
             logger.error(text, listed.name, wait, fault, exc_info=error if tries == 1 else None)
             return wait

@@ -1,4 +1,4 @@
-"""`RedBeatEntry`: a schedule in RedBeat's layout, for whoever reads that, and as Celery's own schedule entries are."""
+"""`RedBeatEntry`: a schedule in RedBeat's layout, for RedBeat's tools, and with the interface of Celery's entries."""
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
@@ -10,11 +10,11 @@ from conventions.schedules.cron import When
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_store import Schedules
 
-NO_SLOT = 60.0  # seconds until a schedule whose next slot is not known is looked at again
+NO_SLOT = 60.0  # seconds until the next look at a schedule without a known next slot
 
 
 class SlotSchedule(BaseSchedule):
-    """`cron` or `every` as Celery sees it, in one zone."""
+    """`cron` or `every` in Celery's interface, in one time zone."""
 
     def __init__(self, when: When, zone: tzinfo, app: Any) -> None:
         super().__init__(app=app)
@@ -22,12 +22,12 @@ class SlotSchedule(BaseSchedule):
         self.zone = zone
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta | None:
-        """Time left until the slot that follows `last_run_at`; `None` when none follows."""
+        """Time left until the first slot after `last_run_at`; `None` if there is none."""
         slot = self.when.next_slot(last_run_at, self.zone)
         return None if slot is None else slot.astimezone(UTC) - datetime.now(UTC)
 
     def is_due(self, last_run_at: datetime) -> tuple[bool, float]:
-        """Whether a slot has passed since `last_run_at`, and the seconds until the one to look for next."""
+        """Whether a slot has passed since `last_run_at`, and the seconds until the next look."""
         left = self.remaining_estimate(last_run_at)
         if left is not None and left <= timedelta(0):
             left = self.remaining_estimate(datetime.now(UTC))
@@ -51,28 +51,28 @@ class RedBeatEntry(RedBeatSchedulerEntry):
 
     @property
     def following(self) -> datetime | None:
-        """The slot after the cursor, `None` when there is none."""
+        """The slot after the cursor; `None` if there is none."""
         slot: datetime | None = self.schedule.when.next_slot(self.last_run_at, self.schedule.zone)
         return slot
 
     @property
     def score(self) -> int:
-        """The next slot in seconds since the epoch; -1, which RedBeat passes over, when there is none."""
+        """The next slot in seconds since the epoch; -1 if there is none, which RedBeat skips."""
         return -1 if self.following is None else int(self.following.timestamp())
 
     @property
     def definition(self) -> dict[str, Any]:
-        """What RedBeat keeps of an entry; ours is for reading only, since the list in the file is what counts."""
+        """The definition in RedBeat's form. It is for reading only: the list in the file decides."""
         return definition_of(self.listed, self.schedule.zone)
 
     def save(self) -> "RedBeatEntry":
-        """Write the definition; the cursor only where there is none."""
+        """Write the definition, and the cursor if there is none."""
         Schedules(self.app.store).enter(self.name, self.definition, self.last_run_at, self.following)
         return self
 
 
 def definition_of(listed: Schedule, zone: tzinfo) -> dict[str, Any]:
-    """What a file says of a schedule, in RedBeat's words as far as it has some."""
+    """What a file says of a schedule, with RedBeat's names where RedBeat has them."""
     return {
         "name": listed.name,
         "task": listed.task.name,

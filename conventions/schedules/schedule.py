@@ -26,7 +26,7 @@ type Overlap = Literal["allow", "skip"]
 
 SCHEDULE_HEADER = SCHEDULE  # in its messages
 OVERLAPS = get_args(Overlap.__value__)
-NAMESPACE = UUID("6a1e1d0c-6f0b-5d0e-9d0c-6f2f4a3b7c55")  # of the message ids; fixed for ever
+NAMESPACE = UUID("6a1e1d0c-6f0b-5d0e-9d0c-6f2f4a3b7c55")  # of the message ids; it must never change
 
 
 def planned_date(planned: datetime) -> date:
@@ -49,16 +49,18 @@ class Schedule:
     """One entry of `SCHEDULE` in `beat_schedule.py`.
 
     Args:
-        name: what it is called on the command line and in Redis; letters, digits, `.`, `_` and `-`.
+        name: its name on the command line and in Redis; letters, digits, `.`, `_` and `-`.
         when: `cron(...)` or `every(...)`.
         task: the task class.
-        arguments: those of its `run`, by name. A function of the planned time (an aware datetime in the app's zone),
-            such as `planned_date`, is called for each slot.
-        catch_up: what happens to slots that passed while no beat ran: `latest` runs the last of them, once; `all` runs
-            each of them, the newest 1,000 at the most; `none` runs a slot only if it is on time.
-        within: how late a slot may be sent, as a timedelta or in seconds; default: any time, and with `none` a minute.
-        overlap: `skip`: a slot does not run while an earlier run of this schedule has not ended, counted from its send
-            to its last attempt; of a batch, to its `finish`. `allow`: it runs beside it.
+        arguments: of its `run`, by name. A function of the planned time (an aware datetime in the app's zone), such as
+            `planned_date`, is called for each slot.
+        catch_up: what happens to slots that passed while no beat ran. `latest`: the last one runs, once. `all`: each
+            one runs, the
+            newest 1,000 at most. `none`: a slot runs only if it is on time.
+        within: how late a slot may be sent, as a timedelta or in seconds; default: any time, and a minute with `none`.
+        overlap: `skip`: a slot does not run while an earlier run of this schedule has not ended. A run lasts from its
+            send to its
+            last attempt; for a batch, to its `finish`. `allow`: runs may overlap.
 
     Raises:
         ScheduleError: it cannot work as written; the message says what to write.
@@ -85,27 +87,27 @@ class Schedule:
         }
 
     def message_id(self, planned: datetime) -> str:
-        """The id of a slot's message: the same from every beat and every try."""
+        """The id of a slot's message: the same in every beat and every try."""
         return str(uuid5(NAMESPACE, f"{self.name} {planned.astimezone(UTC).isoformat()}"))
 
     def due(self, cursor: datetime, now: datetime, zone: tzinfo) -> Due:
-        """The slots to run now, and those that are missed; `cursor` is the last one that was sent."""
+        """The slots to run now, and the missed ones. `cursor` is the last slot that was sent."""
         return due_slots(self.when, cursor, now, zone, rule=self.catch_up, within=self.window)
 
     @property
     def window(self) -> timedelta | None:
-        """How late a slot may be sent, where that is limited by the entry."""
+        """How late a slot may be sent, if the entry limits it."""
         return timedelta(seconds=self.within) if isinstance(self.within, (int, float)) else self.within
 
     @property
     def rules(self) -> dict[str, Any]:
-        """What is not its time, task or arguments, for people and for Redis; `within` in seconds."""
+        """Everything but time, task and arguments, for people and for Redis; `within` in seconds."""
         within = None if self.window is None else self.window.total_seconds()
         return {"catch_up": self.catch_up, "within": within, "overlap": self.overlap}
 
     @property
     def shown_arguments(self) -> dict[str, str]:
-        """The arguments for people: a function by its name."""
+        """The arguments for people; a function is shown by its name."""
         return {
             name: f"{value.__name__}()" if _is_function(value) else str(value) for name, value in self.arguments.items()
         }
@@ -126,13 +128,13 @@ class Schedule:
         right = self.within is None or isinstance(self.within, (int, float, timedelta))
         try:
             window = self.window if right and not isinstance(self.within, bool) else timedelta()
-        except (OverflowError, ValueError):  # not a number, or no length of time
+        except (OverflowError, ValueError):  # NaN, or out of range
             window = timedelta()
         if window is not None and window <= timedelta():
             raise self._error(f"within={self.within!r}: write how late a slot may run, such as timedelta(hours=2)")
 
     def _sample(self) -> datetime | None:
-        """A slot to try the arguments with; `None` where the calendar cannot be asked now, or has come to its end."""
+        """A slot for testing the arguments. `None` if the calendar cannot be asked now, or has ended."""
         zone, now = ZoneInfo(str(Settings.model_fields["timezone"].default)), datetime.now(UTC)
         try:
             slot = self.when.next_slot(now, zone)
@@ -160,7 +162,7 @@ class Schedule:
             values = self.arguments_at(sample)
         except Exception as error:  # whatever a team's function raises
             fault = f"a function of its arguments raised {type(error).__name__}: {error}"
-            if _is_outage(error):  # what it reads may be there when a slot comes
+            if _is_outage(error):  # the outage may be over when a slot comes
                 logger.warning("%s", self._error(fault))
                 return
             raise self._error(fault) from error
@@ -195,5 +197,5 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether it says something of the present, not of what is written."""
+    """Whether the error comes from a present outage, and not from the code."""
     return isinstance(error, OSError) or is_network_error(error)

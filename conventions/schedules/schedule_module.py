@@ -18,7 +18,8 @@ def load_schedule(app: Application) -> tuple[Schedule, ...]:
     """The schedules of an application, from its `schedule_address`; none when it has no address.
 
     Raises:
-        ConfigurationError: the list cannot be imported, is no list of schedules with different names, or names a task
+        ConfigurationError: the list cannot be imported, is not a list of schedules with different names, or names a
+            task
             that no worker knows; or Celery's own list has entries, which would never run.
     """
     address = app.schedule_address
@@ -29,7 +30,7 @@ def load_schedule(app: Application) -> tuple[Schedule, ...]:
     if address is None:
         return ()
     module, _, name = address.partition(":")
-    known = app.worker_tasks  # before the schedule is imported, which a worker does not do
+    known = app.worker_tasks  # read before importing the schedule, since workers do not import it
     found = getattr(_import(module, address), name or "SCHEDULE", None)
     if found is None:
         raise ConfigurationError([f"schedule {address}: the module has no {name or 'SCHEDULE'}"])
@@ -69,7 +70,7 @@ def _import(module: str, address: str) -> Any:
         ) from error
     except ConfigurationError:
         raise
-    except Exception as error:  # whatever the module raises, the answer is where
+    except Exception as error:  # whatever the module raises, the error says where
         raise _fault(address, error) from error
 
 

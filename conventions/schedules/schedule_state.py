@@ -1,4 +1,4 @@
-"""What is known of one schedule: its cursor, its pause, and what became of its slots."""
+"""The state of one schedule: its cursor, its pause, and what became of its slots."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ type What = Literal["sent", "skipped", "missed", "paused", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Why a schedule does not run, since when, and until when at the latest; times are aware, in UTC."""
+    """Why a schedule is paused, since when, and until when. Times are aware, in UTC."""
 
     reason: str
     actor: str
@@ -22,34 +22,35 @@ class Pause:
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """From its JSON."""
+        """Read its JSON."""
         return cls(**_fields(cls, raw, "since", "until"))
 
     @property
     def last_moment(self) -> datetime | None:
-        """The last second that it holds back: a slot at its end is the first to run."""
+        """The last second of the pause: a slot exactly at its end runs."""
         return None if self.until is None else self.until - timedelta(seconds=1)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The same for the audit."""
+        """Reason and end, for the audit."""
         return {"reason": self.reason, "until": None if self.until is None else self.until.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One line of a schedule's history: a message that was sent, or slots that were not.
+    """One line of a schedule's history: a message that was sent, or slots that were not sent.
 
     Attributes:
-        planned_at: the slot, of several the last one; `None` when sent by hand. Times are aware, in UTC.
-        sent_at: when it was sent, or decided that it is not.
-        id: of the message; empty where there is none.
+        planned_at: the slot, or the last one of several; `None` if sent by hand. Times are aware, in UTC.
+        sent_at: when it was sent, or when it was decided not to send it.
+        id: of the message; empty if there is none.
         actor: who caused it.
-        what: `sent`; `skipped`, since an earlier run had not ended; `missed`, since it is too late; `paused`; `failed`,
-            since its message could not be made.
+        what: `sent`; `skipped`: an earlier run had not ended; `missed`: it was too late; `paused`; `failed`: its
+            message could not
+            be made.
         count: how many slots.
-        first_at: of several the first one.
-        note: why: the run that had not ended, or the error.
+        first_at: the first one of several slots.
+        note: why: the earlier run, or the error.
     """
 
     planned_at: datetime | None
@@ -63,34 +64,34 @@ class Run:
 
     @classmethod
     def read(cls, raw: bytes) -> Self:
-        """From its JSON."""
+        """Read its JSON."""
         return cls(**_fields(cls, raw, "planned_at", "sent_at", "first_at"))
 
     @classmethod
     def without_message(cls, what: What, passed: Passed, at: datetime, actor: str, note: str = "") -> Self:
-        """Slots that are not sent."""
+        """A line for slots that are not sent."""
         first = passed.first.astimezone(UTC) if passed.count > 1 else None
         return cls(passed.last.astimezone(UTC), at, "", actor, what, passed.count, first, note)
 
     @property
     def lateness(self) -> float | None:
-        """Seconds between the slot and its sending; `None` for what was sent by hand or not at all."""
+        """Seconds between the slot and its send; `None` if it was sent by hand or not at all."""
         sent = self.what == "sent" and self.planned_at is not None
         return (self.sent_at - self.planned_at).total_seconds() if sent and self.planned_at else None
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is known of one schedule.
+    """The state of one schedule.
 
     Attributes:
-        cursor: `None` before a beat has seen it.
+        cursor: the latest slot that was sent or given up; `None` before a beat has seen the schedule.
         pause: why it does not run now.
         last_run: the last message that was sent.
         fault: why the last try to send failed.
         begun: a slot that may be under way.
-        gone: whether it was removed a moment ago, where that was asked for.
-        definition: what the beat that leads has read from its file, where that was asked for.
+        gone: whether it was removed in the last minutes, if asked for.
+        definition: what the leading beat has read from its file, if asked for.
     """
 
     cursor: datetime | None
@@ -104,7 +105,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The lock of the beat that leads: its key, the holder's token, and how long it is kept, in seconds."""
+    """The lock of the leading beat: its key, the token of its holder, and its time-out in seconds."""
 
     key: str
     token: str
@@ -117,11 +118,11 @@ class LeadLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """Whether a message is to be sent.
+    """Whether to send a message.
 
     Attributes:
-        since: when its sending began first, which may have been in another beat; `None`: it must not be sent.
-        live_id: a run that has not ended, which is why.
+        since: the time of the first try, perhaps by another beat; `None`: do not send it.
+        live_id: the reason not to send: an earlier run that has not ended.
     """
 
     since: datetime | None = None
@@ -129,12 +130,12 @@ class Begun:
 
 
 def to_json(value: Pause | Run) -> str:
-    """As the classes above read it."""
+    """The JSON that the classes above can read."""
     return json.dumps(asdict(value), default=datetime.isoformat, ensure_ascii=False)
 
 
 def _fields(cls: type[Any], raw: bytes, *moments: str) -> dict[str, Any]:
-    """The fields of a class in JSON, with its moments; those of a later version are ignored."""
+    """The fields of a class from JSON, with its times as datetimes. Unknown fields of a later release are ignored."""
     found = json.loads(raw)
     values = {one.name: found[one.name] for one in fields(cls) if one.name in found}
     return values | {name: datetime.fromisoformat(values[name]) for name in moments if values.get(name)}

@@ -1,9 +1,12 @@
-"""`Schedules`: what Redis knows of each schedule: its cursor, its pause and what became of its slots. No Celery.
+"""`Schedules`: the state of each schedule in Redis: its cursor, its pause and what became of its slots. No Celery.
 
-The *cursor* is the latest slot that was sent or given up, or the moment from which slots count. It lies in the hash that
-RedBeat keeps for an entry, beside RedBeat's own fields; `storage/lua/schedule.lua` names them all. These keys live as long as the
-schedule does. A pause lives until it is lifted, and the history for a month, so that both survive a deploy that removes
-the schedule and one that brings it back.
+The *cursor* is the latest slot that was sent or given up, or the time from which slots count. It is in the hash that
+RedBeat keeps
+for an entry, beside RedBeat's own fields; `storage/lua/schedule.lua` names them all. These keys live as long as the
+schedule. A
+pause lives until somebody resumes the schedule, and the history for a month. So both survive a deploy that removes the
+schedule and
+a later one that brings it back.
 """
 
 import json
@@ -20,10 +23,10 @@ from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.schedule_state import Begun, Lead, LeadLost, Pause, Run, State, meta_of, to_json
 from conventions.storage.redis_store import Store
 
-HISTORY = 1000  # lines kept of each schedule
-KEEP_HISTORY = timedelta(days=30)  # of a schedule that is gone
-MAY_ARRIVE = timedelta(minutes=1)  # in which a message that a broker did not answer to may be there all the same
-BACK_WITHIN = timedelta(minutes=10)  # after which one that comes back is a new one
+HISTORY = 1000  # lines of history of each schedule
+KEEP_HISTORY = timedelta(days=30)  # how long the history of a removed schedule is kept
+MAY_ARRIVE = timedelta(minutes=1)  # how long an unconfirmed message may take to appear in the broker
+BACK_WITHIN = timedelta(minutes=10)  # a removed schedule that comes back later than this is a new one
 
 
 class Schedules:
@@ -41,16 +44,16 @@ class Schedules:
         return self.prefix + name
 
     def now(self) -> datetime:
-        """The server's clock, which is the same for every beat."""
+        """The server's clock: one clock for all beats."""
         return self._moment(self._store.redis.time())
 
     def names(self) -> set[str]:
-        """The schedules that the beat that leads knows."""
+        """The schedules that the leading beat knows."""
         found: Any = self._store.redis.smembers(self._statics)
         return {name.decode() for name in found}
 
     def read(self, names: Iterable[str], *, definitions: bool = False) -> tuple[datetime, dict[str, State]]:
-        """The server's clock, and the state of each schedule, in one round trip; `definitions`: with what beat has read."""
+        """The server's clock and the state of each schedule, in one round trip. `definitions`: with what beat has read."""
         names = list(names)
         fields = ("cursor", "last", "fault", "begun", *(("gone", "definition") if definitions else ()))
         with self._store.redis.pipeline(transaction=False) as pipe:
@@ -83,15 +86,15 @@ class Schedules:
         deed: AuditEntry | None = None,
         lead: Lead | None = None,
     ) -> None:
-        """Write what a file says of a schedule; its cursor only where there is none.
+        """Write the definition of a schedule from its file, and its cursor if there is none.
 
         Args:
             name: the schedule.
             definition: for RedBeat's readers and for people.
-            cursor: the moment from which the slots of a new one count.
+            cursor: the time from which the slots of a new schedule count.
             following: its next slot.
-            deed: where something is new or changed.
-            lead: that of the beat that writes.
+            deed: the audit entry, if the schedule is new or changed.
+            lead: the lock of the calling beat.
 
         Raises:
             LeadLost: another beat leads.
@@ -112,7 +115,7 @@ class Schedules:
             self._note(pipe, deed)
 
     def forget(self, name: str, deed: AuditEntry | None = None, lead: Lead | None = None) -> None:
-        """Drop a schedule that is no longer in the list; its pause stays, its history for a month, its cursor for minutes.
+        """Remove a schedule that is no longer in the list. Its pause stays, its history a month, its cursor minutes.
 
         Raises:
             LeadLost: another beat leads.
@@ -137,17 +140,17 @@ class Schedules:
         lead: Lead | None = None,
         deed: AuditEntry | None = None,
     ) -> Begun:
-        """Ask whether a slot, or a run by hand, is to be sent now; if so it counts as one that may be under way.
+        """Ask whether to send a slot, or a run by hand, now. If so, it counts from now on as perhaps under way.
 
         Args:
             name: the schedule.
             message_id: of the run.
-            keep: how long the run is remembered if its end is never told.
-            overlap: `skip` where no other run may be there; `beside` for one that may all the same.
+            keep: how long the run is remembered if its end is never reported.
+            overlap: `skip`: only if no other run is under way; `beside`: even if one is.
             here: whether messages are on this server.
-            slot: the planned time; `None` by hand.
-            lead: that of the beat that asks, which is kept for longer; needed for a slot.
-            deed: of who runs it by hand; in the journal from then on.
+            slot: the planned time; `None` for a run by hand.
+            lead: the lock of the calling beat, which is renewed; needed for a slot.
+            deed: the audit entry of a run by hand; it goes into the journal.
 
         Raises:
             LeadLost: another beat leads.
@@ -165,9 +168,10 @@ class Schedules:
 
     @contextmanager
     def sending(self, message_id: str, *, overlap: str, here: bool) -> Iterator[None]:
-        """Send a run that was begun within the block; one that was not sent is not waited for.
+        """Send a begun run within the block. If it was not sent, later runs do not wait for it.
 
-        One that a broker elsewhere did not answer to may arrive there all the same: it is waited for a minute.
+        If another server's broker did not confirm it, the message may still appear there, so later runs wait for a
+        minute.
         """
         mark = self._store.key("live", message_id)
         try:
@@ -177,44 +181,44 @@ class Schedules:
                 with suppress(RedisError):
                     self._store.redis.pexpire(mark, MAY_ARRIVE)
             elif overlap != "allow":
-                with suppress(RedisError):  # its message stands for it where that is there after all
+                with suppress(RedisError):  # if the message did arrive, it marks the run as live by itself
                     self._store.redis.delete(mark)
             raise
-        if overlap != "allow" and here:  # from now on its message stands for it
+        if overlap != "allow" and here:  # from now on the message itself marks the run as live
             with suppress(RedisError):
                 self._store.redis.delete(mark)
 
     def advance(self, name: str, slot: datetime, following: datetime | None, *lines: Run) -> bool:
-        """Move the cursor to `slot` unless it is there or further; False then.
+        """Move the cursor forward to `slot`. False if it is already there or further.
 
         Args:
             name: the schedule.
-            slot: the new cursor; fractions of a second are cut.
-            following: the next slot, which RedBeat's index of due times shows.
-            lines: what became of slots, remembered with it, the oldest first.
+            slot: the new cursor; fractions of a second are cut off.
+            following: the next slot, for RedBeat's index of due times.
+            lines: lines for the history, oldest first.
         """
         last = next((to_json(one) for one in reversed(lines) if one.what == "sent"), "")
         arguments = [name, *_cursor(slot, following), last, HISTORY, *map(to_json, lines)]
         return bool(self._store.run("advance", arguments))
 
     def note_look(self, at: datetime) -> None:
-        """Say that every schedule was looked at, and what was due at that time was done."""
+        """Note that every schedule was looked at, and what was due then was done."""
         self._store.script("looked")(keys=[self._looked], args=[at.timestamp(), int(KEEP_HISTORY.total_seconds())])
 
     def looked_at(self) -> datetime | None:
-        """When that was last; `None` when it is not known any more."""
+        """The time of the last `note_look`; `None` if it is no longer known."""
         found: Any = self._store.redis.get(self._looked)
         return None if found is None else datetime.fromtimestamp(float(found), UTC)
 
     def note_fault(self, name: str, fault: str | None) -> None:
-        """Say why a slot could not be sent, or that nothing is wrong any more, as each slot that is sent does."""
+        """Note why a slot could not be sent; `None` clears the note, as each sent slot does."""
         if fault is None:
             self._store.redis.hdel(self.key(name), "fault")
         else:
             self._store.redis.hset(self.key(name), "fault", fault)
 
     def record(self, name: str, run: Run) -> None:
-        """Remember a run that was sent by hand."""
+        """Add a run by hand to the history."""
         with self._store.redis.pipeline() as pipe:
             pipe.lpush(self._history(name), to_json(run))
             pipe.ltrim(self._history(name), 0, HISTORY - 1)
@@ -222,11 +226,11 @@ class Schedules:
             pipe.execute()
 
     def history(self, name: str, limit: int) -> list[Run]:
-        """The lines of a schedule's history, the newest first."""
+        """The lines of a schedule's history, newest first."""
         return self.histories([name], limit)[name]
 
     def histories(self, names: Iterable[str], limit: int) -> dict[str, list[Run]]:
-        """The same of several schedules, in one round trip."""
+        """The history of several schedules, in one round trip."""
         names = list(names)
         with self._store.redis.pipeline(transaction=False) as pipe:
             for name in names:
@@ -235,7 +239,7 @@ class Schedules:
         return {name: [Run.read(one) for one in raw] for name, raw in zip(names, found, strict=True)}
 
     def pause(self, name: str, pause: Pause, deed: AuditEntry) -> None:
-        """Send nothing for this schedule until it is lifted; one that is there already is replaced."""
+        """Pause a schedule until it is resumed. This replaces an earlier pause."""
         self._store.run("pause_schedule", [name, to_json(pause), deed.encode()])
 
     def resume(
@@ -248,15 +252,15 @@ class Schedules:
         held_back: Run | None = None,
         only: Pause | None = None,
     ) -> bool:
-        """Lift a pause; slots up to `at` are not caught up. False when there was none.
+        """End a pause. Slots up to `at` are not caught up. False if there was no pause.
 
         Args:
             name: the schedule.
-            at: the new cursor, unless that is further.
+            at: the new cursor, unless the cursor is already further.
             following: its next slot.
-            deed: who does it.
-            held_back: the slots that the pause held back, for the history.
-            only: the pause that is meant; nothing is done where there is another by now.
+            deed: the audit entry.
+            held_back: the slots of the pause, for the history.
+            only: the pause to end; nothing happens if there is another one by now.
         """
         since = "" if only is None else only.since.isoformat()
         line = "" if held_back is None else to_json(held_back)
@@ -265,7 +269,7 @@ class Schedules:
 
     @contextmanager
     def _leading(self, lead: Lead | None) -> Iterator[Any]:
-        """Write within the block what only the beat that leads may write."""
+        """A block of writes that only the leading beat may do."""
         with self._store.redis.pipeline() as pipe:
             if lead is not None:
                 pipe.watch(lead.key)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
@@ -275,7 +279,7 @@ class Schedules:
             yield pipe
             try:
                 pipe.execute()
-            except WatchError as error:  # the lock has lapsed meanwhile
+            except WatchError as error:  # the lock has changed meanwhile
                 raise LeadLost from error
 
     def _note(self, pipe: Any, deed: AuditEntry | None) -> None:

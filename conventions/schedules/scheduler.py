@@ -1,8 +1,10 @@
-"""`Scheduler`: RedBeat with slots. `create_app` sets it as Celery's `beat_scheduler`, so `celery beat` needs no flags.
+"""`Scheduler`: RedBeat with slots. `create_app` sets it as Celery's `beat_scheduler`, so `celery beat` needs no options.
 
-RedBeat brings the lock that makes one beat the leader, and the layout in Redis. What differs: which slots are sent, and in
-which order of steps, is in `schedules/dispatch.py`; a beat that is no leader stands by, and one that lost its lock or its Redis waits
-and goes on, where RedBeat's ends.
+RedBeat provides the leader's lock and the layout in Redis. Two things differ. `schedules/dispatch.py` decides which
+slots are sent,
+and in which order of steps. And a beat that does not lead stands by: when it loses its lock or its Redis it waits and
+goes on,
+while RedBeat's would end.
 """
 
 import logging
@@ -39,9 +41,9 @@ logger = logging.getLogger("celery.beat")
 
 SCHEDULE_FILE = "beat_schedule.py"
 CHANGED = "its times were changed while no beat ran"
-STANDBY_POLL = 1.0  # seconds between two looks at the leader's lock
-RESTART = timedelta(minutes=10)  # a look that is older was not before a deploy, but before an outage
-RETRY_EVERY = 1.0  # seconds until the next try when Redis or the broker does not answer
+STANDBY_POLL = 1.0  # seconds between two tries to get the leader's lock
+RESTART = timedelta(minutes=10)  # if the last look is older than this, there was an outage, not a deploy
+RETRY_EVERY = 1.0  # seconds until the next try after Redis or the broker did not answer
 
 
 class Scheduler(RedBeatScheduler):
@@ -60,13 +62,13 @@ class Scheduler(RedBeatScheduler):
         try:
             self.listed = load_schedule(app)
         except ConfigurationError as error:
-            if lazy:  # beat's banner, where click still shows the error as one line
+            if lazy:  # for beat's banner, click shows the error as one line
                 raise
             error.show()
             raise SystemExit(error.exit_code) from None  # anything else would be logged with a traceback
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.schedules = Schedules(app.store)
-        # A client that is made like the store's.
+        # RedBeat uses a client with the store's options.
         use_client(app, lambda: app.store.new_client(decode_responses=True), self.schedules.prefix)
         self._zone = ZoneInfo(app.settings.timezone)
         self._beats = Beats(app.store)
@@ -75,18 +77,18 @@ class Scheduler(RedBeatScheduler):
         self._reconciled = False
         self._renewed = 0.0
         self._looks = self._ends = False
-        if app.schedule_address is None and not lazy:  # and so it never leads: others may have one
+        if app.schedule_address is None and not lazy:  # so this beat never leads; another one may have a schedule
             logger.warning("beat: no schedule: there is no %s in %s; nothing is sent", SCHEDULE_FILE, Path.cwd())
         if not lazy:
             self._say_first()
         super().__init__(app, lazy=lazy, **options)
-        # RedBeat waits for its lock while beat starts, and ends beat when the lock is lost. Without a key it leaves the
-        # lock to `tick`.
+        # RedBeat would wait for its lock at the start of beat, and end beat when the lock is lost. Without a key it
+        # leaves the lock to `tick`.
         self._lock_name, self.lock_key = str(self.lock_key), None
-        self.max_interval = min(self.max_interval, self.lock_timeout / 3)  # a leader that idles must not lose its lock
+        self.max_interval = min(self.max_interval, self.lock_timeout / 3)  # an idle leader must not lose its lock
 
     def setup_schedule(self) -> None:
-        """Nothing: only the leader writes, once it leads."""
+        """Do nothing: only the leader writes, once it leads."""
 
     @property
     def schedule(self) -> dict[str, RedBeatEntry]:
@@ -104,7 +106,7 @@ class Scheduler(RedBeatScheduler):
             SystemExit: a signal has asked beat to end.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            # Celery's closes the scheduler wherever it is, and raises, which is lost within a `__del__`.
+            # Celery's handler closes the scheduler at any point and raises; within a `__del__` that would be lost.
             if is_beats_handler(signal.getsignal(number)):
                 signal.signal(number, self._end)
         self._looks = True
@@ -117,15 +119,15 @@ class Scheduler(RedBeatScheduler):
         return wait
 
     def _end(self, *_: Any) -> None:
-        """End after this look; at once when it does not look, or is asked again."""
+        """End after this look; end at once when no look is under way, or at a second signal."""
         at_once, self._ends = self._ends or not self._looks, True
         if at_once:
             raise SystemExit
 
     def _look(self) -> float:
-        """Do what is due, if this beat leads. Returns the seconds until the next look."""
+        """Do what is due if this beat leads. Returns the seconds until the next look."""
         try:
-            with suppress(RedisError):  # of the broker, perhaps, whose sends say so themselves
+            with suppress(RedisError):  # perhaps the broker's; the sends will report it
                 self._say()
             leads = self.app.schedule_address is not None and self._leads()
             self._beats.tick(self.name, leads=leads)
@@ -135,7 +137,7 @@ class Scheduler(RedBeatScheduler):
                 self._reconcile()
             return self._send_due()
         except LeadLost:
-            if self.lock is not None:  # told by a script, and not by the lock
+            if self.lock is not None:  # a script has noticed it, not the lock
                 self._stand_by()
             return STANDBY_POLL
         except RedisError as error:
@@ -147,17 +149,17 @@ class Scheduler(RedBeatScheduler):
             self._say()
         except NewerLayout as error:
             error.show()
-            raise SystemExit(error.exit_code) from None  # as above
-        except RedisError:  # beat waits for it
+            raise SystemExit(error.exit_code) from None  # not with a traceback
+        except RedisError:  # beat waits for Redis later
             pass
 
     def _say(self) -> None:
-        """Say that this beat lives and which layout it knows. Raises: NewerLayout, RedisError."""
+        """Report that this beat lives, and which layout it knows. Raises: NewerLayout, RedisError."""
         if time.monotonic() < self._says_at:
             return
         self._says_at = (
             time.monotonic() + SAY_EVERY
-        )  # also where a server does not answer: its time-out passes once, not at each look
+        )  # also after an error, so that its time-out does not slow down each look
         self._member.say(self.app.servers)
 
     def close(self) -> None:
@@ -172,7 +174,7 @@ class Scheduler(RedBeatScheduler):
 
     @property
     def info(self) -> str:
-        """What beat's banner says of the schedule."""
+        """The line about the schedule in beat's banner."""
         return f"       . schedule -> {self.app.schedule_address or 'none'} ({len(self.listed)} entries)"
 
     def _leads(self) -> bool:
@@ -197,7 +199,7 @@ class Scheduler(RedBeatScheduler):
         self.lock = None
 
     def _keep_lead(self) -> None:
-        """Renew the lock in time, also while the schedules take long to look at. Raises: LeadLost."""
+        """Renew the lock in time, even if the look takes long. Raises: LeadLost."""
         if time.monotonic() - self._renewed > self.lock_timeout / 5:
             if not self._leads():
                 raise LeadLost
@@ -208,12 +210,12 @@ class Scheduler(RedBeatScheduler):
         return Lead(self._lock_name, token_of(self.lock), self.lock_timeout)
 
     def _reconcile(self) -> None:
-        """Make what Redis holds agree with the list."""
+        """Update Redis from the list in the file."""
         names = {listed.name for listed in self.listed}
         gone = self.schedules.names() - names
         now, states = self.schedules.read(names | gone, definitions=True)
         looked_at = self.schedules.looked_at()
-        # Until a beat looked last, the old times of an entry counted; from then on it is the new ones.
+        # The old times of an entry count until the last look of a beat, the new times after it.
         since = now if looked_at is None or now - looked_at > RESTART else min(looked_at, now)
         for name in sorted(gone):
             logger.info("beat: the schedule %s is gone", name)
@@ -250,7 +252,7 @@ class Scheduler(RedBeatScheduler):
             self._count_from(listed, state.cursor, since, now)
 
     def _count_from(self, listed: Schedule, cursor: datetime, since: datetime, now: datetime) -> None:
-        """Let the changed times of a schedule count from a moment; what they pass over stands in the history."""
+        """Let the changed times of a schedule count from a given time. Skipped slots go into the history."""
         with code_of_a_team():
             passed = passed_slots(listed.when, cursor, since, self._zone) if since == now else None
             following = listed.when.next_slot(since, self._zone)
