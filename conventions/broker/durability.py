@@ -11,7 +11,7 @@ from conventions.storage.redis_store import Store
 logger = logging.getLogger(__name__)
 
 
-def forgetful(app: Any) -> list[str]:
+def evicting_servers(app: Any) -> list[str]:
     """The servers that evict messages or claims when memory is full, each as a fault. Raises: RedisError."""
     return [
         f"{variable}: the server's maxmemory-policy is {policy}, which throws away jobs when its memory is full: "
@@ -21,7 +21,7 @@ def forgetful(app: Any) -> list[str]:
     ]
 
 
-def volatile(app: Any) -> list[str]:
+def servers_without_aof(app: Any) -> list[str]:
     """The servers that are empty after a restart, each as a fault. Raises: RedisError."""
     return [
         f"{variable}: the server has no append-only file, so its restart loses every job: set appendonly yes"
@@ -42,7 +42,7 @@ def check_servers(app: Any) -> None:
         SystemExit: with status 2, after the faults were logged.
     """
     try:
-        refused, warned = forgetful(app), volatile(app)
+        refused, warned = evicting_servers(app), servers_without_aof(app)
     except RedisError as error:  # `INFO` is not allowed, or the server is not up yet: the first job will show it
         logger.warning("cannot tell whether Redis keeps what it is given: %s", error)
         return

@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 
 from conventions.app import ConventionsApp
 from conventions.broker.consumers import ask_workers
-from conventions.broker.durability import forgetful, volatile
+from conventions.broker.durability import evicting_servers, servers_without_aof
 from conventions.cli.base import app_of, emit, one_line_errors, say
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_answers import advice_on, fault_of
@@ -65,9 +65,9 @@ def _broker(app: ConventionsApp) -> None:
 
 def _redis(app: ConventionsApp) -> None:
     app.store.try_write()
-    faults = forgetful(app)
+    faults = evicting_servers(app)
     if app.settings.environment == "production":
-        faults += volatile(app)
+        faults += servers_without_aof(app)
     if faults:
         raise ConfigurationError(faults)
 

@@ -22,7 +22,7 @@ from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_runner import begin
 from conventions.dead_letters.redrive_runs import RedriveOrder
-from conventions.dead_letters.redrive_status import Standing, Watch, doubts
+from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts
 from conventions.declare.payload import Arguments
 
 COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "created_at", "ended_at")
@@ -174,7 +174,7 @@ def redrive(
     id_ = begin(app, RedriveOrder(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again))
     watch = Watch(app)
     one = _look(watch, app, id_) if no_wait else _watch(watch, app, id_, quiet=as_json)
-    row, stands = one.row, one.stands
+    row, counts = one.row, one.counts
     if as_json:
         print_json(_fields(one))
     elif no_wait:
@@ -182,19 +182,19 @@ def redrive(
     else:
         say(_summary(one))
         say(row.note, nl=bool(row.note))
-        if stands.running:
-            say(f"{stands.running} more were sent and go on: dead-letters redrives")
-        if stands.failing:
+        if counts.running:
+            say(f"{counts.running} more were sent and go on: dead-letters redrives")
+        if counts.failing:
             say(f"why: dead-letters groups --redrive {id_}")
-    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not stands.dead + stands.ended)) else 1)
+    context.exit(0 if not unknown and (no_wait or (row.state == "finished" and not counts.dead + counts.ended)) else 1)
 
 
-def _summary(one: Standing) -> str:
-    otherwise = f", {one.stands.ended} ended otherwise (cancelled, purged, lost)" if one.stands.ended else ""
-    return f"{one.row.state}: {one.stands.succeeded} succeeded, {one.stands.dead} failed{otherwise}, {one.waiting} not sent"
+def _summary(one: RedriveStatus) -> str:
+    otherwise = f", {one.counts.ended} ended otherwise (cancelled, purged, lost)" if one.counts.ended else ""
+    return f"{one.row.state}: {one.counts.succeeded} succeeded, {one.counts.dead} failed{otherwise}, {one.waiting} not sent"
 
 
-def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standing:  # noqa: A002
+def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> RedriveStatus:  # noqa: A002
     if not quiet:
         say(f"redrive {id}", err=True)
     columns = (
@@ -221,20 +221,20 @@ def _watch(watch: Watch, app: ConventionsApp, id: str, *, quiet: bool) -> Standi
     return one
 
 
-def _draw(bars: Progress, bar: TaskID, one: Standing) -> None:
-    stands = one.stands
-    counts = {
-        "waiting": one.waiting, "unanswered": stands.unanswered, "retrying": stands.retrying,
-        "succeeded": stands.succeeded, "dead": stands.dead, "ended otherwise": stands.ended,
+def _draw(bars: Progress, bar: TaskID, one: RedriveStatus) -> None:
+    counts = one.counts
+    named = {
+        "waiting": one.waiting, "unanswered": counts.unanswered, "retrying": counts.retrying,
+        "succeeded": counts.succeeded, "dead": counts.dead, "ended otherwise": counts.ended,
     }  # fmt: skip
-    more = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    more = ", ".join(f"{count:,} {name}" for name, count in named.items() if count)
     if one.error is not None:
         more += f" · {escape(': '.join(one.error)[:SHORT])}"
-    ended = stands.answered - stands.retrying
+    ended = counts.answered - counts.retrying
     bars.update(bar, description=one.row.state, total=one.row.total, completed=ended, more=more)
 
 
-def _look(watch: Watch, app: ConventionsApp, id: str) -> Standing:  # noqa: A002
+def _look(watch: Watch, app: ConventionsApp, id: str) -> RedriveStatus:  # noqa: A002
     with app.database.session(read_only=True) as session:
         row = redrive_runs.get(session, id)
         if row is None:
@@ -244,7 +244,7 @@ def _look(watch: Watch, app: ConventionsApp, id: str) -> Standing:  # noqa: A002
     return watch.explain(found)[0]
 
 
-def _fields(one: Standing) -> dict[str, Any]:
+def _fields(one: RedriveStatus) -> dict[str, Any]:
     error, message = one.error or (None, None)
     found = {name: getattr(one.row, name) for name in COLUMNS} | one.figures()
     return found | {"error": error, "error_message": message, "why": one.why}

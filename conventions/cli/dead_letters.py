@@ -35,7 +35,7 @@ COLUMNS = (
     "id", "task", "queue", "error", "error_message", "fingerprint", "attempts", "actor", "state",
     "first_failed_at", "last_failed_at",
 )  # fmt: skip
-DEEDS, DEED = 100, ("at", "actor", "action", "reason", "before", "after")
+AUDIT_LIMIT, AUDIT_COLUMNS = 100, ("at", "actor", "action", "reason", "before", "after")
 GROUP = (
     "fingerprint",
     "task",
@@ -130,16 +130,17 @@ def show(context: click.Context, id: str, as_json: bool) -> None:  # noqa: A002 
             say(f"there is no dead letter {id}", err=True)
             context.exit(1)
         history = letters.history(session, id)
-        deeds = [
-            {name: getattr(deed, name) for name in DEED} for deed in reversed(audit.listing(session, DEEDS, target=id))
+        entries = [
+            {name: getattr(entry, name) for name in AUDIT_COLUMNS}
+            for entry in reversed(audit.listing(session, AUDIT_LIMIT, target=id))
         ]
         if as_json:
-            print_json(whole(letter) | {"history": history, "traceback": letter.traceback, "audit": deeds})
+            print_json(whole(letter) | {"history": history, "traceback": letter.traceback, "audit": entries})
             return
         for name, value in whole(letter).items():
             text = written(value) if isinstance(value, datetime) else value
             say(f"{name:16} {letter.message if name == 'message' else text}")
-        for rows, columns in ((history, HISTORY_SHOWN), (deeds, DEED)):
+        for rows, columns in ((history, HISTORY_SHOWN), (entries, AUDIT_COLUMNS)):
             if rows:
                 say()
                 emit(rows, columns, as_json=False)

@@ -15,7 +15,7 @@ from conventions.cli import schedule_changes, schedule_history
 from conventions.cli.base import app_of, one_line_errors, output_options, print_json, say
 from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
 from conventions.console.display import duration
-from conventions.schedules.beat_liveness import Beat, Beats, standing_of
+from conventions.schedules.beat_liveness import Beat, Beats, beats_fault
 from conventions.schedules.cron import slots
 from conventions.schedules.run_history import RunOutcome, failing, failing_words
 from conventions.schedules.schedule_store import Schedules
@@ -113,7 +113,7 @@ def beats(context: click.Context, as_json: bool, limit: int) -> None:
     app = app_of(context)
     found, zone = Beats(app.store).listing(), ZoneInfo(app.settings.timezone)
     emit_local([_beat_row(beat, zone) for beat in found[:limit]], BEATS, zone, as_json=as_json)
-    fault = _standing(app, found)
+    fault = _beats_fault(app, found)
     if fault is not None:
         say(fault, err=True)
     context.exit(0 if fault is None else 1)
@@ -176,9 +176,9 @@ def _coming_by_name(view: ScheduleView) -> Iterator[tuple[float, str]]:
     return ((slot.timestamp(), view.listed.name) for slot in _coming(view))
 
 
-def _standing(app: ConventionsApp, found: list[Beat]) -> str | None:
+def _beats_fault(app: ConventionsApp, found: list[Beat]) -> str | None:
     """What is wrong with the beats, with a command to paste."""
-    return standing_of(found, app.main)
+    return beats_fault(found, app.main)
 
 
 def _outcomes(
@@ -199,7 +199,7 @@ def _say_what_is_wrong(
     app: ConventionsApp, views: Sequence[ScheduleView], outcomes: Mapping[str, Sequence[RunOutcome]] | None = None
 ) -> None:
     """Print on standard error: a line for the beats, and a line for each schedule with a fault."""
-    fault = _standing(app, Beats(app.store).listing())
+    fault = _beats_fault(app, Beats(app.store).listing())
     if fault is not None:
         say(fault, err=True)
     for view in views:

@@ -19,7 +19,7 @@ from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
 
 LISTED = 50
-CHUNKS, DEEDS = 100, 50
+CHUNKS, AUDIT_LIMIT = 100, 50
 KNOWN = {"state", "as"}
 SAID = {
     "cancelled": ("success", "The batch was cancelled. Chunks that run end at their next report of progress."),
@@ -164,7 +164,7 @@ class Batch(BatchPage):
     def _more(self, id_: str) -> tuple[Any, list[Any]]:
         origin = self.capp.batches.origin(id_)
         with self.reading() as session:
-            return origin.arguments if origin else {}, list(audit.listing(session, DEEDS, target=id_))
+            return origin.arguments if origin else {}, list(audit.listing(session, AUDIT_LIMIT, target=id_))
 
     def _all_letters(self, summary: BatchSummary) -> str:
         words = {"task": f"{summary.task}.chunk"}
@@ -193,7 +193,7 @@ def _cause(summary: BatchSummary) -> str:
     return summary.id if summary.chunks is None else finish_id(summary.id)
 
 
-class BatchDeed(BatchPage, ABC):
+class BatchPost(BatchPage, ABC):
     """Base of these: a POST that leads back to the batch."""
 
     async def post(self, id_: str) -> None:
@@ -214,7 +214,7 @@ class BatchDeed(BatchPage, ABC):
         """Do it, and return the word for what is said of it."""
 
 
-class CancelBatch(BatchDeed):
+class CancelBatch(BatchPost):
     """`/batches/<id>/cancel`."""
 
     def act(self, id_: str, actor: str, reason: str | None) -> str:
@@ -222,7 +222,7 @@ class CancelBatch(BatchDeed):
         return "cancelled" if cancel_batch(self.capp, id_, actor, reason) else "ended"
 
 
-class RetryFailed(BatchDeed):
+class RetryFailed(BatchPost):
     """`/batches/<id>/retry-failed`."""
 
     def act(self, id_: str, actor: str, reason: str | None) -> str:

@@ -26,7 +26,7 @@ from conventions.records import audit
 from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
 
-GROUPS, ROWS, DEEDS = 20, 50, 50
+GROUPS, ROWS, AUDIT_LIMIT = 20, 50, 50
 NOTHING: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "following": "", "said": ""}
 KNOWN = {*WORDS, "arg", "id", "after", "said"}
 SAID = {
@@ -105,7 +105,7 @@ class Letter(Page):
             if letter is None:
                 return None
             history = dead_letters.history(session, id_)
-            deeds = list(audit.listing(session, DEEDS, target=id_))
+            deeds = list(audit.listing(session, AUDIT_LIMIT, target=id_))
         hidden = not self.visitor.sees
         return {
             "letter": letter,

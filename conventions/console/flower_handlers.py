@@ -38,17 +38,17 @@ class Rule:
     Attributes:
         reads: who may read it.
         posts: whether it reads on POST, too.
-        deed: what it does, in words.
+        audit_action: what it does, in words.
         is_answered: whether a worker says what became of that.
     """
 
     reads: Role = "admin"
     posts: bool = False
-    deed: str = ""
+    audit_action: str = ""
     is_answered: bool = True
 
 
-UNKNOWN = Rule(deed="unknown")
+UNKNOWN = Rule(audit_action="unknown")
 OPEN = frozenset(  # handlers without a login
     ["tornado.web.StaticFileHandler", "flower.views.monitor.Healthcheck", "flower.views.auth.LogoutHandler"]
 )
@@ -69,20 +69,20 @@ RULES: Mapping[str, Rule] = {
     "flower.api.tasks.GetQueueLengths": _PAGE,
     "flower.api.tasks.TaskInfo": _PAGE,
     "flower.api.tasks.TaskResult": Rule("operator"),
-    "flower.api.tasks.TaskApply": Rule(deed="task apply"),
-    "flower.api.tasks.TaskAsyncApply": Rule(deed="task async-apply"),
-    "flower.api.tasks.TaskSend": Rule(deed="task send-task"),
-    "flower.api.tasks.TaskAbort": Rule(deed="task abort", is_answered=False),
-    "flower.api.control.TaskTimout": Rule(deed="task timeout"),
-    "flower.api.control.TaskRateLimit": Rule(deed="task rate-limit"),
-    "flower.api.control.TaskRevoke": Rule(deed="task revoke", is_answered=False),
-    "flower.api.control.WorkerShutDown": Rule(deed="worker shutdown", is_answered=False),
-    "flower.api.control.WorkerPoolRestart": Rule(deed="worker pool restart"),
-    "flower.api.control.WorkerPoolGrow": Rule(deed="worker pool grow"),
-    "flower.api.control.WorkerPoolShrink": Rule(deed="worker pool shrink"),
-    "flower.api.control.WorkerPoolAutoscale": Rule(deed="worker pool autoscale"),
-    "flower.api.control.WorkerQueueAddConsumer": Rule(deed="worker queue add-consumer"),
-    "flower.api.control.WorkerQueueCancelConsumer": Rule(deed="worker queue cancel-consumer"),
+    "flower.api.tasks.TaskApply": Rule(audit_action="task apply"),
+    "flower.api.tasks.TaskAsyncApply": Rule(audit_action="task async-apply"),
+    "flower.api.tasks.TaskSend": Rule(audit_action="task send-task"),
+    "flower.api.tasks.TaskAbort": Rule(audit_action="task abort", is_answered=False),
+    "flower.api.control.TaskTimout": Rule(audit_action="task timeout"),
+    "flower.api.control.TaskRateLimit": Rule(audit_action="task rate-limit"),
+    "flower.api.control.TaskRevoke": Rule(audit_action="task revoke", is_answered=False),
+    "flower.api.control.WorkerShutDown": Rule(audit_action="worker shutdown", is_answered=False),
+    "flower.api.control.WorkerPoolRestart": Rule(audit_action="worker pool restart"),
+    "flower.api.control.WorkerPoolGrow": Rule(audit_action="worker pool grow"),
+    "flower.api.control.WorkerPoolShrink": Rule(audit_action="worker pool shrink"),
+    "flower.api.control.WorkerPoolAutoscale": Rule(audit_action="worker pool autoscale"),
+    "flower.api.control.WorkerQueueAddConsumer": Rule(audit_action="worker queue add-consumer"),
+    "flower.api.control.WorkerQueueCancelConsumer": Rule(audit_action="worker queue cancel-consumer"),
 }
 
 
@@ -115,9 +115,7 @@ class GuardedFlower(Writes):
         """Refuse a search or an order that would reveal values. Raises: HTTPError."""
         if not all(may_search(web.RequestHandler.get_argument(self, name, "")) for name in SEARCHES):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
-        column = BaseHandler.get_argument(
-            self, "order[0][column]", None, type=int
-        )  # Flower reads "01" as 1
+        column = BaseHandler.get_argument(self, "order[0][column]", None, type=int)  # Flower reads "01" as 1
         for name in ("sort_by", f"columns[{column}][data]"):
             if web.RequestHandler.get_argument(self, name, "").lstrip("-") not in {"", *SORTED}:
                 raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
@@ -206,7 +204,7 @@ def guarded(handler: type[Any]) -> type[Any]:
     if not issubclass(handler, BaseHandler):
         return Refused
     rule = RULES.get(name, UNKNOWN)
-    found = {"rule": rule, "deed": rule.deed, "is_answered": rule.is_answered}
+    found = {"rule": rule, "audit_action": rule.audit_action, "is_answered": rule.is_answered}
     methods = METHODS[1:] if rule.posts else METHODS
     writes = {name: recording(vars(handler)[name]) for name in methods if name in vars(handler)}
     return _with(GuardedFlower, handler, found | writes)

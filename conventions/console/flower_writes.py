@@ -64,11 +64,11 @@ class Writes(Guarded):
     """Goes before a handler of Flower that may write.
 
     Attributes:
-        deed: what it does, in words.
+        audit_action: what it does, in words.
         is_answered: whether the worker reports the result; otherwise we only know that the command was sent.
     """
 
-    deed = ""
+    audit_action = ""
     is_answered = True
     _said: Any = None
     _fault: Exception | None = None
@@ -146,7 +146,8 @@ class Writes(Guarded):
         """Refuse a time limit that is out of range. Raises: HTTPError."""
         try:
             check_types(
-                self.deed, {wanted: read_number(self.get_argument(name, None)) for name, wanted in LIMITS.items()}
+                self.audit_action,
+                {wanted: read_number(self.get_argument(name, None)) for name, wanted in LIMITS.items()},
             )
         except (TypeError, ValueError) as error:
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
@@ -162,13 +163,13 @@ class Writes(Guarded):
             after["message_id"] = said["task-id"]
         else:
             after["said"] = str(said.get("message", "") if isinstance(said, Mapping) else said)[:TEXT_LENGTH]
-        deed = AuditEntry(
-            self.visitor.name, f"flower {self.deed}"[:ACTION_LENGTH], args[0] if args else "all", after=after
+        entry = AuditEntry(
+            self.visitor.name, f"flower {self.audit_action}"[:ACTION_LENGTH], args[0] if args else "all", after=after
         )
         try:
-            await asyncio.to_thread(self._insert, deed)
+            await asyncio.to_thread(self._insert, entry)
         except SQLAlchemyError as error:
-            logger.exception("not in the audit: %s", deed)
+            logger.exception("not in the audit: %s", entry)
             raise web.HTTPError(HTTPStatus.INTERNAL_SERVER_ERROR, NOT_RECORDED) from error
 
     def _outcome(self, status: int) -> str:
@@ -186,9 +187,9 @@ class Writes(Guarded):
         with self.capp.database.session() as session:
             audit.listing(session, 1)
 
-    def _insert(self, deed: AuditEntry) -> None:
+    def _insert(self, entry: AuditEntry) -> None:
         with self.capp.database.session() as session:
-            audit.record(session, deed)
+            audit.record(session, entry)
 
 
 def recording(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,14 +8,14 @@ from tornado import web
 from conventions.console.display import HIDDEN
 from conventions.console.page import Page
 from conventions.dead_letters import redrive_runs
-from conventions.dead_letters.redrive_status import Standing, Watch
+from conventions.dead_letters.redrive_status import RedriveStatus, Watch
 
 LISTED = 50
 SHORT = 300  # characters of the last error
 TELLING = ("text", "arguments")  # filter fields that may contain values of arguments
 
 
-def figures_of(one: Standing, *, sees: bool) -> dict[str, Any]:
+def figures_of(one: RedriveStatus, *, sees: bool) -> dict[str, Any]:
     """The part of a redrive that changes, until every sent letter has an outcome.
 
     Args:
@@ -28,7 +28,7 @@ def figures_of(one: Standing, *, sees: bool) -> dict[str, Any]:
         told["why"] = row.fault.partition(":")[0]
     error, message = one.error or ("", "")
     error = f"{error}: {message[:SHORT] if sees else HIDDEN}" if error else ""
-    moves = one.is_open or one.stands.running > 0
+    moves = one.is_open or one.counts.running > 0
     return told | one.figures() | {"error": error, "moves": moves}
 
 
@@ -41,7 +41,7 @@ class _Watching(Page):
         watch: Watch = self.application.settings.setdefault("conventions_redrives", Watch(self.capp))
         return watch
 
-    def _look(self, id_: str | None) -> list[Standing]:
+    def _look(self, id_: str | None) -> list[RedriveStatus]:
         with self.reading() as session:
             row = None if id_ is None else redrive_runs.get(session, id_)
             rows = redrive_runs.listing(session, LISTED) if id_ is None else [row] if row is not None else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from conventions.console import display
 from conventions.console.run_icons import Line
-from conventions.schedules.beat_liveness import Beat, standing_of
+from conventions.schedules.beat_liveness import Beat, beats_fault
 from conventions.schedules.catch_up import ON_TIME
 from conventions.schedules.cron import Cron, slots
 from conventions.schedules.run_history import failing, failing_words
@@ -131,7 +131,7 @@ def rules_of(listed: Schedule) -> list[tuple[str, str]]:
 
 def figures_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
     """The part that changes: what is wrong with all beats (`*`), and when each beat looked last."""
-    standing = standing_of(list(beats))
+    standing = beats_fault(list(beats))
     text = (standing or "").replace("`", "")
     everybody = {
         "id": "*",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 
-HISTORY, DEEDS = 50, 50
+HISTORY, AUDIT_LIMIT = 50, 50
 SAID = {
     "paused": ("success", "The schedule is paused."),
     "resumed": ("success", "The schedule runs again. Slots that passed meanwhile are not sent."),
@@ -165,7 +165,7 @@ class SchedulePage(Page):
         try:
             with self.reading() as session:
                 if target is not None:
-                    deeds = list(audit.listing(session, DEEDS, target=target))
+                    deeds = list(audit.listing(session, AUDIT_LIMIT, target=target))
                 outcomes = self._outcomes(runs, session, notices)
         except SQLAlchemyError as error:
             notices.append(NO_SQL.format(type(error).__name__))
@@ -212,10 +212,10 @@ class OneSchedule(SchedulePage):
             await self.show_one(name)
 
 
-class ScheduleDeed(SchedulePage, ABC):
+class SchedulePost(SchedulePage, ABC):
     """Base of these: a POST that leads back to the schedule, or shows it with what is wrong."""
 
-    deed = ""
+    form = ""
 
     async def post(self, name: str) -> None:
         """Do it."""
@@ -223,7 +223,7 @@ class ScheduleDeed(SchedulePage, ABC):
             said = await self.in_thread(self._done, name, self.visitor.name, self.word("reason"))
         except Refused as refused:
             self.set_status(refused.status)
-            await self.show_one(name, self.deed, refused)
+            await self.show_one(name, self.form, refused)
             return
         address = f"{self.reverse_url('conventions-schedule', name)}?{urlencode({'said': said})}"
         self.redirect(address, status=HTTPStatus.SEE_OTHER)
@@ -236,10 +236,10 @@ class ScheduleDeed(SchedulePage, ABC):
         """Do it, and return the word for what is said of it. Raises: Refused."""
 
 
-class PauseSchedule(ScheduleDeed):
+class PauseSchedule(SchedulePost):
     """`/schedules/<name>/pause`."""
 
-    deed = "pause"
+    form = "pause"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
         """Send nothing for it, up to the given time if there is one."""
@@ -265,10 +265,10 @@ class PauseSchedule(ScheduleDeed):
         return until.replace(tzinfo=self.zone) if until.tzinfo is None else until
 
 
-class ResumeSchedule(ScheduleDeed):
+class ResumeSchedule(SchedulePost):
     """`/schedules/<name>/resume`."""
 
-    deed = "resume"
+    form = "resume"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
         """End its pause."""
@@ -279,10 +279,10 @@ class ResumeSchedule(ScheduleDeed):
             raise Refused(who, HTTPStatus.CONFLICT) from again
 
 
-class RunSchedule(ScheduleDeed):
+class RunSchedule(SchedulePost):
     """`/schedules/<name>/run`."""
 
-    deed = "run"
+    form = "run"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
         """Send its task now. Beside an unfinished run only if the visitor asks for it."""

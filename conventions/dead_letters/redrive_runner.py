@@ -70,14 +70,14 @@ def _stepping(app: Application) -> str:
 class _Look:
     """The state of a redrive, and its next step."""
 
-    stands: Tally
+    counts: Tally
     plan: Plan
 
     def changes(self, row: "RedriveRow") -> bool:
         """Whether there is anything to do."""
-        numbers = (self.stands.sent, self.stands.succeeded, self.stands.dead)
+        numbers = (self.counts.sent, self.counts.succeeded, self.counts.dead)
         noted = (row.state, row.note, row.fault, row.sent, row.succeeded, row.failed)
-        return bool(self.plan.take or self.stands.taken) or noted != (self.plan.state, self.plan.note, None, *numbers)
+        return bool(self.plan.take or self.counts.taken) or noted != (self.plan.state, self.plan.note, None, *numbers)
 
 
 class Redriver:
@@ -195,9 +195,9 @@ class Redriver:
             if row is None:
                 return 0
             found = self._look(session, row)
-            redrive_runs.move(session, row, found.plan, found.stands)
+            redrive_runs.move(session, row, found.plan, found.counts)
             row.fault = None
-            taken = found.stands.taken + (redrive_runs.take(session, row, found.plan.take) if found.plan.take else 0)
+            taken = found.counts.taken + (redrive_runs.take(session, row, found.plan.take) if found.plan.take else 0)
         return self._send_taken(id) if taken and found.plan.state in OPEN else 0
 
     @staticmethod
@@ -205,9 +205,9 @@ class Redriver:
         from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.storage.database import utc_now  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        stands = redrive_runs.tally(session, row.id)
-        left = bool(stands.taken) or redrive_runs.has_left(session, row)
-        return _Look(stands, plan(row, stands, redrive_runs.recent(session, row), utc_now(), left=left))
+        counts = redrive_runs.tally(session, row.id)
+        left = bool(counts.taken) or redrive_runs.has_left(session, row)
+        return _Look(counts, plan(row, counts, redrive_runs.recent(session, row), utc_now(), left=left))
 
     def _send_taken(self, id: str) -> int:  # noqa: A002  # the word of the glossary
         """Send taken letters for a short time. The next step sends the rest."""
@@ -232,8 +232,8 @@ class Redriver:
                     break
             redrive_runs.note_sent(session, row, outcomes)
             session.flush()
-            stands = redrive_runs.tally(session, id)
-            row.sent, row.succeeded, row.failed = stands.sent, stands.succeeded, stands.dead
+            counts = redrive_runs.tally(session, id)
+            row.sent, row.succeeded, row.failed = counts.sent, counts.succeeded, counts.dead
         if away is not None:
             raise away
         self._away = (0.0, 0.0)

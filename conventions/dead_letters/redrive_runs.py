@@ -226,11 +226,11 @@ def tallies(session: Session, ids: Iterable[str]) -> dict[str, Tally]:
     groups = (letter.redrive_id, letter.state, letter.answer)
     query = select(*groups, func.count()).where(letter.redrive_id.in_(list(found))).group_by(*groups)
     for id_, state, answer, count in session.execute(query):
-        found[str(id_)][_standing(state, answer)] += count
+        found[str(id_)][_field_of(state, answer)] += count
     return {id_: Tally(**counts) for id_, counts in found.items()}
 
 
-def _standing(state: str, answer: str | None) -> str:
+def _field_of(state: str, answer: str | None) -> str:
     """The field of `Tally` that a letter counts in."""
     match state:
         case "redriving":
@@ -246,15 +246,15 @@ def recent(session: Session, redrive: RedriveRow) -> Recent:
     row = DeadLetterRow
     query = select(row.state, row.answer).where(row.redrive_id == redrive.id, row.answered_at.is_not(None))
     query = query.order_by(row.answered_at.desc()).limit(recent_size(redrive.stop_at))
-    found = [_standing(state, answer) for state, answer in session.execute(query)]
+    found = [_field_of(state, answer) for state, answer in session.execute(query)]
     return Recent(len(found), sum(one in ("retrying", "dead") for one in found))
 
 
-def move(session: Session, redrive: RedriveRow, plan: Plan, stands: Tally) -> None:
+def move(session: Session, redrive: RedriveRow, plan: Plan, counts: Tally) -> None:
     """Change the state of a locked redrive, and write its counts."""
     now = utc_now()
     redrive.state, redrive.note, redrive.updated_at = plan.state, plan.note, now
-    redrive.sent, redrive.succeeded, redrive.failed = stands.sent, stands.succeeded, stands.dead
+    redrive.sent, redrive.succeeded, redrive.failed = counts.sent, counts.succeeded, counts.dead
     if plan.state not in OPEN:
         redrive.ended_at, redrive.fault = now, None
         give_back(session, redrive)
@@ -272,9 +272,9 @@ def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> 
     redrive = session.get(RedriveRow, id, with_for_update=True)
     if redrive is None or redrive.state not in OPEN:
         return False
-    stands = tally(session, id)
-    move(session, redrive, Plan("cancelled", f"stopped by {actor}"), stands)
-    audit.record(session, AuditEntry(actor, "dead-letters stop", id, reason, None, {"sent": stands.sent}))
+    counts = tally(session, id)
+    move(session, redrive, Plan("cancelled", f"stopped by {actor}"), counts)
+    audit.record(session, AuditEntry(actor, "dead-letters stop", id, reason, None, {"sent": counts.sent}))
     return True
 
 

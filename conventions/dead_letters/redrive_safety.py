@@ -83,24 +83,24 @@ class Plan:
     take: int = 0
 
 
-def in_canary(redrive: "RedriveRow", stands: Tally) -> bool:
+def in_canary(redrive: "RedriveRow", counts: Tally) -> bool:
     """Whether the canary is still under way. The rest waits until each of its letters has an answer."""
-    return redrive.state != "sending" and stands.answered < redrive.canary
+    return redrive.state != "sending" and counts.answered < redrive.canary
 
 
-def unanswered_limit(redrive: "RedriveRow", stands: Tally) -> int:
+def unanswered_limit(redrive: "RedriveRow", counts: Tally) -> int:
     """How many letters may be unanswered. If a service dies, no more than these are sent to it.
 
     The limit is half of the answered letters, so it does not slow down a redrive that goes well. It is at most 50, or
     the letters of
     two seconds if the rate is higher.
     """
-    if in_canary(redrive, stands):
+    if in_canary(redrive, counts):
         return redrive.canary
     if redrive.stop_at >= NEVER_STOPS:
         return redrive.total
     most = max(UNANSWERED, math.ceil(redrive.rate * UNANSWERED_SECONDS))
-    return max(redrive.canary, FIRST, min(stands.answered // SHARE, most))
+    return max(redrive.canary, FIRST, min(counts.answered // SHARE, most))
 
 
 def recent_size(stop_at: float) -> int:
@@ -120,7 +120,7 @@ def recent_share(stop_at: float) -> float:
     return min(2 * stop_at, (NEVER_STOPS + stop_at) / 2)
 
 
-def verdict(redrive: "RedriveRow", stands: Tally, recent: Recent) -> str | None:
+def verdict(redrive: "RedriveRow", counts: Tally, recent: Recent) -> str | None:
     """Why nothing more may be sent, or `None`.
 
     There are two rules. First: more than `stop_at` percent of all answered letters are failing. This is judged once as
@@ -130,8 +130,8 @@ def verdict(redrive: "RedriveRow", stands: Tally, recent: Recent) -> str | None:
     of the most recent answers are failing, so a thousand early successes do not hide a service that fails now.
     """
     first = max(min(redrive.canary, redrive.total), 1)
-    if 100 * stands.failing / max(stands.answered, first) > redrive.stop_at:
-        return f"{stands.failing} of {stands.answered} failed again; that is more than {redrive.stop_at:g} %"
+    if 100 * counts.failing / max(counts.answered, first) > redrive.stop_at:
+        return f"{counts.failing} of {counts.answered} failed again; that is more than {redrive.stop_at:g} %"
     size, share = recent_size(redrive.stop_at), recent_share(redrive.stop_at)
     if recent.answered >= size and 100 * recent.failing / recent.answered > share:
         return f"{recent.failing} of the last {recent.answered} failed again; that is more than {share:g} %"
@@ -156,27 +156,27 @@ def _since(redrive: "RedriveRow", now: datetime) -> datetime:
     )  # a time after `now` comes from another machine's clock
 
 
-def plan(redrive: "RedriveRow", stands: Tally, recent: Recent, now: datetime, *, left: bool) -> Plan:
+def plan(redrive: "RedriveRow", counts: Tally, recent: Recent, now: datetime, *, left: bool) -> Plan:
     """The next step of a redrive.
 
     Args:
         redrive: its row.
-        stands: the counts of its letters.
+        counts: the counts of its letters.
         recent: the counts of the most recent answers.
         now: the current time.
         left: whether there are unsent letters.
     """
     if left:
-        if reason := verdict(redrive, stands, recent):
+        if reason := verdict(redrive, counts, recent):
             return Plan("stopped", f"{reason}, so the others were left")
-        trying = in_canary(redrive, stands)
-        room = unanswered_limit(redrive, stands) - (stands.sent if trying else stands.unanswered) - stands.taken
+        trying = in_canary(redrive, counts)
+        room = unanswered_limit(redrive, counts) - (counts.sent if trying else counts.unanswered) - counts.taken
         paced = room if trying else min(room, due(redrive, now))
-        return Plan("canary" if trying else "sending", "", max(0, min(paced, AT_ONCE - stands.taken)))
-    missing = redrive.total - stands.sent
+        return Plan("canary" if trying else "sending", "", max(0, min(paced, AT_ONCE - counts.taken)))
+    missing = redrive.total - counts.sent
     note = f"{missing} not dead any more when it was their turn" if missing > 0 else ""
-    if stands.running:
-        return Plan("canary" if in_canary(redrive, stands) else "sending", note)
-    if reason := verdict(redrive, stands, Recent()):
+    if counts.running:
+        return Plan("canary" if in_canary(redrive, counts) else "sending", note)
+    if reason := verdict(redrive, counts, Recent()):
         return Plan("stopped", reason)
     return Plan("finished", note)

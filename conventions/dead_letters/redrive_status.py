@@ -25,12 +25,12 @@ NO_LEADER = "no recorder leads: start a worker, since each brings one"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RedriveStatus:
     """The status of one redrive.
 
     Attributes:
         row: the redrive.
-        stands: the counts of its letters.
+        counts: the counts of its letters.
         waiting: how many letters were not sent yet.
         queues: the number of unanswered letters in each queue.
         error: class and message of the last error; `None`: nothing failed.
@@ -38,7 +38,7 @@ class Standing:
     """
 
     row: RedriveRow
-    stands: Tally
+    counts: Tally
     waiting: int = 0
     queues: Mapping[str, int] = field(default_factory=dict)
     error: tuple[str, str] | None = None
@@ -51,17 +51,17 @@ class Standing:
 
     def figures(self) -> dict[str, Any]:
         """Its numbers, under the names that people and scripts read."""
-        stands = self.stands
+        counts = self.counts
         return {
             "total": self.row.total,
             "waiting": self.waiting,
-            "sent": stands.sent,
-            "unanswered": stands.unanswered,
-            "retrying": stands.retrying,
-            "succeeded": stands.succeeded,
-            "dead": stands.dead,
-            "ended": stands.ended,
-            "failed": stands.dead,  # the name from before retrying letters had their own count
+            "sent": counts.sent,
+            "unanswered": counts.unanswered,
+            "retrying": counts.retrying,
+            "succeeded": counts.succeeded,
+            "dead": counts.dead,
+            "ended": counts.ended,
+            "failed": counts.dead,  # the name from before retrying letters had their own count
         }
 
 
@@ -78,13 +78,13 @@ class Watch:
         self._asked_at = float("-inf")
         self._consumed: frozenset[str] | None = None
 
-    def look(self, rows: Iterable[RedriveRow], session: Session) -> list[Standing]:
+    def look(self, rows: Iterable[RedriveRow], session: Session) -> list[RedriveStatus]:
         """The status of redrives from SQL, without what they wait for."""
         rows = list(rows)
         counts = redrive_runs.tallies(session, [row.id for row in rows])
-        return [_standing(session, row, counts[row.id]) for row in rows]
+        return [_status_of(session, row, counts[row.id]) for row in rows]
 
-    def explain(self, found: Sequence[Standing]) -> list[Standing]:
+    def explain(self, found: Sequence[RedriveStatus]) -> list[RedriveStatus]:
         """Add what each redrive waits for. This asks Redis, the broker and the workers, so do not call it in a transaction."""
         if not any(one.is_open for one in found):
             return list(found)
@@ -104,26 +104,26 @@ class Watch:
         name = leader.decode(errors="replace")
         return f"the recorder that leads, {name}, carries out no redrives yet: it begins within seconds, or is an older version"
 
-    def _why(self, one: Standing) -> str:
-        row, stands = one.row, one.stands
+    def _why(self, one: RedriveStatus) -> str:
+        row, counts = one.row, one.counts
         if row.fault:
             return row.fault
         if row.state == "waiting":
             return "the recorder takes it up within a second"
         if not one.waiting:
-            return f"all are sent; {self._answers(one)}" if stands.running else ""
-        trying = in_canary(row, stands)
-        if trying and stands.sent:
+            return f"all are sent; {self._answers(one)}" if counts.running else ""
+        trying = in_canary(row, counts)
+        if trying and counts.sent:
             return f"the canary: {self._answers(one)}"
-        if not trying and stands.unanswered >= unanswered_limit(row, stands):
+        if not trying and counts.unanswered >= unanswered_limit(row, counts):
             return self._answers(one)
         return "" if trying else f"sends {row.rate:g} a second at the most"
 
-    def _answers(self, one: Standing) -> str:
+    def _answers(self, one: RedriveStatus) -> str:
         """Which answers a redrive waits for, and why they take time."""
-        parts = [f"waits for {_letters(one.stands.unanswered)} without an answer"] if one.stands.unanswered else []
-        if one.stands.retrying:
-            parts.append(f"{_letters(one.stands.retrying)} failed and will be tried again")
+        parts = [f"waits for {_letters(one.counts.unanswered)} without an answer"] if one.counts.unanswered else []
+        if one.counts.retrying:
+            parts.append(f"{_letters(one.counts.retrying)} failed and will be tried again")
         parts += [self._queue(queue) for queue in sorted(one.queues)]
         try:
             events = self._app.journal.length()
@@ -177,19 +177,19 @@ def doubts(app: Application, session: Session, which: Filter) -> list[str]:
     ]
 
 
-def _standing(session: Session, row: RedriveRow, stands: Tally) -> Standing:
+def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatus:
     is_open = row.state in OPEN
-    if not is_open and stands.sent < row.sent:
+    if not is_open and counts.sent < row.sent:
         # A later redrive counts the letters that it sent again, and old letters are deleted. So the row's own counts are better.
         rest = row.sent - row.succeeded - row.failed
-        stands = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
-    waiting = max(row.total - stands.sent, 0)
-    queues = redrive_runs.where_unanswered(session, row.id) if is_open and stands.unanswered else {}
-    error = redrive_runs.last_error(session, row) if stands.failing else None
-    return Standing(row, stands, waiting, queues, error)
+        counts = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
+    waiting = max(row.total - counts.sent, 0)
+    queues = redrive_runs.where_unanswered(session, row.id) if is_open and counts.unanswered else {}
+    error = redrive_runs.last_error(session, row) if counts.failing else None
+    return RedriveStatus(row, counts, waiting, queues, error)
 
 
-def _with_why(one: Standing, why: str) -> Standing:
+def _with_why(one: RedriveStatus, why: str) -> RedriveStatus:
     return replace(one, why=why)
 
 

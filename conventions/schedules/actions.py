@@ -80,9 +80,11 @@ class ScheduleActions:
             _check_end(until, now)
         before = states[listed.name].pause
         pause = Pause(why, actor, now, until and until.astimezone(UTC))
-        deed = AuditEntry(actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts)
-        self._state.pause(listed.name, pause, deed)
-        self._record(deed, now)
+        audit_entry = AuditEntry(
+            actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts
+        )
+        self._state.pause(listed.name, pause, audit_entry)
+        self._record(audit_entry, now)
         return pause
 
     def resume(self, listed: Schedule, actor: str, reason: str | None = None) -> bool:
@@ -97,12 +99,12 @@ class ScheduleActions:
         if state.pause is None:
             return False
         at = min(now, state.pause.last_moment or now)
-        deed = AuditEntry(actor, "schedule resume", listed.name, reason, state.pause.facts)
+        audit_entry = AuditEntry(actor, "schedule resume", listed.name, reason, state.pause.facts)
         passed = passed_slots(listed.when, state.cursor or at, at, self._zone)
         line = passed and Run.without_message("paused", passed, now, state.pause.actor, state.pause.reason)
         following = listed.when.next_slot(at, self._zone)
-        if self._state.resume(listed.name, at, following, deed, held_back=line or None, only=state.pause):
-            self._record(deed, now)
+        if self._state.resume(listed.name, at, following, audit_entry, held_back=line or None, only=state.pause):
+            self._record(audit_entry, now)
             return True
         if (other := self._state.read([listed.name])[1][listed.name].pause) is not None:
             raise PausedAgain(other)
@@ -126,13 +128,15 @@ class ScheduleActions:
         now, message_id = self._state.now(), uuid()
         latest = listed.when.latest_slot(now, self._zone) or now.astimezone(self._zone)
         arguments, task = listed.arguments_at(latest), self._app.tasks[listed.task.name]
-        deed = AuditEntry(actor, "schedule run", listed.name, reason and clean(reason), None, {"id": message_id})
+        audit_entry = AuditEntry(actor, "schedule run", listed.name, reason and clean(reason), None, {"id": message_id})
         overlap: Any = "beside" if beside and listed.overlap == "skip" else listed.overlap
         here = listed.overlap == "skip" and self._app.one_server
-        begun = self._state.begin(listed.name, message_id, task.horizon, overlap=overlap, here=here, deed=deed)
+        begun = self._state.begin(
+            listed.name, message_id, task.horizon, overlap=overlap, here=here, audit_entry=audit_entry
+        )
         if begun.live_id is not None:
             raise StillRuns(begun.live_id)
-        self._record(deed, now)
+        self._record(audit_entry, now)
         with self._state.sending(message_id, overlap=overlap, here=here):
             task.apply_async(
                 kwargs=arguments,
@@ -141,19 +145,19 @@ class ScheduleActions:
                 idempotency_key=digest({"schedule": listed.name, "by_hand": message_id}),
                 headers=OwnHeaders({SCHEDULE_HEADER: listed.name}),
             )
-        run = Run(None, now, message_id, actor, note=deed.reason or "")
+        run = Run(None, now, message_id, actor, note=audit_entry.reason or "")
         try:
             self._state.record(listed.name, run)
         except RedisError as error:  # the message is sent, so this must not raise
             logger.warning("%s is sent as %s, but not in its history: %s", listed.name, run.id, error)
         return run
 
-    def _record(self, deed: AuditEntry, at: datetime) -> None:
+    def _record(self, audit_entry: AuditEntry, at: datetime) -> None:
         from conventions.records import audit  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         try:
             with self._app.database.session() as session:
-                audit.record_once(session, [(deed, at)])
+                audit.record_once(session, [(audit_entry, at)])
         except Exception as error:  # noqa: BLE001  # the action is in the journal, so this must not raise
             logger.info("not in the audit yet, but in the journal: %s: %s", type(error).__name__, error)
 

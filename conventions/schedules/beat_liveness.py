@@ -85,7 +85,7 @@ def _beat(name: str, match: re.Match[bytes], now: float) -> Beat:
     return Beat(name, leads == b"1", first, last, max(0.0, now - int(tick) / 1000))
 
 
-def standing_of(beats: Sequence[Beat], app: str | None = None) -> str | None:
+def beats_fault(beats: Sequence[Beat], app: str | None = None) -> str | None:
     """What is wrong with an application's beats, for people. `None` when one of them leads. `app`: as for `celery -A`."""
     if any(beat.leads and not beat.silent for beat in beats):
         return None

@@ -183,11 +183,13 @@ class Dispatch:
             return wait
         if pause.until > now:
             return min(wait, (pause.until - now).total_seconds())
-        deed = AuditEntry(BEAT, "schedule resume", listed.name, f"paused until {pause.until.isoformat()}", pause.facts)
+        audit_entry = AuditEntry(
+            BEAT, "schedule resume", listed.name, f"paused until {pause.until.isoformat()}", pause.facts
+        )
         passed = passed_slots(listed.when, cursor, pause.last_moment, self._zone)
         line = Run.without_message("paused", passed, now, pause.actor, pause.reason) if passed else None
         following = listed.when.next_slot(pause.last_moment, self._zone)
-        self._schedules.resume(listed.name, pause.last_moment, following, deed, held_back=line, only=pause)
+        self._schedules.resume(listed.name, pause.last_moment, following, audit_entry, held_back=line, only=pause)
         logger.info("beat: %s runs again, as its pause is over", listed.name)
         return 0.0
 

@@ -83,7 +83,7 @@ class Schedules:
         cursor: datetime,
         following: datetime | None,
         *,
-        deed: AuditEntry | None = None,
+        audit_entry: AuditEntry | None = None,
         lead: Lead | None = None,
     ) -> None:
         """Write the definition of a schedule from its file, and its cursor if there is none.
@@ -93,7 +93,7 @@ class Schedules:
             definition: for RedBeat's readers and for people.
             cursor: the time from which the slots of a new schedule count.
             following: its next slot.
-            deed: the audit entry, if the schedule is new or changed.
+            audit_entry: the audit entry, if the schedule is new or changed.
             lead: the lock of the calling beat.
 
         Raises:
@@ -112,9 +112,9 @@ class Schedules:
                 pipe.zadd(self._index, {key: int(following.timestamp())})
             pipe.sadd(self._statics, name)
             pipe.persist(self._history(name))
-            self._note(pipe, deed)
+            self._note(pipe, audit_entry)
 
-    def forget(self, name: str, deed: AuditEntry | None = None, lead: Lead | None = None) -> None:
+    def forget(self, name: str, audit_entry: AuditEntry | None = None, lead: Lead | None = None) -> None:
         """Remove a schedule that is no longer in the list. Its pause stays, its history a month, its cursor minutes.
 
         Raises:
@@ -126,7 +126,7 @@ class Schedules:
             pipe.expire(self.key(name), BACK_WITHIN)
             pipe.expire(self._history(name), KEEP_HISTORY)
             pipe.srem(self._statics, name)
-            self._note(pipe, deed)
+            self._note(pipe, audit_entry)
 
     def begin(
         self,
@@ -138,7 +138,7 @@ class Schedules:
         here: bool,
         slot: datetime | None = None,
         lead: Lead | None = None,
-        deed: AuditEntry | None = None,
+        audit_entry: AuditEntry | None = None,
     ) -> Begun:
         """Ask whether to send a slot, or a run by hand, now. If so, it counts from now on as perhaps under way.
 
@@ -150,7 +150,7 @@ class Schedules:
             here: whether messages are on this server.
             slot: the planned time; `None` for a run by hand.
             lead: the lock of the calling beat, which is renewed; needed for a slot.
-            deed: the audit entry of a run by hand; it goes into the journal.
+            audit_entry: the audit entry of a run by hand; it goes into the journal.
 
         Raises:
             LeadLost: another beat leads.
@@ -158,7 +158,7 @@ class Schedules:
         number = "" if slot is None else str(int(slot.timestamp()))
         lock = ("", "", 0) if lead is None else (lead.key, lead.token, milliseconds(lead.seconds))
         arguments = [name, message_id, number, *lock, overlap, int(here), milliseconds(keep)]
-        arguments.append("" if deed is None else deed.encode())
+        arguments.append("" if audit_entry is None else audit_entry.encode())
         answer, *more = self._store.run("begin_slot", arguments)
         if answer == b"lost":
             raise LeadLost
@@ -238,16 +238,16 @@ class Schedules:
             found = pipe.execute()
         return {name: [Run.read(one) for one in raw] for name, raw in zip(names, found, strict=True)}
 
-    def pause(self, name: str, pause: Pause, deed: AuditEntry) -> None:
+    def pause(self, name: str, pause: Pause, audit_entry: AuditEntry) -> None:
         """Pause a schedule until it is resumed. This replaces an earlier pause."""
-        self._store.run("pause_schedule", [name, to_json(pause), deed.encode()])
+        self._store.run("pause_schedule", [name, to_json(pause), audit_entry.encode()])
 
     def resume(
         self,
         name: str,
         at: datetime,
         following: datetime | None,
-        deed: AuditEntry,
+        audit_entry: AuditEntry,
         *,
         held_back: Run | None = None,
         only: Pause | None = None,
@@ -258,13 +258,13 @@ class Schedules:
             name: the schedule.
             at: the new cursor, unless the cursor is already further.
             following: its next slot.
-            deed: the audit entry.
+            audit_entry: the audit entry.
             held_back: the slots of the pause, for the history.
             only: the pause to end; nothing happens if there is another one by now.
         """
         since = "" if only is None else only.since.isoformat()
         line = "" if held_back is None else to_json(held_back)
-        arguments = [name, since, *_cursor(at, following), line, HISTORY, deed.encode()]
+        arguments = [name, since, *_cursor(at, following), line, HISTORY, audit_entry.encode()]
         return bool(self._store.run("resume_schedule", arguments))
 
     @contextmanager
@@ -282,9 +282,9 @@ class Schedules:
             except WatchError as error:  # the lock has changed meanwhile
                 raise LeadLost from error
 
-    def _note(self, pipe: Any, deed: AuditEntry | None) -> None:
-        if deed is not None:
-            pipe.xadd(self._store.key("journal"), {"deed": deed.encode()})
+    def _note(self, pipe: Any, audit_entry: AuditEntry | None) -> None:
+        if audit_entry is not None:
+            pipe.xadd(self._store.key("journal"), {"deed": audit_entry.encode()})
 
     def _moment(self, reply: Any) -> datetime:
         seconds, micros = reply

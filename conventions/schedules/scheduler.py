@@ -73,7 +73,7 @@ class Scheduler(RedBeatScheduler):
         self._zone = ZoneInfo(app.settings.timezone)
         self._beats = Beats(app.store)
         self._member, self._says_at, self.app = Member("beat"), 0.0, app
-        self._firing = Dispatch(app, self.schedules, self._zone)
+        self._dispatch = Dispatch(app, self.schedules, self._zone)
         self._reconciled = False
         self._renewed = 0.0
         self._looks = self._ends = False
@@ -239,14 +239,18 @@ class Scheduler(RedBeatScheduler):
         if state.pause is not None:
             logger.info("beat: %s is paused: %s", listed.name, state.pause.reason)
         entry, before = RedBeatEntry(listed, state.cursor or now, self._zone, self.app), state.definition
-        deed = None
+        audit_entry = None
         if before != entry.definition or state.gone:
             action = "schedule add" if before is None or state.gone else "schedule change"
-            deed = AuditEntry(BEAT, action, listed.name, self._why, None if state.gone else before, entry.definition)
+            audit_entry = AuditEntry(
+                BEAT, action, listed.name, self._why, None if state.gone else before, entry.definition
+            )
             logger.info("beat: %s %s", action, listed.name)
         with code_of_a_team():
             following = entry.following
-        self.schedules.enter(listed.name, entry.definition, entry.last_run_at, following, deed=deed, lead=self._lead)
+        self.schedules.enter(
+            listed.name, entry.definition, entry.last_run_at, following, audit_entry=audit_entry, lead=self._lead
+        )
         changed = before is not None and before.get("schedule") != entry.definition["schedule"]
         if changed and state.fault is None and state.cursor is not None and state.cursor < since:
             self._count_from(listed, state.cursor, since, now)
@@ -269,7 +273,7 @@ class Scheduler(RedBeatScheduler):
                 wait = min(wait, RETRY_EVERY)
                 continue
             try:
-                until_next = self._firing.look(listed, states[listed.name], now, self._lead)
+                until_next = self._dispatch.look(listed, states[listed.name], now, self._lead)
             except BrokerUnavailable as error:
                 logger.warning("beat: %s is not sent yet: %s", listed.name, error)
                 return RETRY_EVERY

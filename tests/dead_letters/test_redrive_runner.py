@@ -139,7 +139,7 @@ def test_a_service_that_dies_in_the_middle_stops_it_soon(app: ConventionsApp, cl
     with app.database.session() as session:
         watch = Watch(app)
         (one,) = watch.look([session.get_one(RedriveRow, id_)], session)
-        assert (one.stands.unanswered, one.stands.succeeded, one.waiting) == (
+        assert (one.counts.unanswered, one.counts.succeeded, one.waiting) == (
             50,
             died_at,
             before + spare - died_at - 50,
@@ -209,8 +209,8 @@ def test_a_death_between_sending_and_noting_loses_and_doubles_nothing(
     step(app, id_)
     assert len(messages(app)) == 4
     with app.database.session() as session:
-        stands = redrive_runs.tally(session, id_)
-    assert (stands.unanswered, stands.retrying, stands.taken) == (3, 1, 0)
+        counts = redrive_runs.tally(session, id_)
+    assert (counts.unanswered, counts.retrying, counts.taken) == (3, 1, 0)
 
 
 def test_a_fault_of_one_redrive_is_its_own(app: ConventionsApp) -> None:
@@ -313,4 +313,4 @@ def test_what_a_redrive_waits_for(app: ConventionsApp) -> None:
     assert [found.figures()[name] for name in names] == [3, 1, 1, 1, 1, 1, 5]
     assert found.error == ("TimeoutError", "the bank is away")
     assert answer(app, "succeeded", ["m00000"], attempt=2) == 1
-    assert (look().stands.retrying, look().stands.succeeded) == (0, 2)
+    assert (look().counts.retrying, look().counts.succeeded) == (0, 2)

@@ -29,7 +29,7 @@ def redrive(**values: Any) -> RedriveRow:
 
 
 @pytest.mark.parametrize(
-    ("values", "stands", "limit"),
+    ("values", "counts", "limit"),
     [
         ({"state": "canary"}, Tally(unanswered=3), 5),
         ({}, Tally(succeeded=5), 5),
@@ -41,12 +41,12 @@ def redrive(**values: Any) -> RedriveRow:
         ({"canary": 0, "stop_at": 100.0}, Tally(), 5000),
     ],
 )
-def test_what_is_unanswered_is_bounded(values: dict[str, Any], stands: Tally, limit: int) -> None:
+def test_what_is_unanswered_is_bounded(values: dict[str, Any], counts: Tally, limit: int) -> None:
     """By the canary, then by half of what was answered, 50 letters or those of two seconds; who never stops waits for none."""
-    assert unanswered_limit(redrive(**values), stands) == limit
+    assert unanswered_limit(redrive(**values), counts) == limit
     late = NOW - timedelta(days=1)
-    found = plan(redrive(**values, paced_at=late), stands, Recent(), NOW, left=True)
-    assert found.take <= min(limit - stands.unanswered, AT_ONCE)
+    found = plan(redrive(**values, paced_at=late), counts, Recent(), NOW, left=True)
+    assert found.take <= min(limit - counts.unanswered, AT_ONCE)
 
 
 def test_the_canary_waits_for_each_of_its_letters() -> None:
@@ -67,10 +67,10 @@ def test_retrying_counts_as_failing() -> None:
 
 def test_early_successes_do_not_hide_that_everything_fails_now() -> None:
     """Of 1,211 that were answered only half a percent fail; of the last fifty, more than a fifth."""
-    stands = Tally(succeeded=1200, retrying=11)
-    assert verdict(redrive(), stands, Recent(50, 10)) is None
-    assert verdict(redrive(), stands, Recent(50, 11)) == "11 of the last 50 failed again; that is more than 20 %"
-    assert verdict(redrive(), stands, Recent(20, 20)) is None, "of so few, all of them are judged"
+    counts = Tally(succeeded=1200, retrying=11)
+    assert verdict(redrive(), counts, Recent(50, 10)) is None
+    assert verdict(redrive(), counts, Recent(50, 11)) == "11 of the last 50 failed again; that is more than 20 %"
+    assert verdict(redrive(), counts, Recent(20, 20)) is None, "of so few, all of them are judged"
     assert "120 of 1000" in str(verdict(redrive(), Tally(succeeded=880, dead=120), Recent(50, 0)))
 
 

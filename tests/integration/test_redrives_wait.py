@@ -13,7 +13,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.old_redrive_task import SendDeadLetters
 from conventions.dead_letters.redrive_runner import begin
 from conventions.dead_letters.redrive_runs import RedriveOrder
-from conventions.dead_letters.redrive_status import Standing, Watch
+from conventions.dead_letters.redrive_status import RedriveStatus, Watch
 from conventions.records import executions
 from conventions.storage.tables import RedriveRow
 from tests.support import wait_until
@@ -64,7 +64,7 @@ def app(installation: Installation) -> Iterator[ConventionsApp]:
         yield app
 
 
-def standings(app: ConventionsApp) -> list[Standing]:
+def statuses(app: ConventionsApp) -> list[RedriveStatus]:
     """All redrives, as people see them."""
     watch = Watch(app)
     with app.database.session(read_only=True) as session:
@@ -103,18 +103,16 @@ def test_eleven_redrives_on_a_paused_queue(app: ConventionsApp, installation: In
         Greet.delay(name="hello", folder=str(tmp_path))
         wait_until((tmp_path / "hello").exists, 20, "another job runs")
         found = wait_until(
-            lambda: [
-                one for one in standings(app) if "queue bank has 11 waiting, and no worker consumes it" in one.why
-            ],
+            lambda: [one for one in statuses(app) if "queue bank has 11 waiting, and no worker consumes it" in one.why],
             20,
         )
         assert len(found) == REDRIVES
-        assert {(one.row.state, one.stands.unanswered) for one in found} == {("canary", 1)}
+        assert {(one.row.state, one.counts.unanswered) for one in found} == {("canary", 1)}
         listed = installation.run("dead-letters", "redrives", "--json").stdout
         assert listed.count("no worker consumes it") == REDRIVES, listed
 
         assert app.control.add_consumer("bank", reply=True, timeout=5)
-        wait_until(lambda: {one.row.state for one in standings(app)} == {"finished"}, 60, "all of them finish")
+        wait_until(lambda: {one.row.state for one in statuses(app)} == {"finished"}, 60, "all of them finish")
         paid = (tmp_path / "paid").read_text().split()
         assert sorted(map(int, paid)) == list(range(REDRIVES)), worker.output
         with app.database.session() as session:

@@ -10,7 +10,7 @@ import redis
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.durability import forgetful, volatile
+from conventions.broker.durability import evicting_servers, servers_without_aof
 from conventions.storage.redis_store import Store
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.workers import Installation, messages, wait_for_letter, wait_until_empty
@@ -68,8 +68,8 @@ def test_a_worker_refuses_a_server_that_evicts(tmp_path: Path, new_database: Cal
             assert "set it to noeviction" in ended.stdout
             assert "Traceback" not in ended.stdout
             assert [one.id for one in messages(app)] == [sent.id]
-            assert forgetful(app)
-            assert volatile(app) == []
+            assert evicting_servers(app)
+            assert servers_without_aof(app) == []
 
 
 def test_a_worker_warns_of_a_server_without_a_file(tmp_path: Path, new_database: Callable[[Path], str]) -> None:

@@ -139,7 +139,7 @@ def test_a_lock_lost_within_a_tick_gives_one_id(beat: Beat, clock: Clock, sent: 
     clock.to("2026-11-25T09:00:00+09:00")
     slot = clock.now.astimezone(first._zone)
     for leader in (first, second):
-        leader._firing._send(DAILY, slot, clock.now)
+        leader._dispatch._send(DAILY, slot, clock.now)
     one, other = sent
     assert (one["id"], one["x_key"], one["kwargs"]) == (other["id"], other["x_key"], other["kwargs"])
 

@@ -5,7 +5,7 @@
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.schedules.beat_liveness import FORGET_AFTER, SILENT_AFTER, Beats, standing_of
+from conventions.schedules.beat_liveness import FORGET_AFTER, SILENT_AFTER, Beats, beats_fault
 from conventions.storage.redis_store import Store
 from tests.beat_fixtures import DAILY, Beat, app, beat  # noqa: F401  # fixtures
 
@@ -23,21 +23,21 @@ def set_back(store: Store, name: str, seconds: float) -> None:
 def test_a_beat_is_seen_while_it_ticks(store: Store) -> None:
     """The one that leads comes first; one that has not looked for long is silent, whatever it did last."""
     beats = Beats(store)
-    assert standing_of(beats.listing()) == "no beat runs, so nothing is sent: start one with `celery beat`"
+    assert beats_fault(beats.listing()) == "no beat runs, so nothing is sent: start one with `celery beat`"
     beats.tick("b:2", leads=False)
-    assert standing_of(beats.listing()) == WAITING
+    assert beats_fault(beats.listing()) == WAITING
     beats.tick("a:1", leads=True)
     first, second = beats.listing()
     assert [(one.name, one.state) for one in (first, second)] == [("a:1", "leads"), ("b:2", "stands by")]
     assert 0 <= first.tick_age < 5
-    assert standing_of([first, second]) is None
+    assert beats_fault([first, second]) is None
     set_back(store, "a:1", SILENT_AFTER + 40)
     second, first = beats.listing()
     assert (first.name, first.state) == ("a:1", "silent")
     assert first.tick_age == pytest.approx(SILENT_AFTER + 40, abs=5)
-    assert standing_of([second, first]) == WAITING
+    assert beats_fault([second, first]) == WAITING
     beats.leave("b:2")
-    told = standing_of(beats.listing())
+    told = beats_fault(beats.listing())
     assert told is not None
     assert "nothing is sent: a:1 is stuck or gone for 5" in told
     beats.tick("a:1", leads=True)

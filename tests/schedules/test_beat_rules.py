@@ -238,7 +238,7 @@ def test_two_files_mean_one_slot(beat: Beat, clock: Clock, sent: Sent) -> None:
     """A beat with other arguments for a slot that another one has sent sends the same job, which runs once."""
     slot = datetime(2026, 11, 25, 9, tzinfo=TOKYO)
     for entry in (DAILY, Schedule("daily", cron("0 9 * * *"), Note, {"day": "2026-01-01"})):
-        beat(entry)._firing._send(entry, slot, clock.now)
+        beat(entry)._dispatch._send(entry, slot, clock.now)
     one, other = sent
     assert (one["id"], one["x_key"]) == (other["id"], other["x_key"])
     assert one["kwargs"] != other["kwargs"]
@@ -373,7 +373,7 @@ def test_a_slot_that_cannot_be_made_is_given_up_when_others_wait_behind_it(
         assert days(sent) == ["2026-11-25"]
         assert Schedules(app.store).read(["daily"])[1]["daily"].fault == "LookupError: no figures for the 26th"
         scheduler.tick()  # too soon for another try
-        assert scheduler._firing._failures["daily"].tries == tries
+        assert scheduler._dispatch._failures["daily"].tries == tries
         clock.now += timedelta(minutes=1)
     scheduler.tick()
     scheduler.tick()

@@ -4,10 +4,10 @@
 -- KEYS: prefix
 -- ARGV: schedule, message id, slot in seconds since the epoch ('' by hand), key of beat's lock, its token, ms that it is
 --       kept from now, 'allow', 'skip' where no two runs may overlap or
---       'beside' for one that may all the same, '1' where the broker is this server, ms to remember a run, deed as JSON or ''
+--       'beside' for one that may all the same, '1' where the broker is this server, ms to remember a run, audit entry as JSON or ''
 -- Returns {'go', ms when its sending began first}, {'sent'} (it was, or given up), {'paused'}, {'lost'} (another beat
 -- leads, or did) or {'live', id of a run that has not ended}
-local name, id, slot, lock, token, lock_for, overlap, here, keep, deed = unpack(ARGV)
+local name, id, slot, lock, token, lock_for, overlap, here, keep, audit = unpack(ARGV)
 local entry = entry_of(name)
 local BEGINNING = 60000 -- ms in which a run that was begun has its message
 if slot ~= '' then
@@ -26,7 +26,7 @@ if overlap ~= 'allow' then
   redis.call('PEXPIRE', runs, keep)
   redis.call('SET', P .. 'live:' .. id, name, 'PX', here == '1' and BEGINNING or keep)
 end
-note_deed(deed)
+note_audit(audit)
 if slot == '' then return {'go', integer(now)} end
 local its_slot, since = string.match(redis.call('HGET', entry, 'begun') or '', '^(%d+):(%d+)$')
 if its_slot ~= slot then

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- Append a deed to the journal; also when memory is full, since what it tells has happened.
+-- Append an audit entry to the journal; also when memory is full, since what it tells has happened.
 -- KEYS: the journal
--- ARGV: the deed as JSON
+-- ARGV: the audit entry as JSON
 -- Returns the id of the entry
 local now = redis.call('TIME')
 return redis.call('XADD', KEYS[1], '*', 'deed', ARGV[1], 'at', now[1] .. string.format('%03d', math.floor(now[2] / 1000)))

@@ -44,8 +44,8 @@ local function remember(name, line, most)
   redis.call('LTRIM', history, 0, most - 1)
 end
 
-local function note_deed(deed)
-  if deed ~= '' then redis.call('XADD', P .. 'journal', '*', 'deed', deed, 'at', integer(now)) end
+local function note_audit(audit)
+  if audit ~= '' then redis.call('XADD', P .. 'journal', '*', 'deed', audit, 'at', integer(now)) end
 end
 
 -- Whether a message has not ended yet, or the batch that it began.
