@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Remove messages that have ended. A stale receipt touches nothing, and a message whose job has not recorded how it
--- ended comes again.
+-- Remove messages that have ended. A stale receipt changes nothing. A message whose job has recorded no outcome
+-- comes again.
 -- KEYS: prefix
 -- ARGV: for each message: tag, queue, receipt, claim ('' when its job has none on this server), id of the message (''
 --       unless something follows its job, all of which was sent: a message that comes again must not send it again)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Append events without a claim to the journal; also when memory is full, since each is the end of a message.
+-- Append events without a claim to the journal, even when memory is full: each is the end of a message.
 -- KEYS: the journal
 -- ARGV: events as JSON
 -- Returns the number of events appended

@@ -1,10 +1,10 @@
--- What becomes of a batch when one of its messages ends. Joining twice counts once; an outcome only gets better.
+-- How a batch changes when one of its messages ends. A message that joins twice counts once. An outcome never gets worse.
 -- `batch:<id>`           state, task, arguments, actor, options, claim, cursor, chunks (once all are cut), repairs, told,
 --                        snapshot:<n> (repairs known to `finish`, 0, or to a `recovered`)
 -- `batch:<id>:outcomes`  by index of the chunk: 'done' | 'dead' | 'cancelled'
--- `batch:<id>:failed`    those of them that are not done
+-- `batch:<id>:failed`    the outcomes other than 'done'
 -- `batch:<id>:returns`   what `process` returned, as JSON
--- `closing`              batches of which something is still to be sent; score: when somebody sends it again, ms
+-- `closing`              batches that still need a message; score: when another worker sends it, ms
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself; `what_follows` returns two values
@@ -22,7 +22,7 @@ local function what_follows(id)
   return '', '0'
 end
 
--- Remember that something is to be sent, so that it is sent also when who should do it dies here.
+-- Note that a message is to be sent. If its sender dies here, another worker sends it.
 local function note_what_follows(id)
   if what_follows(id) == '' then
     redis.call('ZREM', P .. 'closing', id)
@@ -58,8 +58,8 @@ local function end_batch(id, state)
   redis.call('HSET', P .. 'progress:' .. id, 'ended', state)
 end
 
--- Leave the splitter's key to others, so that the same batch can be sent again: it ended between two turns, without its
--- claim in hand, or its batch is cancelled after it was cut.
+-- Release the splitter's claim, so that the same batch can be sent again: the splitter ended between two turns, without
+-- holding its claim, or the batch was cancelled after it was cut.
 local function free_claim(id, from)
   local name = redis.call('HGET', P .. 'batch:' .. id, 'claim')
   if not name or name == '' then return end
@@ -83,14 +83,14 @@ local function join(member, result)
     if outcome ~= 'done' then free_claim(id, 'continued') end
   elseif role == 'finish' then
     if not STATES_OF_BATCH[state] then
-      note_unknown('batch:' .. id) -- a later release has written it: left as it is
+      note_unknown('batch:' .. id) -- a later release wrote it, so it stays as it is
     elseif outcome == 'done' and state ~= 'cancelled' then
       redis.call('HSET', batch, 'told', redis.call('HGET', batch, 'snapshot:0') or 0)
       end_batch(id, 'done')
     elseif state == 'running' then
       end_batch(id, outcome)
     end
-  else -- recovered; or a dead letter says why not
+  else -- recovered; or its dead letter says why not
     local name = 'snapshot:' .. integer(number)
     local told, known = unpack(redis.call('HMGET', batch, 'told', name))
     local upto = math.max(tonumber(told or 0), number, outcome == 'done' and tonumber(known or 0) or 0)
@@ -100,7 +100,7 @@ local function join(member, result)
   note_what_follows(id)
 end
 
--- Say of a job that reported progress that it has ended; a batch ends with its `finish`, not with its splitter.
+-- Note in the progress of a job that it has ended. A batch ends with its `finish`, not with its splitter.
 local function end_progress(id, state, member)
   local progress = P .. 'progress:' .. id
   if redis.call('EXISTS', progress) == 1 and not (member ~= '' and redis.call('EXISTS', P .. 'batch:' .. id) == 1) then

@@ -1,20 +1,20 @@
 #!lua flags=allow-oom
 -- uses queues claims common schedule
--- Begin to send a slot, or a run by hand, unless it was sent or must not be.
+-- Begin to send a slot, or a run by hand, unless it was already sent or must not be sent.
 -- KEYS: prefix
 -- ARGV: schedule, message id, slot in seconds since the epoch ('' by hand), key of beat's lock, its token, ms that it is
 --       kept from now, 'allow', 'skip' where no two runs may overlap or
 --       'beside' for one that may all the same, '1' where the broker is this server, ms to remember a run, audit entry as JSON or ''
--- Returns {'go', ms when its sending began first}, {'sent'} (it was, or given up), {'paused'}, {'lost'} (another beat
--- leads, or did) or {'live', id of a run that has not ended}
+-- Returns {'go', ms of the first try}, {'sent'} (already sent, or given up), {'paused'}, {'lost'} (another beat leads, or
+-- has led) or {'live', id of a run that has not ended}
 local name, id, slot, lock, token, lock_for, overlap, here, keep, audit = unpack(ARGV)
 local entry = entry_of(name)
-local BEGINNING = 60000 -- ms in which a run that was begun has its message
+local BEGINNING = 60000 -- ms until the message of a begun run must be there
 if slot ~= '' then
   local holder = redis.call('GET', lock)
-  -- It was removed while this beat slept: who takes the lead again writes down what its own list says.
+  -- The schedule was removed while this beat slept. The next leader writes what its own list says.
   if holder and holder ~= token or redis.call('HEXISTS', entry, 'gone') == 1 then return {'lost'} end
-  redis.call('SET', lock, token, 'PX', lock_for) -- also where it has lapsed, and nobody has taken it
+  redis.call('SET', lock, token, 'PX', lock_for) -- also if it has expired and nobody has taken it
   if tonumber(slot) <= tonumber(redis.call('HGET', entry, 'cursor') or -1) then return {'sent'} end
   if redis.call('HEXISTS', P .. 'schedule:paused', name) == 1 then return {'paused'} end
 end

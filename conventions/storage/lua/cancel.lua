@@ -11,7 +11,7 @@ redis.call('SET', P .. 'cancel:' .. id, generation or 0, 'PX', ARGV[2])
 local place = place_of(id)
 if not place then return 'too late' end
 if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, id) then
-  make_ready(id, queue, score) -- its end is recorded now, not when it is due
+  make_ready(id, queue, score) -- due now, so that its end is recorded at once
   redis.call('ZREM', P .. 'delayed:' .. queue, id)
 end
 return place == 'running' and 'running' or 'queued'

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Find batches of which something was to be sent by somebody who is gone.
+-- Find batches that wait for a message whose sender has died.
 -- KEYS: prefix
 -- ARGV: how many at the most
 -- Returns their ids

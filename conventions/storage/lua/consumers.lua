@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Make the consumer group of the journal, from its first entry, and forget consumers that are long gone.
--- In one step: a consumer that reads between the look and the removal would lose what it has read.
+-- Create the consumer group of the journal, from its first entry, and remove consumers that are long dead.
+-- In one step: otherwise a consumer that reads between check and removal would lose its entries.
 -- KEYS: the journal
 -- ARGV: group, milliseconds without a sign of life after which a consumer without entries is gone
 -- Returns the number of consumers forgotten

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Remove waiting messages of a queue that nobody need know of, such as answers to remote control; those that workers hold stay.
+-- Remove waiting messages without a trace, such as answers to remote control. Messages that workers hold stay.
 -- KEYS: prefix
 -- ARGV: queue, how many at the most
 -- Returns how many were removed; call again while it is not below the limit

@@ -1,22 +1,22 @@
 #!lua flags=allow-oom
 -- uses layout queues claims common batch
--- End messages without a worker: each goes, and how it ended is in the journal and in its batch, in one step.
+-- End messages without a worker. One step removes each message and writes its outcome to the journal and to its batch.
 -- KEYS: prefix
 -- ARGV: events that may wait in the journal, or 0 where that does not matter; then for each message: queue, place
 --       ('queue' | 'delayed' | 'inflight'), tag, score, message id, event as JSON or '', how its batch counts it (see `join`) or '',
 --       and where its job is known to be done: claim, fingerprint, ms to keep the claim, else '' three times
--- Returns for each message 1, or 0 where it is not there any more as it was seen, or its form is not known here: then nothing was done
+-- Returns for each message 1; or 0, and does nothing, if the message has moved or its form is not known here
 -- Error: JOURNALFULL, NEWERLAYOUT
 local most = tonumber(ARGV[1])
 if most > 0 and redis.call('XLEN', P .. 'journal') >= most then
   return redis.error_reply('JOURNALFULL the journal is full: its recorder does not run, or SQL does not answer')
 end
 
--- What a claim forgot with an older state of the server; one that is held meanwhile is left to its holder.
+-- Restore a claim that an older state of the server has lost. A claim that somebody holds by now stays with its holder.
 local function note_done(claim, id, fingerprint, keep)
   local key = P .. 'claim:' .. claim
   local state, fence, till = fields_of(key, 'state', 'fence', 'until')
-  if state and not WORDS[state] then return end -- a later release has written it
+  if state and not WORDS[state] then return end -- a later release wrote it
   if state == 'done' or (state == 'running' and tonumber(till or 0) > now) then return end
   redis.call('HSET', key, 'state', 'done', 'id', id, 'fingerprint', fingerprint, 'result', '', 'until', integer(now), 'starts', 0,
     'fence', integer(math.max(tonumber(fence or 0) + 1, micros)), 'token', '', 'followed', '1', 'after', '')
@@ -35,7 +35,7 @@ local function end_waiting(queue, place, tag, score, id, event, member, claim, f
   if claim ~= '' then note_done(claim, id, fingerprint, keep) end
   if member ~= '' then join(member, '') end
   end_progress(id, claim ~= '' and 'done' or 'released', member)
-  redis.call('DEL', P .. 'live:' .. id) -- a schedule does not wait for it any more
+  redis.call('DEL', P .. 'live:' .. id) -- a schedule no longer waits for it
   redis.call('ZREM', key, tag)
   let_go(tag, queue)
   redis.call('DEL', message_key(tag))

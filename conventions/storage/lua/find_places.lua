@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Give messages that are in no set a place.
+-- Give a place to messages that are in none of the three sets.
 -- KEYS: prefix
 -- ARGV: for each message: tag, ms until it is due
 -- Returns how many had none

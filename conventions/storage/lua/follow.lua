@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common batch
--- Ask what a batch still has to send. Who asks sends it; another asks for it in a minute if it is not done by then.
+-- Ask which message a batch needs. The caller sends it. If it is not sent, another caller gets it a minute later.
 -- KEYS: prefix
 -- ARGV: id of the batch
 -- Returns {'finish' | 'recovered' | '', number}

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Note that everything that follows a finished job was sent, where the broker is elsewhere.
+-- Note that all follow-ups of a finished job were sent; used when the broker is on another server.
 -- KEYS: prefix
 -- ARGV: claim, message id, token of the delivery
 -- Returns 1 when it was noted, 0 when the claim is of another message or delivery

@@ -14,7 +14,7 @@ local function release(claim, token, counted, why)
   starts = math.max(starts_of(claim, starts, after) - (counted and 0 or 1), 0)
   redis.call('HSET', key, 'state', 'released', 'until', 0, 'starts', starts, 'after', '')
   if why ~= '' then redis.call('HSET', key, 'why', why) end
-  redis.call('HDEL', key, 'token') -- a job that ends in this very moment may still record it
+  redis.call('HDEL', key, 'token') -- a job that ends at this moment may still record its outcome
   wake_parked(claim)
 end
 

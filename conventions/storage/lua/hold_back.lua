@@ -1,16 +1,16 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Put messages back that wait for the rate limit of their task, in place, with no delivery counted. They are delayed, so that a worker
--- that knows nothing of the limit finds them in the end, and in `limited:<task>` by their place in the queue: see `let_through`.
+-- Return messages that wait for the rate limit of their task, in place, with no delivery counted. They are in `delayed`, so that a
+-- worker without the limit finds them in the end, and in `limited:<task>` by their place in the queue: see `let_through`.
 -- KEYS: prefix
 -- ARGV: for each message: tag, queue, receipt, task, ms between two jobs of the task
 -- Returns how many went back
 local AT_LEAST, AT_MOST = 60000, 3600000 -- ms
-local LOOKS = 3 -- at others that are held back, for each one
+local LOOKS = 3 -- how many other held-back messages to check for each one
 local returned = 0
 
--- Of some that are chosen at random, forget those that do not wait any more: they were due, ended or purged. So of those that are noted
--- no more than about a third do not wait, however few are let through, and the wait of the next one is no longer than it must be.
+-- Check some entries at random, and forget messages that no longer wait: they were due, ended or purged. So at most about a third
+-- of the entries are stale, even if few messages are let through, and the next message does not wait longer than it must.
 local function forget_some(limited)
   for _, tag in ipairs(redis.call('ZRANDMEMBER', limited, LOOKS)) do
     local _, queue = sent(tag)

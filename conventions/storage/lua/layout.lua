@@ -1,4 +1,4 @@
--- Refuse to touch what is in Redis where it has the layout of a later release: see `layout_version.py`, whose `LAYOUT` this is.
+-- Refuse to touch data with the layout of a later release. The number is `LAYOUT` in `layout_version.py`.
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Leave messages that a worker holds and cannot read, since a later release has written them: they wait in place, nothing is
--- counted, and they are named in `unknown`.
+-- Leave held messages that this worker cannot read, since a later release wrote them. They wait in place, nothing is
+-- counted, and `unknown` lists them.
 -- KEYS: prefix
 -- ARGV: for each message: tag, queue, receipt
 -- Returns how many wait now

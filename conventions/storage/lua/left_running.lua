@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Find claims of jobs whose lease has been over for long, and whose message is gone: nobody ends them.
+-- Find running claims with a long expired lease and without a message: nobody will end them.
 -- KEYS: prefix
 -- ARGV: ms since the lease was over; then claims (`<task>:<key>`)
 -- Returns for each such claim {claim, token, message id, generation, attempt}

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Make messages ready that wait for the rate limit of their task, those first that were sent first.
+-- Make messages ready that wait for the rate limit of their task, oldest first.
 -- KEYS: prefix
 -- ARGV: task, how many
 -- Returns {how many are ready now, how many wait still, at the most}
@@ -14,7 +14,7 @@ while ready < most do
   for i = 1, #popped, 2 do
     local tag = popped[i]
     local score, queue = sent(tag)
-    if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then -- it was not due, ended or purged meanwhile
+    if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then -- it still waits: not due, ended or purged meanwhile
       make_ready(tag, queue, score)
       redis.call('ZREM', P .. 'delayed:' .. queue, tag)
       ready = ready + 1

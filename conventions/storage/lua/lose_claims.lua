@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Record that jobs are lost whose message is gone, and which nobody ends. The claim stays its holder's, who may say after all how
--- the job ended.
+-- Record jobs as lost whose message is gone and which nobody will end. The claim stays with its holder, who may still record an
+-- outcome.
 -- KEYS: prefix
 -- ARGV: for each: claim, token, message id, event as JSON
 -- Returns how many were lost

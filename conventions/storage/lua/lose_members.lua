@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common batch
--- Record that messages of batches are lost which have no outcome, and are gone: the batch goes on without them.
+-- Record messages of batches as lost that are gone without an outcome. The batch goes on without them.
 -- KEYS: prefix
 -- ARGV: for each: batch id, role ('splitter' | 'chunk'), index, message id, how its batch counts it (see `join`), event as JSON
 -- Returns how many were lost

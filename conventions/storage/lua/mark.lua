@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Write something, so that what this connection waits for with WAITAOF lies behind all writes so far, whoever made them.
+-- Write a key. WAITAOF on this connection then waits for this write, and so for all earlier writes of any client.
 -- KEYS: the key to write
 -- ARGV: how long it lives, ms
 -- Returns how often it was written

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
--- Note that SQL has another part of the journal, if this server knows of all that it had before.
+-- Note that SQL has recorded one more part of the journal, if this server has the count before it.
 -- KEYS: the mark (`<number> <ms> <run>`: parts that SQL has, when that was, and the run of the server in which it was compared)
 -- ARGV: the number of the part; the run of the server where it was compared now, so that the mark is whatever it was before, or ''
--- Returns 1, or 0 where the mark is not that of the part before: the server is an older one, or somebody died before this
+-- Returns 1; or 0 if the mark is not the count before: the server is an older copy, or a recorder died before this step
 local number, run = string.match(redis.call('GET', KEYS[1]) or '', '^(%d+) %d+ (.*)$')
 if ARGV[2] ~= '' then
   run = ARGV[2]

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Say of which messages no set knows, since somebody deleted a key; those that a worker may hold are left to the sweep.
+-- Find messages that are in no set, since somebody deleted a key. The sweep handles those that a worker may hold.
 -- KEYS: prefix
 -- ARGV: tags
--- Returns for each such message {tag, what it says, or '' where that is long}
+-- Returns for each such message {tag, payload, or '' if the payload is long}
 local found = {}
 for _, tag in ipairs(ARGV) do
   local key, queue = message_key(tag), nil

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Append an audit entry to the journal; also when memory is full, since what it tells has happened.
+-- Append an audit entry to the journal, even when memory is full: the action has happened.
 -- KEYS: the journal
 -- ARGV: the audit entry as JSON
 -- Returns the id of the entry

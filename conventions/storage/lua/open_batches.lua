@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common batch
--- Look at batches: what they wait for, and that somebody sends what follows, whatever was deleted.
+-- Check batches: what they wait for. If their next message is due, put them into `closing`, even if keys were deleted.
 -- KEYS: prefix
 -- ARGV: ids
 -- Returns for each that waits for something {id, state, task, actor, chunks or '', items or '', indexes of chunks with an outcome}; `splitting` only where its

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common schedule
--- Pause a schedule, also when memory is full: that is when somebody wants it to send nothing.
+-- Pause a schedule, even when memory is full: people want to pause schedules then.
 -- KEYS: prefix
 -- ARGV: schedule, the pause as JSON, audit entry as JSON
 -- Returns nothing

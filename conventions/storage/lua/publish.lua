@@ -1,11 +1,11 @@
 #!lua
--- Put messages into their queues. Without allow-oom: a full server must say no here, and only here.
+-- Put messages into their queues. Without allow-oom: a full server must refuse here, and only here.
 -- KEYS: prefix
 -- ARGV: events that may wait in the journal; what is added to the tag of a message where another message has it, and once in a
 --       while, after a space, who sends, as `<layouts> <name>`: see `layout_version.py`; then for each run of messages:
 --       what they have in common, which is queue, priority, ms to wait, generation and ms to live or 0; how many, 1,000 at the
 --       most; and for each of those: tag, payload, digest of what it asks for
--- Returns for each message its tag, or '' when this very message is there already
+-- Returns for each message its tag, or '' if this same message is already there
 -- Error: JOURNALFULL, NEWERLAYOUT
 -- uses layout
 local call, P = redis.call, KEYS[1]
@@ -20,8 +20,8 @@ if string.find(suffix, ' ', 1, true) then
   call('PEXPIRE', P .. 'members', 86400000)
 end
 
--- One message, which is new and due now, as nearly always: in the same steps as below, before the parts that this does not need, of
--- which the server would make all functions anew.
+-- The usual case: one message, new and due now. It takes the same steps as below, but stands before the included parts, whose
+-- functions the server would create anew at each call.
 if #ARGV == 11 and tonumber(ARGV[5]) == 0 and ARGV[7] == '0' and not string.find(ARGV[3], '\31', 1, true) then
   local queue, priority, tag = ARGV[3], ARGV[4], ARGV[9]
   local key = P .. 'message:' .. tag
@@ -38,16 +38,16 @@ end
 
 -- uses queues
 local tags, known = {}, {}
-local digests = {} -- by tag, of those that this run adds
+local digests = {} -- by tag, of the messages that this run adds
 
--- The tag under which a message is added; nothing where it is there already, perhaps since a reply was lost.
+-- The tag for a new message. Nil if the message is already there, perhaps because a reply was lost.
 local function free_tag(tag, digest, generation, due)
   local there, its_generation = digests[tag], generation
   if not there and call('EXISTS', message_key(tag)) == 1 then
     local score, queue, _
     score, queue, _, there, its_generation = sent(tag)
     there = there or 'of another program'
-    find_place(tag, queue, score, VISIBILITY, due) -- else it would be there for ever, and nothing could be sent under its id
+    find_place(tag, queue, score, VISIBILITY, due) -- otherwise it would stay for ever and block its id
   end
   if not there then return tag end
   if there == digest and its_generation == generation then return end
@@ -57,7 +57,7 @@ end
 
 local function wake_once(queue)
   if known[queue] then return end
-  known[queue] = true -- woken, once for all its messages, and listed, unless one that nobody has looked at is there
+  known[queue] = true -- wake the queue once for all its messages, and list it, unless its wake-up mark is already set
   if wake(queue) == 1 then call('SADD', P .. 'queues', queue) end
 end
 
@@ -86,7 +86,7 @@ local function publish(queue, priority, wait, generation, lifetime, first, last)
   for _, one in ipairs(messages) do
     local i, tag, stands = unpack(one)
     write_message(tag, stands, queue, priority, ARGV[i + 2], generation, ARGV[i + 1])
-    if tonumber(lifetime) > 0 then call('PEXPIRE', message_key(tag), lifetime) end -- a reply that nobody may come for
+    if tonumber(lifetime) > 0 then call('PEXPIRE', message_key(tag), lifetime) end -- a reply that perhaps nobody reads
   end
   if tonumber(lifetime) > 0 then
     call('PEXPIRE', P .. 'queue:' .. queue, lifetime)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Let messages wait in place whose task the worker that holds them does not know; nothing else is counted.
+-- Delay held messages whose task this worker does not know. Nothing is counted.
 -- KEYS: prefix
 -- ARGV: for each message: tag, queue, receipt, ms to wait, all its headers that differ from those that were sent, as JSON, task
 -- Returns how many wait now

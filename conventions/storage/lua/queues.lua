@@ -1,15 +1,15 @@
 -- Queues, as the scripts of messages share them.
--- A message is `message:<tag>`, one string as long as nothing is known of it but what was sent, see `SENT`: it is written and read
--- in half the time and memory of a hash, and many are read at once. What comes to it makes a hash of it, see `change`.
+-- A message is `message:<tag>`. While only the sent data is known it is one string, see `SENT`: half the time and memory of a
+-- hash, and many are read at once. Any further data turns it into a hash, see `change`.
 -- Its tag is in exactly one of three sorted sets of its queue:
 --   queue:<queue>     ready; score: priority, then order of arrival
 --   delayed:<queue>   score: when it is due, ms
 --   inflight:<queue>  held by a worker; score: when it may go to another, ms
--- and, while it is held, in `receipts`, and in `started` where its job has begun by itself: its receipt.
--- A script that fails half-way is not rolled back: each adds a message to its new place before it leaves the old one.
+-- While it is held, its receipt is in `receipts`. If its job has begun alone, the receipt is also in `started`.
+-- Redis does not roll back a failed script, so each script adds a message to its new place before removing it from the old one.
 -- `wake:<queue>` has one member while an idle worker should look; all times are the server's.
--- What a later release has written, in a form that is not known here, is never deleted, nor overwritten: it is left, and named in
--- `unknown`, see `note_unknown`. A later form is another type of key, a string that begins with `v<number>\31`, or a hash with a
+-- Data of a later release in an unknown form is never deleted or overwritten. It stays, and `unknown` lists it, see
+-- `note_unknown`. A later form is another type of key, a string that begins with `v<number>\31`, or a hash with a
 -- field `form`.
 -- KEYS: the application's prefix, such as `{conventions}:`
 -- ARGV: those of the script that uses this
@@ -21,7 +21,7 @@ local function integer(number) return string.format('%.0f', number) end
 
 local function message_key(tag) return P .. 'message:' .. tag end
 
--- Note, for `celery check`, a key that is left because its form is not known: its name without the prefix.
+-- List a key that stays because its form is not known, for `celery check`: its name without the prefix.
 local function note_unknown(name)
   redis.call('ZADD', P .. 'unknown', redis.call('TIME')[1], name)
   redis.call('ZREMRANGEBYRANK', P .. 'unknown', 0, -1001)
@@ -31,7 +31,7 @@ end
 -- Whether a message that is a string is in a later form.
 local function is_later(value) return string.byte(value) == 118 and string.find(value, '^v%d+\31') ~= nil end -- 118: v
 
--- Score, queue, priority, digest, generation and payload. The score has sixteen digits, so that another one fits.
+-- Score, queue, priority, digest, generation and payload. The score has sixteen digits, so it can be replaced in place.
 local SENT = '^(%d+)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31([^\31]*)\31(.*)$'
 
 local function write_hash(key, score, queue, priority, digest, generation, payload)
@@ -47,7 +47,7 @@ local function write_message(tag, score, queue, priority, digest, generation, pa
   end
 end
 
--- As above, of a message that is there; of what another program wrote only the payload; else nothing.
+-- The sent data of a stored message. Of another program's data only the payload. Nothing if there is no message.
 local function sent(tag)
   local key = message_key(tag)
   local kind = redis.call('TYPE', key).ok
@@ -60,17 +60,16 @@ local function sent(tag)
   return nil, nil, nil, nil, nil, value
 end
 
--- Returns 1 where no mark was there.
+-- Returns 1 if the mark was not set.
 local function wake(queue) return redis.call('ZADD', P .. 'wake:' .. queue, 0, '1') end
 
--- Where a message of this priority (0 to 9, 9 first) stands that arrives now.
+-- The score of a message of this priority (0 to 9, 9 first) that arrives now.
 local function next_score(priority)
   return integer((9 - priority) * STEP + redis.call('INCR', P .. 'sequence'))
 end
 
--- Something else was written under a queue's key. Each of its values becomes a message like any other, which no worker
--- can read, and so a dead letter: nothing is lost in silence, and the queue works again. What has no values that can be read, as a
--- stream, is left under another name.
+-- Another program has written a queue's key. Each of its values becomes a message, which no worker can read, and so a dead letter.
+-- Nothing is lost in silence, and the queue works again. A type without readable values, such as a stream, is renamed.
 local function adopt(queue)
   local key = P .. 'queue:' .. queue
   local kind, clock, values = redis.call('TYPE', key).ok, redis.call('TIME'), nil
@@ -97,7 +96,7 @@ local function adopt(queue)
   redis.call('SADD', P .. 'queues', queue)
 end
 
--- Scores and tags, one after the other; whoever adds them wakes the workers.
+-- Scores and tags in turn. The caller wakes the workers.
 local function all_ready(queue, places)
   local answer = redis.pcall('ZADD', P .. 'queue:' .. queue, unpack(places))
   if type(answer) == 'table' and answer.err then
@@ -107,7 +106,7 @@ local function all_ready(queue, places)
   end
 end
 
--- Of a message that is there; `score`: where it stands.
+-- For a stored message; `score`: its place in the queue.
 local function make_ready(tag, queue, score)
   if not score then return end
   all_ready(queue, {score, tag})
@@ -121,19 +120,19 @@ local function pop_ready(queue, count)
   return redis.call('ZPOPMIN', P .. 'queue:' .. queue, count)
 end
 
--- How long a message is a worker's of which nothing was heard, where the caller does not say it: no worker is silent for that long,
--- whatever its lease is, see `core/timings.py`.
+-- The visibility of a message if the caller does not give it. No living worker is silent for that long, whatever its lease; see
+-- `core/timings.py`.
 local VISIBILITY = 33000 -- ms
 
--- A message that none of the three sets has, since somebody deleted a key: a worker that holds it has until its time is over to be
--- heard; else it is ready, or due then, in ms. Returns whether it was so.
+-- Repair a message that is in none of the three sets, since somebody deleted a key. If a worker holds it, the worker gets the
+-- usual time for a heartbeat. Otherwise it is ready, or due at `due`, in ms. Returns whether it was repaired.
 local function find_place(tag, queue, score, visibility, due)
-  if not queue or queue == '' or not score then return false end -- another program's, of which no queue is known
+  if not queue or queue == '' or not score then return false end -- another program's message, without a queue
   for _, place in ipairs({'queue:', 'inflight:', 'delayed:'}) do
     local found = redis.pcall('ZSCORE', P .. place .. queue, tag)
     if type(found) == 'string' then return false end
   end
-  if redis.call('PTTL', message_key(tag)) >= 0 then return false end -- an answer, whose queue is forgotten with it
+  if redis.call('PTTL', message_key(tag)) >= 0 then return false end -- a reply, which expires with its queue
   if redis.call('HEXISTS', P .. 'receipts', tag) == 1 then
     local clock = redis.call('TIME')
     redis.call('ZADD', P .. 'inflight:' .. queue, integer(clock[1] * 1000 + math.floor(clock[2] / 1000) + visibility), tag)

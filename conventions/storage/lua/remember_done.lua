@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Remember jobs as done of which an older copy of the server does not know it. A claim that is held now is left to its holder, and one
--- in a form that is not known here stays as it is.
+-- Remember jobs as done that an older copy of the server does not know as done. A claim that is held now stays with its holder.
+-- A claim in an unknown form stays as it is.
 -- KEYS: prefix
 -- ARGV: for each: claim, message id, ms to keep it
 -- Returns how many were not known

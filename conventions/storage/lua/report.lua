@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Write what a running job reports, renew its lease, and tell it whether it may go on. All values are absolute, so that
--- a report that is sent twice counts once.
+-- Write the report of a running job, renew its lease, and answer whether it may go on. All values are absolute, so a report
+-- that is sent twice counts once.
 -- KEYS: prefix
 -- ARGV: message id, ms to keep, lease in ms, claim (`<task>:<key>`, '' when it holds none), token, id of its batch or '',
 --       then fields and values

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses layout queues claims common
--- Hand out ready messages, each under a receipt of its own.
+-- Deliver ready messages, each with a new receipt.
 -- KEYS: prefix
 -- ARGV: how many, how many of those queues of which only few are wanted, ms until a message goes to another when nothing
 --       is heard, start of the receipts, bytes after which no more messages are added that are not small (0: none at all; else one always is),
@@ -14,8 +14,8 @@ local found = {}
 local bytes, at_once = tonumber(ARGV[5]), tonumber(ARGV[6])
 local has_large = bytes == 0
 
--- One of which more is known than what was sent; nothing where its form is not known here. Where there is none, the tag itself is
--- something that another program wrote: it is a message now, and no worker can read it.
+-- A message with more data than was sent; nil if its form is not known here. If there is no message, another program wrote the tag:
+-- the tag becomes the message, which no worker can read.
 local function changed(tag, queue, score)
   local key = message_key(tag)
   local fields = redis.pcall('HMGET', key, 'payload', 'changes', 'deliveries', 'alone', 'form')
@@ -57,11 +57,11 @@ local function hand_out(queue, popped, unacknowledged)
       message = {tag, queue, value}
     end
     local size = message and #message[3] or 0
-    if size > 4096 then -- of smaller ones the number is bound enough
+    if size > 4096 then -- smaller messages are limited by their number only
       is_full = is_full or (size > bytes and has_large)
       if not is_full then bytes, has_large = bytes - size, true end
     end
-    if message and is_full then -- also what is behind it in its queue: first come, first served
+    if message and is_full then -- skip also the messages behind it: first come, first served
       rest[#rest + 1], rest[#rest + 2] = popped[2 * i], message[1]
     elseif message then
       message[4] = receipt
@@ -80,7 +80,7 @@ local function hand_out(queue, popped, unacknowledged)
   return #rest / 2
 end
 
--- What is due joins what is ready.
+-- Make due messages ready.
 local due = -1
 local function look_ahead(queue)
   local delayed = P .. 'delayed:' .. queue
@@ -98,7 +98,7 @@ end
 local queues = (#ARGV - 6) / 3
 local empty, left, is_left = {}, {}, {}
 for i = 7, #ARGV, 3 do look_ahead(ARGV[i]) end
-for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queue its share, then who has more
+for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queue gets its share, then queues with more messages get the rest
   for i = 7, #ARGV, 3 do
     local count = math.min(share, limit - #found)
     if ARGV[i + 2] == '1' then count = math.min(count, few) end
@@ -115,9 +115,9 @@ for _, share in ipairs({math.ceil(limit / queues), limit}) do -- first each queu
 end
 
 for i = 7, #ARGV, 3 do
-  if not empty[i] and redis.call('EXISTS', P .. 'queue:' .. ARGV[i]) == 1 then -- the next idle worker looks, too
+  if not empty[i] and redis.call('EXISTS', P .. 'queue:' .. ARGV[i]) == 1 then -- so that the next idle worker looks, too
     wake(ARGV[i])
-    if ARGV[i + 1] == '1' then redis.call('PEXPIRE', P .. 'wake:' .. ARGV[i], 60000) end -- nobody may come for replies
+    if ARGV[i + 1] == '1' then redis.call('PEXPIRE', P .. 'wake:' .. ARGV[i], 60000) end -- perhaps nobody reads replies
   end
 end
 if #left > 0 then return {integer(due), found, left} end

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common schedule
--- Lift a schedule's pause. The slots that it held back are passed over.
+-- End a schedule's pause. The slots that it held back are skipped.
 -- KEYS: prefix
 -- ARGV: schedule, since when it was paused ('' for whatever pause there is), new cursor and next slot in seconds since
 --       the epoch (the latter '' when there is none), RedBeat's meta as JSON, line of the history as JSON or '', lines to
@@ -9,7 +9,7 @@
 local name, since, slot, following, meta, line, most, audit = unpack(ARGV)
 local paused = redis.call('HGET', P .. 'schedule:paused', name)
 if not paused or (since ~= '' and cjson.decode(paused).since ~= since) then return 0 end
-local known = redis.call('HEXISTS', entry_of(name), 'definition') == 1 -- of one that no beat has seen, slots do not count yet
+local known = redis.call('HEXISTS', entry_of(name), 'definition') == 1 -- the slots of a schedule that no beat has seen do not count yet
 if known and move(name, slot, following, meta) and line ~= '' then remember(name, line, tonumber(most)) end
 redis.call('HDEL', P .. 'schedule:paused', name)
 note_audit(audit)

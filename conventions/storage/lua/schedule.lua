@@ -3,9 +3,8 @@
 --   begun    `<slot>:<ms>`: a slot that may be under way, and when its sending began first
 --   last     the last message that was sent, as JSON         fault     why the last try failed
 --   gone     '1' when it is no longer in the list, for as long as it may come back as the same one
--- `schedule:history:<name>` has what became of its slots, the newest first; `schedule:live:<name>` the runs that may not
--- have ended, where no two may overlap; `live:<id>` marks one of those until its message is there, or where the broker is
--- elsewhere until its end.
+-- `schedule:history:<name>`: what became of its slots, newest first. `schedule:live:<name>`: runs that may not have ended, if runs
+-- may not overlap. `live:<id>` marks one of them until its message is there, or until its end if the broker is elsewhere.
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself
@@ -19,7 +18,7 @@ local function move(name, slot, following, meta)
   if tonumber(slot) <= tonumber(redis.call('HGET', entry, 'cursor') or -1) then return false end
   redis.call('HSET', entry, 'cursor', slot, 'meta', meta)
   redis.call('HDEL', entry, 'begun', 'fault')
-  if following == '' or redis.call('HEXISTS', entry, 'gone') == 1 then -- a beat that slept over its removal
+  if following == '' or redis.call('HEXISTS', entry, 'gone') == 1 then -- the schedule was removed while this beat slept
     redis.call('ZREM', INDEX, entry)
   else
     redis.call('ZADD', INDEX, following, entry)
@@ -27,7 +26,7 @@ local function move(name, slot, following, meta)
   return true
 end
 
--- Add a line to the history; slots in a row that are not sent for one reason are one line.
+-- Add a line to the history. Consecutive slots that are not sent for one reason share a line.
 local function remember(name, line, most)
   local history = P .. 'schedule:history:' .. name
   local new, newest = cjson.decode(line), redis.call('LINDEX', history, 0)
@@ -48,14 +47,14 @@ local function note_audit(audit)
   if audit ~= '' then redis.call('XADD', P .. 'journal', '*', 'deed', audit, 'at', integer(now)) end
 end
 
--- Whether a message has not ended yet, or the batch that it began.
+-- Whether a message, or the batch that it began, has not ended yet.
 local function is_live(id, here)
   local batch = redis.call('HGET', P .. 'batch:' .. id, 'state')
   if batch == 'splitting' or batch == 'running' then return true end
   return redis.call('EXISTS', P .. 'live:' .. id) == 1 or (here and redis.call('EXISTS', message_key(id)) == 1)
 end
 
--- Another run of the schedule that has not ended, or nil; those that have ended are forgotten.
+-- Another run of the schedule that has not ended, or nil. Ended runs are removed.
 local function live_run(name, own, here)
   local runs = P .. 'schedule:live:' .. name
   local last = redis.call('HGET', entry_of(name), 'last') -- it may have begun when runs were allowed to overlap

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common batch
--- Say that no more chunks of a batch follow. A batch that has ended stays as it is.
+-- Note that a batch has no more chunks. A batch that has ended stays as it is.
 -- KEYS: prefix
 -- ARGV: id of the batch, number of chunks, number of items
 -- Returns 'sealed', 'cancelled' (meanwhile) or 'forgotten'

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Find what nobody looks after: messages of workers that are gone, delayed ones that are due, those in flight that no set has any
--- more, and tags whose message is gone.
--- Reads `delayed` and `inflight` only, so that its cost does not depend on how much is ready; `receipts`, too, where it has more
--- than they have.
+-- Find what nobody looks after: messages of dead workers, due messages, messages in flight that are in no set, and tags
+-- without a message.
+-- It reads `delayed` and `inflight` only, so its cost does not depend on the length of queues. It reads `receipts` only if that
+-- has more entries than `inflight`.
 -- KEYS: prefix
 -- ARGV: how many messages of each kind and queue at the most, ms without a heartbeat after which a message goes to another worker;
 --       then the queues that the caller consumes

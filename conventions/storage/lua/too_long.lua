@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Count a job that ran too long, by task, with the longest and the last one.
+-- Count a job that ran too long, by task. Keeps the longest and the last one.
 -- KEYS: prefix
 -- ARGV: task, message id, seconds that it ran, seconds since the epoch, ms to keep
 -- Returns how many there were of this task

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Show the first messages that wait in one place of a queue, as many as one answer should carry.
+-- Return the first messages in one place of a queue, as many as one answer should hold.
 -- KEYS: prefix
 -- ARGV: queue, place ('queue' | 'delayed' | 'inflight'), how many to leave out, how many at the most, bytes at the most
 -- Returns for each message {tag, score, payload, generation, attempt that comes next or '0'}
@@ -13,7 +13,7 @@ local members = redis.call('ZRANGE', key, first, first + most - 1, 'WITHSCORES')
 for i = 1, #members, 2 do
   local tag = members[i]
   local _, _, _, _, generation, payload = sent(tag)
-  payload = payload or tag -- what another program put there is its own payload, see `reserve`
+  payload = payload or tag -- a tag of another program is its own payload, see `reserve`
   bytes = bytes - #payload
   if bytes < 0 and #found > 0 then break end
   found[#found + 1] = {tag, members[i + 1], payload, generation or '0', history(tag, 'attempt') or '0'}
