@@ -1,4 +1,4 @@
-"""What became of a schedule's runs: of those that have ended from the history in SQL, of the others from Redis."""
+"""What became of a schedule's runs: ended runs from the executions in SQL, the others from Redis."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SHORT = 200  # characters of an error
 BATCH_WORDS = {"splitting": "running", "running": "running", "done": "succeeded"}
-PARTLY = "partly failed"  # a batch that is done, with chunks that are dead
+PARTLY = "partly failed"  # a batch that is done, with dead chunks
 FAILING = frozenset({"dead", "failed", PARTLY})
 WELL = frozenset({"succeeded", "duplicate"})
 
@@ -25,12 +25,14 @@ class RunOutcome:
     """How a run ended, or where it is.
 
     Attributes:
-        word: `waiting`, `running`, `retrying`, or how its last execution ended: `succeeded`, `dead`, `cancelled`, … ;
-            `partly failed` of a batch; of slots that were not sent why: `skipped`, `missed`, `paused`, `failed`; `unknown` where nobody can tell.
-        runtime: seconds that the last execution took.
+        word: `waiting`, `running`, `retrying`, or how its last execution ended: `succeeded`, `dead`, `cancelled`, …;
+            for a batch also
+            `partly failed`; for slots that were not sent the reason: `skipped`, `missed`, `paused`, `failed`; else
+                `unknown`.
+        runtime: seconds of the last execution.
         ended_at: when it ended.
         is_batch: whether it began a batch, which has a state of its own.
-        error: of one that is dead or tried again, in one line.
+        error: of a dead or retried run, in one line.
     """
 
     word: str
@@ -43,13 +45,13 @@ class RunOutcome:
 def outcomes_of(
     app: BatchApplication, runs: Sequence[Run], session: "Session | None", *, broker: bool = True
 ) -> list[RunOutcome]:
-    """The outcome of each run, in their order.
+    """The outcome of each run, in the order of the runs.
 
     Args:
         app: the application.
         runs: lines of the history.
-        session: where executions are; without one, what has ended is `unknown`.
-        broker: whether the broker is asked; if not, what has not ended is `unknown`, but for batches.
+        session: of the executions; without it ended runs are `unknown`.
+        broker: whether to ask the broker; if not, unfinished runs are `unknown`, except batches.
 
     Raises:
         RedisError, SQLAlchemyError: one of them does not answer.
@@ -73,7 +75,7 @@ def outcomes_of(
 
 
 def failing(words: Sequence[str]) -> int:
-    """How many of the last runs failed in a row, of those that ended one way or the other; the newest is the first."""
+    """How many of the latest finished runs failed in a row; `words` has the newest run first."""
     count = 0
     for word in words:
         if word in WELL:
@@ -83,12 +85,12 @@ def failing(words: Sequence[str]) -> int:
 
 
 def failing_words(count: int) -> str:
-    """So many failures, for people."""
+    """The number of failures as a sentence for people."""
     return "its last run failed" if count == 1 else f"its last {count} runs failed"
 
 
 def _outcome(place: str | None, batch: str | None, row: "ExecutionRow | None", failed: int | None) -> RunOutcome:
-    if batch is not None:  # its message ends when it is cut
+    if batch is not None:  # the message of a batch ends when all chunks are cut
         word = BATCH_WORDS.get(batch, batch) if failed is None else PARTLY
         ended = row.ended_at if row and word != "running" else None
         error = None if failed is None else f"{failed:,} items failed"

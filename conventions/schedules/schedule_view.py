@@ -1,4 +1,4 @@
-"""`ScheduleView`: a schedule as people see it, the same on the command line and in Flower (R10)."""
+"""`ScheduleView`: a schedule as people see it, on the command line and in Flower alike (R10)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_state import State
 from conventions.schedules.schedule_store import Schedules
 
-LATE = timedelta(seconds=5)  # beat looks as often when nothing is due
+LATE = timedelta(seconds=5)  # beat looks every 5 s when nothing is due
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleView:
-    """One schedule of the file, with what Redis knows of it.
+    """One schedule of the file, with its state in Redis.
 
     Attributes:
-        listed: what the file says.
-        state: what Redis knows.
-        now: the server's clock when it was asked.
-        zone: the app's, in which all times here are.
+        listed: the entry of the file.
+        state: its state in Redis.
+        now: the server's clock at the time of reading.
+        zone: the app's time zone, used for all times here.
     """
 
     listed: Schedule
@@ -32,11 +32,11 @@ class ScheduleView:
 
     @property
     def next_run_at(self) -> datetime | None:
-        """The next slot; `None` while it is paused until somebody resumes it, or when there is none."""
+        """The next slot. `None` if it is paused without an end, or if there is no next slot."""
         pause = self.state.pause
         if pause is not None and pause.until is None:
             return None
-        # The cursor is ahead of a clock that stepped back.
+        # After a step back of the clock, the cursor is ahead of it.
         after = [self.now, self.state.cursor, pause.last_moment if pause else None]
         return self.listed.when.next_slot(max(one for one in after if one is not None), self.zone)
 
@@ -47,12 +47,12 @@ class ScheduleView:
 
     @property
     def lateness(self) -> float | None:
-        """Seconds between the last slot that was sent and its sending; `None` when it was sent by hand, or never."""
+        """Seconds between the last sent slot and its send. `None` if it was sent by hand, or never."""
         return self.state.last_run.lateness if self.state.last_run else None
 
     @property
     def overdue(self) -> float | None:
-        """Seconds for which a slot waits to be sent, which beat should have done; `None` when none does."""
+        """Seconds that an unsent slot has been due; beat should have sent it. `None` when there is none."""
         pause, cursor = self.state.pause, self.state.cursor
         if cursor is None or (pause is not None and (pause.until is None or pause.until > self.now)):
             return None
@@ -63,13 +63,13 @@ class ScheduleView:
 
     @property
     def other_version(self) -> bool:
-        """Whether the beat that leads has read something else than this file says, as during a deploy."""
+        """Whether the leading beat has read something else than this file says, as during a deploy."""
         found = self.state.definition
         return found is not None and found != definition_of(self.listed, self.zone)
 
     @property
     def other_zone(self) -> str | None:
-        """The zone in which the beat that leads plans, where that is not the one of this process."""
+        """The time zone of the leading beat, if it is not the one of this process."""
         planned = self.state.definition["schedule"]["timezone"] if self.state.definition else None
         return None if planned in (None, str(self.zone)) else str(planned)
 
@@ -84,7 +84,7 @@ class ScheduleView:
 
 
 def views_of(app: Application, listed: Iterable[Schedule]) -> list[ScheduleView]:
-    """The schedules of an application as they are now, in one round trip. Raises: RedisError."""
+    """The present state of these schedules, in one round trip. Raises: RedisError."""
     entries = list(listed)
     now, states = Schedules(app.store).read([one.name for one in entries], definitions=True)
     zone = ZoneInfo(app.settings.timezone)
