@@ -102,7 +102,7 @@ class Splitter:
             for chunk in itertools.islice(chunks, self._sent.chunks):
                 digest = chunk.digest(digest)
             if digest != self._sent.digest:
-                raise self._changed(f"the first {self._sent.items:,} are others than those that were cut")
+                raise self._changed(f"the first {self._sent.items:,} differ from those that were cut")
         return chunks
 
     def _parts(self, chunks: Iterator[Chunk]) -> Iterator[list[Chunk]]:
@@ -137,7 +137,7 @@ class Splitter:
             cut = Cut(index + 1, cut.items + len(chunk.items), chunk.digest(cut.digest), chunk.items[-1])
         resumes = self._ahead.chunks > self._sent.chunks
         if resumes and (self._ahead.chunks, self._ahead.digest) != (cut.chunks, cut.digest):
-            raise self._changed(f"[{self._sent.items}] to [{cut.items - 1}] are others than those that were cut")
+            raise self._changed(f"[{self._sent.items}] to [{cut.items - 1}] differ from those that were cut")
         self._task.extend_lease(self._task.app.settings.lease)  # raises LeaseLost before anything is sent twice
         self._batches.save_cursor(self._id, Cursor(self._sent, cut))
         self._refuse_cancelled()

@@ -73,7 +73,7 @@ def list_(context: click.Context, state: str | None, as_json: bool, limit: int) 
 @click.pass_context
 @one_line_errors
 def candidates(context: click.Context, as_json: bool, limit: int) -> None:
-    """List tasks whose jobs take too long, and should be split; those with most such jobs first."""
+    """List tasks with jobs that run too long and should be split; the most such jobs first."""
     rows = [
         {
             "task": one.task,
@@ -189,9 +189,9 @@ def _changes(context: click.Context, id: str) -> Iterator[BatchSummary]:  # noqa
 @click.pass_context
 @one_line_errors
 def cancel(context: click.Context, *, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
-    """Cut and process no more of a batch; chunks that run now are told at their next report of progress.
+    """Stop cutting and processing a batch; running chunks learn it at their next report of progress.
 
-    Status 1 when it has ended before.
+    Status 1 when it had already ended.
     """
     app = app_of(context)
     _summary(context, id)
@@ -211,9 +211,9 @@ def cancel(context: click.Context, *, id: str, reason: str | None, actor: str, a
 @click.pass_context
 @one_line_errors
 def retry_failed(context: click.Context, *, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
-    """Send what is dead of a batch again: its chunks, or what ended it, its splitter or its finish.
+    """Send the dead messages of a batch again: its chunks, or the splitter or finish that ended it.
 
-    Status 1 when nothing is, or one of them was not sent: its letter was sent or given up by somebody else.
+    Status 1 when there is none, or one was not sent: somebody else has sent or discarded its letter.
     """
     app = app_of(context)
     app.loader.import_default_modules()

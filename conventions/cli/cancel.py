@@ -22,9 +22,9 @@ ANSWERS = {
 @click.pass_context
 @one_line_errors
 def cancel(context: click.Context, *, id: str, reason: str | None, actor: str) -> None:  # noqa: A002  # the word of the glossary
-    """Keep the message ID from running; status 1 when it has ended already.
+    """Keep the message ID from running; status 1 when it has already ended.
 
-    A job that runs is told at its next report of progress.
+    A running job learns it at its next report of progress.
     """
     app = app_of(context)
     answer = cancel_message(app, id)

@@ -32,9 +32,9 @@ LOST_WITHIN = timedelta(days=2)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.pass_context
 def check(context: click.Context, as_json: bool) -> None:
-    """Look at settings, broker, Redis and what it keeps, database, journal, tasks, schedule, and who consumes which queues.
+    """Check settings, broker, Redis and its data, database, journal, tasks, schedule, and which queues are consumed.
 
-    Status 1 when one of them does not work, or messages wait in a queue that nobody consumes.
+    Status 1 when one of them does not work, or messages wait in a queue without a worker.
     """
     app = app_of(context)
     checks: dict[str, Callable[[ConventionsApp], Any]] = {
@@ -102,8 +102,8 @@ def _rejected(app: ConventionsApp) -> None:
         raise ConfigurationError(
             [
                 (
-                    f"{count:,} events are not in SQL and never will be: what they hold is refused there. They are whole in the list "
-                    f"{key}, each with its fault; look with `LRANGE {key} 0 -1`, and delete the list when you have seen them"
+                    f"{count:,} events are refused by SQL, so they will never be recorded there. They are kept whole in the list "
+                    f"{key}, each with its fault; read them with `LRANGE {key} 0 -1`, and delete the list then"
                 )
             ]
         )

@@ -67,7 +67,7 @@ def edit(
 ) -> None:
     """Give a dead letter other arguments, checked by its task's annotations; opens an editor without an option.
 
-    Arguments that the task takes no more are dropped, as on the page, and named. Status 1 when nothing is different.
+    Arguments that the task no longer takes are dropped, as on the page, and named. Status 1 when nothing changes.
     """
     app = _loaded(context)
     arguments = _edited(app, id, values, gone, text)
@@ -255,7 +255,7 @@ def _fields(one: RedriveStatus) -> dict[str, Any]:
 @click.pass_context
 @one_line_errors
 def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
-    """List redrives, the newest first, as they stand now, and what those that are open wait for."""
+    """List redrives with their status, the newest first, and what the open ones wait for."""
     watch = Watch(app_of(context))
     with app_of(context).database.session(read_only=True) as session:
         found = watch.look(redrive_runs.listing(session, limit), session)
@@ -271,7 +271,7 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
 @click.pass_context
 @one_line_errors
 def stop(context: click.Context, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
-    """Send no more of the redrive ID; status 1 when it has ended before."""
+    """Send no more letters of the redrive ID; status 1 when it had already ended."""
     with app_of(context).database.session() as session:
         if redrive_runs.get(session, id) is None:
             raise click.UsageError(f"there is no redrive {id}; dead-letters redrives lists them")
@@ -292,7 +292,7 @@ def stop(context: click.Context, id: str, reason: str | None, actor: str, as_jso
 @click.pass_context
 @one_line_errors
 def discard(context: click.Context, *, which: Filter, reason: str, actor: str, yes: bool, as_json: bool) -> None:
-    """Give dead letters up; status 1 when there was none, or one of the ids was not dead any more."""
+    """Discard dead letters; status 1 when there was none, or one of the ids was no longer dead."""
     app = app_of(context)
     with app.database.session(read_only=True) as session:
         count = dead_letters.count(session, which)

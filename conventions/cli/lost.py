@@ -14,9 +14,9 @@ SHOWN = ("message_id", "task", "queue", "actor", "generation", "attempt", "ended
 @click.pass_context
 @one_line_errors
 def lost(context: click.Context, as_json: bool, limit: int) -> None:
-    """List the jobs that are recorded as lost, the latest first; `ended_at` is when that was found.
+    """List the jobs that are recorded as lost, the latest first; `ended_at` is when the loss was found.
 
-    Send those that are still wanted again, under their ids. A letter that was sent again and lost is dead again.
+    Send those that are still wanted again, under their ids. A redriven letter that was lost is dead again.
     """
     with app_of(context).database.session(read_only=True) as session:
         found = executions.listing(session, executions.ExecutionFilter(kind="lost"), limit)

@@ -81,9 +81,9 @@ def show(context: click.Context, name: str, as_json: bool) -> None:
 @click.pass_context
 @one_line_errors
 def next_(context: click.Context, *, names: tuple[str, ...], days: float, as_json: bool, limit: int) -> None:
-    """List the slots to come, the earliest first, of all schedules or of these.
+    """List the coming slots, the earliest first, of all schedules or of these.
 
-    Of a paused schedule only those after the end of its pause.
+    Of a paused schedule it lists only slots after the end of the pause.
     """
     listed = Listed(context)
     chosen = {listed.find(name).name for name in names}
@@ -109,7 +109,7 @@ def next_(context: click.Context, *, names: tuple[str, ...], days: float, as_jso
 @click.pass_context
 @one_line_errors
 def beats(context: click.Context, as_json: bool, limit: int) -> None:
-    """List the beats, the one that leads first. Status 1 when none leads, so that this can be a health check."""
+    """List the beats, the leader first. Status 1 when none leads, so that this can be a health check."""
     app = app_of(context)
     found, zone = Beats(app.store).listing(), ZoneInfo(app.settings.timezone)
     emit_local([_beat_row(beat, zone) for beat in found[:limit]], BEATS, zone, as_json=as_json)

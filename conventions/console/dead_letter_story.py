@@ -12,14 +12,14 @@ WORDS = {"retried": "to be tried again", "dead": "dead"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of it.
+    """One line of the story.
 
     Attributes:
-        kind: `attempt`, `redrive`, or `deed`.
-        at: when; of a redrive nothing, where it is not known.
-        text: what is always shown: of an attempt which one it is, of others what was done.
-        attempt: the execution, where it is one.
-        redrive: the id of the redrive, where it is known.
+        kind: `attempt`, `redrive`, or `deed` (an action of a person).
+        at: when; `None` for a redrive at an unknown time.
+        text: the visible text: the number of an attempt, or what was done.
+        attempt: the execution of an attempt.
+        redrive: the id of the redrive run, if known.
     """
 
     kind: str

@@ -75,7 +75,7 @@ def text_of(error: BaseException) -> str:
     try:
         return _shortened(clean(without_secrets(str(error))), MESSAGE_LENGTH)
     except Exception as fault:  # noqa: BLE001  # an error without a readable text is kept, too
-        return f"<its text cannot be had: {type(fault).__name__}>"
+        return f"<its text cannot be read: {type(fault).__name__}>"
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -131,7 +131,7 @@ def editable(app: Application, letter: DeadLetterRow | None, id: str) -> Any:  #
         if message is not None:
             read_body(message)
     except UnreadableBody:
-        raise LetterNotEditable(f"{id}: its bytes are no message of a task; send the job anew") from None
+        raise LetterNotEditable(f"{id}: its data is not a message of a task; send the job anew") from None
     if not isinstance(letter.arguments, dict):
         raise LetterNotEditable(f"{id}: its arguments have no names; send the job anew")
     return task

@@ -113,7 +113,7 @@ def _check(task: Any, letter: DeadLetterRow) -> None:
     message = dead_letters.message(letter)
     if isinstance(message, dict) and "base64" in message:
         raise PayloadError(
-            f"{letter.id}: its bytes are no message of a task, or not all of them are kept; send the job anew"
+            f"{letter.id}: its data is not a message of a task, or was not kept in full; send the job anew"
         )
     whole: Mapping[str, Any] = message if isinstance(message, dict) and "headers" in message else {}
     found = whole.get("headers") or letter.headers

@@ -8,9 +8,7 @@ from datetime import UTC, datetime, timedelta
 from conventions.core.units import milliseconds
 from conventions.storage.redis_store import Store
 
-SILENT_AFTER = (
-    15.0  # seconds; whatever its lease is, a beat looks every 5 s, and the lock of one that leads has lapsed by then
-)
+SILENT_AFTER = 15.0  # seconds; with any lease, a beat looks every 5 s, and a dead leader's lock has expired by then
 FORGET_AFTER = timedelta(minutes=10)  # how long a dead beat stays in the list, while others tick
 KEEP = timedelta(days=30)  # how long the list is kept after the last tick
 

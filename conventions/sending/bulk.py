@@ -66,7 +66,7 @@ class Bulk:
     def __init__(self, task: Any, options: Mapping[str, Any], limit_setting: str | None = None) -> None:
         for name in ("task_id", "idempotency_key"):
             if name in options:
-                raise TypeError(f"{task.name}: {name} is that of one message, and these are many; leave it out")
+                raise TypeError(f"{task.name}: {name} belongs to one message, and this call sends many; leave it out")
         task = without_proxy(task)  # the proxy would look up the task at every access
         self._task, self._app = task, task._application()  # noqa: SLF001  # the same layer
         self._options = dict(options)

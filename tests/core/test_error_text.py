@@ -57,7 +57,7 @@ class Speechless(Exception):
     [
         (ValueError("a NUL: \0"), "a NUL: \\0"),
         (ValueError("half: \ud800 é"), "half: \\ud800 é"),
-        (Speechless(), "<its text cannot be had: RuntimeError>"),
+        (Speechless(), "<its text cannot be read: RuntimeError>"),
         (KeyboardInterrupt(), ""),
     ],
     ids=["nul", "half", "speechless", "interrupt"],

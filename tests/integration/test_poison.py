@@ -83,7 +83,7 @@ RAISED = {
     "recursion": ("RecursionError", "recursion"),
     "unpicklable": ("Unpicklable", "one"),
     "irreducible": ("Irreducible", "three"),
-    "speechless": ("Speechless", "text cannot be had"),
+    "speechless": ("Speechless", "text cannot be read"),
     "odd_text": ("ValueError", "nul"),
     "unserializable": ("PayloadError", "return JSON values"),
     "infinite": ("PayloadError", "return JSON values"),

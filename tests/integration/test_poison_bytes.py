@@ -198,7 +198,7 @@ def test_what_a_later_release_has_written_is_left(
     wait_until(lambda: redis.zcard(delayed) == 2, 10, "both wait")
     assert {one.name for one in left_alone(app.store)} == {f"message:{listed}", f"message:{marked}"}
     assert redis.lrange(app.store.key("message", listed), 0, -1) == [b"text"]
-    assert "its form '2' is that of a later release" in worker.output
+    assert "its form '2' belongs to a later release" in worker.output
     checked = worker.installation.run("check")
     assert checked.returncode == 1
     assert "2 keys" in checked.stdout

@@ -273,7 +273,7 @@ def test_what_is_no_mapping_is_named(app: ConventionsApp) -> None:
 @pytest.mark.parametrize("name", ["task_id", "idempotency_key"])
 def test_options_of_one_message_are_refused(app: ConventionsApp, name: str) -> None:
     """All messages would be the same one."""
-    with pytest.raises(TypeError, match=f"{name} is that of one message"):
+    with pytest.raises(TypeError, match=f"{name} belongs to one message"):
         Note.enqueue_many([{"number": 1}], **{name: "x"})
     assert messages(app) == []
 
