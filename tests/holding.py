@@ -6,7 +6,7 @@ from pathlib import Path
 
 from conventions.broker.delivery import Delivery
 from conventions.broker.in_flight import InFlight
-from conventions.broker.redis_broker import Beat, Broker, HeldMessage, Swept
+from conventions.broker.redis_broker import Broker, HeartbeatAnswer, HeldMessage, Swept
 from conventions.idempotency.claims import Claims
 from conventions.storage.redis_store import Store
 from tests.claiming import asking, granted, handed_out, message
@@ -21,7 +21,7 @@ class Telling(Broker):
         self.told: list[str] = []
         self.ends = False
 
-    def heartbeat(self, messages: Sequence[HeldMessage]) -> list[Beat]:
+    def heartbeat(self, messages: Sequence[HeldMessage]) -> list[HeartbeatAnswer]:
         """Keep messages."""
         if self.ends:
             raise SystemExit  # ends the thread, with the test
@@ -40,7 +40,7 @@ def end(registry: InFlight) -> None:
     """Let its thread end, which otherwise lives as long as the process."""
     broker_of(registry).ends = True
     with registry._changed:
-        registry._next_beat = 0.0
+        registry._next_heartbeat = 0.0
         registry._changed.notify_all()
     if registry._thread:
         registry._thread.join(10)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.broker.redis_broker import Beat, Broker, HeldMessage, Swept
+from conventions.broker.redis_broker import Broker, HeartbeatAnswer, HeldMessage, Swept
 from conventions.core.apart import apart, is_outage
 from conventions.core.forks import call_in_child
 from conventions.core.timings import USUAL, Timings
@@ -76,7 +76,7 @@ class InFlight:
         self._on_lapsed: dict[str, Callable[[], bool]] = {}
         self._lapses: dict[str, int] = {}
         self._thread: threading.Thread | None = None
-        self._next_beat = self._next_renewal = 0.0
+        self._next_heartbeat = self._next_renewal = 0.0
         self._looks = False
 
     def start(self, queues: Iterable[str] = ()) -> None:
@@ -204,7 +204,7 @@ class InFlight:
 
     def _ensure_thread(self) -> None:
         if self._thread is None or not self._thread.is_alive():
-            self._next_beat = time.monotonic() + self._timings.heartbeat
+            self._next_heartbeat = time.monotonic() + self._timings.heartbeat
             self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
             # A daemon thread does not delay the end of the process.
             self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
@@ -215,14 +215,14 @@ class InFlight:
         while True:
             with self._changed:
                 if waits or not self._has_work:
-                    until = min(self._next_beat, self._next_renewal)
+                    until = min(self._next_heartbeat, self._next_renewal)
                     self._changed.wait(max(0.0, self._timings.retry_after if waits else until - time.monotonic()))
             if not waits:
                 time.sleep(GATHER)
-            is_due = time.monotonic() >= self._next_beat
+            is_due = time.monotonic() >= self._next_heartbeat
             steps: list[Callable[[], None]] = [self._let_go]
             if away or is_due:
-                steps.insert(0, self._beat)  # first: nothing may delay the heartbeats of running jobs
+                steps.insert(0, self._send_heartbeats)  # first: nothing may delay the heartbeats of running jobs
             elif self._looks:
                 steps.insert(0, self._drop_lost)
             # After an outage, other workers must send heartbeats before we take over their messages.
@@ -303,9 +303,9 @@ class InFlight:
             if error is not None:
                 logger.error("messages in flight: %r cannot be let go, and is forgotten: %s", one.tag, error)
 
-    def _answers(self, held: Sequence[HeldMessage]) -> list[Beat]:
+    def _answers(self, held: Sequence[HeldMessage]) -> list[HeartbeatAnswer]:
         """Send heartbeats. A message with a fault counts as lost; the others are not affected. Raises: RedisError."""
-        answers: list[Beat] = []
+        answers: list[HeartbeatAnswer] = []
         for one, answer in zip(held, apart(self._broker.heartbeat, held), strict=True):
             if isinstance(answer, Exception):
                 logger.error("messages in flight: %r cannot be kept here, and is let go: %s", one.tag, answer)
@@ -323,10 +323,10 @@ class InFlight:
         with self._changed:
             self._drop([one.receipt for one, answer in zip(held, answers, strict=True) if answer == "lost"])
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         with self._changed:
             held = list(self._held.values())
-        self._next_beat = time.monotonic() + self._timings.heartbeat * self._chance.uniform(0.9, 1.0)
+        self._next_heartbeat = time.monotonic() + self._timings.heartbeat * self._chance.uniform(0.9, 1.0)
         answers = self._answers(held)
         lapsed = []
         with self._changed:

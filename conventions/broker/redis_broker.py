@@ -30,7 +30,7 @@ SWEEP_LIMIT = 1000  # messages that one call of the sweep moves in each queue
 RUN = 1000  # messages in one run of `publish`, since Lua's stack is limited
 AT_ONCE = 500  # messages in one call of the other scripts
 
-type Beat = Literal["held", "lost", "lapsed"]
+type HeartbeatAnswer = Literal["held", "lost", "lapsed"]
 type Place = Literal["waiting", "running"]
 type CancelAnswer = Literal["queued", "running", "too late"]
 
@@ -204,7 +204,7 @@ class Broker:
         parts = ((one.tag, one.queue, one.receipt, one.claim, one.followed_id) for one in messages)
         return sum(int(self._run("acknowledge", arguments)) for arguments in _batches(parts))
 
-    def heartbeat(self, messages: Sequence[HeldMessage]) -> list[Beat]:
+    def heartbeat(self, messages: Sequence[HeldMessage]) -> list[HeartbeatAnswer]:
         """Renew our hold on messages. Each answer says whether we hold it, have lost it, or its lease has expired."""
         parts = ((one.tag, one.queue, one.receipt, one.claim, one.token) for one in messages)
         replies = [self._run("heartbeat", [self._visibility, *arguments]) for arguments in _batches(parts)]

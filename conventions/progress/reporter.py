@@ -155,8 +155,8 @@ class ProgressReporter:
         store: where the progress is written.
         id: the job's message.
         keep: how long the progress is kept.
-        beat: called at every report, so that a lease can follow progress.
-        holder: the claim to renew; `None` for a job without one.
+        on_report: called at every report, so that a lease can follow progress.
+        guard: the claim to renew; `None` for a job without one.
         stall_after: seconds without a report after which readers call the job stalled.
         start: the checkpoint at which the job began.
         counts: whether the counts are this job's own. The chunks of a batch count for the batch when they end.
@@ -169,14 +169,14 @@ class ProgressReporter:
         id: str,  # noqa: A002
         *,
         keep: timedelta,
-        beat: Callable[[], None],
-        holder: LeaseGuard | None = None,
+        on_report: Callable[[], None],
+        guard: LeaseGuard | None = None,
         stall_after: float = 600,
         start: Checkpoint = Checkpoint(),
         counts: bool = True,
         ignored: bool = True,
     ) -> None:
-        self._store, self._id, self._keep, self._beat, self._holder = store, id, keep, beat, holder
+        self._store, self._id, self._keep, self._on_report, self._guard = store, id, keep, on_report, guard
         self._done, self._failed = start.done, start.failed
         self._total: int | None = None
         self._note: str | None = None
@@ -197,7 +197,7 @@ class ProgressReporter:
         if type(value) is not int or value < 0:
             raise ValueError(f"progress.total must be a number of items, not {value!r}")
         self._total = value
-        self._beat()
+        self._on_report()
         self._report()
 
     def advance(self, n: int = 1, *, failed: int = 0, note: str | None = None) -> None:
@@ -211,7 +211,7 @@ class ProgressReporter:
         self._failed += failed
         self._note = note if note is not None else self._note
         self._unwritten = True
-        self._beat()
+        self._on_report()
         if time.monotonic() >= self._next:
             self._report()
 
@@ -222,7 +222,7 @@ class ProgressReporter:
             JobCancelled, LeaseLost: as `advance`.
             TypeError, ValueError: the value is not JSON.
         """
-        self._beat()
+        self._on_report()
         where = {"value": value, "done": self._done, "failed": self._failed, "fingerprint": fingerprint}
         self._report({"checkpoint": encode(where).decode()})
 
@@ -257,9 +257,9 @@ class ProgressReporter:
         if self._counts and not self._has_begun:  # the first report of an attempt
             fields |= {"started_at": now, **self._first}
         fields |= {name: value for name in ("total", "note") if (value := getattr(self, f"_{name}")) is not None}
-        request = self._holder.request if self._holder else None
+        request = self._guard.request if self._guard else None
         claim = [request.claim, request.token] if request else ["", ""]
-        lease, batch = (self._holder.lease, self._holder.batch_id) if self._holder else (0.0, "")
+        lease, batch = (self._guard.lease, self._guard.batch_id) if self._guard else (0.0, "")
         keep = milliseconds(self._keep)
         pairs = [one for pair in fields.items() for one in pair]
         return [self._id, keep, milliseconds(lease), *claim, batch, *pairs]

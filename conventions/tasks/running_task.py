@@ -110,11 +110,11 @@ class RunningTask(celery.Task):
                 app.store,
                 job.id,
                 keep=self.horizon,
-                holder=None if self.request.is_eager else LeaseGuard(job.claim, app.claims.lease, batch_id),
+                guard=None if self.request.is_eager else LeaseGuard(job.claim, app.claims.lease, batch_id),
                 stall_after=self.stalls_after,
                 counts=self.counts_itself,
                 ignored=result_is_ignored(self, self.request),
-                beat=self.report_alive,
+                on_report=self.report_alive,
                 start=self._checkpoint or Checkpoint(),
             )
         return reporter

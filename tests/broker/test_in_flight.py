@@ -31,12 +31,12 @@ type Process = Callable[..., InFlight]
 
 @pytest.fixture
 def process_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
-    """Make the registry of a process, whose thread ends with the test; `beat` in seconds."""
+    """Make the registry of a process, whose thread ends with the test; `heartbeat` in seconds."""
     monkeypatch.setattr(module, "GATHER", 0.001)
     made: list[InFlight] = []
 
-    def make(store: Store, *, beat: float = 1000.0, visibility: float = 33.0) -> InFlight:
-        timings = replace(USUAL, heartbeat=beat, retry_after=0.05)
+    def make(store: Store, *, heartbeat: float = 1000.0, visibility: float = 33.0) -> InFlight:
+        timings = replace(USUAL, heartbeat=heartbeat, retry_after=0.05)
         made.append(InFlight(Telling(store, visibility), timings=timings))
         return made[-1]
 
@@ -56,7 +56,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def test_a_message_is_held_while_its_process_lives(process_of: Process, store: Store) -> None:
     """For three times its visibility, although others sweep; forgotten, it goes to one of them."""
-    registry = process_of(store, beat=0.05, visibility=0.4)
+    registry = process_of(store, heartbeat=0.05, visibility=0.4)
     registry.start()
     delivery = hold(registry)
     first: Any = store.redis.zscore(store.key("inflight", "q"), "m1")
@@ -91,7 +91,7 @@ def test_what_others_have_is_dropped(process_of: Process, store: Store) -> None:
     end_wait(store, "m1", "inflight")
     broker_of(registry).sweep()
     handed_out(broker_of(registry))
-    registry._beat()
+    registry._send_heartbeats()
     assert len(registry) == 0
     registry.acknowledge(delivery.receipt)
     assert registry.flush(5)
@@ -163,20 +163,20 @@ def test_a_lapsed_lease_is_told_after_two_heartbeats(process_of: Process, store:
     delivery = hold(registry)
     claims = start(registry, delivery, store, on_lapsed)
     end_lease(store)
-    registry._beat()
+    registry._send_heartbeats()
     claims.renew([asking(delivery)])
-    registry._beat()
+    registry._send_heartbeats()
     end_lease(store)
-    registry._beat()
+    registry._send_heartbeats()
     assert not told
     for _ in range(4):
-        registry._beat()
+        registry._send_heartbeats()
     assert told == ["lapsed"] * 2
 
 
 def test_a_fault_does_not_end_the_thread(process_of: Process, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     """Without it, running messages go to other workers."""
-    registry = process_of(store, beat=0.05)
+    registry = process_of(store, heartbeat=0.05)
     start(registry, hold(registry), store, lambda: 1 / 0)  # type: ignore[arg-type, return-value]  # never returns
     end_lease(store)
     wait_until(lambda: "a fault of the platform" in caplog.text, 5, "the fault is logged")
@@ -191,7 +191,7 @@ def test_one_message_keeps_no_other_from_being_heard(
     process_of: Process, store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nor from being acknowledged and returned, nor anything of a dead worker from coming back. It is let go itself."""
-    registry = process_of(store, beat=0.05)
+    registry = process_of(store, heartbeat=0.05)
     deliveries = [hold(registry, f"m{number}") for number in range(9)]
     registry.begin(deliveries[4].receipt, BAD, "token", lambda: False)
     registry.start()
@@ -265,7 +265,7 @@ def test_after_an_outage_others_are_heard_first(
 ) -> None:
     """The sweep comes one interval after the first heartbeat: what others hold has lapsed meanwhile for all of them."""
     caplog.set_level(logging.WARNING, "conventions.broker.in_flight")
-    registry = process_of(server.store, beat=0.3)
+    registry = process_of(server.store, heartbeat=0.3)
     registry.start()
     hold(registry)
     told = broker_of(registry).told

@@ -107,7 +107,7 @@ def test_a_redriven_job_goes_on_too(live_app: ConventionsApp, tmp_path: Path) ->
 
 def test_a_checkpoint_of_other_arguments_does_not_count(store: Store) -> None:
     """A dead letter was edited: going on in the middle of something else would be wrong."""
-    reporter = ProgressReporter(store, "job", keep=DAY, beat=lambda: None)
+    reporter = ProgressReporter(store, "job", keep=DAY, on_report=lambda: None)
     reporter.advance(7)
     reporter.checkpoint({"page": 3}, "the fingerprint")
     assert Progress.checkpoint_of("job", "the fingerprint", store) == Checkpoint({"page": 3}, 7, 0)
@@ -163,7 +163,7 @@ def held(claims: Claims, token: str = "t1") -> ClaimRequest:
 
 def reporting(store: Store, request: ClaimRequest, batch_id: str = "") -> ProgressReporter:
     """What a job with this claim reports through."""
-    return ProgressReporter(store, "job", keep=DAY, beat=lambda: None, holder=LeaseGuard(request, 30.0, batch_id))
+    return ProgressReporter(store, "job", keep=DAY, on_report=lambda: None, guard=LeaseGuard(request, 30.0, batch_id))
 
 
 def commands(store: Store) -> int:
@@ -251,7 +251,7 @@ def test_a_job_goes_on_while_redis_is_away(store: Store, claims: Claims, monkeyp
 
 def test_the_rate_is_that_of_this_attempt(store: Store, claims: Claims) -> None:
     """What was counted before the checkpoint took no time now."""
-    reporter = ProgressReporter(store, "job", keep=DAY, beat=lambda: None, start=Checkpoint(None, 5000, 0))
+    reporter = ProgressReporter(store, "job", keep=DAY, on_report=lambda: None, start=Checkpoint(None, 5000, 0))
     reporter.total = 10_000
     store.redis.hset(store.key("progress", "job"), "started_at", time.time() - 10)
     reporter.advance(100)
@@ -264,7 +264,7 @@ def test_the_rate_is_that_of_this_attempt(store: Store, claims: Claims) -> None:
 def test_the_progress_of_a_batch_is_counted_by_its_chunks(store: Store, claims: Claims) -> None:
     """What its splitter reports is a note, and a sign of life."""
     store.redis.hset(store.key("progress", "job"), mapping={"done": 40, "started_at": 5})
-    reporter = ProgressReporter(store, "job", keep=DAY, beat=lambda: None, counts=False)
+    reporter = ProgressReporter(store, "job", keep=DAY, on_report=lambda: None, counts=False)
     reporter.advance(7, note="reading")
     reporter.close()
     found = Progress.of("job", store)
@@ -275,4 +275,4 @@ def test_the_progress_of_a_batch_is_counted_by_its_chunks(store: Store, claims: 
 def test_a_total_is_a_number_of_items(store: Store, total: Any) -> None:
     """Anything else would be found out by whoever reads it."""
     with pytest.raises(ValueError, match=r"progress\.total must be a number of items"):
-        ProgressReporter(store, "job", keep=DAY, beat=lambda: None).total = total
+        ProgressReporter(store, "job", keep=DAY, on_report=lambda: None).total = total

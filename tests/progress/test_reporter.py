@@ -42,7 +42,7 @@ def beats() -> list[str]:
 @pytest.fixture
 def reporter(store: Store, beats: list[str]) -> ProgressReporter:
     """What a job with the id `job` writes through."""
-    return ProgressReporter(store, "job", keep=DAY, beat=lambda: beats.append("beat"))
+    return ProgressReporter(store, "job", keep=DAY, on_report=lambda: beats.append("beat"))
 
 
 def writes(store: Store) -> int:
@@ -177,7 +177,7 @@ def test_a_job_without_reports_for_long_is_stalled(store: Store, reporter: Progr
 def test_a_job_that_runs_again_counts_from_zero(store: Store) -> None:
     """A retry begins at the first item again, so it must not end at 160 % (R11)."""
     for done in (6, 10):
-        attempt = ProgressReporter(store, "job", keep=DAY, beat=lambda: None)
+        attempt = ProgressReporter(store, "job", keep=DAY, on_report=lambda: None)
         attempt.total = 10
         attempt.advance(done)
         attempt.close()
