@@ -185,7 +185,7 @@ def test_all_parts_keep_the_timings_of_the_lease() -> None:
         assert app.broker._visibility == timings.visibility * 1000
         assert app.in_flight._timings is timings
         assert app.in_flight._keeper is not None
-        assert {app.in_flight._keeper.every, app.lease_keeper._every} == {timings.renew_every}
+        assert {app.in_flight._keeper.every, app.lease_keeper._rounds._every} == {timings.renew_every}
         assert app.conf.redbeat_lock_timeout == timings.beat_lock
         app.be_patient()
         assert app.store.patience == app.broker.store.patience == app.settings.broker_timeout > timings.patience

@@ -2,15 +2,15 @@
 
 import logging
 import random
-import threading
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
-from redis.exceptions import RedisError
 
 from conventions.batches.application import BatchApplication
 from conventions.core.apart import is_outage
 from conventions.core.errors import BrokerUnavailable
+from conventions.core.rounds import Rounds
 from conventions.execution.batch_follow_up import send_what_follows
 
 logger = logging.getLogger(__name__)
@@ -22,29 +22,24 @@ class BatchSweep(bootsteps.StartStopStep):
     """A thread of the worker's main process that looks for batches whose `finish` was never sent."""
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        self._app = worker.app
-        self._ended = threading.Event()
+        self._rounds = Rounds(
+            "batches",
+            partial(sweep, worker.app),
+            lambda: LOOK_EVERY * random.uniform(0.9, 1.1),
+            fault="batches that wait for their finish are not looked for",
+            logger=logger,
+        )
         super().__init__(worker, **options)
 
     def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """Start the thread."""
-        # A daemon thread does not delay the end of the worker.
-        threading.Thread(target=self._run, name="batches", daemon=True).start()
+        """Begin to look."""
+        self._rounds.start()
 
-    def stop(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """End the thread."""
-        self._ended.set()
+    def stop(self, worker: Any) -> None:  # noqa: ARG002  # the same
+        """Look no more."""
+        self._rounds.stop()
 
     terminate = stop
-
-    def _run(self) -> None:
-        while not self._ended.wait(LOOK_EVERY * random.uniform(0.9, 1.1)):
-            try:
-                sweep(self._app)
-            except (RedisError, BrokerUnavailable) as error:
-                logger.warning("batches that wait for their finish: %s; looking again", error)
-            except Exception:  # the thread must live
-                logger.exception("batches that wait for their finish: a fault of the platform")
 
 
 def sweep(app: BatchApplication) -> int:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 
 from conventions.core.apart import apart
+from conventions.core.rounds import Rounds
 from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.idempotency.process_pages import Pages
 
@@ -20,10 +21,10 @@ class LeaseKeeper:
     """
 
     def __init__(self, claims: Claims, *, every: float) -> None:
-        self._claims, self._every = claims, every
+        self._claims = claims
+        self._rounds = Rounds("leases", self._renew, every, fault="leases were not renewed", logger=logger)
         self._held: dict[Holding, tuple[ClaimRequest, Callable[[], bool]]] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def holding(self, request: ClaimRequest, stalled: Callable[[], bool]) -> "Holding":
         """Renew this claim until the block ends."""
@@ -33,10 +34,7 @@ class LeaseKeeper:
         """Begin to renew a claim."""
         with self._lock:
             self._held[holding] = holding.request, holding.stalled
-            if self._thread is None or not self._thread.is_alive():
-                # Daemon: it must not keep a pool process from ending.
-                self._thread = threading.Thread(target=self._renew_for_ever, name="leases", daemon=True)
-                self._thread.start()
+        self._rounds.start()  # also in a process of the pool, which was forked meanwhile
 
     def let_go(self, holding: "Holding") -> None:
         """Renew it no more."""
@@ -48,22 +46,14 @@ class LeaseKeeper:
         with self._lock:
             return any(one.token == token and stalled() for one, stalled in self._held.values())
 
-    def _renew_for_ever(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(self._every):
-            with self._lock:
-                held = list(self._held.values())
-            alive = [request for request, stalled in held if not _is(stalled)]
-            if not alive:
-                continue
-            try:
-                answers = apart(self._claims.renew, alive)
-            except Exception as error:  # noqa: BLE001  # the lease outlasts several misses; the next turn tries again
-                logger.warning("leases of %d jobs were not renewed: %s", len(alive), error)
-                continue
-            for request, answer in zip(alive, answers, strict=True):
-                if isinstance(answer, Exception):
-                    logger.error("the lease of %r was not renewed: %s", request.message_id, answer)
+    def _renew(self) -> None:
+        """Renew all that make progress. Raises: RedisError; a lease outlasts several misses."""
+        with self._lock:
+            held = list(self._held.values())
+        alive = [request for request, stalled in held if not _is(stalled)]
+        for request, answer in zip(alive, apart(self._claims.renew, alive) if alive else (), strict=True):
+            if isinstance(answer, Exception):
+                logger.error("the lease of %r was not renewed: %s", request.message_id, answer)
 
 
 def _is(stalled: Callable[[], bool]) -> bool:

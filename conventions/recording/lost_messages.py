@@ -7,7 +7,6 @@ has no message is called lost only when a second round finds the same, after eve
 
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +15,11 @@ from itertools import batched
 from typing import Any
 from uuid import uuid4
 
-from redis.exceptions import RedisError
-
 from conventions.broker.batch_membership import Join, Member, chunk_id, finish_id
 from conventions.broker.codec import headers_in
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
+from conventions.core.rounds import Rounds
 from conventions.core.units import milliseconds
 from conventions.execution.application import Application
 from conventions.recording.restored_redis import compare
@@ -33,7 +31,6 @@ logger = logging.getLogger(__name__)
 KEYS = 1000  # of one look
 REST = 200.0  # it rests this many times as long as a look took: half a percent of the server's time at the most
 ROUND = 60.0  # seconds from the end of a round to the next one
-LOOK_EVERY = 0.5  # seconds between two looks at whether to stop
 LEFT_FOR = 600.0  # seconds since a lease was over: an outcome may be tried for three minutes
 HISTORY_EVERY = (
     3600.0  # seconds between two looks at the jobs that were to be tried again, unless something else is lost
@@ -76,24 +73,22 @@ class LostMessages:
         self._next_history = 0.0
         self._mark = b""
         self._pause: Callable[[float], bool] = lambda _: False
+        fault = "what is gone from Redis is not known now"
+        self._rounds = Rounds("missing", self._turn, ROUND, fault=fault, logger=logger)
 
-    def start(self, stop: Callable[[], bool]) -> None:
-        """Look until `stop()`, in a thread of its own."""
-        threading.Thread(target=self._run, args=(stop,), name="missing", daemon=True).start()
+    def start(self) -> None:
+        """Begin to look."""
+        self._rounds.start()
 
-    def _run(self, stop: Callable[[], bool]) -> None:
-        while not _wait(ROUND, stop):
-            if not self._leads():
-                self._before = None
-                continue
-            try:
-                if self._app.one_server:
-                    self.round(lambda took: _wait(took * REST, stop) or not self._leads())
-            except Exception as error:  # whatever it is, the next round looks again
-                outage = isinstance(error, (RedisError, OSError)) or type(error).__module__.startswith("sqlalchemy")
-                logger.warning(
-                    "what is gone from Redis is not known now: %s", error, exc_info=None if outage else error
-                )
+    def stop(self) -> None:
+        """Look no more."""
+        self._rounds.stop()
+
+    def _turn(self) -> None:
+        if not self._leads():
+            self._before = None
+        elif self._app.one_server:
+            self.round(lambda took: self._rounds.pause(took * REST) or not self._leads())
 
     def round(self, pause: Callable[[float], bool] = lambda _: False) -> dict[str, int]:
         """Look at everything once; returns how many of each kind were found.
@@ -345,14 +340,3 @@ def _tell(found: dict[str, int]) -> None:
             count,
             ", ".join(f"{kind}: {number}" for kind, number in found.items() if number and kind != "misplaced"),
         )
-
-
-def _wait(seconds: float, stop: Callable[[], bool]) -> bool:
-    """Wait; true when it is time to stop."""
-    deadline = time.monotonic() + seconds
-    while not stop():
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return False
-        time.sleep(min(left, LOOK_EVERY))
-    return True

@@ -18,6 +18,7 @@ from celery import bootsteps
 from celery.signals import worker_shutdown
 from redis.exceptions import RedisError
 
+from conventions.core.rounds import Rounds
 from conventions.dead_letters.redrive_runner import Redriver
 from conventions.execution.application import Application
 from conventions.library_internals.celery import after_fork
@@ -78,7 +79,9 @@ class Keeper:
 
     def __init__(self, app: Application) -> None:
         self._app = app
-        self._ended, self._lock = threading.Event(), threading.Lock()
+        self._ends, self._lock = False, threading.Lock()
+        fault = "the recorder is not looked after"
+        self._rounds = Rounds("keeper", self._look_after, LOOK_EVERY, fault=fault, logger=logger)
         self._failures = 0  # ends in a row
         self._next_start = self._next_lag = self._next_tell = 0.0
         self.pid = self._last_pid = 0
@@ -93,15 +96,14 @@ class Keeper:
             record_for_ever(self._app, main, pulse, after=self._last_pid)
 
     def watch(self) -> None:
-        """Look after it until `stop`. The body of a thread."""
-        while not self._ended.wait(LOOK_EVERY):
-            try:
-                with self._lock:
-                    if not self._ended.is_set():
-                        self.look()
-                self._look_at_lag()
-            except Exception:  # the thread must live: nobody else starts a recorder
-                logger.exception("the keeper of the recorder: a fault of the platform")
+        """Look after it until `stop`, in a thread."""
+        self._rounds.start()
+
+    def _look_after(self) -> None:
+        with self._lock:
+            if not self._ends:
+                self.look()
+        self._look_at_lag()
 
     def look(self) -> None:
         """Start one where none runs; end one that stands still, which the next look finds."""
@@ -153,8 +155,9 @@ class Keeper:
 
     def stop(self) -> None:
         """End it, after it has recorded what is there."""
-        self._ended.set()
+        self._rounds.stop()
         with self._lock:
+            self._ends = True
             if not self.pid:
                 return
             with suppress(ProcessLookupError):
@@ -183,18 +186,19 @@ class RecorderProcess(bootsteps.StartStopStep):
             self._keeper = Keeper(worker.app)
             return
         recorder = Recorder(worker.app.store, lambda: worker.app.database, timings=worker.app.timings)
-        _begin_beside(worker.app, recorder, self._ended.is_set)
+        self._lost = _begin_beside(worker.app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()
 
     def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
         """Look after it, from a thread that begins after the pool was forked."""
         if self._keeper is not None:
-            threading.Thread(target=self._keeper.watch, name="keeper", daemon=True).start()
+            self._keeper.watch()
 
     def _stop(self, **_: Any) -> None:
         self._ended.set()
         if self._keeper is None:
+            self._lost.stop()
             self._thread.join(STOP_WITHIN)
         else:
             self._keeper.stop()
@@ -274,12 +278,17 @@ def _loaded(app: Application) -> Any:
 
 def _begin_beside(
     app: Application, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
-) -> None:
-    """What the recorder that leads does beside recording, each in a thread of its own; `on_step`: it comes forward."""
+) -> LostMessages:
+    """What the recorder that leads does beside recording, each in a thread of its own; `on_step`: it comes forward.
+
+    Returns what must be stopped where the process goes on after the recorder.
+    """
     # To compare many messages may take longer than anything else that a recorder does: its keeper must see it.
     recorder.compare = lambda: compare(app, on_step) if app.one_server else None
-    LostMessages(app, lambda: recorder.leads).start(stop)
+    lost = LostMessages(app, lambda: recorder.leads)
+    lost.start()
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
+    return lost
 
 
 def _forget_broker(app: Application) -> None:

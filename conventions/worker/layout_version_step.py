@@ -1,7 +1,6 @@
 """A worker says that it lives and which layout it knows, and ends when Redis has a newer one."""
 
 import logging
-import threading
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +9,7 @@ from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.core.errors import NewerLayout
+from conventions.core.rounds import Rounds
 from conventions.storage.layout_version import SAY_EVERY, Member
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ class LayoutStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         self._app = worker.app
         self._member = Member("worker")
-        self._ended = threading.Event()
+        fault = "others are not told that this worker lives"
+        self._rounds = Rounds("layout", self._say, SAY_EVERY, fault=fault, logger=logger)
         super().__init__(worker, **options)
 
     def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
@@ -36,28 +37,24 @@ class LayoutStep(bootsteps.StartStopStep):
         except NewerLayout as error:
             logger.critical("%s", error)
             raise SystemExit(STATUS) from None
-        # Daemon: it must not keep a worker from ending.
-        threading.Thread(target=self._run, name="layout", daemon=True).start()
+        self._rounds.start()
 
     def stop(self, worker: Any) -> None:  # noqa: ARG002  # the same
         """Say that it ends."""
-        self._ended.set()
+        self._rounds.stop()
         with suppress(RedisError):
             self._member.leave(self._app.servers)
 
     terminate = stop
 
-    def _run(self) -> None:
-        while not self._ended.wait(SAY_EVERY):
-            try:
-                self._member.say(self._app.servers)
-            except NewerLayout as error:
-                end_worker(error)
-                return
-            except RedisError as error:
-                logger.debug("not told that this worker lives: %s", error)
-            except Exception:  # the thread must live
-                logger.exception("the registry of processes: a fault of the platform")
+    def _say(self) -> None:
+        try:
+            self._member.say(self._app.servers)
+        except NewerLayout as error:
+            end_worker(error)
+            self._rounds.stop()
+        except RedisError as error:
+            logger.debug("not told that this worker lives: %s", error)
 
 
 def end_worker(error: NewerLayout) -> None:

@@ -117,7 +117,7 @@ def test_leases_outlive_a_server_that_is_away_for_a_moment(
     keeper = LeaseKeeper(Claims(store, lease=LEASE), every=LEASE / 6)
     caplog.set_level(logging.WARNING, "conventions.idempotency.leases")
     with keeper.holding(JOB, lambda: False):
-        wait_until(lambda: "leases of 1 jobs were not renewed" in caplog.text, 10, "a renewal fails")
+        wait_until(lambda: "leases were not renewed" in caplog.text, 10, "a renewal fails")
         with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s"):
             Claims(store, lease=LEASE).take([JOB])
             for _ in outlive(store, 1.5):
