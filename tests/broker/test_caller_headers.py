@@ -108,7 +108,7 @@ RESERVED: dict[str, Any] = {
     **dict.fromkeys(OURS, "a"), "X_Key": "a", "x_generation": 5, "x_batch": ["b", "chunk", 0, 1], "conventions_later": 1,
     "x_conventions_later": 1, "checkpoint": 5, "committed": True, "id": "i",
     "task": "other", "retries": 3, "root_id": "r", "timelimit": [1, 1], "expires": "2020-01-01", "ignore_result": True,
-    "job": {"ended": True}, "called_directly": True, "conventions_prepared": {}, "compression": "gzip", "callbacks": [], "lang": "c",
+    "job": {"ended": True}, "called_directly": True, "conventions_run_by": {}, "compression": "gzip", "callbacks": [], "lang": "c",
 }  # fmt: skip
 WAYS: dict[str, Callable[[Any], Any]] = {
     "one": lambda headers: Named.apply_async((1,), headers=headers),
@@ -203,7 +203,7 @@ def test_a_message_that_goes_on_as_another_one_keeps_the_headers_of_others() -> 
     """As a retry does where the broker is no Redis, and the letter of one that came from there."""
     ours: dict[str, Any] = {KEY: "k", "x_generation": 2, "x_batch": ["b", "chunk", 0, 1]}
     others = {"x_request_id": "r", "traceparent": "00"}
-    kept = {TOKEN: "t", "x-death": [1], "x-first-death-queue": "q", "job": 1, "conventions_prepared": 1}
+    kept = {TOKEN: "t", "x-death": [1], "x-first-death-queue": "q", "job": 1, "conventions_run_by": 1}
     request = Context({"id": "i", "task": "t", "args": [], "kwargs": {}, **ours, **others, **kept})
     assert headers_to_go_on(request) == ours | others
     assert envelope_of(request)["headers"].items() >= (ours | others).items()

@@ -31,7 +31,7 @@ ANYTHING = st.recursive(
 CELERYS = ["lang", "task", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id", "parent_id",
            "argsrepr", "kwargsrepr", "origin", "ignore_result", "replaced_task_nesting", "stamped_headers", "stamps", "compression",
            "headers", "args", "kwargs", "callbacks", "chord", "hostname", "delivery_info", "properties", "reply_to", "taskset", "utc",
-           "is_eager", "called_directly", "job", "known", "update", "_children", "correlation_id", "conventions_prepared"]  # fmt: skip
+           "is_eager", "called_directly", "job", "known", "update", "_children", "correlation_id", "conventions_run_by"]  # fmt: skip
 OURS = ["x_actor", "x_key", "x_fingerprint", "x_enqueued_at", "x_planned_at", "x_counts", "x_parked", "x_generation", "x_token",
         "x_copy", "x_batch", "x_schedule", "x_other"]  # fmt: skip
 BATCHES = st.tuples(TEXTS, st.sampled_from(["splitter", "chunk", "finish", "x"]), NUMBERS, NUMBERS).map(list)

@@ -318,7 +318,7 @@ HARMLESS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "update": "x",
             "get": 5,
             "_late": {},
-            "conventions_prepared": {},
+            "conventions_run_by": {},
             "called_directly": True,
         },
         {},
