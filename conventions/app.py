@@ -19,14 +19,14 @@ from conventions.broker.redis_broker import Broker
 from conventions.broker.routing import route, routes_alike
 from conventions.console.flower_start import prepare_command
 from conventions.core.errors import ConfigurationError, TaskModuleError
+from conventions.core.lease_timings import Timings
 from conventions.core.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
-from conventions.core.timings import Timings
 from conventions.declare.task_packages import import_tasks, migrations_of
 from conventions.execution.attempt import REDRIVE_WINDOW
-from conventions.execution.logs import make_safe
+from conventions.execution.log_redaction import make_safe
 from conventions.execution.process_ends import Ends, has_ended
 from conventions.idempotency.claims import Claims
-from conventions.idempotency.leases import LeaseKeeper, PageKeeper
+from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
 from conventions.library_internals.celery import cwd_in_path
 from conventions.progress.overlong_jobs import OverlongJobs

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 from sqlalchemy import text
 
-from conventions.core.timings import USUAL
+from conventions.core.lease_timings import USUAL
 from conventions.recording.recorder_process import record_for_ever
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store

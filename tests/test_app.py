@@ -15,7 +15,7 @@ from celery import _state
 from conventions import ImmediateTask, LongRunningTask, Priority, Progress, Settings, create_app
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError, TaskModuleError
-from conventions.core.timings import Timings
+from conventions.core.lease_timings import Timings
 from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
 from tests.workers import application, messages, remembering_current
 

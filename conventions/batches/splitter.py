@@ -17,7 +17,7 @@ from conventions.batches.batch_state import BatchSummary, Origin
 from conventions.batches.cursor import Cursor, Cut
 from conventions.batches.items import Chunk, Items
 from conventions.broker.batch_membership import Outcome, chunk_id, finish_id
-from conventions.broker.headers import ACTOR
+from conventions.broker.header_names import ACTOR
 from conventions.core.errors import BusinessError, ItemsChanged, JobCancelled, PayloadError
 from conventions.core.priority import Priority
 from conventions.execution.run import TurnOver

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 from uuid import UUID, uuid5
 
-from conventions.core.bounds import fault_of_name
+from conventions.core.message_bounds import fault_of_name
 from conventions.core.units import milliseconds
 
 type Role = Literal["splitter", "chunk", "finish", "recovered"]

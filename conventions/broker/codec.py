@@ -16,8 +16,8 @@ from kombu.utils.json import dumps, loads
 from pydantic_core import from_json
 
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.core.bounds import DEEPEST, is_too_deep
 from conventions.core.errors import UndeliverableMessage, UnknownForm
+from conventions.core.message_bounds import DEEPEST, is_too_deep
 from conventions.library_internals.kombu import KOMBU_TYPE
 
 FORM, FORMS = (

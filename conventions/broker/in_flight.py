@@ -18,7 +18,7 @@ from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.redis_broker import Broker, HeartbeatAnswer, HeldMessage, Swept
 from conventions.core.apart import apart, is_outage
 from conventions.core.forks import call_in_child
-from conventions.core.timings import USUAL, Timings
+from conventions.core.lease_timings import USUAL, Timings
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from redis.exceptions import RedisError, ResponseError
 from conventions.broker.delivery import Delivery, ReadRequest, brought
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import BrokerUnavailable
+from conventions.core.lease_timings import USUAL
 from conventions.core.redis_answers import advice_on
-from conventions.core.timings import USUAL
 from conventions.core.units import milliseconds
 from conventions.storage.layout_version import LAYOUT, LOWEST, SAY_EVERY, member_name, refused
 from conventions.storage.redis_store import Store

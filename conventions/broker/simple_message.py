@@ -11,9 +11,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
 
 from conventions.broker.codec import bytes_of
-from conventions.broker.headers import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
+from conventions.broker.header_names import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
 from conventions.broker.validation import Count, Moment, Seconds, ShortText, Text, Urgency
-from conventions.core.bounds import MESSAGE_LIMIT, MOST_CHARACTERS
+from conventions.core.message_bounds import MESSAGE_LIMIT, MOST_CHARACTERS
 from conventions.library_internals.kombu import KOMBU_TYPE
 
 _STRICT = ConfigDict(extra="ignore", strict=True)

@@ -5,9 +5,9 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
-from conventions.broker.headers import ON_REQUEST
-from conventions.core.bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
+from conventions.broker.header_names import ON_REQUEST
 from conventions.core.error_text import clean
+from conventions.core.message_bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
 from conventions.library_internals.celery import REQUEST_METHODS
 
 _STRICT = ConfigDict(extra="ignore", strict=True)

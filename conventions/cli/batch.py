@@ -23,7 +23,7 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.dead_letter_filters import actor_option
+from conventions.cli.dead_letter_options import actor_option
 from conventions.console.display import duration, speed
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")

@@ -4,7 +4,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.cli.base import app_of, one_line_errors, say
-from conventions.cli.dead_letter_filters import actor_option
+from conventions.cli.dead_letter_options import actor_option
 from conventions.execution.cancel import cancel as cancel_message
 from conventions.records.audit_entry import CANCEL, AuditEntry
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
-from conventions.cli.dead_letter_filters import STATE, Pair, actor_option, confirm, selection_options
+from conventions.cli.dead_letter_options import STATE, Pair, actor_option, confirm, selection_options
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_runs
 from conventions.dead_letters.edit import Change, dropped, editable, value_of

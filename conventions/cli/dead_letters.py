@@ -22,7 +22,7 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.dead_letter_filters import actor_option, filter_options
+from conventions.cli.dead_letter_options import actor_option, filter_options
 from conventions.core.errors import ConfigurationError
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters

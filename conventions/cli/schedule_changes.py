@@ -6,7 +6,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.cli.base import one_line_errors, print_json, say, written
-from conventions.cli.dead_letter_filters import actor_option
+from conventions.cli.dead_letter_options import actor_option
 from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming
 from conventions.schedules.actions import PausedAgain, StillRuns
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from conventions.console.hosts import is_local
 from conventions.core.errors import ConfigurationError
-from conventions.execution.logs import make_safe
+from conventions.execution.log_redaction import make_safe
 
 OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 _LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")

@@ -11,9 +11,9 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from conventions.core import redis_address
-from conventions.core.bounds import MESSAGE_LIMIT
 from conventions.core.errors import ConfigurationError
-from conventions.core.timings import DEFAULT_LEASE, LEAST_LEASE, Timings
+from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
+from conventions.core.message_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
 DEFAULT_PREFIX = "conventions"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from conventions.broker.codec import UnreadableBody, read_body, with_arguments
-from conventions.broker.headers import FINGERPRINT, KEY, PLANNED_AT
+from conventions.broker.header_names import FINGERPRINT, KEY, PLANNED_AT
 from conventions.core.errors import LetterNotEditable
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments, digest

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from conventions.broker.caller_headers import OwnHeaders
 from conventions.broker.codec import UnreadableBody, bytes_of, read_body
-from conventions.broker.headers import (
+from conventions.broker.header_names import (
     COPY,
     COUNTS,
     ENQUEUED_AT,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from conventions.core.bounds import fault_of_name
 from conventions.core.errors import DeclarationError
+from conventions.core.message_bounds import fault_of_name
 from conventions.core.settings import Settings
 from conventions.declare.payload import Arguments
 from conventions.declare.retry import RetryPolicy

@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 
 from conventions.broker.in_flight import InFlight
 from conventions.broker.redis_broker import Broker
+from conventions.core.lease_timings import Timings
 from conventions.core.settings import Settings
-from conventions.core.timings import Timings
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.process_pages import Pages
 from conventions.records.journal import Journal

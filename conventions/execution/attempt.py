@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import DELIVERY
-from conventions.broker.headers import (
+from conventions.broker.header_names import (
     ACTOR,
     BATCH,
     COUNTS,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conventions.broker.codec import message_of, written_body
-from conventions.broker.headers import LATER, ON_REQUEST, OURS, TOKEN
+from conventions.broker.header_names import LATER, ON_REQUEST, OURS, TOKEN
 from conventions.core import error_text
 from conventions.execution.attempt import Job
 from conventions.library_internals.celery import RABBITMQ_HEADERS

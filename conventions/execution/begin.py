@@ -15,7 +15,7 @@ from typing import Any
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
-from conventions.broker.headers import KEY
+from conventions.broker.header_names import KEY
 from conventions.core.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
 from conventions.execution.attempt import Job
 from conventions.execution.process_ends import UNKNOWN

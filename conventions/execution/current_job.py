@@ -1,6 +1,6 @@
 """What runs in this thread just now: whose actor its messages inherit, and whether its job has ended."""
 
-from conventions.broker.headers import ACTOR
+from conventions.broker.header_names import ACTOR
 from conventions.core.actor import SYSTEM, current_actor
 from conventions.library_internals.celery import current_task
 

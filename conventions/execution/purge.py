@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from conventions.broker.batch_membership import Join, Member
-from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
+from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
 from conventions.broker.redis_broker import Sizes
 from conventions.broker.waiting_messages import End, Waiting, WaitingPlace, end, look
 from conventions.core.actor import SYSTEM, current_actor
-from conventions.core.bounds import LARGEST_COUNT
 from conventions.core.error_text import FailureText, clean
 from conventions.core.errors import JournalFull, PurgeStopped
+from conventions.core.message_bounds import LARGEST_COUNT
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.idempotency.claims import ClaimRequest, Settlement

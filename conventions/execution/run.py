@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import celery
 from celery.exceptions import Ignore, Reject, Retry
 
-from conventions.broker.headers import COUNTS
+from conventions.broker.header_names import COUNTS
 from conventions.core.actor import acting_as, resuming
 from conventions.core.error_text import text_of
 from conventions.core.errors import (
@@ -28,6 +28,7 @@ from conventions.declare.payload import encode_result
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.attempt import Job
 from conventions.execution.begin import ENDINGS, Begun, begin
+from conventions.execution.failure_log import log_failure
 from conventions.execution.process_state import end_own_code, held
 from conventions.execution.settle import (
     AT_ONCE,
@@ -36,7 +37,6 @@ from conventions.execution.settle import (
     end_released,
     end_retried,
     end_waiting,
-    log_failure,
 )
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.claims import (

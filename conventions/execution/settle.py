@@ -14,13 +14,14 @@ from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Outcome
 from conventions.broker.caller_headers import OwnHeaders
-from conventions.broker.headers import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
+from conventions.broker.header_names import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
 from conventions.core import error_text
 from conventions.core.errors import BrokerUnavailable, LeaseLost
 from conventions.execution.application import Application
 from conventions.execution.attempt import Job
 from conventions.execution.attempt_event import event_of, headers_to_go_on
 from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.execution.failure_log import log_failure
 from conventions.execution.process_state import end_own_code
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.claims import Settled, Settlement, State
@@ -268,16 +269,3 @@ def publish_again(
 def _identity(job: Job) -> dict[str, Any]:
     # A message of another program has these from now on, so that it goes on as the same one.
     return {KEY: job.key, FINGERPRINT: job.fingerprint, ACTOR: job.actor}
-
-
-def log_failure(job: Job, error: BaseException, next_step: str) -> None:
-    """One failure, one line (R9)."""
-    logger.warning(
-        "failed: id=%s task=%s error=%s: %s attempt=%d: %s",
-        job.id,
-        job.task,
-        type(error).__name__,
-        " ".join(error_text.text_of(error).split()),
-        job.attempt,
-        next_step,
-    )

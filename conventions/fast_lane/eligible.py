@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conventions.broker.headers import GENERATION, KEY
+from conventions.broker.header_names import GENERATION, KEY
 from conventions.worker.request import Request
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from conventions.broker.codec import DELIVERY, delivery_property
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.broker.headers import TOKEN
+from conventions.broker.header_names import TOKEN
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.simple_message import TOLD
 from conventions.core.errors import PayloadError

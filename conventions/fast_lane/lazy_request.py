@@ -11,7 +11,7 @@ from celery.app.task import Context
 
 from conventions.broker.codec import checked_body, parsed, with_delivery
 from conventions.broker.delivery import Delivery
-from conventions.broker.headers import TOKEN
+from conventions.broker.header_names import TOKEN
 from conventions.broker.validation import drop_taken
 from conventions.execution.run import RUN_BY
 from conventions.library_internals.celery import NOT_HEADERS

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
-from conventions.core.timings import USUAL, Timings
 from conventions.records import journal_position
 from conventions.records.journal import DeedEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import body_in
-from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
+from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY
 from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingPlace, end, look
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText

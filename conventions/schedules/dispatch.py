@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from redis.exceptions import RedisError
 
 from conventions.broker.caller_headers import OwnHeaders
-from conventions.broker.headers import ENQUEUED_AT
+from conventions.broker.header_names import ENQUEUED_AT
 from conventions.core import error_text
 from conventions.core.actor import BEAT
 from conventions.core.errors import BrokerUnavailable

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
-from conventions.broker.headers import SCHEDULE
+from conventions.broker.header_names import SCHEDULE
 from conventions.core.errors import ConventionError, ScheduleError
 from conventions.core.network_errors import is_network_error
 from conventions.core.settings import Settings

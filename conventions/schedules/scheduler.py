@@ -23,7 +23,7 @@ from redis.exceptions import LockError, RedisError
 
 from conventions.core.actor import BEAT
 from conventions.core.errors import BrokerUnavailable, ConfigurationError, NewerLayout
-from conventions.execution.logs import make_safe
+from conventions.execution.log_redaction import make_safe
 from conventions.library_internals.celery import is_beats_handler
 from conventions.library_internals.redbeat import client_of, token_of, use_client
 from conventions.records.audit_entry import AuditEntry

@@ -15,7 +15,7 @@ from celery import signals, uuid
 
 from conventions.broker.bulk_publish import NotTaken, PublishBatch, UnderWay
 from conventions.broker.caller_headers import OwnHeaders
-from conventions.broker.headers import PLANNED_AT
+from conventions.broker.header_names import PLANNED_AT
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import check_size

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
-from conventions.core.bounds import fault_of_name
+from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
+from conventions.core.message_bounds import fault_of_name
 from conventions.declare.payload import digest_of_json
 from conventions.execution.current_job import inherited_actor
 from conventions.idempotency.key import idempotency_key

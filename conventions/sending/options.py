@@ -11,7 +11,7 @@ from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
 from conventions.broker.caller_headers import check_headers, were_accepted
-from conventions.core.bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
+from conventions.core.message_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.core.priority import Priority
 from conventions.execution.current_job import step_follows
 from conventions.library_internals.celery import Router

@@ -1,7 +1,6 @@
 """The dead letter of a step that cannot be sent."""
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -9,9 +8,8 @@ from uuid import uuid4
 from conventions.core import error_text
 from conventions.core.errors import PayloadError
 from conventions.execution.current_job import inherited_actor
+from conventions.execution.failure_log import log_unsendable
 from conventions.records.journal import Event
-
-logger = logging.getLogger(__name__)
 
 
 def refuse_step(task: Any, message_id: str, arguments: Mapping[str, Any], error: Exception) -> None:
@@ -19,9 +17,7 @@ def refuse_step(task: Any, message_id: str, arguments: Mapping[str, Any], error:
 
     The job before it has ended, so the error cannot be raised to anybody. Raises: RedisError.
     """
-    logger.warning(
-        "failed: id=%s task=%s error=%s: %s: dead letter", message_id, task.name, type(error).__name__, error
-    )
+    log_unsendable(message_id, task.name, error)
     readable: dict[str, Any] = json.loads(json.dumps(dict(arguments), default=repr))
     refused = error if isinstance(error, PayloadError) else PayloadError(str(error))
     event = Event(

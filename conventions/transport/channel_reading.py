@@ -18,10 +18,10 @@ from conventions.broker.codec import UnreadableEnvelope, envelope_fault, read_me
 from conventions.broker.delivery import NONE, Delivery, ReadRequest, brought, left_by
 from conventions.broker.in_flight import InFlight
 from conventions.broker.redis_broker import Broker
-from conventions.core.bounds import MESSAGE_LIMIT
 from conventions.core.deadline import Deadline
 from conventions.core.errors import NewerLayout, UnknownForm
 from conventions.core.forks import call_in_child
+from conventions.core.message_bounds import MESSAGE_LIMIT
 from conventions.library_internals.kombu import hand_over
 from conventions.storage.layout_version import refused
 

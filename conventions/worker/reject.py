@@ -11,13 +11,14 @@ from redis.exceptions import RedisError
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import BODY_ENCODING, DELIVERY, UnreadableBody, in_base64, read_body
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.broker.headers import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
+from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY, OURS
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core import error_text
 from conventions.core.actor import SYSTEM
-from conventions.core.bounds import LARGEST_COUNT, is_too_deep
 from conventions.core.errors import UndeliverableMessage
+from conventions.core.message_bounds import LARGEST_COUNT, is_too_deep
 from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.execution.failure_log import log_refusal
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
 
@@ -108,14 +109,7 @@ class Refusals:
         member = Member.read(_mapping(envelope.get("headers") or envelope.get("headers_of_it")).get(BATCH))
         state: Any = "dead" if kind == "dead" else "released"
         if kind == "dead" and which != "another":  # one line for one death
-            text = " ".join(str(error).split())
-            logger.error(
-                "refused: id=%s task=%s error=%s: %s: dead letter",
-                message_id,
-                None if event.task is None else error_text.cut(event.task),
-                type(error).__name__,
-                text,
-            )
+            log_refusal(message_id, event.task, error)
         try:
             join = join_of(self._app, member, "dead" if kind == "dead" else "cancelled")
             self._app.claims.settle([Settlement(request, state, event, claimed=False, join=join)])

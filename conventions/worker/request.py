@@ -17,7 +17,7 @@ from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
 
 from conventions.broker.codec import DELIVERY
-from conventions.broker.headers import GENERATION, KEY, TOKEN
+from conventions.broker.header_names import GENERATION, KEY, TOKEN
 from conventions.broker.in_flight import Start
 from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline

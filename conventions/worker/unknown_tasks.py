@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from redis.exceptions import RedisError
 
 from conventions.broker.codec import DELIVERY
-from conventions.broker.headers import UNKNOWN, UNKNOWN_SINCE
+from conventions.broker.header_names import UNKNOWN, UNKNOWN_SINCE
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.errors import UnknownTask
 from conventions.storage.redis_store import Store

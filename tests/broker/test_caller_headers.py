@@ -17,7 +17,7 @@ import conventions
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
 from conventions.broker.caller_headers import LIMIT, OwnHeaders
-from conventions.broker.headers import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
+from conventions.broker.header_names import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
 from conventions.core.errors import PayloadError
 from conventions.execution.attempt_event import envelope_of, headers_to_go_on
 from conventions.library_internals.celery import NOT_HEADERS

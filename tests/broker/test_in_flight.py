@@ -14,7 +14,7 @@ import pytest
 from conventions.broker import in_flight as module
 from conventions.broker.in_flight import InFlight
 from conventions.broker.redis_broker import Sizes
-from conventions.core.timings import USUAL
+from conventions.core.lease_timings import USUAL
 from conventions.storage.redis_store import Store
 from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, message, places, take
 from tests.holding import Server, Telling, broker_of, end, hold, start

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from conventions.core.timings import LEAST_LEASE, Timings
+from conventions.core.lease_timings import LEAST_LEASE, Timings
 from tests.workers import Installation
 
 WHERE_IT_HANGS = """\

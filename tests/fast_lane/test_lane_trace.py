@@ -14,7 +14,7 @@ from celery.app.trace import build_tracer
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.broker.codec import read_message
-from conventions.execution.logs import make_safe
+from conventions.execution.log_redaction import make_safe
 from conventions.fast_lane import short_request
 from conventions.fast_lane.eligible import may_go_together
 from conventions.fast_lane.run_group import run_group

@@ -13,7 +13,7 @@ from celery.app.task import Context
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.headers import KEY
+from conventions.broker.header_names import KEY
 from conventions.fast_lane.lazy_request import LateContext
 from conventions.fast_lane.run_group import run_group
 from tests.claiming import handed_over

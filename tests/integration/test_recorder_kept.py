@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from conventions import ImmediateTask
-from conventions.core.timings import USUAL
+from conventions.core.lease_timings import USUAL
 from conventions.recording import recorder_process
 from conventions.recording.recorder_process import Keeper
 from conventions.storage.redis_store import Store

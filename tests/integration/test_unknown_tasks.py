@@ -8,7 +8,7 @@ import pytest
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.headers import KEY, UNKNOWN, UNKNOWN_SINCE
+from conventions.broker.header_names import KEY, UNKNOWN, UNKNOWN_SINCE
 from conventions.broker.redis_broker import Broker
 from conventions.declare.payload import digest
 from conventions.idempotency.key import idempotency_key

@@ -15,8 +15,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
 from conventions.app import ConventionsApp
-from conventions.broker.headers import FINGERPRINT, KEY, OURS
-from conventions.core.timings import LEAST_LEASE
+from conventions.broker.header_names import FINGERPRINT, KEY, OURS
+from conventions.core.lease_timings import LEAST_LEASE
 from tests import raw_messages as raw
 from tests.support import wait_until
 from tests.workers import (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from sqlalchemy import text
 
-from conventions.core.timings import USUAL
+from conventions.core.lease_timings import USUAL
 from conventions.dead_letters import letters as dead_letters
 from conventions.recording import recorder as module
 from conventions.recording.recorder import AT_ONCE, GROUP

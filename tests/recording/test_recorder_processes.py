@@ -13,7 +13,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
-from conventions.core.timings import USUAL
+from conventions.core.lease_timings import USUAL
 from conventions.recording import recorder as module
 from conventions.recording.recorder_process import NICENESS
 from conventions.storage.database import Database
@@ -55,7 +55,7 @@ def test_ctrl_c_and_the_like_leave_it_to_the_parent(store: Store, database: Data
 ORPHAN = """
 import os, sys, time
 from types import SimpleNamespace
-from conventions.core.timings import USUAL
+from conventions.core.lease_timings import USUAL
 from conventions.storage.database import Database
 from conventions.recording.recorder_process import record_for_ever
 from conventions.storage.redis_store import Store

@@ -121,7 +121,7 @@ local function pop_ready(queue, count)
 end
 
 -- The visibility of a message if the caller does not give it. No living worker is silent for that long, whatever its lease; see
--- `core/timings.py`.
+-- `core/lease_timings.py`.
 local VISIBILITY = 33000 -- ms
 
 -- Repair a message that is in none of the three sets, since somebody deleted a key. If a worker holds it, the worker gets the

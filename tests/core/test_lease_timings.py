@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conventions import Settings
 from conventions.core.errors import ConfigurationError
-from conventions.core.timings import LEAST_LEASE, LONGEST_LEASE, USUAL, Timings
+from conventions.core.lease_timings import LEAST_LEASE, LONGEST_LEASE, USUAL, Timings
 from conventions.recording.recorder import BLOCK
 from conventions.schedules.beat_liveness import SILENT_AFTER
 from conventions.schedules.scheduler import RETRY_EVERY

