@@ -42,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(marker)
 
 
+@pytest.hookimpl(trylast=True)  # below the slowest ones
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say at the end what to install, where tests were skipped for want of a program."""
     reasons = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", [])]

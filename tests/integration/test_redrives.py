@@ -13,7 +13,7 @@ from conventions.dead_letters.filter import Filter
 from tests.support import wait_until
 from tests.workers import Installation, letters
 
-JOBS = 334  # of each cause
+JOBS = 100  # of each cause
 
 
 class Deliver(ImmediateTask):
