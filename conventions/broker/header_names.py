@@ -30,6 +30,7 @@ LATER = ("conventions", "x_conventions")
 ON_REQUEST = (
     "checkpoint",
     "committed",
+    "early_job",
     "job",
     "known",
     "last_progress",

@@ -70,11 +70,10 @@ class RunningTask(celery.Task):
         """The attempt that runs now. Raises: RuntimeError outside of `run`."""
         if self.request_stack.top is None:
             raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
-        job: Job | None = getattr(self.request, "job", None)
-        if job is None:
-            job = self.request.job = Job.of(
-                self, self.arguments.bind(self.request.args or (), self.request.kwargs or {})
-            )
+        request = self.request
+        job: Job | None = getattr(request, "job", None) or getattr(request, "early_job", None)
+        if job is None:  # before it begins, or outside of a worker: under another name, since `job` says that it has begun
+            job = request.early_job = Job.of(self, self.arguments.bind(request.args or (), request.kwargs or {}))
         return job
 
     @property

@@ -1,0 +1,56 @@
+"""A signal's receiver asks about a message before its job begins, as one does that adds the actor to each line of a log."""
+
+from typing import Any
+
+import pytest
+from celery import signals
+
+from conventions import ImmediateTask, RetryPolicy, acting_as
+from conventions.app import ConventionsApp
+from conventions.records import executions
+from tests.support import wait_until
+
+
+class Asked(ImmediateTask):
+    """A job that fails at its first attempt, and about which somebody asks before each."""
+
+    idempotent_on = ("number",)
+    retry_policy = RetryPolicy(attempts=3, first_wait=0.1, max_wait=0.2)
+
+    def run(self, number: int) -> None:  # noqa: ARG002
+        """Say who runs it."""
+        say(self, "ran")
+        if self.attempt == 1:
+            raise ValueError("not yet")
+
+
+def say(task: Any, name: str) -> None:
+    """Write down what is known of the message."""
+    store = task.app.store
+    store.redis.rpush(store.key(name), f"{task.actor} {task.attempt} {task.idempotency_key}")
+
+
+@signals.task_prerun.connect(weak=False)
+def ask(task: Any = None, **_: Any) -> None:
+    """Ask about it."""
+    if isinstance(task, Asked):
+        say(task, "asked")
+
+
+@pytest.mark.everyday
+def test_whoever_asks_early_changes_nothing(live_app: ConventionsApp) -> None:
+    """What the receiver reads is what `run` reads; the job is claimed, tried again and recorded as any other."""
+    with acting_as("u-7"):
+        ids = [Asked.delay(number=1).id for _ in range(2)]
+
+    def kinds() -> set[str]:
+        with live_app.database.session() as session:
+            return {row.kind for id_ in ids for row in executions.of_message(session, id_)}
+
+    wait_until(
+        lambda: {"retried", "succeeded", "duplicate"} <= kinds(), 20, "one is tried again, and one is a duplicate"
+    )
+    found: list[Any] = [live_app.store.redis.lrange(live_app.store.key(name), 0, -1) for name in ("ran", "asked")]
+    ran, asked = ([line.decode().split() for line in lines] for lines in found)
+    assert [line[:2] for line in ran] == [["u-7", "1"], ["u-7", "2"]]
+    assert {tuple(line) for line in ran} <= {tuple(line) for line in asked}
