@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import hypothesis
 import pytest
 from celery import _state
 from sqlalchemy.engine import make_url
@@ -23,6 +24,10 @@ from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.workers import Installation, Worker, acting_through, application, forget
 
 pytest_plugins = ["pytester"]
+hypothesis.settings.register_profile(
+    "patient", deadline=None
+)  # an example that takes long on a busy machine is no failure
+hypothesis.settings.load_profile("patient")
 
 TESTS = Path(__file__).parent
 BY_FOLDER = {"bench": "processes", "crash": "crash", "integration": "processes"}

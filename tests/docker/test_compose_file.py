@@ -2,7 +2,8 @@
 
 import re
 
-from conventions.core.settings import ENV_PREFIX, Settings
+from conventions.core.settings import ENV_PREFIX
+from tasks.settings import TaskSettings
 from tests.docker.running_stack import ROOT
 
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
@@ -11,7 +12,7 @@ COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 def test_every_setting_reaches_the_containers() -> None:
     """A setting is passed on from `.env`, or set; all but the address of Redis, which is the broker's."""
     passed = set(re.findall(rf"^  ({ENV_PREFIX}\w+):", COMPOSE, re.MULTILINE))
-    assert passed == {ENV_PREFIX + name.upper() for name in Settings.model_fields} - {f"{ENV_PREFIX}REDIS_URL"}
+    assert passed == {ENV_PREFIX + name.upper() for name in TaskSettings.model_fields} - {f"{ENV_PREFIX}REDIS_URL"}
 
 
 def test_no_password_has_a_default() -> None:

@@ -322,7 +322,7 @@ def test_an_unreachable_broker(closed_port: int, tmp_path: Path, send: Callable[
         started = time.monotonic()
         with pytest.raises(BrokerUnavailable) as found:
             send()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 4  # a second, and three for a busy machine
     assert app.settings.broker_timeout == 1
     assert f"127.0.0.1:{closed_port}" in str(found.value)
     assert str(found.value).startswith("not sent: ")
