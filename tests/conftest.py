@@ -24,9 +24,8 @@ from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.workers import Installation, Worker, acting_through, application, forget
 
 pytest_plugins = ["pytester"]
-hypothesis.settings.register_profile(
-    "patient", deadline=None
-)  # an example that takes long on a busy machine is no failure
+# An example that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 TESTS = Path(__file__).parent

@@ -72,7 +72,8 @@ class RunningTask(celery.Task):
             raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
         request = self.request
         job: Job | None = getattr(request, "job", None) or getattr(request, "early_job", None)
-        if job is None:  # before it begins, or outside of a worker: under another name, since `job` says that it has begun
+        # Before it begins, or outside of a worker: under another name, since `job` says that it has begun.
+        if job is None:
             job = request.early_job = Job.of(self, self.arguments.bind(request.args or (), request.kwargs or {}))
         return job
 
