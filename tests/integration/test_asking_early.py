@@ -30,11 +30,16 @@ def say(task: Any, name: str) -> None:
     store.redis.rpush(store.key(name), f"{task.actor} {task.attempt} {task.idempotency_key}")
 
 
-@signals.task_prerun.connect(weak=False)
 def ask(task: Any = None, **_: Any) -> None:
     """Ask about it."""
     if isinstance(task, Asked):
         say(task, "asked")
+
+
+@signals.worker_init.connect(weak=False)
+def listen(**_: Any) -> None:
+    """In the worker alone: other tests of this process would be looked at, too."""
+    signals.task_prerun.connect(ask, weak=False)
 
 
 @pytest.mark.everyday
