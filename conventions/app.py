@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -153,7 +154,8 @@ class ConventionsApp(Celery):
 
     def __reduce__(self) -> Any:
         """Pool processes that are spawned, not forked, make the application anew."""
-        return create_app_from, (self.main, self._packages, self._schedule, self._settings_class, self._overrides)
+        of_settings = (self._settings_class.__module__, self._settings_class.__qualname__)
+        return create_app_from, (self.main, self._packages, self._schedule, of_settings, self._overrides)
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -380,9 +382,12 @@ class ConventionsApp(Celery):
 
 
 def create_app_from(
-    name: str, packages: tuple[str, ...], schedule: str | None, settings_class: type[Settings], overrides: Any
+    name: str, packages: tuple[str, ...], schedule: str | None, of_settings: tuple[str, str], overrides: Any
 ) -> ConventionsApp:
-    """Make an application from the parts that it was pickled as."""
+    """Make an application from the parts that it was pickled as; a class of settings may lie where the command is run."""
+    module, class_name = of_settings
+    with cwd_in_path():
+        settings_class = operator.attrgetter(class_name)(importlib.import_module(module))
     return create_app(name, packages, schedule, settings_class=settings_class, **overrides)
 
 

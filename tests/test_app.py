@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -380,6 +381,22 @@ def test_an_application_survives_pickle(app: ConventionsApp) -> None:
         again = pickle.loads(pickle.dumps(app))
         assert (again.main, again.settings) == (app.main, app.settings)
         assert isinstance(again.settings, Settings)
+
+
+def test_the_settings_of_a_package_in_the_current_folder_survive_a_spawn(tmp_path: Path) -> None:
+    """A spawned pool process does not find that folder on its path, as where `celery` is started by its script."""
+    package = tmp_path / "shop"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from conventions import Settings, create_app\n\n\nclass ShopSettings(Settings):\n    colour: str = 'red'\n\n\n"
+        "app = create_app('shop', settings_class=ShopSettings, broker_url='memory://', redis_url='redis://127.0.0.1:1')\n"
+    )
+    write = "import pickle, sys; sys.path.insert(0, '.'); import shop; sys.stdout.buffer.write(pickle.dumps(shop.app))"
+    read = "import pickle, sys; app = pickle.loads(sys.stdin.buffer.read()); print(type(app.settings).__name__, app.settings.colour)"
+    command = [sys.executable, "-P", "-c"]  # -P: not the current folder
+    pickled = subprocess.run([*command, write], cwd=tmp_path, capture_output=True, check=True).stdout
+    found = subprocess.run([*command, read], cwd=tmp_path, input=pickled, capture_output=True, check=False)
+    assert found.stdout.decode().split() == ["ShopSettings", "red"], found.stderr.decode()
 
 
 def test_sending_works_from_any_thread(app: ConventionsApp) -> None:

@@ -29,10 +29,9 @@ from tests.support import wait_until
 ROOT = Path(__file__).parents[1]
 SCAN = 10_000  # keys for each question
 APPLICATION = """\
-from {module} import {name}
 from conventions import create_app
 
-app = create_app("tests", packages={packages!r}, schedule=None, settings_class={name})
+app = create_app("tests", packages={packages!r}, schedule=None)
 """
 
 
@@ -159,9 +158,12 @@ class Installation:
         self.packages = tuple(packages)
         self._paths = (folder, *paths, ROOT)
         self.settings_class = settings_class
-        text = APPLICATION.format(
-            packages=self.packages, module=settings_class.__module__, name=settings_class.__name__
-        )
+        text = APPLICATION.format(packages=self.packages)
+        if settings_class is not Settings:  # a release of before knows of none
+            module, name = settings_class.__module__, settings_class.__name__
+            text = f"from {module} import {name}\n" + text.replace(
+                "schedule=None", f"schedule=None, settings_class={name}"
+            )
         (folder / "installed.py").write_text(text, encoding="utf-8")
 
     @property

@@ -120,7 +120,11 @@ def _environment(module: ModuleType, app: ConventionsApp) -> Iterator[None]:
     with prepare as variables:
         before = dict(os.environ)
         os.environ.update(variables)
-        del app.settings  # the settings were read to find this module; read them again, with the scenario's environment
+        for name in (
+            "settings",
+            "timings",
+        ):  # they were read to find this module; read them again, with its environment
+            app.__dict__.pop(name, None)
         try:
             yield
         finally:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Self
 
 DEFAULT_LEASE: float = 30
-LEAST_LEASE, LONGEST_LEASE = 5, 86400
+LEAST_LEASE, LONGEST_LEASE = 5, 57600
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Timings:
       after 1 s.
     - `patience >= 2`, and `longest_call` is more: one call can make a new connection (1 s) and wait as long for an answer. This makes `LEAST_LEASE`.
 
-    `LONGEST_LEASE` is a day: a claim is forgotten some time after its last change, and no task keeps it for less.
+    `LONGEST_LEASE` is 16 hours: `recovery` is a day then, and no task keeps its claims for less.
 
     **Processes with different leases** may run side by side. A lease, a message in flight, the lead of recorders and the lock of beats
     have their end written beside them in Redis, by the process that holds them. All others only compare that moment with the server's

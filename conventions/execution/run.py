@@ -154,6 +154,7 @@ def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
         with acting_as(job.actor):
             return task.run(**values)
     page = task.app.pages.mine
+    job.reports = job.reports or getattr(request, "reporter", None) is not None  # somebody asked before the job began
     try:
         with resuming(job.actor), held(task, job, page), watching(task, job.id):
             return _run_here(task, request, values, page)

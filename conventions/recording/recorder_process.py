@@ -269,7 +269,7 @@ def _let_go_of_parents() -> None:
 
 
 def _loaded(app: Application) -> Any:
-    """The database. The collector need not look at the libraries that it has loaded: see `Loader.on_worker_init`."""
+    """The database. The collector need not look at the libraries that it has loaded: see `TaskLoader.on_worker_init`."""
     database = app.database
     database.engine  # noqa: B018  # loads the dialect and the driver, and connects to nothing
     gc.freeze()

@@ -118,7 +118,7 @@ def _compare(app: Application, mark: journal_position.Mark | None, run: str, goe
     if (
         loads and threading.current_thread() is threading.main_thread()
     ):  # of a worker's main process: nobody else has it there
-        gc.freeze()  # what this has loaded stays: see `Loader.on_worker_init`
+        gc.freeze()  # what this has loaded stays: see `TaskLoader.on_worker_init`
 
 
 def _waiting(app: Application) -> int:

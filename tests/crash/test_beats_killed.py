@@ -39,12 +39,12 @@ INTERRUPTED = """
 import os
 import signal
 
-from conventions.schedules.dispatch import Firing
+from conventions.schedules.dispatch import Dispatch
 from conventions.schedules.schedule_store import Schedules
 
 
 def interrupt(when, step, schedule, number):
-    owner = Firing if step == "_send" else Schedules
+    owner = Dispatch if step == "_send" else Schedules
     original = getattr(owner, step)
 
     def strike(is_time, named):

@@ -25,7 +25,7 @@ if redis.call('HLEN', P .. 'receipts') > in_flight then
       lost = lost + 1
       redis.call('HDEL', P .. 'receipts', tag)
       redis.call('HDEL', P .. 'started', tag)
-    elseif find_place(tag, queue, score, tonumber(ARGV[2])) then
+    elseif find_place(tag, queue, score, math.max(tonumber(ARGV[2]), VISIBILITY)) then -- its holder may send heartbeats less often
       found = found + 1
     elseif queue and not redis.call('ZSCORE', P .. 'inflight:' .. queue, tag) then -- it waits, and nobody holds it
       redis.call('HDEL', P .. 'receipts', tag)
