@@ -20,11 +20,12 @@ import conventions
 from conventions.core.errors import ConventionError
 from conventions.core.settings import ENV_PREFIX, Settings
 from tasks.settings import TaskSettings
+from tests import files_page
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CELERY = re.compile(r"celery -A [\w.…]+ ([^`\n|)]+)")
-OWN = ("up", "demo", "db", "dead-letters", "batch", "schedule", "explain", "cancel", "check")
+OWN = ("up", "demo", "db", "dead-letters", "batch", "schedule", "explain", "cancel", "check", "lost")
 
 
 def table(path: Path, first_column: str) -> list[list[str]]:
@@ -218,6 +219,11 @@ def test_the_python_of_the_page_on_schedules_runs() -> None:
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("4\n", "")
+
+
+def test_every_file_is_listed_with_its_purpose() -> None:
+    """`docs/design/files.md` is what `tests/files_page.py` writes."""
+    assert files_page.PAGE.read_text(encoding="utf-8") == files_page.page(), "uv run python -m tests.files_page"
 
 
 def test_every_rule_of_the_protocol_that_code_names_exists() -> None:
