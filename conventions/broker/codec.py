@@ -20,12 +20,11 @@ from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.core.message_bounds import DEEPEST, is_too_deep
 from conventions.library_internals.kombu import KOMBU_TYPE
 
-FORM, FORMS = (
-    "x_form",
-    (None, 1),
-)  # a message names its form unless it is the first form; the forms that this release reads
+FORM = "x_form"  # names the form of a message; the first form has no name
+FORMS = (None, 1)  # those that this release reads
 DELIVERY = "conventions"  # a property of a received message, for the process that holds it
 
+DIGESTED = ("task", "retries", "x_copy")  # headers that tell two requests with one id apart
 CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
 
 ENCODINGS = frozenset(
@@ -149,7 +148,7 @@ def with_arguments(message: Mapping[str, Any], kwargs: Mapping[str, Any], header
 
 def request_digest(headers: Mapping[str, Any], body: str) -> str:
     """What a message asks for, in 80 bits. Two messages with one id are the same when their digests are equal."""
-    parts = (*(str(headers.get(name)) for name in ("task", "retries", "x_copy")), body)
+    parts = (*(str(headers.get(name)) for name in DIGESTED), body)
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
 

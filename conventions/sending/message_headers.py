@@ -33,6 +33,10 @@ def headers_for(
         actor: who causes it.
         key: in place of the key from the declared arguments.
         planned_at: the slot of a schedule, aware.
+
+    Raises:
+        TypeError: id, actor or key is no text, or `planned_at` no moment.
+        ValueError: one of them is empty, or cannot be stored; or `planned_at` has no time zone.
     """
     check_text(task, "task_id", message_id)
     common = common_headers(task, given, actor=actor, planned_at=planned_at)

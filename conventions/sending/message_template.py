@@ -12,7 +12,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 from uuid import uuid4
 
-from conventions.broker.codec import BodyForm, request_digest, written_message
+from conventions.broker.codec import DIGESTED, BodyForm, request_digest, written_message
 from conventions.broker.redis_broker import Publication
 
 OWN = ("id", "body", "kwargsrepr")  # the parts that differ between messages, beside our headers
@@ -35,7 +35,7 @@ class MessageTemplate:
         self, message: Mapping[str, Any], publication: Publication, payload: Mapping[str, Any], own_headers: Any
     ) -> None:
         self._like = publication
-        self._headers = {name: message["headers"].get(name) for name in ("task", "retries", "x_copy")}
+        self._headers = {name: message["headers"].get(name) for name in DIGESTED}
         self._body = BodyForm(message, payload)
         mark = uuid4().hex
         slots = {name: f"{mark}.{name}.{mark}" for name in (*OWN, *own_headers)}
