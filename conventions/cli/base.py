@@ -14,7 +14,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
-from conventions.console.display import local
+from conventions.console.display import local_time
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.network_errors import is_network_error
 from conventions.core.redis_answers import fault_of
@@ -109,7 +109,7 @@ def written(moment: datetime) -> str:
     """A time in the form of every command and page: in the time zone of the settings, with the zone's name."""
     context = click.get_current_context(silent=True)
     app = getattr(context.obj, "app", None) if context else None
-    return local(moment, app.settings.timezone if isinstance(app, ConventionsApp) else "UTC")
+    return local_time(moment, app.settings.timezone if isinstance(app, ConventionsApp) else "UTC")
 
 
 def _shown(value: Any) -> str:

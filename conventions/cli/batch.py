@@ -24,7 +24,7 @@ from conventions.cli.base import (
     written,
 )
 from conventions.cli.dead_letter_options import actor_option
-from conventions.console.display import duration, speed
+from conventions.console.display import duration, rate_text
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
 CHUNKS_SHOWN = 20
@@ -161,7 +161,7 @@ def _words(summary: BatchSummary) -> dict[str, Any]:
     return {
         "percent": f"{summary.percent} %" if known else "",
         "count": f"{summary.done:,} of {summary.total:,}" if known else f"{summary.done:,} done",
-        "speed": speed(figures["rate"]),
+        "speed": rate_text(figures["rate"]),
         "rest": "stalled" if figures["stalled"] else rest,
         "failed": f"{summary.failed:,} failed" if summary.failed else "",
     }
@@ -248,7 +248,7 @@ def _for_people(name: str, value: Any) -> str:
         case _, None:
             return ""
         case "rate", float():
-            return speed(value)
+            return rate_text(value)
         case "eta", float():
             return duration(value)
         case _, datetime():

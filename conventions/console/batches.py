@@ -18,17 +18,17 @@ from conventions.console.page import Page
 from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
 
-LISTED = 50
-CHUNKS, AUDIT_LIMIT = 100, 50
-KNOWN = {"state", "as"}
-SAID = {
+MOST_LISTED = 50
+MOST_CHUNKS, AUDIT_LIMIT = 100, 50
+KNOWN_PARAMETERS = {"state", "as"}
+MESSAGES = {
     "cancelled": ("success", "The batch was cancelled. Chunks that run end at their next report of progress."),
     "ended": ("warning", "Nothing was changed: the batch had ended before."),
     "none": ("warning", "Nothing was sent: no chunk is dead any more."),
 }
 
 
-def figures_of(summary: BatchSummary) -> dict[str, Any]:
+def live_values(summary: BatchSummary) -> dict[str, Any]:
     """The part of a batch that changes while it runs: numbers, texts for people (`texts`), and what is visible (`is`)."""
     progress, live = summary.progress, summary.state in LIVE_STATES
     eta = progress.eta if live else None  # a batch that has ended has no remaining time
@@ -37,7 +37,7 @@ def figures_of(summary: BatchSummary) -> dict[str, Any]:
     return {name: getattr(summary, name) for name in names} | {
         "rate": progress.rate,
         "eta": eta,
-        "bar": widths(summary),
+        "bar": bar_widths(summary),
         "is": {
             "live": live,
             "stalled": progress.stalled,
@@ -50,14 +50,14 @@ def figures_of(summary: BatchSummary) -> dict[str, Any]:
             "percent": "" if summary.total is None else f"{summary.percent} %",
             "done": done,
             "failed": f"{summary.failed:,}",
-            "rate": display.speed(progress.rate),
+            "rate": display.rate_text(progress.rate),
             "rest": "" if eta is None or progress.stalled else display.duration(eta),
             "bar": f"{done} done, {summary.failed:,} failed",
         },
     }
 
 
-def widths(summary: BatchSummary) -> dict[str, float] | None:
+def bar_widths(summary: BatchSummary) -> dict[str, float] | None:
     """The done and failed parts of a bar, in percent; `None` while the total is unknown."""
     if summary.total is None:
         return None if summary.state in LIVE_STATES else {"done": 0, "failed": 0}
@@ -69,7 +69,7 @@ def widths(summary: BatchSummary) -> dict[str, float] | None:
     return {"done": round(done, 2), "failed": round(failed, 2)}
 
 
-def answer_of(shown: Sequence[Mapping[str, Any]], parts: object) -> dict[str, Any]:
+def live_data_of(shown: Sequence[Mapping[str, Any]], parts: object) -> dict[str, Any]:
     """The answer to a page's repeated request.
 
     Args:
@@ -97,68 +97,68 @@ class BatchPage(Page):
         )
 
 
-def missing(id_: str) -> web.HTTPError:
+def batch_not_found(id_: str) -> web.HTTPError:
     """What is said of a batch that is not there."""
     return web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no batch {id_}; it may be forgotten.")
 
 
-class Batches(BatchPage):
+class BatchList(BatchPage):
     """`/batches`: the newest first."""
 
     async def get(self) -> None:
         """List them; with `?as=json` only their figures."""
-        state = self.word("state")
-        if unknown := sorted(self.request.query_arguments.keys() - KNOWN):
+        state = self.parameter("state")
+        if unknown := sorted(self.request.query_arguments.keys() - KNOWN_PARAMETERS):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"There is no filter {unknown[0]!r}; there is state.")
         if state and state not in STATES:
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"There is no such state; it is one of {', '.join(STATES)}.")
         found, long = await self.in_thread(self._find, state)
-        rows = [(one, figures_of(one)) for one in found]
-        answer = answer_of([now for _, now in rows], [one.id for one in found])
-        if self.word("as") == "json":
-            self.write(answer)
+        rows = [(one, live_values(one)) for one in found]
+        live_data = live_data_of([values for _, values in rows], [one.id for one in found])
+        if self.parameter("as") == "json":
+            self.write(live_data)
         else:
             looked = f"{LOOKED_THROUGH:,}"
             self.show(
                 "conventions_batches.html",
                 rows=rows,
-                answer=answer,
+                live_data=live_data,
                 state=state,
                 looked_through=looked,
                 candidates=long,
             )
 
     def _find(self, state: str) -> tuple[list[BatchSummary], list[TooLong]]:
-        return list(self.capp.batches.listing(LISTED, state or None)), self.capp.granularity.listing()
+        return list(self.capp.batches.listing(MOST_LISTED, state or None)), self.capp.granularity.listing()
 
 
-class Batch(BatchPage):
+class BatchDetail(BatchPage):
     """`/batches/<id>`."""
 
     async def get(self, id_: str) -> None:
         """Show it; with `?as=json` only its figures."""
         summary = await self.in_thread(lambda: self.capp.batches.summary(id_, returns=False))
         if summary is None:
-            raise missing(id_)
+            raise batch_not_found(id_)
         failed, cancelled = summary.failed_chunks, summary.cancelled_chunks
-        now = figures_of(summary)
-        now["texts"] |= {
+        values = live_values(summary)
+        values["texts"] |= {
             "chunks": f"{summary.ended_chunks - len(failed) - len(cancelled):,}{'' if summary.chunks is None else f' of {summary.chunks:,}'} done",
             "lost": f"{len(failed):,} failed, {len(cancelled):,} cancelled",
-            "seen": display.local(
+            "seen": display.local_time(
                 datetime.fromtimestamp(summary.progress.updated_at, UTC), self.capp.settings.timezone
             ),
         }
-        answer = answer_of([now], (summary.state, failed, cancelled))
-        if self.word("as") == "json":
-            self.write(answer)
+        live_data = live_data_of([values], (summary.state, failed, cancelled))
+        if self.parameter("as") == "json":
+            self.write(live_data)
             return
-        arguments, deeds = await self.in_thread(self._more, id_)
+        arguments, audit_entries = await self.in_thread(self._more, id_)
         self.show(
-            "conventions_batch.html", one=summary, now=now, answer=answer, deeds=deeds, said=self._said(),
-            letters=[(index, chunk_id(id_, index)) for index in failed[:CHUNKS]],
-            all_letters=self._all_letters(summary), most=CHUNKS, cause=_cause(summary),
-            arguments=display.shown(arguments, hidden=not self.visitor.sees),
+            "conventions_batch.html", one=summary, values=values, live_data=live_data, audit_entries=audit_entries, message=self._message(),
+            letters=[(index, chunk_id(id_, index)) for index in failed[:MOST_CHUNKS]],
+            all_letters=self._all_letters(summary), most=MOST_CHUNKS, cause=_cause(summary),
+            arguments=display.arguments_text(arguments, hidden=not self.visitor.sees_values),
         )  # fmt: skip
 
     def _more(self, id_: str) -> tuple[Any, list[Any]]:
@@ -168,12 +168,12 @@ class Batch(BatchPage):
 
     def _all_letters(self, summary: BatchSummary) -> str:
         words = {"task": f"{summary.task}.chunk"}
-        if self.visitor.sees:  # only such visitors may ask for the value of an argument
+        if self.visitor.sees_values:  # only such visitors may ask for the value of an argument
             words["arg"] = f"batch_id={summary.id}"
         return f"{self.reverse_url('conventions-letters')}?{urlencode(words)}"
 
-    def _said(self) -> tuple[str, str] | None:
-        word = self.word("said")
+    def _message(self) -> tuple[str, str] | None:
+        word = self.parameter("said")
         sent, slash, of = word.partition("/")
         if slash and sent.isdecimal() and of.isdecimal():
             text = f"Sent again: {sent} of {of} failed chunks."
@@ -183,7 +183,7 @@ class Batch(BatchPage):
                 "warning",
                 f"{text} Of the others the letters are not there yet, were sent or given up before, or do not fit their task any more; or the broker does not answer.",
             )
-        return SAID.get(word)
+        return MESSAGES.get(word)
 
 
 def _cause(summary: BatchSummary) -> str:
@@ -198,10 +198,10 @@ class BatchPost(BatchPage, ABC):
 
     async def post(self, id_: str) -> None:
         """Do it, for a reason."""
-        said = await self.in_thread(self._done, id_, self.visitor.name, self.word("reason") or None)
-        if said is None:
-            raise missing(id_)
-        address = f"{self.reverse_url('conventions-batch', id_)}?{urlencode({'said': said})}"
+        message = await self.in_thread(self._done, id_, self.visitor.name, self.parameter("reason") or None)
+        if message is None:
+            raise batch_not_found(id_)
+        address = f"{self.reverse_url('conventions-batch', id_)}?{urlencode({'said': message})}"
         self.redirect(address, status=HTTPStatus.SEE_OTHER)
 
     def _done(self, id_: str, actor: str, reason: str | None) -> str | None:

@@ -12,7 +12,7 @@ from conventions.dead_letters.letters import Position
 
 TEXTS = ("task", "queue", "error", "group", "redrive", "text")
 AGES = ("older_than", "newer_than")
-WORDS = ("state", *TEXTS, *AGES)
+FILTERS = ("state", *TEXTS, *AGES)
 MOST_IDS = 500
 
 
@@ -21,7 +21,7 @@ class Query:
     """The request of a page: the words as they were written, and the filter that they mean."""
 
     filter: Filter
-    words: tuple[tuple[str, str], ...]
+    parameters: tuple[tuple[str, str], ...]
 
     @classmethod
     def read(cls, values: Callable[[str], Sequence[str]]) -> Self:
@@ -35,7 +35,7 @@ class Query:
         """
         written: list[tuple[str, str]] = []
         found: dict[str, Any] = {}
-        for name in WORDS:
+        for name in FILTERS:
             if text := "".join(values(name)[-1:]).strip():
                 written.append((name, text))
                 found[name] = age(text) if name in AGES else text
@@ -54,9 +54,9 @@ class Query:
         return cls(Filter(arguments=arguments, ids=ids, **found), tuple(written))
 
     @classmethod
-    def unread(cls, values: Callable[[str], Sequence[str]]) -> Self:
+    def from_invalid(cls, values: Callable[[str], Sequence[str]]) -> Self:
         """Only the words of an invalid query, so that the visitor can correct them."""
-        words = [(name, text) for name in (*WORDS, "arg") for text in values(name)[-1:]]
+        words = [(name, text) for name in (*FILTERS, "arg") for text in values(name)[-1:]]
         return cls(Filter(), tuple(words))
 
     @classmethod
@@ -66,17 +66,17 @@ class Query:
 
     def get(self, name: str) -> str:
         """The word of this name, or an empty text."""
-        return dict(self.words).get(name, "")
+        return dict(self.parameters).get(name, "")
 
     @property
-    def pairs(self) -> list[str]:
+    def arguments(self) -> list[str]:
         """Arguments and their values, as they were written."""
-        return [text for name, text in self.words if name == "arg"]
+        return [text for name, text in self.parameters if name == "arg"]
 
     @property
-    def narrows(self) -> bool:
+    def has_filter(self) -> bool:
         """Whether it filters by more than a state."""
-        return any(name != "state" for name, _ in self.words)
+        return any(name != "state" for name, _ in self.parameters)
 
     @property
     def dead(self) -> Filter:
@@ -85,17 +85,17 @@ class Query:
 
     def url(self, **changes: str) -> str:
         """The query of a link with changed words; an empty value removes a word."""
-        kept = [(name, text) for name, text in self.words if name not in changes]
+        kept = [(name, text) for name, text in self.parameters if name not in changes]
         return urlencode(kept + [(name, text) for name, text in changes.items() if text])
 
 
-def mark(position: Position) -> str:
+def position_text(position: Position) -> str:
     """A position in a listing, for a URL."""
     return f"{position[0].isoformat()}~{position[1]}"
 
 
-def place(text: str) -> Position | None:
-    """The position that `mark` wrote; `None` for an empty text. Raises: ValueError."""
+def read_position(text: str) -> Position | None:
+    """The position that `position_text` wrote; `None` for an empty text. Raises: ValueError."""
     if not text:
         return None
     moment, tilde, id_ = text.partition("~")

@@ -15,7 +15,7 @@ class Step:
     """One line of the story.
 
     Attributes:
-        kind: `attempt`, `redrive`, or `deed` (an action of a person).
+        kind: `attempt`, `redrive`, or `action` (an action of a person).
         at: when; `None` for a redrive at an unknown time.
         text: the visible text: the number of an attempt, or what was done.
         attempt: the execution of an attempt.
@@ -42,28 +42,30 @@ class Step:
         return self.attempt is not None and self.attempt["kind"] in ("succeeded", "duplicate")
 
 
-def story_of(letter: DeadLetterRow, history: Sequence[Mapping[str, Any]], deeds: Sequence[AuditRow]) -> list[Step]:
+def story_of(
+    letter: DeadLetterRow, history: Sequence[Mapping[str, Any]], audit_entries: Sequence[AuditRow]
+) -> list[Step]:
     """All steps, in order.
 
     Args:
         letter: the letter.
         history: its executions, in order.
-        deeds: the audit entries of the letter, newest first.
+        audit_entries: the audit entries of the letter, newest first.
     """
     steps: list[Step] = []
-    before = sorted(deeds, key=lambda deed: deed.at, reverse=True)
+    before = sorted(audit_entries, key=lambda entry: entry.at, reverse=True)
     generation = 0
     for number, one in enumerate(history, 1):
         again = one["generation"]
         while before and before[-1].at <= one["ended_at"]:
-            steps.append(_deed(before.pop()))
+            steps.append(_action(before.pop()))
         if again != generation:
             generation = again
             last = letter.redrive_id if again == _sent(letter) else None
             steps.append(Step("redrive", None, f"Sent again: redrive {again}", redrive=last or ""))
         which = f"Attempt {number}" + (f" (attempt {one['attempt']} after redrive {again})" if again else "")
         steps.append(Step("attempt", one["ended_at"], which, attempt=one))
-    steps += [_deed(one) for one in reversed(before)]
+    steps += [_action(one) for one in reversed(before)]
     if _sent(letter) > generation:
         steps.append(
             Step("redrive", None, f"Sent again: redrive {_sent(letter)}, not ended", redrive=letter.redrive_id or "")
@@ -76,5 +78,5 @@ def _sent(letter: DeadLetterRow) -> int:
     return letter.generation + (1 if letter.state in ("redriving", "redriven") else 0)
 
 
-def _deed(deed: AuditRow) -> Step:
-    return Step("deed", deed.at, f"{deed.actor}: {deed.action}" + (f", {deed.reason}" if deed.reason else ""))
+def _action(entry: AuditRow) -> Step:
+    return Step("action", entry.at, f"{entry.actor}: {entry.action}" + (f", {entry.reason}" if entry.reason else ""))

@@ -8,7 +8,7 @@ from typing import Any
 from tornado import web
 
 from conventions.console import argument_editor, display
-from conventions.console.dead_letter_query import WORDS, Query, mark, place
+from conventions.console.dead_letter_query import FILTERS, Query, position_text, read_position
 from conventions.console.dead_letter_story import story_of
 from conventions.console.page import Page
 from conventions.core.error_text import place_in
@@ -27,9 +27,9 @@ from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
 
 GROUPS, ROWS, AUDIT_LIMIT = 20, 50, 50
-NOTHING: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "following": "", "said": ""}
-KNOWN = {*WORDS, "arg", "id", "after", "said"}
-SAID = {
+NO_RESULT: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "next_page": "", "message": ""}
+KNOWN_PARAMETERS = {*FILTERS, "arg", "id", "after", "said"}
+MESSAGES = {
     "saved": "The arguments were changed.",
     "same": "Nothing was different.",
     "noted": "The note was written.",
@@ -37,7 +37,7 @@ SAID = {
 }
 
 
-class Letters(Page):
+class LetterList(Page):
     """`/dead-letters`: the groups and letters that match the filter."""
 
     async def get(self) -> None:
@@ -48,21 +48,23 @@ class Letters(Page):
             self.set_status(HTTPStatus.BAD_REQUEST)
             self.show(
                 "conventions_letters.html",
-                query=Query.unread(self.words),
+                query=Query.from_invalid(self.parameters),
                 fault=str(error),
                 first=True,
                 states=STATES,
-                **NOTHING,
+                **NO_RESULT,
             )
             return
         found = await self.in_thread(self._find, query, after)
-        found["said"] = SAID.get(self.word("said"), "")
+        found["message"] = MESSAGES.get(self.parameter("said"), "")
         self.show("conventions_letters.html", query=query, fault="", first=after is None, states=STATES, **found)
 
     def _asked(self) -> tuple[Query, Position | None]:
-        if unknown := sorted(self.request.query_arguments.keys() - KNOWN):  # a misspelt filter would match everything
-            raise ValueError(f"there is no filter {unknown[0]!r}; there are {', '.join((*WORDS, 'arg', 'id'))}")
-        return self.query(), place(self.word("after"))
+        if unknown := sorted(
+            self.request.query_arguments.keys() - KNOWN_PARAMETERS
+        ):  # a misspelt filter would match everything
+            raise ValueError(f"there is no filter {unknown[0]!r}; there are {', '.join((*FILTERS, 'arg', 'id'))}")
+        return self.query(), read_position(self.parameter("after"))
 
     def _find(self, query: Query, after: Any) -> dict[str, Any]:
         which = query.filter
@@ -72,11 +74,11 @@ class Letters(Page):
             groups = letter_groups.groups(session, which, GROUPS) if after is None else []
             names = [group.fingerprint for group in groups]
             sparks = letter_groups.sparklines(session, which, names, utc_now()) if names else {}
-        following = mark(dead_letters.position(rows[-1])) if len(rows) == ROWS else ""
-        return {"total": total, "rows": rows, "groups": groups, "sparks": sparks, "following": following}
+        next_page = position_text(dead_letters.position(rows[-1])) if len(rows) == ROWS else ""
+        return {"total": total, "rows": rows, "groups": groups, "sparks": sparks, "next_page": next_page}
 
 
-class Letter(Page):
+class LetterDetail(Page):
     """`/dead-letters/letters/<id>`: one letter with all its data, and an editor of its arguments."""
 
     async def get(self, id_: str) -> None:
@@ -94,10 +96,10 @@ class Letter(Page):
         found = await self.in_thread(self._find, id_, written or {})
         if found is None:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
-        said = SAID.get(self.word("said"), "") if self.request.method == "GET" else ""
+        message = MESSAGES.get(self.parameter("said"), "") if self.request.method == "GET" else ""
         if seen is not None:  # a second try must not overwrite the change of somebody else
             found["version"] = seen
-        self.show("conventions_letter.html", faults=faults or {}, said=said, **found)
+        self.show("conventions_letter.html", faults=faults or {}, message=message, **found)
 
     def _find(self, id_: str, written: Mapping[str, str]) -> dict[str, Any] | None:
         with self.reading() as session:
@@ -105,15 +107,15 @@ class Letter(Page):
             if letter is None:
                 return None
             history = dead_letters.history(session, id_)
-            deeds = list(audit.listing(session, AUDIT_LIMIT, target=id_))
-        hidden = not self.visitor.sees
+            audit_entries = list(audit.listing(session, AUDIT_LIMIT, target=id_))
+        hidden = not self.visitor.sees_values
         return {
             "letter": letter,
-            "story": story_of(letter, history, deeds),
-            "deeds": deeds,
+            "story": story_of(letter, history, audit_entries),
+            "audit_entries": audit_entries,
             "hidden": hidden,
             "place_in": place_in,
-            "shown": lambda value: display.shown(value, hidden=hidden),
+            "arguments_text": lambda value: display.arguments_text(value, hidden=hidden),
         } | self._editor(letter, written, hidden=hidden)
 
     def _editor(self, letter: DeadLetterRow, written: Mapping[str, str], *, hidden: bool) -> dict[str, Any]:
@@ -132,20 +134,22 @@ class Letter(Page):
 FIELD = "argument:"  # prefix of an argument's name in the editor's form
 
 
-class EditableLetter(Letter):
+class EditableLetterDetail(LetterDetail):
     """`/dead-letters/letters/<id>`, with the editor's POST."""
 
     async def post(self, id_: str) -> None:
         """Change the arguments and, if wanted, send the letter again."""
         # Tornado decodes names as Latin-1.
         names = {key: key.encode("latin-1").decode(errors="replace") for key in self.request.body_arguments}
-        written = {name.removeprefix(FIELD): self.word(key) for key, name in names.items() if name.startswith(FIELD)}
-        reason, seen = self.word("reason") or None, self.word("version") or None
+        written = {
+            name.removeprefix(FIELD): self.parameter(key) for key, name in names.items() if name.startswith(FIELD)
+        }
+        reason, seen = self.parameter("reason") or None, self.parameter("version") or None
         changed, faults, held = await self.in_thread(self._edit, id_, written, reason, seen, self.visitor.name)
         if faults:
             self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
             await self.show_letter(id_, written, faults, seen)
-        elif self.word("do") != "redrive":
+        elif self.parameter("do") != "redrive":
             self.redirect(f"?said={'saved' if changed else 'same'}", status=HTTPStatus.SEE_OTHER)
         elif held:  # a person must confirm it
             address = f"{self.reverse_url('conventions-send')}?{Query.empty().url(id=id_)}"
@@ -175,7 +179,7 @@ async def start(page: Page, wanted: RedriveOrder) -> None:
     page.redirect(page.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
 
 
-class Selection(Page, ABC):
+class ConfirmedAction(Page, ABC):
     """Asks about a selection of letters, and acts after the visitor has confirmed their number."""
 
     verb = ""
@@ -204,7 +208,7 @@ class Selection(Page, ABC):
 
     def number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
         """A number of the form. Raises: ValueError."""
-        text = self.word(name)
+        text = self.parameter(name)
         try:
             return kind(text) if text else default
         except ValueError:
@@ -225,7 +229,7 @@ class Selection(Page, ABC):
             fault=fault,
             refused=self.refusal(self.may_write),
             which=self.which(query),
-            word=self.word,
+            parameter=self.parameter,
             rules=redrive_runs,
             **found,
         )
@@ -242,18 +246,18 @@ class Selection(Page, ABC):
         return {"count": count, "held": held if sends else 0, "warnings": warnings}
 
 
-class Redrive(Selection):
+class RedriveLetters(ConfirmedAction):
     """`/dead-letters/redrive`."""
 
     verb = "redrive"
 
     async def act(self, query: Query, expected: int) -> None:
         """Begin the redrive."""
-        again = bool(self.word("again"))
+        again = bool(self.parameter("again"))
         wanted = RedriveOrder(
             query.filter,
             self.visitor.name,
-            self.word("reason") or None,
+            self.parameter("reason") or None,
             canary=self.number("canary", redrive_runs.CANARY, int),
             rate=self.number("rate", redrive_runs.RATE, float),
             stop_at=self.number("stop_at", redrive_runs.STOP_AT, float),
@@ -267,7 +271,7 @@ class Redrive(Selection):
         await start(self, wanted)
 
 
-class Discard(Selection):
+class DiscardLetters(ConfirmedAction):
     """`/dead-letters/discard`."""
 
     verb = "discard"
@@ -280,7 +284,7 @@ class Discard(Selection):
 
     async def act(self, query: Query, expected: int) -> None:
         """Discard them."""
-        await self.in_thread(self._discard, query, self.visitor.name, self.word("reason"), expected)
+        await self.in_thread(self._discard, query, self.visitor.name, self.parameter("reason"), expected)
         self.redirect(f"{self.reverse_url('conventions-letters')}?said=discarded", status=HTTPStatus.SEE_OTHER)
 
     def _discard(self, query: Query, actor: str, reason: str, expected: int) -> int:
@@ -288,13 +292,13 @@ class Discard(Selection):
             return dead_letters.discard(session, self.which(query), actor, reason, expected)
 
 
-class Note(Page):
+class WriteGroupNote(Page):
     """`/dead-letters/notes/<group>`."""
 
     async def post(self, group: str) -> None:
         """Write the note of a group, in place of the former one."""
         try:
-            is_there = await self.in_thread(self._annotate, group, self.word("note"), self.visitor.name)
+            is_there = await self.in_thread(self._annotate, group, self.parameter("note"), self.visitor.name)
         except LetterNotEditable as error:
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
         if not is_there:

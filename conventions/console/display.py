@@ -12,7 +12,7 @@ BAR, GAP, HEIGHT = 4, 1, 24  # pixels of a sparkline
 STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def local(moment: datetime | None, zone: str) -> str:
+def local_time(moment: datetime | None, zone: str) -> str:
     """A time in the time zone of the settings, to the second."""
     return "" if moment is None else moment.astimezone(ZoneInfo(zone)).strftime("%Y-%m-%d %H:%M:%S %Z")
 
@@ -39,18 +39,18 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
 
 
-def brief(seconds: float) -> str:
+def short_duration(seconds: float) -> str:
     """A short duration, below ten seconds to a tenth of a second: `0.1 s`, `3 s`, `1 min 20 s`."""
     tenths = max(0.0, round(seconds, 1))
     return f"{tenths:g} s" if tenths < 10 else duration(seconds)
 
 
-def version_of(parts: object) -> str:
+def content_version(parts: object) -> str:
     """A short hash of the parts. It changes when they change."""
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]
 
 
-def speed(rate: float) -> str:
+def rate_text(rate: float) -> str:
     """Items a second; for slow ones items a minute or an hour, so that the number is readable."""
     sizes = ((1, "s"), (60, "min"), (3600, "h"))
     size, unit = next((one for one in sizes if not rate or rate * one[0] >= 1), sizes[-1])
@@ -58,7 +58,7 @@ def speed(rate: float) -> str:
     return f"{number:,.0f}/{unit}" if number >= 10 else f"{number:.2g}/{unit}"
 
 
-def shown(arguments: Any, *, hidden: bool) -> str:
+def arguments_text(arguments: Any, *, hidden: bool) -> str:
     """Arguments as JSON text; hidden ones keep their names."""
     if hidden and isinstance(arguments, Mapping):
         arguments = dict.fromkeys(arguments, HIDDEN)

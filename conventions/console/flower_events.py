@@ -40,7 +40,7 @@ LARGEST = 2.0**53  # the largest whole number in JavaScript
 LATEST = 2.0**37  # seconds since 1970, in a year that Python's calendar has
 
 
-def whole(event: Any) -> dict[str, Any] | None:
+def clean_event(event: Any) -> dict[str, Any] | None:
     """The event without the fields that Flower cannot show. `None` if it is not an event."""
     if not isinstance(event, Mapping) or not all(isinstance(event.get(name), kind) for name, kind in NEEDED.items()):
         return None
@@ -81,12 +81,12 @@ def _is_number(value: Any) -> bool:
     return is_one and math.isfinite(value) and abs(value) < LARGEST
 
 
-def checked(on_event: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+def with_filter(on_event: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
     """Flower's receiver of events, with the filter before it."""
 
     @wraps(on_event)
     def take(events: Any, event: Any) -> None:
-        found = whole(event)
+        found = clean_event(event)
         if found is None:
             logger.warning("an event was left out that is none")
         else:

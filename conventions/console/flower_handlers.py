@@ -18,8 +18,8 @@ from tornado import web
 from tornado.options import options
 from tornado.routing import URLSpec
 
-from conventions.console.flower_queues import Queues
-from conventions.console.flower_writes import METHODS, Writes, recording
+from conventions.console.flower_queues import FlowerQueues
+from conventions.console.flower_writes import METHODS, AuditedWrites, with_audit_entry
 from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
 from conventions.console.roles import Role
@@ -86,7 +86,7 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-class GuardedFlower(Writes):
+class GuardedFlower(AuditedWrites):
     """Goes before a handler of Flower."""
 
     rule = UNKNOWN
@@ -108,7 +108,7 @@ class GuardedFlower(Writes):
             self.require(self.rule.reads)
         elif refused := self.refusal("admin"):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, refused)
-        if not self.visitor.sees:
+        if not self.visitor.sees_values:
             self._refuse_guesses()
 
     def _refuse_guesses(self) -> None:
@@ -124,24 +124,24 @@ class GuardedFlower(Writes):
 
     def write(self, chunk: Any) -> None:
         """Answer. Viewers get tasks without values."""
-        super().write(masked(chunk) if isinstance(chunk, dict) and not self._sees else chunk)
+        super().write(masked(chunk) if isinstance(chunk, dict) and not self._sees_values else chunk)
 
     def render(self, template_name: str, **kwargs: Any) -> Any:
         """Show a page. Viewers get tasks without values."""
-        shown = kwargs if self._sees else {name: masked(value) for name, value in kwargs.items()}
+        shown = kwargs if self._sees_values else {name: masked(value) for name, value in kwargs.items()}
         return super().render(template_name, **shown)
 
     def format_task(self, task: Any) -> Any:
         """A task in the list of tasks."""
         found = super().format_task(task)
-        if self._sees:
+        if self._sees_values:
             return found
         return (found[0], masked(found[1])) if isinstance(found, tuple) else masked(found)
 
     @property
-    def _sees(self) -> bool:
+    def _sees_values(self) -> bool:
         # The page of an error may be shown before the visitor is known.
-        return getattr(self, "_current_user", None) is not None and self.visitor.sees
+        return getattr(self, "_current_user", None) is not None and self.visitor.sees_values
 
     # What it looks at.
 
@@ -150,7 +150,7 @@ class GuardedFlower(Writes):
         if not self.capp.broker_is_redis:
             return super().get_broker()
         state = self.application.events.state
-        return Queues(self.capp, [name for name, worker in state.workers.items() if worker.alive])
+        return FlowerQueues(self.capp, [name for name, worker in state.workers.items() if worker.alive])
 
     # Waiting for results.
 
@@ -169,7 +169,7 @@ class GuardedFlower(Writes):
         return super().wait_results(result, response, timeout=_bounded(timeout))
 
 
-class Open(Checked):
+class CheckedHandler(Checked):
     """Goes before a handler without a login."""
 
 
@@ -179,10 +179,10 @@ class Login(BaseHandler):
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """The chosen login handler, with the checks before it."""
         provider: type[Any] = symbol_by_name(options.auth_provider) if options.auth_provider else NotFoundErrorHandler
-        return _with(Open, provider)(*args, **kwargs)
+        return _with(CheckedHandler, provider)(*args, **kwargs)
 
 
-class Refused(GuardedFlower):
+class UnknownHandler(GuardedFlower):
     """Replaces an unknown handler, for example one of a later Flower."""
 
     def get(self, *_: str) -> None:
@@ -200,17 +200,17 @@ def guarded(handler: type[Any]) -> type[Any]:
     if name == LOGIN:
         return Login
     if name in OPEN:
-        return _with(Open, handler)
+        return _with(CheckedHandler, handler)
     if not issubclass(handler, BaseHandler):
-        return Refused
+        return UnknownHandler
     rule = RULES.get(name, UNKNOWN)
     found = {"rule": rule, "audit_action": rule.audit_action, "is_answered": rule.is_answered}
     methods = METHODS[1:] if rule.posts else METHODS
-    writes = {name: recording(vars(handler)[name]) for name in methods if name in vars(handler)}
+    writes = {name: with_audit_entry(vars(handler)[name]) for name in methods if name in vars(handler)}
     return _with(GuardedFlower, handler, found | writes)
 
 
-def guard(handlers: list[Any], settings: dict[str, Any]) -> None:
+def guard_handlers(handlers: list[Any], settings: dict[str, Any]) -> None:
     """Put the checks before these handlers, and before the handlers of files that Tornado adds itself."""
     for place, entry in enumerate(handlers):
         spec = entry if isinstance(entry, URLSpec) else web.url(*entry)

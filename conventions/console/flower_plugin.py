@@ -13,13 +13,19 @@ from flower import urls as flower_urls
 from flower.events import Events
 from tornado import template, web
 
-from conventions.console.batches import Batch, Batches, CancelBatch, RetryFailed
-from conventions.console.dead_letters import Discard, EditableLetter, Letters, Note, Redrive
-from conventions.console.flower_events import checked
-from conventions.console.flower_handlers import guard
+from conventions.console.batches import BatchDetail, BatchList, CancelBatch, RetryFailed
+from conventions.console.dead_letters import (
+    DiscardLetters,
+    EditableLetterDetail,
+    LetterList,
+    RedriveLetters,
+    WriteGroupNote,
+)
+from conventions.console.flower_events import with_filter
+from conventions.console.flower_handlers import guard_handlers
 from conventions.console.page import Static
-from conventions.console.redrives import Redrives, Redriving, Stop
-from conventions.console.schedules import EverySchedule, OneSchedule, PauseSchedule, ResumeSchedule, RunSchedule
+from conventions.console.redrives import RedriveDetail, RedriveList, StopRedrive
+from conventions.console.schedules import PauseSchedule, ResumeSchedule, RunSchedule, ScheduleDetail, ScheduleList
 
 logger = logging.getLogger(__name__)
 
@@ -33,36 +39,36 @@ ENTRIES = (
 )
 
 PAGES = (
-    (r"/dead-letters", Letters, "conventions-letters"),
-    (r"/dead-letters/letters/(.+)", EditableLetter, "conventions-letter"),
-    (r"/dead-letters/redrive", Redrive, "conventions-send"),
-    (r"/dead-letters/discard", Discard, "conventions-discard"),
-    (r"/dead-letters/notes/([^/]+)", Note, "conventions-note"),
-    (r"/dead-letters/redrives", Redrives, "conventions-redrives"),
-    (r"/dead-letters/redrives/([^/]+)", Redriving, "conventions-redrive"),
-    (r"/dead-letters/redrives/([^/]+)/stop", Stop, "conventions-stop"),
-    (r"/batches", Batches, "conventions-batches"),
-    (r"/batches/([^/]+)", Batch, "conventions-batch"),
+    (r"/dead-letters", LetterList, "conventions-letters"),
+    (r"/dead-letters/letters/(.+)", EditableLetterDetail, "conventions-letter"),
+    (r"/dead-letters/redrive", RedriveLetters, "conventions-send"),
+    (r"/dead-letters/discard", DiscardLetters, "conventions-discard"),
+    (r"/dead-letters/notes/([^/]+)", WriteGroupNote, "conventions-note"),
+    (r"/dead-letters/redrives", RedriveList, "conventions-redrives"),
+    (r"/dead-letters/redrives/([^/]+)", RedriveDetail, "conventions-redrive"),
+    (r"/dead-letters/redrives/([^/]+)/stop", StopRedrive, "conventions-stop"),
+    (r"/batches", BatchList, "conventions-batches"),
+    (r"/batches/([^/]+)", BatchDetail, "conventions-batch"),
     (r"/batches/([^/]+)/cancel", CancelBatch, "conventions-batch-cancel"),
     (r"/batches/([^/]+)/retry-failed", RetryFailed, "conventions-batch-retry"),
-    (r"/schedules", EverySchedule, "conventions-schedules"),
-    (r"/schedules/([^/]+)", OneSchedule, "conventions-schedule"),
+    (r"/schedules", ScheduleList, "conventions-schedules"),
+    (r"/schedules/([^/]+)", ScheduleDetail, "conventions-schedule"),
     (r"/schedules/([^/]+)/pause", PauseSchedule, "conventions-schedule-pause"),
     (r"/schedules/([^/]+)/resume", ResumeSchedule, "conventions-schedule-resume"),
     (r"/schedules/([^/]+)/run", RunSchedule, "conventions-schedule-run"),
 )
 
 
-def join() -> None:
+def install() -> None:
     """Add the pages to the next Flower that this process makes; once."""
     if any(getattr(one, "name", None) == PAGES[0][2] for one in flower_urls.handlers):
         return
     ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
     static = {"path": str(FOLDER / "static")}
     ours.append(web.url(r"/conventions-static/(.*)", Static, static, name="conventions-static"))
-    guard(flower_urls.handlers, flower_urls.settings)
+    guard_handlers(flower_urls.handlers, flower_urls.settings)
     if not hasattr(Events.on_event, "is_checked"):
-        Events.on_event = checked(Events.on_event)
+        Events.on_event = with_filter(Events.on_event)
     flower_urls.handlers[-1:-1] = ours  # the last handler matches every address
     flower_urls.settings["template_loader"] = TemplateLoader(flower_urls.settings["template_path"])
 

@@ -11,7 +11,7 @@ from conventions.transport.celery_defaults import CLASS_QUEUES
 ANSWER_WITHIN = 1.0  # seconds that workers have to answer
 
 
-class Queues:
+class FlowerQueues:
     """Replaces Flower's `Broker`.
 
     Args:

@@ -38,13 +38,13 @@ def prepare_command(app: Any) -> None:
 
 def start(app: Any, command: Any, arguments: tuple[str, ...]) -> None:
     """Read Flower's options, check them, and add the pages. Raises: ConfigurationError."""
-    from conventions.console.flower_plugin import join  # noqa: PLC0415  # Tornado and Flower, only for this command
+    from conventions.console.flower_plugin import install  # noqa: PLC0415  # Tornado and Flower, only for this command
 
     make_safe()
     command.apply_env_options()
     command.apply_options(sys.argv[0], arguments)
     check(command.options, app.settings.environment)
-    join()
+    install()
 
 
 def check(options: Any, environment: str) -> None:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 ACTION_LENGTH, TEXT_LENGTH = 64, 300
 METHODS = ("post", "put", "patch", "delete")
-WORDS = (
+FLOWER_ARGUMENTS = (
     "n",
     "min",
     "max",
@@ -60,7 +60,7 @@ NO_RECORDS = "Nothing was done: the audit cannot be written, since the database 
 NOT_RECORDED = "It was done, or tried, but the audit could not be written; Flower's log has what was done."
 
 
-class Writes(Guarded):
+class AuditedWrites(Guarded):
     """Goes before a handler of Flower that may write.
 
     Attributes:
@@ -70,12 +70,12 @@ class Writes(Guarded):
 
     audit_action = ""
     is_answered = True
-    _said: Any = None
+    _response: Any = None
     _fault: Exception | None = None
 
     def write(self, chunk: Any) -> None:
         """Answer, and keep the answer."""
-        self._said = chunk
+        self._response = chunk
         super().write(chunk)
 
     # Messages.
@@ -84,10 +84,10 @@ class Writes(Guarded):
         """Flower's reading of the body. Raises: HTTPError if the sender may not use one of its options."""
         args, kwargs, options = super().get_task_args()
         options = {name: value for name, value in options.items() if value is not None}  # null means "not given"
-        if fault := fault_of(options):
+        if fault := options_fault(options):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, fault)
         try:
-            options = read(options)
+            options = read_options(options)
         except (TypeError, ValueError) as error:
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
         if not isinstance(kwargs, dict):
@@ -126,9 +126,9 @@ class Writes(Guarded):
 
     # The audit.
 
-    async def recorded(self, method: Callable[..., Any], *args: Any) -> None:
+    async def call_and_record(self, method: Callable[..., Any], *args: Any) -> None:
         """Call a method of Flower, and record its result in the audit. Raises: HTTPError."""
-        await self._audit(self._ask)
+        await self._before_writing(self._check_database)
         try:
             self._check_limits()
             found = method(self, *args)
@@ -140,7 +140,7 @@ class Writes(Guarded):
         except Exception as error:
             await self._record(args, HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
             raise
-        await self._record(args, self.get_status(), self._said)
+        await self._record(args, self.get_status(), self._response)
 
     def _check_limits(self) -> None:
         """Refuse a time limit that is out of range. Raises: HTTPError."""
@@ -152,17 +152,19 @@ class Writes(Guarded):
         except (TypeError, ValueError) as error:
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, str(error)) from error
 
-    async def _record(self, args: tuple[Any, ...], status: int, said: Any) -> None:
+    async def _record(self, args: tuple[Any, ...], status: int, response: Any) -> None:
         after: dict[str, Any] = {"outcome": self._outcome(status), "status": status}
-        words = {name: text for name in WORDS if (text := self.get_argument(name, None)) is not None}
+        words = {name: text for name in FLOWER_ARGUMENTS if (text := self.get_argument(name, None)) is not None}
         if worker := self.get_argument("workername", None):
             after["worker"] = worker
         if words:
             after["asked"] = {name: text[:TEXT_LENGTH] for name, text in words.items()}
-        if isinstance(said, Mapping) and "task-id" in said:
-            after["message_id"] = said["task-id"]
+        if isinstance(response, Mapping) and "task-id" in response:
+            after["message_id"] = response["task-id"]
         else:
-            after["said"] = str(said.get("message", "") if isinstance(said, Mapping) else said)[:TEXT_LENGTH]
+            after["said"] = str(response.get("message", "") if isinstance(response, Mapping) else response)[
+                :TEXT_LENGTH
+            ]
         entry = AuditEntry(
             self.visitor.name, f"flower {self.audit_action}"[:ACTION_LENGTH], args[0] if args else "all", after=after
         )
@@ -177,13 +179,13 @@ class Writes(Guarded):
             return "failed"
         return "done" if self.is_answered else "sent"
 
-    async def _audit(self, function: Callable[[], None]) -> None:
+    async def _before_writing(self, function: Callable[[], None]) -> None:
         try:
             await asyncio.to_thread(function)
         except SQLAlchemyError as error:
             raise web.HTTPError(HTTPStatus.SERVICE_UNAVAILABLE, NO_RECORDS) from error
 
-    def _ask(self) -> None:
+    def _check_database(self) -> None:
         with self.capp.database.session() as session:
             audit.listing(session, 1)
 
@@ -192,17 +194,17 @@ class Writes(Guarded):
             audit.record(session, entry)
 
 
-def recording(method: Callable[..., Any]) -> Callable[..., Any]:
+def with_audit_entry(method: Callable[..., Any]) -> Callable[..., Any]:
     """A writing method of a handler, with its audit entry."""
 
     @functools.wraps(method)
-    async def write(self: Writes, *args: Any) -> None:
-        await self.recorded(method, *args)
+    async def write(self: AuditedWrites, *args: Any) -> None:
+        await self.call_and_record(method, *args)
 
     return write
 
 
-def read(options: Mapping[str, Any]) -> dict[str, Any]:
+def read_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Read the options of a message: numbers and times, also from texts, and the priority. Raises: TypeError, ValueError."""
     found = dict(options)
     for name in NUMBERS & found.keys():
@@ -233,7 +235,7 @@ def read_number(value: Any) -> Any:
     return value
 
 
-def fault_of(options: Mapping[str, Any]) -> str | None:
+def options_fault(options: Mapping[str, Any]) -> str | None:
     """The options that a message must not have: its actor, and headers that only we write."""
     if unknown := sorted(str(name)[:40] for name in options if name not in OPTIONS):
         who = "the actor is who is logged in; " if "actor" in unknown else ""

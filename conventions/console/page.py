@@ -67,8 +67,8 @@ class Page(Guarded):
             ValueError: it cannot be read.
             HTTPError: it filters by a value, and the visitor may not see values, so it may not guess them either.
         """
-        query = Query.read(self.words)
-        if not self.visitor.sees and (query.filter.text is not None or query.filter.arguments):
+        query = Query.read(self.parameters)
+        if not self.visitor.sees_values and (query.filter.text is not None or query.filter.arguments):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
         return query
 
@@ -100,15 +100,15 @@ class Page(Guarded):
             yield session
             session.expunge_all()
 
-    def words(self, name: str) -> list[str]:
+    def parameters(self, name: str) -> list[str]:
         """The values of a name in the URL, or in a posted form; never from both."""
         read = self.get_query_arguments if self.request.method in READS else self.get_body_arguments
         found: list[str] = read(name, strip=False)
         return found
 
-    def word(self, name: str) -> str:
+    def parameter(self, name: str) -> str:
         """The last value of a name, or an empty text."""
-        return "".join(self.words(name)[-1:]).strip()
+        return "".join(self.parameters(name)[-1:]).strip()
 
     def show(self, template: str, **values: Any) -> None:
         """Answer with a page."""
@@ -117,7 +117,7 @@ class Page(Guarded):
             template,
             visitor=self.visitor,
             refusal=self.refusal,
-            clock=lambda moment: display.local(moment, zone),
+            clock=lambda moment: display.local_time(moment, zone),
             ago=lambda moment: display.ago(moment, now),
             sparkline=display.sparkline,
             **values,

@@ -7,7 +7,7 @@ from typing import Literal
 type Role = Literal["viewer", "operator", "admin"]
 
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  # each role includes the ones before it
-SEEING = ("operator", "admin")
+ROLES_WITH_VALUES = ("operator", "admin")
 EVERYBODY = "*"
 ANONYMOUS = "anonymous"
 
@@ -18,12 +18,12 @@ class Visitor:
 
     Attributes:
         role: `None` if the setting does not name the person.
-        sees: whether it sees the values of arguments, and texts that may contain them.
+        sees_values: whether it sees the values of arguments, and texts that may contain them.
     """
 
     name: str
     role: Role | None
-    sees: bool
+    sees_values: bool
 
     def may(self, needed: Role) -> bool:
         """Whether the role is high enough."""
@@ -44,8 +44,8 @@ def visitor(user: str | None, roles: Mapping[str, Role], environment: str) -> Vi
         environment: `development` or `production`.
     """
     if user is None:
-        return Visitor(ANONYMOUS, "viewer", sees=environment == "development")
+        return Visitor(ANONYMOUS, "viewer", sees_values=environment == "development")
     role: Role | None = None
     if user:
         role = roles.get(user, roles.get(EVERYBODY)) if roles else "admin"
-    return Visitor(user, role, sees=role in SEEING)
+    return Visitor(user, role, sees_values=role in ROLES_WITH_VALUES)

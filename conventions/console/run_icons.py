@@ -1,6 +1,6 @@
-"""Run icons: a small picture and a sentence for the outcome of each run, and the cells of a table (R10).
+"""Run icons: a small icon and a sentence for the outcome of each run, and the cells of a table (R10).
 
-The pictures differ in shape as well as in color, so that color-blind people can tell them apart.
+The icons differ in shape as well as in color, so that color-blind people can tell them apart.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from conventions.schedules.run_history import PARTLY, RunOutcome
 from conventions.schedules.schedule_state import Run
 
 # Ten units wide and twenty high; of nested outlines every second one is a hole.
-PICTURES = {
+ICONS = {
     "succeeded": "M0 0h10v20H0z",
     "running": "M1 3l8 7-8 7z",
     "waiting": "M0 0h10v20H0zM1.5 1.5v17h7v-17z",
@@ -27,7 +27,7 @@ PICTURES = {
     "paused": "M1 5h3v10H1zM6 5h3v10H6z",
     "unknown": "M3 10a2 2 0 1 0 4 0a2 2 0 1 0-4 0z",
 }
-LIKE = {  # other endings of an execution
+SAME_ICON_AS = {  # other endings of an execution
     "revoked": "cancelled",
     "expired": "cancelled",
     "purged": "cancelled",
@@ -47,11 +47,11 @@ REASONS = {  # words that need an explanation
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class RunLine:
     """One line of a schedule's history, for people.
 
     Attributes:
-        picture: one of `PICTURES`.
+        icon: one of `ICONS`.
         word: how it ended.
         planned: its slot, or the first and the last of several.
         sent: when it was sent, or when it was decided not to send it.
@@ -63,7 +63,7 @@ class Line:
     """
 
     run: Run
-    picture: str
+    icon: str
     word: str
     planned: str
     sent: str
@@ -75,11 +75,11 @@ class Line:
 
     @property
     def path(self) -> str:
-        """Its picture, as an SVG path."""
-        return PICTURES[self.picture]
+        """Its icon, as an SVG path."""
+        return ICONS[self.icon]
 
 
-def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, sees: bool) -> Line:
+def run_line(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, sees_values: bool) -> RunLine:
     """A line of the history.
 
     Args:
@@ -87,30 +87,30 @@ def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, se
         outcome: what became of it.
         zone: of the app.
         is_batch: whether there is a batch of its id.
-        sees: whether the visitor may see texts that may contain values of arguments.
+        sees_values: whether the visitor may see texts that may contain values of arguments.
     """
-    planned = "by hand" if run.planned_at is None else slot(run.planned_at, zone)
+    planned = "by hand" if run.planned_at is None else slot_text(run.planned_at, zone)
     if run.first_at is not None:
-        planned = f"{slot(run.first_at, zone)} to {planned}, {run.count:,} slots"
-    late = "" if run.lateness is None else display.brief(run.lateness)
-    runtime = "" if outcome.runtime is None else display.brief(outcome.runtime)
+        planned = f"{slot_text(run.first_at, zone)} to {planned}, {run.count:,} slots"
+    late = "" if run.lateness is None else display.short_duration(run.lateness)
+    runtime = "" if outcome.runtime is None else display.short_duration(outcome.runtime)
     word = outcome.word
-    why = _why(run, word, sees=sees) or (outcome.error if word == PARTLY and outcome.error else "")
-    text = f"{slot(run.sent_at, zone)}, by hand" if run.planned_at is None else planned
+    why = _why(run, word, sees_values=sees_values) or (outcome.error if word == PARTLY and outcome.error else "")
+    text = f"{slot_text(run.sent_at, zone)}, by hand" if run.planned_at is None else planned
     text += f": {word}"
     if (
         word == "dead" and outcome.ended_at is not None
     ):  # the time from the send to the end, with all attempts and waits
-        text += f" after {display.brief((outcome.ended_at - run.sent_at).total_seconds())}"
+        text += f" after {display.short_duration((outcome.ended_at - run.sent_at).total_seconds())}"
     elif runtime:
         text += f" in {runtime}" if word == "succeeded" else f" after {runtime}"
     text += (f", sent {late} late" if late else "") + (f": {why}" if why else "")
-    return Line(
+    return RunLine(
         run=run,
-        picture=picture_of(word),
+        icon=icon_of(word),
         word=word,
         planned=planned,
-        sent=display.local(run.sent_at, zone.key),
+        sent=display.local_time(run.sent_at, zone.key),
         late=late,
         runtime=runtime,
         why=why,
@@ -119,19 +119,19 @@ def line_of(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, se
     )
 
 
-def picture_of(word: str) -> str:
-    """The picture for a word."""
-    picture = LIKE.get(word, word)
-    return picture if picture in PICTURES else "unknown"
+def icon_of(word: str) -> str:
+    """The icon for a word."""
+    icon = SAME_ICON_AS.get(word, word)
+    return icon if icon in ICONS else "unknown"
 
 
-def slot(moment: datetime, zone: ZoneInfo) -> str:
+def slot_text(moment: datetime, zone: ZoneInfo) -> str:
     """A planned time in the time zone of the settings, with seconds only if they are not 0."""
     there = moment.astimezone(zone)
     return there.strftime("%Y-%m-%d %H:%M:%S %Z" if there.second else "%Y-%m-%d %H:%M %Z")
 
 
-def _why(run: Run, word: str, *, sees: bool) -> str:
+def _why(run: Run, word: str, *, sees_values: bool) -> str:
     if run.what == "skipped":
         return f"{run.note} had not ended"
     if run.what == "missed":
@@ -139,5 +139,5 @@ def _why(run: Run, word: str, *, sees: bool) -> str:
     if run.what == "paused":
         return f"paused by {run.actor}: {run.note}"
     if run.what == "failed":
-        return f"its message could not be made{f': {run.note}' if sees and run.note else ''}"
+        return f"its message could not be made{f': {run.note}' if sees_values and run.note else ''}"
     return "; ".join(filter(None, (REASONS.get(word), run.note)))

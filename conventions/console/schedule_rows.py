@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any
 
 from conventions.console import display
-from conventions.console.run_icons import Line
+from conventions.console.run_icons import RunLine
 from conventions.schedules.beat_liveness import Beat, beats_fault
 from conventions.schedules.catch_up import ON_TIME
 from conventions.schedules.cron import Cron, slots
@@ -15,7 +15,7 @@ from conventions.schedules.run_history import failing, failing_words
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_view import ScheduleView
 
-STRIP, UPCOMING = 20, 5
+MOST_RECENT_RUNS, UPCOMING = 20, 5
 CATCH_UP = {
     "latest": "of slots that passed while no beat ran, the last one",
     "all": "of slots that passed while no beat ran, each; the newest 1,000 at the most",
@@ -43,7 +43,7 @@ class Row:
     upcoming: Sequence[datetime]
     overdue: float | None
     faults: Sequence[str]
-    lines: Sequence[Line]
+    lines: Sequence[RunLine]
 
     @property
     def name(self) -> str:
@@ -57,9 +57,9 @@ class Row:
         return when.expression if isinstance(when, Cron) else str(when)
 
     @property
-    def marks(self) -> Sequence[Line]:
+    def recent_runs(self) -> Sequence[RunLine]:
         """Its last lines, oldest first."""
-        return self.lines[:STRIP][::-1]
+        return self.lines[:MOST_RECENT_RUNS][::-1]
 
     @property
     def lag(self) -> str:
@@ -67,10 +67,10 @@ class Row:
         if self.view.state.last_run is None:
             return ""
         late = self.view.lateness
-        return "by hand" if late is None else display.brief(late)
+        return "by hand" if late is None else display.short_duration(late)
 
     @property
-    def figures(self) -> dict[str, Any]:
+    def live_values(self) -> dict[str, Any]:
         """The part that changes with each reading."""
         late = "" if self.overdue is None else f"overdue {display.duration(self.overdue)}"
         paused = self.view.state.pause is not None
@@ -82,32 +82,32 @@ class Row:
         }
 
     @property
-    def parts(self) -> tuple[Any, ...]:
+    def stable_values(self) -> tuple[Any, ...]:
         """The part that seldom changes."""
         view, pause = self.view, self.view.state.pause
         shown = [(line.text, line.sent, line.page) for line in self.lines]
         return self.upcoming, view.last_run_at, self.lag, pause, view.other_version, view.is_new, self.faults, shown
 
 
-def row_of(view: ScheduleView, lines: Sequence[Line], *, sees: bool) -> Row:
+def build_row(view: ScheduleView, lines: Sequence[RunLine], *, sees_values: bool) -> Row:
     """A schedule with its history.
 
     Args:
         view: the schedule with its state.
         lines: its history, newest first.
-        sees: whether the visitor may see texts that may contain values of arguments.
+        sees_values: whether the visitor may see texts that may contain values of arguments.
     """
     faults: list[str] = []
     upcoming: tuple[datetime, ...] = ()
     overdue = None
     if view.state.fault is not None:
-        faults.append(f"the last try to send it failed{f': {view.state.fault}' if sees else ''}")
+        faults.append(f"the last try to send it failed{f': {view.state.fault}' if sees_values else ''}")
     if count := failing([line.word for line in lines]):
         faults.append(failing_words(count))
     try:
         upcoming, overdue = _upcoming(view), view.overdue
     except Exception as error:  # noqa: BLE001  # an error of a team's calendar must not hide the other schedules
-        faults.append(f"its slots cannot be told: {type(error).__name__}{f': {error}' if sees else ''}")
+        faults.append(f"its slots cannot be told: {type(error).__name__}{f': {error}' if sees_values else ''}")
     return Row(view, upcoming, overdue, tuple(faults), lines)
 
 
@@ -118,7 +118,7 @@ def _upcoming(view: ScheduleView) -> tuple[datetime, ...]:
     return (first, *islice(slots(view.listed.when, first, view.zone), UPCOMING - 1))
 
 
-def rules_of(listed: Schedule) -> list[tuple[str, str]]:
+def rules_in_words(listed: Schedule) -> list[tuple[str, str]]:
     """Everything but time, task and arguments, in words."""
     window = listed.window or (ON_TIME if listed.catch_up == "none" else None)
     late = "however late it is" if window is None else f"at most {display.duration(window.total_seconds())} late"
@@ -129,19 +129,19 @@ def rules_of(listed: Schedule) -> list[tuple[str, str]]:
     ]
 
 
-def figures_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
+def live_values_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
     """The part that changes: what is wrong with all beats (`*`), and when each beat looked last."""
-    standing = beats_fault(list(beats))
-    text = (standing or "").replace("`", "")
+    fault = beats_fault(list(beats))
+    text = (fault or "").replace("`", "")
     everybody = {
         "id": "*",
-        "state": "well" if standing is None else "unwell",
-        "texts": {"standing": text[:1].upper() + text[1:]},
-        "is": {"leaderless": standing is not None},
+        "state": "well" if fault is None else "unwell",
+        "texts": {"fault": text[:1].upper() + text[1:]},
+        "is": {"leaderless": fault is not None},
     }
-    return [everybody, *(_figures(beat) for beat in beats)]
+    return [everybody, *(_values_of(beat) for beat in beats)]
 
 
-def _figures(beat: Beat) -> dict[str, Any]:
+def _values_of(beat: Beat) -> dict[str, Any]:
     seen = "now" if beat.tick_age < 1 else f"{display.duration(beat.tick_age)} ago"
     return {"id": beat.name, "state": beat.state, "texts": {"state": beat.state, "seen": seen}, "is": {}}

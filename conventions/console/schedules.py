@@ -16,8 +16,8 @@ from tornado import web
 
 from conventions.console import display
 from conventions.console.page import Page
-from conventions.console.run_icons import PICTURES, Line, line_of, slot
-from conventions.console.schedule_rows import STRIP, figures_of, row_of, rules_of
+from conventions.console.run_icons import ICONS, RunLine, run_line, slot_text
+from conventions.console.schedule_rows import MOST_RECENT_RUNS, build_row, live_values_of, rules_in_words
 from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.records import audit
 from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRuns
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 HISTORY, AUDIT_LIMIT = 50, 50
-SAID = {
+MESSAGES = {
     "paused": ("success", "The schedule is paused."),
     "resumed": ("success", "The schedule runs again. Slots that passed meanwhile are not sent."),
     "not-paused": ("warning", "Nothing was changed: the schedule was not paused."),
@@ -56,7 +56,7 @@ def _read(app: Any) -> tuple[tuple[Schedule, ...], ConfigurationError | None]:
         return (), error
 
 
-class Refused(Exception):
+class FormRefused(Exception):
     """Why nothing was changed.
 
     Args:
@@ -116,23 +116,35 @@ class SchedulePage(Page):
         state = Schedules(self.capp.store)
         views, beats = views_of(self.capp, listed), Beats(self.capp.store).listing()
         histories = state.histories([one.name for one in listed], limit)
-        outcomes, deeds, notices = self._told([run for runs in histories.values() for run in runs], target)
+        outcomes, audit_entries, notices = self._read_records(
+            [run for runs in histories.values() for run in runs], target
+        )
         lines = self._lines(histories, outcomes)
-        rows = [row_of(view, lines[view.listed.name], sees=self.visitor.sees) for view in views]
-        standing = [(beat.name, beat.state) for beat in beats]
-        answer = {
-            "version": display.version_of(([row.parts for row in rows], standing, notices, [one.id for one in deeds])),
+        rows = [build_row(view, lines[view.listed.name], sees_values=self.visitor.sees_values) for view in views]
+        beat_states = [(beat.name, beat.state) for beat in beats]
+        live_data = {
+            "version": display.content_version(
+                ([row.stable_values for row in rows], beat_states, notices, [one.id for one in audit_entries])
+            ),
             "live": False,  # nothing here changes every second
-            "schedules": [row.figures for row in rows],
-            "beats": figures_of(beats),
+            "schedules": [row.live_values for row in rows],
+            "beats": live_values_of(beats),
         }
-        return {"rows": rows, "beats": beats, "deeds": deeds, "notices": notices, "answer": answer}
+        return {
+            "rows": rows,
+            "beats": beats,
+            "audit_entries": audit_entries,
+            "notices": notices,
+            "live_data": live_data,
+        }
 
     def show(self, template: str, **values: Any) -> None:
         """Show a page, with the values that all these pages share."""
-        super().show(template, zone=self.zone, slot=lambda moment: slot(moment, self.zone), pictures=PICTURES, **values)
+        super().show(
+            template, zone=self.zone, slot_text=lambda moment: slot_text(moment, self.zone), icons=ICONS, **values
+        )
 
-    async def show_one(self, name: str, form: str = "", refused: Refused | None = None) -> None:
+    async def show_one(self, name: str, form: str = "", refused: FormRefused | None = None) -> None:
         """Show a schedule.
 
         Args:
@@ -141,36 +153,38 @@ class SchedulePage(Page):
             refused: why the form changed nothing.
         """
         found = await self.in_thread(self._look_at, name)
-        row, said = found["rows"][0], self.word("said") if self.request.method == "GET" else ""
+        row, message = found["rows"][0], self.parameter("said") if self.request.method == "GET" else ""
         listed = row.view.listed
         self.show(
             "conventions_schedule.html",
             row=row,
-            rules=rules_of(listed),
-            arguments=display.shown(listed.shown_arguments, hidden=not self.visitor.sees),
-            said=SAID.get(said),
+            rules=rules_in_words(listed),
+            arguments=display.arguments_text(listed.shown_arguments, hidden=not self.visitor.sees_values),
+            message=MESSAGES.get(message),
             refused=refused,
             wrong=(form, refused.field) if refused else None,
-            typed=lambda *place: self.word(place[1]) if place[0] == form else "",
+            typed=lambda *place: self.parameter(place[1]) if place[0] == form else "",
             **found,
         )
 
     def _look_at(self, name: str) -> dict[str, Any]:
         return self.look([self.find(name)], HISTORY, target=name)
 
-    def _told(self, runs: Sequence[Run], target: str | None) -> tuple[list[RunOutcome], list[AuditRow], list[str]]:
+    def _read_records(
+        self, runs: Sequence[Run], target: str | None
+    ) -> tuple[list[RunOutcome], list[AuditRow], list[str]]:
         """The outcomes of runs and the audit entries, as far as SQL and the broker answer, and which of them does not."""
-        deeds: list[AuditRow] = []
+        audit_entries: list[AuditRow] = []
         notices: list[str] = []
         try:
             with self.reading() as session:
                 if target is not None:
-                    deeds = list(audit.listing(session, AUDIT_LIMIT, target=target))
+                    audit_entries = list(audit.listing(session, AUDIT_LIMIT, target=target))
                 outcomes = self._outcomes(runs, session, notices)
         except SQLAlchemyError as error:
             notices.append(NO_SQL.format(type(error).__name__))
             outcomes = self._outcomes(runs, None, notices)
-        return outcomes, deeds, notices
+        return outcomes, audit_entries, notices
 
     def _outcomes(self, runs: Sequence[Run], session: "Session | None", notices: list[str]) -> list[RunOutcome]:
         try:
@@ -179,35 +193,37 @@ class SchedulePage(Page):
             notices.append(NO_BROKER)
             return outcomes_of(self.capp, runs, session, broker=False)
 
-    def _lines(self, histories: Mapping[str, Sequence[Run]], outcomes: Sequence[RunOutcome]) -> dict[str, list[Line]]:
-        lines: dict[str, list[Line]] = {name: [] for name in histories}
+    def _lines(
+        self, histories: Mapping[str, Sequence[Run]], outcomes: Sequence[RunOutcome]
+    ) -> dict[str, list[RunLine]]:
+        lines: dict[str, list[RunLine]] = {name: [] for name in histories}
         pairs = [(name, run) for name, runs in histories.items() for run in runs]
         for (name, run), outcome in zip(pairs, outcomes, strict=True):
-            line = line_of(run, outcome, self.zone, is_batch=outcome.is_batch, sees=self.visitor.sees)
+            line = run_line(run, outcome, self.zone, is_batch=outcome.is_batch, sees_values=self.visitor.sees_values)
             lines[name].append(line)
         return lines
 
 
-class EverySchedule(SchedulePage):
+class ScheduleList(SchedulePage):
     """`/schedules`: in the order of the file."""
 
     async def get(self) -> None:
         """List them; with `?as=json` only what changes."""
-        found = await self.in_thread(lambda: self.look(self.listed(), STRIP))
-        if self.word("as") == "json":
-            self.write(found["answer"])
+        found = await self.in_thread(lambda: self.look(self.listed(), MOST_RECENT_RUNS))
+        if self.parameter("as") == "json":
+            self.write(found["live_data"])
         else:
             self.show("conventions_schedules.html", address=self.capp.schedule_address, **found)
 
 
-class OneSchedule(SchedulePage):
+class ScheduleDetail(SchedulePage):
     """`/schedules/<name>`."""
 
     async def get(self, name: str) -> None:
         """Show it; with `?as=json` only what changes."""
-        if self.word("as") == "json":
+        if self.parameter("as") == "json":
             found = await self.in_thread(self._look_at, name)
-            self.write(found["answer"])
+            self.write(found["live_data"])
         else:
             await self.show_one(name)
 
@@ -220,12 +236,12 @@ class SchedulePost(SchedulePage, ABC):
     async def post(self, name: str) -> None:
         """Do it."""
         try:
-            said = await self.in_thread(self._done, name, self.visitor.name, self.word("reason"))
-        except Refused as refused:
+            message = await self.in_thread(self._done, name, self.visitor.name, self.parameter("reason"))
+        except FormRefused as refused:
             self.set_status(refused.status)
             await self.show_one(name, self.form, refused)
             return
-        address = f"{self.reverse_url('conventions-schedule', name)}?{urlencode({'said': said})}"
+        address = f"{self.reverse_url('conventions-schedule', name)}?{urlencode({'said': message})}"
         self.redirect(address, status=HTTPStatus.SEE_OTHER)
 
     def _done(self, name: str, actor: str, reason: str) -> str:
@@ -233,7 +249,7 @@ class SchedulePost(SchedulePage, ABC):
 
     @abstractmethod
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Do it, and return the word for what is said of it. Raises: Refused."""
+        """Do it, and return the word for what is said of it. Raises: FormRefused."""
 
 
 class PauseSchedule(SchedulePost):
@@ -244,14 +260,14 @@ class PauseSchedule(SchedulePost):
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
         """Send nothing for it, up to the given time if there is one."""
         if not reason:
-            raise Refused("say why it is paused; everybody is shown the reason")
-        until = self._until(self.word("until"))
+            raise FormRefused("say why it is paused; everybody is shown the reason")
+        until = self._until(self.parameter("until"))
         try:
             actions.pause(listed, actor, reason, until)
         except ValueError as error:
-            raise Refused(str(error), field="until") from error
+            raise FormRefused(str(error), field="until") from error
         except OverflowError as error:  # out of range
-            raise Refused("the end of the pause is no time of this world", field="until") from error
+            raise FormRefused("the end of the pause is no time of this world", field="until") from error
         return "paused"
 
     def _until(self, text: str) -> datetime | None:
@@ -261,7 +277,7 @@ class PauseSchedule(SchedulePost):
             until = datetime.fromisoformat(text)
         except ValueError as error:
             fault = f"the end of the pause is {text[:40]!r}, which is no time: write it like 2026-11-25 09:00"
-            raise Refused(fault, field="until") from error
+            raise FormRefused(fault, field="until") from error
         return until.replace(tzinfo=self.zone) if until.tzinfo is None else until
 
 
@@ -276,7 +292,7 @@ class ResumeSchedule(SchedulePost):
             return "resumed" if actions.resume(listed, actor, reason or None) else "not-paused"
         except PausedAgain as again:
             who = f"it was paused again meanwhile, by {again.pause.actor}: {again.pause.reason}"
-            raise Refused(who, HTTPStatus.CONFLICT) from again
+            raise FormRefused(who, HTTPStatus.CONFLICT) from again
 
 
 class RunSchedule(SchedulePost):
@@ -287,13 +303,13 @@ class RunSchedule(SchedulePost):
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
         """Send its task now. Beside an unfinished run only if the visitor asks for it."""
         try:
-            actions.run_now(listed, actor, reason or None, beside=bool(self.word("beside")))
+            actions.run_now(listed, actor, reason or None, beside=bool(self.parameter("beside")))
         except StillRuns as still:
-            raise Refused("an earlier run has not ended", HTTPStatus.CONFLICT, live_id=still.id) from still
+            raise FormRefused("an earlier run has not ended", HTTPStatus.CONFLICT, live_id=still.id) from still
         except BrokerUnavailable as error:
-            raise Refused(f"the broker does not answer: {error}", HTTPStatus.SERVICE_UNAVAILABLE) from error
+            raise FormRefused(f"the broker does not answer: {error}", HTTPStatus.SERVICE_UNAVAILABLE) from error
         except RedisError:
             raise
         except Exception as error:  # a team's function of the arguments may raise anything
-            raise Refused(f"its message cannot be made: {type(error).__name__}: {error}") from error
+            raise FormRefused(f"its message cannot be made: {type(error).__name__}: {error}") from error
         return "sent"

@@ -74,12 +74,12 @@ class MaskedTask:
 def may_search(text: str) -> bool:
     """Whether a search cannot reveal a value. Flower itself refuses wrong searches."""
     try:
-        return _is_open(parse_query(text))
+        return _finds_no_values(parse_query(text))
     except QuerySyntaxError:
         return True
 
 
-def _is_open(query: Any) -> bool:
+def _finds_no_values(query: Any) -> bool:
     if isinstance(query, And | Or):
-        return all(map(_is_open, query.children))
+        return all(map(_finds_no_values, query.children))
     return isinstance(query, MatchAll) or (isinstance(query, Term) and query.field in SEARCHED)

@@ -49,7 +49,7 @@ class RedriveStatus:
         """Whether more may be sent."""
         return self.row.state in OPEN
 
-    def figures(self) -> dict[str, Any]:
+    def numbers(self) -> dict[str, Any]:
         """Its numbers, under the names that people and scripts read."""
         counts = self.counts
         return {

@@ -39,9 +39,9 @@ def log_in(browser: Chrome, address: str) -> None:
     browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
 
 
-def figure(browser: Chrome, name: str, batch: str = BATCH) -> str:
+def shown_value(browser: Chrome, name: str, batch: str = BATCH) -> str:
     """What the page says of a batch now."""
-    return text(browser, f"[data-batch={batch}] [data-figure={name}]")
+    return text(browser, f"[data-batch={batch}] [data-value={name}]")
 
 
 def width(browser: Chrome, part: str, batch: str = BATCH) -> float:
@@ -58,10 +58,10 @@ def width(browser: Chrome, part: str, batch: str = BATCH) -> float:
 
 def wait_for(browser: Chrome, name: str, value: str, batch: str = BATCH) -> None:
     """Wait until the page says so by itself."""
-    wait_until(lambda: figure(browser, name, batch) == value, 30, f"{name} is {value}")
+    wait_until(lambda: shown_value(browser, name, batch) == value, 30, f"{name} is {value}")
 
 
-def mark(browser: Chrome) -> None:
+def mark_page(browser: Chrome) -> None:
     """Leave something that a reload would take away."""
     browser.execute_script("window.notReloaded = true")
 
@@ -109,7 +109,7 @@ def test_a_batch_that_runs(shop_app: ConventionsApp, open_address: str, browser:
 
 def watch_the_list(app: ConventionsApp, browser: Chrome) -> None:
     """Bars move, and a batch that begins meanwhile gets a row."""
-    mark(browser)
+    mark_page(browser)
     new = begin(app, "b2", None, sealed=False)
     new.chunk(0, "done", 1200)
     wait_for(browser, "done", "1,200", "b2")
@@ -132,8 +132,8 @@ def watch_the_list(app: ConventionsApp, browser: Chrome) -> None:
 
 def watch_one(browser: Chrome, ending: Ending) -> None:
     """The bar moves when a chunk joins; a chunk that fails is linked as soon as it has."""
-    mark(browser)
-    assert (figure(browser, "done"), width(browser, "done")) == ("0 of 7", 0)
+    mark_page(browser)
+    assert (shown_value(browser, "done"), width(browser, "done")) == ("0 of 7", 0)
     ending.chunk(0, "done", 2)
     wait_for(browser, "done", "2 of 7")
     wait_until(lambda: (width(browser, "done"), width(browser, "failed")) == (29, 29), 30, "the bar is drawn")
@@ -156,7 +156,7 @@ def repair(app: ConventionsApp, browser: Chrome, ending: Ending) -> None:
     wait_until(lambda: "Sent again: 1 of 2" in text(browser, "[role=status].alert"), 15, "it says what was sent")
     assert [one.id for one in messages(app)] == [chunk_id(BATCH, 1)]
     look(browser, "batch-sent-again")
-    mark(browser)
+    mark_page(browser)
     for index in (1, 2):
         ending.chunk(index, "done", 2)
     wait_for(browser, "done", "6 of 7")

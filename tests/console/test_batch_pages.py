@@ -10,7 +10,7 @@ import pytest
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
-from conventions.console.batches import widths
+from conventions.console.batches import bar_widths
 from conventions.console.display import HIDDEN
 from conventions.progress.reporter import Progress
 from conventions.records import audit
@@ -28,14 +28,14 @@ def ending(app: ConventionsApp) -> Ending:
     return Ending(app.store, app.batches, BATCH)
 
 
-def figures(user: User, path: str = ONE, **words: str) -> dict[str, Any]:
+def live_values(user: User, path: str = ONE, **words: str) -> dict[str, Any]:
     """What a page asks for again and again: its batches, by id."""
     answer = user.get(path, **words, **{"as": "json"})
     assert answer.status_code == 200, answer.text
     return {one["id"]: one for one in answer.json()["batches"]}
 
 
-def deeds(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
+def audited(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
     """The audit, the oldest first."""
     with app.database.session() as session:
         return [(one.actor, one.action, one.target, one.reason) for one in reversed(audit.listing(session, 99))]
@@ -86,20 +86,20 @@ def test_the_list_of_one_state(viewer: User, shop_app: ConventionsApp) -> None:
     for state, found in (("running", [BATCH]), ("cancelled", ["b2"]), ("dead", [])):
         page = viewer.get("/batches", state=state).text
         assert re.findall(r'data-batch="([^"]+)"', page) == found
-        assert list(figures(viewer, "/batches", state=state)) == found
+        assert list(live_values(viewer, "/batches", state=state)) == found
     assert "There is none in this state" in page
     assert viewer.get("/batches", state="gone").status_code == 400
     assert viewer.get("/batches", sate="running").status_code == 400
 
 
-def test_figures_as_json(viewer: User, shop_app: ConventionsApp) -> None:
+def test_live_values_as_json(viewer: User, shop_app: ConventionsApp) -> None:
     """Numbers, and what people read; without a reload, and without an argument."""
     answer = viewer.get("/batches", **{"as": "json"})
     assert SECRET not in answer.text
     before = answer.json()
     assert before["live"] is True
     ending(shop_app).chunk(0, "done", 2)
-    found = figures(viewer, "/batches")[BATCH]
+    found = live_values(viewer, "/batches")[BATCH]
     assert {name: found[name] for name in ("state", "total", "done", "failed", "chunks", "percent")} == {
         "state": "running", "total": 7, "done": 2, "failed": 2, "chunks": 4, "percent": 28,
     }  # fmt: skip
@@ -116,14 +116,14 @@ def test_a_batch_with_dead_chunks_is_not_simply_done(viewer: User, shop_app: Con
     """Its state stays the word, beside which stands how many items failed, also while they are sent again."""
     ending(shop_app).chunk(0, "done", 2)
     shop_app.store.redis.hset(shop_app.store.key("batch", BATCH), "state", "done")
-    found = figures(viewer, "/batches")[BATCH]
+    found = live_values(viewer, "/batches")[BATCH]
     assert (found["state"], found["is"]["partial"], found["texts"]["partial"]) == ("done", True, "2 failed")
     for path in ("/batches", ONE):
-        assert re.search(r'data-if="partial" >\s*<span data-figure="partial">2 failed<', viewer.get(path).text), path
+        assert re.search(r'data-if="partial" >\s*<span data-value="partial">2 failed<', viewer.get(path).text), path
 
 
 def test_a_page_hears_that_rows_or_links_came(viewer: User, shop_app: ConventionsApp) -> None:
-    """By a version, which figures alone do not change."""
+    """By a version, which values alone do not change."""
 
     def versions() -> tuple[str, str]:
         listed, one = (viewer.get(path, **{"as": "json"}).json()["version"] for path in ("/batches", ONE))
@@ -148,12 +148,12 @@ def test_a_stalled_batch_is_marked(viewer: User, shop_app: ConventionsApp) -> No
     stall(shop_app)
     for path in ("/batches", ONE):
         assert hidden not in viewer.get(path).text
-        found = figures(viewer, path)[BATCH]
+        found = live_values(viewer, path)[BATCH]
         assert (found["is"]["stalled"], found["texts"]["rest"]) == (True, "")
 
 
 def test_one_batch(operator: User, shop_app: ConventionsApp) -> None:
-    """Its figures, its arguments, and its failed chunks as links to their letters, which are there."""
+    """Its values, its arguments, and its failed chunks as links to their letters, which are there."""
     id_ = bury(shop_app, 1)
     ending(shop_app).chunk(0, "done", 2)
     ending(shop_app).chunk(2, "cancelled", 2)
@@ -173,7 +173,7 @@ def test_a_batch_of_which_little_is_known(operator: User, shop_app: ConventionsA
     assert "conventions-unknown" in page
     assert "aria-valuenow" not in page
     assert "1 done" in page
-    found = figures(operator, "/batches/b2")["b2"]
+    found = live_values(operator, "/batches/b2")["b2"]
     assert (found["bar"], found["texts"]["percent"], found["texts"]["done"]) == (None, "", "2")
     assert (found["is"]["repairable"], found["total"], found["eta"]) == (False, None, None)
 
@@ -184,9 +184,9 @@ def test_a_batch_that_is_not_there(operator: User) -> None:
         for words in ({}, {"as": "json"}):
             answer = operator.get(path, **words)
             assert (answer.status_code, "All batches" in answer.text) == (404, True)
-    for deed in ("cancel", "retry-failed"):
-        assert operator.post(f"/batches/none/{deed}").status_code == 404
-        assert operator.get(f"{ONE}/{deed}").status_code == 405
+    for action in ("cancel", "retry-failed"):
+        assert operator.post(f"/batches/none/{action}").status_code == 404
+        assert operator.get(f"{ONE}/{action}").status_code == 405
 
 
 @pytest.mark.parametrize("role", ["operator", "viewer"])
@@ -217,7 +217,7 @@ def test_a_dead_batch_leads_to_its_letter(
     page = operator.get("/batches/b2").text
     assert f'href="/dead-letters/letters/{letter}"' in page
     assert re.search(r'action="/batches/b2/cancel" data-if="live" hidden', page)
-    assert figures(operator, "/batches/b2")["b2"]["is"]["live"] is False
+    assert live_values(operator, "/batches/b2")["b2"]["is"]["live"] is False
 
 
 def test_a_viewer_sees_no_argument(viewer: User) -> None:
@@ -236,13 +236,13 @@ def test_cancel(operator: User, shop_app: ConventionsApp) -> None:
     answer = operator.post(f"{ONE}/cancel", {"reason": "wrong file"})
     assert (answer.status_code, answer.headers["Location"]) == (303, f"{ONE}?said=cancelled")
     assert shop_app.batches.state(BATCH) == "cancelled"
-    assert deeds(shop_app) == [("oscar", "batch cancel", BATCH, "wrong file")]
+    assert audited(shop_app) == [("oscar", "batch cancel", BATCH, "wrong file")]
     page = operator.get(answer.headers["Location"]).text
     assert "The batch was cancelled" in page
     assert "wrong file" in page
     again = operator.post(f"{ONE}/cancel", {"reason": "once more"})
     assert "had ended before" in operator.get(again.headers["Location"]).text
-    assert len(deeds(shop_app)) == 1
+    assert len(audited(shop_app)) == 1
 
 
 def test_send_failed_chunks_again(operator: User, shop_app: ConventionsApp) -> None:
@@ -252,13 +252,13 @@ def test_send_failed_chunks_again(operator: User, shop_app: ConventionsApp) -> N
     answer = operator.post(f"{ONE}/retry-failed", {"reason": "it is back"})
     assert answer.status_code == 303
     assert [(one.id, one.task) for one in messages(shop_app)] == [(id_, f"{BATCH_TASK}.chunk")]
-    assert deeds(shop_app) == [("oscar", "batch retry-failed", BATCH, "it is back")]
+    assert audited(shop_app) == [("oscar", "batch retry-failed", BATCH, "it is back")]
     assert "Sent again: 1 of 2 failed chunks." in operator.get(answer.headers["Location"]).text
     for index in (1, 2):
         ending(shop_app).chunk(index, "done", 2)
     again = operator.post(f"{ONE}/retry-failed")
     assert "no chunk is dead any more" in operator.get(again.headers["Location"]).text
-    assert len(deeds(shop_app)) == 1
+    assert len(audited(shop_app)) == 1
     assert 'data-if="repairable" hidden' in operator.get(ONE).text
 
 
@@ -309,7 +309,7 @@ def test_a_bar_is_as_wide_as_its_place(
 ) -> None:
     """Whatever was counted; a single failed item can be seen."""
     summary = BatchSummary("b", "t", state, total, done, failed, None, progress=Progress("b"))
-    assert widths(summary) == found
+    assert bar_widths(summary) == found
 
 
 def test_tasks_that_should_be_split_are_shown(viewer: User, shop_app: ConventionsApp) -> None:

@@ -52,14 +52,14 @@ def address(module_installation: Installation) -> Iterator[str]:
 
 
 def wait_for_state(browser: Chrome, state: str) -> dict[str, str]:
-    """Watch a redrive until it is in this state; returns its figures."""
-    wait_until(lambda: text(browser, "[data-figure=state]") == state, 60, f"the redrive is {state}")
+    """Watch a redrive until it is in this state; returns its values."""
+    wait_until(lambda: text(browser, "[data-value=state]") == state, 60, f"the redrive is {state}")
 
-    def figures() -> dict[str, str]:
-        found = browser.find_elements(By.CSS_SELECTOR, "[data-figure]")
-        return {str(element.get_attribute("data-figure")): element.text for element in found}
+    def live_values() -> dict[str, str]:
+        found = browser.find_elements(By.CSS_SELECTOR, "[data-value]")
+        return {str(element.get_attribute("data-value")): element.text for element in found}
 
-    return steadily(figures)
+    return steadily(live_values)
 
 
 def test_an_incident(live_app: ConventionsApp, address: str, browser: Chrome, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from conventions.console.dead_letter_query import MOST_IDS, Query, mark, place
+from conventions.console.dead_letter_query import MOST_IDS, Query, position_text, read_position
 from conventions.dead_letters.filter import Filter
 
 
@@ -33,7 +33,7 @@ def test_every_word_of_a_filter() -> None:
         newer_than=timedelta(days=7),
         ids=("1", "2"),
     )
-    assert query.narrows
+    assert query.has_filter
     assert query.dead.state == "dead"
 
 
@@ -42,8 +42,8 @@ def test_nothing_means_all_dead_letters() -> None:
     for text in ("", "task=&queue=+&state=&arg=&older_than="):
         query = read(text)
         assert query.filter == Filter()
-        assert not query.narrows
-    assert not read("state=redriven").narrows
+        assert not query.has_filter
+    assert not read("state=redriven").has_filter
 
 
 def test_a_link_says_what_the_page_was_asked_for() -> None:
@@ -74,8 +74,8 @@ def test_what_cannot_be_read_says_so(text: str, message: str) -> None:
 def test_a_place_in_a_listing() -> None:
     """Comes back as it was; a broken one is refused."""
     position = datetime(2026, 11, 25, 1, 2, 3, 456789, tzinfo=UTC), "an~id"
-    assert place(mark(position)) == position
-    assert place("") is None
+    assert read_position(position_text(position)) == position
+    assert read_position("") is None
     for text in ("x", "2026-11-25~1", "2026-11-25T01:02:03+00:00"):
         with pytest.raises(ValueError, match="first page"):
-            place(text)
+            read_position(text)

@@ -14,8 +14,8 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 def test_times_are_those_of_the_settings() -> None:
     """A day in Tokyo begins nine hours earlier."""
-    assert display.local(datetime(2026, 11, 25, 20, 0, 1, tzinfo=UTC), "Asia/Tokyo") == "2026-11-26 05:00:01 JST"
-    assert display.local(None, "Asia/Tokyo") == ""
+    assert display.local_time(datetime(2026, 11, 25, 20, 0, 1, tzinfo=UTC), "Asia/Tokyo") == "2026-11-26 05:00:01 JST"
+    assert display.local_time(None, "Asia/Tokyo") == ""
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_how_long(seconds: float, text: str) -> None:
 )
 def test_how_long_something_short_took(seconds: float, text: str) -> None:
     """To a tenth of a second, where that says something."""
-    assert display.brief(seconds) == text
+    assert display.short_duration(seconds) == text
 
 
 def test_a_version_is_another_one_as_soon_as_something_is() -> None:
     """And the same for the same, also with half characters in it."""
-    assert display.version_of([1, "a\ud800"]) == display.version_of([1, "a\ud800"])
-    assert display.version_of([1, "a"]) != display.version_of([1, "b"])
+    assert display.content_version([1, "a\ud800"]) == display.content_version([1, "a\ud800"])
+    assert display.content_version([1, "a"]) != display.content_version([1, "b"])
 
 
 @pytest.mark.parametrize(
@@ -76,17 +76,17 @@ def test_a_version_is_another_one_as_soon_as_something_is() -> None:
 )
 def test_how_fast(rate: float, text: str) -> None:
     """A number that can be read, also of what is slow."""
-    assert display.speed(rate) == text
+    assert display.rate_text(rate) == text
 
 
 def test_hidden_arguments_keep_their_names_only() -> None:
     """Whatever the value is."""
     secret = {"user": "anna", "list": ["anna"], "in": {"anna": 1}}
-    text = display.shown(secret, hidden=True)
+    text = display.arguments_text(secret, hidden=True)
     assert "anna" not in text
     assert all(name in text for name in secret)
-    assert "anna" not in display.shown(["anna"], hidden=True)
-    assert "anna" in display.shown(secret, hidden=False)
+    assert "anna" not in display.arguments_text(["anna"], hidden=True)
+    assert "anna" in display.arguments_text(secret, hidden=False)
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=48))

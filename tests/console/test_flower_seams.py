@@ -16,7 +16,16 @@ from flower.utils.blocking import BlockingOperationRunner
 from tornado import template, web
 from tornado.routing import Rule
 
-from conventions.console.flower_handlers import LOGIN, OPEN, RULES, GuardedFlower, Login, Refused, guard, guarded
+from conventions.console.flower_handlers import (
+    LOGIN,
+    OPEN,
+    RULES,
+    GuardedFlower,
+    Login,
+    UnknownHandler,
+    guard_handlers,
+    guarded,
+)
 from conventions.console.flower_plugin import ANCHOR, NAVIGATION, PAGES, with_entries
 from conventions.console.guard import Checked
 from conventions.console.task_masks import HIDING, SHOWN
@@ -101,7 +110,7 @@ def test_every_handler_is_known_and_guarded() -> None:
     named = {f"{one.__module__}.{one.__qualname__}" for one in before}
     assert named == RULES.keys() | OPEN | {LOGIN}, "look at what is new, and say who may read it"
     handlers, settings = [*flower.urls.handlers], dict(flower.urls.settings)
-    guard(handlers, settings)
+    guard_handlers(handlers, settings)
     assert len(handlers) == len(flower.urls.handlers)
     after = classes_of(web.Application(handlers, **settings).wildcard_router.rules)
     assert len(after) > len(before), "Tornado's own for files"
@@ -115,7 +124,7 @@ def test_what_is_not_known_is_for_admins() -> None:
     new = guarded(type("New", (flower.views.BaseHandler,), {"get": lambda _: None, "post": lambda _: None}))
     assert issubclass(new, GuardedFlower)
     assert new.rule.reads == "admin"
-    assert guarded(web.RequestHandler) is Refused
+    assert guarded(web.RequestHandler) is UnknownHandler
 
 
 def test_the_fields_of_tasks() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from conventions.app import ConventionsApp
-from conventions.console.display import local
+from conventions.console.display import local_time
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_runs
 from conventions.dead_letters.filter import Filter
@@ -27,7 +27,7 @@ from tests.workers import messages
 LETTER = "/dead-letters/letters/KeyError-0"
 
 
-def deeds(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
+def audited(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
     """The audit, the oldest first."""
     with app.database.session() as session:
         return [(one.actor, one.action, one.target, one.reason) for one in reversed(audit.listing(session, 99))]
@@ -108,9 +108,9 @@ def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: 
         failure("story", ValueError("first"), kind="retried", attempts=1, at=later[0], **named),
         failure("story", ValueError("no second one"), attempts=2, at=later[1], **named),
     )
-    deed = AuditEntry("oscar", "dead-letters edit", "story", "wrong user", {"user_id": 1}, {"user_id": 2})
+    entry = AuditEntry("oscar", "dead-letters edit", "story", "wrong user", {"user_id": 1}, {"user_id": 2})
     with shop_app.database.session() as session:
-        audit.record_once(session, [(deed, later[2])])
+        audit.record_once(session, [(entry, later[2])])
     ended = failure("story", attempts=1, kind="succeeded", failure=None, generation=1, at=later[3])
     with shop_app.database.session() as session:
         executions.record(session, [ended])
@@ -123,7 +123,7 @@ def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: 
     story = page[page.index("What became of it") :]
     places = [story.index(text) for text in told]
     assert places == sorted(places)
-    shown = local(later[0], shop_app.settings.timezone)
+    shown = local_time(later[0], shop_app.settings.timezone)
     assert f"<dt>First failed</dt><dd>{shown}</dd>" in page
     assert shown.endswith(" JST")
     hidden = viewer.get("/dead-letters/letters/story").text
@@ -143,13 +143,13 @@ def test_an_edit_and_what_is_wrong_with_it(operator: User, shop_app: Conventions
     missing = operator.post(LETTER, {"argument:user_id": "7", "argument:day": " ", "do": "redrive"})
     assert missing.status_code == 422
     assert 'id="fault-day">Field required' in missing.text
-    assert deeds(shop_app) == []
+    assert audited(shop_app) == []
 
     form = {"argument:user_id": "70", "argument:day": '"2026-01-05"', "do": "save", "reason": "typo"}
     answer = operator.post(LETTER, form)
     assert (answer.status_code, answer.headers["Location"]) == (303, "?said=saved")
     assert get(shop_app.database, "KeyError-0").arguments == {"user_id": 70, "day": "2026-01-05"}
-    assert deeds(shop_app) == [("oscar", "dead-letters edit", "KeyError-0", "typo")]
+    assert audited(shop_app) == [("oscar", "dead-letters edit", "KeyError-0", "typo")]
     assert operator.post(LETTER, form).headers["Location"] == "?said=same"
 
 
@@ -160,9 +160,9 @@ def test_edit_and_redrive(operator: User, shop_app: ConventionsApp) -> None:
     assert answer.status_code == 303
     path = answer.headers["Location"]
     assert operator.get(path).status_code == 200
-    figures = operator.get(path, **{"as": "json"}).json()
-    assert (figures["total"], figures["open"], figures["state"]) == (1, True, "waiting")
-    assert "no recorder leads" in figures["why"]
+    values = operator.get(path, **{"as": "json"}).json()
+    assert (values["total"], values["open"], values["state"]) == (1, True, "waiting")
+    assert "no recorder leads" in values["why"]
     step(shop_app, path.rsplit("/", 1)[1])
     (message,) = [one for one in messages(shop_app) if one.id == "KeyError-0"]
     assert message.arguments == {"user_id": 70, "day": "2026-01-05"}
@@ -190,7 +190,7 @@ def test_a_redrive_asks_first(operator: User, shop_app: ConventionsApp) -> None:
     assert found == (2, 7.5, 20.0, PER_CAUSE, "oscar", "fixed", {"error": "KeyError"})
     assert messages(shop_app) == []
     assert "fixed" in operator.get("/dead-letters/redrives").text
-    assert deeds(shop_app)[0][:2] == ("oscar", "dead-letters redrive")
+    assert audited(shop_app)[0][:2] == ("oscar", "dead-letters redrive")
 
 
 def test_what_was_confirmed_is_what_is_sent(operator: User, shop_app: ConventionsApp) -> None:
@@ -199,7 +199,7 @@ def test_what_was_confirmed_is_what_is_sent(operator: User, shop_app: Convention
     answer = operator.post("/dead-letters/redrive", {"error": "KeyError", "count": str(PER_CAUSE)})
     assert answer.status_code == 400
     assert f"Send {PER_CAUSE + 1} dead letters again?" in answer.text
-    assert deeds(shop_app) == []
+    assert audited(shop_app) == []
 
 
 def test_numbers_that_are_none(operator: User, shop_app: ConventionsApp) -> None:
@@ -211,7 +211,7 @@ def test_numbers_that_are_none(operator: User, shop_app: ConventionsApp) -> None
         answer = operator.post("/dead-letters/redrive", {"count": "9", name: text})
         assert answer.status_code == 400
         assert name in answer.text
-    assert deeds(shop_app) == []
+    assert audited(shop_app) == []
 
 
 def test_a_second_click_leads_to_the_first_redrive(operator: User, shop_app: ConventionsApp) -> None:
@@ -219,7 +219,7 @@ def test_a_second_click_leads_to_the_first_redrive(operator: User, shop_app: Con
     first, second = (operator.post("/dead-letters/redrive", {"count": "9"}) for _ in range(2))
     assert first.headers["Location"] == second.headers["Location"]
     assert f"redrive={first.headers['Location'].rsplit('/', 1)[1]}" in operator.get(first.headers["Location"]).text
-    assert len(deeds(shop_app)) == 1
+    assert len(audited(shop_app)) == 1
 
 
 def test_selected_letters(operator: User, shop_app: ConventionsApp) -> None:
@@ -237,7 +237,7 @@ def test_a_letter_is_given_up_with_a_reason(admin: User, shop_app: ConventionsAp
     assert count(shop_app, "discarded") == 0
     assert admin.post("/dead-letters/discard", form | {"reason": "test order"}).status_code == 303
     assert count(shop_app, "discarded") == 1
-    assert deeds(shop_app) == [("alice", "dead-letters discard", "KeyError-0", "test order")]
+    assert audited(shop_app) == [("alice", "dead-letters discard", "KeyError-0", "test order")]
 
 
 def test_a_note(operator: User, shop_app: ConventionsApp) -> None:
@@ -245,15 +245,15 @@ def test_a_note(operator: User, shop_app: ConventionsApp) -> None:
     group = groups(shop_app.database)[0].fingerprint
     assert operator.post(f"/dead-letters/notes/{group}", {"note": "supplier was down <b>"}).status_code == 303
     assert "supplier was down &lt;b&gt;" in operator.get("/dead-letters").text
-    assert deeds(shop_app)[0][:3] == ("oscar", "dead-letters note", f"group {group}")
+    assert audited(shop_app)[0][:3] == ("oscar", "dead-letters note", f"group {group}")
 
 
 def test_a_redrive_is_stopped(operator: User, shop_app: ConventionsApp) -> None:
     """What was not sent stays."""
     path = operator.post("/dead-letters/redrive", {"count": "9"}).headers["Location"]
     assert operator.post(f"{path}/stop").status_code == 303
-    figures = operator.get(path, **{"as": "json"}).json()
-    assert (figures["state"], figures["note"]) == ("cancelled", "stopped by oscar")
+    values = operator.get(path, **{"as": "json"}).json()
+    assert (values["state"], values["note"]) == ("cancelled", "stopped by oscar")
     assert count(shop_app) == 9
     assert operator.get("/dead-letters/redrives/none").status_code == 404
 
@@ -307,7 +307,7 @@ def test_odd_values_in_the_editor(operator: User, shop_app: ConventionsApp) -> N
     for text in ('"\\ud800"', "[" * 100_000, "1e999", "NaN", '"' + "x" * 100_000 + '"'):
         answer = operator.post(LETTER, {"argument:user_id": "1", "argument:day": text, "do": "save"})
         assert (answer.status_code, "Nothing was changed" in answer.text) == (422, True), text[:20]
-    assert deeds(shop_app) == []
+    assert audited(shop_app) == []
 
 
 def test_a_letter_with_half_characters(operator: User, shop_app: ConventionsApp) -> None:
@@ -354,10 +354,10 @@ def test_a_note_on_no_group(operator: User, shop_app: ConventionsApp) -> None:
     """Is none."""
     for group in ("none", "x" * 200, "%00"):
         assert operator.post(f"/dead-letters/notes/{group}", {"note": "x"}).status_code in (400, 404)
-    assert deeds(shop_app) == []
+    assert audited(shop_app) == []
 
 
-def test_figures_go_on_until_everything_has_ended(operator: User, shop_app: ConventionsApp) -> None:
+def test_live_values_go_on_until_everything_has_ended(operator: User, shop_app: ConventionsApp) -> None:
     """What was sent before a stop ends later, and the page shows how."""
     for number in range(redrive_runs.CANARY + 1):
         arguments = {"user_id": number, "day": "2026-01-05"}
@@ -367,13 +367,13 @@ def test_figures_go_on_until_everything_has_ended(operator: User, shop_app: Conv
     id_ = path.rsplit("/", 1)[1]
     step(shop_app, id_)
     operator.post(f"{path}/stop")
-    figures = operator.get(path, **{"as": "json"}).json()
-    assert (figures["state"], figures["sent"], figures["moves"]) == ("cancelled", redrive_runs.CANARY, True)
+    values = operator.get(path, **{"as": "json"}).json()
+    assert (values["state"], values["sent"], values["moves"]) == ("cancelled", redrive_runs.CANARY, True)
     with shop_app.database.session() as session:
         for letter in dead_letters.listing(session, Filter(state="redriving"), 99):
             letter.state = "redriven"
-    figures = operator.get(path, **{"as": "json"}).json()
-    assert (figures["succeeded"], figures["moves"]) == (redrive_runs.CANARY, False)
+    values = operator.get(path, **{"as": "json"}).json()
+    assert (values["succeeded"], values["moves"]) == (redrive_runs.CANARY, False)
 
 
 def test_what_was_given_up_can_be_sent_after_all(admin: User, shop_app: ConventionsApp) -> None:

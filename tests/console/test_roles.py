@@ -36,6 +36,6 @@ def test_who_has_which_role(user: str | None, roles: dict[str, Role], role: Role
 @pytest.mark.parametrize("environment", ["development", "production"])
 def test_who_sees_values(environment: str) -> None:
     """Operators and admins; where there is no login, the one who owns the machine, in development."""
-    assert [visitor("a", {"a": role}, environment).sees for role in ROLES] == [False, True, True]
-    assert not visitor("b", {"a": "admin"}, environment).sees
-    assert visitor(None, {}, environment).sees == (environment == "development")
+    assert [visitor("a", {"a": role}, environment).sees_values for role in ROLES] == [False, True, True]
+    assert not visitor("b", {"a": "admin"}, environment).sees_values
+    assert visitor(None, {}, environment).sees_values == (environment == "development")

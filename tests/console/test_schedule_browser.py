@@ -82,15 +82,15 @@ def beating(installation: Installation) -> Iterator[None]:
         process.wait()
 
 
-def pictures(browser: Chrome, name: str) -> list[str]:
-    """The marks of a schedule, the oldest first."""
-    selector = f"[data-schedule={name}] .conventions-strip svg"
+def icons(browser: Chrome, name: str) -> list[str]:
+    """The icons of a schedule, the oldest first."""
+    selector = f"[data-schedule={name}] .conventions-recent-runs svg"
     script = f"return [...document.querySelectorAll('{selector}')].map((one) => one.getAttribute('class'))"
     classes: list[str] = browser.execute_script(script)
     return [one.rpartition("-")[2] for one in classes]
 
 
-def mark(browser: Chrome) -> None:
+def mark_page(browser: Chrome) -> None:
     """Leave something that a reload would take away."""
     browser.execute_script("window.notReloaded = true")
 
@@ -114,7 +114,7 @@ def history_before(app: ConventionsApp) -> None:
 
 
 def test_schedules(live_app: ConventionsApp, planned: Installation, address: str, browser: Chrome) -> None:
-    """From the list to a run by hand, whose mark comes and changes without a reload."""
+    """From the list to a run by hand, whose icon appears and changes without a reload."""
     parts = urlsplit(address)
     browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
     steadily(lambda: link(browser, "Schedules").click())
@@ -143,11 +143,11 @@ def test_schedules(live_app: ConventionsApp, planned: Installation, address: str
 
 
 def watch_the_list(browser: Chrome) -> None:
-    """A beat that begins to lead is there, and each run gets a mark, without a reload."""
-    mark(browser)
+    """A beat that begins to lead is there, and each run gets an icon, without a reload."""
+    mark_page(browser)
     wait_until(lambda: not text(browser, "[data-beat='*']"), 40, "nothing is wrong any more")
     wait_until(lambda: "leads" in text(browser, ".conventions-beats"), 40, "it leads")
-    wait_until(lambda: pictures(browser, "often")[:2] == ["succeeded", "succeeded"], 60, "two runs succeeded")
+    wait_until(lambda: icons(browser, "often")[:2] == ["succeeded", "succeeded"], 60, "two runs succeeded")
     assert "not seen yet" not in text(browser, "tbody")
     assert is_marked(browser)
     look(browser, "schedules")
@@ -174,33 +174,33 @@ def pause_and_resume(app: ConventionsApp, browser: Chrome) -> None:
     steadily(lambda: link(browser, "Resume").click())
     wait_until(lambda: "runs again" in text(browser, "[role=status].alert"), 15, "it is said")
     assert text(browser, "form[action$='/nightly/resume']") == "", "it is not offered any more"
-    assert text(browser, "p.conventions-standing") == "fails its last run failed", "of which the history tells"
+    assert text(browser, "p.conventions-schedule-state") == "fails its last run failed", "of which the history tells"
 
 
 def run_now(app: ConventionsApp, folder: Path, browser: Chrome) -> None:
     """One that goes on is in the way, until it is told to run beside it; then both end."""
     press_run(browser)
     wait_until(lambda: "It was sent now" in text(browser, "[role=status].alert"), 15, "it is said")
-    mark(browser)
-    wait_until(lambda: pictures(browser, "nightly")[-1] == "running", 30, "it runs")
+    mark_page(browser)
+    wait_until(lambda: icons(browser, "nightly")[-1] == "running", 30, "it runs")
     press_run(browser)
     wait_until(lambda: "has not ended" in text(browser, "#fault"), 15, "it is said")
     assert not is_marked(browser)
-    mark(browser)
+    mark_page(browser)
     look(browser, "schedule-still-runs")
     steadily(lambda: one(browser, "input[name=beside]").click())
     steadily(lambda: one(browser, "form[action$='/nightly/run'] button").click())
     wait_until(lambda: "It was sent now" in text(browser, "[role=status].alert"), 15, "it is said")
-    mark(browser)
-    assert len(pictures(browser, "nightly")) == 6
+    mark_page(browser)
+    assert len(icons(browser, "nightly")) == 6
     (folder / "broken").touch()
     (folder / "open").touch()
-    wait_until(lambda: pictures(browser, "nightly")[-2:] == ["dead", "dead"], 40, "both are dead")
+    wait_until(lambda: icons(browser, "nightly")[-2:] == ["dead", "dead"], 40, "both are dead")
     assert is_marked(browser)
     look(browser, "schedule-dead")
     id_ = Schedules(app.store).history("nightly", 1)[0].id
     wait_for_letter(app, id_)
-    steadily(lambda: one(browser, ".conventions-strip li:last-child a").click())
+    steadily(lambda: one(browser, ".conventions-recent-runs li:last-child a").click())
     see(browser, "BusinessError")
     assert faults(browser) == []
 

@@ -69,8 +69,8 @@ def test_without_sql(valkey_url: str, tmp_path: Path) -> None:
         for page in asked(address, "/schedules", ONE):
             assert page.status_code == 200
             assert "The database does not answer (DatabaseError)" in page.text
-            for picture in ("waiting", "unknown"):
-                assert f'class="conventions-mark conventions-mark-{picture}" role="img"' in page.text
+            for icon in ("waiting", "unknown"):
+                assert f'class="conventions-run-icon conventions-run-icon-{icon}" role="img"' in page.text
         assert posted(address, f"{ONE}/pause", {"reason": "it is away"}).status_code == 303
         pause = Schedules(app.store).read(["daily-mail"])[1]["daily-mail"].pause
         assert pause is not None
@@ -89,7 +89,7 @@ def test_without_a_broker(valkey_url: str, new_database: Callable[[Path], str], 
         for page in asked(address, "/schedules", ONE):
             assert page.status_code == 200
             assert "The broker does not answer" in page.text
-            assert 'class="conventions-mark conventions-mark-unknown" role="img"' in page.text
+            assert 'class="conventions-run-icon conventions-run-icon-unknown" role="img"' in page.text
         answer = posted(address, f"{ONE}/run", {"reason": "is it back?"})
         assert answer.status_code == 503
         assert "Nothing was sent: the broker does not answer" in answer.text

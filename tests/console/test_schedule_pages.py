@@ -17,7 +17,7 @@ import pytest
 
 from conventions.app import ConventionsApp
 from conventions.console.display import HIDDEN
-from conventions.console.run_icons import PICTURES
+from conventions.console.run_icons import ICONS
 from conventions.records import audit, executions
 from conventions.records.journal import JournalEntry
 from conventions.schedules.beat_liveness import Beats
@@ -107,22 +107,22 @@ def row(page: str, name: str = DAILY.name) -> str:
     return found[0]
 
 
-def marks(text: str) -> list[tuple[str, str]]:
-    """The marks of a strip, the left one first: their pictures, and what they say."""
-    strip = re.search(r'<ol class="conventions-strip".*?</ol>', text, re.DOTALL)
+def recent_runs(text: str) -> list[tuple[str, str]]:
+    """The icons of the last runs, the oldest first: which icon, and its text."""
+    strip = re.search(r'<ol class="conventions-recent-runs".*?</ol>', text, re.DOTALL)
     assert strip
-    pictures = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", strip[0], re.DOTALL)]
-    assert all(one.findtext("title") == one.get("aria-label") for one in pictures)
-    return [(one.get("class", "").rpartition("-")[2], one.get("aria-label", "")) for one in pictures]
+    icons = [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", strip[0], re.DOTALL)]
+    assert all(one.findtext("title") == one.get("aria-label") for one in icons)
+    return [(one.get("class", "").rpartition("-")[2], one.get("aria-label", "")) for one in icons]
 
 
-def deeds(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
+def audited(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
     """The audit, the oldest first."""
     with app.database.session() as session:
         return [(one.actor, one.action, one.target, one.reason) for one in reversed(audit.listing(session, 99))]
 
 
-def figures(user: User, path: str = "/schedules") -> dict[str, Any]:
+def live_values(user: User, path: str = "/schedules") -> dict[str, Any]:
     """What a page asks for again and again: its schedules and beats, by id."""
     answer = user.get(path, **{"as": "json"})
     assert answer.status_code == 200, answer.text
@@ -134,7 +134,7 @@ def test_the_list(viewer: User, app: ConventionsApp, beat: Beat) -> None:
     page = viewer.get("/schedules").text
     assert re.findall(r'<tr data-schedule="([^"]+)"', page) == [one.name for one in SCHEDULE]
     assert page.count("not seen yet") == len(SCHEDULE)
-    assert re.search(r'role="alert" data-if="leaderless" ><span data-figure="standing">No beat runs', page)
+    assert re.search(r'role="alert" data-if="leaderless" ><span data-value="fault">No beat runs', page)
     before = datetime.now(UTC)
     beat(*SCHEDULE).tick()
     page = viewer.get("/schedules").text
@@ -154,12 +154,12 @@ def test_beats_that_do_not_beat(viewer: User, app: ConventionsApp) -> None:
     """Are said to; one that stands by alone leads to nothing either."""
     beats = Beats(app.store)
     beats.tick("a:1", leads=False)
-    found = figures(viewer)
+    found = live_values(viewer)
     assert found["*"]["is"] == {"leaderless": True}
-    assert "No beat leads now" in found["*"]["texts"]["standing"]
+    assert "No beat leads now" in found["*"]["texts"]["fault"]
     assert found["a:1"]["state"] == "stands by"
     beats.tick("b:2", leads=True)
-    assert figures(viewer)["*"]["is"] == {"leaderless": False}
+    assert live_values(viewer)["*"]["is"] == {"leaderless": False}
     for name in ("a:1", "b:2"):
         app.store.redis.hset(app.store.key("beats"), name, "1:1000:1000")
     for path in ("/schedules", ONE):
@@ -179,13 +179,13 @@ OUTCOMES = {
 
 
 def test_outcomes(viewer: User, app: ConventionsApp) -> None:
-    """A mark for each run, the oldest left, and a sentence; what is dead leads to its letter."""
+    """An icon and a sentence for each run, the oldest first. A dead run links to its letter."""
     for day, kind in enumerate(OUTCOMES):
         ran(app, day, kind)
     for path in ("/schedules", ONE):
         page = viewer.get(path).text
-        found = marks(row(page) if path == "/schedules" else page)
-        assert [picture for picture, _ in found] == [
+        found = recent_runs(row(page) if path == "/schedules" else page)
+        assert [icon for icon, _ in found] == [
             "succeeded",
             "dead",
             "cancelled",
@@ -197,7 +197,7 @@ def test_outcomes(viewer: User, app: ConventionsApp) -> None:
             f"2026-10-0{day} 09:00 JST: {text}" for day, text in enumerate(OUTCOMES.values(), 1)
         ]
         assert re.search(
-            r'<a href="/dead-letters/letters/run-1"><svg class="conventions-mark conventions-mark-dead"', page
+            r'<a href="/dead-letters/letters/run-1"><svg class="conventions-run-icon conventions-run-icon-dead"', page
         )
     assert viewer.get("/dead-letters/letters/run-1").status_code == 200
     assert "fails" not in row(viewer.get("/schedules").text), "one went well after those that failed"
@@ -220,7 +220,7 @@ def test_runs_that_go_on(viewer: User, app: ConventionsApp) -> None:
         app.tasks[Send.name].apply_async(kwargs={"user_id": 1, "day": "2026-10-01"}, task_id=id_)
     for held in ("receipts", "started"):
         app.broker.store.redis.hset(app.broker.store.key(held), "run-1", "r")
-    assert [picture for picture, _ in marks(row(viewer.get("/schedules").text))] == ["waiting", "running"]
+    assert [icon for icon, _ in recent_runs(row(viewer.get("/schedules").text))] == ["waiting", "running"]
 
 
 def test_slots_that_were_not_sent(operator: User, viewer: User, app: ConventionsApp) -> None:
@@ -231,8 +231,8 @@ def test_slots_that_were_not_sent(operator: User, viewer: User, app: Conventions
     remember(app, Run.without_message("missed", passed, FIRST, "beat"))
     remember(app, Run.without_message("paused", single, FIRST, "alice", "the <b>shop</b> moves"))
     remember(app, Run.without_message("failed", single, FIRST, "beat", f"KeyError: {SECRET}"))
-    found = marks(row(operator.get("/schedules").text))
-    assert [picture for picture, _ in found] == ["skipped", "missed", "paused", "failed"]
+    found = recent_runs(row(operator.get("/schedules").text))
+    assert [icon for icon, _ in found] == ["skipped", "missed", "paused", "failed"]
     texts = [text.partition(": ")[2] for _, text in found]
     assert texts[0] == "skipped: run-0 had not ended"
     assert found[1][1].startswith("2026-10-01 09:00 JST to 2026-10-03 09:00 JST, 3 slots: missed")
@@ -245,22 +245,22 @@ def test_slots_that_were_not_sent(operator: User, viewer: User, app: Conventions
         assert SECRET not in page
 
 
-def test_every_picture_has_a_shape_of_its_own(viewer: User, app: ConventionsApp) -> None:
+def test_every_icon_has_a_shape_of_its_own(viewer: User, app: ConventionsApp) -> None:
     """Without any color; and the list says what each means."""
-    assert len(set(PICTURES.values())) == len(PICTURES)
+    assert len(set(ICONS.values())) == len(ICONS)
     legend = re.search(r'<ul class="conventions-legend".*?</ul>', viewer.get("/schedules").text, re.DOTALL)
     assert legend
-    assert re.findall(r"</svg> (\w+)</li>", legend[0]) == list(PICTURES)
+    assert re.findall(r"</svg> (\w+)</li>", legend[0]) == list(ICONS)
 
 
 def test_twenty_marks_at_the_most(viewer: User, app: ConventionsApp) -> None:
     """And fifty lines on the schedule's own page."""
     for day in range(55):
         ran(app, day, "")
-    found = marks(row(viewer.get("/schedules").text))
+    found = recent_runs(row(viewer.get("/schedules").text))
     assert [text[:10] for _, text in (found[0], found[-1])] == ["2026-11-05", "2026-11-24"]
     page = viewer.get(ONE).text
-    assert len(marks(page)) == len(found) == 20
+    assert len(recent_runs(page)) == len(found) == 20
     assert page.count('data-label="Planned"') == 50
 
 
@@ -268,7 +268,7 @@ def test_a_run_by_hand(viewer: User, app: ConventionsApp) -> None:
     """Has no slot, and so no lag."""
     remember(app, Run(None, FIRST + timedelta(seconds=5), "x", "alice", note="asked for <i>it</i>"))
     page = viewer.get("/schedules").text
-    assert marks(row(page)) == [("unknown", "2026-10-01 09:00:05 JST, by hand: unknown: asked for <i>it</i>")]
+    assert recent_runs(row(page)) == [("unknown", "2026-10-01 09:00:05 JST, by hand: unknown: asked for <i>it</i>")]
     assert "by hand" in re.sub(r"<svg.*?</svg>", "", row(page), flags=re.DOTALL)
     assert "<i>" not in page
     assert "<i>" not in viewer.get(ONE).text
@@ -279,7 +279,7 @@ def test_runs_of_a_batch_lead_to_it(viewer: User, app: ConventionsApp) -> None:
     remember(app, Run(FIRST, FIRST, BATCH, "beat"), IMPORT.name)
     ran(app, 1, "dead", IMPORT.name)
     page = viewer.get("/schedules").text
-    assert [picture for picture, _ in marks(row(page, IMPORT.name))] == ["running", "dead"]
+    assert [icon for icon, _ in recent_runs(row(page, IMPORT.name))] == ["running", "dead"]
     found = re.findall(r'<li><a href="([^"]+)"', row(page, IMPORT.name))
     assert found == [f"/batches/{BATCH}", "/dead-letters/letters/run-1"]
 
@@ -288,16 +288,16 @@ def test_lag_and_overdue(viewer: User, app: ConventionsApp) -> None:
     """How late the last one was sent, and for how long the next one waits; a paused one is not overdue."""
     remember(app, Run(FIRST, FIRST + timedelta(seconds=83), "x", "beat"))
     assert re.search(r'data-label="Lag">1 min 23 s', viewer.get("/schedules").text)
-    assert figures(viewer)["charge"]["is"] == {"overdue": False, "paused": False}
+    assert live_values(viewer)["charge"]["is"] == {"overdue": False, "paused": False}
     due(app, CHARGE, 3 * HOUR)
     due(app, IMPORT, timedelta(minutes=1))
     for path, text in (("/schedules", row), ("/schedules/charge", None)):
-        found = figures(viewer, path)["charge"]
+        found = live_values(viewer, path)["charge"]
         assert found["is"] == {"overdue": True, "paused": False}
         assert re.fullmatch(r"overdue 2 h( \d+ min)?", found["texts"]["overdue"])
         page = viewer.get(path).text
-        assert 'data-figure="overdue" >overdue 2 h' in (text(page, "charge") if text else page)
-    assert figures(viewer)[PAUSED]["is"] == {"overdue": False, "paused": True}
+        assert 'data-value="overdue" >overdue 2 h' in (text(page, "charge") if text else page)
+    assert live_values(viewer)[PAUSED]["is"] == {"overdue": False, "paused": True}
 
 
 def test_another_version(viewer: User, app: ConventionsApp, beat: Beat) -> None:
@@ -417,7 +417,7 @@ def test_pause_and_resume(operator: User, app: ConventionsApp, beat: Beat) -> No
     app.store.redis.hset(Schedules(app.store).key("charge"), "cursor", int((datetime.now(UTC) - HOUR).timestamp()))
     scheduler.tick()
     assert {one.headers["x_schedule"] for one in messages(app)} == {"charge"}
-    assert deeds(app) == [
+    assert audited(app) == [
         ("oscar", "schedule pause", "charge", "prices <b>change</b>"),
         ("oscar", "schedule resume", "charge", "they are right"),
     ]
@@ -471,15 +471,15 @@ def test_a_pause_that_cannot_be(operator: User, app: ConventionsApp, form: dict[
     wrong = re.findall(r'name="(\w+)"[^>]*aria-invalid="true" aria-describedby="fault"', answer.text)
     assert wrong == ["until" if form.get("reason", "").strip() else "reason"]
     assert state_of(app) == State(None, None, None)
-    assert deeds(app) == []
+    assert audited(app) == []
 
 
 def test_resume_what_is_not_paused(operator: User, app: ConventionsApp) -> None:
-    """Is no deed."""
+    """Changes nothing."""
     answer = operator.post(f"{ONE}/resume", {"reason": "why"})
     assert "it was not paused" not in operator.get(ONE).text
     assert "the schedule was not paused" in operator.get(answer.headers["Location"]).text
-    assert deeds(app) == []
+    assert audited(app) == []
     assert re.search(r'action="/schedules/daily-mail/resume" data-if="paused" hidden', operator.get(ONE).text)
     assert re.search(
         rf'action="/schedules/{PAUSED}/resume" data-if="paused" >', operator.get(f"/schedules/{PAUSED}").text
@@ -497,11 +497,11 @@ def test_run_now(operator: User, app: ConventionsApp) -> None:
     assert (message.headers["x_actor"], message.headers["x_schedule"]) == ("oscar", "daily-mail")
     (line,) = history(app)
     assert (line.id, line.planned_at, line.actor, line.note) == (message.id, None, "oscar", "asked <b>for</b>")
-    assert deeds(app) == [("oscar", "schedule run", "daily-mail", "asked <b>for</b>")]
+    assert audited(app) == [("oscar", "schedule run", "daily-mail", "asked <b>for</b>")]
     page = operator.get(answer.headers["Location"]).text
     assert "It was sent now" in page
-    ((picture, text),) = marks(page)
-    assert (picture, text.partition(" JST")[2]) == ("waiting", ", by hand: waiting: asked <b>for</b>")
+    ((icon, text),) = recent_runs(page)
+    assert (icon, text.partition(" JST")[2]) == ("waiting", ", by hand: waiting: asked <b>for</b>")
     assert "<b>" not in page
 
 
@@ -516,9 +516,9 @@ def test_run_beside_one_that_has_not_ended(operator: User, app: ConventionsApp) 
     assert f"<code>{first.id}</code>" in answer.text
     assert 'type="checkbox" name="beside"' in answer.text
     assert 'value="again"' in answer.text
-    assert len(messages(app)) == len(deeds(app)) == 1
+    assert len(messages(app)) == len(audited(app)) == 1
     assert operator.post(f"/schedules/{PAUSED}/run", {"reason": "again", "beside": "1"}).status_code == 303
-    assert len(messages(app)) == len(deeds(app)) == 2
+    assert len(messages(app)) == len(audited(app)) == 2
 
 
 def test_a_run_whose_arguments_cannot_be_made(operator: User, shop: Installation, app: ConventionsApp) -> None:
@@ -527,7 +527,7 @@ def test_a_run_whose_arguments_cannot_be_made(operator: User, shop: Installation
         answer = operator.post("/schedules/charge/run", {"reason": "why"})
     assert answer.status_code == 422
     assert "its message cannot be made: LookupError: no &lt;b&gt;orders" in answer.text
-    assert (messages(app), deeds(app), history(app, "charge")) == ([], [], [])
+    assert (messages(app), audited(app), history(app, "charge")) == ([], [], [])
     assert operator.post("/schedules/charge/run", {"reason": "why"}).status_code == 303
 
 
@@ -543,9 +543,9 @@ def test_a_schedule_that_is_not_there(operator: User) -> None:
         for words in ({}, {"as": "json"}):
             answer = operator.get(path, **words)
             assert (answer.status_code, "All schedules" in answer.text, "<b>" in answer.text) == (404, True, False)
-    for deed in ("pause", "resume", "run"):
-        assert operator.post(f"/schedules/none/{deed}", {"reason": "why"}).status_code == 404
-        assert operator.get(f"{ONE}/{deed}").status_code == 405
+    for action in ("pause", "resume", "run"):
+        assert operator.post(f"/schedules/none/{action}", {"reason": "why"}).status_code == 404
+        assert operator.get(f"{ONE}/{action}").status_code == 405
 
 
 def test_redis_that_does_not_do_it(operator: User, app: ConventionsApp) -> None:
@@ -554,4 +554,4 @@ def test_redis_that_does_not_do_it(operator: User, app: ConventionsApp) -> None:
     for answer in (operator.get("/schedules"), operator.get(ONE), operator.post(f"{ONE}/pause", {"reason": "why"})):
         assert (answer.status_code, "Redis does not answer" in answer.text) == (503, True)
         assert "Traceback" not in answer.text
-    assert deeds(app) == []
+    assert audited(app) == []

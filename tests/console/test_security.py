@@ -254,10 +254,10 @@ def test_flowers_own_writes_are_for_admins(
     assert untouched(shop_app)
     arguments = {"kwargs": {"user_id": 7, "day": "2026-01-05"}} if "send-task" in path else {}
     assert admin.client.post(f"/api/{path}", json=arguments).status_code in (200, 404)  # there is no such worker
-    kind, deed, target = path.split("/")
+    kind, verb, target = path.split("/")
     with shop_app.database.session() as session:
         (row,) = audit.listing(session, 9)
-        assert (row.actor, row.action, row.target) == ("alice", f"flower {kind} {deed}", target)
+        assert (row.actor, row.action, row.target) == ("alice", f"flower {kind} {verb}", target)
 
 
 def test_a_viewer_sees_no_argument_in_what_was_done(viewer: User, operator: User) -> None:

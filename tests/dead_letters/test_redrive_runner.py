@@ -310,7 +310,7 @@ def test_what_a_redrive_waits_for(app: ConventionsApp) -> None:
     assert answer(app, "succeeded", ["m00003"]) == 1
     names = ("waiting", "unanswered", "retrying", "succeeded", "dead", "ended", "sent")
     found = look()
-    assert [found.figures()[name] for name in names] == [3, 1, 1, 1, 1, 1, 5]
+    assert [found.numbers()[name] for name in names] == [3, 1, 1, 1, 1, 1, 5]
     assert found.error == ("TimeoutError", "the bank is away")
     assert answer(app, "succeeded", ["m00000"], attempt=2) == 1
     assert (look().counts.retrying, look().counts.succeeded) == (0, 2)

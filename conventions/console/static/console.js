@@ -1,13 +1,13 @@
-// What needs a script: the number of selected letters, the first look at JSON, what goes on with a redrive, with batches
-// and with schedules.
+// What needs a script: the number of selected letters, a first check of JSON, and the live values of redrives, batches and
+// schedules.
 (function () {
   "use strict";
 
-  var LOOK_EVERY = 700; // milliseconds between two looks at a redrive
-  var LIST_EVERY = 2000; // the same, at the list of them
-  var LIVE_EVERY = 1000; // the same at batches that go on
-  var REST_EVERY = 5000; // and where all have ended: another may begin, and a dead chunk be repaired
-  var PLACES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // what is drawn where
+  var REDRIVE_EVERY = 700; // milliseconds between two requests for one redrive
+  var LIST_EVERY = 2000; // the same for the list of redrives
+  var LIVE_EVERY = 1000; // the same for batches while one of them runs
+  var IDLE_EVERY = 5000; // the same when all have ended: another one may begin, or a dead chunk may be repaired
+  var ATTRIBUTES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // on the element that shows one
 
   function all(selector, root) {
     return Array.prototype.slice.call((root || document).querySelectorAll(selector));
@@ -43,7 +43,7 @@
       var fault = document.getElementById(area.getAttribute("aria-describedby"));
       area.addEventListener("blur", function () {
         var text = "";
-        // A text may stand without quotes; whether the argument takes one, the server says.
+        // A text may stand without quotes. The server decides whether the argument accepts a text.
         try { if (/^["{[]/.test(area.value.trim())) { JSON.parse(area.value); } } catch (error) {
           text = "This begins as JSON, and is none.";
         }
@@ -54,22 +54,22 @@
     });
   }
 
-  // From the origin: where the address of the page has the login in it, nothing relative can be fetched.
+  // From the origin: if the address of the page contains the login, a relative address cannot be fetched.
   function ask(path) {
     return fetch(window.location.origin + path, { credentials: "same-origin" }).then(function (answer) {
-      if (answer.status >= 400 && answer.status < 500) { return null; } // it will not get better
+      if (answer.status >= 400 && answer.status < 500) { return null; } // another try would fail, too
       if (!answer.ok) { throw new Error(answer.status); }
       return answer;
     });
   }
 
-  // Ask for figures again and again. `show` returns the milliseconds until the next time, or 0 at the end.
-  function follow(path, wait, show) {
+  // Ask for values again and again. `show` returns the milliseconds until the next request, or 0 to stop.
+  function poll(path, wait, show) {
     function look() {
       ask(path)
         .then(function (answer) { return answer && answer.json(); })
-        .then(function (figures) {
-          var next = figures ? show(figures) : 0;
+        .then(function (values) {
+          var next = values ? show(values) : 0;
           if (next) { window.setTimeout(look, next); }
         })
         .catch(function () { window.setTimeout(look, 4 * wait); });
@@ -77,21 +77,21 @@
     window.setTimeout(look, wait);
   }
 
-  function write(figures, place) {
-    all("[data-figure]", place).forEach(function (figure) {
-      var text = String(figures[figure.getAttribute("data-figure")]);
-      if (figure.textContent !== text) { figure.textContent = text; } // a reader aloud hears of changes only
+  function writeValues(values, place) {
+    all("[data-value]", place).forEach(function (element) {
+      var text = String(values[element.getAttribute("data-value")]);
+      if (element.textContent !== text) { element.textContent = text; } // a screen reader reads changes only
     });
   }
 
   function redrives() {
     var card = document.querySelector("[data-conventions-redrives]");
     if (!card || !card.querySelector("[data-moves=yes]")) { return; }
-    follow(card.getAttribute("data-conventions-redrives"), LIST_EVERY, function (rows) {
+    poll(card.getAttribute("data-conventions-redrives"), LIST_EVERY, function (rows) {
       var moves = false;
       all("[data-redrive]", card).forEach(function (row) {
-        var figures = rows[row.getAttribute("data-redrive")];
-        if (figures) { write(figures, row); moves = moves || figures.moves; }
+        var values = rows[row.getAttribute("data-redrive")];
+        if (values) { writeValues(values, row); moves = moves || values.moves; }
       });
       return moves ? LIST_EVERY : 0;
     });
@@ -100,44 +100,44 @@
   function redrive() {
     var card = document.querySelector("[data-conventions-redrive]");
     if (!card || card.getAttribute("data-moves") !== "yes") { return; }
-    follow(card.getAttribute("data-conventions-redrive"), LOOK_EVERY, function (figures) {
-      write(figures, card);
+    poll(card.getAttribute("data-conventions-redrive"), REDRIVE_EVERY, function (values) {
+      writeValues(values, card);
       var bar = card.querySelector("progress");
-      bar.max = Math.max(figures.total, 1);
-      bar.value = figures.succeeded + figures.dead + figures.ended;
-      if (!figures.open) { all("[data-conventions-stop]").forEach(function (form) { form.remove(); }); }
-      return figures.moves ? LOOK_EVERY : 0;
+      bar.max = Math.max(values.total, 1);
+      bar.value = values.succeeded + values.dead + values.ended;
+      if (!values.open) { all("[data-conventions-stop]").forEach(function (form) { form.remove(); }); }
+      return values.moves ? REDRIVE_EVERY : 0;
     });
   }
 
-  function drawBar(bar, figures) {
+  function drawBar(bar, values) {
     var done = bar.querySelector(".conventions-done");
     var failed = bar.querySelector(".conventions-failed");
-    bar.classList.toggle("conventions-unknown", !figures.bar);
-    bar.setAttribute("aria-valuetext", figures.texts.bar);
-    if (!figures.bar) { bar.removeAttribute("aria-valuenow"); return; }
-    bar.setAttribute("aria-valuenow", figures.percent);
-    done.setAttribute("width", figures.bar.done);
-    failed.setAttribute("x", figures.bar.done);
-    failed.setAttribute("width", figures.bar.failed);
+    bar.classList.toggle("conventions-unknown", !values.bar);
+    bar.setAttribute("aria-valuetext", values.texts.bar);
+    if (!values.bar) { bar.removeAttribute("aria-valuenow"); return; }
+    bar.setAttribute("aria-valuenow", values.percent);
+    done.setAttribute("width", values.bar.done);
+    failed.setAttribute("x", values.bar.done);
+    failed.setAttribute("width", values.bar.failed);
   }
 
-  function draw(place, figures) {
-    place.setAttribute("data-state", figures.state);
-    all("[data-figure]", place).forEach(function (figure) {
-      var text = figures.texts[figure.getAttribute("data-figure")];
-      if (text === undefined) { return; } // of something within this place
-      if (figure.textContent !== text) { figure.textContent = text; } // a reader aloud hears of changes only
+  function draw(place, values) {
+    place.setAttribute("data-state", values.state);
+    all("[data-value]", place).forEach(function (element) {
+      var text = values.texts[element.getAttribute("data-value")];
+      if (text === undefined) { return; } // the value belongs to an element within this one
+      if (element.textContent !== text) { element.textContent = text; } // a screen reader reads changes only
     });
     all("[data-if]", place).forEach(function (part) {
-      var shown = figures.is[part.getAttribute("data-if")];
+      var shown = values.is[part.getAttribute("data-if")];
       if (shown !== undefined) { part.hidden = !shown; }
     });
-    all(".conventions-bar", place).forEach(function (bar) { drawBar(bar, figures); });
+    all(".conventions-bar", place).forEach(function (bar) { drawBar(bar, values); });
   }
 
-  // Rows and links that come and go are taken from the page itself, unless somebody is on one of them just now.
-  function renew(root, path) {
+  // Rows and links come and go. Take them from a fresh copy of the page, unless one of them has the focus.
+  function replaceParts(root, path) {
     var parts = all("[data-part]", root);
     if (parts.some(function (part) { return part.contains(document.activeElement); })) { return; }
     ask(path)
@@ -152,24 +152,24 @@
         });
         root.setAttribute("data-version", found.getAttribute("data-version"));
       })
-      .catch(function () {}); // the next look tries it again
+      .catch(function () {}); // the next request tries again
   }
 
   function live() {
     var root = document.querySelector("[data-conventions-live]");
     if (!root) { return; }
     var path = root.getAttribute("data-conventions-live");
-    follow(path + "&as=json", root.getAttribute("data-live") === "yes" ? LIVE_EVERY : REST_EVERY, function (answer) {
-      Object.keys(PLACES).forEach(function (kind) {
-        var places = all("[" + PLACES[kind] + "]", root).concat(root);
-        (answer[kind] || []).forEach(function (figures) {
+    poll(path + "&as=json", root.getAttribute("data-live") === "yes" ? LIVE_EVERY : IDLE_EVERY, function (answer) {
+      Object.keys(ATTRIBUTES).forEach(function (kind) {
+        var places = all("[" + ATTRIBUTES[kind] + "]", root).concat(root);
+        (answer[kind] || []).forEach(function (values) {
           places.forEach(function (place) {
-            if (place.getAttribute(PLACES[kind]) === figures.id) { draw(place, figures); }
+            if (place.getAttribute(ATTRIBUTES[kind]) === values.id) { draw(place, values); }
           });
         });
       });
-      if (answer.version !== root.getAttribute("data-version")) { renew(root, path); }
-      return answer.live ? LIVE_EVERY : REST_EVERY;
+      if (answer.version !== root.getAttribute("data-version")) { replaceParts(root, path); }
+      return answer.live ? LIVE_EVERY : IDLE_EVERY;
     });
   }
 
