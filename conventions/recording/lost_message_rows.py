@@ -120,13 +120,13 @@ def told_of(database: Database, batch_ids: Sequence[str]) -> set[str]:
             cut_last.message_id == row.message_id, cut_last.kind == "succeeded", cut_last.ended_at > row.ended_at
         )
         lost = select(row.message_id).where(row.message_id.in_(batch_ids), row.kind == "lost", ~cut_again.exists())
-        deeds = session.execute(
+        cancels = session.execute(
             select(AuditRow.target, AuditRow.after).where(
                 AuditRow.target.in_(batch_ids), AuditRow.action.in_((CANCEL, BATCH_CANCEL))
             )
         )
         # A cancel by the id of a message has a row also where it came too late.
-        cancelled = [id_ for id_, after in deeds if not isinstance(after, dict) or after.get("outcome") != "failed"]
+        cancelled = [id_ for id_, after in cancels if not isinstance(after, dict) or after.get("outcome") != "failed"]
         return found.union(session.scalars(lost), cancelled)
 
 

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
 from conventions.records import journal_position
-from conventions.records.journal import DeedEntry, Journal, JournalEntry, read_entry
+from conventions.records.journal import AuditJournalEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:
@@ -204,7 +204,9 @@ class Recorder:
             self._unfinished, milliseconds = True, None  # where the next read fails, these come again
         return found
 
-    def _record(self, entries: Sequence[JournalEntry | DeedEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]) -> None:
+    def _record(
+        self, entries: Sequence[JournalEntry | AuditJournalEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]
+    ) -> None:
         """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
         try:
             number = self._commit(entries)
@@ -229,14 +231,14 @@ class Recorder:
         if self.compare is None or is_first or (mark and mark.run == run) or self.compare() is None:
             journal_position.write(self._store, number, run)
 
-    def _commit(self, found: Sequence[JournalEntry | DeedEntry]) -> int:
+    def _commit(self, found: Sequence[JournalEntry | AuditJournalEntry]) -> int:
         from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.records import audit, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         entries = [entry for entry in found if isinstance(entry, JournalEntry)]
-        deeds = [(entry.deed, entry.at) for entry in found if isinstance(entry, DeedEntry)]
+        audit_entries = [(entry.audit_entry, entry.at) for entry in found if isinstance(entry, AuditJournalEntry)]
         with self._database().session() as session:
-            audit.record_once(session, deeds)
+            audit.record_once(session, audit_entries)
             new = executions.record(session, entries)
             dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
             dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])

@@ -198,10 +198,10 @@ def _steps(one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
     try:
         embed = body_in(one.payload).options
         if not DONE.isdisjoint(kinds):
-            following = [*(embed.get("callbacks") or ()), *(embed.get("chain") or ())[-1:], embed.get("chord")]
+            signatures = [*(embed.get("callbacks") or ()), *(embed.get("chain") or ())[-1:], embed.get("chord")]
         else:
-            following = [*(embed.get("errbacks") or ())] if "dead" in kinds else []
-        return [step for signature in following if signature for step in _first_of(signature)]
+            signatures = [*(embed.get("errbacks") or ())] if "dead" in kinds else []
+        return [step for signature in signatures if signature for step in _first_of(signature)]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):  # another program wrote it
         return []
 

@@ -2,7 +2,7 @@
 
 The settle script appends an event in the same step that changes the claim, so an outcome never lacks its event.
 `Journal.append`
-adds events of messages without a claim. Actions of people on data in Redis are entries of their own (`DeedEntry`),
+adds events of messages without a claim. Actions of people on data in Redis are entries of their own (`AuditJournalEntry`),
 appended in
 the same step as the action.
 """
@@ -199,22 +199,22 @@ class JournalEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class DeedEntry:
+class AuditJournalEntry:
     """An audit entry as stored in the stream. `at`: the time of the action, by the server's clock."""
 
     id: bytes
-    deed: AuditEntry
+    audit_entry: AuditEntry
     at: datetime
 
     @classmethod
-    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "DeedEntry":  # noqa: A002
+    def read(cls, id: bytes, fields: Mapping[bytes, bytes]) -> "AuditJournalEntry":  # noqa: A002
         """Read an audit entry. Raises: ValueError when it is not one."""
         return cls(id, AuditEntry.decode(fields[b"deed"]), _at(id, fields))
 
 
-def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry | DeedEntry:  # noqa: A002
+def read_entry(id: bytes, fields: Mapping[bytes, bytes]) -> JournalEntry | AuditJournalEntry:  # noqa: A002
     """Read an entry of the stream, of either kind. Raises: ValueError when it is neither."""
-    return DeedEntry.read(id, fields) if b"deed" in fields else JournalEntry.read(id, fields)
+    return AuditJournalEntry.read(id, fields) if b"deed" in fields else JournalEntry.read(id, fields)
 
 
 def _at(id: bytes, fields: Mapping[bytes, bytes]) -> datetime:  # noqa: A002
@@ -267,6 +267,6 @@ class Journal:
         if events:
             self._store.script("append")([self.key], [event.encode() for event in events])
 
-    def note(self, deed: AuditEntry) -> None:
+    def note(self, audit_entry: AuditEntry) -> None:
         """Append the action of a person; the recorder adds it to the audit. Raises: RedisError."""
-        self._store.script("note")([self.key], [deed.encode()])
+        self._store.script("note")([self.key], [audit_entry.encode()])

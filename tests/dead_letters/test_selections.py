@@ -45,7 +45,7 @@ def test_the_audit_names_what_was_given_up(database: Database, monkeypatch: pyte
         dead_letters.discard(session, Filter(ids=("m0", "m1")), "u-9", "two")
         dead_letters.discard(session, Filter(), "u-9", "three")
     with database.session() as session:
-        named = {deed.reason: deed.after for deed in audit.listing(session, 9)}
+        named = {entry.reason: entry.after for entry in audit.listing(session, 9)}
     assert sorted(named["two"].pop("ids")) == ["m0", "m1"]
     assert named == {"two": {"discarded": 2}, "three": {"discarded": 3}}
 

@@ -53,7 +53,7 @@ def test_redbeat_can_read_what_is_written(store: Store) -> None:
     assert store.redis.zcard(index) == 0
 
 
-DEED = AuditEntry("u-42", "schedule pause", "a", "why")
+AUDIT_ENTRY = AuditEntry("u-42", "schedule pause", "a", "why")
 
 
 def a_pause(since: datetime = SLOT, until: datetime | None = None) -> Pause:
@@ -61,34 +61,34 @@ def a_pause(since: datetime = SLOT, until: datetime | None = None) -> Pause:
     return Pause("the printer is broken: 故障", "u-42", since, until)
 
 
-def deeds(store: Store) -> list[str]:
-    """What the journal has of people's deeds, by their actions."""
+def audited(store: Store) -> list[str]:
+    """The actions of the journal's audit entries."""
     entries: Any = store.redis.xrange(store.key("journal"))
     return [json.loads(fields[b"deed"])["action"] for _, fields in entries]
 
 
 def test_a_pause_ends_without_the_slots_it_held_back(store: Store) -> None:
-    """Resuming moves the cursor, remembers what was held back, notes the deed, and tells whether there was a pause."""
+    """Resuming moves the cursor, remembers what was held back, writes an audit entry, and tells whether there was a pause."""
     schedules = Schedules(store)
     schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY)
-    schedules.pause("a", a_pause(until=SLOT + DAY), DEED)
+    schedules.pause("a", a_pause(until=SLOT + DAY), AUDIT_ENTRY)
     assert schedules.read(["a"])[1]["a"].pause == a_pause(until=SLOT + DAY)
     held_back = Run.without_message("paused", Passed(SLOT + DAY, SLOT + 2 * DAY, 2), SLOT + 3 * DAY, "u-42", "why")
-    deed = replace(DEED, action="schedule resume")
-    assert schedules.resume("a", SLOT + 3 * DAY, SLOT + 4 * DAY, deed, held_back=held_back)
+    entry = replace(AUDIT_ENTRY, action="schedule resume")
+    assert schedules.resume("a", SLOT + 3 * DAY, SLOT + 4 * DAY, entry, held_back=held_back)
     state = schedules.read(["a"])[1]["a"]
     assert (state.pause, state.cursor) == (None, SLOT + 3 * DAY)
     assert schedules.history("a", 10) == [held_back]
-    assert not schedules.resume("a", SLOT + 5 * DAY, None, deed)
-    assert deeds(store) == ["schedule pause", "schedule resume"]
+    assert not schedules.resume("a", SLOT + 5 * DAY, None, entry)
+    assert audited(store) == ["schedule pause", "schedule resume"]
 
 
 def test_only_the_pause_that_is_meant_is_lifted(store: Store) -> None:
     """A beat that finds a pause over does not lift one that somebody has set meanwhile."""
     schedules = Schedules(store)
-    schedules.pause("a", a_pause(SLOT + DAY), DEED)
-    assert not schedules.resume("a", SLOT + DAY, None, DEED, only=a_pause(SLOT))
-    assert schedules.resume("a", SLOT + DAY, None, DEED, only=a_pause(SLOT + DAY))
+    schedules.pause("a", a_pause(SLOT + DAY), AUDIT_ENTRY)
+    assert not schedules.resume("a", SLOT + DAY, None, AUDIT_ENTRY, only=a_pause(SLOT))
+    assert schedules.resume("a", SLOT + DAY, None, AUDIT_ENTRY, only=a_pause(SLOT + DAY))
 
 
 def test_a_schedule_that_is_gone_leaves_its_pause_its_history_and_for_a_moment_its_cursor(store: Store) -> None:
@@ -96,7 +96,7 @@ def test_a_schedule_that_is_gone_leaves_its_pause_its_history_and_for_a_moment_i
     schedules = Schedules(store)
     schedules.enter("a", {"name": "a"}, SLOT, SLOT + DAY)
     schedules.advance("a", SLOT + DAY, SLOT + 2 * DAY, a_run(SLOT + DAY))
-    schedules.pause("a", a_pause(), DEED)
+    schedules.pause("a", a_pause(), AUDIT_ENTRY)
     assert schedules.names() == {"a"}
     schedules.forget("a")
     assert schedules.names() == set()
@@ -168,7 +168,7 @@ def test_only_who_leads_begins(schedules: Schedules, store: Store) -> None:
 
 def test_a_paused_schedule_begins_nothing_but_runs_by_hand(schedules: Schedules) -> None:
     """Also when the beat has read its state before the pause."""
-    schedules.pause("a", a_pause(), DEED)
+    schedules.pause("a", a_pause(), AUDIT_ENTRY)
     assert begin(schedules) == Begun()
     assert begin(schedules, None).since is not None
 
@@ -304,8 +304,8 @@ def test_what_a_later_version_writes_is_read(store: Store) -> None:
 def test_a_schedule_that_no_beat_has_seen_gets_no_cursor_by_a_resume(store: Store) -> None:
     """Its slots count from the deploy that brings it."""
     schedules = Schedules(store)
-    schedules.pause("a", a_pause(), DEED)
-    assert schedules.resume("a", SLOT, None, DEED)
+    schedules.pause("a", a_pause(), AUDIT_ENTRY)
+    assert schedules.resume("a", SLOT, None, AUDIT_ENTRY)
     assert schedules.read(["a"])[1]["a"].cursor is None
 
 
