@@ -81,7 +81,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
+class NextMessage:
     """A message that a batch needs next. `number`: how many chunks were repaired so far."""
 
     kind: Literal["finish", "recovered"]
@@ -187,10 +187,10 @@ class Batches:
         """Stop cutting and processing a batch. False if it has ended or does not exist."""
         return bool(self._store.run("cancel_batch", [id, milliseconds(self.keep)]))
 
-    def follow(self, id: str) -> Follow | None:  # noqa: A002
+    def take_next_message(self, id: str) -> NextMessage | None:  # noqa: A002
         """The message that the batch needs now. The caller must send it: nobody else gets it within the next minute."""
         kind, number = self._store.run("follow", [id])
-        return Follow(kind.decode(), int(number)) if kind else None
+        return NextMessage(kind.decode(), int(number)) if kind else None
 
     def closing(self, limit: int = 10) -> list[str]:
         """Batches that wait for a message whose sender died."""

@@ -11,7 +11,7 @@ from conventions.batches.application import BatchApplication
 from conventions.core.apart import is_outage
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.rounds import Rounds
-from conventions.execution.batch_follow_up import send_what_follows
+from conventions.execution.batch_follow_up import send_next_message
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def sweep(app: BatchApplication) -> int:
     for batch_id in found:
         logger.info("what follows the batch %s has not ended yet; it is sent again, unless it is there", batch_id)
         try:
-            send_what_follows(app, batch_id)
+            send_next_message(app, batch_id)
         except Exception as error:
             if is_outage(error) or isinstance(error, BrokerUnavailable):
                 raise

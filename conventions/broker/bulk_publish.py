@@ -147,7 +147,7 @@ class PublishBatch:
         patience = getattr(getattr(self.channel.app, "settings", None), "broker_timeout", RETRY_FOR)
         self._sent = UnderWay(self.channel.broker, waiting, patience)
 
-    def follow(self, before: UnderWay) -> None:
+    def send_after(self, before: UnderWay) -> None:
         """Send nothing before the broker has these messages. Over two connections the later ones might arrive first."""
         self._sent = before
 

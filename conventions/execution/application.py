@@ -44,7 +44,7 @@ class Origin(Protocol):
         """The options that its messages get."""
 
 
-class Follow(Protocol):
+class NextMessage(Protocol):
     """What a batch waits for, now that its chunks have ended."""
 
     @property
@@ -61,7 +61,7 @@ class BatchStates(Protocol):
 
     keep: timedelta
 
-    def follow(self, batch_id: str, /) -> Follow | None:
+    def take_next_message(self, batch_id: str, /) -> NextMessage | None:
         """What is to be sent, if anything. Raises: RedisError."""
 
     def origin(self, batch_id: str, /) -> Origin | None:

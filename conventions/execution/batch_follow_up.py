@@ -23,25 +23,25 @@ def join_of(app: Application, member: Member | None, outcome: Outcome | None) ->
 def follow_up(app: Application, member: Member) -> None:
     """Send what the batch of a message waits for, now that this message has ended. Raises nothing."""
     try:
-        send_what_follows(app, member.batch_id)
+        send_next_message(app, member.batch_id)
     except Exception as error:  # noqa: BLE001  # the job has ended, and must not look failed
         logger.warning("what follows the batch %s is sent later: %s: %s", member.batch_id, type(error).__name__, error)
 
 
-def send_what_follows(app: Application, batch_id: str) -> None:
+def send_next_message(app: Application, batch_id: str) -> None:
     """Send `finish` or `recovered` of a batch, if it is time. Raises: RedisError, BrokerUnavailable."""
-    follow = app.batches.follow(batch_id)
-    origin = app.batches.origin(batch_id) if follow is not None else None
-    if follow is None or origin is None:
+    needed = app.batches.take_next_message(batch_id)
+    origin = app.batches.origin(batch_id) if needed is not None else None
+    if needed is None or origin is None:
         return
-    task = app.tasks.get(f"{origin.task}.{follow.kind}")
+    task = app.tasks.get(f"{origin.task}.{needed.kind}")
     if task is None:
-        logger.error("%s is not registered here: the worker that knows it sends it", f"{origin.task}.{follow.kind}")
+        logger.error("%s is not registered here: the worker that knows it sends it", f"{origin.task}.{needed.kind}")
         return
     kwargs: dict[str, Any] = {"batch_id": batch_id, "arguments": origin.arguments}
-    if follow.kind == "recovered":
-        kwargs["repairs"] = follow.number
-    task_id = finish_id(batch_id) if follow.kind == "finish" else recovered_id(batch_id, follow.number)
+    if needed.kind == "recovered":
+        kwargs["repairs"] = needed.number
+    task_id = finish_id(batch_id) if needed.kind == "finish" else recovered_id(batch_id, needed.number)
     options = dict(origin.options)
     if "priority" in options:
         options["priority"] = Priority(options["priority"])

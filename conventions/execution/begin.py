@@ -112,7 +112,7 @@ def begin_answered(
     """
     request.job = job
     begin_job(task, job)
-    return _begun(task, job, values, fault, _follow(task, job, answer))
+    return _begun(task, job, values, fault, _act_on(task, job, answer))
 
 
 def _begun(task: Any, job: Job, values: dict[str, Any], fault: PayloadError | None, found: Done | None) -> Begun:
@@ -135,7 +135,7 @@ def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
         (answer,) = task.app.claims.answers(asked)
     except RedisError as error:
         raise _not_started(task, job, error) from error
-    return _follow(task, job, answer)
+    return _act_on(task, job, answer)
 
 
 def _not_started(task: Any, job: Job, error: RedisError) -> Exception:
@@ -156,7 +156,7 @@ def _as_of_now(task: Any, job: Job, answer: Answer) -> Answer:
     return answers[0]
 
 
-def _follow(task: Any, job: Job, answer: Answer) -> Done | None:
+def _act_on(task: Any, job: Job, answer: Answer) -> Done | None:
     """Do what the answer to its claim means; the stored answer when it was done before. Raises what ends this delivery."""
     answer = _as_of_now(task, job, answer)
     if isinstance(answer, Granted):

@@ -61,7 +61,7 @@ class OutcomeStream:
         """Hand over what is recorded. Never raises."""
         self._hand_over(None)
 
-    def _hand_over(self, following: ClaimRequest | None) -> None:
+    def _hand_over(self, next_request: ClaimRequest | None) -> None:
         kept, self._kept = self._kept, None
         if kept is None:
             return
@@ -69,9 +69,9 @@ class OutcomeStream:
             self._send("settle", settle_arguments(kept))
             return
         event = kept.event.encode() if kept.event else b""
-        begins = ("", "") if following is None else (following.claim, following.token)
+        begins = ("", "") if next_request is None else (next_request.claim, next_request.token)
         self._send("succeed", (kept.request.claim, kept.request.token, written(kept.result), event, *begins))
-        self._begun = "" if following is None else following.token
+        self._begun = "" if next_request is None else next_request.token
 
     def begin(self, request: ClaimRequest | None) -> None:
         """The next job begins, and its start is counted; `None`: it is counted already, or does not start. Never raises."""

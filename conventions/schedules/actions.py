@@ -102,8 +102,8 @@ class ScheduleActions:
         audit_entry = AuditEntry(actor, "schedule resume", listed.name, reason, state.pause.facts)
         passed = passed_slots(listed.when, state.cursor or at, at, self._zone)
         line = passed and Run.without_message("paused", passed, now, state.pause.actor, state.pause.reason)
-        following = listed.when.next_slot(at, self._zone)
-        if self._state.resume(listed.name, at, following, audit_entry, held_back=line or None, only=state.pause):
+        next_slot = listed.when.next_slot(at, self._zone)
+        if self._state.resume(listed.name, at, next_slot, audit_entry, held_back=line or None, only=state.pause):
             self._record(audit_entry, now)
             return True
         if (other := self._state.read([listed.name])[1][listed.name].pause) is not None:

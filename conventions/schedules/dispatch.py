@@ -91,21 +91,21 @@ class Dispatch:
         self._name_a_step_back(listed, state, now)
         try:
             with code_of_a_team():
-                following = listed.when.next_slot(now, self._zone)
+                next_slot = listed.when.next_slot(now, self._zone)
                 due = listed.due(state.cursor or now, now, self._zone)
         except TeamError as fault:
             return self._failed(listed, None, now, fault.error)
-        wait = LONGEST_WAIT if following is None else (following - now).total_seconds()
+        wait = LONGEST_WAIT if next_slot is None else (next_slot - now).total_seconds()
         if state.pause is not None:
             return self._paused(listed, state.cursor or now, state.pause, now, wait)
         if due.missed:
             lines = self._lines(listed, due.missed, state, now)
-            self._schedules.advance(listed.name, due.missed.last, following, *lines)
+            self._schedules.advance(listed.name, due.missed.last, next_slot, *lines)
         for slot in due.send[:AT_ONCE]:
             try:
-                self._fire(listed, slot, following, lead)
+                self._fire(listed, slot, next_slot, lead)
             except TeamError as fault:
-                return self._failed(listed, slot, now, fault.error, following, more=slot != due.send[-1])
+                return self._failed(listed, slot, now, fault.error, next_slot, more=slot != due.send[-1])
         self._failures.pop(listed.name, None)
         if state.fault is not None and not due.send:
             self._schedules.note_fault(listed.name, None)
@@ -131,7 +131,7 @@ class Dispatch:
         note = "its sending had begun, it may have run" if begun else ""
         return [*lines, *([Run.without_message("missed", missed, now, BEAT, note)] if missed.count else [])]
 
-    def _fire(self, listed: Schedule, slot: datetime, following: datetime | None, lead: Lead) -> None:
+    def _fire(self, listed: Schedule, slot: datetime, next_slot: datetime | None, lead: Lead) -> None:
         """Send one slot, then move the cursor. Raises: TeamError."""
         message_id, planned = listed.message_id(slot), slot.astimezone(UTC)
         here = listed.overlap == "skip" and self._app.one_server
@@ -154,7 +154,7 @@ class Dispatch:
             logger.info("beat: sent %s of %s as %s", listed.name, slot.isoformat(), message_id)
         else:
             return
-        self._schedules.advance(listed.name, slot, following, run)
+        self._schedules.advance(listed.name, slot, next_slot, run)
 
     def _send(self, listed: Schedule, slot: datetime, since: datetime) -> None:
         """Send a slot's message. Every beat and every try uses the same id and key. Raises: TeamError."""
@@ -188,8 +188,8 @@ class Dispatch:
         )
         passed = passed_slots(listed.when, cursor, pause.last_moment, self._zone)
         line = Run.without_message("paused", passed, now, pause.actor, pause.reason) if passed else None
-        following = listed.when.next_slot(pause.last_moment, self._zone)
-        self._schedules.resume(listed.name, pause.last_moment, following, audit_entry, held_back=line, only=pause)
+        next_slot = listed.when.next_slot(pause.last_moment, self._zone)
+        self._schedules.resume(listed.name, pause.last_moment, next_slot, audit_entry, held_back=line, only=pause)
         logger.info("beat: %s runs again, as its pause is over", listed.name)
         return 0.0
 
@@ -199,7 +199,7 @@ class Dispatch:
         slot: datetime | None,
         now: datetime,
         error: Exception,
-        following: datetime | None = None,
+        next_slot: datetime | None = None,
         *,
         more: bool = False,
     ) -> float:
@@ -218,6 +218,6 @@ class Dispatch:
         logger.error("beat: %s of %s is given up: %s", listed.name, slot.isoformat(), fault)
         self._failures.pop(listed.name)
         self._schedules.advance(
-            listed.name, slot, following, Run.without_message("failed", Passed(slot, slot, 1), now, BEAT, fault)
+            listed.name, slot, next_slot, Run.without_message("failed", Passed(slot, slot, 1), now, BEAT, fault)
         )
         return 0.0

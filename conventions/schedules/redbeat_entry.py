@@ -50,7 +50,7 @@ class RedBeatEntry(RedBeatSchedulerEntry):
         self.listed = listed
 
     @property
-    def following(self) -> datetime | None:
+    def next_slot(self) -> datetime | None:
         """The slot after the cursor; `None` if there is none."""
         slot: datetime | None = self.schedule.when.next_slot(self.last_run_at, self.schedule.zone)
         return slot
@@ -58,7 +58,7 @@ class RedBeatEntry(RedBeatSchedulerEntry):
     @property
     def score(self) -> int:
         """The next slot in seconds since the epoch; -1 if there is none, which RedBeat skips."""
-        return -1 if self.following is None else int(self.following.timestamp())
+        return -1 if self.next_slot is None else int(self.next_slot.timestamp())
 
     @property
     def definition(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class RedBeatEntry(RedBeatSchedulerEntry):
 
     def save(self) -> "RedBeatEntry":
         """Write the definition, and the cursor if there is none."""
-        Schedules(self.app.store).enter(self.name, self.definition, self.last_run_at, self.following)
+        Schedules(self.app.store).enter(self.name, self.definition, self.last_run_at, self.next_slot)
         return self
 
 

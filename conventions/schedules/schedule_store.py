@@ -81,7 +81,7 @@ class Schedules:
         name: str,
         definition: Mapping[str, Any],
         cursor: datetime,
-        following: datetime | None,
+        next_slot: datetime | None,
         *,
         audit_entry: AuditEntry | None = None,
         lead: Lead | None = None,
@@ -92,7 +92,7 @@ class Schedules:
             name: the schedule.
             definition: for RedBeat's readers and for people.
             cursor: the time from which the slots of a new schedule count.
-            following: its next slot.
+            next_slot: its next slot.
             audit_entry: the audit entry, if the schedule is new or changed.
             lead: the lock of the calling beat.
 
@@ -106,10 +106,10 @@ class Schedules:
             pipe.hsetnx(key, "cursor", str(int(cursor.timestamp())))
             pipe.hdel(key, "gone")
             pipe.persist(key)
-            if following is None:
+            if next_slot is None:
                 pipe.zrem(self._index, key)
             else:
-                pipe.zadd(self._index, {key: int(following.timestamp())})
+                pipe.zadd(self._index, {key: int(next_slot.timestamp())})
             pipe.sadd(self._statics, name)
             pipe.persist(self._history(name))
             self._note(pipe, audit_entry)
@@ -188,17 +188,17 @@ class Schedules:
             with suppress(RedisError):
                 self._store.redis.delete(mark)
 
-    def advance(self, name: str, slot: datetime, following: datetime | None, *lines: Run) -> bool:
+    def advance(self, name: str, slot: datetime, next_slot: datetime | None, *lines: Run) -> bool:
         """Move the cursor forward to `slot`. False if it is already there or further.
 
         Args:
             name: the schedule.
             slot: the new cursor; fractions of a second are cut off.
-            following: the next slot, for RedBeat's index of due times.
+            next_slot: the next slot, for RedBeat's index of due times.
             lines: lines for the history, oldest first.
         """
         last = next((to_json(one) for one in reversed(lines) if one.what == "sent"), "")
-        arguments = [name, *_cursor(slot, following), last, HISTORY, *map(to_json, lines)]
+        arguments = [name, *_cursor(slot, next_slot), last, HISTORY, *map(to_json, lines)]
         return bool(self._store.run("advance", arguments))
 
     def note_look(self, at: datetime) -> None:
@@ -246,7 +246,7 @@ class Schedules:
         self,
         name: str,
         at: datetime,
-        following: datetime | None,
+        next_slot: datetime | None,
         audit_entry: AuditEntry,
         *,
         held_back: Run | None = None,
@@ -257,14 +257,14 @@ class Schedules:
         Args:
             name: the schedule.
             at: the new cursor, unless the cursor is already further.
-            following: its next slot.
+            next_slot: its next slot.
             audit_entry: the audit entry.
             held_back: the slots of the pause, for the history.
             only: the pause to end; nothing happens if there is another one by now.
         """
         since = "" if only is None else only.since.isoformat()
         line = "" if held_back is None else to_json(held_back)
-        arguments = [name, since, *_cursor(at, following), line, HISTORY, audit_entry.encode()]
+        arguments = [name, since, *_cursor(at, next_slot), line, HISTORY, audit_entry.encode()]
         return bool(self._store.run("resume_schedule", arguments))
 
     @contextmanager
@@ -294,5 +294,5 @@ class Schedules:
         return self._store.key("schedule", "history", name)
 
 
-def _cursor(slot: datetime, following: datetime | None) -> list[Any]:
-    return [int(slot.timestamp()), "" if following is None else int(following.timestamp()), meta_of(slot)]
+def _cursor(slot: datetime, next_slot: datetime | None) -> list[Any]:
+    return [int(slot.timestamp()), "" if next_slot is None else int(next_slot.timestamp()), meta_of(slot)]

@@ -247,9 +247,9 @@ class Scheduler(RedBeatScheduler):
             )
             logger.info("beat: %s %s", action, listed.name)
         with code_of_a_team():
-            following = entry.following
+            next_slot = entry.next_slot
         self.schedules.enter(
-            listed.name, entry.definition, entry.last_run_at, following, audit_entry=audit_entry, lead=self._lead
+            listed.name, entry.definition, entry.last_run_at, next_slot, audit_entry=audit_entry, lead=self._lead
         )
         changed = before is not None and before.get("schedule") != entry.definition["schedule"]
         if changed and state.fault is None and state.cursor is not None and state.cursor < since:
@@ -259,9 +259,9 @@ class Scheduler(RedBeatScheduler):
         """Let the changed times of a schedule count from a given time. Skipped slots go into the history."""
         with code_of_a_team():
             passed = passed_slots(listed.when, cursor, since, self._zone) if since == now else None
-            following = listed.when.next_slot(since, self._zone)
+            next_slot = listed.when.next_slot(since, self._zone)
         line = [Run.without_message("missed", passed, now, BEAT, CHANGED)] if passed else []
-        self.schedules.advance(listed.name, since, following, *line)
+        self.schedules.advance(listed.name, since, next_slot, *line)
 
     def _send_due(self) -> float:
         now, states = self.schedules.read(listed.name for listed in self.listed)

@@ -114,7 +114,7 @@ class Bulk:
             self._send_by_celery(part[0], common, producer=producer)
             collected: PublishBatch = publish_batch_of(batch)
             if self._sent is not None:
-                collected.follow(self._sent[0])
+                collected.send_after(self._sent[0])
             self._collect(collected, part, common, producer)
             sent = collected.detach()
             if self._sent is not None:

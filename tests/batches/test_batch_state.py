@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conventions import BusinessError, Progress
-from conventions.batches.batch_state import Batches, BatchSummary, Follow
+from conventions.batches.batch_state import Batches, BatchSummary, NextMessage
 from conventions.batches.cursor import Cursor, Cut
 from conventions.broker.batch_membership import Member, chunk_id, finish_id, recovered_id
 from conventions.storage.redis_store import Store
 from tests.batching import ORIGIN, Ending
 
 ID = "b1"
-FINISH = Follow("finish", 0)
+FINISH = NextMessage("finish", 0)
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_a_batch_counts_items_and_chunks(batches: Batches, ending: Ending) -> No
     ending.chunk(10, "done", 100, {"ten": 10})
     assert batches.seal(ID, chunks=4, total=260)
     ending.chunk(2, "done", 100, "two")
-    assert (summary(batches).percent, batches.follow(ID)) == (76, None)
+    assert (summary(batches).percent, batches.take_next_message(ID)) == (76, None)
     ending.chunk(0, "dead", 50)
     ending.chunk(1, "cancelled", 10)
     found = summary(batches)
     assert found == BatchSummary(ID, "Import", "running", 260, 200, 60, 4, [0], [1], ["two", {"ten": 10}])
     assert (found.actor, found.progress.failed) == ("u-7", 60)
-    assert batches.follow(ID) == FINISH
+    assert batches.take_next_message(ID) == FINISH
     assert batches.origin(ID) == ORIGIN
 
 
@@ -86,7 +86,7 @@ def test_a_redriven_chunk_repairs_the_batch(batches: Batches, ending: Ending, be
     found = summary(batches)
     assert (found.done, found.failed, found.failed_chunks, found.cancelled_chunks) == (5, 0, [], [])
     assert found.returns == ["r"]
-    assert batches.follow(ID) is None
+    assert batches.take_next_message(ID) is None
 
 
 def test_a_repair_after_the_snapshot_calls_recovered(batches: Batches, ending: Ending) -> None:
@@ -100,15 +100,15 @@ def test_a_repair_after_the_snapshot_calls_recovered(batches: Batches, ending: E
     assert snapshot is not None
     assert (snapshot.done, snapshot.failed) == (2, 4)
     ending.chunk(1, "done", 2)
-    assert batches.follow(ID) == FINISH  # it has not ended
+    assert batches.take_next_message(ID) == FINISH  # it has not ended
     ending.role("finish", "done")
     assert batches.state(ID) == "done"
-    assert batches.follow(ID) == Follow("recovered", 2)
+    assert batches.take_next_message(ID) == NextMessage("recovered", 2)
     ending.chunk(2, "done", 2)
-    assert batches.follow(ID) == Follow("recovered", 3)
+    assert batches.take_next_message(ID) == NextMessage("recovered", 3)
     ending.role("recovered", "dead", 3)
     ending.role("recovered", "done", 2)
-    assert batches.follow(ID) is None
+    assert batches.take_next_message(ID) is None
 
 
 def test_one_recovered_tells_of_all_repairs_so_far(batches: Batches, ending: Ending) -> None:
@@ -127,9 +127,9 @@ def test_one_recovered_tells_of_all_repairs_so_far(batches: Batches, ending: End
     assert not batches.is_told(ID, 3)
     ending.role("recovered", "done", 1)
     assert batches.is_told(ID, 3)
-    assert batches.follow(ID) is None
+    assert batches.take_next_message(ID) is None
     ending.chunk(3, "done", 1)
-    assert batches.follow(ID) == Follow("recovered", 4)
+    assert batches.take_next_message(ID) == NextMessage("recovered", 4)
 
 
 @pytest.mark.parametrize("joined_first", [True, False])
@@ -140,16 +140,16 @@ def test_the_end_is_noticed_whoever_comes_last(
     batches.create(ID, ORIGIN, None)
     if joined_first:
         ending.chunk(0, "done", 1)
-        assert batches.follow(ID) is None
+        assert batches.take_next_message(ID) is None
         batches.seal(ID, chunks=1, total=1)
     else:
         batches.seal(ID, chunks=1, total=1)
-        assert batches.follow(ID) is None
+        assert batches.take_next_message(ID) is None
         ending.chunk(0, "done", 1)
-    assert batches.follow(ID) == FINISH
+    assert batches.take_next_message(ID) == FINISH
     batches.create("empty", ORIGIN, 0)
     batches.seal("empty", chunks=0, total=0)
-    assert batches.follow("empty") == FINISH
+    assert batches.take_next_message("empty") == FINISH
     assert summary(batches, "empty").percent == 100
 
 
@@ -162,7 +162,7 @@ def test_what_was_never_sent_is_found_in_a_minute(batches: Batches, ending: Endi
     assert batches.closing() == []  # whoever joined it sends it now
     store.redis.zadd(store.key("closing"), {ID: 0})
     assert batches.closing() == [ID]
-    assert batches.follow(ID) == FINISH
+    assert batches.take_next_message(ID) == FINISH
     assert batches.closing() == []
     ending.role("finish", "done")
     assert store.redis.zcard(store.key("closing")) == 0
@@ -177,7 +177,7 @@ def test_a_batch_ends_with_its_splitter_or_finish(batches: Batches, ending: Endi
     ending.role(role, outcome)
     assert batches.state(ID) == outcome
     assert summary(batches).progress.ended == outcome
-    assert batches.follow(ID) is None
+    assert batches.take_next_message(ID) is None
 
 
 def test_a_finish_that_is_redriven_ends_the_batch(batches: Batches, ending: Ending) -> None:
@@ -228,7 +228,7 @@ def test_any_order_of_outcomes_counts_right(
     for position, (index, outcome) in enumerate([*joins, (0, "done"), (1, "done")]):
         if position == seal_at:
             sealed = batches.seal(batch_id, chunks=6, total=sum(sizes))
-        if position >= finish_at and not finished and batches.follow(batch_id) == FINISH:
+        if position >= finish_at and not finished and batches.take_next_message(batch_id) == FINISH:
             batches.snapshot(batch_id)
             told, finished = repairs, True
             ending.role("finish", "done")
@@ -238,8 +238,8 @@ def test_any_order_of_outcomes_counts_right(
         ending.chunk(index, outcome, sizes[index], index)
         expected = FINISH if sealed and len(best) == 6 and not finished else None
         if finished and repairs > told:
-            expected = Follow("recovered", repairs)
-        assert batches.follow(batch_id) == expected
+            expected = NextMessage("recovered", repairs)
+        assert batches.take_next_message(batch_id) == expected
     found = summary(batches, batch_id)
     assert found.done == sum(sizes[index] for index, outcome in best.items() if outcome == "done")
     assert found.failed == sum(sizes[index] for index, outcome in best.items() if outcome != "done")
@@ -305,7 +305,7 @@ def test_a_batch_is_cancelled_once(batches: Batches, ending: Ending, store: Stor
     assert store.redis.exists(store.key("cancel", ID))
     assert not batches.seal(ID, chunks=1, total=5)
     ending.chunk(0, "cancelled", 5)
-    assert (batches.state(ID), batches.follow(ID)) == ("cancelled", None)
+    assert (batches.state(ID), batches.take_next_message(ID)) == ("cancelled", None)
     assert Progress.of(ID, store).ended == "cancelled"
 
 
@@ -374,7 +374,7 @@ def test_an_unknown_batch_is_none(batches: Batches) -> None:
     assert batches.snapshot("nobody") is None
     assert batches.state("nobody") is None
     assert batches.origin("nobody") is None
-    assert batches.follow("nobody") is None
+    assert batches.take_next_message("nobody") is None
     with pytest.raises(BusinessError, match="nothing is remembered of the batch nobody"):
         batches.seal("nobody", chunks=0, total=0)
 

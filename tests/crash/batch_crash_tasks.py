@@ -179,7 +179,7 @@ class Orphaned(Diary):
     def process(self, chunk: list[int], folder: Path) -> None:
         write(folder, "items", *chunk)
         if chunk[0] > 0:
-            batch_follow_up.send_what_follows = lambda *_: die_once(folder)
+            batch_follow_up.send_next_message = lambda *_: die_once(folder)
 
     def finish(self, summary: BatchSummary, folder: Path) -> None:
         self.call(folder, "finish", summary)
