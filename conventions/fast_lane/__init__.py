@@ -1,1 +1,1 @@
-"""The fast lane: short jobs go to a process several at a time. An optimisation: nothing else needs it (protocol 12)."""
+"""The fast lane: the worker gives a process several short jobs at once. It is an optimisation: nothing else needs it (protocol 12)."""

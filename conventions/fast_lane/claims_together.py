@@ -1,7 +1,7 @@
-"""`AskedTogether`: the claims of jobs that go to a process together.
+"""`AskedTogether`: the claims of the jobs of a group, in one call.
 
-Nearly always nothing is known of any of them. So they are asked for in few words first, which costs the server half of what
-`claim` takes; where one of them is known after all, nothing was done, and all are asked for as any other.
+Nearly always Redis knows none of these keys. So the call tries the short script `claim_new` first, which costs the server half
+of what `claim` costs. If Redis knows one of the keys, `claim_new` changes nothing, and the script `claim` is called for all.
 """
 
 from collections.abc import Sequence
@@ -12,24 +12,24 @@ from typing import Any
 from conventions.idempotency.claim_answers import Answer, Granted
 from conventions.idempotency.claims import ClaimRequest, Claims
 
-BETWEEN = "\x1f"  # fields of such a claim: see `claims.lua`
+BETWEEN = "\x1f"  # separates the fields in the value of a new claim: see `claims.lua`
 
 
 class AskedTogether:
-    """Claims that were asked for; of those that are granted, only the first starts now: see `Claims.ask`.
+    """A call that asks for several claims. Only the first job that is granted counts as started: see `Claims.ask`.
 
     Args:
-        claims: all claims.
-        requests: what is asked for.
-        after: the job of the group that comes before the first.
+        claims: the claims of the application.
+        requests: the claims to ask for.
+        after: the job of the group that runs before the first of these.
     """
 
     def __init__(self, claims: Claims, requests: Sequence[ClaimRequest], after: ClaimRequest | None = None) -> None:
         self._claims, self._requests, self._after = claims, requests, after
-        few = few_words(requests, claims.lease, after)
-        self._is_short = few is not None
+        short = short_arguments(requests, claims.lease, after)
+        self._is_short = short is not None
         self._call = (
-            claims.ask(requests, together=True, after=after) if few is None else claims.store.call("claim_new", few)
+            claims.ask(requests, together=True, after=after) if short is None else claims.store.call("claim_new", short)
         )
 
     def answers(self) -> Sequence[Answer]:
@@ -43,12 +43,12 @@ class AskedTogether:
         return self._claims.answers(self._call)
 
     def close(self) -> None:
-        """Forget a call whose answer nobody reads any more; the claims may be taken."""
+        """Drop the answer. The claims may have been granted all the same."""
         self._call.close()
 
 
-def few_words(requests: Sequence[ClaimRequest], lease: float, after: ClaimRequest | None) -> list[Any] | None:
-    """What `claim_new` takes; `None` where one of the messages takes more to say, or two are of one job."""
+def short_arguments(requests: Sequence[ClaimRequest], lease: float, after: ClaimRequest | None) -> list[Any] | None:
+    """The arguments of `claim_new`. `None` if it cannot express one of the requests, or if two requests are of one key."""
     if not requests or (after is not None and BETWEEN in after.key):
         return None
     start = requests[0].start

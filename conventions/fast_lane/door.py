@@ -1,7 +1,7 @@
-"""The door of the fast lane: the one place where an application is told of it.
+"""The door of the fast lane: the one place where the rest of the package learns that there is one.
 
-The rest of the package works without this folder, and imports nothing of it. It says what may be done in another way, and the lane does
-it: `worker.intake.Intake` in the main process, `execution.run.RunBy` in a process of the pool.
+The rest of the package works without this folder, and imports nothing of it. It has two interfaces that the lane implements:
+`worker.intake.Intake` in the main process, and `execution.run.RunBy` in a process of the pool.
 """
 
 from typing import Any
@@ -15,15 +15,15 @@ from conventions.worker.intake import DirectIntake
 
 
 def attach(app: Any) -> None:
-    """Let the workers of an application give short jobs to a process several at a time."""
+    """Turn the fast lane on for the workers of an application."""
     app.new_intake = LaneIntake
 
 
 class LaneIntake(DirectIntake):
-    """Gathers requests in a lane, until a process is free.
+    """An intake that collects requests in a lane until a process is free.
 
     Attributes:
-        lane: where they wait.
+        lane: where requests wait.
     """
 
     def __init__(self, consumer: Any) -> None:
@@ -31,7 +31,7 @@ class LaneIntake(DirectIntake):
         self.lane = Lane()
 
     def attach(self) -> None:
-        """As above: plain messages of short tasks go to the lane past Celery's strategy, and more of them are read."""
+        """Connect the lane to the new channel. Plain messages of short tasks skip Celery's strategy, and the channel reads more of them ahead."""
         consumer, lane = self._consumer, self.lane
         channel = consumer.task_consumer.channel
         lane.attach(consumer, long_queues(self._app))
@@ -43,7 +43,7 @@ class LaneIntake(DirectIntake):
             consumer.hub.call_repeatedly(RETURN_AFTER, lane.look)
 
     def seat(self, task: Any) -> Any:
-        """As above: requests go to the lane, also those of which each goes to its process alone."""
+        """The consumer that Celery's strategy is given for a task. It puts every request into the lane, also those that go alone."""
         if not has_lane(self._app, self._consumer):
             return super().seat(task)
         together = goes_together(task, self._app, self._consumer)
@@ -52,19 +52,19 @@ class LaneIntake(DirectIntake):
         return _Gathering(self._consumer, self.lane, together=together)
 
     def has_room(self, task: str, message: Any) -> bool:
-        """As above: for short ones there is room. Others may have been read because those were expected."""
-        if self.lane.paces.is_short(task) or super().has_room(task, message):
+        """Whether the message may stay. Short jobs always may. A long job that was read ahead may go back to its queue; then fewer are read."""
+        if self.lane.estimates.is_short(task) or super().has_room(task, message):
             return True
-        self.lane.paces.narrow()
+        self.lane.estimates.narrow()
         return False
 
     def clear(self) -> None:
-        """As above."""
+        """Forget the requests that wait: their messages go back to their queues."""
         self.lane.clear()
 
 
 class _Gathering:
-    """A consumer whose requests go to the lane."""
+    """A consumer that puts its requests into the lane."""
 
     def __init__(self, consumer: Any, lane: Lane, *, together: bool) -> None:
         self._consumer, self._lane, self._together = consumer, lane, together
@@ -72,7 +72,7 @@ class _Gathering:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._consumer, name)
 
-    disable_rate_limits = True  # see `RateLimits`: Celery's keep the room of other messages
+    disable_rate_limits = True  # Celery's would use up the prefetch of other messages: see `RateLimits`
 
     def on_task_request(self, request: Any) -> None:
         request.goes_alone = not (self._together and may_go_together(request))

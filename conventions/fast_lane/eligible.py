@@ -1,4 +1,4 @@
-"""Which tasks and messages may go to a process with others."""
+"""Which tasks and messages may be in a group."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ from conventions.worker.request import Request
 
 
 def has_lane(app: Any, consumer: Any) -> bool:
-    """Whether a worker's requests go by the lane."""
+    """Whether the requests of a worker go into the lane."""
     return bool(consumer.hub is not None and app.one_server)
 
 
 def goes_together(task: Any, app: Any, consumer: Any) -> bool:
-    """Whether jobs of a task may go to a process with others."""
-    # A process that is replaced after so many jobs counts those that the pool gives it.
+    """Whether jobs of a task may be in a group."""
+    # With max_tasks_per_child a process counts what the pool gives it, and would count a group as one job.
     counts_jobs = consumer.controller.max_tasks_per_child
     return has_lane(app, consumer) and not counts_jobs and getattr(task, "may_be_short", False)
 
 
 def may_go_together(request: Any) -> bool:
-    """Whether a process may have it with others: it is of one of our tasks, was never tried, and nothing follows it."""
+    """Whether a message may be in a group: its task is ours, it is a first attempt, and it has no callbacks."""
     if not isinstance(request, Request):
         return False
     delivery, headers = request.delivery, request.request_dict
@@ -32,5 +32,5 @@ def may_go_together(request: Any) -> bool:
         and not headers.get(GENERATION)
         and headers.get(KEY)
         and not request.args
-        and request.type == request.task.name  # by its old name nobody would find its claim
+        and request.type == request.task.name  # under an older name nobody would find its claim
     )

@@ -1,6 +1,6 @@
-"""`JobGroup`: messages that went to a process of the pool together, as the main process sees them.
+"""`JobGroup`: the main process's view of a group, while a process of the pool runs it.
 
-Each of them stays a request of its own: for events, `inspect`, `revoke` and all that may become of it.
+Each member stays a request of its own: for events, `inspect`, `revoke`, and every outcome.
 """
 
 import logging
@@ -24,34 +24,35 @@ logger = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """Who hears of the end of a group."""
+    """What a group needs of the lane."""
 
     def in_loop(self, call: Callable[[], None]) -> None:
-        """Call from the thread of the worker's loop."""
+        """Call this in the thread of the worker's loop."""
 
     def note_runtime(self, task: str, seconds: float | None, process: int | None) -> None:
-        """A job has ended in this process, after so many seconds, where they are known."""
+        """A job of this task has ended. `seconds`: its run time, if known. `process`: the id of the process that ran it."""
 
     def let_go(self, requests: Sequence[Any]) -> None:
-        """The messages of these are in other hands, or gone."""
+        """Forget these requests: this worker no longer holds their messages."""
 
     def ended(self, group: "JobGroup") -> None:
-        """All of a group have ended."""
+        """All members of a group have ended."""
 
     def later(self, call: Callable[[], None]) -> None:
-        """Call from that thread in a moment."""
+        """Call this in the thread of the worker's loop, a moment later."""
 
 
 class JobGroup:
-    """Requests that are one job of the pool. What the pool calls may come from a thread of its own.
+    """Requests that the pool gets as one job. The pool may call back from a thread of its own.
 
     Args:
-        lane: hears of the end.
-        parts: in the order in which they run; the claims of each are taken together. Their hard limits are the same.
-        hostname: of the worker.
+        lane: is told when members end.
+        parts: the requests, in the order in which they run. The claims of one part are asked for in one call. All have the same
+            hard limit.
+        hostname: the name of the worker.
 
     Attributes:
-        begun_at: when its process took it, on the monotonic clock.
+        begun_at: when a process took the group, on the monotonic clock.
     """
 
     def __init__(self, lane: Listener, parts: Sequence[Sequence[Any]], hostname: str) -> None:
@@ -60,18 +61,18 @@ class JobGroup:
         self._open = {request.delivery["receipt"]: request for request in self._requests}
         for request in self._requests:
             request.group = self
-        self._gone: set[str] = set()
-        self._asks = True  # Redis, while it answers
+        self._gone: set[str] = set()  # receipts that this worker no longer holds
+        self._asks = True  # false after Redis did not answer
         self.begun_at: float | None = None
         self._pid: int | None = None
 
     @property
     def is_slow(self) -> bool:
-        """Whether it takes longer than one of short jobs ever should."""
+        """Whether the group runs for longer than a group of short jobs may."""
         return self.begun_at is not None and self.begun_at < time.monotonic() - RETURN_AFTER
 
     def start(self, pool: Any) -> None:
-        """Hand them over."""
+        """Give the group to the pool."""
         hard = hard_limit(self._requests[0])
         pool.apply_async(
             run_group,
@@ -80,7 +81,7 @@ class JobGroup:
             timeout_callback=self._on_timeout,
             callback=self._on_ended,
             error_callback=self._on_failed,
-            # None of them waits for longer than that behind another one.
+            # A member waits at most RETURN_AFTER behind another one.
             timeout=hard + RETURN_AFTER if hard else None,
             correlation_id=self._requests[0].id,
         )
@@ -94,7 +95,7 @@ class JobGroup:
     def _on_ended(self, ended: list[tuple[Any, ...] | None]) -> None:
         if isinstance(ended, list):
             self._lane.in_loop(lambda: self._end([None if one is None else Ended(*one) for one in ended]))
-        else:  # a pool of threads tells of a `SystemExit` this way
+        else:  # a pool of threads reports a `SystemExit` this way
             self._on_failed(ended)
 
     def _end(self, ended: Sequence[Ended | None]) -> None:
@@ -110,7 +111,7 @@ class JobGroup:
                     state.task_ready(request)
                 else:
                     self._end_one(request, one)
-            except Exception as error:  # noqa: BLE001  # whatever it is, it must not touch the others
+            except Exception as error:  # noqa: BLE001  # an error of one member must not affect the others
                 comes_again(request, error)
         self._let_go(done)
         self._lane.ended(self)
@@ -124,21 +125,21 @@ class JobGroup:
         elif ended.how == "succeeded":
             request.on_success((0, ended.value, ended.runtime))
         else:
-            state.task_ready(request)  # whether it was a success, Celery wants to know only to skip what it has done
+            state.task_ready(request)  # Celery uses `successful` only to skip work that is done here
             request.acknowledged = True
             request.send_event("task-succeeded", result=ended.value, runtime=ended.runtime)
 
     def _on_failed(self, exc_info: Any) -> None:
-        """The process has died, or could not even begin: what it had not recorded comes again."""
+        """The process has died, or could not begin. Members without a recorded outcome come again."""
         error = error_of(exc_info)
-        if not isinstance(error, TimeLimitExceeded):  # of which the pool tells `_on_timeout` next
+        if not isinstance(error, TimeLimitExceeded):  # the pool calls `_on_timeout` next
             self._lane.in_loop(lambda: self._lose(error))
 
     def _on_timeout(self, soft: bool, timeout: float) -> None:
-        """One of them is beyond its hard limit, and its process is killed after this; soft ones are kept by `LaneWatch`."""
+        """A member is over its hard limit. The pool kills the process after this call. `LaneWatch` handles soft limits."""
         if soft:
             return
-        if has_ended(self._pid):  # the pool has not seen that yet
+        if has_ended(self._pid):  # the pool has not noticed yet
             self._lose(WorkerLostError("its process ended before its time limit"))
             return
         running = self._running()
@@ -154,7 +155,7 @@ class JobGroup:
             request.group = None
             if receipt not in self._gone:
                 request.make_room()
-            if request.has_ended_otherwise:  # it was revoked, and told so
+            if request.has_ended_otherwise:  # it was revoked, and its outcome is recorded
                 continue
             succeeded = self._has_succeeded(request)
             state.task_ready(request, successful=succeeded)
@@ -169,7 +170,7 @@ class JobGroup:
             return False
         try:
             succeeded = bool(request.app.claims.is_done(request.claim, request.id))
-        except RedisError:  # the loop must not wait for each of them
+        except RedisError:  # ask no more: the loop must not wait once per member
             self._asks = False
             return False
         if succeeded:
@@ -177,7 +178,7 @@ class JobGroup:
         return succeeded
 
     def _running(self) -> Any:
-        """The one that runs, as Redis knows; `None` where it does not answer."""
+        """The member that runs now, according to Redis. `None` if none does, or Redis does not answer."""
         for request in self._open.values():
             try:
                 if request.app.claims.runs(request.claim, request.token):
@@ -187,8 +188,8 @@ class JobGroup:
         return None
 
     def postpones(self, request: Any, pool: Any, signal: Any) -> bool:
-        """Whether to end its process is put off until this is the one that runs there, or has ended."""
-        if request.delivery["receipt"] not in self._open:  # it is not there
+        """Whether `terminate` must wait: it may end the process only while this member is the one that runs."""
+        if request.delivery["receipt"] not in self._open:  # it has ended
             return True
         try:
             if request.app.claims.runs(request.claim, request.token):
@@ -199,7 +200,7 @@ class JobGroup:
         return True
 
     def look(self) -> None:
-        """Make room for others: what this process no longer holds has ended, or was given back behind a long job."""
+        """Let go of members that this worker no longer holds: they have ended, or were given back behind a long job."""
         gone = [
             one
             for receipt, one in self._open.items()
@@ -220,11 +221,11 @@ class JobGroup:
 
 
 def comes_again(request: Any, error: Exception) -> None:
-    """A fault of the platform: its message goes back, to be handled the long way by whoever has it next."""
+    """After a fault of the platform: return the message to its queue. The next worker handles it alone."""
     logger.error("a fault of the platform: %s comes again", request.id, exc_info=error)
     request.come_again(error)
 
 
 def hard_limit(request: Any) -> float:
-    """Seconds after which its process is killed; 0: never."""
+    """The hard limit of a request, in seconds; 0: none."""
     return float(request.time_limits[0] or request.task.time_limit or 0)

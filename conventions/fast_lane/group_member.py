@@ -1,4 +1,4 @@
-"""`GroupMember`: one message of a group, as its process has it."""
+"""`GroupMember`: one message of a group, in the process that runs it."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,20 +19,23 @@ from conventions.idempotency.claim_answers import Answer
 type Handed = (
     tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...], str, dict[str, Any], tuple[Any, ...]]
 )
-"""A message as the main process hands it over: task, id, request with its arguments, and what else was in its body; or of a
-plain message its delivery, as it came, task, arguments, and the headers `TOLD`."""
+"""A message as the main process hands it over, in one of two forms.
+
+A request: the name of the task, the id, the request with its arguments, and the rest of the body.
+A plain message: its delivery, the name of the task, the arguments, and the values of the headers `TOLD`."""
 
 NOTHING = WholeRequest({})
 
 
 @dataclass(slots=True)
 class Prepared:
-    """Runs a job whose arguments were checked, and whose claim was asked for, together with those of others: see `RunBy`.
+    """Runs a job whose arguments are checked and whose claim is answered already: see `RunBy`.
 
     Attributes:
-        fault: what is wrong with its arguments, in place of `values`.
-        answer: to the claim.
-        outcomes: where its success is recorded.
+        values: the checked arguments.
+        fault: what is wrong with the arguments; then `values` is empty.
+        answer: the answer to the claim.
+        outcomes: records the job if it succeeds.
     """
 
     job: Job
@@ -42,7 +45,7 @@ class Prepared:
     outcomes: Outcomes
 
     def __call__(self, task: Any, request: Any, args: Any, kwargs: Any) -> Any:
-        """Run it. Returns its result."""
+        """Run the job. Returns its result."""
         return execute(task, request, args, kwargs, begins=self._begin, outcomes=self.outcomes)
 
     def _begin(self, task: Any, request: Any, _args: Any, _kwargs: Any) -> Begun:
@@ -53,8 +56,8 @@ class GroupMember:
     """One message of a group.
 
     Attributes:
-        token: of its claim, also when it has ended; empty until that was asked for.
-        counted: its start was counted, or is by whoever runs it.
+        token: the token of its claim, also after the job has ended; empty until `read`.
+        counted: whether its start is counted, or whoever runs it counts it.
     """
 
     __slots__ = ("_handed", "args", "counted", "id", "job", "kwargs", "request", "task", "token")
@@ -72,7 +75,7 @@ class GroupMember:
         self.token = ""
 
     def read(self, app: Any, hostname: str, start: str) -> None:
-        """Make of it what its task needs: of all of a group, the first would wait for that. `start`: see `ClaimRequest`."""
+        """Build the request and the job. Not done for all members at once: the first one would wait. `start`: see `ClaimRequest`."""
         if isinstance(self._handed[0], str):
             name, self.id, request, embed = self._handed
             self.request = WholeRequest(completed(request, embed))
@@ -82,7 +85,11 @@ class GroupMember:
             parts, name, self.kwargs, told = self._handed
             delivery = Delivery(*parts)
             known = {name: value for name, value in zip(TOLD, told, strict=True) if value is not None}
-            known["hostname"], known[TOKEN], known["shadow"] = hostname, delivery.receipt, None  # a plain one has none
+            known["hostname"], known[TOKEN], known["shadow"] = (
+                hostname,
+                delivery.receipt,
+                None,
+            )  # a plain message has no shadow name
             self.request, self.id, self.args = LazyRequest(known, delivery, hostname), known["id"], []
             fields = known | {"properties": {DELIVERY: delivery_property(delivery)}}
         self.task = app.tasks[name]
@@ -90,16 +97,16 @@ class GroupMember:
         self.token = self.job.token
 
     def run_by(self, prepared: Prepared) -> None:
-        """Let it run so; else it asks for its claim by itself."""
+        """Run it with this answer. Without, the job asks for its own claim."""
         self.request.known[RUN_BY] = prepared
 
     def forget(self) -> None:
-        """It has ended: the next ones may have its place in memory, while that is near to the processor."""
+        """Drop what only a running job needs. The next jobs can reuse this memory while it is in the processor's cache."""
         self.request, self.args, self.kwargs, self.job = NOTHING, (), {}, None
 
     @property
     def held(self) -> HeldMessage:
-        """The message, and its claim where that was asked for."""
+        """The message as it is held in Redis, with the claim if one was asked for."""
         claim, token = (self.job.claim.claim, self.job.token) if self.job is not None else ("", "")
         if isinstance(self._handed[0], str):
             delivery = self._handed[2]["properties"][DELIVERY]

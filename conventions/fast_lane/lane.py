@@ -1,7 +1,7 @@
-"""`Lane`: short jobs go to a process of the pool together, several in one turn of the worker's loop (protocol 12).
+"""`Lane`: forms groups of short jobs, and gives each group to a process of the pool (protocol 12).
 
-What Celery would hand to the pool (`fast_lane/door.py`) is gathered here until the read of messages is over, and handed over as
-soon as a process is free. How many go together follows from how long jobs of each task take: see `Paces`.
+`fast_lane/door.py` puts requests here that Celery would give to the pool at once. When the worker has read its messages, the
+lane gives a group to each free process. The size of a group depends on how long jobs take: see `RuntimeEstimates`.
 """
 
 import logging
@@ -18,73 +18,75 @@ from celery.worker import state
 
 from conventions.core.errors import UndeliverableMessage
 from conventions.fast_lane.group import JobGroup, comes_again, hard_limit
-from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, RETURN_AFTER, TOGETHER, GroupSize, Paces
+from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, RETURN_AFTER, TOGETHER, GroupSize, RuntimeEstimates
 from conventions.library_internals.celery_worker import future_of
 from conventions.worker.shutdown import stops
 
 logger = logging.getLogger(__name__)
 
-GROUPS = 3  # for each process: one that runs, the next one, and one that is being read
-SOON = 0.05  # seconds
-LOOKED = 0.2  # seconds after which it is known what of that which is held is in other hands
+GROUPS = 3  # groups for each process: one runs, one waits, one is being read
+SOON = 0.05  # seconds until a call of `later`
+LOOKED = 0.2  # seconds until `InFlight.look` knows which messages other workers have
 
 
 class Lane:
-    """The jobs that one worker has and no process yet. Used by the thread of the worker's loop."""
+    """The requests of one worker that no process has yet. Only the thread of the worker's loop uses it."""
 
     def __init__(self) -> None:
-        self.paces = Paces()
-        self.grouping: set[str] = set()  # names of tasks whose jobs may go together
+        self.estimates = RuntimeEstimates()
+        self.grouping: set[str] = set()  # names of tasks whose jobs may be in groups
         self._waiting: deque[Any] = deque()
         self._groups: set[JobGroup] = set()
-        self._apart: list[Future[Any]] = []  # what a pool of threads was given beside groups, until it has ended
+        self._apart: list[Future[Any]] = []  # jobs outside groups that a pool of threads has not ended
         self._long_queues: Collection[str] = ()
-        self._is_asking = False  # a ticket waits for a free process
+        self._is_asking = False  # this lane waits for a free process
         self._is_flushing = False
-        self._handed_at = 0.0  # when the pool was given something
+        self._handed_at = 0.0  # when the pool last got jobs
         self.consumer: Any = None
 
     def attach(self, consumer: Any, long_queues: Collection[str] = ()) -> None:
-        """Take the place of Celery's step from message to pool, for this consumer."""
+        """Work for this consumer, in place of Celery's step from message to pool."""
         self.consumer, self._long_queues = consumer, long_queues
         self.clear()
 
     def clear(self) -> None:
-        """Forget what waits: its messages go back to their queues."""
+        """Forget the requests that wait: their messages go back to their queues."""
         self._waiting.clear()
         self._is_asking = False
-        self._groups = {group for group in self._groups if group.begun_at is not None}  # the pool drops the others
+        self._groups = {
+            group for group in self._groups if group.begun_at is not None
+        }  # the pool drops groups that have not begun
 
     # From the messages to the pool.
 
     def note_runtime(self, task: str, seconds: float | None, process: int | None) -> None:
-        """A job of a group has ended, in this process."""
+        """Count a job of a group that has ended in this process."""
         if seconds is not None:
-            self.paces.add(task, seconds, process, together=True)
+            self.estimates.add(task, seconds, process, together=True)
 
     def room(self, processes: float) -> int:
-        """Messages of short jobs that so many processes take: those of `GROUPS` each; none where jobs are not short."""
-        mix = self.paces.mix
+        """How many short messages to read for so many processes: `GROUPS` groups for each. 0 if jobs are not short."""
+        mix = self.estimates.mix
         return math.floor(processes * GROUPS * min(mix.fitting(HANDED), MOST)) if mix.is_short else 0
 
     def starves(self) -> bool:
-        """Whether a process is free, and nothing waits for it."""
+        """Whether a process is free and no request waits."""
         pool = self.consumer.pool
         free = self.consumer.controller.semaphore.value if pool.uses_semaphore else self._free()
         return not self._waiting and free > 0
 
     @property
     def knows_short(self) -> bool:
-        """Whether jobs are known to be short of any task whose jobs may go together."""
-        return any(map(self.paces.is_short, self.grouping))
+        """Whether any task in `grouping` is known to be short."""
+        return any(map(self.estimates.is_short, self.grouping))
 
     def take(self, request: Any) -> None:
-        """Hand a request to the pool, together with others unless it goes alone, once a process is free."""
+        """Keep a request until a process is free."""
         self._waiting.append(request)
 
     def flush(self) -> None:
-        """A read is over: hand over what has come, as far as processes are free."""
-        if self._is_flushing:  # a job that ends at once, as those of a solo pool do, calls this within this
+        """Give waiting requests to free processes. Called after each read of messages."""
+        if self._is_flushing:  # a solo pool runs the job within this call, and the end of the job calls this again
             return
         self._is_flushing = True
         try:
@@ -96,7 +98,7 @@ class Lane:
         self.consumer.write_to_pool()
 
     def _free(self) -> int:
-        """Processes or threads that have nothing to do, by Celery's count or ours."""
+        """How many threads are free. With processes, Celery counts them, and this is 1."""
         pool = self.consumer.pool
         if pool.uses_semaphore:
             return 1
@@ -108,7 +110,7 @@ class Lane:
         return self.consumer.task_consumer.channel.qos
 
     def execute_using_pool(self, pool: Any, **_: Any) -> None:
-        """A process is free: give it as many as may go together. Raises: TaskRevokedError when nothing waits any more."""
+        """Give the next group to a process that is free. Raises: TaskRevokedError when no request waits any more."""
         self._is_asking = False
         self._handed_at = time.monotonic()
         parts = self._next_group(pool)
@@ -119,7 +121,7 @@ class Lane:
                 self._start_alone(parts[0][0], pool)
             except TaskRevokedError:
                 raise
-            except Exception as error:  # whatever it is, it must not end the worker
+            except Exception as error:  # an error of one request must not end the worker
                 self._fail(parts[0][0], error)
                 raise TaskRevokedError from error
         else:
@@ -129,16 +131,16 @@ class Lane:
         self.flush()
 
     def _start_alone(self, request: Any, pool: Any) -> None:
-        heard = request.on_success  # of a class that Celery makes for each task
+        original = request.on_success  # Celery makes a request class for each task
 
         def on_success(result: Any, **options: Any) -> None:
             del request.on_success
-            if not isinstance(result, tuple):  # a pool of threads, or solo, tells of a `SystemExit` this way
+            if not isinstance(result, tuple):  # a pool of threads, or solo, reports a `SystemExit` this way
                 self.in_loop(lambda: request.on_exit(result.exception))
                 return
             failed, _, runtime = result
             seconds = time.time() - request.time_start if failed else runtime
-            heard(result, **options)
+            original(result, **options)
             self.in_loop(lambda: self._note_alone(request, seconds))
 
         request.on_success = on_success
@@ -150,29 +152,29 @@ class Lane:
     def _note_alone(self, request: Any, seconds: float | None) -> None:
         if seconds is not None:
             is_long = request.delivery["queue"] in self._long_queues
-            self.paces.add(request.task.name, seconds, request.worker_pid, together=False, is_long=is_long)
+            self.estimates.add(request.task.name, seconds, request.worker_pid, together=False, is_long=is_long)
 
     def _next_group(self, pool: Any) -> list[list[Any]]:
-        """The next ones for a process, in parts whose claims are taken together; none when nothing waits."""
+        """The next group for a process, in parts; the claims of a part are asked for in one call. Empty when no request waits."""
         most = min(math.ceil(len(self._waiting) / self._shares(pool)), MOST)
         chosen: list[Any] = []
         parts: list[list[Any]] = []
         all_of_them, of_part = GroupSize(), GroupSize()
         while self._waiting and len(chosen) < most:
             request = self._waiting[0]
-            pace = self.paces.of(request.task.name)
-            goes_alone = request.goes_alone or not pace.is_short
-            all_of_them.add(pace)
+            estimate = self.estimates.of(request.task.name)
+            goes_alone = request.goes_alone or not estimate.is_short
+            all_of_them.add(estimate)
             if chosen and (goes_alone or all_of_them.expected > HANDED or hard_limit(request) != hard_limit(chosen[0])):
                 break
             self._waiting.popleft()
             if self._is_revoked(request):
                 continue
-            of_part.add(pace)
+            of_part.add(estimate)
             if not chosen or of_part.expected > TOGETHER or len(parts[-1]) == CLAIMED:
                 parts.append([])
                 of_part = GroupSize()
-                of_part.add(pace)
+                of_part.add(estimate)
             chosen.append(request)
             parts[-1].append(request)
             if goes_alone:
@@ -180,24 +182,24 @@ class Lane:
         return parts
 
     def _shares(self, pool: Any) -> int:
-        """Processes that what waits is for, as guided self-scheduling has it: this one, the free ones, and those that soon will be."""
+        """How many processes share the waiting requests: this one, the free ones, and those that will be free soon (guided self-scheduling)."""
         semaphore = self.consumer.controller.semaphore if pool.uses_semaphore else None
         processes, free = (
             (semaphore.initial_value, semaphore.value) if semaphore else (int(pool.limit), self._free() - 1)
         )
-        soon = sum(not group.is_slow for group in self._groups)  # one of which may have just ended
+        soon = sum(not group.is_slow for group in self._groups)  # one of them may have ended just now
         return max(1, min(processes, 1 + max(free, 0) + soon))
 
     def _is_revoked(self, request: Any) -> bool:
-        """Whether it ends here."""
+        """Whether a request was revoked, or fails here. Then it has ended."""
         try:
             return bool(request.revoked())
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must not keep the others from running
+        except Exception as error:  # noqa: BLE001  # an error of one request must not stop the others
             self._fail(request, error)
             return True
 
     def _fail(self, request: Any, error: Exception) -> None:
-        """It cannot even be handed over: a dead letter of one that goes alone, as all do once they have come again."""
+        """A request cannot be given to the pool. One that goes alone becomes a dead letter; another one comes again, and goes alone then."""
         if request.goes_alone:
             logger.error("a message cannot be handled: %s", request.id, exc_info=error)
             self.consumer.refuse(request.message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
@@ -208,12 +210,12 @@ class Lane:
     # From the pool.
 
     def ended(self, group: JobGroup) -> None:
-        """All of a group have ended, or are lost."""
+        """All members of a group have ended, or are lost."""
         self._groups.discard(group)
         self.flush()
 
     def let_go(self, requests: Sequence[Any]) -> None:
-        """Their messages are gone from Redis, or in other hands: make room for others, with nothing said to Redis."""
+        """Forget messages that are gone from Redis or that another worker has. Redis is not told. Others may be read in their place."""
         if not requests:
             return
         requests[0].app.in_flight.forget(*(one.delivery["receipt"] for one in requests))
@@ -221,16 +223,16 @@ class Lane:
             one.make_room()
 
     def in_loop(self, call: Callable[[], None]) -> None:
-        """Call from the thread of the loop: at once when this is the one, else soon."""
+        """Call this in the thread of the loop: at once if this is that thread, else soon."""
         self.consumer.app.loop_calls.in_loop(call)
 
     def later(self, call: Callable[[], None]) -> None:
-        """Call from the thread of the loop in a moment."""
+        """Call this in the thread of the loop, a moment later."""
         self.consumer.hub.call_later(SOON, call)
 
     def look(self) -> None:
-        """Do something about jobs that take longer than they should: others wait behind them."""
-        if self.consumer.task_consumer is None:  # it connects
+        """Look for jobs that take too long, and help those that wait behind them."""
+        if self.consumer.task_consumer is None:  # the worker is connecting
             return
         self._mark_slow()
         long_since = time.monotonic() - RETURN_AFTER
@@ -245,18 +247,18 @@ class Lane:
             self.flush()
 
     def _mark_slow(self) -> None:
-        """What has run for so long needs its process for itself, whatever was known of its task."""
+        """Mark jobs that run for longer than `RETURN_AFTER`: each of them needs a process of its own."""
         before = time.time() - RETURN_AFTER
-        with suppress(RuntimeError):  # a thread of the pool begins one just now: the next look is soon
+        with suppress(RuntimeError):  # a thread of the pool begins a job just now; the next look is soon
             for request in state.active_requests:
                 delivery = getattr(request, "delivery", None)
                 if delivery and request.time_start and request.time_start < before:
                     self._qos.mark_slow(delivery["receipt"])
 
     def _give_back_surplus(self) -> None:
-        """Let others have what was read ahead, and read no more of it, unless slow ones have all processes: then none is read."""
+        """Return what was read ahead, so that other workers can have it. Read less ahead, unless slow jobs have all processes anyway."""
         if self._qos.room_for_long > 0:
-            self.paces.narrow()
+            self.estimates.narrow()
         while self._waiting and self._waiting[-1].message.channel.qos.is_beyond_prefetch:
             request = self._waiting.pop()
             request.app.in_flight.give_back(request.delivery["receipt"])

@@ -1,7 +1,7 @@
-"""`LazyRequest`: the request of a job of a group, of which only what nearly every job needs is known at first.
+"""`LazyRequest`: the request of a job of a group. At first it has only the attributes that nearly every job needs.
 
-To read all of a plain message takes longer than a short job. `self.request` looks like Celery's `Context` from the start, and
-is one as soon as somebody asks it for more than is known.
+To parse a whole message takes longer than a short job runs. `self.request` looks like Celery's `Context` from the start. It
+becomes one when somebody asks for an attribute that it does not have yet.
 """
 
 import threading
@@ -16,16 +16,16 @@ from conventions.broker.validation import drop_taken
 from conventions.execution.run import RUN_BY
 from conventions.library_internals.celery import NOT_HEADERS
 
-OURS = ("job", "reporter", RUN_BY)  # attributes that are asked for in each job, and mostly not there
+OURS = ("job", "reporter", RUN_BY)  # attributes that every job asks for, and that are mostly missing
 
 
 class LazyRequest:
     """One request.
 
     Args:
-        known: what is known of it: attributes of `self.request`.
-        delivery: how its message came, from which the rest is read.
-        hostname: of the worker.
+        known: the attributes of `self.request` that are known already.
+        delivery: the message with its delivery; the other attributes are read from it.
+        hostname: the name of the worker.
     """
 
     __slots__ = ("_delivery", "_hostname", "_whole", "known")
@@ -35,25 +35,25 @@ class LazyRequest:
         self._whole: dict[str, Any] | None = None
 
     def whole(self) -> dict[str, Any]:
-        """All of it, as Celery's tracer takes it."""
+        """All attributes, in the form that Celery's tracer takes."""
         if self._whole is None:
             self._whole = _read(self._delivery, self._hostname)
         return self._whole | self.known
 
     def get(self, name: str) -> Any:
-        """One attribute; `None` where it is not there."""
+        """One attribute; `None` if it is missing."""
         return self.known[name] if name in self.known else self.whole().get(name)
 
     def context(self) -> Any:
-        """What `self.request` is while the job runs."""
+        """The object that `self.request` is while the job runs."""
         return LateContext(self)
 
 
 class WholeRequest(LazyRequest):
-    """One that the main process has read.
+    """A request that the main process has parsed.
 
     Args:
-        whole: all of it.
+        whole: all its attributes.
     """
 
     __slots__ = ()
@@ -62,16 +62,16 @@ class WholeRequest(LazyRequest):
         self.known = whole
 
     def whole(self) -> dict[str, Any]:
-        """As above."""
+        """All attributes."""
         return self.known
 
     def context(self) -> Context:
-        """As above."""
+        """Celery's own object."""
         return Context(self.known, called_directly=False)
 
 
 class _Attributes:
-    """Has attributes, which `attributes_of` finds whatever a subclass says that they are."""
+    """Has a `__dict__` that `attributes_of` reads, even if a subclass hides it."""
 
 
 _completing = threading.RLock()
@@ -79,14 +79,14 @@ attributes_of = vars(_Attributes)["__dict__"].__get__
 
 
 class LateContext(_Attributes):
-    """Becomes a `Context` by the first question that it cannot answer."""
+    """Becomes a `Context` when somebody asks for an attribute that it does not have."""
 
     def __init__(self, late: LazyRequest) -> None:
         attributes_of(self).update(dict.fromkeys(OURS))
         attributes_of(self).update(late.known, _late=late, called_directly=False, is_eager=False)
 
     def complete(self) -> None:
-        """Become one; what was set since stays. Another thread may read it meanwhile, and a time limit end this anywhere."""
+        """Become a `Context`, and keep what was set on it. Another thread may read it now, and a time limit may interrupt this anywhere."""
         with _completing:
             if type(self) is not LateContext:
                 return
@@ -118,8 +118,8 @@ class LateContext(_Attributes):
 
 
 def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
-    """A plain message, as Celery's request has it."""
-    message = with_delivery(parsed(delivery.payload), delivery)  # `plain` has looked at all of it
+    """The attributes of a plain message, as in Celery's request."""
+    message = with_delivery(parsed(delivery.payload), delivery)  # `plain` has checked the whole message
     request, properties = message["headers"], message["properties"]
     drop_taken(request)
     args, kwargs, embed = checked_body(message)
@@ -143,7 +143,7 @@ def _read(delivery: Delivery, hostname: str) -> dict[str, Any]:
 
 
 def completed(request: dict[str, Any], embed: dict[str, Any]) -> dict[str, Any]:
-    """A request with what else was in its body, and its headers as `Context` finds them, but for a set that it makes for each."""
+    """A request with the rest of its body, and with `headers` as `Context` computes them. This saves the set that `Context` builds each time."""
     request.update(embed, is_eager=False)
     request["headers"] = {name: value for name, value in request.items() if name not in NOT_HEADERS} or None
     return request

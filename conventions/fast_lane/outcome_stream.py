@@ -1,7 +1,7 @@
-"""`OutcomeStream`: records how the jobs of a group ended, each before the next one begins, without a wait for the server.
+"""`OutcomeStream`: records the outcome of each job of a group before the next job begins, and does not wait for the server.
 
-The server is asked when the last job has ended. So a process that is killed leaves one job whose outcome nobody knows, and
-not a group of them, and the server works while the next job runs.
+It reads the server's answers when the last job has ended. So the server works while the next job runs. And a process that is
+killed leaves at most one job without a recorded outcome, not a whole group.
 """
 
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ from conventions.storage.script_call import ScriptStream
 
 
 class OutcomeStream:
-    """The successes of one group; see `Outcomes`.
+    """Records the jobs of one group that succeed; see `Outcomes`.
 
     Args:
-        claims: where they are recorded.
+        claims: the claims that it settles.
 
     Attributes:
-        at_once: whether each is handed to the system as it is recorded. Else it goes with the start of the next job, in one call: so
-            nothing that takes long may come between the two.
-        next_up: the job that is about to begin then; its start goes with it.
+        at_once: whether an outcome is sent as soon as it is recorded. Otherwise it is sent in one call with the start of the next
+            job. Then nothing between the two may take long.
+        next_up: with `at_once`, the job that begins next; its start is sent in the same call.
     """
 
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
         self._stream: ScriptStream = claims.store.stream("succeed", "settle", "start")
         self._recorded: list[Settlement] = []
-        self._settled = 0  # of these, by `settle_again`
-        self._kept: Settlement | None = None  # the last one, until it is handed over
+        self._settled = 0  # how many of these `settle_again` has settled
+        self._kept: Settlement | None = None  # the last outcome, until it is sent
         self._is_whole = False
-        self._begun = ""  # token of a job whose start went with it
+        self._begun = ""  # token of the job whose start was sent with the last outcome
         self.at_once = False
         self.next_up: ClaimRequest | None = None
 
@@ -45,23 +45,23 @@ class OutcomeStream:
         return len(self._recorded)
 
     def succeeded(self, task: Any, job: Job, result: bytes | None) -> None:
-        """A job of the group has succeeded; nothing follows it. Never raises."""
+        """Record that a job of the group has succeeded. It has no callbacks. Never raises."""
         self.record(success_of(task, job, result, keep=False), whole=job.reports)
 
     def record(self, settlement: Settlement, *, whole: bool = False) -> None:
-        """A job has succeeded; `whole`: it has reported progress. Never raises."""
+        """Record a success. `whole`: the job has reported progress, so it needs the whole settle script. Never raises."""
         self.flush()
         self._recorded.append(settlement)
         self._kept = settlement
         self._is_whole = whole or settlement.join is not None  # its batch counts it
         if self.at_once:
-            self._hand_over(self.next_up)
+            self._send_kept(self.next_up)
 
     def flush(self) -> None:
-        """Hand over what is recorded. Never raises."""
-        self._hand_over(None)
+        """Send the outcome that is kept, if any. Never raises."""
+        self._send_kept(None)
 
-    def _hand_over(self, next_request: ClaimRequest | None) -> None:
+    def _send_kept(self, next_request: ClaimRequest | None) -> None:
         kept, self._kept = self._kept, None
         if kept is None:
             return
@@ -74,8 +74,8 @@ class OutcomeStream:
         self._begun = "" if next_request is None else next_request.token
 
     def begin(self, request: ClaimRequest | None) -> None:
-        """The next job begins, and its start is counted; `None`: it is counted already, or does not start. Never raises."""
-        self._hand_over(request)
+        """Count the start of the next job. `None`: it is counted already, or no job starts. Never raises."""
+        self._send_kept(request)
         if request is not None and request.token != self._begun:
             self._send("start", [request.claim, request.token])
         self._begun = ""
@@ -84,22 +84,24 @@ class OutcomeStream:
         self._stream.send(self._claims.store.script(script), arguments)
 
     def settle_again(self) -> None:
-        """End what was recorded so far, called by another thread: the short script may have left it.
+        """Settle what was recorded so far with the whole script. Called by another thread.
+
+        The short script leaves some outcomes as they were.
 
         Raises:
-            RedisError: it may be recorded or not.
+            RedisError: nobody knows whether it is recorded.
         """
         recorded = self._recorded[self._settled :]
         if recorded:
             replies = self._claims.store.run("recorded", _in_hand(recorded))
             if left := [one for one, reply in zip(recorded, replies, strict=True) if reply != 1]:
-                self._claims.settle(left)  # asked again with one token, it gives one answer
+                self._claims.settle(left)  # the same token gives the same answer again
             self._settled += len(recorded)
 
     def answers(self) -> list[tuple[Settlement, bool]]:
-        """Whether each outcome is recorded, in order; where not, or nobody knows, it is to be settled as any other.
+        """Each outcome, in order, and whether it is recorded. If it is not, or nobody knows, the caller settles it.
 
-        The messages of those that are recorded are removed.
+        This also removes the messages of the recorded ones.
         """
         self.flush()
         with closing(self._stream):
@@ -115,7 +117,7 @@ class OutcomeStream:
 
 
 def _in_hand(settlements: Sequence[Settlement]) -> list[str | bytes]:
-    """What `recorded` takes: in short where all are of one queue, as nearly always."""
+    """The arguments of the script `recorded`. They are shorter if all messages are of one queue, as nearly always."""
     requests = [one.request for one in settlements]
     queue = requests[0].held.queue if requests and requests[0].held is not None else ""
     for one in requests:

@@ -1,7 +1,7 @@
-"""What a process of the pool does with a group of short jobs (protocol 12).
+"""How a process of the pool runs a group of short jobs (protocol 12).
 
-Their claims are taken together; each is run like any job, and recorded as it ends. Those that have not begun are given back
-when one takes long after all.
+It asks for their claims together. It runs each job like any other job, and records each outcome as the job ends. If one job
+takes long after all, the jobs behind it go back to their queues.
 """
 
 import logging
@@ -31,29 +31,29 @@ logger = logging.getLogger(__name__)
 
 
 def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[Any, ...] | None]:
-    """Run these messages, in order; the claims of each part are taken together.
+    """Run these messages, in order. The claims of each part are asked for in one call.
 
-    Returns how each ended, as `Ended` takes it; `None` for one that was given back before it began.
+    Returns how each ended, as the fields of `Ended`; `None` for a message that was given back before it began.
     """
-    app = current_application()  # as Celery's own tracer finds it
+    app = current_application()  # found as Celery's own tracer finds it
     group = GroupRun(app, [[GroupMember(one) for one in part] for part in parts], hostname)
     with lane_watch().over(group):
-        return [one and tuple(one) for one in group.run()]  # which takes half as long to pickle
+        return [one and tuple(one) for one in group.run()]  # a tuple takes half as long to pickle
 
 
 class GroupRun:
-    """Messages that run in one process, one after the other.
+    """Runs the members of one group, one after the other, in this process.
 
     Attributes:
-        begun_at: when, on the monotonic clock.
-        running: the one that runs now.
-        running_since: since when.
-        waiting: those that have not begun.
+        begun_at: when the first member began, on the monotonic clock.
+        running: the member that runs now.
+        running_since: when it began, on the monotonic clock.
+        waiting: the members that have not begun.
     """
 
     def __init__(self, app: Any, parts: Sequence[Sequence[GroupMember]], hostname: str) -> None:
         self._app = app
-        self._mates = [mate for part in parts for mate in part]
+        self._members = [member for part in parts for member in part]
         self._outcomes = OutcomeStream(app.claims)
         self.waiting = LaneClaims(app, parts, self._outcomes, hostname)
         self._ended: dict[GroupMember, Ended] = {}
@@ -63,96 +63,98 @@ class GroupRun:
         self.running_since = 0.0
 
     def run(self) -> list[Ended | None]:
-        """See `run_group`."""
+        """Run all members. Returns how each ended; `None` for one that was given back."""
         try:
-            while (mate := self._begin_next()) is not None:
+            while (member := self._begin_next()) is not None:
                 self.waiting.look_ahead()
-                self._run_one(mate)
+                self._run_one(member)
         finally:
             self.waiting.close()
             try:
                 self._read_answers()
-            except Exception:  # nobody knows what is recorded: those come again, and find it
+            except Exception:  # nobody knows what is recorded: these messages come again, and their claims tell
                 logger.exception("what a group has recorded is not known")
                 self._ended = {
-                    mate: Ended("raised", ExceptionInfo()) if one.how == "done" else one
-                    for mate, one in self._ended.items()
+                    member: Ended("raised", ExceptionInfo()) if one.how == "done" else one
+                    for member, one in self._ended.items()
                 }
-        return [self._ended.get(mate) for mate in self._mates]
+        return [self._ended.get(member) for member in self._members]
 
     def _begin_next(self) -> GroupMember | None:
-        """With the outcome of the one before, the next begins: from now on nobody may give it back as one that has not."""
-        if self.begun_at is not None and time.monotonic() - self.begun_at > RETURN_AFTER:  # also where it stood still
+        """The next member, or `None`. Its start is sent with the last outcome. From now on nobody may give it back."""
+        if (
+            self.begun_at is not None and time.monotonic() - self.begun_at > RETURN_AFTER
+        ):  # also if the process stood still
             self._outcomes.flush()
             with suppress(RedisError):
                 self.give_back_waiting()
-        mate = self.waiting.next_at_once()
-        if mate is None:
-            self._outcomes.flush()  # the server may have to be waited for
-            mate = self.waiting.next()
-        if mate is None or mate.counted or mate.job is None:
+        member = self.waiting.next_at_once()
+        if member is None:
+            self._outcomes.flush()  # the next line may wait for the server
+            member = self.waiting.next()
+        if member is None or member.counted or member.job is None:
             self._outcomes.begin(None)
         else:
-            mate.counted = True
-            self._outcomes.begin(mate.job.claim)
+            member.counted = True
+            self._outcomes.begin(member.job.claim)
         if self.begun_at is None:
-            self.begun_at = time.monotonic()  # however long the server took to answer
-        return mate
+            self.begun_at = time.monotonic()  # the wait for the first claims does not count
+        return member
 
-    def _run_one(self, mate: GroupMember) -> None:
+    def _run_one(self, member: GroupMember) -> None:
         before = self._outcomes.count
-        self.running, self.running_since = mate, time.monotonic()
+        self.running, self.running_since = member, time.monotonic()
         try:
-            observed = self._observed.get(mate.task)
+            observed = self._observed.get(member.task)
             if observed is None:
-                observed = self._observed[mate.task] = is_observed(mate.task)
-            self._outcomes.at_once = observed  # what others do after the job may take long
+                observed = self._observed[member.task] = is_observed(member.task)
+            self._outcomes.at_once = observed  # signal receivers and hooks may take long after the job
             self._outcomes.next_up = self.waiting.next_start() if observed else None
-            ended = trace(mate.task, mate.id, mate.args, mate.kwargs, mate.request, observed=observed)
-        except Exception:  # noqa: BLE001  # what the tracer lets through must not end the others
+            ended = trace(member.task, member.id, member.args, member.kwargs, member.request, observed=observed)
+        except Exception:  # noqa: BLE001  # an error of one job must not end the others
             ended = Ended("raised", ExceptionInfo())
         finally:
             self.running = None
         how, value, runtime = ended
         if how == "succeeded" and self._outcomes.count > before:
             how = "done"
-        if runtime is None:  # Celery measures successes
+        if runtime is None:  # Celery measures only successes
             runtime = time.monotonic() - self.running_since
-        self._ended[mate] = Ended(how, value, runtime)
-        mate.forget()
+        self._ended[member] = Ended(how, value, runtime)
+        member.forget()
 
     def _read_answers(self) -> None:
         if (page := self._app.pages.mine) is not None:
-            page.settle()  # what follows is waited for, too
-        until = time.monotonic() + SETTLE_FOR  # of all of them together
-        by_token = {mate.token: mate for mate in self._mates if mate.token}
+            page.settle()  # the worker also waits while outcomes are recorded
+        until = time.monotonic() + SETTLE_FOR  # for all members together
+        by_token = {member.token: member for member in self._members if member.token}
         joined: dict[str, Member] = {}
         for settlement, is_recorded in self._outcomes.answers():
-            mate = by_token[settlement.request.token]
-            if mate not in self._ended:  # something ends this process
+            member = by_token[settlement.request.token]
+            if member not in self._ended:  # an exception ends this process
                 continue
             if not is_recorded:
-                self._ended[mate] = self._settle_again(self._ended[mate], settlement, until)
-            if settlement.join is not None and self._ended[mate].how == "done":
+                self._ended[member] = self._settle_again(self._ended[member], settlement, until)
+            if settlement.join is not None and self._ended[member].how == "done":
                 joined[settlement.join.member.batch_id] = settlement.join.member
-        for member in joined.values():
-            follow_up(self._app, member)
+        for batch_member in joined.values():
+            follow_up(self._app, batch_member)
 
     def _settle_again(self, ended: Ended, settlement: Settlement, until: float) -> Ended:
-        """An outcome that takes more than the short script does, or that the server may not have taken."""
+        """Settle an outcome that the short script cannot record, or that the server may not have."""
         try:
             if recorded(self._app, settlement, max(0.0, until - time.monotonic())) == "refused":
-                raise taken_over()  # Celery wants the exception with where it was raised
+                raise taken_over()  # Celery needs the exception with its traceback
         except Reject:
             return Ended("failed", ExceptionInfo(internal=True), ended.runtime)
         return ended
 
-    # Called by the thread that watches.
+    # Called by the thread of `LaneWatch`.
 
     def give_back_waiting(self) -> int:
-        """Return those that have not begun to their queues. Returns how many. Raises: RedisError."""
+        """Return the members that have not begun to their queues. Returns how many. Raises: RedisError."""
         return self.waiting.give_back()
 
     def settle_recorded(self) -> None:
-        """Record by the whole script what has ended: nothing of it may look as if it ran. Raises: RedisError."""
+        """Settle what has ended with the whole script, so that no ended job looks as if it still runs. Raises: RedisError."""
         self._outcomes.settle_again()

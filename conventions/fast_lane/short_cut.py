@@ -1,4 +1,4 @@
-"""`ShortCut`: takes plain messages of short tasks from a read straight to the lane, where nobody would see the difference."""
+"""`ShortCut`: puts plain messages of short tasks straight into the lane, if nobody can notice that Celery's steps are skipped."""
 
 import logging
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class ShortCut:
     """The short cut of one channel.
 
     Args:
-        consumer: whose messages come by it.
-        lane: where they go.
+        consumer: the worker's consumer.
+        lane: gets the messages.
     """
 
     def __init__(self, consumer: Any, lane: Lane) -> None:
@@ -36,20 +36,20 @@ class ShortCut:
         self._classes: dict[str, type[ShortRequest] | None] = {}
 
     def take(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Take what may go this way. Returns the others."""
-        if not self._lane.knows_short or self._is_watched():  # as where the lane is off: read nothing twice
+        """Take the messages that may skip Celery's steps. Returns the others."""
+        if not self._lane.knows_short or self._is_watched():  # then do not parse the messages twice
             return deliveries
         return [one for one in deliveries if not self._takes_safely(one)]
 
     def _takes_safely(self, delivery: Delivery) -> bool:
         try:
             return self._takes(delivery)
-        except Exception:  # the long way says what is wrong with it
+        except Exception:  # Celery's steps report what is wrong with the message
             logger.exception("a message cannot be taken by the short cut")
             return False
 
     def _is_watched(self) -> bool:
-        """Whether somebody wants to know of each message, or none may begin."""
+        """Whether somebody must be told of each message, or no message may begin."""
         events = self._consumer.event_dispatcher
         return bool(
             stops()
@@ -63,7 +63,7 @@ class ShortCut:
         if delivery.deliveries != 1 or delivery.alone or delivery.changes or not delivery.receipt:
             return False
         message = plain(delivery.payload, self._limit)
-        if message is None or not self._lane.paces.is_short(message.task) or message.id in state.revoked:
+        if message is None or not self._lane.estimates.is_short(message.task) or message.id in state.revoked:
             return False
         if self._consumer.task_buckets[message.task] or (made := self._class_for(message.task)) is None:
             return False
@@ -76,7 +76,7 @@ class ShortCut:
         return True
 
     def _class_for(self, name: str) -> type[ShortRequest] | None:
-        """The class of a task's requests; `None` where its messages have to go the long way."""
+        """The request class of a task; `None` if its messages must go through Celery's steps."""
         if name not in self._classes:
             task = self._consumer.app.tasks.get(name)
             fits = (
@@ -91,11 +91,11 @@ class ShortCut:
 
 
 def _log(message: PlainMessage) -> None:
-    told = {
+    fields = {
         "id": message.id,
         "name": message.task,
         "args": message.shown_args,
         "kwargs": message.shown_kwargs,
         "eta": None,
     }
-    receipt_logger.info(text_of_receipt(), told, extra={"data": told})
+    receipt_logger.info(text_of_receipt(), fields, extra={"data": fields})

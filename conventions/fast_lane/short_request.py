@@ -1,7 +1,7 @@
-"""`ShortRequest`: a plain message on its way to a process with others, of which hardly anything is made.
+"""`ShortRequest`: the request of a plain message in a group. It is completed only when somebody needs the rest.
 
-Celery's request takes as long to make as a short job to run. So here is what a group needs, and the rest is made as soon as
-somebody asks for it: `inspect`, `revoke`, a failure, a limit. Then it is the request that Celery would have made.
+To make Celery's request takes as long as a short job runs. So this request has only what a group needs. When somebody asks
+for more (`inspect`, `revoke`, a failure, a limit), it becomes the request that Celery would have made.
 """
 
 import threading
@@ -18,27 +18,27 @@ from conventions.worker.request import Request
 
 
 class ShortRequest(Request):
-    """A request that completes itself; `short_requests` makes the class for a task.
+    """A request that completes itself when needed. `short_requests` makes a subclass for each task.
 
     Args:
-        message: what it asks for.
-        delivery: how it came.
-        channel: by which it came.
+        message: the parsed message.
+        delivery: its delivery.
+        channel: the channel that read it.
     """
 
     of_task: ClassVar[Any]
     consumer: ClassVar[Any]
     accepted: ClassVar[Any]  # content types
-    completing: ClassVar[Any]  # a lock: the thread of `InFlight` may ask, too
+    completing: ClassVar[Any]  # a lock: the thread of `InFlight` may complete it, too
 
     goes_alone = False
-    _came: tuple[Delivery, Any, PlainMessage] | None = None  # until it is complete
+    _came: tuple[Delivery, Any, PlainMessage] | None = None  # `None` once it is complete
 
     def __init__(self, message: PlainMessage, delivery: Delivery, channel: Any) -> None:
         self._came = (delivery, channel, message)
         self.id, self.name, self.time_limits = message.id, message.task, message.time_limits
         self._task, self._app = self.of_task, self.of_task.app
-        self._eventer = None  # nobody wants events: see `ShortCut`
+        self._eventer = None  # nobody listens to events: see `ShortCut`
         self._key = message.key
         self.token, self.delivery = delivery.receipt, delivery_property(delivery)
         self.is_followed = False
@@ -74,22 +74,22 @@ class ShortRequest(Request):
 
     @property
     def claim(self) -> str:
-        """The name of the job's claim."""
+        """The name of its claim."""
         return f"{self.of_task.name}:{self._key}"
 
     @property
     def came(self) -> tuple[Delivery, PlainMessage] | None:
-        """Its message, as it came; `None` once it is complete."""
+        """Its delivery and message; `None` once the request is complete."""
         return None if self._came is None else (self._came[0], self._came[2])
 
     def revoked(self) -> bool:
-        """Whether it was revoked; it never expires."""
+        """Whether it was revoked. A plain message has no expiry."""
         if self._came is not None and self.id not in state.revoked and not state.revoked_stamps:
             return False
         return bool(super().revoked())
 
     def make_room(self) -> None:
-        """As above."""
+        """Let the channel read another message in its place."""
         if self._came is None:
             super().make_room()
         else:
@@ -97,7 +97,7 @@ class ShortRequest(Request):
 
 
 def handed_over(request: Any) -> tuple[Any, ...]:
-    """A request, as a process takes it together with others: see `Handed`."""
+    """A request in the form in which the pool gets it: see `Handed`."""
     came = request.came if isinstance(request, ShortRequest) else None
     if came is None:
         return request.type, request.id, request.request_dict, request.embed
@@ -106,7 +106,7 @@ def handed_over(request: Any) -> tuple[Any, ...]:
 
 
 def short_requests(task: Any, consumer: Any) -> type[ShortRequest]:
-    """The class of the requests of a task, for this consumer."""
+    """Make the request class of a task, for this consumer."""
     made: Any = create_request_class(
         ShortRequest, task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=task.app
     )

@@ -1,8 +1,8 @@
-"""How a job of a group is traced: by Celery's tracer, or where nobody would see the difference, by the part of it that counts.
+"""How a job of a group is called: by Celery's tracer, or by the few steps of it that matter here.
 
-Celery's tracer sends signals, calls the task's hooks, stores results and sends what follows. A job of a group has nothing
-that follows it and keeps no result. Where nobody listens, what is left for one that succeeds is its place on the stacks of
-`current_task` and `self.request`, the clock, and a line in the log. One that raises goes through Celery's tracer, always.
+Celery's tracer sends signals, calls the task's hooks, stores results and sends callbacks. A job of a group has no callbacks and
+keeps no result. If nobody listens to signals and hooks, a job that succeeds needs only this: its place on the stacks of
+`current_task` and `self.request`, the clock, and a log line. A job that raises always goes through Celery's tracer.
 """
 
 import functools
@@ -33,11 +33,11 @@ _HOOKS = ("before_start", "on_success", "after_return")
 
 
 class Ended(NamedTuple):
-    """How one ended, for the main process.
+    """How one job ended, for the main process.
 
     Attributes:
-        how: `done`: the message is gone, its outcome recorded; `succeeded` and `failed`: as Celery's tracer says, and the
-            message is still to be acknowledged or returned; `raised`: not even the tracer could say.
+        how: `done`: its outcome is recorded and its message removed. `succeeded`, `failed`: Celery's tracer says so, and the
+            message must still be acknowledged or returned. `raised`: the tracer itself raised.
         value: the result as text, or the failure.
         runtime: seconds.
     """
@@ -48,7 +48,7 @@ class Ended(NamedTuple):
 
 
 def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, observed: bool) -> Ended:  # noqa: A002
-    """Run one job of a group; `observed`: as `is_observed` says. Raises: what Celery's tracer lets through, as MemoryError."""
+    """Run one job of a group. `observed`: the answer of `is_observed`. Raises: what Celery's tracer does not catch, such as MemoryError."""
     if observed:
         return _by_celery(task, id, args, kwargs, request.whole())
     context = request.context()
@@ -57,7 +57,7 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, o
     begun = time.monotonic()
     try:
         result = task(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001  # whatever it is, Celery tells everybody
+    except Exception as error:  # noqa: BLE001  # Celery's tracer handles every error
         request.known[RUN_BY] = _raises(error, getattr(context, "job", None))
     else:
         runtime = time.monotonic() - begun
@@ -72,7 +72,7 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, o
 
 
 def _raises(error: Exception, job: Job | None) -> RunBy:
-    """The job has run: Celery's tracer is told how it ended."""
+    """A function that raises this error in Celery's tracer, in place of a second run."""
 
     def run_by(task: Any, request: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001  # of `RunBy`
         request.job = job
@@ -82,7 +82,7 @@ def _raises(error: Exception, job: Job | None) -> RunBy:
 
 
 def is_observed(task: Any) -> bool:
-    """Whether somebody would miss what Celery's tracer does for a job that succeeds."""
+    """Whether somebody listens to what Celery's tracer does for a job that succeeds."""
     return any(signal.receivers for signal in _SIGNALS) or _has_hooks(task, task.__trace__)
 
 
@@ -93,7 +93,7 @@ def _has_hooks(task: Any, tracer: Any) -> bool:
         or type(task).__call__ is not RunningTask.__call__
         or has_own_hooks(type(task.app.loader))
         or task.track_started
-        or (tracer is not None and not is_celerys_tracer(tracer))  # of an observer
+        or (tracer is not None and not is_celerys_tracer(tracer))  # the tracer of an observer
     )
 
 
@@ -104,7 +104,7 @@ def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, An
 
 def _log(task: Any, id: str, request: LazyRequest, runtime: float) -> None:  # noqa: A002
     shadow = request.get("shadow")
-    told = {"id": id, "name": shadow or task.name, "runtime": runtime}
+    fields = {"id": id, "name": shadow or task.name, "runtime": runtime}
     log_success(
-        SUCCEEDED, told | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"}
+        SUCCEEDED, fields | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"}
     )

@@ -1,4 +1,4 @@
-"""`LaneWatch`: looks after groups while they run: soft time limits, and jobs that are not as short as they used to be."""
+"""`LaneWatch`: watches groups while they run. It handles soft time limits, and jobs that take longer than expected."""
 
 import functools
 import logging
@@ -19,16 +19,16 @@ from conventions.fast_lane.group_size import RETURN_AFTER
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.1  # seconds
-IDLE_LOOKS = 50  # looks without a group until the thread sleeps: to wake it costs as much as a short job
+IDLE_LOOKS = 50  # looks without a group before the thread sleeps: waking it costs as much as a short job
 
 
 class Watched(Protocol):
-    """A group that runs.
+    """What the watch needs of a group that runs.
 
     Attributes:
-        begun_at: when, on the monotonic clock.
-        running: the one that runs now.
-        running_since: since when.
+        begun_at: when the first member began, on the monotonic clock.
+        running: the member that runs now.
+        running_since: when it began, on the monotonic clock.
     """
 
     begun_at: float | None
@@ -36,27 +36,27 @@ class Watched(Protocol):
     running_since: float
 
     def give_back_waiting(self) -> int:
-        """Return those that have not begun to their queues. Returns how many. Raises: RedisError."""
+        """Return the members that have not begun to their queues. Returns how many. Raises: RedisError."""
 
     def settle_recorded(self) -> None:
-        """Record what has ended, in the long way. Raises: RedisError."""
+        """Settle what has ended with the whole script. Raises: RedisError."""
 
 
 class LaneWatch:
-    """One thread for all groups of a process, started with the first."""
+    """One thread for all groups of a process. The first group starts it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._groups: set[Watched] = set()
         self._thread: threading.Thread | None = None
         self._sleeps = False
-        self._warned: Any = None  # the job that was told of its soft limit
+        self._warned: Any = None  # the job that got the signal of its soft limit
         self._in_main: Watched | None = None
         self._on_soft: Any = None  # the pool's handler
 
     @contextmanager
     def over(self, group: Watched) -> Iterator[None]:
-        """Look after a group within the block."""
+        """Watch a group while the block runs."""
         with self._changed:
             self._groups.add(group)
             if self._thread is None or not self._thread.is_alive():
@@ -78,7 +78,7 @@ class LaneWatch:
                 self._groups.discard(group)
 
     def _take_soft_limits(self) -> None:
-        """Let the pool's signal end a job of a group only while that job runs."""
+        """Let the pool's signal reach a job of a group only while that job runs."""
         soft_limit.install()
         handler = signal.getsignal(signal.SIGUSR1)
         if callable(handler) and handler != self._on_signal:
@@ -106,27 +106,27 @@ class LaneWatch:
                     self._look(group, time.monotonic())
                 except RedisError as error:
                     logger.warning("a group's jobs that wait are not returned: %s", error)
-                except Exception:  # the thread must live: it keeps the time limits
+                except Exception:  # the thread must go on: it handles the time limits
                     logger.exception("a fault of the platform")
 
     def _look(self, group: Watched, now: float) -> None:
-        self._keep_soft_limit(group, now)  # first: the server may be away
+        self._keep_soft_limit(group, now)  # before the calls that need the server
         if group.begun_at is not None and now - group.begun_at > RETURN_AFTER:
             if returned := group.give_back_waiting():
                 logger.info("a job of a group takes long: %d that waited behind it are back in their queues", returned)
             group.settle_recorded()
 
     def _keep_soft_limit(self, group: Watched, now: float) -> None:
-        mate, since = group.running, group.running_since
-        if mate is None or mate is self._warned or group is not self._in_main or self._on_soft is None:
+        member, since = group.running, group.running_since
+        if member is None or member is self._warned or group is not self._in_main or self._on_soft is None:
             return
-        limit = (mate.request.get("timelimit") or (None, None))[1] or mate.task.soft_time_limit
+        limit = (member.request.get("timelimit") or (None, None))[1] or member.task.soft_time_limit
         if limit and now - since >= limit:
-            self._warned = mate
+            self._warned = member
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
 
 @functools.cache
 def lane_watch() -> LaneWatch:
-    """The one of this process."""
+    """The watch of this process."""
     return LaneWatch()

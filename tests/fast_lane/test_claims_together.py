@@ -12,7 +12,7 @@ import pytest
 from conventions.broker.redis_broker import Broker
 from conventions.declare.payload import encode
 from conventions.execution.attempt import this_call
-from conventions.fast_lane.claims_together import AskedTogether, few_words
+from conventions.fast_lane.claims_together import AskedTogether, short_arguments
 from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.idempotency.claim_answers import Alone, Answer, Cancelled, Done, Granted, Parked, Poison, Stale
 from conventions.idempotency.claims import ClaimRequest, Claims, Settlement
@@ -493,7 +493,7 @@ def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, cla
         store.redis.hset(store.key("receipts"), "m1", "another")
     else:
         store.redis.delete(store.key("message", "m1"))
-    words = few_words(three, 30, None)
+    words = short_arguments(three, 30, None)
     assert words is not None
     with closing(store.call("claim_new", words)) as call:
         assert call.answer() == 0
@@ -505,6 +505,6 @@ def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, cla
 
 def test_what_is_usual_is_asked_for_in_few_words(broker: Broker) -> None:
     """Else the tests above would compare nothing, and four words each."""
-    words = few_words(requests(broker, 100), 30, None)
+    words = short_arguments(requests(broker, 100), 30, None)
     assert words is not None
     assert len(words) == 5 + 4 + 4 * 100

@@ -108,7 +108,7 @@ def lane(consumer: Any) -> Lane:
     for task in (Short, Slow, Lonely):
         lane.grouping.add(str(task.name))
         for _ in range(20):
-            lane.paces.add(str(task.name), 0.0001, None, together=True)
+            lane.estimates.add(str(task.name), 0.0001, None, together=True)
     return lane
 
 
@@ -158,9 +158,9 @@ def test_the_lane_says_what_a_worker_that_reads_ahead_reads(
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:
     """Anybody can write names into messages."""
-    before = len(lane.paces._by_task)
-    assert not any(lane.paces.is_short(f"name {number}") for number in range(100))
-    assert len(lane.paces._by_task) == before
+    before = len(lane.estimates._by_task)
+    assert not any(lane.estimates.is_short(f"name {number}") for number in range(100))
+    assert len(lane.estimates._by_task) == before
 
 
 def handed_out(app: ConventionsApp, task: Any, **options: Any) -> Delivery:

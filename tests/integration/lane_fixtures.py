@@ -1,4 +1,4 @@
-"""What the tests of the fast lane share: workers of each pool that know the pace of a task, and what their jobs noted."""
+"""What the tests of the fast lane share: workers of each pool that know the estimate of a task, and what their jobs noted."""
 
 import json
 import os
