@@ -1,1 +1,1 @@
-"""What runs beside a worker: the recorder, and who looks for what has disappeared from Redis."""
+"""What runs beside a worker: the recorder, which copies the journal to SQL, and the search for what has disappeared from Redis."""

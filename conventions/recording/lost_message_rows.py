@@ -1,4 +1,4 @@
-"""What SQL knows as begun and not as ended, for `recording/lost_messages.py`: jobs to be tried again, letters sent again, batches that were cut."""
+"""SQL queries for `recording/lost_messages.py`: jobs, letters and batches that have begun and have no end in SQL."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -16,17 +16,17 @@ from conventions.storage.tables import UNENDED, AuditRow, DeadLetterRow, Executi
 
 PAGE = 500
 ENDS = ("succeeded", "duplicate", "dead", "cancelled", "revoked", "expired", "purged")
-GOES_ON = ("retried", "hung")  # after which a message is there
+GOES_ON = ("retried", "hung")  # after these kinds the message is still in the broker
 LOST = FailureText("Lost", "its message is gone from Redis", "", "")
 LOST_BATCH = FailureText("Lost", "the batch is gone from Redis: chunks that no row tells of did not run", "", "")
 
 
 def unended(database: Database, before: datetime) -> Iterator[list[Event]]:
-    """The events that would end them, in parts.
+    """Messages without an end in SQL, each as the event that would record it as lost. In parts.
 
     Args:
-        database: the records.
-        before: when the last was recorded of a job that was to be tried again: later ones are left for the next time.
+        database: the SQL database.
+        before: leave out jobs whose last attempt ended after this moment.
     """
     with database.session(read_only=True) as session:
         yield from _tried(session, before)
@@ -39,7 +39,7 @@ def _tried(session: Session, before: datetime) -> Iterator[list[Event]]:
         other.generation > row.generation,
         and_(other.generation == row.generation, other.attempt > row.attempt),
         and_(other.generation == row.generation, other.attempt == row.attempt, other.kind.not_in(GOES_ON)),
-        # What `self.replace` has put in its place begins with its first attempt.
+        # A message that `self.replace` sent under the same id begins with attempt 1.
         and_(other.generation == row.generation, other.ended_at > row.ended_at, other.kind.not_in(GOES_ON)),
     )
     latest = ~select(other.id).where(other.message_id == row.message_id, other.kind != "superseded", later).exists()
@@ -74,7 +74,7 @@ def _after(row: ExecutionRow, failure: FailureText = LOST) -> Event:
 def _redriven(session: Session) -> Iterator[list[Event]]:
     row = DeadLetterRow
     columns = (row.id, row.task, row.queue, row.actor, row.generation)
-    is_sent = or_(row.answer.is_(None), row.answer != TAKEN)  # a redrive sends it later
+    is_sent = or_(row.answer.is_(None), row.answer != TAKEN)  # not sent yet: a redrive run will send it
     last = ""
     while True:
         found = session.execute(
@@ -91,12 +91,12 @@ def _redriven(session: Session) -> Iterator[list[Event]]:
 
 
 def cut_batches(database: Database, tasks: Sequence[str], since: datetime, before: datetime) -> Iterator[list[Event]]:
-    """Batches of these tasks that were cut between the two, with the events that would say that they are lost, in parts."""
+    """Batches of these tasks whose cutting ended between the two moments, each as the event that would record it as lost. In parts."""
     row = ExecutionRow
     cut_then = and_(row.task.in_(tasks), row.kind == "succeeded", row.ended_at > since, row.ended_at < before)
     position: tuple[datetime, str] | None = None
     while True:
-        with database.session(read_only=True) as session:  # no longer than one part takes: Redis is asked in between
+        with database.session(read_only=True) as session:  # one session for each part: the caller asks Redis in between
             page = select(row).where(cut_then)
             page = page if position is None else page.where(tuple_(row.ended_at, row.id) > position)
             found = session.scalars(page.order_by(row.ended_at, row.id).limit(PAGE)).all()
@@ -109,8 +109,8 @@ def cut_batches(database: Database, tasks: Sequence[str], since: datetime, befor
         position = last
 
 
-def told_of(database: Database, batch_ids: Sequence[str]) -> set[str]:
-    """Those of these batches of which SQL knows more than that they were cut: they have a finish, were cancelled, or are lost."""
+def batches_with_an_end(database: Database, batch_ids: Sequence[str]) -> set[str]:
+    """Those of these batches that have an end in SQL: a finish, a cancel, or a row that says lost."""
     row, finishes = ExecutionRow, {finish_id(one): one for one in batch_ids}
     cut_last = aliased(ExecutionRow)
     with database.session(read_only=True) as session:
@@ -125,13 +125,13 @@ def told_of(database: Database, batch_ids: Sequence[str]) -> set[str]:
                 AuditRow.target.in_(batch_ids), AuditRow.action.in_((CANCEL, BATCH_CANCEL))
             )
         )
-        # A cancel by the id of a message has a row also where it came too late.
+        # A cancel that came too late has an audit row, too; its outcome is `failed`.
         cancelled = [id_ for id_, after in cancels if not isinstance(after, dict) or after.get("outcome") != "failed"]
         return found.union(session.scalars(lost), cancelled)
 
 
 def endings(session: Session, message_ids: Sequence[str]) -> dict[str, list[tuple[int, str, datetime]]]:
-    """How messages have ended, by their ids: generation, kind and when."""
+    """How messages have ended: by id, a list of generation, kind and time."""
     row, found = ExecutionRow, dict[str, list[tuple[int, str, datetime]]]()
     query = select(row.message_id, row.generation, row.kind, row.ended_at).where(
         row.message_id.in_([cut(one) for one in message_ids]), row.kind.in_(ENDS)
@@ -142,13 +142,13 @@ def endings(session: Session, message_ids: Sequence[str]) -> dict[str, list[tupl
 
 
 def have_rows(session: Session, message_ids: Sequence[str]) -> set[str]:
-    """Those of these messages of which SQL knows anything."""
+    """Those of these messages that have any row in SQL."""
     row = ExecutionRow
     return set(session.scalars(select(row.message_id).where(row.message_id.in_([cut(one) for one in message_ids]))))
 
 
 def count_lost(session: Session, since: datetime) -> int:
-    """How many jobs were lost since then."""
+    """How many jobs were lost since this moment."""
     row = ExecutionRow
     query = select(func.count()).select_from(row).where(text(UNENDED), row.kind == "lost", row.ended_at >= since)
     return session.scalar(query) or 0

@@ -1,8 +1,9 @@
-"""`LostMessages`: finds what has disappeared from Redis behind our back, and records or mends it, beside the recorder that leads.
+"""`LostMessages`: finds messages that have disappeared from Redis, and records them as lost. It runs beside the recorder that leads.
 
-It reads all keys, a few at a time, so that the server hardly notices, and at the end of each round looks at what must have a
-message: batches, letters on their way, jobs that were to be tried again. A message that is in no set gets its place again. What
-has no message is called lost only when a second round finds the same, after everything that had happened before is in SQL.
+A round reads all keys, a few at a time, so that the server hardly notices. Then it looks for the messages that must exist: of
+batches, of letters that were sent again, of jobs that will be tried again. A message that is in no queue goes back to its
+place. A missing message is recorded as lost only after two rounds have found it missing, and only when everything that
+happened before the first of them is in SQL.
 """
 
 import logging
@@ -28,48 +29,46 @@ from conventions.records.journal import Event, Journal
 
 logger = logging.getLogger(__name__)
 
-KEYS = 1000  # of one look
-REST = 200.0  # it rests this many times as long as a look took: half a percent of the server's time at the most
+KEYS = 1000  # keys of one look
+REST = 200.0  # after a look it rests this many times as long as the look took: at most 0.5 % of the server's time
 ROUND = 60.0  # seconds from the end of a round to the next one
-LEFT_FOR = 600.0  # seconds since a lease was over: an outcome may be tried for three minutes
-HISTORY_EVERY = (
-    3600.0  # seconds between two looks at the jobs that were to be tried again, unless something else is lost
-)
-SETTLED_AFTER = timedelta(seconds=60)  # since the last that was recorded of a job
-AT_ONCE = 500
-BATCHES = 20  # in one look, each with the outcomes that it has
-KEEP_MARK = 86400  # seconds
+LEFT_FOR = 600.0  # seconds after the end of a lease: an outcome may be retried for three minutes
+HISTORY_EVERY = 3600.0  # seconds between two looks at SQL, unless something else is lost
+SETTLED_AFTER = timedelta(seconds=60)  # a job is looked at only this long after its last recorded attempt
+AT_ONCE = 500  # keys, messages or events in one call
+BATCHES = 20  # batches of one look, each with the outcomes of its chunks
+KEEP_MARK = 86400  # seconds that the mark of a round stays in Redis
 ERROR = "Lost"
 GONE = FailureText(ERROR, "its message is gone from Redis", "", "")
 
 
 @dataclass
 class Round:
-    """What one round has found; `copies`: ids of messages that are there under another tag."""
+    """What one round has found missing. `copies`: ids of messages that exist under another tag."""
 
     copies: set[str] = field(default_factory=set)
-    claims: dict[str, tuple[str, Event]] = field(default_factory=dict)  # token and event, by claim
+    claims: dict[str, tuple[str, Event]] = field(default_factory=dict)  # by claim: its token, and the event
     members: dict[str, tuple[Member, Event]] = field(default_factory=dict)  # by message id
     jobs: dict[str, Event] = field(default_factory=dict)  # by message id
-    batches: dict[str, Event] = field(default_factory=dict)  # by id, of those that SQL alone knows
-    ended_at: bytes = b"0-0"  # the last entry of the journal then
+    batches: dict[str, Event] = field(default_factory=dict)  # by id: batches that only SQL knows
+    ended_at: bytes = b"0-0"  # the last entry of the journal at the end of the round
 
 
 class _Over(Exception):
-    """Ends a round."""
+    """Ends a round early."""
 
 
 class LostMessages:
-    """Looks for what is gone from one application.
+    """Looks for the lost messages of one application.
 
     Args:
-        app: the application, whose messages and claims are in one Redis; else nothing is looked for.
-        leads: whether this process does it, and no other.
+        app: the application. If its messages and claims are on two servers, nothing is looked for.
+        leads: says whether this process is the one that looks.
     """
 
     def __init__(self, app: Application, leads: Callable[[], bool]) -> None:
         self._app, self._leads = app, leads
-        self._before: Round | None = None  # the round before this one
+        self._before: Round | None = None  # the last round
         self._next_history = 0.0
         self._mark = b""
         self._pause: Callable[[float], bool] = lambda _: False
@@ -77,11 +76,11 @@ class LostMessages:
         self._rounds = Rounds("missing", self._turn, ROUND, fault=fault, logger=logger)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread that looks."""
         self._rounds.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop the thread that looks."""
         self._rounds.stop()
 
     def _turn(self) -> None:
@@ -91,13 +90,13 @@ class LostMessages:
             self.round(lambda took: self._rounds.pause(took * REST) or not self._leads())
 
     def round(self, pause: Callable[[float], bool] = lambda _: False) -> dict[str, int]:
-        """Look at everything once; returns how many of each kind were found.
+        """Look at everything once. Returns the number of lost messages of each kind.
 
         Args:
-            pause: called after each look, with the seconds that it took; true ends the round.
+            pause: called after each look with the seconds that the look took. If it returns true, the round ends.
 
         Raises:
-            RedisError, SQLAlchemyError: the round has no end, and the next one begins anew.
+            RedisError, SQLAlchemyError: the round ends here, and the next one begins from the start.
         """
         now, before, found = Round(), self._before or Round(), {"misplaced": 0}
         known, self._pause = self._before is not None, pause
@@ -106,7 +105,7 @@ class LostMessages:
         except _Over:
             return found
         copies = now.copies | before.copies
-        is_told = self._is_recorded(before.ended_at)
+        is_recorded = self._is_recorded(before.ended_at)
         if known:
             found["claims"] = self._lose_claims(now, before, copies)
             found["members"] = self._lose_members(now, before, copies)
@@ -114,17 +113,17 @@ class LostMessages:
         if self._was_emptied() or time.monotonic() >= self._next_history or is_suspicious:
             self._look_at_history(now)
             self._next_history = time.monotonic() + HISTORY_EVERY
-            if known and is_told:
+            if known and is_recorded:
                 found["jobs"] = self._lose_recorded(now.jobs, before.jobs, copies)
                 found["batches"] = self._lose_recorded(now.batches, before.batches, copies)
         now.ended_at = self._last_entry()
         self._before = now
-        _tell(found)
+        _log(found)
         return found
 
     def _look_everywhere(self, now: Round, found: dict[str, int]) -> None:
         if journal_position.read(self._app.store) is None:
-            compare(self._app)  # says what that means
+            compare(self._app)  # Redis was emptied: this logs it
         for keys in self._keys():
             began = time.monotonic()
             found["misplaced"] += self._look(keys, now)
@@ -132,7 +131,7 @@ class LostMessages:
         self._look_at_batches(now)
 
     def _rest(self, began: float) -> None:
-        """So that the server hardly notices. Raises: _Over."""
+        """Rest after a look. Raises: _Over."""
         if self._pause(time.monotonic() - began):
             raise _Over
 
@@ -150,7 +149,7 @@ class LostMessages:
                 return
 
     def _look(self, keys: Sequence[str], now: Round) -> int:
-        """Look at some keys; returns how many messages got their places again."""
+        """Look at some keys. Returns how many messages went back to their places."""
         store, found = self._app.store, 0
         tags = [key.removeprefix("message:") for key in keys if key.startswith("message:")]
         claims = [key.removeprefix("claim:") for key in keys if key.startswith("claim:")]
@@ -226,7 +225,7 @@ class LostMessages:
             int(self._app.store.run("lose_members", some)) for some in batched(arguments, 6 * AT_ONCE, strict=False)
         )
 
-    # What SQL knows.
+    # Jobs and batches in SQL.
 
     def _look_at_history(self, now: Round) -> None:
         from conventions.recording import lost_message_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
@@ -235,25 +234,25 @@ class LostMessages:
         for events in lost_message_rows.unended(self._app.database, before):
             places = self._app.broker.places([event.message_id for event in events])
             now.jobs |= {event.message_id: event for event, place in zip(events, places, strict=True) if place is None}
-        # Redis remembers it for longer, whatever it was cut for.
+        # Redis remembers every batch for longer than this.
         since = datetime.now(UTC) - self._app.batches.keep / 2
         tasks = [name for name, task in self._app.tasks.items() if getattr(task, "role", "") == "splitter"]
         for events in lost_message_rows.cut_batches(self._app.database, tasks, since, before):
             gone = self._gone_batches(events)
-            told = lost_message_rows.told_of(self._app.database, [*gone]) if gone else set()
-            now.batches |= {id_: event for id_, event in gone.items() if id_ not in told}
+            ended = lost_message_rows.batches_with_an_end(self._app.database, [*gone]) if gone else set()
+            now.batches |= {id_: event for id_, event in gone.items() if id_ not in ended}
 
     def _gone_batches(self, events: Sequence[Event]) -> dict[str, Event]:
-        """Those of which Redis has nothing any more, by id."""
+        """Those of these batches of which Redis has nothing, by id."""
         ids = [event.message_id for event in events]
-        messages = [*ids, *map(finish_id, ids)]  # one that was sent again, or is told to finish
+        messages = [*ids, *map(finish_id, ids)]  # a batch may be sent again, or have its finish on the way
         known = self._app.batches.states(ids)
         there = {id_ for id_, place in zip(messages, self._app.broker.places(messages), strict=True) if place}
         there |= {id_ for id_ in ids if id_ in known or finish_id(id_) in there}
         return {event.message_id: event for event in events if event.message_id not in there}
 
     def _lose_recorded(self, now: dict[str, Event], before: dict[str, Event], copies: set[str]) -> int:
-        """What two looks have found, between which everything was recorded that had happened at the first."""
+        """Record what both rounds have found missing. Everything that happened before the first one is in SQL."""
         lost = [
             event
             for id_, event in now.items()
@@ -264,12 +263,12 @@ class LostMessages:
         for some in batched(lost, AT_ONCE, strict=False):
             # A job may be lost more than once.
             self._app.journal.append([replace(one, token=f"lost-{uuid4().hex[:12]}") for one in some])
-        for event in lost:  # the next round must not find them before they are recorded
+        for event in lost:  # the next round must not find them again before the recorder has them
             del now[event.message_id]
         return len(lost)
 
     def _was_emptied(self) -> bool:
-        """Whether the server has forgotten the round before this one."""
+        """Whether the server has lost the mark of the last round."""
         redis, key = self._app.store.redis, self._app.store.key("round")
         emptied = self._before is not None and redis.get(key) != self._mark
         self._mark = uuid4().hex.encode()
@@ -285,14 +284,14 @@ class LostMessages:
         return found
 
     def _is_recorded(self, entry: bytes) -> bool:
-        """Whether everything up to this entry is in SQL."""
+        """Whether SQL has every entry of the journal up to this one."""
         oldest: Any = self._app.store.redis.xrange(self._app.journal.key, count=1)
         return not oldest or _position(oldest[0][0]) > _position(entry)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """A batch that waits for some of its chunks; `ended`: indexes of those that have an outcome."""
+    """A batch that waits for some of its chunks. `ended`: the indexes of chunks with an outcome."""
 
     batch: str
     task: str
@@ -303,7 +302,7 @@ class Chunks:
 
 
 def _event(id_: str, task: str, **values: Any) -> Event:
-    # One token: what is found twice is one event.
+    # The same token each time: a message that is found twice gives one event.
     return Event(id_, "lost", task=task, failure=GONE, **({"token": "lost"} | values))
 
 
@@ -317,7 +316,7 @@ def _bytes(name: str) -> bytes:
 
 
 def _wait_of(payload: bytes) -> int:
-    """Milliseconds until a message is due, by its header; 0 where it says nothing, or was tried before."""
+    """Milliseconds until a message is due, by its header `eta`. 0 if it has none, or none that can be read."""
     try:
         eta = headers_in(payload).get("eta")
         moment = datetime.fromisoformat(eta) if eta else None
@@ -329,7 +328,7 @@ def _wait_of(payload: bytes) -> int:
     return max(0, milliseconds(left))
 
 
-def _tell(found: dict[str, int]) -> None:
+def _log(found: dict[str, int]) -> None:
     if count := found["misplaced"]:
         logger.warning(
             "%d messages were in no queue, since somebody deleted keys of Redis; they have their places again", count

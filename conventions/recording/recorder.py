@@ -1,7 +1,7 @@
 """`Recorder`: moves the journal from Redis into SQL, in a process of its own beside the worker.
 
-An entry is read, committed to SQL, and only then taken out of the stream. Whatever dies in between, the entry is read
-again, and changes nothing the second time, since an event has one id (protocol 15).
+It reads an entry, commits it to SQL, and only then removes it from the stream. If a process dies in between, the entry is read
+again. The second time it changes nothing, since each event has one id (protocol 15).
 """
 
 import json
@@ -28,19 +28,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GROUP = "recorder"
-BATCH, LARGEST_BATCH = 500, 5000  # events in one transaction; more where more wait, since each then takes less
-AT_ONCE = 500  # of those that one call reads or removes: meanwhile the server serves nobody else
-BLOCK = 0.25  # seconds that one read waits for events, and a worker that ends may wait for that read
-GATHER = 0.1  # seconds in which events gather: a transaction for each would cost more than the jobs
+BATCH, LARGEST_BATCH = (
+    500,
+    5000,
+)  # events in one transaction; more if more wait: larger batches take less time for each event
+AT_ONCE = 500  # events that one call reads or removes: the server serves nobody else during a call
+BLOCK = 0.25  # seconds that one read waits for events; a worker that stops may have to wait for that read
+GATHER = 0.1  # seconds in which events collect: one transaction for each event would cost more than the jobs
 FORGOTTEN_AFTER = 3600.0  # seconds after which a consumer that has read nothing is forgotten
-HURRIES_AT = (
-    5.0  # seconds that the oldest event waits: a recorder rests the less the nearer it is to that, and then not at all
-)
+HURRIES_AT = 5.0  # seconds: the longer the oldest event waits, the less the recorder rests; from this age on not at all
 STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
-LAST_DRAIN = 3.0  # seconds that a stopping recorder goes on recording
+LAST_DRAIN = 3.0  # seconds that a recorder goes on recording when it stops
 KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
-ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # what an entry raises that is no event
+ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # raised by an entry that is not an event
 LOOK_EVERY = 0.2  # seconds between two looks at whether to stop
 
 
@@ -49,10 +50,10 @@ class Recorder:
 
     Args:
         store: where the journal is.
-        database: makes the database; asked at the first event, so that one that stands by does not import SQLAlchemy.
-        timings: for how long it leads, and when what a dead recorder has read is read again.
-        rest: how long it rests after each batch, as a multiple of what it took to record it; less where events wait for
-            long, see `HURRIES_AT`.
+        database: makes the database. It is called for the first event, so that a recorder that stands by does not import SQLAlchemy.
+        timings: how long it leads, and when it takes over what a dead recorder has read.
+        rest: how long it rests after each batch, as a multiple of the time that the batch took. It rests less if events have
+            waited for long, see `HURRIES_AT`.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Recorder:
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
         self._leads_until = 0.0
-        # Called where the server was started since it was last compared with SQL; `None`: there is nothing to compare.
+        # Called when the server has restarted since Redis was last compared with SQL. `None`: there is nothing to compare.
         self.compare: Callable[[], bool | None] | None = None
 
     def drain_once(self, limit: int = BATCH, block: float = 0.0) -> int:
@@ -85,13 +86,13 @@ class Recorder:
             block: seconds to wait for the first one.
 
         Raises:
-            RedisError: nothing is lost; what was committed is only acknowledged the next time.
+            RedisError: nothing is lost; what was committed is acknowledged the next time.
             SQLAlchemyError: nothing is lost; the same entries come the next time.
         """
         return self._take(self._read(limit, block))
 
     def _take(self, found: dict[bytes, dict[bytes, bytes]]) -> int:
-        """Record what was read; returns how many entries that is."""
+        """Record the entries that were read. Returns how many they are."""
         if not found:
             return 0
         self._unfinished = True
@@ -107,14 +108,14 @@ class Recorder:
         return len(found)
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Record until `stop()`, through every outage of SQL and Redis; `finish` comes after it."""
+        """Record until `stop()` returns true. It goes on through every outage of SQL and Redis. Call `finish` after it."""
         pause, limit = FIRST_PAUSE, BATCH
         while not stop():
             try:
                 found = self._read(limit, BLOCK) if self.lead() else None
                 begun = time.monotonic()
                 recorded = None if found is None else self._take(found)
-            except Exception as error:  # noqa: BLE001  # whatever it is, the entry is still there and recording goes on
+            except Exception as error:  # noqa: BLE001  # after any error the entry is still there, and recording goes on
                 self._log_outage(error)
                 _wait(pause, stop)
                 pause = min(2 * pause, LONGEST_PAUSE)
@@ -134,12 +135,12 @@ class Recorder:
         if rest and is_behind:
             try:
                 rest *= max(0.0, 1 - self.journal.age() / HURRIES_AT)
-            except RedisError:  # the next read says so
+            except RedisError:  # the next read reports it
                 return 0.0
         return rest
 
     def finish(self, seconds: float = LAST_DRAIN) -> None:
-        """Record what is there, for `seconds` at most, and let another one lead."""
+        """Record the entries that wait, for at most `seconds`, and give the lead up."""
         deadline = time.monotonic() + seconds
         try:
             if time.monotonic() < deadline and self.journal.length() and self.lead():
@@ -150,22 +151,22 @@ class Recorder:
             logger.warning("the recorder stops with events that are not recorded: %s", _first_line(error))
 
     def lead(self) -> bool:
-        """Lead from now on for a while, unless another one does. Raises: RedisError."""
+        """Take or renew the lead. Returns false if another recorder leads. Raises: RedisError."""
         return self._ask_lead(self._timings.recorder_lead)
 
     def _ask_lead(self, seconds: float) -> bool:
-        """The same for so many seconds; 0 gives the lead up."""
+        """Lead for this many seconds. 0 gives the lead up."""
         won = bool(self._store.script("lead")([self._lead], [self.name, int(seconds * 1000)]))
         self._leads_until = time.monotonic() + seconds if won else 0.0
         return won
 
     @property
     def leads(self) -> bool:
-        """Whether this one leads, as far as it knows."""
+        """Whether this recorder leads, as far as it knows."""
         return time.monotonic() < self._leads_until
 
     def succeed(self, process: int) -> None:
-        """Take the lead from a recorder of this machine that is known to have ended, if it had it. Raises: RedisError."""
+        """Free the lead of a recorder on this machine that has ended. Raises: RedisError."""
         self._store.script("lead")([self._lead], [_name_of(process), 0])
 
     def _read(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
@@ -178,7 +179,7 @@ class Recorder:
         return self._read_group(limit, block)
 
     def _read_group(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
-        """What this consumer could not finish, else what a dead one has left, else what is new."""
+        """Entries that this consumer has not finished. Else entries that a dead consumer has left. Else new entries."""
         redis: Any = self._store.redis
         wanted: dict[str, Any] = {"groupname": GROUP, "consumername": self.name, "count": limit}
         if self._unfinished:
@@ -194,20 +195,20 @@ class Recorder:
 
     def _read_new(self, limit: int, block: float) -> dict[bytes, dict[bytes, bytes]]:
         redis: Any = self._store.redis
-        milliseconds = max(1, int(block * 1000)) if block else None  # 0 would mean for ever
+        milliseconds = max(1, int(block * 1000)) if block else None  # 0 would block for ever
         found: dict[bytes, dict[bytes, bytes]] = {}
         while (count := min(limit - len(found), AT_ONCE)) > 0:
             new = redis.xreadgroup(GROUP, self.name, {self.journal.key: ">"}, count=count, block=milliseconds)
             found |= _entries(new[0][1]) if new else {}
             if not new or len(new[0][1]) < count:
                 break
-            self._unfinished, milliseconds = True, None  # where the next read fails, these come again
+            self._unfinished, milliseconds = True, None  # if the next read fails, these entries come again
         return found
 
     def _record(
         self, entries: Sequence[JournalEntry | AuditJournalEntry], raw: Mapping[bytes, Mapping[bytes, bytes]]
     ) -> None:
-        """Commit entries, then take them out of the stream; those that SQL refuses for what they hold, one by one."""
+        """Commit entries, then remove them from the stream. If SQL refuses the content of some, find these and put them aside."""
         try:
             number = self._commit(entries)
         except Exception as error:
@@ -225,9 +226,9 @@ class Recorder:
         self._acknowledge([entry.id for entry in entries])
 
     def _find_mark(self, number: int) -> None:
-        """Redis does not know of all that SQL has: a recorder died between the two, or the server is an older one."""
+        """The mark in Redis is behind SQL: a recorder died between the two writes, or Redis was restored from a copy."""
         run, mark = journal_position.run_of(self._store), journal_position.read(self._store)
-        is_first = number == 1  # before it SQL had nothing that Redis could lack
+        is_first = number == 1  # SQL was empty before, so Redis lacks nothing
         if self.compare is None or is_first or (mark and mark.run == run) or self.compare() is None:
             journal_position.write(self._store, number, run)
 
@@ -255,16 +256,16 @@ class Recorder:
                 pipe.execute()
 
     def _reject(self, id_: bytes, fields: Mapping[bytes, bytes], fault: Exception) -> None:
-        """Put an entry that cannot be recorded aside, exactly as it was, so that those behind it go on."""
+        """Put an entry that cannot be recorded aside, unchanged, so that the entries behind it are recorded."""
         text = json.dumps(
             {
                 "id": id_.decode(),
                 "fault": _first_line(fault),
-                # Half characters stand for bytes that are no text: encode(errors="surrogateescape") gives them back.
+                # Bytes that are not text are lone surrogates here: encode(errors="surrogateescape") restores them.
                 "fields": {_text(name): _text(value) for name, value in fields.items()},
             }
         )
-        # Not what it holds: arguments are nobody's business in a log.
+        # Do not log the content: arguments must not be in a log.
         logger.error(
             "entry %s of the journal cannot be recorded and is put aside in %s: %s",
             id_.decode(),
@@ -300,7 +301,7 @@ def _name_of(process: int) -> str:
 
 
 def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> dict[bytes, dict[bytes, bytes]]:
-    return {id_: fields or {} for id_, fields in found}  # no fields: somebody deleted an entry that was read
+    return {id_: fields or {} for id_, fields in found}  # `None`: somebody deleted an entry that was read
 
 
 def _text(value: bytes) -> str:
@@ -319,13 +320,13 @@ def _first_line(error: BaseException) -> str:
 
 
 def _is_outage(error: BaseException) -> bool:
-    """Whether the error says all by itself, without a traceback."""
+    """Whether the text of the error is enough, without a traceback."""
     sql = sys.modules.get("sqlalchemy.exc")
     return isinstance(error, (RedisError, OSError)) or (sql is not None and isinstance(error, sql.SQLAlchemyError))
 
 
 def _refuses_content(error: Exception) -> bool:
-    """Whether SQL would refuse the same entries for ever: for what they hold, not for how it is."""
+    """Whether SQL refuses the content of the entries. Then it would refuse them for ever."""
     from sqlalchemy.exc import DataError, IntegrityError, StatementError  # noqa: PLC0415  # 0.6 s to import
 
     if is_network_error(error):

@@ -1,4 +1,4 @@
-"""The recorder beside a worker: a process of its own, which the worker's main process watches and starts again."""
+"""The recorder's process beside a worker. The worker's main process starts it, watches it, and starts it again if it ends."""
 
 import gc
 import logging
@@ -31,50 +31,50 @@ from conventions.records.journal import LATE_AFTER, Journal
 logger = logging.getLogger(__name__)
 
 STOP_WITHIN = 5.0  # seconds that the recorder has for the last events
-LOOK_EVERY = 1.0  # seconds between two looks of the keeper
+LOOK_EVERY = 1.0  # seconds between two looks of the keeper at its recorder
 NAME = "recorder"  # in the system's list of processes
-NICENESS = 5  # jobs come first,
-REST = 4.0  # and so it works a fifth of the time, unless events wait for long
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds from the second end in a row to the next start, twice as long each time
-LIVED = 60.0  # seconds after which the end of a recorder is the first one again
-STANDS_AFTER = 15  # looks in a row at a recorder that does nothing at all: it is killed
+NICENESS = 5  # jobs come first
+REST = 4.0  # the recorder works a fifth of the time, unless events wait for long
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a start after the second end in a row; doubled each time
+LIVED = 60.0  # seconds: the end of a recorder that lived longer counts as the first in a row
+STANDS_AFTER = 15  # looks in a row without a sign of life: the recorder is killed
 STUCK_AFTER = (
-    180  # and at one that records nothing and does not say that it waits, as for a database that does not answer
+    180  # looks in a row without a finished step: it is killed, too, for example if a call to the database hangs
 )
 LATE = LATE_AFTER
-LAG_EVERY = 10.0  # seconds between two looks at the oldest event that is not recorded
-TELL_EVERY = 60.0  # seconds between two lines that say so
-STANDARD = (0, 1, 2)  # files of every process: the log goes there
-PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: after both together, a child without its parent is gone
+LAG_EVERY = 10.0  # seconds between two looks at the age of the oldest event
+TELL_EVERY = 60.0  # seconds between two log lines about it
+STANDARD = (0, 1, 2)  # the standard files of every process: the log goes there
+PARENT_LOOK, PARENT_PATIENCE = 0.2, 1.3  # seconds: a child whose parent has ended is gone after the sum of both
 
 
 class Pulse:
-    """Two counters in memory that a recorder shares with its keeper: it is alive, and it comes forward."""
+    """Two counters in memory that a recorder shares with its keeper: signs of life, and finished steps."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 16)
         self._alive = self._forward = 0
 
     def beat(self) -> None:
-        """The process runs. From a thread of the recorder."""
+        """Count a sign of life. Called by a thread of the recorder."""
         self._alive += 1
         self._memory[:8] = self._alive.to_bytes(8, "little")
 
     def step(self) -> None:
-        """It has come to the end of a step. From the thread that records."""
+        """Count a finished step. Called by the thread that records."""
         self._forward += 1
         self._memory[8:] = self._forward.to_bytes(8, "little")
 
     def read(self) -> tuple[bytes, bytes]:
-        """Both, as they are now. From the keeper."""
+        """Both counters. Called by the keeper."""
         return self._memory[:8], self._memory[8:]
 
 
 class Keeper:
-    """Keeps one recorder running beside this process, whatever ends it or makes it stand still.
+    """Keeps one recorder running beside this process. It starts a new one if the recorder ends or hangs.
 
     Args:
-        app: has `store` and `database`; both make connections of their own after a fork.
+        app: the application. Its `store` and `database` make new connections after a fork.
     """
 
     def __init__(self, app: Application) -> None:
@@ -82,7 +82,7 @@ class Keeper:
         self._ends, self._lock = False, threading.Lock()
         fault = "the recorder is not looked after"
         self._rounds = Rounds("keeper", self._look_after, LOOK_EVERY, fault=fault, logger=logger)
-        self._failures = 0  # ends in a row
+        self._failures = 0  # unexpected ends in a row
         self._next_start = self._next_lag = self._next_tell = 0.0
         self.pid = self._last_pid = 0
         self._start()
@@ -96,7 +96,7 @@ class Keeper:
             record_for_ever(self._app, main, pulse, after=self._last_pid)
 
     def watch(self) -> None:
-        """Look after it until `stop`, in a thread."""
+        """Start the thread that watches the recorder until `stop`."""
         self._rounds.start()
 
     def _look_after(self) -> None:
@@ -106,7 +106,7 @@ class Keeper:
         self._look_at_lag()
 
     def look(self) -> None:
-        """Start one where none runs; end one that stands still, which the next look finds."""
+        """Start a recorder if none runs. Kill one that hangs; the next look finds that it has ended."""
         if not self.pid:
             if time.monotonic() >= self._next_start:
                 self._start()
@@ -133,7 +133,7 @@ class Keeper:
             self._start()
 
     def _fault(self) -> str:
-        # Counted in looks, not in seconds: where both processes stood still, as on a machine that slept, nothing is wrong.
+        # Count looks, not seconds. If the machine slept, both processes stood still, and nothing is wrong.
         now = self._pulse.read()
         for number, (one, before) in enumerate(zip(now, self._seen, strict=True)):
             self._unchanged[number] = self._unchanged[number] + 1 if one == before else 0
@@ -143,18 +143,18 @@ class Keeper:
         return "does not come forward" if self._unchanged[1] >= STUCK_AFTER else ""
 
     def _look_at_lag(self) -> None:
-        """Say that what happens is not recorded in time; whose fault it is, the recorder says, if there is one."""
+        """Log a warning if events wait for too long. The recorder's own log says why, if a recorder runs."""
         now = time.monotonic()
         if now < max(self._next_lag, self._next_tell):
             return
         self._next_lag = now + LAG_EVERY
-        with suppress(RedisError):  # then nothing happens that could be recorded
+        with suppress(RedisError):  # without Redis there are no events to record
             if fault := Journal(self._app.store).fault(LATE):
                 self._next_tell = now + TELL_EVERY
                 logger.warning("%s", fault)
 
     def stop(self) -> None:
-        """End it, after it has recorded what is there."""
+        """Stop the recorder, after it has recorded the events that wait."""
         self._rounds.stop()
         with self._lock:
             self._ends = True
@@ -165,12 +165,12 @@ class Keeper:
             deadline = time.monotonic() + STOP_WITHIN
             while (
                 not _ended(self.pid) and time.monotonic() < deadline
-            ):  # later, it ends by itself soon after this process
+            ):  # if it takes longer, it ends by itself soon after this process
                 time.sleep(0.01)
 
 
 class RecorderProcess(bootsteps.StartStopStep):
-    """Forks the recorder before the worker has threads and connections; in a worker that is a thread itself, starts a thread."""
+    """Forks the recorder before the worker has threads and connections. If the worker runs in a thread itself, starts a thread."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -180,7 +180,7 @@ class RecorderProcess(bootsteps.StartStopStep):
         self._keeper: Keeper | None = None
 
     def create(self, worker: Any) -> None:
-        """Start it. It ends with the worker, however that ends."""
+        """Start the recorder. It ends with the worker, however the worker ends."""
         worker_shutdown.connect(self._stop, sender=worker)
         if threading.current_thread() is threading.main_thread():
             self._keeper = Keeper(worker.app)
@@ -191,7 +191,7 @@ class RecorderProcess(bootsteps.StartStopStep):
         self._thread.start()
 
     def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """Look after it, from a thread that begins after the pool was forked."""
+        """Watch the recorder, in a thread that starts after the pool has forked its processes."""
         if self._keeper is not None:
             self._keeper.watch()
 
@@ -205,11 +205,11 @@ class RecorderProcess(bootsteps.StartStopStep):
 
 
 def _ended(child: int) -> str:
-    """How a child has ended; empty: it has not. None is left as a zombie."""
+    """How a child process has ended; empty if it still runs. Reaps it, so that no zombie stays."""
     try:
         found, status = os.waitpid(child, os.WNOHANG)
     except ChildProcessError:
-        return "somebody else was told how"
+        return "somebody else has read its status"
     if not found:
         return ""
     code = os.waitstatus_to_exitcode(status)
@@ -217,16 +217,16 @@ def _ended(child: int) -> str:
 
 
 def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *, after: int = 0) -> NoReturn:
-    """Be the recorder of an application, in a child that was just forked; ends this process, and never returns.
+    """Run the recorder of an application in a child that was just forked. Ends this process, and never returns.
 
-    SIGTERM: finish the batch, record what is left, end. The process is gone within 2 s of `parent`'s end, since a
-    worker that starts anew has a recorder of its own.
+    After SIGTERM it finishes its batch, records what is left, and ends. If `parent` ends, this process ends within 2 s: the next
+    worker brings a recorder of its own.
 
     Args:
-        app: has `store` and `database`; both make connections of their own after a fork.
-        parent: process id of the one that forked.
-        pulse: tells the parent that this process lives and comes forward.
-        after: process id of the one in whose place this one is, which has ended.
+        app: the application. Its `store` and `database` make new connections after a fork.
+        parent: the id of the process that forked this one.
+        pulse: counts signs of life and finished steps for the parent.
+        after: the id of the last recorder's process, which has ended.
     """
     asked, pulse = threading.Event(), pulse or Pulse()
     status = 1
@@ -237,7 +237,7 @@ def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
         recorder = Recorder(app.store, cache(partial(_loaded, app)), timings=app.timings, rest=REST)
         if after:
-            with suppress(RedisError):  # then the lead lapses by itself
+            with suppress(RedisError):  # the lead lapses by itself
                 recorder.succeed(after)
 
         if hasattr(app, "tasks"):
@@ -254,22 +254,24 @@ def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *
     except Exception:
         logger.exception("the recorder ended")
     finally:
-        os._exit(status)  # what the parent would do at its end is not this process's business
+        os._exit(status)  # skip what the parent has registered for its own end
 
 
 def _let_go_of_parents() -> None:
-    """Give this process a name, and close the parent's pipes and sockets, which it believes to be closed once it closes them."""
+    """Give this process a name, and close the parent's pipes and sockets. Otherwise they stay open after the parent closes them."""
     with suppress(OSError):
         Path("/proc/self/comm").write_text(NAME, encoding="ascii")
     with suppress(OSError), Path(os.devnull).open("rb") as nothing:
         for file in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
             with suppress(OSError):
                 if file not in STANDARD and _is_channel(os.fstat(file).st_mode):
-                    os.dup2(nothing.fileno(), file)  # not closed: what holds the number may close it later
+                    os.dup2(
+                        nothing.fileno(), file
+                    )  # replaced, not closed: an object that has this number may close it later
 
 
 def _loaded(app: Application) -> Any:
-    """The database. The collector need not look at the libraries that it has loaded: see `TaskLoader.on_worker_init`."""
+    """The database, loaded. The garbage collector skips the loaded libraries from now on: see `TaskLoader.on_worker_init`."""
     database = app.database
     database.engine  # noqa: B018  # loads the dialect and the driver, and connects to nothing
     gc.freeze()
@@ -279,11 +281,11 @@ def _loaded(app: Application) -> Any:
 def _begin_beside(
     app: Application, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
 ) -> LostMessages:
-    """What the recorder that leads does beside recording, each in a thread of its own; `on_step`: it comes forward.
+    """Start what the recorder that leads does beside recording, each in a thread of its own.
 
-    Returns what must be stopped where the process goes on after the recorder.
+    `on_step` counts a finished step. Returns the part that must be stopped if the process goes on after the recorder.
     """
-    # To compare many messages may take longer than anything else that a recorder does: its keeper must see it.
+    # A comparison of many messages may take longer than STUCK_AFTER, so it counts its steps for the keeper.
     recorder.compare = lambda: compare(app, on_step) if app.one_server else None
     lost = LostMessages(app, lambda: recorder.leads)
     lost.start()
@@ -292,7 +294,7 @@ def _begin_beside(
 
 
 def _forget_broker(app: Application) -> None:
-    """Make new connections to the broker when there is something to send: those of the parent are closed here."""
+    """Forget the parent's connections to the broker, which are closed here. The next send makes a new one."""
     forget_connections()
     after_fork(app)
 
@@ -302,7 +304,7 @@ def _is_channel(mode: int) -> bool:
 
 
 def _reset_signals(asked: threading.Event) -> None:
-    """Forget the parent's handlers. Ctrl-C reaches the whole process group: the parent says when to stop."""
+    """Remove the parent's signal handlers. Ctrl-C reaches the whole process group, so ignore it: the parent says when to stop."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)) and number != signal.SIGTERM:
@@ -313,7 +315,7 @@ def _reset_signals(asked: threading.Event) -> None:
 
 
 def _end_with(parent: int, pulse: Pulse) -> None:
-    """A thread: end this process soon after its parent, even while it waits for SQL or Redis."""
+    """End this process soon after its parent, even while it waits for SQL or Redis. Runs in a thread."""
     while os.getppid() == parent:
         pulse.beat()
         time.sleep(PARENT_LOOK)

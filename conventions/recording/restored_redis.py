@@ -1,7 +1,8 @@
-"""A Redis that is older than SQL, as one that was restored from a copy: nothing that SQL records as ended runs again.
+"""After a restore, Redis may be older than SQL. Then no message runs again that has ended in SQL.
 
-Asked before the first message is read from a server that was started anew. The mark of `records/journal_position.py` says whether it is older;
-then each message is compared with the executions in SQL, and jobs that were done since are remembered as done.
+The check runs before a worker reads the first message from a server that has restarted. The mark of `records/journal_position.py`
+says whether Redis is older. If so, each message is compared with the executions in SQL, and jobs that were done since the copy
+are marked as done again.
 """
 
 import gc
@@ -31,12 +32,12 @@ from conventions.records.journal import Event
 logger = logging.getLogger(__name__)
 
 PLACES: tuple[WaitingPlace, ...] = ("delayed", "inflight", "queue")
-CHECKING = 60  # seconds without a step after which another process compares
-WAIT = 0.5  # seconds between two looks of those that wait for it
-EARLIER = timedelta(seconds=60)  # before the mark: what was recorded then may have been lost with it
+CHECKING = 60  # seconds without a step, after which another process may compare
+WAIT = 0.5  # seconds between two looks of a process that waits for the comparison
+EARLIER = timedelta(seconds=60)  # begin this long before the mark: Redis may have lost what was recorded just before it
 PAGE = 500
 DONE = frozenset(["succeeded", "duplicate"])
-AS_ONE = "restored"  # what is found twice is one event
+ONE_EVENT = "restored"  # the same each time: a step that is found twice gives one event
 EMPTIED = (
     "Redis knows of nothing that SQL has recorded: it was emptied, or is another server. What was only queued is gone without a row, and so are batches "
     "that were being cut and pauses of schedules; `celery … lost` lists in some minutes what SQL knows to be unfinished"
@@ -45,26 +46,29 @@ SAYS = FailureText("Restored", "Redis is older than SQL, which records that this
 
 
 def may_read(app: Application) -> bool:
-    """Whether messages may be read; false: another process compares, and one asks again. Raises: RedisError."""
-    # Where nothing waits, the recorder compares, which needs SQL anyway.
+    """Whether messages may be read. False: another process compares now; ask again. Raises: RedisError."""
+    # If no message waits, the recorder compares; it needs SQL anyway.
     return not app.one_server or not _waiting(app) or compare(app)
 
 
 def compare(app: Application, on_step: Callable[[], object] = bool) -> bool:
-    """Compare Redis with SQL, unless that was done in this run of the server; false: another process does it.
+    """Compare Redis with SQL, once for each run of the server. Returns false if another process does it now.
 
     Args:
         app: the application.
         on_step: called after each step, of which there may be thousands.
 
     Raises:
-        RedisError: a later call compares anew.
+        RedisError: a later call compares from the start.
     """
     store = app.store
     run, mark = journal_position.run_of(store), journal_position.read(store)
     if mark and mark.run == run:
         return True
-    name, leads = uuid4().hex, store.script("lead")  # also where memory is full, which only jobs can free
+    name, leads = (
+        uuid4().hex,
+        store.script("lead"),
+    )  # a script, since it works when memory is full; only jobs can free memory then
     lock = [store.key("restored")]
     if not leads(lock, [name, CHECKING * 1000]):
         time.sleep(WAIT)
@@ -117,17 +121,17 @@ def _compare(app: Application, mark: journal_position.Mark | None, run: str, goe
     journal_position.write(store, max(known, counted), run)
     if (
         loads and threading.current_thread() is threading.main_thread()
-    ):  # of a worker's main process: nobody else has it there
-        gc.freeze()  # what this has loaded stays: see `TaskLoader.on_worker_init`
+    ):  # in a worker's main process nothing else loads SQLAlchemy
+        gc.freeze()  # what was loaded stays: see `TaskLoader.on_worker_init`
 
 
 def _waiting(app: Application) -> int:
-    """How many messages there are."""
+    """The number of messages in all queues."""
     return sum(sum((one.ready, one.delayed, one.in_flight)) for one in map(app.broker.sizes, app.broker.queues()))
 
 
 def _remember_done(app: Application, since: datetime, goes_on: Callable[[], None]) -> int:
-    """Remember the jobs that were done since then, so that no other message of their keys does them again."""
+    """Mark the jobs that were done since this moment as done, so that no message with their keys runs them again."""
     from sqlalchemy import select, tuple_  # noqa: PLC0415  # it takes 0.6 s to import
 
     from conventions.storage.tables import ExecutionRow  # noqa: PLC0415  # the same
@@ -151,7 +155,7 @@ def _remember_done(app: Application, since: datetime, goes_on: Callable[[], None
 
 
 def _end_those_of(app: Application, queue: str, place: WaitingPlace, goes_on: Callable[[], None]) -> int:
-    """End the messages of one place that SQL knows as ended; returns how many."""
+    """End the messages in one place that have ended in SQL. Returns how many."""
     seen = ended = 0
     while found := look(app.broker, queue, place, seen):
         ends = _ends(app, found)
@@ -177,7 +181,7 @@ def _ends(app: Application, found: Sequence[Waiting]) -> list[tuple[Waiting, End
         kinds = {
             kind
             for generation, kind, ended_at in known.get(one.message_id, ())
-            # It may have been sent again under its id after such an end; a job that is done is done.
+            # After such an end it may have been sent again under its id. But a job that is done stays done.
             if generation >= one.generation and (kind in DONE or sent_at is None or ended_at > sent_at)
         }
         if kinds and not _goes_on_here(app, one, kinds):
@@ -186,7 +190,7 @@ def _ends(app: Application, found: Sequence[Waiting]) -> list[tuple[Waiting, End
 
 
 def _goes_on_here(app: Application, one: Waiting, kinds: set[str]) -> bool:
-    """Whether a worker that gets the message finds its outcome, and sends what follows it, which nobody may have done."""
+    """Whether the message must stay: its steps may not be sent. A worker that gets it finds its outcome and sends them."""
     key = one.headers.get(KEY)
     if not key or not _steps(one, kinds):
         return False
@@ -194,7 +198,7 @@ def _goes_on_here(app: Application, one: Waiting, kinds: set[str]) -> bool:
 
 
 def _steps(one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
-    """What is sent once a message has ended so: ids and tasks."""
+    """The steps that are sent after a message has ended in this way: their ids and tasks."""
     try:
         embed = body_in(one.payload).options
         if not DONE.isdisjoint(kinds):
@@ -207,7 +211,7 @@ def _steps(one: Waiting, kinds: set[str]) -> list[tuple[str, str]]:
 
 
 def _first_of(signature: Any) -> Iterator[tuple[str, str]]:
-    """The messages that are sent where a step begins."""
+    """The first messages of a step: their ids and tasks."""
     task, options, kwargs = signature["task"], signature.get("options") or {}, signature.get("kwargs") or {}
     match task:
         case "celery.chain":
@@ -224,9 +228,11 @@ def _first_of(signature: Any) -> Iterator[tuple[str, str]]:
 
 
 def _note_lost_steps(app: Application, one: Waiting, kinds: set[str]) -> None:
-    """Record as lost what follows a job and is nowhere: it was lost with the server, or never sent. The result that it needs is not known.
+    """Record the steps of an ended job as lost if they are neither in Redis nor in SQL.
 
-    Only a task of ours leaves a row whatever becomes of it. Of a function, and of a task that is not known here, nobody can tell: the log says so.
+    The server has lost them, or nobody has sent them. They cannot be sent now, since the job's result is not known. A task of
+    ours always leaves a row, so a missing row proves the loss. A function or an unknown task may leave no row; then only the
+    log says so.
 
     Raises: RedisError, SQLAlchemyError.
     """
@@ -242,7 +248,7 @@ def _note_lost_steps(app: Application, one: Waiting, kinds: set[str]) -> None:
     why = f"{follows}; nothing tells that it was sent"
     failure, actor = FailureText("Lost", why, "", ""), str(one.headers.get(ACTOR) or SYSTEM)
     ours = [id_ for id_ in gone if hasattr(app.tasks.get(steps[id_]), "arguments")]
-    lost = [Event(id_, "lost", task=steps[id_], actor=actor, token=AS_ONE, failure=failure) for id_ in ours]
+    lost = [Event(id_, "lost", task=steps[id_], actor=actor, token=ONE_EVENT, failure=failure) for id_ in ours]
     app.journal.append(lost)
     for event in lost:
         logger.error("lost: id=%s task=%s: %s", event.message_id, event.task, why)
@@ -283,6 +289,6 @@ def _member(one: Waiting) -> Member | None:
 
 
 def _keep(app: Application, task: str) -> int:
-    """Milliseconds that a claim of a task is kept."""
+    """How long a claim of a task is kept, in milliseconds."""
     horizon: timedelta = getattr(app.tasks.get(task), "horizon", None) or app.settings.keep_result_for
     return milliseconds(horizon)
