@@ -3,8 +3,8 @@
 -- Remove messages that have ended. A stale receipt changes nothing. A message whose job has recorded no outcome
 -- comes again.
 -- KEYS: prefix
--- ARGV: for each message: tag, queue, receipt, claim ('' when its job has none on this server), id of the message (''
---       unless something follows its job, all of which was sent: a message that comes again must not send it again)
+-- ARGV: for each message: tag, queue, receipt, claim ('' if its job has none on this server), message id if its job has
+--       follow-ups and all were sent, else ''. With the id this is noted, so that they are not sent again
 -- Returns how many were removed
 local removed = 0
 

@@ -11,7 +11,7 @@
 local SEND_AGAIN = 60000 -- ms
 local STATES_OF_BATCH = {splitting = 1, running = 1, done = 1, dead = 1, cancelled = 1}
 
--- Returns what is to be sent now ('finish' | 'recovered' | '') and its number.
+-- Returns the message that the batch needs now ('finish' | 'recovered' | '') and its number.
 local function what_follows(id)
   local batch = P .. 'batch:' .. id
   local state, chunks, repairs, told = unpack(redis.call('HMGET', batch, 'state', 'chunks', 'repairs', 'told'))
@@ -22,7 +22,7 @@ local function what_follows(id)
   return '', '0'
 end
 
--- Note that a message is to be sent. If its sender dies here, another worker sends it.
+-- Note that the batch needs a message. If its sender dies now, another worker sends it later.
 local function note_what_follows(id)
   if what_follows(id) == '' then
     redis.call('ZREM', P .. 'closing', id)

@@ -1,45 +1,45 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Take claims, one for each message, and park in place what must wait.
+-- Take a claim for each message. Park messages that must wait for the holder of their claim.
 -- KEYS: prefix
--- ARGV: lease in ms, starts without an outcome that make a message poison, '1' when they go to a process together, so
---       that only the first one starts now, or '0'; token and claim, with a space between, of the one after which that
---       first one starts when it has succeeded, or ''; then for each message: claim
---       (`<task>:<key>`), token, start (a pool whose process died may begin one delivery twice), message id,
---       generation, attempt, fingerprint, horizon in ms, ms since the epoch when it was sent or '', tag ('' where the
---       broker is elsewhere), queue, receipt
+-- ARGV: lease in ms; the number of starts without an outcome that make a message poison; '1' if the messages are a group, of
+--       which only the first one starts now, else '0'; token and claim, with a space between, of the job before the group's
+--       first one, or '';
+--       then for each message: claim (`<task>:<key>`), token, start (it differs if a pool begins one delivery twice, after a
+--       process died), message id, generation, attempt, fingerprint, horizon in ms, ms since the epoch when it was sent or '',
+--       tag ('' if the broker is another server), queue, receipt
 -- Returns for each message one of
 --   {'granted', fence, starts}      the caller holds the claim
---   {'poison', fence, starts, why}  the caller holds it and must not run: it was started so often without an outcome; what is
---                                   known of the last end of its process, or ''
---   {'done', result, id, followed}  finished before, by the message `id`; `result` is JSON
+--   {'poison', fence, starts, why}  the caller holds it and must not run: too many starts without an outcome; `why`: how its
+--                                   process last ended, or ''
+--   {'done', result, id, followed}  done before, by the message `id`; `result` is JSON; `followed`: '1' if its follow-ups were sent
 --   {'parked', ms}                  the message waits in its queue; the caller forgets it
---   {'busy', ms}                    the broker is elsewhere: the caller sends a copy that waits
+--   {'busy', ms}                    the broker is another server: the caller sends a copy that waits
 --   {'conflict', id}                the key was used by the message `id` with another payload
---   {'dead', error}                 this generation is a dead letter already; what it failed with, as JSON
+--   {'dead', error}                 this generation is a dead letter already; its error, as JSON
 --   {'superseded'}                  another copy of the message is further on
 --   {'cancelled'}                   the message must not run
---   {'too_old'}                     it was sent before what is remembered: nobody can tell whether it ran
---   {'stale'}                       the message is in other hands, or gone
---   {'alone'}                       it was started before without an outcome: it is back in its queue, to run by itself
+--   {'too_old'}                     it was sent longer ago than claims are kept: nobody can tell whether it ran
+--   {'stale'}                       another worker holds the message, or it is gone
+--   {'alone'}                       it was started before without an outcome: it is back in its queue, and runs alone next time
 local lease, start_limit, together = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
 local lapses = integer(now + lease)
-local last_token, last = string.match(ARGV[4], '^(%S*) (.*)$') -- the last one of a group
+local last_token, last = string.match(ARGV[4], '^(%S*) (.*)$') -- the job before the next one in the group
 
 local function is_known(name, id) return redis.call('EXISTS', P .. 'claim:' .. name, P .. 'cancel:' .. id) > 0 end
 
 local function park(claim, tag, queue, wait, horizon)
   wait = math.min(math.max(wait, 0), PARK_AT_MOST)
   if tag == '' then return {'busy', integer(wait)} end
-  make_delayed(tag, queue, wait + clock[2] % 200) -- not all at the same moment
+  make_delayed(tag, queue, wait + clock[2] % 200) -- spread, so that not all are due at once
   let_go(tag, queue)
-  redis.call('HSET', P .. 'claim:' .. claim, 'awaited', 1) -- whoever records how it ended wakes it
+  redis.call('HSET', P .. 'claim:' .. claim, 'awaited', 1) -- who settles the claim wakes the parked messages
   redis.call('SADD', P .. 'parked:' .. claim, tag)
   redis.call('PEXPIRE', P .. 'parked:' .. claim, horizon)
   return {'parked', integer(wait)}
 end
 
--- Let a message wait because of a key that a later release has written, in a form that is not known here.
+-- Let a message wait: a later release has written its claim or its cancel mark in an unknown form.
 local function wait_for_newer(name, tag, queue)
   note_unknown(name)
   if tag == '' then return {'busy', UNKNOWN_WAITS} end
@@ -48,7 +48,7 @@ local function wait_for_newer(name, tag, queue)
   return {'parked', UNKNOWN_WAITS}
 end
 
--- Second: whether the mark is in a form that is not known here.
+-- Whether the message is cancelled. Second value: whether the mark is in an unknown form.
 local function is_cancelled(id, generation)
   local mark = redis.pcall('GET', P .. 'cancel:' .. id)
   if not mark or mark == 'any' then return mark == 'any' end
@@ -56,20 +56,20 @@ local function is_cancelled(id, generation)
   return upto and upto >= generation, not upto
 end
 
--- A run that a schedule waits for has ended; where the broker is this server, its message is gone, which says the same.
+-- Tell the schedule that waits for this run that it has ended. If the broker is this server, the missing message tells it.
 local function has_ended(id, tag)
   if tag == '' then redis.call('DEL', P .. 'live:' .. id) end
 end
 
--- `starts`: those without an outcome before this one; `fence`: the last one, 0 of a claim that is new.
+-- `starts`: the earlier starts without an outcome. `fence`: the last fence; 0 for a new claim.
 local function grant(name, token, start, id, generation, attempt, fingerprint, horizon, tag, receipt, starts, fence)
   local claim, after = P .. 'claim:' .. name, ''
   local answer = starts < start_limit and 'granted' or 'poison'
-  if not last then starts = starts + 1 else after = behind(last_token, last, name) end -- of a group, the others count when they begin
+  if not last then starts = starts + 1 else after = behind(last_token, last, name) end -- in a group, only the first one starts now
   if together then last_token, last = token, name end
   local is_new = fence == 0
-  fence = integer(math.max(fence + 1, micros)) -- from the clock, so that it never starts again at 1 after a flush
-  -- Most of a group: see `claims`. A string holds neither starts nor a generation, nor what stands between its fields.
+  fence = integer(math.max(fence + 1, micros)) -- from the clock, so that it does not begin at 1 again after a flush
+  -- Most claims of a group are strings, see `claims`. A string has no starts and no generation, and no field contains BETWEEN.
   if together and is_new and starts == 0 and generation == 0 and not string.find(id .. fingerprint .. after, BETWEEN, 1, true) then
     local value = table.concat({'R', token, start, fence, lapses, id, attempt, fingerprint, after}, BETWEEN)
     redis.call('SET', claim, value, 'PX', horizon)
@@ -77,16 +77,16 @@ local function grant(name, token, start, id, generation, attempt, fingerprint, h
   end
   redis.call('HSET', claim, 'state', 'running', 'token', token, 'start', start, 'fence', fence, 'until', lapses,
     'id', id, 'attempt', attempt, 'fingerprint', fingerprint, 'after', after)
-  if not is_new or starts > 0 or generation > 0 then -- else they are not there, which reads the same
+  if not is_new or starts > 0 or generation > 0 then -- missing fields mean the same
     redis.call('HSET', claim, 'generation', generation, 'starts', starts, 'followed', '0')
     redis.call('HDEL', claim, 'result')
   end
   redis.call('PEXPIRE', claim, horizon)
   if tag == '' then
-    redis.call('PEXPIRE', P .. 'live:' .. id, horizon) -- it runs: its schedule waits for its end
-  elseif not together then -- what has gone with others is looked up, see `place_of`
+    redis.call('PEXPIRE', P .. 'live:' .. id, horizon) -- it runs, so its schedule waits for its end
+  elseif not together then -- for a group, `place_of` looks at the claim
     redis.call('HSET', P .. 'started', tag, receipt)
-    if history(tag, 'deliveries') then change(tag, 'deliveries', 0) end -- starts are counted now
+    if history(tag, 'deliveries') then change(tag, 'deliveries', 0) end -- from now on starts are counted
   end
   if answer == 'poison' then return {answer, fence, starts - 1, redis.call('HGET', claim, 'why') or ''} end
   return {answer, fence, starts}
@@ -111,7 +111,7 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   its_generation, its_attempt = tonumber(its_generation or 0), tonumber(its_attempt or 0)
   till, starts, fence = tonumber(till or 0), starts_of(name, starts, after), tonumber(fence or 0)
   local same, its_result = owner == id, result and result ~= '' and result or 'null'
-  if state == 'running' and holder == token and its_start == start then -- a reply was lost: the same answer again
+  if state == 'running' and holder == token and its_start == start then -- the first reply was lost: give the same answer again
     if starts > start_limit then return {'poison', integer(fence), starts - 1, redis.call('HGET', claim, 'why') or ''} end
     return {'granted', integer(fence), starts}
   end
@@ -120,12 +120,12 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
     has_ended(id, tag)
     return {'done', its_result, owner, followed or '0'}
   end
-  if state == 'dead' and same and generation == its_generation then -- sent again, or come again: `acknowledge` must find that it has ended
+  if state == 'dead' and same and generation == its_generation then -- it was sent or delivered again: `acknowledge` must see that it has ended
     if tag ~= '' then change(tag, 'ended', 'dead', 'alone', 1) end
     has_ended(id, tag)
     return {'dead', result or '""'}
   end
-  -- A job that is done in turns holds its key from turn to turn, as long as its message is there.
+  -- A job that works in turns holds its key between two turns, while its message exists.
   local goes_on = state == 'continued' and not same and (tag == '' or redis.call('EXISTS', message_key(owner)) == 1)
   local runs = (state == 'running' and till > now and holder ~= token) or goes_on
   local cancelled, unreadable = is_cancelled(id, generation)
@@ -135,18 +135,18 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint and its_fingerprint ~= '' then return {'conflict', owner} end
   if state == 'done' then return {'done', its_result, owner, '0'} end
   if same and (generation < its_generation or (generation == its_generation and attempt < its_attempt)) then
-    -- Rewritten in place since it was handed out: its next delivery carries what it is now.
+    -- The stored message was changed after this delivery. The next delivery has the new values.
     if tag ~= '' and tonumber(history(tag, 'attempt') or 0) > attempt then
       return park(name, tag, queue, till - now, horizon)
     end
-    -- Where messages are here, another copy is seen. Where there is none, the message of the next attempt is lost, and this one was
-    -- sent under its id since: nobody else does the job.
+    -- If messages are on this server, another copy would be here. If there is none, the message of the next attempt is lost, and
+    -- this message was sent later under the same id. Nobody else runs the job, so this message does.
     if tag == '' or generation < its_generation or (tag ~= id and redis.call('EXISTS', message_key(id)) == 1) then
       return {'superseded'}
     end
   end
   local redriven = same and generation > its_generation
-  if runs or (state == 'released' and not redriven and till > now) then -- its own back-off, too
+  if runs or (state == 'released' and not redriven and till > now) then -- also during its own back-off
     return park(name, tag, queue, goes_on and PARK_AT_MOST or till - now, horizon)
   end
   if together and starts > 0 then

@@ -1,20 +1,21 @@
 #!lua flags=allow-oom
 -- uses queues claims
--- Take the claims of messages that go to a process together, where nothing is known of any of them, as nearly always: all
--- or none. As `claim` would, in fewer words, of which the server makes a string each.
+-- Take the claims of a group if none of them exists, which is nearly always so: all or none. It does what `claim` would do,
+-- with fewer arguments, since the server makes a string of each argument.
 -- KEYS: prefix
--- ARGV: lease in ms; token, task and key of the one after which the first starts when it has succeeded, or '' three times;
---       what the others have in common: start; then for each run of messages of one task, which has no colon: task,
---       horizon in ms, ms since the epoch when the first of them was sent, how many, and for each of those: key, message
---       id, which is its tag, fingerprint, and receipt, which is its token. None has `BETWEEN` in it, no key is twice,
---       and none has ended as dead: that goes to a process alone, see `settle`
--- Returns the fence of all of them; 0 where one is known, cancelled, too old, or in other hands: nothing was done
+-- ARGV: lease in ms; token, task and key of the job before the first one in the group, or '' three times; the start, which
+--       all have in common; then for each sequence of messages of one task: the task, which has no colon, its horizon in ms, ms
+--       since the epoch when the first of them was sent, their number, and for each message: key, message id (also its tag),
+--       fingerprint, receipt (also its token). No argument contains `BETWEEN`, no key occurs twice, and no message is dead: a
+--       dead one runs alone, see `settle`
+-- Returns the fence of all of them. 0 if a claim exists, or a message is cancelled, too old, or held by another worker; then
+-- nothing was changed
 local call = redis.call
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local last_token, last_task, last_key, start = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
-local names, count = {}, 0 -- for each message the key of its claim, then that of what would cancel it
+local names, count = {}, 0 -- for each message: the key of its claim, then the key of its cancel mark
 local tags, tokens, messages = {}, {}, {}
 local i = 6
 while i <= #ARGV do

@@ -1,16 +1,17 @@
--- How claims are stored, as the scripts share it.
--- A claim is a hash, `claim:<task>:<key>`. That of a job of a group, of which there may be ten thousand a second, is one string
--- at first, which takes the server half as long and half the memory: a letter for its state, then its other fields in the
--- order of `FIELDS`, and, once it is done, its result. Whoever wants more of it than `peek` tells makes a hash of it.
+-- How a claim is stored. Other scripts share this part.
+-- A claim is a hash, `claim:<task>:<key>`. The claim of a job in a group is one string at first, since there may be ten thousand
+-- of them a second: a string takes half the server's time and half the memory. The string has a letter for the state, then the
+-- other fields in the order of `FIELDS`. The last field is the result, once the job is done. `peek` reads the string as it is.
+-- `fields_of` turns it into a hash.
 -- KEYS: the application's prefix, such as `{conventions}:`
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself
-local BETWEEN = '\31' -- fields of a string
+local BETWEEN = '\31' -- separates the fields of a string
 local FIELDS = {'token', 'start', 'fence', 'until', 'id', 'attempt', 'fingerprint', 'after', 'result'}
 local STATES = {R = 'running', D = 'done'}
-local WORDS = {running = 1, done = 1, released = 1, continued = 1, dead = 1} -- that a state may be
+local WORDS = {running = 1, done = 1, released = 1, continued = 1, dead = 1} -- all states
 
--- Make a hash of a claim that is a string. Returns false where its form is not known here: it stays as it is.
+-- Turn a claim that is a string into a hash. Returns false if the form is unknown; then the claim stays as it is.
 local function unfold(key)
   local value, left = redis.pcall('GET', key), redis.call('PTTL', key)
   if type(value) ~= 'string' or not string.find(value, '^[RD]\31') then return false end
@@ -26,8 +27,8 @@ local function unfold(key)
   return true
 end
 
--- These fields of a claim, which is a hash from now on. Of one in a form that is not known here nothing but that its state is
--- 'unknown'; such a claim must not be written.
+-- The values of these fields of a claim. The claim is a hash from now on. If its form is unknown, the state is 'unknown' and all
+-- other fields are missing. The caller must not write such a claim.
 local function fields_of(key, ...)
   local found = redis.pcall('HMGET', key, ...)
   if found.err then
@@ -41,7 +42,7 @@ local function fields_of(key, ...)
   return unpack(found)
 end
 
--- Token, state and end of the lease, of a claim that stays what it is.
+-- Token, state and end of the lease. The claim is not changed.
 local function peek(key)
   local value = redis.pcall('GET', key)
   if type(value) == 'table' then

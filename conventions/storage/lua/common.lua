@@ -1,5 +1,5 @@
--- What the scripts of messages and claims share, beside `queues` and `claims`, which come before it. Sending does without: the server makes
--- all functions anew at each call.
+-- What the scripts of messages and claims share, beside `queues` and `claims`, which come before it. `publish` does not use this
+-- part: the server creates all functions again at each call.
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself
@@ -8,21 +8,21 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local micros = clock[1] * 1000000 + clock[2]
 
 local PARK_AT_MOST = 30000 -- ms
-local COMES_AGAIN = 1000 -- ms; twice as long each time, up to a minute
-local UNKNOWN_WAITS = 30000 -- ms until one looks again at what is not known here
+local COMES_AGAIN = 1000 -- ms until a message comes again; doubled each time, up to a minute
+local UNKNOWN_WAITS = 30000 -- ms that a message in an unknown form waits before the next look
 
--- What has become of a message beside what was sent; nothing as long as it is a string.
+-- Fields of a message that were added after it was sent. Nothing while the message is still a string.
 local function history(tag, ...)
   if redis.call('TYPE', message_key(tag)).ok == 'hash' then return unpack(redis.call('HMGET', message_key(tag), ...)) end
 end
 
--- Whether it is a string of our making.
+-- Whether a message is a string that we wrote.
 local function is_sent(tag)
   local key = message_key(tag)
   return redis.call('TYPE', key).ok == 'string' and string.find(redis.call('GETRANGE', key, 0, 16), '^%d+\31$') ~= nil
 end
 
--- Whether a message is there in a form that is not known here.
+-- Whether a message exists in an unknown form.
 local function is_unknown(tag)
   local key = message_key(tag)
   local kind = redis.call('TYPE', key).ok
@@ -31,7 +31,7 @@ local function is_unknown(tag)
   return kind ~= 'none'
 end
 
--- Say what has become of a message that is there. One in a form that is not known stays as it is.
+-- Set fields of a message, if it exists. A message in an unknown form stays as it is.
 local function change(tag, ...)
   if is_unknown(tag) then return end
   local key = message_key(tag)
@@ -45,13 +45,13 @@ local function change(tag, ...)
   redis.call('HSET', key, ...)
 end
 
--- Where it stands among what is ready; nothing of what is not there.
+-- The score of a message in the ready set. Nothing if the message does not exist.
 local function score_of(tag)
   local key = message_key(tag)
   local kind = redis.call('TYPE', key).ok
   if kind == 'hash' then return redis.call('HGET', key, 'score') or next_score(0) end
   if kind == 'none' then return nil end
-  if kind ~= 'string' then return next_score(0) end -- not known here
+  if kind ~= 'string' then return next_score(0) end -- an unknown form
   local score = redis.call('GETRANGE', key, 0, 15)
   return tonumber(score) and score or next_score(0) -- another program wrote it
 end
@@ -61,14 +61,14 @@ local function make_delayed(tag, queue, wait, awake)
   if not awake then wake(queue) end -- the idle worker must learn when to wake next
 end
 
--- A tag whose message somebody has deleted: nothing more is known of it.
+-- Record a tag as lost: somebody has deleted its message, and nothing else is known of it.
 local function note_lost(tag, queue)
   local event = {message_id = tag, kind = 'lost', queue = queue, token = 'lost-' .. integer(micros)}
   event.failure = {error = 'Lost', error_message = 'its message is gone from Redis', traceback = '', fingerprint = ''}
   redis.call('XADD', P .. 'journal', '*', 'event', cjson.encode(event), 'fence', '0', 'at', integer(now))
 end
 
--- Move what is due to the ready messages, behind those that are there; returns how many moved.
+-- Move delayed messages that are due to the ready set, behind those that are there. Returns how many moved.
 local function promote(queue, limit)
   local due = redis.call('ZRANGEBYSCORE', P .. 'delayed:' .. queue, '-inf', now, 'LIMIT', 0, limit)
   for _, tag in ipairs(due) do
@@ -89,12 +89,12 @@ local function promote(queue, limit)
   return #due
 end
 
--- Whether the message is in the hands that `receipt` names. A stale receipt touches nothing.
+-- Whether the holder of this receipt holds the message. A stale receipt changes nothing.
 local function holds(tag, receipt)
   return tag ~= '' and redis.call('HGET', P .. 'receipts', tag) == receipt
 end
 
--- It was handed out, and neither came back in good order nor began.
+-- Count a delivery that was neither given back nor started.
 local function count_delivery(tag)
   local receipt = redis.call('HGET', P .. 'receipts', tag)
   if receipt and redis.call('HGET', P .. 'started', tag) ~= receipt then
@@ -102,20 +102,20 @@ local function count_delivery(tag)
   end
 end
 
--- Out of the worker's hands; the caller has put the message into another place before.
+-- Take a message from its worker. The caller has put it into its new place before.
 local function let_go(tag, queue)
   redis.call('ZREM', P .. 'inflight:' .. queue, tag)
   redis.call('HDEL', P .. 'receipts', tag)
   redis.call('HDEL', P .. 'started', tag)
 end
 
--- Leave a message that was taken out of the ready ones, since it is in a form that is not known here: another worker may know it.
+-- Delay a message in an unknown form that was taken from the ready set. Another worker may know the form.
 local function leave_unknown(tag, queue)
   make_delayed(tag, queue, UNKNOWN_WAITS + clock[2] % 1000, true)
   note_unknown('message:' .. tag)
 end
 
--- Nobody has recorded how it ended: it comes again, and not for ever, since its deliveries are counted.
+-- Deliver a message again: nobody has recorded its end. The count of deliveries limits how often.
 local function come_again(tag, queue)
   make_delayed(tag, queue, math.min(COMES_AGAIN * 2 ^ tonumber(history(tag, 'deliveries') or 0), 60000))
   count_delivery(tag)
@@ -129,14 +129,14 @@ local function remove(tag, queue, receipt)
   return true
 end
 
--- Where a message is: 'waiting', 'running', which is from when its claim is granted, or false when it has ended.
+-- Where a message is: 'waiting'; 'running', from the moment its claim is granted; or false after its end.
 local function place_of(tag)
   if redis.call('EXISTS', message_key(tag)) == 0 then return false end
   local receipt = redis.call('HGET', P .. 'receipts', tag)
   if not receipt then return 'waiting' end
   if receipt == redis.call('HGET', P .. 'started', tag) then return 'running' end
   local payload = select(6, sent(tag))
-  -- The claims of a group are granted with nothing written to its messages.
+  -- A claim that is granted to a group changes nothing in the message, so look at the claim.
   local is_read, message = pcall(cjson.decode, payload)
   local headers = is_read and type(message) == 'table' and message.headers
   if type(headers) ~= 'table' or type(headers.task) ~= 'string' or type(headers.x_key) ~= 'string' then return 'waiting' end
@@ -145,16 +145,16 @@ local function place_of(tag)
   return state == 'running' and 'running' or false
 end
 
--- How a claim names the one that it follows in a group: by token and name. A field of more than 64 bytes would make the
--- claim twice as large, so the task is left away where it is the same.
+-- The value of `after`: it names the claim of the job before this one in its group, by token and name. If both are of one task,
+-- the task is left out: a field of more than 64 bytes would double the size of the claim.
 local function behind(token, other, claim)
   local task = string.match(claim, '^.-:') or ''
   if string.sub(other, 1, #task) == task then return token .. ' :' .. string.sub(other, #task + 1) end
   return token .. ' ' .. other
 end
 
--- Starts of a claim without an outcome. In a group, nobody counts the start of a job that follows a success: `after` names
--- that job, see `behind`.
+-- The number of starts without an outcome. In a group, a job that begins after a success does not count its own start. Then
+-- `after` names the job before it (see `behind`): if that job succeeded, this one has started.
 local function starts_of(claim, starts, after)
   starts = tonumber(starts or 0)
   if starts > 0 or not after or after == '' then return starts end
@@ -164,7 +164,7 @@ local function starts_of(claim, starts, after)
   return (holder == token and state == 'done') and 1 or 0
 end
 
--- What waits for this claim looks again at once.
+-- Make the messages ready that are parked for this claim.
 local function wake_parked(claim)
   local parked = redis.call('SPOP', P .. 'parked:' .. claim, 1000)
   if #parked > 0 then redis.call('HDEL', P .. 'claim:' .. claim, 'awaited') end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Find running claims with a long expired lease and without a message: nobody will end them.
+-- Find running claims whose lease ended long ago and whose message is gone: nobody will settle them.
 -- KEYS: prefix
--- ARGV: ms since the lease was over; then claims (`<task>:<key>`)
+-- ARGV: the least ms since the end of the lease; then claims (`<task>:<key>`)
 -- Returns for each such claim {claim, token, message id, generation, attempt}
 local found = {}
 for i = 2, #ARGV do

@@ -1,13 +1,12 @@
 #!lua flags=allow-oom
 -- uses claims
--- Say whether the jobs of a group have succeeded, as the calls of `succeed` and `settle` before this one have recorded it
--- or not, and remove the messages of those that have.
+-- Tell which jobs of a group are recorded as done by earlier calls of `succeed` and `settle`. Remove the messages of these jobs.
 -- KEYS: prefix
--- ARGV: queue of all their messages, whose receipts are their tokens, or ''; for each job its claim, token and tag, and where
---       there is no such queue, its queue and receipt
+-- ARGV: the queue, if all messages are of one queue and each receipt is its token, else ''; for each job: claim, token, tag,
+--       and, without a common queue, its queue and receipt
 -- Returns for each job 1 or 0
 local call, P = redis.call, KEYS[1]
-local answers, messages, ended, tags = {}, {}, {}, {} -- messages to remove, their tags, and those by queue
+local answers, messages, ended, tags = {}, {}, {}, {} -- messages to remove; their tags; their tags by queue
 
 local common = ARGV[1] ~= '' and ARGV[1]
 local words = common and 3 or 5
@@ -22,7 +21,7 @@ local function is_done(claim, token, value)
     local done = 'D' .. BETWEEN .. token .. BETWEEN
     return string.sub(value, 1, #done) == done
   end
-  local holder, state = peek(P .. 'claim:' .. claim) -- a hash, or none
+  local holder, state = peek(P .. 'claim:' .. claim) -- the claim is a hash, or missing
   return holder == token and state == 'done'
 end
 
@@ -41,7 +40,7 @@ end
 for queue, several in pairs(tags) do call('ZREM', P .. 'inflight:' .. queue, unpack(several)) end
 if #messages > 0 then
   call('HDEL', P .. 'receipts', unpack(ended))
-  call('HDEL', P .. 'started', unpack(ended)) -- of one that asked for its claim by itself
+  call('HDEL', P .. 'started', unpack(ended)) -- for a job that asked for its own claim
   call('DEL', unpack(messages))
 end
 return answers

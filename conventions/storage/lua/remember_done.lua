@@ -1,10 +1,10 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Remember jobs as done that an older copy of the server does not know as done. A claim that is held now stays with its holder.
--- A claim in an unknown form stays as it is.
+-- Mark jobs as done that this server, restored from a copy, does not know as done. A claim that is held now stays with its
+-- holder. A claim in an unknown form stays as it is.
 -- KEYS: prefix
 -- ARGV: for each: claim, message id, ms to keep it
--- Returns how many were not known
+-- Returns how many were marked
 local found = 0
 for i = 1, #ARGV, 3 do
   local key = P .. 'claim:' .. ARGV[i]

@@ -3,7 +3,7 @@
 -- Extend the leases of running claims.
 -- KEYS: prefix
 -- ARGV: lease in ms, then for each job its claim and its token
--- Returns for each job 1 (extended) or 0 (the claim is another's, or has ended)
+-- Returns for each job 1 (extended) or 0 (the claim has another holder, or has ended)
 local answers = {}
 for i = 2, #ARGV, 2 do
   local key = P .. 'claim:' .. ARGV[i]

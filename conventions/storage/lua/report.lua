@@ -5,7 +5,7 @@
 -- KEYS: prefix
 -- ARGV: message id, ms to keep, lease in ms, claim (`<task>:<key>`, '' when it holds none), token, id of its batch or '',
 --       then fields and values
--- Returns 'on', 'cancelled' (the message or its batch was), or 'lost' (the claim is another's; nothing was written)
+-- Returns 'on', 'cancelled' (the message or its batch is), or 'lost' (the claim has another holder; nothing was written)
 local id, keep, lease, claim, token, batch = unpack(ARGV, 1, 6)
 local progress = P .. 'progress:' .. id
 if claim ~= '' then

@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
 -- uses queues claims common batch
--- Record how jobs ended: claim, message and journal in one step. Refused for a token that is not the holder's, never
--- because time passed; asked again with the same token, it gives the same answer and records nothing twice.
+-- Record how jobs ended: claim, message and journal in one step. It refuses a token that is not the holder's. It never refuses
+-- because time has passed. A second call with the same token gives the same answer and records nothing again.
 -- KEYS: prefix
 -- ARGV: for each job: claim (`<task>:<key>`, '' when it held none), token, message id, generation, attempt, fingerprint,
---       state ('done' | 'released' | 'continued', for the same message only | 'dead'), result (of a dead one: its error)
---       as JSON or '', ms to wait or 0, ms to keep the claim, tag ('' where the broker is elsewhere), queue, receipt,
---       what becomes of the message ('remove' | 'retry' | 'park', which uses no attempt | 'keep'), changes to the
---       message as JSON, event as JSON or '', how its batch counts it (see `join`) or ''
--- Returns for each job 'recorded', 'refused' (the claim is another's), or 'missing' (recorded, but the message that was
--- to be tried again is gone)
+--       state ('done' | 'released' | 'continued': only the same message may go on | 'dead'), result as JSON or '' (if dead:
+--       its error), ms to wait or 0, ms to keep the claim, tag ('' if the broker is another server), queue, receipt, action
+--       for the message ('remove' | 'retry' | 'park': does not use up an attempt | 'keep'), changes to the message as JSON,
+--       event as JSON or '', how its batch counts it (see `join`) or ''
+-- Returns for each job 'recorded', 'refused' (another holder has the claim), or 'missing' (recorded, but the message that
+-- should be tried again is gone)
 
 local function append(event, fence, refused, payload)
   if event == '' then return end
@@ -21,29 +21,29 @@ end
 
 local function again(tag, queue, receipt, changes, attempt, wait)
   if redis.call('EXISTS', message_key(tag)) == 0 then return 'missing' end
-  change(tag, 'attempt', attempt, 'deliveries', 0, 'alone', 1) -- it was tried: it goes together with no other
+  change(tag, 'attempt', attempt, 'deliveries', 0, 'alone', 1) -- after a first try a message never goes into a group
   if changes ~= '{}' then change(tag, 'changes', changes) end
   if holds(tag, receipt) then
     make_delayed(tag, queue, wait)
     let_go(tag, queue)
-  elseif redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then -- parked behind this very job, and due earlier
+  elseif redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then -- it is parked for this job's own claim, and due earlier
     make_delayed(tag, queue, wait)
   end
   return 'recorded'
 end
 
--- Whether a job whose claim was released, since its process was thought dead, is behind what has run since.
+-- Whether this attempt is older than the last one. Its claim was released, since its process seemed to be dead.
 local function is_behind(generation, attempt, its_generation, its_attempt)
   local difference = tonumber(generation) - tonumber(its_generation or 0)
   return difference < 0 or (difference == 0 and tonumber(attempt) < tonumber(its_attempt or 0))
 end
 
--- A run that a schedule waits for has ended; where the broker is this server, its message is gone, which says the same.
+-- Tell the schedule that waits for this run that it has ended. If the broker is this server, the missing message tells it.
 local function end_run(id, claim, state, action, event)
   local key = P .. 'live:' .. id
   if redis.call('EXISTS', key) == 0 then return end
   local ends = state == 'done' or state == 'dead' or (action == 'remove' and claim ~= '')
-  if not ends and action == 'remove' and event ~= '' then -- it never ran; of one that is superseded another copy goes on
+  if not ends and action == 'remove' and event ~= '' then -- it never ran; if it is superseded, another copy goes on
     ends = cjson.decode(event).kind ~= 'superseded'
   end
   if ends then redis.call('DEL', key) end
@@ -56,7 +56,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
   if claim ~= '' then
     local holder, before, number, its_generation, its_attempt = fields_of(key, 'token', 'state', 'fence', 'generation', 'attempt')
     fence = number or integer(micros)
-    if before and not WORDS[before] then -- a later release has written it: left as it is
+    if before and not WORDS[before] then -- a later release has written it: leave it as it is
       note_unknown('claim:' .. claim)
       append(event, integer(micros), true)
       return 'refused'
@@ -65,11 +65,11 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
       append(event, fence, true)
       return 'refused'
     end
-    if holder and before ~= 'running' then -- a reply was lost: the same answer again
+    if holder and before ~= 'running' then -- the first reply was lost: give the same answer again
       local gone = (action == 'retry' or action == 'park') and tag ~= '' and redis.call('EXISTS', message_key(tag)) == 0
       return gone and 'missing' or 'recorded'
     end
-    if not holder then -- lost, as after a flush
+    if not holder then -- the claim is gone, for example after a flush
       redis.call('HSET', key, 'token', token, 'fence', fence, 'id', id, 'generation', generation, 'fingerprint', fingerprint)
     end
     redis.call('HSET', key, 'state', state, 'until', integer(now + wait), 'attempt', next_attempt, 'result', result,
@@ -82,7 +82,7 @@ local function settle(claim, token, id, generation, attempt, fingerprint, state,
     if tag ~= '' then answer = again(tag, queue, receipt, changes, next_attempt, tonumber(wait)) end
   elseif action == 'remove' then
     remove(tag, queue, receipt)
-  elseif state == 'dead' and holds(tag, receipt) then -- kept until its task has heard of it, and never to run again; `claim_new` counts on `alone`
+  elseif state == 'dead' and holds(tag, receipt) then -- it stays until those who wait for its result are told, and never runs again; `claim_new` relies on `alone`
     change(tag, 'ended', 'dead', 'alone', 1)
   end
   append(event, fence, false, payload)

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- uses claims
--- Count the start of a job of a group that begins after one which has not succeeded; see `starts_of`.
+-- Count the start of a job in a group. It is needed when the job before it has not succeeded: see `starts_of`.
 -- KEYS: prefix
--- ARGV: its claim and its token
--- Returns 1, or 0 where the claim is not ours any more, or has ended. Nobody reads it.
+-- ARGV: claim, token
+-- Returns 1; or 0 if the claim has another holder, or has ended. Nobody reads the answer.
 local key = KEYS[1] .. 'claim:' .. ARGV[1]
 local holder, state = fields_of(key, 'token', 'state')
 if holder ~= ARGV[2] or state ~= 'running' then return 0 end
