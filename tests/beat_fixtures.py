@@ -3,7 +3,9 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import celery
 import pytest
@@ -51,12 +53,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def app(store: Store) -> Iterator[ConventionsApp]:
-    """An application without a schedule of its own."""
-    with application([__name__], broker_url=store.url, key_prefix=store.prefix) as app:
+def app(store: Store, new_database: Callable[[Path], str], tmp_path: Path) -> Iterator[ConventionsApp]:
+    """An application on the store of the test, with a database and without a schedule of its own."""
+    with application(broker_url=store.url, key_prefix=store.prefix, database_url=new_database(tmp_path)) as app:
         yield app
-        if "redbeat_redis" in vars(app):
-            app.redbeat_redis.close()
 
 
 type Beat = Callable[..., Scheduler]
@@ -79,6 +79,8 @@ def beat(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beat]
     for scheduler in started:
         with contextlib.suppress(RedisConnectionError):
             scheduler.close()
+    if "redbeat_redis" in vars(app):  # RedBeat never closes it
+        app.redbeat_redis.close()
 
 
 @pytest.fixture
@@ -94,6 +96,7 @@ def sent(app: ConventionsApp) -> Iterator[Sent]:
     celery.signals.before_task_publish.disconnect(note)
 
 
+TOKYO = ZoneInfo("Asia/Tokyo")
 DAILY = Schedule("daily", cron("0 9 * * *"), Note, {"day": planned_date})
 
 

@@ -49,11 +49,9 @@ type Command = Callable[..., Result]
 
 
 @pytest.fixture
-def app(commands_app: ConventionsApp) -> Iterator[ConventionsApp]:
+def app(commands_app: ConventionsApp) -> ConventionsApp:
     """The application of the commands, for beats, too."""
-    yield commands_app
-    if "redbeat_redis" in vars(commands_app):
-        commands_app.redbeat_redis.close()
+    return commands_app
 
 
 @pytest.fixture

