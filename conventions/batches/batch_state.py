@@ -1,9 +1,8 @@
 """The state of batches in Redis: the chunks that were cut, their outcomes, and the messages still to send (R19).
 
 A batch goes `splitting -> running -> done`, or ends as `dead` (its items could not be read, or its finish failed) or
-`cancelled`. Settling a chunk adds its outcome in the same step, see `storage/lua/batch.lua`, to a set by index, so a
-chunk that is
-delivered twice counts once. The semantics are those of Sidekiq's batches: a set of members, never a counter.
+`cancelled`. The step that settles a chunk also stores its outcome by the chunk's index (`storage/lua/batch.lua`). So a chunk that
+is delivered twice counts once. The semantics are those of Sidekiq's batches: a set of members, never a counter.
 """
 
 import json
@@ -32,13 +31,10 @@ LOOKED_THROUGH = 1000  # the newest batches that a search for one state reads
 class BatchSummary:
     """The argument of `finish`. `done`, `failed` and `total` count items, `chunks` counts chunks.
 
-    `ended_chunks`: the number of chunks with an outcome. `failed_chunks`: the indexes of dead chunks.
-    `cancelled_chunks`: the indexes of
-    chunks that were cancelled, revoked or expired. `returns`: the results of `process` in the order of the chunks,
-    without `None`.
-    `actor`: who sent the batch. `created_at`: when cutting began (seconds since the epoch). `progress`: its rate, its
-    remaining time
-    and its last report.
+    `ended_chunks`: the number of chunks with an outcome. `failed_chunks`: the indexes of dead chunks. `cancelled_chunks`: the
+    indexes of chunks that were cancelled, revoked or expired. `returns`: the results of `process` in the order of the chunks,
+    without `None`. `actor`: who sent the batch. `created_at`: when cutting began (seconds since the epoch). `progress`: its rate,
+    its remaining time and its last report.
     """
 
     id: str

@@ -32,7 +32,7 @@ def fields(arguments: Arguments, values: Mapping[str, Any], written: Mapping[str
     Args:
         arguments: of the task.
         values: the letter's values.
-        written: what somebody has typed since, by name.
+        written: what was typed into the form, by name.
     """
     found = []
     for name, parameter in arguments.signature.parameters.items():
@@ -43,7 +43,7 @@ def fields(arguments: Arguments, values: Mapping[str, Any], written: Mapping[str
 
 
 def read(arguments: Arguments, written: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values of what was typed, and the fault of each argument that is refused."""
+    """The values that were typed, and what is wrong with each argument that is refused."""
     values: dict[str, Any] = {}
     faults: dict[str, str] = {}
     for name in arguments.names:

@@ -1,4 +1,4 @@
-"""Pages of batches: the list, and one batch with live progress; cancel it, send its dead chunks again (R19, R22)."""
+"""The pages of batches: a list, and one batch with live progress. A person can cancel it, or send its dead chunks again (R19, R22)."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -29,7 +29,7 @@ MESSAGES = {
 
 
 def live_values(summary: BatchSummary) -> dict[str, Any]:
-    """The part of a batch that changes while it runs: numbers, texts for people (`texts`), and what is visible (`is`)."""
+    """The values of a batch that change while it runs: numbers, texts for people (`texts`), and which parts are visible (`is`)."""
     progress, live = summary.progress, summary.state in LIVE_STATES
     eta = progress.eta if live else None  # a batch that has ended has no remaining time
     done = f"{summary.done:,}" if summary.total is None else f"{summary.done:,} of {summary.total:,}"
@@ -73,8 +73,8 @@ def live_data_of(shown: Sequence[Mapping[str, Any]], parts: object) -> dict[str,
     """The answer to a page's repeated request.
 
     Args:
-        shown: the figures of its batches.
-        parts: everything else on the page; if it changes, the page reloads itself.
+        shown: the live values of its batches.
+        parts: the other values on the page; if they change, the page replaces its rows.
     """
     version = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
     return {"version": version, "live": any(one["is"]["live"] for one in shown), "batches": list(shown)}
@@ -98,15 +98,15 @@ class BatchPage(Page):
 
 
 def batch_not_found(id_: str) -> web.HTTPError:
-    """What is said of a batch that is not there."""
+    """The error for a batch that does not exist."""
     return web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no batch {id_}; it may be forgotten.")
 
 
 class BatchList(BatchPage):
-    """`/batches`: the newest first."""
+    """`/batches`: the newest batches first."""
 
     async def get(self) -> None:
-        """List them; with `?as=json` only their figures."""
+        """List batches; with `?as=json` only their live values."""
         state = self.parameter("state")
         if unknown := sorted(self.request.query_arguments.keys() - KNOWN_PARAMETERS):
             raise web.HTTPError(HTTPStatus.BAD_REQUEST, f"There is no filter {unknown[0]!r}; there is state.")
@@ -136,7 +136,7 @@ class BatchDetail(BatchPage):
     """`/batches/<id>`."""
 
     async def get(self, id_: str) -> None:
-        """Show it; with `?as=json` only its figures."""
+        """Show the batch; with `?as=json` only its live values."""
         summary = await self.in_thread(lambda: self.capp.batches.summary(id_, returns=False))
         if summary is None:
             raise batch_not_found(id_)
@@ -187,17 +187,17 @@ class BatchDetail(BatchPage):
 
 
 def _cause(summary: BatchSummary) -> str:
-    """The letter of the message that ended a batch: its splitter or its finish."""
+    """The dead letter that ended a batch: of its splitter, or of its finish."""
     if summary.state != "dead":
         return ""
     return summary.id if summary.chunks is None else finish_id(summary.id)
 
 
 class BatchPost(BatchPage, ABC):
-    """Base of these: a POST that leads back to the batch."""
+    """Base of the actions on a batch: a POST that redirects to the page of the batch."""
 
     async def post(self, id_: str) -> None:
-        """Do it, for a reason."""
+        """Perform the action, and record the reason."""
         message = await self.in_thread(self._done, id_, self.visitor.name, self.parameter("reason") or None)
         if message is None:
             raise batch_not_found(id_)
@@ -211,14 +211,14 @@ class BatchPost(BatchPage, ABC):
 
     @abstractmethod
     def act(self, id_: str, actor: str, reason: str | None) -> str:
-        """Do it, and return the word for what is said of it."""
+        """Perform the action. Returns a key of `MESSAGES`, or `<sent>/<chunks>`."""
 
 
 class CancelBatch(BatchPost):
     """`/batches/<id>/cancel`."""
 
     def act(self, id_: str, actor: str, reason: str | None) -> str:
-        """Stop cutting and processing it."""
+        """Cancel the batch."""
         return "cancelled" if cancel_batch(self.capp, id_, actor, reason) else "ended"
 
 

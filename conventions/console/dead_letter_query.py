@@ -1,4 +1,4 @@
-"""Filters of dead letters in a URL, with the same words as `Filter` and the command line."""
+"""Filters of dead letters in a URL, with the names that `Filter` and the command line use."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ MOST_IDS = 500
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """The request of a page: the words as they were written, and the filter that they mean."""
+    """The parameters of a page as they were written, and the filter that they mean."""
 
     filter: Filter
     parameters: tuple[tuple[str, str], ...]
 
     @classmethod
     def read(cls, values: Callable[[str], Sequence[str]]) -> Self:
-        """Read it.
+        """Read the parameters of a request.
 
         Args:
             values: returns the values of a name in the URL or in a form.
@@ -55,7 +55,7 @@ class Query:
 
     @classmethod
     def from_invalid(cls, values: Callable[[str], Sequence[str]]) -> Self:
-        """Only the words of an invalid query, so that the visitor can correct them."""
+        """An invalid query: only its parameters, so that the visitor can correct them."""
         words = [(name, text) for name in (*FILTERS, "arg") for text in values(name)[-1:]]
         return cls(Filter(), tuple(words))
 
@@ -65,17 +65,17 @@ class Query:
         return cls(Filter(), ())
 
     def get(self, name: str) -> str:
-        """The word of this name, or an empty text."""
+        """The parameter of this name, or an empty text."""
         return dict(self.parameters).get(name, "")
 
     @property
     def arguments(self) -> list[str]:
-        """Arguments and their values, as they were written."""
+        """The parameters `arg`, as they were written: `user_id=7`."""
         return [text for name, text in self.parameters if name == "arg"]
 
     @property
     def has_filter(self) -> bool:
-        """Whether it filters by more than a state."""
+        """Whether it filters by more than the state."""
         return any(name != "state" for name, _ in self.parameters)
 
     @property
@@ -84,13 +84,13 @@ class Query:
         return replace(self.filter, state="dead")
 
     def url(self, **changes: str) -> str:
-        """The query of a link with changed words; an empty value removes a word."""
+        """The query of a link, with some parameters changed. An empty value removes a parameter."""
         kept = [(name, text) for name, text in self.parameters if name not in changes]
         return urlencode(kept + [(name, text) for name, text in changes.items() if text])
 
 
 def position_text(position: Position) -> str:
-    """A position in a listing, for a URL."""
+    """A position in a list as text, for a URL."""
     return f"{position[0].isoformat()}~{position[1]}"
 
 

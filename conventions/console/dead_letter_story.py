@@ -1,4 +1,4 @@
-"""The story of a dead letter on its page: each attempt in all redrives, the actions of people, how it ended."""
+"""The history of a dead letter for its page: each attempt in each redrive, the actions of people, and the end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ WORDS = {"retried": "to be tried again", "dead": "dead"}
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the story.
+    """One line of the history.
 
     Attributes:
         kind: `attempt`, `redrive`, or `action` (an action of a person).
@@ -30,7 +30,7 @@ class Step:
 
     @property
     def how(self) -> str:
-        """How an attempt ended: the class of its error and what follows, or a word."""
+        """How an attempt ended: the class of its error and what happens next, or one word."""
         if self.attempt is None:
             return ""
         error, word = self.attempt["error"], WORDS.get(self.attempt["kind"], self.attempt["kind"])
@@ -38,14 +38,14 @@ class Step:
 
     @property
     def went_well(self) -> bool:
-        """Whether nothing is left to do after it."""
+        """Whether the attempt ended well."""
         return self.attempt is not None and self.attempt["kind"] in ("succeeded", "duplicate")
 
 
 def story_of(
     letter: DeadLetterRow, history: Sequence[Mapping[str, Any]], audit_entries: Sequence[AuditRow]
 ) -> list[Step]:
-    """All steps, in order.
+    """All lines, the oldest first.
 
     Args:
         letter: the letter.

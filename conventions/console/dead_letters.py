@@ -1,4 +1,4 @@
-"""Pages of dead letters: groups, rows, one letter with its editor; edit, redrive, discard and note, with confirmation (R18, R22)."""
+"""The pages of dead letters: groups, a list, one letter with its editor. Redrive and discard ask for confirmation (R18, R22)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -41,10 +41,10 @@ class LetterList(Page):
     """`/dead-letters`: the groups and letters that match the filter."""
 
     async def get(self) -> None:
-        """Show them."""
+        """List groups and letters."""
         try:
             query, after = self._asked()
-        except ValueError as error:  # an invalid query shows nothing
+        except ValueError as error:  # an invalid query shows no letters
             self.set_status(HTTPStatus.BAD_REQUEST)
             self.show(
                 "conventions_letters.html",
@@ -82,7 +82,7 @@ class LetterDetail(Page):
     """`/dead-letters/letters/<id>`: one letter with all its data, and an editor of its arguments."""
 
     async def get(self, id_: str) -> None:
-        """Show it."""
+        """Show the letter."""
         await self.show_letter(id_)
 
     async def show_letter(
@@ -92,7 +92,14 @@ class LetterDetail(Page):
         faults: Mapping[str, str] | None = None,
         seen: str | None = None,
     ) -> None:
-        """Show the letter. Its editor shows what was typed, the faults, and the version that the editor started from."""
+        """Show the letter.
+
+        Args:
+            id_: of the letter.
+            written: what was typed into the editor, by argument.
+            faults: what is wrong, by argument.
+            seen: the version of the arguments that the editor started from.
+        """
         found = await self.in_thread(self._find, id_, written or {})
         if found is None:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no dead letter {id_}.")
@@ -138,7 +145,7 @@ class EditableLetterDetail(LetterDetail):
     """`/dead-letters/letters/<id>`, with the editor's POST."""
 
     async def post(self, id_: str) -> None:
-        """Change the arguments and, if wanted, send the letter again."""
+        """Change the arguments. If asked for, also redrive the letter."""
         # Tornado decodes names as Latin-1.
         names = {key: key.encode("latin-1").decode(errors="replace") for key in self.request.body_arguments}
         written = {
@@ -180,16 +187,16 @@ async def start(page: Page, wanted: RedriveOrder) -> None:
 
 
 class ConfirmedAction(Page, ABC):
-    """Asks about a selection of letters, and acts after the visitor has confirmed their number."""
+    """An action on several letters. It shows their number, and acts after the visitor has confirmed it."""
 
     verb = ""
 
     async def get(self) -> None:
-        """Ask: how many letters, which ones, and reasons against it."""
+        """Show how many letters and which ones, with warnings, and ask for confirmation."""
         await self._ask(self._query(), "")
 
     async def post(self) -> None:
-        """Act, unless the number of letters has changed since the question."""
+        """Act, unless the number of letters has changed since it was shown."""
         query = self._query()
         try:
             await self.act(query, self.number("count", -1, int))
@@ -204,7 +211,7 @@ class ConfirmedAction(Page, ABC):
 
     @abstractmethod
     async def act(self, query: Query, expected: int) -> None:
-        """Act. Raises: SelectionChanged; ValueError, with the fault of the form."""
+        """Perform the action. Raises: SelectionChanged; ValueError, with what is wrong in the form."""
 
     def number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
         """A number of the form. Raises: ValueError."""
@@ -279,11 +286,11 @@ class DiscardLetters(ConfirmedAction):
 
     @staticmethod
     def which(query: Query) -> Filter:
-        """Dead letters only: the others are on their way, or were discarded before."""
+        """Letters in the state `dead` only: others are being redriven, or were discarded before."""
         return query.dead
 
     async def act(self, query: Query, expected: int) -> None:
-        """Discard them."""
+        """Discard the letters."""
         await self.in_thread(self._discard, query, self.visitor.name, self.parameter("reason"), expected)
         self.redirect(f"{self.reverse_url('conventions-letters')}?said=discarded", status=HTTPStatus.SEE_OTHER)
 
@@ -296,7 +303,7 @@ class WriteGroupNote(Page):
     """`/dead-letters/notes/<group>`."""
 
     async def post(self, group: str) -> None:
-        """Write the note of a group, in place of the former one."""
+        """Replace the note of a group."""
         try:
             is_there = await self.in_thread(self._annotate, group, self.parameter("note"), self.visitor.name)
         except LetterNotEditable as error:

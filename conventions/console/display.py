@@ -1,4 +1,4 @@
-"""The form of values on pages: times, numbers, hidden arguments, sparklines."""
+"""How pages show values: times, numbers, hidden arguments, sparklines."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def content_version(parts: object) -> str:
 
 
 def rate_text(rate: float) -> str:
-    """Items a second; for slow ones items a minute or an hour, so that the number is readable."""
+    """Items per second. For a slow rate: items per minute or per hour, so that the number is readable."""
     sizes = ((1, "s"), (60, "min"), (3600, "h"))
     size, unit = next((one for one in sizes if not rate or rate * one[0] >= 1), sizes[-1])
     number = rate * size
@@ -68,7 +68,7 @@ def arguments_text(arguments: Any, *, hidden: bool) -> str:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON text that can be shown and read again, even with half characters."""
+    """A value as JSON text that can be shown and parsed again, even with lone surrogates."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
     try:
         text.encode()

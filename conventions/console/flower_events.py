@@ -1,8 +1,7 @@
-"""Filters events of workers before Flower keeps them: a wrong event or field would break Flower's pages.
+"""Filters the events of workers before Flower keeps them: a wrong event or field would break Flower's pages.
 
-Anybody who can publish to the broker can send any event in the name of any worker. Flower calculates with these values
-on each page,
-and never forgets a worker.
+Anybody who can publish to the broker can send any event in the name of any worker. Flower calculates with these values on each
+page, and never forgets a worker.
 """
 
 import logging
@@ -51,7 +50,7 @@ def clean_event(event: Any) -> dict[str, Any] | None:
 
 
 def _written(value: Any) -> Any:
-    """Escape half characters: neither a page nor Prometheus, which gets the names of all events, can write them."""
+    """Escape lone surrogates. Pages and Prometheus cannot encode them."""
     return clean(value) if isinstance(value, str) and not is_text(value) else value
 
 

@@ -1,6 +1,6 @@
-"""Flower's own pages and API. Each requires a role and hides values from viewers. Unknown handlers are refused (R22).
+"""Checks before Flower's own pages and API: each requires a role and hides values from viewers (R22).
 
-A later release of Flower may have handlers that show more, so viewers may open only the handlers that are listed here.
+Only the handlers that are listed here are open to viewers: a handler of a later Flower release might show values.
 """
 
 import functools
@@ -33,13 +33,13 @@ SEARCHES = ("search[value]", "search")
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a handler of Flower asks for.
+    """What a handler of Flower requires.
 
     Attributes:
-        reads: who may read it.
-        posts: whether it reads on POST, too.
-        audit_action: what it does, in words.
-        is_answered: whether a worker says what became of that.
+        reads: the role that may read it.
+        posts: whether POST only reads, too.
+        audit_action: the name of its action in the audit.
+        is_answered: whether a worker reports the result of the action.
     """
 
     reads: Role = "admin"
@@ -87,7 +87,7 @@ RULES: Mapping[str, Rule] = {
 
 
 class GuardedFlower(AuditedWrites):
-    """Goes before a handler of Flower."""
+    """The checks of a handler of Flower. They run before the handler."""
 
     rule = UNKNOWN
 
@@ -112,7 +112,7 @@ class GuardedFlower(AuditedWrites):
             self._refuse_guesses()
 
     def _refuse_guesses(self) -> None:
-        """Refuse a search or an order that would reveal values. Raises: HTTPError."""
+        """Refuse a search or a sort order that would reveal values. Raises: HTTPError."""
         if not all(may_search(web.RequestHandler.get_argument(self, name, "")) for name in SEARCHES):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
         column = BaseHandler.get_argument(self, "order[0][column]", None, type=int)  # Flower reads "01" as 1
@@ -120,7 +120,7 @@ class GuardedFlower(AuditedWrites):
             if web.RequestHandler.get_argument(self, name, "").lstrip("-") not in {"", *SORTED}:
                 raise web.HTTPError(HTTPStatus.FORBIDDEN, NO_SEARCH)
 
-    # What is shown.
+    # Hiding values.
 
     def write(self, chunk: Any) -> None:
         """Answer. Viewers get tasks without values."""
@@ -140,13 +140,13 @@ class GuardedFlower(AuditedWrites):
 
     @property
     def _sees_values(self) -> bool:
-        # The page of an error may be shown before the visitor is known.
+        # An error page may be shown before the visitor is known.
         return getattr(self, "_current_user", None) is not None and self.visitor.sees_values
 
-    # What it looks at.
+    # Queues.
 
     def get_broker(self) -> Any:
-        """The object that knows the lengths of queues."""
+        """The object that reads the lengths of queues."""
         if not self.capp.broker_is_redis:
             return super().get_broker()
         state = self.application.events.state
@@ -155,7 +155,7 @@ class GuardedFlower(AuditedWrites):
     # Waiting for results.
 
     async def run_blocking(self, operation: str, *args: Any, **kwargs: Any) -> Any:
-        """Wait for results in an extra thread, since they may never come."""
+        """Wait for results in threads of their own, since a result may never come."""
         if operation in ("task.result", "task.result_wait"):
             return await _waiting().run(operation, *args, **kwargs)
         return await super().run_blocking(operation, *args, **kwargs)
@@ -170,11 +170,11 @@ class GuardedFlower(AuditedWrites):
 
 
 class CheckedHandler(Checked):
-    """Goes before a handler without a login."""
+    """The checks of a handler that needs no login. They run before the handler."""
 
 
 class Login(BaseHandler):
-    """`/login`: Flower's own, or the one of `--auth-provider`."""
+    """`/login`: Flower's own handler, or the one of `--auth-provider`."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """The chosen login handler, with the checks before it."""
@@ -211,7 +211,7 @@ def guarded(handler: type[Any]) -> type[Any]:
 
 
 def guard_handlers(handlers: list[Any], settings: dict[str, Any]) -> None:
-    """Put the checks before these handlers, and before the handlers of files that Tornado adds itself."""
+    """Put the checks before these handlers, and before the static file handlers that Tornado adds itself."""
     for place, entry in enumerate(handlers):
         spec = entry if isinstance(entry, URLSpec) else web.url(*entry)
         handlers[place] = web.url(spec.regex.pattern, guarded(spec.handler_class), spec.kwargs, spec.name)

@@ -1,8 +1,7 @@
-"""How the pages get into Flower: through its list of handlers, its template loader, its command.
+"""How the pages get into Flower: through its list of handlers, its template loader, and its command.
 
-Flower has no interface for plugins. These places have been the same in every release since 1.0; `tests/console/` fails
-on a
-release that has changed them.
+Flower has no interface for plugins. These places are the same in every release since 1.0. `tests/console/` fails on a release
+that has changed them.
 """
 
 import logging
@@ -60,7 +59,7 @@ PAGES = (
 
 
 def install() -> None:
-    """Add the pages to the next Flower that this process makes; once."""
+    """Add the pages to the next Flower that this process creates. A second call does nothing."""
     if any(getattr(one, "name", None) == PAGES[0][2] for one in flower_urls.handlers):
         return
     ours: list[Any] = [web.url(pattern, handler, name=name) for pattern, handler, name in PAGES]
@@ -88,7 +87,7 @@ class TemplateLoader(template.Loader):
 
 
 def with_entries(text: str) -> str:
-    """Flower's navigation with our entries in it; below it, if Flower has changed the navigation."""
+    """Flower's navigation with our entries in it. If Flower has changed the navigation, our entries come after it."""
     before, found, after = text.partition(ANCHOR)
     rest, end, tail = after.partition("</li>")
     if found and end:

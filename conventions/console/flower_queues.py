@@ -1,4 +1,4 @@
-"""Our queues in Flower: it would count kombu's lists, and ours are the sorted sets of `Broker`."""
+"""The lengths of our queues for Flower. Flower itself counts kombu's lists, and our queues are sorted sets."""
 
 import asyncio
 from collections import Counter
@@ -48,7 +48,7 @@ class FlowerQueues:
         return found
 
     def _consumers(self) -> tuple[Counter[str], bool]:
-        """How many workers consume each queue, and whether all workers known to run have answered."""
+        """How many workers consume each queue, and whether every worker that Flower knows has answered."""
         answers = self._app.control.inspect(timeout=ANSWER_WITHIN).active_queues() or {}
         found = Counter(str(queue["name"]) for queues in answers.values() for queue in queues)
         return found, bool(answers) and self._alive <= answers.keys()

@@ -1,4 +1,4 @@
-"""What `celery flower` does before Flower starts: refuse a Flower that is open to everybody, and add the pages (R22)."""
+"""What runs before `celery flower` starts: it refuses a Flower that is open to everybody, and adds the pages (R22)."""
 
 import functools
 import os
@@ -17,9 +17,8 @@ _LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
 def prepare_command(app: Any) -> None:
     """Give `celery flower` the console, if that command may run in this process.
 
-    Celery imports the commands of all packages before the application, so Flower's command exists by now. Nothing else
-    imports Flower's
-    modules.
+    Celery imports the commands of all packages before the application, so Flower's command exists by now. Nothing else imports
+    Flower's modules.
     """
     command = sys.modules.get("flower.command")
     if command is None:

@@ -1,4 +1,4 @@
-"""Flower's own writes, such as stopping a worker: in the name of the login, each with an audit entry (R22)."""
+"""Flower's own actions, such as stopping a worker. Each runs in the name of the login and gets an audit entry (R22)."""
 
 import asyncio
 import functools
@@ -61,10 +61,10 @@ NOT_RECORDED = "It was done, or tried, but the audit could not be written; Flowe
 
 
 class AuditedWrites(Guarded):
-    """Goes before a handler of Flower that may write.
+    """Records the actions of a handler of Flower in the audit.
 
     Attributes:
-        audit_action: what it does, in words.
+        audit_action: the name of its action in the audit.
         is_answered: whether the worker reports the result; otherwise we only know that the command was sent.
     """
 
@@ -74,14 +74,14 @@ class AuditedWrites(Guarded):
     _fault: Exception | None = None
 
     def write(self, chunk: Any) -> None:
-        """Answer, and keep the answer."""
+        """Answer, and keep the answer for the audit."""
         self._response = chunk
         super().write(chunk)
 
     # Messages.
 
     def get_task_args(self) -> tuple[Any, Any, dict[str, Any]]:
-        """Flower's reading of the body. Raises: HTTPError if the sender may not use one of its options."""
+        """The body as Flower reads it. Raises: HTTPError if the sender may not use one of its options."""
         args, kwargs, options = super().get_task_args()
         options = {name: value for name, value in options.items() if value is not None}  # null means "not given"
         if fault := options_fault(options):
@@ -100,7 +100,7 @@ class AuditedWrites(Guarded):
     async def run_blocking(
         self, operation: str, target: str, func: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Send messages in the name of the login. Raises: HTTPError."""
+        """Run a blocking call. Messages are sent in the name of the login. Raises: HTTPError."""
         if operation != "task.publish":
             return await super().run_blocking(operation, target, func, *args, **kwargs)
         try:
@@ -195,7 +195,7 @@ class AuditedWrites(Guarded):
 
 
 def with_audit_entry(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A writing method of a handler, with its audit entry."""
+    """A method of a handler that also records its result in the audit."""
 
     @functools.wraps(method)
     async def write(self: AuditedWrites, *args: Any) -> None:
@@ -236,7 +236,7 @@ def read_number(value: Any) -> Any:
 
 
 def options_fault(options: Mapping[str, Any]) -> str | None:
-    """The options that a message must not have: its actor, and headers that only we write."""
+    """Why options are refused: an unknown option, the actor, or a header that only we write. `None` if they are allowed."""
     if unknown := sorted(str(name)[:40] for name in options if name not in OPTIONS):
         who = "the actor is who is logged in; " if "actor" in unknown else ""
         return f"{who}leave out {', '.join(unknown)}: a message of Flower's API has {', '.join(sorted(OPTIONS))}"

@@ -30,19 +30,19 @@ throttle = Throttle()
 
 
 class Checked(web.RequestHandler):
-    """Answers only under its own host names, and never in a frame; also for handlers without a login, such as a page's style."""
+    """Base of all handlers, also of those without a login. It answers only to allowed host names, and never in a frame."""
 
     application: Any  # Flower's
 
     def set_default_headers(self) -> None:
-        """Forbid frames, and guesses of a file's type."""
+        """Forbid frames, and guessing the type of a file."""
         super().set_default_headers()
         self.clear_header("Access-Control-Allow-Origin")
         for name, value in HEADERS.items():
             self.set_header(name, value)
 
     def prepare(self) -> Any:
-        """Refuse other hosts, then do what the handler does."""
+        """Refuse other hosts. Then prepare the handler itself."""
         self.check_host()
         return super().prepare()
 
@@ -53,7 +53,7 @@ class Checked(web.RequestHandler):
         return bool(options.basic_auth or options.auth)
 
     def check_host(self) -> None:
-        """Refuse other hosts. Without a login, a page of another site could read this one under its own name for this machine.
+        """Refuse other hosts if there is no login: a page of another site could point its host name at this machine, and read this one.
 
         Raises:
             HTTPError: the host name is not one of this machine.
@@ -65,10 +65,10 @@ class Checked(web.RequestHandler):
 
 
 class Guarded(Checked, BaseHandler):
-    """Knows the visitor, and what the visitor may do."""
+    """A handler that knows the visitor and the visitor's role."""
 
     def get_current_user(self) -> Any:
-        """Flower's answer. A login that Flower cannot compare counts as wrong; after too many wrong ones none is checked.
+        """The user whom Flower finds. A login that Flower cannot read counts as wrong. After too many wrong logins none is checked.
 
         Raises:
             HTTPError: the login is wrong, or was wrong too often.
@@ -109,7 +109,7 @@ class Guarded(Checked, BaseHandler):
         return (self._named() or "") if self.current_user else ""
 
     def refusal(self, needed: Role) -> str | None:
-        """Why the visitor may not do what needs this role; `None` if it may."""
+        """Why the visitor may not act in this role; `None` if the visitor may."""
         if self.application.options.read_only:
             return READ_ONLY
         if not self.has_login:

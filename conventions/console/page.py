@@ -28,7 +28,7 @@ POLICY = {
 
 
 class Page(Guarded):
-    """Base of the pages. A subclass names the roles that may read and write, and its entry in the navigation."""
+    """Base of the pages. A subclass sets the roles that may read and write, and its entry in the navigation."""
 
     tab = "conventions-letters"
     title = "Dead letters"
@@ -36,7 +36,7 @@ class Page(Guarded):
     may_write: Role = "operator"
 
     def set_default_headers(self) -> None:
-        """Forbid frames, foreign and inline scripts, and copies on a disk."""
+        """Forbid frames, foreign and inline scripts, and caching on disk."""
         super().set_default_headers()
         for name, value in POLICY.items():
             self.set_header(name, value)
@@ -101,13 +101,13 @@ class Page(Guarded):
             session.expunge_all()
 
     def parameters(self, name: str) -> list[str]:
-        """The values of a name in the URL, or in a posted form; never from both."""
+        """All values of a parameter: of the URL, or of a posted form; never of both."""
         read = self.get_query_arguments if self.request.method in READS else self.get_body_arguments
         found: list[str] = read(name, strip=False)
         return found
 
     def parameter(self, name: str) -> str:
-        """The last value of a name, or an empty text."""
+        """The last value of a parameter, or an empty text."""
         return "".join(self.parameters(name)[-1:]).strip()
 
     def show(self, template: str, **values: Any) -> None:
@@ -124,7 +124,7 @@ class Page(Guarded):
         )
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Show what is wrong, and how to go on."""
+        """Show the error page."""
         error = (kwargs.get("exc_info") or (None, None))[1]
         if status_code == HTTPStatus.UNAUTHORIZED or not isinstance(error, web.HTTPError):
             super().write_error(status_code, **kwargs)

@@ -1,4 +1,4 @@
-"""Pages of redrives: the list, and one redrive with live progress."""
+"""The pages of redrives: a list, and one redrive with live progress."""
 
 from http import HTTPStatus
 from typing import Any
@@ -16,7 +16,7 @@ FIELDS_WITH_VALUES = ("text", "arguments")  # filter fields that may contain val
 
 
 def live_values(one: RedriveStatus, *, sees_values: bool) -> dict[str, Any]:
-    """The part of a redrive that changes, until every sent letter has an outcome.
+    """The values of a redrive that change, until every sent letter has an outcome.
 
     Args:
         one: the status of the redrive.
@@ -33,11 +33,11 @@ def live_values(one: RedriveStatus, *, sees_values: bool) -> dict[str, Any]:
 
 
 class _RedrivesPage(Page):
-    """What both pages share."""
+    """Base of the pages of redrives."""
 
     @property
     def watch(self) -> Watch:
-        """One for the whole program, so that the workers are not asked for each page."""
+        """One for the whole process, so that not every page asks the workers."""
         watch: Watch = self.application.settings.setdefault("conventions_redrives", Watch(self.capp))
         return watch
 
@@ -53,7 +53,7 @@ class RedriveList(_RedrivesPage):
     """`/dead-letters/redrives`."""
 
     async def get(self) -> None:
-        """List the last redrives with their status; with `?as=json` only the values, for the page's repeated requests."""
+        """List the last redrives; with `?as=json` only their live values."""
         sees_values = self.visitor.sees_values
         rows = [(one.row, live_values(one, sees_values=sees_values)) for one in await self.in_thread(self._look, None)]
         if self.parameter("as") == "json":
@@ -66,7 +66,7 @@ class RedriveDetail(_RedrivesPage):
     """`/dead-letters/redrives/<id>`."""
 
     async def get(self, id_: str) -> None:
-        """Show it; with `?as=json` only its values, for the page's repeated requests."""
+        """Show the redrive; with `?as=json` only its live values."""
         found = await self.in_thread(self._look, id_)
         if not found:
             raise web.HTTPError(HTTPStatus.NOT_FOUND, "There is no such redrive.")
@@ -86,7 +86,7 @@ class StopRedrive(Page):
     """`/dead-letters/redrives/<id>/stop`."""
 
     async def post(self, id_: str) -> None:
-        """Send no more of its letters."""
+        """Stop the redrive: send no more of its letters."""
         await self.in_thread(self._stop, id_, self.visitor.name, self.parameter("reason") or None)
         self.redirect(self.reverse_url("conventions-redrive", id_), status=HTTPStatus.SEE_OTHER)
 

@@ -33,9 +33,8 @@ class Visitor:
 def visitor(user: str | None, roles: Mapping[str, Role], environment: str) -> Visitor:
     """The role of a visitor.
 
-    Without a login everybody is a viewer, since nobody is known; in development, where only the owner of the machine
-    can connect, a
-    viewer with values. With a login but without roles everybody may do everything, as in Flower itself. With roles,
+    Without a login everybody is a viewer, since nobody is known. In development only the owner of the machine can connect, so a
+    viewer sees values there. With a login but without roles everybody may do everything, as in Flower itself. If there are roles,
     only they count.
 
     Args:

@@ -1,4 +1,4 @@
-"""Run icons: a small icon and a sentence for the outcome of each run, and the cells of a table (R10).
+"""`RunLine`: the line of a run on the pages: an icon and a sentence for its outcome, and the cells of the table (R10).
 
 The icons differ in shape as well as in color, so that color-blind people can tell them apart.
 """
@@ -11,7 +11,7 @@ from conventions.console import display
 from conventions.schedules.run_history import PARTLY, RunOutcome
 from conventions.schedules.schedule_state import Run
 
-# Ten units wide and twenty high; of nested outlines every second one is a hole.
+# SVG paths, ten units wide and twenty high. Every second one of nested outlines is a hole.
 ICONS = {
     "succeeded": "M0 0h10v20H0z",
     "running": "M1 3l8 7-8 7z",
@@ -27,7 +27,7 @@ ICONS = {
     "paused": "M1 5h3v10H1zM6 5h3v10H6z",
     "unknown": "M3 10a2 2 0 1 0 4 0a2 2 0 1 0-4 0z",
 }
-SAME_ICON_AS = {  # other endings of an execution
+SAME_ICON_AS = {  # outcomes without an icon of their own
     "revoked": "cancelled",
     "expired": "cancelled",
     "purged": "cancelled",
@@ -37,7 +37,7 @@ SAME_ICON_AS = {  # other endings of an execution
     "hung": "retrying",
     PARTLY: "failed",
 }
-REASONS = {  # words that need an explanation
+REASONS = {  # explanations of outcomes
     "duplicate": "a job with the same key ran before",
     "superseded": "another worker took it over",
     "expired": "it began too late",
@@ -52,14 +52,14 @@ class RunLine:
 
     Attributes:
         icon: one of `ICONS`.
-        word: how it ended.
-        planned: its slot, or the first and the last of several.
-        sent: when it was sent, or when it was decided not to send it.
+        word: its outcome, in one word.
+        planned: its slot; or the first and the last slot of several.
+        sent: when it was sent, or when beat decided not to send it.
         late: how much later than its slot it was sent.
-        runtime: the duration of its last execution.
+        runtime: the run time of its last execution.
         why: why it was not sent, was sent by hand, or did not run.
         text: all of this in one sentence.
-        page: the route of the page about its id, or empty.
+        page: the name of the route to its page, or empty.
     """
 
     run: Run
@@ -80,13 +80,13 @@ class RunLine:
 
 
 def run_line(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, sees_values: bool) -> RunLine:
-    """A line of the history.
+    """Make the line of a run.
 
     Args:
         run: the run, sent or not.
-        outcome: what became of it.
-        zone: of the app.
-        is_batch: whether there is a batch of its id.
+        outcome: how it ended.
+        zone: the time zone of the settings.
+        is_batch: whether a batch has its id.
         sees_values: whether the visitor may see texts that may contain values of arguments.
     """
     planned = "by hand" if run.planned_at is None else slot_text(run.planned_at, zone)
@@ -120,7 +120,7 @@ def run_line(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, s
 
 
 def icon_of(word: str) -> str:
-    """The icon for a word."""
+    """The icon for an outcome."""
     icon = SAME_ICON_AS.get(word, word)
     return icon if icon in ICONS else "unknown"
 

@@ -1,4 +1,4 @@
-"""`Row`: a schedule with its state and its history for the pages, and its rules in words (R10)."""
+"""`Row`: what the pages show of a schedule: its state, its history, its rules in words (R10)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class Row:
 
     Attributes:
         view: the schedule with its state.
-        upcoming: its next slots; none while it is paused without an end.
-        overdue: seconds that an unsent slot has been due.
-        faults: what keeps it from running correctly.
+        upcoming: its next slots; empty while it is paused without an end.
+        overdue: for how many seconds an unsent slot has been due; `None` if none is.
+        faults: why it does not run as it should.
         lines: its history, newest first.
     """
 
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def recent_runs(self) -> Sequence[RunLine]:
-        """Its last lines, oldest first."""
+        """The last lines of its history, oldest first."""
         return self.lines[:MOST_RECENT_RUNS][::-1]
 
     @property
@@ -71,7 +71,7 @@ class Row:
 
     @property
     def live_values(self) -> dict[str, Any]:
-        """The part that changes with each reading."""
+        """The values that change each time they are read."""
         late = "" if self.overdue is None else f"overdue {display.duration(self.overdue)}"
         paused = self.view.state.pause is not None
         return {
@@ -83,14 +83,14 @@ class Row:
 
     @property
     def stable_values(self) -> tuple[Any, ...]:
-        """The part that seldom changes."""
+        """The values that seldom change. If they do, the page replaces its rows."""
         view, pause = self.view, self.view.state.pause
         shown = [(line.text, line.sent, line.page) for line in self.lines]
         return self.upcoming, view.last_run_at, self.lag, pause, view.other_version, view.is_new, self.faults, shown
 
 
 def build_row(view: ScheduleView, lines: Sequence[RunLine], *, sees_values: bool) -> Row:
-    """A schedule with its history.
+    """Make the row of a schedule.
 
     Args:
         view: the schedule with its state.
@@ -119,7 +119,7 @@ def _upcoming(view: ScheduleView) -> tuple[datetime, ...]:
 
 
 def rules_in_words(listed: Schedule) -> list[tuple[str, str]]:
-    """Everything but time, task and arguments, in words."""
+    """The rules of a schedule in words, without its time, task and arguments."""
     window = listed.window or (ON_TIME if listed.catch_up == "none" else None)
     late = "however late it is" if window is None else f"at most {display.duration(window.total_seconds())} late"
     return [
@@ -130,7 +130,7 @@ def rules_in_words(listed: Schedule) -> list[tuple[str, str]]:
 
 
 def live_values_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
-    """The part that changes: what is wrong with all beats (`*`), and when each beat looked last."""
+    """The live values of beats: what is wrong with all of them (`*`), and when each of them last looked at the schedules."""
     fault = beats_fault(list(beats))
     text = (fault or "").replace("`", "")
     everybody = {

@@ -1,4 +1,4 @@
-"""Pages of schedules: the list, and one schedule with its runs and the beats; pause, resume and run it (R10, R22)."""
+"""The pages of schedules: a list, and one schedule with its runs. A person can pause it, resume it, or run it now (R10, R22)."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -52,18 +52,18 @@ _reading = Lock()
 def _read(app: Any) -> tuple[tuple[Schedule, ...], ConfigurationError | None]:
     try:
         return load_schedule(app), None
-    except ConfigurationError as error:  # keep the error: a second import would not raise it again
+    except ConfigurationError as error:  # keep it: a second import would not raise it again
         return (), error
 
 
 class FormRefused(Exception):
-    """Why nothing was changed.
+    """A form was refused, and nothing was changed.
 
     Args:
-        why: in words.
-        status: of the answer.
-        field: the form's field to correct.
-        live_id: the run that has not ended, if that is the reason.
+        why: the reason, in words.
+        status: the HTTP status of the answer.
+        field: the field of the form to correct.
+        live_id: the id of the run that has not ended, if that is the reason.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class SchedulePage(Page):
 
     @property
     def zone(self) -> ZoneInfo:
-        """The app's zone."""
+        """The time zone of the settings."""
         return ZoneInfo(self.capp.settings.timezone)
 
     def listed(self) -> tuple[Schedule, ...]:
-        """The schedules, read once in this process. Raises: HTTPError, with the faults of the list."""
+        """The schedules. They are read once in this process. Raises: HTTPError, with what is wrong in the file."""
         with _reading:
             found, error = _read(self.capp)
         if error is not None:
@@ -106,7 +106,7 @@ class SchedulePage(Page):
         raise web.HTTPError(HTTPStatus.NOT_FOUND, f"There is no schedule {name}.")
 
     def look(self, listed: Sequence[Schedule], limit: int, target: str | None = None) -> dict[str, Any]:
-        """The content of the pages.
+        """The values that the pages show.
 
         Args:
             listed: the schedules.
@@ -173,7 +173,7 @@ class SchedulePage(Page):
     def _read_records(
         self, runs: Sequence[Run], target: str | None
     ) -> tuple[list[RunOutcome], list[AuditRow], list[str]]:
-        """The outcomes of runs and the audit entries, as far as SQL and the broker answer, and which of them does not."""
+        """The outcomes of runs, the audit entries, and a notice for each server that does not answer."""
         audit_entries: list[AuditRow] = []
         notices: list[str] = []
         try:
@@ -205,10 +205,10 @@ class SchedulePage(Page):
 
 
 class ScheduleList(SchedulePage):
-    """`/schedules`: in the order of the file."""
+    """`/schedules`: all schedules, in the order of the file."""
 
     async def get(self) -> None:
-        """List them; with `?as=json` only what changes."""
+        """List schedules; with `?as=json` only the live values."""
         found = await self.in_thread(lambda: self.look(self.listed(), MOST_RECENT_RUNS))
         if self.parameter("as") == "json":
             self.write(found["live_data"])
@@ -220,7 +220,7 @@ class ScheduleDetail(SchedulePage):
     """`/schedules/<name>`."""
 
     async def get(self, name: str) -> None:
-        """Show it; with `?as=json` only what changes."""
+        """Show the schedule; with `?as=json` only the live values."""
         if self.parameter("as") == "json":
             found = await self.in_thread(self._look_at, name)
             self.write(found["live_data"])
@@ -229,12 +229,12 @@ class ScheduleDetail(SchedulePage):
 
 
 class SchedulePost(SchedulePage, ABC):
-    """Base of these: a POST that leads back to the schedule, or shows it with what is wrong."""
+    """Base of the actions on a schedule: a POST that redirects to its page, or shows the page with what is wrong."""
 
     form = ""
 
     async def post(self, name: str) -> None:
-        """Do it."""
+        """Perform the action."""
         try:
             message = await self.in_thread(self._done, name, self.visitor.name, self.parameter("reason"))
         except FormRefused as refused:
@@ -249,7 +249,7 @@ class SchedulePost(SchedulePage, ABC):
 
     @abstractmethod
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Do it, and return the word for what is said of it. Raises: FormRefused."""
+        """Perform the action. Returns a key of `MESSAGES`. Raises: FormRefused."""
 
 
 class PauseSchedule(SchedulePost):
@@ -258,7 +258,7 @@ class PauseSchedule(SchedulePost):
     form = "pause"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Send nothing for it, up to the given time if there is one."""
+        """Pause the schedule, until the given time if there is one."""
         if not reason:
             raise FormRefused("say why it is paused; everybody is shown the reason")
         until = self._until(self.parameter("until"))
@@ -287,7 +287,7 @@ class ResumeSchedule(SchedulePost):
     form = "resume"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """End its pause."""
+        """End the pause."""
         try:
             return "resumed" if actions.resume(listed, actor, reason or None) else "not-paused"
         except PausedAgain as again:
@@ -301,7 +301,7 @@ class RunSchedule(SchedulePost):
     form = "run"
 
     def act(self, actions: ScheduleActions, listed: Schedule, actor: str, reason: str) -> str:
-        """Send its task now. Beside an unfinished run only if the visitor asks for it."""
+        """Send its task now. If an earlier run has not ended, only if the visitor asks for it."""
         try:
             actions.run_now(listed, actor, reason or None, beside=bool(self.parameter("beside")))
         except StillRuns as still:

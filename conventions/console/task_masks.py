@@ -1,4 +1,4 @@
-"""Tasks as viewers see them on Flower's pages and in its API: without values, and without texts that may contain them."""
+"""Hides values from viewers on Flower's pages and in its API, and texts that may contain values."""
 
 import re
 from collections.abc import Mapping
@@ -72,7 +72,7 @@ class MaskedTask:
 
 
 def may_search(text: str) -> bool:
-    """Whether a search cannot reveal a value. Flower itself refuses wrong searches."""
+    """Whether a search cannot reveal a value. Flower itself refuses a search that it cannot parse."""
     try:
         return _finds_no_values(parse_query(text))
     except QuerySyntaxError:

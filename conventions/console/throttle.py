@@ -1,4 +1,4 @@
-"""`Throttle`: how many wrong logins are allowed (R22)."""
+"""`Throttle`: limits wrong logins (R22)."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from collections import OrderedDict, deque
 logger = logging.getLogger(__name__)
 
 MOST_WRONG, WITHIN = 10, 60.0  # logins, seconds
-MOST_NAMES = 10_000  # the most pairs of address and user in memory; the sender chooses them
+MOST_NAMES = 10_000  # the most pairs of address and user in memory, since a sender can invent users
 SHOWN = 64  # characters
 
 
@@ -36,7 +36,7 @@ class Throttle:
         return len(moments) >= self._most
 
     def count(self, address: str, user: str) -> None:
-        """Count a wrong login. The first one too many is logged."""
+        """Count a wrong login. Log it if the limit is reached."""
         moments = self._wrong.setdefault((address, user), deque(maxlen=self._most))
         self._wrong.move_to_end((address, user))
         moments.append(time.monotonic())

@@ -45,7 +45,7 @@ class Origin(Protocol):
 
 
 class NextMessage(Protocol):
-    """What a batch waits for, now that its chunks have ended."""
+    """The message that a batch needs next."""
 
     @property
     def kind(self) -> str:
@@ -62,7 +62,7 @@ class BatchStates(Protocol):
     keep: timedelta
 
     def take_next_message(self, batch_id: str, /) -> NextMessage | None:
-        """What is to be sent, if anything. Raises: RedisError."""
+        """The message that the caller must send; `None` if none is needed. Raises: RedisError."""
 
     def origin(self, batch_id: str, /) -> Origin | None:
         """What it was sent with. Raises: RedisError."""

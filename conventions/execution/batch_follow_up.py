@@ -1,7 +1,7 @@
-"""What follows the end of a batch's message: its `finish`, or its `recovered`.
+"""The follow-up of a batch: its `finish` when all chunks have ended, or its `recovered`.
 
-Whoever settles the last chunk sends it. Where that process dies here, or the broker is away, a worker's sweep sends it a
-minute later; both send the same message, under one id.
+The process that settles the last chunk sends it. If that process dies first, or the broker is away, a worker's sweep sends it a
+minute later. Both send the same message, under one id.
 """
 
 import logging
@@ -21,7 +21,7 @@ def join_of(app: Application, member: Member | None, outcome: Outcome | None) ->
 
 
 def follow_up(app: Application, member: Member) -> None:
-    """Send what the batch of a message waits for, now that this message has ended. Raises nothing."""
+    """Send the next message of a batch, after one of its messages has ended. Never raises."""
     try:
         send_next_message(app, member.batch_id)
     except Exception as error:  # noqa: BLE001  # the job has ended, and must not look failed
@@ -29,7 +29,7 @@ def follow_up(app: Application, member: Member) -> None:
 
 
 def send_next_message(app: Application, batch_id: str) -> None:
-    """Send `finish` or `recovered` of a batch, if it is time. Raises: RedisError, BrokerUnavailable."""
+    """Send the next message that the batch needs, if any: `finish` or `recovered`. Raises: RedisError, BrokerUnavailable."""
     needed = app.batches.take_next_message(batch_id)
     origin = app.batches.origin(batch_id) if needed is not None else None
     if needed is None or origin is None:

@@ -157,7 +157,7 @@ def _as_of_now(task: Any, job: Job, answer: Answer) -> Answer:
 
 
 def _act_on(task: Any, job: Job, answer: Answer) -> Done | None:
-    """Do what the answer to its claim means; the stored answer when it was done before. Raises what ends this delivery."""
+    """Act on the answer to the claim. Returns the stored result if the job was done before. Raises what ends this delivery."""
     answer = _as_of_now(task, job, answer)
     if isinstance(answer, Granted):
         job.started_at = datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Jobs that run too long, counted by task. A job should be one clear thing, done within a minute (R5)."""
+"""Counts, for each task, the jobs that run too long. A job should be one clear thing, done within a minute (R5)."""
 
 import logging
 import time
@@ -14,7 +14,7 @@ from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
 
-HEAD_START = 0.2  # seconds: Celery's clock of the soft limit starts at most this much before ours
+HEAD_START = 0.2  # seconds: Celery starts to measure the soft limit at most this much before us
 SHORTEST = 0.05  # seconds; a faster job is never too long, whatever its limits are
 KEEP = timedelta(days=30)  # how long a count is kept after the task's last such job
 
@@ -80,10 +80,10 @@ class watching:  # noqa: N801  # used like a function
             return
         task, limit = self._task, self._task.split_after
         soft = (task.request.timelimit or (None, None))[1] or task.soft_time_limit
-        # The job may have caught the soft limit's exception, so the time is checked, too.
+        # The job may have caught the exception of the soft limit, so check the time, too.
         asked = isinstance(error, SoftTimeLimitExceeded) or (soft and seconds >= soft - HEAD_START)
         over = asked or (limit is not None and seconds >= limit)
-        if over and not isinstance(error, SystemExit):  # the process ends; that is counted elsewhere
+        if over and not isinstance(error, SystemExit):  # the process ends; that is counted in another place
             note(task, self._id, seconds)
 
 

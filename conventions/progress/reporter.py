@@ -38,9 +38,8 @@ class Checkpoint:
 class Progress:
     """A reading of a job's progress. Counts are items; times are seconds since the epoch.
 
-    `ended` is `done`, `dead` or `cancelled` once the job or the batch has ended. `resumed`: items that were counted
-    before this
-    attempt. `is_batch`: it is the progress of a batch. `ignored`: nobody keeps the result.
+    `ended`: `done`, `dead` or `cancelled`, once the job or the batch has ended. `resumed`: items that were counted before this
+    attempt. `is_batch`: whether it is the progress of a batch. `ignored`: whether the result of the job is not kept.
     """
 
     id: str
@@ -61,14 +60,14 @@ class Progress:
         """Read the progress of a job by its id. All counts are zero until its first report."""
         store = store or current_store()
         raw: Any = store.redis.hgetall(store.key("progress", id))
-        if same := raw.get(b"same_as"):  # the message was a duplicate, of a batch
+        if same := raw.get(b"same_as"):  # the message was a duplicate of a batch
             # Whether a result will come depends on this message, not on the batch.
             return replace(cls.of(same.decode(), store), ignored=raw.get(b"ignored", b"1") == b"1")
         return cls.read(id, raw)
 
     @classmethod
     def read(cls, id: str, raw: Mapping[bytes, bytes]) -> Self:  # noqa: A002
-        """Read the fields that Redis has under the id."""
+        """Make it from the fields of the hash in Redis."""
         fields = {name.decode(): value.decode() for name, value in raw.items()}
         return cls(
             id=id,
@@ -147,20 +146,19 @@ class LeaseGuard:
 class ProgressReporter:
     """Writes the progress of a running job, as `self.progress`.
 
-    It writes at most twice a second, and the last state at the end of the job. A report is one round trip: it writes
-    the counts,
-    renews the lease and asks whether the job may go on. The job goes on if Redis does not answer.
+    It writes at most twice a second, and the last state at the end of the job. A report is one round trip: it writes the counts,
+    renews the lease, and asks whether the job may go on. If Redis does not answer, the job goes on.
 
     Args:
         store: where the progress is written.
         id: the job's message.
         keep: how long the progress is kept.
-        on_report: called at every report, so that a lease can follow progress.
+        on_report: called at every report, so that the lease is renewed only while there is progress.
         guard: the claim to renew; `None` for a job without one.
         stall_after: seconds without a report after which readers call the job stalled.
         start: the checkpoint at which the job began.
         counts: whether the counts are this job's own. The chunks of a batch count for the batch when they end.
-        ignored: whether nobody keeps the job's result.
+        ignored: whether the result of the job is not kept.
     """
 
     def __init__(

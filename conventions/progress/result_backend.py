@@ -1,9 +1,7 @@
 """Celery's result backend, extended: a job that reports progress has the state `PROGRESS` (R11).
 
-It writes nothing for this: when Celery has no result, it reads the progress. The fields have our names, and also the
-names that
-tools such as celery-progress read. If nobody keeps the result, the progress also says how the job or the batch has
-ended.
+It writes nothing for this: if Celery has no result, it reads the progress. The fields have our names, and also the names that
+tools such as celery-progress read. If the result is not kept, the progress also says how the job or the batch has ended.
 """
 
 import logging
@@ -32,7 +30,7 @@ ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releas
 
 
 class _Ours:
-    """Reads the progress of a job without a result, and stores results with the patience of a settle."""
+    """Reads the progress of a job that has no result. Retries to store a result for as long as a settle does."""
 
     app: Any
 
@@ -44,12 +42,12 @@ class _Ours:
         return pool
 
     def ensure(self, *arguments: Any, **policy: Any) -> Any:
-        """Retry for some time; only once within a send, which retries by itself."""
+        """Retry as Celery does. Within a send, try once: the send retries by itself."""
         once = {"max_retries": 0} if current_deadline() is not None else {}
         return super().ensure(*arguments, **policy | once)  # type: ignore[misc]  # the other base class has it
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
-        """Store the number of parts of a chord, before they are sent. Raises: BrokerUnavailable."""
+        """Store the number of parts of a chord, before the parts are sent. Raises: BrokerUnavailable."""
         with self._for_a_send(group_id):
             super().set_chord_size(group_id, chord_size)  # type: ignore[misc]  # the other base class has it
 
@@ -74,7 +72,7 @@ class _Ours:
                 raise BrokerUnavailable(text, ids=[group_id]) from reason
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
-        """The state of a task, as Celery keeps it, or its progress."""
+        """The result that Celery keeps for a task; if there is none, its progress."""
         meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # the other base class has it
         if meta["status"] != states.PENDING:
             return meta
@@ -121,7 +119,7 @@ def _state_of(progress: Progress) -> dict[str, Any]:
 
 
 def described(progress: Progress) -> dict[str, Any]:
-    """A reading as JSON. `current` and `description` are celery-progress's names."""
+    """A progress as JSON. `current` and `description` are the names that celery-progress reads."""
     names = ("done", "failed", "total", "percent", "note", "rate", "eta", "stalled")
     fields = {name: getattr(progress, name) for name in names}
     return fields | {"current": progress.done, "description": progress.note}

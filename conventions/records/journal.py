@@ -1,10 +1,8 @@
 """`Journal`: the ordered stream of how attempts ended. It is in Redis until the recorder has copied it to SQL.
 
 The settle script appends an event in the same step that changes the claim, so an outcome never lacks its event.
-`Journal.append`
-adds events of messages without a claim. Actions of people on data in Redis are entries of their own (`AuditJournalEntry`),
-appended in
-the same step as the action.
+`Journal.append` adds events of messages without a claim. Actions of people on data in Redis are entries of their own
+(`AuditJournalEntry`), appended in the same step as the action.
 """
 
 import functools
