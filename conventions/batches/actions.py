@@ -39,8 +39,7 @@ def retry_failed(app: BatchApplication, id: str, actor: str, reason: str | None 
     """Send the dead messages of a batch again: its chunks, or the splitter or finish that ended it.
 
     Not sent, with the reason in the log: messages of a cancelled batch, messages without a letter, letters that are
-    discarded or on
-    their way, letters that no longer fit their task, and the rest when the broker cannot be reached.
+    discarded or on their way, letters that no longer fit their task, and the rest when the broker cannot be reached.
 
     Returns:
         How many were sent, and out of how many.

@@ -73,10 +73,8 @@ class BatchTask(LongRunningTask, abstract=True):
         """Yield the items, JSON values, one by one. Never build a list of all.
 
         The splitter reads them in several turns, and again after a kill. So they must come in the same order each time:
-        the splitter skips
-        and compares what it has already cut. With a parameter `after` nothing is read twice. It is the last cut item,
-        as JSON, or `None`
-        at the start; yield the items after it.
+        the splitter skips and compares what it has already cut. With a parameter `after` nothing is read twice. It is
+        the last cut item, as JSON, or `None` at the start; yield the items after it.
         """
         raise TypeError(f"{self.name} defines no items")
 

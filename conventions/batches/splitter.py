@@ -1,8 +1,7 @@
 """How a batch is cut into chunks: in turns, and after a kill exactly from where it was.
 
 The cursor says which chunks are certainly in the broker, and which may be. It is written before the chunks are sent,
-with a
-digest of their items. So after a kill the splitter can check that it cuts the same chunks again (protocol 13).
+with a digest of their items. So after a kill the splitter can check that it cuts the same chunks again (protocol 13).
 """
 
 import itertools
@@ -193,8 +192,7 @@ def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Run a whole batch in this process, for `apply` and `task_always_eager`.
 
     Each chunk, and then the finish, is a job of its own as in a worker, with its retries (without waits) and its
-    transaction. Nothing
-    is sent, claimed or kept. A failed chunk is in the summary, but is no dead letter.
+    transaction. Nothing is sent, claimed or kept. A failed chunk is in the summary, but is no dead letter.
 
     Raises:
         BusinessError: the finish has failed.

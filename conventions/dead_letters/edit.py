@@ -56,8 +56,7 @@ def edit(
 
     Raises:
         LetterNotEditable: there is no such letter, it is not dead, its message cannot be read, its task is not known
-            here, or
-            somebody else has changed it since.
+            here, or somebody else has changed it since.
         TypeError: an argument is missing, or there is one too many.
         PayloadError: an argument has the wrong type, JSON cannot hold it, or the payload is too large.
     """

@@ -52,8 +52,7 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> None:
     """Store the letters of newly recorded events. A message that dies again updates its letter.
 
     An event of an earlier redrive, attempt or claim than the stored one does not change the letter. Only the time of
-    the first
-    failure may move back: it is the first failed attempt among the executions that are kept.
+    the first failure may move back: it is the first failed attempt among the executions that are kept.
     """
     if not entries:
         return
@@ -260,9 +259,8 @@ def note_answers(session: Session, entries: Sequence[JournalEntry]) -> None:
     """Update resent letters from the events that were just recorded.
 
     A letter is redriven when its message ended well or somebody ended it. It is dead again when the message is gone.
-    Else the answer
-    says whether an attempt failed. This reads the executions, so the order in which a message's events arrive does not
-    matter.
+    Else the answer says whether an attempt failed. This reads the executions, so the order in which a message's events
+    arrive does not matter.
     """
     letters = _sent_again(session, entries)
     if not letters:

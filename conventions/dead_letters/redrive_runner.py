@@ -1,10 +1,9 @@
 """`Redriver`: carries out redrives in short steps, beside the leading recorder; no process is blocked (R18).
 
 It is a thread of the recorder's process, so a broker that does not answer does not stop the recording. A step takes
-letters in
-one transaction and sends them in a second one, which locks the redrive's row. So two recorders that both believe that
-they lead do
-not send a letter twice. No letter's row is locked while its message is sent, so the recorder need not wait.
+letters in one transaction and sends them in a second one, which locks the redrive's row. So two recorders that both
+believe that they lead do not send a letter twice. No letter's row is locked while its message is sent, so the recorder
+need not wait.
 """
 
 import logging

@@ -43,13 +43,11 @@ class RedriveOrder:
 
     Attributes:
         which: the letters. To send letters of another state than `dead`, the filter must name the state: discarded
-            ones, or ones whose
-            message was lost after they were sent.
+            ones, or ones whose message was lost after they were sent.
         canary: how many letters to try first; 0: none.
         rate: letters a second, after the canary.
         stop_at: percent. The redrive stops when more of the answered letters failed again. 100: it never stops, and
-            after the canary
-            it does not wait for answers.
+            after the canary it does not wait for answers.
         again: also send letters that were already redriven three times.
         expected: the number of letters that somebody confirmed; `None`: any number.
 
@@ -144,8 +142,7 @@ def lock(session: Session, id: str) -> RedriveRow | None:  # noqa: A002  # the w
     """The row of an open redrive, locked until the transaction ends.
 
     `None` if it is not open, or if another recorder has the lock: two may believe that they lead. On SQLite the
-    transaction itself
-    excludes all others.
+    transaction itself excludes all others.
     """
     query = select(RedriveRow).where(RedriveRow.id == id, RedriveRow.state.in_(OPEN))
     return session.scalars(query.with_for_update(skip_locked=True)).one_or_none()

@@ -1,10 +1,8 @@
 """When a redrive may send more, when it waits for answers, and when it stops. Pure arithmetic (R18).
 
 A resent letter is *unanswered* until the journal records an outcome. Then it is retrying, succeeded, dead, or ended in
-another
-way. Retrying counts as failing: a job with ten attempts is dead only after minutes, and by then hundreds more letters
-would be on
-their way.
+another way. Retrying counts as failing: a job with ten attempts is dead only after minutes, and by then hundreds more
+letters would be on their way.
 """
 
 import math
@@ -92,8 +90,7 @@ def unanswered_limit(redrive: "RedriveRow", counts: Tally) -> int:
     """How many letters may be unanswered. If a service dies, no more than these are sent to it.
 
     The limit is half of the answered letters, so it does not slow down a redrive that goes well. It is at most 50, or
-    the letters of
-    two seconds if the rate is higher.
+    the letters of two seconds if the rate is higher.
     """
     if in_canary(redrive, counts):
         return redrive.canary
@@ -124,8 +121,8 @@ def verdict(redrive: "RedriveRow", counts: Tally, recent: Recent) -> str | None:
     """Why nothing more may be sent, or `None`.
 
     There are two rules. First: more than `stop_at` percent of all answered letters are failing. This is judged once as
-    many letters
-    have an answer as the canary has, or as soon as too many have failed; without a canary from the first answer on.
+    many letters have an answer as the canary has, or as soon as too many have failed; without a canary from the first
+    answer on.
     Second: too many
     of the most recent answers are failing, so a thousand early successes do not hide a service that fails now.
     """

@@ -37,8 +37,7 @@ def record(session: Session, entries: Sequence[JournalEntry]) -> set[str]:
     """Store events, each once.
 
     Returns the ids of events that were not stored before, without plain successes: nobody needs those, and asking for
-    them costs as
-    much as storing them.
+    them costs as much as storing them.
     """
     events = {entry.event.id: entry for entry in reversed(entries)}  # if an entry was read twice, the first one counts
     plain: list[dict[str, Any]] = []

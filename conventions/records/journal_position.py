@@ -1,8 +1,7 @@
 """The position of the recorder in the journal, in SQL and in Redis. It shows when Redis is older than SQL.
 
 Each transaction of the recorder adds one to the count in SQL, then in Redis. If Redis counts less, it was restored from
-an older
-copy, is a replica that was behind, or has lost its last second; or a recorder died between the two steps.
+an older copy, is a replica that was behind, or has lost its last second; or a recorder died between the two steps.
 """
 
 from datetime import UTC, datetime

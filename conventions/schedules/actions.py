@@ -1,8 +1,7 @@
 """What people do to a schedule: pause it, resume it, run it now. The audit records each action (R10, R22).
 
 The audit entry goes into the journal in the same step as the action, so a schedule can be paused while SQL is away.
-Then it is
-copied to SQL at once, so that people see it. If that fails, the recorder does it later.
+Then it is copied to SQL at once, so that people see it. If that fails, the recorder does it later.
 """
 
 import logging

@@ -11,8 +11,7 @@ def japanese_business_days(day: date) -> bool:
     """Monday to Friday, except Japanese public holidays and 31 December to 3 January.
 
     The days around New Year are no public holidays, but banks are closed by law (Banking Act, article 15) and offices
-    by
-    custom. Offices that close from 29 December (as the government's do) pass a function of their own.
+    by custom. Offices that close from 29 December (as the government's do) pass a function of their own.
 
     >>> japanese_business_days(date(2026, 5, 6)), japanese_business_days(date(2026, 5, 7))
     (False, True)

@@ -58,8 +58,7 @@ def due_slots(
         now: the time.
         zone: of the app.
         rule: `latest`: send the last slot only. `all`: send each slot, the newest 1,000 at most. `none`: send the last
-            slot if it
-            is on time.
+            slot if it is on time.
         within: how late a slot may be sent; default: any time, and a minute with `none`.
     """
     window = within or (ON_TIME if rule == "none" else None)

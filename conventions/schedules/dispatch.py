@@ -1,8 +1,7 @@
 """`Dispatch`: what the leading beat does with one schedule: send what is due, record what is not sent (protocol 14).
 
 It first sends a slot's message, under an id made from the slot, and then moves the cursor. So a failed send or a killed
-beat
-loses no slot. A second beat that sends the slot again sends the same message, which runs once.
+beat loses no slot. A second beat that sends the slot again sends the same message, which runs once.
 """
 
 import logging

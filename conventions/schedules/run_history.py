@@ -26,8 +26,8 @@ class RunOutcome:
 
     Attributes:
         word: `waiting`, `running`, `retrying`, or how its last execution ended: `succeeded`, `dead`, `cancelled`, …;
-            for a batch also
-            `partly failed`; for slots that were not sent the reason: `skipped`, `missed`, `paused`, `failed`; else
+            for a batch also `partly failed`; for slots that were not sent the reason: `skipped`, `missed`, `paused`,
+            `failed`; else
                 `unknown`.
         runtime: seconds of the last execution.
         ended_at: when it ended.

@@ -55,12 +55,10 @@ class Schedule:
         arguments: of its `run`, by name. A function of the planned time (an aware datetime in the app's zone), such as
             `planned_date`, is called for each slot.
         catch_up: what happens to slots that passed while no beat ran. `latest`: the last one runs, once. `all`: each
-            one runs, the
-            newest 1,000 at most. `none`: a slot runs only if it is on time.
+            one runs, the newest 1,000 at most. `none`: a slot runs only if it is on time.
         within: how late a slot may be sent, as a timedelta or in seconds; default: any time, and a minute with `none`.
         overlap: `skip`: a slot does not run while an earlier run of this schedule has not ended. A run lasts from its
-            send to its
-            last attempt; for a batch, to its `finish`. `allow`: runs may overlap.
+            send to its last attempt; for a batch, to its `finish`. `allow`: runs may overlap.
 
     Raises:
         ScheduleError: it cannot work as written; the message says what to write.

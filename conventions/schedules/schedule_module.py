@@ -19,8 +19,7 @@ def load_schedule(app: Application) -> tuple[Schedule, ...]:
 
     Raises:
         ConfigurationError: the list cannot be imported, is not a list of schedules with different names, or names a
-            task
-            that no worker knows; or Celery's own list has entries, which would never run.
+            task that no worker knows; or Celery's own list has entries, which would never run.
     """
     address = app.schedule_address
     if names := ", ".join(map(str, app.conf.beat_schedule or ())):

@@ -46,8 +46,7 @@ class Run:
         id: of the message; empty if there is none.
         actor: who caused it.
         what: `sent`; `skipped`: an earlier run had not ended; `missed`: it was too late; `paused`; `failed`: its
-            message could not
-            be made.
+            message could not be made.
         count: how many slots.
         first_at: the first one of several slots.
         note: why: the earlier run, or the error.

@@ -1,12 +1,9 @@
 """`Schedules`: the state of each schedule in Redis: its cursor, its pause and what became of its slots. No Celery.
 
 The *cursor* is the latest slot that was sent or given up, or the time from which slots count. It is in the hash that
-RedBeat keeps
-for an entry, beside RedBeat's own fields; `storage/lua/schedule.lua` names them all. These keys live as long as the
-schedule. A
-pause lives until somebody resumes the schedule, and the history for a month. So both survive a deploy that removes the
-schedule and
-a later one that brings it back.
+RedBeat keeps for an entry, beside RedBeat's own fields; `storage/lua/schedule.lua` names them all. These keys live as
+long as the schedule. A pause lives until somebody resumes the schedule, and the history for a month. So both survive a
+deploy that removes the schedule and a later one that brings it back.
 """
 
 import json

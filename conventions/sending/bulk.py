@@ -1,10 +1,8 @@
 """`Bulk`: many messages of one task, in few round trips.
 
 They go in parts. Celery makes the first message of a part. If nothing in the application looks at single messages, a
-template
-makes the others, see `sending/message_template.py`. Each part borrows a connection; none is held while the caller reads
-the next
-items.
+template makes the others, see `sending/message_template.py`. Each part borrows a connection; none is held while the
+caller reads the next items.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,8 +95,7 @@ class Bulk:
 
         Raises:
             BrokerUnavailable: the broker did not accept this part or the part before, within `broker_timeout` from now.
-                `ids` are the
-                messages that it did not confirm. No later message was given to it.
+                `ids` are the messages that it did not confirm. No later message was given to it.
         """
         common = common_headers(self._task, self._given, **self._how)
         if self._app.conf.task_always_eager or not self._app.broker_is_redis:

@@ -38,8 +38,7 @@ def in_chunks(task: Any, items: Iterable[Sequence[Any]], size: int) -> Signature
     """Messages that run the task for `size` tuples each. Checks each tuple. Raises: TypeError, PayloadError.
 
     Such a message belongs to Celery's own task, not to a job of ours: its items share one outcome, and have no own
-    claim, retry or
-    dead letter. Use `starmap` or a `BatchTask` where you need them.
+    claim, retry or dead letter. Use `starmap` or a `BatchTask` where you need them.
     """
     checked = _positional(task, items)
     for start in range(0, len(checked), size):

@@ -14,8 +14,7 @@ def enqueue_many(task: Any, /, arguments: Iterable[Mapping[str, Any]], **options
     """Send one message for each mapping of arguments. Returns the ids in order.
 
     Messages go in parts of up to 500, one round trip each, so a generator is never read into memory as a whole. Each
-    message is
-    checked like a single send. An error lists the messages sent before it in `error.sent`, in order.
+    message is checked like a single send. An error lists the messages sent before it in `error.sent`, in order.
 
     A call may take as long as it needs while the broker accepts parts. A part that the broker does not accept within
     `broker_timeout` ends the call.
@@ -49,10 +48,8 @@ def enqueue_chunks(
     """Send one message for each `size` items of a list. Returns the ids in order (R19).
 
     `run` takes the chunk as `items`. If it has parameters of these names, it also gets `chunk_index` (from 0) and
-    `total_chunks`
-    (`None` when `items` has no length). A message may be as large as the chunk of a batch. Use a `BatchTask` for one
-    progress, a
-    finish that runs once, and a restart after a kill.
+    `total_chunks` (`None` when `items` has no length). A message may be as large as the chunk of a batch. Use a
+    `BatchTask` for one progress, a finish that runs once, and a restart after a kill.
 
     Args:
         task: the task.

@@ -1,8 +1,7 @@
 """`MessageTemplate`: a message that Celery made, as the template for the other messages of a call.
 
 They differ in id, arguments and what depends on those. Everything else, such as route, priority, time limits and
-expiry, stays
-as Celery decided for the first one.
+expiry, stays as Celery decided for the first one.
 """
 
 import json

@@ -121,11 +121,9 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
 
     Raises:
         TypeError: a bare integer as priority; `retry_policy`, which is declared on the class; a value of the wrong
-            type; a header
-            that is the platform's own; or a following step that is not a signature.
+            type; a header that is the platform's own; or a following step that is not a signature.
         ValueError: a delay beyond `max_delay`; a time limit below the soft one, so the soft one could never act; a text
-            that is not a
-            time; a name that cannot be stored; a number out of range.
+            that is not a time; a name that cannot be stored; a number out of range.
         PayloadError: headers that JSON cannot hold, or that are too large.
     """
     if not options:

@@ -1,11 +1,9 @@
 """`Templates`: single sends without the work that Celery repeats for each message of a kind.
 
 Celery makes the first message of each kind, and a `MessageTemplate` makes the others: the same on the wire, except for
-ids and
-times. Celery makes every message if somebody could see a difference: a receiver of the signals of a send, a replaced
-`Task.apply_async`, a kept result, another router, options of the single message, or a send within a running job, which
-becomes
-the parent of its messages.
+ids and times. Celery makes every message if somebody could see a difference: a receiver of the signals of a send, a
+replaced `Task.apply_async`, a kept result, another router, options of the single message, or a send within a running
+job, which becomes the parent of its messages.
 """
 
 import os

@@ -62,8 +62,7 @@ def prepare(folder: Path) -> EmbeddedServer:
     """The server of this folder, which must be private.
 
     If the path of `folder` is too long for a socket, or an address would have to quote it, the socket goes to a new
-    private folder for
-    temporary files.
+    private folder for temporary files.
     """
     home = folder.resolve()
     socket = home / SOCKET_NAME

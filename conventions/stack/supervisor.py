@@ -57,8 +57,7 @@ class StopSignals:
     """Counts Ctrl-C, SIGTERM and SIGHUP within the block; they do not end the process.
 
     Signals within half a second count once: `uv run` may repeat the Ctrl-C that the terminal has already sent. While
-    `raising` is
-    true, the next signal also raises KeyboardInterrupt in the main thread.
+    `raising` is true, the next signal also raises KeyboardInterrupt in the main thread.
     """
 
     def __init__(self, raising: bool = False) -> None:

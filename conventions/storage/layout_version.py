@@ -1,10 +1,8 @@
 """The version of the data layout in Redis, so that two releases can run side by side and none touches unknown data.
 
 A release reads the previous layout and its own. It writes its own layout only when every living process knows it. The
-registry
-`members` holds the living processes: a worker (also for its pool and recorder) and a beat report every 10 s, a sender
-reports
-with each message. Scripts and starting processes refuse a layout that is newer than they know.
+registry `members` holds the living processes: a worker (also for its pool and recorder) and a beat report every 10 s, a
+sender reports with each message. Scripts and starting processes refuse a layout that is newer than they know.
 """
 
 import os

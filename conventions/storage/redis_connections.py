@@ -1,9 +1,8 @@
 """redis-py connections and retries that keep a `Deadline`.
 
 redis-py has a time-out for each wait, and retries in several layers: connection, health check, command. With a server
-that
-hangs, these times multiply. Here each wait is cut to the time left until the deadline, and only the outermost layer
-retries.
+that hangs, these times multiply. Here each wait is cut to the time left until the deadline, and only the outermost
+layer retries.
 """
 
 import time

@@ -99,8 +99,7 @@ class Store:
 
         Args:
             options: options of redis-py that replace our defaults, such as `decode_responses`. With a `socket_timeout`
-                of `None` its
-                calls have no deadline: use that for commands that wait at the server.
+                of `None` its calls have no deadline: use that for commands that wait at the server.
         """
         address = self.address
         unbounded = "socket_timeout" in options and options["socket_timeout"] is None

@@ -41,8 +41,7 @@ class Lines:
     """Connections of a pool that go straight from one call to the next.
 
     The pool checks a connection whenever it lends it or takes it back. That takes longer than the server needs for a
-    script. Here
-    a call notices by itself that its connection is gone, and is made again.
+    script. Here a call notices by itself that its connection is gone, and is made again.
     """
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -214,10 +213,8 @@ class ScriptStream:
     """Script calls on one connection, each handed to the system at once. Nobody reads their answers.
 
     The server runs what was handed over even if this process is killed. For that it must not answer (`CLIENT REPLY
-    OFF`): a
-    server that cannot write an answer drops the calls that it has not read yet. On one machine the system collects the
-    calls for a
-    moment (`TCP_CORK`), since waking the server takes longer than one call.
+    OFF`): a server that cannot write an answer drops the calls that it has not read yet. On one machine the system
+    collects the calls for a moment (`TCP_CORK`), since waking the server takes longer than one call.
 
     Args:
         lines: where the connection comes from.

@@ -1,10 +1,8 @@
 """The base classes. Subclass one and define `run`; then send the class itself.
 
 A class that defines `run` is registered by one call of Celery's public `shared_task`. Celery makes a subclass of it,
-whose
-`__name__` is `run`, and runs that one; logs use `self.name`. Before you move a class with messages in flight, set
-`name`, or
-list its old name in `aliases`.
+whose `__name__` is `run`, and runs that one; logs use `self.name`. Before you move a class with messages in flight, set
+`name`, or list its old name in `aliases`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -144,13 +142,11 @@ class ConventionTask(RunningTask):
 
         Raises:
             TypeError: an argument is missing, or there is one too many; `priority` is not a `Priority`; an option has
-                the wrong type; or
-                a header is the platform's own.
+                the wrong type; or a header is the platform's own.
             PayloadError: an argument has the wrong type, JSON cannot hold it, or the payload or the headers are too
                 large.
             ValueError: the delay is beyond `max_delay`; the time limit is below the soft one; or an id, a key or a name
-                has more
-                than 255 characters, or is a text that cannot be stored.
+                has more than 255 characters, or is a text that cannot be stored.
             BrokerUnavailable: the broker did not accept it within `broker_timeout`; `maybe_sent` says whether it may be
                 there.
         """
@@ -165,10 +161,8 @@ class ConventionTask(RunningTask):
         """Keep a message from running.
 
         Returns `queued`: it will not run. `running`: its job learns it at its next report of progress. `too late`: the
-        message is not
-        there; it has ended, or was not sent yet and then will not run. The id of a batch cancels the whole batch and
-        adds an entry to
-        the audit.
+        message is not there; it has ended, or was not sent yet and then will not run. The id of a batch cancels the
+        whole batch and adds an entry to the audit.
         """
         return cancel(self._application(), task_id, current_actor())
 

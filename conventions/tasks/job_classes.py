@@ -10,8 +10,7 @@ class ImmediateTask(ConventionTask, abstract=True):
     """One clear thing, done within a minute: an e-mail, a notification, a picture (R5).
 
     It is asked to stop after `soft_time_limit` (60 s) and stopped after `time_limit` (90 s). Jobs longer than the
-    setting
-    `split_after` (60 s) are counted, and listed by `celery batch candidates`.
+    setting `split_after` (60 s) are counted, and listed by `celery batch candidates`.
     """
 
     queue_name = "immediate"
