@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
@@ -59,6 +60,12 @@ def resize(browser: Chrome, size: tuple[int, int], *, dark: bool) -> None:
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+
+
+def log_in(browser: Chrome, address: str) -> None:
+    """Go to Flower's first page with the login in the address. Chromium remembers the login."""
+    parts = urlsplit(address)
+    browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
 
 
 def faults(browser: Chrome) -> list[str]:

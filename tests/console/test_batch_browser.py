@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from selenium.webdriver import Chrome
@@ -14,7 +13,7 @@ from conventions.broker.batch_membership import chunk_id
 from conventions.core.errors import BusinessError
 from conventions.records import audit
 from tests.batching import Ending
-from tests.console.browser import attribute, faults, link, look, one, see, steadily, text
+from tests.console.browser import attribute, faults, link, log_in, look, one, see, steadily, text
 from tests.console.conftest import BATCH, BATCH_TASK, begin
 from tests.console.flower_process import flower
 from tests.failures import failure, record
@@ -31,12 +30,6 @@ def open_address(shop: Installation) -> Iterator[str]:
     """A Flower with one login."""
     with flower(shop, FLOWER_BASIC_AUTH="alice:secret") as address:
         yield address
-
-
-def log_in(browser: Chrome, address: str) -> None:
-    """Go to Flower's first page with the login in the address."""
-    parts = urlsplit(address)
-    browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
 
 
 def shown_value(browser: Chrome, name: str, batch: str = BATCH) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from selenium.webdriver import Chrome, Keys
@@ -11,7 +10,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from tests.console.browser import faults, link, look, one, see, steadily, text
+from tests.console.browser import faults, link, log_in, look, one, see, steadily, text
 from tests.console.flower_process import flower
 from tests.support import wait_until
 from tests.workers import Installation, letters
@@ -69,8 +68,7 @@ def test_an_incident(live_app: ConventionsApp, address: str, browser: Chrome, tm
         Deliver.delay(order_id=number, address="1 Main Street", folder=folder)
     Deliver.delay(order_id=100, address="unknown", folder=folder)
     wait_until(lambda: len(letters(live_app)) == every, 40)
-    parts = urlsplit(address)
-    browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
+    log_in(browser, address)
 
     find_the_causes(browser, every)
     steadily(lambda: link(browser, f"Redrive all {every}").click())
@@ -148,6 +146,7 @@ def test_the_keyboard_is_enough(live_app: ConventionsApp, address: str, browser:
     """The search has a key, and from it every button is reached by Tab and used by Enter and Space."""
     Deliver.delay(order_id=200, address="unknown", folder=str(tmp_path))
     wait_until(lambda: letters(live_app, text="order 200"), 40)
+    log_in(browser, address)
     browser.get(f"{address}/dead-letters")
     one(browser, "body").send_keys("/")
     browser.switch_to.active_element.send_keys("order 200", Keys.ENTER)

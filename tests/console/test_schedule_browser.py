@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from selenium.webdriver import Chrome, Keys
@@ -20,7 +19,7 @@ from conventions.schedules.cron import cron, every
 from conventions.schedules.schedule import Schedule, planned_date
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules
-from tests.console.browser import attribute, faults, link, look, one, see, steadily, text
+from tests.console.browser import attribute, faults, link, log_in, look, one, see, steadily, text
 from tests.console.conftest import give_schedule
 from tests.console.flower_process import flower
 from tests.support import wait_until
@@ -115,8 +114,7 @@ def history_before(app: ConventionsApp) -> None:
 
 def test_schedules(live_app: ConventionsApp, planned: Installation, address: str, browser: Chrome) -> None:
     """From the list to a run by hand, whose icon appears and changes without a reload."""
-    parts = urlsplit(address)
-    browser.get(f"{parts.scheme}://alice:secret@{parts.netloc}/")
+    log_in(browser, address)
     steadily(lambda: link(browser, "Schedules").click())
     see(browser, "What runs when")
     assert "No beat runs" in text(browser, "[role=alert]")
