@@ -17,7 +17,7 @@ from conventions.core.message_bounds import fault_of_name, half_character
 from conventions.declare.payload import check_size
 from conventions.execution.application import Application
 from conventions.execution.attempt_event import own_headers
-from conventions.execution.current_job import step_follows
+from conventions.execution.current_job import sends_follow_ups
 from conventions.library_internals.celery import SEND_TASK_POSITIONS, current_task
 from conventions.sending.by_celery import was_checked
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
@@ -113,7 +113,7 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
         return options["headers"]
     how = _how(options)
     try:
-        if is_known and step_follows():  # an older release wrote our headers into waiting steps
+        if is_known and sends_follow_ups():  # an older release wrote our headers into waiting steps
             options["headers"] = without_ours(options.get("headers"))
         list_callbacks(options)
         max_delay = task.app.settings.max_delay
@@ -128,7 +128,7 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
         given = options.get("headers") or {}
         headers = common_headers(task, given, actor=how["actor"], planned_at=how["planned_at"])
     except FAULTS as error:
-        if not step_follows():
+        if not sends_follow_ups():
             raise
         arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
         one = Named(task.app, task.name, options.get("queue"))

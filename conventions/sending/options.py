@@ -13,7 +13,7 @@ from kombu.messaging import Producer
 from conventions.broker.caller_headers import check_headers, were_accepted
 from conventions.core.message_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.core.priority import Priority
-from conventions.execution.current_job import step_follows
+from conventions.execution.current_job import sends_follow_ups
 from conventions.library_internals.celery import Router
 from conventions.sending.callbacks import STEPS, signatures_of
 
@@ -143,7 +143,7 @@ def check_function(task: Any, options: Mapping[str, Any], max_delay: timedelta) 
 
 def _check_steps(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
     if (
-        STEPS.isdisjoint(options) or step_follows()
+        STEPS.isdisjoint(options) or sends_follow_ups()
     ):  # the first send checked all steps, and each is checked again when it is sent
         return
     for where, step in signatures_of(task.name, options):

@@ -14,7 +14,7 @@ from conventions.core.errors import BrokerUnavailable, NewerLayout
 from conventions.core.redis_address import shown
 from conventions.core.redis_answers import advice_on, refusal_of
 from conventions.execution.application import Application, broker_outages
-from conventions.execution.current_job import step_follows
+from conventions.execution.current_job import sends_follow_ups
 from conventions.library_internals.kombu import is_refusal
 from conventions.storage.redis_connections import LEAST, telling
 
@@ -45,7 +45,7 @@ def publish(
                     _require_results(app)
                 return send() if app.broker_is_redis else _send_elsewhere(send, app, producer, deadline)
             except NewerLayout as error:
-                if step_follows():  # the message comes again, and a worker of the later release sends the step
+                if sends_follow_ups():  # the message comes again, and a worker of the later release sends the step
                     raise Reject(error, requeue=True) from error
                 raise
             except broker_outages(app, RuntimeError) as error:
@@ -53,7 +53,7 @@ def publish(
                     raise
                 reason = telling(error, reason)
                 if deadline.left < RETRY_EVERY:
-                    if step_follows():  # its job is settled: the message comes again, and then the step is sent
+                    if sends_follow_ups():  # its job is settled: the message comes again, and then the step is sent
                         raise Reject(reason, requeue=True) from reason
                     raise unavailable(app, reason, [message_id], maybe_sent=deadline.may_have_left) from reason
                 time.sleep(RETRY_EVERY)

@@ -7,7 +7,7 @@ from typing import Any
 from conventions.broker.caller_headers import were_accepted
 from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
-from conventions.execution.current_job import step_follows
+from conventions.execution.current_job import sends_follow_ups
 from conventions.sending.by_celery import by_celery
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import headers_for
@@ -72,7 +72,7 @@ def checked_send(
         payload, written = payload_of(task, args, kwargs, getattr(settings, task.payload_limit_setting))
         return payload, headers_for(task, payload, written, message_id, given, **how)
     except (TypeError, ValueError, PayloadError) as error:
-        if not step_follows():
+        if not sends_follow_ups():
             raise
         arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
         refuse_step(task, message_id, arguments | {"args": list(args)}, error)
