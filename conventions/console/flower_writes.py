@@ -25,17 +25,8 @@ logger = logging.getLogger(__name__)
 
 ACTION_LENGTH, TEXT_LENGTH = 64, 300
 METHODS = ("post", "put", "patch", "delete")
-FLOWER_ARGUMENTS = (
-    "n",
-    "min",
-    "max",
-    "queue",
-    "ratelimit",
-    "hard",
-    "soft",
-    "terminate",
-    "signal",
-)  # the arguments of Flower's writes
+# The arguments of Flower's actions.
+FLOWER_ARGUMENTS = ("n", "min", "max", "queue", "ratelimit", "hard", "soft", "terminate", "signal")
 OPTIONS = frozenset(
     [
         *(

@@ -98,9 +98,7 @@ def run_line(run: Run, outcome: RunOutcome, zone: ZoneInfo, *, is_batch: bool, s
     why = _why(run, word, sees_values=sees_values) or (outcome.error if word == PARTLY and outcome.error else "")
     text = f"{slot_text(run.sent_at, zone)}, by hand" if run.planned_at is None else planned
     text += f": {word}"
-    if (
-        word == "dead" and outcome.ended_at is not None
-    ):  # the time from the send to the end, with all attempts and waits
+    if word == "dead" and outcome.ended_at is not None:  # from the send to the end, with all attempts and waits
         text += f" after {display.short_duration((outcome.ended_at - run.sent_at).total_seconds())}"
     elif runtime:
         text += f" in {runtime}" if word == "succeeded" else f" after {runtime}"

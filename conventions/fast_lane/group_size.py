@@ -107,9 +107,8 @@ class RuntimeEstimates:
     def __init__(self) -> None:
         self._by_task: defaultdict[str, RuntimeEstimate] = defaultdict(RuntimeEstimate)
         self._together: set[str] = set()  # tasks whose estimate is of jobs in groups
-        self._in_groups: defaultdict[str, RuntimeEstimate] = defaultdict(
-            RuntimeEstimate
-        )  # for the other tasks: the estimate of jobs in groups so far
+        # Of the other tasks: the estimate of their jobs in groups so far.
+        self._in_groups: defaultdict[str, RuntimeEstimate] = defaultdict(RuntimeEstimate)
         self._warm: set[tuple[str, int, bool]] = set()
         self.mix = RuntimeEstimate()
 
@@ -150,9 +149,8 @@ class RuntimeEstimates:
             del self._in_groups[task]
             self._together.add(task)
             self._by_task[task] = estimate
-            if all(
-                other is estimate or other.mean is None for other in self._by_task.values()
-            ):  # else the mix contains other tasks, too
+            # Otherwise the mix contains other tasks, too.
+            if all(other is estimate or other.mean is None for other in self._by_task.values()):
                 self.mix = replace(estimate)
 
     def narrow(self) -> None:

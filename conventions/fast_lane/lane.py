@@ -53,9 +53,8 @@ class Lane:
         """Forget the requests that wait: their messages go back to their queues."""
         self._waiting.clear()
         self._is_asking = False
-        self._groups = {
-            group for group in self._groups if group.begun_at is not None
-        }  # the pool drops groups that have not begun
+        # The pool drops groups that have not begun.
+        self._groups = {group for group in self._groups if group.begun_at is not None}
 
     # From the messages to the pool.
 

@@ -74,7 +74,7 @@ def _after(row: ExecutionRow, failure: FailureText = LOST) -> Event:
 def _redriven(session: Session) -> Iterator[list[Event]]:
     row = DeadLetterRow
     columns = (row.id, row.task, row.queue, row.actor, row.generation)
-    is_sent = or_(row.answer.is_(None), row.answer != TAKEN)  # not sent yet: a redrive run will send it
+    is_sent = or_(row.answer.is_(None), row.answer != TAKEN)  # `TAKEN`: a redrive run will send it
     last = ""
     while True:
         found = session.execute(

@@ -28,10 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GROUP = "recorder"
-BATCH, LARGEST_BATCH = (
-    500,
-    5000,
-)  # events in one transaction; more if more wait: larger batches take less time for each event
+BATCH, LARGEST_BATCH = 500, 5000  # events in one transaction; a larger batch takes less time for each event
 AT_ONCE = 500  # events that one call reads or removes: the server serves nobody else during a call
 BLOCK = 0.25  # seconds that one read waits for events; a worker that stops may have to wait for that read
 GATHER = 0.1  # seconds in which events collect: one transaction for each event would cost more than the jobs

@@ -38,9 +38,7 @@ REST = 4.0  # the recorder works a fifth of the time, unless events wait for lon
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a start after the second end in a row; doubled each time
 LIVED = 60.0  # seconds: the end of a recorder that lived longer counts as the first in a row
 STANDS_AFTER = 15  # looks in a row without a sign of life: the recorder is killed
-STUCK_AFTER = (
-    180  # looks in a row without a finished step: it is killed, too, for example if a call to the database hangs
-)
+STUCK_AFTER = 180  # looks in a row without a finished step: it is killed, too; a call to the database may hang
 LATE = LATE_AFTER
 LAG_EVERY = 10.0  # seconds between two looks at the age of the oldest event
 TELL_EVERY = 60.0  # seconds between two log lines about it
@@ -163,9 +161,8 @@ class Keeper:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
             deadline = time.monotonic() + STOP_WITHIN
-            while (
-                not _ended(self.pid) and time.monotonic() < deadline
-            ):  # if it takes longer, it ends by itself soon after this process
+            # If it takes longer, it ends by itself soon after this process.
+            while not _ended(self.pid) and time.monotonic() < deadline:
                 time.sleep(0.01)
 
 
