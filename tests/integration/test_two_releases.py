@@ -15,10 +15,10 @@ from conventions.app import ConventionsApp
 from conventions.storage.layout_version import LAYOUT
 from conventions.storage.newer_data import left_alone
 from conventions.storage.tables import ExecutionRow
+from tests.release_before import files_before
 from tests.support import wait_until
-from tests.workers import ROOT, Installation, Worker, application, letters, messages
+from tests.workers import Installation, Worker, application, letters, messages
 
-BEFORE = "2fd1569"  # the last commit that knows of no layouts; replace it by the last release, once there is one
 EACH = 200  # short jobs that each sender sends
 TASKS = '''\
 """What both releases run."""
@@ -117,11 +117,8 @@ print(mixed.VERSION)
 @pytest.fixture(scope="module")
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as it was."""
-    git = ["git", "-C", str(ROOT)]
-    if subprocess.run([*git, "cat-file", "-e", f"{BEFORE}^{{commit}}"], capture_output=True, check=False).returncode:
-        pytest.skip(f"this clone has no commit {BEFORE}: git fetch --unshallow")
+    archive = files_before("conventions")
     folder = tmp_path_factory.mktemp("before")
-    archive = subprocess.run([*git, "archive", BEFORE, "conventions"], capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
     return folder
 
