@@ -106,7 +106,9 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     """An empty project in which warnings are errors; other plugins are left out, for they take their time."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "conventions.testing")
-    pytester.makepyprojecttoml('[tool.pytest.ini_options]\nfilterwarnings = ["error"]\n')
+    # Some of its runs are in this process, which pytest-celery would change.
+    settings = ['filterwarnings = ["error"]', 'addopts = "-p no:celery -p no:docker_tools"']
+    pytester.makepyprojecttoml("\n".join(["[tool.pytest.ini_options]", *settings]))
     return pytester
 
 
