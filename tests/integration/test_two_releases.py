@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -17,7 +18,7 @@ from conventions.storage.newer_data import left_alone
 from conventions.storage.tables import ExecutionRow
 from tests.release_before import files_before
 from tests.support import wait_until
-from tests.workers import Installation, Worker, application, letters, messages
+from tests.workers import Installation, Worker, application, forget, letters, messages
 
 EACH = 200  # short jobs that each sender sends
 TASKS = '''\
@@ -131,7 +132,7 @@ def both(
     settings: dict[str, Any] = {
         "broker_url": valkey_url,
         "database_url": new_database(tmp_path),
-        "key_prefix": f"two{os.getpid()}",
+        "key_prefix": f"two{uuid4().hex[:8]}",  # the claims of one test would make duplicates of the next one's jobs
     }
     (tmp_path / "mixed.py").write_text(TASKS, encoding="utf-8")
     (tmp_path / "send.py").write_text(SENDER, encoding="utf-8")
@@ -141,6 +142,7 @@ def both(
             Installation(tmp_path, ["mixed"], **settings),
             app,
         )
+        forget(app.store)
 
 
 def sender(installation: Installation, who: str, first: int) -> subprocess.Popen[str]:
