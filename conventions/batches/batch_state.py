@@ -217,7 +217,7 @@ class Batches:
             return None
         return Origin(task.decode(), json.loads(arguments), actor.decode(), json.loads(options))
 
-    def is_told(self, id: str, repairs: int) -> bool:  # noqa: A002
+    def is_reported(self, id: str, repairs: int) -> bool:  # noqa: A002
         """Whether a later `recovered` has already reported this many repairs."""
         told: Any = self._store.redis.hget(self._key(id), "told")
         return int(told or 0) >= repairs

@@ -194,7 +194,7 @@ def _run_finish(self: Any, batch_id: str, arguments: dict[str, Any]) -> Any:
 
 def _run_recovered(self: Any, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
     """Call `recovered` with the present summary, unless another one has already reported these repairs."""
-    if self.app.batches.is_told(batch_id, repairs):
+    if self.app.batches.is_reported(batch_id, repairs):
         return None
     summary = self.app.batches.snapshot(batch_id, repairs)
     if summary is None:

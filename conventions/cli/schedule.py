@@ -187,8 +187,8 @@ def _outcomes(
     """What became of the last runs of each schedule, newest first."""
     histories = Schedules(app.store).histories([view.listed.name for view in views], LOOK_BACK)
     runs = [run for found in histories.values() for run in found]
-    told = iter(schedule_history.outcomes_told(context, app, runs)) if runs else iter(())
-    return {name: list(itertools.islice(told, len(found))) for name, found in histories.items()}
+    outcomes = iter(schedule_history.read_outcomes(context, app, runs)) if runs else iter(())
+    return {name: list(itertools.islice(outcomes, len(found))) for name, found in histories.items()}
 
 
 def _last(outcomes: Sequence[RunOutcome]) -> str | None:
@@ -204,9 +204,9 @@ def _say_what_is_wrong(
         say(fault, err=True)
     for view in views:
         faults = list(_faults(view, led=fault is None))
-        told = (outcomes or {}).get(view.listed.name, ())
-        if count := failing([one.word for one in told]):
-            error = next((one.error for one in told if one.error), None)
+        known = (outcomes or {}).get(view.listed.name, ())
+        if count := failing([one.word for one in known]):
+            error = next((one.error for one in known if one.error), None)
             faults.append(failing_words(count) + (f": {error}" if error else ""))
         if faults:
             say(f"{view.listed.name}: {'; '.join(faults)}", err=True)

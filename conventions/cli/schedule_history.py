@@ -33,15 +33,15 @@ def history(context: click.Context, name: str, as_json: bool, limit: int) -> Non
     runs = Schedules(listed.app.store).history(name, limit)
     if not runs:
         listed.find(name)  # the history of a removed schedule is kept for a month
-    outcomes = outcomes_told(context, listed.app, runs)
+    outcomes = read_outcomes(context, listed.app, runs)
     rows = [_run_row(run, outcome, listed.zone) for run, outcome in zip(runs, outcomes, strict=True)]
     if not as_json:
         rows = [row | {"note": _note(run, row["note"], listed.zone)} for run, row in zip(runs, rows, strict=True)]
     emit_local(rows, HISTORY, listed.zone, as_json=as_json)
 
 
-def outcomes_told(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
-    """What became of the runs, as far as SQL and the broker answer. Prints a line if one of them does not."""
+def read_outcomes(context: click.Context, app: ConventionsApp, runs: Sequence[Run]) -> list[RunOutcome]:
+    """The outcomes of runs. If SQL or the broker does not answer, some are unknown, and a line says so."""
     try:
         with app.database.session(read_only=True) as session:
             found = _outcomes_with(app, runs, session)

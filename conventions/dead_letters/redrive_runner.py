@@ -91,7 +91,7 @@ class Redriver:
     def __init__(self, app: Application, name: str, leads: Callable[[], bool]) -> None:
         self._app, self._name, self._leads = app, name, leads
         self._pauses: dict[str, tuple[float, float]] = {}  # for each redrive: the end of its pause, and the length
-        self._told = 0.0
+        self._announced_at = 0.0
         self._away: tuple[float, float] = (0.0, 0.0)  # the pause of the broker: its end, and its length
         self._silent = False
 
@@ -113,7 +113,7 @@ class Redriver:
                 if self._uses_sql() or time.monotonic() - leading_since > FIRST_LOOK:
                     wait = self._turn(stop)
                 else:
-                    self._say_so()
+                    self._announce()
             _rest(wait, stop)
 
     def _uses_sql(self) -> bool:
@@ -122,7 +122,7 @@ class Redriver:
     def _turn(self, stop: Callable[[], bool]) -> float:
         """One step of each redrive. Returns the seconds until the next turn."""
         try:
-            self._say_so()
+            self._announce()
             ids = self._open()
             self._silent = False
         except Exception as error:  # noqa: BLE001  # SQL or Redis is away, or SQL is not migrated: the rows stay
@@ -141,10 +141,10 @@ class Redriver:
             _rest(time.monotonic() - begun, stop)
         return 0.0 if busy else LOOK_EVERY if ids else IDLE
 
-    def _say_so(self) -> None:
-        if time.monotonic() - self._told > STEPPING / 3:
+    def _announce(self) -> None:
+        if time.monotonic() - self._announced_at > STEPPING / 3:
             self._app.store.redis.set(_stepping(self._app), self._name, px=int(STEPPING * 1000))
-            self._told = time.monotonic()
+            self._announced_at = time.monotonic()
 
     def _open(self) -> list[str]:
         from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import

@@ -120,13 +120,13 @@ def test_one_recovered_tells_of_all_repairs_so_far(batches: Batches, ending: End
     ending.role("finish", "done")
     for index in range(3):
         ending.chunk(index, "done", 1)
-    assert not batches.is_told(ID, 1)
+    assert not batches.is_reported(ID, 1)
     batches.snapshot(ID, 1)  # that of the first repair, which ran last
     batches.snapshot(ID, 2)
     ending.role("recovered", "dead", 2)  # what another one knew does not count
-    assert not batches.is_told(ID, 3)
+    assert not batches.is_reported(ID, 3)
     ending.role("recovered", "done", 1)
-    assert batches.is_told(ID, 3)
+    assert batches.is_reported(ID, 3)
     assert batches.take_next_message(ID) is None
     ending.chunk(3, "done", 1)
     assert batches.take_next_message(ID) == NextMessage("recovered", 4)

@@ -446,17 +446,17 @@ def test_what_was_started_before_runs_alone(broker: Broker, claims: Claims, stor
 
 @pytest.mark.parametrize("second", WORDS)
 @pytest.mark.parametrize("follows", ["last", "la\x1fst", None])
-def test_few_words_say_the_same_as_many(
+def test_short_arguments_mean_the_same_as_long_ones(
     second: str, follows: str | None, broker: Broker, claims: Claims, store: Store
 ) -> None:
-    """What is asked for in few words, where that may be, is answered and kept as if each had been asked for in full."""
+    """Claims that are asked for with short arguments, where possible, are answered and kept like any others."""
     found = []
-    for few in (True, False):
+    for is_short in (True, False):
         before, *three = requests(broker, 4)
         granted(claims, replace(three[0], key="known", token="another", held=None))
         three[1] = replace(three[1], **WORDS[second])
         after = replace(before, task="team.tasks.A", key=follows) if follows else None
-        if few:
+        if is_short:
             with closing(AskedTogether(claims, three, after)) as asked:
                 answers = list(asked.answers())
         else:
@@ -484,8 +484,10 @@ def _kept(store: Store, one: ClaimRequest, names: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("why", ["cancelled", "in other hands", "gone"])
-def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, claims: Claims, store: Store) -> None:
-    """All are then asked for as any other."""
+def test_short_arguments_change_nothing_where_one_message_needs_more(
+    why: str, broker: Broker, claims: Claims, store: Store
+) -> None:
+    """All are then asked for with long arguments."""
     three = requests(broker, 3)
     if why == "cancelled":
         store.redis.set(claims.cancel_key("m1"), "any")
@@ -493,9 +495,9 @@ def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, cla
         store.redis.hset(store.key("receipts"), "m1", "another")
     else:
         store.redis.delete(store.key("message", "m1"))
-    words = short_arguments(three, 30, None)
-    assert words is not None
-    with closing(store.call("claim_new", words)) as call:
+    arguments = short_arguments(three, 30, None)
+    assert arguments is not None
+    with closing(store.call("claim_new", arguments)) as call:
         assert call.answer() == 0
     assert not any(store.redis.exists(claim_key(store, one)) for one in three)
     first, second, third = together(claims, three)
@@ -503,8 +505,8 @@ def test_few_words_do_nothing_where_one_takes_more(why: str, broker: Broker, cla
     assert type(second) is (Cancelled if why == "cancelled" else Stale)
 
 
-def test_what_is_usual_is_asked_for_in_few_words(broker: Broker) -> None:
-    """Else the tests above would compare nothing, and four words each."""
-    words = short_arguments(requests(broker, 100), 30, None)
-    assert words is not None
-    assert len(words) == 5 + 4 + 4 * 100
+def test_the_usual_request_has_short_arguments(broker: Broker) -> None:
+    """Otherwise the tests above would compare nothing. Each message has four arguments."""
+    arguments = short_arguments(requests(broker, 100), 30, None)
+    assert arguments is not None
+    assert len(arguments) == 5 + 4 + 4 * 100
