@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from celery import Celery
 from celery.loaders.app import AppLoader
 
 from conventions.batches.batch_state import Batches
 from conventions.broker.in_flight import InFlight
+from conventions.broker.port import BrokerPort
+from conventions.broker.rabbitmq_port import RabbitMQPort
 from conventions.broker.redis_broker import Broker
+from conventions.broker.redis_port import RedisPort
 from conventions.broker.routing import route, routes_alike
 from conventions.console.flower_start import prepare_command
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
-from conventions.core.settings import ENV_PREFIX, REDIS_SCHEMES, Settings
+from conventions.core.settings import ENV_PREFIX, Settings, is_redis
 from conventions.declare.task_packages import import_tasks, migrations_of
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.log_redaction import make_safe
@@ -242,14 +244,9 @@ class ConventionsApp(Celery):
     def broker(self) -> Broker:
         """The messages, where the broker is Redis; elsewhere it has none."""
         own = self.store
-        if self.broker_is_redis:
+        if is_redis(self.broker_address):
             own = Store(self.broker_address, self.settings.key_prefix, patience=self._patience, **BROKER_OPTIONS)
         return Broker(own, journal_limit=self.settings.journal_limit, visibility=self.timings.visibility)
-
-    @functools.cached_property
-    def broker_is_redis(self) -> bool:
-        """Whether messages are in a Redis."""
-        return urlsplit(self.broker_address).scheme in REDIS_SCHEMES
 
     @functools.cached_property
     def in_flight(self) -> InFlight:
@@ -278,16 +275,16 @@ class ConventionsApp(Celery):
         return ignored_result(self)
 
     @functools.cached_property
-    def one_server(self) -> bool:
-        """Whether messages and claims are in one Redis, so that a script may change both. Raises: RedisError."""
-        if not self.broker_is_redis:
-            return False
-        return self.settings.redis_url is None or redis_store.one_server(self.broker.store, self.store)
+    def port(self) -> BrokerPort:
+        """The broker, whichever it is."""
+        if not is_redis(self.broker_address):
+            return RabbitMQPort(self, self.claims)
+        return RedisPort(self.broker, self.claims, self.journal, same=self.settings.redis_url is None)
 
     @property
     def servers(self) -> tuple[Store, ...]:
         """The Redis of claims and journal, and that of the messages where it is another one. Raises: RedisError."""
-        return (self.store,) if self.one_server or not self.broker_is_redis else (self.store, self.broker.store)
+        return (self.store,) if self.port.keeps_claims else (self.store, *self.port.servers.values())
 
     @property
     def routes_alike(self) -> bool:

@@ -31,8 +31,8 @@ def servers_without_aof(app: Any) -> list[str]:
 
 
 def _servers(app: Any) -> dict[str, Store]:
-    broker = {f"{ENV_PREFIX}BROKER_URL": app.broker.store} if app.broker_is_redis else {}
-    return broker if app.one_server else broker | {f"{ENV_PREFIX}REDIS_URL": app.store}
+    others = {} if app.port.keeps_claims else {f"{ENV_PREFIX}REDIS_URL": app.store}
+    return {**app.port.servers, **others}
 
 
 def check_servers(app: Any) -> None:

@@ -74,6 +74,11 @@ class HeldMessage(NamedTuple):
     token: str = ""
     followed_id: str = ""
 
+    @classmethod
+    def of(cls, delivery: Mapping[str, Any]) -> "HeldMessage":
+        """The message of a delivery, as the transport describes it in the message's properties."""
+        return cls(delivery["tag"], delivery["queue"], delivery["receipt"])
+
 
 class Swept(NamedTuple):
     """The result of a sweep.

@@ -12,7 +12,7 @@ def route(app: Any, name: str, args: Any, kwargs: Any, options: Mapping[str, Any
     queue = getattr(app.tasks.get(name), "queue_name", None)
     if not queue or any(options.get(place) for place in ("queue", "exchange", "routing_key")):
         return None
-    return {"queue": queue, "declare": ()} if app.broker_is_redis else {"queue": queue}
+    return {"queue": queue, "declare": ()} if app.port.can.bulk else {"queue": queue}
 
 
 def routes_alike(routes: Sequence[Any] | None) -> bool:

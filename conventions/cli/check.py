@@ -1,6 +1,6 @@
 """`celery -A <app> check`: whether this application can run here."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 from celery.bin.base import CeleryCommand
-from redis.exceptions import RedisError
 from sqlalchemy import select, text
 
 from conventions.app import ConventionsApp
@@ -59,8 +58,7 @@ def check(context: click.Context, as_json: bool) -> None:
 def _broker(app: ConventionsApp) -> None:
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=app.settings.broker_timeout)
-    if app.broker_is_redis:
-        app.broker.store.try_write()
+    app.port.check()
 
 
 def _redis(app: ConventionsApp) -> None:
@@ -124,7 +122,7 @@ def _left_alone(app: ConventionsApp) -> None:
 
 
 def _unknown_tasks(app: ConventionsApp) -> None:
-    if app.broker_is_redis and (found := waiting_tasks(app.broker.store)):
+    if found := sorted({name for store in app.port.servers.values() for name in waiting_tasks(store)}):
         raise ConfigurationError(
             [
                 (
@@ -182,8 +180,8 @@ class Unconsumed:
 def unconsumed(app: Any) -> Unconsumed:
     """Ask the workers. Raises: RedisError, or the error of an unreachable broker."""
     own = {name for name in queue_names(app) if not is_reply_queue(name)}
-    known = own | {name for name in app.broker.queues() if not is_reply_queue(name)} if app.broker_is_redis else own
-    lengths = _lengths(app, known)
+    known = own | {name for name in app.port.queues() if not is_reply_queue(name)}
+    lengths = {name: app.port.waiting(name, delayed=True) for name in known}
     consumers = ask_workers(app)
     left = known - consumers.queues
     return Unconsumed(
@@ -191,19 +189,6 @@ def unconsumed(app: Any) -> Unconsumed:
         sorted(name for name in left & own if not lengths.get(name)),
         consumers.silent,
     )
-
-
-def _lengths(app: Any, queues: Iterable[str]) -> dict[str, int]:
-    if app.broker_is_redis:
-        return {name: sizes.ready + sizes.delayed for name in queues if (sizes := app.broker.sizes(name))}
-    found: dict[str, int] = {}
-    with app.connection_for_read() as connection:
-        for name in queues:
-            try:
-                found[name] = connection.channel().queue_declare(name, passive=True).message_count
-            except (*connection.channel_errors, RedisError):  # the queue does not exist yet; this closes the channel
-                found[name] = 0
-    return found
 
 
 def _outcome(function: Callable[[ConventionsApp], Any], app: ConventionsApp) -> dict[str, Any]:

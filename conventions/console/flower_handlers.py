@@ -147,7 +147,7 @@ class GuardedFlower(AuditedWrites):
 
     def get_broker(self) -> Any:
         """The object that reads the lengths of queues."""
-        if not self.capp.broker_is_redis:
+        if not self.capp.port.can.looks:
             return super().get_broker()
         state = self.application.events.state
         return FlowerQueues(self.capp, [name for name, worker in state.workers.items() if worker.alive])

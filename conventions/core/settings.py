@@ -22,6 +22,12 @@ REDIS_SCHEMES = redis_address.SCHEMES
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
 
+
+def is_redis(address: str) -> bool:
+    """Whether an address is that of a Redis."""
+    return _scheme_of(address) in REDIS_SCHEMES
+
+
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 

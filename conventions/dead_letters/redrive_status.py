@@ -140,10 +140,7 @@ class Watch:
 
     def _length(self, queue: str) -> int | None:
         try:
-            if self._app.broker_is_redis:
-                return int(self._app.broker.sizes(queue).ready)
-            with self._app.connection_for_read() as connection:
-                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+            return self._app.port.waiting(queue)
         except Exception:  # noqa: BLE001  # the length stays unknown, whatever the error
             return None
 
@@ -165,8 +162,7 @@ def doubts(app: Application, session: Session, which: Filter) -> list[str]:
     unknown = sorted({str(task) for task, _ in kinds if task not in app.tasks})
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
     try:
-        if app.broker_is_redis:
-            app.broker.store.try_write()
+        app.port.check()
         consumed = ask_workers(app).queues
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)

@@ -12,6 +12,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from conventions.broker.in_flight import InFlight
+from conventions.broker.port import BrokerPort
 from conventions.broker.redis_broker import Broker
 from conventions.core.lease_timings import Timings
 from conventions.core.settings import Settings
@@ -144,16 +145,12 @@ class Application(Protocol):
         """Where messages wait."""
 
     @property
-    def broker_is_redis(self) -> bool:
-        """Whether messages are in a Redis."""
-
-    @property
     def broker_errors(self) -> tuple[type[Exception], ...]:
         """What the transport raises when the broker cannot be reached."""
 
     @property
-    def one_server(self) -> bool:
-        """Whether messages and claims are in one Redis. Raises: RedisError."""
+    def port(self) -> BrokerPort:
+        """The broker, whichever it is."""
 
     @property
     def servers(self) -> tuple[Store, ...]:

@@ -126,9 +126,7 @@ class Job:
             queue=delivery["queue"] if delivery else (field("delivery_info") or {}).get("routing_key"),
             worker=field("hostname"),
             enqueued_at=_moment(field(ENQUEUED_AT)),
-            held=HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"])
-            if delivery and task.app.one_server
-            else None,
+            held=task.app.port.in_place(HeldMessage.of(delivery)) if delivery else None,
             member=Member.read(field(BATCH)) or task.member_of(payload, message_id),
             horizon=task.horizon,
             token=field(TOKEN) or uuid4().hex,

@@ -22,8 +22,5 @@ def cancel(app: Application, message_id: str, by: str | None = None) -> CancelAn
     if of_batch and by is not None:  # once its state is gone, as from an emptied Redis, only this row tells
         app.journal.note(AuditEntry(by, CANCEL, message_id, after={"outcome": "done", "answer": "running"}))
     keep = max(app.settings.keep_result_for, app.settings.max_delay + timedelta(days=1))
-    if app.one_server:
-        answer: CancelAnswer = app.broker.cancel(message_id, keep)
-        return "running" if of_batch else answer
-    app.store.redis.set(app.claims.cancel_key(message_id), "any", px=keep)
-    return "running" if of_batch else "queued"
+    answer = app.port.cancel(message_id, keep)
+    return "running" if of_batch else answer

@@ -13,7 +13,7 @@ from typing import Any
 from conventions.broker.batch_membership import Join, Member
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
 from conventions.broker.redis_broker import Sizes
-from conventions.broker.waiting_messages import End, Waiting, WaitingPlace, end, look
+from conventions.broker.waiting_messages import End, Waiting, WaitingPlace, look
 from conventions.core.actor import SYSTEM, current_actor
 from conventions.core.error_text import FailureText, clean
 from conventions.core.errors import JournalFull, PurgeStopped
@@ -78,22 +78,15 @@ class _Purge:
 
     def _end(self, found: Sequence[Waiting]) -> int:
         described = [self._describe(one) for one in found]
-        limit = self.app.broker.journal_limit
-        if self.app.one_server:
-            ends = [
-                End(one.message_id, event.encode(), join.encode() if join else "") for one, event, join in described
-            ]
-            went = end(self.app.broker.store, list(zip(found, ends, strict=True)), journal_limit=limit)
-        else:  # the history first: of what is removed without a row nothing can be told
-            if self.app.journal.length() >= limit:
-                raise JournalFull("the journal is full: its recorder does not run, or SQL does not answer")
-            self.app.claims.settle(
-                [Settlement(request, "released", event, claimed=False, join=join) for request, event, join in described]
-            )
-            went = end(
-                self.app.broker.store,
-                [(one, End(how.message_id)) for one, (how, *_) in zip(found, described, strict=True)],
-            )
+        ends = [End(one.message_id, event.encode(), join.encode() if join else "") for one, event, join in described]
+        settlements = [
+            Settlement(request, "released", event, claimed=False, join=join) for request, event, join in described
+        ]
+        went = self.app.port.end(
+            list(zip(found, ends, strict=True)),
+            lambda: self.app.claims.settle(settlements),
+            self.app.broker.journal_limit,
+        )
         self.batches |= {
             join.member.batch_id: join.member for (*_, join), gone in zip(described, went, strict=True) if gone and join
         }

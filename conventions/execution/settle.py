@@ -100,8 +100,8 @@ def recorded(app: Application, settlement: Settlement, patience: float = SETTLE_
     while True:
         try:
             answer: Settled = app.claims.settle([settlement])[0]
-            if not app.one_server and (settlement.state == "dead" or app.settings.wait_for_disk):
-                app.store.wait_for_disk()  # before the message goes, whose server does not know of this one
+            if settlement.state == "dead" or app.settings.wait_for_disk:
+                app.port.secure()
         except RedisError as unreachable:
             if time.monotonic() > deadline:
                 raise Reject(unreachable, requeue=True) from unreachable

@@ -8,7 +8,7 @@ from conventions.worker.request import Request
 
 def has_lane(app: Any, consumer: Any) -> bool:
     """Whether the requests of a worker go into the lane."""
-    return bool(consumer.hub is not None and app.one_server)
+    return bool(consumer.hub is not None and app.port.keeps_claims)
 
 
 def goes_together(task: Any, app: Any, consumer: Any) -> bool:

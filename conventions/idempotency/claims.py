@@ -231,6 +231,10 @@ class Claims:
         """Whether a message was cancelled."""
         return bool(self.store.redis.exists(self.cancel_key(message_id)))
 
+    def cancel(self, message_id: str, keep: timedelta) -> None:
+        """Note that a message is cancelled, whichever it is. Raises: RedisError."""
+        self.store.redis.set(self.cancel_key(message_id), "any", px=keep)
+
     def cancel_key(self, message_id: str) -> str:
         """The key whose existence cancels a message."""
         return self.store.key("cancel", message_id)

@@ -86,7 +86,7 @@ class LostMessages:
     def _turn(self) -> None:
         if not self._leads():
             self._before = None
-        elif self._app.one_server:
+        elif self._app.port.keeps_claims:
             self.round(lambda took: self._rounds.pause(took * REST) or not self._leads())
 
     def round(self, pause: Callable[[float], bool] = lambda _: False) -> dict[str, int]:

@@ -283,7 +283,7 @@ def _begin_beside(
     `on_step` counts a finished step. Returns the part that must be stopped if the process goes on after the recorder.
     """
     # A comparison of many messages may take longer than STUCK_AFTER, so it counts its steps for the keeper.
-    recorder.compare = lambda: compare(app, on_step) if app.one_server else None
+    recorder.compare = lambda: compare(app, on_step) if app.port.keeps_claims else None
     lost = LostMessages(app, lambda: recorder.leads)
     lost.start()
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)

@@ -48,7 +48,7 @@ SAYS = FailureText("Restored", "Redis is older than SQL, which records that this
 def may_read(app: Application) -> bool:
     """Whether messages may be read. False: another process compares now; ask again. Raises: RedisError."""
     # If no message waits, the recorder compares; it needs SQL anyway.
-    return not app.one_server or not _waiting(app) or compare(app)
+    return not app.port.keeps_claims or not _waiting(app) or compare(app)
 
 
 def compare(app: Application, on_step: Callable[[], object] = bool) -> bool:

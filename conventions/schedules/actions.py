@@ -129,7 +129,7 @@ class ScheduleActions:
         arguments, task = listed.arguments_at(latest), self._app.tasks[listed.task.name]
         audit_entry = AuditEntry(actor, "schedule run", listed.name, reason and clean(reason), None, {"id": message_id})
         overlap: Any = "beside" if beside and listed.overlap == "skip" else listed.overlap
-        here = listed.overlap == "skip" and self._app.one_server
+        here = listed.overlap == "skip" and self._app.port.keeps_claims
         begun = self._state.begin(
             listed.name, message_id, task.horizon, overlap=overlap, here=here, audit_entry=audit_entry
         )

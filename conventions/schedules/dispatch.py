@@ -133,7 +133,7 @@ class Dispatch:
     def _fire(self, listed: Schedule, slot: datetime, next_slot: datetime | None, lead: Lead) -> None:
         """Send one slot, then move the cursor. Raises: TeamError."""
         message_id, planned = listed.message_id(slot), slot.astimezone(UTC)
-        here = listed.overlap == "skip" and self._app.one_server
+        here = listed.overlap == "skip" and self._app.port.keeps_claims
         begun = self._schedules.begin(
             listed.name,
             message_id,

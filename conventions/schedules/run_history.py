@@ -65,7 +65,7 @@ def outcomes_of(
         from conventions.records import executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         rows = executions.last_of_each(session, ids)
-    places = dict(zip(ids, app.broker.places(ids), strict=True)) if broker and app.broker_is_redis else {}
+    places = app.port.places(ids) if broker else {}
     return [
         _outcome(places.get(run.id), batches.get(run.id), rows.get(run.id), failed.get(run.id))
         if run.id

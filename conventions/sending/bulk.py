@@ -98,7 +98,7 @@ class Bulk:
                 `ids` are the messages that it did not confirm. No later message was given to it.
         """
         common = common_headers(self._task, self._given, **self._how)
-        if self._app.conf.task_always_eager or not self._app.broker_is_redis:
+        if self._app.conf.task_always_eager or not self._app.port.can.bulk:
             for one in part:  # each runs here, or goes over an open connection
                 self._send_by_celery(one, common)
                 self.sure += 1

@@ -15,8 +15,7 @@ from conventions.core.redis_address import shown
 from conventions.core.redis_answers import advice_on, refusal_of
 from conventions.execution.application import Application, broker_outages
 from conventions.execution.current_job import sends_follow_ups
-from conventions.library_internals.kombu import is_refusal
-from conventions.storage.redis_connections import LEAST, telling
+from conventions.storage.redis_connections import telling
 
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
 
@@ -43,7 +42,7 @@ def publish(
             try:
                 if with_result:
                     _require_results(app)
-                return send() if app.broker_is_redis else _send_elsewhere(send, app, producer, deadline)
+                return app.port.send(send, producer, deadline)
             except NewerLayout as error:
                 if sends_follow_ups():  # the message comes again, and a worker of the later release sends the step
                     raise Reject(error, requeue=True) from error
@@ -87,31 +86,6 @@ def unavailable(app: Application, error: BaseException, ids: Sequence[str], *, m
     again = f"send it again with task_id={ids[0]!r}" if len(ids) == 1 else "send each again under its id, see `ids`"
     text = f"may have been sent: {why}. It may be there all the same: {again}, which changes nothing where it is"
     return BrokerUnavailable(text, maybe_sent=True, ids=ids)
-
-
-def _send_elsewhere(send: Callable[..., Any], app: Application, given: Any, deadline: Deadline) -> Any:
-    """Send to a broker that is not Redis, and wait for its confirmation, at most until the deadline.
-
-    Raises:
-        OperationalError, OSError: it does not answer, or refuses the message.
-    """
-    with app.producer_or_acquire(given) as producer:
-        connection = producer.connection
-        connection.connect_timeout = max(deadline.left, LEAST)
-        may_have_left = deadline.may_have_left
-        try:
-            producer.channel  # noqa: B018  # this connects; nothing of the message has left before
-            deadline.may_have_left = True
-            sent = send(producer=producer, timeout=deadline.left, confirm_timeout=deadline.left)
-        except Exception as error:
-            if is_refusal(error) or is_refusal(error.__cause__):
-                deadline.may_have_left = may_have_left
-                raise OperationalError("it refuses the message: its queue is full") from error
-            if isinstance(error, (OSError, OperationalError, *app.broker_errors)):
-                connection.collect()  # an orderly close would wait for ever for a broker that does not answer
-                producer.revive(connection)
-            raise
-        return sent
 
 
 def _require_results(app: Application) -> None:

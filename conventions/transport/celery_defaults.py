@@ -1,11 +1,10 @@
 """Celery's settings as this platform sets them, each with its reason."""
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from conventions.core.priority import Priority
 from conventions.core.redis_address import RedisAddress
-from conventions.core.settings import REDIS_SCHEMES
+from conventions.core.settings import is_redis
 from conventions.transport import kombu_transport as transport
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
@@ -57,7 +56,7 @@ def celery_defaults(app: Any) -> dict[str, Any]:
 
 
 def _broker(app: Any, address: str) -> dict[str, Any]:
-    if urlsplit(address).scheme in REDIS_SCHEMES:
+    if is_redis(address):
         broker = RedisAddress.parse(address)
         options = transport.options(app) | broker.broker_options
         return {"broker_url": broker.celery_url, "broker_transport_options": options}

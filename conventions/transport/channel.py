@@ -332,7 +332,7 @@ class _Foreign:
         prefix = channel.global_keyprefix.strip("{}:") or DEFAULT_PREFIX
         store = Store.over(RedisClient(connection_pool=channel.pool), prefix)
         self.broker = Broker(store, journal_limit=DEFAULT_JOURNAL_LIMIT)
-        self.journal, self.batches, self.one_server = Journal(store), Batches(store, KEPT), True
+        self.journal, self.batches = Journal(store), Batches(store, KEPT)
         self.tasks: dict[str, Any] = {}
         self.in_flight = InFlight(self.broker)
         self.refusals = self

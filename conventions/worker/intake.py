@@ -34,7 +34,7 @@ class DirectIntake:
 
     def seat(self, task: Any) -> Any:  # noqa: ARG002  # for those that look at the task
         """As above: the consumer itself, but for Celery's rate limits, in whose place are those of `RateLimits`."""
-        return _Unlimited(self._consumer) if self._app.broker_is_redis else self._consumer
+        return _Unlimited(self._consumer) if self._app.port.can.limits else self._consumer
 
     def has_room(self, task: str, message: Any) -> bool:  # noqa: ARG002  # the same
         """As above: each message needs a process, and there may be fewer of them than when it was read."""

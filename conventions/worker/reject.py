@@ -68,7 +68,7 @@ class Refusals:
             which: whether the caller, who says so, holds the message and tries again, and which try this is.
         """
         delivery = _mapping(message.properties).get(DELIVERY)
-        held = HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"]) if delivery else None
+        held = HeldMessage.of(delivery) if delivery else None
         body = message.body
         envelope = {
             "body": in_base64(_bytes(body)),
@@ -101,11 +101,11 @@ class Refusals:
             whole: whether the journal may keep all of the message; else `envelope` is kept, and the caller removes the message.
             which: as in `message`.
         """
-        one_server = self._app.one_server
-        event = _event(envelope, error, held, kind, None if stored and one_server and whole else envelope)
+        in_place = self._app.port.in_place(held) if whole else None
+        event = _event(envelope, error, held, kind, None if stored and in_place else envelope)
         # A name that cannot be written is one with escapes here, as in SQL.
         message_id = error_text.cut(event.message_id)
-        request = ClaimRequest("", "", event.token, message_id, "", held=held if one_server and whole else None)
+        request = ClaimRequest("", "", event.token, message_id, "", held=in_place)
         member = Member.read(_mapping(envelope.get("headers") or envelope.get("headers_of_it")).get(BATCH))
         state: Any = "dead" if kind == "dead" else "released"
         if kind == "dead" and which != "another":  # one line for one death
@@ -113,8 +113,7 @@ class Refusals:
         try:
             join = join_of(self._app, member, "dead" if kind == "dead" else "cancelled")
             self._app.claims.settle([Settlement(request, state, event, claimed=False, join=join)])
-            if not one_server:
-                self._app.store.wait_for_disk()
+            self._app.port.secure()
             if member:
                 follow_up(self._app, member)
         except RedisError as unreachable:

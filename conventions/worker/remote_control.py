@@ -23,7 +23,7 @@ class Control(CeleryControl):
         Raises:
             PurgeStopped: the journal is full; says how many went and how many are left.
         """
-        if not self.app.broker_is_redis:
+        if not self.app.port.can.looks:
             purged: int = super().purge(connection)
             return purged
         from conventions.execution.purge import known_queues, purge  # noqa: PLC0415  # whoever only sends needs none of it
@@ -48,7 +48,7 @@ def prepare_purge() -> None:
     def purge(*args: Any, **kwargs: Any) -> Any:
         context = click.get_current_context()
         app = context.obj.app
-        if not getattr(app, "broker_is_redis", False):  # of another program, or of another broker
+        if not hasattr(app, "port") or not app.port.can.looks:  # of another program, or of another broker
             return original(*args, **kwargs)
         return _purge(app, kwargs["force"], kwargs["queues"], kwargs["exclude_queues"])
 

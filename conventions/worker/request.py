@@ -242,7 +242,7 @@ class Request(PlainRequest):
         """Its start, as `InFlight` takes it."""
         return Start(
             self.delivery["receipt"] if self.delivery else "",
-            self.claim if self.app.one_server else "",
+            self.app.port.claim_of(self.claim),
             self.token,
             self._on_lapsed,
             self.id if self.is_followed else "",
@@ -310,16 +310,15 @@ class Request(PlainRequest):
 
     def on_lost(self, error: BaseException) -> None:
         """As above; the claim is elsewhere than the message where the broker is."""
-        if not self.app.one_server:
-            with suppress(RedisError):  # then its lease ends it
-                self.app.claims.release(self.claim, self.token)
+        with suppress(RedisError):  # then its lease ends it
+            self.app.port.release(self.claim, self.token)
         super().on_lost(error)
 
     def acknowledge(self) -> None:
         """Acknowledge; what follows the job was sent before."""
-        if self.is_followed and not self.acknowledged and not self.app.one_server:
+        if self.is_followed and not self.acknowledged:
             with suppress(RedisError):  # then a message that comes again sends the same messages again
-                self.app.claims.followed(self.claim, self.id, self.token)
+                self.app.port.note_followed(self.claim, self.id, self.token)
         super().acknowledge()
 
     def _job(self) -> Job:

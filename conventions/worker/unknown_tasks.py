@@ -95,7 +95,7 @@ class UnknownTasks:
         message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
 
     def _put_back(self, message: Any, delivery: dict[str, Any], how: PutOff) -> None:
-        held = HeldMessage(delivery["tag"], delivery["queue"], delivery["receipt"])
+        held = HeldMessage.of(delivery)
         try:
             self._app.broker.put_off(
                 held, how.wait, delivery.get("changes", {}) | how.headers, str(message.headers["task"])

@@ -1,0 +1,101 @@
+"""`RabbitMQPort`: the messages are in RabbitMQ, the claims in Redis."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from kombu.exceptions import OperationalError
+
+from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
+from conventions.broker.port import Abilities
+from conventions.broker.redis_broker import HeldMessage, Place
+from conventions.broker.waiting_messages import End, Waiting
+from conventions.core.deadline import Deadline
+from conventions.library_internals.kombu import is_refusal
+from conventions.storage.redis_connections import LEAST
+from conventions.storage.redis_store import Store
+
+
+class Connections(Protocol):
+    """What Celery's application has of connections to the broker."""
+
+    @property
+    def broker_errors(self) -> tuple[type[Exception], ...]:
+        """What the transport raises when the broker cannot be reached."""
+
+    def producer_or_acquire(self, producer: Any = None, /) -> AbstractContextManager[Any]:
+        """Give this producer, or one of the pool."""
+
+    def connection_for_read(self) -> AbstractContextManager[Any]:
+        """Open a connection."""
+
+
+class RabbitMQPort(ClaimsElsewhere):
+    """See `BrokerPort`.
+
+    Args:
+        app: opens connections.
+        claims: the claims, in Redis.
+    """
+
+    keeps_claims = False
+    can = Abilities(bulk=False, looks=False, limits=False)
+    servers: Mapping[str, Store] = {}  # never changed
+
+    def __init__(self, app: Connections, claims: ClaimStore) -> None:
+        super().__init__(claims)
+        self._app = app
+
+    def send(self, send: Callable[..., Any], producer: Any, deadline: Deadline) -> Any:
+        """See `BrokerPort`. It waits for the confirmation, at most until the deadline.
+
+        Raises:
+            OperationalError, OSError: it does not answer, or refuses the message.
+        """
+        with self._app.producer_or_acquire(producer) as given:
+            connection = given.connection
+            connection.connect_timeout = max(deadline.left, LEAST)
+            may_have_left = deadline.may_have_left
+            try:
+                given.channel  # noqa: B018  # this connects; nothing of the message has left before
+                deadline.may_have_left = True
+                sent = send(producer=given, timeout=deadline.left, confirm_timeout=deadline.left)
+            except Exception as error:
+                if is_refusal(error) or is_refusal(error.__cause__):
+                    deadline.may_have_left = may_have_left
+                    raise OperationalError("it refuses the message: its queue is full") from error
+                if isinstance(error, (OSError, OperationalError, *self._app.broker_errors)):
+                    connection.collect()  # an orderly close would wait for ever for a broker that does not answer
+                    given.revive(connection)
+                raise
+            return sent
+
+    def in_place(self, held: HeldMessage | None) -> None:
+        """See `BrokerPort`."""
+
+    def claim_of(self, claim: str) -> str:  # noqa: ARG002  # that of the other broker needs it
+        """See `BrokerPort`."""
+        return ""
+
+    def places(self, message_ids: Sequence[str]) -> Mapping[str, Place | None]:  # noqa: ARG002  # the same
+        """See `BrokerPort`: a queue of RabbitMQ cannot be read without taking its messages."""
+        return {}
+
+    def end(self, ends: Sequence[tuple[Waiting, End]], record: Callable[[], object], journal_limit: int) -> list[bool]:
+        """See `BrokerPort`: nobody sees a waiting message there, so nobody asks."""
+        raise NotImplementedError("RabbitMQ shows no waiting message, so none can be ended")
+
+    def waiting(self, queue: str, *, delayed: bool = False) -> int:  # noqa: ARG002  # the same
+        """See `BrokerPort`. A queue that does not exist has none; messages that are not due are not counted."""
+        with self._app.connection_for_read() as connection:
+            try:
+                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+            except connection.channel_errors:
+                return 0
+
+    def queues(self) -> frozenset[str]:
+        """See `BrokerPort`: they cannot be listed without its management plug-in."""
+        return frozenset()
+
+    def check(self) -> None:
+        """See `BrokerPort`: nothing but a message shows it."""
