@@ -11,7 +11,7 @@ from conventions.storage.redis_store import Store
 
 
 class Abilities(NamedTuple):
-    """What a broker can do beyond carrying messages. `docs/brokers.md` has the same table.
+    """What a broker can do beyond carrying messages. `docs/brokers.md` says what differs.
 
     Attributes:
         bulk: takes many messages in one round trip, and a message without its queue's declaration.

@@ -89,7 +89,7 @@ class RabbitMQPort(ClaimsElsewhere):
         """See `BrokerPort`. A queue that does not exist has none; messages that are not due are not counted."""
         with self._app.connection_for_read() as connection:
             try:
-                return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+                return int(connection.default_channel.waiting(queue))
             except connection.channel_errors:
                 return 0
 

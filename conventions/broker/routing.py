@@ -7,12 +7,13 @@ from typing import Any
 def route(app: Any, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], **_: Any) -> dict[str, Any] | None:  # noqa: ARG001  # Celery's signature
     """Celery's router: a task goes to its `queue_name`, unless the send names another place.
 
-    A queue in Redis needs no declaration. Celery spends a tenth of a send on it.
+    No queue is declared for a send: one in Redis needs none, and one in RabbitMQ is made when a message finds none. Celery spends a
+    tenth of a send on it.
     """
     queue = getattr(app.tasks.get(name), "queue_name", None)
     if not queue or any(options.get(place) for place in ("queue", "exchange", "routing_key")):
         return None
-    return {"queue": queue, "declare": ()} if app.port.can.bulk else {"queue": queue}
+    return {"queue": queue, "declare": ()}
 
 
 def routes_alike(routes: Sequence[Any] | None) -> bool:

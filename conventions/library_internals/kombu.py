@@ -13,6 +13,11 @@ def use_transport(scheme: str, path: str) -> None:
     TRANSPORT_ALIASES[scheme] = path
 
 
+def reader_of(transport: Any, connection: Any) -> Any:
+    """What kombu's event loop calls when a connection has something to read."""
+    return transport._make_reader(connection)  # noqa: SLF001
+
+
 def publish_batch_of(batch: Any) -> Any:
     """What our channel has made for a block `with producer.batch(...) as batch`."""
     return batch.state.session

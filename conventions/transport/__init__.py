@@ -1,1 +1,1 @@
-"""What Celery and kombu are given in place of their own Redis transport, and Celery's settings."""
+"""What Celery and kombu are given in place of their own transports, and Celery's settings."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from conventions.core.lease_timings import DEFAULT_LEASE
 from conventions.core.priority import Priority
 from conventions.core.redis_address import RedisAddress
 from conventions.core.settings import is_redis
@@ -60,8 +61,14 @@ def _broker(app: Any, address: str) -> dict[str, Any]:
         broker = RedisAddress.parse(address)
         options = transport.options(app) | broker.broker_options
         return {"broker_url": broker.celery_url, "broker_transport_options": options}
-    # RabbitMQ says so when it took a message.
-    return {"broker_url": address, "broker_transport_options": {"confirm_publish": True, **transport.FAIL_FAST}}
+    options = {"confirm_publish": True, "link": transport.Link(app), **transport.FAIL_FAST}
+    return {
+        "broker_url": address,
+        "broker_transport_options": options,  # RabbitMQ says so when it took a message
+        # Seconds of silence after which RabbitMQ takes back what a worker holds that stands still: the lease, in two steps.
+        "broker_heartbeat": round(min(app.timings.lease, DEFAULT_LEASE) / 2),
+        "worker_enable_prefetch_count_reduction": False,  # its queues count for each consumer, from the beginning
+    }
 
 
 def queue_names(app: Any) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from conventions.app import ConventionsApp
 from tests.crash.evidence import Runs, unrecorded
 from tests.crash.plan import Fault
-from tests.crash.server import Server
+from tests.crash.server import Breakable
 from tests.crash.tempo import Tempo
 from tests.support import wait_until
 from tests.workers import Installation, Worker
@@ -37,7 +37,7 @@ class Chaos:
     """One run; `start`, `strike` for each fault, `finish`."""
 
     installation: Installation
-    servers: Sequence[Server]  # one, or the broker and the store
+    servers: Sequence[Breakable]  # one, or the broker and the store
     app: ConventionsApp
     tempo: Tempo
     pool: str = "prefork"
@@ -133,7 +133,7 @@ class Chaos:
         self._record(fault, {busy[0]}, time.monotonic())
         self.ended_pids.add(busy[0])
 
-    def _server(self, fault: Fault) -> Server:
+    def _server(self, fault: Fault) -> Breakable:
         return self.servers[fault.victim % len(self.servers)]
 
     def _kill_server(self, fault: Fault) -> None:

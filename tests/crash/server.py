@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -21,6 +21,32 @@ SETTINGS = {
     "appendfsync": "always",
     "maxmemory-policy": "noeviction",
 }
+
+
+class Breakable(Protocol):
+    """A server that a test breaks, of whatever kind."""
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+
+    def kill(self) -> None:
+        """Kill it at once."""
+
+    def freeze(self) -> None:
+        """Stop it where it is."""
+
+    def thaw(self) -> None:
+        """Let it go on."""
+
+    def cut_connections(self, *kinds: str) -> object:
+        """Close every connection, of a Redis those of these kinds."""
+
+    def left(self) -> list[str]:
+        """What is not done, as far as the server itself can say."""
 
 
 class Server:
@@ -97,6 +123,10 @@ class Server:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
+
+    def left(self) -> list[str]:
+        """What is not done, as far as the server itself can say."""
+        return []
 
     def cut_connections(self, *kinds: str) -> int:
         """Close every connection of these kinds, `normal` and `pubsub` (remote control); returns how many."""

@@ -10,20 +10,21 @@ from conventions.app import ConventionsApp
 from tests.crash import plan
 from tests.crash.chaos import WORKERS, Chaos, pause
 from tests.crash.sender import Sender
-from tests.crash.server import Server
+from tests.crash.server import Breakable, Server
 from tests.crash.tempo import QUICK
 from tests.crash.verdict import Verdict
+from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.workers import Installation
 
 
 @pytest.fixture
-def servers(server: Server) -> Sequence[Server]:
+def servers(server: Server) -> Sequence[Breakable]:
     """The servers of the run."""
     return (server,)
 
 
 @pytest.fixture
-def run(installation: Installation, app: ConventionsApp, servers: Sequence[Server]) -> Callable[..., Verdict]:
+def run(installation: Installation, app: ConventionsApp, servers: Sequence[Breakable]) -> Callable[..., Verdict]:
     """Make a chaos run, to its end."""
 
     def run(seed: int, *, jobs: int, faults: int, pool: str = "prefork") -> Verdict:
@@ -80,13 +81,13 @@ class TestTwoServers:
             yield server
 
     @pytest.fixture
-    def servers(self, server: Server, store_server: Server) -> Sequence[Server]:
+    def servers(self, server: Server, store_server: Server) -> Sequence[Breakable]:
         """Both."""
         return (server, store_server)
 
     @pytest.fixture
     def installation(
-        self, tmp_path: Path, servers: Sequence[Server], new_database: Callable[[Path], str], task_module: str
+        self, tmp_path: Path, servers: Sequence[Breakable], new_database: Callable[[Path], str], task_module: str
     ) -> Installation:
         """An application on both."""
         broker, store = (server.url for server in servers)
@@ -100,6 +101,21 @@ class TestTwoServers:
         verdict = run(seed, jobs=600, faults=12)
         show(verdict.figures)
         assert not verdict.faults, "\n".join(verdict.faults)
+
+
+class TestRabbitMQ(TestTwoServers):
+    """The broker is RabbitMQ, the store a Redis: each is killed by itself."""
+
+    @pytest.fixture
+    def rabbit(self) -> Iterator[Rabbit]:
+        """The broker."""
+        with running_rabbitmq() as server:
+            yield server
+
+    @pytest.fixture
+    def servers(self, rabbit: Rabbit, store_server: Server) -> Sequence[Breakable]:
+        """Both."""
+        return (rabbit, store_server)
 
 
 @pytest.mark.soak

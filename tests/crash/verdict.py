@@ -54,7 +54,7 @@ class Verdict:
             self.faults += [f"after {timeout:g} s: {one}" for one in self._unfinished()]
 
     def _unfinished(self) -> list[str]:
-        found = []
+        found = [one for server in self._chaos.servers for one in server.left()]
         broker = self._app.broker.store
         redis: Any = broker.redis
         for name in sorted(redis.smembers(broker.key("queues"))):

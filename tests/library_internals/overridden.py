@@ -19,7 +19,7 @@ import conventions
 from conventions.sending.ignored_result import IgnoredResult
 from tests.library_internals.seam import arguments_of, digest_of
 
-LIBRARIES = ("billiard", "celery", "kombu", "redbeat", "vine")
+LIBRARIES = ("amqp", "billiard", "celery", "kombu", "redbeat", "vine")
 RECORD = Path(__file__).with_name("overridden.txt")
 OF_EVERY_CLASS = {"__annotate_func__", "__annotations__", "__annotations_cache__", "__dict__", "__doc__",
                   "__firstlineno__", "__module__", "__parameters__", "__static_attributes__", "__weakref__"}  # fmt: skip

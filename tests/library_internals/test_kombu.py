@@ -18,6 +18,8 @@ from conventions.broker.bulk_publish import PublishBatch
 from conventions.library_internals import kombu as internals
 from conventions.transport.channel import Channel, SentinelChannel
 from conventions.transport.kombu_transport import SentinelTransport, Transport
+from conventions.transport.rabbitmq_transport import SSLTransport
+from conventions.transport.rabbitmq_transport import Transport as RabbitMQTransport
 from tests.library_internals.seam import Seam
 
 SEAMS = [
@@ -31,6 +33,13 @@ SEAMS = [
     Seam("kombu.transport.redis:Channel._receive", "(self)", "8d5d4deaee", "transport/channel_reading.py"),
     Seam("kombu.transport.redis:Channel._subscribe", "(self)", "ff9a0b005c", "transport/channel_reading.py"),
     Seam("kombu.transport.redis:Channel._create_client", "(self, asynchronous=)", "d0f7c1370d", "transport/channel.py"),
+    # RabbitMQ's.
+    Seam("kombu.transport.base:Transport._make_reader", "(self, connection, timeout=, error=, _unavail=)", "ec628c391d", "transport/rabbitmq_transport.py"),
+    Seam("kombu.transport.native_delayed_delivery:declare_native_delayed_delivery_exchanges_and_queues", "(connection, queue_type, prefix=)", "9125bec012", "transport/rabbitmq_transport.py"),
+    Seam("kombu.transport.native_delayed_delivery:calculate_routing_key", "(countdown, routing_key)", "322940d5f6", "broker/rabbitmq_queues.py"),
+    Seam("amqp.channel:Channel._on_basic_return", "(self, reply_code, reply_text, exchange, routing_key, message)", "07ad9657e5", "transport/rabbitmq_channel.py"),
+    Seam("amqp.channel:Channel.basic_publish_confirm", "(self, *args, **kwargs)", "2227326771", "transport/rabbitmq_channel.py"),
+    Seam("amqp.channel:Channel._on_basic_deliver", "(self, consumer_tag, delivery_tag, redelivered, exchange, routing_key, msg)", "8ee5ae322e", "transport/rabbitmq_channel.py"),
     Seam("kombu.transport.virtual.base:Transport._deliver", "(self, message, queue)", "23eb22f354", "transport/channel_reading.py"),
     Seam("kombu.transport.virtual.base:Channel.basic_publish", "", "f3e6cb55be", "transport/channel.py, broker/bulk_publish.py"),
     Seam("kombu.transport.virtual.base:Channel.prepare_message", "", "e17a5ea4fb", "broker/codec.py"),
@@ -55,6 +64,8 @@ def test_an_address_finds_our_transport(monkeypatch: pytest.MonkeyPatch, app: Co
     """By the table of kombu's, also when it is read later."""
     assert resolve_transport("redis") is resolve_transport("rediss") is Transport
     assert resolve_transport("sentinel") is SentinelTransport
+    assert resolve_transport("amqp") is resolve_transport("pyamqp") is RabbitMQTransport
+    assert resolve_transport("amqps") is SSLTransport
     monkeypatch.setitem(TRANSPORT_ALIASES, "mine", "")
     internals.use_transport("mine", "kombu.transport.memory:Transport")
     assert resolve_transport("mine") is MemoryTransport

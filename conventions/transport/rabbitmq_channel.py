@@ -1,0 +1,268 @@
+"""The channel of our RabbitMQ transport: four quorum queues behind one name, delays at the broker, and no message that is dropped unseen.
+
+What a message says of itself decides where it goes: its priority, and when it is due. So all of Celery's ways to send are alike here.
+`broker/rabbitmq_queues.py` has the names.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from amqp.exceptions import PreconditionFailed  # type: ignore[import-untyped]  # it has no types
+from amqp.protocol import queue_declare_ok_t  # type: ignore[import-untyped]  # the same
+from kombu.transport import pyamqp
+
+from conventions.broker.rabbitmq_queues import (
+    ARGUMENTS,
+    ENDINGS,
+    due_binding,
+    due_exchange,
+    place_for,
+    queues_of,
+    seconds_until,
+)
+from conventions.core.errors import ConfigurationError
+from conventions.transport.rabbitmq_reading import ReadAhead
+
+REST_AFTER = 1.0  # seconds that a message waits in a busy worker before it goes back, for an idle one
+NOT_FOR_QUORUM = "x-max-priority"
+
+
+class _Reader(NamedTuple):
+    """One consumer of Celery's, which reads four queues."""
+
+    queue: str
+    tag: str
+    callback: Callable[[Any], Any]
+    on_cancel: Callable[[str], Any] | None
+
+
+class Channel(pyamqp.Channel):
+    """A channel of an application of ours; of another program's, it is kombu's.
+
+    Attributes:
+        plain: whether names mean what they mean to RabbitMQ.
+        rests_at_once: whether nothing may wait here while a job runs, as in a worker that runs jobs in its main thread.
+    """
+
+    def __init__(self, connection: Any, *args: Any, **options: Any) -> None:
+        self.plain = connection.link is None
+        self.rests_at_once = False
+        self._ahead = ReadAhead()
+        self._readers: dict[str, _Reader] = {}
+        self._rests = False
+        self._returned: Exception | None = None
+        super().__init__(connection, *args, **options)
+        self.events["basic_return"].add(self._on_returned)
+
+    @property
+    def _prefix(self) -> str:
+        return str(self.connection.link.app.settings.key_prefix)
+
+    def _do_revive(self) -> None:
+        self._ahead, limit = ReadAhead(), self._ahead.limit
+        self._ahead.limit = limit
+        self._readers.clear()
+        self._rests = False
+        super()._do_revive()
+
+    # Queues.
+
+    def queue_declare(  # noqa: PLR0917  # py-amqp's signature
+        self, queue: str = "", passive: bool = False, durable: bool = False, exclusive: bool = False,
+        auto_delete: bool = True, nowait: bool = False, arguments: Any = None, **more: Any,
+    ) -> Any:  # fmt: skip
+        """Declare a queue. One that outlives its connection is one of ours, and four at RabbitMQ."""
+        if self.plain or not queue or not durable or exclusive or auto_delete:
+            return super().queue_declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments, **more)
+        if passive:
+            return self._total([super(Channel, self).queue_declare(name, passive=True) for name in queues_of(queue)])
+        given = {name: value for name, value in (arguments or {}).items() if name != NOT_FOR_QUORUM}
+        exchange = due_exchange(self._prefix)
+        self.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
+        found = []
+        for name in queues_of(queue):
+            try:
+                found.append(
+                    super().queue_declare(name, durable=True, auto_delete=False, arguments={**given, **ARGUMENTS})
+                )
+            except PreconditionFailed as error:
+                raise ConfigurationError([_other_queue(name, error)]) from error
+            super().queue_bind(name, exchange, due_binding(name))
+        self.connection.task_queues.add(queue)
+        return self._total(found)
+
+    @staticmethod
+    def _total(found: list[Any]) -> Any:
+        counts, consumers = sum(one.message_count for one in found), max(one.consumer_count for one in found)
+        return queue_declare_ok_t(found[list(ENDINGS.values()).index("")].queue, counts, consumers)
+
+    def _all_of(self, queue: str) -> list[str]:
+        return queues_of(queue) if queue in self.connection.task_queues else [queue]
+
+    def queue_purge(self, queue: str = "", nowait: bool = False, **more: Any) -> Any:
+        """Remove what waits. Returns how many. What is not due is not among them."""
+        removed = [super(Channel, self).queue_purge(name, nowait, **more) for name in self._all_of(queue)]
+        return None if nowait else sum(removed)
+
+    def queue_delete(self, queue: str = "", *args: Any, **options: Any) -> Any:
+        """Delete a queue."""
+        removed = [super(Channel, self).queue_delete(name, *args, **options) for name in self._all_of(queue)]
+        return None if None in removed else sum(removed)
+
+    # Messages that are sent.
+
+    def basic_publish_confirm(
+        self, msg: Any, exchange: str = "", routing_key: str = "", mandatory: bool = False, **options: Any
+    ) -> Any:
+        """Publish a message, and wait until the broker has it.
+
+        Raises:
+            ChannelError: the broker has no such queue, and none can be made.
+            MessageNacked: its queue is full.
+        """
+        headers = msg.properties.get("application_headers") or {}
+        if self.plain or exchange or "task" not in headers:
+            return super().basic_publish_confirm(msg, exchange, routing_key, mandatory=mandatory, **options)
+        place = place_for(routing_key, msg.properties.get("priority"), headers.get("eta"), self._prefix)
+        if place.exchange:
+            self.connection.declare_delays()
+        if (
+            routing_key not in self.connection.task_queues
+        ):  # also one of another program, which drops messages, is found then
+            self._make(routing_key)
+        sent = self._publish(msg, place, options)
+        if self._returned is not None:  # without a queue RabbitMQ drops it, and says that it has it
+            self._make(routing_key)
+            sent = self._publish(msg, place, options)
+        if self._returned is not None:
+            raise self._returned
+        return sent
+
+    def _make(self, queue: str) -> None:
+        named = self.connection.link.app.amqp.queues.get(queue)
+        self.queue_declare(queue, durable=True, auto_delete=False, arguments=named and named.queue_arguments)
+
+    def _publish(self, msg: Any, place: Any, options: dict[str, Any]) -> Any:
+        self._returned = None
+        return super().basic_publish_confirm(msg, place.exchange, place.routing_key, mandatory=True, **options)
+
+    def _on_returned(self, error: Exception, *_: Any) -> None:
+        self._returned = error
+
+    # Messages that are read.
+
+    def basic_qos(self, prefetch_size: int, prefetch_count: int, a_global: bool, **more: Any) -> Any:
+        """Set how many messages the worker takes at a time. Quorum queues count for each consumer, and this channel for all of them."""
+        self._ahead.limit = prefetch_count
+        return super().basic_qos(prefetch_size, prefetch_count, a_global and self.plain, **more)
+
+    def basic_consume(  # noqa: PLR0917  # py-amqp's signature
+        self, queue: str = "", consumer_tag: str = "", no_local: bool = False, no_ack: bool = False,
+        exclusive: bool = False, nowait: bool = False, callback: Any = None, arguments: Any = None,
+        on_cancel: Any = None, **more: Any,
+    ) -> Any:  # fmt: skip
+        """Read a queue: all four of it, the most urgent first."""
+        if queue not in self.connection.task_queues or no_ack or not consumer_tag:
+            return super().basic_consume(queue, consumer_tag, no_local, no_ack, exclusive, nowait, callback, arguments, on_cancel, **more)  # fmt: skip
+        reader = self._readers[consumer_tag] = _Reader(queue, consumer_tag, callback, on_cancel)
+        self.connection.reading.add(self)
+        self._begin(reader)
+        return consumer_tag
+
+    def _begin(self, reader: _Reader) -> None:
+        for urgency, ending in enumerate(ENDINGS.values()):
+            super().basic_consume(
+                reader.queue + ending,
+                reader.tag + ending,
+                callback=partial(self._on_arrived, reader, urgency),
+                on_cancel=reader.on_cancel,
+                nowait=True,
+            )
+
+    def basic_cancel(self, consumer_tag: str, nowait: bool = False, **more: Any) -> Any:
+        """Read a queue no more. What waits here goes back."""
+        reader = self._readers.pop(consumer_tag, None)
+        if reader is None:
+            return super().basic_cancel(consumer_tag, nowait, **more)
+        self._end(reader)
+        if not self._readers:
+            self.connection.reading.discard(self)
+        return None
+
+    def _end(self, reader: _Reader) -> None:
+        for ending in ENDINGS.values():
+            super().basic_cancel(reader.tag + ending)
+        for tag in self._ahead.empty(reader.tag):
+            super().basic_reject(tag, requeue=True)
+
+    def _on_arrived(self, reader: _Reader, urgency: int, message: Any) -> None:
+        headers = message.properties.get("application_headers") or {}
+        if message.delivery_info["exchange"] == due_exchange(self._prefix) or seconds_until(headers.get("eta")) <= 0:
+            headers["eta"] = None  # Celery would hold the message until then by the clock of this machine
+        # By these a retry is sent again; the place in which a message was delayed is no queue.
+        message.delivery_info |= {"exchange": "", "routing_key": reader.queue}
+        self._ahead.add(urgency, message.delivery_tag, reader.tag, partial(reader.callback, message))
+        self.connection.on_arrived()
+
+    @property
+    def has_ahead(self) -> bool:
+        """Whether messages wait here."""
+        return bool(self._ahead)
+
+    def hand_over(self) -> bool:
+        """Give the worker what it has room for. Returns whether that was anything."""
+        handed = False
+        while (arrived := self._ahead.take()) is not None:
+            if self.rests_at_once and self._ahead.room < 1:
+                self._rest()
+            arrived.hand_over()
+            handed = True
+        return handed
+
+    def rest_if_full(self) -> None:
+        """Read nothing, and give back what waits here, if the worker has had no room for it for a while."""
+        since = self._ahead.waits_since()
+        if since is not None and time.monotonic() - since >= REST_AFTER:
+            self._rest()
+
+    def _rest(self) -> None:
+        if not self._rests:
+            self._rests = True
+            for reader in list(self._readers.values()):
+                self._end(reader)
+
+    def go_on(self) -> None:
+        """A message has ended: give the worker the next one, or read again."""
+        if self._rests and self._ahead.room > 0 and self.is_open:
+            self._rests = False
+            for reader in list(self._readers.values()):
+                self._begin(reader)
+        self.hand_over()
+
+    def _has_ended(self, tag: int, *, and_before: bool = False) -> None:
+        self._ahead.ended(tag, and_before=and_before)
+        if self._rests or self._ahead:
+            self.connection.soon(self.go_on)
+
+    def basic_ack(self, delivery_tag: int, multiple: bool = False, **more: Any) -> Any:
+        """Acknowledge a message."""
+        super().basic_ack(delivery_tag, multiple, **more)
+        self._has_ended(delivery_tag, and_before=multiple)
+
+    def basic_reject(self, delivery_tag: int, requeue: bool, **more: Any) -> Any:
+        """Return a message, or drop it."""
+        super().basic_reject(delivery_tag, requeue, **more)
+        self._has_ended(delivery_tag)
+
+    def waiting(self, queue: str) -> int:
+        """How many messages of a queue are ready. Raises: NotFound, which closes this channel."""
+        return sum(super(Channel, self).queue_declare(name, passive=True).message_count for name in queues_of(queue))
+
+
+def _other_queue(name: str, error: Exception) -> str:
+    return (
+        f"RabbitMQ has a queue {name!r} that is not one of ours ({error}): let the workers that made it empty it, then delete it, "
+        f"for example with `rabbitmqctl delete_queue {name}`; or use another virtual host"
+    )

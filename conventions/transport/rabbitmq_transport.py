@@ -1,0 +1,163 @@
+"""The RabbitMQ transport: kombu's, with channels of ours, see `transport/rabbitmq_channel.py`."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from kombu.transport import pyamqp
+from kombu.transport.native_delayed_delivery import declare_native_delayed_delivery_exchanges_and_queues
+
+from conventions.library_internals.kombu import reader_of, use_transport
+from conventions.transport.rabbitmq_channel import REST_AFTER, Channel
+
+
+class Connection(pyamqp.Connection):
+    """A connection to RabbitMQ.
+
+    Attributes:
+        link: names the application; `None`: another program's connection.
+        task_queues: our queues that are known to exist.
+        reading: the channels that read them.
+        loop: the worker's event loop, where it has one.
+    """
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, link: Any = None, **options: Any) -> None:
+        self.link = link
+        self.task_queues: set[str] = set()
+        self.reading: set[Channel] = set()
+        self.loop: Any = None
+        self._has_delays = self._looks = self._is_read = self._has_turn = False
+        super().__init__(*args, **options)
+
+    def declare_delays(self) -> None:
+        """Declare the queues in which messages wait until they are due, once for each connection."""
+        if not self._has_delays:
+            channels = _PlainChannels(self)
+            prefix = self.link.app.settings.key_prefix
+            declare_native_delayed_delivery_exchanges_and_queues(channels, "quorum", prefix)  # type: ignore[arg-type]  # it opens channels
+            channels.close()
+            self._has_delays = True
+
+    def soon(self, call: Callable[[], None]) -> None:
+        """Call this in the next turn of the worker's loop; one without an event loop looks by itself."""
+        if self.loop is not None:
+            self.loop.call_soon(call)
+
+    def drain_for_worker(self, timeout: float | None = None) -> Any:
+        """As `drain_events`; what has come goes to the worker once nothing more is there, so that the most urgent is first.
+
+        Raises:
+            TimeoutError: nothing more is there.
+        """
+        if self.loop is None:
+            for channel in list(self.reading):
+                channel.rest_if_full()
+                channel.go_on()
+        if self._has_ahead:
+            try:
+                return self.drain_events(timeout=0)
+            except TimeoutError:
+                handed = [channel.hand_over() for channel in list(self.reading)]
+                self._look_later()
+                if any(handed) or timeout == 0:
+                    raise
+        self._is_read = timeout == 0  # whoever reads so reads on, until nothing more is there
+        try:
+            return self.drain_events(timeout=timeout)
+        finally:
+            self._is_read = False
+
+    def on_arrived(self) -> None:
+        """A message has come; where that was seen by somebody who waits for something else, the loop must be told."""
+        if self.loop is not None and not self._is_read and not self._has_turn:
+            self._has_turn = True
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._has_turn = False
+        if self.connected:
+            with suppress(TimeoutError):
+                self.drain_for_worker(timeout=0)
+                self.on_arrived()
+
+    @property
+    def _has_ahead(self) -> bool:
+        return any(channel.has_ahead for channel in self.reading)
+
+    def _look_later(self) -> None:
+        if self.loop is not None and not self._looks and self._has_ahead:
+            self._looks = True
+            self.loop.call_later(REST_AFTER, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        for channel in list(self.reading):
+            channel.rest_if_full()
+        self._look_later()
+
+
+class _PlainChannels:
+    """A connection, as far as kombu needs one to declare its queues for delays."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._opened: list[Channel] = []
+
+    def channel(self) -> Channel:
+        """Open a channel to which names mean what they mean to RabbitMQ."""
+        opened: Channel = self._connection.channel()
+        opened.plain = True
+        self._opened.append(opened)
+        return opened
+
+    def close(self) -> None:
+        """Close the channels."""
+        for one in self._opened:
+            one.close()
+
+
+class _Readable:
+    """A connection, as kombu's reader needs it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection, self.drain_events = connection, connection.drain_for_worker
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is open."""
+        return bool(self._connection.connected)
+
+
+class Transport(pyamqp.Transport):
+    """Quorum queues, delays and priorities of ours."""
+
+    Connection = Connection
+    _read: Any = None
+
+    def drain_events(self, connection: Any, **options: Any) -> Any:
+        """Read, as kombu's loop does without an event loop."""
+        return connection.drain_for_worker(**options)
+
+    def on_readable(self, connection: Any, loop: Any) -> None:
+        """Read, as the event loop does."""
+        if self._read is None:
+            self._read = reader_of(self, _Readable(connection))
+        self._read(loop)
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """As kombu does, and remember the loop."""
+        connection.loop = loop
+        super().register_with_event_loop(connection, loop)  # type: ignore[no-untyped-call]  # kombu has few types
+
+
+class SSLTransport(Transport, pyamqp.SSLTransport):
+    """The same, over TLS."""
+
+
+def install() -> None:
+    """Make kombu use this transport for addresses of RabbitMQ, which keep their schemes."""
+    for scheme in ("amqp", "pyamqp"):
+        use_transport(scheme, f"{__name__}:{Transport.__qualname__}")
+    use_transport("amqps", f"{__name__}:{SSLTransport.__qualname__}")

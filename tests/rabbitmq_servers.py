@@ -1,0 +1,164 @@
+"""A RabbitMQ of the tests' own, on loopback, which they can stop, kill and start again."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import amqp  # type: ignore[import-untyped]  # it has no types
+import pytest
+
+from tests.redis_servers import free_port
+from tests.support import wait_until
+
+PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # Debian's wrapper on the path asks for another account
+CONTROL = PROGRAM.with_name("rabbitmqctl")
+STARTS_WITHIN = 120  # seconds, on a busy machine
+
+
+class Rabbit:
+    """A server; its data stays in its folder while it is stopped.
+
+    Args:
+        folder: for its data.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port, self._epmd = free_port(), str(free_port())
+        self._server: subprocess.Popen[bytes] | None = None
+        self._environment = {
+            "HOME": str(folder),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": self._epmd,
+            "RABBITMQ_NODENAME": f"t{self._port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self._port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": f"{folder}/data",
+            "RABBITMQ_LOG_BASE": f"{folder}/log",
+            "RABBITMQ_PID_FILE": f"{folder}/pid",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{folder}/plugins",
+        }
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self.url_of("/")
+
+    def url_of(self, host: str) -> str:
+        """The address of one of its virtual hosts."""
+        return f"amqp://guest:guest@127.0.0.1:{self._port}/{host}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with (self._folder / "out").open("ab") as out:
+            self._server = subprocess.Popen(
+                [PROGRAM], env=os.environ | self._environment, stdout=out, stderr=out, start_new_session=True
+            )
+        wait_until(self.answers, STARTS_WITHIN, "RabbitMQ answers")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all its processes."""
+        assert self._server is not None
+        os.killpg(self._server.pid, number)
+
+    def freeze(self) -> None:
+        """Stop it where it is: connections stay open, and nothing is answered."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.signal(signal.SIGCONT)
+
+    def cut_connections(self, *_: str) -> None:
+        """Close every connection."""
+        self.control("close_all_connections", "cut by a test")
+
+    def left(self) -> list[str]:
+        """What is not done: each queue of jobs that has messages, also those that a worker holds, or that are not due."""
+        return [
+            f"queue {name} has {count}" for name, count in self.queues("/").items() if count and "pidbox" not in name
+        ]
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        if self._server is not None:
+            self.signal(signal.SIGKILL)
+            self._server.wait()
+            self._server = None
+
+    def end(self) -> None:
+        """End it and what it has started."""
+        self.kill()
+        command = [str(shutil.which("epmd")), "-port", self._epmd, "-kill"]
+        subprocess.run(command, capture_output=True, check=False)
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            with self.connection():
+                return True
+        except (OSError, amqp.exceptions.AMQPError):
+            return False
+
+    def control(self, *arguments: str) -> str:
+        """Run `rabbitmqctl`; returns what it prints."""
+        command = [str(CONTROL), "--quiet", "--node", self._environment["RABBITMQ_NODENAME"], *arguments]
+        return subprocess.run(
+            command, env=os.environ | self._environment, capture_output=True, check=True, text=True, timeout=60
+        ).stdout
+
+    def add_host(self, host: str) -> None:
+        """Make a virtual host."""
+        self.control("add_vhost", host)
+        self.control("set_permissions", "--vhost", host, "guest", ".*", ".*", ".*")
+
+    def exchanges(self, host: str) -> set[str]:
+        """The names of its exchanges."""
+        return set(self.control("list_exchanges", "--vhost", host, "name").split())
+
+    def queues(self, host: str) -> dict[str, int]:
+        """Its queues, with their messages, also those that a worker holds."""
+        lines = self.control("list_queues", "--vhost", host, "name", "messages").splitlines()
+        return {name: int(count) for name, count in (line.split("\t") for line in lines) if count.isdigit()}
+
+    def declare(self, host: str, queue: str) -> None:
+        """Make a queue as another program would."""
+        with self.connection(host) as connection:
+            connection.channel().queue_declare(queue, durable=True, auto_delete=False)
+
+    def delete(self, host: str, *queues: str) -> None:
+        """Delete queues."""
+        with self.connection(host) as connection:
+            for queue in queues:
+                connection.channel().queue_delete(queue)
+
+    @contextmanager
+    def connection(self, host: str = "/") -> Iterator[Any]:
+        """A plain connection of py-amqp."""
+        connection: Any = amqp.Connection(f"127.0.0.1:{self._port}", virtual_host=host, connect_timeout=2)
+        connection.connect()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running_rabbitmq() -> Iterator[Rabbit]:
+    """A server for a block. Skips the test where none is installed."""
+    if not PROGRAM.exists():
+        pytest.skip("no RabbitMQ is installed: apt-get install rabbitmq-server")
+    with tempfile.TemporaryDirectory(prefix="rabbit-") as name:
+        server = Rabbit(Path(name))
+        try:
+            server.start()
+            yield server
+        finally:
+            server.end()
