@@ -42,6 +42,7 @@ from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
 from conventions.transport import kombu_transport, rabbitmq_transport
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
+from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
 from conventions.worker.loop_calls import LoopCalls
 from conventions.worker.reject import Refusals
@@ -301,6 +302,11 @@ class ConventionsApp(Celery):
     def templates(self) -> Templates:
         """Messages as Celery made them, from which those of their kind are made."""
         return Templates(self)
+
+    @functools.cached_property
+    def hung_jobs(self) -> HungJobs:
+        """Ends jobs that hang, where the broker's heartbeats do not tell of them."""
+        return HungJobs(self.timings)
 
     @functools.cached_property
     def loop_calls(self) -> LoopCalls:

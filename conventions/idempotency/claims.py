@@ -124,6 +124,9 @@ class Settlement:
     join: Join | None = None
 
 
+LAPSED = 2  # what `runs.lua` answers
+
+
 class Claims:
     """The claims of one application.
 
@@ -226,6 +229,10 @@ class Claims:
     def runs(self, claim: str, token: str) -> bool:
         """Whether the job of this delivery has begun, and has not ended."""
         return bool(self._run("runs", [claim, token]))
+
+    def has_lapsed(self, claim: str, token: str) -> bool:
+        """Whether the job of this delivery runs, and the lease of its claim is over. Raises: RedisError."""
+        return int(self._run("runs", [claim, token])) == LAPSED
 
     def is_cancelled(self, message_id: str) -> bool:
         """Whether a message was cancelled."""

@@ -235,8 +235,11 @@ class Request(PlainRequest):
 
     def begin(self) -> None:
         """Say that the job runs, and what is to be done when it hangs."""
+        start = self.start()
         if self.delivery:
-            self.app.in_flight.begin_all([self.start()])
+            self.app.in_flight.begin_all([start])
+        if not start.claim:  # no heartbeat of its message tells when its lease is over
+            self.app.hung_jobs.watch(self)
 
     def start(self) -> Start:
         """Its start, as `InFlight` takes it."""
@@ -244,7 +247,7 @@ class Request(PlainRequest):
             self.delivery["receipt"] if self.delivery else "",
             self.app.port.claim_of(self.claim),
             self.token,
-            self._on_lapsed,
+            self.on_lapsed,
             self.id if self.is_followed else "",
         )
 
@@ -264,7 +267,11 @@ class Request(PlainRequest):
         """Whether it was revoked or cancelled, and told so."""
         return bool(self._already_revoked or self._already_cancelled)
 
-    def _on_lapsed(self) -> bool:
+    def has_lapsed(self) -> bool:
+        """Whether the lease of its claim is over. Raises: RedisError."""
+        return bool(self.app.claims.has_lapsed(self.claim, self.token))
+
+    def on_lapsed(self) -> bool:
         """Its lease is over. Returns whether it is ended here; else it is renewed again, or waits behind the one that runs."""
         why = self._stands_still()
         if why is None or not self._runs():  # with the process of the one that hangs its group may have ended meanwhile
@@ -275,6 +282,8 @@ class Request(PlainRequest):
         if self._runs_here:  # a thread cannot be ended: let the message go
             if self.delivery:
                 self.app.in_flight.forget(self.delivery["receipt"])
+            else:
+                self.reject(requeue=True)
         elif self.worker_pid:
             with suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
@@ -319,7 +328,13 @@ class Request(PlainRequest):
         if self.is_followed and not self.acknowledged:
             with suppress(RedisError):  # then a message that comes again sends the same messages again
                 self.app.port.note_followed(self.claim, self.id, self.token)
+        self.app.hung_jobs.forget(self)
         super().acknowledge()
+
+    def reject(self, requeue: bool = False) -> None:
+        """Return the message, or drop it."""
+        self.app.hung_jobs.forget(self)
+        super().reject(requeue)
 
     def _job(self) -> Job:
         try:

@@ -1,13 +1,15 @@
 """What the crash tests share: a server of their own, and a way to show figures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from conventions.app import ConventionsApp
 from tests.crash import crash_tasks
-from tests.crash.server import Server
+from tests.crash.server import Breakable, Server
+from tests.crash.set_ups import ONE_REDIS
+from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.workers import Installation
 
 
@@ -19,16 +21,48 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture
+def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A second Valkey, for the claims of an application whose messages are elsewhere."""
+    with Server(tmp_path_factory.mktemp("w")) as server:
+        yield server
+
+
+@pytest.fixture
+def rabbit() -> Iterator[Rabbit]:
+    """A RabbitMQ that the test may kill."""
+    with running_rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture
 def task_module() -> str:
     """The module whose tasks the workers run."""
     return crash_tasks.__name__
 
 
 @pytest.fixture
-def installation(tmp_path: Path, server: Server, new_database: Callable[[Path], str], task_module: str) -> Installation:
-    """An application on that server, with the platform's own intervals."""
-    settings = {"broker_url": server.url, "database_url": new_database(tmp_path)}
-    return Installation(tmp_path, [task_module], [Path(__file__).parent], **settings)
+def servers(request: pytest.FixtureRequest, server: Server) -> Sequence[Breakable]:
+    """The server of the messages, and if it is another one, that of the claims.
+
+    A test runs on each of the three set-ups with `@on_each_set_up`.
+    """
+    match getattr(request, "param", ONE_REDIS):
+        case "two-redis":
+            return (request.getfixturevalue("store_server"), server)
+        case "rabbitmq":
+            return (request.getfixturevalue("rabbit"), server)
+        case _:
+            return (server,)
+
+
+@pytest.fixture
+def installation(
+    tmp_path: Path, servers: Sequence[Breakable], new_database: Callable[[Path], str], task_module: str
+) -> Installation:
+    """An application on these servers, with the platform's own intervals."""
+    addresses = dict(zip(("broker_url", "redis_url"), (one.url for one in servers), strict=False))
+    database = new_database(tmp_path)
+    return Installation(tmp_path, [task_module], [Path(__file__).parent], **addresses, database_url=database)
 
 
 @pytest.fixture

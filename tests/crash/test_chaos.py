@@ -1,7 +1,6 @@
 """Everything is killed at any moment, and every job ends once, with its effect made once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pytest
 from sqlalchemy import text
@@ -10,17 +9,11 @@ from conventions.app import ConventionsApp
 from tests.crash import plan
 from tests.crash.chaos import WORKERS, Chaos, pause
 from tests.crash.sender import Sender
-from tests.crash.server import Breakable, Server
+from tests.crash.server import Breakable
+from tests.crash.set_ups import RABBITMQ, TWO_REDIS, on_rabbitmq
 from tests.crash.tempo import QUICK
 from tests.crash.verdict import Verdict
-from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.workers import Installation
-
-
-@pytest.fixture
-def servers(server: Server) -> Sequence[Breakable]:
-    """The servers of the run."""
-    return (server,)
 
 
 @pytest.fixture
@@ -71,51 +64,24 @@ def test_chaos_with_threads(run: Callable[..., Verdict], show: Callable[[str], N
     assert not verdict.faults, "\n".join(verdict.faults)
 
 
-class TestTwoServers:
-    """The broker is one server, the store another: each is killed by itself."""
-
-    @pytest.fixture
-    def store_server(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-        """The store."""
-        with Server(tmp_path_factory.mktemp("w")) as server:
-            yield server
-
-    @pytest.fixture
-    def servers(self, server: Server, store_server: Server) -> Sequence[Breakable]:
-        """Both."""
-        return (server, store_server)
-
-    @pytest.fixture
-    def installation(
-        self, tmp_path: Path, servers: Sequence[Breakable], new_database: Callable[[Path], str], task_module: str
-    ) -> Installation:
-        """An application on both."""
-        broker, store = (server.url for server in servers)
-        settings = {"broker_url": broker, "redis_url": store, "database_url": new_database(tmp_path)}
-        return Installation(tmp_path, [task_module], [Path(__file__).parent], **settings)
-
-    @pytest.mark.timeout(170)
-    @pytest.mark.parametrize("seed", [6])
-    def test_chaos(self, run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:
-        """What one step does on one server is an order of steps on two."""
-        verdict = run(seed, jobs=600, faults=12)
-        show(verdict.figures)
-        assert not verdict.faults, "\n".join(verdict.faults)
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", [6])
+@pytest.mark.parametrize("servers", [TWO_REDIS, RABBITMQ], indirect=True)
+def test_chaos_with_claims_elsewhere(run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:
+    """What one step does on one server is an order of steps on two; each of them is killed by itself."""
+    verdict = run(seed, jobs=600, faults=12)
+    show(verdict.figures)
+    assert not verdict.faults, "\n".join(verdict.faults)
 
 
-class TestRabbitMQ(TestTwoServers):
-    """The broker is RabbitMQ, the store a Redis: each is killed by itself."""
-
-    @pytest.fixture
-    def rabbit(self) -> Iterator[Rabbit]:
-        """The broker."""
-        with running_rabbitmq() as server:
-            yield server
-
-    @pytest.fixture
-    def servers(self, rabbit: Rabbit, store_server: Server) -> Sequence[Breakable]:
-        """Both."""
-        return (rabbit, store_server)
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", [7])
+@on_rabbitmq
+def test_chaos_with_threads_on_rabbitmq(run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:
+    """The worker reads without an event loop."""
+    verdict = run(seed, jobs=600, faults=9, pool="threads")
+    show(verdict.figures)
+    assert not verdict.faults, "\n".join(verdict.faults)
 
 
 @pytest.mark.soak

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from conventions import LongRunningTask
 from conventions.app import ConventionsApp
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
+from tests.crash.server import Breakable
+from tests.crash.set_ups import on_each_set_up
 from tests.crash.tempo import QUICK
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_until_empty
@@ -50,11 +53,14 @@ def quick(installation: Installation) -> Installation:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", [pytest.param("prefork", marks=pytest.mark.everyday), "threads"])
-def test_a_hung_job_runs_elsewhere(quick: Installation, app: ConventionsApp, tmp_path: Path, pool: str) -> None:
+@on_each_set_up
+def test_a_hung_job_runs_elsewhere(
+    quick: Installation, app: ConventionsApp, servers: Sequence[Breakable], tmp_path: Path, pool: str
+) -> None:
     """Every step happens once, in two processes; the history and the log say that it hung, and no attempt is lost."""
     with quick.workers(("--pool", pool, "-c", "1"), ("--pool", pool, "-c", "1")) as workers:
         dig = Dig.delay(str(tmp_path))
-        wait_until_empty(app, 90)
+        wait_until_empty(app, 90, servers)
         steps = [line.split() for line in (tmp_path / "steps").read_text().splitlines()]
         assert [int(step) for step, _ in steps] == list(range(40))
         before, after = {pid for _, pid in steps[:35]}, {pid for _, pid in steps[35:]}

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -35,13 +35,6 @@ def ended(app: ConventionsApp, message_id: str) -> list[str]:
     """How the attempts of a message have ended, once everything is recorded."""
     wait_until(lambda: app.journal.length() == 0, 20, "everything is recorded")
     return kinds(app)[message_id]
-
-
-@pytest.fixture
-def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A second server, which keeps claims: while it is away, the worker's loop goes on, and limits pass in time."""
-    with Server(tmp_path_factory.mktemp("v")) as server:
-        yield server
 
 
 def outage(installation: Installation, server: Server, numbers: Sequence[int]) -> None:

@@ -296,7 +296,7 @@ def test_one_that_has_not_begun_is_not_called_hung(app: ConventionsApp, consumer
     assert list(ShortCut(consumer, lane).take([handed_out(app, Short)])) == []
     (short,) = state.requests.values()
     assert short.group is None
-    short._on_lapsed()
+    short.on_lapsed()
     assert app.journal.length() == 0
 
 
