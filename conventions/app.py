@@ -281,7 +281,9 @@ class ConventionsApp(Celery):
         """The broker, whichever it is."""
         if not is_redis(self.broker_address):
             return RabbitMQPort(self, self.claims)
-        return RedisPort(self.broker, self.claims, self.journal, same=self.settings.redis_url is None)
+        return RedisPort(
+            self.broker, self.claims, self.journal, self.producer_or_acquire, same=self.settings.redis_url is None
+        )
 
     @property
     def servers(self) -> tuple[Store, ...]:

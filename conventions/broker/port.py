@@ -1,6 +1,7 @@
 """`BrokerPort`: everything that the platform asks of a broker, beside what kombu does with it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
@@ -14,12 +15,12 @@ class Abilities(NamedTuple):
     """What a broker can do beyond carrying messages. `docs/brokers.md` says what differs.
 
     Attributes:
-        bulk: takes many messages in one round trip, and a message without its queue's declaration.
+        templates: takes a message that was made of another one, in place of one that Celery has made.
         looks: shows which messages wait, and ends some: `purge` leaves a row for each, a run of a schedule has a place.
         limits: keeps messages of a task with a rate limit in their queue.
     """
 
-    bulk: bool
+    templates: bool
     looks: bool
     limits: bool
 
@@ -55,6 +56,13 @@ class BrokerPort(Protocol):
 
         Raises:
             What `send` raises: the broker does not answer, or refuses the message.
+        """
+
+    def producer(self, given: Any) -> AbstractContextManager[Any]:
+        """A producer for many messages: the caller's, or one of the pool, whose connection is there.
+
+        Raises:
+            BrokerUnavailable: there was none before the deadline of this send.
         """
 
     # A message that a worker holds.

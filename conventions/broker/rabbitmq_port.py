@@ -1,16 +1,19 @@
 """`RabbitMQPort`: the messages are in RabbitMQ, the claims in Redis."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 from kombu.exceptions import OperationalError
 
+from conventions.broker.bulk_publish import RETRY_EVERY
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
 from conventions.broker.port import Abilities
 from conventions.broker.redis_broker import HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting
-from conventions.core.deadline import Deadline
+from conventions.core.deadline import Deadline, current_deadline
+from conventions.core.errors import BrokerUnavailable
 from conventions.library_internals.kombu import is_refusal
 from conventions.storage.redis_connections import LEAST
 from conventions.storage.redis_store import Store
@@ -39,7 +42,7 @@ class RabbitMQPort(ClaimsElsewhere):
     """
 
     keeps_claims = False
-    can = Abilities(bulk=False, looks=False, limits=False)
+    can = Abilities(templates=False, looks=False, limits=False)
     servers: Mapping[str, Store] = {}  # never changed
 
     def __init__(self, app: Connections, claims: ClaimStore) -> None:
@@ -64,11 +67,36 @@ class RabbitMQPort(ClaimsElsewhere):
                 if is_refusal(error) or is_refusal(error.__cause__):
                     deadline.may_have_left = may_have_left
                     raise OperationalError("it refuses the message: its queue is full") from error
+                if isinstance(error, tuple(connection.channel_errors)):
+                    deadline.may_have_left = may_have_left
+                    connection.collect()
+                    given.revive(connection)
+                    raise OperationalError(f"it refuses the message: {error}") from error
                 if isinstance(error, (OSError, OperationalError, *self._app.broker_errors)):
                     connection.collect()  # an orderly close would wait for ever for a broker that does not answer
                     given.revive(connection)
                 raise
             return sent
+
+    @contextmanager
+    def producer(self, given: Any) -> Iterator[Any]:
+        """See `BrokerPort`. A connection that is gone is found before anything is sent on it."""
+        with self._app.producer_or_acquire(given) as producer:
+            connection, deadline = producer.connection, current_deadline()
+            gone: tuple[type[BaseException], ...] = (OSError, OperationalError, *self._app.broker_errors)
+            while True:
+                left = LEAST if deadline is None else max(deadline.left, LEAST)
+                connection.connect_timeout = left
+                try:
+                    producer.channel.connection.channel().close()
+                    break
+                except gone as error:
+                    connection.collect()
+                    producer.revive(connection)
+                    if left < RETRY_EVERY:
+                        raise BrokerUnavailable(str(error)) from error
+                    time.sleep(RETRY_EVERY)
+            yield producer
 
     def in_place(self, held: HeldMessage | None) -> None:
         """See `BrokerPort`."""

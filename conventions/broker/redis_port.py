@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -24,10 +25,20 @@ class RedisPort:
         broker: the messages.
         claims: the claims.
         journal: the journal, in the server of the claims.
+        producers: Celery's `producer_or_acquire`.
         same: the addresses of both are the same, so that no server must be asked.
     """
 
-    def __init__(self, broker: Broker, claims: ClaimStore, journal: Journal, *, same: bool) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        claims: ClaimStore,
+        journal: Journal,
+        producers: Callable[[Any], AbstractContextManager[Any]],
+        *,
+        same: bool,
+    ) -> None:
+        self._producers = producers
         self._broker, self._claims, self._journal, self._same = broker, claims, journal, same
         self._elsewhere = ClaimsElsewhere(claims)
 
@@ -39,7 +50,7 @@ class RedisPort:
     @functools.cached_property
     def can(self) -> Abilities:
         """See `BrokerPort`."""
-        return Abilities(bulk=True, looks=True, limits=True)
+        return Abilities(templates=True, looks=True, limits=True)
 
     @property
     def servers(self) -> Mapping[str, Store]:
@@ -49,6 +60,10 @@ class RedisPort:
     def send(self, send: Callable[..., Any], producer: Any, deadline: Deadline) -> Any:  # noqa: ARG002  # scripts know the deadline
         """See `BrokerPort`."""
         return send()
+
+    def producer(self, given: Any) -> AbstractContextManager[Any]:
+        """See `BrokerPort`; scripts try again by themselves."""
+        return self._producers(given)
 
     def in_place(self, held: HeldMessage | None) -> HeldMessage | None:
         """See `BrokerPort`."""

@@ -98,14 +98,20 @@ class Bulk:
                 `ids` are the messages that it did not confirm. No later message was given to it.
         """
         common = common_headers(self._task, self._given, **self._how)
-        if self._app.conf.task_always_eager or not self._app.port.can.bulk:
-            for one in part:  # each runs here, or goes over an open connection
+        if self._app.conf.task_always_eager:
+            for one in part:  # each runs here
                 self._send_by_celery(one, common)
                 self.sure += 1
             return
+        if not self._app.port.can.templates:
+            with self._deadline(part), self._app.port.producer(self._producer) as producer, producer.batch(len(part)):
+                for one in part:
+                    self._send_by_celery(one, common, producer=producer)
+            self.sure += len(part)
+            return
         with (
             self._deadline(part),
-            self._app.producer_or_acquire(self._producer) as producer,
+            self._app.port.producer(self._producer) as producer,
             producer.batch(PART) as batch,
         ):
             self._send_by_celery(part[0], common, producer=producer)

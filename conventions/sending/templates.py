@@ -65,7 +65,7 @@ class Templates(threading.local):
             and not (_BEFORE.receivers or _AFTER.receivers or _SENT.receivers)
             and current_worker_task() is None
             and sends_are_celerys()
-            and self._app.port.can.bulk
+            and self._app.port.can.templates
             and not self._configuration.looks_at_each
         )
 

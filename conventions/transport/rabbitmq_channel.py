@@ -16,16 +16,21 @@ from kombu.transport import pyamqp
 from conventions.broker.rabbitmq_queues import (
     ARGUMENTS,
     ENDINGS,
+    Place,
     due_binding,
     due_exchange,
     place_for,
     queues_of,
     seconds_until,
 )
+from conventions.core.deadline import current_deadline
 from conventions.core.errors import ConfigurationError
+from conventions.storage.redis_connections import LEAST
+from conventions.transport.rabbitmq_batch import ConfirmedBatch
 from conventions.transport.rabbitmq_reading import ReadAhead
 
 REST_AFTER = 1.0  # seconds that a message waits in a busy worker before it goes back, for an idle one
+ANSWERS_WITHIN = 30.0  # seconds that a worker waits for an answer of the broker, before it connects anew
 NOT_FOR_QUORUM = "x-max-priority"
 
 
@@ -66,6 +71,13 @@ class Channel(pyamqp.Channel):
         self._readers.clear()
         self._rests = False
         super()._do_revive()
+
+    def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:
+        """Wait for an answer; no longer than the deadline of a send, and never for ever."""
+        deadline = current_deadline()
+        if timeout is None:
+            timeout = ANSWERS_WITHIN if deadline is None else max(deadline.left, LEAST)
+        return super().wait(method, callback, timeout, returns_tuple)
 
     # Queues.
 
@@ -122,29 +134,44 @@ class Channel(pyamqp.Channel):
             ChannelError: the broker has no such queue, and none can be made.
             MessageNacked: its queue is full.
         """
-        headers = msg.properties.get("application_headers") or {}
-        if self.plain or exchange or "task" not in headers:
+        if not self._is_of_task(msg, exchange):
             return super().basic_publish_confirm(msg, exchange, routing_key, mandatory=mandatory, **options)
-        place = place_for(routing_key, msg.properties.get("priority"), headers.get("eta"), self._prefix)
-        if place.exchange:
-            self.connection.declare_delays()
-        if (
-            routing_key not in self.connection.task_queues
-        ):  # also one of another program, which drops messages, is found then
-            self._make(routing_key)
+        place = self.place_of(msg, exchange, routing_key)
         sent = self._publish(msg, place, options)
         if self._returned is not None:  # without a queue RabbitMQ drops it, and says that it has it
-            self._make(routing_key)
+            self.make_queue(routing_key)
             sent = self._publish(msg, place, options)
         if self._returned is not None:
             raise self._returned
         return sent
 
-    def _make(self, queue: str) -> None:
+    def _is_of_task(self, msg: Any, exchange: str) -> bool:
+        return not self.plain and not exchange and "task" in (msg.properties.get("application_headers") or {})
+
+    def place_of(self, msg: Any, exchange: str, routing_key: str) -> Place:
+        """Where a message goes. The queue is there then, and those for delays."""
+        if not self._is_of_task(msg, exchange):
+            return Place(exchange, routing_key)
+        properties = msg.properties
+        eta = properties["application_headers"].get("eta")
+        place = place_for(routing_key, properties.get("priority"), eta, self._prefix)
+        if place.exchange:
+            self.connection.declare_delays()
+        if routing_key not in self.connection.task_queues:  # one of another program, which drops messages, is refused
+            self.make_queue(routing_key)
+        return place
+
+    def create_publish_batch(self, max_size: int) -> ConfirmedBatch:
+        """Begin a batch of kombu's."""
+        patience = None if self.connection.link is None else self.connection.link.app.settings.broker_timeout
+        return ConfirmedBatch(self, max_size, patience, self.make_queue)
+
+    def make_queue(self, queue: str) -> None:
+        """Declare a queue of ours, with the arguments that the application's configuration names."""
         named = self.connection.link.app.amqp.queues.get(queue)
         self.queue_declare(queue, durable=True, auto_delete=False, arguments=named and named.queue_arguments)
 
-    def _publish(self, msg: Any, place: Any, options: dict[str, Any]) -> Any:
+    def _publish(self, msg: Any, place: Place, options: dict[str, Any]) -> Any:
         self._returned = None
         return super().basic_publish_confirm(msg, place.exchange, place.routing_key, mandatory=True, **options)
 
@@ -210,6 +237,11 @@ class Channel(pyamqp.Channel):
     def has_ahead(self) -> bool:
         """Whether messages wait here."""
         return bool(self._ahead)
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whether it has something to do as soon as a message has ended."""
+        return bool(self._ahead) or self._rests
 
     def hand_over(self) -> bool:
         """Give the worker what it has room for. Returns whether that was anything."""

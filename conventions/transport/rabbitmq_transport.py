@@ -10,6 +10,8 @@ from kombu.transport.native_delayed_delivery import declare_native_delayed_deliv
 from conventions.library_internals.kombu import reader_of, use_transport
 from conventions.transport.rabbitmq_channel import REST_AFTER, Channel
 
+LOOK_EVERY = 0.05  # seconds between two looks for room, in a worker without an event loop that is full
+
 
 class Connection(pyamqp.Connection):
     """A connection to RabbitMQ.
@@ -63,6 +65,8 @@ class Connection(pyamqp.Connection):
                 self._look_later()
                 if any(handed) or timeout == 0:
                     raise
+        if self.loop is None and any(channel.waits_for_room for channel in self.reading):
+            timeout = min(timeout or LOOK_EVERY, LOOK_EVERY)  # threads acknowledge, and nothing tells this one
         self._is_read = timeout == 0  # whoever reads so reads on, until nothing more is there
         try:
             return self.drain_events(timeout=timeout)

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -57,6 +58,21 @@ class Consumer(CeleryConsumer):
         super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
         self._unknown = UnknownTasks(self)
         self.intake: Intake = app.new_intake(self)
+        self._soon: deque[Callable[[], Any]] = deque()
+
+    def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
+        """Acknowledge in the next turn of the loop; or at the end, if no turn comes any more."""
+        if self.hub is None:
+            return super().call_soon_ack(p, *args, **kwargs)
+        call = functools.partial(p, *args, **kwargs)
+        self._soon.append(call)
+        if len(self._soon) == 1:
+            self.hub.call_soon(self._do_soon)
+        return call
+
+    def _do_soon(self) -> None:
+        while self._soon:
+            self._soon.popleft()()
 
     @functools.cached_property
     def rate_limits(self) -> RateLimits:
@@ -195,6 +211,7 @@ class Consumer(CeleryConsumer):
 
     def shutdown(self) -> None:
         """End, after the last acknowledgement is through."""
+        self._do_soon()  # of jobs that ended when the loop had
         super().shutdown()
         self.app.loop_calls.run()
         if not self.app.in_flight.flush(FLUSH_WITHIN):

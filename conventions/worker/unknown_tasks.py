@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from redis.exceptions import RedisError
@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import UNKNOWN, UNKNOWN_SINCE
 from conventions.broker.redis_broker import HeldMessage
+from conventions.core.deadline import Deadline
 from conventions.core.errors import UnknownTask
 from conventions.storage.redis_store import Store
 
@@ -80,7 +81,7 @@ class UnknownTasks:
         )
         delivery = (message.properties or {}).get(DELIVERY)
         if delivery is None:
-            self._hold(message, how)
+            self._send_copy(message, how)
         else:
             self._put_back(message, delivery, how)
         return True
@@ -108,15 +109,12 @@ class UnknownTasks:
         channel.qos.let_go(message.delivery_tag)
         channel.others_first_until = max(channel.others_first_until, time.monotonic() + how.wait + 1)
 
-    def _hold(self, message: Any, how: PutOff) -> None:
-        """Where the broker is not Redis: hold it, since such a broker has no delay for it, and then send a copy with the count."""
-        self._consumer.qos.increment_eventually()  # it takes no room of others, as Celery does for those that wait
-        self._consumer.timer.call_after(how.wait, self._send_copy, (message, how))
-
     def _send_copy(self, message: Any, how: PutOff) -> None:
-        self._consumer.qos.decrement_eventually()
+        """Where the broker is not Redis: a copy with the count takes its place, and waits at the broker."""
+        due = datetime.now(UTC) + timedelta(seconds=how.wait)
         try:
-            _publish_copy(self._app, message, how.headers)
+            with Deadline(self._app.settings.broker_timeout):
+                _publish_copy(self._app, message, {**how.headers, "eta": due.isoformat()})
         except Exception as error:  # noqa: BLE001  # whatever it is, the message is there
             logger.warning("unknown: id=%s goes back without a count: %s", message.headers.get("id"), error)
             message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)

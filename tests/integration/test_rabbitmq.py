@@ -81,4 +81,8 @@ def test_a_queue_of_rabbitmq_that_is_full(_sender: Any) -> None:  # its applicat
         _fill("small")
     assert not error.value.maybe_sent
     assert "its queue is full" in str(error.value)
+    with pytest.raises(BrokerUnavailable, match="their queue is full") as several:
+        Number.enqueue_many([{"number": number} for number in range(1000, 1100)], queue="small")
+    assert not several.value.maybe_sent
+    assert 0 < len(several.value.ids) <= 100
     Number.delay(3)

@@ -17,6 +17,12 @@ from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import wait_until
 from tests.workers import Installation, wait_for_letter
 
+OTHER = """\
+from conventions import create_app
+
+app = create_app("tests", packages=["tests.support"], schedule=None)
+"""
+
 pytestmark = [pytest.mark.processes]
 
 
@@ -104,12 +110,39 @@ def test_a_retry_and_a_dead_letter(installation: Installation, app: ConventionsA
     assert letter.queue == "immediate"
 
 
+def test_a_task_that_a_worker_does_not_know(installation: Installation, app: ConventionsApp) -> None:
+    """Its message waits at the broker, and a worker that knows it runs it once."""
+    (installation.folder / "other.py").write_text(OTHER)
+    with installation.worker("--concurrency=1", "-Q", "immediate", app="other") as worker:
+        sent = Note.delay(1)
+        worker.wait_for(f"unknown: id={sent.id}")
+        worker.wait_for("the 2. time")
+    with installation.worker("--concurrency=1", "-Q", "immediate"):
+        wait_until(lambda: numbers(installation.folder) == [1], 20, "the job runs")
+
+
+def test_many_at_once(installation: Installation, app: ConventionsApp) -> None:
+    """Each is there once, and with its priority and delay."""
+    assert len(Note.enqueue_many([{"number": number} for number in range(3000)], priority=Priority.LOW)) == 3000
+    assert app.port.waiting("immediate") == 3000
+    Note.enqueue_many([{"number": number} for number in range(5000, 5010)], countdown=2)
+    assert app.port.waiting("immediate") == 3000
+    wait_until(lambda: app.port.waiting("immediate") == 3010, 20, "all are due")
+    with installation.worker("--concurrency=2", "-Q", "immediate"):
+        wait_until(lambda: len(numbers(installation.folder)) >= 3010, 60, "all jobs")
+        wait_until(lambda: app.port.waiting("immediate") == 0, 10, "no message is left")
+    assert Counter(numbers(installation.folder)) == Counter([*range(3000), *range(5000, 5010)])
+
+
 def test_a_batch(installation: Installation, app: ConventionsApp) -> None:
     """Cut, run and finished."""
-    with installation.worker("--concurrency=2"):
+    with installation.worker("--concurrency=2") as worker:
         Items.delay(count=10)
         wait_until(lambda: numbers(installation.folder, "finish") == [10], 30, "its end")
+        wait_until(lambda: app.port.waiting("long") == 0, 10, "no copy of a message is left")
+        assert worker.stop() == 0
     assert Counter(numbers(installation.folder)) == Counter(range(10))
+    assert numbers(installation.folder, "finish") == [10]
     assert app.port.waiting("long") == 0
 
 
