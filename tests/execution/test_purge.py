@@ -11,13 +11,13 @@ import pytest
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
+from conventions.broker import redis_port
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.broker.redis_broker import Sizes
 from conventions.broker.waiting_messages import end
 from conventions.core.errors import PurgeStopped
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.resend import redrive
-from conventions.execution import purge as purging
 from conventions.execution.purge import purge
 from conventions.records import audit, executions
 from conventions.records.journal import Event, Journal
@@ -150,10 +150,12 @@ def test_a_purge_that_is_killed_has_its_row(app: ConventionsApp) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if not (child := os.fork()):
-        with pytest.MonkeyPatch.context() as patch, acting_as("u-9"):
-            patch.setattr(purging, "end", killed)
-            purge(app, ["immediate"])
-        os._exit(0)
+        try:
+            with pytest.MonkeyPatch.context() as patch, acting_as("u-9"):
+                patch.setattr(redis_port, "end", killed)
+                purge(app, ["immediate"])
+        finally:
+            os._exit(0)  # whatever it raises, this process must not go on with the tests of its parent
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert deeds(app) == [
         ("u-9", "purge begins", "immediate", {"immediate": {"ready": 700, "delayed": 0, "in flight": 0}}, None)

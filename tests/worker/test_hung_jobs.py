@@ -35,7 +35,7 @@ def away() -> bool:
 
 
 def broken() -> bool:
-    """A fault of ours."""
+    """Have a fault of ours."""
     raise ValueError("broken")
 
 
