@@ -55,6 +55,7 @@ DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
 STEPS = (
     "conventions.worker.layout_version_step:LayoutStep",
+    "conventions.worker.broker_step:BrokerStep",
     "conventions.worker.shutdown:Stopping",
     "conventions.worker.preloading:Preloading",
     "conventions.recording.recorder_process:RecorderProcess",
@@ -280,7 +281,7 @@ class ConventionsApp(Celery):
     def port(self) -> BrokerPort:
         """The broker, whichever it is."""
         if not is_redis(self.broker_address):
-            return RabbitMQPort(self, self.claims)
+            return RabbitMQPort(self, self.claims, self.broker, self.settings.broker_timeout)
         return RedisPort(
             self.broker, self.claims, self.journal, self.producer_or_acquire, same=self.settings.redis_url is None
         )

@@ -80,9 +80,11 @@ class Rabbit:
         """Let it go on."""
         self.signal(signal.SIGCONT)
 
-    def cut_connections(self, *_: str) -> None:
-        """Close every connection."""
+    def cut_connections(self, *_: str) -> int:
+        """Close every connection; returns how many there were."""
+        connections = self.control("list_connections", "pid").split()[1:]
         self.control("close_all_connections", "cut by a test")
+        return len(connections)
 
     def left(self) -> list[str]:
         """What is not done: each queue of jobs that has messages, also those that a worker holds, or that are not due."""
@@ -91,6 +93,13 @@ class Rabbit:
         now = time.monotonic()
         self._empty_since = math.inf if found else min(self._empty_since, now)
         return found or (["nothing for some seconds"] if now - self._empty_since < COUNTED_EVERY else [])
+
+    def restart(self) -> None:
+        """Stop it in good order, and start it."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGTERM)
+        self._server.wait(60)
+        self.start()
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -124,10 +133,6 @@ class Rabbit:
         """Make a virtual host."""
         self.control("add_vhost", host)
         self.control("set_permissions", "--vhost", host, "guest", ".*", ".*", ".*")
-
-    def exchanges(self, host: str) -> set[str]:
-        """The names of its exchanges."""
-        return set(self.control("list_exchanges", "--vhost", host, "name").split())
 
     def queues(self, host: str) -> dict[str, int]:
         """Its queues, with their messages, also those that a worker holds."""

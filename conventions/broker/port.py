@@ -112,5 +112,13 @@ class BrokerPort(Protocol):
     def queues(self) -> frozenset[str]:
         """The queues that have or had messages, if they can be listed. Raises: RedisError."""
 
+    # A worker.
+
+    def start(self) -> None:
+        """Begin what a worker does for its broker beside its jobs."""
+
+    def stop(self) -> None:
+        """End it."""
+
     def check(self) -> None:
         """Check that it takes messages, as far as can be seen without sending one. Raises: RedisError."""

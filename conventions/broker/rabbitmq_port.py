@@ -10,8 +10,9 @@ from kombu.exceptions import OperationalError
 from conventions.broker.bulk_publish import RETRY_EVERY
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
 from conventions.broker.port import Abilities
-from conventions.broker.redis_broker import HeldMessage, Place
-from conventions.broker.waiting_messages import End, Waiting
+from conventions.broker.rabbitmq_delays import Delays
+from conventions.broker.redis_broker import Broker, HeldMessage, Place
+from conventions.broker.waiting_messages import End, Waiting, end
 from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.library_internals.kombu import is_refusal
@@ -39,15 +40,18 @@ class RabbitMQPort(ClaimsElsewhere):
     Args:
         app: opens connections.
         claims: the claims, in Redis.
+        broker: the messages that are not due, in the same Redis.
+        patience: seconds in which RabbitMQ must take what is due.
     """
 
     keeps_claims = False
     can = Abilities(templates=False, looks=False, limits=False)
     servers: Mapping[str, Store] = {}  # never changed
 
-    def __init__(self, app: Connections, claims: ClaimStore) -> None:
+    def __init__(self, app: Connections, claims: ClaimStore, broker: Broker, patience: float) -> None:
         super().__init__(claims)
-        self._app = app
+        self._app, self._broker = app, broker
+        self.delays = Delays(broker, self, patience)
 
     def send(self, send: Callable[..., Any], producer: Any, deadline: Deadline) -> Any:
         """See `BrokerPort`. It waits for the confirmation, at most until the deadline.
@@ -60,8 +64,6 @@ class RabbitMQPort(ClaimsElsewhere):
             connection.connect_timeout = max(deadline.left, LEAST)
             may_have_left = deadline.may_have_left
             try:
-                given.channel  # noqa: B018  # this connects; nothing of the message has left before
-                deadline.may_have_left = True
                 sent = send(producer=given, timeout=deadline.left, confirm_timeout=deadline.left)
             except Exception as error:
                 if is_refusal(error) or is_refusal(error.__cause__):
@@ -106,24 +108,34 @@ class RabbitMQPort(ClaimsElsewhere):
         return ""
 
     def places(self, message_ids: Sequence[str]) -> Mapping[str, Place | None]:  # noqa: ARG002  # the same
-        """See `BrokerPort`: a queue of RabbitMQ cannot be read without taking its messages."""
+        """See `BrokerPort`: nobody can ask RabbitMQ for a message."""
         return {}
 
-    def end(self, ends: Sequence[tuple[Waiting, End]], record: Callable[[], object], journal_limit: int) -> list[bool]:
-        """See `BrokerPort`: nobody sees a waiting message there, so nobody asks."""
-        raise NotImplementedError("RabbitMQ shows no waiting message, so none can be ended")
+    def end(self, ends: Sequence[tuple[Waiting, End]], record: Callable[[], object], journal_limit: int) -> list[bool]:  # noqa: ARG002  # the same
+        """See `BrokerPort`: those that are not due; a queue of RabbitMQ cannot be read without taking its messages."""
+        return end(self._broker.store, ends, journal_limit=journal_limit)
 
-    def waiting(self, queue: str, *, delayed: bool = False) -> int:  # noqa: ARG002  # the same
-        """See `BrokerPort`. A queue that does not exist has none; messages that are not due are not counted."""
+    def waiting(self, queue: str, *, delayed: bool = False) -> int:
+        """See `BrokerPort`. A queue that does not exist has none."""
+        sizes = self._broker.sizes(queue)
+        kept = sizes.ready + sizes.delayed if delayed else 0
         with self._app.connection_for_read() as connection:
             try:
-                return int(connection.default_channel.waiting(queue))
+                return int(connection.default_channel.waiting(queue)) + kept
             except connection.channel_errors:
-                return 0
+                return kept
 
     def queues(self) -> frozenset[str]:
-        """See `BrokerPort`: they cannot be listed without its management plug-in."""
-        return frozenset()
+        """See `BrokerPort`: those of messages that were not due; others cannot be listed without its management plug-in."""
+        return frozenset(self._broker.queues())
+
+    def start(self) -> None:
+        """See `BrokerPort`: forward what is due."""
+        self.delays.start()
+
+    def stop(self) -> None:
+        """See `BrokerPort`."""
+        self.delays.stop()
 
     def check(self) -> None:
         """See `BrokerPort`: nothing but a message shows it."""

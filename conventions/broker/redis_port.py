@@ -114,6 +114,12 @@ class RedisPort:
         """See `BrokerPort`."""
         return frozenset(self._broker.queues())
 
+    def start(self) -> None:
+        """See `BrokerPort`: `InFlight` does all."""
+
+    def stop(self) -> None:
+        """See `BrokerPort`."""
+
     def check(self) -> None:
         """See `BrokerPort`."""
         self._broker.store.try_write()

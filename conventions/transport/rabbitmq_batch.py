@@ -9,19 +9,26 @@ from typing import Any, NamedTuple
 
 from amqp.exceptions import AMQPError  # type: ignore[import-untyped]  # it has no types
 from kombu.transport import pyamqp
+from redis.exceptions import RedisError
 
 from conventions.broker.bulk_publish import RETRY_EVERY, RETRY_FOR, NotTaken
-from conventions.broker.rabbitmq_queues import Place
+from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import Deadline
+from conventions.core.errors import BrokerUnavailable
 from conventions.storage.redis_connections import LEAST
 
 
 class Addressed(NamedTuple):
-    """A message, the name that our settings use for its queue, and where it goes."""
+    """A message, and where it goes.
+
+    Attributes:
+        queue: the name that our settings use; empty for what is no message of a task.
+    """
 
     message: Any
     queue: str
-    place: Place
+    exchange: str
+    routing_key: str
 
     @property
     def id(self) -> str:
@@ -43,12 +50,18 @@ class ConfirmedBatch:
         self.channel = channel
         self._max_size, self._patience, self._make_queue = max_size, patience or RETRY_FOR, make_queue
         self._waiting: list[Addressed] = []
+        self._later: list[Publication] = []
 
     def publish(self, message: Any, *, exchange: str = "", routing_key: str = "", **_: Any) -> None:
         """Keep one message for the next flush. Raises: NotTaken, as `flush`."""
-        place = self.channel.place_of(message, exchange, routing_key)
-        self._waiting.append(Addressed(message, routing_key, place))
-        if len(self._waiting) >= self._max_size:
+        if not self.channel.is_of_task(message, exchange):
+            self._waiting.append(Addressed(message, "", exchange, routing_key))
+        elif (later := self.channel.later(message, routing_key)) is not None:
+            self._later.append(later)
+        else:
+            name = self.channel.queue_of(message, routing_key)
+            self._waiting.append(Addressed(message, routing_key, "", name))
+        if len(self._waiting) + len(self._later) >= self._max_size:
             self.flush()
 
     def flush(self) -> None:
@@ -58,7 +71,10 @@ class ConfirmedBatch:
             NotTaken: it did not confirm these in time.
         """
         waiting, self._waiting = self._waiting, []
+        later, self._later = self._later, []
         with Deadline(self._patience) as deadline:
+            if later:
+                self._keep(later, deadline)
             while waiting:
                 answers = _Answers(waiting)
                 try:
@@ -70,14 +86,20 @@ class ConfirmedBatch:
                 if waiting and deadline.left < RETRY_EVERY:
                     text = "it refuses them: their queue is full"
                     raise NotTaken(text, [one.id for one in waiting], maybe_sent=False)
-                for queue in {one.queue for one in waiting if one.place in answers.without_queue}:
+                for queue in {one.queue for one in waiting if one.routing_key in answers.without_queue}:
                     self._make_queue(queue)
                 if waiting and not answers.without_queue:
                     time.sleep(RETRY_EVERY)
 
+    def _keep(self, later: list[Publication], deadline: Deadline) -> None:
+        try:
+            self.channel.keep(later, on_disk=False)
+        except (RedisError, BrokerUnavailable) as error:
+            raise NotTaken(str(error), [one.tag for one in later], maybe_sent=deadline.may_have_left) from error
+
     def discard(self) -> None:
         """Drop the waiting messages."""
-        self._waiting = []
+        self._waiting, self._later = [], []
 
     def close(self) -> None:
         """Nothing is held: each flush has a channel of its own."""
@@ -93,7 +115,7 @@ class _Answers:
 
     def __init__(self, messages: list[Addressed]) -> None:
         self.have_left = False
-        self.without_queue: set[Place] = set()
+        self.without_queue: set[str] = set()
         self._messages = messages
         self._pending = dict(enumerate(messages, 1))
         self._refused: list[Addressed] = []
@@ -115,8 +137,8 @@ class _Answers:
             for one in self._messages:
                 self.have_left = True
                 pyamqp.Channel.basic_publish(
-                    channel, one.message, one.place.exchange, one.place.routing_key,
-                    mandatory=True, timeout=max(deadline.left, LEAST),
+                    channel, one.message, one.exchange, one.routing_key,
+                    mandatory=bool(one.queue), timeout=max(deadline.left, LEAST),
                 )  # fmt: skip
             while self._pending:
                 connection.drain_events(timeout=max(deadline.left, LEAST))
@@ -131,10 +153,10 @@ class _Answers:
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         taken = self._take(tag, multiple)
-        self._refused += [one for one in taken if one.place in self.without_queue]
+        self._refused += [one for one in taken if one.queue and one.routing_key in self.without_queue]
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self._refused += self._take(tag, multiple)
 
-    def _on_return(self, _: Exception, exchange: str, routing_key: str, *__: Any) -> None:
-        self.without_queue.add(Place(exchange, routing_key))
+    def _on_return(self, _: Exception, __: str, routing_key: str, *___: Any) -> None:
+        self.without_queue.add(routing_key)

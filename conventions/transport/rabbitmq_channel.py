@@ -1,37 +1,42 @@
-"""The channel of our RabbitMQ transport: four quorum queues behind one name, delays at the broker, and no message that is dropped unseen.
+"""The channel of our RabbitMQ transport: four quorum queues behind one name, delays, and no message that is dropped unseen.
 
 What a message says of itself decides where it goes: its priority, and when it is due. So all of Celery's ways to send are alike here.
 `broker/rabbitmq_queues.py` has the names.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from amqp.exceptions import PreconditionFailed  # type: ignore[import-untyped]  # it has no types
+from amqp.exceptions import PreconditionFailed, ResourceLocked  # type: ignore[import-untyped]  # it has no types
 from amqp.protocol import queue_declare_ok_t  # type: ignore[import-untyped]  # the same
 from kombu.transport import pyamqp
 
-from conventions.broker.rabbitmq_queues import (
-    ARGUMENTS,
-    ENDINGS,
-    Place,
-    due_binding,
-    due_exchange,
-    place_for,
-    queues_of,
-    seconds_until,
-)
+from conventions.broker.rabbitmq_delays import delayed, is_copy
+from conventions.broker.rabbitmq_queues import ARGUMENTS, ENDINGS, queue_for, queues_of, seconds_until
+from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import ConfigurationError
+from conventions.execution.purge import purge
 from conventions.storage.redis_connections import LEAST
 from conventions.transport.rabbitmq_batch import ConfirmedBatch
 from conventions.transport.rabbitmq_reading import ReadAhead
 
 REST_AFTER = 1.0  # seconds that a message waits in a busy worker before it goes back, for an idle one
-ANSWERS_WITHIN = 30.0  # seconds that a worker waits for an answer of the broker, before it connects anew
+ANSWERS_WITHIN = 5.0  # seconds that a worker waits for an answer of the broker, before it connects anew
 NOT_FOR_QUORUM = "x-max-priority"
+
+
+_IN_USE = (
+    "the queue {queue!r} is in use: another worker of this name runs (see --hostname), or RabbitMQ has not seen yet that an earlier connection "
+    "is gone"
+)
+
+_NO_ANSWER = (
+    "RabbitMQ does not answer for the queue {name!r}. If it was killed within seconds of making this queue, it has lost it: see that the queue "
+    "has no messages, and run `rabbitmqctl delete_queue {name}`"
+)
 
 
 class _Reader(NamedTuple):
@@ -61,10 +66,6 @@ class Channel(pyamqp.Channel):
         super().__init__(connection, *args, **options)
         self.events["basic_return"].add(self._on_returned)
 
-    @property
-    def _prefix(self) -> str:
-        return str(self.connection.link.app.settings.key_prefix)
-
     def _do_revive(self) -> None:
         self._ahead, limit = ReadAhead(), self._ahead.limit
         self._ahead.limit = limit
@@ -87,12 +88,13 @@ class Channel(pyamqp.Channel):
     ) -> Any:  # fmt: skip
         """Declare a queue. One that outlives its connection is one of ours, and four at RabbitMQ."""
         if self.plain or not queue or not durable or exclusive or auto_delete:
-            return super().queue_declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments, **more)
+            try:
+                return super().queue_declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments, **more)
+            except ResourceLocked as error:  # Celery would end its worker; of a lost connection it tries again
+                raise ConnectionError(_IN_USE.format(queue=queue)) from error
         if passive:
             return self._total([super(Channel, self).queue_declare(name, passive=True) for name in queues_of(queue)])
         given = {name: value for name, value in (arguments or {}).items() if name != NOT_FOR_QUORUM}
-        exchange = due_exchange(self._prefix)
-        self.exchange_declare(exchange, "topic", durable=True, auto_delete=False)
         found = []
         for name in queues_of(queue):
             try:
@@ -101,7 +103,6 @@ class Channel(pyamqp.Channel):
                 )
             except PreconditionFailed as error:
                 raise ConfigurationError([_other_queue(name, error)]) from error
-            super().queue_bind(name, exchange, due_binding(name))
         self.connection.task_queues.add(queue)
         return self._total(found)
 
@@ -110,13 +111,19 @@ class Channel(pyamqp.Channel):
         counts, consumers = sum(one.message_count for one in found), max(one.consumer_count for one in found)
         return queue_declare_ok_t(found[list(ENDINGS.values()).index("")].queue, counts, consumers)
 
+    def _is_ours(self, queue: str) -> bool:
+        if self.plain:
+            return False
+        return queue in self.connection.task_queues or queue in self.connection.link.app.amqp.queues
+
     def _all_of(self, queue: str) -> list[str]:
-        return queues_of(queue) if queue in self.connection.task_queues else [queue]
+        return queues_of(queue) if self._is_ours(queue) else [queue]
 
     def queue_purge(self, queue: str = "", nowait: bool = False, **more: Any) -> Any:
-        """Remove what waits. Returns how many. What is not due is not among them."""
+        """Remove what waits. Returns how many. Of what is not due each leaves a row."""
         removed = [super(Channel, self).queue_purge(name, nowait, **more) for name in self._all_of(queue)]
-        return None if nowait else sum(removed)
+        kept = sum(purge(self.connection.link.app, [queue]).values()) if self._is_ours(queue) else 0
+        return None if nowait else sum(removed) + kept
 
     def queue_delete(self, queue: str = "", *args: Any, **options: Any) -> Any:
         """Delete a queue."""
@@ -134,32 +141,39 @@ class Channel(pyamqp.Channel):
             ChannelError: the broker has no such queue, and none can be made.
             MessageNacked: its queue is full.
         """
-        if not self._is_of_task(msg, exchange):
+        if not self.is_of_task(msg, exchange):
             return super().basic_publish_confirm(msg, exchange, routing_key, mandatory=mandatory, **options)
-        place = self.place_of(msg, exchange, routing_key)
-        sent = self._publish(msg, place, options)
+        if (later := self.later(msg, routing_key)) is not None:
+            self.keep([later], on_disk=is_copy(msg))
+            return None
+        name = self.queue_of(msg, routing_key)
+        sent = self._publish(msg, name, options)
         if self._returned is not None:  # without a queue RabbitMQ drops it, and says that it has it
             self.make_queue(routing_key)
-            sent = self._publish(msg, place, options)
+            sent = self._publish(msg, name, options)
         if self._returned is not None:
             raise self._returned
         return sent
 
-    def _is_of_task(self, msg: Any, exchange: str) -> bool:
+    def is_of_task(self, msg: Any, exchange: str) -> bool:
+        """Whether a message is for one of our queues, and so goes where it says itself."""
         return not self.plain and not exchange and "task" in (msg.properties.get("application_headers") or {})
 
-    def place_of(self, msg: Any, exchange: str, routing_key: str) -> Place:
-        """Where a message goes. The queue is there then, and those for delays."""
-        if not self._is_of_task(msg, exchange):
-            return Place(exchange, routing_key)
-        properties = msg.properties
-        eta = properties["application_headers"].get("eta")
-        place = place_for(routing_key, properties.get("priority"), eta, self._prefix)
-        if place.exchange:
-            self.connection.declare_delays()
-        if routing_key not in self.connection.task_queues:  # one of another program, which drops messages, is refused
-            self.make_queue(routing_key)
-        return place
+    def later(self, msg: Any, queue: str) -> Publication | None:
+        """What is kept of a message that is not due."""
+        wait = seconds_until(msg.properties["application_headers"].get("eta"))
+        return delayed(msg, queue, wait) if wait else None
+
+    def keep(self, publications: Sequence[Publication], *, on_disk: bool) -> None:
+        """Keep messages that are not due. Raises: RedisError, BrokerUnavailable."""
+        port, settings = self.connection.link.app.port, self.connection.link.app.settings
+        port.delays.keep(publications, on_disk=on_disk or settings.wait_for_disk)
+
+    def queue_of(self, msg: Any, queue: str) -> str:
+        """The queue of RabbitMQ for a message, which is there then."""
+        if queue not in self.connection.task_queues:  # one of another program, which drops messages, is refused
+            self.make_queue(queue)
+        return queue_for(queue, msg.properties.get("priority"))
 
     def create_publish_batch(self, max_size: int) -> ConfirmedBatch:
         """Begin a batch of kombu's."""
@@ -171,9 +185,11 @@ class Channel(pyamqp.Channel):
         named = self.connection.link.app.amqp.queues.get(queue)
         self.queue_declare(queue, durable=True, auto_delete=False, arguments=named and named.queue_arguments)
 
-    def _publish(self, msg: Any, place: Place, options: dict[str, Any]) -> Any:
+    def _publish(self, msg: Any, name: str, options: dict[str, Any]) -> Any:
         self._returned = None
-        return super().basic_publish_confirm(msg, place.exchange, place.routing_key, mandatory=True, **options)
+        if (deadline := current_deadline()) is not None:
+            deadline.may_have_left = True
+        return super().basic_publish_confirm(msg, "", name, mandatory=True, **options)
 
     def _on_returned(self, error: Exception, *_: Any) -> None:
         self._returned = error
@@ -200,13 +216,11 @@ class Channel(pyamqp.Channel):
 
     def _begin(self, reader: _Reader) -> None:
         for urgency, ending in enumerate(ENDINGS.values()):
-            super().basic_consume(
-                reader.queue + ending,
-                reader.tag + ending,
-                callback=partial(self._on_arrived, reader, urgency),
-                on_cancel=reader.on_cancel,
-                nowait=True,
-            )
+            name, callback = reader.queue + ending, partial(self._on_arrived, reader, urgency)
+            try:
+                super().basic_consume(name, reader.tag + ending, callback=callback, on_cancel=reader.on_cancel)
+            except TimeoutError as error:
+                raise ConnectionError(_NO_ANSWER.format(name=name)) from error
 
     def basic_cancel(self, consumer_tag: str, nowait: bool = False, **more: Any) -> Any:
         """Read a queue no more. What waits here goes back."""
@@ -214,7 +228,7 @@ class Channel(pyamqp.Channel):
         if reader is None:
             return super().basic_cancel(consumer_tag, nowait, **more)
         self._end(reader)
-        if not self._readers:
+        if not self._readers and self.connection is not None:  # it may be lost meanwhile
             self.connection.reading.discard(self)
         return None
 
@@ -226,9 +240,9 @@ class Channel(pyamqp.Channel):
 
     def _on_arrived(self, reader: _Reader, urgency: int, message: Any) -> None:
         headers = message.properties.get("application_headers") or {}
-        if message.delivery_info["exchange"] == due_exchange(self._prefix) or seconds_until(headers.get("eta")) <= 0:
-            headers["eta"] = None  # Celery would hold the message until then by the clock of this machine
-        # By these a retry is sent again; the place in which a message was delayed is no queue.
+        if not seconds_until(headers.get("eta")):
+            headers["eta"] = None  # Celery would give it to a timer
+        # By these a retry is sent again, as a message of the queue that our settings name.
         message.delivery_info |= {"exchange": "", "routing_key": reader.queue}
         self._ahead.add(urgency, message.delivery_tag, reader.tag, partial(reader.callback, message))
         self.connection.on_arrived()
@@ -275,7 +289,7 @@ class Channel(pyamqp.Channel):
 
     def _has_ended(self, tag: int, *, and_before: bool = False) -> None:
         self._ahead.ended(tag, and_before=and_before)
-        if self._rests or self._ahead:
+        if self.waits_for_room and self.connection is not None:
             self.connection.soon(self.go_on)
 
     def basic_ack(self, delivery_tag: int, multiple: bool = False, **more: Any) -> Any:

@@ -5,7 +5,6 @@ from contextlib import suppress
 from typing import Any
 
 from kombu.transport import pyamqp
-from kombu.transport.native_delayed_delivery import declare_native_delayed_delivery_exchanges_and_queues
 
 from conventions.library_internals.kombu import reader_of, use_transport
 from conventions.transport.rabbitmq_channel import REST_AFTER, Channel
@@ -30,17 +29,8 @@ class Connection(pyamqp.Connection):
         self.task_queues: set[str] = set()
         self.reading: set[Channel] = set()
         self.loop: Any = None
-        self._has_delays = self._looks = self._is_read = self._has_turn = False
+        self._looks = self._is_read = self._has_turn = False
         super().__init__(*args, **options)
-
-    def declare_delays(self) -> None:
-        """Declare the queues in which messages wait until they are due, once for each connection."""
-        if not self._has_delays:
-            channels = _PlainChannels(self)
-            prefix = self.link.app.settings.key_prefix
-            declare_native_delayed_delivery_exchanges_and_queues(channels, "quorum", prefix)  # type: ignore[arg-type]  # it opens channels
-            channels.close()
-            self._has_delays = True
 
     def soon(self, call: Callable[[], None]) -> None:
         """Call this in the next turn of the worker's loop; one without an event loop looks by itself."""
@@ -102,26 +92,6 @@ class Connection(pyamqp.Connection):
         self._look_later()
 
 
-class _PlainChannels:
-    """A connection, as far as kombu needs one to declare its queues for delays."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._opened: list[Channel] = []
-
-    def channel(self) -> Channel:
-        """Open a channel to which names mean what they mean to RabbitMQ."""
-        opened: Channel = self._connection.channel()
-        opened.plain = True
-        self._opened.append(opened)
-        return opened
-
-    def close(self) -> None:
-        """Close the channels."""
-        for one in self._opened:
-            one.close()
-
-
 class _Readable:
     """A connection, as kombu's reader needs it."""
 
@@ -135,7 +105,7 @@ class _Readable:
 
 
 class Transport(pyamqp.Transport):
-    """Quorum queues, delays and priorities of ours."""
+    """With the connections above."""
 
     Connection = Connection
     _read: Any = None

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from conventions.app import ConventionsApp
+from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
 from tests.crash import crash_tasks
 from tests.crash.server import Breakable, Server
 from tests.crash.set_ups import ONE_REDIS
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.workers import Installation
+
+QUEUES = ("immediate", "long", "nobody", "scheduled")  # of the tasks of these tests
 
 
 @pytest.fixture
@@ -31,6 +34,10 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def rabbit() -> Iterator[Rabbit]:
     """A RabbitMQ that the test may kill."""
     with running_rabbitmq() as server:
+        with server.connection() as connection:
+            for name in (name for queue in QUEUES for name in queues_of(queue)):
+                connection.channel().queue_declare(name, durable=True, auto_delete=False, arguments=dict(ARGUMENTS))
+        server.restart()  # one that is killed within seconds of a queue's first declaration may lose that queue for good
         yield server
 
 

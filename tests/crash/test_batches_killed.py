@@ -4,7 +4,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from tests.crash.batch_crash_tasks import (
     Reread,
     Storm,
 )
+from tests.crash.server import Breakable
+from tests.crash.set_ups import on_each_set_up
 from tests.support import wait_until
 from tests.workers import Installation, Worker, letters, wait_for_letter, wait_until_empty
 
@@ -154,8 +156,9 @@ def wait_for_dead(app: ConventionsApp, ids: set[str], generation: int) -> None:
 
 
 @pytest.mark.timeout(300)
+@on_each_set_up
 def test_a_thousand_chunks_in_a_storm(
-    installation: Installation, app: ConventionsApp, worker: Worker, tmp_path: Path
+    installation: Installation, app: ConventionsApp, worker: Worker, servers: Sequence[Breakable], tmp_path: Path
 ) -> None:
     """A tenth of the processes die, a tenth of the messages come twice, a hundredth are dead letters and are redriven."""
     trace = Trace(tmp_path / "storm")
@@ -175,7 +178,7 @@ def test_a_thousand_chunks_in_a_storm(
     (trace.folder / "mended").touch()
     assert all(redrive(app, id_) for id_ in dead)
     wait_until(lambda: (calls := trace.calls("recovered")) and calls[-1]["failed"] == 0, 30, "it has recovered")
-    wait_until_empty(app, 30)
+    wait_until_empty(app, 30, servers)
     assert trace.calls("recovered")[-1]["done"] == STORM_ITEMS
     check_summary(app, batch.id, failed=[])
     assert len(trace.calls("finish")) == 1
@@ -186,8 +189,9 @@ def test_a_thousand_chunks_in_a_storm(
 
 
 @pytest.mark.timeout(300)
+@on_each_set_up
 def test_a_splitter_that_is_killed_anywhere_repeats_and_skips_no_chunk(
-    installation: Installation, app: ConventionsApp, worker: Worker, tmp_path: Path
+    installation: Installation, app: ConventionsApp, worker: Worker, servers: Sequence[Breakable], tmp_path: Path
 ) -> None:
     """Before, between and after all of its steps, with items that are read again, and with items that go on."""
     sent: dict[str, tuple[Trace, str]] = {}
@@ -197,7 +201,7 @@ def test_a_splitter_that_is_killed_anywhere_repeats_and_skips_no_chunk(
             sent[kind.delay(folder=trace.folder, point=point, then="same").id] = trace, f"{kind.__name__} {point}"
     for batch_id, (_, which) in sent.items():
         wait_for_state(app, batch_id, "done", 120, which)
-    wait_until_empty(app, 30)
+    wait_until_empty(app, 30, servers)
     for batch_id, (trace, which) in sent.items():
         assert (trace.folder / "killed").exists(), which
         assert trace.items == Counter(range(ITEMS)), which
@@ -238,15 +242,16 @@ def test_items_that_changed_meanwhile_are_said_so(
 
 
 @pytest.mark.timeout(180)
+@on_each_set_up
 def test_the_worker_dies_between_the_last_chunk_and_its_finish(
-    installation: Installation, app: ConventionsApp, tmp_path: Path
+    installation: Installation, app: ConventionsApp, servers: Sequence[Breakable], tmp_path: Path
 ) -> None:
     """It was noted in the step that settled the chunk, so a sweep sends it, and a second sweep sends nothing more."""
     trace, closing = Trace(tmp_path / "orphaned"), app.store.key("closing")
     with installation.worker(*LONG, "-c", "1"):  # one after the other, so that nobody else looks at the batch after it
         batch = Orphaned.delay(folder=trace.folder)
         wait_until((trace.folder / "killed").exists, 30, "the process died")
-        wait_until_empty(app)
+        wait_until_empty(app, 20, servers)
         assert app.batches.state(batch.id) == "running"
         assert trace.lines("calls") == []
         assert app.store.redis.zscore(closing, batch.id) is not None
@@ -254,7 +259,7 @@ def test_the_worker_dies_between_the_last_chunk_and_its_finish(
             app.store.redis.zadd(closing, {batch.id: 0})
             sweep(app)
         wait_for_state(app, batch.id, "done", 40)  # sooner than a minute, after which it would be sent without this
-        wait_until_empty(app)
+        wait_until_empty(app, 20, servers)
     (finish,) = trace.calls("finish")
     assert (finish["done"], finish["failed"], finish["total"], finish["chunks"]) == (20, 0, 20, 2)
     assert trace.items == Counter(range(20))

@@ -13,6 +13,7 @@ from conventions.broker.redis_broker import Publication
 from tests.crash.chaos import pause
 from tests.crash.crash_tasks import Hold, Idle, Trivial
 from tests.crash.evidence import Runs
+from tests.crash.set_ups import on_each_set_up
 from tests.crash.tempo import BRISK, USUAL
 from tests.stored_messages import stored
 from tests.support import wait_until
@@ -94,6 +95,7 @@ def test_beside_a_queue_that_nobody_consumes(
 
 
 @pytest.mark.everyday
+@on_each_set_up
 def test_with_a_short_lease(installation: Installation, app: ConventionsApp, show: Callable[[str], None]) -> None:
     """All intervals of recovery follow from `CONVENTIONS_LEASE`, and nothing else is set."""
     installation.settings["lease"] = SHORT_LEASE
@@ -103,7 +105,7 @@ def test_with_a_short_lease(installation: Installation, app: ConventionsApp, sho
             Hold.delay(number)
         wait_until(lambda: Runs(installation.folder).starts().keys() == {*jobs}, 10, "the jobs run")
         pids = Runs(installation.folder).processes_of(first.process.pid)
-        with installation.worker(*queues):
+        with installation.worker(*queues, "--hostname=second@%h"):
             lead = app.store.key("recorder")
             wait_until(
                 lambda: 0 < app.store.redis.pttl(lead) <= SHORT_LEASE / 3 * 1000, 10, "a recorder leads, for less"

@@ -14,6 +14,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_runner import begin
 from conventions.dead_letters.redrive_runs import RedriveOrder
 from conventions.storage.tables import RedriveRow
+from tests.crash.set_ups import on_each_set_up
 from tests.support import wait_until
 from tests.workers import Installation, letters
 
@@ -57,6 +58,7 @@ def leader(app: ConventionsApp) -> int | None:
 
 
 @pytest.mark.timeout(180)
+@on_each_set_up
 def test_a_redrive_survives_its_recorder(installation: Installation, app: ConventionsApp, tmp_path: Path) -> None:
     """Every letter is sent, each effect happens once, and the figures say so."""
     with installation.worker("-c", "2"):

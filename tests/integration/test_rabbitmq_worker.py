@@ -1,6 +1,7 @@
 """Real workers on RabbitMQ: one test for each behaviour that a broker has a part in."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from celery import chain
 
 from conventions import Priority
 from conventions.app import ConventionsApp
-from conventions.broker.rabbitmq_queues import ARGUMENTS, delay_exchange, queues_of
+from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
 from tests.integration.rabbitmq_tasks import Fails, Holds, HoldsLong, Items, Note, Steps
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import wait_until
@@ -85,17 +86,21 @@ def test_the_most_urgent_first(installation: Installation, app: ConventionsApp) 
     assert numbers(installation.folder) == [0, 13, 1, 12, 2, 11, 3, 10]
 
 
-def test_a_countdown_waits_at_the_broker(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
-    """No worker is there until it is due."""
-    Note.apply_async((1,), countdown=3)
-    Note.apply_async((2,), countdown=3, priority=Priority.URGENT)
-    Note.delay(3)
-    assert app.port.waiting("immediate") == 1
-    wait_until(lambda: app.port.waiting("immediate") == 3, 15, "both are due")
+def test_a_countdown(installation: Installation, app: ConventionsApp) -> None:
+    """It waits in the Redis of the claims, and a worker forwards it, with its priority."""
+    Note.apply_async((1,), countdown=2)
+    Note.apply_async((2,), countdown=2, priority=Priority.URGENT)
+    Note.apply_async((3,), countdown=3600)
+    Note.delay(4)
+    assert (app.port.waiting("immediate"), app.port.waiting("immediate", delayed=True)) == (1, 4)
+    sent = time.monotonic()
     with installation.worker("--concurrency=1", "-Q", "immediate"):
-        wait_until(lambda: len(numbers(installation.folder)) == 3, 20, "all jobs")
-    assert numbers(installation.folder)[0] == 2
-    assert rabbit.exchanges(app.connection_for_read().virtual_host) >= {delay_exchange(app.settings.key_prefix)}
+        wait_until(lambda: len(numbers(installation.folder)) == 3, 20, "all but the last")
+        assert time.monotonic() - sent >= 2
+    assert numbers(installation.folder)[0] == 4
+    assert sorted(numbers(installation.folder)) == [1, 2, 4]
+    assert installation.run("purge", "-f").returncode == 0
+    assert app.port.waiting("immediate", delayed=True) == 0
 
 
 def test_a_retry_and_a_dead_letter(installation: Installation, app: ConventionsApp) -> None:
@@ -125,9 +130,8 @@ def test_many_at_once(installation: Installation, app: ConventionsApp) -> None:
     """Each is there once, and with its priority and delay."""
     assert len(Note.enqueue_many([{"number": number} for number in range(3000)], priority=Priority.LOW)) == 3000
     assert app.port.waiting("immediate") == 3000
-    Note.enqueue_many([{"number": number} for number in range(5000, 5010)], countdown=2)
-    assert app.port.waiting("immediate") == 3000
-    wait_until(lambda: app.port.waiting("immediate") == 3010, 20, "all are due")
+    Note.enqueue_many([{"number": number} for number in range(5000, 5010)], countdown=1)
+    assert app.port.waiting("immediate", delayed=True) == 3010
     with installation.worker("--concurrency=2", "-Q", "immediate"):
         wait_until(lambda: len(numbers(installation.folder)) >= 3010, 60, "all jobs")
         wait_until(lambda: app.port.waiting("immediate") == 0, 10, "no message is left")

@@ -20,10 +20,7 @@ DOCUMENTED = """
     celery.worker.request:Request celery.backends.redis:RedisBackend celery.backends.redis:SentinelBackend
     kombu.connection:Connection kombu.entity:Exchange kombu.entity:Queue kombu.messaging:Producer kombu.utils.json:dumps kombu.utils.json:loads
     kombu.transport:pyamqp kombu.transport:redis kombu.transport:virtual
-    kombu.transport.native_delayed_delivery:CELERY_DELAYED_DELIVERY_EXCHANGE kombu.transport.native_delayed_delivery:MAX_NUMBER_OF_BITS_TO_USE
-    kombu.transport.native_delayed_delivery:calculate_routing_key kombu.transport.native_delayed_delivery:level_name
-    kombu.transport.native_delayed_delivery:declare_native_delayed_delivery_exchanges_and_queues
-    amqp.exceptions:PreconditionFailed amqp.protocol:queue_declare_ok_t
+    amqp.exceptions:AMQPError amqp.exceptions:PreconditionFailed amqp.exceptions:ResourceLocked amqp.protocol:queue_declare_ok_t
     redbeat.schedulers:RedBeatScheduler redbeat.schedulers:RedBeatSchedulerEntry
     vine:promise
 """

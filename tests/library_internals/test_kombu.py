@@ -35,8 +35,6 @@ SEAMS = [
     Seam("kombu.transport.redis:Channel._create_client", "(self, asynchronous=)", "d0f7c1370d", "transport/channel.py"),
     # RabbitMQ's.
     Seam("kombu.transport.base:Transport._make_reader", "(self, connection, timeout=, error=, _unavail=)", "ec628c391d", "transport/rabbitmq_transport.py"),
-    Seam("kombu.transport.native_delayed_delivery:declare_native_delayed_delivery_exchanges_and_queues", "(connection, queue_type, prefix=)", "9125bec012", "transport/rabbitmq_transport.py"),
-    Seam("kombu.transport.native_delayed_delivery:calculate_routing_key", "(countdown, routing_key)", "322940d5f6", "broker/rabbitmq_queues.py"),
     Seam("amqp.channel:Channel._on_basic_return", "(self, reply_code, reply_text, exchange, routing_key, message)", "07ad9657e5", "transport/rabbitmq_channel.py"),
     Seam("amqp.channel:Channel.basic_publish_confirm", "(self, *args, **kwargs)", "2227326771", "transport/rabbitmq_channel.py"),
     Seam("amqp.channel:Channel._on_basic_deliver", "(self, consumer_tag, delivery_tag, redelivered, exchange, routing_key, msg)", "8ee5ae322e", "transport/rabbitmq_channel.py"),

@@ -1,0 +1,163 @@
+"""`Delays`: messages for RabbitMQ that are not due wait in the Redis of the claims, and workers forward them.
+
+RabbitMQ's own delays are queues that hand expired messages to each other. When a RabbitMQ 4.0 is killed, what expires meanwhile stays there
+for good (`docs/brokers.md`). Here a message is forwarded as a worker would run it: it is reserved, RabbitMQ confirms it, and then it is
+acknowledged. So a kill repeats a message and loses none.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from kombu.exceptions import BatchPublishError, OperationalError
+from redis.exceptions import RedisError
+
+from conventions.broker.codec import bytes_of, in_base64, request_digest, written_message
+from conventions.broker.delivery import Delivery, tag_of
+from conventions.broker.header_names import COPY, GENERATION, UNKNOWN
+from conventions.broker.redis_broker import Broker, HeldMessage, Publication
+from conventions.core.deadline import Deadline
+from conventions.core.errors import BrokerUnavailable
+from conventions.core.rounds import Rounds
+
+logger = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.2  # seconds between two looks for what is due
+AT_ONCE = 200  # messages that are forwarded together
+AGAIN_AFTER = 1.0  # seconds, where RabbitMQ does not take them
+UNREADABLE_AFTER = 60.0  # seconds, where nobody can read them
+PERSISTENT = 2  # AMQP's delivery mode
+
+
+class Sends(Protocol):
+    """What it takes to forward messages; `RabbitMQPort` has it."""
+
+    def producer(self, given: Any) -> AbstractContextManager[Any]:
+        """A producer for many messages. Raises: BrokerUnavailable."""
+
+
+class Delays:
+    """Those of one application.
+
+    Args:
+        broker: the messages in Redis.
+        sends: where they go.
+        patience: seconds in which RabbitMQ must take them.
+    """
+
+    def __init__(self, broker: Broker, sends: Sends, patience: float) -> None:
+        self._broker, self._sends, self._patience = broker, sends, patience
+        fault = "messages that are due are not forwarded now"
+        self._rounds = Rounds("delays", self.forward, self._pause, fault=fault, logger=logger)
+        self._has_more = False
+
+    def keep(self, publications: Sequence[Publication], *, on_disk: bool) -> None:
+        """Keep messages until they are due; `on_disk`: return when they are there. Raises: RedisError, BrokerUnavailable."""
+        self._broker.publish(publications)
+        if on_disk:
+            self._broker.store.wait_for_disk()
+
+    def start(self) -> None:
+        """A worker: begin to forward."""
+        self._rounds.start()
+
+    def stop(self) -> None:
+        """Forward no more."""
+        self._rounds.stop()
+
+    def _pause(self) -> float:
+        return 0.0 if self._has_more else LOOK_EVERY
+
+    def forward(self) -> int:
+        """Forward what is due, some at a time. Returns how many. Raises: RedisError, BrokerUnavailable."""
+        queues = self._broker.queues()
+        due = self._broker.reserve(queues, AT_ONCE) if queues else []
+        self._has_more = len(due) == AT_ONCE
+        readable = []
+        for one in due:
+            try:
+                readable.append((one, json.loads(one.payload)))
+            except ValueError:
+                logger.error("delays: a message in %s cannot be read, and stays there", one.queue)
+                self._broker.give_back([_held(one)], wait=UNREADABLE_AFTER)
+        if readable:
+            self._send(readable)
+        return len(readable)
+
+    def _send(self, messages: Sequence[tuple[Delivery, dict[str, Any]]]) -> None:
+        held = [_held(one) for one, _ in messages]
+        try:
+            with Deadline(self._patience), self._sends.producer(None) as producer, producer.batch(len(messages)):
+                for one, message in messages:
+                    _publish(producer, one, message)
+        except (BatchPublishError, BrokerUnavailable, OperationalError, OSError) as error:
+            self._has_more = False
+            self._broker.give_back(held, wait=AGAIN_AFTER)
+            raise BrokerUnavailable(f"RabbitMQ does not take {len(held)} messages: {error}") from error
+        try:
+            self._broker.acknowledge(held)
+        except RedisError:  # they come again, and their claims tell that they have run
+            logger.warning("delays: %d messages were forwarded, and are forwarded once more", len(held))
+            time.sleep(LOOK_EVERY)
+            raise
+
+
+def delayed(message: Any, queue: str, wait: float) -> Publication:
+    """A message of py-amqp, as Redis keeps it.
+
+    Args:
+        message: as kombu made it.
+        queue: the name that our settings use.
+        wait: seconds until it is due.
+    """
+    properties = dict(message.properties)
+    headers = properties.pop("application_headers", None) or {}
+    body = message.body if isinstance(message.body, bytes) else str(message.body).encode()
+    tag, text = str(headers.get("id") or ""), in_base64(body)
+    priority = properties.get("priority")
+    stored = {
+        "body": text,
+        "headers": headers,
+        "content-type": properties.pop("content_type", None),
+        "content-encoding": properties.pop("content_encoding", None),
+        "properties": {
+            **properties,
+            "body_encoding": "base64",
+            "delivery_tag": tag,
+            "delivery_info": {"exchange": "", "routing_key": queue},
+        },
+    }
+    return Publication(
+        tag, queue, written_message(stored), int(priority) if isinstance(priority, int) else 0, wait,
+        request_digest(headers, text), int(headers.get(GENERATION) or 0),
+    )  # fmt: skip
+
+
+def is_copy(message: Any) -> bool:
+    """Whether a message takes the place of one that RabbitMQ has on its disks."""
+    headers = message.properties.get("application_headers") or {}
+    return bool(headers.get(COPY) or headers.get(UNKNOWN))
+
+
+def _publish(producer: Any, one: Delivery, message: dict[str, Any]) -> None:
+    properties = message["properties"]
+    producer.publish(
+        bytes_of(message["body"]),
+        exchange="",
+        routing_key=one.queue,
+        content_type=message["content-type"],
+        content_encoding=message["content-encoding"],
+        headers={**message["headers"], "eta": None},
+        priority=properties.get("priority"),
+        correlation_id=properties.get("correlation_id"),
+        reply_to=properties.get("reply_to"),
+        delivery_mode=PERSISTENT,
+        retry=False,
+    )
+
+
+def _held(one: Delivery) -> HeldMessage:
+    return HeldMessage(tag_of(one.tag), one.queue, one.receipt)
