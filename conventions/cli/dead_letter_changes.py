@@ -16,7 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, actor_option, confirm, selection_options
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_runs, redrive_safety
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.filter import Filter
@@ -134,7 +134,7 @@ def _shown(change: Change) -> str:
 @click.option("--canary", type=click.IntRange(0), default=redrive_runs.CANARY, show_default=True, help="Tried first.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_runs.RATE, show_default=True,
               help="Letters a second, of the rest.")  # fmt: skip
-@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_runs.STOP_AT, show_default=True,
+@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_safety.STOP_AT, show_default=True,
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
 @click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_runs.REDRIVE_LIMIT} times.")
 @click.option("--reason", help="Why; kept in the audit.")

@@ -15,7 +15,7 @@ from conventions.core.error_text import place_in
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_runs, redrive_safety
 from conventions.dead_letters.edit import dropped, edit, editable, version
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import STATES, Position
@@ -267,7 +267,7 @@ class RedriveLetters(ConfirmedAction):
             self.parameter("reason") or None,
             canary=self.number("canary", redrive_runs.CANARY, int),
             rate=self.number("rate", redrive_runs.RATE, float),
-            stop_at=self.number("stop_at", redrive_runs.STOP_AT, float),
+            stop_at=self.number("stop_at", redrive_safety.STOP_AT, float),
             again=again,
             expected=expected if again else expected - self.number("held", 0, int),
         )

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from conventions.core.error_text import clean, cut
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import GONE, SUPERSEDED, TAKEN, check_agreed
-from conventions.dead_letters.redrive_safety import OPEN, Plan, Recent, Tally, paced, recent_size
+from conventions.dead_letters.redrive_safety import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
@@ -28,7 +28,6 @@ from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
 
 CANARY = 5  # letters that are sent before the rest
 RATE = 50.0  # letters a second
-STOP_AT = 10.0  # percent of the answered letters
 LEFT = "left"  # the answer of a letter that could not be sent
 FAILING = ("retried", "dead", LEFT)
 STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # SQLAlchemy takes 0.2 s to import, and a worker imports this
 OPEN = ("waiting", "canary", "sending")
 AT_ONCE = 100  # letters in one step
 BURST = 1.0  # after a pause, the letters of this many seconds may be sent at once
+STOP_AT = 10.0  # percent of the answered letters that may fail, unless a redrive says otherwise
 NEVER_STOPS = 100.0  # percent: no more than all can fail
 FIRST = 5  # letters that may be unanswered before the first answers
 SHARE = 2  # one unanswered letter is allowed for this many answered ones,

@@ -1,13 +1,12 @@
-"""What our processes write to their logs: no results, no secrets of addresses, nothing that a terminal obeys."""
+"""What our processes write to their logs: no secrets of addresses, nothing that a terminal obeys; `success_log.py` leaves out results."""
 
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from conventions.core.safe_text import printable, without_secrets
-from conventions.library_internals.celery import log_successes
+from conventions.execution.success_log import use_success_line
 
-SUCCEEDED = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
 TALKERS = ("httpx", "httpcore")  # at INFO they log each address, and a webhook's is a secret
 
 
@@ -37,22 +36,13 @@ class SafeTraceback(SafeRecord):
         self.__dict__["exc_text"] = text and printable(without_secrets(text), lines=True)
 
 
-def without_result(info: Callable[[str, dict[str, Any]], None]) -> Callable[[str, dict[str, Any]], None]:
-    """`info` of Celery's tracer, which logs a success, but without what the job returned: neither in the text nor among its parts."""
-
-    def told(text: str, parts: dict[str, Any]) -> None:
-        info(text, {name: value for name, value in parts.items() if name != "return_value"})
-
-    return told
-
-
 def make_safe() -> None:
     """Let this process, and those that it forks, write such logs. Does nothing the second time."""
     factory = logging.getLogRecordFactory()
     if not hasattr(factory, "makes_safe"):
         # The usual factory gives way to the class itself: to make a record of another class of one costs a microsecond a line.
         logging.setLogRecordFactory(SafeRecord if factory is logging.LogRecord else _safe(factory))
-        log_successes(SUCCEEDED, without_result)
+        use_success_line()
     for name in TALKERS:
         if logging.getLogger(name).level == logging.NOTSET:
             logging.getLogger(name).setLevel(logging.WARNING)

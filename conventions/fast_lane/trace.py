@@ -13,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from celery import signals
 
 from conventions.execution.attempt import Job
-from conventions.execution.log_redaction import SUCCEEDED
 from conventions.execution.run import RUN_BY, RunBy
+from conventions.execution.success_log import SUCCEEDED
 from conventions.fast_lane.lazy_request import LazyRequest
 from conventions.library_internals.celery import (
     has_own,

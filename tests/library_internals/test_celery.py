@@ -54,7 +54,7 @@ SEAMS = [
         "fast_lane/trace.py",
     ),
     Seam("celery.app.trace:task_has_custom", "(task, attr)", "369b7d4ec6", "fast_lane/trace.py"),
-    Seam("celery.app.trace:info", "(fmt, context)", "90471fc3ec", "execution/log_redaction.py, fast_lane/trace.py"),
+    Seam("celery.app.trace:info", "(fmt, context)", "90471fc3ec", "execution/success_log.py, fast_lane/trace.py"),
     # What happens to a message between its arrival and the pool.
     Seam("celery.worker.strategy:default", "", "571fb31858", "worker/strategy.py, fast_lane/short_cut.py"),
     Seam("celery.worker.request:create_request_cls", "", "0fca8bbbce", "fast_lane/short_request.py"),
