@@ -83,7 +83,7 @@ class Rabbit:
     def cut_connections(self, *_: str) -> int:
         """Close every connection; returns how many there were."""
         connections = self.control("list_connections", "pid").split()[1:]
-        self.control("close_all_connections", "cut by a test")
+        self.control("close_all_connections", "--global", "cut by a test")
         return len(connections)
 
     def left(self) -> list[str]:
@@ -112,7 +112,13 @@ class Rabbit:
         """End it and what it has started."""
         self.kill()
         command = [str(shutil.which("epmd")), "-port", self._epmd, "-kill"]
-        subprocess.run(command, capture_output=True, check=False)
+        own = os.environ | {"ERL_EPMD_RELAXED_COMMAND_CHECK": "1"}
+
+        def ended() -> bool:  # it keeps the node that was killed for a moment
+            found = subprocess.run(command, env=own, capture_output=True, check=False, text=True)
+            return "Killed" in found.stdout or "Cannot connect" in found.stdout + found.stderr
+
+        wait_until(ended, 20, "epmd has ended")
 
     def answers(self) -> bool:
         """Whether it takes connections."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+from amqp.exceptions import NotFound  # type: ignore[import-untyped]  # it has no types
 from kombu.exceptions import OperationalError
 
 from conventions.broker.bulk_publish import RETRY_EVERY
@@ -65,7 +66,7 @@ class RabbitMQPort(ClaimsElsewhere):
             may_have_left = deadline.may_have_left
             try:
                 sent = send(producer=given, timeout=deadline.left, confirm_timeout=deadline.left)
-            except Exception as error:
+            except BaseException as error:
                 if is_refusal(error) or is_refusal(error.__cause__):
                     deadline.may_have_left = may_have_left
                     raise OperationalError("it refuses the message: its queue is full") from error
@@ -74,9 +75,8 @@ class RabbitMQPort(ClaimsElsewhere):
                     connection.collect()
                     given.revive(connection)
                     raise OperationalError(f"it refuses the message: {error}") from error
-                if isinstance(error, (OSError, OperationalError, *self._app.broker_errors)):
-                    connection.collect()  # an orderly close would wait for ever for a broker that does not answer
-                    given.revive(connection)
+                connection.collect()  # an orderly close would wait for ever for a broker that does not answer
+                given.revive(connection)
                 raise
             return sent
 
@@ -122,7 +122,7 @@ class RabbitMQPort(ClaimsElsewhere):
         with self._app.connection_for_read() as connection:
             try:
                 return int(connection.default_channel.waiting(queue)) + kept
-            except connection.channel_errors:
+            except NotFound:
                 return kept
 
     def queues(self) -> frozenset[str]:

@@ -61,10 +61,10 @@ def _broker(app: Any, address: str) -> dict[str, Any]:
         broker = RedisAddress.parse(address)
         options = transport.options(app) | broker.broker_options
         return {"broker_url": broker.celery_url, "broker_transport_options": options}
-    options = {"confirm_publish": True, "link": transport.Link(app), **transport.FAIL_FAST}
+    options = {"link": transport.Link(app), **transport.FAIL_FAST}
     return {
         "broker_url": address,
-        "broker_transport_options": options,  # RabbitMQ says so when it took a message
+        "broker_transport_options": options,
         # Seconds of silence after which RabbitMQ takes back what a worker holds that stands still: the lease, in two steps.
         "broker_heartbeat": round(min(app.timings.lease, DEFAULT_LEASE) / 2),
         "worker_enable_prefetch_count_reduction": False,  # its queues count for each consumer, from the beginning

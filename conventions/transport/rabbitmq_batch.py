@@ -59,7 +59,13 @@ class ConfirmedBatch:
         elif (later := self.channel.later(message, routing_key)) is not None:
             self._later.append(later)
         else:
-            name = self.channel.queue_of(message, routing_key)
+            try:
+                name = self.channel.queue_of(message, routing_key)
+            except AMQPError as error:  # no permission, for example; nothing of this flush was sent
+                ids = [*(one.id for one in self._waiting), *(one.tag for one in self._later)]
+                raise NotTaken(
+                    str(error), [*ids, str(message.properties.get("correlation_id"))], maybe_sent=False
+                ) from error
             self._waiting.append(Addressed(message, routing_key, "", name))
         if len(self._waiting) + len(self._later) >= self._max_size:
             self.flush()
@@ -84,7 +90,11 @@ class ConfirmedBatch:
                     raise NotTaken(str(error), ids, maybe_sent=answers.have_left) from error
                 waiting = answers.left
                 if waiting and deadline.left < RETRY_EVERY:
-                    text = "it refuses them: their queue is full"
+                    text = (
+                        "there is no queue for them"
+                        if answers.without_queue
+                        else "it refuses them: their queue is full"
+                    )
                     raise NotTaken(text, [one.id for one in waiting], maybe_sent=False)
                 for queue in {one.queue for one in waiting if one.routing_key in answers.without_queue}:
                     self._make_queue(queue)

@@ -18,6 +18,7 @@ from conventions.broker.rabbitmq_queues import ARGUMENTS, ENDINGS, queue_for, qu
 from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import ConfigurationError
+from conventions.core.priority import Priority
 from conventions.execution.purge import purge
 from conventions.storage.redis_connections import LEAST
 from conventions.transport.rabbitmq_batch import ConfirmedBatch
@@ -25,6 +26,7 @@ from conventions.transport.rabbitmq_reading import ReadAhead
 
 REST_AFTER = 1.0  # seconds that a message waits in a busy worker before it goes back, for an idle one
 ANSWERS_WITHIN = 5.0  # seconds that a worker waits for an answer of the broker, before it connects anew
+QUEUE_NAME_LIMIT = 255 - len(":urgent")  # bytes
 NOT_FOR_QUORUM = "x-max-priority"
 
 
@@ -63,8 +65,10 @@ class Channel(pyamqp.Channel):
         self._readers: dict[str, _Reader] = {}
         self._rests = False
         self._returned: Exception | None = None
+        self._prefetch = 0  # what RabbitMQ was told for consumers that begin from now on
         super().__init__(connection, *args, **options)
-        self.events["basic_return"].add(self._on_returned)
+        if not self.plain:
+            self.events["basic_return"].add(self._on_returned)
 
     def _do_revive(self) -> None:
         self._ahead, limit = ReadAhead(), self._ahead.limit
@@ -76,7 +80,7 @@ class Channel(pyamqp.Channel):
     def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:
         """Wait for an answer; no longer than the deadline of a send, and never for ever."""
         deadline = current_deadline()
-        if timeout is None:
+        if timeout is None and not self.plain:
             timeout = ANSWERS_WITHIN if deadline is None else max(deadline.left, LEAST)
         return super().wait(method, callback, timeout, returns_tuple)
 
@@ -94,6 +98,7 @@ class Channel(pyamqp.Channel):
                 raise ConnectionError(_IN_USE.format(queue=queue)) from error
         if passive:
             return self._total([super(Channel, self).queue_declare(name, passive=True) for name in queues_of(queue)])
+        _check_name(queue)
         given = {name: value for name, value in (arguments or {}).items() if name != NOT_FOR_QUORUM}
         found = []
         for name in queues_of(queue):
@@ -132,17 +137,17 @@ class Channel(pyamqp.Channel):
 
     # Messages that are sent.
 
-    def basic_publish_confirm(
-        self, msg: Any, exchange: str = "", routing_key: str = "", mandatory: bool = False, **options: Any
-    ) -> Any:
-        """Publish a message, and wait until the broker has it.
+    def basic_publish(self, msg: Any, exchange: str = "", routing_key: str = "", **options: Any) -> Any:
+        """Publish a message; of a task's, wait until the broker has it. Events wait for nothing, and must not: the worker's loop sends them.
 
         Raises:
             ChannelError: the broker has no such queue, and none can be made.
             MessageNacked: its queue is full.
         """
         if not self.is_of_task(msg, exchange):
-            return super().basic_publish_confirm(msg, exchange, routing_key, mandatory=mandatory, **options)
+            # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
+            publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
+            return publish(msg, exchange, routing_key, **options)
         if (later := self.later(msg, routing_key)) is not None:
             self.keep([later], on_disk=is_copy(msg))
             return None
@@ -189,7 +194,7 @@ class Channel(pyamqp.Channel):
         self._returned = None
         if (deadline := current_deadline()) is not None:
             deadline.may_have_left = True
-        return super().basic_publish_confirm(msg, "", name, mandatory=True, **options)
+        return super().basic_publish_confirm(msg, "", name, **{**options, "mandatory": True})
 
     def _on_returned(self, error: Exception, *_: Any) -> None:
         self._returned = error
@@ -197,9 +202,21 @@ class Channel(pyamqp.Channel):
     # Messages that are read.
 
     def basic_qos(self, prefetch_size: int, prefetch_count: int, a_global: bool, **more: Any) -> Any:
-        """Set how many messages the worker takes at a time. Quorum queues count for each consumer, and this channel for all of them."""
-        self._ahead.limit = prefetch_count
-        return super().basic_qos(prefetch_size, prefetch_count, a_global and self.plain, **more)
+        """Set how many messages the worker takes at a time. Quorum queues count for each consumer, and this channel for all of them.
+
+        Each consumer gets twice as many, so that the next urgent message is here when an urgent one ends.
+        """
+        if self.plain:
+            return super().basic_qos(prefetch_size, prefetch_count, a_global, **more)
+        self._ahead.limit, before = prefetch_count, self._prefetch
+        if 0 < prefetch_count * 2 <= before:
+            return None
+        self._prefetch = prefetch_count * 2
+        answer = super().basic_qos(prefetch_size, self._prefetch, False, **more)
+        if self._readers and not self._rests:  # those that have begun keep what they were told
+            self._rest()
+            self.connection.soon(self.go_on)
+        return answer
 
     def basic_consume(  # noqa: PLR0917  # py-amqp's signature
         self, queue: str = "", consumer_tag: str = "", no_local: bool = False, no_ack: bool = False,
@@ -211,7 +228,8 @@ class Channel(pyamqp.Channel):
             return super().basic_consume(queue, consumer_tag, no_local, no_ack, exclusive, nowait, callback, arguments, on_cancel, **more)  # fmt: skip
         reader = self._readers[consumer_tag] = _Reader(queue, consumer_tag, callback, on_cancel)
         self.connection.reading.add(self)
-        self._begin(reader)
+        if not self._rests:
+            self._begin(reader)
         return consumer_tag
 
     def _begin(self, reader: _Reader) -> None:
@@ -227,15 +245,20 @@ class Channel(pyamqp.Channel):
         reader = self._readers.pop(consumer_tag, None)
         if reader is None:
             return super().basic_cancel(consumer_tag, nowait, **more)
-        self._end(reader)
-        if not self._readers and self.connection is not None:  # it may be lost meanwhile
+        if not self._readers and self.connection is not None:
             self.connection.reading.discard(self)
+        self._end(reader)
         return None
 
     def _end(self, reader: _Reader) -> None:
-        for ending in ENDINGS.values():
-            super().basic_cancel(reader.tag + ending)
-        for tag in self._ahead.empty(reader.tag):
+        gone = self._ahead.empty(reader.tag)
+        if self.connection is None or not self.is_open:  # RabbitMQ has taken all of them back
+            return
+        if not self._rests or reader.tag + ENDINGS[Priority.NORMAL] in self.callbacks:
+            for ending in ENDINGS.values():
+                super().basic_cancel(reader.tag + ending)
+            gone += self._ahead.empty(reader.tag)  # what came meanwhile
+        for tag in gone:
             super().basic_reject(tag, requeue=True)
 
     def _on_arrived(self, reader: _Reader, urgency: int, message: Any) -> None:
@@ -281,7 +304,9 @@ class Channel(pyamqp.Channel):
 
     def go_on(self) -> None:
         """A message has ended: give the worker the next one, or read again."""
-        if self._rests and self._ahead.room > 0 and self.is_open:
+        if self.connection is None or not self.is_open:
+            return
+        if self._rests and self._ahead.room > 0:
             self._rests = False
             for reader in list(self._readers.values()):
                 self._begin(reader)
@@ -305,6 +330,21 @@ class Channel(pyamqp.Channel):
     def waiting(self, queue: str) -> int:
         """How many messages of a queue are ready. Raises: NotFound, which closes this channel."""
         return sum(super(Channel, self).queue_declare(name, passive=True).message_count for name in queues_of(queue))
+
+
+def _check_name(queue: str) -> None:
+    if len(queue.encode()) > QUEUE_NAME_LIMIT:
+        raise ConfigurationError(
+            [
+                f"the name of the queue {queue[:40]!r}… has {len(queue.encode())} bytes; RabbitMQ takes {QUEUE_NAME_LIMIT} at most"
+            ]
+        )
+    if ending := next((one for one in ENDINGS.values() if one and queue.endswith(one)), None):
+        raise ConfigurationError(
+            [
+                f"the queue {queue!r} cannot end with {ending!r}, which names a priority in RabbitMQ; give it another name"
+            ]
+        )
 
 
 def _other_queue(name: str, error: Exception) -> str:

@@ -87,6 +87,8 @@ class Connection(pyamqp.Connection):
 
     def _look(self) -> None:
         self._looks = False
+        if not self.connected:  # another one has taken its place
+            return
         for channel in list(self.reading):
             channel.rest_if_full()
         self._look_later()

@@ -105,7 +105,7 @@ class Consumer(CeleryConsumer):
             channel.qos.most_bytes = self.app.settings.read_ahead_limit
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
         elif hasattr(channel, "rests_at_once"):
-            channel.rests_at_once = not self.reads_ahead
+            channel.rests_at_once = is_solo(self.pool)
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)

@@ -13,6 +13,7 @@ from celery import chain
 from conventions import Priority
 from conventions.app import ConventionsApp
 from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
+from conventions.core.errors import ConfigurationError
 from tests.integration.rabbitmq_tasks import Fails, Holds, HoldsLong, Items, Note, Steps
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import wait_until
@@ -84,6 +85,47 @@ def test_the_most_urgent_first(installation: Installation, app: ConventionsApp) 
     with installation.worker("--concurrency=1", "--prefetch-multiplier=1", "-Q", "immediate"):
         wait_until(lambda: len(numbers(installation.folder)) == 8, 20, "all jobs")
     assert numbers(installation.folder) == [0, 13, 1, 12, 2, 11, 3, 10]
+
+
+def test_the_most_urgent_first_while_jobs_end(installation: Installation, app: ConventionsApp) -> None:
+    """Also between two urgent ones: the next is here when one ends."""
+    Note.enqueue_many([{"number": number} for number in range(100)], priority=Priority.LOW)
+    Note.enqueue_many([{"number": number} for number in range(1000, 1100)], priority=Priority.URGENT)
+    with installation.worker("--concurrency=2", "-Q", "immediate"):
+        wait_until(lambda: len(numbers(installation.folder)) == 200, 30, "all jobs")
+    urgent = [number >= 1000 for number in numbers(installation.folder)]
+    assert sum(not one for one in urgent[:100]) <= 16, "no more than what it had taken before the first urgent one came"
+
+
+def test_a_broker_that_blocks_senders_stops_no_worker(
+    installation: Installation, app: ConventionsApp, rabbit: Rabbit
+) -> None:
+    """As when its memory is full: the events and heartbeats of a worker are blocked, and its jobs end."""
+    for number in range(30):
+        Note.delay(number)
+    rabbit.control("set_vm_memory_high_watermark", "0.0001")
+    try:
+        with installation.worker("--concurrency=1", "-Q", "immediate", "-E"):
+            wait_until(lambda: len(numbers(installation.folder)) == 30, 20, "all jobs")
+    finally:
+        rabbit.control("set_vm_memory_high_watermark", "0.6")
+
+
+def test_a_pool_that_grows(installation: Installation, app: ConventionsApp) -> None:
+    """It takes more messages at a time than its consumers were told."""
+    for number in range(8):
+        Holds.delay(number)
+    with installation.worker("--concurrency=1", "--prefetch-multiplier=1", "-Q", "immediate"):
+        wait_until(lambda: len(numbers(installation.folder, "begun")) == 1, 10, "one job runs")
+        app.control.pool_grow(3)
+        wait_until(lambda: len(numbers(installation.folder, "begun")) == 4, 20, "four run")
+
+
+@pytest.mark.parametrize("name", ["reports:low", "x" * 249])
+def test_names_of_queues_that_rabbitmq_cannot_have(app: ConventionsApp, name: str) -> None:
+    """One means a priority, the other is too long."""
+    with pytest.raises(ConfigurationError, match=r"names a priority|bytes"):
+        Note.apply_async((1,), queue=name)
 
 
 def test_a_countdown(installation: Installation, app: ConventionsApp) -> None:

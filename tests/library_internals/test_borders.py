@@ -20,7 +20,7 @@ DOCUMENTED = """
     celery.worker.request:Request celery.backends.redis:RedisBackend celery.backends.redis:SentinelBackend
     kombu.connection:Connection kombu.entity:Exchange kombu.entity:Queue kombu.messaging:Producer kombu.utils.json:dumps kombu.utils.json:loads
     kombu.transport:pyamqp kombu.transport:redis kombu.transport:virtual
-    amqp.exceptions:AMQPError amqp.exceptions:PreconditionFailed amqp.exceptions:ResourceLocked amqp.protocol:queue_declare_ok_t
+    amqp.exceptions:AMQPError amqp.exceptions:NotFound amqp.exceptions:PreconditionFailed amqp.exceptions:ResourceLocked amqp.protocol:queue_declare_ok_t
     redbeat.schedulers:RedBeatScheduler redbeat.schedulers:RedBeatSchedulerEntry
     vine:promise
 """
