@@ -309,7 +309,7 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def hung_jobs(self) -> HungJobs:
         """Ends jobs that hang, where the broker's heartbeats do not tell of them."""
-        return HungJobs(self.timings)
+        return HungJobs(every=self.timings.heartbeat)
 
     @functools.cached_property
     def loop_calls(self) -> LoopCalls:

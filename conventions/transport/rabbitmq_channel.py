@@ -1,39 +1,19 @@
-"""The channel of our RabbitMQ transport: four quorum queues behind one name, delays, and no message that is dropped unseen.
+"""The channel of our RabbitMQ transport: how a worker reads four queues as one, the most urgent message first.
 
-What a message says of itself decides where it goes: its priority, and when it is due. So all of Celery's ways to send are alike here.
-`broker/rabbitmq_queues.py` has the names.
+`docs/design/transport.md` has a table of what happens when. Below it are the queues (`rabbitmq_queue_channel.py`) and sending (`rabbitmq_sending.py`).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from amqp.exceptions import PreconditionFailed, ResourceLocked  # type: ignore[import-untyped]  # it has no types
-from amqp.protocol import queue_declare_ok_t  # type: ignore[import-untyped]  # the same
-from kombu.transport import pyamqp
-
-from conventions.broker.rabbitmq_delays import delayed, is_copy
-from conventions.broker.rabbitmq_queues import ARGUMENTS, ENDINGS, queue_for, queues_of, seconds_until
-from conventions.broker.redis_broker import Publication
-from conventions.core.deadline import current_deadline
-from conventions.core.errors import ConfigurationError
+from conventions.broker.rabbitmq_queues import ENDINGS, seconds_until
 from conventions.core.priority import Priority
-from conventions.execution.purge import purge
-from conventions.storage.redis_connections import LEAST
-from conventions.transport.rabbitmq_batch import ConfirmedBatch
 from conventions.transport.rabbitmq_reading import ReadAhead
+from conventions.transport.rabbitmq_sending import SendingChannel
 
 REST_AFTER = 1.0  # seconds that a message waits in a busy worker before it goes back, for an idle one
-ANSWERS_WITHIN = 5.0  # seconds that a worker waits for an answer of the broker, before it connects anew
-QUEUE_NAME_LIMIT = 255 - len(":urgent")  # bytes
-NOT_FOR_QUORUM = "x-max-priority"
-
-
-_IN_USE = (
-    "the queue {queue!r} is in use: another worker of this name runs (see --hostname), or RabbitMQ has not seen yet that an earlier connection "
-    "is gone"
-)
 
 _NO_ANSWER = (
     "RabbitMQ does not answer for the queue {name!r}. If it was killed within seconds of making this queue, it has lost it: see that the queue "
@@ -50,25 +30,20 @@ class _Reader(NamedTuple):
     on_cancel: Callable[[str], Any] | None
 
 
-class Channel(pyamqp.Channel):
-    """A channel of an application of ours; of another program's, it is kombu's.
+class Channel(SendingChannel):
+    """A channel that sends and reads.
 
     Attributes:
-        plain: whether names mean what they mean to RabbitMQ.
         rests_at_once: whether nothing may wait here while a job runs, as in a worker that runs jobs in its main thread.
     """
 
     def __init__(self, connection: Any, *args: Any, **options: Any) -> None:
-        self.plain = connection.link is None
         self.rests_at_once = False
         self._ahead = ReadAhead()
         self._readers: dict[str, _Reader] = {}
-        self._rests = False
-        self._returned: Exception | None = None
+        self._rests = False  # it reads nothing until a job has ended
         self._prefetch = 0  # what RabbitMQ was told for consumers that begin from now on
         super().__init__(connection, *args, **options)
-        if not self.plain:
-            self.events["basic_return"].add(self._on_returned)
 
     def _do_revive(self) -> None:
         self._ahead, limit = ReadAhead(), self._ahead.limit
@@ -76,130 +51,6 @@ class Channel(pyamqp.Channel):
         self._readers.clear()
         self._rests = False
         super()._do_revive()
-
-    def wait(self, method: Any, callback: Any = None, timeout: float | None = None, returns_tuple: bool = False) -> Any:
-        """Wait for an answer; no longer than the deadline of a send, and never for ever."""
-        deadline = current_deadline()
-        if timeout is None and not self.plain:
-            timeout = ANSWERS_WITHIN if deadline is None else max(deadline.left, LEAST)
-        return super().wait(method, callback, timeout, returns_tuple)
-
-    # Queues.
-
-    def queue_declare(  # noqa: PLR0917  # py-amqp's signature
-        self, queue: str = "", passive: bool = False, durable: bool = False, exclusive: bool = False,
-        auto_delete: bool = True, nowait: bool = False, arguments: Any = None, **more: Any,
-    ) -> Any:  # fmt: skip
-        """Declare a queue. One that outlives its connection is one of ours, and four at RabbitMQ."""
-        if self.plain or not queue or not durable or exclusive or auto_delete:
-            try:
-                return super().queue_declare(queue, passive, durable, exclusive, auto_delete, nowait, arguments, **more)
-            except ResourceLocked as error:  # Celery would end its worker; of a lost connection it tries again
-                raise ConnectionError(_IN_USE.format(queue=queue)) from error
-        if passive:
-            return self._total([super(Channel, self).queue_declare(name, passive=True) for name in queues_of(queue)])
-        _check_name(queue)
-        given = {name: value for name, value in (arguments or {}).items() if name != NOT_FOR_QUORUM}
-        found = []
-        for name in queues_of(queue):
-            try:
-                found.append(
-                    super().queue_declare(name, durable=True, auto_delete=False, arguments={**given, **ARGUMENTS})
-                )
-            except PreconditionFailed as error:
-                raise ConfigurationError([_other_queue(name, error)]) from error
-        self.connection.task_queues.add(queue)
-        return self._total(found)
-
-    @staticmethod
-    def _total(found: list[Any]) -> Any:
-        counts, consumers = sum(one.message_count for one in found), max(one.consumer_count for one in found)
-        return queue_declare_ok_t(found[list(ENDINGS.values()).index("")].queue, counts, consumers)
-
-    def _is_ours(self, queue: str) -> bool:
-        if self.plain:
-            return False
-        return queue in self.connection.task_queues or queue in self.connection.link.app.amqp.queues
-
-    def _all_of(self, queue: str) -> list[str]:
-        return queues_of(queue) if self._is_ours(queue) else [queue]
-
-    def queue_purge(self, queue: str = "", nowait: bool = False, **more: Any) -> Any:
-        """Remove what waits. Returns how many. Of what is not due each leaves a row."""
-        removed = [super(Channel, self).queue_purge(name, nowait, **more) for name in self._all_of(queue)]
-        kept = sum(purge(self.connection.link.app, [queue]).values()) if self._is_ours(queue) else 0
-        return None if nowait else sum(removed) + kept
-
-    def queue_delete(self, queue: str = "", *args: Any, **options: Any) -> Any:
-        """Delete a queue."""
-        removed = [super(Channel, self).queue_delete(name, *args, **options) for name in self._all_of(queue)]
-        return None if None in removed else sum(removed)
-
-    # Messages that are sent.
-
-    def basic_publish(self, msg: Any, exchange: str = "", routing_key: str = "", **options: Any) -> Any:
-        """Publish a message; of a task's, wait until the broker has it. Events wait for nothing, and must not: the worker's loop sends them.
-
-        Raises:
-            ChannelError: the broker has no such queue, and none can be made.
-            MessageNacked: its queue is full.
-        """
-        if not self.is_of_task(msg, exchange):
-            # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
-            publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
-            return publish(msg, exchange, routing_key, **options)
-        if (later := self.later(msg, routing_key)) is not None:
-            self.keep([later], on_disk=is_copy(msg))
-            return None
-        name = self.queue_of(msg, routing_key)
-        sent = self._publish(msg, name, options)
-        if self._returned is not None:  # without a queue RabbitMQ drops it, and says that it has it
-            self.make_queue(routing_key)
-            sent = self._publish(msg, name, options)
-        if self._returned is not None:
-            raise self._returned
-        return sent
-
-    def is_of_task(self, msg: Any, exchange: str) -> bool:
-        """Whether a message is for one of our queues, and so goes where it says itself."""
-        return not self.plain and not exchange and "task" in (msg.properties.get("application_headers") or {})
-
-    def later(self, msg: Any, queue: str) -> Publication | None:
-        """What is kept of a message that is not due."""
-        wait = seconds_until(msg.properties["application_headers"].get("eta"))
-        return delayed(msg, queue, wait) if wait else None
-
-    def keep(self, publications: Sequence[Publication], *, on_disk: bool) -> None:
-        """Keep messages that are not due. Raises: RedisError, BrokerUnavailable."""
-        port, settings = self.connection.link.app.port, self.connection.link.app.settings
-        port.delays.keep(publications, on_disk=on_disk or settings.wait_for_disk)
-
-    def queue_of(self, msg: Any, queue: str) -> str:
-        """The queue of RabbitMQ for a message, which is there then."""
-        if queue not in self.connection.task_queues:  # one of another program, which drops messages, is refused
-            self.make_queue(queue)
-        return queue_for(queue, msg.properties.get("priority"))
-
-    def create_publish_batch(self, max_size: int) -> ConfirmedBatch:
-        """Begin a batch of kombu's."""
-        patience = None if self.connection.link is None else self.connection.link.app.settings.broker_timeout
-        return ConfirmedBatch(self, max_size, patience, self.make_queue)
-
-    def make_queue(self, queue: str) -> None:
-        """Declare a queue of ours, with the arguments that the application's configuration names."""
-        named = self.connection.link.app.amqp.queues.get(queue)
-        self.queue_declare(queue, durable=True, auto_delete=False, arguments=named and named.queue_arguments)
-
-    def _publish(self, msg: Any, name: str, options: dict[str, Any]) -> Any:
-        self._returned = None
-        if (deadline := current_deadline()) is not None:
-            deadline.may_have_left = True
-        return super().basic_publish_confirm(msg, "", name, **{**options, "mandatory": True})
-
-    def _on_returned(self, error: Exception, *_: Any) -> None:
-        self._returned = error
-
-    # Messages that are read.
 
     def basic_qos(self, prefetch_size: int, prefetch_count: int, a_global: bool, **more: Any) -> Any:
         """Set how many messages the worker takes at a time. Quorum queues count for each consumer, and this channel for all of them.
@@ -326,29 +177,3 @@ class Channel(pyamqp.Channel):
         """Return a message, or drop it."""
         super().basic_reject(delivery_tag, requeue, **more)
         self._has_ended(delivery_tag)
-
-    def waiting(self, queue: str) -> int:
-        """How many messages of a queue are ready. Raises: NotFound, which closes this channel."""
-        return sum(super(Channel, self).queue_declare(name, passive=True).message_count for name in queues_of(queue))
-
-
-def _check_name(queue: str) -> None:
-    if len(queue.encode()) > QUEUE_NAME_LIMIT:
-        raise ConfigurationError(
-            [
-                f"the name of the queue {queue[:40]!r}… has {len(queue.encode())} bytes; RabbitMQ takes {QUEUE_NAME_LIMIT} at most"
-            ]
-        )
-    if ending := next((one for one in ENDINGS.values() if one and queue.endswith(one)), None):
-        raise ConfigurationError(
-            [
-                f"the queue {queue!r} cannot end with {ending!r}, which names a priority in RabbitMQ; give it another name"
-            ]
-        )
-
-
-def _other_queue(name: str, error: Exception) -> str:
-    return (
-        f"RabbitMQ has a queue {name!r} that is not one of ours ({error}): let the workers that made it empty it, then delete it, "
-        f"for example with `rabbitmqctl delete_queue {name}`; or use another virtual host"
-    )

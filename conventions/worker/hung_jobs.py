@@ -8,7 +8,6 @@ import threading
 from typing import Protocol
 
 from conventions.core.apart import is_outage
-from conventions.core.lease_timings import Timings
 from conventions.core.rounds import Rounds
 
 logger = logging.getLogger(__name__)
@@ -30,14 +29,14 @@ class HungJobs:
     """Those of one worker.
 
     Args:
-        timings: how often it looks.
+        every: seconds between two looks.
     """
 
-    def __init__(self, timings: Timings) -> None:
+    def __init__(self, *, every: float) -> None:
         self._lock = threading.Lock()
         self._watched: dict[str, Watched] = {}
         fault = "whether jobs hang is not known now"
-        self._rounds = Rounds("hung jobs", self._look, timings.heartbeat, fault=fault, logger=logger)
+        self._rounds = Rounds("hung jobs", self._look, every, fault=fault, logger=logger)
 
     def watch(self, job: Watched) -> None:
         """A job begins."""

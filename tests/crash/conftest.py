@@ -9,9 +9,19 @@ from conventions.app import ConventionsApp
 from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
 from tests.crash import crash_tasks
 from tests.crash.server import Breakable, Server
-from tests.crash.set_ups import ONE_REDIS
+from tests.crash.set_ups import ONE_REDIS, RABBITMQ, TWO_REDIS
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.workers import Installation
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs every day runs on one set-up."""
+    for item in items:
+        where = getattr(item, "callspec", None)
+        if where is not None and where.params.get("servers") in (TWO_REDIS, RABBITMQ):
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "everyday"]
+
 
 QUEUES = ("immediate", "long", "nobody", "scheduled")  # of the tasks of these tests
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, LongRunningTask, RetryPolicy
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
 
 
 class Note(ImmediateTask):
@@ -27,6 +27,24 @@ class Fails(ImmediateTask):
         write("tries", number)
         if self.job.attempt <= times:
             raise ValueError(f"attempt {self.job.attempt}")
+        write("note", number)
+
+
+class Kept(ImmediateTask):
+    """Write a number, and return it."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, number: int) -> int:
+        write("note", number)
+        return number
+
+
+class Slot(ScheduledTask):
+    """Write a number, for a slot of a schedule."""
+
+    def run(self, number: int) -> None:
         write("note", number)
 
 

@@ -1,6 +1,7 @@
 """Real workers on RabbitMQ: one test for each behaviour that a broker has a part in."""
 
 import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -8,21 +9,36 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from celery import chain
+from celery import chain, chord
 
 from conventions import Priority
 from conventions.app import ConventionsApp
 from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
 from conventions.core.errors import ConfigurationError
-from tests.integration.rabbitmq_tasks import Fails, Holds, HoldsLong, Items, Note, Steps
+from conventions.dead_letters.resend import redrive
+from conventions.execution.cancel import cancel
+from conventions.records import executions
+from conventions.records.executions import ExecutionFilter
+from tests.integration.rabbitmq_tasks import Fails, Holds, HoldsLong, Items, Kept, Note, Steps
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import wait_until
-from tests.workers import Installation, wait_for_letter
+from tests.workers import Installation, letters, wait_for_letter
 
 OTHER = """\
 from conventions import create_app
 
 app = create_app("tests", packages=["tests.support"], schedule=None)
+"""
+
+PLANNED = """\
+from datetime import timedelta
+
+from conventions import Schedule, create_app
+from conventions.schedules.cron import every
+from tests.integration.rabbitmq_tasks import Slot
+
+app = create_app("tests", packages=["tests.integration.rabbitmq_tasks"], schedule="planned:SCHEDULE")
+SCHEDULE = [Schedule("slots", every(timedelta(seconds=1)), Slot, {"number": 7})]
 """
 
 pytestmark = [pytest.mark.processes]
@@ -60,6 +76,13 @@ def numbers(folder: Path, kind: str = "note") -> list[int]:
     """What the jobs have written, in order."""
     path = folder / kind
     return [int(line.split()[0]) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def kinds(app: ConventionsApp, message_id: str) -> list[str]:
+    """How a message has ended, each time."""
+    with app.database.session(read_only=True) as session:
+        rows = executions.listing(session, ExecutionFilter(), 100)
+        return [row.kind for row in rows if row.message_id == message_id]
 
 
 @pytest.mark.everyday
@@ -155,6 +178,59 @@ def test_a_retry_and_a_dead_letter(installation: Installation, app: ConventionsA
     assert Counter(numbers(installation.folder, "tries")) == Counter({1: 3, 2: 3})
     assert letter.attempts == 3
     assert letter.queue == "immediate"
+
+
+def test_a_letter_that_is_sent_again(installation: Installation, app: ConventionsApp) -> None:
+    """With new attempts, under its id."""
+    with installation.worker("--concurrency=1", "-Q", "immediate"):
+        sent = Fails.delay(1, times=3).id
+        wait_for_letter(app, sent)
+        assert redrive(app, sent)
+        wait_until(lambda: len(numbers(installation.folder, "tries")) == 6, 30, "three more attempts")
+        wait_until(lambda: [one.generation for one in letters(app)] == [1], 20, "it is a letter again")
+
+
+def test_what_is_cancelled_does_not_run(installation: Installation, app: ConventionsApp) -> None:
+    """It ends when it is its turn, and the others run."""
+    ids = [Note.delay(number).id for number in range(3)]
+    assert cancel(app, ids[1]) == "queued"
+    with installation.worker("--concurrency=1", "-Q", "immediate"):
+        wait_until(lambda: len(numbers(installation.folder)) == 2, 20, "the others")
+        wait_until(lambda: kinds(app, ids[1]) == ["cancelled"], 20, "its end is recorded")
+    assert numbers(installation.folder) == [0, 2]
+
+
+def test_a_chord(installation: Installation, app: ConventionsApp) -> None:
+    """Its parts run side by side, and the step after them once."""
+    with installation.worker("--concurrency=2", "-Q", "immediate"):
+        chord([Kept.si(number) for number in range(4)], Steps.s(number=9)).apply_async()
+        wait_until(lambda: 9 in numbers(installation.folder), 30, "the step after them")
+    assert sorted(numbers(installation.folder)) == [0, 1, 2, 3, 9]
+
+
+def test_a_slot_of_a_schedule(installation: Installation, app: ConventionsApp) -> None:
+    """Beat sends it, and a worker runs it once."""
+    (installation.folder / "planned.py").write_text(PLANNED)
+    command, log = installation.celery("beat", app="planned"), installation.folder / "beat.log"
+    with installation.worker("--concurrency=1"), log.open("w") as output:
+        beat = subprocess.Popen(
+            command, cwd=installation.folder, env=installation.environment, stdout=output, stderr=subprocess.STDOUT
+        )
+        try:
+            wait_until(lambda: len(numbers(installation.folder)) >= 2, 30, "two slots")
+        finally:
+            beat.kill()
+            beat.wait()
+    assert set(numbers(installation.folder)) == {7}
+
+
+def test_celery_check(installation: Installation, app: ConventionsApp) -> None:
+    """It finds nothing wrong with a worker, and a queue without one."""
+    with installation.worker("--concurrency=1"):
+        assert installation.run("check").returncode == 0
+    found = installation.run("check")
+    assert found.returncode == 0, found.stdout
+    assert "no worker consumes immediate" in found.stdout
 
 
 def test_a_task_that_a_worker_does_not_know(installation: Installation, app: ConventionsApp) -> None:

@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 from redis.exceptions import ConnectionError as Away
 
-from conventions.core.lease_timings import Timings
 from conventions.worker.hung_jobs import HungJobs
 from tests.support import wait_until
 
-TIMINGS = Timings.of(5)
+EVERY = 0.05  # seconds
 
 
 class Job:
@@ -41,7 +40,7 @@ def broken() -> bool:
 
 def test_a_job_whose_lease_is_over_is_ended_once() -> None:
     """And one that goes on after all is looked at again."""
-    hung = HungJobs(TIMINGS)
+    hung = HungJobs(every=EVERY)
     ended, waits, runs = Job(lambda: True), Job(lambda: True, ends=False), Job(lambda: False)
     for job in (ended, waits, runs):
         hung.watch(job)
@@ -52,7 +51,7 @@ def test_a_job_whose_lease_is_over_is_ended_once() -> None:
 
 def test_a_job_that_has_ended_is_not_looked_at() -> None:
     """Its message is acknowledged, or has gone back."""
-    hung = HungJobs(TIMINGS)
+    hung = HungJobs(every=EVERY)
     over, other = Job(lambda: True), Job(lambda: False)
     hung.watch(over)
     hung.watch(other)
@@ -63,7 +62,7 @@ def test_a_job_that_has_ended_is_not_looked_at() -> None:
 
 def test_an_outage_and_a_fault_end_no_look_for_others() -> None:
     """The next look comes; a fault in one job leaves the others alone."""
-    hung = HungJobs(TIMINGS)
+    hung = HungJobs(every=EVERY)
     first, second = Job(broken), Job(lambda: True)
     hung.watch(first)
     hung.watch(second)

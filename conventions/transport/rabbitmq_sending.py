@@ -1,0 +1,81 @@
+"""`SendingChannel`: a channel on which what a message says of itself decides where it goes: its priority, and when it is due.
+
+So all of Celery's ways to send are alike here, and no message is dropped unseen.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from conventions.broker.rabbitmq_delays import delayed, is_copy
+from conventions.broker.rabbitmq_queues import queue_for, seconds_until
+from conventions.broker.redis_broker import Publication
+from conventions.core.deadline import current_deadline
+from conventions.transport.rabbitmq_batch import ConfirmedBatch
+from conventions.transport.rabbitmq_queue_channel import QueueChannel
+
+
+class SendingChannel(QueueChannel):
+    """The queues of a channel, and how messages get into them."""
+
+    def __init__(self, connection: Any, *args: Any, **options: Any) -> None:
+        self._returned: Exception | None = None
+        super().__init__(connection, *args, **options)
+        if not self.plain:
+            self.events["basic_return"].add(self._on_returned)
+
+    def basic_publish(self, msg: Any, exchange: str = "", routing_key: str = "", **options: Any) -> Any:
+        """Publish a message; of a task's, wait until the broker has it. Events wait for nothing, and must not: the worker's loop sends them.
+
+        Raises:
+            ChannelError: the broker has no such queue, and none can be made.
+            MessageNacked: its queue is full.
+        """
+        if not self.is_of_task(msg, exchange):
+            # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
+            publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
+            return publish(msg, exchange, routing_key, **options)
+        if (later := self.later(msg, routing_key)) is not None:
+            self.keep([later], on_disk=is_copy(msg))
+            return None
+        name = self.queue_of(msg, routing_key)
+        sent = self._publish(msg, name, options)
+        if self._returned is not None:  # without a queue RabbitMQ drops it, and says that it has it
+            self.make_queue(routing_key)
+            sent = self._publish(msg, name, options)
+        if self._returned is not None:
+            raise self._returned
+        return sent
+
+    def is_of_task(self, msg: Any, exchange: str) -> bool:
+        """Whether a message is for one of our queues, and so goes where it says itself."""
+        return not self.plain and not exchange and "task" in (msg.properties.get("application_headers") or {})
+
+    def later(self, msg: Any, queue: str) -> Publication | None:
+        """What is kept of a message that is not due."""
+        wait = seconds_until(msg.properties["application_headers"].get("eta"))
+        return delayed(msg, queue, wait) if wait else None
+
+    def keep(self, publications: Sequence[Publication], *, on_disk: bool) -> None:
+        """Keep messages that are not due. Raises: RedisError, BrokerUnavailable."""
+        port, settings = self.connection.link.app.port, self.connection.link.app.settings
+        port.delays.keep(publications, on_disk=on_disk or settings.wait_for_disk)
+
+    def queue_of(self, msg: Any, queue: str) -> str:
+        """The queue of RabbitMQ for a message, which is there then."""
+        if queue not in self.connection.task_queues:  # one of another program, which drops messages, is refused
+            self.make_queue(queue)
+        return queue_for(queue, msg.properties.get("priority"))
+
+    def create_publish_batch(self, max_size: int) -> ConfirmedBatch:
+        """Begin a batch of kombu's."""
+        patience = None if self.connection.link is None else self.connection.link.app.settings.broker_timeout
+        return ConfirmedBatch(self, max_size, patience, self.make_queue)
+
+    def _publish(self, msg: Any, name: str, options: dict[str, Any]) -> Any:
+        self._returned = None
+        if (deadline := current_deadline()) is not None:
+            deadline.may_have_left = True
+        return super().basic_publish_confirm(msg, "", name, **{**options, "mandatory": True})
+
+    def _on_returned(self, error: Exception, *_: Any) -> None:
+        self._returned = error
