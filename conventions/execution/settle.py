@@ -136,7 +136,7 @@ class RecordedAtOnce:
     """Records each success as any other outcome."""
 
     def succeeded(self, task: Any, job: Job, result: bytes | None) -> None:
-        """As above; also where the claim is another worker's: the message comes again and finds its outcome."""
+        """Record success, and wait for the answer. Raises: Reject, also if another worker holds the claim: the message comes again and finds its outcome."""
         answer = _settled(task, job, success_of(task, job, result, keep=follows(task)))
         if answer == "refused":
             raise taken_over()

@@ -30,14 +30,14 @@ class DirectIntake:
         self._consumer, self._app = consumer, consumer.app
 
     def attach(self) -> None:
-        """As above; there is nothing to do."""
+        """Do nothing: this intake does not need the channel."""
 
     def seat(self, task: Any) -> Any:  # noqa: ARG002  # for those that look at the task
-        """As above: the consumer itself, but for Celery's rate limits, in whose place are those of `RateLimits`."""
+        """Return the consumer itself, without Celery's rate limits where `RateLimits` takes their place."""
         return _Unlimited(self._consumer) if self._app.port.can.limits else self._consumer
 
     def has_room(self, task: str, message: Any) -> bool:  # noqa: ARG002  # the same
-        """As above: each message needs a process, and there may be fewer of them than when it was read."""
+        """Return whether a process is free for the message. There may be fewer processes than when the message was read."""
         qos = message.channel.qos
         qos.mark_slow(message.delivery_tag)
         if qos.room_for_slow >= 0:
@@ -47,7 +47,7 @@ class DirectIntake:
         return False
 
     def clear(self) -> None:
-        """As above; nothing waits."""
+        """Do nothing: no message waits here."""
 
 
 class _Unlimited:

@@ -49,10 +49,10 @@ class LoopCalls:
 
 
 class LoopCallsStep(bootsteps.StartStopStep):
-    """Brings them into the loop: a step of Celery's worker."""
+    """Lets the worker's loop do what other threads ask for: a step of Celery's worker."""
 
     requires = ("celery.worker.components:Hub",)
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """As above."""
+        """Give the calls this loop."""
         worker.app.loop_calls.register_with_event_loop(hub)

@@ -32,7 +32,7 @@ class PoolStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
-        """As above."""
+        """Look for ended processes every `LOOK_EVERY` seconds, and let a killed one be replaced."""
         hub.call_repeatedly(LOOK_EVERY, worker.pool.maintain_pool)
         tolerate_kills(worker.pool)
 
@@ -59,7 +59,7 @@ class PagesStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def create(self, worker: Any) -> None:
-        """As above; where processes are spawned, nothing is shared."""
+        """Make the pages, where the pool forks. Spawned processes share nothing with their parent."""
         _refuse_restarts()
         if not has_processes(symbol_by_name(worker.pool_cls)) or worker.pool_start_method != "fork":
             return
@@ -96,7 +96,7 @@ class HearingStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Pool",)
 
     def create(self, worker: Any) -> None:
-        """As above."""
+        """Let the pool tell the loop of errors. Pools of processes do so already."""
         if not has_processes(symbol_by_name(worker.pool_cls)):
             worker.pool.on_apply = Hearing(worker.pool.on_apply, worker.app.loop_calls.in_loop)
 

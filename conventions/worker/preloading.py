@@ -12,10 +12,10 @@ SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "rene
 
 
 class Preloading(bootsteps.Step):
-    """Reads it before the pool forks."""
+    """Reads modules and scripts before the pool forks."""
 
     def create(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """As above; connects to nothing."""
+        """Import the modules and read the scripts. Connect to nothing."""
         for module in MODULES:
             importlib.import_module(module)
         for script in SCRIPTS:

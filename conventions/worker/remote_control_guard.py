@@ -18,7 +18,7 @@ WORDS = ("exchange", "exchange_type", "routing_key")
 
 
 class RemoteCalls(bootsteps.StartStopStep):
-    """As above, for each consumer of the worker."""
+    """Checks what remote control asks of one consumer, and keeps its faults from the loop."""
 
     def __init__(self, consumer: Any, **options: Any) -> None:
         # Celery's commands call these three.

@@ -318,7 +318,7 @@ class Request(PlainRequest):
             self.task.request_stack.pop()
 
     def on_lost(self, error: BaseException) -> None:
-        """As above; the claim is elsewhere than the message where the broker is."""
+        """Release the claim, return the message, and count the start."""
         with suppress(RedisError):  # then its lease ends it
             self.app.port.release(self.claim, self.token)
         super().on_lost(error)
