@@ -221,7 +221,12 @@ ODD = (
 
 def test_a_number_that_is_none_is_the_callers_fault(watched: Watched) -> None:
     """The answer says what it must be, and nothing was sent."""
-    sizes = watched.app.broker.sizes("immediate")
+
+    def there() -> int:
+        sizes = watched.app.broker.sizes("immediate")
+        return sizes.ready + sizes.delayed + sizes.in_flight
+
+    before = there()  # a job of another test may still run
     with watched.as_("alice:a") as admin:
 
         def post(path: str, options: str) -> httpx.Response:
@@ -250,7 +255,7 @@ def test_a_number_that_is_none_is_the_callers_fault(watched: Watched) -> None:
         ):
             answer = post(f"async-apply/{TASK}", options)
             assert answer.status_code == 200, (options, answer.text)
-    wait_until(lambda: watched.app.broker.sizes("immediate") == sizes, 20, "what was sent has run")
+    wait_until(lambda: there() <= before, 20, "what was sent has run")
 
 
 def test_a_priority_of_the_api_is_one_that_has_a_name(watched: Watched) -> None:
