@@ -99,7 +99,7 @@ class BrokerPort(Protocol):
             journal_limit: the number of events in the journal from which on nothing is ended.
 
         Raises:
-            JournalFull, RedisError, NotImplementedError: nothing of the present step was done.
+            JournalFull, RedisError: nothing of the present step was done.
         """
 
     def waiting(self, queue: str, *, delayed: bool = False) -> int:
