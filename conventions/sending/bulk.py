@@ -104,7 +104,11 @@ class Bulk:
                 self.sure += 1
             return
         if not self._app.port.can.templates:
-            with self._deadline(part), self._app.port.producer(self._producer) as producer, producer.batch(len(part)):
+            with (
+                self._deadline(part),
+                self._app.port.producer(self._producer) as producer,
+                producer.batch(len(part) + 1),
+            ):
                 for one in part:
                     self._send_by_celery(one, common, producer=producer)
             self.sure += len(part)

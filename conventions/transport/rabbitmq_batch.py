@@ -59,14 +59,7 @@ class ConfirmedBatch:
         elif (later := self.channel.later(message, routing_key)) is not None:
             self._later.append(later)
         else:
-            try:
-                name = self.channel.queue_of(message, routing_key)
-            except AMQPError as error:  # no permission, for example; nothing of this flush was sent
-                ids = [*(one.id for one in self._waiting), *(one.tag for one in self._later)]
-                raise NotTaken(
-                    str(error), [*ids, str(message.properties.get("correlation_id"))], maybe_sent=False
-                ) from error
-            self._waiting.append(Addressed(message, routing_key, "", name))
+            self._waiting.append(Addressed(message, routing_key, "", routing_key))
         if len(self._waiting) + len(self._later) >= self._max_size:
             self.flush()
 
@@ -80,7 +73,8 @@ class ConfirmedBatch:
         later, self._later = self._later, []
         with Deadline(self._patience) as deadline:
             if later:
-                self._keep(later, deadline)
+                self._keep(later, [one.id for one in waiting], deadline)
+            waiting = self._placed(waiting)
             while waiting:
                 answers = _Answers(waiting)
                 try:
@@ -101,11 +95,22 @@ class ConfirmedBatch:
                 if waiting and not answers.without_queue:
                     time.sleep(RETRY_EVERY)
 
-    def _keep(self, later: list[Publication], deadline: Deadline) -> None:
+    def _placed(self, waiting: list[Addressed]) -> list[Addressed]:
+        """The messages with the queues of RabbitMQ, which are there then. Raises: NotTaken."""
+        try:
+            return [
+                one._replace(routing_key=self.channel.queue_of(one.message, one.queue)) if one.queue else one
+                for one in waiting
+            ]
+        except (OSError, AMQPError) as error:  # no permission, for example; nothing of this flush was sent
+            raise NotTaken(str(error), [one.id for one in waiting], maybe_sent=False) from error
+
+    def _keep(self, later: list[Publication], waiting: list[str], deadline: Deadline) -> None:
         try:
             self.channel.keep(later, on_disk=False)
         except (RedisError, BrokerUnavailable) as error:
-            raise NotTaken(str(error), [one.tag for one in later], maybe_sent=deadline.may_have_left) from error
+            ids = [*(one.tag for one in later), *waiting]
+            raise NotTaken(str(error), ids, maybe_sent=deadline.may_have_left) from error
 
     def discard(self) -> None:
         """Drop the waiting messages."""

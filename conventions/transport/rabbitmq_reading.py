@@ -73,10 +73,10 @@ class ReadAhead:
         else:
             self.taken.discard(tag)
 
-    def empty(self, reader: str | None = None) -> list[int]:
-        """Keep none any more, or none of one reader. Returns their delivery tags."""
-        gone = [one for one in self._waiting if reader in (None, one.reader)]
-        self._waiting = [one for one in self._waiting if reader not in (None, one.reader)]
+    def empty(self, reader: str) -> list[int]:
+        """Keep none of one reader any more. Returns their delivery tags."""
+        gone = [one for one in self._waiting if one.reader == reader]
+        self._waiting = [one for one in self._waiting if one.reader != reader]
         heapq.heapify(self._waiting)
         return [one.tag for one in gone]
 

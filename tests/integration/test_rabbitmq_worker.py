@@ -5,13 +5,14 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import batched
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from celery import chain, chord
 
-from conventions import Priority
+from conventions import BrokerUnavailable, Priority
 from conventions.app import ConventionsApp
 from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
 from conventions.core.errors import ConfigurationError
@@ -107,7 +108,10 @@ def test_the_most_urgent_first(installation: Installation, app: ConventionsApp) 
     assert app.port.waiting("immediate") == 8
     with installation.worker("--concurrency=1", "--prefetch-multiplier=1", "-Q", "immediate"):
         wait_until(lambda: len(numbers(installation.folder)) == 8, 20, "all jobs")
-    assert numbers(installation.folder) == [0, 13, 1, 12, 2, 11, 3, 10]
+    pairs = [
+        {*pair} for pair in batched(numbers(installation.folder), 2, strict=True)
+    ]  # what goes back loses its place among equals
+    assert pairs == [{0, 13}, {1, 12}, {2, 11}, {3, 10}]
 
 
 def test_the_most_urgent_first_while_jobs_end(installation: Installation, app: ConventionsApp) -> None:
@@ -241,7 +245,8 @@ def test_a_task_that_a_worker_does_not_know(installation: Installation, app: Con
         worker.wait_for(f"unknown: id={sent.id}")
         worker.wait_for("the 2. time")
     with installation.worker("--concurrency=1", "-Q", "immediate"):
-        wait_until(lambda: numbers(installation.folder) == [1], 20, "the job runs")
+        # The first worker may have been killed while it forwarded the message, which then comes within 1.5 × lease.
+        wait_until(lambda: numbers(installation.folder) == [1], 60, "the job runs")
 
 
 def test_many_at_once(installation: Installation, app: ConventionsApp) -> None:
@@ -293,6 +298,15 @@ def test_a_queue_that_was_deleted_is_made_again(
     rabbit.delete(host, *queues_of("immediate"))
     Note.delay(2)
     assert app.port.waiting("immediate") == 1
+
+
+def test_many_without_permission(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
+    """The error names all of them as not sent, also those that come after the first."""
+    host = app.connection_for_read().virtual_host
+    rabbit.control("set_permissions", "--vhost", host, "guest", "nothing", ".*", ".*")
+    with pytest.raises(BrokerUnavailable, match="not sent") as error:
+        Note.enqueue_many([{"number": number} for number in range(5)])
+    assert (len(error.value.ids), error.value.maybe_sent) == (5, False)
 
 
 def test_a_queue_of_another_program_is_refused(app: ConventionsApp, rabbit: Rabbit) -> None:
