@@ -245,7 +245,7 @@ def test_a_task_that_a_worker_does_not_know(installation: Installation, app: Con
         worker.wait_for(f"unknown: id={sent.id}")
         worker.wait_for("the 2. time")
     with installation.worker("--concurrency=1", "-Q", "immediate"):
-        # The first worker may have been killed while it forwarded the message, which then comes within 1.5 × lease.
+        # The first worker may have been killed while it forwarded the message, which then comes within 1.5 x lease.
         wait_until(lambda: numbers(installation.folder) == [1], 60, "the job runs")
 
 
