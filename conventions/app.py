@@ -40,7 +40,7 @@ from conventions.sending.templates import Templates
 from conventions.stack import folder as stack
 from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
-from conventions.transport import kombu_transport, rabbitmq_transport
+from conventions.transport import rabbitmq_transport, redis_transport
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
@@ -88,7 +88,7 @@ def create_app(
         settings_class: a subclass of `Settings`, where the team has settings of its own.
         settings: fields of it, in place of the environment's.
     """
-    kombu_transport.install()
+    redis_transport.install()
     rabbitmq_transport.install()
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # Flower would listen on every address, without a login
     app = ConventionsApp(

@@ -6,7 +6,7 @@ from conventions.core.lease_timings import DEFAULT_LEASE
 from conventions.core.priority import Priority
 from conventions.core.redis_address import RedisAddress
 from conventions.core.settings import is_redis
-from conventions.transport import kombu_transport as transport
+from conventions.transport import redis_transport as transport
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
 

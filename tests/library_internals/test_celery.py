@@ -60,7 +60,7 @@ SEAMS = [
     Seam("celery.worker.request:create_request_cls", "", "0fca8bbbce", "fast_lane/short_request.py"),
     Seam("celery.worker.consumer.consumer:Consumer.call_soon_ack", "", "51f1fc9ad5", "fast_lane/short_request.py"),
     Seam("celery.worker.consumer.consumer:Consumer._limit_task", "", "75802f9509", "worker/rate_limits.py"),
-    Seam("celery.worker.loops:asynloop", "", "fad4382286", "worker/shutdown.py, transport/kombu_transport.py"),
+    Seam("celery.worker.loops:asynloop", "", "fad4382286", "worker/shutdown.py, transport/redis_transport.py"),
     Seam("celery.worker.state:task_reserved", "", "31688234dd", "fast_lane/short_cut.py"),
     Seam("celery.worker.state:task_ready", "", "c828c23270", "worker/request.py, fast_lane/group.py"),
     Seam("celery.worker.state:task_accepted", "", "fda3b2b9d5", "worker/request.py"),

@@ -16,39 +16,39 @@ from kombu.utils.limits import TokenBucket
 from conventions.app import ConventionsApp
 from conventions.broker.bulk_publish import PublishBatch
 from conventions.library_internals import kombu as internals
-from conventions.transport.channel import Channel, SentinelChannel
-from conventions.transport.kombu_transport import SentinelTransport, Transport
 from conventions.transport.rabbitmq_transport import SSLTransport
 from conventions.transport.rabbitmq_transport import Transport as RabbitMQTransport
+from conventions.transport.redis_channel import Channel, SentinelChannel
+from conventions.transport.redis_transport import SentinelTransport, Transport
 from tests.library_internals.seam import Seam
 
 SEAMS = [
     # Redis' transport: `overridden.txt` has the methods that ours take the place of; these call them.
-    Seam("kombu.transport.redis:MultiChannelPoller.on_poll_start", "(self)", "c71f33882f", "transport/kombu_transport.py"),
-    Seam("kombu.transport.redis:MultiChannelPoller._unregister", "(self, channel, client, type)", "f70def85a1", "transport/kombu_transport.py"),
-    Seam("kombu.transport.redis:MultiChannelPoller._client_registered", "(self, channel, client, cmd)", "1678694a4b", "transport/channel_reading.py"),
-    Seam("kombu.transport.redis:MultiChannelPoller._update_brpop_polling", "(self)", "187994b984", "transport/kombu_transport.py"),
-    Seam("kombu.transport.redis:MultiChannelPoller.handle_event", "(self, fileno, event)", "fd40827875", "transport/kombu_transport.py"),
-    Seam("kombu.transport.redis:MultiChannelPoller.maybe_check_brpop_health", "(self)", "ef9e51feec", "transport/channel_reading.py"),
-    Seam("kombu.transport.redis:Channel._receive", "(self)", "8d5d4deaee", "transport/channel_reading.py"),
-    Seam("kombu.transport.redis:Channel._subscribe", "(self)", "ff9a0b005c", "transport/channel_reading.py"),
-    Seam("kombu.transport.redis:Channel._create_client", "(self, asynchronous=)", "d0f7c1370d", "transport/channel.py"),
+    Seam("kombu.transport.redis:MultiChannelPoller.on_poll_start", "(self)", "c71f33882f", "transport/redis_transport.py"),
+    Seam("kombu.transport.redis:MultiChannelPoller._unregister", "(self, channel, client, type)", "f70def85a1", "transport/redis_transport.py"),
+    Seam("kombu.transport.redis:MultiChannelPoller._client_registered", "(self, channel, client, cmd)", "1678694a4b", "transport/redis_reading.py"),
+    Seam("kombu.transport.redis:MultiChannelPoller._update_brpop_polling", "(self)", "187994b984", "transport/redis_transport.py"),
+    Seam("kombu.transport.redis:MultiChannelPoller.handle_event", "(self, fileno, event)", "fd40827875", "transport/redis_transport.py"),
+    Seam("kombu.transport.redis:MultiChannelPoller.maybe_check_brpop_health", "(self)", "ef9e51feec", "transport/redis_reading.py"),
+    Seam("kombu.transport.redis:Channel._receive", "(self)", "8d5d4deaee", "transport/redis_reading.py"),
+    Seam("kombu.transport.redis:Channel._subscribe", "(self)", "ff9a0b005c", "transport/redis_reading.py"),
+    Seam("kombu.transport.redis:Channel._create_client", "(self, asynchronous=)", "d0f7c1370d", "transport/redis_channel.py"),
     # RabbitMQ's.
     Seam("kombu.transport.base:Transport._make_reader", "(self, connection, timeout=, error=, _unavail=)", "ec628c391d", "transport/rabbitmq_transport.py"),
     Seam("amqp.channel:Channel._on_basic_return", "(self, reply_code, reply_text, exchange, routing_key, message)", "07ad9657e5", "transport/rabbitmq_channel.py"),
     Seam("amqp.channel:Channel.basic_publish_confirm", "(self, *args, **kwargs)", "2227326771", "transport/rabbitmq_channel.py"),
     Seam("amqp.channel:Channel._on_basic_deliver", "(self, consumer_tag, delivery_tag, redelivered, exchange, routing_key, msg)", "8ee5ae322e", "transport/rabbitmq_channel.py"),
-    Seam("kombu.transport.virtual.base:Transport._deliver", "(self, message, queue)", "23eb22f354", "transport/channel_reading.py"),
-    Seam("kombu.transport.virtual.base:Channel.basic_publish", "", "f3e6cb55be", "transport/channel.py, broker/bulk_publish.py"),
+    Seam("kombu.transport.virtual.base:Transport._deliver", "(self, message, queue)", "23eb22f354", "transport/redis_reading.py"),
+    Seam("kombu.transport.virtual.base:Channel.basic_publish", "", "f3e6cb55be", "transport/redis_channel.py, broker/bulk_publish.py"),
     Seam("kombu.transport.virtual.base:Channel.prepare_message", "", "e17a5ea4fb", "broker/codec.py"),
     Seam("kombu.transport.virtual.base:Channel._inplace_augment_message", "", "808506e239", "broker/codec.py"),
-    Seam("kombu.transport.virtual.base:Message.__init__", "", "7916df3cc1", "broker/codec.py, transport/channel.py"),
+    Seam("kombu.transport.virtual.base:Message.__init__", "", "7916df3cc1", "broker/codec.py, transport/redis_channel.py"),
     Seam("kombu.messaging:_ProducerBatchState", "", "b70a637913", "broker/bulk_publish.py"),
     Seam("kombu.messaging:_ProducerBatch", "", "29b49384c6", "broker/bulk_publish.py, sending/bulk.py"),
     Seam("kombu.utils.json:loads", "", "b064f7226a", "broker/codec.py"),
     Seam("kombu.utils.json:object_hook", "(o)", "cf29125995", "broker/codec.py"),
     Seam("kombu.utils.limits:TokenBucket", "", "fe44e08cd5", "worker/rate_limits.py"),
-    Seam("kombu.asynchronous.hub:Hub.create_loop", "", "c916e492e3", "transport/kombu_transport.py, worker/shutdown.py"),
+    Seam("kombu.asynchronous.hub:Hub.create_loop", "", "c916e492e3", "transport/redis_transport.py, worker/shutdown.py"),
 ]  # fmt: skip
 
 

@@ -13,8 +13,8 @@ from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from conventions import ImmediateTask, LongRunningTask
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
-from conventions.transport import channel_reading
-from conventions.transport.channel_reading import RESERVE_AT_MOST
+from conventions.transport import redis_reading
+from conventions.transport.redis_reading import RESERVE_AT_MOST
 from tests.support import wait_until
 
 PREFETCH, ROOM = 8, 3 * RESERVE_AT_MOST
@@ -249,7 +249,7 @@ def test_large_messages_keep_no_small_ones_of_other_queues_from_being_read(
     app: ConventionsApp, reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While as many bytes are held as may be; when there is room, the read that waits without the large ones ends for them."""
-    monkeypatch.setattr(channel_reading, "LOOK_AGAIN", 60.0)
+    monkeypatch.setattr(redis_reading, "LOOK_AGAIN", 60.0)
     qos = reader.channel.qos
     qos.most_bytes, qos.starves = 100_000, lambda: False
     reader.channel.queue_declare("mail")

@@ -1,7 +1,7 @@
 """The Redis transport: kombu's, with the queues of `Broker` in place of its lists.
 
 From kombu come connections (TLS, unix sockets, Sentinel), fanout for events and remote control, and the event loop.
-Ours are the queues (`transport/channel.py`), what is in flight (`broker/in_flight.py`), and that a lost connection is made again here:
+Ours are the queues (`transport/redis_channel.py`), what is in flight (`broker/in_flight.py`), and that a lost connection is made again here:
 Celery would restart its consumer. See `docs/design/transport.md`.
 """
 
@@ -10,8 +10,8 @@ from typing import Any
 from kombu.transport import redis
 
 from conventions.library_internals.kombu import use_transport
-from conventions.transport.channel import Channel, SentinelChannel
-from conventions.transport.channel_reading import BLOCK_AT_MOST, LOST, ReaderFailed
+from conventions.transport.redis_channel import Channel, SentinelChannel
+from conventions.transport.redis_reading import BLOCK_AT_MOST, LOST, ReaderFailed
 
 # A send must fail within `broker_timeout`, and tries again by itself; kombu's default is to try for ever.
 FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0}

@@ -1,4 +1,4 @@
-"""The channel of our Redis transport: how messages are sent, acknowledged and returned; `transport/channel_reading.py` is how they are read."""
+"""The channel of our Redis transport: how messages are sent, acknowledged and returned; `transport/redis_reading.py` is how they are read."""
 
 import functools
 import logging
@@ -25,7 +25,7 @@ from conventions.execution.purge import is_reply_queue, purge
 from conventions.records.journal import Journal
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 from conventions.storage.redis_store import Store
-from conventions.transport.channel_reading import RESERVE_AT_MOST, Reading
+from conventions.transport.redis_reading import RESERVE_AT_MOST, Reading
 
 logger = logging.getLogger(__name__)
 
