@@ -24,6 +24,7 @@ from conventions.core.forks import call_in_child
 from conventions.core.message_bounds import MESSAGE_LIMIT
 from conventions.library_internals.kombu import hand_over
 from conventions.storage.layout_version import refused
+from conventions.transport.redis_prefetch import RESERVE_AT_MOST, QoS
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ LOOK_AGAIN = 1.0  # seconds until one looks that has no process for some of its 
 LOOK_EVERY = 0.01  # seconds between two looks whether a read has ended
 HEAD_START = 0.5  # seconds that idle workers have to take what is due, before one that has put such messages off
 SMALL = 4096  # bytes of a message that is not counted in bytes
-RESERVE_AT_MOST = 256  # messages in one read
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 WAKING = 0.2  # seconds that the loop may wait for it
 LOST = (RedisError, OSError, EOFError)
@@ -57,7 +57,7 @@ class Reading:
     app: Any
     client: Any
     connection: Any
-    qos: Any
+    qos: QoS
     _create_client: Any
     _active_queues: list[str]
     active_fanout_queues: set[str]
