@@ -18,7 +18,7 @@ from conventions import (
 )
 from conventions.app import ConventionsApp
 from conventions.core.errors import DeclarationError
-from conventions.declare.declaration import refuse_second
+from conventions.declare.declaration import OPTIONS, check_attributes, refuse_second
 
 
 def refused(line: str) -> Any:
@@ -242,6 +242,19 @@ def test_misspelt_option(written: str, meant: str) -> None:
     body["run"] = _do_nothing
     with refused(f"there is no option {written}; write {meant} = ..."):
         type("Misspelt", (LongRunningTask,), body)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_slip_of_an_option_is_named(option: str) -> None:
+    """A letter too few, one twice, one that is wrong, or two that changed places."""
+    slips = {
+        option[:at] + other + option[at + width :]
+        for at in range(len(option))
+        for other, width in (("", 1), (option[at] * 2, 1), ("w", 1), (option[at : at + 2][::-1], 2))
+    }
+    for slip in slips - {option}:
+        with refused(f"there is no option {slip}; write {option} = ..."):
+            check_attributes(type("Misspelt", (), {slip: None}))
 
 
 def test_misspelt_should_retry() -> None:
@@ -673,6 +686,8 @@ def test_the_arguments_of_a_batch_are_those_of_items() -> None:
         "timeout",
         "chunk",
         "size_limit",
+        "request",
+        "rate_limit_per_user",
         "page_limit",
         "item_limit",
         "batch_size",
