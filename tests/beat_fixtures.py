@@ -80,7 +80,7 @@ def beat(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> Iterator[Beat]
         with contextlib.suppress(RedisConnectionError):
             scheduler.close()
     if "redbeat_redis" in vars(app):  # RedBeat never closes it
-        app.redbeat_redis.close()
+        vars(app)["redbeat_redis"].close()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import psutil
-from celery import Celery, _state
+from celery import _state
 
 from conventions import Settings, create_app
 from conventions.app import ConventionsApp
@@ -73,8 +73,8 @@ def application(
             close(app)
 
 
-def close(app: Celery) -> None:
-    """Close the connections of an application."""
+def close(app: Any) -> None:
+    """Close the connections of an application, ours or a bare one."""
     for holder in (app, app._local):
         backend = vars(holder).get("_backend_cache") or vars(holder).get("backend")
         if backend is not None:  # a result that a failed test still holds would unsubscribe after the server is gone

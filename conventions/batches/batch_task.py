@@ -44,7 +44,7 @@ class BatchTask(LongRunningTask, abstract=True):
             cls.resumes_by_item = AFTER in inspect.signature(cls.items).parameters
             cls.no_arguments = (AFTER,) if cls.resumes_by_item else ()
             _check_batch(cls)
-            cls.run = _split  # a batch defines `items` and `process` in place of `run`
+            cls.run = _split  # type: ignore[method-assign]  # a batch defines `items` and `process` in place of `run`
         super().__init_subclass__(abstract=abstract, **options)
         if is_batch:
             cls.chunk_task = _derive(cls, "chunk", _run_chunk, ("batch_id", "chunk_index"))

@@ -89,7 +89,6 @@ class Application(Protocol):
     backend: Any
 
     AsyncResult: Any
-    ignored_result: Any  # the class of results that nobody keeps
 
     @property
     def tasks(self) -> Any:
@@ -98,6 +97,10 @@ class Application(Protocol):
     @property
     def worker_tasks(self) -> frozenset[str]:
         """The names of the tasks that a worker knows. Raises: TaskModuleError."""
+
+    @property
+    def ignored_result(self) -> Any:
+        """The class of results that nobody keeps; derived from Celery's."""
 
     @property
     def schedule_address(self) -> str | None:

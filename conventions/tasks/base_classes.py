@@ -90,12 +90,12 @@ class ConventionTask(RunningTask):
     @classmethod
     def declared_arguments(cls) -> Callable[..., Any]:
         """The function whose parameters are the task's arguments."""
-        return cls.run  # type: ignore[no-any-return]
+        return cls.run
 
     @classmethod
     def declared_result(cls) -> Callable[..., Any] | None:
         """The function whose return annotation declares the result."""
-        return cls.run  # type: ignore[no-any-return]
+        return cls.run
 
     @classmethod
     def on_bound(cls, app: Any) -> None:

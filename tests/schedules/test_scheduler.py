@@ -228,7 +228,7 @@ def test_no_setting_is_left_to_redbeats_defaults(beat: Beat, app: ConventionsApp
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scheduler = beat(DAILY)
-    assert app.redbeat_conf.key_prefix == app.store.key("redbeat", "")
+    assert app.redbeat_conf.key_prefix == app.store.key("redbeat", "")  # type: ignore[attr-defined]  # RedBeat's
     assert scheduler.lock_timeout + STANDBY_POLL <= 35
     assert scheduler.max_interval <= scheduler.lock_timeout / 3
     assert "0 entries" in beat().info

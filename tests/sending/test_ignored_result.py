@@ -58,7 +58,7 @@ def test_it_is_as_celerys(app: ConventionsApp, sent: Any) -> None:
 
 def test_it_asks_the_backend_of_its_task(app: ConventionsApp, sent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Celery's does."""
-    backend = app._get_backend()
+    backend = app._get_backend()  # type: ignore[attr-defined]  # Celery's
     monkeypatch.setattr(Plain.registered, "_backend", backend)
     found: Any = Plain.delay()
     assert isinstance(found, IgnoredResult)
