@@ -16,12 +16,13 @@ from conventions.batches.batch_state import BatchSummary, Origin
 from conventions.batches.cursor import Cursor, Cut
 from conventions.batches.items import Chunk, Items
 from conventions.broker.batch_membership import Outcome, chunk_id, finish_id
+from conventions.broker.bulk_publish import PART_BYTES
 from conventions.broker.header_names import ACTOR
 from conventions.core.errors import BusinessError, ItemsChanged, JobCancelled, PayloadError
 from conventions.core.priority import Priority
 from conventions.execution.run import TurnOver
 from conventions.progress.reporter import Progress
-from conventions.sending.bulk import PART_BYTES, Bulk, Prepared
+from conventions.sending.bulk import Bulk, Prepared
 
 SENT_TOGETHER = 100  # chunks sent together, or PART_BYTES of them
 SENT_AFTER = 1.0  # seconds that a chunk waits for others, at most until the next one is complete

@@ -19,6 +19,8 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.storage.redis_connections import telling
 from conventions.storage.script_call import ScriptCall
 
+PART = 500  # messages that a sender gives to one batch
+PART_BYTES = 4 << 20  # of their arguments
 BYTES_AT_ONCE = 4 << 20  # of one flush; a larger one would delay the server's other clients
 RETRY_EVERY = 0.2  # seconds between two tries of a flush
 RETRY_FOR = 3.0  # seconds, unless the application says otherwise

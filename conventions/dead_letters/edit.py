@@ -146,10 +146,9 @@ def _rewrite(task: Any, letter: DeadLetterRow, before: Mapping[str, Any], after:
     planned = letter.headers.get(PLANNED_AT)
     headers = {FINGERPRINT: digest(after)}
     key = letter.headers.get(KEY)
-    if key is not None and key == idempotency_key(
-        task, before, letter.id, planned
-    ):  # the key was made from the arguments
-        headers[KEY] = idempotency_key(task, after, letter.id, planned)
+    # Whether it was made from the arguments.
+    if key is not None and key == idempotency_key(task.idempotent_on, before, letter.id, planned):
+        headers[KEY] = idempotency_key(task.idempotent_on, after, letter.id, planned)
     letter.arguments = after
     letter.headers = letter.headers | headers
     message = dead_letters.message(letter)

@@ -15,7 +15,9 @@ from conventions.declare.retry import RetryPolicy
 from conventions.library_internals.celery import per_second
 
 
-class _Sentinel:
+class Sentinel:
+    """A value of `idempotent_on` that stands for itself."""
+
     def __init__(self, name: str) -> None:
         self._name = name
 
@@ -23,8 +25,11 @@ class _Sentinel:
         return self._name
 
 
-EVERY_ARGUMENT: Final = _Sentinel("EVERY_ARGUMENT")
-PLANNED_TIME: Final = _Sentinel("PLANNED_TIME")
+EVERY_ARGUMENT: Final = Sentinel("EVERY_ARGUMENT")
+PLANNED_TIME: Final = Sentinel("PLANNED_TIME")
+
+type IdempotentOn = Sequence[str] | Sentinel | None
+"""What makes two messages the same job: names of arguments, or one of the two values above; `None`: nothing does."""
 
 _declared: dict[str, tuple[str, str, int]] = {}  # task name to the place of its declaration
 
@@ -180,7 +185,7 @@ def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequenc
         raise DeclarationError(f'{name}: not_idempotent is the reason; write not_idempotent = "why"')
     if isinstance(declared, str):
         raise DeclarationError(f'{name}: idempotent_on is a tuple; write idempotent_on = ("{declared}",)')
-    if declared is None or isinstance(declared, _Sentinel):
+    if declared is None or isinstance(declared, Sentinel):
         return
     if not isinstance(declared, (tuple, list)) or not all(isinstance(one, str) for one in declared):
         raise DeclarationError(f"{name}: idempotent_on names arguments; write idempotent_on = ({sample or '...'},)")

@@ -17,7 +17,9 @@ from conventions.broker.redis_broker import Broker
 from conventions.core.lease_timings import Timings
 from conventions.core.settings import Settings
 from conventions.idempotency.claims import Claims
+from conventions.idempotency.lease_keepers import LeaseKeeper
 from conventions.idempotency.process_pages import Pages
+from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store
 
@@ -162,6 +164,14 @@ class Application(Protocol):
     @property
     def in_flight(self) -> InFlight:
         """The messages that this process holds."""
+
+    @property
+    def lease_keeper(self) -> LeaseKeeper:
+        """Renews the claims of the jobs that this process runs."""
+
+    @property
+    def granularity(self) -> OverlongJobs:
+        """Which tasks have jobs that should be split."""
 
     @property
     def pages(self) -> Pages:

@@ -25,17 +25,17 @@ from conventions.broker.header_names import (
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.actor import SYSTEM
 from conventions.declare.payload import digest
+from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.claims import ClaimRequest
 from conventions.idempotency.key import idempotency_key
 
 REDRIVE_WINDOW = timedelta(days=1)  # within which a redrive finds what is remembered of the first run
 
 
-def horizon_of(task: Any) -> timedelta:
+def horizon_of(task: DeclaredTask) -> timedelta:
     """How long a task's claims are remembered: its longest delay, retries and redrive, and at least what is set."""
     settings = task.app.settings
-    horizon: timedelta = max(settings.keep_result_for, settings.max_delay + task.retry_policy.window + REDRIVE_WINDOW)
-    return horizon
+    return max(settings.keep_result_for, settings.max_delay + task.retry_policy.window + REDRIVE_WINDOW)
 
 
 def this_call() -> str:
@@ -92,7 +92,7 @@ class Job:
         )
 
     @classmethod
-    def of(cls, task: Any, payload: Mapping[str, Any]) -> "Job":
+    def of(cls, task: DeclaredTask, payload: Mapping[str, Any]) -> "Job":
         """Read a job from the task's current request; what a foreign message lacks is computed."""
         request = task.request
         # At the top level in a worker, where those below are of other programs; below when run by `apply`.
@@ -105,7 +105,7 @@ class Job:
 
     @classmethod
     def read(
-        cls, task: Any, payload: Mapping[str, Any], field: Callable[[str], Any], start: str | None = None
+        cls, task: DeclaredTask, payload: Mapping[str, Any], field: Callable[[str], Any], start: str | None = None
     ) -> "Job":
         """Read a job from the fields of a request; `start` names the call that asks for its claim."""
         message_id = field("id") or uuid4().hex
@@ -115,7 +115,7 @@ class Job:
             id=message_id,
             task=task.name,
             payload=payload,
-            key=field(KEY) or idempotency_key(task, payload, message_id, planned),
+            key=field(KEY) or idempotency_key(task.idempotent_on, payload, message_id, planned),
             fingerprint=field(FINGERPRINT) or digest(payload),
             actor=field(ACTOR) or SYSTEM,
             attempt=(field("retries") or 0) + 1,

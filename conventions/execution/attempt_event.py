@@ -7,6 +7,7 @@ from conventions.broker.codec import message_of, written_body
 from conventions.broker.header_names import LATER, ON_REQUEST, OURS, TOKEN
 from conventions.core import error_text
 from conventions.execution.attempt import Job
+from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import RABBITMQ_HEADERS
 from conventions.records.journal import Event
 
@@ -15,7 +16,7 @@ _STAY = frozenset(
 )  # RabbitMQ would take its own for a message that goes in a circle
 
 
-def event_of(task: Any, job: Job, kind: str, error: BaseException | None = None) -> Event:
+def event_of(task: DeclaredTask, job: Job, kind: str, error: BaseException | None = None) -> Event:
     """What the journal says of the current attempt."""
     dead = kind == "dead"
     return Event(

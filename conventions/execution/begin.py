@@ -20,6 +20,7 @@ from conventions.core.errors import IdempotencyConflict, JobFailed, PayloadError
 from conventions.execution.attempt import Job
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
+from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import (
     awaited,
     end_dead,
@@ -60,7 +61,7 @@ type Begun = tuple[Job, dict[str, Any], Done | None]
 """The job, the arguments of `run`, and its stored answer if it was done before."""
 
 
-def begin(task: Any, request: Any, args: Any, kwargs: Any) -> Begun:
+def begin(task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Begun:
     """Begin the task's current request.
 
     Raises:
@@ -78,7 +79,7 @@ def begin(task: Any, request: Any, args: Any, kwargs: Any) -> Begun:
         return job, values, _claim(task, job, asked)
 
 
-def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
+def _bound(task: RunnableTask, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
     try:
         values = task.arguments.load(args or (), kwargs or {})
     except PayloadError as error:
@@ -88,7 +89,7 @@ def _bound(task: Any, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
     return job, values
 
 
-def _claim_first(task: Any, payload: Mapping[str, Any]) -> Begun:
+def _claim_first(task: RunnableTask, payload: Mapping[str, Any]) -> Begun:
     job = task.request.job = Job.of(task, dict(payload))
     begin_job(task, job)
     with closing(task.app.claims.ask([job.claim])) as asked:
@@ -98,7 +99,7 @@ def _claim_first(task: Any, payload: Mapping[str, Any]) -> Begun:
 
 
 def begin_answered(
-    task: Any, request: Any, job: Job, *, values: dict[str, Any], fault: PayloadError | None, answer: Answer
+    task: RunnableTask, request: Any, job: Job, *, values: dict[str, Any], fault: PayloadError | None, answer: Answer
 ) -> Begun:
     """As `begin`, where the claim has been asked for.
 
@@ -115,13 +116,15 @@ def begin_answered(
     return _begun(task, job, values, fault, _act_on(task, job, answer))
 
 
-def _begun(task: Any, job: Job, values: dict[str, Any], fault: PayloadError | None, found: Done | None) -> Begun:
+def _begun(
+    task: RunnableTask, job: Job, values: dict[str, Any], fault: PayloadError | None, found: Done | None
+) -> Begun:
     if fault is not None and found is None:
         raise end_dead(task, job, fault)
     return job, values, found
 
 
-def loaded(task: Any, payload: Mapping[str, Any]) -> tuple[dict[str, Any], PayloadError | None]:
+def loaded(task: RunnableTask, payload: Mapping[str, Any]) -> tuple[dict[str, Any], PayloadError | None]:
     """The arguments of `run`, or what is wrong with them, as after a deploy that changed the signature."""
     try:
         return task.arguments.load((), payload), None
@@ -129,7 +132,7 @@ def loaded(task: Any, payload: Mapping[str, Any]) -> tuple[dict[str, Any], Paylo
         return {}, fault
 
 
-def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
+def _claim(task: RunnableTask, job: Job, asked: ScriptCall) -> Done | None:
     """Take the job's claim; the stored answer when it was finished before. Raises what ends this delivery."""
     try:
         (answer,) = task.app.claims.answers(asked)
@@ -138,12 +141,12 @@ def _claim(task: Any, job: Job, asked: ScriptCall) -> Done | None:
     return _act_on(task, job, answer)
 
 
-def _not_started(task: Any, job: Job, error: RedisError) -> Exception:
+def _not_started(task: RunnableTask, job: Job, error: RedisError) -> Exception:
     logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
     return put_back(task, job)
 
 
-def _as_of_now(task: Any, job: Job, answer: Answer) -> Answer:
+def _as_of_now(task: RunnableTask, job: Job, answer: Answer) -> Answer:
     """The answer, asked for again where this process stood still since: its lease may be over, and another may have run the job."""
     if not isinstance(answer, Granted) or time.monotonic() - job.claim.asked_at <= task.app.claims.lease:
         return answer
@@ -156,7 +159,7 @@ def _as_of_now(task: Any, job: Job, answer: Answer) -> Answer:
     return answers[0]
 
 
-def _act_on(task: Any, job: Job, answer: Answer) -> Done | None:
+def _act_on(task: RunnableTask, job: Job, answer: Answer) -> Done | None:
     """Act on the answer to the claim. Returns the stored result if the job was done before. Raises what ends this delivery."""
     answer = _as_of_now(task, job, answer)
     if isinstance(answer, Granted):
@@ -205,7 +208,7 @@ def _refusal(job: Job, answer: Conflict | Poison | TooOld) -> Exception:
             )
 
 
-def _done_before(task: Any, job: Job, done: Done) -> Done:
+def _done_before(task: RunnableTask, job: Job, done: Done) -> Done:
     """The stored result; what follows this message goes on with it, unless that was sent before."""
     logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
     again = done.message_id == job.id
@@ -221,7 +224,7 @@ def _done_before(task: Any, job: Job, done: Done) -> Done:
     return done
 
 
-def _park(task: Any, job: Job, busy: Busy) -> Exception:
+def _park(task: RunnableTask, job: Job, busy: Busy) -> Exception:
     """Where the broker is elsewhere: let a copy look again when the holder may have ended. Returns what to raise."""
     # Soon at first, since most holders end within a second, then ever less often.
     wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2 ** min(job.parked, 10)) * random.uniform(1, 1.2)

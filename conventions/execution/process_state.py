@@ -7,28 +7,28 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from conventions.execution.attempt import Job
+from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.process_pages import Page
 
 _BY_PAGE = nullcontext()
 
 
-def begin_job(task: Any, job: Job) -> None:
+def begin_job(task: RunnableTask, job: Job) -> None:
     """A job is about to ask for its claim, or has it."""
     page = task.app.pages.mine
     if page is not None:
         page.begin(job.claim.claim, job.token, task.hangs_after)
 
 
-def held(task: Any, job: Job, page: Page | None) -> AbstractContextManager[None]:
+def held(task: RunnableTask, job: Job, page: Page | None) -> AbstractContextManager[None]:
     """Within the block the job's claim is renewed; by the main process, where there is a page of this process."""
     if page is not None and page.names_job:
         return _BY_PAGE
-    holding: AbstractContextManager[None] = task.app.lease_keeper.holding(job.claim, task.stall_check())
-    return holding
+    return task.app.lease_keeper.holding(job.claim, task.stall_check())
 
 
-def end_own_code(task: Any, request: Any) -> None:
+def end_own_code(task: RunnableTask, request: Any) -> None:
     """The job's own code has ended, or never begins: what follows is to record that, and no limit may end it."""
     if request.is_eager:
         return

@@ -25,11 +25,11 @@ from conventions.core.errors import (
 )
 from conventions.core.forks import end_if_forked
 from conventions.declare.payload import encode_result
-from conventions.declare.retry import RetryPolicy
 from conventions.execution.attempt import Job
 from conventions.execution.begin import ENDINGS, Begun, begin
 from conventions.execution.failure_log import log_failure
 from conventions.execution.process_state import end_own_code, held
+from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import (
     AT_ONCE,
     Outcomes,
@@ -69,17 +69,17 @@ class RetryAsked(Retry):
 class RunBy(Protocol):
     """Runs a request in place of `execute`: an attribute `RUN_BY` of the request, in the process that runs it."""
 
-    def __call__(self, task: Any, request: Any, args: Any, kwargs: Any) -> Any:
+    def __call__(self, task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Any:
         """Returns its result."""
 
 
 def execute(
-    task: Any,
+    task: RunnableTask,
     request: Any,
     args: Any,
     kwargs: Any,
     *,
-    begins: Callable[[Any, Any, Any, Any], Begun] = begin,
+    begins: Callable[[RunnableTask, Any, Any, Any], Begun] = begin,
     outcomes: Outcomes = AT_ONCE,
 ) -> Any:
     """Run the task's current request and return its result, or what the first run of its key returned.
@@ -115,7 +115,7 @@ def execute(
     return _finish(task, request, job, result, outcomes)
 
 
-def _ending(task: Any, job: Job, error: BaseException) -> BaseException:
+def _ending(task: RunnableTask, job: Job, error: BaseException) -> BaseException:
     """Record how a run that raised has ended. Returns what to raise."""
     match error:
         case TransactionBusy():
@@ -149,7 +149,7 @@ def _exited(cause: BaseException, text: str) -> JobExited:
     return exited
 
 
-def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
+def _run(task: RunnableTask, request: Any, job: Job, values: dict[str, Any]) -> Any:
     if request.is_eager:
         with acting_as(job.actor):
             return task.run(**values)
@@ -163,7 +163,7 @@ def _run(task: Any, request: Any, job: Job, values: dict[str, Any]) -> Any:
             reporter.close()
 
 
-def _run_here(task: Any, request: Any, values: dict[str, Any], page: Page | None) -> Any:
+def _run_here(task: RunnableTask, request: Any, values: dict[str, Any], page: Page | None) -> Any:
     """Run it, and let no process that it has forked come back as if it were this one: it would go on with the next jobs."""
     process = os.getpid()
     if soft_limit.process != process:
@@ -185,7 +185,7 @@ def _run_here(task: Any, request: Any, values: dict[str, Any], page: Page | None
 soft_limit.ends_in(_run_here.__code__)
 
 
-def _finish(task: Any, request: Any, job: Job, result: Any, outcomes: Outcomes) -> Any:
+def _finish(task: RunnableTask, request: Any, job: Job, result: Any, outcomes: Outcomes) -> Any:
     written = None
     try:
         if result is not None:
@@ -202,14 +202,14 @@ def _finish(task: Any, request: Any, job: Job, result: Any, outcomes: Outcomes) 
     return result
 
 
-def _rejected(task: Any, job: Job, rejected: Any) -> Exception:
+def _rejected(task: RunnableTask, job: Job, rejected: Any) -> Exception:
     if rejected.requeue:
         return end_released(task, job, None, rejected, keep=True)
     reason = rejected.reason
     return end_dead(task, job, reason if isinstance(reason, Exception) else JobRejected(f"the task said: {reason}"))
 
 
-def _outcome(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+def _outcome(task: RunnableTask, job: Job, error: Exception, countdown: float | None = None) -> Exception:
     """What to raise after a failure. A fault in what follows a failure, as in `should_retry`, loses no job."""
     try:
         return _after_failure(task, job, error, countdown)
@@ -220,9 +220,9 @@ def _outcome(task: Any, job: Job, error: Exception, countdown: float | None = No
         return end_dead(task, job, second)
 
 
-def _after_failure(task: Any, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+def _after_failure(task: RunnableTask, job: Job, error: Exception, countdown: float | None = None) -> Exception:
     """Send the next attempt, or end the message as dead. Returns what to raise: `Retry`, `Reject`, or the error."""
-    policy: RetryPolicy = task.retry_policy
+    policy = task.retry_policy
     kind = policy.kind_of(error)
     counts = dict(job.counts)
     counts[kind] = counts.get(kind, 0) + 1
@@ -237,7 +237,7 @@ def _after_failure(task: Any, job: Job, error: Exception, countdown: float | Non
     return end_retried(task, job, error, wait, counts)
 
 
-def _retry_eagerly(task: Any, error: Exception, counts: Mapping[str, int]) -> Exception:
+def _retry_eagerly(task: RunnableTask, error: Exception, counts: Mapping[str, int]) -> Exception:
     """Run the next attempt of a task that runs by `apply`, without a wait. Returns what to raise."""
     headers = (task.request.headers or {}) | {COUNTS: dict(counts)}
     retried: Exception = celery.Task.retry(

@@ -23,6 +23,7 @@ from conventions.execution.attempt_event import event_of, headers_to_go_on
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_failure
 from conventions.execution.process_state import end_own_code
+from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.claims import Settled, Settlement, State
 from conventions.idempotency.process_pages import SETTLE_FOR
@@ -38,19 +39,19 @@ SHORT = 1000  # characters of an error that a claim keeps
 PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
 
 
-def follows(task: Any) -> bool:
+def follows(task: RunnableTask) -> bool:
     """Whether Celery sends or stores something after the job of the current request has ended."""
     request = task.request
     return bool(request.callbacks or request.chain or request.chord or not result_is_ignored(task, request))
 
 
-def awaited(task: Any) -> bool:
+def awaited(task: RunnableTask) -> bool:
     """Whether Celery tells somebody of a failure of the current request."""
     return follows(task) or bool(task.request.errbacks)
 
 
 def settle(
-    task: Any,
+    task: RunnableTask,
     job: Job,
     state: State,
     kind: str | None,
@@ -85,7 +86,7 @@ def settle(
     return _settled(task, job, settlement, patience)
 
 
-def _settled(task: Any, job: Job, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
+def _settled(task: RunnableTask, job: Job, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
     answer = recorded(task.app, settlement, patience)
     if answer == "refused":
         logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
@@ -99,7 +100,7 @@ def recorded(app: Application, settlement: Settlement, patience: float = SETTLE_
     deadline = time.monotonic() + patience
     while True:
         try:
-            answer: Settled = app.claims.settle([settlement])[0]
+            answer = app.claims.settle([settlement])[0]
             if settlement.state == "dead" or app.settings.wait_for_disk:
                 app.port.secure()
         except RedisError as unreachable:
@@ -111,7 +112,7 @@ def recorded(app: Application, settlement: Settlement, patience: float = SETTLE_
             return answer
 
 
-def success_of(task: Any, job: Job, result: bytes | None, *, keep: bool) -> Settlement:
+def success_of(task: RunnableTask, job: Job, result: bytes | None, *, keep: bool) -> Settlement:
     """The success of a job.
 
     Args:
@@ -128,14 +129,14 @@ def success_of(task: Any, job: Job, result: bytes | None, *, keep: bool) -> Sett
 class Outcomes(Protocol):
     """Where successes are recorded. `RecordedAtOnce` waits for the server; another one may tell it without a wait."""
 
-    def succeeded(self, task: Any, job: Job, result: bytes | None) -> None:
+    def succeeded(self, task: RunnableTask, job: Job, result: bytes | None) -> None:
         """Record success, with the result as JSON. Raises: Reject, so that the message comes again."""
 
 
 class RecordedAtOnce:
     """Records each success as any other outcome."""
 
-    def succeeded(self, task: Any, job: Job, result: bytes | None) -> None:
+    def succeeded(self, task: RunnableTask, job: Job, result: bytes | None) -> None:
         """Record success, and wait for the answer. Raises: Reject, also if another worker holds the claim: the message comes again and finds its outcome."""
         answer = _settled(task, job, success_of(task, job, result, keep=follows(task)))
         if answer == "refused":
@@ -151,7 +152,7 @@ def taken_over() -> Exception:
     return comes_again
 
 
-def end_without_run(task: Any, job: Job, kind: str, *, keep: bool = False) -> Exception:
+def end_without_run(task: RunnableTask, job: Job, kind: str, *, keep: bool = False) -> Exception:
     """Record that the message ends here without having run. Returns what to raise."""
     outcome: Outcome | None = "cancelled" if kind == "cancelled" else None  # of the others, another copy joins
     settle(task, job, "released", kind, claimed=False, outcome=outcome, action="keep" if keep else "remove")
@@ -159,7 +160,7 @@ def end_without_run(task: Any, job: Job, kind: str, *, keep: bool = False) -> Ex
     return ended
 
 
-def end_released(task: Any, job: Job, kind: str | None, ending: Exception, *, keep: bool = False) -> Exception:
+def end_released(task: RunnableTask, job: Job, kind: str | None, ending: Exception, *, keep: bool = False) -> Exception:
     """Record an end that is neither success nor failure, and leave the key to others. Returns what to raise."""
     if not task.request.is_eager:
         outcome: Outcome | None = None if keep else "cancelled"
@@ -167,7 +168,9 @@ def end_released(task: Any, job: Job, kind: str | None, ending: Exception, *, ke
     return ending
 
 
-def end_dead(task: Any, job: Job, error: Exception, *, claimed: bool = True, patience: float = SETTLE_FOR) -> Exception:
+def end_dead(
+    task: RunnableTask, job: Job, error: Exception, *, claimed: bool = True, patience: float = SETTLE_FOR
+) -> Exception:
     """Record a dead letter, and tell the task. Returns what to raise."""
     log_failure(job, error, "dead letter")
     if task.request.is_eager:
@@ -181,7 +184,7 @@ def end_dead(task: Any, job: Job, error: Exception, *, claimed: bool = True, pat
     return taken_over() if answer == "refused" else tell_of_death(task, job, error)
 
 
-def tell_of_death(task: Any, job: Job, error: Exception) -> Exception:
+def tell_of_death(task: RunnableTask, job: Job, error: Exception) -> Exception:
     """Tell the task that its message is a dead letter. Returns what to raise."""
     try:
         task.on_dead(job, error)
@@ -193,7 +196,7 @@ def tell_of_death(task: Any, job: Job, error: Exception) -> Exception:
     return error
 
 
-def end_retried(task: Any, job: Job, error: Exception, wait: float, counts: Mapping[str, int]) -> Exception:
+def end_retried(task: RunnableTask, job: Job, error: Exception, wait: float, counts: Mapping[str, int]) -> Exception:
     """Let the message wait and be tried again. Returns what to raise."""
     changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
     if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
@@ -207,7 +210,7 @@ def end_retried(task: Any, job: Job, error: Exception, wait: float, counts: Mapp
     return retry
 
 
-def end_waiting(task: Any, job: Job, wait: float, state: State = "released") -> Exception:
+def end_waiting(task: RunnableTask, job: Job, wait: float, state: State = "released") -> Exception:
     """Let the message come again, with no attempt used; `continued`: to go on. Returns what to raise."""
     again: dict[str, Any] = {"countdown": wait}
     changes: dict[str, Any] = {}
@@ -225,7 +228,7 @@ def end_waiting(task: Any, job: Job, wait: float, state: State = "released") -> 
     return done_with_this_delivery
 
 
-def put_back(task: Any, job: Job) -> Exception:
+def put_back(task: RunnableTask, job: Job) -> Exception:
     """Let the message come again, with no attempt used, when Redis does not answer. Returns what to raise."""
     if job.held is not None:
         comes_again: Exception = Reject("Redis does not answer", requeue=True)
@@ -236,7 +239,7 @@ def put_back(task: Any, job: Job) -> Exception:
 
 
 def publish_again(
-    task: Any,
+    task: RunnableTask,
     job: Job,
     *,
     countdown: float,

@@ -74,9 +74,10 @@ def current_application() -> Any:
     return celery.current_app._get_current_object()  # noqa: SLF001
 
 
-def without_proxy(task: Any) -> Any:
+def without_proxy[T](task: T) -> T:
     """A task itself, where this is the proxy of one."""
-    return task._get_current_object() if type(task) is Proxy else task  # noqa: SLF001
+    found: Any = task
+    return found._get_current_object() if type(found) is Proxy else found  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def changed_settings(conf: Any) -> Mapping[str, Any]:

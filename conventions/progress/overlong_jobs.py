@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from celery.exceptions import SoftTimeLimitExceeded
 from redis.exceptions import RedisError
@@ -63,10 +63,42 @@ class OverlongJobs:
         return sorted(found, key=lambda one: (-one.count, one.task))
 
 
+class Counting(Protocol):
+    """What is used of the application here."""
+
+    @property
+    def granularity(self) -> OverlongJobs:
+        """Counts the jobs."""
+
+
+class TimedTask(Protocol):
+    """What is used of a task here."""
+
+    @property
+    def name(self) -> str:
+        """Under which it is registered."""
+
+    @property
+    def app(self) -> Counting:
+        """The application that it belongs to."""
+
+    @property
+    def request(self) -> Any:
+        """Celery's: the message that this thread runs."""
+
+    @property
+    def soft_time_limit(self) -> float | None:
+        """Seconds after which a job is asked to stop."""
+
+    @property
+    def split_after(self) -> float | None:
+        """Seconds; a longer job should be split. `None`: it may take long."""
+
+
 class watching:  # noqa: N801  # used like a function
     """Count the job of the block if it runs too long: beyond its soft limit or its class's `split_after`."""
 
-    def __init__(self, task: Any, message_id: str) -> None:
+    def __init__(self, task: TimedTask, message_id: str) -> None:
         self._task, self._id = task, message_id
 
     def __enter__(self) -> None:
@@ -87,7 +119,7 @@ class watching:  # noqa: N801  # used like a function
             note(task, self._id, seconds)
 
 
-def note(task: Any, message_id: str, seconds: float) -> None:
+def note(task: TimedTask, message_id: str, seconds: float) -> None:
     """Count an overlong job and write it to the log. Never raises."""
     logger.warning("too long: id=%s task=%s: ran for %.0f s; %s", message_id, task.name, seconds, ADVICE)
     try:

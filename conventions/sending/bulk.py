@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from celery import signals, uuid
 
-from conventions.broker.bulk_publish import NotTaken, PublishBatch, UnderWay
+from conventions.broker.bulk_publish import PART, NotTaken, PublishBatch, UnderWay
 from conventions.broker.caller_headers import OwnHeaders
 from conventions.broker.header_names import PLANNED_AT
 from conventions.core.deadline import Deadline
@@ -24,10 +24,8 @@ from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
 from conventions.sending.options import check_options
 from conventions.sending.publish import unavailable
+from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_text
-
-PART = 500  # messages that go together
-PART_BYTES = 4 << 20  # of their arguments
 
 # Options that are the same for all messages of a call, so that a template may be used.
 ALIKE = frozenset(
@@ -61,7 +59,7 @@ class Bulk:
         TypeError, ValueError: as `apply_async`; or an option that fits one message only.
     """
 
-    def __init__(self, task: Any, options: Mapping[str, Any], limit_setting: str | None = None) -> None:
+    def __init__(self, task: SendableTask, options: Mapping[str, Any], limit_setting: str | None = None) -> None:
         for name in ("task_id", "idempotency_key"):
             if name in options:
                 raise TypeError(f"{task.name}: {name} belongs to one message, and this call sends many; leave it out")

@@ -7,6 +7,8 @@ from typing import Any
 
 import celery
 
+from conventions.execution.declared_task import DeclaredTask
+
 _checked: ContextVar[str | None] = ContextVar("conventions_checked", default=None)
 
 
@@ -25,7 +27,7 @@ def checked(task_id: str) -> Iterator[None]:
         _checked.reset(token)
 
 
-def by_celery(task: Any, payload: Mapping[str, Any], task_id: str, **options: Any) -> Any:
+def by_celery(task: DeclaredTask, payload: Mapping[str, Any], task_id: str, **options: Any) -> Any:
     """Let Celery send a checked message of one of our tasks."""
     with checked(task_id):
         return celery.Task.apply_async(task, (), payload, task_id=task_id, **options)

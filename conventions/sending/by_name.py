@@ -5,8 +5,9 @@ All of Celery's ways to send end in `send_task` of the application. It passes ch
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import celery
 from celery import uuid
 from kombu.utils.json import dumps
 
@@ -22,6 +23,7 @@ from conventions.library_internals.celery import SEND_TASK_POSITIONS, current_ta
 from conventions.sending.by_celery import was_checked
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import check_text, common_headers
+from conventions.sending.named_task import NamedTask
 from conventions.sending.options import check_function, check_options
 from conventions.sending.publish import publish
 from conventions.sending.send import checked_send, refuse_no_arguments
@@ -29,14 +31,6 @@ from conventions.sending.shown_arguments import shown_arguments
 from conventions.sending.unsendable_step import refuse_step
 
 FAULTS = (TypeError, ValueError, PayloadError)
-
-
-class Named(NamedTuple):
-    """Stands for a task of which only the name is known here."""
-
-    app: Application
-    name: str
-    queue_name: str | None = None
 
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +77,7 @@ def send_by_name(
             options.setdefault("ignore_result", task.ignore_result)
     else:
         celerys = {"task_type": task} if task is not None and options.get("task_type") is task else {}
-        one = Named(app, name, options.get("queue")) if task is None else task
+        one = NamedTask(app, name, options.get("queue")) if task is None else task
         rest = {name: value for name, value in options.items() if name not in celerys}
         accepted = checked_as_far(one, args, kwargs, rest)
         options = rest | celerys
@@ -95,7 +89,7 @@ def send_by_name(
     return publish(sent, app, task_id, with_result=with_result, producer=options.get("producer"))
 
 
-def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
     """Check a send of a task that is not ours or not known here, and write its headers into its options.
 
     A function is checked only for what every worker refuses. It may use its own priorities and delays.
@@ -103,8 +97,9 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
     Returns:
         The headers. `None` for a faulty step after a finished job: the step is then recorded as a dead letter.
     """
-    is_known, task_id = not isinstance(task, Named), options["task_id"]
+    task_id = options["task_id"]
     running = current_task()
+    is_known = not isinstance(task, NamedTask)
     if (
         is_known and running is not None and (running.name, running.request.id) == (task.name, task_id)
     ):  # Celery's retry
@@ -117,7 +112,7 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
             options["headers"] = without_ours(options.get("headers"))
         list_callbacks(options)
         max_delay = task.app.settings.max_delay
-        if is_known:
+        if not isinstance(task, NamedTask):
             check_function(task, options, max_delay)
         else:
             check_options(task, options, max_delay)
@@ -131,7 +126,7 @@ def checked_as_far(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -
         if not sends_follow_ups():
             raise
         arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
-        one = Named(task.app, task.name, options.get("queue"))
+        one = NamedTask(task.app, task.name, options.get("queue"))
         refuse_step(one, str(task_id), arguments | {"args": list(args or ())}, error)
         return None
     options["headers"] = OwnHeaders(headers | ({KEY: how["key"]} if how["key"] else {}))
@@ -143,7 +138,7 @@ def _how(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options.pop(option, None) for name, option in how.items()}
 
 
-def _check_arguments(task: Named, args: Any, kwargs: Any) -> None:
+def _check_arguments(task: NamedTask, args: Any, kwargs: Any) -> None:
     """Check arguments without knowing the task. Raises: TypeError, PayloadError."""
     args, kwargs = args or (), kwargs or {}
     refuse_no_arguments(task.name, args, kwargs)

@@ -7,6 +7,7 @@ from celery import maybe_signature
 
 from conventions.core.message_bounds import fault_of_name
 from conventions.library_internals.celery import listed
+from conventions.sending.named_task import Named
 
 STEPS = frozenset(["link", "link_error", "chain", "chord"])
 _WITHIN = ("tasks", "header", "body")  # of a group, a chain, a chord
@@ -60,7 +61,7 @@ def _check(where: str, one: Any) -> None:
             )
 
 
-def freeze_callbacks(task: Any, options: dict[str, Any]) -> None:
+def freeze_callbacks(task: Named, options: dict[str, Any]) -> None:
     """Give each callback its id now. A job that ends twice, as after a crash, then sends the same messages twice.
 
     Raises:
@@ -71,7 +72,7 @@ def freeze_callbacks(task: Any, options: dict[str, Any]) -> None:
             options[name] = [_frozen(task, name, one) for one in listed(options[name])]
 
 
-def _frozen(task: Any, name: str, given: Any) -> Any:
+def _frozen(task: Named, name: str, given: Any) -> Any:
     if not isinstance(given, Mapping):  # a signature is a mapping, also after JSON
         raise TypeError(f"{task.name}: {name} is a signature, such as Other.s(...), or a list of them, not {given!r}")
     callback = maybe_signature(given).clone()

@@ -8,9 +8,10 @@ from celery.canvas import Signature, chunks, group
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from conventions.declare.payload import check_size, encode
+from conventions.sending.sendable_task import SendableTask
 
 
-def signed(task: Any, *args: Any, **options: Any) -> Signature:
+def signed(task: SendableTask, *args: Any, **options: Any) -> Signature:
     """Celery's `signature`, with JSON arguments, since a signature may travel inside another message."""
     named = {name: _in_json(options[name]) for name in ("args", "kwargs") if name in options}
     return celery.Task.signature(task, *map(_in_json, args), **options | named)
@@ -23,18 +24,18 @@ def _in_json(value: Any) -> Any:
         return value  # the send will report the fault
 
 
-def mapped(task: Any, items: Iterable[Any]) -> Signature:
+def mapped(task: SendableTask, items: Iterable[Any]) -> Signature:
     """A message for each item; each is a job of its own. Checks each item. Raises: TypeError, PayloadError."""
     return starmapped(task, ((item,) for item in items))
 
 
-def starmapped(task: Any, items: Iterable[Sequence[Any]]) -> Signature:
+def starmapped(task: SendableTask, items: Iterable[Sequence[Any]]) -> Signature:
     """A message for each tuple of arguments; each is a job of its own. Checks each tuple. Raises: TypeError, PayloadError."""
     signatures = [task.s(**task.checked(item, {})) for item in items]
     return group(signatures, app=task.app)
 
 
-def in_chunks(task: Any, items: Iterable[Sequence[Any]], size: int) -> Signature:
+def in_chunks(task: SendableTask, items: Iterable[Sequence[Any]], size: int) -> Signature:
     """Messages that run the task for `size` tuples each. Checks each tuple. Raises: TypeError, PayloadError.
 
     Such a message belongs to Celery's own task, not to a job of ours: its items share one outcome, and have no own
@@ -46,15 +47,15 @@ def in_chunks(task: Any, items: Iterable[Sequence[Any]], size: int) -> Signature
     return _Chunks(task.s(), checked, size, app=task.app, **_options(task))
 
 
-def _positional(task: Any, items: Iterable[Sequence[Any]]) -> list[list[Any]]:
+def _positional(task: SendableTask, items: Iterable[Sequence[Any]]) -> list[list[Any]]:
     return [list(task.arguments.bind(item).values()) for item in items]
 
 
-def _check_size(task: Any, items: list[Any]) -> None:
+def _check_size(task: SendableTask, items: list[Any]) -> None:
     check_size(task.name, encode({"it": items}), getattr(task.app.settings, task.payload_limit_setting))
 
 
-def _options(task: Any) -> dict[str, Any]:
+def _options(task: SendableTask) -> dict[str, Any]:
     # The message belongs to Celery's own task, which does not know our queue.
     return {"ignore_result": task.ignore_result, "queue": task.queue_name}
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import suppress
 from typing import Any
 
+from conventions.broker.bulk_publish import PART, PART_BYTES
 from conventions.core.chunking import chunked
 from conventions.core.errors import BrokerUnavailable, PayloadError
-from conventions.sending.bulk import PART, PART_BYTES, Bulk, Prepared
+from conventions.sending.bulk import Bulk, Prepared
+from conventions.sending.sendable_task import SendableTask
 
 
-def enqueue_many(task: Any, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
+def enqueue_many(task: SendableTask, /, arguments: Iterable[Mapping[str, Any]], **options: Any) -> list[str]:
     """Send one message for each mapping of arguments. Returns the ids in order.
 
     Messages go in parts of up to 500, one round trip each, so a generator is never read into memory as a whole. Each
@@ -37,7 +39,7 @@ def enqueue_many(task: Any, /, arguments: Iterable[Mapping[str, Any]], **options
 
 
 def enqueue_chunks(
-    task: Any,
+    task: SendableTask,
     /,
     items: Iterable[Any],
     size: int = 100,
@@ -78,7 +80,7 @@ def enqueue_chunks(
     return _enqueue(task, arguments, options, limit_setting="chunk_payload_limit")
 
 
-def _check_chunks(task: Any, kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def _check_chunks(task: SendableTask, kwargs: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     names = set(task.arguments.names)
     if "items" not in names:
         raise TypeError(
@@ -92,7 +94,10 @@ def _check_chunks(task: Any, kwargs: Mapping[str, Any], options: Mapping[str, An
 
 
 def _enqueue(
-    task: Any, arguments: Iterable[Mapping[str, Any]], options: Mapping[str, Any], limit_setting: str | None = None
+    task: SendableTask,
+    arguments: Iterable[Mapping[str, Any]],
+    options: Mapping[str, Any],
+    limit_setting: str | None = None,
 ) -> list[str]:
     if isinstance(arguments, Mapping):
         raise TypeError(f"{task.name}: these are the arguments of one message; pass a list of such mappings")

@@ -5,6 +5,8 @@ from typing import Any
 
 from vine import promise
 
+from conventions.execution.application import Application
+
 
 class IgnoredResult:
     """An ignored result of Celery. It prepares for waiting only when somebody waits.
@@ -16,7 +18,7 @@ class IgnoredResult:
     """
 
     _on_fulfilled: Any
-    app: Any
+    app: Any  # Celery's class has it, too
 
     def __init__(
         self,
@@ -43,6 +45,6 @@ class IgnoredResult:
             super().__del__()  # type: ignore[misc]  # the other base class has it
 
 
-def ignored_result(app: Any) -> Any:
+def ignored_result(app: Application) -> Any:
     """The class of ignored results of an application: a subclass of its `AsyncResult`, with the same name."""
     return type(app.AsyncResult.__name__, (IgnoredResult, app.AsyncResult), {"__module__": __name__})

@@ -8,11 +8,13 @@ from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRI
 from conventions.core.message_bounds import fault_of_name
 from conventions.declare.payload import digest_of_json
 from conventions.execution.current_job import inherited_actor
+from conventions.execution.declared_task import DeclaredTask
 from conventions.idempotency.key import idempotency_key
+from conventions.sending.named_task import Named
 
 
 def headers_for(
-    task: Any,
+    task: DeclaredTask,
     payload: Mapping[str, Any],
     written: bytes,
     message_id: str,
@@ -44,7 +46,7 @@ def headers_for(
 
 
 def common_headers(
-    task: Any, given: Mapping[str, Any], *, actor: str | None, planned_at: datetime | str | None
+    task: Named, given: Mapping[str, Any], *, actor: str | None, planned_at: datetime | str | None
 ) -> dict[str, Any]:
     """The headers that are the same for all messages of one call. Raises: TypeError, ValueError."""
     check_text(task, "actor", actor)
@@ -54,7 +56,7 @@ def common_headers(
 
 
 def headers_of_own(
-    task: Any,
+    task: DeclaredTask,
     payload: Mapping[str, Any],
     written: bytes,
     message_id: str,
@@ -65,7 +67,7 @@ def headers_of_own(
     """The headers that depend on a message's arguments and id. Raises: TypeError, ValueError."""
     check_text(task, "idempotency_key", key)
     headers: dict[str, Any] = {
-        KEY: key or idempotency_key(task, payload, message_id, planned),
+        KEY: key or idempotency_key(task.idempotent_on, payload, message_id, planned),
         FINGERPRINT: digest_of_json(written),
     }
     if member := task.member_of(payload, message_id):
@@ -73,7 +75,7 @@ def headers_of_own(
     return headers
 
 
-def check_text(task: Any, name: str, value: Any) -> None:
+def check_text(task: Named, name: str, value: Any) -> None:
     """Refuse a text that workers would refuse. `None` means that the option is absent. Raises: TypeError, ValueError."""
     if value is None:
         return

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import celery
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
@@ -14,8 +15,10 @@ from conventions.broker.caller_headers import check_headers, were_accepted
 from conventions.core.message_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.core.priority import Priority
 from conventions.execution.current_job import sends_follow_ups
+from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import Router
 from conventions.sending.callbacks import STEPS, signatures_of
+from conventions.sending.named_task import NamedTask
 
 OPTIONS = frozenset(
     [
@@ -111,7 +114,7 @@ _TEXTS = frozenset(["argsrepr", "kwargsrepr"])
 _MODES = (None, 1, 2, "transient", "persistent")
 
 
-def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+def check_options(task: DeclaredTask | NamedTask, options: Mapping[str, Any], max_delay: timedelta) -> None:
     """Refuse options that cannot work, of a send and of its following steps.
 
     Args:
@@ -135,13 +138,15 @@ def check_options(task: Any, options: Mapping[str, Any], max_delay: timedelta) -
         _check_steps(task, options, max_delay)
 
 
-def check_function(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+def check_function(task: celery.Task, options: Mapping[str, Any], max_delay: timedelta) -> None:
     """Refuse options of a task that is not ours, but only those that every worker refuses. Raises: as `check_options`."""
     _check_common(task.name, options)
     _check_steps(task, options, max_delay)
 
 
-def _check_steps(task: Any, options: Mapping[str, Any], max_delay: timedelta) -> None:
+def _check_steps(
+    task: celery.Task | DeclaredTask | NamedTask, options: Mapping[str, Any], max_delay: timedelta
+) -> None:
     if (
         STEPS.isdisjoint(options) or sends_follow_ups()
     ):  # the first send checked all steps, and each is checked again when it is sent
@@ -154,7 +159,7 @@ def _check_steps(task: Any, options: Mapping[str, Any], max_delay: timedelta) ->
             _check_ours(where, other, step["options"], max_delay)
 
 
-def _check_ours(name: str, task: Any, options: Mapping[str, Any], max_delay: timedelta | None) -> None:
+def _check_ours(name: str, task: object, options: Mapping[str, Any], max_delay: timedelta | None) -> None:
     """Refuse options of one message of our task. `None`: a task that is not known here."""
     _check_common(name, options)
     if max_delay is not None:

@@ -8,17 +8,24 @@ from conventions.broker.caller_headers import were_accepted
 from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
 from conventions.execution.current_job import sends_follow_ups
+from conventions.execution.declared_task import DeclaredTask
 from conventions.sending.by_celery import by_celery
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import headers_for
 from conventions.sending.options import check_options
 from conventions.sending.publish import publish
+from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_arguments
 from conventions.sending.unsendable_step import refuse_step
 
 
 def send(
-    task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], task_id: str, options: dict[str, Any], **how: Any
+    task: SendableTask,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    task_id: str,
+    options: dict[str, Any],
+    **how: Any,
 ) -> Any:
     """Send one message of a task. Arguments, result and errors are those of `apply_async`; `how` is as in `checked_send`."""
     app = task._application()  # noqa: SLF001  # the same layer
@@ -39,7 +46,7 @@ def send(
 
 
 def checked_send(
-    task: Any,
+    task: DeclaredTask,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     message_id: str,
@@ -80,7 +87,7 @@ def checked_send(
 
 
 def payload_of(
-    task: Any, args: Sequence[Any], kwargs: Mapping[str, Any], limit: int | None
+    task: DeclaredTask, args: Sequence[Any], kwargs: Mapping[str, Any], limit: int | None
 ) -> tuple[dict[str, Any], bytes]:
     """The payload of a send and its canonical JSON.
 

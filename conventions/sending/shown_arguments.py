@@ -3,19 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import saferepr
 
 SHORT = 100  # characters
 
 
-def shown_arguments(task: Any, payload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
+def shown_arguments(task: DeclaredTask, payload: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, str]:
     """The options with the text of a payload for logs and Flower."""
     if "argsrepr" in options or "kwargsrepr" in options:
         return {}
     return {"argsrepr": "()", "kwargsrepr": shown_text(task, payload)}
 
 
-def shown_text(task: Any, payload: Mapping[str, Any]) -> str:
+def shown_text(task: DeclaredTask, payload: Mapping[str, Any]) -> str:
     """A payload as text. Celery's own function takes longer than the rest of a send, so small payloads use `repr`."""
     if _is_small(payload):
         return repr(dict(payload))

@@ -13,12 +13,12 @@ from typing import Any
 
 from celery import signals, uuid
 
-from conventions.broker.bulk_publish import PublishBatch
+from conventions.broker.bulk_publish import PART, PublishBatch
 from conventions.broker.routing import routes_alike
 from conventions.execution.application import Application
+from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import changed_settings, current_worker_task, sends_are_celerys
 from conventions.library_internals.kombu import publish_batch_of
-from conventions.sending.bulk import PART
 from conventions.sending.by_celery import by_celery
 from conventions.sending.message_template import MessageTemplate
 from conventions.sending.shown_arguments import shown_text
@@ -70,7 +70,12 @@ class Templates(threading.local):
         )
 
     def send(
-        self, task: Any, payload: dict[str, Any], task_id: str, headers: dict[str, Any], options: Mapping[str, Any]
+        self,
+        task: DeclaredTask,
+        payload: dict[str, Any],
+        task_id: str,
+        headers: dict[str, Any],
+        options: Mapping[str, Any],
     ) -> Any:
         """Send one checked message with its headers. Returns and raises what `apply_async` does."""
         own = (task.ignore_result, task.expires, task.soft_time_limit, task.time_limit, task.priority)
@@ -87,7 +92,7 @@ class Templates(threading.local):
         return self._app.ignored_result(task_id, backend=task.backend)
 
     def _made_by_celery(
-        self, task: Any, payload: dict[str, Any], headers: dict[str, Any], options: Mapping[str, Any]
+        self, task: DeclaredTask, payload: dict[str, Any], headers: dict[str, Any], options: Mapping[str, Any]
     ) -> MessageTemplate | None:
         """A template, or `None` if Celery's message cannot be repeated. Sends nothing."""
         app = self._app

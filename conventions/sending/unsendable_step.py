@@ -8,11 +8,15 @@ from uuid import uuid4
 from conventions.core import error_text
 from conventions.core.errors import PayloadError
 from conventions.execution.current_job import inherited_actor
+from conventions.execution.declared_task import DeclaredTask
 from conventions.execution.failure_log import log_unsendable
 from conventions.records.journal import Event
+from conventions.sending.named_task import NamedTask
 
 
-def refuse_step(task: Any, message_id: str, arguments: Mapping[str, Any], error: Exception) -> None:
+def refuse_step(
+    task: DeclaredTask | NamedTask, message_id: str, arguments: Mapping[str, Any], error: Exception
+) -> None:
     """Record a dead letter for the next step of a chain, or a callback, that cannot be sent as it is.
 
     The job before it has ended, so the error cannot be raised to anybody. Raises: RedisError.

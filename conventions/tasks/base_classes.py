@@ -14,7 +14,13 @@ from celery import shared_task, uuid
 
 from conventions.broker.redis_broker import CancelAnswer
 from conventions.core.actor import current_actor
-from conventions.declare.declaration import check_attributes, check_task, decide_idempotency, refuse_second
+from conventions.declare.declaration import (
+    IdempotentOn,
+    check_attributes,
+    check_task,
+    decide_idempotency,
+    refuse_second,
+)
 from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.cancel import cancel
@@ -41,7 +47,7 @@ class ConventionTask(RunningTask):
     """
 
     queue_name: ClassVar[str] = "immediate"
-    idempotent_on: ClassVar[Any] = None
+    idempotent_on: ClassVar[IdempotentOn] = None
     not_idempotent: ClassVar[str | None] = None
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     aliases: ClassVar[tuple[str, ...]] = ()

@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from conventions.declare.declaration import PLANNED_TIME
+from conventions.declare.declaration import PLANNED_TIME, IdempotentOn
 from conventions.tasks.base_classes import ConventionTask
 
 
@@ -29,7 +29,7 @@ class ScheduledTask(ConventionTask, abstract=True):
     """
 
     queue_name = "scheduled"
-    idempotent_on: ClassVar[Any] = PLANNED_TIME
+    idempotent_on: ClassVar[IdempotentOn] = PLANNED_TIME
     limit_settings = ("long_soft_time_limit", "long_time_limit")
 
 

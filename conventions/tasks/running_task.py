@@ -14,12 +14,14 @@ from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
 from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
+from conventions.declare.declaration import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.attempt import Job, horizon_of
 from conventions.execution.run import RUN_BY, RetryAsked, execute
 from conventions.library_internals.celery import result_is_ignored
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
+from conventions.sending.application import SendingApplication
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -33,16 +35,20 @@ class RunningTask(celery.Task):
     """
 
     counts_itself: ClassVar[bool] = True
+    queue_name: ClassVar[str]
+    idempotent_on: ClassVar[IdempotentOn]
+    payload_limit_setting: ClassVar[str]
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
     arguments: ClassVar[Arguments]
     returned: ClassVar[Returned]
 
-    def _application(self) -> Any:
+    def _application(self) -> SendingApplication:
         if not hasattr(self.app, "settings"):
             raise RuntimeError(
                 f'{self.name}: there is no application: write app = create_app("...") in your package\'s __init__.py'
             )
-        return self.app
+        found: SendingApplication = self.app
+        return found
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """In a worker, run through the pipeline. Called directly, as in a test, check the arguments and run."""

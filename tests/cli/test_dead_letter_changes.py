@@ -264,7 +264,7 @@ def test_a_letter_stays_dead_when_the_broker_is_away(run: Run, bury: Bury, comma
 def test_an_edit_is_checked_and_kept(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
     """By the annotations; before and after are in the audit, and the message that is sent has the new value."""
     body = base64.b64encode(json.dumps([[], {"user_id": 7, "day": "2026-01-05"}, {}]).encode()).decode()
-    key = idempotency_key(commands_app.tasks[Send.name], {"user_id": 7, "day": "2026-01-05"}, "m1", None)
+    key = idempotency_key(commands_app.tasks[Send.name].idempotent_on, {"user_id": 7, "day": "2026-01-05"}, "m1", None)
     headers = {"id": "m1", "task": Send.name, "x_key": key}
     stored = {"body": body, "headers": headers, "content-type": "application/json", "content-encoding": "utf-8"}
     bury(headers={"x_key": key}, stored=json.dumps(stored).encode())

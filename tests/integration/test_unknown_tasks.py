@@ -119,7 +119,7 @@ def test_another_worker_that_knows_it_runs_it(module_installation: Installation)
                 own = next((one for one in messages(app) if one.id == third.id), None)
                 wait_until(lambda: not messages(app), 20, "it has ended")
             assert app.store.redis.get(app.store.key("keyed-1-2")) == b"1"
-            key = idempotency_key(Keyed, {"a": 1, "b": 2}, "", None)
+            key = idempotency_key(Keyed.idempotent_on, {"a": 1, "b": 2}, "", None)
             assert own is None or own.headers[KEY] == key
             assert app.claims.is_done(f"{Keyed.name}:{key}", third.id, digest({"a": 1, "b": 2}))
         assert old.output.count(f"unknown: id={first.id} task={NEW}") >= counted

