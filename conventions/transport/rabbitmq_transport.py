@@ -1,15 +1,40 @@
 """The RabbitMQ transport: kombu's, with channels of ours, see `transport/rabbitmq_channel.py`."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from kombu.transport import pyamqp
 
 from conventions.library_internals.kombu import reader_of, use_transport
-from conventions.transport.rabbitmq_channel import REST_AFTER, Channel
+from conventions.transport.rabbitmq_channel import Channel
+from conventions.transport.rabbitmq_reading import REST_AFTER
 
 LOOK_EVERY = 0.05  # seconds between two looks for room, in a worker without an event loop that is full
+
+
+class Once:
+    """A call of the worker's loop that is on its way at most once, however often it is asked for.
+
+    Args:
+        call: is called by the loop.
+    """
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._is_coming = False
+
+    def ask(self, schedule: Callable[[Callable[[], None]], Any]) -> None:
+        """Have it called; `schedule` is how the loop is told."""
+        if not self._is_coming:
+            self._is_coming = True
+            schedule(self._run)
+
+    def _run(self) -> None:
+        self._is_coming = False
+        self._call()
 
 
 class Connection(pyamqp.Connection):
@@ -29,7 +54,8 @@ class Connection(pyamqp.Connection):
         self.task_queues: set[str] = set()
         self.reading: set[Channel] = set()
         self.loop: Any = None
-        self._looks = self._is_read = self._has_turn = False
+        self._is_read = False  # somebody reads until nothing more is there
+        self._turn, self._look = Once(self._take_turn), Once(self._look_for_room)
         super().__init__(*args, **options)
 
     def soon(self, call: Callable[[], None]) -> None:
@@ -45,19 +71,19 @@ class Connection(pyamqp.Connection):
         """
         if self.loop is None:
             for channel in list(self.reading):
-                channel.rest_if_full()
+                channel.ahead.rest_if_full(time.monotonic())
                 channel.go_on()
         if self._has_ahead:
             try:
                 return self.drain_events(timeout=0)
             except TimeoutError:
-                handed = [channel.hand_over() for channel in list(self.reading)]
+                handed = [channel.ahead.hand_over() for channel in list(self.reading)]
                 self._look_later()
                 if any(handed) or timeout == 0:
                     raise
-        if self.loop is None and any(channel.waits_for_room for channel in self.reading):
+        if self.loop is None and any(channel.ahead.waits_for_room for channel in self.reading):
             timeout = min(timeout or LOOK_EVERY, LOOK_EVERY)  # threads acknowledge, and nothing tells this one
-        self._is_read = timeout == 0  # whoever reads so reads on, until nothing more is there
+        self._is_read = timeout == 0
         try:
             return self.drain_events(timeout=timeout)
         finally:
@@ -65,12 +91,10 @@ class Connection(pyamqp.Connection):
 
     def on_arrived(self) -> None:
         """A message has come; where that was seen by somebody who waits for something else, the loop must be told."""
-        if self.loop is not None and not self._is_read and not self._has_turn:
-            self._has_turn = True
-            self.loop.call_soon(self._turn)
+        if self.loop is not None and not self._is_read:
+            self._turn.ask(self.loop.call_soon)
 
-    def _turn(self) -> None:
-        self._has_turn = False
+    def _take_turn(self) -> None:
         if self.connected:
             with suppress(TimeoutError):
                 self.drain_for_worker(timeout=0)
@@ -78,19 +102,17 @@ class Connection(pyamqp.Connection):
 
     @property
     def _has_ahead(self) -> bool:
-        return any(channel.has_ahead for channel in self.reading)
+        return any(channel.ahead for channel in self.reading)
 
     def _look_later(self) -> None:
-        if self.loop is not None and not self._looks and self._has_ahead:
-            self._looks = True
-            self.loop.call_later(REST_AFTER, self._look)
+        if self.loop is not None and self._has_ahead:
+            self._look.ask(partial(self.loop.call_later, REST_AFTER))
 
-    def _look(self) -> None:
-        self._looks = False
+    def _look_for_room(self) -> None:
         if not self.connected:  # another one has taken its place
             return
         for channel in list(self.reading):
-            channel.rest_if_full()
+            channel.ahead.rest_if_full(time.monotonic())
         self._look_later()
 
 

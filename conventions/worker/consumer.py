@@ -104,8 +104,8 @@ class Consumer(CeleryConsumer):
             channel.on_newer = end_worker
             channel.qos.most_bytes = self.app.settings.read_ahead_limit
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
-        elif hasattr(channel, "rests_at_once"):
-            channel.rests_at_once = is_solo(self.pool)
+        elif hasattr(channel, "ahead"):
+            channel.ahead.none_may_wait = is_solo(self.pool)
 
         def on_task_received(message: Any) -> None:
             delivery = (message.properties or {}).get(DELIVERY)

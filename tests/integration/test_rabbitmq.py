@@ -71,7 +71,7 @@ def _fill(queue: str) -> None:
         Number.apply_async((number,), queue=queue)
 
 
-@pytest.mark.parametrize("_sender", [5], indirect=True)
+@pytest.mark.parametrize("_sender", [30], indirect=True)
 def test_a_queue_of_rabbitmq_that_is_full(_sender: Any) -> None:  # its application is what declares the queue
     """It says so, and the message is not there."""
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
