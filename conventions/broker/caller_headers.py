@@ -39,15 +39,9 @@ _OURS = frozenset(OURS)
 class OwnHeaders(dict[str, Any]):
     """Headers that this process made. Headers from JSON or from a caller are plain mappings."""
 
-    @property
-    def were_accepted(self) -> bool:
-        """Whether they belong to a message that was checked before, such as a retry."""
-        return KEY in self
 
-
-def were_accepted(headers: Any) -> bool:
-    """Whether a message with these headers was checked before, perhaps under other limits."""
-    return isinstance(headers, OwnHeaders) and headers.were_accepted
+class AcceptedHeaders(OwnHeaders):
+    """Headers of a message that was checked before, perhaps under other limits. So it is not checked again. A retry has them, for example."""
 
 
 def without_ours(headers: Any) -> dict[str, Any]:

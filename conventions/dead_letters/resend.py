@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy.orm import Session
 
-from conventions.broker.caller_headers import OwnHeaders
+from conventions.broker.caller_headers import AcceptedHeaders, OwnHeaders
 from conventions.broker.codec import UnreadableBody, bytes_of, read_body
 from conventions.broker.header_names import (
     COPY,
@@ -81,9 +81,9 @@ def _send(app: Application, letter: DeadLetterRow, task: Any) -> None:
     if message and "headers" in message:
         _send_message(app, letter, message)
     else:
-        task.apply_async(
-            kwargs=letter.arguments, task_id=letter.id, headers=OwnHeaders(_headers(letter, letter.headers))
-        )
+        headers = _headers(letter, letter.headers)
+        checked = AcceptedHeaders if KEY in headers else OwnHeaders
+        task.apply_async(kwargs=letter.arguments, task_id=letter.id, headers=checked(headers))
 
 
 def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> bool:

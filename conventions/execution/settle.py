@@ -13,7 +13,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Outcome
-from conventions.broker.caller_headers import OwnHeaders
+from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
 from conventions.core import error_text
 from conventions.core.errors import BrokerUnavailable, LeaseLost
@@ -254,7 +254,7 @@ def publish_again(
         request,
         countdown=countdown,
         retries=request.retries if retries is None else retries,
-        headers=OwnHeaders(
+        headers=AcceptedHeaders(
             headers_to_go_on(request)
             | _identity(job)
             | {COUNTS: dict(job.counts if counts is None else counts)}

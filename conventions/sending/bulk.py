@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 from celery import signals, uuid
 
 from conventions.broker.bulk_publish import PART, NotTaken, PublishBatch, UnderWay
-from conventions.broker.caller_headers import OwnHeaders
+from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import PLANNED_AT
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
@@ -164,8 +164,7 @@ class Bulk:
         return headers_of_own(self._task, one.payload, one.written, one.id, planned=common.get(PLANNED_AT))
 
     def _send_by_celery(self, one: Prepared, common: Mapping[str, Any], **options: Any) -> None:
-        # A message with a key in its headers counts as checked.
-        headers = OwnHeaders(dict(common) | self._own(one, common))
+        headers = AcceptedHeaders(dict(common) | self._own(one, common))
         # Otherwise a running job would keep each of them as its child.
         options |= self._options | {"task_id": one.id, "headers": headers, "add_to_parent": False}
         self._task.apply_async((), one.payload, **options)

@@ -11,7 +11,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
-from conventions.broker.caller_headers import check_headers, were_accepted
+from conventions.broker.caller_headers import AcceptedHeaders, check_headers
 from conventions.core.message_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.core.priority import Priority
 from conventions.execution.current_job import sends_follow_ups
@@ -132,7 +132,9 @@ def check_options(task: DeclaredTask | NamedTask, options: Mapping[str, Any], ma
     if not options:
         return
     _check_priority(task.name, options)
-    accepted = were_accepted(options.get("headers"))  # a retry was accepted before, so its delay is not checked again
+    accepted = isinstance(
+        options.get("headers"), AcceptedHeaders
+    )  # a retry was accepted before, so its delay is not checked again
     _check_ours(task.name, task, options, None if accepted else max_delay)
     if not accepted:
         _check_steps(task, options, max_delay)
@@ -263,7 +265,7 @@ def _check_spelling(task: str, options: Mapping[str, Any]) -> None:
 def _check_priority(task: str, options: Mapping[str, Any]) -> None:
     priority = options.get("priority")
     # Celery sends the next step of a chain and the next attempt, and there a Priority is a plain number.
-    continues = {"root_id", "reply_to"} & options.keys() or were_accepted(options.get("headers"))
+    continues = {"root_id", "reply_to"} & options.keys() or isinstance(options.get("headers"), AcceptedHeaders)
     if priority is not None and not continues and not isinstance(priority, Priority):
         names = ", ".join(f"Priority.{member.name}" for member in Priority)
         raise TypeError(

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from conventions.broker.caller_headers import were_accepted
+from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
 from conventions.execution.current_job import sends_follow_ups
@@ -74,7 +74,7 @@ def checked_send(
         check_options(task, options, settings.max_delay)
         freeze_callbacks(task, options)
         given = options.get("headers") or {}
-        if were_accepted(given):  # a retry, for example: it was checked before
+        if isinstance(given, AcceptedHeaders):  # a retry, for example: it was checked before
             return payload_of(task, args, kwargs, None)[0], dict(given)
         payload, written = payload_of(task, args, kwargs, getattr(settings, task.payload_limit_setting))
         return payload, headers_for(task, payload, written, message_id, given, **how)

@@ -16,7 +16,7 @@ from celery.app.task import Context
 import conventions
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
-from conventions.broker.caller_headers import LIMIT, OwnHeaders
+from conventions.broker.caller_headers import LIMIT, AcceptedHeaders, OwnHeaders
 from conventions.broker.header_names import ENQUEUED_AT, KEY, LATER, OURS, TOKEN
 from conventions.core.errors import PayloadError
 from conventions.execution.attempt_event import envelope_of, headers_to_go_on
@@ -148,7 +148,7 @@ def test_it_is_refused_whatever_way_it_goes(app: ConventionsApp, way: str) -> No
 
 def test_what_json_or_a_copy_makes_of_our_headers_is_not_ours(app: ConventionsApp) -> None:
     """Only what is made here counts as checked before."""
-    own = OwnHeaders({KEY: "k"})
+    own = AcceptedHeaders({KEY: "k"})
     for copy in (json.loads(json.dumps(own)), dict(own), own | {}):
         with pytest.raises(TypeError, match="the platform's own"):
             Named.apply_async((1,), headers=copy)
@@ -257,7 +257,7 @@ def test_headers_that_cannot_travel_are_refused(app: ConventionsApp, fault: str)
 def test_headers_of_ours_are_kept_where_they_are_made(app: ConventionsApp) -> None:
     """As those of a redrive, which is checked no more; with those of a schedule a message is checked like any other."""
     since = datetime.now(UTC).isoformat()
-    Named.apply_async((1,), headers=OwnHeaders({KEY: "k", ENQUEUED_AT: since}))
+    Named.apply_async((1,), headers=AcceptedHeaders({KEY: "k", ENQUEUED_AT: since}))
     Named.apply_async((2,), headers=OwnHeaders({"x_schedule": "daily", ENQUEUED_AT: since}))
     kept, planned = sorted(messages(app), key=lambda one: one.arguments["number"])
     assert (kept.headers[KEY], kept.headers[ENQUEUED_AT]) == ("k", since)
