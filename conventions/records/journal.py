@@ -2,7 +2,8 @@
 
 The settle script appends an event in the same step that changes the claim, so an outcome never lacks its event.
 `Journal.append` adds events of messages without a claim. Actions of people on data in Redis are entries of their own
-(`AuditJournalEntry`), appended in the same step as the action.
+(`AuditJournalEntry`), appended in the same step as the action. The broker's scripts refuse new messages while it has more entries than
+`CONVENTIONS_JOURNAL_LIMIT`.
 """
 
 import functools

@@ -116,12 +116,12 @@ def ended_in_one_group(lane: Lane) -> bool:
     first = [one for one in lane.notes if one.attempt == 1]
     groups = {one.name: one.group for one in first}
     assert {one.group for one in lane.notes if one.attempt == 2} == {None}, "what was tried before goes alone"
-    have_mates = all(
+    have_neighbours = all(
         any(sizes(first)[groups[f"{what} {number}"] or ""] > 1 for number in rounds)
         for what in ("fails", "network", "object")
     )
     # Between these two are those that did not run.
-    return have_mates and any(groups[f"twin {one}"] == groups[f"after {one}"] is not None for one in rounds)
+    return have_neighbours and any(groups[f"twin {one}"] == groups[f"after {one}"] is not None for one in rounds)
 
 
 @pytest.mark.parametrize("how", ["forks and exits", "forks and fails", "forks and returns", "forks and writes"])

@@ -1,4 +1,4 @@
-"""The fast lane, when a job of a group is not short after all, or its process is ended: its mates run once each."""
+"""The fast lane, when a job of a group is not short after all, or its process is ended: its neighbours run once each."""
 
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
@@ -21,7 +21,7 @@ from tests.integration.lane_tasks import Limited, Quick
 from tests.support import wait_until
 from tests.workers import wait_for_letter
 
-MATES = 24
+NEIGHBOURS = 24
 BEFORE = 5  # of them, before the one that a test is about
 WAITS = 8  # one of them, behind it
 PREFETCH = 4  # messages that a worker holds for each process
@@ -36,7 +36,7 @@ class Group:
 
     lane: Lane
     odd: str
-    mates: list[str]
+    neighbours: list[str]
 
     def let_go(self) -> None:
         """Let the odd one end."""
@@ -50,15 +50,17 @@ class Group:
             raise AssertionError(f"{len(self.lane.names)} of {number} have begun") from error
 
     def has_only(self, *without: int) -> None:
-        """Check that nothing ran twice, and all ran but these mates."""
-        assert self.lane.names == sorted(["odd", *(f"mate {one}" for one in range(MATES) if one not in without)])
+        """Check that nothing ran twice, and all ran but these neighbours."""
+        assert self.lane.names == sorted(
+            ["odd", *(f"neighbour {one}" for one in range(NEIGHBOURS) if one not in without)]
+        )
 
-    def check_mates(self) -> None:
+    def check_neighbours(self) -> None:
         """Each has run once, in its first attempt, and no start was counted, which would have made it a dead letter."""
         self.lane.wait_until_done()
         self.has_only()
         recorded = self.lane.kinds()
-        assert [recorded[one] for one in self.mates] == [["succeeded"]] * MATES
+        assert [recorded[one] for one in self.neighbours] == [["succeeded"]] * NEIGHBOURS
 
 
 def grouped(lane: Lane, how: str, task: type[Quick] = Quick, *, number: int = 1, **options: Any) -> Group:
@@ -77,12 +79,12 @@ def grouped(lane: Lane, how: str, task: type[Quick] = Quick, *, number: int = 1,
         turn.folder.mkdir()
         ids = []
         with turn.paused():
-            for mate in range(MATES):
-                if mate == BEFORE:
+            for neighbour in range(NEIGHBOURS):
+                if neighbour == BEFORE:
                     odd = task.apply_async(kwargs={"folder": turn.folder, "name": "odd", "how": how}, **options).id
-                if mate == 3 * BEFORE and number == 2:
+                if neighbour == 3 * BEFORE and number == 2:
                     task.delay(turn.folder, "odd too", how)
-                ids.append(task.delay(turn.folder, f"mate {mate}").id)
+                ids.append(task.delay(turn.folder, f"neighbour {neighbour}").id)
         turn.wait_for("odd")
         if number == 2:
             turn.wait_for("odd too")
@@ -106,11 +108,11 @@ def test_a_job_that_takes_long(lane: Lane) -> None:
     """Those behind it are back in the queue after a second, and run beside it while it goes on."""
     before = lane.worker.output.count(RETURNED)
     group = grouped(lane, "held")
-    group.wait_for_names(MATES + 1)
+    group.wait_for_names(NEIGHBOURS + 1)
     assert group.lane.kinds()[group.odd] == []
     assert max(one.at for one in group.lane.notes) - group.lane.noted("odd").at < 8  # of the 15 that it holds
     group.let_go()
-    group.check_mates()
+    group.check_neighbours()
     assert group.lane.kinds()[group.odd] == ["succeeded"]
     assert lane.worker.output.count(RETURNED) == before + 1, "some of them waited behind it"
 
@@ -120,7 +122,7 @@ def test_jobs_that_take_long_everywhere(lane: Lane, crew: Crew) -> None:
     installation, _, _ = crew
     places = 1 if "(solo)" in lane.worker.output else 2
     group = grouped(lane, "held", number=places)
-    sent = places + MATES + len(Quick.enqueue_many(some(group.lane.folder, 200)))
+    sent = places + NEIGHBOURS + len(Quick.enqueue_many(some(group.lane.folder, 200)))
     with installation.worker("-Q", QUEUE, "-c", "1", "-n", "other@%h"):
         group.wait_for_names(sent - 2 * PREFETCH * places)  # and as many in a read that is under way
         assert group.lane.kinds()[group.odd] == []
@@ -136,28 +138,28 @@ def test_a_soft_time_limit(lane: Lane, own: bool) -> None:
     group = grouped(lane, "held", soft_time_limit=1) if own else grouped(lane, "held", Limited)
     letter = wait_for_letter(lane.app, group.odd, 12)
     assert (letter.error, letter.attempts) == ("SoftTimeLimitExceeded", 1)
-    group.check_mates()
+    group.check_neighbours()
 
 
 @prefork
 def test_a_hard_time_limit(lane: Lane) -> None:
-    """The job is a dead letter in time; its process is killed, and its mates run."""
+    """The job is a dead letter in time; its process is killed, and its neighbours run."""
     group = grouped(lane, "deaf", Limited)
     letter = wait_for_letter(lane.app, group.odd, 12)
     assert (letter.error, letter.attempts) == ("TimeLimitExceeded", 1)
-    group.check_mates()
+    group.check_neighbours()
 
 
 @prefork
 def test_a_hard_time_limit_of_its_own(lane: Lane) -> None:
     """The pool knows one limit for a group, so a message with another one does not go with them."""
     with lane.paused():
-        for mate in range(BEFORE):
-            Quick.delay(lane.folder, f"mate {mate}")
+        for neighbour in range(BEFORE):
+            Quick.delay(lane.folder, f"neighbour {neighbour}")
         arguments = {"folder": lane.folder, "name": "odd", "how": "deaf"}
         odd = Quick.apply_async(kwargs=arguments, soft_time_limit=1, time_limit=2).id
-        for mate in range(BEFORE):
-            Quick.delay(lane.folder, f"later {mate}")
+        for neighbour in range(BEFORE):
+            Quick.delay(lane.folder, f"later {neighbour}")
     letter = wait_for_letter(lane.app, odd, 12)
     assert (letter.error, letter.attempts) == ("TimeLimitExceeded", 1)
     lane.wait_until_done()
@@ -168,10 +170,10 @@ def test_a_hard_time_limit_of_its_own(lane: Lane) -> None:
 
 @prefork
 def test_the_running_job_is_revoked(lane: Lane) -> None:
-    """Its process is killed: it is recorded as revoked, and its mates run elsewhere."""
+    """Its process is killed: it is recorded as revoked, and its neighbours run elsewhere."""
     group = grouped(lane, "held")
     revoke(group.lane, group.odd)
-    group.check_mates()
+    group.check_neighbours()
 
 
 @prefork
@@ -182,14 +184,14 @@ def test_the_worker_goes_on_after_each_death(lane: Lane) -> None:
         turn.folder.mkdir()
         group = grouped(turn, "held")
         revoke(group.lane, group.odd)
-        group.check_mates()
+        group.check_neighbours()
 
 
 @prefork
 def test_a_job_that_waits_in_a_group_is_revoked(lane: Lane) -> None:
     """It has not begun, so no process is killed for it: the one that runs before it goes on."""
     group = grouped(lane, "held")
-    revoke(group.lane, group.mates[WAITS])
+    revoke(group.lane, group.neighbours[WAITS])
     group.let_go()
     group.lane.wait_until_done()
     group.has_only(WAITS)
