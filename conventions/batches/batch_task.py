@@ -44,7 +44,7 @@ class BatchTask(LongRunningTask, abstract=True):
             cls.resumes_by_item = AFTER in inspect.signature(cls.items).parameters
             cls.no_arguments = (AFTER,) if cls.resumes_by_item else ()
             _check_batch(cls)
-            cls.run = _split  # type: ignore[method-assign]  # a batch defines `items` and `process` in place of `run`
+            cls.run = _split  # type: ignore[assignment, method-assign]  # a batch defines `items` and `process` in place of `run`
         super().__init_subclass__(abstract=abstract, **options)
         if is_batch:
             cls.chunk_task = _derive(cls, "chunk", _run_chunk, ("batch_id", "chunk_index"))
@@ -160,13 +160,13 @@ def _derive(batch: type[BatchTask], role: Role, run: Callable[..., Any], key: tu
     return types.new_class(name, (batch,), {"role": role}, lambda namespace: namespace.update(body))
 
 
-def _split(self: Any, **arguments: Any) -> dict[str, Any]:
+def _split(self: BatchTask, **arguments: Any) -> dict[str, Any]:
     """Cut the items into chunks and send each one as a message."""
     return run_here(self, arguments) if self.request.is_eager else Splitter(self, arguments).run()
 
 
 def _run_chunk(
-    self: Any,
+    self: BatchTask,
     *,
     batch_id: str,
     chunk_index: int,  # noqa: ARG001  # part of the message, for readers
@@ -180,7 +180,7 @@ def _run_chunk(
     return self.process(items, **_splitter_of(self).arguments.load((), arguments))
 
 
-def _run_finish(self: Any, batch_id: str, arguments: dict[str, Any]) -> Any:
+def _run_finish(self: BatchTask, batch_id: str, arguments: dict[str, Any]) -> Any:
     """Call `finish` with the batch's summary."""
     if self.request.is_eager:
         summary = SUMMARY_HERE.get(None)
@@ -192,7 +192,7 @@ def _run_finish(self: Any, batch_id: str, arguments: dict[str, Any]) -> Any:
     return self.finish(summary, **_splitter_of(self).arguments.load((), arguments))
 
 
-def _run_recovered(self: Any, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
+def _run_recovered(self: BatchTask, batch_id: str, repairs: int, arguments: dict[str, Any]) -> Any:
     """Call `recovered` with the present summary, unless another one has already reported these repairs."""
     if self.app.batches.is_reported(batch_id, repairs):
         return None
@@ -202,10 +202,11 @@ def _run_recovered(self: Any, batch_id: str, repairs: int, arguments: dict[str, 
     return self.recovered(summary, **_splitter_of(self).arguments.load((), arguments))
 
 
-def _splitter_of(task: Any) -> Any:
-    return task.app.tasks[task.name.removesuffix(f".{task.role}")]
+def _splitter_of(task: BatchTask) -> BatchTask:
+    found: BatchTask = task.app.tasks[task.name.removesuffix(f".{task.role}")]
+    return found
 
 
-def _refuse_cancelled(task: Any, batch_id: str) -> None:
+def _refuse_cancelled(task: BatchTask, batch_id: str) -> None:
     if task.app.batches.state(batch_id) == "cancelled":
         raise JobCancelled(f"the batch {batch_id} was cancelled")

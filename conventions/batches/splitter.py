@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from conventions.batches.batch_state import BatchSummary, Origin
 from conventions.batches.cursor import Cursor, Cut
 from conventions.batches.items import Chunk, Items
+from conventions.batches.split_task import SplitTask
 from conventions.broker.batch_membership import Outcome, chunk_id, finish_id
 from conventions.broker.bulk_publish import PART_BYTES
 from conventions.broker.header_names import ACTOR
@@ -23,6 +24,7 @@ from conventions.core.priority import Priority
 from conventions.execution.run import TurnOver
 from conventions.progress.reporter import Progress
 from conventions.sending.bulk import Bulk, Prepared
+from conventions.sending.sendable_task import SendableTask
 
 SENT_TOGETHER = 100  # chunks sent together, or PART_BYTES of them
 SENT_AFTER = 1.0  # seconds that a chunk waits for others, at most until the next one is complete
@@ -36,12 +38,12 @@ class Splitter:
         arguments: of `items`, as it declares them.
     """
 
-    def __init__(self, task: Any, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, task: SplitTask, arguments: Mapping[str, Any]) -> None:
         self._task, self._arguments = task, arguments
         self._batches = task.app.batches
         self._id = task.request.id
         self._payload = task.arguments.bind((), arguments)
-        self._options = options_of(task)
+        self._options = options_of(task.request.delivery_info or {}, task.queue_name)
         self._sent = self._ahead = (
             Cut()
         )  # `sent`: certainly in the broker; `ahead`: cut before a kill, perhaps in the broker
@@ -170,15 +172,19 @@ def _prepared(bulk: Bulk, message: ChunkMessage) -> Prepared:
         raise PayloadError(f"chunk {message.chunk_index}: {error}; or set a smaller chunk_size") from error
 
 
-def options_of(task: Any) -> dict[str, Any]:
-    """The priority and queue of a batch, if its sender chose them. Its chunks and its finish use the same."""
-    info = task.request.delivery_info or {}
+def options_of(info: Mapping[str, Any], queue_name: str) -> dict[str, Any]:
+    """The priority and queue of a batch, if its sender chose them. Its chunks and its finish use the same.
+
+    Args:
+        info: what the request of the batch says of its delivery.
+        queue_name: the queue that its task declares.
+    """
     options: dict[str, Any] = {}
     with suppress(ValueError):  # another broker or program may have set another number
         if (priority := Priority(info.get("priority", Priority.NORMAL))) is not Priority.NORMAL:
             options["priority"] = priority
     queue = info.get("routing_key")
-    if queue and queue != task.queue_name:
+    if queue and queue != queue_name:
         options["queue"] = queue
     return options
 
@@ -189,7 +195,7 @@ SUMMARY_HERE: ContextVar[BatchSummary] = ContextVar("summary_here")
 _ENDED = "eager_chunks"  # a request header: the outcomes of the chunks that ran before a retry
 
 
-def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def run_here(task: SplitTask, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Run a whole batch in this process, for `apply` and `task_always_eager`.
 
     Each chunk, and then the finish, is a job of its own as in a worker, with its retries (without waits) and its
@@ -229,7 +235,7 @@ def run_here(task: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _outcome_here(
-    task: Any, kwargs: Mapping[str, Any], task_id: str, headers: Mapping[str, Any]
+    task: SendableTask, kwargs: Mapping[str, Any], task_id: str, headers: Mapping[str, Any]
 ) -> tuple[Outcome, Any]:
     try:
         ended = task.apply(kwargs=dict(kwargs), task_id=task_id, headers=dict(headers), throw=False)
@@ -238,7 +244,7 @@ def _outcome_here(
     return {"SUCCESS": "done", "FAILURE": "dead"}.get(ended.state, "cancelled"), ended.result  # type: ignore[return-value]  # only these words occur
 
 
-def _summary_here(task: Any, sizes: Sequence[int], ended: Mapping[int, tuple[Outcome, Any]]) -> BatchSummary:
+def _summary_here(task: SplitTask, sizes: Sequence[int], ended: Mapping[int, tuple[Outcome, Any]]) -> BatchSummary:
     outcomes = [ended[index][0] for index in range(len(sizes))]
     done = sum(size for size, outcome in zip(sizes, outcomes, strict=True) if outcome == "done")
     returned = [ended[index][1] for index, outcome in enumerate(outcomes) if outcome == "done"]

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from conventions.storage.layout_version import living
+from conventions.storage.redis_store import Store
 
 ASK_WITHIN = 1.0  # seconds that workers have to answer
 
@@ -19,10 +20,10 @@ class Consumers(NamedTuple):
     silent: int
 
 
-def ask_workers(app: Any) -> Consumers:
-    """Ask the workers. Raises: RedisError, or the transport's error when the broker cannot be reached."""
-    alive = sum(name.startswith("worker ") for name in living(app.store))
+def ask_workers(store: Store, control: Any) -> Consumers:
+    """Ask the workers; `control` is Celery's. Raises: RedisError, or the transport's error when the broker cannot be reached."""
+    alive = sum(name.startswith("worker ") for name in living(store))
     # With a limit the call returns as soon as all have answered.
-    answers = app.control.inspect(timeout=ASK_WITHIN, limit=alive or None).active_queues() or {}
+    answers = control.inspect(timeout=ASK_WITHIN, limit=alive or None).active_queues() or {}
     queues = frozenset(queue["name"] for queues in answers.values() for queue in queues)
     return Consumers(queues, max(alive - len(answers), 0))

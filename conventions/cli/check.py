@@ -16,6 +16,7 @@ from conventions.broker.durability import evicting_servers, servers_without_aof
 from conventions.cli.base import app_of, emit, one_line_errors, say
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_answers import advice_on, fault_of
+from conventions.execution.application import Application
 from conventions.execution.purge import is_reply_queue
 from conventions.recording import lost_message_rows
 from conventions.schedules.schedule_module import load_schedule
@@ -63,9 +64,9 @@ def _broker(app: ConventionsApp) -> None:
 
 def _redis(app: ConventionsApp) -> None:
     app.store.try_write()
-    faults = evicting_servers(app)
+    faults = evicting_servers(app.port, app.store)
     if app.settings.environment == "production":
-        faults += servers_without_aof(app)
+        faults += servers_without_aof(app.port, app.store)
     if faults:
         raise ConfigurationError(faults)
 
@@ -177,12 +178,12 @@ class Unconsumed:
     silent: int
 
 
-def unconsumed(app: Any) -> Unconsumed:
+def unconsumed(app: Application) -> Unconsumed:
     """Ask the workers. Raises: RedisError, or the error of an unreachable broker."""
     own = {name for name in queue_names(app) if not is_reply_queue(name)}
     known = own | {name for name in app.port.queues() if not is_reply_queue(name)}
     lengths = {name: app.port.waiting(name, delayed=True) for name in known}
-    consumers = ask_workers(app)
+    consumers = ask_workers(app.store, app.control)
     left = known - consumers.queues
     return Unconsumed(
         {name: lengths[name] for name in sorted(left) if lengths.get(name)},

@@ -10,6 +10,7 @@ from celery.bin.base import CeleryCommand
 
 from conventions.cli.base import app_of, emit, one_line_errors
 from conventions.core import errors
+from conventions.execution.runnable_task import RunnableTask
 
 
 @click.command(cls=CeleryCommand)
@@ -31,11 +32,11 @@ def explain(context: click.Context, task: str, exception: str, as_json: bool) ->
     emit(_attempts(found[0], _exception(exception)), ("attempt", "after_s", "from_s", "to_s", "then"), as_json=as_json)
 
 
-def _attempts(task: Any, error: BaseException) -> Iterator[dict[str, Any]]:
+def _attempts(task: RunnableTask, error: BaseException) -> Iterator[dict[str, Any]]:
     policy, waited = task.retry_policy, 0.0
     kind = policy.kind_of(error)
     for attempt in range(1, policy.limit_for(kind) + 1):
-        overruled = task.should_retry(error, attempt) if task.overrules_retry else None
+        overruled = task.should_retry(error, attempt) if task.overrules_retry else None  # type: ignore[arg-type]  # of any class
         decision = policy.decide(error, {kind: attempt}, overruled=overruled, chance=0.5)
         row: dict[str, Any] = {"attempt": attempt, "after_s": round(waited, 1), "from_s": None, "to_s": None}
         if decision.wait is None:

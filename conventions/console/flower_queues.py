@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.transport.celery_defaults import CLASS_QUEUES
 
@@ -19,7 +20,7 @@ class FlowerQueues:
         alive: the names of the running workers that Flower knows.
     """
 
-    def __init__(self, app: Any, alive: Iterable[str]) -> None:
+    def __init__(self, app: Application, alive: Iterable[str]) -> None:
         self._app = app
         self._alive = frozenset(alive)
 

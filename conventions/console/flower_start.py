@@ -8,13 +8,14 @@ from typing import Any
 
 from conventions.console.hosts import is_local
 from conventions.core.errors import ConfigurationError
+from conventions.execution.application import Application
 from conventions.execution.log_redaction import make_safe
 
 OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 _LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
 
 
-def prepare_command(app: Any) -> None:
+def prepare_command(app: Application) -> None:
     """Give `celery flower` the console, if that command may run in this process.
 
     Celery imports the commands of all packages before the application, so Flower's command exists by now. Nothing else imports
@@ -35,7 +36,7 @@ def prepare_command(app: Any) -> None:
     flower.callback = with_console
 
 
-def start(app: Any, command: Any, arguments: tuple[str, ...]) -> None:
+def start(app: Application, command: Any, arguments: tuple[str, ...]) -> None:
     """Read Flower's options, check them, and add the pages. Raises: ConfigurationError."""
     from conventions.console.flower_plugin import install  # noqa: PLC0415  # Tornado and Flower, only for this command
 

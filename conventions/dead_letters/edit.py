@@ -15,6 +15,7 @@ from conventions.execution.application import Application
 from conventions.idempotency.key import idempotency_key
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
+from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_arguments
 from conventions.storage.tables import DeadLetterRow
 
@@ -115,12 +116,12 @@ def _existing(letter: DeadLetterRow | None, id: str) -> DeadLetterRow:  # noqa: 
     return letter
 
 
-def editable(app: Application, letter: DeadLetterRow | None, id: str) -> Any:  # noqa: A002  # the word of the glossary
+def editable(app: Application, letter: DeadLetterRow | None, id: str) -> SendableTask:  # noqa: A002  # the word of the glossary
     """The task of a letter, if the letter can be edited. Raises: LetterNotEditable."""
     letter = _existing(letter, id)
     if letter.state != "dead":
         raise LetterNotEditable(f"{id} is {letter.state}; only a dead letter can be edited")
-    task = app.tasks.get(letter.task)
+    task: SendableTask | None = app.tasks.get(letter.task)
     if task is None or not hasattr(task, "checked"):
         raise LetterNotEditable(
             f"{id}: its task {letter.task!r} is not registered here, so nothing could check its arguments"
@@ -142,7 +143,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Cha
     return [Change(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)]
 
 
-def _rewrite(task: Any, letter: DeadLetterRow, before: Mapping[str, Any], after: dict[str, Any]) -> None:
+def _rewrite(task: SendableTask, letter: DeadLetterRow, before: Mapping[str, Any], after: dict[str, Any]) -> None:
     planned = letter.headers.get(PLANNED_AT)
     headers = {FINGERPRINT: digest(after)}
     key = letter.headers.get(KEY)

@@ -149,7 +149,7 @@ class Watch:
         with self._lock:
             if time.monotonic() - self._asked_at > KNOWN_FOR:
                 try:
-                    self._consumed = ask_workers(self._app).queues
+                    self._consumed = ask_workers(self._app.store, self._app.control).queues
                 except broker_outages(self._app):
                     self._consumed = None
                 self._asked_at = time.monotonic()
@@ -163,7 +163,7 @@ def doubts(app: Application, session: Session, which: Filter) -> list[str]:
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
     try:
         app.port.check()
-        consumed = ask_workers(app).queues
+        consumed = ask_workers(app.store, app.control).queues
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)
     except broker_outages(app) as error:

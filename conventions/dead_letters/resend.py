@@ -22,6 +22,7 @@ from conventions.broker.header_names import (
 from conventions.broker.validation import fault_of
 from conventions.core.errors import IdempotencyConflict, PayloadError
 from conventions.dead_letters import letters as dead_letters
+from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
 from conventions.records import executions
 from conventions.sending.publish import publish
@@ -68,14 +69,14 @@ def send(app: Application, session: Session, letter: DeadLetterRow) -> Literal["
     if task is None:
         return "unknown task"
     if hasattr(task, "arguments"):
-        _check(task, letter)
+        _check(task.arguments, letter)
     if not _is_followed(letter) and _has_happened(app, session, letter):
         return "happened"
     _send(app, letter, task)
     return "sent"
 
 
-def _send(app: Application, letter: DeadLetterRow, task: Any) -> None:
+def _send(app: Application, letter: DeadLetterRow, task: Any) -> None:  # of Celery: a letter may be of a function
     app.store.redis.delete(app.claims.cancel_key(letter.id))  # an earlier cancel must not stop the new attempt
     message = dead_letters.message(letter)
     if message and "headers" in message:
@@ -107,7 +108,7 @@ def _is_followed(letter: DeadLetterRow) -> bool:
     return any(embed.get(name) for name in ("callbacks", "chain", "chord"))
 
 
-def _check(task: Any, letter: DeadLetterRow) -> None:
+def _check(arguments: Arguments, letter: DeadLetterRow) -> None:
     if not isinstance(letter.arguments, dict):
         raise PayloadError(f"{letter.id}: its arguments are not a mapping")
     message = dead_letters.message(letter)
@@ -123,7 +124,7 @@ def _check(task: Any, letter: DeadLetterRow) -> None:
     if fault := fault_of(headers, whole.get("properties"), [], {}, None):
         raise PayloadError(f"{letter.id}: no worker would take it again ({fault}); send the job anew")
     try:
-        task.arguments.bind((), letter.arguments)
+        arguments.bind((), letter.arguments)
     except TypeError as error:
         raise PayloadError(str(error)) from error
 

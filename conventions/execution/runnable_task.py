@@ -12,8 +12,16 @@ class RunnableTask(DeclaredTask, Protocol):
     """A declared task in the process that runs it; `tasks/running_task.py` has what is not declared."""
 
     @property
+    def request_stack(self) -> Any:
+        """Celery's: the requests that this thread runs, one within the other."""
+
+    @property
     def returned(self) -> Returned:
         """What `run` returns, and how it is written."""
+
+    @property
+    def stalls_after(self) -> float:
+        """Seconds without a report after which readers call a job stalled."""
 
     @property
     def split_after(self) -> float | None:

@@ -5,10 +5,10 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
 
 from redis.exceptions import RedisError
 
+from conventions.execution.application import Application
 from conventions.execution.attempt import this_call
 from conventions.execution.begin import loaded
 from conventions.execution.settle import Outcomes
@@ -30,7 +30,9 @@ class LaneClaims:
         hostname: the name of the worker.
     """
 
-    def __init__(self, app: Any, parts: Sequence[Sequence[GroupMember]], outcomes: Outcomes, hostname: str) -> None:
+    def __init__(
+        self, app: Application, parts: Sequence[Sequence[GroupMember]], outcomes: Outcomes, hostname: str
+    ) -> None:
         self._app, self._outcomes, self._hostname = app, outcomes, hostname
         self._parts = deque(parts)  # their claims are not asked for yet
         self._asked: Sequence[GroupMember] = ()  # their claims are asked for, and not answered yet

@@ -6,15 +6,18 @@ The rest of the package works without this folder, and imports nothing of it. It
 
 from typing import Any
 
+import celery
+
 from conventions.fast_lane.eligible import goes_together, has_lane, may_go_together
 from conventions.fast_lane.group_size import RETURN_AFTER
 from conventions.fast_lane.lane import Lane
 from conventions.fast_lane.short_cut import ShortCut
 from conventions.tasks.job_classes import long_queues
+from conventions.worker.application import WorkerApplication
 from conventions.worker.intake import DirectIntake
 
 
-def attach(app: Any) -> None:
+def attach(app: WorkerApplication) -> None:
     """Turn the fast lane on for the workers of an application."""
     app.new_intake = LaneIntake
 
@@ -42,7 +45,7 @@ class LaneIntake(DirectIntake):
         if consumer.hub is not None:
             consumer.hub.call_repeatedly(RETURN_AFTER, lane.look)
 
-    def seat(self, task: Any) -> Any:
+    def seat(self, task: celery.Task) -> Any:
         """The consumer that Celery's strategy is given for a task. It puts every request into the lane, also those that go alone."""
         if not has_lane(self._app, self._consumer):
             return super().seat(task)

@@ -2,16 +2,19 @@
 
 from typing import Any
 
+import celery
+
 from conventions.broker.header_names import GENERATION, KEY
+from conventions.execution.application import Application
 from conventions.worker.request import Request
 
 
-def has_lane(app: Any, consumer: Any) -> bool:
+def has_lane(app: Application, consumer: Any) -> bool:
     """Whether the requests of a worker go into the lane."""
     return bool(consumer.hub is not None and app.port.keeps_claims)
 
 
-def goes_together(task: Any, app: Any, consumer: Any) -> bool:
+def goes_together(task: celery.Task, app: Application, consumer: Any) -> bool:
     """Whether jobs of a task may be in a group."""
     # With max_tasks_per_child a process counts what the pool gives it, and would count a group as one job.
     counts_jobs = consumer.controller.max_tasks_per_child

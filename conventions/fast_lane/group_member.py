@@ -9,11 +9,14 @@ from conventions.broker.header_names import TOKEN
 from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.simple_message import TOLD
 from conventions.core.errors import PayloadError
+from conventions.execution.application import Application
 from conventions.execution.attempt import Job
 from conventions.execution.begin import Begun, begin_answered
 from conventions.execution.run import RUN_BY, execute
+from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import Outcomes
 from conventions.fast_lane.lazy_request import LazyRequest, WholeRequest, completed
+from conventions.fast_lane.traced_task import TracedTask
 from conventions.idempotency.claim_answers import Answer
 
 type Handed = (
@@ -44,11 +47,11 @@ class Prepared:
     answer: Answer
     outcomes: Outcomes
 
-    def __call__(self, task: Any, request: Any, args: Any, kwargs: Any) -> Any:
+    def __call__(self, task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Any:
         """Run the job. Returns its result."""
         return execute(task, request, args, kwargs, begins=self._begin, outcomes=self.outcomes)
 
-    def _begin(self, task: Any, request: Any, _args: Any, _kwargs: Any) -> Begun:
+    def _begin(self, task: RunnableTask, request: Any, _args: Any, _kwargs: Any) -> Begun:
         return begin_answered(task, request, self.job, values=self.values, fault=self.fault, answer=self.answer)
 
 
@@ -63,7 +66,7 @@ class GroupMember:
     __slots__ = ("_handed", "args", "counted", "id", "job", "kwargs", "request", "task", "token")
 
     id: str
-    task: Any
+    task: TracedTask
     request: LazyRequest
     args: Any
     kwargs: Any
@@ -74,7 +77,7 @@ class GroupMember:
         self.counted = True
         self.token = ""
 
-    def read(self, app: Any, hostname: str, start: str) -> None:
+    def read(self, app: Application, hostname: str, start: str) -> None:
         """Build the request and the job. Not done for all members at once: the first one would wait. `start`: see `ClaimRequest`."""
         if isinstance(self._handed[0], str):
             name, self.id, request, embed = self._handed

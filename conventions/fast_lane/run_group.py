@@ -14,6 +14,7 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Member
+from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up
 from conventions.execution.settle import recorded, taken_over
 from conventions.fast_lane.claims import LaneClaims
@@ -21,6 +22,7 @@ from conventions.fast_lane.group_member import GroupMember, Handed
 from conventions.fast_lane.group_size import RETURN_AFTER
 from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.fast_lane.trace import Ended, is_observed, trace
+from conventions.fast_lane.traced_task import TracedTask
 from conventions.fast_lane.watch import lane_watch
 from conventions.idempotency.claims import Settlement
 from conventions.idempotency.process_pages import SETTLE_FOR
@@ -51,13 +53,13 @@ class GroupRun:
         waiting: the members that have not begun.
     """
 
-    def __init__(self, app: Any, parts: Sequence[Sequence[GroupMember]], hostname: str) -> None:
+    def __init__(self, app: Application, parts: Sequence[Sequence[GroupMember]], hostname: str) -> None:
         self._app = app
         self._members = [member for part in parts for member in part]
         self._outcomes = OutcomeStream(app.claims)
         self.waiting = LaneClaims(app, parts, self._outcomes, hostname)
         self._ended: dict[GroupMember, Ended] = {}
-        self._observed: dict[Any, bool] = {}  # by task
+        self._observed: dict[TracedTask, bool] = {}
         self.begun_at: float | None = None
         self.running: GroupMember | None = None
         self.running_since = 0.0

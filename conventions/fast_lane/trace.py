@@ -14,8 +14,10 @@ from celery import signals
 
 from conventions.execution.attempt import Job
 from conventions.execution.run import RUN_BY, RunBy
+from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.success_log import SUCCEEDED
 from conventions.fast_lane.lazy_request import LazyRequest
+from conventions.fast_lane.traced_task import TracedTask
 from conventions.library_internals.celery import (
     has_own,
     has_own_hooks,
@@ -47,7 +49,7 @@ class Ended(NamedTuple):
     runtime: float | None = None
 
 
-def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, observed: bool) -> Ended:  # noqa: A002
+def trace(task: TracedTask, id: str, args: Any, kwargs: Any, request: LazyRequest, *, observed: bool) -> Ended:  # noqa: A002
     """Run one job of a group. `observed`: the answer of `is_observed`. Raises: what Celery's tracer does not catch, such as MemoryError."""
     if observed:
         return _by_celery(task, id, args, kwargs, request.whole())
@@ -74,20 +76,20 @@ def trace(task: Any, id: str, args: Any, kwargs: Any, request: LazyRequest, *, o
 def _raises(error: Exception, job: Job | None) -> RunBy:
     """A function that raises this error in Celery's tracer, in place of a second run."""
 
-    def run_by(task: Any, request: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001  # of `RunBy`
+    def run_by(task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001  # of `RunBy`
         request.job = job
         raise error
 
     return run_by
 
 
-def is_observed(task: Any) -> bool:
+def is_observed(task: TracedTask) -> bool:
     """Whether somebody listens to what Celery's tracer does for a job that succeeds."""
     return any(signal.receivers for signal in _SIGNALS) or _has_hooks(task, task.__trace__)
 
 
 @functools.lru_cache(maxsize=1024)
-def _has_hooks(task: Any, tracer: Any) -> bool:
+def _has_hooks(task: TracedTask, tracer: Any) -> bool:
     return (
         any(has_own(task, hook) for hook in _HOOKS)
         or type(task).__call__ is not RunningTask.__call__
@@ -97,12 +99,12 @@ def _has_hooks(task: Any, tracer: Any) -> bool:
     )
 
 
-def _by_celery(task: Any, id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Ended:  # noqa: A002
+def _by_celery(task: TracedTask, id: str, args: Any, kwargs: Any, request: dict[str, Any]) -> Ended:  # noqa: A002
     value, failed, runtime, shown = trace_job(task, id, args, kwargs, request, app=task.app)
     return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
 
-def _log(task: Any, id: str, request: LazyRequest, runtime: float) -> None:  # noqa: A002
+def _log(task: TracedTask, id: str, request: LazyRequest, runtime: float) -> None:  # noqa: A002
     shadow = request.get("shadow")
     fields = {"id": id, "name": shadow or task.name, "runtime": runtime}
     log_success(

@@ -1,8 +1,9 @@
 """The three classes of job (R1): immediate, scheduled, long-running."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from conventions.declare.declaration import PLANNED_TIME, IdempotentOn
+from conventions.execution.application import Application
 from conventions.tasks.base_classes import ConventionTask
 
 
@@ -52,7 +53,7 @@ class LongRunningTask(ConventionTask, abstract=True):
         return self.stalls_after
 
 
-def long_queues(app: Any) -> frozenset[str]:
+def long_queues(app: Application) -> frozenset[str]:
     """The queues of an application's long jobs: `long`, and the own queues of its long-running tasks."""
     own = {task.queue_name for task in app.tasks.values() if isinstance(task, LongRunningTask)}
     return frozenset({LongRunningTask.queue_name} | own - {ImmediateTask.queue_name, ScheduledTask.queue_name})

@@ -6,6 +6,7 @@ from conventions.core.lease_timings import DEFAULT_LEASE
 from conventions.core.priority import Priority
 from conventions.core.redis_address import RedisAddress
 from conventions.core.settings import is_redis
+from conventions.execution.application import Application
 from conventions.transport import redis_transport as transport
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
@@ -17,7 +18,7 @@ RESULT_BACKENDS = {
 }
 
 
-def celery_defaults(app: Any) -> dict[str, Any]:
+def celery_defaults(app: Application) -> dict[str, Any]:
     """The configuration of an application, in Celery's names."""
     settings, broker_address = app.settings, app.broker_address
     redis = RedisAddress.parse(settings.redis_url or broker_address)
@@ -56,7 +57,7 @@ def celery_defaults(app: Any) -> dict[str, Any]:
     return values | redis.result_options | redis.redbeat_settings | _broker(app, broker_address)
 
 
-def _broker(app: Any, address: str) -> dict[str, Any]:
+def _broker(app: Application, address: str) -> dict[str, Any]:
     if is_redis(address):
         broker = RedisAddress.parse(address)
         options = transport.options(app) | broker.broker_options
@@ -71,7 +72,7 @@ def _broker(app: Any, address: str) -> dict[str, Any]:
     }
 
 
-def queue_names(app: Any) -> list[str]:
+def queue_names(app: Application) -> list[str]:
     """The class queues and every `queue_name` of the registered tasks."""
     own = {task.queue_name for task in app.tasks.values() if hasattr(task, "queue_name")}
     return [*CLASS_QUEUES, *sorted(own.difference(CLASS_QUEUES))]

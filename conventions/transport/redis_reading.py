@@ -54,7 +54,7 @@ class Reading:
     """The reads of a channel, which kombu's event loop starts and finishes. kombu calls the read of queues BRPOP."""
 
     # of the channel
-    app: Any
+    app: Any  # ours, or what stands for it in a program without one
     client: Any
     connection: Any
     qos: QoS

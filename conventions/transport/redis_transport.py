@@ -9,6 +9,7 @@ from typing import Any
 
 from kombu.transport import redis
 
+from conventions.execution.application import Application
 from conventions.library_internals.kombu import use_transport
 from conventions.transport.redis_channel import Channel, SentinelChannel
 from conventions.transport.redis_reading import BLOCK_AT_MOST, LOST, ReaderFailed
@@ -92,7 +93,7 @@ class SentinelTransport(Transport):
 class Link:
     """Names the application among the options of its connections, through which its channels find it."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         self.app = app
 
     def __repr__(self) -> str:  # kombu tells connections apart by this
@@ -109,7 +110,7 @@ def install() -> None:
     use_transport("sentinel", f"{__name__}:{SentinelTransport.__qualname__}")
 
 
-def options(app: Any) -> dict[str, Any]:
+def options(app: Application) -> dict[str, Any]:
     """`broker_transport_options` for this transport."""
     return {
         "global_keyprefix": f"{{{app.settings.key_prefix}}}:",

@@ -16,6 +16,7 @@ from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
 from conventions.tasks.job_classes import long_queues
+from conventions.worker.application import WorkerApplication
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
@@ -39,6 +40,8 @@ class Consumer(CeleryConsumer):
         reads_ahead: whether it takes more messages than it has processes for.
         intake: takes what it has read.
     """
+
+    app: WorkerApplication
 
     _events_wait = False
     _checked = False
@@ -90,7 +93,7 @@ class Consumer(CeleryConsumer):
         """Connect to the broker. Raises: SystemExit in production, where the servers would lose jobs."""
         connection = super().connect()
         if not self._checked and self.app.settings.environment == "production":
-            check_servers(self.app)
+            check_servers(self.app.port, self.app.store)
         self._checked = True
         return connection
 

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+import celery
+
 
 class Intake(Protocol):
     """One for each consumer. `DirectIntake` is the plain one; `ConventionsApp.new_intake` may make another."""
@@ -9,7 +11,7 @@ class Intake(Protocol):
     def attach(self) -> None:
         """The consumer is connected: it has a new channel."""
 
-    def seat(self, task: Any) -> Any:
+    def seat(self, task: celery.Task) -> Any:
         """What takes the place of the consumer in Celery's strategy for a task: it is given each request of it."""
 
     def has_room(self, task: str, message: Any) -> bool:
@@ -32,7 +34,7 @@ class DirectIntake:
     def attach(self) -> None:
         """Do nothing: this intake does not need the channel."""
 
-    def seat(self, task: Any) -> Any:  # noqa: ARG002  # for those that look at the task
+    def seat(self, task: celery.Task) -> Any:  # noqa: ARG002  # for those that look at the task
         """Return the consumer itself, without Celery's rate limits where `RateLimits` takes their place."""
         return _Unlimited(self._consumer) if self._app.port.can.limits else self._consumer
 

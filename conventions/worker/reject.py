@@ -17,6 +17,7 @@ from conventions.core import error_text
 from conventions.core.actor import SYSTEM
 from conventions.core.errors import UndeliverableMessage
 from conventions.core.message_bounds import LARGEST_COUNT, is_too_deep
+from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_refusal
 from conventions.idempotency.claims import ClaimRequest, Settlement
@@ -32,7 +33,7 @@ HEADERS = b'"headers": '
 class Refusals:
     """Ends messages of one application that cannot be run. Nothing is removed before its dead letter is stored."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Application) -> None:
         self._app = app
 
     def undeliverable(self, delivery: Delivery, error: BaseException) -> None:

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from conventions.core.errors import ConfigurationError, PurgeStopped
 from conventions.core.redis_answers import fault_of
 from conventions.core.safe_text import printable
+from conventions.execution.application import Application
 from conventions.library_internals.celery import purge_command
 
 
@@ -56,7 +57,7 @@ def prepare_purge() -> None:
     command.callback = purge
 
 
-def _purge(app: Any, force: bool, queues: Sequence[str] | None, excluded: Sequence[str] | None) -> None:
+def _purge(app: Application, force: bool, queues: Sequence[str] | None, excluded: Sequence[str] | None) -> None:
     from conventions.execution.purge import (  # noqa: PLC0415  # whoever only sends needs none of it
         is_reply_queue,
         known_queues,

@@ -25,11 +25,13 @@ from conventions.core.errors import PayloadError
 from conventions.execution.attempt import Job
 from conventions.execution.attempt_event import event_of
 from conventions.execution.process_ends import has_ended
+from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import end_dead
 from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.billiard import ExceptionInfo, error_of
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
+from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,8 @@ class PlainRequest(CeleryRequest):
     Attributes:
         why: its process was ended here, where that is so.
     """
+
+    app: WorkerApplication
 
     why = ""
     token: str
@@ -224,6 +228,8 @@ class Request(PlainRequest):
     Attributes:
         group: those with which it shares its process; `None`: it has one for itself.
     """
+
+    task: RunnableTask
 
     group: Group | None = None
 

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import celery
+
 from conventions.broker.codec import DELIVERY
 from conventions.library_internals.celery_worker import default_strategy
+from conventions.worker.application import WorkerApplication
 
 
-def strategy(task: Any, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
+def strategy(task: celery.Task, app: WorkerApplication, consumer: Any, **options: Any) -> Callable[..., Any]:
     """Celery's strategy, with our rate limits."""
     intake, name = consumer.intake, task.name
     handle: Callable[..., Any] = default_strategy(task, app, intake.seat(task), **options)

@@ -18,6 +18,7 @@ from conventions.broker.header_names import UNKNOWN, UNKNOWN_SINCE
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core.deadline import Deadline
 from conventions.core.errors import UnknownTask
+from conventions.execution.application import Application
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ class UnknownTasks:
             message.ack_log_error(logger, self._consumer.connection_errors)
 
 
-def unknown_task(app: Any, name: str) -> UnknownTask:
+def unknown_task(app: Application, name: str) -> UnknownTask:
     """The error of the letter."""
     within = app.settings.unknown_task_wait
     waited = f" on the workers that had its message within {within:.0f} s" if within else ""
@@ -137,7 +138,7 @@ def waiting_tasks(store: Store) -> list[str]:
     return sorted(name.decode(errors="replace") for name in found)
 
 
-def _publish_copy(app: Any, message: Any, headers: Mapping[str, Any]) -> None:
+def _publish_copy(app: Application, message: Any, headers: Mapping[str, Any]) -> None:
     route, properties = message.delivery_info, message.properties
     with app.producer_or_acquire() as producer:
         producer.publish(

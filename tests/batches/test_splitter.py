@@ -247,21 +247,12 @@ def test_a_chunk_that_is_too_large_is_refused_here_as_when_sent(app: Conventions
     assert messages(app) == []
 
 
-def test_chunks_and_finish_have_the_priority_and_queue_of_the_batch(app: ConventionsApp, tmp_path: Path) -> None:
+def test_chunks_and_finish_have_the_priority_and_queue_of_the_batch() -> None:
     """Where the sender chose them."""
-
-    class Request:
-        delivery_info = {"priority": int(Priority.URGENT), "routing_key": "nightly"}  # noqa: RUF012  # not shared
-
-    class Task:
-        queue_name = "long"
-        request = Request()
-
-    assert options_of(Task()) == {"priority": Priority.URGENT, "queue": "nightly"}
-    Request.delivery_info = {"priority": int(Priority.NORMAL), "routing_key": "long"}
-    assert options_of(Task()) == {}
-    Request.delivery_info = {}
-    assert options_of(Task()) == {}
+    chosen = {"priority": int(Priority.URGENT), "routing_key": "nightly"}
+    assert options_of(chosen, "long") == {"priority": Priority.URGENT, "queue": "nightly"}
+    assert options_of({"priority": int(Priority.NORMAL), "routing_key": "long"}, "long") == {}
+    assert options_of({}, "long") == {}
 
 
 def test_an_urgent_batch_is_urgent_to_its_end(live_app: ConventionsApp, tmp_path: Path) -> None:

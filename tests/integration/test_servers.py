@@ -68,8 +68,8 @@ def test_a_worker_refuses_a_server_that_evicts(tmp_path: Path, new_database: Cal
             assert "set it to noeviction" in ended.stdout
             assert "Traceback" not in ended.stdout
             assert [one.id for one in messages(app)] == [sent.id]
-            assert evicting_servers(app)
-            assert servers_without_aof(app) == []
+            assert evicting_servers(app.port, app.store)
+            assert servers_without_aof(app.port, app.store) == []
 
 
 def test_a_worker_warns_of_a_server_without_a_file(tmp_path: Path, new_database: Callable[[Path], str]) -> None:
