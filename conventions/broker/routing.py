@@ -3,8 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import celery
 
-def route(app: Any, name: str, args: Any, kwargs: Any, options: Mapping[str, Any], **_: Any) -> dict[str, Any] | None:  # noqa: ARG001  # Celery's signature
+
+def route(
+    app: celery.Celery,
+    name: str,
+    args: Any,  # noqa: ARG001  # Celery's signature
+    kwargs: Any,  # noqa: ARG001  # the same
+    options: Mapping[str, Any],
+    **_: Any,
+) -> dict[str, Any] | None:
     """Celery's router: a task goes to its `queue_name`, unless the send names another place.
 
     No queue is declared for a send: one in Redis needs none, and one in RabbitMQ is made when a message finds none. Celery spends a

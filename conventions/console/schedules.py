@@ -49,7 +49,11 @@ _reading = Lock()
 
 
 @functools.cache
-def _read(app: Any) -> tuple[tuple[Schedule, ...], ConfigurationError | None]:
+def _read(
+    app: Any,
+) -> tuple[
+    tuple[Schedule, ...], ConfigurationError | None
+]:  # ours; a cache takes what has a hash, which no Protocol says
     try:
         return load_schedule(app), None
     except ConfigurationError as error:  # keep it: a second import would not raise it again

@@ -59,7 +59,7 @@ class MaskedTask:
 
     _fields = Task._fields
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Task) -> None:
         self._task = task
 
     def __getattr__(self, name: str) -> Any:

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol
 
 from conventions.core.errors import DeclarationError
 from conventions.core.message_bounds import fault_of_name
@@ -30,6 +30,26 @@ PLANNED_TIME: Final = Sentinel("PLANNED_TIME")
 
 type IdempotentOn = Sequence[str] | Sentinel | None
 """What makes two messages the same job: names of arguments, or one of the two values above; `None`: nothing does."""
+
+
+class TaskClass(Protocol):
+    """A class that declares a task. Its author may have written values of any type: they are checked here."""
+
+    name: str
+    aliases: ClassVar[Any]
+    expires: Any
+    idempotent_on: ClassVar[Any]
+    not_idempotent: ClassVar[Any]
+    queue_name: ClassVar[Any]
+    rate_limit: Any
+    retry_policy: ClassVar[Any]
+    serializer: Any
+    soft_time_limit: Any
+    time_limit: Any
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """The team's own code."""
+
 
 _declared: dict[str, tuple[str, str, int]] = {}  # task name to the place of its declaration
 
@@ -94,7 +114,7 @@ _REFUSED = {
 }
 
 
-def check_attributes(cls: type[Any]) -> None:
+def check_attributes(cls: type) -> None:
     """Refuse options that are misspelt, replaced by ours, or not built. Looks only at the class's own attributes.
 
     Raises:
@@ -121,7 +141,7 @@ def _meant(name: str, options: Sequence[str]) -> str | None:
     return close[0] if close else None
 
 
-def decide_idempotency(cls: type[Any]) -> None:
+def decide_idempotency(cls: type[TaskClass]) -> None:
     """A class's own choice replaces the choice of its base. Raises: DeclarationError when it makes both."""
     own = [name for name in ("idempotent_on", "not_idempotent") if cls.__dict__.get(name) is not None]
     if len(own) > 1:
@@ -132,7 +152,7 @@ def decide_idempotency(cls: type[Any]) -> None:
         cls.not_idempotent = None
 
 
-def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) -> None:
+def check_task(cls: type[TaskClass], arguments: Arguments, defaults: tuple[str, str]) -> None:
     """Check a concrete task class.
 
     Args:
@@ -169,8 +189,8 @@ def check_task(cls: type[Any], arguments: Arguments, defaults: tuple[str, str]) 
         raise DeclarationError(f'{name}: aliases is a tuple; write aliases = ("{cls.aliases}",)')
     if cls.serializer not in (None, "json"):
         raise DeclarationError(f"{name}: only JSON is accepted; remove serializer = {cls.serializer!r}")
-    if getattr(cls, "compression", None):
-        raise DeclarationError(f"{name}: workers refuse compressed messages; remove compression = {cls.compression!r}")
+    if compression := getattr(cls, "compression", None):
+        raise DeclarationError(f"{name}: workers refuse compressed messages; remove compression = {compression!r}")
 
 
 def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequence[str]) -> None:
@@ -198,7 +218,7 @@ def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequenc
             raise DeclarationError(f"{name}: idempotent_on names {argument!r}, which run does not take; {advice}")
 
 
-def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
+def _check_limits(cls: type[TaskClass], defaults: tuple[str, str]) -> None:
     soft_default, hard_default = (Settings.model_fields[name].default for name in defaults)
     soft = cls.soft_time_limit if cls.soft_time_limit is not None else soft_default
     hard = cls.time_limit if cls.time_limit is not None else hard_default
@@ -212,7 +232,7 @@ def _check_limits(cls: type[Any], defaults: tuple[str, str]) -> None:
         )
 
 
-def _check_values(cls: type[Any]) -> None:
+def _check_values(cls: type[TaskClass]) -> None:
     name = cls.__qualname__
     for option in ("fast_lane", "ignore_result"):
         if not isinstance(value := getattr(cls, option), bool | None | property):
@@ -243,7 +263,7 @@ def _is_rate(value: Any) -> bool:
     return True
 
 
-def refuse_second(cls: type[Any]) -> None:
+def refuse_second(cls: type[TaskClass]) -> None:
     """Refuse a second task of the same name. A second import of the same lines is allowed."""
     place = (cls.__module__, cls.__qualname__, int(cls.__dict__.get("__firstlineno__", 0)))
     before = _declared.setdefault(cls.name, place)

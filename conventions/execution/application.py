@@ -3,7 +3,7 @@
 The parts lie below `app.py`, so none can name its class. Each is a service that is made once, when it is first used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
@@ -73,7 +73,7 @@ class BatchStates(Protocol):
     def cancel(self, batch_id: str, /) -> bool:
         """Stop it; false when it has ended. Raises: RedisError."""
 
-    def states(self, ids: Any, /) -> dict[str, str]:
+    def states(self, ids: Sequence[str], /) -> dict[str, str]:
         """The state of those that exist. Raises: RedisError."""
 
     def note_duplicate(self, batch_id: str, of: str, /, *, ignored: bool) -> None:
@@ -115,6 +115,9 @@ class Application(Protocol):
         """Celery's."""
 
     def connection_for_write(self) -> AbstractContextManager[Any]:
+        """Celery's."""
+
+    def uses_utc_timezone(self) -> bool:
         """Celery's."""
 
     @property

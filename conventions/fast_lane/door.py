@@ -15,6 +15,7 @@ from conventions.fast_lane.short_cut import ShortCut
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.application import WorkerApplication
 from conventions.worker.intake import DirectIntake
+from conventions.worker.request import PlainRequest
 
 
 def attach(app: WorkerApplication) -> None:
@@ -77,6 +78,6 @@ class _Gathering:
 
     disable_rate_limits = True  # Celery's would use up the prefetch of other messages: see `RateLimits`
 
-    def on_task_request(self, request: Any) -> None:
+    def on_task_request(self, request: PlainRequest) -> None:
         request.goes_alone = not (self._together and may_go_together(request))
         self._lane.take(request)

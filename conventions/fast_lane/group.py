@@ -19,6 +19,7 @@ from conventions.fast_lane.run_group import run_group
 from conventions.fast_lane.short_request import handed_over
 from conventions.fast_lane.trace import Ended
 from conventions.library_internals.billiard import error_of
+from conventions.worker.request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Listener(Protocol):
     def note_runtime(self, task: str, seconds: float | None, process: int | None) -> None:
         """A job of this task has ended. `seconds`: its run time, if known. `process`: the id of the process that ran it."""
 
-    def let_go(self, requests: Sequence[Any]) -> None:
+    def let_go(self, requests: Sequence[Request]) -> None:
         """Forget these requests: this worker no longer holds their messages."""
 
     def ended(self, group: "JobGroup") -> None:
@@ -55,7 +56,7 @@ class JobGroup:
         begun_at: when a process took the group, on the monotonic clock.
     """
 
-    def __init__(self, lane: Listener, parts: Sequence[Sequence[Any]], hostname: str) -> None:
+    def __init__(self, lane: Listener, parts: Sequence[Sequence[Request]], hostname: str) -> None:
         self._lane, self._parts, self._hostname = lane, parts, hostname
         self._requests = [request for part in parts for request in part]
         self._open = {request.delivery["receipt"]: request for request in self._requests}
@@ -116,7 +117,7 @@ class JobGroup:
         self._let_go(done)
         self._lane.ended(self)
 
-    def _end_one(self, request: Any, ended: Ended) -> None:
+    def _end_one(self, request: Request, ended: Ended) -> None:
         self._lane.note_runtime(request.task.name, ended.runtime, self._pid)
         if ended.how == "raised":
             request.on_failure(ended.value)
@@ -165,7 +166,7 @@ class JobGroup:
                 request.on_lost(error)
         self._lane.ended(self)
 
-    def _has_succeeded(self, request: Any) -> bool:
+    def _has_succeeded(self, request: Request) -> bool:
         if not self._asks:
             return False
         try:
@@ -177,7 +178,7 @@ class JobGroup:
             request.send_event("task-succeeded", result=None, runtime=None)
         return succeeded
 
-    def _running(self) -> Any:
+    def _running(self) -> Request | None:
         """The member that runs now, according to Redis. `None` if none does, or Redis does not answer."""
         for request in self._open.values():
             try:
@@ -187,7 +188,7 @@ class JobGroup:
                 return None
         return None
 
-    def postpones(self, request: Any, pool: Any, signal: Any) -> bool:
+    def postpones(self, request: Request, pool: Any, signal: Any) -> bool:
         """Whether `terminate` must wait: it may end the process only while this member is the one that runs."""
         if request.delivery["receipt"] not in self._open:  # it has ended
             return True
@@ -214,18 +215,18 @@ class JobGroup:
                     state.task_ready(request)
         self._let_go(gone)
 
-    def _let_go(self, requests: Sequence[Any]) -> None:
+    def _let_go(self, requests: Sequence[Request]) -> None:
         new = [one for one in requests if one.delivery["receipt"] not in self._gone]
         self._gone.update(one.delivery["receipt"] for one in new)
         self._lane.let_go(new)
 
 
-def comes_again(request: Any, error: Exception) -> None:
+def comes_again(request: Request, error: Exception) -> None:
     """After a fault of the platform: return the message to its queue. The next worker handles it alone."""
     logger.error("a fault of the platform: %s comes again", request.id, exc_info=error)
     request.come_again(error)
 
 
-def hard_limit(request: Any) -> float:
+def hard_limit(request: Request) -> float:
     """The hard limit of a request, in seconds; 0: none."""
     return float(request.time_limits[0] or request.task.time_limit or 0)

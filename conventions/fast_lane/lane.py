@@ -20,6 +20,7 @@ from conventions.core.errors import UndeliverableMessage
 from conventions.fast_lane.group import JobGroup, comes_again, hard_limit
 from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, RETURN_AFTER, TOGETHER, GroupSize, RuntimeEstimates
 from conventions.library_internals.celery_worker import future_of
+from conventions.worker.request import PlainRequest
 from conventions.worker.shutdown import stops
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Lane:
     def __init__(self) -> None:
         self.estimates = RuntimeEstimates()
         self.grouping: set[str] = set()  # names of tasks whose jobs may be in groups
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[PlainRequest] = deque()
         self._groups: set[JobGroup] = set()
         self._apart: list[Future[Any]] = []  # jobs outside groups that a pool of threads has not ended
         self._long_queues: Collection[str] = ()
@@ -79,7 +80,7 @@ class Lane:
         """Whether any task in `grouping` is known to be short."""
         return any(map(self.estimates.is_short, self.grouping))
 
-    def take(self, request: Any) -> None:
+    def take(self, request: PlainRequest) -> None:
         """Keep a request until a process is free."""
         self._waiting.append(request)
 
@@ -129,7 +130,7 @@ class Lane:
             group.start(pool)
         self.flush()
 
-    def _start_alone(self, request: Any, pool: Any) -> None:
+    def _start_alone(self, request: PlainRequest, pool: Any) -> None:
         original = request.on_success  # Celery makes a request class for each task
 
         def on_success(result: Any, **options: Any) -> None:
@@ -148,16 +149,16 @@ class Lane:
             self._apart.append(future)
             future.add_done_callback(lambda _: self.in_loop(self.flush))
 
-    def _note_alone(self, request: Any, seconds: float | None) -> None:
+    def _note_alone(self, request: PlainRequest, seconds: float | None) -> None:
         if seconds is not None:
             is_long = request.delivery["queue"] in self._long_queues
             self.estimates.add(request.task.name, seconds, request.worker_pid, together=False, is_long=is_long)
 
-    def _next_group(self, pool: Any) -> list[list[Any]]:
+    def _next_group(self, pool: Any) -> list[list[PlainRequest]]:
         """The next group for a process, in parts; the claims of a part are asked for in one call. Empty when no request waits."""
         most = min(math.ceil(len(self._waiting) / self._shares(pool)), MOST)
-        chosen: list[Any] = []
-        parts: list[list[Any]] = []
+        chosen: list[PlainRequest] = []
+        parts: list[list[PlainRequest]] = []
         all_of_them, of_part = GroupSize(), GroupSize()
         while self._waiting and len(chosen) < most:
             request = self._waiting[0]
@@ -189,7 +190,7 @@ class Lane:
         soon = sum(not group.is_slow for group in self._groups)  # one of them may have ended just now
         return max(1, min(processes, 1 + max(free, 0) + soon))
 
-    def _is_revoked(self, request: Any) -> bool:
+    def _is_revoked(self, request: PlainRequest) -> bool:
         """Whether a request was revoked, or fails here. Then it has ended."""
         try:
             return bool(request.revoked())
@@ -197,7 +198,7 @@ class Lane:
             self._fail(request, error)
             return True
 
-    def _fail(self, request: Any, error: Exception) -> None:
+    def _fail(self, request: PlainRequest, error: Exception) -> None:
         """A request cannot be given to the pool. One that goes alone becomes a dead letter; another one comes again, and goes alone then."""
         if request.goes_alone:
             logger.error("a message cannot be handled: %s", request.id, exc_info=error)
@@ -213,7 +214,7 @@ class Lane:
         self._groups.discard(group)
         self.flush()
 
-    def let_go(self, requests: Sequence[Any]) -> None:
+    def let_go(self, requests: Sequence[PlainRequest]) -> None:
         """Forget messages that are gone from Redis or that another worker has. Redis is not told. Others may be read in their place."""
         if not requests:
             return

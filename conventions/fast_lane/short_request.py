@@ -13,6 +13,7 @@ from celery.worker import state
 from conventions.broker.codec import delivery_property, read_message
 from conventions.broker.delivery import Delivery
 from conventions.broker.simple_message import PlainMessage
+from conventions.execution.runnable_task import RunnableTask
 from conventions.library_internals.celery_worker import create_request_class
 from conventions.worker.request import Request
 
@@ -26,7 +27,7 @@ class ShortRequest(Request):
         channel: the channel that read it.
     """
 
-    of_task: ClassVar[Any]
+    of_task: ClassVar[RunnableTask]
     consumer: ClassVar[Any]
     accepted: ClassVar[Any]  # content types
     completing: ClassVar[Any]  # a lock: the thread of `InFlight` may complete it, too
@@ -96,7 +97,7 @@ class ShortRequest(Request):
             self._came[1].qos.let_go(self.token)
 
 
-def handed_over(request: Any) -> tuple[Any, ...]:
+def handed_over(request: Request) -> tuple[Any, ...]:
     """A request in the form in which the pool gets it: see `Handed`."""
     came = request.came if isinstance(request, ShortRequest) else None
     if came is None:
@@ -105,7 +106,7 @@ def handed_over(request: Any) -> tuple[Any, ...]:
     return tuple(delivery), request.of_task.name, message.kwargs, message.told
 
 
-def short_requests(task: Any, consumer: Any) -> type[ShortRequest]:
+def short_requests(task: RunnableTask, consumer: Any) -> type[ShortRequest]:
     """Make the request class of a task, for this consumer."""
     made: Any = create_request_class(
         ShortRequest, task, consumer.pool, consumer.hostname, consumer.event_dispatcher, app=task.app

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
@@ -18,9 +18,11 @@ from conventions.core import errors
 from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.errors import BrokerUnavailable, JobCancelled, JobFailed
 from conventions.core.redis_address import SOCKET_TIMEOUT, shown
+from conventions.core.settings import Settings
 from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
+from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +31,22 @@ STORE_FOR = SETTLE_FOR  # seconds
 ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
 
+class ResultsApplication(Protocol):
+    """What is used of the application here."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings."""
+
+    @property
+    def store(self) -> Store:
+        """The Redis of progress, where results are, too."""
+
+
 class _Ours:
     """Reads the progress of a job that has no result. Retries to store a result for as long as a settle does."""
 
-    app: Any
+    app: ResultsApplication
 
     def _get_pool(self, **parameters: Any) -> Any:
         pool = super()._get_pool(**parameters)  # type: ignore[misc]  # the other base class has it

@@ -6,6 +6,7 @@ from typing import Any
 from celery.schedules import BaseSchedule
 from redbeat.schedulers import RedBeatSchedulerEntry
 
+from conventions.execution.application import Application
 from conventions.schedules.cron import When
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_store import Schedules
@@ -16,7 +17,7 @@ NO_SLOT = 60.0  # seconds until the next look at a schedule without a known next
 class SlotSchedule(BaseSchedule):
     """`cron` or `every` in Celery's interface, in one time zone."""
 
-    def __init__(self, when: When, zone: tzinfo, app: Any) -> None:
+    def __init__(self, when: When, zone: tzinfo, app: Application) -> None:
         super().__init__(app=app)
         self.when = when
         self.zone = zone
@@ -38,7 +39,7 @@ class SlotSchedule(BaseSchedule):
 class RedBeatEntry(RedBeatSchedulerEntry):
     """One schedule in RedBeat's layout; `last_run_at` is its cursor."""
 
-    def __init__(self, listed: Schedule, cursor: datetime, zone: tzinfo, app: Any) -> None:
+    def __init__(self, listed: Schedule, cursor: datetime, zone: tzinfo, app: Application) -> None:
         super().__init__(
             name=listed.name,
             task=listed.task.name,

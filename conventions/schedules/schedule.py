@@ -181,7 +181,7 @@ class Schedule:
         return ScheduleError(f'Schedule("{self.name}"): {fault}')
 
 
-def _check_task(name: str, task: Any) -> None:
+def _check_task(name: str, task: object) -> None:
     if not isinstance(task, type) or not issubclass(task, ConventionTask):
         raise ScheduleError(
             f'Schedule("{name}"): {task!r} is no task class: import the class that has the run method, and write its name'

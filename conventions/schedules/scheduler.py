@@ -23,6 +23,7 @@ from redis.exceptions import LockError, RedisError
 
 from conventions.core.actor import BEAT
 from conventions.core.errors import BrokerUnavailable, ConfigurationError, NewerLayout
+from conventions.execution.application import Application
 from conventions.execution.log_redaction import make_safe
 from conventions.library_internals.celery import is_beats_handler
 from conventions.library_internals.redbeat import client_of, token_of, use_client
@@ -53,11 +54,12 @@ class Scheduler(RedBeatScheduler):
         ConfigurationError: the schedule cannot be loaded.
     """
 
+    app: Application
     lock: Any
     lock_key: str | None
     max_interval: float
 
-    def __init__(self, app: Any, lazy: bool = False, **options: Any) -> None:
+    def __init__(self, app: Application, lazy: bool = False, **options: Any) -> None:
         make_safe()
         try:
             self.listed = load_schedule(app)

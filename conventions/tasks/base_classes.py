@@ -64,7 +64,7 @@ class ConventionTask(RunningTask):
     payload_limit_setting: ClassVar[str] = "payload_limit"
     untyped: ClassVar[tuple[str, ...]] = ()
     no_arguments: ClassVar[tuple[str, ...]] = ()
-    registered: ClassVar[Any] = None
+    registered: ClassVar[Any] = None  # Celery's proxy of its task; `None`: the class defines no run
     arguments: ClassVar[Arguments]
 
     def __init_subclass__(cls, *, abstract: bool = False, **options: Any) -> None:

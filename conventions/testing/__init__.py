@@ -25,9 +25,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import celery
+
+    from conventions.app import ConventionsApp
 
 OPTION = "conventions_app"
 ADDRESSES = {
@@ -76,10 +81,10 @@ class Enqueued:
 class Queue:
     """What was sent during the test, in order; an attempt sent again counts once."""
 
-    app: Any
+    app: "ConventionsApp"
     messages: dict[str, Enqueued] = field(default_factory=dict)
 
-    def assert_enqueued(self, task: Any, **arguments: Any) -> Enqueued:
+    def assert_enqueued(self, task: "celery.Task | type[celery.Task]", **arguments: Any) -> Enqueued:
         """The first message of this task with these arguments, among others.
 
         Raises:
@@ -91,7 +96,7 @@ class Queue:
         sent = "\n".join(f"  {message.task} {message.arguments}" for message in self.messages.values())
         raise AssertionError(f"{task.name} with {arguments} was not sent, but\n{sent or '  nothing'}")
 
-    def assert_nothing_enqueued(self, task: Any = None) -> None:
+    def assert_nothing_enqueued(self, task: "celery.Task | type[celery.Task] | None" = None) -> None:
         """No message of this task, or none at all. Raises: AssertionError, with the first there is."""
         for message in self.messages.values():
             if task is None or message.task == task.name:
@@ -177,7 +182,7 @@ def _conventions_server(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 @pytest.fixture
-def conventions_app(_conventions_server: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+def conventions_app(_conventions_server: Any, request: pytest.FixtureRequest) -> "Iterator[ConventionsApp]":
     """The application named by the option `conventions_app`, the current one, with nothing in Redis or SQL."""
     app = _conventions_server
     folder = request.config.stash[FOLDER]
@@ -192,7 +197,7 @@ def conventions_app(_conventions_server: Any, request: pytest.FixtureRequest) ->
 
 
 @pytest.fixture
-def conventions_queue(conventions_app: Any) -> Iterator[Queue]:
+def conventions_queue(conventions_app: "ConventionsApp") -> Iterator[Queue]:
     """What the test sends, to be looked at; nothing runs it unless `conventions_worker` is there, too."""
     from celery.signals import after_task_publish  # noqa: PLC0415  # see the module's docstring
 
@@ -202,7 +207,7 @@ def conventions_queue(conventions_app: Any) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def conventions_worker(conventions_app: Any) -> Iterator[Worker]:
+def conventions_worker(conventions_app: "ConventionsApp") -> Iterator[Worker]:
     """A worker that runs what the test sends; `wait` for its outcomes. Its end takes about a second."""
     from celery import signals  # noqa: PLC0415  # see the module's docstring
     from celery.contrib.testing.worker import start_worker  # noqa: PLC0415  # the same

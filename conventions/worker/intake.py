@@ -4,6 +4,8 @@ from typing import Any, Protocol
 
 import celery
 
+from conventions.execution.application import Application
+
 
 class Intake(Protocol):
     """One for each consumer. `DirectIntake` is the plain one; `ConventionsApp.new_intake` may make another."""
@@ -29,7 +31,8 @@ class DirectIntake:
     """
 
     def __init__(self, consumer: Any) -> None:
-        self._consumer, self._app = consumer, consumer.app
+        self._consumer = consumer
+        self._app: Application = consumer.app
 
     def attach(self) -> None:
         """Do nothing: this intake does not need the channel."""

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from conventions.core.errors import NewerLayout
 from conventions.core.rounds import Rounds
+from conventions.execution.application import Application
 from conventions.storage.layout_version import SAY_EVERY, Member
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ class LayoutStep(bootsteps.StartStopStep):
     requires = ("celery.worker.components:Hub",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        self._app = worker.app
+        self._app: Application = worker.app
         self._member = Member("worker")
         fault = "others are not told that this worker lives"
         self._rounds = Rounds("layout", self._say, SAY_EVERY, fault=fault, logger=logger)

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from conventions.broker.redis_broker import Broker
 from conventions.core.errors import UndeliverableMessage
+from conventions.execution.application import Application
 from conventions.worker.shutdown import stops
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,8 @@ class RateLimits:
     """Those of one consumer; used by the thread of its loop."""
 
     def __init__(self, consumer: Any) -> None:
-        self._consumer, self._app = consumer, consumer.app
+        self._consumer = consumer
+        self._app: Application = consumer.app
         self._looks: dict[str, Any] = {}  # by task: the timer of its next look
         self._held_back: Counter[str] = Counter()  # tasks of which some may be held back, and how often that was so
 

@@ -52,6 +52,7 @@ class PlainRequest(CeleryRequest):
     app: WorkerApplication
 
     why = ""
+    delivery: Any  # what the channel knows of a message in Redis; `None` elsewhere
     token: str
     _already_revoked: bool
 
@@ -218,7 +219,7 @@ class PlainRequest(CeleryRequest):
 class Group(Protocol):
     """Requests that are in one process, which runs one of them after the other."""
 
-    def postpones(self, request: Any, pool: Any, signal: Any) -> bool:
+    def postpones(self, request: "Request", pool: Any, signal: Any) -> bool:
         """Whether its process is not ended by this signal now, since another one runs there; it is tried again."""
 
 

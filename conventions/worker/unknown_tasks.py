@@ -63,7 +63,8 @@ class UnknownTasks:
     """
 
     def __init__(self, consumer: Any) -> None:
-        self._consumer, self._app = consumer, consumer.app
+        self._consumer = consumer
+        self._app: Application = consumer.app
 
     def returned(self, message: Any) -> bool:
         """Let a message wait. False when it has waited for so long that it ends."""

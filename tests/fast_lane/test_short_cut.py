@@ -118,7 +118,8 @@ def test_a_free_process_starves_where_nothing_waits_for_it(lane: Lane, consumer:
     consumer.pool = SimpleNamespace(uses_semaphore=pool == "prefork", limit=1, apply_async=None)
     consumer.controller.semaphore = SimpleNamespace(value=1)
     assert lane.starves()
-    lane.take(SimpleNamespace())
+    waits: Any = SimpleNamespace()
+    lane.take(waits)
     assert not lane.starves()
     lane.clear()
     consumer.controller.semaphore.value = 0
@@ -132,7 +133,8 @@ def test_who_runs_a_group_has_its_share_of_what_waits(lane: Lane, consumer: Any,
     consumer.pool = SimpleNamespace(uses_semaphore=pool == "prefork", limit=2, apply_async=None)
     consumer.controller.semaphore = SimpleNamespace(initial_value=2, value=0)
     for _ in range(11):
-        lane.take(SimpleNamespace(task=Short, goes_alone=False, time_limits=(60, None), revoked=lambda: False))
+        waits: Any = SimpleNamespace(task=Short, goes_alone=False, time_limits=(60, None), revoked=lambda: False)
+        lane.take(waits)
     other = JobGroup(lane, [], "worker@host")
     lane._groups = {other}
     assert sum(map(len, lane._next_group(consumer.pool))) == 6
