@@ -1,13 +1,22 @@
 """Which jobs are looked at, and what becomes of those whose lease is over."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pytest
 from redis.exceptions import ConnectionError as Away
 
 from conventions.worker.hung_jobs import HungJobs
 from tests.support import wait_until
 
 EVERY = 0.05  # seconds
+
+
+@pytest.fixture
+def hung() -> Iterator[HungJobs]:
+    """Those of a worker, which nobody looks at after the test: its faults would be in the log of another one."""
+    found = HungJobs(every=EVERY)
+    yield found
+    assert found._rounds.stop(within=30)
 
 
 class Job:
@@ -38,9 +47,8 @@ def broken() -> bool:
     raise ValueError("broken")
 
 
-def test_a_job_whose_lease_is_over_is_ended_once() -> None:
+def test_a_job_whose_lease_is_over_is_ended_once(hung: HungJobs) -> None:
     """And one that goes on after all is looked at again."""
-    hung = HungJobs(every=EVERY)
     ended, waits, runs = Job(lambda: True), Job(lambda: True, ends=False), Job(lambda: False)
     for job in (ended, waits, runs):
         hung.watch(job)
@@ -49,9 +57,8 @@ def test_a_job_whose_lease_is_over_is_ended_once() -> None:
     assert runs.told == 0
 
 
-def test_a_job_that_has_ended_is_not_looked_at() -> None:
+def test_a_job_that_has_ended_is_not_looked_at(hung: HungJobs) -> None:
     """Its message is acknowledged, or has gone back."""
-    hung = HungJobs(every=EVERY)
     over, other = Job(lambda: True), Job(lambda: False)
     hung.watch(over)
     hung.watch(other)
@@ -60,9 +67,8 @@ def test_a_job_that_has_ended_is_not_looked_at() -> None:
     assert over.asked == 0
 
 
-def test_an_outage_and_a_fault_end_no_look_for_others() -> None:
+def test_an_outage_and_a_fault_end_no_look_for_others(hung: HungJobs) -> None:
     """The next look comes; a fault in one job leaves the others alone."""
-    hung = HungJobs(every=EVERY)
     first, second = Job(broken), Job(lambda: True)
     hung.watch(first)
     hung.watch(second)
