@@ -29,7 +29,8 @@ def child(store: Store, database: Database, log: Path | None = None) -> Iterator
     if pid == 0:
         if log is not None:
             logging.basicConfig(filename=log, force=True)
-        record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL), parent)
+        app: Any = SimpleNamespace(store=store, database=database, timings=USUAL)  # what it uses of one
+        record_for_ever(app, parent)
     process = psutil.Process(pid)
     try:
         yield process

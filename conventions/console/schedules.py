@@ -19,6 +19,7 @@ from conventions.console.page import Page
 from conventions.console.run_icons import ICONS, RunLine, run_line, slot_text
 from conventions.console.schedule_rows import MOST_RECENT_RUNS, build_row, live_values_of, rules_in_words
 from conventions.core.errors import BrokerUnavailable, ConfigurationError
+from conventions.execution.application import Application
 from conventions.records import audit
 from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRuns
 from conventions.schedules.beat_liveness import Beats
@@ -49,11 +50,7 @@ _reading = Lock()
 
 
 @functools.cache
-def _read(
-    app: Any,
-) -> tuple[
-    tuple[Schedule, ...], ConfigurationError | None
-]:  # ours; a cache takes what has a hash, which no Protocol says
+def _read(app: Application) -> tuple[tuple[Schedule, ...], ConfigurationError | None]:
     try:
         return load_schedule(app), None
     except ConfigurationError as error:  # keep it: a second import would not raise it again

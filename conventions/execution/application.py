@@ -117,6 +117,9 @@ class Application(Protocol):
     def connection_for_write(self) -> AbstractContextManager[Any]:
         """Celery's."""
 
+    def __hash__(self) -> int:
+        """It is a key of what is read once."""
+
     def uses_utc_timezone(self) -> bool:
         """Celery's."""
 

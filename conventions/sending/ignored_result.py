@@ -18,14 +18,14 @@ class IgnoredResult:
     """
 
     _on_fulfilled: Any
-    app: Any  # Celery's class has it, too
+    app: Application
 
     def __init__(
         self,
         id: str,  # noqa: A002  # Celery's name
         backend: Any = None,
         task_name: str | None = None,  # noqa: ARG002  # Celery's signature
-        app: Any = None,
+        app: Application | None = None,
         parent: Any = None,
     ) -> None:
         if app is not None:

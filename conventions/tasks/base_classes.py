@@ -104,7 +104,7 @@ class ConventionTask(RunningTask):
         return cls.run
 
     @classmethod
-    def on_bound(cls, app: Any) -> None:
+    def on_bound(cls, app: Any) -> None:  # of Celery: it may be a bare one
         """Take time limits from the settings, unless the class has its own."""
         for option, setting in zip(("soft_time_limit", "time_limit"), cls.limit_settings, strict=True):
             if getattr(cls, option) is None and hasattr(app, "settings"):

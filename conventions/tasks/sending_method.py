@@ -14,7 +14,7 @@ class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named 
         self._method = method
         update_wrapper(self, method)  # type: ignore[arg-type]  # for __doc__ and __wrapped__
 
-    def __get__(self, task: Any, cls: Any) -> Callable[P, R]:
+    def __get__(self, task: Any, cls: Any) -> Callable[P, R]:  # what a method is bound to; `P` and `R` are what counts
         if task is None and cls.registered is None:
             raise DeclarationError(f"{cls.__qualname__} is abstract: it defines no run, so it cannot be sent")
         return self._method.__get__(cls.registered if task is None else task)  # type: ignore[no-any-return]

@@ -5,6 +5,7 @@ import signal
 import time
 from contextlib import closing
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -113,7 +114,8 @@ def test_a_recorder_that_cannot_begin_is_tried_again_after_a_growing_wait(
     """And not in a loop that takes a processor."""
     monkeypatch.setattr(recorder_process, "FIRST_WAIT", 0.05)
     # Without a database it would record; without a journal it cannot begin.
-    keeper = Keeper(SimpleNamespace(store=store, timings=USUAL))
+    app: Any = SimpleNamespace(store=store, timings=USUAL)
+    keeper = Keeper(app)
     monkeypatch.setattr(recorder_process, "Recorder", lambda *_, **__: 1 / 0)
     os.kill(keeper.pid, signal.SIGKILL)
     waits: list[str] = []
