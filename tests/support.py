@@ -6,7 +6,7 @@ from typing import Literal
 
 
 def wait_until[T](
-    predicate: Callable[[], T | Literal[False] | None], timeout: float = 10.0, description: str = ""
+    predicate: Callable[[], T | Literal[False] | None], timeout: float = 30.0, description: str = ""
 ) -> T:
     """Poll `predicate` every 20 ms and return its first truthy value.
 

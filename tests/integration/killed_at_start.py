@@ -25,4 +25,4 @@ def kill_one(sender: Any, **_: Any) -> None:
     """Celery looks a moment later whether all have started."""
     pid = sender.pool._pool._pool[0].pid
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: has_ended(pid), 10, "it has ended")
+    wait_until(lambda: has_ended(pid), 30, "it has ended")

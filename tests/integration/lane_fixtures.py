@@ -116,7 +116,7 @@ class Lane:
         except AssertionError as error:
             left = self.app.broker.sizes(QUEUE)
             raise AssertionError(f"{left} after {timeout:g} s\n{self.worker.output[-5000:]}") from error
-        wait_until(lambda: self.app.journal.length() == 0, 10, "everything is recorded")
+        wait_until(lambda: self.app.journal.length() == 0, 30, "everything is recorded")
 
     def kinds(self) -> dict[str, list[str]]:
         """How the attempts of each message ended."""

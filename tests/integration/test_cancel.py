@@ -94,7 +94,7 @@ def ends(app: ConventionsApp, message_id: str) -> list[str]:
 def wait_for_ends(app: ConventionsApp, message_id: str, *kinds: str) -> None:
     """Wait until the message is gone and recorded, and is no dead letter."""
     wait_until(lambda: ends(app, message_id) == [*kinds], 15, f"{kinds}, and not {ends(app, message_id)}")
-    wait_until(lambda: message_id not in [one.id for one in messages(app)], 10, "it is gone")
+    wait_until(lambda: message_id not in [one.id for one in messages(app)], 30, "it is gone")
     assert [one.id for one in letters(app, state=None)] == []
 
 

@@ -212,7 +212,7 @@ def captured(app: ConventionsApp) -> Iterator[list[dict[str, Any]]]:
         thread = threading.Thread(target=lambda: receiver.capture(limit=None, wakeup=True))
         thread.start()
         try:
-            wait_until(lambda: events, 10, "a worker says that it is there")
+            wait_until(lambda: events, 30, "a worker says that it is there")
             yield events
         finally:
             receiver.should_stop = True

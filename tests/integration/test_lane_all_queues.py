@@ -50,7 +50,7 @@ def test_short_jobs_go_together_beside_a_long_one(alone: Alone, tmp_path: Path, 
         send_long(tmp_path, "long")
         lane.wait_for("long")
         Quick.enqueue_many(some(tmp_path, 300))
-        wait_until(lambda: len(lane.names) == 301, 10, "all of them have run beside it")
+        wait_until(lambda: len(lane.names) == 301, 30, "all of them have run beside it")
         assert lane.app.broker.sizes("long").in_flight == 1
         assert max(sizes(lane.notes).values()) > 10
 
@@ -62,12 +62,12 @@ def test_no_more_long_jobs_are_taken_than_run(alone: Alone, tmp_path: Path, pool
         with lane.paused():
             Quick.enqueue_many(some(tmp_path, 4_000))
             send_long(tmp_path, *(f"long {number}" for number in range(5)))
-        wait_until(lambda: lane.app.broker.sizes("long") == Sizes(3, 0, 2), 10, "both processes run one")
-        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 0, 10, "others may have the short ones")
+        wait_until(lambda: lane.app.broker.sizes("long") == Sizes(3, 0, 2), 30, "both processes run one")
+        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 0, 30, "others may have the short ones")
         done = len(lane.names)
         assert done < 4_000, "the long ones did not wait for the end of the queue"
         with alone[0].worker("-c", "1"):
-            wait_until(lambda: lane.app.broker.sizes("long") == Sizes(2, 0, 3), 10, "a third process, a third job")
+            wait_until(lambda: lane.app.broker.sizes("long") == Sizes(2, 0, 3), 30, "a third process, a third job")
             (tmp_path / "go").touch()
             lane.wait_until_done()
     assert len(set(lane.names)) == len(lane.names) == 4_005
@@ -91,7 +91,7 @@ def test_jobs_that_go_alone_are_not_kept_from_other_workers(alone: Alone, tmp_pa
             Quick.enqueue_many(some(tmp_path, 10))
             Apart.enqueue_many([{"folder": tmp_path, "name": f"{number}", "how": "held"} for number in range(20)])
         lane.wait_for("0")
-        wait_until(lambda: lane.app.broker.sizes(QUEUE) == Sizes(16, 0, 4), 10, "four are held, of which one runs")
+        wait_until(lambda: lane.app.broker.sizes(QUEUE) == Sizes(16, 0, 4), 30, "four are held, of which one runs")
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -105,7 +105,7 @@ def test_short_jobs_that_go_alone_do_not_wait_behind_long_ones(alone: Alone, tmp
             for one in some(tmp_path, 200):
                 Quick.apply_async(kwargs=one, ignore_result=False)
         lane.wait_for("second")
-        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 0, 10, "none is kept")
+        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 0, 30, "none is kept")
 
 
 def test_a_thread_that_is_free_again_goes_on(alone: Alone, tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_a_thread_that_is_free_again_goes_on(alone: Alone, tmp_path: Path) -> No
         Apart.enqueue_many([{"folder": tmp_path, "name": "apart", "how": "held"}])
         lane.wait_for("apart")
         Quick.enqueue_many(some(tmp_path, 3))
-        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 4, 10, "they wait for the thread")
+        wait_until(lambda: lane.app.broker.sizes(QUEUE).in_flight == 4, 30, "they wait for the thread")
         (tmp_path / "go").touch()
-        wait_until(lambda: len(lane.names) == 4, 5, "they run")
+        wait_until(lambda: len(lane.names) == 4, 30, "they run")
 
 
 def test_functions_count_as_long_in_a_queue_of_long_jobs(alone: Alone, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_functions_count_as_long_in_a_queue_of_long_jobs(alone: Alone, tmp_path:
         with lane.paused():
             for _ in range(20):
                 lane_tasks.function.apply_async((str(tmp_path),), queue="long")
-        wait_until(lambda: lane.app.broker.sizes("long").in_flight == 2, 10, "two run")
+        wait_until(lambda: lane.app.broker.sizes("long").in_flight == 2, 30, "two run")
         assert lane.app.broker.sizes("long") == Sizes(18, 0, 2)
 
 
@@ -172,7 +172,7 @@ def test_who_asks_for_one_message_at_a_time_gets_it(alone: Alone, tmp_path: Path
         lane.wait_until_done()
         with lane.paused():
             Quick.enqueue_many([one | {"how": "held"} for one in some(tmp_path, 20)])
-        wait_until(lambda: len(lane.names) == 101, 10, "one runs")
+        wait_until(lambda: len(lane.names) == 101, 30, "one runs")
         assert app.broker.sizes(QUEUE) == Sizes(19, 0, 1)
         (tmp_path / "go").touch()
         lane.wait_until_done()
@@ -187,7 +187,7 @@ def test_what_a_rate_limit_keeps_waits_in_its_queue(alone: Alone, tmp_path: Path
         app.control.rate_limit(Quick.name, "1/m", reply=True)
         with lane.paused():
             Quick.enqueue_many(some(tmp_path, 100))
-        wait_until(lambda: len(lane.names) == 1, 10, "the first one runs")
-        wait_until(lambda: app.broker.sizes(QUEUE).delayed >= 98, 10, "none waits here for its turn")
+        wait_until(lambda: len(lane.names) == 1, 30, "the first one runs")
+        wait_until(lambda: app.broker.sizes(QUEUE).delayed >= 98, 30, "none waits here for its turn")
         app.control.rate_limit(Quick.name, 0, reply=True)
         lane.wait_until_done()

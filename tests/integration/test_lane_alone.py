@@ -50,7 +50,7 @@ def test_a_worker_that_stops_begins_no_more(alone: Alone, tmp_path: Path, pool: 
                 lambda: any((alone[1].control.inspect(timeout=1).active() or {}).values()), 10, "the worker knows"
             )
         worker.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: "Warm shutdown" in worker.output, 10, "it was told to stop")
+        wait_until(lambda: "Warm shutdown" in worker.output, 30, "it was told to stop")
         (tmp_path / "go").touch()
         assert worker.process.wait(20) == 0
         assert "Traceback" not in worker.output
@@ -68,5 +68,5 @@ def test_a_function_that_exits(alone: Alone, tmp_path: Path, pool: str) -> None:
         send(tmp_path, *"abc")
         wait_until(lambda: ran(tmp_path)[-3:] == ["a", "b", "c"], 15, "the others run")
         assert "sys.exit" in wait_for_letter(alone[1], exits).error_message
-        wait_until(lambda: alone[1].broker.sizes(QUEUE) == Sizes(0, 0, 0), 10, "nothing is held")
+        wait_until(lambda: alone[1].broker.sizes(QUEUE) == Sizes(0, 0, 0), 30, "nothing is held")
     assert ran(tmp_path) == ["exits", "a", "b", "c"]

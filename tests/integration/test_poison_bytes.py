@@ -39,7 +39,7 @@ def stored_bytes(letter: DeadLetterRow) -> bytes:
 
 def new_letter(app: ConventionsApp, known: set[str]) -> DeadLetterRow:
     """Wait for a letter that was not there before."""
-    found = wait_until(lambda: [one for one in letters(app, state=None) if one.id not in known], 10, "a letter")
+    found = wait_until(lambda: [one for one in letters(app, state=None) if one.id not in known], 30, "a letter")
     assert found[0].error == "UndeliverableMessage"
     return found[0]
 
@@ -195,7 +195,7 @@ def test_what_a_later_release_has_written_is_left(
     mate = str(uuid4())
     assert Good.delay(mate).get(timeout=10) == mate
     delayed = app.store.key("delayed", QUEUE)
-    wait_until(lambda: redis.zcard(delayed) == 2, 10, "both wait")
+    wait_until(lambda: redis.zcard(delayed) == 2, 30, "both wait")
     assert {one.name for one in left_alone(app.store)} == {f"message:{listed}", f"message:{marked}"}
     assert redis.lrange(app.store.key("message", listed), 0, -1) == [b"text"]
     assert "its form '2' belongs to a later release" in worker.output

@@ -249,7 +249,7 @@ def test_what_is_nested_too_deep(app: ConventionsApp, name: str) -> None:
     known, message_id = {one.id for one in letters(app, state=None)}, str(uuid4())
     text = DEEP[name](message_id)
     raw.put(app, QUEUE, text)
-    (letter,) = wait_until(lambda: [one for one in letters(app, state=None) if one.id not in known], 10, "a letter")
+    (letter,) = wait_until(lambda: [one for one in letters(app, state=None) if one.id not in known], 30, "a letter")
     assert letter.error in ("UndeliverableMessage", "PayloadError")
     assert letter.id == message_id or name == "a header of 50000"
     assert letter.message == text or b64decode(stored(letter)["base64"]).decode() == text

@@ -95,7 +95,7 @@ def test_jobs_run_and_are_recorded(installation: Installation, app: ConventionsA
         Note.enqueue_many([{"number": number} for number in range(2, 20)])
         chain(Note.si(20), Steps.s(number=21)).apply_async()
         wait_until(lambda: len(numbers(installation.folder)) >= 21, 20, "all jobs")
-        wait_until(lambda: app.port.waiting("immediate") == 0, 10, "no message is left")
+        wait_until(lambda: app.port.waiting("immediate") == 0, 30, "no message is left")
     assert Counter(numbers(installation.folder)) == Counter(range(1, 22))
 
 
@@ -143,7 +143,7 @@ def test_a_pool_that_grows(installation: Installation, app: ConventionsApp) -> N
     for number in range(8):
         Holds.delay(number)
     with installation.worker("--concurrency=1", "--prefetch-multiplier=1", "-Q", "immediate"):
-        wait_until(lambda: len(numbers(installation.folder, "begun")) == 1, 10, "one job runs")
+        wait_until(lambda: len(numbers(installation.folder, "begun")) == 1, 30, "one job runs")
         app.control.pool_grow(3)
         wait_until(lambda: len(numbers(installation.folder, "begun")) == 4, 20, "four run")
 
@@ -257,7 +257,7 @@ def test_many_at_once(installation: Installation, app: ConventionsApp) -> None:
     assert app.port.waiting("immediate", delayed=True) == 3010
     with installation.worker("--concurrency=2", "-Q", "immediate"):
         wait_until(lambda: len(numbers(installation.folder)) >= 3010, 60, "all jobs")
-        wait_until(lambda: app.port.waiting("immediate") == 0, 10, "no message is left")
+        wait_until(lambda: app.port.waiting("immediate") == 0, 30, "no message is left")
     assert Counter(numbers(installation.folder)) == Counter([*range(3000), *range(5000, 5010)])
 
 
@@ -266,7 +266,7 @@ def test_a_batch(installation: Installation, app: ConventionsApp) -> None:
     with installation.worker("--concurrency=2") as worker:
         Items.delay(count=10)
         wait_until(lambda: numbers(installation.folder, "finish") == [10], 30, "its end")
-        wait_until(lambda: app.port.waiting("long") == 0, 10, "no copy of a message is left")
+        wait_until(lambda: app.port.waiting("long") == 0, 30, "no copy of a message is left")
         assert worker.stop() == 0
     assert Counter(numbers(installation.folder)) == Counter(range(10))
     assert numbers(installation.folder, "finish") == [10]
@@ -277,16 +277,16 @@ def test_what_a_busy_worker_cannot_take_goes_to_another(installation: Installati
     """A job of hours keeps its worker, and no message waits there for it."""
     with installation.worker("--concurrency=1"):
         HoldsLong.delay(1)
-        wait_until(lambda: numbers(installation.folder, "begun") == [1], 10, "the worker is busy")
+        wait_until(lambda: numbers(installation.folder, "begun") == [1], 30, "the worker is busy")
         for number, priority in enumerate(Priority, 2):
             Holds.apply_async((number,), priority=priority)
-        wait_until(lambda: app.port.waiting("immediate") == 4, 10, "all of them are back")
+        wait_until(lambda: app.port.waiting("immediate") == 4, 30, "all of them are back")
         with installation.worker("--concurrency=4", "-Q", "immediate", "--hostname=other@%h"):
-            wait_until(lambda: len(numbers(installation.folder, "begun")) == 5, 10, "another worker has all")
+            wait_until(lambda: len(numbers(installation.folder, "begun")) == 5, 30, "another worker has all")
             (installation.folder / "go").touch()
-            wait_until(lambda: len(numbers(installation.folder)) == 5, 10, "all have ended")
+            wait_until(lambda: len(numbers(installation.folder)) == 5, 30, "all have ended")
         Note.delay(6)
-        wait_until(lambda: 6 in numbers(installation.folder), 10, "the first worker reads again")
+        wait_until(lambda: 6 in numbers(installation.folder), 30, "the first worker reads again")
 
 
 def test_a_queue_that_was_deleted_is_made_again(

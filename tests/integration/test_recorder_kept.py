@@ -68,7 +68,7 @@ def test_whatever_is_killed_jobs_go_on_to_be_recorded(module_installation: Insta
         records()
         for child in sorted(psutil.Process(worker.process.pid).children(), key=lambda one: one.create_time()):
             child.kill()
-            wait_until(lambda: no_zombies(worker), 10, "no zombie is left")
+            wait_until(lambda: no_zombies(worker), 30, "no zombie is left")
             records()
         assert worker.output.count("the recorder (process ") == 1
         worker.wait_for("has ended (signal 9): another one is started now")

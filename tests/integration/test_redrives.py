@@ -71,7 +71,7 @@ def test_an_incident(live_app: ConventionsApp, module_installation: Installation
     assert re.search(r"stopped: 0 succeeded, [123] failed", text), (
         text
     )  # one is enough, if it is recorded before the others
-    wait_until(lambda: buried(live_app) == 3 * JOBS, 10, "the others have failed, too")
+    wait_until(lambda: buried(live_app) == 3 * JOBS, 30, "the others have failed, too")
     assert sorted(letter.generation for letter in letters(live_app))[-4:] == [0, 1, 1, 1]
 
     (tmp_path / "fixed").touch()

@@ -82,5 +82,5 @@ def test_garbage(app: ConventionsApp, worker: Worker, expected: dict[str, int], 
     client: redis.Redis = app.store.redis
     channel = f"{{{app.settings.key_prefix}}}:/{app.store.address.db}.celery.pidbox"
     assert client.publish(channel, GARBAGE[name]), "nobody listens"
-    wait_until(lambda: app.control.ping(timeout=5, limit=1), 10, "it answers")
+    wait_until(lambda: app.control.ping(timeout=5, limit=1), 30, "it answers")
     assert worker.process.poll() is None

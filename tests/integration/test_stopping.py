@@ -342,7 +342,7 @@ try:
     app.worker_main(["worker", "--queues={QUEUE}", "--concurrency=1", "--loglevel=INFO"])
 except SystemExit:
     pass
-wait_until(lambda: "grace" not in [one.name for one in threading.enumerate()], 10, "nobody waits to end it")
+wait_until(lambda: "grace" not in [one.name for one in threading.enumerate()], 30, "nobody waits to end it")
 print("it goes on")
 """
 

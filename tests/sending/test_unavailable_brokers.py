@@ -248,12 +248,13 @@ def test_rabbitmq_that_does_not_answer(server: Any, tmp_path: Path, valkey_url: 
 
 
 @pytest.fixture
-def frozen(tmp_path: Path) -> Iterator[Any]:
-    """A Valkey, its application, which is connected, and the means to stop it."""
+def frozen(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A Valkey, its application, which is connected, and the means to stop it; its parameter is the time-out of a send."""
+    patience = getattr(request, "param", PATIENCE)
     port = free_port()
     with process(tmp_path, [f"port {port}"]) as server:
         wait_for_server(tmp_path, port)
-        with sender(f"redis://127.0.0.1:{port}/0", tmp_path) as app:
+        with sender(f"redis://127.0.0.1:{port}/0", tmp_path, broker_timeout=patience) as app:
             sent(0, "first")
             try:
                 Count.enqueue_many([{"number": -1}])
@@ -288,6 +289,7 @@ def test_a_message_without_an_answer_may_be_there(frozen: Any) -> None:
     assert sorted(one.arguments["number"] for one in messages(app)) == [-1, 0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("frozen", [3.0], indirect=True)  # what goes well must do so on a busy machine, too
 def test_many_of_which_a_part_has_no_answer(frozen: Any) -> None:
     """What is there for certain, what may be, and that the others were not sent; the part may be sent again by its ids."""
     app, server = frozen
