@@ -133,7 +133,11 @@ class Watch:
             case Done():
                 assert before is not None
                 followed = before.followed and before.id == asked.spec.id
-                assert (answer.result, answer.message_id, answer.followed) == (before.result, before.id, followed)
+                assert (answer.result, answer.message_id, answer.follow_ups_sent) == (
+                    before.result,
+                    before.id,
+                    followed,
+                )
             case Conflict():
                 assert before is not None
                 assert answer.message_id == before.id

@@ -70,7 +70,7 @@ def send(app: Application, session: Session, letter: DeadLetterRow) -> Literal["
         return "unknown task"
     if hasattr(task, "arguments"):
         _check(task.arguments, letter)
-    if not _is_followed(letter) and _has_happened(app, session, letter):
+    if not _has_follow_ups(letter) and _has_happened(app, session, letter):
         return "happened"
     _send(app, letter, task)
     return "sent"
@@ -98,7 +98,7 @@ def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> 
     return executions.has_succeeded(session, letter.task, letter.id, key, since)
 
 
-def _is_followed(letter: DeadLetterRow) -> bool:
+def _has_follow_ups(letter: DeadLetterRow) -> bool:
     """Whether callbacks, a chain or a chord wait for the job. Then it is sent, and its claim answers with the result."""
     message = dead_letters.message(letter)
     try:

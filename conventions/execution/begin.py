@@ -22,13 +22,13 @@ from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import (
-    awaited,
     end_dead,
     end_without_run,
-    follows,
+    has_follow_ups,
     publish_again,
     put_back,
     tell_of_death,
+    tells_of_failure,
 )
 from conventions.idempotency.claim_answers import (
     Alone,
@@ -188,7 +188,7 @@ def _act_on(task: RunnableTask, job: Job, answer: Answer) -> Done | None:
         case Dead():  # recorded; only those who wait for it may not have heard
             failed = JobFailed(answer.error or "its dead letter says how")
             told = tell_of_death(task, job, failed)
-            raise told if told is not failed or awaited(task) else Ignore()
+            raise told if told is not failed or tells_of_failure(task) else Ignore()
     raise end_dead(task, job, _refusal(job, answer), claimed=isinstance(answer, Poison))
 
 
@@ -212,14 +212,14 @@ def _done_before(task: RunnableTask, job: Job, done: Done) -> Done:
     """The stored result; what follows this message goes on with it, unless that was sent before."""
     logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
     again = done.message_id == job.id
-    followed = again and done.followed
+    were_sent = again and done.follow_ups_sent
     if not again or job.generation:  # a redrive must hear that it has ended
-        end_without_run(task, job, "duplicate", keep=follows(task) and not followed)
+        end_without_run(task, job, "duplicate", keep=has_follow_ups(task) and not were_sent)
     if not again and job.member and job.member.role == "splitter":
         with suppress(RedisError):  # only that nobody finds the batch by this id
             ignored = result_is_ignored(task, task.request)
             task.app.batches.note_duplicate(job.id, done.message_id, ignored=ignored)
-    if followed:
+    if were_sent:
         raise Ignore
     return done
 

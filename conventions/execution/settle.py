@@ -39,15 +39,15 @@ SHORT = 1000  # characters of an error that a claim keeps
 PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
 
 
-def follows(task: RunnableTask) -> bool:
+def has_follow_ups(task: RunnableTask) -> bool:
     """Whether Celery sends or stores something after the job of the current request has ended."""
     request = task.request
     return bool(request.callbacks or request.chain or request.chord or not result_is_ignored(task, request))
 
 
-def awaited(task: RunnableTask) -> bool:
+def tells_of_failure(task: RunnableTask) -> bool:
     """Whether Celery tells somebody of a failure of the current request."""
-    return follows(task) or bool(task.request.errbacks)
+    return has_follow_ups(task) or bool(task.request.errbacks)
 
 
 def settle(
@@ -138,7 +138,7 @@ class RecordedAtOnce:
 
     def succeeded(self, task: RunnableTask, job: Job, result: bytes | None) -> None:
         """Record success, and wait for the answer. Raises: Reject, also if another worker holds the claim: the message comes again and finds its outcome."""
-        answer = _settled(task, job, success_of(task, job, result, keep=follows(task)))
+        answer = _settled(task, job, success_of(task, job, result, keep=has_follow_ups(task)))
         if answer == "refused":
             raise taken_over()
 
@@ -176,7 +176,7 @@ def end_dead(
     if task.request.is_eager:
         return error
     # Kept until whoever waits for it has heard of it; a message that comes again tells them once more.
-    action = "keep" if task.hears_of_death or awaited(task) else "remove"
+    action = "keep" if task.hears_of_death or tells_of_failure(task) else "remove"
     text = f"{type(error).__name__}: {error_text.text_of(error)[:SHORT]}"
     answer = settle(
         task, job, "dead", "dead", error=error, result=text, claimed=claimed, patience=patience, action=action

@@ -30,7 +30,7 @@ def may_go_together(request: Any) -> bool:
         delivery
         and delivery["deliveries"] == 1
         and not delivery["alone"]
-        and not request.is_followed
+        and not request.has_follow_ups
         and not headers.get("retries")
         and not headers.get(GENERATION)
         and headers.get(KEY)

@@ -42,7 +42,7 @@ class ShortRequest(Request):
         self._eventer = None  # nobody listens to events: see `ShortCut`
         self._key = message.key
         self.token, self.delivery = delivery.receipt, delivery_property(delivery)
-        self.is_followed = False
+        self.has_follow_ups = False
 
     def __getattr__(self, name: str) -> Any:
         with self.completing:

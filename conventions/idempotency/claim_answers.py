@@ -28,11 +28,11 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The job was finished before, by the message `message_id`; `followed`: so was what follows it."""
+    """The job was finished before, by the message `message_id`; `follow_ups_sent`: what follows it was sent, too."""
 
     result: Any
     message_id: str
-    followed: bool
+    follow_ups_sent: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ class Claims:
         """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
         self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
-    def followed(self, claim: str, message_id: str, token: str) -> None:
+    def note_follow_ups_sent(self, claim: str, message_id: str, token: str) -> None:
         """Note that what follows a finished job was sent; where the broker is elsewhere."""
         self._run("followed", [claim, message_id, token])
 

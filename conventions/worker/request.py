@@ -69,7 +69,7 @@ class PlainRequest(CeleryRequest):
         self.delivery = (message.properties or {}).get(DELIVERY)
         self.token = self._request_dict[TOKEN] = self.delivery["receipt"] if self.delivery else uuid4().hex
         self.embed = embed = embed or {}
-        self.is_followed = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
+        self.has_follow_ups = bool(embed.get("callbacks") or embed.get("chain") or embed.get("chord")) or (
             not self._ignore_result
         )
 
@@ -255,7 +255,7 @@ class Request(PlainRequest):
             self.app.port.claim_of(self.claim),
             self.token,
             self.on_lapsed,
-            self.id if self.is_followed else "",
+            self.id if self.has_follow_ups else "",
         )
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
@@ -332,9 +332,9 @@ class Request(PlainRequest):
 
     def acknowledge(self) -> None:
         """Acknowledge; what follows the job was sent before."""
-        if self.is_followed and not self.acknowledged:
+        if self.has_follow_ups and not self.acknowledged:
             with suppress(RedisError):  # then a message that comes again sends the same messages again
-                self.app.port.note_followed(self.claim, self.id, self.token)
+                self.app.port.note_follow_ups_sent(self.claim, self.id, self.token)
         self.app.hung_jobs.forget(self)
         super().acknowledge()
 

@@ -304,7 +304,7 @@ def test_one_that_has_not_begun_is_not_called_hung(app: ConventionsApp, consumer
 
 NAMES = ("id", "name", "type", "task", "args", "kwargs", "argsrepr", "kwargsrepr", "eta", "expires", "hostname", "root_id",
          "parent_id", "correlation_id", "reply_to", "delivery_info", "time_limits", "token", "delivery", "claim",
-         "is_followed", "embed", "ignore_result", "utc", "body", "content_type", "content_encoding", "request_dict",
+         "has_follow_ups", "embed", "ignore_result", "utc", "body", "content_type", "content_encoding", "request_dict",
          "store_errors", "group", "stamps", "has_ended_otherwise")  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def test_every_key_is_forgotten_some_day(claims: Claims, store: Store) -> None:
             settle(claims, request, state, wait=5, action="keep")
         claims.renew([request])
         broker.cancel(state, HORIZON)
-        claims.followed(request.claim, state, request.token)
+        claims.note_follow_ups_sent(request.claim, state, request.token)
     keys: Any = store.redis.keys(store.key("*"))
     names = {key.decode().removeprefix(store.key("")): key for key in keys}
     passing = {name: key for name, key in names.items() if name.partition(":")[0] not in LASTING}

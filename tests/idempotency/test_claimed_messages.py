@@ -185,7 +185,7 @@ def test_a_job_that_ends_while_it_is_returned_is_recorded(broker: Broker, claims
     granted(claims, request)
     broker.give_back([held(delivery, request)])
     assert settle(claims, request, result=7) == "recorded"
-    assert take(claims, asking(handed_out(broker))) == Done(7, "m1", followed=False)
+    assert take(claims, asking(handed_out(broker))) == Done(7, "m1", follow_ups_sent=False)
     assert len(journal(store)) == 1
 
 
@@ -196,14 +196,14 @@ def test_what_follows_is_sent_until_it_is_noted(broker: Broker, claims: Claims, 
     granted(claims, request)
     settle(claims, request, result=7, action="keep")
     again = once_more(broker, store)
-    assert take(claims, asking(again)) == Done(7, "m1", followed=False)
-    assert take(claims, OTHER) == Done(7, "m1", followed=False)
+    assert take(claims, asking(again)) == Done(7, "m1", follow_ups_sent=False)
+    assert take(claims, OTHER) == Done(7, "m1", follow_ups_sent=False)
     assert broker.acknowledge([held(delivery, request)._replace(followed_id="m1")]) == 0
-    assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", followed=False), "a stale receipt"
+    assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", follow_ups_sent=False), "a stale receipt"
     assert broker.acknowledge([held(again, request)._replace(followed_id="m1")]) == 1
-    assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", followed=True)
+    assert take(claims, replace(FIRST, token="t3")) == Done(7, "m1", follow_ups_sent=True)
     duplicate = asking(sent(broker, "m2"), OTHER)
-    assert take(claims, duplicate) == Done(7, "m1", followed=False)
+    assert take(claims, duplicate) == Done(7, "m1", follow_ups_sent=False)
     assert broker.acknowledge([(duplicate.held or held(again))._replace(claim=FIRST.claim, followed_id="m2")]) == 1
 
 

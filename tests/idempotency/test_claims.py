@@ -46,7 +46,7 @@ def test_duplicates_get_the_stored_result(claims: Claims) -> None:
     """Whoever comes later, also under another id, gets what the first one returned, and who it was."""
     granted(claims, FIRST)
     assert settle(claims, FIRST, "done", {"sent": True, "count": [1, None, "é"]}) == "recorded"
-    expected = Done({"sent": True, "count": [1, None, "é"]}, "m1", followed=False)
+    expected = Done({"sent": True, "count": [1, None, "é"]}, "m1", follow_ups_sent=False)
     assert [take(claims, request) for request in (FIRST, AGAIN, OTHER)] == [expected] * 3
 
 
@@ -54,7 +54,7 @@ def test_a_job_that_returned_nothing_is_done_too(claims: Claims) -> None:
     """`None` is a result."""
     granted(claims, FIRST)
     assert settle(claims, FIRST) == "recorded"
-    assert take(claims, OTHER) == Done(None, "m1", followed=False)
+    assert take(claims, OTHER) == Done(None, "m1", follow_ups_sent=False)
 
 
 json_values = st.recursive(
@@ -72,7 +72,7 @@ def test_any_result_is_given_back_as_it_was(store_of_module: Store, result: Any,
     request = replace(FIRST, key=digest({"result": result, "number": number, "is_written": is_written}))
     claims.take([request])
     assert settle(claims, request, "done", encode(result) if is_written else result) == "recorded"
-    assert take(claims, request) == Done(result, "m1", followed=False)
+    assert take(claims, request) == Done(result, "m1", follow_ups_sent=False)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +113,9 @@ def test_a_stale_holder_cannot_settle(brief: Claims, claims: Claims) -> None:
     for state in ("done", "released", "dead"):
         assert settle(claims, FIRST, state, "stale") == "refused"
     assert settle(claims, OTHER, "done", "fresh") == "recorded"
-    assert take(claims, FIRST) == Done("fresh", "m2", followed=False)
+    assert take(claims, FIRST) == Done("fresh", "m2", follow_ups_sent=False)
     assert settle(claims, FIRST, "dead") == "refused"
-    assert take(claims, FIRST) == Done("fresh", "m2", followed=False)
+    assert take(claims, FIRST) == Done("fresh", "m2", follow_ups_sent=False)
 
 
 def test_a_late_holder_may_settle(brief: Claims, store: Store) -> None:
@@ -129,7 +129,7 @@ def test_a_late_holder_may_settle(brief: Claims, store: Store) -> None:
 
     wait_until(lapsed, 5, "the lease lapses")
     assert settle(brief, FIRST, "done", 1) == "recorded"
-    assert take(brief, OTHER) == Done(1, "m1", followed=False)
+    assert take(brief, OTHER) == Done(1, "m1", follow_ups_sent=False)
 
 
 def test_the_same_token_gets_the_same_answer(claims: Claims) -> None:
@@ -139,7 +139,7 @@ def test_the_same_token_gets_the_same_answer(claims: Claims) -> None:
     assert settle(claims, FIRST, "done", 7) == "recorded"
     assert settle(claims, FIRST, "done", 7) == "recorded"
     assert settle(claims, FIRST, "done", "changed its mind") == "recorded"
-    assert take(claims, FIRST) == Done(7, "m1", followed=False)
+    assert take(claims, FIRST) == Done(7, "m1", follow_ups_sent=False)
 
 
 def test_a_redelivery_waits_for_the_lease(claims: Claims) -> None:
