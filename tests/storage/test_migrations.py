@@ -178,6 +178,30 @@ def test_several_may_migrate_at_once(url: str) -> None:
     assert tables(Database(url)) == {run.VERSION_TABLE, *Base.metadata.tables}
 
 
+FAULTY = """
+from alembic import op
+import sqlalchemy as sa
+
+revision, down_revision, branch_labels, depends_on = "team_0002", "team_0001", None, None
+
+
+def upgrade():
+    op.create_table("orders", sa.Column("id", sa.Integer, primary_key=True))
+    raise RuntimeError("no")
+"""
+
+
+def test_a_migration_that_fails_leaves_all_as_it_was(url: str, tmp_path: Path) -> None:
+    """All that are missing are one transaction. So no other process sees the half of them, and does the rest at the same time."""
+    (tmp_path / "0001_contacts.py").write_text(FURTHER, encoding="utf-8")
+    (tmp_path / "0002_orders.py").write_text(FAULTY, encoding="utf-8")
+    database = Database(url, [tmp_path])
+    with pytest.raises(RuntimeError, match="no"):
+        database.upgrade()
+    assert tables(database) == set()
+    database.dispose()
+
+
 def test_a_team_has_migrations_of_its_own(url: str, tmp_path: Path) -> None:
     """A further folder is a branch of its own; the team's own Alembic table is left alone."""
     folder = tmp_path / "with blank" / "migrations"
