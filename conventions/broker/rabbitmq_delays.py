@@ -12,16 +12,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from kombu.exceptions import BatchPublishError, OperationalError
+from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from conventions.broker.bulk_publish import NotTaken
 from conventions.broker.codec import bytes_of, in_base64, request_digest, written_message
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.broker.header_names import COPY, GENERATION, UNKNOWN
 from conventions.broker.redis_broker import Broker, HeldMessage, Publication
 from conventions.core.deadline import Deadline
-from conventions.core.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.core.rounds import Rounds
+from conventions.library_internals.kombu import publish_batch_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,11 @@ LOOK_EVERY = 0.2  # seconds between two looks for what is due
 AT_ONCE = 200  # messages that are forwarded together
 AGAIN_AFTER = 1.0  # seconds, where RabbitMQ does not take them
 UNREADABLE_AFTER = 60.0  # seconds, where nobody can read them
+TELL_EVERY = 60.0  # seconds between two lines of the log about one queue
 PERSISTENT = 2  # AMQP's delivery mode
+
+type Messages = Sequence[tuple[Delivery, dict[str, Any]]]
+"""Each as it came, and what it holds."""
 
 
 class Sends(Protocol):
@@ -53,6 +59,7 @@ class Delays:
         fault = "messages that are due are not forwarded now"
         self._rounds = Rounds("delays", self.forward, self._pause, fault=fault, logger=logger)
         self._has_more = False
+        self._told_until: dict[str, float] = {}
 
     def keep(self, publications: Sequence[Publication], *, on_disk: bool) -> None:
         """Keep messages until they are due; `on_disk`: return when they are there. Raises: RedisError, BrokerUnavailable."""
@@ -83,26 +90,77 @@ class Delays:
             except ValueError:
                 logger.error("delays: a message in %s cannot be read, and stays there", one.queue)
                 self._broker.give_back([_held(one)], wait=UNREADABLE_AFTER)
-        if readable:
-            self._send(readable)
+        work: list[Messages] = [
+            [both for both in readable if both[0].queue == queue] for queue in {one.queue for one, _ in readable}
+        ]
+        while work:
+            messages = work.pop()
+            try:
+                work += self._forward(messages)
+            except BrokerUnavailable as error:
+                self._return([*messages, *(both for others in work for both in others)], AGAIN_AFTER, error)
+                raise
         return len(readable)
 
-    def _send(self, messages: Sequence[tuple[Delivery, dict[str, Any]]]) -> None:
-        held = [_held(one) for one, _ in messages]
+    def _forward(self, messages: Messages) -> list[Messages]:
+        """Forward messages of one queue. Returns what is to be tried by itself, since one of them may be a fault of its own.
+
+        Raises:
+            BrokerUnavailable: RabbitMQ does not answer; nothing of this is known to be there.
+            RedisError: what is there comes again.
+        """
         try:
-            with Deadline(self._patience), self._sends.producer(None) as producer, producer.batch(len(messages)):
-                for one, message in messages:
-                    _publish(producer, one, message)
-        except (BatchPublishError, BrokerUnavailable, OperationalError, OSError) as error:
+            self._send(messages)
+        except NotTaken as error:  # the others are there
             self._has_more = False
-            self._broker.give_back(held, wait=AGAIN_AFTER)
-            raise BrokerUnavailable(f"RabbitMQ does not take {len(held)} messages: {error}") from error
+            self._return([one for one in messages if _id_of(one) in error.ids], AGAIN_AFTER, error)
+            self._acknowledge([one for one in messages if _id_of(one) not in error.ids])
+        except (BrokerUnavailable, OperationalError, OSError) as error:
+            self._has_more = False
+            raise BrokerUnavailable(f"RabbitMQ does not take {len(messages)} messages: {error}") from error
+        except ConfigurationError as error:  # its queue is another program's
+            self._return(messages, UNREADABLE_AFTER, error)
+        except Exception as error:  # noqa: BLE001  # whatever a message holds, it must not keep the others back
+            if len(messages) > 1:
+                return [[one] for one in messages]
+            self._return(messages, UNREADABLE_AFTER, error)
+        else:
+            self._acknowledge(messages)
+        return []
+
+    def _send(self, messages: Messages) -> None:
+        with (
+            Deadline(self._patience),
+            self._sends.producer(None) as producer,
+            producer.batch(len(messages) + 1) as batch,
+        ):
+            for one, message in messages:
+                _publish(producer, one, message)
+            publish_batch_of(batch).once = True
+
+    def _return(self, messages: Messages, wait: float, error: Exception) -> None:
+        if not messages:
+            return
+        self._broker.give_back([_held(one) for one, _ in messages], wait=wait)
+        for queue in {one.queue for one, _ in messages}:
+            if time.monotonic() >= self._told_until.get(queue, 0.0):
+                self._told_until[queue] = time.monotonic() + TELL_EVERY
+                logger.warning("delays: messages for %s wait longer: %s", queue, error)
+
+    def _acknowledge(self, messages: Messages) -> None:
+        held = [_held(one) for one, _ in messages]
+        if not held:
+            return
         try:
             self._broker.acknowledge(held)
         except RedisError:  # they come again, and their claims tell that they have run
             logger.warning("delays: %d messages were forwarded, and are forwarded once more", len(held))
             time.sleep(LOOK_EVERY)
             raise
+
+
+def _id_of(message: tuple[Delivery, dict[str, Any]]) -> str:
+    return str(message[1]["properties"].get("correlation_id", ""))
 
 
 def delayed(message: Any, queue: str, wait: float) -> Publication:

@@ -69,7 +69,7 @@ class RabbitMQPort(ClaimsElsewhere):
             except BaseException as error:
                 if is_refusal(error) or is_refusal(error.__cause__):
                     deadline.may_have_left = may_have_left
-                    raise OperationalError("it refuses the message: its queue is full") from error
+                    raise OperationalError("it refuses the message, as where its queue is full") from error
                 if isinstance(error, tuple(connection.channel_errors)):
                     deadline.may_have_left = may_have_left
                     connection.collect()

@@ -16,19 +16,22 @@ from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.storage.redis_connections import LEAST
+from conventions.transport.rabbitmq_message import make_fit
 
 
 class Addressed(NamedTuple):
     """A message, and where it goes.
 
     Attributes:
-        queue: the name that our settings use; empty for what is no message of a task.
+        queue: the name that our settings use; empty for what goes to an exchange.
+        must_arrive: whether it is of a task, and so may not be dropped for want of a queue.
     """
 
     message: Any
     queue: str
     exchange: str
     routing_key: str
+    must_arrive: bool
 
     @property
     def id(self) -> str:
@@ -44,7 +47,12 @@ class ConfirmedBatch:
         max_size: messages in one flush.
         patience: how many seconds to retry a broker that does not answer.
         make_queue: makes a queue that is missing.
+
+    Attributes:
+        once: whether a refusal is final, and is not tried again until the time is over.
     """
+
+    once = False
 
     def __init__(self, channel: Any, max_size: int, patience: float | None, make_queue: Callable[[str], None]) -> None:
         self.channel = channel
@@ -53,13 +61,16 @@ class ConfirmedBatch:
         self._later: list[Publication] = []
 
     def publish(self, message: Any, *, exchange: str = "", routing_key: str = "", **_: Any) -> None:
-        """Keep one message for the next flush. Raises: NotTaken, as `flush`."""
-        if not self.channel.is_of_task(message, exchange):
-            self._waiting.append(Addressed(message, "", exchange, routing_key))
+        """Keep one message for the next flush. Raises: NotTaken, as `flush`; PayloadError."""
+        is_of_task = self.channel.is_of_task(message)
+        if is_of_task:
+            make_fit(message)
+        if exchange or not is_of_task:
+            self._waiting.append(Addressed(message, "", exchange, routing_key, is_of_task))
         elif (later := self.channel.later(message, routing_key)) is not None:
             self._later.append(later)
         else:
-            self._waiting.append(Addressed(message, routing_key, "", routing_key))
+            self._waiting.append(Addressed(message, routing_key, "", routing_key, is_of_task))
         if len(self._waiting) + len(self._later) >= self._max_size:
             self.flush()
 
@@ -83,16 +94,14 @@ class ConfirmedBatch:
                     ids = [one.id for one in answers.left]
                     raise NotTaken(str(error), ids, maybe_sent=answers.have_left) from error
                 waiting = answers.left
-                if waiting and deadline.left < RETRY_EVERY:
-                    text = (
-                        "there is no queue for them"
-                        if answers.without_queue
-                        else "it refuses them: their queue is full"
-                    )
+                missing = {one.queue for one in waiting if answers.is_missing(one)}
+                is_final = "" in missing or (self.once and len(waiting) > answers.returned)
+                if waiting and (is_final or deadline.left < RETRY_EVERY):
+                    text = "there is no queue for them" if missing else "it refuses them, as where their queue is full"
                     raise NotTaken(text, [one.id for one in waiting], maybe_sent=False)
-                for queue in {one.queue for one in waiting if one.routing_key in answers.without_queue}:
+                for queue in missing:
                     self._make_queue(queue)
-                if waiting and not answers.without_queue:
+                if waiting and not missing:
                     time.sleep(RETRY_EVERY)
 
     def _placed(self, waiting: list[Addressed]) -> list[Addressed]:
@@ -125,12 +134,11 @@ class _Answers:
 
     Attributes:
         have_left: whether one of them was handed to the network.
-        without_queue: where no queue was.
     """
 
     def __init__(self, messages: list[Addressed]) -> None:
         self.have_left = False
-        self.without_queue: set[str] = set()
+        self._without_queue: set[tuple[str, str]] = set()
         self._messages = messages
         self._pending = dict(enumerate(messages, 1))
         self._refused: list[Addressed] = []
@@ -139,6 +147,15 @@ class _Answers:
     def left(self) -> list[Addressed]:
         """Those that it has not confirmed, or refuses."""
         return [*self._pending.values(), *self._refused]
+
+    @property
+    def returned(self) -> int:
+        """How many of these found no queue."""
+        return sum(map(self.is_missing, self._refused))
+
+    def is_missing(self, one: Addressed) -> bool:
+        """Whether no queue was there for it."""
+        return one.must_arrive and (one.exchange, one.routing_key) in self._without_queue
 
     def send(self, connection: Any, deadline: Deadline) -> None:
         """Send all, and wait for all answers. Raises: OSError, AMQPError."""
@@ -153,7 +170,7 @@ class _Answers:
                 self.have_left = True
                 pyamqp.Channel.basic_publish(
                     channel, one.message, one.exchange, one.routing_key,
-                    mandatory=bool(one.queue), timeout=max(deadline.left, LEAST),
+                    mandatory=one.must_arrive, timeout=max(deadline.left, LEAST),
                 )  # fmt: skip
             while self._pending:
                 connection.drain_events(timeout=max(deadline.left, LEAST))
@@ -168,10 +185,10 @@ class _Answers:
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         taken = self._take(tag, multiple)
-        self._refused += [one for one in taken if one.queue and one.routing_key in self.without_queue]
+        self._refused += [one for one in taken if self.is_missing(one)]
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
         self._refused += self._take(tag, multiple)
 
-    def _on_return(self, _: Exception, __: str, routing_key: str, *___: Any) -> None:
-        self.without_queue.add(routing_key)
+    def _on_return(self, _: Exception, exchange: str, routing_key: str, *__: Any) -> None:
+        self._without_queue.add((exchange, routing_key))

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from amqp.exceptions import NotFound  # type: ignore[import-untyped]  # it has no types
+
 from conventions.broker.rabbitmq_queues import ENDINGS, seconds_until
 from conventions.transport.rabbitmq_reading import ReadAhead
 from conventions.transport.rabbitmq_sending import SendingChannel
@@ -88,6 +90,8 @@ class Channel(SendingChannel):
                 super().basic_consume(name, tag + ending, callback=callback, on_cancel=reader.on_cancel)
             except TimeoutError as error:
                 raise ConnectionError(_NO_ANSWER.format(name=name)) from error
+            except NotFound as error:  # somebody has deleted it: who connects anew makes it again
+                raise ConnectionError(f"the queue {name!r} is gone") from error
 
     def basic_cancel(self, consumer_tag: str, nowait: bool = False, **more: Any) -> Any:
         """Read a queue no more. What waits here goes back."""

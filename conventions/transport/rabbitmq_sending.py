@@ -11,6 +11,7 @@ from conventions.broker.rabbitmq_queues import queue_for, seconds_until
 from conventions.broker.redis_broker import Publication
 from conventions.core.deadline import current_deadline
 from conventions.transport.rabbitmq_batch import ConfirmedBatch
+from conventions.transport.rabbitmq_message import make_fit
 from conventions.transport.rabbitmq_queue_channel import QueueChannel
 
 
@@ -27,28 +28,35 @@ class SendingChannel(QueueChannel):
         """Publish a message; of a task's, wait until the broker has it. Events wait for nothing, and must not: the worker's loop sends them.
 
         Raises:
-            ChannelError: the broker has no such queue, and none can be made.
-            MessageNacked: its queue is full.
+            ChannelError: the broker has no such queue, and none can be made; or no such exchange.
+            MessageNacked: RabbitMQ refuses it, as where its queue is full.
+            PayloadError: AMQP cannot carry it.
         """
-        if not self.is_of_task(msg, exchange):
+        if not self.is_of_task(msg):
             # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
             publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
             return publish(msg, exchange, routing_key, **options)
+        make_fit(msg)
+        if exchange:
+            sent = self._publish(msg, exchange, routing_key, options)
+            if self._returned is not None:  # no queue is bound to it by this key
+                raise self._returned
+            return sent
         if (later := self.later(msg, routing_key)) is not None:
             self.keep([later], on_disk=is_copy(msg))
             return None
         name = self.queue_of(msg, routing_key)
-        sent = self._publish(msg, name, options)
+        sent = self._publish(msg, "", name, options)
         if self._returned is not None:  # without a queue RabbitMQ drops it, and says that it has it
             self.make_queue(routing_key)
-            sent = self._publish(msg, name, options)
+            sent = self._publish(msg, "", name, options)
         if self._returned is not None:
             raise self._returned
         return sent
 
-    def is_of_task(self, msg: Any, exchange: str) -> bool:
-        """Whether a message is for one of our queues, and so goes where it says itself."""
-        return not self.plain and not exchange and "task" in (msg.properties.get("application_headers") or {})
+    def is_of_task(self, msg: Any) -> bool:
+        """Whether a message is of a task, and an application of ours sends it."""
+        return not self.plain and "task" in (msg.properties.get("application_headers") or {})
 
     def later(self, msg: Any, queue: str) -> Publication | None:
         """What is kept of a message that is not due."""
@@ -71,11 +79,11 @@ class SendingChannel(QueueChannel):
         patience = None if self.connection.link is None else self.connection.link.app.settings.broker_timeout
         return ConfirmedBatch(self, max_size, patience, self.make_queue)
 
-    def _publish(self, msg: Any, name: str, options: dict[str, Any]) -> Any:
+    def _publish(self, msg: Any, exchange: str, name: str, options: dict[str, Any]) -> Any:
         self._returned = None
         if (deadline := current_deadline()) is not None:
             deadline.may_have_left = True
-        return super().basic_publish_confirm(msg, "", name, **{**options, "mandatory": True})
+        return super().basic_publish_confirm(msg, exchange, name, **{**options, "mandatory": True})
 
     def _on_returned(self, error: Exception, *_: Any) -> None:
         self._returned = error

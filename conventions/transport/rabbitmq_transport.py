@@ -74,13 +74,12 @@ class Connection(pyamqp.Connection):
                 channel.ahead.rest_if_full(time.monotonic())
                 channel.go_on()
         if self._has_ahead:
-            try:
+            with suppress(TimeoutError):
                 return self.drain_events(timeout=0)
-            except TimeoutError:
-                handed = [channel.ahead.hand_over() for channel in list(self.reading)]
-                self._look_later()
-                if any(handed) or timeout == 0:
-                    raise
+            handed = [channel.ahead.hand_over() for channel in list(self.reading)]
+            self._look_later()
+            if any(handed) or timeout == 0:
+                raise TimeoutError
         if self.loop is None and any(channel.ahead.waits_for_room for channel in self.reading):
             timeout = min(timeout or LOOK_EVERY, LOOK_EVERY)  # threads acknowledge, and nothing tells this one
         self._is_read = timeout == 0

@@ -5,11 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import amqp  # type: ignore[import-untyped]  # it has no types
 import pytest
 from kombu.entity import Queue
 
-from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask
+from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, PayloadError
+from conventions.broker.rabbitmq_delays import delayed
+from conventions.core.deadline import Deadline
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.support import wait_until
 from tests.workers import application
 
 PATIENCE = 0.7  # seconds: `broker_timeout`; and a send may take a second more
@@ -31,7 +35,7 @@ def rabbit() -> Iterator[Rabbit]:
 
 
 @pytest.fixture
-def _sender(request: pytest.FixtureRequest, rabbit: Rabbit, valkey_url: str, tmp_path: Path) -> Iterator[Any]:
+def sender(request: pytest.FixtureRequest, rabbit: Rabbit, valkey_url: str, tmp_path: Path) -> Iterator[Any]:
     settings = {"redis_url": valkey_url, "database_url": f"sqlite:///{tmp_path}/x"}
     patience = getattr(request, "param", PATIENCE)
     with application(broker_url=rabbit.url, broker_timeout=patience, **settings) as app:
@@ -48,7 +52,7 @@ def failed(send: Callable[[], Any]) -> BrokerUnavailable:
     return found.value
 
 
-@pytest.mark.usefixtures("_sender")
+@pytest.mark.usefixtures("sender")
 def test_rabbitmq_that_stands_still(rabbit: Rabbit) -> None:
     """What it was given may be there, and what found no connection is not; then it goes on as before."""
     rabbit.freeze()
@@ -71,12 +75,12 @@ def _fill(queue: str) -> None:
         Number.apply_async((number,), queue=queue)
 
 
-@pytest.mark.parametrize("_sender", [30], indirect=True)
-def test_a_queue_of_rabbitmq_that_is_full(_sender: Any) -> None:  # its application is what declares the queue
+@pytest.mark.parametrize("sender", [30], indirect=True)
+def test_a_queue_of_rabbitmq_that_is_full(sender: Any) -> None:  # its application is what declares the queue
     """It says so, and the message is not there."""
     full = {"x-max-length": 1, "x-overflow": "reject-publish"}
     queue: Any = Queue
-    _sender.amqp.queues.add(queue("small", queue_arguments=full, max_priority=9))
+    sender.amqp.queues.add(queue("small", queue_arguments=full, max_priority=9))
     with pytest.raises(BrokerUnavailable) as error:
         _fill("small")
     assert not error.value.maybe_sent
@@ -86,3 +90,103 @@ def test_a_queue_of_rabbitmq_that_is_full(_sender: Any) -> None:  # its applicat
     assert not several.value.maybe_sent
     assert 0 < len(several.value.ids) <= 100
     Number.delay(3)
+
+
+# What must not be lost, nor hold others back.
+
+
+UNCARRIED: list[tuple[dict[str, Any], str]] = [
+    ({"headers": {"trace_id": 2**63}}, "RabbitMQ cannot carry its headers"),
+    ({"task_id": "漢" * 100}, "RabbitMQ cannot carry an id of 300 bytes, of which it takes 255"),
+]
+
+
+@pytest.mark.parametrize(("options", "why"), UNCARRIED)
+@pytest.mark.parametrize("wait", [{}, {"countdown": 9}])
+@pytest.mark.usefixtures("sender")
+def test_what_amqp_cannot_carry_is_refused_at_the_send(options: dict[str, Any], why: str, wait: dict[str, Any]) -> None:
+    """Also where it would wait in Redis first."""
+    with pytest.raises(PayloadError, match=why):
+        Number.apply_async((1,), **options, **wait)
+    if "headers" in options:
+        with pytest.raises(PayloadError, match=why):
+            Number.enqueue_many([{"number": 1}], **options)
+
+
+def _forward_until(app: Any, is_done: Callable[[], bool]) -> None:
+    def forwarded() -> bool:
+        app.port.delays.forward()
+        return is_done()
+
+    wait_until(forwarded)
+
+
+def _in_rabbitmq(app: Any, queue: str) -> int:
+    with app.connection_for_read() as connection:
+        found: int = connection.default_channel.waiting(queue)
+    return found
+
+
+def test_one_that_cannot_be_forwarded_keeps_no_other_back(sender: Any) -> None:
+    """As a later release, or another program, may have written it. It stays in Redis."""
+    headers = {"id": "bad", "task": Number.name, "trace_id": 2**63}
+    bad = amqp.Message(
+        "[[], {}, {}]", application_headers=headers, correlation_id="bad", content_type="application/json"
+    )
+    before = _in_rabbitmq(sender, "immediate")
+    sender.port.delays.keep([delayed(bad, "immediate", 0.01)], on_disk=False)
+    for number in range(5):
+        Number.apply_async((number,), countdown=0.01)
+    _forward_until(sender, lambda: _in_rabbitmq(sender, "immediate") == before + 5)
+    assert sender.broker.sizes("immediate").delayed == 1
+
+
+@pytest.mark.parametrize("sender", [30], indirect=True)
+def test_a_full_queue_keeps_no_message_of_another_back_nor_repeats_one(sender: Any) -> None:
+    """Each of the others is there once, however often the full one refuses."""
+    queue: Any = Queue
+    sender.amqp.queues.add(
+        queue("tiny", queue_arguments={"x-max-length": 1, "x-overflow": "reject-publish"}, max_priority=9)
+    )
+    with pytest.raises(BrokerUnavailable), Deadline(1.0):
+        _fill("tiny")
+    before = _in_rabbitmq(sender, "immediate")
+    for number in range(5):
+        Number.apply_async((number,), countdown=0.01)
+        Number.apply_async((number,), queue="tiny", countdown=0.01)
+    _forward_until(sender, lambda: _in_rabbitmq(sender, "immediate") >= before + 5)
+    for _ in range(3):
+        sender.port.delays.forward()
+    assert _in_rabbitmq(sender, "immediate") == before + 5
+    assert sender.broker.sizes("tiny").delayed == 5
+
+
+def test_rabbitmq_drops_no_message_that_is_too_late(sender: Any) -> None:
+    """A worker records that it has expired."""
+    Number.apply_async((1,), queue="late", expires=0.01)
+    with sender.connection_for_read() as connection:
+        found = wait_until(lambda: connection.default_channel.basic_get("late", no_ack=True))
+    assert "expiration" not in found.properties
+    assert found.headers["expires"]
+
+
+@pytest.mark.parametrize("exchange", ["nope", "amq.direct"])
+def test_an_exchange_that_leads_nowhere(sender: Any, exchange: str) -> None:
+    """There is none of the name, or no queue is bound to it."""
+    with Deadline(1.0), pytest.raises(BrokerUnavailable) as one:
+        Number.apply_async((1,), exchange=exchange, routing_key="nowhere")
+    assert not one.value.maybe_sent
+
+
+def test_a_queue_that_is_deleted_while_its_reader_rests(sender: Any) -> None:
+    """An error of the connection: who connects anew makes it again."""
+    with sender.connection_for_read() as connection, sender.connection_for_write() as other:
+        channel = connection.default_channel
+        channel.make_queue("gone")
+        channel.basic_qos(0, 1, False)
+        channel.basic_consume("gone", "reader", callback=lambda _: None)
+        channel.ahead.rest()
+        other.default_channel.make_queue("gone")
+        other.default_channel.queue_delete("gone")
+        with pytest.raises(ConnectionError, match="is gone"):
+            channel.go_on()
