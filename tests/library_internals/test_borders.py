@@ -21,6 +21,7 @@ DOCUMENTED = """
     kombu.connection:Connection kombu.entity:Exchange kombu.entity:Queue kombu.messaging:Producer kombu.utils.json:dumps kombu.utils.json:loads
     kombu.transport:pyamqp kombu.transport:redis kombu.transport:virtual
     amqp.exceptions:AMQPError amqp.exceptions:NotFound amqp.exceptions:PreconditionFailed amqp.exceptions:ResourceLocked amqp.protocol:queue_declare_ok_t
+    amqp.serialization:dumps
     redbeat.schedulers:RedBeatScheduler redbeat.schedulers:RedBeatSchedulerEntry
     vine:promise
 """
