@@ -70,6 +70,7 @@ class LostMessages:
         self._app, self._leads = app, leads
         self._before: Round | None = None  # the last round
         self._next_history = 0.0
+        self._each_round_until = 0.0  # on the monotonic clock: SQL is looked at in each round
         self._mark = b""
         self._pause: Callable[[float], bool] = lambda _: False
         fault = "what is gone from Redis is not known now"
@@ -110,7 +111,10 @@ class LostMessages:
             found["claims"] = self._lose_claims(now, before, copies)
             found["members"] = self._lose_members(now, before, copies)
         is_suspicious = any(found.values()) or before.jobs or before.batches
-        if self._was_emptied() or time.monotonic() >= self._next_history or is_suspicious:
+        if self._was_emptied():
+            self._look_each_round()
+        looks_now = time.monotonic() < self._each_round_until or time.monotonic() >= self._next_history
+        if looks_now or is_suspicious:
             self._look_at_history(now)
             self._next_history = time.monotonic() + HISTORY_EVERY
             if known and is_recorded:
@@ -121,9 +125,14 @@ class LostMessages:
         _log(found)
         return found
 
+    def _look_each_round(self) -> None:
+        # What was tried a moment ago is old enough to be looked at only then, and must be missing in two rounds.
+        self._each_round_until = time.monotonic() + SETTLED_AFTER.total_seconds() + 2 * ROUND
+
     def _look_everywhere(self, now: Round, found: dict[str, int]) -> None:
         if journal_position.read(self._app.store) is None:
             compare(self._app)  # Redis was emptied: this logs it
+            self._look_each_round()
         for keys in self._keys():
             began = time.monotonic()
             found["misplaced"] += self._look(keys, now)

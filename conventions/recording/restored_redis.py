@@ -110,7 +110,10 @@ def _compare(app: Application, mark: journal_position.Mark | None, run: str, goe
     if known < counted and (mark or waiting):
         since = f"what was recorded after {mark.at.isoformat(timespec='seconds')}" if mark else "what SQL has"
         logger.warning(
-            "Redis is older than SQL, and lacks %s: %d messages are compared before any runs", since, waiting
+            "Redis lacks %s: it was restored, or has lost its last second, or the recorder was killed just then; %d messages are "
+            "compared before any runs",
+            since,
+            waiting,
         )
         done = _remember_done(app, mark.at - EARLIER, goes_on) if mark else 0
         ended = sum(_end_those_of(app, queue, place, goes_on) for queue in app.broker.queues() for place in PLACES)

@@ -207,7 +207,9 @@ class RunningTask(celery.Task):
     def transaction(self) -> Iterator["Session"]:
         """Commit the effect and the record of it together, so that the effect happens once.
 
-        Use it once in an attempt, as the last effect of `run`. If the record already exists, the job ends as done.
+        Use it once in an attempt, as the last effect of `run`. If the record already exists, the job ends as done. What `run` returns is not in
+        the record. So a job whose process is killed just after the commit ends with the result `None`, unless the block has
+        set `session.info["result"]` to what it will return.
 
         Raises:
             TransactionRepeated: this attempt has already committed one.

@@ -284,6 +284,24 @@ def test_an_empty_server_is_noticed(app: ConventionsApp, looks: LostMessages, mo
     assert lost(app) == [(waits, Count.name)]
 
 
+def test_what_was_tried_just_before_is_noticed_too(
+    app: ConventionsApp, looks: LostMessages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is too young for the first look at an empty server, and not for the next ones."""
+    monkeypatch.setattr(lost_messages, "HISTORY_EVERY", 3600.0)
+    looks.round()
+    waits = Count.apply_async((1,), countdown=600).id
+    Journal(app.store).append([tried(waits, 1)])
+    record(app)
+    app.store.redis.delete(*app.store.redis.keys(app.store.key("*")))
+    monkeypatch.setattr(lost_messages, "SETTLED_AFTER", timedelta(hours=1))
+    looks.round()
+    monkeypatch.setattr(lost_messages, "SETTLED_AFTER", timedelta(0))
+    looks.round()
+    assert looks.round()["jobs"] == 1
+    assert lost(app) == [(waits, Count.name)]
+
+
 def cut(id_: str, **values: Any) -> Event:
     """A batch was cut."""
     return Event(id_, "succeeded", task=Halves.name, queue="long", actor="u-7", attempt=1, token=f"t-{id_}", **values)
