@@ -77,7 +77,11 @@ class Settings(BaseSettings):
         description="SQL records: sqlite:/// or postgresql://; default: SQLite in the folder .conventions",
     )
     timezone: str = Field("Asia/Tokyo", description="zone of schedules and of dates shown to people")
-    key_prefix: str = Field(DEFAULT_PREFIX, pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every Redis key")
+    key_prefix: str = Field(
+        DEFAULT_PREFIX,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="prefix of every Redis key, but those of kept results (`celery-task-meta-…`)",
+    )
     task_packages: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="further packages or modules with tasks, separated by commas"
     )
