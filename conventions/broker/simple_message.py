@@ -37,7 +37,7 @@ class _Headers(TypedDict):
     argsrepr: str
     kwargsrepr: str
     group: NotRequired[ShortText | None]
-    group_index: NotRequired[int | None]
+    group_index: NotRequired[Count | None]
     origin: NotRequired[ShortText | None]
     replaced_task_nesting: NotRequired[Count | None]
     stamps: NotRequired[dict[Text, Any] | None]

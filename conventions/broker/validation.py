@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
 
 from conventions.broker.header_names import ON_REQUEST
 from conventions.core.error_text import clean
@@ -24,9 +24,22 @@ def _without_nul(value: str) -> str:
     return value
 
 
+def _limits(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(_is_limit, value)):
+        raise ValueError(f"it is not [hard limit, soft limit], each null or 0 to {LONGEST} seconds")
+    return value
+
+
+def _is_limit(value: Any) -> bool:
+    return value is None or (
+        type(value) in {int, float} and 0 <= value <= LONGEST
+    )  # AMQP has decimals, and no timer takes one
+
+
 Moment = Annotated[str, Field(max_length=MOST_CHARACTERS), AfterValidator(_moment)]
 Count = Annotated[int, Field(ge=0, le=LARGEST_COUNT)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
+Limits = Annotated[Any, PlainValidator(_limits)]
 Urgency = Annotated[int, Field(ge=0, le=255)]
 # With a maximum length, pydantic also refuses half a character.
 ShortText = Annotated[str, Field(max_length=MOST_CHARACTERS)]
@@ -70,12 +83,13 @@ class Headers(TypedDict, total=False):
     task: TaskName
     shadow: Name | None
     retries: Count | None
-    timelimit: list[Seconds | None] | tuple[Seconds | None, Seconds | None] | None
+    timelimit: Limits | None
     ignore_result: bool | None
     root_id: Name | None
     parent_id: Name | None
     group: Name | None
-    group_index: int | None
+    group_index: Count | None
+    eta: Moment | None
     origin: Name | None
     argsrepr: Text | None
     kwargsrepr: Text | None

@@ -11,12 +11,12 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
-from conventions.core.errors import UndeliverableMessage
 from conventions.fast_lane.group import JobGroup, comes_again, hard_limit
 from conventions.fast_lane.group_size import CLAIMED, HANDED, MOST, RETURN_AFTER, TOGETHER, GroupSize, RuntimeEstimates
 from conventions.library_internals.celery_worker import future_of
@@ -125,10 +125,19 @@ class Lane:
                 self._fail(parts[0][0], error)
                 raise TaskRevokedError from error
         else:
-            group = JobGroup(self, parts, self.consumer.hostname)
-            self._groups.add(group)
-            group.start(pool)
+            self._start_group(parts, pool)
         self.flush()
+
+    def _start_group(self, parts: list[list[PlainRequest]], pool: Any) -> None:
+        group = JobGroup(self, parts, self.consumer.hostname)
+        self._groups.add(group)
+        try:
+            group.start(pool)
+        except Exception as error:
+            self._groups.discard(group)
+            for request in chain.from_iterable(parts):
+                comes_again(request, error)
+            raise TaskRevokedError from error
 
     def _start_alone(self, request: PlainRequest, pool: Any) -> None:
         original = request.on_success  # Celery makes a request class for each task
@@ -201,9 +210,7 @@ class Lane:
     def _fail(self, request: PlainRequest, error: Exception) -> None:
         """A request cannot be given to the pool. One that goes alone becomes a dead letter; another one comes again, and goes alone then."""
         if request.goes_alone:
-            logger.error("a message cannot be handled: %s", request.id, exc_info=error)
-            self.consumer.refuse(request.message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
-            state.task_ready(request)
+            self.consumer.end_unready(request, error)
         else:
             comes_again(request, error)
 

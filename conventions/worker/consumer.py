@@ -6,8 +6,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import InvalidTaskError, TaskRevokedError
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.request import Request
 
 from conventions.broker.codec import DELIVERY, check_form
 from conventions.broker.durability import check_servers
@@ -46,7 +48,13 @@ class Consumer(CeleryConsumer):
     _events_wait = False
     _checked = False
 
-    def __init__(self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        on_task_request: Callable[[Any], None],
+        *args: Any,
+        worker_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
         quiet = {"without_mingle": True, "without_gossip": True}
         app, controller = options["app"], options["controller"]
         reads_ahead = options.get("prefetch_multiplier", 1) > 1 and not app.conf.worker_disable_prefetch
@@ -58,7 +66,8 @@ class Consumer(CeleryConsumer):
             processes = controller.max_concurrency or controller.concurrency
             options["prefetch_multiplier"] = 1
             options["initial_prefetch_count"] = 1 if is_solo(options["pool"]) else processes
-        super().__init__(*args, worker_options=(worker_options or {}) | quiet, **options)
+        self._process = on_task_request
+        super().__init__(self._process_safely, *args, worker_options=(worker_options or {}) | quiet, **options)
         self._unknown = UnknownTasks(self)
         self.intake: Intake = app.new_intake(self)
         self._soon: deque[Callable[[], Any]] = deque()
@@ -135,6 +144,18 @@ class Consumer(CeleryConsumer):
                     self.write_to_pool()
 
         return on_task_received
+
+    def _process_safely(self, request: Any) -> None:
+        """Give a request to the pool: now, or when a process is free."""
+        self._process(
+            _Guarded(request, self) if isinstance(request, Request) else request
+        )  # a lane guards what it gives
+
+    def end_unready(self, request: Any, error: Exception) -> None:
+        """A request that cannot be given to the pool is a dead letter."""
+        logger.error("a message cannot be handled: %s", request.id, exc_info=error)
+        self.refuse(request.message, UndeliverableMessage(f"{type(error).__name__}: {error}"))
+        state.task_ready(request)
 
     def write_to_pool(self) -> None:
         """Write to the processes what the pool has for them."""
@@ -242,3 +263,20 @@ class _Acknowledged:
         """Done already."""
 
     reject_log_error = ack_log_error = reject = ack
+
+
+class _Guarded:
+    """A request on its way to the pool. Its error does not end the worker, nor does it reach the message in whose turn it came."""
+
+    def __init__(self, request: Request, consumer: Consumer) -> None:
+        self._request, self._consumer = request, consumer
+
+    def execute_using_pool(self, pool: Any, **options: Any) -> Any:
+        """Give it to the pool. Raises: TaskRevokedError, by which Celery knows that the process is still free."""
+        try:
+            return self._request.execute_using_pool(pool, **options)
+        except TaskRevokedError:
+            raise
+        except Exception as error:
+            self._consumer.end_unready(self._request, error)
+            raise TaskRevokedError from error

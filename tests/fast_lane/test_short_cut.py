@@ -397,3 +397,21 @@ def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(
     assert not state.requests
     assert app.in_flight.flush(5)
     assert app.broker.sizes(Short.queue_name).delayed == 1
+
+
+def test_a_group_that_the_pool_does_not_take_comes_again_and_ends_nothing(
+    app: ConventionsApp, consumer: Any, lane: Lane
+) -> None:
+    """Each goes alone then."""
+    for number in range(2):
+        Short.apply_async((number,))
+    deliveries = app.broker.reserve([Short.queue_name], 2)
+    app.in_flight.add(*deliveries)
+    assert not list(ShortCut(consumer, lane).take(deliveries))
+    consumer.controller.semaphore = SimpleNamespace(initial_value=1, value=0)
+    with pytest.raises(TaskRevokedError):
+        lane.execute_using_pool(SimpleNamespace(uses_semaphore=True))  # it has no `apply_async`
+    assert not state.requests
+    assert not lane._groups
+    assert app.in_flight.flush(5)
+    assert app.broker.sizes(Short.queue_name).delayed == 2

@@ -5,10 +5,13 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from itertools import batched
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import amqp  # type: ignore[import-untyped]  # it has no types
 import pytest
 from celery import chain, chord
 
@@ -21,6 +24,7 @@ from conventions.execution.cancel import cancel
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
 from tests.integration.rabbitmq_tasks import Fails, Holds, HoldsLong, Items, Kept, Note, Steps
+from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_for_letter
@@ -59,7 +63,7 @@ def installation(rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path],
     rabbit.add_host(host)
     return Installation(
         tmp_path,
-        ["tests.integration.rabbitmq_tasks"],
+        ["tests.integration.rabbitmq_tasks", "tests.integration.unready_tasks"],
         broker_url=rabbit.url_of(host),
         redis_url=valkey_url,
         database_url=new_database(tmp_path),
@@ -84,6 +88,19 @@ def kinds(app: ConventionsApp, message_id: str) -> list[str]:
     with app.database.session(read_only=True) as session:
         rows = executions.listing(session, ExecutionFilter(), 100)
         return [row.kind for row in rows if row.message_id == message_id]
+
+
+def publish_foreign(
+    rabbit: Rabbit, app: ConventionsApp, headers: dict[str, Any], body: bytes = b'[[], {"number": 9}, {}]'
+) -> str:
+    """Send a message as another program may have written it. Returns its id."""
+    headers = {"id": str(uuid4()), "task": Note.name} | headers
+    message = amqp.Message(
+        body, application_headers=headers, content_type="application/json", content_encoding="utf-8", delivery_mode=2
+    )
+    with rabbit.connection(app.connection_for_read().virtual_host) as connection:
+        connection.channel().basic_publish(message, "", "immediate")
+    return str(headers["id"])
 
 
 @pytest.mark.everyday
@@ -287,6 +304,47 @@ def test_what_a_busy_worker_cannot_take_goes_to_another(installation: Installati
             wait_until(lambda: len(numbers(installation.folder)) == 5, 30, "all have ended")
         Note.delay(6)
         wait_until(lambda: 6 in numbers(installation.folder), 30, "the first worker reads again")
+
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "three time limits": {"timelimit": [1, 1, 1]},
+    "one time limit": {"timelimit": [1]},
+    "a time limit that is a decimal": {"timelimit": [Decimal(1), None]},
+    "an index below nothing": {"group_index": -1},
+    "an eta that no zone can say": {"eta": "9999-12-31T23:59:59-14:00"},
+}
+
+
+def test_headers_of_another_program(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
+    """They are looked at when the message comes, also while no process is free. Each is one letter, and the worker goes on."""
+    with installation.worker("--concurrency=1", "-Q", "immediate", "--prefetch-multiplier=16") as worker:
+        Holds.delay(1)
+        wait_until(lambda: numbers(installation.folder, "begun") == [1], 30, "the pool is busy")
+        sent = {publish_foreign(rabbit, app, headers): name for name, headers in FAULTS.items()}
+        for message_id, name in sent.items():
+            assert next(iter(FAULTS[name])) in wait_for_letter(app, message_id).error_message
+        (installation.folder / "go").touch()
+        Note.delay(2)
+        wait_until(lambda: numbers(installation.folder) == [1, 2], 20, "the worker goes on")
+        wait_until(lambda: app.port.waiting("immediate") == 0, 30, "no message is left")
+        assert worker.process.poll() is None
+    assert sorted(one.id for one in letters(app)) == sorted(sent)
+
+
+def test_a_message_that_cannot_be_given_to_the_pool(installation: Installation, app: ConventionsApp) -> None:
+    """It waits until a process is free, in whose turn its error would end the worker. It is a letter, and the process stays free."""
+    with installation.worker("--concurrency=1", "-Q", "immediate", "--prefetch-multiplier=16") as worker:
+        Holds.delay(1)
+        wait_until(lambda: numbers(installation.folder, "begun") == [1], 30, "the pool is busy")
+        unready = [Unready.delay(number).id for number in range(2)]
+        for message_id in unready:
+            worker.wait_for(f"{message_id}] received")
+        Note.delay(2)
+        (installation.folder / "go").touch()
+        for message_id in unready:
+            assert "it cannot be given to the pool" in wait_for_letter(app, message_id).error_message
+        wait_until(lambda: numbers(installation.folder) == [1, 2], 20, "the process is free")
+        assert worker.process.poll() is None
 
 
 def test_a_queue_that_was_deleted_is_made_again(

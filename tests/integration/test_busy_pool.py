@@ -1,0 +1,46 @@
+"""Messages that come while no process is free: they are given to the pool in the turn of another one, or of none."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import raw_messages as raw
+from tests.integration.rabbitmq_tasks import Holds, Note
+from tests.integration.unready_tasks import Unready
+from tests.support import wait_until
+from tests.workers import Installation, wait_for_letter, wait_until_empty
+
+pytestmark = [pytest.mark.processes]
+
+TASKS = ["tests.integration.rabbitmq_tasks", "tests.integration.unready_tasks"]
+
+
+@pytest.mark.parametrize("fast_lane", ["true", "false"])
+def test_one_that_cannot_be_given_to_the_pool_ends_no_worker(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, fast_lane: str
+) -> None:
+    """It is a dead letter, its process is free for the next one, and what its headers say was looked at before."""
+    installation = Installation(tmp_path, TASKS, broker_url=valkey_url, database_url=new_database(tmp_path))
+    with (
+        installation.application() as app,
+        installation.worker(
+            "-c", "1", "-Q", "immediate", "--prefetch-multiplier=16", CONVENTIONS_FAST_LANE=fast_lane
+        ) as worker,
+    ):
+        Holds.delay(1)
+        wait_until((tmp_path / "begun").exists, 30, "the pool is busy")
+        headers = raw.headers(Note.name, timelimit=[1, 1, 1])
+        raw.put(app, "immediate", json.dumps(raw.envelope(raw.body(kwargs={"number": 2}), headers)))
+        unready = Unready.delay(3).id
+        Note.delay(4)
+        (tmp_path / "go").touch()
+        refused = wait_for_letter(app, headers["id"])
+        letter = wait_for_letter(app, unready)
+        wait_until(lambda: len((tmp_path / "note").read_text().splitlines()) == 2, 20, "the next one runs")
+        wait_until_empty(app)
+        assert worker.process.poll() is None
+    assert (refused.error, letter.error) == ("UndeliverableMessage", "UndeliverableMessage")
+    assert "hard limit, soft limit" in refused.error_message
+    assert "it cannot be given to the pool" in letter.error_message
