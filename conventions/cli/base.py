@@ -4,6 +4,7 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,6 +20,7 @@ from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.network_errors import is_network_error
 from conventions.core.redis_answers import fault_of
 from conventions.core.safe_text import printable
+from conventions.storage.database import Database
 
 SPACES = "\n\u00a0\u3000"  # Python does not count them as printable
 WIDE = 250  # width of a table that does not go to a terminal
@@ -30,6 +32,14 @@ def app_of(context: click.Context) -> ConventionsApp:
     if not isinstance(app, ConventionsApp):
         raise click.UsageError("name an application made by create_app: celery -A tasks …")
     return app
+
+
+def existing(database: Database) -> Database:
+    """The database, if it is there: to connect to an SQLite file that is not would make an empty one. Raises: ConfigurationError."""
+    file = database.url.database or ":memory:"
+    if database.is_sqlite and not file.startswith((":memory:", "file:")) and not Path(file).exists():
+        raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
+    return database
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from sqlalchemy import select, text
 from conventions.app import ConventionsApp
 from conventions.broker.consumers import ask_workers
 from conventions.broker.durability import evicting_servers, servers_without_aof
-from conventions.cli.base import app_of, emit, one_line_errors, say
+from conventions.cli.base import app_of, emit, existing, one_line_errors, say
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_answers import advice_on, fault_of
 from conventions.execution.application import Application
@@ -73,11 +72,7 @@ def _redis(app: ConventionsApp) -> None:
 
 @one_line_errors
 def _database(app: ConventionsApp) -> None:
-    file = app.database.url.database or ":memory:"
-    if app.database.is_sqlite and not file.startswith((":memory:", "file:")) and not Path(file).exists():
-        # Connecting would create the file.
-        raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
-    with app.database.session(read_only=True) as session:
+    with existing(app.database).session(read_only=True) as session:
         session.execute(select(DeadLetterRow.id).limit(1))
         if not app.database.is_sqlite and session.scalar(text("SHOW transaction_read_only")) == "on":
             raise ConfigurationError(

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from conventions.app import ConventionsApp
-from conventions.cli.base import app_of, emit, one_line_errors, output_options, print_json, say
+from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, actor_option, confirm, selection_options
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_runs, redrive_safety
@@ -257,7 +257,7 @@ def _fields(one: RedriveStatus) -> dict[str, Any]:
 def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
     """List redrives with their status, the newest first, and what the open ones wait for."""
     watch = Watch(app_of(context))
-    with app_of(context).database.session(read_only=True) as session:
+    with existing(app_of(context).database).session(read_only=True) as session:
         found = watch.look(redrive_runs.listing(session, limit), session)
         session.expunge_all()
     emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json)
@@ -272,7 +272,7 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
 @one_line_errors
 def stop(context: click.Context, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
     """Send no more letters of the redrive ID; status 1 when it had already ended."""
-    with app_of(context).database.session() as session:
+    with existing(app_of(context).database).session() as session:
         if redrive_runs.get(session, id) is None:
             raise click.UsageError(f"there is no redrive {id}; dead-letters redrives lists them")
         stopped = redrive_runs.cancel(session, id, actor, reason)

@@ -15,6 +15,7 @@ from conventions.cli import dead_letter_changes
 from conventions.cli.base import (
     app_of,
     emit,
+    existing,
     json_of,
     one_line_errors,
     output_options,
@@ -59,7 +60,7 @@ def dead_letters() -> None:
 
 @contextmanager
 def _session(context: click.Context, *, read_only: bool = True) -> Iterator[Session]:
-    with app_of(context).database.session(read_only=read_only) as session:
+    with existing(app_of(context).database).session(read_only=read_only) as session:
         yield session
 
 

@@ -3,7 +3,7 @@
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions.cli.base import app_of, emit, one_line_errors, output_options
+from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options
 from conventions.records import executions
 
 SHOWN = ("message_id", "task", "queue", "actor", "generation", "attempt", "ended_at")
@@ -18,7 +18,7 @@ def lost(context: click.Context, as_json: bool, limit: int) -> None:
 
     Send those that are still wanted again, under their ids. A redriven letter that was lost is dead again.
     """
-    with app_of(context).database.session(read_only=True) as session:
+    with existing(app_of(context).database).session(read_only=True) as session:
         found = executions.listing(session, executions.ExecutionFilter(kind="lost"), limit)
         rows = [{name: getattr(row, name) for name in (*SHOWN, "key", "enqueued_at")} for row in found]
     emit(rows, SHOWN, as_json=as_json)

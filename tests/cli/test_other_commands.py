@@ -221,6 +221,19 @@ def test_check_misses_the_tables(run: Run, commands_app: ConventionsApp, tmp_pat
     assert "no such table: conventions_dead_letters (did `celery -A … db upgrade` run?)" in broken["fault"]
 
 
+@pytest.mark.parametrize("command", [(dead_letters, "groups"), (dead_letters, "list"), (lost,)])
+def test_a_database_that_is_not_there_is_not_made_by_looking(
+    run: Run, commands_app: ConventionsApp, tmp_path: Path, command: tuple[Any, ...]
+) -> None:
+    """One line says so, and what makes it."""
+    file = tmp_path / "folder" / "none.sqlite3"
+    commands_app.database = Database(f"sqlite:///{file}")
+    result = run(*command)
+    assert result.exit_code == 2
+    assert f"there is no database at {file}; `celery -A … db upgrade` makes it" in result.output
+    assert not file.parent.exists()
+
+
 def test_check_names_a_database_that_takes_no_writes(
     run: Run, commands_app: ConventionsApp, bury: Callable[..., None], postgres_url: str
 ) -> None:
