@@ -1,6 +1,6 @@
 """`BatchTask`: a long-running task over items, cut into chunks; each chunk is a message of its own (R5, R19).
 
-One class makes four tasks: the splitter under its own name (`batches/splitter.py`), `<name>.chunk`, `<name>.finish` and
+One class makes four tasks: the splitter under its own name (`batches/item_splitter.py`), `<name>.chunk`, `<name>.finish` and
 `<name>.recovered`. Their ids and keys are made from the batch's id, so sending one of them again sends nothing twice.
 """
 
@@ -9,8 +9,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
+from conventions.batches.item_splitter import SUMMARY_HERE, Splitter, run_here
 from conventions.batches.items import AFTER
-from conventions.batches.splitter import SUMMARY_HERE, Splitter, run_here
 from conventions.broker.batch_membership import Member, Role
 from conventions.core.errors import BusinessError, DeclarationError, JobCancelled
 from conventions.tasks.job_classes import LongRunningTask

@@ -23,7 +23,7 @@ from conventions.console.flower_writes import METHODS, AuditedWrites, with_audit
 from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
 from conventions.console.roles import Role
-from conventions.console.task_masks import NO_SEARCH, SORTED, masked, may_search
+from conventions.console.viewer_masks import NO_SEARCH, SORTED, masked, may_search
 from conventions.library_internals.celery import symbol_by_name
 
 LONGEST_WAIT = 3.0  # seconds for a result

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from conventions.broker.header_names import KEY
 from conventions.core.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
 from conventions.execution.attempt import Job
+from conventions.execution.next_attempt import publish_again, put_back
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
 from conventions.execution.runnable_task import RunnableTask
@@ -25,8 +26,6 @@ from conventions.execution.settle import (
     end_dead,
     end_without_run,
     has_follow_ups,
-    publish_again,
-    put_back,
     tell_of_death,
     tells_of_failure,
 )

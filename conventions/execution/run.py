@@ -28,6 +28,7 @@ from conventions.declare.payload import encode_result
 from conventions.execution.attempt import Job
 from conventions.execution.begin import ENDINGS, Begun, begin
 from conventions.execution.failure_log import log_failure
+from conventions.execution.next_attempt import end_retried, end_waiting
 from conventions.execution.process_state import end_own_code, held
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import (
@@ -35,8 +36,6 @@ from conventions.execution.settle import (
     Outcomes,
     end_dead,
     end_released,
-    end_retried,
-    end_waiting,
 )
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.claims import (

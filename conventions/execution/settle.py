@@ -6,20 +6,17 @@ outcome is recorded. Functions here return what the pipeline must raise.
 
 import logging
 import time
-from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Outcome
-from conventions.broker.caller_headers import AcceptedHeaders
-from conventions.broker.header_names import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
 from conventions.core import error_text
-from conventions.core.errors import BrokerUnavailable, LeaseLost
+from conventions.core.errors import LeaseLost
 from conventions.execution.application import Application
 from conventions.execution.attempt import Job
-from conventions.execution.attempt_event import event_of, headers_to_go_on
+from conventions.execution.attempt_event import event_of
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_failure
 from conventions.execution.process_state import end_own_code
@@ -36,7 +33,6 @@ TAKEN_OVER = (
     "more often, or raise stall_after"
 )
 SHORT = 1000  # characters of an error that a claim keeps
-PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
 
 
 def has_follow_ups(task: RunnableTask) -> bool:
@@ -194,81 +190,3 @@ def tell_of_death(task: RunnableTask, job: Job, error: Exception) -> Exception:
         return comes_again
     job.ended = True  # what is sent now are its errbacks
     return error
-
-
-def end_retried(task: RunnableTask, job: Job, error: Exception, wait: float, counts: Mapping[str, int]) -> Exception:
-    """Let the message wait and be tried again. Returns what to raise."""
-    changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
-    if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
-        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
-    answer = settle(task, job, "released", "retried", error=error, wait=wait, action="retry", changes=changes)
-    if answer == "missing":  # the broker lost it, as after a flush
-        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
-    if answer == "refused":
-        return taken_over()
-    retry: Exception = Retry(exc=error, when=wait)
-    return retry
-
-
-def end_waiting(task: RunnableTask, job: Job, wait: float, state: State = "released") -> Exception:
-    """Let the message come again, with no attempt used; `continued`: to go on. Returns what to raise."""
-    again: dict[str, Any] = {"countdown": wait}
-    changes: dict[str, Any] = {}
-    if state == "continued":  # what went well so far is no failed attempt any more, and it has begun in time
-        again |= {"counts": {}, "parked": 0, "expires": None}
-        changes = {"retries": job.attempt - 1, "expires": None, COUNTS: {}, **_identity(job)}
-    if job.held is None:
-        publish_again(task, job, **again)
-    answer = settle(task, job, state, None, wait=wait, action="park", changes=changes)
-    if answer == "missing":
-        publish_again(task, job, **again)
-    if answer == "refused":
-        return taken_over()
-    done_with_this_delivery: Exception = Ignore()
-    return done_with_this_delivery
-
-
-def put_back(task: RunnableTask, job: Job) -> Exception:
-    """Let the message come again, with no attempt used, when Redis does not answer. Returns what to raise."""
-    if job.held is not None:
-        comes_again: Exception = Reject("Redis does not answer", requeue=True)
-        return comes_again
-    publish_again(task, job, countdown=PUT_BACK_FOR)
-    done_with_this_copy: Exception = Ignore()
-    return done_with_this_copy
-
-
-def publish_again(
-    task: RunnableTask,
-    job: Job,
-    *,
-    countdown: float,
-    counts: Mapping[str, int] | None = None,
-    retries: int | None = None,
-    parked: int | None = None,
-    **options: Any,
-) -> None:
-    """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
-    request = task.request
-    again = task.signature_from_request(
-        request,
-        countdown=countdown,
-        retries=request.retries if retries is None else retries,
-        headers=AcceptedHeaders(
-            headers_to_go_on(request)
-            | _identity(job)
-            | {COUNTS: dict(job.counts if counts is None else counts)}
-            | {PARKED: job.parked if parked is None else parked, COPY: job.token}
-        ),
-        ignore_result=request.ignore_result,
-        **options,
-    )
-    try:
-        again.apply_async()
-    except BrokerUnavailable as error:
-        raise Reject(error, requeue=True) from error
-
-
-def _identity(job: Job) -> dict[str, Any]:
-    # A message of another program has these from now on, so that it goes on as the same one.
-    return {KEY: job.key, FINGERPRINT: job.fingerprint, ACTOR: job.actor}

@@ -25,7 +25,7 @@ from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.cancel import cancel
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
-from conventions.sending.enqueue import enqueue_chunks, enqueue_many
+from conventions.sending.enqueue_many import enqueue_chunks, enqueue_many
 from conventions.sending.send import send
 from conventions.tasks.running_task import RunningTask
 from conventions.tasks.sending_method import sending_method

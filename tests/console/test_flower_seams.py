@@ -28,7 +28,7 @@ from conventions.console.flower_handlers import (
 )
 from conventions.console.flower_plugin import ANCHOR, NAVIGATION, PAGES, with_entries
 from conventions.console.guard import Checked
-from conventions.console.task_masks import HIDING, SHOWN
+from conventions.console.viewer_masks import HIDING, SHOWN
 
 
 def test_the_release() -> None:

@@ -21,7 +21,7 @@ from conventions import BatchTask, BusinessError, RetryPolicy
 from conventions.batches.batch_state import Batches, BatchSummary
 from conventions.execution import batch_follow_up
 from conventions.idempotency.claims import Claims
-from conventions.sending.bulk import Bulk
+from conventions.sending.bulk_sender import Bulk
 
 ITEMS = 175  # of a batch that is killed: 18 chunks, the last one shorter, in turns of 7, 7 and 4
 PER_TURN = 70

@@ -75,7 +75,12 @@ SEAMS = [
     Seam("celery.app.task:Task.apply_async", "", "0cd0807092", "sending/templates.py, sending/by_name.py"),
     Seam("celery.app.base:Celery.send_task", "", "ed509d4121", "sending/by_name.py"),
     Seam("celery.app.amqp:AMQP.as_task_v2", "", "8f94fe5918", "sending/message_template.py, broker/simple_message.py"),
-    Seam("celery.app.amqp:AMQP._create_task_sender", "(self)", "f1e9c7e1eb", "sending/templates.py, sending/bulk.py"),
+    Seam(
+        "celery.app.amqp:AMQP._create_task_sender",
+        "(self)",
+        "f1e9c7e1eb",
+        "sending/templates.py, sending/bulk_sender.py",
+    ),
     Seam("celery.app.base:Celery._after_fork", "(self)", "dc66aeb171", "recording/recorder_process.py"),
     Seam("celery.apps.beat:Beat.install_sync_handler", "(self, service)", "7b7f07e7c5", "schedules/scheduler.py"),
     Seam("celery.worker.control:nok", "(value)", "", "worker/pool_step.py"),

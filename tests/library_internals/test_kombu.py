@@ -44,7 +44,7 @@ SEAMS = [
     Seam("kombu.transport.virtual.base:Channel._inplace_augment_message", "", "808506e239", "broker/codec.py"),
     Seam("kombu.transport.virtual.base:Message.__init__", "", "7916df3cc1", "broker/codec.py, transport/redis_channel.py"),
     Seam("kombu.messaging:_ProducerBatchState", "", "b70a637913", "broker/bulk_publish.py"),
-    Seam("kombu.messaging:_ProducerBatch", "", "29b49384c6", "broker/bulk_publish.py, sending/bulk.py"),
+    Seam("kombu.messaging:_ProducerBatch", "", "29b49384c6", "broker/bulk_publish.py, sending/bulk_sender.py"),
     Seam("kombu.utils.json:loads", "", "b064f7226a", "broker/codec.py"),
     Seam("kombu.utils.json:object_hook", "(o)", "cf29125995", "broker/codec.py"),
     Seam("kombu.utils.limits:TokenBucket", "", "fe44e08cd5", "worker/rate_limits.py"),

@@ -8,7 +8,7 @@ from typing import Any
 from conventions.broker.bulk_publish import PART, PART_BYTES
 from conventions.core.chunking import chunked
 from conventions.core.errors import BrokerUnavailable, PayloadError
-from conventions.sending.bulk import Bulk, Prepared
+from conventions.sending.bulk_sender import Bulk, Prepared
 from conventions.sending.sendable_task import SendableTask
 
 

@@ -23,7 +23,7 @@ from conventions.core.errors import BusinessError, ItemsChanged, JobCancelled, P
 from conventions.core.priority import Priority
 from conventions.execution.run import TurnOver
 from conventions.progress.reporter import Progress
-from conventions.sending.bulk import Bulk, Prepared
+from conventions.sending.bulk_sender import Bulk, Prepared
 from conventions.sending.sendable_task import SendableTask
 
 SENT_TOGETHER = 100  # chunks sent together, or PART_BYTES of them
