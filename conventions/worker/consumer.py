@@ -14,6 +14,7 @@ from celery.worker.request import Request
 from conventions.broker.codec import DELIVERY, check_form
 from conventions.broker.durability import check_servers
 from conventions.broker.validation import fault_of_headers
+from conventions.core.deadline import Deadline
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
@@ -22,6 +23,7 @@ from conventions.worker.application import WorkerApplication
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
+from conventions.worker.request import COMES_AGAIN, DEATH_WITHIN
 from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
 
@@ -184,10 +186,16 @@ class Consumer(CeleryConsumer):
 
     def refuse(self, message: Any, error: Exception) -> bool:
         """Store a dead letter and acknowledge; where it cannot be stored, the message comes again."""
-        if self.app.refusals.message(message, error):
+        with Deadline(DEATH_WITHIN, once=False):
+            recorded = self.app.refusals.message(message, error)
+        if recorded:
             message.ack_log_error(logger, self.connection_errors)
             return True
-        message.reject_log_error(logger, self.connection_errors, requeue=True)
+        give_back = functools.partial(message.reject_log_error, logger, self.connection_errors, requeue=True)
+        if DELIVERY in (message.properties or {}):  # in Redis it waits for a second
+            give_back()
+        else:
+            self.app.loop_calls.later(COMES_AGAIN, give_back)
         return False
 
     def _is_ours(self, message: Any) -> bool:  # not one of remote control

@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from celery import bootsteps
@@ -17,6 +18,7 @@ class LoopCalls:
         self._calls: deque[Callable[[], None]] = deque()
         self._bell: tuple[socket.socket, socket.socket] | None = None
         self._thread = 0  # the loop's
+        self._hub: Any = None
 
     def in_loop(self, call: Callable[[], None]) -> None:
         """Call from the thread of the loop: at once when this is the one, or where there is no loop; else soon."""
@@ -27,8 +29,21 @@ class LoopCalls:
         with suppress(BlockingIOError):  # it is full of calls, so it will be read
             self._bell[1].send(b"1")
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call so many seconds later, from the thread of the loop; where there is no loop, from another one.
+
+        What a lost connection has to do with is forgotten with it.
+        """
+        if self._hub is not None:
+            self.in_loop(partial(self._hub.call_later, seconds, call))
+        else:
+            timer = threading.Timer(seconds, call)
+            timer.daemon = True
+            timer.start()
+
     def register_with_event_loop(self, hub: Any) -> None:
         """Let other threads wake this loop, called from its thread."""
+        self._hub = hub
         self._thread = threading.get_ident()
         if self._bell is None:
             self._bell = socket.socketpair()

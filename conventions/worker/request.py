@@ -37,7 +37,9 @@ logger = logging.getLogger(__name__)
 
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
-DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead
+DEATH_WITHIN = (
+    2.0  # seconds that the worker's loop takes to record that a job is dead, or a message has ended otherwise
+)
 DEATH_AGAIN = 1.0  # seconds until a thread tries again
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
@@ -135,9 +137,15 @@ class PlainRequest(CeleryRequest):
 
     def come_again(self, error: BaseException) -> None:
         """Return the message, and let Celery forget this delivery of it."""
+        self._return(error)
+        self._leave_room()
+
+    def _return(self, error: BaseException) -> None:
+        """Let the message come again, from any thread and on any broker."""
         self.on_lost(error)
-        state.task_ready(self)
-        self.make_room()
+        if not self.delivery:
+            self.app.hung_jobs.forget(self)
+            self.app.loop_calls.later(COMES_AGAIN, lambda: self.reject(requeue=True))
 
     def record_death(self, error: Exception) -> bool | None:
         """Record that the job has ended as dead.
@@ -150,25 +158,18 @@ class PlainRequest(CeleryRequest):
             recorded = self._settle_death(error, 0.0)
         if recorded is not None:
             return recorded
-        if not self.delivery:
-            logger.error(
-                "dead letter not stored: id=%s task=%s: the store does not answer; the message comes again",
-                self.id,
-                self.name,
-            )
-            return False
         logger.warning(
             "dead letter not recorded yet: id=%s task=%s: the store does not answer; the message is held, and it is tried again for %g s",
             self.id, self.name, SETTLE_FOR,
         )  # fmt: skip
-        receipt = self.delivery["receipt"]
-        self.app.in_flight.begin(
-            receipt, "", self.token, lambda: False
-        )  # what ran is over, so nobody looks at its lease
-        threading.Thread(target=self._record_death_later, args=(error, receipt), name="death", daemon=True).start()
+        # What ran is over, so nobody looks at its lease.
+        self.app.hung_jobs.forget(self)
+        if self.delivery:
+            self.app.in_flight.begin(self.delivery["receipt"], "", self.token, lambda: False)
+        threading.Thread(target=self._record_death_later, args=(error,), name="death", daemon=True).start()
         return None
 
-    def _record_death_later(self, error: Exception, receipt: str) -> None:
+    def _record_death_later(self, error: Exception) -> None:
         deadline, recorded = time.monotonic() + SETTLE_FOR, None
         try:
             while recorded is None and time.monotonic() < deadline:
@@ -184,30 +185,35 @@ class PlainRequest(CeleryRequest):
         except Exception:
             logger.exception("not told of its dead letter yet: id=%s task=%s", self.id, self.name)
             recorded = False  # it comes again, and finds its letter
-        if recorded:
-            self.app.in_flight.acknowledge(receipt)
+        if not recorded:
+            self._return(error)
+        elif self.delivery:
+            self.app.in_flight.acknowledge(self.delivery["receipt"])
         else:
-            self.on_lost(error)
+            self.app.loop_calls.in_loop(self.acknowledge)
 
     def _settle_death(self, error: Exception, patience: float) -> bool | None:
         """As `record_death`, for so many seconds, or with none the first time. `None`: the store does not answer."""
         return self.app.refusals.message(self._message, error, which="another" if patience else "first") or None
 
     def _leave_room(self) -> None:
-        """Let Celery forget this delivery, which is held until its death is recorded."""
+        """Let Celery forget this delivery, which goes back, or is held until its death is recorded."""
         state.task_ready(self)
         self.make_room()
 
     def make_room(self) -> None:
-        """Let the worker read another message in place of this one, of which Celery acknowledges and rejects nothing."""
-        let_go = getattr(self._message.channel.qos, "let_go", None)
-        if let_go is not None:
-            let_go(self._message.delivery_tag)
+        """Let the worker read another message in place of this one, of which Celery acknowledges and rejects nothing.
+
+        Where the broker is not Redis, it keeps its place until it is acknowledged or rejected after all.
+        """
+        if self.delivery:
+            self._message.channel.qos.let_go(self._message.delivery_tag)
 
     def on_lost(self, error: BaseException) -> None:
-        """Nobody has recorded how the job ended: release its claim, return the message, and count the start.
+        """Nobody has recorded how the job ended: release its claim, and count the start. In Redis, return the message, too.
 
-        At once when its process died; anything else, as a result that cannot be stored, may be so the next time, too.
+        At once when its process died; anything else, as a result that cannot be stored, may be so the next time, too. Of a process that
+        died Celery rejects the message itself; after anything else `_return` does it.
         """
         if self.delivery:
             again = COMES_AGAIN * 2 ** min(self.delivery["deliveries"] - 1, 6)
@@ -290,7 +296,7 @@ class Request(PlainRequest):
             if self.delivery:
                 self.app.in_flight.forget(self.delivery["receipt"])
             else:
-                self.reject(requeue=True)
+                self.app.loop_calls.in_loop(lambda: self.reject(requeue=True))
         elif self.worker_pid:
             with suppress(ProcessLookupError):
                 os.kill(self.worker_pid, signal.SIGKILL)
@@ -325,7 +331,7 @@ class Request(PlainRequest):
             self.task.request_stack.pop()
 
     def on_lost(self, error: BaseException) -> None:
-        """Release the claim, return the message, and count the start."""
+        """The same, of a job with a claim."""
         with suppress(RedisError):  # then its lease ends it
             self.app.port.release(self.claim, self.token)
         super().on_lost(error)
@@ -384,7 +390,7 @@ class Request(PlainRequest):
     def maybe_expire(self) -> bool:
         """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""
         late = self.expires and datetime.now(UTC if self.expires.tzinfo else None) > self.expires
-        if late and self.delivery and self._has_outcome():
+        if late and self._has_outcome():
             return False
         return bool(super().maybe_expire())
 
@@ -394,8 +400,12 @@ class Request(PlainRequest):
             with suppress(RedisError):  # then its lease ends it
                 self.app.claims.release(self.claim, self.token)
         kind = "expired" if expired else "revoked"
-        if not self._already_revoked and not self.app.refusals.message(self._message, RuntimeError(kind), kind):
+        if not self._already_revoked and not self._record_revoked(kind):
             self._already_revoked = True
-            self.on_lost(RuntimeError(f"that it is {kind} cannot be recorded"))
+            self.come_again(RuntimeError(f"that it is {kind} cannot be recorded"))
             return
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _record_revoked(self, kind: str) -> bool:
+        with Deadline(DEATH_WITHIN, once=False):
+            return self.app.refusals.message(self._message, RuntimeError(kind), kind)

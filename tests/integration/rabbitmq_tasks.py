@@ -2,8 +2,11 @@
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
 
@@ -73,6 +76,20 @@ class HoldsLong(LongRunningTask):
 
     def run(self, number: int) -> None:
         hold(number)
+
+
+class Deaf(ImmediateTask):
+    """Go on beyond its limits."""
+
+    idempotent_on = EVERY_ARGUMENT
+    soft_time_limit = 1.9
+    time_limit = 2
+
+    def run(self, number: int) -> None:
+        write("begun", number)
+        while True:
+            with suppress(SoftTimeLimitExceeded):
+                time.sleep(60)
 
 
 class Items(BatchTask):

@@ -1,10 +1,12 @@
 """Real workers on RabbitMQ: one test for each behaviour that a broker has a part in."""
 
 import json
+import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from itertools import batched
 from pathlib import Path
@@ -23,9 +25,11 @@ from conventions.dead_letters.resend import redrive
 from conventions.execution.cancel import cancel
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
-from tests.integration.rabbitmq_tasks import Fails, Holds, HoldsLong, Items, Kept, Note, Steps
+from tests.integration.fault_tasks import After, Number, Works
+from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Items, Kept, Note, Steps
 from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import wait_until
 from tests.workers import Installation, letters, wait_for_letter
 
@@ -56,18 +60,20 @@ def rabbit() -> Iterator[Rabbit]:
         yield server
 
 
+TASKS = ["tests.integration.rabbitmq_tasks", "tests.integration.unready_tasks", "tests.integration.fault_tasks"]
+
+
 @pytest.fixture
 def installation(rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """An application on a virtual host of its own."""
+    return installed(rabbit, valkey_url, new_database(tmp_path), tmp_path)
+
+
+def installed(rabbit: Rabbit, redis_url: str, database_url: str, folder: Path) -> Installation:
+    """One whose claims are in this Redis."""
     host = f"t{uuid4().hex[:8]}"
     rabbit.add_host(host)
-    return Installation(
-        tmp_path,
-        ["tests.integration.rabbitmq_tasks", "tests.integration.unready_tasks"],
-        broker_url=rabbit.url_of(host),
-        redis_url=valkey_url,
-        database_url=new_database(tmp_path),
-    )
+    return Installation(folder, TASKS, broker_url=rabbit.url_of(host), redis_url=redis_url, database_url=database_url)
 
 
 @pytest.fixture
@@ -345,6 +351,84 @@ def test_a_message_that_cannot_be_given_to_the_pool(installation: Installation, 
             assert "it cannot be given to the pool" in wait_for_letter(app, message_id).error_message
         wait_until(lambda: numbers(installation.folder) == [1, 2], 20, "the process is free")
         assert worker.process.poll() is None
+
+
+@contextmanager
+def stopped_store(folder: Path, rabbit: Rabbit, database_url: str) -> Iterator[tuple[Installation, Any]]:
+    """An application whose claims are in a Redis of its own, and the process of that, which a test may stop."""
+    port = free_port()
+    with process(folder / "server", [f"port {port}"]) as server:
+        wait_for_server(folder / "server", port)
+        yield installed(rabbit, f"redis://127.0.0.1:{port}/0", database_url, folder), server
+
+
+def wait_until_none_is_held(rabbit: Rabbit, app: ConventionsApp) -> None:
+    """Wait until no worker has a message, and none waits."""
+    host = app.connection_for_read().virtual_host
+    wait_until(lambda: not any(rabbit.queues(host).values()), 40, "no message is left")
+
+
+def test_a_hard_limit_while_the_store_does_not_answer(
+    rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """The message is held until the death is recorded, and no longer: its job begins once."""
+    with (
+        stopped_store(tmp_path, rabbit, new_database(tmp_path)) as (installation, server),
+        installation.application() as app,
+        installation.worker("--concurrency=1", "-Q", "immediate") as worker,
+    ):
+        sent = Deaf.delay(1).id
+        wait_until(lambda: numbers(tmp_path, "begun") == [1], 30, "it runs")
+        server.send_signal(signal.SIGSTOP)
+        worker.wait_for("dead letter not recorded yet")
+        server.send_signal(signal.SIGCONT)
+        assert wait_for_letter(app, sent).error == "TimeLimitExceeded"
+        wait_until_none_is_held(rabbit, app)
+        Note.delay(2)
+        wait_until(lambda: numbers(tmp_path) == [2], 20, "the worker goes on")
+        assert numbers(tmp_path, "begun") == [1]
+        assert kinds(app, sent) == ["dead"]
+
+
+def test_expired_messages_while_the_store_does_not_answer(
+    rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """They come again until their end is recorded; each would keep a place in the worker."""
+    with (
+        stopped_store(tmp_path, rabbit, new_database(tmp_path)) as (installation, server),
+        installation.application() as app,
+        installation.worker("--concurrency=1", "--prefetch-multiplier=1", "-Q", "immediate") as worker,
+    ):
+        server.send_signal(signal.SIGSTOP)
+        late = publish_foreign(rabbit, app, {"expires": "2001-01-01T00:00:00+00:00"})
+        worker.wait_for("dead letter not stored yet", timeout=40)
+        server.send_signal(signal.SIGCONT)
+        wait_until(lambda: kinds(app, late) == ["expired"], 40, "its end is recorded")
+        Note.delay(2)
+        wait_until(lambda: numbers(tmp_path) == [2], 20, "the worker goes on")
+        wait_until_none_is_held(rabbit, app)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_result_that_cannot_be_stored(installation: Installation, app: ConventionsApp, pool: str) -> None:
+    """Nobody has recorded an end, so the message comes again."""
+    for file in ("go", "not stored in time"):
+        (installation.folder / file).touch()
+    with installation.worker("-P", pool, "--concurrency=1", "-Q", "immediate"):
+        assert Number.delay(installation.folder, 3).get(timeout=30) == 3
+
+
+def test_what_follows_is_sent_after_a_death_and_too_late_to_begin(
+    installation: Installation, app: ConventionsApp
+) -> None:
+    """The process dies when the job has ended well and its callback is not sent; then the message has expired."""
+    folder = installation.folder
+    (folder / "armed").touch()
+    with installation.worker("--concurrency=1", "-Q", "immediate"):
+        sent = Works.apply_async((folder, 1.5), expires=1, link=After.s(folder=folder)).id
+        notes = folder / "notes"
+        wait_until(lambda: notes.exists() and "after a success" in notes.read_text(), 40, "the callback has run")
+        wait_until(lambda: kinds(app, sent) == ["succeeded"], 20, "it is recorded once")
 
 
 def test_a_queue_that_was_deleted_is_made_again(
