@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,7 @@ class Database:
                 self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL, hide_parameters=True
             )
             event.listen(engine, "handle_error", _leave_standby)
+            event.listen(engine, "checkin", partial(self._close_if_left, weakref.ref(engine), os.getpid()))
             return engine
         if self.url.database and self.url.database != ":memory:":
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,8 +70,14 @@ class Database:
                 Path(self.url.database).touch(mode=0o600)
         engine = create_engine(self.url, hide_parameters=True)
         event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "checkin", partial(self._close_if_left, weakref.ref(engine), os.getpid()))
         event.listen(engine, "begin", _begin_immediately)
         return engine
+
+    def _close_if_left(self, engine: "weakref.ref[Engine]", process: int, _: Any, record: ConnectionPoolEntry) -> None:
+        # What was in use when its pool was let go of, as a transaction that goes on over a fork, would never be closed.
+        if process == os.getpid() and (self._engine is None or engine() is not self._engine):
+            record.invalidate()
 
     @contextmanager
     def session(self, *, read_only: bool = False) -> Iterator[Session]:

@@ -291,7 +291,7 @@ def test_a_chunk_that_ends_without_having_run_joins(live_app: ConventionsApp, di
         if index and how == "cancelled":
             Numbers.chunk_task.cancel(f"{how}-{index}")
         if index and how == "revoked":
-            live_app.control.revoke(f"{how}-{index}")
+            live_app.control.revoke(f"{how}-{index}", reply=True, timeout=20, limit=1)
         kwargs = {"batch_id": f"batch-{how}", "chunk_index": index, "total_chunks": 2, "items": [index, index]}
         Numbers.chunk_task.apply_async(
             kwargs=kwargs | {"arguments": origin.arguments}, task_id=f"{how}-{index}", **options

@@ -60,7 +60,6 @@ def test_effect_and_record_are_committed_together(business: Database) -> None:
     assert recorded(business) == [("Task", "key", "f", "m1", {"sent": 1})]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a fork lets go of SQLite's connection
 def test_a_process_that_is_forked_within_ends_no_transaction(business: Database) -> None:
     """It has the connection of its parent."""
     with transaction(business, JOB) as session:
