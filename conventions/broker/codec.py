@@ -182,16 +182,37 @@ def read_message(delivery: Delivery, limit: int | None = None) -> dict[str, Any]
         UndeliverableMessage: it is too large, compressed, or nested too deep.
         Exception: any error that a message of another program may cause.
     """
-    if limit is not None and len(delivery.payload) > limit:
-        raise UndeliverableMessage(
-            f"the message has {len(delivery.payload):,} bytes, the limit is {limit:,}; send less, or raise "
-            "CONVENTIONS_MESSAGE_LIMIT"
-        )
+    if limit is not None:
+        _check_size(len(delivery.payload), limit)
     message: dict[str, Any] = parsed(delivery.payload)
     headers = message.get("headers") or {}
     check_form(headers)
-    _refuse_packed(message, headers)
+    _refuse_packed(headers, message.get("content-encoding"))
     return with_delivery(message, delivery)
+
+
+def check_raw(headers: Mapping[str, Any], content_encoding: Any, size: int, limit: int) -> None:
+    """Check a message that is not in kombu's form, as `read_message` does, before anything is read of its body.
+
+    Args:
+        headers: of the message.
+        content_encoding: of its body.
+        size: bytes of its body.
+        limit: bytes.
+
+    Raises:
+        UnknownForm, UndeliverableMessage: as `read_message`.
+    """
+    _check_size(size, limit)
+    check_form(headers)
+    _refuse_packed(headers, content_encoding)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise UndeliverableMessage(
+            f"the message has {size:,} bytes, the limit is {limit:,}; send less, or raise CONVENTIONS_MESSAGE_LIMIT"
+        )
 
 
 def envelope_fault(message: Any) -> str | None:
@@ -234,13 +255,12 @@ def check_form(headers: Any) -> None:
         )
 
 
-def _refuse_packed(message: dict[str, Any], headers: dict[str, Any]) -> None:
+def _refuse_packed(headers: Mapping[str, Any], encoding: Any) -> None:
     """Refuse encodings that make a message larger when it is read: kilobytes may become gigabytes."""
     if headers.get("compression"):
         raise UndeliverableMessage(
             "the message is compressed, and only plain ones are read; send it without compression"
         )
-    encoding = message.get("content-encoding")
     if encoding is not None and str(encoding).lower() not in ENCODINGS:
         raise UndeliverableMessage("the content-encoding of the message is not read; send it as utf-8")
 

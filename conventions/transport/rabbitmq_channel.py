@@ -9,8 +9,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from amqp.exceptions import NotFound  # type: ignore[import-untyped]  # it has no types
+from kombu.transport import pyamqp
 
+from conventions.broker.codec import check_raw
 from conventions.broker.rabbitmq_queues import ENDINGS, seconds_until
+from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.transport.rabbitmq_reading import ReadAhead
 from conventions.transport.rabbitmq_sending import SendingChannel
 
@@ -29,6 +32,16 @@ class _Reader(NamedTuple):
     on_cancel: Callable[[str], Any] | None
 
 
+class Message(pyamqp.Message):
+    """A message as the worker gets it. Of one with a fault kombu unpacks nothing, and the worker is told of the fault."""
+
+    def __init__(self, msg: Any, channel: Any = None, **options: Any) -> None:
+        fault: Exception | None = getattr(msg, "fault", None)
+        if fault is not None:
+            self.errors: list[Any] = [(type(fault), fault, None)]  # as kombu notes a body that it cannot unpack
+        super().__init__(msg, channel=channel, **options)  # type: ignore[no-untyped-call]  # kombu has few types
+
+
 class Channel(SendingChannel):
     """A channel that sends and reads.
 
@@ -36,11 +49,14 @@ class Channel(SendingChannel):
         ahead: what it has read, and whether it reads on.
     """
 
+    Message = Message
+
     def __init__(self, connection: Any, *args: Any, **options: Any) -> None:
         self._readers: dict[str, _Reader] = {}
         self.ahead = ReadAhead(_Consumers(self))
         self._prefetch = 0  # what RabbitMQ was told for consumers that begin from now on
         super().__init__(connection, *args, **options)
+        self.auto_decode = self.plain  # the letter of a message has its body as it came
 
     def _do_revive(self) -> None:
         self._readers.clear()
@@ -116,11 +132,20 @@ class Channel(SendingChannel):
         headers = message.properties.get("application_headers") or {}
         if not seconds_until(headers.get("eta")):
             headers["eta"] = None  # Celery would give it to a timer
+        message.fault = self._fault_of(message, headers)
         # By these a retry is sent again, as a message of the queue that our settings name.
         message.delivery_info |= {"exchange": "", "routing_key": reader.queue}
         hand_over = partial(reader.callback, message)
         self.ahead.arrived(urgency, message.delivery_tag, reader.tag, hand_over, time.monotonic())
         self.connection.on_arrived()
+
+    def _fault_of(self, message: Any, headers: dict[str, Any]) -> Exception | None:
+        """Why nothing of a message is to be read: kilobytes may become gigabytes."""
+        try:
+            check_raw(headers, message.properties.get("content_encoding"), message.body_size, self.message_limit)
+        except (UndeliverableMessage, UnknownForm) as error:
+            return error
+        return None
 
     def go_on(self) -> None:
         """A message has ended: give the worker the next one, or read again."""

@@ -11,14 +11,20 @@ from conventions.core.errors import PayloadError
 ID_LIMIT = 255  # bytes: AMQP's short text
 
 
-def make_fit(msg: Any) -> None:
-    """Refuse a message of a task that AMQP cannot carry, and let RabbitMQ keep one that is too late: a worker records it.
+def make_fit(msg: Any, limit: int) -> None:
+    """Refuse a message of a task that AMQP cannot carry or no worker reads, and let RabbitMQ keep one that is too late: a worker records it.
 
     Raises:
-        PayloadError: AMQP cannot carry it.
+        PayloadError: AMQP cannot carry it, or its body has more bytes than the limit.
     """
     msg.properties.pop("expiration", None)
     headers = msg.properties.get("application_headers") or {}
+    size = len(msg.body.encode() if isinstance(msg.body, str) else msg.body)
+    if size > limit:
+        raise PayloadError(
+            f"{headers['task']}: the message has {size:,} bytes with all that follows it, the limit is {limit:,}; store the data, pass its id, "
+            "and look it up in run"
+        )
     try:
         dumps("Fss", [headers, msg.properties.get("correlation_id"), msg.properties.get("reply_to")])
     except (struct.error, AMQPError, ValueError, TypeError, OverflowError) as error:

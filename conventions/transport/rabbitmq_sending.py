@@ -36,7 +36,7 @@ class SendingChannel(QueueChannel):
             # Where tasks are sent, too, the broker confirms each message, and the next one must not take this one's answer for its own.
             publish = super().basic_publish_confirm if self._confirm_selected else super().basic_publish
             return publish(msg, exchange, routing_key, **options)
-        make_fit(msg)
+        make_fit(msg, self.message_limit)
         if exchange:
             sent = self._publish(msg, exchange, routing_key, options)
             if self._returned is not None:  # no queue is bound to it by this key
@@ -53,6 +53,11 @@ class SendingChannel(QueueChannel):
         if self._returned is not None:
             raise self._returned
         return sent
+
+    @property
+    def message_limit(self) -> int:
+        """How many bytes the body of a message of a task may have."""
+        return int(self.connection.link.app.settings.message_limit)
 
     def is_of_task(self, msg: Any) -> bool:
         """Whether a message is of a task, and an application of ours sends it."""

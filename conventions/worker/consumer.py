@@ -11,7 +11,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request
 
-from conventions.broker.codec import DELIVERY, check_form
+from conventions.broker.codec import DELIVERY
 from conventions.broker.durability import check_servers
 from conventions.broker.validation import fault_of_headers
 from conventions.core.deadline import Deadline
@@ -133,9 +133,6 @@ class Consumer(CeleryConsumer):
                         "what follows the job could not be sent; the worker's log says which"
                     ),
                 )
-            elif delivery is None and (fault := _later_form(message)):  # Redis asks where it reads
-                logger.error("left in its queue: a message cannot be read: %s", fault)
-                self._unknown.leave(message)
             else:
                 try:
                     handle(message)
@@ -222,7 +219,14 @@ class Consumer(CeleryConsumer):
             super().on_invalid_task(body, _Acknowledged(message), exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
-        """A message whose body cannot be decoded."""
+        """A message whose body cannot be decoded, or is not to be."""
+        if isinstance(exc, UnknownForm):
+            logger.error("left in its queue: a message cannot be read: %s", exc)
+            self._unknown.leave(message)
+            return
+        if isinstance(exc, UndeliverableMessage) and self._is_ours(message):  # Celery would log its body
+            self.refuse(message, exc)
+            return
         if not self._is_ours(message) or self.refuse(message, UndeliverableMessage(f"{type(exc).__name__}: {exc}")):
             super().on_decode_error(_Acknowledged(message), exc)
 
@@ -248,14 +252,6 @@ class Consumer(CeleryConsumer):
         self.app.loop_calls.run()
         if not self.app.in_flight.flush(FLUSH_WITHIN):
             logger.warning("Redis did not take every acknowledgement; those messages come again and find their outcome")
-
-
-def _later_form(message: Any) -> UnknownForm | None:
-    try:
-        check_form(message.headers or {})
-    except UnknownForm as error:
-        return error
-    return None
 
 
 class _Acknowledged:

@@ -70,15 +70,22 @@ class Refusals:
         """
         delivery = _mapping(message.properties).get(DELIVERY)
         held = HeldMessage.of(delivery) if delivery else None
-        body = message.body
-        envelope = {
-            "body": in_base64(_bytes(body)),
-            "headers": message.headers if isinstance(message.headers, dict) else {},
-            "properties": {**_mapping(message.properties), "body_encoding": BODY_ENCODING},
-            "content-type": message.content_type,
-            "content-encoding": message.content_encoding,
-        }
-        return self.record(envelope, error, held, stored=held is not None, kind=kind, which=which)
+        body, headers = _bytes(message.body), _mapping(message.headers)
+        is_large = len(body) > self._app.settings.message_limit
+        # kombu's other transports have the route among the properties.
+        properties = {"delivery_info": message.delivery_info, **_mapping(message.properties)}
+        envelope = (
+            _shortened(body, headers) | {"properties": {"delivery_info": properties["delivery_info"]}}
+            if is_large
+            else {
+                "body": in_base64(body),
+                "headers": headers,
+                "properties": {**properties, "body_encoding": BODY_ENCODING},
+                "content-type": message.content_type,
+                "content-encoding": message.content_encoding,
+            }
+        )
+        return self.record(envelope, error, held, stored=held is not None, kind=kind, whole=not is_large, which=which)
 
     def record(
         self,
@@ -167,7 +174,11 @@ def _beginning(raw: bytes) -> dict[str, Any]:
     if (at := end.rfind(HEADERS)) >= 0:
         with suppress(ValueError, RecursionError):
             found, _ = json.JSONDecoder().raw_decode(end[at + len(HEADERS) :].decode(errors="replace"))
-    flat = {name: one for name, one in _mapping(found).items() if not isinstance(one, dict)}
+    return _shortened(raw, _mapping(found))
+
+
+def _shortened(raw: bytes, headers: dict[str, Any]) -> dict[str, Any]:
+    flat = {name: one for name, one in headers.items() if not isinstance(one, dict)}
     return {"base64": in_base64(raw[:KEPT]), "bytes": len(raw), "headers_of_it": flat}
 
 

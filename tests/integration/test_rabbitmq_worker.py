@@ -1,11 +1,14 @@
 """Real workers on RabbitMQ: one test for each behaviour that a broker has a part in."""
 
 import json
+import re
 import signal
 import subprocess
 import time
+import zlib
+from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from itertools import batched
@@ -20,18 +23,20 @@ from celery import chain, chord
 from conventions import BrokerUnavailable, Priority
 from conventions.app import ConventionsApp
 from conventions.broker.rabbitmq_queues import ARGUMENTS, queues_of
-from conventions.core.errors import ConfigurationError
+from conventions.core.errors import ConfigurationError, PayloadError
+from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.resend import redrive
 from conventions.execution.cancel import cancel
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
+from conventions.storage.tables import DeadLetterRow
 from tests.integration.fault_tasks import After, Number, Works
 from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Items, Kept, Note, Steps
 from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import wait_until
-from tests.workers import Installation, letters, wait_for_letter
+from tests.workers import Installation, Worker, letters, wait_for_letter
 
 OTHER = """\
 from conventions import create_app
@@ -60,7 +65,8 @@ def rabbit() -> Iterator[Rabbit]:
         yield server
 
 
-TASKS = ["tests.integration.rabbitmq_tasks", "tests.integration.unready_tasks", "tests.integration.fault_tasks"]
+TASKS = ["tests.integration.rabbitmq_tasks", "tests.integration.unready_tasks"]
+FAULT_TASKS = ["tests.integration.fault_tasks"]
 
 
 @pytest.fixture
@@ -69,11 +75,13 @@ def installation(rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path],
     return installed(rabbit, valkey_url, new_database(tmp_path), tmp_path)
 
 
-def installed(rabbit: Rabbit, redis_url: str, database_url: str, folder: Path) -> Installation:
+def installed(
+    rabbit: Rabbit, redis_url: str, database_url: str, folder: Path, tasks: Sequence[str] = TASKS
+) -> Installation:
     """One whose claims are in this Redis."""
     host = f"t{uuid4().hex[:8]}"
     rabbit.add_host(host)
-    return Installation(folder, TASKS, broker_url=rabbit.url_of(host), redis_url=redis_url, database_url=database_url)
+    return Installation(folder, tasks, broker_url=rabbit.url_of(host), redis_url=redis_url, database_url=database_url)
 
 
 @pytest.fixture
@@ -97,12 +105,16 @@ def kinds(app: ConventionsApp, message_id: str) -> list[str]:
 
 
 def publish_foreign(
-    rabbit: Rabbit, app: ConventionsApp, headers: dict[str, Any], body: bytes = b'[[], {"number": 9}, {}]'
+    rabbit: Rabbit,
+    app: ConventionsApp,
+    headers: dict[str, Any],
+    body: bytes = b'[[], {"number": 9}, {}]',
+    encoding: str = "utf-8",
 ) -> str:
     """Send a message as another program may have written it. Returns its id."""
     headers = {"id": str(uuid4()), "task": Note.name} | headers
     message = amqp.Message(
-        body, application_headers=headers, content_type="application/json", content_encoding="utf-8", delivery_mode=2
+        body, application_headers=headers, content_type="application/json", content_encoding=encoding, delivery_mode=2
     )
     with rabbit.connection(app.connection_for_read().virtual_host) as connection:
         connection.channel().basic_publish(message, "", "immediate")
@@ -353,6 +365,91 @@ def test_a_message_that_cannot_be_given_to_the_pool(installation: Installation, 
         assert worker.process.poll() is None
 
 
+def stored(letter: DeadLetterRow) -> Any:
+    """The message that the letter keeps."""
+    return dead_letters.message(letter)
+
+
+def memory_of(worker: Worker) -> int:
+    """The most that its main process has had so far, bytes."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text(encoding="utf-8")
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
+ZEROS = zlib.compress(b"[" + b" " * 200_000_000 + b"]")  # 200 KB
+PACKED: dict[str, tuple[dict[str, Any], str]] = {
+    "compression": ({"compression": "application/x-gzip"}, "utf-8"),
+    "compression that is unknown": ({"compression": "nonsense"}, "utf-8"),
+    "content-encoding": ({}, "zlib"),
+    "a task that is unknown": ({"compression": "application/x-gzip", "task": "nowhere.Nothing"}, "utf-8"),
+}
+
+
+def test_what_is_packed_is_not_unpacked(installation: Installation, app: ConventionsApp, rabbit: Rabbit) -> None:
+    """Its letter has it as it came, and the worker has not grown."""
+    with installation.worker("--concurrency=1", "-Q", "immediate") as worker:
+        Note.delay(1)
+        wait_until(lambda: numbers(installation.folder) == [1], 30, "a good one has run")
+        before = memory_of(worker)
+        for headers, encoding in PACKED.values():
+            sent = publish_foreign(rabbit, app, headers, ZEROS, encoding)
+            letter = wait_for_letter(app, sent)
+            assert (letter.error, letter.queue) == ("UndeliverableMessage", "immediate")
+            assert "compressed" in letter.error_message or "content-encoding" in letter.error_message
+            assert b64decode(stored(letter)["body"]) == ZEROS
+        assert memory_of(worker) < before + 60 * 1024 * 1024
+        Note.delay(2)
+        wait_until(lambda: numbers(installation.folder) == [1, 2], 20, "the worker goes on")
+        wait_until_none_is_held(rabbit, app)
+
+
+def test_a_message_that_is_too_large_is_not_read(
+    installation: Installation, app: ConventionsApp, rabbit: Rabbit
+) -> None:
+    """Its letter has its headers and how it begins, and cannot be sent again."""
+    limit = 2 * 1024 * 1024 + 65536
+    body = b'[["' + b"x" * limit + b'"], {}, {}]'
+    with installation.worker("--concurrency=1", "-Q", "immediate", CONVENTIONS_MESSAGE_LIMIT=str(limit)) as worker:
+        sent = publish_foreign(rabbit, app, {"x_actor": "u-42"}, body)
+        letter = wait_for_letter(app, sent)
+        Note.delay(2)
+        wait_until(lambda: numbers(installation.folder) == [2], 20, "the worker goes on")
+        wait_until_none_is_held(rabbit, app)
+        assert worker.process.poll() is None
+    assert (letter.task, letter.actor, letter.queue) == (Note.name, "u-42", "immediate")
+    assert f"{len(body):,} bytes, the limit is {limit:,}" in letter.error_message
+    kept = stored(letter)
+    assert (b64decode(kept["base64"]), kept["bytes"]) == (body[: 64 * 1024], len(body))
+    with pytest.raises(PayloadError, match="was not kept in full"):
+        redrive(app, sent)
+
+
+def test_our_own_senders_are_refused_what_no_worker_reads(app: ConventionsApp) -> None:
+    """The arguments are small enough, and not those of all that follows them."""
+    app.settings.message_limit = 2000
+    step = Note.si(1)
+    with pytest.raises(PayloadError, match="with all that follows it, the limit is 2,000"):
+        chain(step, *(Note.si(number) for number in range(20))).apply_async()
+    with pytest.raises(PayloadError, match="with all that follows it"):
+        Note.enqueue_many([{"number": 10**1990}])
+    assert app.port.waiting("immediate") == 0
+
+
+def test_a_message_of_a_later_form_stays_in_its_queue(
+    installation: Installation, app: ConventionsApp, rabbit: Rabbit
+) -> None:
+    """Nobody reads it before a worker of that release does, also where it is packed."""
+    with installation.worker("--concurrency=1", "-Q", "immediate") as worker:
+        for headers in ({}, {"compression": "application/x-gzip"}):
+            publish_foreign(rabbit, app, {"x_form": 2} | headers)
+        wait_until(lambda: worker.output.count("left in its queue: a message cannot be read") == 2, 20, "both are left")
+        Note.delay(2)
+        wait_until(lambda: numbers(installation.folder) == [2], 20, "the worker goes on")
+        assert worker.stop() == 0
+    wait_until(lambda: app.port.waiting("immediate") == 2, 20, "both are in their queue")
+    assert letters(app) == []
+
+
 @contextmanager
 def stopped_store(folder: Path, rabbit: Rabbit, database_url: str) -> Iterator[tuple[Installation, Any]]:
     """An application whose claims are in a Redis of its own, and the process of that, which a test may stop."""
@@ -410,23 +507,26 @@ def test_expired_messages_while_the_store_does_not_answer(
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_a_result_that_cannot_be_stored(installation: Installation, app: ConventionsApp, pool: str) -> None:
+def test_a_result_that_cannot_be_stored(
+    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, pool: str
+) -> None:
     """Nobody has recorded an end, so the message comes again."""
+    installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
     for file in ("go", "not stored in time"):
-        (installation.folder / file).touch()
-    with installation.worker("-P", pool, "--concurrency=1", "-Q", "immediate"):
-        assert Number.delay(installation.folder, 3).get(timeout=30) == 3
+        (tmp_path / file).touch()
+    with installation.application(), installation.worker("-P", pool, "--concurrency=1", "-Q", "immediate"):
+        assert Number.delay(tmp_path, 3).get(timeout=30) == 3
 
 
 def test_what_follows_is_sent_after_a_death_and_too_late_to_begin(
-    installation: Installation, app: ConventionsApp
+    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
 ) -> None:
     """The process dies when the job has ended well and its callback is not sent; then the message has expired."""
-    folder = installation.folder
-    (folder / "armed").touch()
-    with installation.worker("--concurrency=1", "-Q", "immediate"):
-        sent = Works.apply_async((folder, 1.5), expires=1, link=After.s(folder=folder)).id
-        notes = folder / "notes"
+    installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
+    (tmp_path / "armed").touch()
+    with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate"):
+        sent = Works.apply_async((tmp_path, 1.5), expires=1, link=After.s(folder=tmp_path)).id
+        notes = tmp_path / "notes"
         wait_until(lambda: notes.exists() and "after a success" in notes.read_text(), 40, "the callback has run")
         wait_until(lambda: kinds(app, sent) == ["succeeded"], 20, "it is recorded once")
 
