@@ -14,6 +14,7 @@ from typing import IO, Self, cast
 
 import psutil
 
+from bench.optimisations import WITHOUT
 from bench.program import URL
 from bench.records import PATH
 from bench.systems import System
@@ -53,7 +54,7 @@ class Site:
         """
         outer = {name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")}
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        variables = {URL: self._url, PATH: str(self.records), "PYTHONPATH": path}
+        variables = {URL: self._url, PATH: str(self.records), "PYTHONPATH": path, WITHOUT: self.system.without}
         with self.log.open("a") as log:
             try:
                 return subprocess.Popen(

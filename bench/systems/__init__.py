@@ -30,6 +30,7 @@ class System:
         journal: the stream of what its worker's recorder has still to write down, where it has one.
         database: the file of its database, where it has one. Each round has a new one: the server is emptied before each, and
             beside a database that knows more than its server, ours would look first at what it had lost.
+        without: the optimisation that it does without; see `bench/optimisations.py`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class System:
     pins: tuple[str, ...] = ()
     journal: str = ""
     database: str = ""
+    without: str = ""
 
 
 def _python_peer(name: str, title: str, note: str, *pins: str) -> System:

@@ -1,9 +1,11 @@
 """celery-conventions with every convention on; long jobs have a worker of their own, as in docker-compose.yml."""
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from bench.optimisations import WITHOUT, leave_out
 from bench.program import Program
 from bench.records import record
 from bench.systems.bare_celery import run_worker
@@ -43,6 +45,7 @@ def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
         url: the server.
         exclude: queues that its worker does not consume.
     """
+    leave_out(os.environ.get(WITHOUT, ""))
     database = f"sqlite:///{Path.cwd() / 'bench.sqlite3'}"
     app = create_app("bench", packages=(__name__,), schedule=None, broker_url=url, database_url=database)
 
