@@ -84,6 +84,14 @@ class Consumer(CeleryConsumer):
             self.hub.call_soon(self._do_soon)
         return call
 
+    def _do_what_is_left(self) -> None:
+        """Do what a lost connection has left here: its loop is over, and nobody asks for a turn while something waits."""
+        while self._soon:
+            try:
+                self._do_soon()
+            except Exception:
+                logger.exception("a message of the lost connection is not acknowledged, and comes again")
+
     def _do_soon(self) -> None:
         while self._soon:
             self._soon.popleft()()
@@ -111,6 +119,7 @@ class Consumer(CeleryConsumer):
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Celery's handler, which one bad message cannot end; a stopping worker gives back what still arrives."""
         handle: Callable[[Any], None] = super().create_task_handler(*args, **options)
+        self._do_what_is_left()
         channel = self.task_consumer.channel
         if hasattr(channel, "in_flight"):
             self.intake.attach()

@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -151,11 +152,38 @@ def test_the_lane_says_what_a_worker_that_reads_ahead_reads(
     looks: list[Any] = []
     hub = SimpleNamespace(call_repeatedly=lambda *call: looks.append(call))
     vars(worker).update(vars(consumer), strategies={}, reads_ahead=reads_ahead, hub=hub)
-    worker.intake = intake = LaneIntake(worker)
+    worker.intake, worker._soon = LaneIntake(worker), deque()
+    intake = worker.intake
     worker.create_task_handler()
     assert looks == [(RETURN_AFTER, intake.lane.look)]
     qos = consumer.task_consumer.channel.qos
     assert (qos.room, qos.starves) == ((intake.lane.room, intake.lane.starves) if reads_ahead else (None, None))
+
+
+def test_a_lost_connection_keeps_no_later_message_from_being_acknowledged(app: ConventionsApp, consumer: Any) -> None:
+    """The turn of the loop that was asked for is gone with it, and so is what an error left there."""
+    worker: Any = Consumer.__new__(Consumer)
+    turns: list[Any] = []
+    hub = SimpleNamespace(call_repeatedly=lambda *_: None, call_soon=turns.append)
+    vars(worker).update(vars(consumer), strategies={}, reads_ahead=False, hub=hub)
+    worker.intake, worker._soon = LaneIntake(worker), deque()
+    del worker.call_soon_ack  # the fixture's
+    done: list[int] = []
+
+    def broken() -> None:
+        raise BrokenPipeError
+
+    worker.call_soon_ack(broken)
+    worker.call_soon_ack(done.append, 1)
+    worker.call_soon_ack(broken)
+    worker.call_soon_ack(done.append, 2)
+    with pytest.raises(BrokenPipeError):
+        turns.pop()()
+    worker.create_task_handler()
+    assert done == [1, 2]
+    worker.call_soon_ack(done.append, 3)
+    turns.pop()()
+    assert done == [1, 2, 3]
 
 
 def test_a_lane_remembers_no_name_of_which_nothing_ran(lane: Lane) -> None:
