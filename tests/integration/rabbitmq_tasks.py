@@ -20,6 +20,16 @@ class Note(ImmediateTask):
         write("note", number)
 
 
+class Pauses(ImmediateTask):
+    """Write a number after a while, in which RabbitMQ can send the next message."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        time.sleep(0.02)
+        write("note", number)
+
+
 class Fails(ImmediateTask):
     """Fail so many times, and then write its attempt."""
 
