@@ -71,7 +71,7 @@ def test_a_process_is_killed_among_chunks(crew: Crew, tmp_path: Path) -> None:
             last = found[-1] if len(found) > ITEMS / Short.chunk_size / share else None
             return last.pid if last and last.group and sizes(found)[last.group] > 1 else None
 
-        pid = wait_until(in_a_group, 20, "a group runs")
+        pid = wait_until(in_a_group, 60, "a group runs")
         assert psutil.Process(pid).ppid() == worker.process.pid
         os.kill(pid, signal.SIGKILL)
     check(app, batch, tmp_path)
