@@ -25,6 +25,7 @@ FORMS = (None, 1)  # those that this release reads
 DELIVERY = "conventions"  # a property of a received message, for the process that holds it
 
 DIGESTED = ("task", "retries", "x_copy")  # headers that tell two requests with one id apart
+PUT_OFF = "x_unknown"  # so does this one, where a worker did not know the task: how often
 CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
 
 ENCODINGS = frozenset(
@@ -148,7 +149,9 @@ def with_arguments(message: Mapping[str, Any], kwargs: Mapping[str, Any], header
 
 def request_digest(headers: Mapping[str, Any], body: str) -> str:
     """What a message asks for, in 80 bits. Two messages with one id are the same when their digests are equal."""
-    parts = (*(str(headers.get(name)) for name in DIGESTED), body)
+    parts = [*(str(headers.get(name)) for name in DIGESTED), body]
+    if put_off := headers.get(PUT_OFF):  # only then, so that the digests of all others stay those of earlier releases
+        parts.append(str(put_off))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
 

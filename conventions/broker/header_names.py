@@ -1,11 +1,11 @@
 """The headers of a message that this platform writes or reads. Callers may not use these names."""
 
-from conventions.broker.codec import FORM
+from conventions.broker.codec import FORM, PUT_OFF
 
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
 GENERATION, TOKEN, COPY, BATCH = "x_generation", "x_token", "x_copy", "x_batch"
-UNKNOWN, UNKNOWN_SINCE = "x_unknown", "x_unknown_since"  # how often a worker did not know its task, and since when
+UNKNOWN, UNKNOWN_SINCE = PUT_OFF, "x_unknown_since"  # how often a worker did not know its task, and since when
 SCHEDULE = "x_schedule"  # the schedule's name
 OURS = (
     *(

@@ -12,7 +12,7 @@ from conventions.app import ConventionsApp
 from conventions.broker.codec import request_digest
 from conventions.broker.rabbitmq_delays import delayed, is_copy
 from conventions.broker.rabbitmq_port import RabbitMQPort
-from conventions.broker.redis_broker import Publication, Sizes
+from conventions.broker.redis_broker import HeldMessage, Publication, Sizes
 from tests.redis_servers import free_port
 from tests.support import wait_until
 from tests.workers import application
@@ -70,6 +70,16 @@ def test_what_rabbitmq_does_not_take_is_kept(app: ConventionsApp) -> None:
             delays.forward()
         assert app.broker.sizes("reports") == Sizes(0, 2, 0)
     assert port(app).queues() == {"reports"}
+
+
+def test_a_copy_that_comes_while_the_one_before_is_forwarded_is_another_message(app: ConventionsApp) -> None:
+    """RabbitMQ may deliver it before the forwarder has acknowledged it in Redis, and a worker may put it off once more by then."""
+    delays = port(app).delays
+    delays.keep([delayed(message(x_unknown=1), "reports", 0.0)], on_disk=True)
+    (forwarded,) = app.broker.reserve(["reports"], 1)
+    delays.keep([delayed(message(x_unknown=2), "reports", 60.0)], on_disk=True)
+    app.broker.acknowledge([HeldMessage("m1", "reports", forwarded.receipt)])
+    assert app.broker.sizes("reports") == Sizes(0, 1, 0)
 
 
 def test_what_nobody_can_read_stays_and_holds_up_nobody(app: ConventionsApp) -> None:
