@@ -18,13 +18,12 @@ from conventions.core.deadline import Deadline
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
-from conventions.storage.redis_store import DISK_TIMEOUT
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.application import WorkerApplication
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
-from conventions.worker.request import COMES_AGAIN
+from conventions.worker.request import COMES_AGAIN, REFUSED_WITHIN
 from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
 
@@ -32,7 +31,6 @@ logger = logging.getLogger(__name__)
 
 DELIVERY_LIMIT = 20  # deliveries without a start: the message ends its worker before there is a claim
 EVENTS_EVERY, EVENTS_AT_ONCE = 0.2, 500  # seconds between two sends of events, and how many are sent without a wait
-REFUSED_WITHIN = DISK_TIMEOUT + 1.0  # seconds to store a dead letter in the loop: its disk may need all of its time
 FLUSH_WITHIN = 5.0  # seconds that a stopping worker tries to acknowledge what has ended
 
 

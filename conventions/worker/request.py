@@ -31,15 +31,17 @@ from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.billiard import ExceptionInfo, error_of
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
+from conventions.storage.redis_store import DISK_TIMEOUT
 from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
 
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
-DEATH_WITHIN = (
-    2.0  # seconds that the worker's loop takes to record that a job is dead, or a message has ended otherwise
-)
+DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead; a thread goes on
+REFUSED_WITHIN = (
+    DISK_TIMEOUT + 1.0
+)  # the same of a message that is refused or revoked: its disk may need all of its time
 DEATH_AGAIN = 1.0  # seconds until a thread tries again
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
@@ -407,5 +409,5 @@ class Request(PlainRequest):
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _record_revoked(self, kind: str) -> bool:
-        with Deadline(DEATH_WITHIN, once=False):
+        with Deadline(REFUSED_WITHIN, once=False):
             return self.app.refusals.message(self._message, RuntimeError(kind), kind)
