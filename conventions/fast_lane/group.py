@@ -83,7 +83,7 @@ class JobGroup:
             callback=self._on_ended,
             error_callback=self._on_failed,
             # A member waits at most RETURN_AFTER behind another one.
-            timeout=hard + RETURN_AFTER if hard else None,
+            timeout=hard + (RETURN_AFTER if len(self._requests) > 1 else 0) if hard else None,
             correlation_id=self._requests[0].id,
         )
 

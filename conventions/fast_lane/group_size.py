@@ -162,6 +162,15 @@ class RuntimeEstimates:
         """The estimate of a task. A new one is made if there is none."""
         return self._by_task[task]
 
+    def may_be_short(self, task: str) -> bool:
+        """Whether jobs of this task are short or not is open. Then the next one is measured in a group of its own.
+
+        There neither its claim nor its outcome is part of its run time. Where the server is some milliseconds away, or the machine
+        is busy, no job that runs alone looks short.
+        """
+        estimate = self._by_task.get(task)
+        return estimate is None or estimate.mean is None or (not estimate.is_short and estimate.mean <= HANDED)
+
     def is_short(self, task: str) -> bool:
         """Whether jobs of this task are known to be short."""
         estimate = self._by_task.get(task)

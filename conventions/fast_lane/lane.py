@@ -116,13 +116,15 @@ class Lane:
         parts = self._next_group(pool)
         if not parts:
             raise TaskRevokedError
-        if parts[0][0].goes_alone or (len(parts) == len(parts[0]) == 1 and pool.uses_semaphore):
+        first = parts[0][0]
+        is_single = len(parts) == len(parts[0]) == 1
+        if first.goes_alone or (is_single and pool.uses_semaphore and not self.estimates.may_be_short(first.task.name)):
             try:
-                self._start_alone(parts[0][0], pool)
+                self._start_alone(first, pool)
             except TaskRevokedError:
                 raise
             except Exception as error:  # an error of one request must not end the worker
-                self._fail(parts[0][0], error)
+                self._fail(first, error)
                 raise TaskRevokedError from error
         else:
             self._start_group(parts, pool)

@@ -29,7 +29,7 @@ def estimate_of(*times: float) -> RuntimeEstimate:
     return estimate
 
 
-def test_an_unknown_task_goes_alone() -> None:
+def test_an_unknown_task_is_not_short() -> None:
     """Its jobs may take anything."""
     assert RuntimeEstimate().expected == TOGETHER
     assert not RuntimeEstimate().is_short
@@ -135,6 +135,23 @@ def test_the_first_job_of_each_process_is_left_out() -> None:
     estimates.add("task", 0.1, 3, together=False)  # one that is new
     assert estimates.is_short("task")
     assert not estimates.is_short("other")
+
+
+def test_it_is_open_whether_jobs_are_short_until_they_are_or_take_long() -> None:
+    """As long as it is, they are measured without their waits for the server."""
+    estimates = RuntimeEstimates()
+    assert estimates.may_be_short("task")
+    for _ in range(3):
+        estimates.add("task", 0.03, None, together=True)
+    assert estimates.may_be_short("task")
+    for _ in range(100):
+        estimates.add("task", 0.001, None, together=True)
+    assert not estimates.may_be_short("task")
+    assert estimates.is_short("task")
+    for _ in range(100):
+        estimates.add("task", 0.3, None, together=True)
+    assert not estimates.may_be_short("task")
+    assert not estimates.is_short("task")
 
 
 def test_what_jobs_took_alone_is_forgotten_with_the_first_that_went_together() -> None:

@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import chain
 
 from conventions import Progress
 from conventions.app import ConventionsApp
+from tests.distant_server import distant
 from tests.integration.lane_fixtures import (  # noqa: F401  # fixtures
     POOLS,
     QUEUE,
+    WARM,
     Lane,
     alone,
     crew,
@@ -188,6 +191,20 @@ def test_a_class_may_refuse(lane: Lane) -> None:
     assert len({one.name for one in apart}) == len(apart) == 40
     assert max(sizes(lane.notes).values()) > 1
     assert len(lane.names) == 80
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_server_that_is_some_milliseconds_away(alone: Alone, valkey_url: str, tmp_path: Path, pool: str) -> None:
+    """What jobs wait for it is no part of their run time: short ones go together all the same."""
+    installation, app = alone
+    with distant(urlsplit(valkey_url).path, 0.005) as port:
+        there = {"CONVENTIONS_BROKER_URL": f"redis://127.0.0.1:{port}/0"}
+        with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2", **there) as worker:
+            lane = Lane(app, worker, tmp_path)
+            Quick.enqueue_many(some(tmp_path, 300))
+            lane.wait_until_done()
+    assert len(set(lane.names)) == len(lane.names) == 300
+    assert max(sizes(lane.notes).values()) >= WARM
 
 
 @pytest.mark.parametrize("pool", POOLS)

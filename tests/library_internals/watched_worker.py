@@ -22,6 +22,7 @@ class Watched(ImmediateTask):
     """Write down what its process sees, and wait until it may end."""
 
     idempotent_on = EVERY_ARGUMENT
+    fast_lane = False  # a group has a watch of its own for soft limits
 
     def run(self, folder: Path) -> None:
         """See above."""
