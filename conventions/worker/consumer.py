@@ -14,7 +14,6 @@ from celery.worker.request import Request
 from conventions.broker.codec import DELIVERY
 from conventions.broker.durability import check_servers
 from conventions.broker.validation import fault_of_headers
-from conventions.core.deadline import Deadline
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
@@ -23,7 +22,7 @@ from conventions.worker.application import WorkerApplication
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
-from conventions.worker.request import COMES_AGAIN, REFUSED_WITHIN
+from conventions.worker.request import COMES_AGAIN
 from conventions.worker.shutdown import end_processes, stops
 from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
 
@@ -192,9 +191,7 @@ class Consumer(CeleryConsumer):
 
     def refuse(self, message: Any, error: Exception) -> bool:
         """Store a dead letter and acknowledge; where it cannot be stored, the message comes again."""
-        with Deadline(REFUSED_WITHIN, once=False):
-            recorded = self.app.refusals.message(message, error)
-        if recorded:
+        if self.app.refusals.message(message, error):
             message.ack_log_error(logger, self.connection_errors)
             return True
         give_back = functools.partial(message.reject_log_error, logger, self.connection_errors, requeue=True)

@@ -2,11 +2,15 @@
 
 import json
 import logging
-from contextlib import suppress
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Literal
 from uuid import uuid4
 
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import BODY_ENCODING, DELIVERY, UnreadableBody, in_base64, read_body
@@ -15,6 +19,7 @@ from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATIO
 from conventions.broker.redis_broker import HeldMessage
 from conventions.core import error_text
 from conventions.core.actor import SYSTEM
+from conventions.core.deadline import Deadline
 from conventions.core.errors import UndeliverableMessage
 from conventions.core.message_bounds import LARGEST_COUNT, is_too_deep
 from conventions.execution.application import Application
@@ -22,19 +27,26 @@ from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_refusal
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.records.journal import Event
+from conventions.storage.redis_store import DISK_TIMEOUT
 
 logger = logging.getLogger(__name__)
 
 Try = Literal["only", "first", "another"]  # of those that record one death: after the only one the message comes again
+WITHIN = DISK_TIMEOUT + 1.0  # seconds that the worker's loop takes to record one: its disk may need all of its time
+AWAY = 5.0  # seconds without another try after one that failed: the loop keeps all else that the worker has
 KEPT = 64 * 1024  # bytes of a message that is too large: at its beginning, and at its end, where its headers are
 HEADERS = b'"headers": '
 
 
 class Refusals:
-    """Ends messages of one application that cannot be run. Nothing is removed before its dead letter is stored."""
+    """Ends messages of one application that cannot be run. Nothing is removed before its dead letter is stored.
+
+    What the worker's loop tries itself ends within `WITHIN` seconds. After a try that failed, others fail at once for `AWAY` seconds.
+    """
 
     def __init__(self, app: Application) -> None:
         self._app = app
+        self._away_until = -math.inf  # on the monotonic clock
 
     def undeliverable(self, delivery: Delivery, error: BaseException) -> None:
         """End what came out of a queue and cannot be handed to Celery."""
@@ -119,16 +131,29 @@ class Refusals:
         if kind == "dead" and which != "another":  # one line for one death
             log_refusal(message_id, event.task, error)
         try:
-            join = join_of(self._app, member, "dead" if kind == "dead" else "cancelled")
-            self._app.claims.settle([Settlement(request, state, event, claimed=False, join=join)])
-            self._app.port.secure()
-            if member:
-                follow_up(self._app, member)
+            with self._in_loop() if which == "only" else nullcontext():
+                join = join_of(self._app, member, "dead" if kind == "dead" else "cancelled")
+                self._app.claims.settle([Settlement(request, state, event, claimed=False, join=join)])
+                self._app.port.secure()
+                if member:
+                    follow_up(self._app, member)
         except RedisError as unreachable:
             if which == "only":
                 logger.error("dead letter not stored yet: id=%s: %s; the message comes again", message_id, unreachable)
             return False
         return True
+
+    @contextmanager
+    def _in_loop(self) -> Iterator[None]:
+        """Bound the time of one try. Raises: RedisError, also where the try before has failed just now."""
+        if time.monotonic() < self._away_until:
+            raise RedisTimeout("the store did not answer a moment ago")
+        try:
+            with Deadline(WITHIN, once=False):
+                yield
+        except RedisError:
+            self._away_until = time.monotonic() + AWAY
+            raise
 
 
 def _event(

@@ -31,17 +31,13 @@ from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.billiard import ExceptionInfo, error_of
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
-from conventions.storage.redis_store import DISK_TIMEOUT
 from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
 
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
-DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead; a thread goes on
-REFUSED_WITHIN = (
-    DISK_TIMEOUT + 1.0
-)  # the same of a message that is refused or revoked: its disk may need all of its time
+DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead, or to ask for the end of one
 DEATH_AGAIN = 1.0  # seconds until a thread tries again
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
@@ -334,7 +330,7 @@ class Request(PlainRequest):
 
     def on_lost(self, error: BaseException) -> None:
         """The same, of a job with a claim."""
-        with suppress(RedisError):  # then its lease ends it
+        with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
             self.app.port.release(self.claim, self.token)
         super().on_lost(error)
 
@@ -384,7 +380,7 @@ class Request(PlainRequest):
         return ending is error
 
     def _has_outcome(self) -> bool:
-        with suppress(RedisError):  # then nothing is recorded now, either
+        with suppress(RedisError), Deadline(DEATH_WITHIN):  # then nothing is recorded now, either
             generation = self._request_dict.get(GENERATION) or 0
             return bool(self.app.claims.has_ended(self.claim, self.id, generation))
         return False
@@ -399,15 +395,11 @@ class Request(PlainRequest):
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Record the end before Celery acknowledges the message."""
         if terminated:
-            with suppress(RedisError):  # then its lease ends it
+            with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
                 self.app.claims.release(self.claim, self.token)
         kind = "expired" if expired else "revoked"
-        if not self._already_revoked and not self._record_revoked(kind):
+        if not self._already_revoked and not self.app.refusals.message(self._message, RuntimeError(kind), kind):
             self._already_revoked = True
             self.come_again(RuntimeError(f"that it is {kind} cannot be recorded"))
             return
         super()._announce_revoked(reason, terminated, signum, expired)
-
-    def _record_revoked(self, kind: str) -> bool:
-        with Deadline(REFUSED_WITHIN, once=False):
-            return self.app.refusals.message(self._message, RuntimeError(kind), kind)

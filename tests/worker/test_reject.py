@@ -1,0 +1,57 @@
+"""What cannot be recorded holds up the worker's loop once, not for each message."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from conventions.worker import reject
+from tests.support import wait_until
+from tests.workers import application
+
+
+@pytest.fixture
+def connections() -> Iterator[tuple[int, list[socket.socket]]]:
+    """The port of a server that never answers, and the connections that it has taken."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def take() -> None:
+            with suppress(OSError):
+                while True:
+                    taken.append(server.accept()[0])
+
+        thread = threading.Thread(target=take)
+        thread.start()
+        yield server.getsockname()[1], taken
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for one in taken:
+        one.close()
+
+
+def test_a_store_that_does_not_answer_is_not_asked_for_each_message(
+    connections: tuple[int, list[socket.socket]],
+    new_database: Callable[[Path], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first try takes its time. For a while others fail at once, and after that the store is asked again."""
+    monkeypatch.setattr(reject, "WITHIN", 0.2)
+    monkeypatch.setattr(reject, "AWAY", 3.0)
+    port, taken = connections
+    addresses = {"broker_url": "amqp://guest:guest@127.0.0.1:1//", "redis_url": f"redis://127.0.0.1:{port}/0"}
+    with application(**addresses, database_url=new_database(tmp_path), key_prefix=tmp_path.name) as app:
+
+        def refuse() -> bool:
+            return app.refusals.record({}, ValueError("no"), None, stored=False)
+
+        assert not refuse()
+        asked = len(taken)
+        assert asked
+        assert not any(refuse() for _ in range(20))
+        assert len(taken) == asked
+        wait_until(lambda: not refuse() and len(taken) > asked, 20, "it is asked again")
