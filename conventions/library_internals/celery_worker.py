@@ -6,6 +6,7 @@ from logging import Logger
 from typing import Any
 
 from celery import bootsteps
+from celery.apps import worker as program
 from celery.concurrency import prefork, solo
 from celery.worker import control, request, strategy
 
@@ -15,6 +16,8 @@ receipt_logger: Logger = strategy.logger
 
 control_commands: dict[str, Callable[..., Any]] = control.Panel.data  # of remote control, by name
 refusal: Callable[[str], Any] = control.nok  # the answer of one that is not done
+
+say: Callable[..., None] = program.safe_say  # writes a line, also from a handler of a signal
 
 
 def is_solo(pool: Any) -> bool:
@@ -36,3 +39,8 @@ def future_of(result: Any) -> Future[Any] | None:
 def has_terminated(worker: Any) -> bool:
     """Whether a worker has ended all its parts."""
     return bool(worker.blueprint.state == bootsteps.TERMINATE)
+
+
+def is_warm_handler(handler: Any) -> bool:
+    """Whether a handler of a signal is Celery's, which lets running jobs finish."""
+    return callable(handler) and getattr(handler, "__name__", "") == "worker_Warm"

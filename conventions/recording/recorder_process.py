@@ -213,6 +213,17 @@ def _ended(child: int) -> str:
     return f"status {code}" if code >= 0 else f"signal {-code}"
 
 
+class Asked:
+    """Whether this process was asked to end. Takes no lock: a second signal interrupts the handler of the first."""
+
+    def __init__(self) -> None:
+        self.to_end = False
+
+    def note(self, *_: object) -> None:
+        """Handle the signal."""
+        self.to_end = True
+
+
 def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *, after: int = 0) -> NoReturn:
     """Run the recorder of an application in a child that was just forked. Ends this process, and never returns.
 
@@ -225,7 +236,7 @@ def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *
         pulse: counts signs of life and finished steps for the parent.
         after: the id of the last recorder's process, which has ended.
     """
-    asked, pulse = threading.Event(), pulse or Pulse()
+    asked, pulse = Asked(), pulse or Pulse()
     status = 1
     try:
         _reset_signals(asked)
@@ -239,14 +250,14 @@ def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *
 
         if hasattr(app, "tasks"):
             _forget_broker(app)
-            _begin_beside(app, recorder, asked.is_set, pulse.step)
+            _begin_beside(app, recorder, lambda: asked.to_end, pulse.step)
 
         def is_over() -> bool:
             pulse.step()
-            return asked.is_set() or os.getppid() != parent
+            return asked.to_end or os.getppid() != parent
 
         recorder.run(is_over)
-        recorder.finish(LAST_DRAIN if asked.is_set() else 0.0)
+        recorder.finish(LAST_DRAIN if asked.to_end else 0.0)
         status = 0
     except Exception:
         logger.exception("the recorder ended")
@@ -300,7 +311,7 @@ def _is_channel(mode: int) -> bool:
     return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
 
 
-def _reset_signals(asked: threading.Event) -> None:
+def _reset_signals(asked: Asked) -> None:
     """Remove the parent's signal handlers. Ctrl-C reaches the whole process group, so ignore it: the parent says when to stop."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
@@ -308,7 +319,7 @@ def _reset_signals(asked: threading.Event) -> None:
             signal.signal(number, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    signal.signal(signal.SIGTERM, asked.note)
 
 
 def _end_with(parent: int, pulse: Pulse) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from conventions.core.same_press import SAME_PRESS
+
 # Receives the output: called with the service's name and one line, from any thread.
 Write = Callable[[str, str], None]
 
@@ -22,7 +24,6 @@ LONGEST_WAIT = 30.0
 JOBS_ARE_RUNNING = 3.0
 # seconds of life after which the count of deaths starts again.
 SETTLED_AFTER = 60.0
-SAME_PRESS = 0.5
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -1,10 +1,12 @@
 """How a worker stops: it finishes or returns every job within the grace period, and at once when told again."""
 
 import logging
+import math
 import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -14,31 +16,34 @@ from celery import bootsteps
 from celery.signals import worker_process_shutdown, worker_shutdown, worker_shutting_down
 from celery.worker import state
 
+from conventions.core.same_press import SAME_PRESS
 from conventions.library_internals.billiard import children, open_jobs, pids_of
-from conventions.library_internals.celery_worker import has_terminated
+from conventions.library_internals.celery_worker import has_terminated, is_warm_handler, say
 
 logger = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.02  # seconds between two looks for processes that are idle
 READ_WITHIN = 0.3  # seconds that the main thread of a worker that stops has to end its read by itself
 RETURN_WITHIN = 5.0  # seconds that Redis has to take back what a hurried worker holds
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+EXIT_STATUS: dict[int, int] = {signal.SIGTERM: 0, signal.SIGINT: 1}  # as Celery's
+SIGNALS = (*EXIT_STATUS, signal.SIGQUIT)
 
 
 class Stopping(bootsteps.StartStopStep):
     """The grace period (`shutdown_grace`), and signals that wake the loop.
 
     The first SIGTERM or SIGINT lets running jobs finish; after the grace period, or at the next signal, or at SIGQUIT,
-    they are killed and their messages returned, with nothing counted.
+    they are killed and their messages returned, with nothing counted. The same signal within `SAME_PRESS` seconds is no next one.
     """
 
     requires = ("celery.worker.components:Hub",)
 
     def __init__(self, worker: Any, **options: Any) -> None:
-        self._worker = worker
+        self._worker, self._pid = worker, os.getpid()
         # A handler may be interrupted by another one's `put`; any other lock would hold the main thread up for ever.
         self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._listens = self._is_told = False
+        self._first: dict[str, tuple[int, float]] = {}  # the first signal, and when it came
         self._waker: tuple[socket.socket, socket.socket] | None = None
         super().__init__(worker, **options)
 
@@ -51,7 +56,10 @@ class Stopping(bootsteps.StartStopStep):
         threading.Thread(target=self._end_in_time, name="grace", daemon=True).start()
         worker_shutting_down.connect(self._on_shutting_down)
         worker_shutdown.connect(self._on_ended, sender=worker)
-        signal.signal(signal.SIGQUIT, self._on_hurry)
+        # Celery's handlers for these two take a lock, which a second signal within them would wait for for ever.
+        warm = (number for number in EXIT_STATUS if is_warm_handler(signal.getsignal(number)))
+        for number in (*warm, signal.SIGQUIT):
+            signal.signal(number, self._on_signal)
         if worker.use_eventloop:
             self._waker = socket.socketpair()
             for end in self._waker:
@@ -72,19 +80,44 @@ class Stopping(bootsteps.StartStopStep):
     def close(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
         """The worker stops: where no signal said so, remote control did, or an error that Celery cannot handle."""
         if self._listens and not self._is_told:
+            self._first.setdefault("signal", (0, -math.inf))  # the next one is the second
             self._on_shutting_down()
 
     def _on_ended(self, **_: Any) -> None:
         # The next signal is for the next worker, where a program runs several.
         worker_shutting_down.disconnect(self._on_shutting_down)
 
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        """Stop, or hurry. Another signal may interrupt this at any point."""
+        if os.getpid() != self._pid:  # a process of the pool that has its own handlers soon
+            return
+        came = (number, time.monotonic())
+        first = self._first.setdefault("signal", came)  # one step, which nothing interrupts
+        if number == signal.SIGQUIT:
+            self._hurry()
+        elif first is came:
+            self._stop(number)
+        elif number != first[0] or came[1] - first[1] >= SAME_PRESS:
+            self._hurry()
+
+    def _stop(self, number: int) -> None:
+        """What Celery's handlers do, but for those that they install for a second signal."""
+        status = EXIT_STATUS[number]
+        try:
+            say("worker: Warm shutdown (MainProcess)", sys.__stdout__)
+            worker_shutting_down.send(
+                sender=self._worker.hostname, sig=signal.Signals(number).name, how="Warm", exitcode=status
+            )
+        finally:
+            state.should_stop = status
+
     def _on_shutting_down(self, **_: Any) -> None:
         self._is_told = True
         for number in SIGNALS:
-            signal.signal(number, self._on_hurry)
-        self._told.put(None)  # the second time, where another signal came before these handlers
+            signal.signal(number, self._on_signal)
+        self._told.put(None)
 
-    def _on_hurry(self, *_: Any) -> None:
+    def _hurry(self) -> None:
         self._is_told = True
         if state.should_stop is None:  # SIGQUIT came first, or Celery has still to say so
             state.should_stop = 0

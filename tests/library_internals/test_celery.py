@@ -12,8 +12,10 @@ from typing import Any
 
 import celery
 import pytest
+from celery import signals
 from celery.app import defaults, trace
 from celery.app.task import Context
+from celery.apps import worker as program
 from celery.apps.beat import Beat
 from celery.bin import purge
 from celery.concurrency import thread
@@ -25,9 +27,16 @@ from conventions.app import ConventionsApp
 from conventions.library_internals import celery as internals
 from conventions.library_internals import celery_worker
 from conventions.transport.celery_defaults import celery_defaults
+from conventions.worker.shutdown import EXIT_STATUS
 from tests.library_internals.seam import Seam
 
 SEAMS = [
+    Seam(
+        "celery.apps.worker:_shutdown_handler",
+        "(worker, sig=, how=, callback=, exitcode=, verbose=)",
+        "8ab0756039",
+        "worker/shutdown.py",
+    ),
     Seam("celery._state:get_current_task", "()", "aa71f8f52d", "execution/current_job.py, sending/by_name.py"),
     Seam("celery._state:get_current_worker_task", "()", "f1160c8ac8", "sending/templates.py"),
     Seam(
@@ -240,6 +249,38 @@ def test_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     assert celery_worker.control_commands is control.Panel.data
     assert "pool_restart" in celery_worker.control_commands
     assert celery_worker.refusal("no") == {"error": "no"}
+
+
+def test_the_handlers_of_a_worker(capfd: pytest.CaptureFixture[str]) -> None:
+    """Those that let running jobs finish, and what they say, and tell whom."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)}
+    told: list[dict[str, Any]] = []
+
+    def hear(**facts: Any) -> None:
+        told.append({name: facts[name] for name in ("sender", "sig", "how", "exitcode")})
+
+    signals.worker_shutting_down.connect(hear)
+    try:
+        host = SimpleNamespace(hostname="w@h")
+        program.install_worker_term_handler(host)
+        program.install_worker_int_handler(host)
+        program.install_worker_term_hard_handler(host)
+        found = {number: signal.getsignal(number) for number in before}
+        assert [celery_worker.is_warm_handler(one) for one in found.values()] == [True, True, False]
+        for number in (signal.SIGTERM, signal.SIGINT):
+            found[number](number, None)  # type: ignore[operator, misc]  # it is a function
+            assert state.should_stop == EXIT_STATUS[number]
+    finally:
+        state.should_stop = None
+        signals.worker_shutting_down.disconnect(hear)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert told == [
+        {"sender": "w@h", "sig": number.name, "how": "Warm", "exitcode": EXIT_STATUS[number]}
+        for number in (signal.SIGTERM, signal.SIGINT)
+    ]
+    celery_worker.say("a line", sys.__stdout__)
+    assert capfd.readouterr().out.count("worker: Warm shutdown (MainProcess)") == 2
 
 
 def test_the_handler_of_beat() -> None:
