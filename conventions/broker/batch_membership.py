@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any, Literal, NamedTuple, Self, cast, get_args
 from uuid import UUID, uuid5
 
-from conventions.core.message_bounds import fault_of_name
 from conventions.core.units import milliseconds
+from conventions.core.value_bounds import fault_of_name
 
 type Role = Literal["splitter", "chunk", "finish", "recovered"]
 type Outcome = Literal["done", "dead", "cancelled"]

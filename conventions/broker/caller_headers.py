@@ -12,7 +12,7 @@ from kombu.utils.json import dumps
 
 from conventions.broker.header_names import ACTOR, COUNTS, ENQUEUED_AT, KEY, LATER, ON_REQUEST, OURS, PLANNED_AT
 from conventions.core.errors import PayloadError
-from conventions.core.message_bounds import fault_of_name, half_character
+from conventions.core.value_bounds import fault_of_name, half_character
 from conventions.library_internals.celery import REQUEST_FIELDS
 
 LIMIT = 16 * 1024  # bytes of JSON: all headers that a caller passes

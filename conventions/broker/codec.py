@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from conventions.broker.delivery import Delivery, tag_of
 from conventions.core.errors import UndeliverableMessage, UnknownForm
-from conventions.core.message_bounds import DEEPEST, is_too_deep
+from conventions.core.value_bounds import DEEPEST, is_too_deep
 from conventions.library_internals.kombu import KOMBU_TYPE
 
 FORM = "x_form"  # names the form of a message; the first form has no name

@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from conventions.broker.codec import bytes_of
 from conventions.broker.header_names import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT
 from conventions.broker.validation import Count, Moment, Seconds, ShortText, Text, Urgency
-from conventions.core.message_bounds import MESSAGE_LIMIT, MOST_CHARACTERS
+from conventions.core.value_bounds import MESSAGE_LIMIT, MOST_CHARACTERS
 from conventions.library_internals.kombu import KOMBU_TYPE
 
 _STRICT = ConfigDict(extra="ignore", strict=True)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdap
 
 from conventions.broker.header_names import ON_REQUEST
 from conventions.core.error_text import clean
-from conventions.core.message_bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
+from conventions.core.value_bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
 from conventions.library_internals.celery import REQUEST_METHODS
 
 _STRICT = ConfigDict(extra="ignore", strict=True)

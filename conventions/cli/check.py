@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 
 from conventions.app import ConventionsApp
 from conventions.broker.consumers import ask_workers
-from conventions.broker.durability import evicting_servers, servers_without_aof
+from conventions.broker.server_checks import evicting_servers, servers_without_aof
 from conventions.cli.base import app_of, emit, existing, one_line_errors, say
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_answers import advice_on, fault_of

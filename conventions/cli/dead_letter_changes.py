@@ -16,12 +16,12 @@ from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, actor_option, confirm, selection_options
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs, redrive_safety
+from conventions.dead_letters import redrive_rows, redrive_safety
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_runner import begin
-from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_sender import begin
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts
 from conventions.declare.payload import Arguments
 
@@ -131,12 +131,12 @@ def _shown(change: Change) -> str:
 @click.command(cls=CeleryCommand)
 @selection_options
 @STATE
-@click.option("--canary", type=click.IntRange(0), default=redrive_runs.CANARY, show_default=True, help="Tried first.")
-@click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_runs.RATE, show_default=True,
+@click.option("--canary", type=click.IntRange(0), default=redrive_rows.CANARY, show_default=True, help="Tried first.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_rows.RATE, show_default=True,
               help="Letters a second, of the rest.")  # fmt: skip
 @click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_safety.STOP_AT, show_default=True,
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
-@click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_runs.REDRIVE_LIMIT} times.")
+@click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_rows.REDRIVE_LIMIT} times.")
 @click.option("--reason", help="Why; kept in the audit.")
 @click.option("--no-wait", is_flag=True, help="Start it, print its id, and do not watch it.")
 @actor_option
@@ -156,12 +156,12 @@ def redrive(
     app = _loaded(context)
     with app.database.session(read_only=True) as session:
         unknown = dead_letters.missing(session, which)
-        count, held = dead_letters.count(session, which), redrive_runs.held_back(session, which)
+        count, held = dead_letters.count(session, which), redrive_rows.held_back(session, which)
         warnings = doubts(app, session, which) if count else []
     warnings += [f"{id_} is no {which.state} letter" for id_ in unknown]
     if held and not again:
         warnings.append(
-            f"{held} were redriven {redrive_runs.REDRIVE_LIMIT} times before and are left; --again sends them, too"
+            f"{held} were redriven {redrive_rows.REDRIVE_LIMIT} times before and are left; --again sends them, too"
         )
         count -= held
     for warning in warnings:
@@ -236,7 +236,7 @@ def _draw(bars: Progress, bar: TaskID, one: RedriveStatus) -> None:
 
 def _look(watch: Watch, app: ConventionsApp, id: str) -> RedriveStatus:  # noqa: A002
     with app.database.session(read_only=True) as session:
-        row = redrive_runs.get(session, id)
+        row = redrive_rows.get(session, id)
         if row is None:
             raise click.UsageError(f"there is no redrive {id}")
         found = watch.look([row], session)
@@ -258,7 +258,7 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
     """List redrives with their status, the newest first, and what the open ones wait for."""
     watch = Watch(app_of(context))
     with existing(app_of(context).database).session(read_only=True) as session:
-        found = watch.look(redrive_runs.listing(session, limit), session)
+        found = watch.look(redrive_rows.listing(session, limit), session)
         session.expunge_all()
     emit(map(_fields, watch.explain(found)), SHOWN, as_json=as_json)
 
@@ -273,9 +273,9 @@ def redrives_(context: click.Context, as_json: bool, limit: int) -> None:
 def stop(context: click.Context, id: str, reason: str | None, actor: str, as_json: bool) -> None:  # noqa: A002
     """Send no more letters of the redrive ID; status 1 when it had already ended."""
     with existing(app_of(context).database).session() as session:
-        if redrive_runs.get(session, id) is None:
+        if redrive_rows.get(session, id) is None:
             raise click.UsageError(f"there is no redrive {id}; dead-letters redrives lists them")
-        stopped = redrive_runs.cancel(session, id, actor, reason)
+        stopped = redrive_rows.cancel(session, id, actor, reason)
     if as_json:
         print_json({"id": id, "stopped": stopped})
     else:

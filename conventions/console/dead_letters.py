@@ -15,12 +15,12 @@ from conventions.core.error_text import place_in
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs, redrive_safety
+from conventions.dead_letters import redrive_rows, redrive_safety
 from conventions.dead_letters.edit import dropped, edit, editable, version
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import STATES, Position
-from conventions.dead_letters.redrive_runner import begin
-from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_sender import begin
 from conventions.dead_letters.redrive_status import doubts
 from conventions.records import audit
 from conventions.storage.database import utc_now
@@ -171,7 +171,7 @@ class EditableLetterDetail(LetterDetail):
             with self.reading() as session:
                 letter = dead_letters.get(session, id_)
                 arguments = editable(self.capp, letter, id_).arguments
-            held = letter is not None and letter.generation >= redrive_runs.REDRIVE_LIMIT
+            held = letter is not None and letter.generation >= redrive_rows.REDRIVE_LIMIT
             values, faults = argument_editor.read(arguments, written)
             if faults:
                 return False, faults, held
@@ -237,14 +237,14 @@ class ConfirmedAction(Page, ABC):
             refused=self.refusal(self.may_write),
             which=self.which(query),
             parameter=self.parameter,
-            rules=redrive_runs,
+            rules=redrive_rows,
             **found,
         )
 
     def _look(self, query: Query) -> dict[str, Any]:
         which = self.which(query)
         with self.reading() as session:
-            count, held = dead_letters.count(session, which), redrive_runs.held_back(session, which)
+            count, held = dead_letters.count(session, which), redrive_rows.held_back(session, which)
         sends = self.verb == "redrive"
         warnings: list[str] = []
         if count and sends:
@@ -265,8 +265,8 @@ class RedriveLetters(ConfirmedAction):
             query.filter,
             self.visitor.name,
             self.parameter("reason") or None,
-            canary=self.number("canary", redrive_runs.CANARY, int),
-            rate=self.number("rate", redrive_runs.RATE, float),
+            canary=self.number("canary", redrive_rows.CANARY, int),
+            rate=self.number("rate", redrive_rows.RATE, float),
             stop_at=self.number("stop_at", redrive_safety.STOP_AT, float),
             again=again,
             expected=expected if again else expected - self.number("held", 0, int),

@@ -13,7 +13,7 @@ from typing import Any
 from celery.events.state import Task, Worker
 
 from conventions.core.error_text import clean
-from conventions.core.message_bounds import is_text
+from conventions.core.value_bounds import is_text
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from tornado import web
 
 from conventions.console.display import HIDDEN
 from conventions.console.page import Page
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch
 
 MOST_LISTED = 50
@@ -43,8 +43,8 @@ class _RedrivesPage(Page):
 
     def _look(self, id_: str | None) -> list[RedriveStatus]:
         with self.reading() as session:
-            row = None if id_ is None else redrive_runs.get(session, id_)
-            rows = redrive_runs.listing(session, MOST_LISTED) if id_ is None else [row] if row is not None else []
+            row = None if id_ is None else redrive_rows.get(session, id_)
+            rows = redrive_rows.listing(session, MOST_LISTED) if id_ is None else [row] if row is not None else []
             found = self.watch.look(rows, session)
         return self.watch.explain(found)
 
@@ -92,4 +92,4 @@ class StopRedrive(Page):
 
     def _stop(self, id_: str, actor: str, reason: str | None) -> bool:
         with self.capp.database.session() as session:
-            return redrive_runs.cancel(session, id_, actor, reason)
+            return redrive_rows.cancel(session, id_, actor, reason)

@@ -3,7 +3,7 @@
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 
-from conventions.core.message_bounds import fault_of_name
+from conventions.core.value_bounds import fault_of_name
 
 SYSTEM = "system"
 BEAT = "beat"

@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from conventions.core import redis_address
 from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
-from conventions.core.message_bounds import MESSAGE_LIMIT
+from conventions.core.value_bounds import MESSAGE_LIMIT
 
 ENV_PREFIX = "CONVENTIONS_"
 DEFAULT_PREFIX = "conventions"

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from conventions.broker.consumers import ask_workers
 from conventions.core.redis_answers import fault_of
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_runner import who_steps
 from conventions.dead_letters.redrive_safety import OPEN, Tally, in_canary, unanswered_limit
+from conventions.dead_letters.redrive_sender import who_steps
 from conventions.execution.application import Application, broker_outages
 from conventions.storage.tables import RedriveRow
 
@@ -81,7 +81,7 @@ class Watch:
     def look(self, rows: Iterable[RedriveRow], session: Session) -> list[RedriveStatus]:
         """The status of redrives from SQL, without what they wait for."""
         rows = list(rows)
-        counts = redrive_runs.tallies(session, [row.id for row in rows])
+        counts = redrive_rows.tallies(session, [row.id for row in rows])
         return [_status_of(session, row, counts[row.id]) for row in rows]
 
     def explain(self, found: Sequence[RedriveStatus]) -> list[RedriveStatus]:
@@ -180,8 +180,8 @@ def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatu
         rest = row.sent - row.succeeded - row.failed
         counts = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
     waiting = max(row.total - counts.sent, 0)
-    queues = redrive_runs.where_unanswered(session, row.id) if is_open and counts.unanswered else {}
-    error = redrive_runs.last_error(session, row) if counts.failing else None
+    queues = redrive_rows.where_unanswered(session, row.id) if is_open and counts.unanswered else {}
+    error = redrive_rows.last_error(session, row) if counts.failing else None
     return RedriveStatus(row, counts, waiting, queues, error)
 
 

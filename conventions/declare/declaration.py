@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, Protocol
 
 from conventions.core.errors import DeclarationError
-from conventions.core.message_bounds import fault_of_name
 from conventions.core.settings import Settings
+from conventions.core.value_bounds import fault_of_name
 from conventions.declare.payload import Arguments
 from conventions.declare.retry import RetryPolicy
 from conventions.library_internals.celery import per_second

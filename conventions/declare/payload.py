@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from conventions.core.errors import DeclarationError, PayloadError
-from conventions.core.message_bounds import half_character, refuse_half_characters
+from conventions.core.value_bounds import half_character, refuse_half_characters
 
 _REFUSED_KINDS = {
     inspect.Parameter.POSITIONAL_ONLY: "{0} is positional-only, but messages carry names; remove the /",

@@ -17,7 +17,7 @@ from conventions.broker.waiting_messages import End, Waiting, WaitingPlace, look
 from conventions.core.actor import SYSTEM, current_actor
 from conventions.core.error_text import FailureText, clean
 from conventions.core.errors import JournalFull, PurgeStopped
-from conventions.core.message_bounds import LARGEST_COUNT
+from conventions.core.value_bounds import LARGEST_COUNT
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.idempotency.claims import ClaimRequest, Settlement

@@ -8,7 +8,6 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -19,13 +18,11 @@ from celery.signals import worker_shutdown
 from redis.exceptions import RedisError
 
 from conventions.core.rounds import Rounds
-from conventions.dead_letters.redrive_runner import Redriver
 from conventions.execution.application import Application
 from conventions.library_internals.celery import after_fork
 from conventions.library_internals.kombu import forget_connections
-from conventions.recording.lost_messages import LostMessages
+from conventions.recording.leader_duties import begin_duties
 from conventions.recording.recorder import LAST_DRAIN, Recorder
-from conventions.recording.restored_redis import compare
 from conventions.records.journal import LATE_AFTER, Journal
 
 logger = logging.getLogger(__name__)
@@ -183,7 +180,7 @@ class RecorderProcess(bootsteps.StartStopStep):
             self._keeper = Keeper(worker.app)
             return
         recorder = Recorder(worker.app.store, lambda: worker.app.database, timings=worker.app.timings)
-        self._lost = _begin_beside(worker.app, recorder, self._ended.is_set)
+        self._lost = begin_duties(worker.app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()
 
@@ -250,7 +247,7 @@ def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *
 
         if hasattr(app, "tasks"):
             _forget_broker(app)
-            _begin_beside(app, recorder, lambda: asked.to_end, pulse.step)
+            begin_duties(app, recorder, lambda: asked.to_end, pulse.step)
 
         def is_over() -> bool:
             pulse.step()
@@ -284,21 +281,6 @@ def _loaded(app: Application) -> Any:
     database.engine  # noqa: B018  # loads the dialect and the driver, and connects to nothing
     gc.freeze()
     return database
-
-
-def _begin_beside(
-    app: Application, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
-) -> LostMessages:
-    """Start what the recorder that leads does beside recording, each in a thread of its own.
-
-    `on_step` counts a finished step. Returns the part that must be stopped if the process goes on after the recorder.
-    """
-    # A comparison of many messages may take longer than STUCK_AFTER, so it counts its steps for the keeper.
-    recorder.compare = lambda: compare(app, on_step) if app.port.keeps_claims else None
-    lost = LostMessages(app, lambda: recorder.leads)
-    lost.start()
-    Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
-    return lost
 
 
 def _forget_broker(app: Application) -> None:

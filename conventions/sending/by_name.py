@@ -14,7 +14,7 @@ from kombu.utils.json import dumps
 from conventions.broker.caller_headers import OwnHeaders, without_ours
 from conventions.broker.header_names import KEY
 from conventions.core.errors import PayloadError
-from conventions.core.message_bounds import fault_of_name, half_character
+from conventions.core.value_bounds import fault_of_name, half_character
 from conventions.declare.payload import check_size
 from conventions.execution.application import Application
 from conventions.execution.attempt_event import own_headers

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import maybe_signature
 
-from conventions.core.message_bounds import fault_of_name
+from conventions.core.value_bounds import fault_of_name
 from conventions.library_internals.celery import listed
 from conventions.sending.named_task import Named
 

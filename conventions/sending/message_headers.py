@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRINT, KEY, PLANNED_AT
-from conventions.core.message_bounds import fault_of_name
+from conventions.core.value_bounds import fault_of_name
 from conventions.declare.payload import digest_of_json
 from conventions.execution.current_job import inherited_actor
 from conventions.execution.declared_task import DeclaredTask

@@ -12,8 +12,8 @@ from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
 
 from conventions.broker.caller_headers import AcceptedHeaders, check_headers
-from conventions.core.message_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.core.priority import Priority
+from conventions.core.value_bounds import LARGEST_COUNT, LONGEST, fault_of_name, is_text, moment_of
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import Router

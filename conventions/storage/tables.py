@@ -112,7 +112,7 @@ class DeadLetterRow(Base):
     first_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_failed_at: Mapped[datetime] = mapped_column(UtcDateTime)
     redrive_id: Mapped[str | None] = mapped_column(String(36))  # the last redrive run that sent it
-    # The last recorded event of the resent message, or that the redrive took or left the letter; see `dead_letters/redrive_runs.py`.
+    # The last recorded event of the resent message, or that the redrive took or left the letter; see `dead_letters/redrive_rows.py`.
     answer: Mapped[str | None] = mapped_column(String(32))
     answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # when the first such event was recorded
 
@@ -129,7 +129,7 @@ class GroupNoteRow(Base):
 
 
 class RedriveRow(Base):
-    """A redrive run: some dead letters are sent again first, then the rest; see `dead_letters/redrive_runs.py`."""
+    """A redrive run: some dead letters are sent again first, then the rest; see `dead_letters/redrive_rows.py`."""
 
     __tablename__ = "conventions_redrives"
     __table_args__ = (Index("ix_conventions_redrives_created", "created_at"),)

@@ -21,7 +21,7 @@ from conventions.broker.redis_broker import Broker
 from conventions.core.deadline import Deadline
 from conventions.core.errors import NewerLayout, UnknownForm
 from conventions.core.forks import call_in_child
-from conventions.core.message_bounds import MESSAGE_LIMIT
+from conventions.core.value_bounds import MESSAGE_LIMIT
 from conventions.library_internals.kombu import hand_over
 from conventions.storage.layout_version import refused
 from conventions.transport.redis_read_limits import RESERVE_AT_MOST, QoS

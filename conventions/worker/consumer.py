@@ -12,7 +12,7 @@ from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request
 
 from conventions.broker.codec import DELIVERY
-from conventions.broker.durability import check_servers
+from conventions.broker.server_checks import check_servers
 from conventions.broker.validation import fault_of_headers
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept

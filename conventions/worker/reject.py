@@ -21,7 +21,7 @@ from conventions.core import error_text
 from conventions.core.actor import SYSTEM
 from conventions.core.deadline import Deadline
 from conventions.core.errors import UndeliverableMessage
-from conventions.core.message_bounds import LARGEST_COUNT, is_too_deep
+from conventions.core.value_bounds import LARGEST_COUNT, is_too_deep
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_refusal

@@ -10,7 +10,7 @@ from typing import Any
 
 from celery import bootsteps
 
-from conventions.core.message_bounds import fault_of_name
+from conventions.core.value_bounds import fault_of_name
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from conventions.cli.dead_letters import dead_letters
 from conventions.console import argument_editor
 from conventions.core.error_text import describe
 from conventions.core.errors import IdempotencyConflict
-from conventions.dead_letters import redrive_runs
-from conventions.dead_letters.redrive_runner import Redriver
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.redrive_safety import OPEN
+from conventions.dead_letters.redrive_sender import Redriver
 from conventions.idempotency.claims import ClaimRequest, Settlement
 from conventions.idempotency.key import idempotency_key
 from conventions.recording.recorder import Recorder
@@ -87,7 +87,7 @@ class Drive:
         """The redrive."""
         with self.app.database.session() as session:
             session.expire_on_commit = False
-            return redrive_runs.get(session, self.id)
+            return redrive_rows.get(session, self.id)
 
 
 def letter_failure() -> Any:

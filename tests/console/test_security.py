@@ -10,7 +10,7 @@ from tornado.web import create_signed_value
 
 from conventions.app import ConventionsApp
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.records import audit
 from conventions.schedules.schedule_state import State
@@ -56,7 +56,7 @@ def untouched(app: ConventionsApp) -> bool:
     """Whether nothing was written."""
     with app.database.session() as session:
         counted = dead_letters.count(session, Filter())
-        rows = (counted, len(audit.listing(session, 9)), len(redrive_runs.listing(session, 9)))
+        rows = (counted, len(audit.listing(session, 9)), len(redrive_rows.listing(session, 9)))
     _, schedules = Schedules(app.store).read(["daily-mail", PAUSED])
     planned = schedules["daily-mail"] == State(None, None, None) and schedules[PAUSED].pause is not None
     return rows == (9, 0, 0) and app.batches.state(BATCH) == "running" and planned and not messages(app)

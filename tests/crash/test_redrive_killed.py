@@ -9,10 +9,10 @@ import pytest
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_runner import begin
-from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_sender import begin
 from conventions.storage.tables import RedriveRow
 from tests.crash.set_ups import on_each_set_up
 from tests.support import wait_until
@@ -46,7 +46,7 @@ def row(app: ConventionsApp, id_: str) -> RedriveRow:
     """A redrive, readable after its session."""
     with app.database.session(read_only=True) as session:
         session.expire_on_commit = False
-        found = redrive_runs.get(session, id_)
+        found = redrive_rows.get(session, id_)
     assert found is not None
     return found
 

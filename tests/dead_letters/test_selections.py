@@ -12,11 +12,11 @@ from sqlalchemy.exc import InvalidRequestError
 from conventions.app import ConventionsApp
 from conventions.core.errors import SelectionChanged
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import NAMED_AT_MOST
-from conventions.dead_letters.redrive_runner import begin
-from conventions.dead_letters.redrive_runs import CANARY_AT_MOST, RATES, RedriveOrder
+from conventions.dead_letters.redrive_rows import CANARY_AT_MOST, RATES, RedriveOrder
+from conventions.dead_letters.redrive_sender import begin
 from conventions.records import audit
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
@@ -55,11 +55,11 @@ def test_no_redrive_of_letters_that_nobody_saw(database: Database) -> None:
     record(database, failure("m1"), failure("m2", generation=3))
     for again, expected in ((False, 2), (True, 1)):
         with pytest.raises(SelectionChanged), database.session() as session:
-            redrive_runs.start(session, RedriveOrder(Filter(), "u-9", again=again, expected=expected))
+            redrive_rows.start(session, RedriveOrder(Filter(), "u-9", again=again, expected=expected))
     with database.session() as session:
-        assert not redrive_runs.listing(session, 9)
-        assert redrive_runs.start(session, RedriveOrder(Filter(), "u-9", expected=1)).total == 1
-        assert redrive_runs.start(session, RedriveOrder(Filter(), "u-9", again=True, expected=2)).total == 2
+        assert not redrive_rows.listing(session, 9)
+        assert redrive_rows.start(session, RedriveOrder(Filter(), "u-9", expected=1)).total == 1
+        assert redrive_rows.start(session, RedriveOrder(Filter(), "u-9", again=True, expected=2)).total == 2
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_redrive_that_nobody_can_send_is_not_begun(app: ConventionsApp, monkey
     with pytest.raises(RedisError):
         begin(app, RedriveOrder(Filter(), "u-9"))
     with app.database.session() as session:
-        assert not redrive_runs.listing(session, 9)
+        assert not redrive_rows.listing(session, 9)

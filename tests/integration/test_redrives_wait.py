@@ -8,11 +8,11 @@ import pytest
 
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.old_redrive_task import SendDeadLetters
-from conventions.dead_letters.redrive_runner import begin
-from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_sender import begin
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch
 from conventions.records import executions
 from conventions.storage.tables import RedriveRow
@@ -68,7 +68,7 @@ def statuses(app: ConventionsApp) -> list[RedriveStatus]:
     """All redrives, as people see them."""
     watch = Watch(app)
     with app.database.session(read_only=True) as session:
-        found = watch.look(redrive_runs.listing(session, 99), session)
+        found = watch.look(redrive_rows.listing(session, 99), session)
         session.expunge_all()
     return watch.explain(found)
 
@@ -76,7 +76,7 @@ def statuses(app: ConventionsApp) -> list[RedriveStatus]:
 def left_by_the_task_of_before(app: ConventionsApp, letter: str) -> Any:
     """A redrive that a worker of the version before had begun: its row, and its message on `long`."""
     with app.database.session() as session:
-        row = redrive_runs.start(session, RedriveOrder(Filter(ids=(letter,)), "u-9"))
+        row = redrive_rows.start(session, RedriveOrder(Filter(ids=(letter,)), "u-9"))
         row.state = "canary"
         id_ = row.id
     return SendDeadLetters.delay(redrive_id=id_)

@@ -10,7 +10,7 @@ import redis
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.app import ConventionsApp
-from conventions.broker.durability import evicting_servers, servers_without_aof
+from conventions.broker.server_checks import evicting_servers, servers_without_aof
 from conventions.storage.redis_store import Store
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.workers import Installation, messages, wait_for_letter, wait_until_empty

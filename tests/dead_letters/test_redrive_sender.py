@@ -16,10 +16,10 @@ from conventions.app import ConventionsApp
 from conventions.core.error_text import describe
 from conventions.core.errors import BrokerUnavailable
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_runs
+from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.redrive_runner import Redriver, begin, who_steps
-from conventions.dead_letters.redrive_runs import RedriveOrder
+from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.dead_letters.redrive_sender import Redriver, begin, who_steps
 from conventions.dead_letters.redrive_status import NO_LEADER, Watch, doubts
 from conventions.records import executions
 from conventions.records.journal import Event, JournalEntry
@@ -111,9 +111,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Any:
             self.now += timedelta(seconds=seconds)
 
     clock = Clock()
-    for place in ("conventions.storage.database.utc_now", "conventions.dead_letters.redrive_runs.utc_now"):
+    for place in ("conventions.storage.database.utc_now", "conventions.dead_letters.redrive_rows.utc_now"):
         monkeypatch.setattr(place, clock)
-    monkeypatch.setattr("tests.dead_letters.test_redrive_runner.utc_now", clock)
+    monkeypatch.setattr("tests.dead_letters.test_redrive_sender.utc_now", clock)
     return clock
 
 
@@ -156,11 +156,11 @@ def test_a_service_that_dies_in_the_middle_stops_it_soon(app: ConventionsApp, cl
     assert "11 of the last 50 failed again; that is more than 20 %" in found.note
     assert found.sent - died_at <= 60
     with app.database.session() as session:
-        assert redrive_runs.last_error(session, session.get_one(RedriveRow, id_)) == (
+        assert redrive_rows.last_error(session, session.get_one(RedriveRow, id_)) == (
             "TimeoutError",
             "the bank is away",
         )
-        assert redrive_runs.tally(session, id_).retrying == 11
+        assert redrive_rows.tally(session, id_).retrying == 11
 
 
 def test_two_that_lead_send_no_letter_twice(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_a_death_between_sending_and_noting_loses_and_doubles_nothing(
         def die(*_: Any) -> None:
             raise SystemExit
 
-        patch.setattr(redrive_runs, "note_sent", die)
+        patch.setattr(redrive_rows, "note_sent", die)
         with pytest.raises(SystemExit):
             step(app, id_)
     assert 1 <= len(messages(app)) <= 4, "a step ends soon, also on a slow machine"
@@ -209,7 +209,7 @@ def test_a_death_between_sending_and_noting_loses_and_doubles_nothing(
     step(app, id_)
     assert len(messages(app)) == 4
     with app.database.session() as session:
-        counts = redrive_runs.tally(session, id_)
+        counts = redrive_rows.tally(session, id_)
     assert (counts.unanswered, counts.retrying, counts.taken) == (3, 1, 0)
 
 
@@ -272,8 +272,8 @@ def test_what_was_taken_is_let_go_when_it_is_cancelled(app: ConventionsApp, monk
         patch.setattr(Redriver, "_send_taken", lambda *_: 0)
         redriver(app).step(id_)
     with app.database.session() as session:
-        assert redrive_runs.tally(session, id_).taken == 3
-        assert redrive_runs.cancel(session, id_, "u-9", "wrong ones")
+        assert redrive_rows.tally(session, id_).taken == 3
+        assert redrive_rows.cancel(session, id_, "u-9", "wrong ones")
     redriver(app).step(id_)
     with app.database.session() as session:
         assert dead_letters.count(session, Filter(state="dead")) == 3

@@ -1,7 +1,7 @@
 r"""Redrive runs: many dead letters sent again, a few first, then at a rate, with a safety stop (R18).
 
 A redrive is one row in SQL. Starting it writes the row. The leading recorder carries it out in short steps
-(`dead_letters/redrive_runner.py`), by the rules of `dead_letters/redrive_safety.py`. No process is blocked while it waits:
+(`dead_letters/redrive_sender.py`), by the rules of `dead_letters/redrive_safety.py`. No process is blocked while it waits:
 
     waiting -> canary -> sending -> finished
                   \________\____-> stopped (too many failed again), cancelled (by a person)

@@ -22,7 +22,7 @@ from conventions.execution.application import Application
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from conventions.dead_letters.redrive_runs import RedriveOrder
+    from conventions.dead_letters.redrive_rows import RedriveOrder
     from conventions.storage.tables import RedriveRow
 
 logger = logging.getLogger(__name__)
@@ -46,12 +46,12 @@ def begin(app: Application, wanted: "RedriveOrder") -> str:
         SelectionChanged: there are more or fewer letters than expected; there is no row.
         RedisError: there is no row.
     """
-    from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+    from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     app.store.redis.ping()  # fail at once if nothing can be sent
     with app.database.session() as session:
-        other = redrive_runs.under_way(session, wanted.which)
-        return other.id if other is not None else redrive_runs.start(session, wanted).id
+        other = redrive_rows.under_way(session, wanted.which)
+        return other.id if other is not None else redrive_rows.start(session, wanted).id
 
 
 def who_steps(app: Application) -> str | None:
@@ -147,10 +147,10 @@ class Redriver:
             self._announced_at = time.monotonic()
 
     def _open(self) -> list[str]:
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         with self._app.database.session(read_only=True) as session:
-            return list(redrive_runs.open_ones(session))
+            return list(redrive_rows.open_ones(session))
 
     def step(self, id: str) -> int:  # noqa: A002  # the word of the glossary
         """Do one step of one redrive. A fault is noted in its row, never raised. Returns how many letters were sent."""
@@ -172,55 +172,55 @@ class Redriver:
         return 0
 
     def _note(self, id: str | None, why: str) -> None:  # noqa: A002  # the word of the glossary
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         try:
             with self._app.database.session() as session:
-                redrive_runs.hindered(session, why, id)
+                redrive_rows.hindered(session, why, id)
         except Exception as error:  # noqa: BLE001  # SQL is away; the next turn reports it
             logger.debug("not noted: %s", _line(error))
 
     def _step(self, id: str) -> int:  # noqa: A002  # the word of the glossary
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         database = self._app.database
         with database.session(read_only=True) as session:  # most checks find nothing to do, so they lock nothing
-            row = redrive_runs.get(session, id)
+            row = redrive_rows.get(session, id)
             if row is None or row.state not in OPEN or not self._look(session, row).changes(row):
                 return 0
         with database.session() as session:
             _keep_no_lock(session)
-            row = redrive_runs.lock(session, id)
+            row = redrive_rows.lock(session, id)
             if row is None:
                 return 0
             found = self._look(session, row)
-            redrive_runs.move(session, row, found.plan, found.counts)
+            redrive_rows.move(session, row, found.plan, found.counts)
             row.fault = None
-            taken = found.counts.taken + (redrive_runs.take(session, row, found.plan.take) if found.plan.take else 0)
+            taken = found.counts.taken + (redrive_rows.take(session, row, found.plan.take) if found.plan.take else 0)
         return self._send_taken(id) if taken and found.plan.state in OPEN else 0
 
     @staticmethod
     def _look(session: "Session", row: "RedriveRow") -> _Look:
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
         from conventions.storage.database import utc_now  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        counts = redrive_runs.tally(session, row.id)
-        left = bool(counts.taken) or redrive_runs.has_left(session, row)
-        return _Look(counts, plan(row, counts, redrive_runs.recent(session, row), utc_now(), left=left))
+        counts = redrive_rows.tally(session, row.id)
+        left = bool(counts.taken) or redrive_rows.has_left(session, row)
+        return _Look(counts, plan(row, counts, redrive_rows.recent(session, row), utc_now(), left=left))
 
     def _send_taken(self, id: str) -> int:  # noqa: A002  # the word of the glossary
         """Send taken letters for a short time. The next step sends the rest."""
-        from conventions.dead_letters import redrive_runs  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         outcomes: dict[str, str] = {}
         away: Exception | None = None
         with self._app.database.session() as session:
             _keep_no_lock(session)
-            row = redrive_runs.lock(session, id)
+            row = redrive_rows.lock(session, id)
             if row is None:
                 return 0
             deadline = time.monotonic() + STEP
-            for letter in redrive_runs.taken(session, row):
+            for letter in redrive_rows.taken(session, row):
                 try:
                     outcomes[letter], why = self._send(session, letter)
                 except AWAY as error:
@@ -229,9 +229,9 @@ class Redriver:
                 row.left_error = why or row.left_error
                 if time.monotonic() > deadline:
                     break
-            redrive_runs.note_sent(session, row, outcomes)
+            redrive_rows.note_sent(session, row, outcomes)
             session.flush()
-            counts = redrive_runs.tally(session, id)
+            counts = redrive_rows.tally(session, id)
             row.sent, row.succeeded, row.failed = counts.sent, counts.succeeded, counts.dead
         if away is not None:
             raise away

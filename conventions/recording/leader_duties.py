@@ -1,0 +1,24 @@
+"""What the recorder that leads does beside recording: it looks for lost messages, compares a restored Redis with SQL, and carries out redrives."""
+
+from collections.abc import Callable
+
+from conventions.dead_letters.redrive_sender import Redriver
+from conventions.execution.application import Application
+from conventions.recording.lost_messages import LostMessages
+from conventions.recording.recorder import Recorder
+from conventions.recording.restored_redis import compare
+
+
+def begin_duties(
+    app: Application, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
+) -> LostMessages:
+    """Start what the recorder that leads does beside recording, each in a thread of its own.
+
+    `on_step` counts a finished step. Returns the part that must be stopped if the process goes on after the recorder.
+    """
+    # A comparison of many messages may take longer than STUCK_AFTER, so it counts its steps for the keeper.
+    recorder.compare = lambda: compare(app, on_step) if app.port.keeps_claims else None
+    lost = LostMessages(app, lambda: recorder.leads)
+    lost.start()
+    Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
+    return lost
