@@ -25,7 +25,11 @@ FORMS = (None, 1)  # those that this release reads
 DELIVERY = "conventions"  # a property of a received message, for the process that holds it
 
 DIGESTED = ("task", "retries", "x_copy")  # headers that tell two requests with one id apart
-PUT_OFF = "x_unknown"  # so does this one, where a worker did not know the task: how often
+PUT_OFF = "x_unknown"  # how often a worker did not know the task
+DIGESTED_WHERE_SET = (
+    PUT_OFF,
+    "replaced_task_nesting",
+)  # so do these, where they count something: the second one, calls of `self.replace`
 CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
 
 ENCODINGS = frozenset(
@@ -150,8 +154,8 @@ def with_arguments(message: Mapping[str, Any], kwargs: Mapping[str, Any], header
 def request_digest(headers: Mapping[str, Any], body: str) -> str:
     """What a message asks for, in 80 bits. Two messages with one id are the same when their digests are equal."""
     parts = [*(str(headers.get(name)) for name in DIGESTED), body]
-    if put_off := headers.get(PUT_OFF):  # only then, so that the digests of all others stay those of earlier releases
-        parts.append(str(put_off))
+    # Only where they are set, so that the digests of all others stay those of earlier releases.
+    parts.extend(f"{name}={found}" for name in DIGESTED_WHERE_SET if (found := headers.get(name)))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=10).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """Retries by kind of error, in a real worker: counts live in the message, and every way to fail goes by the policy."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,6 +41,18 @@ class Again(ImmediateTask):
     def run(self, kind: str) -> None:
         errors = {"b": BusinessError("empty"), "n": ConnectionError("the network"), "none": None}
         raise self.retry(exc=errors[kind], countdown=3600)  # which the policy does not allow
+
+
+class Replaced(ImmediateTask):
+    """Let the same job take its own place, the first time."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, folder: Path) -> None:
+        with (folder / "ran").open("a", encoding="utf-8") as file:
+            file.write("once\n")
+        if not self.request.replaced_task_nesting:
+            raise self.replace(self.si(folder=str(folder)))
 
 
 def kinds(app: ConventionsApp, message_id: str) -> list[str]:
@@ -88,3 +101,10 @@ def test_a_manual_retry_goes_by_the_policy(live_app: ConventionsApp, kind: str, 
     """Whoever asks for ever is a dead letter as soon as anyone else, whatever countdown it asks for."""
     letter = wait_for_letter(live_app, Again.delay(kind).id)
     assert (letter.error, letter.attempts) == (error, attempts)
+
+
+def test_a_job_that_takes_its_own_place(live_app: ConventionsApp, tmp_path: Path) -> None:
+    """`self.replace` with the same task and arguments: the message has the id, and all else, of the one that is still held."""
+    Replaced.delay(tmp_path)
+    wait_until_empty(live_app)
+    assert (tmp_path / "ran").read_text(encoding="utf-8") == "once\n" * 2
