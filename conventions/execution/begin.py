@@ -185,6 +185,7 @@ def _act_on(task: RunnableTask, job: Job, answer: Answer) -> Done | None:
             logger.info("cancelled: id=%s task=%s", job.id, job.task)
             raise end_without_run(task, job, "cancelled")
         case Dead():  # recorded; only those who wait for it may not have heard
+            task.app.port.secure()  # the worker that recorded it may have given up before it was on the disk
             failed = JobFailed(answer.error or "its dead letter says how")
             told = tell_of_death(task, job, failed)
             raise told if told is not failed or tells_of_failure(task) else Ignore()

@@ -19,7 +19,7 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.core.deadline import Deadline
 from conventions.core.errors import UnknownTask
 from conventions.execution.application import Application
-from conventions.storage.redis_store import Store
+from conventions.storage.redis_store import DISK_TIMEOUT, Store
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ class UnknownTasks:
         """Where the broker is not Redis: a copy with the count takes its place, and waits at the broker."""
         due = datetime.now(UTC) + timedelta(seconds=how.wait)
         try:
-            with Deadline(self._app.settings.broker_timeout):
+            with Deadline(self._app.settings.broker_timeout + DISK_TIMEOUT):  # what waits in Redis is on its disk first
                 _publish_copy(self._app, message, {**how.headers, "eta": due.isoformat()})
         except Exception as error:  # noqa: BLE001  # whatever it is, the message is there
             logger.warning("unknown: id=%s goes back without a count: %s", message.headers.get("id"), error)
