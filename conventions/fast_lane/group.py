@@ -30,8 +30,8 @@ class Listener(Protocol):
     def in_loop(self, call: Callable[[], None]) -> None:
         """Call this in the thread of the worker's loop."""
 
-    def note_runtime(self, task: str, seconds: float | None, process: int | None) -> None:
-        """A job of this task has ended. `seconds`: its run time, if known. `process`: the id of the process that ran it."""
+    def note_runtime(self, request: Request, seconds: float | None, process: int | None) -> None:
+        """A job has ended. `seconds`: its run time, if known. `process`: the id of the process that ran it."""
 
     def let_go(self, requests: Sequence[Request]) -> None:
         """Forget these requests: this worker no longer holds their messages."""
@@ -72,18 +72,24 @@ class JobGroup:
         """Whether the group runs for longer than a group of short jobs may."""
         return self.begun_at is not None and self.begun_at < time.monotonic() - RETURN_AFTER
 
+    @property
+    def is_single(self) -> bool:
+        """Whether it has one member."""
+        return len(self._requests) == 1
+
     def start(self, pool: Any) -> None:
         """Give the group to the pool."""
         hard = hard_limit(self._requests[0])
+        soft = {task.name: task.soft_time_limit for task in {request.task for request in self._requests}}
         pool.apply_async(
             run_group,
-            args=([[handed_over(request) for request in part] for part in self._parts], self._hostname),
+            args=([[handed_over(request) for request in part] for part in self._parts], self._hostname, soft),
             accept_callback=self._on_accepted,
             timeout_callback=self._on_timeout,
             callback=self._on_ended,
             error_callback=self._on_failed,
             # A member waits at most RETURN_AFTER behind another one.
-            timeout=hard + (RETURN_AFTER if len(self._requests) > 1 else 0) if hard else None,
+            timeout=hard + (0 if self.is_single else RETURN_AFTER) if hard else None,
             correlation_id=self._requests[0].id,
         )
 
@@ -118,7 +124,7 @@ class JobGroup:
         self._lane.ended(self)
 
     def _end_one(self, request: Request, ended: Ended) -> None:
-        self._lane.note_runtime(request.task.name, ended.runtime, self._pid)
+        self._lane.note_runtime(request, ended.runtime if ended.has_run else None, self._pid)
         if ended.how == "raised":
             request.on_failure(ended.value)
         elif ended.how == "failed":
@@ -179,7 +185,9 @@ class JobGroup:
         return succeeded
 
     def _running(self) -> Request | None:
-        """The member that runs now, according to Redis. `None` if none does, or Redis does not answer."""
+        """The member that runs now, according to Redis; the only one in any case. `None` if none does, or Redis does not answer."""
+        if self.is_single:
+            return next(iter(self._open.values()), None)
         for request in self._open.values():
             try:
                 if request.app.claims.runs(request.claim, request.token):

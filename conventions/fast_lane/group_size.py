@@ -14,6 +14,8 @@ LONGEST = 4 * HANDED  # seconds: a longer job counts as this long
 COLD = 0.2  # seconds: the first job of a process does not count if it took less than this
 SETTLED = 32  # jobs after which the mean is smoothed exponentially
 ENOUGH = 8  # jobs of a task in groups, after which jobs that ran alone are forgotten
+IN_A_ROW = 3  # short jobs in groups, after which a task that was known as long counts as short
+SELDOM = 8  # jobs of a task that takes long, of which one is measured in a group of its own
 GAIN, DEVIATION_GAIN, DEVIATIONS = 1 / SETTLED, 1 / 8, 4
 
 
@@ -109,6 +111,9 @@ class RuntimeEstimates:
         self._together: set[str] = set()  # tasks whose estimate is of jobs in groups
         # Of the other tasks: the estimate of their jobs in groups so far.
         self._in_groups: defaultdict[str, RuntimeEstimate] = defaultdict(RuntimeEstimate)
+        self._alone: defaultdict[str, int] = defaultdict(
+            int
+        )  # jobs of tasks that take long, since the last one that was measured
         self._warm: set[tuple[str, int, bool]] = set()
         self.mix = RuntimeEstimate()
 
@@ -129,10 +134,11 @@ class RuntimeEstimates:
         self._by_task[task].add(seconds)
         if not is_long:
             self.mix.add(seconds)
-        if not together:
+        is_known = task in self._together
+        if not together and not is_known:
             self._in_groups.pop(task, None)  # jobs in groups before this one may be long ago
-        elif task not in self._together:
-            self._learn(task, seconds)
+        elif together and not (is_known and self._by_task[task].is_short):
+            self._learn(task, seconds, is_known)
 
     def _is_first(self, task: str, process: int | None, together: bool) -> bool:
         if process is None or (task, process, together) in self._warm:
@@ -142,10 +148,18 @@ class RuntimeEstimates:
         self._warm.add((task, process, together))
         return True
 
-    def _learn(self, task: str, seconds: float) -> None:
+    def _learn(self, task: str, seconds: float, is_known: bool) -> None:
+        """`is_known`: as a task whose jobs are not short. Then `IN_A_ROW` in a row that are short are a new estimate."""
+        if is_known and seconds > HANDED:
+            self._in_groups.pop(task, None)
+            return
         estimate = self._in_groups[task]
         estimate.add(seconds)
-        if estimate.is_short or estimate.jobs >= ENOUGH:
+        if (
+            (estimate.is_short and estimate.jobs >= IN_A_ROW)
+            if is_known
+            else (estimate.is_short or estimate.jobs >= ENOUGH)
+        ):
             del self._in_groups[task]
             self._together.add(task)
             self._by_task[task] = estimate
@@ -162,14 +176,22 @@ class RuntimeEstimates:
         """The estimate of a task. A new one is made if there is none."""
         return self._by_task[task]
 
-    def may_be_short(self, task: str) -> bool:
-        """Whether jobs of this task are short or not is open. Then the next one is measured in a group of its own.
+    def measures_next(self, task: str) -> bool:
+        """Whether the next job of this task is to run in a group of its own, since its jobs may be short.
 
         There neither its claim nor its outcome is part of its run time. Where the server is some milliseconds away, or the machine
-        is busy, no job that runs alone looks short.
+        is busy, no job that runs alone looks short. Of jobs that take long, one in `SELDOM` is measured so: the first ones may have
+        taken long for another reason.
         """
         estimate = self._by_task.get(task)
-        return estimate is None or estimate.mean is None or (not estimate.is_short and estimate.mean <= HANDED)
+        if estimate is None or estimate.mean is None:
+            return True
+        if estimate.is_short:
+            return False
+        if estimate.mean <= HANDED:
+            return True
+        self._alone[task] = (self._alone[task] + 1) % SELDOM
+        return self._alone[task] == 0
 
     def is_short(self, task: str) -> bool:
         """Whether jobs of this task are known to be short."""

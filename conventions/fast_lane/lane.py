@@ -59,10 +59,11 @@ class Lane:
 
     # From the messages to the pool.
 
-    def note_runtime(self, task: str, seconds: float | None, process: int | None) -> None:
+    def note_runtime(self, request: PlainRequest, seconds: float | None, process: int | None) -> None:
         """Count a job of a group that has ended in this process."""
         if seconds is not None:
-            self.estimates.add(task, seconds, process, together=True)
+            is_long = request.delivery["queue"] in self._long_queues
+            self.estimates.add(request.task.name, seconds, process, together=True, is_long=is_long)
 
     def room(self, processes: float) -> int:
         """How many short messages to read for so many processes: `GROUPS` groups for each. 0 if jobs are not short."""
@@ -118,7 +119,9 @@ class Lane:
             raise TaskRevokedError
         first = parts[0][0]
         is_single = len(parts) == len(parts[0]) == 1
-        if first.goes_alone or (is_single and pool.uses_semaphore and not self.estimates.may_be_short(first.task.name)):
+        if first.goes_alone or (
+            is_single and pool.uses_semaphore and not self.estimates.measures_next(first.task.name)
+        ):
             try:
                 self._start_alone(first, pool)
             except TaskRevokedError:
@@ -245,7 +248,9 @@ class Lane:
             return
         self._mark_slow()
         long_since = time.monotonic() - RETURN_AFTER
-        slow = [group for group in self._groups if group.is_slow]
+        slow = [
+            group for group in self._groups if group.is_slow and not group.is_single
+        ]  # nobody waits behind that one
         if slow:
             self.consumer.app.in_flight.look()
             for group in slow:

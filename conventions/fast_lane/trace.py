@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 
 from celery import signals
 
-from conventions.execution.attempt import Job
 from conventions.execution.run import RUN_BY, RunBy
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.success_log import SUCCEEDED
@@ -42,11 +41,13 @@ class Ended(NamedTuple):
             message must still be acknowledged or returned. `raised`: the tracer itself raised.
         value: the result as text, or the failure.
         runtime: seconds.
+        has_run: whether its own code began. A duplicate, or a job whose claim was refused, has not run.
     """
 
     how: Literal["done", "succeeded", "failed", "raised"]
     value: Any
     runtime: float | None = None
+    has_run: bool = True
 
 
 def trace(task: TracedTask, id: str, args: Any, kwargs: Any, request: LazyRequest, *, observed: bool) -> Ended:  # noqa: A002
@@ -60,7 +61,7 @@ def trace(task: TracedTask, id: str, args: Any, kwargs: Any, request: LazyReques
     try:
         result = task(*args, **kwargs)
     except Exception as error:  # noqa: BLE001  # Celery's tracer handles every error
-        request.known[RUN_BY] = _raises(error, getattr(context, "job", None))
+        request.known[RUN_BY] = _raises(error, vars(context))
     else:
         runtime = time.monotonic() - begun
         shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
@@ -73,11 +74,14 @@ def trace(task: TracedTask, id: str, args: Any, kwargs: Any, request: LazyReques
     return _by_celery(task, id, args, kwargs, request.whole())
 
 
-def _raises(error: Exception, job: Job | None) -> RunBy:
-    """A function that raises this error in Celery's tracer, in place of a second run."""
+def _raises(error: Exception, found: dict[str, Any]) -> RunBy:
+    """A function that raises this error in Celery's tracer, in place of a second run.
+
+    `found`: the attributes that `self.request` had at the end of the first one. Hooks and receivers of signals may look for what the job has set.
+    """
 
     def run_by(task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Any:  # noqa: ARG001  # of `RunBy`
-        request.job = job
+        vars(request).update((name, value) for name, value in found.items() if name != RUN_BY)
         raise error
 
     return run_by

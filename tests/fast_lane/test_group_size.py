@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from conventions.fast_lane.group_size import (
     ENOUGH,
     HANDED,
+    IN_A_ROW,
     LONGEST,
     PROCESSES,
+    SELDOM,
     TOGETHER,
     GroupSize,
     RuntimeEstimate,
@@ -140,18 +142,41 @@ def test_the_first_job_of_each_process_is_left_out() -> None:
 def test_it_is_open_whether_jobs_are_short_until_they_are_or_take_long() -> None:
     """As long as it is, they are measured without their waits for the server."""
     estimates = RuntimeEstimates()
-    assert estimates.may_be_short("task")
+    assert estimates.measures_next("task")
     for _ in range(3):
         estimates.add("task", 0.03, None, together=True)
-    assert estimates.may_be_short("task")
+    assert estimates.measures_next("task")
     for _ in range(100):
         estimates.add("task", 0.001, None, together=True)
-    assert not estimates.may_be_short("task")
+    assert not estimates.measures_next("task")
     assert estimates.is_short("task")
     for _ in range(100):
         estimates.add("task", 0.3, None, together=True)
-    assert not estimates.may_be_short("task")
+    assert not estimates.measures_next("task")
     assert not estimates.is_short("task")
+
+
+def test_first_jobs_that_took_long_are_no_verdict() -> None:
+    """As those that connect to a database: one in `SELDOM` is measured all the same, and may be short."""
+    estimates = RuntimeEstimates()
+    for process in range(8):
+        estimates.add("task", 0.5, process, together=True)
+    assert [estimates.measures_next("task") for _ in range(2 * SELDOM)].count(True) == 2
+    for _ in range(50):
+        estimates.add("task", 0.1, None, together=False)  # each waits for a server that is far away
+    for _ in range(IN_A_ROW):
+        assert not estimates.is_short("task")
+        estimates.add("task", 0.001, None, together=True)
+    assert estimates.is_short("task")
+
+
+def test_a_short_job_now_and_then_does_not_make_a_task_short() -> None:
+    """As one that finds nothing to do."""
+    estimates = RuntimeEstimates()
+    for _ in range(20):
+        for seconds in (0.5, 0.001, 0.001):
+            estimates.add("task", seconds, None, together=True)
+            assert not estimates.is_short("task")
 
 
 def test_what_jobs_took_alone_is_forgotten_with_the_first_that_went_together() -> None:

@@ -10,6 +10,8 @@ import pytest
 from celery import current_task, signals
 from celery.app import trace
 from celery.app.trace import build_tracer
+from celery.exceptions import Reject
+from redis.exceptions import TimeoutError as RedisTimeout
 
 from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
@@ -19,6 +21,7 @@ from conventions.fast_lane import short_request
 from conventions.fast_lane.eligible import may_go_together
 from conventions.fast_lane.run_group import run_group
 from conventions.fast_lane.trace import Ended, is_observed
+from conventions.library_internals.billiard import error_of
 from conventions.worker.request import Request
 from tests.claiming import handed_over
 
@@ -36,12 +39,13 @@ class Telling(ImmediateTask):
         assert current_task.request is self.request
         assert self.actor == "u-42"
         if how == "fails":
+            self.request.noted = number
             raise ValueError(f"no {number}")
         return {"number": number}
 
     def on_failure(self, exc: BaseException, *_: Any) -> None:
         """Remember that."""
-        self.failures.append(str(exc))
+        self.failures.append(f"{exc}, as it noted: {self.request.noted}")
 
 
 class Hooked(ImmediateTask):
@@ -56,10 +60,12 @@ class Hooked(ImmediateTask):
         """Do nothing."""
 
 
-def run_together(app: ConventionsApp, *calls: dict[str, Any], short: bool = False) -> list[Ended | None]:
+def run_together(
+    app: ConventionsApp, *calls: dict[str, Any], short: bool = False, **options: Any
+) -> list[Ended | None]:
     """Send these, and run them as a group, in this process; `short`: handed over as they came."""
     for arguments in calls:
-        Telling.apply_async(kwargs=arguments, actor="u-42")
+        Telling.apply_async(kwargs=arguments, actor="u-42", **options)
     task = app.tasks[Telling.name]
     with app.connection_for_read() as connection:
         channel: Any = connection.default_channel
@@ -72,7 +78,7 @@ def run_together(app: ConventionsApp, *calls: dict[str, Any], short: bool = Fals
         handed: list[Any] = (
             [handed_over(one) for one in deliveries] if short else [short_request.handed_over(one) for one in requests]
         )
-        return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host")]
+        return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host", {})]
 
 
 @contextmanager
@@ -124,9 +130,36 @@ def test_a_failure_is_told_as_ever(app: ConventionsApp) -> None:
     with listening(signals.task_failure) as heard:
         ended = run_together(app, {"number": 1}, {"number": 2, "how": "fails"}, {"number": 3})
     assert [one.how for one in ended if one] == ["done", "failed", "done"]
-    assert Telling.failures == ["no 2"]
+    assert Telling.failures == ["no 2, as it noted: 2"]
     assert [str(told["exception"]) for told in heard] == ["no 2"]
     assert len(Telling.seen) == 3
+
+
+def test_a_death_that_is_not_on_the_disk_is_not_acknowledged(
+    app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message comes again: the worker that recorded the death may have ended before it was sure of that."""
+    fails = {"number": 1, "how": "fails"}
+    run_together(app, fails, task_id="m1")
+
+    def secure() -> None:
+        raise RedisTimeout("not on the disk")
+
+    monkeypatch.setattr(app.port, "secure", secure)
+    (again,) = run_together(app, fails, task_id="m1")
+    assert again
+    refused = error_of(again.value)
+    assert isinstance(refused, Reject)
+    assert refused.requeue
+
+
+def test_what_has_not_run_took_no_time(app: ConventionsApp) -> None:
+    """A duplicate says nothing of how long jobs of its task take."""
+    first, again = run_together(app, {"number": 1}, {"number": 1})
+    assert first
+    assert again
+    assert (first.has_run, again.has_run) == (True, False)
+    assert len(Telling.seen) == 1
 
 
 @pytest.fixture

@@ -116,6 +116,15 @@ FIELDS = """
 """
 
 
+CELERYS_INFO = trace.info  # before another test has replaced it
+
+
+@pytest.fixture(autouse=True)
+def celerys_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's process replaces it, and so does a test that starts one here."""
+    monkeypatch.setattr(trace, "info", CELERYS_INFO)
+
+
 @pytest.mark.parametrize("seam", SEAMS, ids=str)
 def test_a_function_is_what_it_was(seam: Seam) -> None:
     """It is there, takes these arguments, and does what it did when somebody looked at it."""
