@@ -16,14 +16,16 @@ from redis.exceptions import RedisError
 from conventions.broker.batch_membership import Member
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up
+from conventions.execution.run import RUN_BY
 from conventions.execution.settle import recorded, taken_over
 from conventions.fast_lane.claims import LaneClaims
-from conventions.fast_lane.group_member import GroupMember, Handed
+from conventions.fast_lane.group_member import GroupMember, Handed, Prepared
 from conventions.fast_lane.group_size import RETURN_AFTER
 from conventions.fast_lane.outcome_stream import OutcomeStream
 from conventions.fast_lane.trace import Ended, is_observed, trace
 from conventions.fast_lane.traced_task import TracedTask
 from conventions.fast_lane.watch import lane_watch
+from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import Settlement
 from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.billiard import ExceptionInfo
@@ -133,8 +135,17 @@ class GroupRun:
         if runtime is None:  # Celery measures only successes
             runtime = time.monotonic() - self.running_since
         has_run = member.job is not None and member.job.started_at is not None
+        if how in ("failed", "raised") and not has_run:
+            self._release(member)
         self._ended[member] = Ended(how, value, runtime, has_run)
         member.forget()
+
+    def _release(self, member: GroupMember) -> None:
+        """A hook has failed before the job began, which has its claim already. Its message comes again, and must not wait for its lease."""
+        prepared = member.request.known.get(RUN_BY)
+        if member.job is not None and isinstance(prepared, Prepared) and isinstance(prepared.answer, Granted):
+            with suppress(RedisError):  # then it waits
+                self._app.claims.release(member.job.claim.claim, member.token)
 
     def _read_answers(self) -> None:
         if (page := self._app.pages.mine) is not None:
