@@ -80,10 +80,9 @@ class JobGroup:
     def start(self, pool: Any) -> None:
         """Give the group to the pool."""
         hard = hard_limit(self._requests[0])
-        soft = {task.name: task.soft_time_limit for task in {request.task for request in self._requests}}
         pool.apply_async(
             run_group,
-            args=([[handed_over(request) for request in part] for part in self._parts], self._hostname, soft),
+            args=([[handed_over(request) for request in part] for part in self._parts], self._hostname),
             accept_callback=self._on_accepted,
             timeout_callback=self._on_timeout,
             callback=self._on_ended,

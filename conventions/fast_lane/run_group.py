@@ -6,7 +6,7 @@ takes long after all, the jobs behind it go back to their queues.
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,16 +34,13 @@ from conventions.library_internals.celery import current_application
 logger = logging.getLogger(__name__)
 
 
-def run_group(
-    parts: Sequence[Sequence[Handed]], hostname: str, soft_limits: Mapping[str, float | None]
-) -> list[tuple[Any, ...] | None]:
+def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[Any, ...] | None]:
     """Run these messages, in order. The claims of each part are asked for in one call.
 
-    `soft_limits`: of each task, in seconds, as the main process knows it; `celery control time_limit` changes it there.
     Returns how each ended, as the fields of `Ended`; `None` for a message that was given back before it began.
     """
     app = current_application()  # found as Celery's own tracer finds it
-    group = GroupRun(app, [[GroupMember(one) for one in part] for part in parts], hostname, soft_limits)
+    group = GroupRun(app, [[GroupMember(one) for one in part] for part in parts], hostname)
     with lane_watch().over(group):
         return [one and tuple(one) for one in group.run()]  # a tuple takes half as long to pickle
 
@@ -56,17 +53,10 @@ class GroupRun:
         running: the member that runs now.
         running_since: when it began, on the monotonic clock.
         waiting: the members that have not begun.
-        soft_limits: of each task, in seconds.
     """
 
-    def __init__(
-        self,
-        app: Application,
-        parts: Sequence[Sequence[GroupMember]],
-        hostname: str,
-        soft_limits: Mapping[str, float | None],
-    ) -> None:
-        self._app, self.soft_limits = app, soft_limits
+    def __init__(self, app: Application, parts: Sequence[Sequence[GroupMember]], hostname: str) -> None:
+        self._app = app
         self._members = [member for part in parts for member in part]
         self._outcomes = OutcomeStream(app.claims)
         self.waiting = LaneClaims(app, parts, self._outcomes, hostname)

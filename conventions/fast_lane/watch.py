@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
@@ -29,13 +29,11 @@ class Watched(Protocol):
         begun_at: when the first member began, on the monotonic clock.
         running: the member that runs now.
         running_since: when it began, on the monotonic clock.
-        soft_limits: of each task, in seconds.
     """
 
     begun_at: float | None
     running: GroupMember | None
     running_since: float
-    soft_limits: Mapping[str, float | None]
 
     def give_back_waiting(self) -> int:
         """Return the members that have not begun to their queues. Returns how many. Raises: RedisError."""
@@ -122,7 +120,7 @@ class LaneWatch:
         member, since = group.running, group.running_since
         if member is None or member is self._warned or group is not self._in_main or self._on_soft is None:
             return
-        limit = (member.request.get("timelimit") or (None, None))[1] or group.soft_limits.get(member.task.name)
+        limit = (member.request.get("timelimit") or (None, None))[1] or member.task.soft_time_limit
         if limit and now - since >= limit:
             self._warned = member
             logger.warning("Soft time limit (%gs) exceeded for %s[%s]", limit, member.task.name, member.id)

@@ -78,7 +78,7 @@ def run_together(
         handed: list[Any] = (
             [handed_over(one) for one in deliveries] if short else [short_request.handed_over(one) for one in requests]
         )
-        return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host", {})]
+        return [None if one is None else Ended(*one) for one in run_group([handed], "worker@host")]
 
 
 @contextmanager

@@ -37,7 +37,7 @@ def run_one(app: ConventionsApp, **options: Any) -> dict[str, Any]:
     Asking.apply_async(kwargs={"number": 7}, **options)
     (delivery,) = app.broker.reserve([Asking.queue_name], 1)
     handed: Any = handed_over(delivery)
-    (ended,) = run_group([[handed]], "worker@host", {})
+    (ended,) = run_group([[handed]], "worker@host")
     assert ended is not None
     assert ended[0] == "done", ended
     found: dict[str, Any] = json.loads(delivery.payload)

@@ -81,6 +81,6 @@ def test_garbage(app: ConventionsApp, worker: Worker, expected: dict[str, int], 
     expected["letters"] = 0
     client: redis.Redis = app.store.redis
     channel = f"{{{app.settings.key_prefix}}}:/{app.store.address.db}.celery.pidbox"
-    assert client.publish(channel, GARBAGE[name]), "nobody listens"
+    wait_until(lambda: client.publish(channel, GARBAGE[name]), 30, "somebody listens")
     wait_until(lambda: app.control.ping(timeout=5, limit=1), 30, "it answers")
     assert worker.process.poll() is None
