@@ -26,10 +26,8 @@ DELIVERY = "conventions"  # a property of a received message, for the process th
 
 DIGESTED = ("task", "retries", "x_copy")  # headers that tell two requests with one id apart
 PUT_OFF = "x_unknown"  # how often a worker did not know the task
-DIGESTED_WHERE_SET = (
-    PUT_OFF,
-    "replaced_task_nesting",
-)  # so do these, where they count something: the second one, calls of `self.replace`
+# So do these, where they count something. The second one: how often `self.replace` was called.
+DIGESTED_WHERE_SET = (PUT_OFF, "replaced_task_nesting")
 CONTENT_TYPE, CONTENT_ENCODING, BODY_ENCODING = "application/json", "utf-8", "base64"
 
 ENCODINGS = frozenset(

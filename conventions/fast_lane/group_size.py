@@ -111,9 +111,8 @@ class RuntimeEstimates:
         self._together: set[str] = set()  # tasks whose estimate is of jobs in groups
         # Of the other tasks: the estimate of their jobs in groups so far.
         self._in_groups: defaultdict[str, RuntimeEstimate] = defaultdict(RuntimeEstimate)
-        self._alone: defaultdict[str, int] = defaultdict(
-            int
-        )  # jobs of tasks that take long, since the last one that was measured
+        # Of tasks that take long: their jobs since the last one that was measured.
+        self._alone: defaultdict[str, int] = defaultdict(int)
         self._warm: set[tuple[str, int, bool]] = set()
         self.mix = RuntimeEstimate()
 
@@ -155,11 +154,8 @@ class RuntimeEstimates:
             return
         estimate = self._in_groups[task]
         estimate.add(seconds)
-        if (
-            (estimate.is_short and estimate.jobs >= IN_A_ROW)
-            if is_known
-            else (estimate.is_short or estimate.jobs >= ENOUGH)
-        ):
+        short_enough = estimate.is_short and (not is_known or estimate.jobs >= IN_A_ROW)
+        if short_enough or (not is_known and estimate.jobs >= ENOUGH):
             del self._in_groups[task]
             self._together.add(task)
             self._by_task[task] = estimate

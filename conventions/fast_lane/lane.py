@@ -243,14 +243,12 @@ class Lane:
         self.consumer.hub.call_later(SOON, call)
 
     def look(self) -> None:
-        """Look for jobs that take too long, and help those that wait behind them."""
+        """Look for jobs that take too long, and help those that wait behind them. Nobody waits behind a job that is the only one of its group."""
         if self.consumer.task_consumer is None:  # the worker is connecting
             return
         self._mark_slow()
         long_since = time.monotonic() - RETURN_AFTER
-        slow = [
-            group for group in self._groups if group.is_slow and not group.is_single
-        ]  # nobody waits behind that one
+        slow = [group for group in self._groups if group.is_slow and not group.is_single]
         if slow:
             self.consumer.app.in_flight.look()
             for group in slow:

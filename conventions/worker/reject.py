@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Literal
 from uuid import uuid4
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
@@ -151,7 +152,7 @@ class Refusals:
         try:
             with Deadline(WITHIN, once=False):
                 yield
-        except RedisError:
+        except (RedisConnectionError, RedisTimeout):  # another error is of this message
             self._away_until = time.monotonic() + AWAY
             raise
 
