@@ -119,6 +119,11 @@ def pid_of(job: Any) -> int | None:
     return pid
 
 
+def destination_of(job: Any) -> int | None:
+    """The process that has a job, also where it has not said so yet; `None`: none has."""
+    return pid_of(job) or getattr(getattr(job, "_write_to", None), "pid", None)
+
+
 def began_at(job: Any) -> float:
     """When it has taken it, on the monotonic clock; 0: it has not said so yet."""
     return float(job._time_accepted or 0.0)  # noqa: SLF001

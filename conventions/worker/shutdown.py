@@ -17,7 +17,8 @@ from celery.signals import worker_process_shutdown, worker_shutdown, worker_shut
 from celery.worker import state
 
 from conventions.core.same_press import SAME_PRESS
-from conventions.library_internals.billiard import children, open_jobs, pids_of
+from conventions.execution.process_ends import has_ended
+from conventions.library_internals.billiard import children, destination_of, open_jobs, pids_of
 from conventions.library_internals.celery_worker import has_terminated, is_warm_handler, say
 
 logger = logging.getLogger(__name__)
@@ -163,14 +164,19 @@ def end_processes(pool: Any) -> None:
     Each would say so and sleep for a second, which nobody waits for here. Where somebody wants to hear of their end
     (`worker_process_shutdown`), they are asked to end.
     """
-    if open_jobs(pool):
+    if _has_job(pool):
         threading.Thread(target=_end_idle, args=(pool,), name="idle processes", daemon=True).start()
     else:
         _end_idle(pool)
 
 
+def _has_job(pool: Any) -> bool:
+    """Whether a process has one. One that died with its job ends no job: nobody reads of its death any more."""
+    return any(not has_ended(destination_of(job)) for job in open_jobs(pool).values())
+
+
 def _end_idle(pool: Any) -> None:
-    while open_jobs(pool):
+    while _has_job(pool):
         time.sleep(LOOK_EVERY)
     number = signal.SIGTERM if worker_process_shutdown.receivers else signal.SIGKILL
     for pid in pids_of(pool):

@@ -146,6 +146,7 @@ def test_what_the_main_process_sees_of_the_pool(facts: dict[str, dict[str, Any]]
     assert set(main["children"]) >= set(main["pids"])
     assert main["starts well"] == [True, "tolerate_kills.<locals>.<lambda>"]
     assert main["job"]["pid"] == job["pid"]
+    assert main["job"]["destinations"] == [job["pid"]] * 2, "also before it has said so"
     assert 0 <= main["job"]["age"] < 60
     assert main["job"]["is written"]
     assert main["job"]["is its key"]

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from celery.signals import worker_ready
@@ -73,6 +74,10 @@ def facts_of(consumer: Any) -> dict[str, Any]:
         "starts well": [processes.did_start_ok(), processes.did_start_ok.__qualname__],
         "job": {
             "pid": billiard.pid_of(job),
+            "destinations": [
+                billiard.destination_of(one)
+                for one in (job, SimpleNamespace(_worker_pid=None, _write_to=job._write_to))
+            ],
             "age": time.monotonic() - billiard.began_at(job),
             "is written": job._write_to is not None,
             "is its key": list(billiard.jobs_of(pool)) == [job._job],
