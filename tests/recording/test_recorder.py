@@ -306,7 +306,9 @@ def test_a_missing_table_is_an_outage(store: Store, database: Database, caplog: 
     mine = recorder(store, database)
     turns = iter(range(100))
     mine.run(lambda: next(turns) > 12)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    # psycopg may say that a pipeline was ended, which depends on when the server's answer came
+    ours = [record for record in caplog.records if record.name.startswith("conventions")]
+    assert [record.levelname for record in ours] == ["WARNING"]
     assert "3 events wait" in caplog.text
     assert "Traceback" not in caplog.text
     assert contents(database, ExecutionRow) == [], "nothing of a transaction that failed"
