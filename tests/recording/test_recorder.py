@@ -306,9 +306,9 @@ def test_a_missing_table_is_an_outage(store: Store, database: Database, caplog: 
     mine = recorder(store, database)
     turns = iter(range(100))
     mine.run(lambda: next(turns) > 12)
-    # psycopg may say that a pipeline was ended, which depends on when the server's answer came
-    ours = [record for record in caplog.records if record.name.startswith("conventions")]
-    assert [record.levelname for record in ours] == ["WARNING"]
+    # psycopg sometimes says that the failed statement's pipeline could not be ended in good order
+    others = [record for record in caplog.records if record.name != "psycopg"]
+    assert [record.levelname for record in others] == ["WARNING"]
     assert "3 events wait" in caplog.text
     assert "Traceback" not in caplog.text
     assert contents(database, ExecutionRow) == [], "nothing of a transaction that failed"
