@@ -133,11 +133,13 @@ class RuntimeEstimates:
         self._by_task[task].add(seconds)
         if not is_long:
             self.mix.add(seconds)
-        is_known = task in self._together
-        if not together and not is_known:
-            self._in_groups.pop(task, None)  # jobs in groups before this one may be long ago
-        elif together and not (is_known and self._by_task[task].is_short):
-            self._learn(task, seconds, is_known)
+        if task not in self._together:
+            if together:
+                self._learn(task, seconds)
+            else:
+                self._in_groups.pop(task, None)  # jobs in groups before this one may be long ago
+        elif together and not self._by_task[task].is_short:
+            self._learn_again(task, seconds)
 
     def _is_first(self, task: str, process: int | None, together: bool) -> bool:
         if process is None or (task, process, together) in self._warm:
@@ -147,21 +149,31 @@ class RuntimeEstimates:
         self._warm.add((task, process, together))
         return True
 
-    def _learn(self, task: str, seconds: float, is_known: bool) -> None:
-        """`is_known`: as a task whose jobs are not short. Then `IN_A_ROW` in a row that are short are a new estimate."""
-        if is_known and seconds > HANDED:
+    def _learn(self, task: str, seconds: float) -> None:
+        """Jobs in groups are the estimate of their task once they show that it is short, or there are `ENOUGH` of them."""
+        estimate = self._in_groups[task]
+        estimate.add(seconds)
+        if estimate.is_short or estimate.jobs >= ENOUGH:
+            self._begin_with(task, estimate)
+
+    def _learn_again(self, task: str, seconds: float) -> None:
+        """Of a task that is known as long, `IN_A_ROW` jobs in a row that are short are a new estimate."""
+        if seconds > HANDED:
             self._in_groups.pop(task, None)
             return
         estimate = self._in_groups[task]
         estimate.add(seconds)
-        short_enough = estimate.is_short and (not is_known or estimate.jobs >= IN_A_ROW)
-        if short_enough or (not is_known and estimate.jobs >= ENOUGH):
-            del self._in_groups[task]
-            self._together.add(task)
-            self._by_task[task] = estimate
-            # Otherwise the mix contains other tasks, too.
-            if all(other is estimate or other.mean is None for other in self._by_task.values()):
-                self.mix = replace(estimate)
+        if estimate.is_short and estimate.jobs >= IN_A_ROW:
+            self._begin_with(task, estimate)
+
+    def _begin_with(self, task: str, estimate: RuntimeEstimate) -> None:
+        """Forget all jobs of this task but those of the estimate."""
+        self._in_groups.pop(task, None)
+        self._together.add(task)
+        self._by_task[task] = estimate
+        # Otherwise the mix contains other tasks, too.
+        if all(other is estimate or other.mean is None for other in self._by_task.values()):
+            self.mix = replace(estimate)
 
     def narrow(self) -> None:
         """Read less ahead for the next few jobs: what was read ahead is not short."""
