@@ -44,17 +44,6 @@ def _whole_context(_: Any) -> Any:
     return lambda request: context(request.whole(), called_directly=False)
 
 
-def _read_afterwards(read: Any) -> Any:
-    def plain(channel: Any, **options: Any) -> Any:
-        channel._brpop_start = lambda *_, **__: None  # noqa: SLF001  # what is measured
-        try:
-            return read(channel, **options)
-        finally:
-            del channel._brpop_start  # noqa: SLF001  # the same
-
-    return plain
-
-
 def _asked_when_needed(look_ahead: Any) -> Any:
     return lambda claims: None if claims._ready else look_ahead(claims)  # noqa: SLF001  # what is measured
 
@@ -99,13 +88,8 @@ OPTIMISATIONS = {
         "the next claims of a group are asked for when they are needed",
         {"conventions.fast_lane.claims:LaneClaims.look_ahead": _asked_when_needed},
     ),
-    "read_ahead": Optimisation(
-        "the next read begins when the messages of the last one are handled",
-        {"conventions.transport.redis_channel:ConventionsChannel._brpop_read": _read_afterwards},
-    ),
     "cork": Optimisation("each outcome wakes the server", {"conventions.storage.script_call:_cork": _always(None)}),
     "freeze": Optimisation("the garbage collector looks at all that was loaded", {"gc:freeze": _always(None)}),
-    "nice": Optimisation("the recorder has the priority of a job", {"os:nice": _always(0)}),
 }
 
 

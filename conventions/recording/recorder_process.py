@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 STOP_WITHIN = 5.0  # seconds that the recorder has for the last events
 LOOK_EVERY = 1.0  # seconds between two looks of the keeper at its recorder
 NAME = "recorder"  # in the system's list of processes
-NICENESS = 5  # jobs come first
 REST = 4.0  # the recorder works a fifth of the time, unless events wait for long
 FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0  # seconds before a start after the second end in a row; doubled each time
 LIVED = 60.0  # seconds: the end of a recorder that lived longer counts as the first in a row
@@ -238,7 +237,6 @@ def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *
     try:
         _reset_signals(asked)
         _let_go_of_parents()
-        os.nice(NICENESS)
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
         recorder = Recorder(app.store, cache(partial(_loaded, app)), timings=app.timings, rest=REST)
         if after:

@@ -1,7 +1,7 @@
 """How many messages a channel of our Redis transport may hold: by number, by bytes, and by how long their jobs take."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from heapq import nlargest
 from typing import Any
 
@@ -9,6 +9,7 @@ from kombu.transport import virtual
 
 NO_LIMIT = 1 << 40  # bytes
 RESERVE_AT_MOST = 256  # messages in one read
+SMALL = 4096  # bytes of a message that is not counted in bytes
 REQUEUE_AFTER = 1.0  # seconds until a rejected message comes again: at once, it would come a thousand times a second
 
 
@@ -56,9 +57,9 @@ class QoS(virtual.QoS):
         if self._aside.pop(delivery_tag, False):
             self._slow.add(delivery_tag)
 
-    def note_size(self, delivery_tag: str, size: int) -> None:
-        """A message that was delivered has so many bytes; of small ones the number is bound enough."""
-        self._large[delivery_tag] = size
+    def note_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Messages that were delivered have so many bytes; of small ones the number is bound enough."""
+        self._large.update(sizes)
 
     @property
     def bytes_left(self) -> int:
@@ -88,16 +89,13 @@ class QoS(virtual.QoS):
         """Whether messages are held that are not small."""
         return bool(self._large)
 
-    def bytes_for(self, coming: Sequence[int]) -> int:
-        """How many bytes those may have that the next read brings, beside small ones; 0: only small ones may come.
-
-        Args:
-            coming: bytes of messages that are not small and on their way.
-        """
-        left = self.bytes_left - sum(coming)
+    @property
+    def bytes_for_next(self) -> int:
+        """How many bytes those may have that the next read brings, beside small ones; 0: only small ones may come."""
+        left = self.bytes_left
         if left > 0:
             return left
-        return 0 if coming or self._is_full else 1  # one always comes where a process has none
+        return 0 if self._is_full else 1  # one always comes where a process has none
 
     @property
     def takes_large_again(self) -> bool:
@@ -141,10 +139,6 @@ class QoS(virtual.QoS):
         """How many messages the next read may bring; `None`: any number."""
         limit = self._limit
         return max(limit - self._held, 0) if limit else None
-
-    def has_room_for(self, count: int) -> bool:
-        """Whether so many more may be held because what runs is short."""
-        return self.prefetch_count < count <= self._limit - self._held
 
     def let_go(self, delivery_tag: str) -> None:
         """The message is in other hands, or gone; Redis knows."""

@@ -24,7 +24,7 @@ from conventions.core.forks import call_in_child
 from conventions.core.value_bounds import MESSAGE_LIMIT
 from conventions.library_internals.kombu import hand_over
 from conventions.storage.layout_version import refused
-from conventions.transport.redis_read_limits import RESERVE_AT_MOST, QoS
+from conventions.transport.redis_read_limits import RESERVE_AT_MOST, SMALL, QoS
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ BLOCK_AT_MOST = 10  # seconds until an idle worker looks, although nobody woke i
 LOOK_AGAIN = 1.0  # seconds until one looks that has no process for some of its queues
 LOOK_EVERY = 0.01  # seconds between two looks whether a read has ended
 HEAD_START = 0.5  # seconds that idle workers have to take what is due, before one that has put such messages off
-SMALL = 4096  # bytes of a message that is not counted in bytes
 RECONNECT_AFTER = 1.0  # seconds until a lost connection is made again
 WAKING = 0.2  # seconds that the loop may wait for it
 LOST = (RedisError, OSError, EOFError)
@@ -121,8 +120,8 @@ class Reading:
         client.parse_response = functools.partial(client.parse_response, block=False, timeout=0)
         return client
 
-    def _brpop_start(self, timeout: float | None = None, *, coming: Sequence[Delivery] = ()) -> None:
-        wanted = self._what_is_wanted(coming)
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        wanted = self._what_is_wanted()
         if not wanted.queues:
             return
         self._wanted = wanted
@@ -139,34 +138,33 @@ class Reading:
             return
         connection.send_packed_command(connection.pack_commands(commands))
 
-    def _what_is_wanted(self, coming: Sequence[Delivery]) -> ReadRequest:
-        """What the next read asks for, with these on their way into the worker."""
+    def _what_is_wanted(self) -> ReadRequest:
+        """What the next read asks for."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         room = self.qos.can_consume_max_estimate()
-        count = RESERVE_AT_MOST if room is None else min(room - len(coming), RESERVE_AT_MOST)
+        count = RESERVE_AT_MOST if room is None else min(room, RESERVE_AT_MOST)
         few = count
         if self.long_queues:
-            few = math.floor(min(count, self.qos.room_for_long - sum(one.queue in self.long_queues for one in coming)))
+            few = math.floor(min(count, self.qos.room_for_long))
             if few < 1:
                 queues = [one for one in queues if one not in self.long_queues]
             elif self.long_queues.issuperset(queues):
                 count = few
-        sizes = self._sizes_of(coming)
-        left = self.qos.bytes_for(sizes)
+        left = self.qos.bytes_for_next
         if not left and self._left:
             queues = [one for one in queues if one not in self._left]
         # Else the server would read many, to put most of them back.
         at_once = math.ceil(2 * left / self._mean_size) or 1 if self._mean_size else 0
         return ReadRequest(queues, max(count, 1), self._unacknowledged, self.long_queues, max(few, 1), left, at_once)
 
-    def _sizes_of(self, deliveries: Sequence[Delivery]) -> list[int]:
-        """Bytes of messages that are not small; notes how large they are in the mean."""
-        sizes = [size for one in deliveries if (size := len(one.payload)) > SMALL]
+    def _note_sizes(self, deliveries: Sequence[Delivery]) -> None:
+        """Note what was delivered and is not small, and how large that is in the mean."""
+        sizes = {one.receipt: size for one in deliveries if (size := len(one.payload)) > SMALL}
         if sizes:
-            self._mean_size = sum(sizes) / len(sizes)
+            self._mean_size = sum(sizes.values()) / len(sizes)
+            self.qos.note_sizes(sizes)
         elif self._mean_size and not self._left and not self.qos.has_large:
             self._mean_size = 0.0
-        return sizes
 
     def end_wait_for_small(self) -> None:
         """Let a read that waits without some queues end, where their messages have room again."""
@@ -192,14 +190,9 @@ class Reading:
         if not deliveries:
             raise Empty
         try:
-            self._sizes_of(deliveries)
-            has_room = self.qos.has_room_for(len(deliveries) + RESERVE_AT_MOST)
-            if not self._waits and has_room:
-                self._brpop_start(coming=deliveries)  # the server works while these are handled
-        finally:  # also where the connection is lost meanwhile: nobody else knows of these
             self._deliver(deliveries)
-            if self._mean_size:
-                self._note_sizes(deliveries)
+        finally:
+            self._note_sizes(deliveries)
         return True
 
     @staticmethod
@@ -212,11 +205,6 @@ class Reading:
                 is_lost = True
             if is_lost:
                 connection.disconnect()
-
-    def _note_sizes(self, deliveries: Sequence[Delivery]) -> None:
-        for one in deliveries:
-            if len(one.payload) > SMALL:
-                self.qos.note_size(one.receipt, len(one.payload))
 
     def _reply(self, connection: Any) -> tuple[float | None, list[Delivery]]:
         try:

@@ -2,7 +2,6 @@
 
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
-import os
 import signal
 import time
 from dataclasses import replace
@@ -15,7 +14,6 @@ from sqlalchemy import text
 
 from conventions.core.lease_timings import USUAL
 from conventions.recording import recorder as module
-from conventions.recording.recorder_process import NICENESS
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow, ExecutionRow
@@ -28,11 +26,10 @@ pytestmark = FORKS
 
 
 def test_a_child_records_until_it_is_asked_to_stop(store: Store, database: Database) -> None:
-    """At a lower priority; what came before SIGTERM is recorded, the lead is given up, and it is gone at once."""
+    """What came before SIGTERM is recorded, the lead is given up, and it is gone at once."""
     with child(store, database) as process:
         append(store, entry(event("m1")))
         wait_until(lambda: recorded(database) == 1)
-        assert process.nice() == min(19, os.nice(0) + NICENESS)
         assert store.redis.get(store.key("recorder")) is not None
         append(store, *(entry(event(f"n{n}", "dead")) for n in range(1200)))
         process.send_signal(signal.SIGTERM)

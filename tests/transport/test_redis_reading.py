@@ -1,4 +1,4 @@
-"""How a channel reads while short jobs run: the next messages are asked for before those that came are handled."""
+"""How a channel reads while short jobs run: how many messages, by number and by bytes, and what becomes of a read that is under way."""
 
 import select
 from collections.abc import Iterator
@@ -53,7 +53,6 @@ class Reader:
     def __init__(self, channel: Any) -> None:
         self.channel, self.poller, self.room = channel, channel.connection.cycle, ROOM
         self.handled: list[Any] = []
-        self.under_way: list[bool] = []  # whether a read was, each time that a message was handled
         channel.basic_qos(0, PREFETCH, False)
         channel.qos.ahead, channel.qos.room = 4, lambda _: self.room
         channel.queue_declare("immediate")
@@ -69,7 +68,6 @@ class Reader:
         if message.delivery_info["routing_key"] == "long":
             self.channel.qos.mark_slow(message.delivery_tag)
         self.handled.append(message)
-        self.under_way.append(bool(self.channel._in_poll))
 
     def read(self) -> int:
         """One turn of the loop: what is under way is read. Returns how many messages came."""
@@ -94,13 +92,10 @@ def send(count: int) -> None:
     Short.enqueue_many([{"number": number} for number in range(count)])
 
 
-def test_the_next_read_is_under_way_while_messages_are_handled(app: ConventionsApp, reader: Reader) -> None:
-    """As long as another whole one fits beside them; each message comes once."""
+def test_as_many_are_read_as_there_is_room_for(app: ConventionsApp, reader: Reader) -> None:
+    """A part at a time; each message comes once."""
     send(1000)
-    assert [reader.read(), reader.read()] == [RESERVE_AT_MOST] * 2
-    assert reader.under_way == [True] * 2 * RESERVE_AT_MOST
-    assert reader.read() == RESERVE_AT_MOST
-    assert not any(reader.under_way[2 * RESERVE_AT_MOST :])
+    assert [reader.read() for _ in range(3)] == [RESERVE_AT_MOST] * 3
     assert not reader.channel.qos.can_consume()
     assert len({message.properties["correlation_id"] for message in reader.handled}) == 3 * RESERVE_AT_MOST
     assert app.broker.sizes("immediate").ready == 1000 - 3 * RESERVE_AT_MOST
@@ -109,22 +104,25 @@ def test_the_next_read_is_under_way_while_messages_are_handled(app: ConventionsA
 def test_a_read_that_brings_less_than_it_asked_for_is_the_last_one(reader: Reader) -> None:
     """The next one waits to be woken."""
     send(300)
-    assert [reader.read(), reader.read()] == [RESERVE_AT_MOST, 300 - RESERVE_AT_MOST]
-    assert not any(reader.under_way[RESERVE_AT_MOST:])
+    assert reader.read() == RESERVE_AT_MOST
+    assert not reader.channel._waits
+    assert reader.read() == 300 - RESERVE_AT_MOST
+    assert reader.channel._waits
 
 
-def test_nothing_is_read_early_where_only_celerys_prefetch_is_held(reader: Reader) -> None:
-    """Because jobs are not short."""
+def test_no_more_than_celerys_prefetch_is_read_where_jobs_are_not_short(reader: Reader) -> None:
+    """However many wait."""
     send(100)
     reader.room = PREFETCH
     assert reader.read() == PREFETCH
-    assert not any(reader.under_way)
+    assert not reader.channel.qos.can_consume()
 
 
 def test_what_comes_when_there_is_no_room_any_more_goes_back_at_once(app: ConventionsApp, reader: Reader) -> None:
-    """Jobs turned out not to be short: others may have what this worker read ahead, and no delivery is counted."""
+    """Jobs turned out not to be short while a read was under way: others may have what it brings, and no delivery is counted."""
     send(600)
     assert reader.read() == RESERVE_AT_MOST
+    reader.poller.on_poll_start()
     wait_until(lambda: app.broker.sizes("immediate").in_flight == 2 * RESERVE_AT_MOST, 5, "the next read")
     reader.room = PREFETCH
     reader.poller.on_poll_start()
@@ -133,19 +131,16 @@ def test_what_comes_when_there_is_no_room_any_more_goes_back_at_once(app: Conven
     assert [one.deliveries for one in app.broker.reserve(["immediate"], 300)] == [1] * 300
 
 
-def test_what_has_come_is_handled_also_when_the_connection_is_lost(
-    app: ConventionsApp, reader: Reader, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody else knows of it."""
+def test_a_read_that_cannot_be_sent_is_tried_again_later(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came before is handled, and the loop goes on."""
     send(600)
-    reader.poller.on_poll_start()
-    wait_until(lambda: app.broker.sizes("immediate").in_flight == RESERVE_AT_MOST, 5, "the first read")
+    assert reader.read() == RESERVE_AT_MOST
 
     def cut(_: object) -> None:
         raise ConnectionError("cut")
 
     monkeypatch.setattr(reader.channel.client.connection, "send_packed_command", cut)
-    assert reader.read() == RESERVE_AT_MOST
+    reader.poller.on_poll_start()
     assert reader.channel.rests
 
 
@@ -169,7 +164,8 @@ def test_a_read_that_ends_by_itself_is_waited_for(
 ) -> None:
     """Until what it has brought goes back; the connection goes on."""
     send(600)
-    assert reader.read() == RESERVE_AT_MOST  # and the next is under way
+    assert reader.read() == RESERVE_AT_MOST
+    reader.poller.on_poll_start()  # the next one is under way
     reads, go_on, reply = Event(), Event(), reader.channel._reply
 
     def held_up(connection: Any) -> Any:
@@ -256,7 +252,7 @@ def test_large_messages_keep_no_small_ones_of_other_queues_from_being_read(
     reader.channel.basic_consume("mail", False, reader._handle, "mail")
     Wide.enqueue_many([{"text": "x" * 60_000} for _ in range(10)])
     large = 0
-    while qos.bytes_for([]):
+    while qos.bytes_for_next:
         large += reader.read()
     Short.enqueue_many([{"number": number} for number in range(400)], queue="mail")
     assert [reader.read(), reader.read()] == [RESERVE_AT_MOST, 400 - RESERVE_AT_MOST]
@@ -275,7 +271,7 @@ def fill_with_large(reader: Reader) -> None:
     qos = reader.channel.qos
     qos.most_bytes, qos.starves = 100_000, lambda: False
     Wide.enqueue_many([{"text": "x" * 60_000} for _ in range(10)])
-    while qos.bytes_for([]):
+    while qos.bytes_for_next:
         reader.read()
     assert qos.can_consume()
 
@@ -315,18 +311,16 @@ def test_a_full_server_does_not_look_like_a_lost_one(app: ConventionsApp, reader
 
 
 def test_of_long_jobs_no_more_are_read_than_there_is_room_for(app: ConventionsApp, reader: Reader) -> None:
-    """Whatever else is read ahead; those count that are on their way in while the next are asked for."""
+    """Whatever else is read ahead."""
     send(600)
     Lengthy.enqueue_many([{"number": number} for number in range(20)])
     reader.read_long()
     assert [reader.read(), reader.read()] == [RESERVE_AT_MOST] * 2
-    assert reader.under_way[0]
     assert app.broker.sizes("long") == Sizes(20 - PREFETCH, 0, PREFETCH)
     long = [one for one in reader.handled if one.delivery_info["routing_key"] == "long"]
     for one in reader.handled:
         if one not in long[3:]:
             one.ack()
-    reader.read()  # it was asked for before
     reader.read()
     assert app.broker.sizes("long").ready == 20 - PREFETCH - 3
 
