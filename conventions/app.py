@@ -28,6 +28,7 @@ from conventions.declare.task_packages import import_tasks, migrations_of
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.log_redaction import make_safe
 from conventions.execution.process_ends import Ends, has_ended
+from conventions.execution.purge_command import prepare_purge
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
@@ -46,7 +47,6 @@ from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
 from conventions.worker.loop_calls import LoopCalls
 from conventions.worker.reject import Refusals
-from conventions.worker.remote_control import prepare_purge
 
 if TYPE_CHECKING:
     from conventions.storage.database import Database

@@ -1,10 +1,11 @@
-"""`Timings`: how often a process says that it lives, and how soon others take it for dead. All follows from the lease."""
+"""`Timings`: how often a process says that it lives, and how soon others take it for dead. All but `SETTLE_FOR` follows from the lease."""
 
 from dataclasses import dataclass
 from typing import Self
 
 DEFAULT_LEASE: float = 30
 LEAST_LEASE, LONGEST_LEASE = 5, 57600
+SETTLE_FOR = 180.0  # seconds that a finished job tries to record its outcome, whatever the lease: unknown is not failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,11 @@ from conventions.dead_letters.redrive_safety import OPEN, STOP_AT, Plan, Recent,
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now
-from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
+from conventions.storage.tables import DeadLetterRow, RedriveRow
 
 CANARY = 5  # letters that are sent before the rest
 RATE = 50.0  # letters a second
 LEFT = "left"  # the answer of a letter that could not be sent
-FAILING = ("retried", "dead", LEFT)
 STOPPED_BY_OTHERS = ("cancelled", "revoked", "expired", SUPERSEDED, *GONE)
 RATES = (0.1, 10_000.0)  # the bounds of a rate
 CANARY_AT_MOST = 1_000_000
@@ -272,28 +271,3 @@ def cancel(session: Session, id: str, actor: str, reason: str | None = None) -> 
     move(session, redrive, Plan("cancelled", f"stopped by {actor}"), counts)
     audit.record(session, AuditEntry(actor, "dead-letters stop", id, reason, None, {"sent": counts.sent}))
     return True
-
-
-def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
-    """Class and message of the error of the most recently answered failing letter. `NotSent`: it could not be sent."""
-    row, execution = DeadLetterRow, ExecutionRow
-    query = select(row).where(row.redrive_id == redrive.id, row.answer.in_(FAILING), row.answered_at.is_not(None))
-    letter = session.scalars(query.order_by(row.answered_at.desc()).limit(1)).first()
-    if letter is None:
-        return None
-    if letter.answer == LEFT:
-        return "NotSent", redrive.left_error or ""
-    if letter.answer == "dead":
-        return letter.error, letter.error_message
-    failed = select(execution.error, execution.error_message).where(
-        execution.message_id == letter.id, execution.kind == "retried"
-    )
-    found = session.execute(failed.order_by(execution.generation.desc(), execution.attempt.desc()).limit(1)).first()
-    return (str(found[0]), str(found[1] or "")) if found is not None else None
-
-
-def where_unanswered(session: Session, id: str) -> dict[str, int]:  # noqa: A002  # the word of the glossary
-    """The number of unanswered letters in each queue."""
-    row = DeadLetterRow
-    query = select(row.queue, func.count()).where(row.redrive_id == id, row.state == "redriving", row.answer.is_(None))
-    return {str(queue): count for queue, count in session.execute(query.group_by(row.queue))}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from redis.exceptions import RedisError
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from conventions.broker.consumers import ask_workers
@@ -14,12 +15,14 @@ from conventions.core.redis_answers import fault_of
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
 from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_rows import LEFT
 from conventions.dead_letters.redrive_safety import OPEN, Tally, in_canary, unanswered_limit
 from conventions.dead_letters.redrive_sender import who_steps
 from conventions.execution.application import Application, broker_outages
-from conventions.storage.tables import RedriveRow
+from conventions.storage.tables import DeadLetterRow, ExecutionRow, RedriveRow
 
 KNOWN_FOR = 5.0  # seconds for which the workers' answer is reused
+FAILING = ("retried", "dead", LEFT)  # answers
 MANY_EVENTS = 1000  # unrecorded events that are worth a remark
 NO_LEADER = "no recorder leads: start a worker, since each brings one"
 
@@ -173,6 +176,31 @@ def doubts(app: Application, session: Session, which: Filter) -> list[str]:
     ]
 
 
+def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:
+    """Class and message of the error of the most recently answered failing letter. `NotSent`: it could not be sent."""
+    row, execution = DeadLetterRow, ExecutionRow
+    query = select(row).where(row.redrive_id == redrive.id, row.answer.in_(FAILING), row.answered_at.is_not(None))
+    letter = session.scalars(query.order_by(row.answered_at.desc()).limit(1)).first()
+    if letter is None:
+        return None
+    if letter.answer == LEFT:
+        return "NotSent", redrive.left_error or ""
+    if letter.answer == "dead":
+        return letter.error, letter.error_message
+    failed = select(execution.error, execution.error_message).where(
+        execution.message_id == letter.id, execution.kind == "retried"
+    )
+    found = session.execute(failed.order_by(execution.generation.desc(), execution.attempt.desc()).limit(1)).first()
+    return (str(found[0]), str(found[1] or "")) if found is not None else None
+
+
+def where_unanswered(session: Session, id: str) -> dict[str, int]:  # noqa: A002  # the word of the glossary
+    """The number of unanswered letters in each queue."""
+    row = DeadLetterRow
+    query = select(row.queue, func.count()).where(row.redrive_id == id, row.state == "redriving", row.answer.is_(None))
+    return {str(queue): count for queue, count in session.execute(query.group_by(row.queue))}
+
+
 def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatus:
     is_open = row.state in OPEN
     if not is_open and counts.sent < row.sent:
@@ -180,8 +208,8 @@ def _status_of(session: Session, row: RedriveRow, counts: Tally) -> RedriveStatu
         rest = row.sent - row.succeeded - row.failed
         counts = Tally(succeeded=row.succeeded, dead=row.failed, ended=max(rest, 0))
     waiting = max(row.total - counts.sent, 0)
-    queues = redrive_rows.where_unanswered(session, row.id) if is_open and counts.unanswered else {}
-    error = redrive_rows.last_error(session, row) if counts.failing else None
+    queues = where_unanswered(session, row.id) if is_open and counts.unanswered else {}
+    error = last_error(session, row) if counts.failing else None
     return RedriveStatus(row, counts, waiting, queues, error)
 
 

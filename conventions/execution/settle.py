@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from conventions.broker.batch_membership import Outcome
 from conventions.core import error_text
 from conventions.core.errors import LeaseLost
+from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.application import Application
 from conventions.execution.attempt import Job
 from conventions.execution.attempt_event import event_of
@@ -23,7 +24,6 @@ from conventions.execution.process_state import end_own_code
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.claims import Settled, Settlement, State
-from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.celery import result_is_ignored
 
 logger = logging.getLogger(__name__)

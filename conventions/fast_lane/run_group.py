@@ -14,6 +14,7 @@ from celery.exceptions import Reject
 from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Member
+from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up
 from conventions.execution.run import RUN_BY
@@ -27,7 +28,6 @@ from conventions.fast_lane.traced_task import TracedTask
 from conventions.fast_lane.watch import lane_watch
 from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import Settlement
-from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.billiard import ExceptionInfo
 from conventions.library_internals.celery import current_application
 

@@ -11,8 +11,7 @@ import time
 from typing import NamedTuple
 
 from conventions.core.forks import call_in_child
-
-SETTLE_FOR = 180.0  # seconds that a finished job tries to record its outcome: unknown is not failed
+from conventions.core.lease_timings import SETTLE_FOR
 
 SIZE = 4096  # bytes of a page
 TOKEN, CLAIM = 96, 640  # bytes that it has for these; jobs with longer names renew their claims themselves

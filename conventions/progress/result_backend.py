@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 from conventions.core import errors
 from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.errors import BrokerUnavailable, JobCancelled, JobFailed
+from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT, shown
 from conventions.core.settings import Settings
-from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 from conventions.storage.redis_store import Store

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from conventions.dead_letters.redrive_sender import Redriver
 from conventions.execution.application import Application
-from conventions.recording.lost_messages import LostMessages
+from conventions.recording.lost_message_search import LostMessages
 from conventions.recording.recorder import Recorder
 from conventions.recording.restored_redis import compare
 

@@ -1,4 +1,4 @@
-"""SQL queries for `recording/lost_messages.py`: jobs, letters and batches that have begun and have no end in SQL."""
+"""SQL queries for `recording/lost_message_search.py`: jobs, letters and batches that have begun and have no end in SQL."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime

@@ -41,9 +41,7 @@ class IdempotencyRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-UNENDED = (
-    "kind IN ('hung', 'lost', 'retried')"  # jobs without an outcome: few rows, searched by `recording/lost_messages.py`
-)
+UNENDED = "kind IN ('hung', 'lost', 'retried')"  # jobs without an outcome: few rows, searched by `recording/lost_message_search.py`
 
 
 class ExecutionRow(Base):

@@ -6,7 +6,7 @@ import celery
 from celery import uuid
 
 from conventions.sending.by_celery import checked
-from conventions.sending.by_name import checked_as_far
+from conventions.sending.plain_send import checked_as_far
 
 
 class PlainTask(celery.Task):

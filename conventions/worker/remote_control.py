@@ -1,18 +1,8 @@
-"""Remote control and the command line's `purge`, as Celery has them, for what differs here: which queues there are."""
+"""Remote control as Celery has it, for what differs here: which queues there are."""
 
-import functools
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-import click
 from celery.app.control import Control as CeleryControl
-from redis.exceptions import RedisError
-
-from conventions.core.errors import ConfigurationError, PurgeStopped
-from conventions.core.redis_answers import fault_of
-from conventions.core.safe_text import printable
-from conventions.execution.application import Application
-from conventions.library_internals.celery import purge_command
 
 
 class Control(CeleryControl):
@@ -33,65 +23,3 @@ class Control(CeleryControl):
         return sum(purge(self.app, known_queues(self.app)).values())
 
     discard_all = purge
-
-
-def prepare_purge() -> None:
-    """Let `celery purge` know every queue, where that command may run in this process.
-
-    Celery adds its own commands after those of packages, so one of the same name would not be found.
-    """
-    command = purge_command()
-    if command is None:
-        return
-    original = getattr(command.callback, "of_celery", command.callback)
-
-    @functools.wraps(original)
-    def purge(*args: Any, **kwargs: Any) -> Any:
-        context = click.get_current_context()
-        app = context.obj.app
-        if not hasattr(app, "port") or not app.port.can.looks:  # of another program, or of another broker
-            return original(*args, **kwargs)
-        return _purge(app, kwargs["force"], kwargs["queues"], kwargs["exclude_queues"])
-
-    purge.of_celery = original  # type: ignore[attr-defined]  # for an application that is made after this one
-    command.callback = purge
-
-
-def _purge(app: Application, force: bool, queues: Sequence[str] | None, excluded: Sequence[str] | None) -> None:
-    from conventions.execution.purge import (  # noqa: PLC0415  # whoever only sends needs none of it
-        is_reply_queue,
-        known_queues,
-        purge,
-    )
-
-    app.loader.import_default_modules()  # queues that tasks have of their own
-    try:
-        known = known_queues(app)
-        if unknown := set(excluded or ()) - set(known):  # what was to be kept would go
-            raise ConfigurationError([f"-X: there is no queue {_listed(unknown)}; there are {_listed(known)}"])
-        if unknown := {name for name in queues or () if name not in known and not is_reply_queue(name)}:
-            click.echo(f"there is no queue {_listed(unknown)}; there are {_listed(known)}", err=True)
-        names = sorted(set(queues or known) - set(excluded or ()))
-        if not names:
-            click.echo("No queue is left to purge.")
-            return
-        if not force:
-            sizes = {name: app.broker.sizes(name) for name in names}
-            lines = [f"  {name}: {one.ready:,} ready, {one.delayed:,} delayed" for name, one in sizes.items()]
-            click.echo("\n".join(["This removes what waits in these queues, delayed messages too:", *lines]))
-            click.echo("Each message leaves a row that says so; there is no undo.")
-            click.confirm("Purge them?", abort=True)
-        removed = purge(app, names)
-        running = sum(app.broker.sizes(name).in_flight for name in names)
-    except RedisError as error:
-        raise ConfigurationError([fault_of(error)]) from error
-    except PurgeStopped as error:
-        raise ConfigurationError([str(error)]) from error
-    count, total = len(names), sum(removed.values())
-    click.echo(f"Purged {total:,} message{'s' * (total != 1)} from {count} known task queue{'s' * (count != 1)}.")
-    if running:
-        click.echo(f"{running:,} in the hands of workers were left.")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(printable(name) for name in sorted(names))

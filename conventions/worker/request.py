@@ -22,12 +22,12 @@ from conventions.broker.in_flight import Start
 from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError
+from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.attempt import Job
 from conventions.execution.attempt_event import event_of
 from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import end_dead
-from conventions.idempotency.process_pages import SETTLE_FOR
 from conventions.library_internals.billiard import ExceptionInfo, error_of
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event

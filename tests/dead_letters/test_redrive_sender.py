@@ -16,7 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.core.error_text import describe
 from conventions.core.errors import BrokerUnavailable
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_rows
+from conventions.dead_letters import redrive_rows, redrive_status
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Redriver, begin, who_steps
@@ -156,7 +156,7 @@ def test_a_service_that_dies_in_the_middle_stops_it_soon(app: ConventionsApp, cl
     assert "11 of the last 50 failed again; that is more than 20 %" in found.note
     assert found.sent - died_at <= 60
     with app.database.session() as session:
-        assert redrive_rows.last_error(session, session.get_one(RedriveRow, id_)) == (
+        assert redrive_status.last_error(session, session.get_one(RedriveRow, id_)) == (
             "TimeoutError",
             "the bank is away",
         )

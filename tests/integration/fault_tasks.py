@@ -9,7 +9,7 @@ from typing import Any
 from celery.signals import before_task_publish, task_failure, worker_init
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
-from conventions.idempotency.process_pages import SETTLE_FOR
+from conventions.core.lease_timings import SETTLE_FOR
 from conventions.progress import result_backend
 
 

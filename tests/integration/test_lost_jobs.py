@@ -9,16 +9,16 @@ from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.broker.batch_membership import chunk_id
 from conventions.broker.redis_broker import Sizes
-from conventions.recording import lost_messages
+from conventions.recording import lost_message_search
 from conventions.records import executions
 from tests.crash.server import Server
 from tests.support import wait_until
 from tests.workers import Installation
 
 if os.environ.get("LOOKS_OFTEN"):  # the worker of this module, whose recorder does not wait for minutes
-    lost_messages.ROUND = 0.3
-    lost_messages.REST = 0.0
-    lost_messages.SETTLED_AFTER = timedelta(0)
+    lost_message_search.ROUND = 0.3
+    lost_message_search.REST = 0.0
+    lost_message_search.SETTLED_AFTER = timedelta(0)
 
 
 class Once(ImmediateTask):

@@ -37,7 +37,7 @@ SEAMS = [
         "8ab0756039",
         "worker/shutdown.py",
     ),
-    Seam("celery._state:get_current_task", "()", "aa71f8f52d", "execution/current_job.py, sending/by_name.py"),
+    Seam("celery._state:get_current_task", "()", "aa71f8f52d", "execution/current_job.py, sending/plain_send.py"),
     Seam("celery._state:get_current_worker_task", "()", "f1160c8ac8", "sending/templates.py"),
     Seam(
         "celery.app.task:get_actual_ignore_result",

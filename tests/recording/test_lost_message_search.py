@@ -16,8 +16,8 @@ from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.broker.redis_broker import Sizes
 from conventions.cli.cancel import cancel
 from conventions.dead_letters.resend import redrive
-from conventions.recording import lost_message_rows, lost_messages
-from conventions.recording.lost_messages import LostMessages
+from conventions.recording import lost_message_rows, lost_message_search
+from conventions.recording.lost_message_search import LostMessages
 from conventions.records import audit, executions
 from conventions.records.journal import Event, Journal
 from conventions.storage.tables import ExecutionRow
@@ -51,9 +51,9 @@ class Halves(BatchTask):
 @pytest.fixture
 def looks(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> LostMessages:
     """What the recorder that leads does, a round at a time; nothing is left for later."""
-    monkeypatch.setattr(lost_messages, "LEFT_FOR", -60.0)
-    monkeypatch.setattr(lost_messages, "SETTLED_AFTER", timedelta(0))
-    monkeypatch.setattr(lost_messages, "HISTORY_EVERY", 0.0)
+    monkeypatch.setattr(lost_message_search, "LEFT_FOR", -60.0)
+    monkeypatch.setattr(lost_message_search, "SETTLED_AFTER", timedelta(0))
+    monkeypatch.setattr(lost_message_search, "HISTORY_EVERY", 0.0)
     return LostMessages(app, lambda: True)
 
 
@@ -272,7 +272,7 @@ def test_a_job_that_was_replaced_is_not_lost(app: ConventionsApp, looks: LostMes
 
 def test_an_empty_server_is_noticed(app: ConventionsApp, looks: LostMessages, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it is time to look at the history again."""
-    monkeypatch.setattr(lost_messages, "HISTORY_EVERY", 3600.0)
+    monkeypatch.setattr(lost_message_search, "HISTORY_EVERY", 3600.0)
     waits = Count.apply_async((1,), countdown=600).id
     Journal(app.store).append([tried(waits, 1)])
     record(app)
@@ -288,15 +288,15 @@ def test_what_was_tried_just_before_is_noticed_too(
     app: ConventionsApp, looks: LostMessages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is too young for the first look at an empty server, and not for the next ones."""
-    monkeypatch.setattr(lost_messages, "HISTORY_EVERY", 3600.0)
+    monkeypatch.setattr(lost_message_search, "HISTORY_EVERY", 3600.0)
     looks.round()
     waits = Count.apply_async((1,), countdown=600).id
     Journal(app.store).append([tried(waits, 1)])
     record(app)
     app.store.redis.delete(*app.store.redis.keys(app.store.key("*")))
-    monkeypatch.setattr(lost_messages, "SETTLED_AFTER", timedelta(hours=1))
+    monkeypatch.setattr(lost_message_search, "SETTLED_AFTER", timedelta(hours=1))
     looks.round()
-    monkeypatch.setattr(lost_messages, "SETTLED_AFTER", timedelta(0))
+    monkeypatch.setattr(lost_message_search, "SETTLED_AFTER", timedelta(0))
     looks.round()
     assert looks.round()["jobs"] == 1
     assert lost(app) == [(waits, Count.name)]
@@ -369,7 +369,7 @@ def test_batches_are_looked_at_a_few_at_a_time(
     app: ConventionsApp, looks: LostMessages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server rests after each look at some of them, and the round ends there when it is time."""
-    monkeypatch.setattr(lost_messages, "BATCHES", 2)
+    monkeypatch.setattr(lost_message_search, "BATCHES", 2)
     for number in range(5):
         app.batches.create(f"b{number}", Origin(Halves.name, {"n": 5}, "u-7"))
     looks.round()

@@ -1,0 +1,90 @@
+"""The check of a send whose task is no class of ours: a plain function, a task of Celery's own, one of which only the name is known here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import celery
+from kombu.utils.json import dumps
+
+from conventions.broker.caller_headers import OwnHeaders, without_ours
+from conventions.broker.header_names import KEY
+from conventions.core.errors import PayloadError
+from conventions.core.value_bounds import half_character
+from conventions.declare.payload import check_size
+from conventions.execution.attempt_event import own_headers
+from conventions.execution.current_job import sends_follow_ups
+from conventions.library_internals.celery import current_task
+from conventions.sending.callbacks import freeze_callbacks, list_callbacks
+from conventions.sending.message_headers import check_text, common_headers
+from conventions.sending.named_task import NamedTask
+from conventions.sending.options import check_function, check_options
+from conventions.sending.send import refuse_no_arguments
+from conventions.sending.unsendable_step import refuse_step
+
+FAULTS = (TypeError, ValueError, PayloadError)
+
+
+def take_own_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options that Celery does not have out of those of a send."""
+    how = {"actor": "actor", "key": "idempotency_key", "planned_at": "planned_at"}
+    return {name: options.pop(option, None) for name, option in how.items()}
+
+
+def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, options: dict[str, Any]) -> Any:
+    """Check a send of a task that is not ours or not known here, and write its headers into its options.
+
+    A function is checked only for what every worker refuses. It may use its own priorities and delays.
+
+    Returns:
+        The headers. `None` for a faulty step after a finished job: the step is then recorded as a dead letter.
+    """
+    task_id = options["task_id"]
+    running = current_task()
+    is_known = not isinstance(task, NamedTask)
+    if (
+        is_known and running is not None and (running.name, running.request.id) == (task.name, task_id)
+    ):  # Celery's retry
+        found = without_ours(options.get("headers")) | own_headers(running.request)
+        options["headers"] = OwnHeaders(found)
+        return options["headers"]
+    how = take_own_options(options)
+    try:
+        if is_known and sends_follow_ups():  # an older release wrote our headers into waiting steps
+            options["headers"] = without_ours(options.get("headers"))
+        list_callbacks(options)
+        max_delay = task.app.settings.max_delay
+        if not isinstance(task, NamedTask):
+            check_function(task, options, max_delay)
+        else:
+            check_options(task, options, max_delay)
+            freeze_callbacks(task, options)
+            _check_arguments(task, args, kwargs)
+        check_text(task, "task_id", task_id)
+        check_text(task, "idempotency_key", how["key"])
+        given = options.get("headers") or {}
+        headers = common_headers(task, given, actor=how["actor"], planned_at=how["planned_at"])
+    except FAULTS as error:
+        if not sends_follow_ups():
+            raise
+        arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
+        one = NamedTask(task.app, task.name, options.get("queue"))
+        refuse_step(one, str(task_id), arguments | {"args": list(args or ())}, error)
+        return None
+    options["headers"] = OwnHeaders(headers | ({KEY: how["key"]} if how["key"] else {}))
+    return options["headers"]
+
+
+def _check_arguments(task: NamedTask, args: Any, kwargs: Any) -> None:
+    """Check arguments without knowing the task. Raises: TypeError, PayloadError."""
+    args, kwargs = args or (), kwargs or {}
+    refuse_no_arguments(task.name, args, kwargs)
+    if wrong := next((name for name in kwargs if not isinstance(name, str)), None):
+        raise TypeError(f"{task.name}: the name of an argument is text, not {wrong!r}")
+    try:
+        written: Sequence[str] = dumps([list(args), dict(kwargs)], allow_nan=False)  # type: ignore[no-untyped-call]  # kombu has few types
+        where = half_character({"args": list(args), "kwargs": dict(kwargs)})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(f"{task.name}: its arguments cannot be written as JSON ({error})") from None
+    if where is not None:
+        raise PayloadError(f"{task.name}: argument '{where}' holds half a character (a lone surrogate)")
+    check_size(task.name, str(written).encode(), task.app.settings.payload_limit)
