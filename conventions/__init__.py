@@ -30,7 +30,8 @@ from conventions.declare.declaration import EVERY_ARGUMENT
 from conventions.declare.retry import RetryPolicy
 from conventions.progress.reporter import Progress
 from conventions.schedules.calendars import japanese_business_days
-from conventions.schedules.cron import cron, every
+from conventions.schedules.cron import cron
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
 from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.job_classes import ImmediateTask, LongRunningTask, ScheduledTask

@@ -16,10 +16,10 @@ from conventions.cli.base import app_of, one_line_errors, output_options, print_
 from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
 from conventions.console.display import duration
 from conventions.schedules.beat_liveness import Beat, Beats, beats_fault
-from conventions.schedules.cron import slots
 from conventions.schedules.run_history import RunOutcome, failing, failing_words
 from conventions.schedules.schedule_store import Schedules
 from conventions.schedules.schedule_view import ScheduleView
+from conventions.schedules.slots import slots
 
 COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "last_outcome", "paused")
 LOOK_BACK = 20  # lines of the history in which we count failures

@@ -10,10 +10,11 @@ from conventions.console import display
 from conventions.console.run_icons import RunLine
 from conventions.schedules.beat_liveness import Beat, beats_fault
 from conventions.schedules.catch_up import ON_TIME
-from conventions.schedules.cron import Cron, slots
+from conventions.schedules.cron import Cron
 from conventions.schedules.run_history import failing, failing_words
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_view import ScheduleView
+from conventions.schedules.slots import slots
 
 MOST_RECENT_RUNS, UPCOMING = 20, 5
 CATCH_UP = {

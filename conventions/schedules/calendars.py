@@ -1,10 +1,16 @@
-"""Calendars for `cron(..., only=..., not_on=...)`: functions that say whether a date belongs to them."""
+"""Calendars for `cron(..., only=..., not_on=...)`: sets of dates, or functions that say whether a date belongs to them."""
 
 import functools
-from collections.abc import Container
-from datetime import date
+from collections.abc import Callable, Container
+from datetime import date, datetime
+
+from conventions.core.errors import ScheduleError
+
+type Calendar = Callable[[date], bool] | Container[date]
 
 SATURDAY = 5
+SETS = (set, frozenset, list, tuple)
+FEW_DAYS = 3  # the days of a set that a text names
 
 
 def japanese_business_days(day: date) -> bool:
@@ -24,3 +30,28 @@ def _japanese_holidays() -> Container[date]:
     import holidays  # noqa: PLC0415  # slow to import, and most processes never need it
 
     return holidays.country_holidays("JP", categories=("public", "bank"))
+
+
+def check_calendar(calendar: Calendar | None) -> None:
+    """Refuse what is none. Raises: ScheduleError."""
+    named = getattr(calendar, "__name__", "")
+    usable = callable(calendar) or hasattr(calendar, "__contains__")
+    if calendar is not None and (isinstance(calendar, str) or not usable or named == "<lambda>"):
+        raise ScheduleError(f"{calendar!r} is no calendar: pass a named function of a date, or a set of dates")
+    if isinstance(calendar, SETS):
+        for day in calendar:
+            if not isinstance(day, date) or isinstance(day, datetime):
+                raise ScheduleError(f"the days of a calendar are dates, such as date(2026, 12, 1), not {day!r}")
+
+
+def contains(calendar: Calendar, day: date) -> bool:
+    """Whether the day belongs to it."""
+    return bool(calendar(day)) if callable(calendar) else day in calendar
+
+
+def name_of(calendar: Calendar | None) -> str:
+    """A calendar in a text for people."""
+    if isinstance(calendar, SETS) and calendar:
+        days = sorted(calendar)
+        return f"{', '.join(map(str, days[:FEW_DAYS]))}{f' and {len(days) - FEW_DAYS} days more' if days[FEW_DAYS:] else ''}"
+    return str(getattr(calendar, "__name__", type(calendar).__name__))

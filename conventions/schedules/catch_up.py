@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
 from typing import Literal, get_args
 
-from conventions.schedules.cron import When
+from conventions.schedules.slots import When
 
 type CatchUp = Literal["latest", "none", "all"]
 

@@ -1,22 +1,14 @@
-"""When a schedule is due: `cron(...)` and `every(...)`. Pure arithmetic; cronsim does the cron part.
-
-A *slot* is one planned time: an aware datetime in the requested time zone, exact to the second.
-"""
+"""`cron(...)`: a schedule by the wall clock. Pure arithmetic; cronsim does the fields."""
 
 import re
-from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from typing import Protocol
 
 from cronsim import CronSim, CronSimError
 
 from conventions.core.errors import ScheduleError
+from conventions.schedules.calendars import Calendar, check_calendar, contains, name_of
 
-type Calendar = Callable[[date], bool] | Container[date]
-
-SETS = (set, frozenset, list, tuple)
-FEW_DAYS = 3  # the days of a set that a text names
 YEARS_AHEAD = 50  # how far cronsim looks for a next slot
 NEAR_SHIFT = timedelta(hours=3)  # no zone moves its clocks by more
 
@@ -36,20 +28,6 @@ FIELDS = {
     "month": "1-12 or JAN-DEC",
     "day-of-week": "0-7 or SUN-SAT, where 0 and 7 are Sunday",
 }
-
-
-class When(Protocol):
-    """The result of `cron` and `every`."""
-
-    def next_slot(self, after: datetime, zone: tzinfo) -> datetime | None:
-        """The first slot later than `after`, in `zone`; `None` when there is none within 50 years."""
-
-    def latest_slot(self, at: datetime, zone: tzinfo) -> datetime | None:
-        """The last slot not later than `at`, in `zone`; `None` when there is none within 50 years."""
-
-    @property
-    def words(self) -> str:
-        """The schedule in plain English."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +67,9 @@ class Cron:
             start = datetime.combine(slot, time(), zone)
 
     def _allows(self, day: date) -> bool:
-        return (self.only is None or _has(self.only, day)) and not (self.not_on is not None and _has(self.not_on, day))
+        return (self.only is None or contains(self.only, day)) and not (
+            self.not_on is not None and contains(self.not_on, day)
+        )
 
     @property
     def words(self) -> str:
@@ -98,37 +78,11 @@ class Cron:
 
     @property
     def _calendars(self) -> str:
-        only = f", only {_name(self.only)}" if self.only is not None else ""
-        return only + (f", not on {_name(self.not_on)}" if self.not_on is not None else "")
+        only = f", only {name_of(self.only)}" if self.only is not None else ""
+        return only + (f", not on {name_of(self.not_on)}" if self.not_on is not None else "")
 
     def __str__(self) -> str:
         return self.expression + self._calendars
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """Made by `every`. Slots are the multiples of `seconds` since the epoch, so they are the same for everyone."""
-
-    seconds: int
-
-    def next_slot(self, after: datetime, zone: tzinfo) -> datetime | None:
-        """The first slot later than `after`, in `zone`."""
-        return datetime.fromtimestamp((after.timestamp() // self.seconds + 1) * self.seconds, zone)
-
-    def latest_slot(self, at: datetime, zone: tzinfo) -> datetime | None:
-        """The last slot not later than `at`, in `zone`."""
-        return datetime.fromtimestamp(at.timestamp() // self.seconds * self.seconds, zone)
-
-    @property
-    def words(self) -> str:
-        """The schedule in plain English."""
-        return str(self)
-
-    def __str__(self) -> str:
-        for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-            if self.seconds % length == 0:
-                return f"every {self.seconds // length}{unit}"
-        return f"every {self.seconds}s"
 
 
 def cron(expression: str, *, only: Calendar | None = None, not_on: Calendar | None = None) -> Cron:
@@ -160,37 +114,10 @@ def cron(expression: str, *, only: Calendar | None = None, not_on: Calendar | No
     fields = [re.sub(r"\b(\w+)-\1/\d+", r"\1", field) for field in fields]  # 5-5/2 is 5; cronsim reads 5/2
     fields[4] = re.sub(r"(?<!\bSUN)-SUN\b", "-7", fields[4])  # FRI-SUN; for cronsim SUN is 0
     for calendar in (only, not_on):
-        _check_calendar(calendar)
+        check_calendar(calendar)
     made = Cron(" ".join(fields), only, not_on)
     _check(expression, made)
     return made
-
-
-def every(interval: timedelta | float) -> Every:
-    """Due at each multiple of `interval` (a timedelta, or seconds) since the epoch, 1970-01-01 00:00 UTC.
-
-    So a schedule of whole days is due at 09:00 in Tokyo; for a time of day use `cron`.
-
-    Raises:
-        ScheduleError: less than a second, or not a whole number of seconds.
-
-    >>> str(every(timedelta(minutes=5)))
-    'every 5m'
-    """
-    if isinstance(interval, bool) or not isinstance(interval, (int, float, timedelta)):
-        raise ScheduleError(f"every({interval!r}): write every(timedelta(minutes=5)), or a number of seconds")
-    seconds = interval.total_seconds() if isinstance(interval, timedelta) else float(interval)
-    if seconds < 1 or seconds % 1:
-        raise ScheduleError(f"every({interval!r}): write a whole number of seconds, at least 1")
-    return Every(int(seconds))
-
-
-def slots(when: When, after: datetime, zone: tzinfo) -> Iterator[datetime]:
-    """All slots later than `after`, in order."""
-    slot = when.next_slot(after, zone)
-    while slot is not None:
-        yield slot
-        slot = when.next_slot(slot, zone)
 
 
 def _check(written: str, made: Cron) -> None:
@@ -219,25 +146,3 @@ def _is_impossible(expression: str) -> bool:
 
 def _never(written: str) -> ScheduleError:
     return ScheduleError(f"cron({written!r}): no such day ever comes; for the end of a month write L as day-of-month")
-
-
-def _check_calendar(calendar: Calendar | None) -> None:
-    named = getattr(calendar, "__name__", "")
-    usable = callable(calendar) or hasattr(calendar, "__contains__")
-    if calendar is not None and (isinstance(calendar, str) or not usable or named == "<lambda>"):
-        raise ScheduleError(f"{calendar!r} is no calendar: pass a named function of a date, or a set of dates")
-    if isinstance(calendar, SETS):
-        for day in calendar:
-            if not isinstance(day, date) or isinstance(day, datetime):
-                raise ScheduleError(f"the days of a calendar are dates, such as date(2026, 12, 1), not {day!r}")
-
-
-def _has(calendar: Calendar, day: date) -> bool:
-    return bool(calendar(day)) if callable(calendar) else day in calendar
-
-
-def _name(calendar: Calendar | None) -> str:
-    if isinstance(calendar, SETS) and calendar:
-        days = sorted(calendar)
-        return f"{', '.join(map(str, days[:FEW_DAYS]))}{f' and {len(days) - FEW_DAYS} days more' if days[FEW_DAYS:] else ''}"
-    return str(getattr(calendar, "__name__", type(calendar).__name__))

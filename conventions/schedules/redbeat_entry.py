@@ -7,9 +7,9 @@ from celery.schedules import BaseSchedule
 from redbeat.schedulers import RedBeatSchedulerEntry
 
 from conventions.execution.application import Application
-from conventions.schedules.cron import When
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_store import Schedules
+from conventions.schedules.slots import When
 
 NO_SLOT = 60.0  # seconds until the next look at a schedule without a known next slot
 

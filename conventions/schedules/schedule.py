@@ -16,7 +16,9 @@ from conventions.core.errors import ConventionError, ScheduleError
 from conventions.core.network_errors import is_network_error
 from conventions.core.settings import Settings
 from conventions.schedules.catch_up import RULES, CatchUp, Due, due_slots
-from conventions.schedules.cron import Cron, Every, When
+from conventions.schedules.cron import Cron
+from conventions.schedules.interval import Every
+from conventions.schedules.slots import When
 from conventions.tasks.base_classes import ConventionTask
 
 logger = logging.getLogger(__name__)

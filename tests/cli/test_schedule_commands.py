@@ -19,7 +19,8 @@ from conventions.cli.schedule import schedule
 from conventions.records import audit
 from conventions.schedules.beat_liveness import SILENT_AFTER, Beats
 from conventions.schedules.catch_up import MOST, Passed
-from conventions.schedules.cron import cron, every
+from conventions.schedules.cron import cron
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules

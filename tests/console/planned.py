@@ -4,7 +4,8 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from conventions.schedules.calendars import japanese_business_days
-from conventions.schedules.cron import cron, every
+from conventions.schedules.cron import cron
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date
 from tests.cli.command_tasks import Charge, Import, Named, Send
 

@@ -15,7 +15,8 @@ from conventions import BusinessError, ScheduledTask
 from conventions.app import ConventionsApp
 from conventions.records import audit
 from conventions.schedules.catch_up import Passed
-from conventions.schedules.cron import cron, every
+from conventions.schedules.cron import cron
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules

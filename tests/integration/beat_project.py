@@ -49,7 +49,7 @@ class Bare(ImmediateTask):
 '''
 
 SCHEDULE = """
-from conventions.schedules.cron import every
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date
 from work import *
 

@@ -15,7 +15,7 @@ from redbeat.schedulers import get_redis
 from conventions import EVERY_ARGUMENT, ImmediateTask, ScheduledTask
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
-from conventions.schedules.cron import every
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule
 from conventions.storage.redis_store import Store, one_server
 from tests.redis_servers import (

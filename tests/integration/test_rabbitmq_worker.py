@@ -48,7 +48,7 @@ PLANNED = """\
 from datetime import timedelta
 
 from conventions import Schedule, create_app
-from conventions.schedules.cron import every
+from conventions.schedules.interval import every
 from tests.integration.rabbitmq_tasks import Slot
 
 app = create_app("tests", packages=["tests.integration.rabbitmq_tasks"], schedule="planned:SCHEDULE")

@@ -12,8 +12,9 @@ from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
 from conventions.schedules.actions import ScheduleActions, StillRuns
 from conventions.schedules.calendars import japanese_business_days
-from conventions.schedules.cron import cron, every
+from conventions.schedules.cron import cron
 from conventions.schedules.dispatch import AT_ONCE, TRIES, Dispatch
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
 from conventions.schedules.schedule_store import Schedules
 from conventions.schedules.scheduler import RETRY_EVERY

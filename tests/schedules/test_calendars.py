@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from conventions.schedules.calendars import japanese_business_days
-from conventions.schedules.cron import cron, slots
+from conventions.schedules.cron import cron
+from conventions.schedules.slots import slots
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions.schedules.catch_up import MOST, ON_TIME, RULES, CatchUp, Due, Passed, due_slots, passed_slots
-from conventions.schedules.cron import When, cron, every, slots
+from conventions.schedules.cron import cron
+from conventions.schedules.interval import every
+from conventions.schedules.slots import When, slots
 
 TOKYO, NEW_YORK = ZoneInfo("Asia/Tokyo"), ZoneInfo("America/New_York")
 TIMES: list[When] = [

@@ -1,4 +1,4 @@
-"""Slots of `cron` and `every`, compared with counting minutes one by one."""
+"""Slots of `cron`, compared with counting minutes one by one."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conventions.core.errors import ScheduleError
-from conventions.schedules.cron import Cron, cron, every, slots
+from conventions.schedules.cron import Cron, cron
+from conventions.schedules.slots import slots
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 NEW_YORK = ZoneInfo("America/New_York")
@@ -131,19 +132,6 @@ def test_the_latest_slot_is_the_last_before(expression: str, at: datetime, zone:
     assert before == latest
 
 
-@settings(deadline=None)
-@given(st.integers(1, 200_000), ANY_MOMENT)
-def test_every_is_due_at_multiples_since_the_epoch(seconds: int, at: datetime) -> None:
-    """Both neighbours of any moment are multiples of the interval since the epoch, one interval apart."""
-    when = every(timedelta(seconds=seconds))
-    latest, following = when.latest_slot(at, TOKYO), when.next_slot(at, TOKYO)
-    assert latest is not None
-    assert following is not None
-    assert latest.timestamp() <= at.timestamp() < following.timestamp()
-    assert latest.timestamp() % seconds == 0
-    assert following - latest == timedelta(seconds=seconds)
-
-
 def test_the_documents_schedules_are_in_tokyo_time() -> None:
     """The report at 09:00, the clean-up at 02:00 and the weekly report on Monday at 10:00, each in Tokyo (R10)."""
     wednesday = datetime(2026, 11, 25, 3, tzinfo=UTC)
@@ -203,13 +191,6 @@ def test_a_wrong_expression_is_refused_with_the_fix(expression: str, hint: str) 
         cron(expression)
 
 
-@pytest.mark.parametrize("interval", [0, -5, 0.5, 1.5, timedelta(milliseconds=100), timedelta(0), True, "60"])
-def test_a_wrong_interval_is_refused(interval: float | timedelta) -> None:
-    """An interval is a whole number of seconds, at least one."""
-    with pytest.raises(ScheduleError, match="every"):
-        every(interval)
-
-
 def test_calendars_choose_among_the_days() -> None:
     """`only` keeps its days and `not_on` drops its days, in both directions of time."""
     holidays = {date(2026, 2, 2)}
@@ -252,4 +233,3 @@ def test_a_schedule_can_be_read_in_words() -> None:
     """`words` says a schedule in English, `str` as it was written."""
     assert cron("@daily").words == "At 00:00 every day"
     assert str(cron("0  10 * * mon")) == "0 10 * * MON"
-    assert [str(every(n)) for n in (1, 90, 120, 7200)] == ["every 1s", "every 90s", "every 2m", "every 2h"]

@@ -14,7 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from conventions import ImmediateTask, ScheduledTask, create_app
 from conventions.core.errors import ConfigurationError, ScheduleError
 from conventions.schedules.catch_up import Due, Passed
-from conventions.schedules.cron import cron, every
+from conventions.schedules.cron import cron
+from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
 from conventions.schedules.schedule_module import load_schedule
 
