@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from conventions.batches.split_task import SplitTask
+from conventions.batches.splittable_task import SplittableTask
 from conventions.core.chunking import chunked
 from conventions.core.errors import BusinessError, PayloadError
 from conventions.declare.payload import encode, refuse_unordered
@@ -40,7 +40,7 @@ class Items:
         BusinessError: `items` returned nothing that can be iterated over.
     """
 
-    def __init__(self, task: SplitTask, arguments: Mapping[str, Any], after: Any = None) -> None:
+    def __init__(self, task: SplittableTask, arguments: Mapping[str, Any], after: Any = None) -> None:
         self._task = task
         found = task.items(**arguments, **({AFTER: after} if task.resumes_by_item else {}))
         if not isinstance(found, Iterable):

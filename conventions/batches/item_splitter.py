@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from conventions.batches.batch_state import BatchSummary, Origin
 from conventions.batches.cursor import Cursor, Cut
 from conventions.batches.item_reader import Chunk, Items
-from conventions.batches.split_task import SplitTask
+from conventions.batches.splittable_task import SplittableTask
 from conventions.broker.batch_membership import Outcome, chunk_id, finish_id
 from conventions.broker.bulk_publish import PART_BYTES
 from conventions.broker.header_names import ACTOR
@@ -38,7 +38,7 @@ class Splitter:
         arguments: of `items`, as it declares them.
     """
 
-    def __init__(self, task: SplitTask, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, task: SplittableTask, arguments: Mapping[str, Any]) -> None:
         self._task, self._arguments = task, arguments
         self._batches = task.app.batches
         self._id = task.request.id
@@ -195,7 +195,7 @@ SUMMARY_HERE: ContextVar[BatchSummary] = ContextVar("summary_here")
 _ENDED = "eager_chunks"  # a request header: the outcomes of the chunks that ran before a retry
 
 
-def run_here(task: SplitTask, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def run_here(task: SplittableTask, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Run a whole batch in this process, for `apply` and `task_always_eager`.
 
     Each chunk, and then the finish, is a job of its own as in a worker, with its retries (without waits) and its
@@ -244,7 +244,7 @@ def _outcome_here(
     return {"SUCCESS": "done", "FAILURE": "dead"}.get(ended.state, "cancelled"), ended.result  # type: ignore[return-value]  # only these words occur
 
 
-def _summary_here(task: SplitTask, sizes: Sequence[int], ended: Mapping[int, tuple[Outcome, Any]]) -> BatchSummary:
+def _summary_here(task: SplittableTask, sizes: Sequence[int], ended: Mapping[int, tuple[Outcome, Any]]) -> BatchSummary:
     outcomes = [ended[index][0] for index in range(len(sizes))]
     done = sum(size for size, outcome in zip(sizes, outcomes, strict=True) if outcome == "done")
     returned = [ended[index][1] for index, outcome in enumerate(outcomes) if outcome == "done"]

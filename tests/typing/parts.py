@@ -2,7 +2,7 @@
 
 from conventions import BatchTask, ImmediateTask, LongRunningTask, ScheduledTask, create_app
 from conventions.batches.application import BatchApplication
-from conventions.batches.split_task import SplitTask
+from conventions.batches.splittable_task import SplittableTask
 from conventions.execution.runnable_task import RunnableTask
 from conventions.fast_lane.traced_task import TracedTask
 from conventions.sending.application import SendingApplication
@@ -12,7 +12,7 @@ from conventions.worker.application import WorkerApplication
 sent: list[type[SendableTask]] = [ImmediateTask, ScheduledTask, LongRunningTask, BatchTask]
 run: list[type[RunnableTask]] = [ImmediateTask, ScheduledTask, LongRunningTask, BatchTask]
 traced: list[type[TracedTask]] = [ImmediateTask, ScheduledTask, LongRunningTask, BatchTask]
-split: type[SplitTask] = BatchTask
+split: type[SplittableTask] = BatchTask
 
 sender: SendingApplication = create_app("typed")
 worker: WorkerApplication = create_app("typed")

@@ -1,4 +1,4 @@
-"""`SplitTask`: what the splitter uses of a batch's task; `batches/batch_task.py` has it."""
+"""`SplittableTask`: what the splitter uses of a batch's task; `batches/batch_task.py` has it."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ class BatchPart(Protocol):
         """Its task."""
 
 
-class SplitTask(DeclaredTask, Protocol):
+class SplittableTask(DeclaredTask, Protocol):
     """A task over items, cut into chunks."""
 
     @property
