@@ -228,16 +228,18 @@ def test_an_error_of_the_iterable_is_let_through(app: ConventionsApp) -> None:
     assert found.value.__notes__ == [f"{Note.name}: {PART} messages were sent before"]
 
 
-def test_who_reads_slowly_keeps_nobody_from_sending(app: ConventionsApp) -> None:
+def test_who_reads_slowly_keeps_nobody_from_sending(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """No connection of the pool is held while the next items are awaited, also not by many at once."""
+    part = 20  # 15 threads that make 500 messages each need seconds of a busy machine's processors, and `broker_timeout` passes
+    monkeypatch.setattr("conventions.sending.enqueue_many.PART", part)
     go, begun = threading.Event(), threading.Semaphore(0)
 
     def slow() -> Iterator[dict[str, int]]:
-        yield from ({"number": number} for number in range(PART))
+        yield from ({"number": number} for number in range(part))
         begun.release()
         go.wait(30)
         Note.delay(1)  # as a generator may
-        yield {"number": PART}
+        yield {"number": part}
 
     threads = [threading.Thread(target=Note.enqueue_many, args=(slow(),)) for _ in range(15)]
     for thread in threads:
@@ -248,7 +250,7 @@ def test_who_reads_slowly_keeps_nobody_from_sending(app: ConventionsApp) -> None
     go.set()
     for thread in threads:
         thread.join(30)
-    assert app.broker.sizes("immediate").ready == 1 + 15 * (PART + 2)
+    assert app.broker.sizes("immediate").ready == 1 + 15 * (part + 2)
 
 
 def test_what_is_no_mapping_is_named(app: ConventionsApp) -> None:
