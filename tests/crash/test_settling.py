@@ -145,6 +145,7 @@ def test_a_limit_that_passes_while_what_follows_is_sent(installation: Installati
     """The process is killed once it has had its time; what follows the job is sent all the same, and the job stays what it is."""
     QUICK.install(installation)
     module = installation.folder / "installed.py"
+    # What the main process asks of its pages; the job's process goes on to try for as long as always.
     module.write_text(
         f"from conventions.idempotency import process_pages\n\nprocess_pages.SETTLE_FOR = 1\n{module.read_text()}"
     )

@@ -142,6 +142,9 @@ def test_a_read_that_cannot_be_sent_is_tried_again_later(reader: Reader, monkeyp
     monkeypatch.setattr(reader.channel.client.connection, "send_packed_command", cut)
     reader.poller.on_poll_start()
     assert reader.channel.rests
+    monkeypatch.undo()
+    wait_until(lambda: not reader.channel.rests, 5, "it may try again")
+    assert reader.read() == RESERVE_AT_MOST
 
 
 def test_a_read_whose_thread_does_not_come_to_its_end_is_cut(app: ConventionsApp, reader: Reader) -> None:
@@ -239,6 +242,37 @@ def test_the_large_message_of_a_process_keeps_no_others_from_being_read(reader: 
         assert reader.read() == 1
     send(100)
     assert reader.read() == 100
+
+
+def test_of_large_messages_as_many_are_asked_for_at_once_as_fit(reader: Reader) -> None:
+    """By their mean; of small ones again any number once no large one is held."""
+    qos = reader.channel.qos
+    qos.most_bytes = 600_000
+    Wide.enqueue_many([{"text": "x" * 60_000} for _ in range(3)])
+    assert reader.read() == 3
+    assert reader.channel._what_is_wanted().at_once in range(8, 25)
+    for one in reader.handled:
+        one.ack()
+    send(1)
+    reader.read()
+    assert not qos.has_large
+    assert reader.channel._what_is_wanted().at_once == 0
+
+
+def test_large_messages_are_counted_also_where_a_reader_of_answers_fails(reader: Reader) -> None:
+    """They are held all the same."""
+
+    def fail(_: object) -> None:
+        raise LookupError("answer")
+
+    reader.channel.queue_declare("answers")
+    reader.channel.basic_consume("answers", True, fail, "answers")
+    Wide.delay("x" * 60_000)
+    Short.apply_async((1,), queue="answers")
+    with pytest.raises(LookupError):
+        wait_until(lambda: reader.read() == -1, 5, "the answer")
+    assert len(reader.handled) == 1
+    assert reader.channel.qos.has_large
 
 
 def test_large_messages_keep_no_small_ones_of_other_queues_from_being_read(
