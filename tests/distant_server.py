@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tests.redis_servers import free_port
+from tests.support import patient
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def distant(socket: str, seconds: float) -> Iterator[int]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(patient(10))
         yield port
     finally:
         loop.call_soon_threadsafe(task.cancel)

@@ -18,6 +18,7 @@ from conventions.core.lease_timings import USUAL
 from conventions.recording.recorder_process import record_for_ever
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
+from tests.support import patient
 from tests.workers import ROOT
 
 
@@ -37,7 +38,7 @@ def child(store: Store, database: Database, log: Path | None = None) -> Iterator
     finally:
         if process.is_running():
             process.kill()
-        process.wait(10)
+        process.wait(patient(10))
 
 
 def recorded(database: Database) -> int:
@@ -56,7 +57,7 @@ def python(source: str, *arguments: str, **options: Any) -> "subprocess.Popen[st
 def kill(process: "subprocess.Popen[str]") -> float:
     """Kill it at once; returns when."""
     process.kill()
-    process.wait(10)
+    process.wait(patient(10))
     if process.stdout is not None:
         process.stdout.close()
     return time.monotonic()

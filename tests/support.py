@@ -1,8 +1,16 @@
 """What several tests use."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Literal
+
+MOST_PATIENCE = 6
+
+
+def patient(seconds: float) -> float:
+    """So many seconds of a machine that is free: on a busy one by as much more as processes wait for each processor, at most six times."""
+    return seconds * min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), MOST_PATIENCE)
 
 
 def wait_until[T](
@@ -10,13 +18,13 @@ def wait_until[T](
 ) -> T:
     """Poll `predicate` every 20 ms and return its first truthy value.
 
-    `timeout` is in seconds of monotonic time. Raises AssertionError with `description` when it passes.
+    `timeout` is in seconds of monotonic time, more on a busy machine. Raises AssertionError with `description` when it passes.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while True:
         value = predicate()
         if value:
             return value
-        if time.monotonic() >= deadline:
+        if time.monotonic() - began >= patient(timeout):
             raise AssertionError(f"not within {timeout:g} s: {description or predicate}")
         time.sleep(0.02)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import conventions
+from tests.support import patient
 from tests.workers import ROOT
 
 PACKAGE = ROOT / "conventions"
@@ -35,7 +36,7 @@ def imports(path: Path) -> Iterator[tuple[str, int]]:
 def linted(config: Path) -> subprocess.CompletedProcess[str]:
     """Check the contracts of a file of settings."""
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache", str(config)]
-    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=patient(120), check=False)
 
 
 def test_imports_keep_the_contracts() -> None:

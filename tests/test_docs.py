@@ -21,6 +21,7 @@ from conventions.core.errors import ConventionError
 from conventions.core.settings import ENV_PREFIX, Settings
 from tasks.settings import TaskSettings
 from tests import files_page
+from tests.support import patient
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -216,7 +217,7 @@ def test_the_python_of_the_page_on_schedules_runs() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", "\n".join([*blocks, "print(len(SCHEDULE))"])],
         cwd=ROOT, env=os.environ | {"CONVENTIONS_BROKER_URL": "redis://127.0.0.1:1"},
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=patient(60), check=False,
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("4\n", "")
 

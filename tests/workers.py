@@ -25,7 +25,7 @@ from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow
 from tests.stored_messages import stored
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 ROOT = Path(__file__).parents[1]
 SCAN = 10_000  # keys for each question
@@ -210,7 +210,7 @@ class Installation:
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=60,
+            timeout=patient(60),
             check=False,
         )
 
@@ -289,7 +289,7 @@ class Worker:
     def stop(self, timeout: float = 20) -> int:
         """Ask it to stop and wait for it; returns the exit status. Raises: TimeoutExpired."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout)
+        return self.process.wait(patient(timeout))
 
     def kill(self) -> int:
         """Kill it and its pool at once, and leave nothing of them; returns the exit status."""

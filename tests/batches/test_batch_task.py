@@ -15,7 +15,7 @@ from conventions.batches.sweep import sweep
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.dead_letters.resend import redrive
 from tests import raw_messages as raw
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import messages, wait_for_letter, wait_until_empty
 
 
@@ -254,7 +254,11 @@ def test_a_duplicate_waits_until_the_batch_is_cut(live_app: ConventionsApp, diar
     # Two threads take them in any order.
     wait_until(lambda: live_app.batches.state(first.id), 10, "the first has begun")
     second = Turns.apply_async((200, diary), ignore_result=False)
-    assert first.get(timeout=30) == second.get(timeout=60) == {"batch": first.id, "chunks": 20, "total": 200}
+    assert (
+        first.get(timeout=patient(30))
+        == second.get(timeout=patient(60))
+        == {"batch": first.id, "chunks": 20, "total": 200}
+    )
     ended(live_app, first)
     found = live_app.batches.summary(second.id)
     assert found is not None
@@ -321,7 +325,7 @@ def test_a_duplicate_batch_is_not_cut_again(live_app: ConventionsApp, diary: Pat
     ended(live_app, Numbers.delay(11, diary))
     before = diary.read_text()
     again = Numbers.apply_async((11, diary), ignore_result=False)
-    assert again.get(timeout=10)["chunks"] == 2
+    assert again.get(timeout=patient(10))["chunks"] == 2
     assert diary.read_text() == before
 
 

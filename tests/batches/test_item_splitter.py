@@ -12,7 +12,7 @@ from conventions import BatchTask, LongRunningTask, PayloadError, Priority, Retr
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import BatchSummary
 from conventions.batches.item_splitter import options_of
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import messages, wait_for_letter, wait_until_empty
 
 
@@ -274,4 +274,4 @@ def test_a_flush_of_large_chunks_is_bounded(live_app: ConventionsApp, tmp_path: 
 
 def test_a_lease_that_redis_forgot_is_not_lost(live_app: ConventionsApp, tmp_path: Path) -> None:
     """Nobody else has it: the job goes on, as after a flush."""
-    assert Extends.apply_async((tmp_path,), ignore_result=False).get(timeout=20) == "went on"
+    assert Extends.apply_async((tmp_path,), ignore_result=False).get(timeout=patient(20)) == "went on"

@@ -15,6 +15,7 @@ from bench.measure import BULK, Plan, compare, wait_for_records
 from bench.processes import ROOT, Sender, Site, SystemFailed, Worker
 from bench.server import Server
 from bench.systems import SYSTEMS, System
+from tests.support import patient
 from tests.test_docs import table
 
 JOBS = 40
@@ -27,7 +28,7 @@ PERFORMANCE = ROOT / "docs" / "performance.md"
 def run(*arguments: str) -> str:
     """Run the command to its end, with status 0; returns what it printed."""
     command = [sys.executable, "-m", "bench", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=100, check=False)
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=patient(100), check=False)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 

@@ -7,6 +7,7 @@ import pytest
 
 from bench.optimisations import OPTIMISATIONS
 from bench.processes import ROOT
+from tests.support import patient
 
 
 @pytest.mark.parametrize("name", OPTIMISATIONS)
@@ -35,7 +36,7 @@ assert one.plain or one.variables
 def test_a_run_compares_with_all_of_them() -> None:
     """One optimisation, few jobs; the document has the table of all."""
     command = [sys.executable, "-m", "bench.without", "claim_new", "--rounds", "1", "--jobs", "200"]
-    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=100, check=False)
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=patient(100), check=False)
     assert ended.returncode == 0, ended.stderr
     head, _, row = ended.stdout.splitlines()
     cells = row.strip("| ").split(" | ")
@@ -47,6 +48,6 @@ def test_a_run_compares_with_all_of_them() -> None:
 def test_an_unknown_name_is_refused() -> None:
     """With those that there are."""
     command = [sys.executable, "-m", "bench.without", "everything"]
-    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=30, check=False)
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=patient(30), check=False)
     assert ended.returncode == 2
     assert "no such optimisation: everything" in ended.stderr

@@ -19,7 +19,7 @@ from conventions.storage.redis_store import Store
 from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, message, places, take
 from tests.holding import Server, Telling, broker_of, end, hold, start
 from tests.stored_messages import deliveries
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 pytestmark = pytest.mark.filterwarnings(  # how a test ends the thread, which lives as long as its process
     "ignore:(?s)Exception in thread in-flight.*SystemExit:pytest.PytestUnhandledThreadExceptionWarning"
@@ -293,6 +293,6 @@ def test_a_forked_process_holds_nothing(process_of: Process, store: Store) -> No
     receipt = hold(registry).receipt
     child = multiprocessing.get_context("fork").Process(target=_in_child, args=(registry, receipt))
     child.start()
-    child.join(10)
+    child.join(patient(10))
     assert child.exitcode == 0
     assert (places(store, "m1"), len(registry)) == (["inflight"], 1)

@@ -22,7 +22,7 @@ from tests.claiming import (
     settle,
 )
 from tests.stored_messages import stored
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 
 def read(broker: Broker, store: Store, *queues: str, most: int = 10, **wanted: Any) -> Any:
@@ -125,7 +125,7 @@ def test_a_message_wakes_one_idle_worker(broker: Broker, store: Store) -> None:
         wait_until(lambda left=left: len(woken) == 2 - left, 5, "one wakes")  # type: ignore[misc]
         assert blocked() == left
     for sleeper in sleepers:
-        sleeper.join(10)
+        sleeper.join(patient(10))
 
 
 def test_the_mark_is_set_while_something_is_left(broker: Broker, store: Store) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import patient
 from tests.workers import Installation
 
 
@@ -38,7 +39,7 @@ class Shell:
             env=self._installation.environment | variables,
             text=True,
             capture_output=True,
-            timeout=60,
+            timeout=patient(60),
             check=False,
         )
 

@@ -30,7 +30,7 @@ from conventions.storage.tables import AuditRow
 from tests.beat_fixtures import Beat, Clock, beat, clock  # noqa: F401  # fixtures
 from tests.cli.command_tasks import Import, Send
 from tests.recorded import append, drain, entry, event, recorder
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, application, messages
 
 DAILY = Schedule("daily", cron("0 9 * * *"), Send, {"user_id": 7, "day": planned_date})
@@ -711,7 +711,7 @@ def test_a_beat_of_its_own_process_is_seen(installation: Installation) -> None:
     def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             installation.celery("schedule", *arguments, app="project"),
-            cwd=installation.folder, env=installation.environment, text=True, capture_output=True, timeout=60,
+            cwd=installation.folder, env=installation.environment, text=True, capture_output=True, timeout=patient(60),
             check=False,
         )  # fmt: skip
 
@@ -723,7 +723,7 @@ def test_a_beat_of_its_own_process_is_seen(installation: Installation) -> None:
         result = shell("show", "daily", "--json")
         assert (result.returncode, json.loads(result.stdout)["beat"]) == (0, "runs this"), result.stderr
         running.terminate()
-        running.wait(20)
+        running.wait(patient(20))
     own.redis.close()
     result = shell("beats", "--json")
     assert (result.returncode, json.loads(result.stdout)) == (1, [])

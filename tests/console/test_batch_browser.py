@@ -22,8 +22,6 @@ from tests.workers import Installation, messages
 
 PATH = f"/batches/{BATCH}"
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture(scope="module")
 def open_address(shop: Installation) -> Iterator[str]:

@@ -20,7 +20,7 @@ from conventions.records.executions import of_message
 from tests.console.browser import SCREENSHOTS, faults, one
 from tests.console.flower_process import LOGINS, ROLES, User, flower
 from tests.console.watched_tasks import Greet
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, acting_through, messages
 
 SECRET = "anna@example.com"
@@ -334,7 +334,7 @@ def test_waiting_for_results_holds_nobody_up(watched: Watched) -> None:
         assert admin.post(f"/api/task/async-apply/{TASK}", json={"kwargs": {"name": "b"}}).status_code == 200
         assert time.monotonic() - began < 3
         for one in waits:
-            one.join(15)  # two rounds of the longest wait
+            one.join(patient(15))  # two rounds of the longest wait
         assert not any(one.is_alive() for one in waits)
 
 

@@ -23,10 +23,8 @@ from conventions.schedules.schedule_store import Schedules
 from tests.console.browser import attribute, faults, link, log_in, look, one, see, steadily, text
 from tests.console.conftest import give_schedule
 from tests.console.flower_process import flower
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, wait_for_letter
-
-pytestmark = pytest.mark.timeout(240)
 
 
 class Report(ScheduledTask):
@@ -75,7 +73,7 @@ def beating(installation: Installation) -> Iterator[None]:
     try:
         yield
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=patient(20))
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

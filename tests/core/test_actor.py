@@ -7,6 +7,7 @@ import pytest
 
 from conventions import acting_as
 from conventions.core.actor import BEAT, SYSTEM, current_actor
+from tests.support import patient
 
 
 def test_the_actor_is_system_unless_somebody_else_acts() -> None:
@@ -45,7 +46,7 @@ def test_threads_do_not_share_an_actor() -> None:
 
     def act(name: str) -> str:
         with acting_as(name):
-            together.wait(5)
+            together.wait(patient(5))
             return current_actor()
 
     names = ["u-1", "u-2", "u-3", "u-4"]

@@ -28,6 +28,7 @@ from conventions.core.network_errors import is_network_error
 from conventions.declare.retry import ErrorKind, RetryPolicy
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
+from tests.support import patient
 
 INVALID = "no-such-host.invalid"  # RFC 2606: never resolves
 
@@ -59,7 +60,7 @@ def server(answer: Callable[[socket.socket], None]) -> Iterator[int]:
         over.set()
         with suppress(ConnectionError):  # it may be reset before it stands
             socket.create_connection(listener.getsockname()).close()
-        thread.join(5)
+        thread.join(patient(5))
 
 
 @pytest.fixture

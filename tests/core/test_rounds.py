@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import ConnectionError as Away
 
 from conventions.core.rounds import Rounds
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def test_a_round_may_end_itself() -> None:
 
     found.append(Rounds("ends", once, 0.001, fault="ending", logger=logger))
     found[0].start()
-    assert ended.wait(10)
+    assert ended.wait(patient(10))
     wait_until(lambda: found[0].stop(1), 10, "the thread is over")
 
 
@@ -126,6 +126,6 @@ def test_a_fork_does_not_inherit_it() -> None:
             once.wait(0 if ends else 3)
             child = get_context("fork").Process(target=_inherits, args=(rounds, once))
             child.start()
-            child.join(20)
+            child.join(patient(20))
             assert child.exitcode == 0
             rounds.stop(10)

@@ -155,7 +155,6 @@ def wait_for_dead(app: ConventionsApp, ids: set[str], generation: int) -> None:
     assert len(letters(app, state=None)) == len(ids)
 
 
-@pytest.mark.timeout(300)
 @on_each_set_up
 def test_a_thousand_chunks_in_a_storm(
     installation: Installation, app: ConventionsApp, worker: Worker, servers: Sequence[Breakable], tmp_path: Path
@@ -188,7 +187,6 @@ def test_a_thousand_chunks_in_a_storm(
     assert worker.process.poll() is None
 
 
-@pytest.mark.timeout(300)
 @on_each_set_up
 def test_a_splitter_that_is_killed_anywhere_repeats_and_skips_no_chunk(
     installation: Installation, app: ConventionsApp, worker: Worker, servers: Sequence[Breakable], tmp_path: Path
@@ -214,7 +212,6 @@ def test_a_splitter_that_is_killed_anywhere_repeats_and_skips_no_chunk(
     assert letters(app, state=None) == []
 
 
-@pytest.mark.timeout(300)
 def test_items_that_changed_meanwhile_are_said_so(
     installation: Installation, app: ConventionsApp, worker: Worker, tmp_path: Path
 ) -> None:
@@ -241,7 +238,6 @@ def test_items_that_changed_meanwhile_are_said_so(
     assert len(letters(app, state=None)) == len(sent)
 
 
-@pytest.mark.timeout(180)
 @on_each_set_up
 def test_the_worker_dies_between_the_last_chunk_and_its_finish(
     installation: Installation, app: ConventionsApp, servers: Sequence[Breakable], tmp_path: Path
@@ -266,7 +262,6 @@ def test_the_worker_dies_between_the_last_chunk_and_its_finish(
     assert app.store.redis.zscore(closing, batch.id) is None
 
 
-@pytest.mark.timeout(300)
 def test_a_million_items_in_little_memory(
     installation: Installation, app: ConventionsApp, worker: Worker, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from conventions.schedules.schedule_state import Run
 from tests.crash.chaos import pause
 from tests.crash.server import Server
 from tests.integration.beat_project import BeatProject
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 
@@ -235,7 +235,7 @@ class Disorder:
             os.kill(victim.pid, signal.SIGCONT)
         else:
             victim.send_signal(signal.SIGKILL if fault == "kill" else signal.SIGTERM)
-            victim.wait(20)
+            victim.wait(patient(20))
             self._beats.remove(victim)
             pause(self._chance.uniform(0, 3))
             self._beats.append(self._start())
@@ -245,8 +245,8 @@ class Disorder:
 @pytest.mark.parametrize(
     ("seed", "seconds"),
     [
-        pytest.param(10, 25, marks=pytest.mark.timeout(200)),
-        *(pytest.param(n, 300, marks=[pytest.mark.soak, pytest.mark.timeout(600)]) for n in (11, 12, 13)),
+        (10, 25),
+        *(pytest.param(n, 300, marks=pytest.mark.soak) for n in (11, 12, 13)),
     ],
 )
 def test_whatever_happens_to_the_beats(
@@ -271,7 +271,6 @@ def test_whatever_happens_to_the_beats(
 STEPS = ("before begin", "after begin", "after _send", "after advance")
 
 
-@pytest.mark.timeout(200)
 def test_a_beat_that_dies_at_a_step(make: Callable[..., BeatProject]) -> None:
     """Killed before, within and after each step of a slot: the slot is sent by the next beat, and runs once."""
     project = make(ALL.format(1), LATEST.format(1), more=INTERRUPTED)
@@ -279,7 +278,7 @@ def test_a_beat_that_dies_at_a_step(make: Callable[..., BeatProject]) -> None:
         for name in ("often", "latest"):
             for step in STEPS:
                 with project.process("beat", AT=f"{step} {name} SIGKILL") as beat:
-                    assert beat.wait(30) == -signal.SIGKILL
+                    assert beat.wait(patient(30)) == -signal.SIGKILL
                 free_lock(project)
                 pause(1)  # another slot is due then
         with project.process("beat"):
@@ -289,7 +288,6 @@ def test_a_beat_that_dies_at_a_step(make: Callable[..., BeatProject]) -> None:
     assert "Traceback" not in project.log("beat")
 
 
-@pytest.mark.timeout(200)
 def test_a_beat_that_is_stopped_at_a_step(make: Callable[..., BeatProject]) -> None:
     """It goes on in the middle of a slot that another beat has sent meanwhile: the slot runs once, and it stands by."""
     project = make(ALL.format(1), LATEST.format(1), more=INTERRUPTED)
@@ -311,7 +309,6 @@ def test_a_beat_that_is_stopped_at_a_step(make: Callable[..., BeatProject]) -> N
 # The promise, with the platform's own settings.
 
 
-@pytest.mark.timeout(150)
 def test_a_standby_takes_over_in_time(make: Callable[..., BeatProject], show: Callable[[str], None]) -> None:
     """With nothing set, a slot is sent within 35 s after the beat that led was killed."""
     project = make(ALL.format(1), lease=None)
@@ -352,8 +349,8 @@ def frozen(server: Server) -> Iterator[None]:
 @pytest.mark.parametrize(
     "seconds",
     [
-        pytest.param(30, marks=pytest.mark.timeout(250)),
-        pytest.param(120, marks=[pytest.mark.soak, pytest.mark.timeout(600)]),
+        30,
+        pytest.param(120, marks=pytest.mark.soak),
     ],
 )
 def test_redis_is_away(make: Callable[..., BeatProject], server: Server, seconds: float) -> None:
@@ -383,7 +380,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("away", [down, pytest.param(frozen, marks=pytest.mark.soak)])
 def test_the_broker_is_away(
     make: Callable[..., BeatProject], server: Server, store: Server, away: Callable[[Server], Any]
@@ -414,7 +410,6 @@ def wait_for_phase(seconds: float) -> None:
     wait_until(lambda: 0 <= time.time() % 2 - seconds < 0.05, 30, f"{seconds} s after a slot")
 
 
-@pytest.mark.timeout(150)
 def test_a_restart_around_a_slot(make: Callable[..., BeatProject]) -> None:
     """Beat is stopped and started right before, at, and right after a slot: each slot is sent once."""
     project = make(ALL.format(2), LATEST.format(2))
@@ -446,7 +441,6 @@ def check_gone(project: BeatProject) -> None:
     assert project.redis.zscore(f"{project.schedules.prefix}:schedule", project.schedules.key("gone")) is None
 
 
-@pytest.mark.timeout(150)
 def test_a_deploy(make: Callable[..., BeatProject]) -> None:
     """Of a pair of beats, one after the other: removed entries go, changed times count from then on, a pause stays."""
     project = make(*OLD)
@@ -486,7 +480,6 @@ def test_a_deploy(make: Callable[..., BeatProject]) -> None:
     assert "Traceback" not in project.log("beat")
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize("step", STEPS[:-1])
 def test_a_beat_that_missed_a_deploy(make: Callable[..., BeatProject], step: str) -> None:
     """Stopped at a step of an entry that is removed meanwhile, it begins nothing of it, and does not bring it back."""
@@ -508,7 +501,6 @@ def test_a_beat_that_missed_a_deploy(make: Callable[..., BeatProject], step: str
 # Alive, but stuck.
 
 
-@pytest.mark.timeout(150)
 def test_a_beat_that_is_stuck(make: Callable[..., BeatProject]) -> None:
     """In a function of a team's: it is seen, another one takes over, and what it sends afterwards runs no second time."""
     stuck = 'Schedule("stuck", every(1), Bare, {"into": when_released}, catch_up="all")'
@@ -564,7 +556,6 @@ def check_no_overlap(project: BeatProject, name: str) -> None:
         assert line.what != "skipped" or line.note == last or uncertain, line
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize("servers", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_no_two_runs_at_a_time(make: Callable[..., BeatProject], store: Server, servers: int) -> None:
     """A run whose worker is killed, and one that waits for its next attempt, have not ended: slots are skipped."""
@@ -585,7 +576,7 @@ def test_no_two_runs_at_a_time(make: Callable[..., BeatProject], store: Server, 
             project.wait_for_slots(3, 30, "held")
             project.wait_for_slots(1, 30, "flaky")
             beat.terminate()
-            beat.wait(20)
+            beat.wait(patient(20))
             wait_until(lambda: not messages(project), 40, "the last runs have ended")
     flaky = project.history("flaky")
     assert [line.what for line in flaky[:3]] == ["sent", "skipped", "sent"]
@@ -595,7 +586,6 @@ def test_no_two_runs_at_a_time(make: Callable[..., BeatProject], store: Server, 
     assert "Traceback" not in project.log("beat")
 
 
-@pytest.mark.timeout(150)
 def test_no_two_runs_after_a_broker_that_did_not_answer(
     make: Callable[..., BeatProject], server: Server, store: Server
 ) -> None:
@@ -613,14 +603,13 @@ def test_no_two_runs_after_a_broker_that_did_not_answer(
     check_no_overlap(project, "held")
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize("servers", [1, 2])
 def test_a_slot_that_was_sent_twice_has_ended(make: Callable[..., BeatProject], store: Server, servers: int) -> None:
     """A beat dies right after it sent a slot, which ends and is sent again: it is not waited for."""
     project = make(HELD.format("all"), store=store if servers == 2 else None, more=LONG_RUNS + INTERRUPTED)
     with project.process(*WORKER):
         with project.process("beat", AT="after _send held SIGKILL") as beat:
-            assert beat.wait(30) == -signal.SIGKILL
+            assert beat.wait(patient(30)) == -signal.SIGKILL
         wait_until(lambda: project.redis.llen("held") == 2, 40, "it ran")
         free_lock(project)
         with project.process("beat"):
@@ -663,6 +652,6 @@ def test_a_signal_to_end_is_not_lost(make: Callable[..., BeatProject], step: str
     """Wherever it finds beat: it ends after that look with status 0, gives its lock back, and prints no traceback."""
     project = make(ALL.format(1), more=ASKED_IN_DEL)
     with project.process("beat", ASKED_AT=step) as beat:
-        assert beat.wait(20) == 0
+        assert beat.wait(patient(20)) == 0
     assert not project.redis.exists(lock(project))
     assert "Traceback" not in project.log("beat")

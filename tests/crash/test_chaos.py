@@ -46,7 +46,6 @@ def run(installation: Installation, app: ConventionsApp, servers: Sequence[Break
     return run
 
 
-@pytest.mark.timeout(170)
 @pytest.mark.parametrize("seed", [4])
 def test_chaos(run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:
     """1,000 jobs, each kind of fault."""
@@ -55,7 +54,6 @@ def test_chaos(run: Callable[..., Verdict], show: Callable[[str], None], seed: i
     assert not verdict.faults, "\n".join(verdict.faults)
 
 
-@pytest.mark.timeout(170)
 @pytest.mark.parametrize("seed", [5])
 def test_chaos_with_threads(run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:
     """The jobs are threads of the workers' main processes."""
@@ -64,7 +62,6 @@ def test_chaos_with_threads(run: Callable[..., Verdict], show: Callable[[str], N
     assert not verdict.faults, "\n".join(verdict.faults)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", [6])
 @pytest.mark.parametrize("servers", [TWO_REDIS, RABBITMQ], indirect=True)
 def test_chaos_with_claims_elsewhere(run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:
@@ -74,7 +71,6 @@ def test_chaos_with_claims_elsewhere(run: Callable[..., Verdict], show: Callable
     assert not verdict.faults, "\n".join(verdict.faults)
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", [7])
 @on_rabbitmq
 def test_chaos_with_threads_on_rabbitmq(run: Callable[..., Verdict], show: Callable[[str], None], seed: int) -> None:

@@ -75,7 +75,6 @@ def make_table(app: ConventionsApp, query: str) -> None:
         session.connection().exec_driver_sql(f"CREATE TABLE big AS {query}")
 
 
-@pytest.mark.timeout(150)
 def test_a_disk_that_is_full(installation: Installation, app: ConventionsApp, disk: Path) -> None:
     """No job fails; the journal keeps what cannot be recorded, and loses nothing of it."""
     QUICK.install(installation)

@@ -51,7 +51,6 @@ def quick(installation: Installation) -> Installation:
     return installation
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("pool", [pytest.param("prefork", marks=pytest.mark.everyday), "threads"])
 @on_each_set_up
 def test_a_hung_job_runs_elsewhere(

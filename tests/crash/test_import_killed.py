@@ -262,7 +262,6 @@ def import_killed(place: Place, path: Path) -> str:
     return batch_id
 
 
-@pytest.mark.timeout(400)
 def test_an_import_survives_its_workers(
     place: Callable[[str], Any], contact_list: Path, expected: Expected, show: Callable[[str], None]
 ) -> None:

@@ -79,7 +79,6 @@ def is_empty(app: ConventionsApp) -> bool:
     return app.broker.sizes(QUEUE) == Sizes(0, 0, 0)
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_job_ends_as_in_the_slow_lane(
     seed: int, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path

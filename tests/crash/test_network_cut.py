@@ -38,7 +38,6 @@ def started(folder: Path, number: int) -> int:
     return Runs(folder).starts()[number]
 
 
-@pytest.mark.timeout(150)
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_worker_that_is_cut_off(installation: Installation, app: ConventionsApp, hosts: Network, pool: str) -> None:
     """Its jobs run elsewhere; what it has ended meanwhile counts for nothing, and it goes on when the cable is back.

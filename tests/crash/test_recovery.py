@@ -59,7 +59,6 @@ def recovery(installation: Installation, fill_queue: Callable[[], None]) -> floa
     return found[1]
 
 
-@pytest.mark.timeout(150)
 def test_behind_100_000_messages_in_its_queue(
     installation: Installation, app: ConventionsApp, show: Callable[[str], None]
 ) -> None:
@@ -72,7 +71,6 @@ def test_behind_100_000_messages_in_its_queue(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_behind_messages_of_its_own_priority(
     installation: Installation, app: ConventionsApp, show: Callable[[str], None]
 ) -> None:
@@ -84,7 +82,6 @@ def test_behind_messages_of_its_own_priority(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_beside_a_queue_that_nobody_consumes(
     installation: Installation, app: ConventionsApp, show: Callable[[str], None]
 ) -> None:

@@ -57,7 +57,6 @@ def leader(app: ConventionsApp) -> int | None:
     return None if name is None else int(name.decode().rpartition(":")[2])
 
 
-@pytest.mark.timeout(180)
 @on_each_set_up
 def test_a_redrive_survives_its_recorder(installation: Installation, app: ConventionsApp, tmp_path: Path) -> None:
     """Every letter is sent, each effect happens once, and the figures say so."""

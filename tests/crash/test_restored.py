@@ -85,7 +85,6 @@ def done(app: ConventionsApp, kind: str = "succeeded") -> int:
         return len(executions.listing(session, ExecutionFilter(kind=kind), 1000))
 
 
-@pytest.mark.timeout(240)
 def test_a_restored_server_repeats_nothing(drill: Drill) -> None:
     """Jobs, one that is delayed, a dead one and a batch, for workers that start and for one that runs; new ones run."""
     with drill.server, drill.installation.application() as app:

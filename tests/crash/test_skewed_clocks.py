@@ -2,8 +2,6 @@
 
 from contextlib import ExitStack
 
-import pytest
-
 from conventions.app import ConventionsApp
 from tests.crash.clocks import wrong_by
 from tests.crash.crash_tasks import Append, AppendAtSecond, Hold
@@ -15,7 +13,6 @@ from tests.workers import Installation, letters, messages, wait_until_empty
 JOBS = range(40)
 
 
-@pytest.mark.timeout(120)
 def test_workers_whose_clocks_are_four_hours_apart(installation: Installation, app: ConventionsApp) -> None:
     """One is killed: the other takes over in the usual time, nothing runs early, twice or is called too old."""
     QUICK.install(installation)

@@ -1,6 +1,5 @@
 """A server that comes back without the end of its append-only file, as after a power cut."""
 
-import pytest
 from sqlalchemy import select, text
 
 from conventions.app import ConventionsApp
@@ -17,7 +16,6 @@ JOBS = range(200)
 LOST = 20_000  # bytes: the outcomes of some jobs, and the end of a command in the middle
 
 
-@pytest.mark.timeout(150)
 def test_a_lost_end_of_the_file(installation: Installation, app: ConventionsApp, server: Server) -> None:
     """The workers go on by themselves: every job that was sent before ends, and transactions are there once.
 

@@ -16,6 +16,7 @@ from conventions.dead_letters.letters import STATES
 from conventions.storage.database import Database, utc_now
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import charge_card, failure, get, groups, ids, raised_by, record
+from tests.support import patient
 
 
 def test_everything_of_a_failure_is_kept(database: Database) -> None:
@@ -185,7 +186,7 @@ def test_a_letter_is_moved_once(database: Database) -> None:
     def move_all(_: int) -> list[bool]:
         moved = []
         for letter in letters:
-            together.wait(10)
+            together.wait(patient(10))
             with database.session() as session:
                 moved.append(dead_letters.move(session, letter, ("dead",), "redriven"))
         return moved

@@ -28,7 +28,7 @@ from conventions.storage.tables import DeadLetterRow, RedriveRow
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure
 from tests.redriving import step
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import application, forget, messages
 
 
@@ -182,7 +182,7 @@ def test_two_that_lead_send_no_letter_twice(app: ConventionsApp, monkeypatch: py
     wait_until(lambda: row(app, id_).sent == 250, 60)
     ended.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(patient(10))
     assert set(calls.values()) == {1}
     assert len(calls) == 250
     assert len(messages(app)) == 250

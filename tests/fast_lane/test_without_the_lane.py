@@ -16,7 +16,7 @@ from conventions import ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.storage.tables import ExecutionRow
 from tests.crash.tempo import QUICK
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import ROOT, Installation, wait_for_letter, wait_until_empty
 
 LANE = "conventions.fast_lane"
@@ -91,7 +91,7 @@ def left_out(installation: Installation) -> Path:
 def test_turned_off_nothing_of_it_is_imported(installation: Installation, app: ConventionsApp, setting: str) -> None:
     """By the setting; with it, the lane is there."""
     with installation.worker("-Q", "immediate", CONVENTIONS_FAST_LANE=setting):
-        where, *modules = Imported.delay().get(timeout=20)
+        where, *modules = Imported.delay().get(timeout=patient(20))
     assert where == str(ROOT / "conventions")
     assert (f"{LANE}.door" in modules) == (setting == "true")
     assert (modules == []) == (setting == "false")
@@ -104,7 +104,7 @@ def test_left_out_jobs_run_and_end(
     """As with the lane: many short ones, one that is tried again, one that ends as a dead letter."""
     names = [f"short {number}" for number in range(300)]
     with installation.worker("-Q", "immediate", "-P", pool, "-c", "2") as worker:
-        assert Imported.delay().get(timeout=20) == [str(left_out)]
+        assert Imported.delay().get(timeout=patient(20)) == [str(left_out)]
         ids = Work.enqueue_many({"name": name, "folder": tmp_path} for name in names)
         once = Work.delay("once", tmp_path, how="fails once").id
         never = Work.delay("never", tmp_path, how="fails").id

@@ -15,7 +15,7 @@ from conventions.idempotency.claim_answers import Answer, Busy, Conflict, Done, 
 from conventions.idempotency.claims import Claims
 from conventions.storage.redis_store import Store
 from tests.claiming import AGAIN, FIRST, OTHER, claim_key, granted, later, settle, take
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_one_of_many_at_once_wins(claims: Claims) -> None:
 
     def ask(number: int, turn: int) -> Answer:
         request = replace(FIRST, key=f"key{turn}", token=f"t{number}", message_id=f"m{number}")
-        together.wait(10)
+        together.wait(patient(10))
         return take(claims, request)
 
     with ThreadPoolExecutor(16) as pool:

@@ -15,7 +15,7 @@ from conventions.idempotency.claim_answers import Busy, Granted
 from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper
 from conventions.storage.redis_store import Store
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 LEASE = 0.6
 JOB = ClaimRequest("Task", "key", token="t1", message_id="m1", fingerprint="f")
@@ -142,7 +142,7 @@ def test_a_forked_process_keeps_its_own_leases(claims: Claims, keeper: LeaseKeep
     with keeper.holding(other, lambda: False):
         child = get_context("fork").Process(target=_hold_in_child, args=(keeper, claims, store))
         child.start()
-        child.join(10)
+        child.join(patient(10))
     assert child.exitcode == 0
 
 

@@ -17,7 +17,7 @@ from conventions.idempotency.lease_keepers import PageKeeper
 from conventions.idempotency.process_pages import CLAIM, PROGRESS_AT, SIZE, TOKEN, Look, Page, Pages
 from conventions.storage.redis_store import Store
 from tests.claiming import FIRST, OTHER, take
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # it has threads, as a worker has
 
@@ -93,7 +93,7 @@ def test_a_process_beyond_the_pages_has_none(pages: Pages, number: int) -> None:
 
     child = get_context("fork").Process(target=run)
     child.start()
-    child.join(10)
+    child.join(patient(10))
     assert child.exitcode == 3
 
 

@@ -318,7 +318,6 @@ def run(store: Store, examples: int, steps: int) -> None:
     run_state_machine_as_test(type("Machine", (Protocol,), {"store": store}), settings=options)
 
 
-@pytest.mark.timeout(400)  # to find the shortest example of a fault takes longer than to find none
 @pytest.mark.parametrize("examples", [60, pytest.param(500, marks=pytest.mark.thorough)])
 def test_no_interleaving_breaks_the_protocol(store: Store, examples: int) -> None:
     """Whatever happens in whatever order."""
@@ -326,7 +325,6 @@ def test_no_interleaving_breaks_the_protocol(store: Store, examples: int) -> Non
 
 
 @pytest.mark.thorough
-@pytest.mark.timeout(400)
 def test_no_interleaving_breaks_the_protocol_on_redis(tmp_path: Path) -> None:
     """The same scripts on Redis."""
     with redis_server(tmp_path) as url:

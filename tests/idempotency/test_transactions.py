@@ -20,6 +20,7 @@ from conventions.idempotency.transactions import transaction
 from conventions.storage.database import Database
 from conventions.storage.tables import IdempotencyRow
 from tests.databases import database  # noqa: F401  # a fixture
+from tests.support import patient
 
 JOB = ClaimRequest("Task", "key", token="t1", message_id="m1", fingerprint="f")
 DUPLICATE = replace(JOB, token="t2", message_id="m2")
@@ -138,7 +139,7 @@ def test_of_two_at_once_one_writes(business: Database) -> None:
         with transaction(business, JOB) as session:
             send(session, "first")
             inside.set()
-            assert go.wait(10)
+            assert go.wait(patient(10))
             session.info["result"] = "first"
 
     def second() -> Any:
@@ -148,7 +149,7 @@ def test_of_two_at_once_one_writes(business: Database) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(first)
-        assert inside.wait(10)
+        assert inside.wait(patient(10))
         two = pool.submit(second)
         assert not two.done()
         go.set()
@@ -165,7 +166,7 @@ def test_of_two_at_once_the_second_writes_when_the_first_fails(business: Databas
         with transaction(business, JOB) as session:
             send(session, "first")
             inside.set()
-            assert go.wait(10)
+            assert go.wait(patient(10))
             raise LookupError
 
     def second() -> None:
@@ -174,7 +175,7 @@ def test_of_two_at_once_the_second_writes_when_the_first_fails(business: Databas
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(first)
-        assert inside.wait(10)
+        assert inside.wait(patient(10))
         two = pool.submit(second)
         go.set()
         two.result(15)

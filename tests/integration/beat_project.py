@@ -16,7 +16,7 @@ from conventions.schedules.beat_liveness import Beats
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules
 from conventions.storage.redis_store import Store
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 WORK = '''
 from datetime import date
@@ -111,7 +111,7 @@ class BeatProject:
         """Run a command to its end."""
         return subprocess.run(
             [sys.executable, "-m", "celery", "-A", "work", *arguments],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60, check=False,
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=patient(60), check=False,
         )  # fmt: skip
 
     @contextmanager
@@ -126,7 +126,7 @@ class BeatProject:
         try:
             yield process
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=patient(20))
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

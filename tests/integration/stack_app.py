@@ -12,7 +12,7 @@ import psutil
 
 from conventions import create_app
 from conventions.stack.folder import Stack, find
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 INIT = """
 from conventions import create_app
@@ -100,7 +100,7 @@ class StackApp:
     def send_from_elsewhere(self, name: str) -> None:
         """Send a job by the class, as another program in the folder does."""
         command = [sys.executable, "-c", SEND, name]
-        subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=30)
+        subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=patient(30))
 
     def left(self, name: str, timeout: float = 20) -> str:
         """Wait for the file that a job leaves; returns the version that wrote it."""
@@ -158,7 +158,7 @@ class Running:
     def interrupt(self) -> int:
         """Press Ctrl-C and wait for the end; returns the exit status."""
         self.process.send_signal(signal.SIGINT)
-        return self.process.wait(timeout=20)
+        return self.process.wait(timeout=patient(20))
 
     def kill_all(self) -> None:
         """Leave nothing."""

@@ -30,7 +30,7 @@ from tests.redis_servers import (
     tls_server,
     wait_for_server,
 )
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, application
 
 APPLICATION = f"""\
@@ -71,7 +71,7 @@ class Site:
 
     def works(self, number: int) -> None:
         """A job runs in this worker and gives its result back, a slot runs, and the worker answers to a ping."""
-        assert Where.delay(number).get(timeout=30) == self.worker.process.pid, self.worker.output
+        assert Where.delay(number).get(timeout=patient(30)) == self.worker.process.pid, self.worker.output
         before = self.noted
         try:
             wait_until(lambda: self.noted > before, 30, "a slot ran")

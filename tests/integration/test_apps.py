@@ -9,7 +9,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation
 
 TASKS = '''
@@ -90,7 +90,7 @@ def test_packages_of_a_team(mine: Installation) -> None:
     mine.settings["task_packages"] = "guest"
     with mine.worker("-c", "2", app="mine"):
         send = [sys.executable, "-c", SEND]
-        subprocess.run(send, cwd=mine.folder, env=mine.environment, check=True, timeout=60)
+        subprocess.run(send, cwd=mine.folder, env=mine.environment, check=True, timeout=patient(60))
         for package in ("mine", "guest"):
             for name in ("touched", "nightly", "rebuilt"):
                 wait_until((mine.folder / f"{package}-{name}").exists, description=f"{name} of {package}")

@@ -13,7 +13,7 @@ from celery.exceptions import ChordError
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, Priority, RetryPolicy, acting_as
 from conventions.app import ConventionsApp
 from tests import raw_messages as raw
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import letters, wait_for_letter, wait_until_empty
 
 SOON = RetryPolicy(attempts=2, first_wait=0.05, max_wait=0.2)
@@ -166,26 +166,26 @@ def file(tmp_path: Path) -> Path:
 
 def test_a_typed_result_travels_along_a_chain(live_app: ConventionsApp) -> None:
     """Results are JSON; the next step gets the type that it declares."""
-    assert chain(NextDay.s(date(2026, 1, 30)), SayDay.s())().get(timeout=15) == "date 2026-01-31"
+    assert chain(NextDay.s(date(2026, 1, 30)), SayDay.s())().get(timeout=patient(15)) == "date 2026-01-31"
 
 
 def test_typed_arguments_of_later_steps(live_app: ConventionsApp, file: Path) -> None:
     """They travel within the message of the first one, and arrive as what `run` declares."""
     result = chain(Add.s(1, 2), Types.s(Path("a/b"), Decimal("1.5"), day=date(2026, 1, 31), pause=timedelta(hours=1)))()
-    assert result.get(timeout=10) == ["int", "PosixPath", "Decimal", "date", "timedelta"]
+    assert result.get(timeout=patient(10)) == ["int", "PosixPath", "Decimal", "date", "timedelta"]
     Add.apply_async((3, 5), link=Note.s(file))
     wait_until(lambda: file.read_text() == "8\n", description="the callback ran")
 
 
 def test_a_chain_goes_on_after_a_retry(live_app: ConventionsApp) -> None:
     """A step that succeeds at its second attempt hands on its result, once."""
-    assert chain(Flaky.s(1), Add.s(1), Flaky.s())().get(timeout=20) == 2
+    assert chain(Flaky.s(1), Add.s(1), Flaky.s())().get(timeout=patient(20)) == 2
 
 
 def test_a_chain_goes_on_after_a_duplicate(live_app: ConventionsApp, file: Path) -> None:
     """A step that was done before hands on its stored result."""
-    Count.delay(7, file).get(timeout=10)
-    assert chain(Count.s(7, file), Add.s(1))().get(timeout=15) == 8
+    Count.delay(7, file).get(timeout=patient(10))
+    assert chain(Count.s(7, file), Add.s(1))().get(timeout=patient(15)) == 8
     assert file.read_text() == "7\n"
 
 
@@ -193,7 +193,7 @@ def test_a_chain_ends_at_a_dead_letter(live_app: ConventionsApp, file: Path) -> 
     """The steps after it do not run, and its error is the chain's."""
     result = chain(Refuse.s(1), Add.s(1), Note.s(str(file)))()
     with pytest.raises(BusinessError, match="no 1"):
-        result.parent.parent.get(timeout=10)
+        result.parent.parent.get(timeout=patient(10))
     assert wait_for_letter(live_app, result.parent.parent.id).error == "BusinessError"
     assert file.read_text() == ""
 
@@ -201,7 +201,7 @@ def test_a_chain_ends_at_a_dead_letter(live_app: ConventionsApp, file: Path) -> 
 def test_a_step_that_gets_a_wrong_type_is_a_dead_letter(live_app: ConventionsApp) -> None:
     """The next step cannot be sent with such an argument: it must be found, not be lost."""
     last = chain(SayDay.s(date(2026, 1, 30)), Add.s(1)).apply_async()
-    assert last.parent.get(timeout=10) == "date 2026-01-30"
+    assert last.parent.get(timeout=patient(10)) == "date 2026-01-30"
     letter = wait_for_letter(live_app, last.id)
     assert (letter.task, letter.error) == (Add.name, "PayloadError")
 
@@ -209,9 +209,9 @@ def test_a_step_that_gets_a_wrong_type_is_a_dead_letter(live_app: ConventionsApp
 def test_steps_keep_their_options(live_app: ConventionsApp, file: Path) -> None:
     """Priority, countdown and key of a signature are its own."""
     step = Count.si(1, str(file)).set(priority=Priority.HIGH, countdown=0.2, idempotency_key="chosen")
-    assert chain(step, Count.si(2, str(file)))().get(timeout=15) == 2
+    assert chain(step, Count.si(2, str(file)))().get(timeout=patient(15)) == 2
     again = Count.si(1, str(file)).set(idempotency_key="chosen")
-    assert again.apply_async().get(timeout=10) == 1
+    assert again.apply_async().get(timeout=patient(10)) == 1
     assert file.read_text() == "1\n2\n"
 
 
@@ -219,29 +219,29 @@ def test_an_actor_travels_along_a_chain(live_app: ConventionsApp) -> None:
     """Every step acts in the name of the one who sent the chain."""
     with acting_as("u-42"):
         result = chain(Who.s(), Who.si(), Who.si()).apply_async()
-    assert result.get(timeout=15) == "u-42"
-    assert result.parent.get(timeout=10) == "u-42"
+    assert result.get(timeout=patient(15)) == "u-42"
+    assert result.parent.get(timeout=patient(10)) == "u-42"
 
 
 def test_an_actor_reaches_the_end_of_a_chord(live_app: ConventionsApp) -> None:
     """Also when the body is sent by the worker that ended the last step."""
     with acting_as("u-42"):
         result = chord([Who.s(), Who.s()], WhoAll.s()).apply_async()
-    assert result.get(timeout=15) == ["u-42"] * 3
+    assert result.get(timeout=patient(15)) == ["u-42"] * 3
 
 
 def test_an_actor_reaches_each_item_of_a_map(live_app: ConventionsApp) -> None:
     """The items are run in the name of the one who sent them."""
     with acting_as("u-42"):
         result = WhoEach.map([1, 2]).apply_async(ignore_result=False)
-    assert result.get(timeout=15) == ["1 u-42", "2 u-42"]
+    assert result.get(timeout=patient(15)) == ["1 u-42", "2 u-42"]
 
 
 def test_an_item_of_a_map_runs_once(live_app: ConventionsApp, file: Path) -> None:
     """An item is a job like any other: a duplicate answers from the stored result."""
-    Count.delay(1, file).get(timeout=10)
+    Count.delay(1, file).get(timeout=patient(10))
     result = Count.starmap([(1, file), (2, file), (2, file)]).apply_async(ignore_result=False)
-    assert result.get(timeout=15) == [1, 2, 2]
+    assert result.get(timeout=patient(15)) == [1, 2, 2]
     assert file.read_text() == "1\n2\n"
 
 
@@ -254,20 +254,20 @@ def test_a_failed_item_of_a_map_is_a_dead_letter(live_app: ConventionsApp) -> No
 
 def test_an_item_of_a_map_is_tried_again(live_app: ConventionsApp) -> None:
     """By its task's policy."""
-    assert Flaky.map([31, 32]).apply_async(ignore_result=False).get(timeout=20) == [31, 32]
+    assert Flaky.map([31, 32]).apply_async(ignore_result=False).get(timeout=patient(20)) == [31, 32]
 
 
 def test_results_of_items_are_kept_like_those_of_the_task(live_app: ConventionsApp) -> None:
     """`ignore_result = False` on the class is enough, as it is for `delay`."""
-    assert Add.starmap([(40, 1), (40, 2)]).delay().get(timeout=5) == [41, 42]
-    assert Add.chunks([(41, 1), (41, 2)], 1).group()().get(timeout=5) == [[42], [43]]
+    assert Add.starmap([(40, 1), (40, 2)]).delay().get(timeout=patient(5)) == [41, 42]
+    assert Add.chunks([(41, 1), (41, 2)], 1).group()().get(timeout=patient(5)) == [[42], [43]]
 
 
 def test_a_chord_with_retries_and_duplicates(live_app: ConventionsApp, file: Path) -> None:
     """The body waits for the retry, and counts a duplicate as done."""
-    Count.delay(5, file).get(timeout=10)
+    Count.delay(5, file).get(timeout=patient(10))
     steps = [Flaky.s(10), Count.s(5, file), Count.s(5, file), Count.s(6, file)]
-    assert chord(steps, Total.s())().get(timeout=20) == 26
+    assert chord(steps, Total.s())().get(timeout=patient(20)) == 26
     assert sorted(file.read_text().split()) == ["5", "6"]
 
 
@@ -275,7 +275,7 @@ def test_a_chord_with_a_dead_step(live_app: ConventionsApp) -> None:
     """The body does not run, the chord has an error, and the step is a dead letter."""
     result = chord([Count.s(1, "x"), Refuse.s(12)], Total.s())()
     with pytest.raises((ChordError, BusinessError)):
-        result.get(timeout=15)
+        result.get(timeout=patient(15))
     wait_until(
         lambda: any(letter.arguments == {"number": 12} for letter in letters(live_app)), description="a dead letter"
     )
@@ -283,13 +283,13 @@ def test_a_chord_with_a_dead_step(live_app: ConventionsApp) -> None:
 
 def test_canvas_within_canvas(live_app: ConventionsApp) -> None:
     """A group of chains, and a chain of a group."""
-    assert group(chain(Add.s(1, n), Add.s(10)) for n in range(3))().get(timeout=15) == [11, 12, 13]
-    assert chain(Add.s(100, 1), group(Add.s(1), Add.s(2)), Total.s())().get(timeout=15) == 205
+    assert group(chain(Add.s(1, n), Add.s(10)) for n in range(3))().get(timeout=patient(15)) == [11, 12, 13]
+    assert chain(Add.s(100, 1), group(Add.s(1), Add.s(2)), Total.s())().get(timeout=patient(15)) == 205
 
 
 def test_a_large_group(live_app: ConventionsApp) -> None:
     """Fifty messages, fifty results, in order."""
-    assert group(Add.s(1000, n) for n in range(50))().get(timeout=30) == list(range(1000, 1050))
+    assert group(Add.s(1000, n) for n in range(50))().get(timeout=patient(30)) == list(range(1000, 1050))
 
 
 def test_callbacks(live_app: ConventionsApp, file: Path) -> None:
@@ -315,8 +315,8 @@ def test_functions_among_tasks(live_app: ConventionsApp) -> None:
     with acting_as("u-42"):
         steps = chain(Add.si(1, 2), FUNCTIONS.plain.si(3, times=2).set(headers=others)).delay()
         chunked = chain(Add.si(1, 2), Add.chunks([(5, 6), (7, 8)], 1).group()).delay()
-    assert steps.get(timeout=20) == [3, "u-42", "r"]
-    assert chunked.get(timeout=20) == [[11], [15]]
+    assert steps.get(timeout=patient(20)) == [3, "u-42", "r"]
+    assert chunked.get(timeout=patient(20)) == [[11], [15]]
 
 
 def test_a_step_that_its_name_alone_tells_and_that_is_refused_is_a_letter(live_app: ConventionsApp) -> None:
@@ -338,4 +338,4 @@ def test_a_step_that_its_name_alone_tells_and_that_is_refused_is_a_letter(live_a
     raw.publish(
         live_app, "immediate", raw.body(kwargs={"a": 2, "b": 2}, embed={"callbacks": [function]}), raw.headers(Add.name)
     )
-    assert live_app.AsyncResult("of-before").get(timeout=10) == [4, "system", None]
+    assert live_app.AsyncResult("of-before").get(timeout=patient(10)) == [4, "system", None]

@@ -53,7 +53,6 @@ def starts(folder: Path) -> list[int]:
     return [len(file.read_text().split()) if file.exists() else 0 for file in files]
 
 
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize("position", [0, MEMBERS - 1])
 @pytest.mark.parametrize("fate", ENDS)
 def test_a_chord_with_a_dead_member_ends(live_app: ConventionsApp, tmp_path: Path, fate: str, position: int) -> None:

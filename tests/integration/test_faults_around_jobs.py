@@ -14,7 +14,7 @@ from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
 from tests.integration.fault_tasks import After, Fails, Hangs, Number, Sum, Told, Twice, Works
 from tests.redis_servers import free_port, process, wait_for_server
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, acting_through, letters, wait_for_letter, wait_until_empty
 
 
@@ -131,7 +131,7 @@ def test_a_result_that_cannot_be_stored_is_no_failure(app: ConventionsApp, tmp_p
     for file in ("go", when):
         (tmp_path / file).touch()
     result = chord([Number.s(tmp_path, 3), Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
-    assert result.get(timeout=30) == 7
+    assert result.get(timeout=patient(30)) == 7
     assert [note for note in notes(tmp_path) if note.startswith("sum")] == ["sum 7"]
     assert [one.id for one in letters(app, state=None) if one.task == Number.name] == []
 
@@ -146,7 +146,7 @@ def test_pools_without_processes_let_it_come_again_too(
         (tmp_path / file).touch()
     with others.worker("-P", pool, "-c", "1"), others.application() as app, acting_through(app):
         sent = Number.delay(tmp_path, 3)
-        assert sent.get(timeout=15) == 3
+        assert sent.get(timeout=patient(15)) == 3
         wait_until_empty(app)
         assert kinds(app, sent.id) == ["succeeded"]
         assert notes(tmp_path) == ["began 3"]
@@ -176,7 +176,7 @@ def test_results_that_do_not_fit_into_redis_wait(tmp_path: Path, new_database: C
             worker.wait_for("OutOfMemory")
             wait_until(lambda: app.journal.length() == 0, description="both are recorded")
             app.store.redis.config_set("maxmemory", "0")
-            assert result.get(timeout=30) == 7
+            assert result.get(timeout=patient(30)) == 7
             wait_until_empty(app)
             assert letters(app, state=None) == []
             assert worker.process.poll() is None

@@ -33,7 +33,7 @@ from tests.integration.lane_fixtures import (  # noqa: F401  # fixtures
     some,
 )
 from tests.integration.lane_tasks import Apart, Kept, Quick
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, wait_for_letter
 
 type Alone = tuple[Installation, ConventionsApp]
@@ -161,7 +161,7 @@ def test_what_something_follows_goes_alone(lane: Lane) -> None:
             ).apply_async()
         kept = {f"kept {number}": Kept.delay(folder, f"kept {number}") for number in names}
         Quick.enqueue_many(some(folder, 4))
-    assert {name: result.get(timeout=20) for name, result in kept.items()} == {name: name for name in kept}
+    assert {name: result.get(timeout=patient(20)) for name, result in kept.items()} == {name: name for name in kept}
     for what in ("callback", "end"):
         wait_until(lambda what=what: f"{what} 7" in lane.names, 20, f"{what} has begun")  # type: ignore[misc]
     lane.wait_until_done()
@@ -233,7 +233,7 @@ def captured(app: ConventionsApp) -> Iterator[list[dict[str, Any]]]:
             yield events
         finally:
             receiver.should_stop = True
-            thread.join(10)
+            thread.join(patient(10))
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -264,7 +264,7 @@ def test_stopping_in_the_middle(alone: Alone, tmp_path: Path, pool: str) -> None
     with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2") as worker:
         wait_until(lambda: len(notes(tmp_path)) > 300, 20, "it is at work")
         worker.process.send_signal(signal.SIGTERM)
-        assert worker.process.wait(15) == 0
+        assert worker.process.wait(patient(15)) == 0
         assert "unfinished" not in worker.output
     done = len(notes(tmp_path))
     assert max(sizes(notes(tmp_path)).values()) > 1

@@ -15,7 +15,7 @@ from tests.integration import (
     lane_tasks,  # pytest would look at an imported function, and Celery would make an application for it
 )
 from tests.integration.lane_fixtures import POOLS, QUEUE, alone, install  # noqa: F401  # fixtures
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, wait_for_letter
 
 type Alone = tuple[Installation, ConventionsApp]
@@ -52,7 +52,7 @@ def test_a_worker_that_stops_begins_no_more(alone: Alone, tmp_path: Path, pool: 
         worker.process.send_signal(signal.SIGTERM)
         wait_until(lambda: "Warm shutdown" in worker.output, 30, "it was told to stop")
         (tmp_path / "go").touch()
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(patient(20)) == 0
         assert "Traceback" not in worker.output
     assert ran(tmp_path) == ["a"]
     assert alone[1].broker.sizes(QUEUE) == Sizes(3, 0, 0)

@@ -21,7 +21,7 @@ from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Bad, Good, Slow
 from tests.stored_messages import stored
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Worker, acting_through, letters, wait_for_letter
 
 START_LIMIT = 3
@@ -32,7 +32,7 @@ def _unharmed(worker: Worker, app: ConventionsApp) -> Iterator[None]:
     """The same main process runs a good job afterwards, and nothing is left in the broker."""
     yield
     raw.check_unharmed(app, worker, QUEUE)
-    assert Good.delay(str(uuid4())).get(timeout=10)
+    assert Good.delay(str(uuid4())).get(timeout=patient(10))
 
 
 def starts(folder: Path, how: str) -> int:
@@ -154,7 +154,7 @@ def test_many_killers_at_once(app: ConventionsApp, tmp_path: Path) -> None:
     for number, folder in enumerate(folders):
         bad.append(Bad.delay(folder, "kill" if number % 2 else "exit_hard").id)
         good.append(Good.delay(folder.name))
-    assert [one.get(timeout=50) for one in good] == [folder.name for folder in folders]
+    assert [one.get(timeout=patient(50)) for one in good] == [folder.name for folder in folders]
     wait_until(lambda: {*bad} <= {one.id for one in letters(app, error="TooManyStarts")}, 50, "all are letters")
     for number, folder in enumerate(folders):
         assert starts(folder, "kill" if number % 2 else "exit_hard") == START_LIMIT
@@ -177,5 +177,5 @@ def test_other_pools(valkey_url: str, new_database: Callable[[Path], str], tmp_p
         for message_id in broken:
             assert wait_for_letter(keeper.app, message_id, 10).error in ("UndeliverableMessage", "PayloadError")
         raw.check_unharmed(keeper.app, other, QUEUE)
-        assert Good.delay("7").get(timeout=10) == "7"
+        assert Good.delay("7").get(timeout=patient(10)) == "7"
         assert len(letters(keeper.app, state=None)) == len(sent) + len(broken) + 2

@@ -18,7 +18,7 @@ from conventions.storage.tables import DeadLetterRow
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, expected, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Good
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Worker, letters
 
 NAME = Good.name
@@ -179,7 +179,7 @@ def test_a_string_under_the_key_of_a_message(app: ConventionsApp) -> None:
     redis.set(app.store.key("message", tag), "text")
     redis.zadd(app.store.key("queue", QUEUE), {tag: 9e14})
     results = [Good.delay(mate) for mate in mates]
-    assert [result.get(timeout=10) for result in results] == mates
+    assert [result.get(timeout=patient(10)) for result in results] == mates
     assert stored_bytes(new_letter(app, known)).decode() == "text"
 
 
@@ -193,7 +193,7 @@ def test_what_a_later_release_has_written_is_left(
     redis.zadd(app.store.key("queue", QUEUE), {listed: 9e14})
     raw.put(app, QUEUE, json.dumps(raw.envelope(FINE, raw.headers(NAME, marked, x_form=2))), marked.encode())
     mate = str(uuid4())
-    assert Good.delay(mate).get(timeout=10) == mate
+    assert Good.delay(mate).get(timeout=patient(10)) == mate
     delayed = app.store.key("delayed", QUEUE)
     wait_until(lambda: redis.zcard(delayed) == 2, 30, "both wait")
     assert {one.name for one in left_alone(app.store)} == {f"message:{listed}", f"message:{marked}"}

@@ -15,7 +15,7 @@ from conventions.records import executions
 from tests import raw_messages as raw
 from tests.integration.poison_fixtures import app, keeper, worker  # noqa: F401  # fixtures
 from tests.integration.poison_tasks import QUEUE, Good
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Worker
 
 TEXTS = st.text(st.characters(codec=None), max_size=6) | st.sampled_from(["\ud800", "a\0b", "x" * 256, ""])
@@ -111,7 +111,7 @@ def test_whatever_another_program_sends_ends_with_a_row(
     ]  # whose jobs leave none
     for message_id, message in sent.items():
         raw.put(app, QUEUE, written(message, message_id))
-    assert Good.delay(number := str(uuid4())).get(timeout=20) == number
+    assert Good.delay(number := str(uuid4())).get(timeout=patient(20)) == number
 
     def ended() -> bool:
         return all(rows(app, message_id) for message_id in owed)

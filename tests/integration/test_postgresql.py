@@ -11,7 +11,7 @@ from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolic
 from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
 from conventions.storage.database import Database
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, letters, wait_for_letter
 
 
@@ -86,13 +86,13 @@ def test_a_worker_on_postgresql(app: ConventionsApp, installation: Installation,
         session.execute(text("CREATE TABLE bookings (order_id INTEGER NOT NULL)"))
     with installation.worker("-c", "4"):
         bookings = [Book.delay(n % 5) for n in range(20)]
-        receipts = [booking.get(timeout=40) for booking in bookings]
+        receipts = [booking.get(timeout=patient(40)) for booking in bookings]
         assert [count(app, n) for n in range(5)] == [1] * 5
         assert receipts[:5] * 4 == receipts
 
         for key in app.store.redis.scan_iter(match=f"{app.store.key('claim')}:*"):
             app.store.redis.delete(key)
-        assert Book.delay(3).get(timeout=10) == receipts[3]
+        assert Book.delay(3).get(timeout=patient(10)) == receipts[3]
         assert count(app, 3) == 1, "Redis forgot, the database did not"
 
         file = tmp_path / "mended"
@@ -126,7 +126,7 @@ def test_a_fail_over_kills_no_job(app: ConventionsApp, installation: Installatio
         wait_until(lambda: "retry in" in worker.output or "Retry in" in worker.output, 20, "a job is tried again")
         worker.wait_for("not recorded for now")
         read_only("off")
-        assert max(order.get(timeout=40) for order in orders) > 1  # attempts; some may have begun afterwards
+        assert max(order.get(timeout=patient(40)) for order in orders) > 1  # attempts; some may have begun afterwards
         wait_until(lambda: app.journal.length() == 0, 20, "everything is recorded")
         assert [count(app, number) for number in range(8)] == [1] * 8
         assert not letters(app)

@@ -7,7 +7,7 @@ from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, letters, messages
 
 WAITING = ("mail", "immediate", "long")
@@ -80,7 +80,7 @@ def _nobody_reads(installation: Installation, app: ConventionsApp) -> None:
         assert inspects.stderr is not None
         inspects.stdout.close()
         errors = inspects.stderr.read().decode()
-        assert inspects.wait(30) == 69, errors  # as Celery says it
+        assert inspects.wait(patient(30)) == 69, errors  # as Celery says it
         assert "Broken pipe" in errors
     store = app.broker.store
     found: Any = store.redis.keys(store.key("*pidbox*"))

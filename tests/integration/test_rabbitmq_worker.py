@@ -35,7 +35,7 @@ from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Item
 from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.redis_servers import free_port, process, wait_for_server
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, letters, wait_for_letter
 
 OTHER = """\
@@ -517,7 +517,7 @@ def test_a_result_that_cannot_be_stored(
     for file in ("go", "not stored in time"):
         (tmp_path / file).touch()
     with installation.application(), installation.worker("-P", pool, "--concurrency=1", "-Q", "immediate"):
-        assert Number.delay(tmp_path, 3).get(timeout=30) == 3
+        assert Number.delay(tmp_path, 3).get(timeout=patient(30)) == 3
 
 
 def test_what_follows_is_sent_after_a_death_and_too_late_to_begin(

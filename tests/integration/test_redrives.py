@@ -4,8 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from conventions import BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.dead_letters import letters as dead_letters
@@ -53,7 +51,6 @@ def celery(installation: Installation, *arguments: str) -> tuple[int, str]:
     return result.returncode, result.stdout
 
 
-@pytest.mark.timeout(180)
 def test_an_incident(live_app: ConventionsApp, module_installation: Installation, tmp_path: Path) -> None:
     """Groups tell the causes, the safety stop leaves the rest, and after the fix each order is delivered once."""
     for number in range(3 * JOBS):

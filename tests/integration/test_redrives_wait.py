@@ -82,7 +82,6 @@ def left_by_the_task_of_before(app: ConventionsApp, letter: str) -> Any:
     return SendDeadLetters.delay(redrive_id=id_)
 
 
-@pytest.mark.timeout(180)
 def test_eleven_redrives_on_a_paused_queue(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
     """They wait, and say why; other jobs run; all of them finish once the queue is read again, each effect once.
 

@@ -8,7 +8,7 @@ import pytest
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.records import executions
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import wait_for_letter, wait_until_empty
 
 SOON = RetryPolicy(attempts=5, network_attempts=10, first_wait=0.01, max_wait=0.05)
@@ -89,7 +89,7 @@ def test_each_kind_has_its_own_count(live_app: ConventionsApp, ways: str, error:
 def test_what_the_kinds_leave_is_enough(live_app: ConventionsApp) -> None:
     """Nine network errors and four others: the fourteenth attempt succeeds."""
     sent = Shaky.delay("nononononnnnn.")
-    assert sent.get(timeout=20) == 14
+    assert sent.get(timeout=patient(20)) == 14
 
 
 @pytest.mark.parametrize(("kind", "error", "attempts"), [

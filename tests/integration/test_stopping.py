@@ -23,7 +23,7 @@ from conventions.broker.redis_broker import Sizes
 from conventions.core.same_press import SAME_PRESS
 from conventions.records import executions
 from tests.claiming import fields_of
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, letters, messages, wait_until_empty
 
 QUEUE = "immediate"
@@ -109,7 +109,7 @@ def _tell_again(**_: Any) -> None:
     worker_shutting_down.disconnect(_tell_again)
     os.kill(os.getpid(), signal.SIGINT)
     if os.environ["TOLD_AGAIN"] == "after":
-        threading.Event().wait(5)
+        threading.Event().wait(patient(5))
 
 
 def _go_on_at_once(**_: Any) -> None:
@@ -266,7 +266,7 @@ def test_what_is_not_done_within_the_grace_period_goes_back(
             wait_for_starts(tmp_path / "started", number * int(concurrency))
             began = time.monotonic()
             worker.process.send_signal(signal.SIGTERM)
-            worker.process.wait(10)
+            worker.process.wait(patient(10))
             assert 0.4 < time.monotonic() - began < 0.5 + AT_ONCE
             wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
         assert app.broker.sizes(QUEUE) == Sizes(2, 0, 0)
@@ -290,7 +290,7 @@ def test_a_second_signal_ends_it_at_once(
         began = time.monotonic()
         wait_until(lambda: time.monotonic() > began + SAME_PRESS, 10, "it is no longer the same signal")
         worker.process.send_signal(second)
-        worker.process.wait(10)
+        worker.process.wait(patient(10))
         assert time.monotonic() - began < AT_ONCE + SAME_PRESS
         wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
     assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
@@ -314,7 +314,7 @@ def test_the_same_signal_many_times_at_once_counts_once(
             worker.process.send_signal(number)
         worker.wait_for("Warm shutdown")
         (tmp_path / "go").touch()
-        assert worker.process.wait(30) == (number == signal.SIGINT), "as Celery's"
+        assert worker.process.wait(patient(30)) == (number == signal.SIGINT), "as Celery's"
         assert lines(tmp_path / "done") == ["first"]
         assert "unfinished" not in worker.output
 
@@ -332,7 +332,7 @@ def test_a_second_signal_right_behind_the_first(
         wait_until(lambda: app.broker.sizes(QUEUE).in_flight == 2, description="it holds the other one, too")
         began = time.monotonic()
         worker.process.send_signal(signal.SIGTERM)
-        worker.process.wait(10)
+        worker.process.wait(patient(10))
         assert time.monotonic() - began < AT_ONCE
         assert worker.output.count("stopped with 1 jobs unfinished") == worker.output.count("stopped with ") == 1
     assert app.broker.sizes(QUEUE) == Sizes(2, 0, 0)
@@ -348,7 +348,7 @@ def test_remote_control_waits_no_longer_than_a_signal(
     with installation.worker("-Q", QUEUE, "-P", pool, "-c", "1", CONVENTIONS_SHUTDOWN_GRACE="0.5") as worker:
         wait_until(lambda: lines(tmp_path / "started") == ["first"], description="it runs")
         app.control.shutdown()
-        worker.process.wait(10)
+        worker.process.wait(patient(10))
         wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
     assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
     assert starts(app, "first") == 0
@@ -379,7 +379,7 @@ def test_a_program_goes_on_when_its_worker_has_ended(
         try:
             wait_until(lambda: " ready." in (tmp_path / "output").read_text(), 20, "the worker is ready")
             app.control.shutdown()
-            assert program.wait(20) == 0
+            assert program.wait(patient(20)) == 0
         finally:
             program.kill()
             program.wait()
@@ -394,7 +394,7 @@ def test_sigquit_ends_it_at_once(app: ConventionsApp, installation: Installation
         wait_until(lambda: lines(tmp_path / "started") == ["first"], description="it runs")
         began = time.monotonic()
         worker.process.send_signal(signal.SIGQUIT)
-        worker.process.wait(10)
+        worker.process.wait(patient(10))
         assert time.monotonic() - began < AT_ONCE
         wait_until(lambda: group_of(worker) == [], 5, "nothing of it lives")
     assert app.broker.sizes(QUEUE) == Sizes(1, 0, 0)
@@ -419,7 +419,7 @@ def test_start_and_stop_of_an_idle_worker_take_no_time(
                 wait_until_idle(app)
             began = time.monotonic()
             worker.process.send_signal(number)
-            assert worker.process.wait(10) == (1 if number == signal.SIGINT else 0)  # as Celery has it
+            assert worker.process.wait(patient(10)) == (1 if number == signal.SIGINT else 0)  # as Celery has it
             to_end.append(time.monotonic() - began)
             wait_until(lambda: group_of(worker) == [], 5, f"nothing of it lives: {group_of(worker)}")
     assert min(to_first) < 8, to_first
@@ -437,5 +437,5 @@ def test_nothing_survives_the_death_of_the_main_process(
         wait_until_empty(app)
         assert len(group_of(worker)) > 1
         os.kill(worker.process.pid, signal.SIGKILL)
-        worker.process.wait(5)
+        worker.process.wait(patient(5))
         wait_until(lambda: group_of(worker) == [], 10, f"nothing of it lives: {group_of(worker)}")

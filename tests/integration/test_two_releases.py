@@ -17,7 +17,7 @@ from conventions.storage.layout_version import LAYOUT
 from conventions.storage.newer_data import left_alone
 from conventions.storage.tables import ExecutionRow
 from tests.release_before import files_before
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, application, forget, letters, messages
 
 EACH = 200  # short jobs that each sender sends
@@ -197,7 +197,7 @@ def check(app: ConventionsApp, repeats: int) -> None:
 
 def ended(process: subprocess.Popen[str]) -> str:
     """What a sender has said when it was done."""
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=patient(60))
     assert process.returncode == 0
     return output.strip()
 
@@ -229,7 +229,6 @@ def run_both(
     check(app, repeats)
 
 
-@pytest.mark.timeout(240)
 def test_jobs_of_both_releases(both: tuple[Installation, Installation, ConventionsApp]) -> None:
     """A process of each pool is killed, and a worker of before ends in order and is replaced."""
 
@@ -243,7 +242,6 @@ def test_jobs_of_both_releases(both: tuple[Installation, Installation, Conventio
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
 def test_workers_of_both_releases_are_killed(both: tuple[Installation, Installation, ConventionsApp]) -> None:
     """Whole workers: their messages come back to the other release."""
 

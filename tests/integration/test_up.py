@@ -16,7 +16,7 @@ import pytest
 from conventions.core.errors import ConfigurationError
 from conventions.stack.folder import find, hold
 from tests.integration.stack_app import Running, StackApp
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 READY = " ready."
 
@@ -169,7 +169,7 @@ def test_a_folder_too_deep_for_a_socket_works_with_flower_on_the_given_port(tmp_
         with urllib.request.urlopen(f"{stack.flower_url}/dead-letters", timeout=10) as page:
             assert "Nothing is dead." in page.read().decode(), "the console is there"
         running.process.terminate()
-        assert running.process.wait(timeout=15) == 0, running.output
+        assert running.process.wait(timeout=patient(15)) == 0, running.output
         assert not Path(stack.socket).parent.exists()
 
 

@@ -18,7 +18,7 @@ from conventions.app import ConventionsApp
 from conventions.broker.header_names import FINGERPRINT, KEY, OURS
 from conventions.core.lease_timings import LEAST_LEASE
 from tests import raw_messages as raw
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import (
     Installation,
     Worker,
@@ -191,10 +191,10 @@ def other(installation: Installation) -> Iterator[ConventionsApp]:
 @pytest.mark.everyday
 def test_without_queues_named_every_queue_is_consumed(live_app: ConventionsApp) -> None:
     """Those of the three classes, and every task's own."""
-    assert Add.delay(1).get(timeout=10) == 1
-    assert Own.delay().get(timeout=10) == "of-its-own"
-    assert Night.delay().get(timeout=10) == "scheduled"
-    assert Long.delay().get(timeout=10) == "long"
+    assert Add.delay(1).get(timeout=patient(10)) == 1
+    assert Own.delay().get(timeout=patient(10)) == "of-its-own"
+    assert Night.delay().get(timeout=patient(10)) == "scheduled"
+    assert Long.delay().get(timeout=patient(10)) == "long"
     ((_, queues),) = live_app.control.inspect(timeout=5, limit=1).active_queues().items()
     assert {queue["name"] for queue in queues} >= {"immediate", "scheduled", "long", "of-its-own"}
 
@@ -226,7 +226,7 @@ def test_workers_for_one_queue(other: ConventionsApp, installation: Installation
     """`-Q long` alone works and takes nothing ahead; `-Q immediate` takes four for each process."""
     with installation.workers(("-Q", "long", "-c", "2"), ("-Q", "immediate", "-c", "2")) as workers:
         long, immediate, neither = Long.delay(), Add.delay(7), Own.delay()
-        assert (long.get(timeout=10), immediate.get(timeout=10)) == ("long", 7)
+        assert (long.get(timeout=patient(10)), immediate.get(timeout=patient(10))) == ("long", 7)
         stats = other.control.inspect(timeout=5, limit=2).stats()
         assert sorted(found["prefetch_count"] for found in stats.values()) == [2, 8]
         consumed = other.control.inspect(timeout=5, limit=2).active_queues()
@@ -239,16 +239,16 @@ def test_workers_for_one_queue(other: ConventionsApp, installation: Installation
 def test_queues_are_added_and_cancelled_while_a_worker_idles(other: ConventionsApp, installation: Installation) -> None:
     """By remote control, at once: the read under way, which would wait for ten seconds, is ended."""
     with installation.worker("-Q", "immediate", "-c", "1"):
-        assert Add.delay(1).get(timeout=10) == 1
+        assert Add.delay(1).get(timeout=patient(10)) == 1
         assert other.control.add_consumer("of-its-own", reply=True, timeout=5, limit=1)
-        assert Own.delay().get(timeout=5) == "of-its-own"
+        assert Own.delay().get(timeout=patient(5)) == "of-its-own"
         assert other.control.cancel_consumer("of-its-own", reply=True, timeout=5, limit=1)
         left = Own.delay()
-        assert Add.delay(2).get(timeout=10) == 2
+        assert Add.delay(2).get(timeout=patient(10)) == 2
         wait_until(lambda: [sent.id for sent in messages(other)] == [left.id], description="its queue is not read")
         assert other.broker.sizes("of-its-own").ready == 1
         assert other.control.add_consumer("of-its-own", reply=True, timeout=5, limit=1)
-        assert left.get(timeout=5) == "of-its-own"
+        assert left.get(timeout=patient(5)) == "of-its-own"
 
 
 def test_what_comes_while_a_worker_stops_is_run_by_the_other(other: ConventionsApp, installation: Installation) -> None:
@@ -256,8 +256,8 @@ def test_what_comes_while_a_worker_stops_is_run_by_the_other(other: ConventionsA
     with installation.workers(("-Q", "immediate", "-c", "1"), ("-Q", "immediate", "-c", "1")) as (first, second):
         first.process.send_signal(signal.SIGTERM)
         results = [Add.delay(number, 1) for number in range(200)]
-        assert [result.get(timeout=10) for result in results] == [number + 1 for number in range(200)]
-        assert first.process.wait(20) == 0
+        assert [result.get(timeout=patient(10)) for result in results] == [number + 1 for number in range(200)]
+        assert first.process.wait(patient(20)) == 0
         assert second.process.poll() is None
         wait_until_empty(other)
 
@@ -285,7 +285,7 @@ def test_a_stopping_worker_ends_its_jobs_and_gives_back_the_others(
         worker.process.send_signal(signal.SIGTERM)
         worker.wait_for("Warm shutdown")
         (tmp_path / "go").touch()
-        assert worker.process.wait(20) == 0
+        assert worker.process.wait(patient(20)) == 0
     assert (tmp_path / "done").read_text() == "first\n"
     with installation.worker("-Q", "immediate", "-c", "1"):
         wait_until(lambda: len((tmp_path / "done").read_text().split()) == 4, 20, "all four are done")
@@ -353,7 +353,7 @@ def test_what_the_log_and_inspect_say_of_a_job(live_app: ConventionsApp, worker:
     active = wait_until(lambda: found if good.id in (found := shown()) else None, 20, "it runs")
     assert len(active) < 5000
     go.touch()
-    assert good.get(timeout=20).startswith(text)
+    assert good.get(timeout=patient(20)).startswith(text)
     letter = wait_for_letter(live_app, bad.id)
     worker.wait_for(f"[{good.id}] succeeded in ")
     assert "hunter2" not in worker.output + letter.error_message + letter.traceback
@@ -374,7 +374,7 @@ def test_a_job_beyond_its_limits(live_app: ConventionsApp, worker: Worker) -> No
     letter = wait_for_letter(live_app, stubborn.id)
     assert (letter.error, letter.task, letter.arguments) == ("TimeLimitExceeded", Stubborn.name, {"seconds": 30})
     wait_until_empty(live_app)
-    assert Add.delay(9).get(timeout=10) == 9, "the pool goes on"
+    assert Add.delay(9).get(timeout=patient(10)) == 9, "the pool goes on"
 
 
 @pytest.mark.everyday
@@ -392,7 +392,7 @@ def test_a_job_that_exits_is_a_failed_job(live_app: ConventionsApp) -> None:
     """`sys.exit` in a library must neither end the worker nor lose the job."""
     letter = wait_for_letter(live_app, Exit.delay(3).id)
     assert "exit" in letter.error_message
-    assert Add.delay(11).get(timeout=10) == 11
+    assert Add.delay(11).get(timeout=patient(10)) == 11
 
 
 # Messages of others.
@@ -414,17 +414,17 @@ def foreign(live_app: ConventionsApp) -> Iterator[Celery]:
 def test_a_message_without_our_headers_runs(foreign: Celery) -> None:
     """Its key is computed on arrival, its arguments are typed, and its actor is the system."""
     message = foreign.send_task(Who.name, ("2026-01-31",), queue="immediate")
-    assert message.get(timeout=10) == ["date", "system", 1, 32]
-    assert Who.delay(date(2026, 1, 31)).get(timeout=10) == ["date", "system", 1, 32], "the same key"
+    assert message.get(timeout=patient(10)) == ["date", "system", 1, 32]
+    assert Who.delay(date(2026, 1, 31)).get(timeout=patient(10)) == ["date", "system", 1, 32], "the same key"
 
 
 @pytest.mark.everyday
 def test_headers_of_others_reach_the_job(live_app: ConventionsApp) -> None:
     """Also where they begin as ours do, at each attempt, and in what follows; names that a request has are not theirs to take."""
     others = {"x_request_id": "r-1", "x-b3-traceid": "80f198ee"}
-    assert Traced.apply_async((1,), headers=others).get(timeout=10) == [1, 2, others]
+    assert Traced.apply_async((1,), headers=others).get(timeout=patient(10)) == [1, 2, others]
     step = chain(Add.si(1), Traced.si(2).set(headers=others)).delay()
-    assert step.get(timeout=10) == [2, 2, others]
+    assert step.get(timeout=patient(10)) == [2, 2, others]
     body = raw.body(kwargs={"day": "2026-02-01"})
     taken: dict[str, Any] = {
         "checkpoint": 5,
@@ -434,7 +434,7 @@ def test_headers_of_others_reach_the_job(live_app: ConventionsApp) -> None:
         "ignore_result": False,
     }
     foreign = raw.publish(live_app, "immediate", body, raw.headers(Who.name, **taken))
-    assert live_app.AsyncResult(foreign).get(timeout=10) == ["date", "system", 1, 32]
+    assert live_app.AsyncResult(foreign).get(timeout=patient(10)) == ["date", "system", 1, 32]
 
 
 @pytest.mark.everyday
@@ -457,9 +457,9 @@ def test_a_message_of_ours_whose_arguments_fit_no_more(live_app: ConventionsApp,
     assert live_app.store.redis.hget(live_app.store.key("claim", Who.name, headers[KEY]), "state") == b"dead"
 
     first = foreign.send_task(Who.name, kwargs={"day": "2026-01-30"}, queue="immediate", headers=headers)
-    done = first.get(timeout=10)
+    done = first.get(timeout=patient(10))
     again = foreign.send_task(Who.name, kwargs=arguments, queue="immediate", headers=headers)
-    assert again.get(timeout=10) == done
+    assert again.get(timeout=patient(10)) == done
     wait_until_empty(live_app)
     assert again.id not in {letter.id for letter in letters(live_app)}
 
@@ -467,7 +467,7 @@ def test_a_message_of_ours_whose_arguments_fit_no_more(live_app: ConventionsApp,
 @pytest.mark.everyday
 def test_a_message_under_an_old_name_runs(foreign: Celery) -> None:
     """A renamed task says so in `aliases`."""
-    assert foreign.send_task("test_worker.OldAdd", (20, 1), queue="immediate").get(timeout=10) == 21
+    assert foreign.send_task("test_worker.OldAdd", (20, 1), queue="immediate").get(timeout=patient(10)) == 21
 
 
 # Other pools.
@@ -477,7 +477,7 @@ def test_the_threads_pool(other: ConventionsApp, installation: Installation) -> 
     """Jobs of several threads each know their own message."""
     with installation.worker("-P", "threads", "-c", "4"):
         results = [Who.apply_async((date(2026, 1, day),), actor=f"u-{day}") for day in range(1, 13)]
-        assert [result.get(timeout=20)[1] for result in results] == [f"u-{day}" for day in range(1, 13)]
+        assert [result.get(timeout=patient(20))[1] for result in results] == [f"u-{day}" for day in range(1, 13)]
         assert wait_for_letter(other, Refuse.delay(3).id).error == "BusinessError"
 
 
@@ -487,7 +487,7 @@ def test_the_solo_pool_and_a_letter_that_cannot_be_recorded(
     """Its database has no tables: a dead letter waits in the journal, and is recorded when SQL is there again."""
     missing = f"sqlite:///{tmp_path / 'empty.sqlite3'}"
     with installation.worker("-P", "solo", CONVENTIONS_DATABASE_URL=missing) as worker:
-        assert Who.delay(date(2026, 1, 1)).get(timeout=10)[0] == "date"
+        assert Who.delay(date(2026, 1, 1)).get(timeout=patient(10))[0] == "date"
         message = Refuse.delay(7)
         worker.wait_for("not recorded for now")
         wait_until(lambda: not messages(other), description="it is acknowledged")

@@ -21,7 +21,7 @@ from conventions.idempotency.claims import ClaimRequest, Claims
 from conventions.progress.reporter import Checkpoint, LeaseGuard, ProgressReporter
 from conventions.progress.result_backend import PROGRESS
 from conventions.storage.redis_store import Store
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import wait_for_letter
 
 DAY = timedelta(days=1)
@@ -87,7 +87,7 @@ class Odd(LongRunningTask):
 def test_a_job_goes_on_at_its_checkpoint(live_app: ConventionsApp, tmp_path: Path, ending: str) -> None:
     """After a kill and after a retry; its progress goes on with what was counted there, and ends at 100 %."""
     walk = Walk.apply_async((tmp_path, ending), ignore_result=False)
-    assert walk.get(timeout=30) == 3
+    assert walk.get(timeout=patient(30)) == 3
     assert (tmp_path / "steps").read_text() == "0 1 2 3 4 3 4 5 6 7 "
     found = Progress.of(walk.id)
     assert (found.done, found.total, found.percent, found.note, found.ended) == (8, 8, 100, "step 7", "done")
@@ -131,7 +131,7 @@ def test_tools_see_the_state_progress(live_app: ConventionsApp, tmp_path: Path) 
     assert (fields["done"], fields["total"], fields["percent"], fields["note"]) == (1, 4, 25, "the first")
     assert (fields["current"], fields["description"]) == (1, "the first")
     go.touch()
-    assert report.get(timeout=10) == "gone"
+    assert report.get(timeout=patient(10)) == "gone"
     assert AsyncResult[Any](report.id, app=live_app).state == "SUCCESS"
 
 

@@ -20,7 +20,7 @@ from conventions.storage.tables import DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database  # noqa: F401  # database is a fixture
 from tests.recorded import append, contents, drain, entry, event, left, recorder
 from tests.recorder_processes import child, kill, python, recorded
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 pytestmark = FORKS
 
@@ -33,7 +33,7 @@ def test_a_child_records_until_it_is_asked_to_stop(store: Store, database: Datab
         assert store.redis.get(store.key("recorder")) is not None
         append(store, *(entry(event(f"n{n}", "dead")) for n in range(1200)))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(patient(10)) == 0
     assert recorded(database) == 1201
     assert left(store) == (0, 0)
     assert store.redis.get(store.key("recorder")) is None
@@ -158,7 +158,7 @@ def test_of_two_recorders_one_leads_and_the_other_takes_over(store: Store, datab
         names = {one["name"] for one in list_consumers(store)}
         assert names == {leader}, "the other one reads nothing"
         first.send_signal(signal.SIGTERM)
-        assert first.wait(10) == 0
+        assert first.wait(patient(10)) == 0
         append(store, *(entry(event(f"n{n}")) for n in range(10)))
         wait_until(lambda: recorded(database) == 1510)
         leader = store.redis.get(store.key("recorder"))
@@ -177,7 +177,7 @@ def test_two_that_lead_at_once_record_everything_once(store: Store, database: Da
     """As when a leader was frozen for longer than its lead lasts."""
     append(store, *(entry(event(f"m{n % 700}", "dead")) for n in range(1400)))
     parts = [python(DRAINS, store.url, store.prefix, database.url.render_as_string(False)) for _ in range(3)]
-    sizes = [int(part.communicate(timeout=30)[0]) for part in parts]
+    sizes = [int(part.communicate(timeout=patient(30))[0]) for part in parts]
     assert sum(sizes) == 1400
     assert len(contents(database, ExecutionRow)) == len(contents(database, DeadLetterRow)) == 700
     assert left(store) == (0, 0)
@@ -220,7 +220,7 @@ def test_one_that_stands_by_imports_no_sql(store: Store) -> None:
     store.redis.set(store.key("recorder"), "another:1", px=60_000)
     append(store, entry(event()))
     process = python(STANDS_BY, store.url, store.prefix)
-    assert process.communicate(timeout=30)[0] == "[]\n"
+    assert process.communicate(timeout=patient(30))[0] == "[]\n"
 
 
 LOADED = """
@@ -236,16 +236,16 @@ print(_loaded(app) is app.database, before, gc.get_freeze_count() > 10_000)
 
 def test_the_collector_does_not_look_at_what_a_recorder_has_loaded(database: Database) -> None:
     """SQLAlchemy is more than everything else in it, and stays."""
-    assert python(LOADED, str(database.url)).communicate(timeout=30)[0] == "True 0 True\n"
+    assert python(LOADED, str(database.url)).communicate(timeout=patient(30))[0] == "True 0 True\n"
 
 
 def test_the_tables_load_no_dialect_of_a_database() -> None:
     """That of PostgreSQL takes a tenth of all that a recorder loads, also where its database is another."""
     program = "import sys, conventions.storage.tables; print([name for name in sys.modules if name.startswith('sqlalchemy.dialects.')])"
-    assert python(program).communicate(timeout=30)[0] == "[]\n"
+    assert python(program).communicate(timeout=patient(30))[0] == "[]\n"
 
 
 def test_a_worker_imports_no_sql_before_it_forks() -> None:
     """Its recorder does so when it leads: the start of each worker would take a quarter longer."""
     program = "import sys, conventions.worker.consumer, conventions.stack.folder; print('sqlalchemy' in sys.modules)"
-    assert python(program).communicate(timeout=30)[0] == "False\n"
+    assert python(program).communicate(timeout=patient(30))[0] == "False\n"

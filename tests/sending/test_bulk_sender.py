@@ -22,6 +22,7 @@ from conventions.broker.bulk_publish import PART, NotTaken, UnderWay
 from conventions.core.errors import BrokerUnavailable
 from conventions.storage.redis_store import Store
 from tests.stored_messages import stored
+from tests.support import patient
 from tests.workers import SCAN, application, messages
 
 
@@ -237,7 +238,7 @@ def test_who_reads_slowly_keeps_nobody_from_sending(app: ConventionsApp, monkeyp
     def slow() -> Iterator[dict[str, int]]:
         yield from ({"number": number} for number in range(part))
         begun.release()
-        go.wait(30)
+        go.wait(patient(30))
         Note.delay(1)  # as a generator may
         yield {"number": part}
 
@@ -245,11 +246,11 @@ def test_who_reads_slowly_keeps_nobody_from_sending(app: ConventionsApp, monkeyp
     for thread in threads:
         thread.start()
     for _ in threads:
-        assert begun.acquire(timeout=30)
+        assert begun.acquire(timeout=patient(30))
     Note.delay(0)
     go.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(patient(30))
     assert app.broker.sizes("immediate").ready == 1 + 15 * (part + 2)
 
 

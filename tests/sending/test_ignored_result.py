@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.sending.ignored_result import IgnoredResult
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 
 class Plain(ImmediateTask):
@@ -67,7 +67,7 @@ def test_it_asks_the_backend_of_its_task(app: ConventionsApp, sent: Any, monkeyp
 
 def test_nobody_waits_for_it(app: ConventionsApp, sent: Any) -> None:
     """`get` returns at once, as Celery's does, and its state is asked for."""
-    assert sent.get(timeout=10) is None
+    assert sent.get(timeout=patient(10)) is None
     assert sent.state == "PENDING"
     assert not subscribed(app)
 

@@ -14,6 +14,7 @@ from celery.app.task import Context
 from conventions import ImmediateTask, Priority
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
+from tests.support import patient
 from tests.workers import Sent, messages
 
 
@@ -131,10 +132,10 @@ def test_a_child_and_a_thread_send_in_their_own_names(app: ConventionsApp) -> No
     Plain.delay(1)
     child = get_context("fork").Process(target=_send_from_child, args=(2,))
     child.start()
-    child.join(20)
+    child.join(patient(20))
     thread = threading.Thread(target=Plain.delay, args=(3,))
     thread.start()
-    thread.join(20)
+    thread.join(patient(20))
     origins = [sent(app, number).headers["origin"] for number in (1, 2, 3)]
     assert str(child.pid) in origins[1]
     assert origins[0] == origins[2] != origins[1]

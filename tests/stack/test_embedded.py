@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from conventions.stack.embedded import SOCKET_PATH_LIMIT, EmbeddedServer, prepare
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def test_a_server_that_dies_ends_its_process_with_the_reason(folder: Path) -> No
     assert server.wait_until_ready(lambda: process.poll() is None, timeout=10)
     (valkey,) = psutil.Process(process.pid).children()
     valkey.send_signal(signal.SIGKILL)
-    output, _ = process.communicate(timeout=5)
+    output, _ = process.communicate(timeout=patient(5))
     assert process.returncode == 1
     assert "valkey.log" in output.decode()
 

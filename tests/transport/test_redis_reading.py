@@ -15,7 +15,7 @@ from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
 from conventions.transport import redis_reading
 from conventions.transport.redis_read_limits import RESERVE_AT_MOST
-from tests.support import wait_until
+from tests.support import patient, wait_until
 
 PREFETCH, ROOM = 8, 3 * RESERVE_AT_MOST
 
@@ -173,20 +173,20 @@ def test_a_read_that_ends_by_itself_is_waited_for(
 
     def held_up(connection: Any) -> Any:
         reads.set()
-        assert go_on.wait(10)
+        assert go_on.wait(patient(10))
         return reply(connection)
 
     monkeypatch.setattr(reader.channel, "_reply", held_up)
     abandons, ends = Thread(target=reader.channel.abandon_read), Thread(target=reader.channel.end_reads, args=(20,))
     abandons.start()
-    assert reads.wait(10)
+    assert reads.wait(patient(10))
     ends.start()
     ends.join(0.1)
     assert ends.is_alive()
     go_on.set()
-    ends.join(10)
+    ends.join(patient(10))
     assert not ends.is_alive()
-    abandons.join(10)
+    abandons.join(patient(10))
     assert reader.channel.client.connection.is_connected
     wait_until(lambda: app.broker.sizes("immediate").in_flight == RESERVE_AT_MOST, 5, "they are back")
 

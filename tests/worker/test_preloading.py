@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from conventions.storage.redis_store import Store
+from tests.support import patient
 
 FIRST_JOB = """
 import os, sys
@@ -32,7 +33,7 @@ os._exit(len(found))
 def first_job(store: Store, preload: str) -> int:
     """How many modules and scripts the first job of a forked process reads."""
     code = FIRST_JOB.format(url=store.url, preload=preload)
-    return subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode
+    return subprocess.run([sys.executable, "-c", code], timeout=patient(30), check=False).returncode
 
 
 def test_a_forked_process_reads_nothing_for_its_first_job(store: Store) -> None:
