@@ -194,12 +194,12 @@ def test_names_of_queues_that_rabbitmq_cannot_have(app: ConventionsApp, name: st
 
 def test_a_countdown(installation: Installation, app: ConventionsApp) -> None:
     """It waits in the Redis of the claims, and a worker forwards it, with its priority."""
+    sent = time.monotonic()
     Note.apply_async((1,), countdown=2)
     Note.apply_async((2,), countdown=2, priority=Priority.URGENT)
     Note.apply_async((3,), countdown=3600)
     Note.delay(4)
     assert (app.port.waiting("immediate"), app.port.waiting("immediate", delayed=True)) == (1, 4)
-    sent = time.monotonic()
     with installation.worker("--concurrency=1", "-Q", "immediate"):
         wait_until(lambda: len(numbers(installation.folder)) == 3, 20, "all but the last")
         assert time.monotonic() - sent >= 2
