@@ -9,7 +9,11 @@ MOST_PATIENCE = 6
 
 
 def patient(seconds: float) -> float:
-    """So many seconds of a machine that is free: on a busy one by as much more as processes wait for each processor, at most six times."""
+    """A time-out for this machine, from one in seconds for a free machine.
+
+    It is multiplied by the load of the last minute for each processor: at least 1, at most `MOST_PATIENCE`. It is no bound for a promise:
+    a test of one asserts the seconds that it has measured.
+    """
     return seconds * min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), MOST_PATIENCE)
 
 
