@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from conventions.batches.application import BatchApplication
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
 from conventions.sending.sendable_task import SendableTask
 
@@ -25,7 +25,7 @@ class SplittableTask(DeclaredTask, Protocol):
         """The application that it belongs to."""
 
     @property
-    def job(self) -> Job:
+    def job(self) -> Attempt:
         """The attempt that runs now."""
 
     @property

@@ -1,4 +1,4 @@
-"""`Job`: one attempt at one message, as the pipeline and the running task see it."""
+"""`Attempt`: one try to run a message, as the pipeline and the running task see it; the `job` of a task is its present one."""
 
 import os
 import time
@@ -44,7 +44,7 @@ def this_call() -> str:
 
 
 @dataclass(slots=True)
-class Job:
+class Attempt:
     """What `run` can ask of its message.
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
@@ -92,7 +92,7 @@ class Job:
         )
 
     @classmethod
-    def of(cls, task: DeclaredTask, payload: Mapping[str, Any]) -> "Job":
+    def of(cls, task: DeclaredTask, payload: Mapping[str, Any]) -> "Attempt":
         """Read a job from the task's current request; what a foreign message lacks is computed."""
         request = task.request
         # At the top level in a worker, where those below are of other programs; below when run by `apply`.
@@ -106,7 +106,7 @@ class Job:
     @classmethod
     def read(
         cls, task: DeclaredTask, payload: Mapping[str, Any], field: Callable[[str], Any], start: str | None = None
-    ) -> "Job":
+    ) -> "Attempt":
         """Read a job from the fields of a request; `start` names the call that asks for its claim."""
         message_id = field("id") or uuid4().hex
         planned = field(PLANNED_AT)

@@ -6,7 +6,7 @@ from typing import Any
 from conventions.broker.codec import message_of, written_body
 from conventions.broker.header_names import LATER, ON_REQUEST, OURS, TOKEN
 from conventions.core import error_text
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import RABBITMQ_HEADERS
 from conventions.records.journal import Event
@@ -16,7 +16,7 @@ _STAY = frozenset(
 )  # RabbitMQ would take its own for a message that goes in a circle
 
 
-def event_of(task: DeclaredTask, job: Job, kind: str, error: BaseException | None = None) -> Event:
+def event_of(task: DeclaredTask, job: Attempt, kind: str, error: BaseException | None = None) -> Event:
     """What the journal says of the current attempt."""
     dead = kind == "dead"
     return Event(

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from conventions.broker.header_names import KEY
 from conventions.core.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.next_attempt import publish_again, put_back
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
@@ -56,7 +56,7 @@ PARK_AT_MOST = 30.0  # seconds before it looks again
 ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
 
 
-type Begun = tuple[Job, dict[str, Any], Done | None]
+type Begun = tuple[Attempt, dict[str, Any], Done | None]
 """The job, the arguments of `run`, and its stored answer if it was done before."""
 
 
@@ -78,18 +78,18 @@ def begin(task: RunnableTask, request: Any, args: Any, kwargs: Any) -> Begun:
         return job, values, _claim(task, job, asked)
 
 
-def _bound(task: RunnableTask, args: Any, kwargs: Any) -> tuple[Job, dict[str, Any]]:
+def _bound(task: RunnableTask, args: Any, kwargs: Any) -> tuple[Attempt, dict[str, Any]]:
     try:
         values = task.arguments.load(args or (), kwargs or {})
     except PayloadError as error:
-        job = task.request.job = Job.of(task, dict(kwargs or {}))
+        job = task.request.job = Attempt.of(task, dict(kwargs or {}))
         raise end_dead(task, job, error, claimed=False) from None
-    job = task.request.job = Job.of(task, task.arguments.bind((), values))
+    job = task.request.job = Attempt.of(task, task.arguments.bind((), values))
     return job, values
 
 
 def _claim_first(task: RunnableTask, payload: Mapping[str, Any]) -> Begun:
-    job = task.request.job = Job.of(task, dict(payload))
+    job = task.request.job = Attempt.of(task, dict(payload))
     begin_job(task, job)
     with closing(task.app.claims.ask([job.claim])) as asked:
         values, fault = loaded(task, payload)
@@ -98,7 +98,13 @@ def _claim_first(task: RunnableTask, payload: Mapping[str, Any]) -> Begun:
 
 
 def begin_answered(
-    task: RunnableTask, request: Any, job: Job, *, values: dict[str, Any], fault: PayloadError | None, answer: Answer
+    task: RunnableTask,
+    request: Any,
+    job: Attempt,
+    *,
+    values: dict[str, Any],
+    fault: PayloadError | None,
+    answer: Answer,
 ) -> Begun:
     """As `begin`, where the claim has been asked for.
 
@@ -116,7 +122,7 @@ def begin_answered(
 
 
 def _begun(
-    task: RunnableTask, job: Job, values: dict[str, Any], fault: PayloadError | None, found: Done | None
+    task: RunnableTask, job: Attempt, values: dict[str, Any], fault: PayloadError | None, found: Done | None
 ) -> Begun:
     if fault is not None and found is None:
         raise end_dead(task, job, fault)
@@ -131,7 +137,7 @@ def loaded(task: RunnableTask, payload: Mapping[str, Any]) -> tuple[dict[str, An
         return {}, fault
 
 
-def _claim(task: RunnableTask, job: Job, asked: ScriptCall) -> Done | None:
+def _claim(task: RunnableTask, job: Attempt, asked: ScriptCall) -> Done | None:
     """Take the job's claim; the stored answer when it was finished before. Raises what ends this delivery."""
     try:
         (answer,) = task.app.claims.answers(asked)
@@ -140,12 +146,12 @@ def _claim(task: RunnableTask, job: Job, asked: ScriptCall) -> Done | None:
     return _act_on(task, job, answer)
 
 
-def _not_started(task: RunnableTask, job: Job, error: RedisError) -> Exception:
+def _not_started(task: RunnableTask, job: Attempt, error: RedisError) -> Exception:
     logger.error("not started: id=%s task=%s: Redis does not answer: %s", job.id, job.task, error)
     return put_back(task, job)
 
 
-def _as_of_now(task: RunnableTask, job: Job, answer: Answer) -> Answer:
+def _as_of_now(task: RunnableTask, job: Attempt, answer: Answer) -> Answer:
     """The answer, asked for again where this process stood still since: its lease may be over, and another may have run the job."""
     if not isinstance(answer, Granted) or time.monotonic() - job.claim.asked_at <= task.app.claims.lease:
         return answer
@@ -158,7 +164,7 @@ def _as_of_now(task: RunnableTask, job: Job, answer: Answer) -> Answer:
     return answers[0]
 
 
-def _act_on(task: RunnableTask, job: Job, answer: Answer) -> Done | None:
+def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
     """Act on the answer to the claim. Returns the stored result if the job was done before. Raises what ends this delivery."""
     answer = _as_of_now(task, job, answer)
     if isinstance(answer, Granted):
@@ -192,7 +198,7 @@ def _act_on(task: RunnableTask, job: Job, answer: Answer) -> Done | None:
     raise end_dead(task, job, _refusal(job, answer), claimed=isinstance(answer, Poison))
 
 
-def _refusal(job: Job, answer: Conflict | Poison | TooOld) -> Exception:
+def _refusal(job: Attempt, answer: Conflict | Poison | TooOld) -> Exception:
     match answer:
         case Conflict():
             return conflict(job.task, job.key, answer.message_id)
@@ -208,7 +214,7 @@ def _refusal(job: Job, answer: Conflict | Poison | TooOld) -> Exception:
             )
 
 
-def _done_before(task: RunnableTask, job: Job, done: Done) -> Done:
+def _done_before(task: RunnableTask, job: Attempt, done: Done) -> Done:
     """The stored result; what follows this message goes on with it, unless that was sent before."""
     logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
     again = done.message_id == job.id
@@ -224,7 +230,7 @@ def _done_before(task: RunnableTask, job: Job, done: Done) -> Done:
     return done
 
 
-def _park(task: RunnableTask, job: Job, busy: Busy) -> Exception:
+def _park(task: RunnableTask, job: Attempt, busy: Busy) -> Exception:
     """Where the broker is elsewhere: let a copy look again when the holder may have ended. Returns what to raise."""
     # Soon at first, since most holders end within a second, then ever less often.
     wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2 ** min(job.parked, 10)) * random.uniform(1, 1.2)

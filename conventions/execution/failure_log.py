@@ -3,12 +3,12 @@
 import logging
 
 from conventions.core import error_text
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 
 logger = logging.getLogger(__name__)
 
 
-def log_failure(job: Job, error: BaseException, next_step: str) -> None:
+def log_failure(job: Attempt, error: BaseException, next_step: str) -> None:
     """Write that an attempt has failed.
 
     Args:

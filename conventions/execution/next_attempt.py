@@ -8,7 +8,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
 from conventions.core.errors import BrokerUnavailable
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import headers_to_go_on
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import settle, taken_over
@@ -17,7 +17,9 @@ from conventions.idempotency.claims import State
 PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
 
 
-def end_retried(task: RunnableTask, job: Job, error: Exception, wait: float, counts: Mapping[str, int]) -> Exception:
+def end_retried(
+    task: RunnableTask, job: Attempt, error: Exception, wait: float, counts: Mapping[str, int]
+) -> Exception:
     """Let the message wait and be tried again. Returns what to raise."""
     changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
     if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
@@ -31,7 +33,7 @@ def end_retried(task: RunnableTask, job: Job, error: Exception, wait: float, cou
     return retry
 
 
-def end_waiting(task: RunnableTask, job: Job, wait: float, state: State = "released") -> Exception:
+def end_waiting(task: RunnableTask, job: Attempt, wait: float, state: State = "released") -> Exception:
     """Let the message come again, with no attempt used; `continued`: to go on. Returns what to raise."""
     again: dict[str, Any] = {"countdown": wait}
     changes: dict[str, Any] = {}
@@ -49,7 +51,7 @@ def end_waiting(task: RunnableTask, job: Job, wait: float, state: State = "relea
     return done_with_this_delivery
 
 
-def put_back(task: RunnableTask, job: Job) -> Exception:
+def put_back(task: RunnableTask, job: Attempt) -> Exception:
     """Let the message come again, with no attempt used, when Redis does not answer. Returns what to raise."""
     if job.held is not None:
         comes_again: Exception = Reject("Redis does not answer", requeue=True)
@@ -61,7 +63,7 @@ def put_back(task: RunnableTask, job: Job) -> Exception:
 
 def publish_again(
     task: RunnableTask,
-    job: Job,
+    job: Attempt,
     *,
     countdown: float,
     counts: Mapping[str, int] | None = None,
@@ -90,6 +92,6 @@ def publish_again(
         raise Reject(error, requeue=True) from error
 
 
-def _identity(job: Job) -> dict[str, Any]:
+def _identity(job: Attempt) -> dict[str, Any]:
     # A message of another program has these from now on, so that it goes on as the same one.
     return {KEY: job.key, FINGERPRINT: job.fingerprint, ACTOR: job.actor}

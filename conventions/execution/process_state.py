@@ -6,7 +6,7 @@ A process without a page, as one of a pool of threads, renews the claim itself, 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.soft_time_limit import soft_limit
 from conventions.idempotency.process_pages import Page
@@ -14,14 +14,14 @@ from conventions.idempotency.process_pages import Page
 _BY_PAGE = nullcontext()
 
 
-def begin_job(task: RunnableTask, job: Job) -> None:
+def begin_job(task: RunnableTask, job: Attempt) -> None:
     """A job is about to ask for its claim, or has it."""
     page = task.app.pages.mine
     if page is not None:
         page.begin(job.claim.claim, job.token, task.hangs_after)
 
 
-def held(task: RunnableTask, job: Job, page: Page | None) -> AbstractContextManager[None]:
+def held(task: RunnableTask, job: Attempt, page: Page | None) -> AbstractContextManager[None]:
     """Within the block the job's claim is renewed; by the main process, where there is a page of this process."""
     if page is not None and page.names_job:
         return _BY_PAGE

@@ -25,7 +25,7 @@ from conventions.core.errors import (
 )
 from conventions.core.forks import end_if_forked
 from conventions.declare.payload import encode_result
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.begin import ENDINGS, Begun, begin
 from conventions.execution.failure_log import log_failure
 from conventions.execution.next_attempt import end_retried, end_waiting
@@ -114,7 +114,7 @@ def execute(
     return _finish(task, request, job, result, outcomes)
 
 
-def _ending(task: RunnableTask, job: Job, error: BaseException) -> BaseException:
+def _ending(task: RunnableTask, job: Attempt, error: BaseException) -> BaseException:
     """Record how a run that raised has ended. Returns what to raise."""
     match error:
         case TransactionBusy():
@@ -148,7 +148,7 @@ def _exited(cause: BaseException, text: str) -> JobExited:
     return exited
 
 
-def _run(task: RunnableTask, request: Any, job: Job, values: dict[str, Any]) -> Any:
+def _run(task: RunnableTask, request: Any, job: Attempt, values: dict[str, Any]) -> Any:
     if request.is_eager:
         with acting_as(job.actor):
             return task.run(**values)
@@ -184,7 +184,7 @@ def _run_here(task: RunnableTask, request: Any, values: dict[str, Any], page: Pa
 soft_limit.ends_in(_run_here.__code__)
 
 
-def _finish(task: RunnableTask, request: Any, job: Job, result: Any, outcomes: Outcomes) -> Any:
+def _finish(task: RunnableTask, request: Any, job: Attempt, result: Any, outcomes: Outcomes) -> Any:
     written = None
     try:
         if result is not None:
@@ -201,14 +201,14 @@ def _finish(task: RunnableTask, request: Any, job: Job, result: Any, outcomes: O
     return result
 
 
-def _rejected(task: RunnableTask, job: Job, rejected: Any) -> Exception:
+def _rejected(task: RunnableTask, job: Attempt, rejected: Any) -> Exception:
     if rejected.requeue:
         return end_released(task, job, None, rejected, keep=True)
     reason = rejected.reason
     return end_dead(task, job, reason if isinstance(reason, Exception) else JobRejected(f"the task said: {reason}"))
 
 
-def _outcome(task: RunnableTask, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+def _outcome(task: RunnableTask, job: Attempt, error: Exception, countdown: float | None = None) -> Exception:
     """What to raise after a failure. A fault in what follows a failure, as in `should_retry`, loses no job."""
     try:
         return _after_failure(task, job, error, countdown)
@@ -219,7 +219,7 @@ def _outcome(task: RunnableTask, job: Job, error: Exception, countdown: float | 
         return end_dead(task, job, second)
 
 
-def _after_failure(task: RunnableTask, job: Job, error: Exception, countdown: float | None = None) -> Exception:
+def _after_failure(task: RunnableTask, job: Attempt, error: Exception, countdown: float | None = None) -> Exception:
     """Send the next attempt, or end the message as dead. Returns what to raise: `Retry`, `Reject`, or the error."""
     policy = task.retry_policy
     kind = policy.kind_of(error)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from conventions.declare.payload import Returned
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.declared_task import DeclaredTask
 
 
@@ -48,7 +48,7 @@ class RunnableTask(DeclaredTask, Protocol):
     def should_retry(self, error: Exception, attempts_made: int, /) -> bool:
         """Whether another attempt follows this error."""
 
-    def on_dead(self, job: Job, error: Exception, /) -> None:
+    def on_dead(self, job: Attempt, error: Exception, /) -> None:
         """Its message became a dead letter."""
 
     def signature_from_request(self, request: Any, /, **options: Any) -> Any:

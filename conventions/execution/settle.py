@@ -16,7 +16,7 @@ from conventions.core import error_text
 from conventions.core.errors import LeaseLost
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.application import Application
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import event_of
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_failure
@@ -48,7 +48,7 @@ def tells_of_failure(task: RunnableTask) -> bool:
 
 def settle(
     task: RunnableTask,
-    job: Job,
+    job: Attempt,
     state: State,
     kind: str | None,
     *,
@@ -82,7 +82,7 @@ def settle(
     return _settled(task, job, settlement, patience)
 
 
-def _settled(task: RunnableTask, job: Job, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
+def _settled(task: RunnableTask, job: Attempt, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
     answer = recorded(task.app, settlement, patience)
     if answer == "refused":
         logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
@@ -108,7 +108,7 @@ def recorded(app: Application, settlement: Settlement, patience: float = SETTLE_
             return answer
 
 
-def success_of(task: RunnableTask, job: Job, result: bytes | None, *, keep: bool) -> Settlement:
+def success_of(task: RunnableTask, job: Attempt, result: bytes | None, *, keep: bool) -> Settlement:
     """The success of a job.
 
     Args:
@@ -125,14 +125,14 @@ def success_of(task: RunnableTask, job: Job, result: bytes | None, *, keep: bool
 class Outcomes(Protocol):
     """Where successes are recorded. `RecordedAtOnce` waits for the server; another one may tell it without a wait."""
 
-    def succeeded(self, task: RunnableTask, job: Job, result: bytes | None) -> None:
+    def succeeded(self, task: RunnableTask, job: Attempt, result: bytes | None) -> None:
         """Record success, with the result as JSON. Raises: Reject, so that the message comes again."""
 
 
 class RecordedAtOnce:
     """Records each success as any other outcome."""
 
-    def succeeded(self, task: RunnableTask, job: Job, result: bytes | None) -> None:
+    def succeeded(self, task: RunnableTask, job: Attempt, result: bytes | None) -> None:
         """Record success, and wait for the answer. Raises: Reject, also if another worker holds the claim: the message comes again and finds its outcome."""
         answer = _settled(task, job, success_of(task, job, result, keep=has_follow_ups(task)))
         if answer == "refused":
@@ -148,7 +148,7 @@ def taken_over() -> Exception:
     return comes_again
 
 
-def end_without_run(task: RunnableTask, job: Job, kind: str, *, keep: bool = False) -> Exception:
+def end_without_run(task: RunnableTask, job: Attempt, kind: str, *, keep: bool = False) -> Exception:
     """Record that the message ends here without having run. Returns what to raise."""
     outcome: Outcome | None = "cancelled" if kind == "cancelled" else None  # of the others, another copy joins
     settle(task, job, "released", kind, claimed=False, outcome=outcome, action="keep" if keep else "remove")
@@ -156,7 +156,9 @@ def end_without_run(task: RunnableTask, job: Job, kind: str, *, keep: bool = Fal
     return ended
 
 
-def end_released(task: RunnableTask, job: Job, kind: str | None, ending: Exception, *, keep: bool = False) -> Exception:
+def end_released(
+    task: RunnableTask, job: Attempt, kind: str | None, ending: Exception, *, keep: bool = False
+) -> Exception:
     """Record an end that is neither success nor failure, and leave the key to others. Returns what to raise."""
     if not task.request.is_eager:
         outcome: Outcome | None = None if keep else "cancelled"
@@ -165,7 +167,7 @@ def end_released(task: RunnableTask, job: Job, kind: str | None, ending: Excepti
 
 
 def end_dead(
-    task: RunnableTask, job: Job, error: Exception, *, claimed: bool = True, patience: float = SETTLE_FOR
+    task: RunnableTask, job: Attempt, error: Exception, *, claimed: bool = True, patience: float = SETTLE_FOR
 ) -> Exception:
     """Record a dead letter, and tell the task. Returns what to raise."""
     log_failure(job, error, "dead letter")
@@ -180,7 +182,7 @@ def end_dead(
     return taken_over() if answer == "refused" else tell_of_death(task, job, error)
 
 
-def tell_of_death(task: RunnableTask, job: Job, error: Exception) -> Exception:
+def tell_of_death(task: RunnableTask, job: Attempt, error: Exception) -> Exception:
     """Tell the task that its message is a dead letter. Returns what to raise."""
     try:
         task.on_dead(job, error)

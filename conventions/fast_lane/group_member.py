@@ -10,7 +10,7 @@ from conventions.broker.redis_broker import HeldMessage
 from conventions.broker.simple_message import TOLD
 from conventions.core.errors import PayloadError
 from conventions.execution.application import Application
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.begin import Begun, begin_answered
 from conventions.execution.run import RUN_BY, execute
 from conventions.execution.runnable_task import RunnableTask
@@ -41,7 +41,7 @@ class Prepared:
         outcomes: records the job if it succeeds.
     """
 
-    job: Job
+    job: Attempt
     values: dict[str, Any]
     fault: PayloadError | None
     answer: Answer
@@ -73,7 +73,7 @@ class GroupMember:
 
     def __init__(self, handed: Handed) -> None:
         self._handed = handed
-        self.job: Job | None = None
+        self.job: Attempt | None = None
         self.counted = True
         self.token = ""
 
@@ -96,7 +96,7 @@ class GroupMember:
             self.request, self.id, self.args = LazyRequest(known, delivery, hostname), known["id"], []
             fields = known | {"properties": {DELIVERY: delivery_property(delivery)}}
         self.task = app.tasks[name]
-        self.job = Job.read(self.task, self.kwargs, fields.get, start)
+        self.job = Attempt.read(self.task, self.kwargs, fields.get, start)
         self.token = self.job.token
 
     def run_by(self, prepared: Prepared) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import success_of
 from conventions.idempotency.claims import ClaimRequest, Claims, Settlement, settle_arguments, written
@@ -45,7 +45,7 @@ class OutcomeStream:
         """How many outcomes were recorded."""
         return len(self._recorded)
 
-    def succeeded(self, task: RunnableTask, job: Job, result: bytes | None) -> None:
+    def succeeded(self, task: RunnableTask, job: Attempt, result: bytes | None) -> None:
         """Record that a job of the group has succeeded. It has no callbacks. Never raises."""
         self.record(success_of(task, job, result, keep=False), whole=job.reports)
 

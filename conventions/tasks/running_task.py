@@ -17,7 +17,7 @@ from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, Tra
 from conventions.declare.declaration import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.retry import RetryPolicy
-from conventions.execution.attempt import Job, horizon_of
+from conventions.execution.attempt import Attempt, horizon_of
 from conventions.execution.run import RUN_BY, RetryAsked, execute
 from conventions.library_internals.celery import result_is_ignored
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
@@ -72,15 +72,15 @@ class RunningTask(celery.Task):
         return None
 
     @property
-    def job(self) -> Job:
+    def job(self) -> Attempt:
         """The attempt that runs now. Raises: RuntimeError outside of `run`."""
         if self.request_stack.top is None:
             raise RuntimeError(f"{self.name} does not run now: what belongs to a message can only be read within run")
         request = self.request
-        job: Job | None = getattr(request, "job", None) or getattr(request, "early_job", None)
+        job: Attempt | None = getattr(request, "job", None) or getattr(request, "early_job", None)
         # Before it begins, or outside of a worker: under another name, since `job` says that it has begun.
         if job is None:
-            job = request.early_job = Job.of(self, self.arguments.bind(request.args or (), request.kwargs or {}))
+            job = request.early_job = Attempt.of(self, self.arguments.bind(request.args or (), request.kwargs or {}))
         return job
 
     @property
@@ -256,5 +256,5 @@ class RunningTask(celery.Task):
         """Whether the task overrides `on_dead`."""
         return type(self).on_dead is not RunningTask.on_dead
 
-    def on_dead(self, job: Job, error: Exception) -> None:
+    def on_dead(self, job: Attempt, error: Exception) -> None:
         """Called after the message became a dead letter."""

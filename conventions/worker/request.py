@@ -23,7 +23,7 @@ from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError
 from conventions.core.lease_timings import SETTLE_FOR
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import event_of
 from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
@@ -347,14 +347,14 @@ class Request(PlainRequest):
         self.app.hung_jobs.forget(self)
         super().reject(requeue)
 
-    def _job(self) -> Job:
+    def _job(self) -> Attempt:
         try:
             payload = dict(self.task.arguments.bind(self.args, self.kwargs))
         except (TypeError, PayloadError):
             payload = dict(self.kwargs)
         self.task.request_stack.push(self._context)
         try:
-            job = Job.of(self.task, payload)
+            job = Attempt.of(self.task, payload)
         finally:
             self.task.request_stack.pop()
         if self.time_start:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from conventions.core.error_text import MESSAGE_LENGTH
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.execution.failure_log import log_failure, log_refusal, log_unsendable
 
-JOB = Job("m-1", "shop.Charge", {}, "m-1", "", "7", attempt=1, planned_at=None, counts={})
+JOB = Attempt("m-1", "shop.Charge", {}, "m-1", "", "7", attempt=1, planned_at=None, counts={})
 
 LINES: dict[str, Callable[[BaseException], None]] = {
     "failed": lambda error: log_failure(JOB, error, "dead letter"),

@@ -27,11 +27,11 @@ from conventions.broker.header_names import (
     UNKNOWN_SINCE,
 )
 from conventions.broker.simple_message import plain
-from conventions.execution.attempt import Job
+from conventions.execution.attempt import Attempt
 from conventions.fast_lane.group_member import GroupMember
 from conventions.fast_lane.lazy_request import LazyRequest
 
-# A value of each header that says something. Who adds a header adds it here: what `Job.read` takes of it must then be in `TOLD`.
+# A value of each header that says something. Who adds a header adds it here: what `Attempt.read` takes of it must then be in `TOLD`.
 VALUES: dict[str, Any] = {
     ACTOR: "u-7",
     KEY: "a key",
@@ -71,7 +71,7 @@ def test_each_header_has_a_value_here() -> None:
     "names", [(), *((name,) for name in VALUES), tuple(VALUES)], ids=lambda names: ",".join(names)[:20] or "none"
 )
 def test_the_job_is_the_same(app: ConventionsApp, names: tuple[str, ...]) -> None:
-    """Each field of `Job`, also its claim."""
+    """Each field of `Attempt`, also its claim."""
     Sent.delay(number=7)
     (came,) = app.broker.reserve([Sent.queue_name], 1)
     message = json.loads(came.payload)
@@ -83,4 +83,4 @@ def test_the_job_is_the_same(app: ConventionsApp, names: tuple[str, ...]) -> Non
     member = GroupMember((tuple(delivery), Sent.name, found.kwargs, found.told))
     member.read(app, "worker@here", "a start")
     whole = LazyRequest({}, delivery, "worker@here")
-    assert member.job == Job.read(app.tasks[Sent.name], found.kwargs, whole.get, "a start")
+    assert member.job == Attempt.read(app.tasks[Sent.name], found.kwargs, whole.get, "a start")
