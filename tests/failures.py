@@ -11,6 +11,7 @@ from conventions.core.error_text import describe
 from conventions.core.errors import BusinessError
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import record_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.groups import LetterGroup
 from conventions.records import executions
@@ -67,7 +68,7 @@ def record(database: Database, *entries: JournalEntry) -> None:
     for entry in entries:
         with database.session() as session:
             if entry.event.id in executions.record(session, [entry]) and entry.event.kind == "dead":
-                dead_letters.record(session, [entry])
+                record_letters.record(session, [entry])
 
 
 def get(database: Database, message_id: str = "m1") -> DeadLetterRow:

@@ -15,6 +15,7 @@ from rich.text import Text
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, actor_option, confirm, selection_options
+from conventions.dead_letters import discard as discard_letters
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows, redrive_safety
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
@@ -299,7 +300,7 @@ def discard(context: click.Context, *, which: Filter, reason: str, actor: str, y
     if count:
         confirm(f"Give up {count:,} dead {'letter' if count == 1 else 'letters'}?", yes=yes)
     with app.database.session() as session:
-        gone = dead_letters.discard(session, which, actor, reason)
+        gone = discard_letters.discard(session, which, actor, reason)
     if as_json:
         print_json({"discarded": gone})
     else:

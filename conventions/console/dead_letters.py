@@ -13,6 +13,7 @@ from conventions.console.dead_letter_story import story_of
 from conventions.console.page import Page
 from conventions.core.error_text import place_in
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
+from conventions.dead_letters import discard as discard_letters
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows, redrive_safety
@@ -296,7 +297,7 @@ class DiscardLetters(ConfirmedAction):
 
     def _discard(self, query: Query, actor: str, reason: str, expected: int) -> int:
         with self.capp.database.session() as session:
-            return dead_letters.discard(session, self.which(query), actor, reason, expected)
+            return discard_letters.discard(session, self.which(query), actor, reason, expected)
 
 
 class WriteGroupNote(Page):

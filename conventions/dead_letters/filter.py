@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Text, cast, literal, or_
 
+from conventions.core.errors import SelectionChanged
 from conventions.storage.tables import DeadLetterRow
 
 _AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
@@ -131,3 +132,11 @@ def _argument(name: str, value: str) -> ColumnElement[bool]:
     # In both databases `->` returns an argument as JSON text: quoted for a text, plain for any other value.
     found = cast(DeadLetterRow.arguments.op("->")(cast(literal(name), Text)), Text)
     return found.in_([json.dumps(value), value])
+
+
+def check_agreed(expected: int | None, found: int) -> None:
+    """Refuse to act on other letters than somebody confirmed. Raises: SelectionChanged; the transaction must end."""
+    if expected is not None and found != expected:
+        raise SelectionChanged(
+            f"there are {found:,} dead letters now, and were {expected:,} when you agreed; nothing was done"
+        )

@@ -18,9 +18,9 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
-from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.letters import GONE, SUPERSEDED, TAKEN, check_agreed
+from conventions.dead_letters.filter import Filter, check_agreed
 from conventions.dead_letters.redrive_safety import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
+from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry
 from conventions.storage.database import utc_now

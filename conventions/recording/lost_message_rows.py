@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from conventions.broker.batch_membership import finish_id
 from conventions.core.error_text import FailureText, cut
-from conventions.dead_letters.letters import TAKEN
+from conventions.dead_letters.resent_letters import TAKEN
 from conventions.records.audit_entry import BATCH_CANCEL, CANCEL
 from conventions.records.journal import Event
 from conventions.storage.database import Database

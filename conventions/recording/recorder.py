@@ -230,8 +230,9 @@ class Recorder:
             journal_position.write(self._store, number, run)
 
     def _commit(self, found: Sequence[JournalEntry | AuditJournalEntry]) -> int:
-        from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
-        from conventions.records import audit, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+        # SQLAlchemy takes 0.6 s to import.
+        from conventions.dead_letters import record_letters, resent_letters  # noqa: PLC0415
+        from conventions.records import audit, executions  # noqa: PLC0415
 
         entries = [entry for entry in found if isinstance(entry, JournalEntry)]
         audit_entries = [(entry.audit_entry, entry.at) for entry in found if isinstance(entry, AuditJournalEntry)]
@@ -239,10 +240,10 @@ class Recorder:
             audit.record_once(session, audit_entries)
             new = executions.record(session, entries)
             dead = {entry.event.id: entry for entry in reversed(entries) if entry.event.kind == "dead"}
-            dead_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
+            record_letters.record(session, [entry for id_, entry in dead.items() if id_ in new])
             fresh = [entry for entry in entries if entry.event.id in new] if new else []
-            dead_letters.antedate(session, fresh)
-            dead_letters.note_answers(session, fresh)
+            record_letters.antedate(session, fresh)
+            resent_letters.note_answers(session, fresh)
             return journal_position.count(session, self._store.prefix)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from conventions.app import ConventionsApp
 from conventions.console.display import local_time
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_rows
+from conventions.dead_letters import redrive_rows, resent_letters
 from conventions.dead_letters.filter import Filter
 from conventions.records import audit, executions
 from conventions.records.audit_entry import AuditEntry
@@ -114,7 +114,7 @@ def test_a_letter_tells_its_whole_story(operator: User, viewer: User, shop_app: 
     ended = failure("story", attempts=1, kind="succeeded", failure=None, generation=1, at=later[3])
     with shop_app.database.session() as session:
         executions.record(session, [ended])
-        dead_letters.note_answers(session, [ended])
+        resent_letters.note_answers(session, [ended])
     page = operator.get("/dead-letters/letters/story").text
     told = [
         "Attempt 1, ", "ValueError, to be tried again", "Attempt 2, ", "ValueError, dead", "oscar: dead-letters edit, wrong user",

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from conventions.dead_letters import letters as dead_letters
+from conventions.dead_letters import record_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import STATES
 from conventions.storage.database import Database, utc_now
@@ -215,7 +216,7 @@ def test_a_failed_transaction_records_and_moves_nothing(database: Database) -> N
     def fail() -> None:
         with database.session() as session:
             dead_letters.move(session, "m1", ("dead",), "redriven")
-            dead_letters.record(session, [failure("m2")])
+            record_letters.record(session, [failure("m2")])
             raise LookupError
 
     with pytest.raises(LookupError):

@@ -16,7 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.core.error_text import describe
 from conventions.core.errors import BrokerUnavailable
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_rows, redrive_status
+from conventions.dead_letters import record_letters, redrive_rows, redrive_status, resent_letters
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import Redriver, begin, who_steps
@@ -63,7 +63,7 @@ def bury(app: ConventionsApp, count: int, first: int = 0) -> None:
             for n in range(first, first + count)
         ]
         executions.record(session, entries)
-        dead_letters.record(session, entries)
+        record_letters.record(session, entries)
 
 
 def answer(app: ConventionsApp, kind: str, ids: list[str] | None = None, attempt: int = 1) -> int:
@@ -80,8 +80,8 @@ def answer(app: ConventionsApp, kind: str, ids: list[str] | None = None, attempt
             )
             entries.append(JournalEntry(b"1-1", event, 1, utc_now(), None))
         new = executions.record(session, entries)
-        dead_letters.record(session, [one for one in entries if one.event.kind == "dead"])
-        dead_letters.note_answers(session, [one for one in entries if one.event.id in new])
+        record_letters.record(session, [one for one in entries if one.event.kind == "dead"])
+        resent_letters.note_answers(session, [one for one in entries if one.event.id in new])
     return len(entries)
 
 

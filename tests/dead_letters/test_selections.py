@@ -11,10 +11,11 @@ from sqlalchemy.exc import InvalidRequestError
 
 from conventions.app import ConventionsApp
 from conventions.core.errors import SelectionChanged
+from conventions.dead_letters import discard as discard_letters
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
+from conventions.dead_letters.discard import NAMED_AT_MOST
 from conventions.dead_letters.filter import Filter
-from conventions.dead_letters.letters import NAMED_AT_MOST
 from conventions.dead_letters.redrive_rows import CANARY_AT_MOST, RATES, RedriveOrder
 from conventions.dead_letters.redrive_sender import begin
 from conventions.records import audit
@@ -29,21 +30,21 @@ def test_no_letter_is_given_up_that_nobody_saw(database: Database) -> None:
     record(database, *(failure(f"m{number}") for number in range(3)))
     for expected in (2, 4):
         with pytest.raises(SelectionChanged, match="3 dead letters now"), database.session() as session:
-            dead_letters.discard(session, Filter(), "u-9", "why", expected)
+            discard_letters.discard(session, Filter(), "u-9", "why", expected)
     assert len(ids(database, Filter())) == 3
     with database.session() as session:
         assert not audit.listing(session, 9)
-        assert dead_letters.discard(session, Filter(), "u-9", "why", 3) == 3
+        assert discard_letters.discard(session, Filter(), "u-9", "why", 3) == 3
 
 
 def test_the_audit_names_what_was_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are few enough; else the filter must do."""
-    monkeypatch.setattr(dead_letters, "NAMED_AT_MOST", 2)
+    monkeypatch.setattr(discard_letters, "NAMED_AT_MOST", 2)
     assert NAMED_AT_MOST == 1000
     record(database, *(failure(f"m{number}") for number in range(5)))
     with database.session() as session:
-        dead_letters.discard(session, Filter(ids=("m0", "m1")), "u-9", "two")
-        dead_letters.discard(session, Filter(), "u-9", "three")
+        discard_letters.discard(session, Filter(ids=("m0", "m1")), "u-9", "two")
+        discard_letters.discard(session, Filter(), "u-9", "three")
     with database.session() as session:
         named = {entry.reason: entry.after for entry in audit.listing(session, 9)}
     assert sorted(named["two"].pop("ids")) == ["m0", "m1"]
