@@ -58,7 +58,7 @@ STEPS = (
     "conventions.worker.broker_step:BrokerStep",
     "conventions.worker.shutdown:Stopping",
     "conventions.worker.preloading:Preloading",
-    "conventions.recording.recorder_process:RecorderProcess",
+    "conventions.recording.recorder_step:RecorderStep",
     "conventions.batches.sweep:BatchSweep",
     "conventions.worker.loop_calls:LoopCallsStep",
     "conventions.worker.pool_step:PagesStep",

@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from conventions import Progress as JobProgress
 from conventions.app import ConventionsApp
-from conventions.core.safe_text import printable
+from conventions.core.printable_text import printable
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.filter import Filter
 from conventions.demo import Outcome

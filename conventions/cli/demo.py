@@ -22,7 +22,7 @@ from conventions.app import ConventionsApp
 from conventions.cli.base import app_of
 from conventions.cli.services import Plan, app_address, free_port, launcher_is_gone, running
 from conventions.core.errors import ConfigurationError, ConventionError
-from conventions.core.safe_text import printable
+from conventions.core.printable_text import printable
 from conventions.demo import Outcome
 from conventions.library_internals.celery import cwd_in_path
 from conventions.stack.folder import FOLDER, hold

@@ -1,13 +1,9 @@
-"""Checks before Flower's own pages and API: each requires a role and hides values from viewers (R22).
-
-Only the handlers that are listed here are open to viewers: a handler of a later Flower release might show values.
-"""
+"""Checks before Flower's own pages and API: each requires a role and hides values from viewers (R22)."""
 
 import functools
 import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -18,72 +14,17 @@ from tornado import web
 from tornado.options import options
 from tornado.routing import URLSpec
 
+from conventions.console.flower_permissions import LOGIN, OPEN, RULES, UNKNOWN
 from conventions.console.flower_queues import FlowerQueues
 from conventions.console.flower_writes import METHODS, AuditedWrites, with_audit_entry
 from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
-from conventions.console.roles import Role
 from conventions.console.viewer_masks import NO_SEARCH, SORTED, masked, may_search
 from conventions.library_internals.celery import symbol_by_name
 
 LONGEST_WAIT = 3.0  # seconds for a result
 WAITS = 10  # threads that wait for results; only other such requests queue behind them
 SEARCHES = ("search[value]", "search")
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What a handler of Flower requires.
-
-    Attributes:
-        reads: the role that may read it.
-        posts: whether POST only reads, too.
-        audit_action: the name of its action in the audit.
-        is_answered: whether a worker reports the result of the action.
-    """
-
-    reads: Role = "admin"
-    posts: bool = False
-    audit_action: str = ""
-    is_answered: bool = True
-
-
-UNKNOWN = Rule(audit_action="unknown")
-OPEN = frozenset(  # handlers without a login
-    ["tornado.web.StaticFileHandler", "flower.views.monitor.Healthcheck", "flower.views.auth.LogoutHandler"]
-)
-LOGIN = "flower.views.auth.LoginHandler"
-_PAGE = Rule("viewer")
-RULES: Mapping[str, Rule] = {
-    "flower.views.workers.WorkersView": _PAGE,
-    "flower.views.workers.WorkerView": _PAGE,
-    "flower.views.tasks.TaskView": _PAGE,
-    "flower.views.tasks.TasksView": _PAGE,
-    "flower.views.tasks.TasksDataTable": Rule("viewer", posts=True),
-    "flower.views.broker.BrokerView": _PAGE,
-    "flower.views.monitor.Metrics": _PAGE,
-    "flower.views.error.NotFoundErrorHandler": Rule("viewer", posts=True),
-    "flower.api.workers.ListWorkers": _PAGE,
-    "flower.api.tasks.ListTasks": _PAGE,
-    "flower.api.tasks.ListTaskTypes": _PAGE,
-    "flower.api.tasks.GetQueueLengths": _PAGE,
-    "flower.api.tasks.TaskInfo": _PAGE,
-    "flower.api.tasks.TaskResult": Rule("operator"),
-    "flower.api.tasks.TaskApply": Rule(audit_action="task apply"),
-    "flower.api.tasks.TaskAsyncApply": Rule(audit_action="task async-apply"),
-    "flower.api.tasks.TaskSend": Rule(audit_action="task send-task"),
-    "flower.api.tasks.TaskAbort": Rule(audit_action="task abort", is_answered=False),
-    "flower.api.control.TaskTimout": Rule(audit_action="task timeout"),
-    "flower.api.control.TaskRateLimit": Rule(audit_action="task rate-limit"),
-    "flower.api.control.TaskRevoke": Rule(audit_action="task revoke", is_answered=False),
-    "flower.api.control.WorkerShutDown": Rule(audit_action="worker shutdown", is_answered=False),
-    "flower.api.control.WorkerPoolRestart": Rule(audit_action="worker pool restart"),
-    "flower.api.control.WorkerPoolGrow": Rule(audit_action="worker pool grow"),
-    "flower.api.control.WorkerPoolShrink": Rule(audit_action="worker pool shrink"),
-    "flower.api.control.WorkerPoolAutoscale": Rule(audit_action="worker pool autoscale"),
-    "flower.api.control.WorkerQueueAddConsumer": Rule(audit_action="worker queue add-consumer"),
-    "flower.api.control.WorkerQueueCancelConsumer": Rule(audit_action="worker queue cancel-consumer"),
-}
 
 
 class GuardedFlower(AuditedWrites):

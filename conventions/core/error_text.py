@@ -9,7 +9,7 @@ import traceback as tracebacks
 from dataclasses import dataclass
 from types import TracebackType
 
-from conventions.core.safe_text import without_secrets
+from conventions.core.secrets_in_text import without_secrets
 
 NAME_LENGTH = 255  # of every name in SQL
 MESSAGE_LENGTH, TRACEBACK_LENGTH = 10_000, 50_000  # characters: the text of an error may repeat its whole input

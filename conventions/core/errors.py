@@ -40,7 +40,8 @@ from typing import Any
 
 import click
 
-from conventions.core.safe_text import printable, without_secrets
+from conventions.core.printable_text import printable
+from conventions.core.secrets_in_text import without_secrets
 
 
 class ConventionError(Exception):

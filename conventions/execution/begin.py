@@ -43,8 +43,8 @@ from conventions.idempotency.claim_answers import (
     Stale,
     Superseded,
     TooOld,
+    conflict,
 )
-from conventions.idempotency.claims import conflict
 from conventions.library_internals.celery import result_is_ignored
 from conventions.storage.script_call import ScriptCall
 

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from conventions.core.safe_text import printable, without_secrets
+from conventions.core.printable_text import printable
+from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.success_log import use_success_line
 
 TALKERS = ("httpx", "httpcore")  # at INFO they log each address, and a webhook's is a secret

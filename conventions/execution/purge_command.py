@@ -8,8 +8,8 @@ import click
 from redis.exceptions import RedisError
 
 from conventions.core.errors import ConfigurationError, PurgeStopped
+from conventions.core.printable_text import printable
 from conventions.core.redis_answers import fault_of
-from conventions.core.safe_text import printable
 from conventions.execution.application import Application
 from conventions.library_internals.celery import purge_command
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conventions.core.errors import IdempotencyConflict
+
 
 @dataclass(frozen=True, slots=True)
 class Granted:
@@ -111,3 +113,11 @@ _ANSWERS: dict[bytes, Callable[..., Answer]] = {
 def answers_of(replies: Sequence[Sequence[Any]]) -> list[Answer]:
     """The answers of one call of the script."""
     return [_ANSWERS[name](*parts) for name, *parts in replies]
+
+
+def conflict(task: str, key: str, message_id: str) -> IdempotencyConflict:
+    """The error of a message whose key is that of another one with other arguments."""
+    return IdempotencyConflict(
+        f"{task}: key {key} was used by message {message_id} with other arguments; "
+        "use another idempotency_key, or name the differing argument in idempotent_on"
+    )

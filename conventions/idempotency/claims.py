@@ -13,7 +13,6 @@ from typing import Any, Literal, Protocol
 
 from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
-from conventions.core.errors import IdempotencyConflict
 from conventions.core.units import milliseconds
 from conventions.declare.payload import encode
 from conventions.idempotency.claim_answers import Answer, answers_of
@@ -84,14 +83,6 @@ class EffectExists(Exception):
 
 class TransactionBusy(Exception):
     """Another transaction holds the record of this key: the job waits, with no attempt used."""
-
-
-def conflict(task: str, key: str, message_id: str) -> IdempotencyConflict:
-    """The error of a message whose key is that of another one with other arguments."""
-    return IdempotencyConflict(
-        f"{task}: key {key} was used by message {message_id} with other arguments; "
-        "use another idempotency_key, or name the differing argument in idempotent_on"
-    )
 
 
 type State = Literal["done", "released", "continued", "dead"]

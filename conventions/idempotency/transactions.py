@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from conventions.core.forks import end_if_forked
-from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy, conflict
+from conventions.idempotency.claim_answers import conflict
+from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy
 from conventions.storage.database import Database, utc_now
 from conventions.storage.tables import IdempotencyRow
 

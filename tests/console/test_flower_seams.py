@@ -17,15 +17,13 @@ from tornado import template, web
 from tornado.routing import Rule
 
 from conventions.console.flower_handlers import (
-    LOGIN,
-    OPEN,
-    RULES,
     GuardedFlower,
     Login,
     UnknownHandler,
     guard_handlers,
     guarded,
 )
+from conventions.console.flower_permissions import LOGIN, OPEN, RULES
 from conventions.console.flower_plugin import ANCHOR, NAVIGATION, PAGES, with_entries
 from conventions.console.guard import Checked
 from conventions.console.viewer_masks import HIDING, SHOWN

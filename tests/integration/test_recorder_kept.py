@@ -14,8 +14,8 @@ import pytest
 
 from conventions import ImmediateTask
 from conventions.core.lease_timings import USUAL
-from conventions.recording import recorder_process
-from conventions.recording.recorder_process import Keeper
+from conventions.recording import lag_warning, recorder_keeper, recorder_process
+from conventions.recording.recorder_keeper import Keeper
 from conventions.storage.redis_store import Store
 from tests.databases import FORKS
 from tests.recorder_processes import recorded
@@ -26,8 +26,8 @@ pytestmark = FORKS
 
 IMPATIENT = "TESTS_IMPATIENT_KEEPER"
 if IMPATIENT in os.environ:  # in the worker
-    recorder_process.LOOK_EVERY, recorder_process.STANDS_AFTER = 0.25, 12
-    recorder_process.LATE, recorder_process.LAG_EVERY = 1.0, 0.2
+    recorder_keeper.LOOK_EVERY, recorder_keeper.STANDS_AFTER = 0.25, 12
+    lag_warning.LATE, lag_warning.LAG_EVERY = 1.0, 0.2
 
 
 class Note(ImmediateTask):
@@ -119,7 +119,7 @@ def test_a_recorder_that_cannot_begin_is_tried_again_after_a_growing_wait(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And not in a loop that takes a processor."""
-    monkeypatch.setattr(recorder_process, "FIRST_WAIT", 0.05)
+    monkeypatch.setattr(recorder_keeper, "FIRST_WAIT", 0.05)
     # Without a database it would record; without a journal it cannot begin.
     app: Any = SimpleNamespace(store=store, timings=USUAL)
     keeper = Keeper(app)

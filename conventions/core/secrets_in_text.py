@@ -1,10 +1,7 @@
-"""Text for people: without terminal controls, and without the secrets that errors of libraries repeat."""
+"""Leave secrets out of texts: logins and tokens in addresses, and values that a database repeats in its errors."""
 
 import re
 
-# Control characters but the tab, half characters, marks that turn or hide text. A terminal obeys them; they can forge a log line.
-_HIDDEN = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
-_OF_A_LINE, _OF_LINES = re.compile(f"[\n{_HIDDEN}]"), re.compile(f"[{_HIDDEN}]")
 # `name://user:password@`; the name has a bound, so that a long word does not make the search slow.
 _LOGIN = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,20}://)[^\s/?#'\"<>]*@")
 _QUERY = re.compile(
@@ -15,13 +12,6 @@ _PARAMETERS = re.compile(r"^(\[parameters: ).*\]$", re.MULTILINE)
 _DETAIL = re.compile(r"(DETAIL:  ?).*?(?=\n\n|\n(?:HINT|CONTEXT|QUERY|\[SQL|\[parameters|\(Background)|\Z)", re.DOTALL)
 _ENTRY = re.compile(r"(Duplicate entry ).*( for key )")
 HIDDEN = "…"
-
-
-def printable(text: str, *, lines: bool = False) -> str:
-    """The text, with escapes in place of invisible characters. With `lines` it may have several lines."""
-    if text.isprintable():
-        return text
-    return (_OF_LINES if lines else _OF_A_LINE).sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def without_secrets(text: str) -> str:

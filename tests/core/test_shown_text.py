@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from conventions.cli.base import json_of
 from conventions.core.error_text import describe
-from conventions.core.safe_text import printable, without_secrets
+from conventions.core.printable_text import printable
+from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.log_redaction import SafeRecord
 from conventions.execution.success_log import without_result
 from conventions.storage.database import Database

@@ -1,0 +1,46 @@
+"""A worker begins and ends with its recorder."""
+
+import threading
+from typing import Any
+
+from celery import bootsteps
+from celery.signals import worker_shutdown
+
+from conventions.recording.leader_duties import begin_duties
+from conventions.recording.recorder import Recorder
+from conventions.recording.recorder_keeper import STOP_WITHIN, Keeper
+
+
+class RecorderStep(bootsteps.StartStopStep):
+    """Forks the recorder before the worker has threads and connections. If the worker runs in a thread itself, starts a thread."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._ended = threading.Event()
+        self._keeper: Keeper | None = None
+
+    def create(self, worker: Any) -> None:
+        """Start the recorder. It ends with the worker, however the worker ends."""
+        worker_shutdown.connect(self._stop, sender=worker)
+        if threading.current_thread() is threading.main_thread():
+            self._keeper = Keeper(worker.app)
+            return
+        recorder = Recorder(worker.app.store, lambda: worker.app.database, timings=worker.app.timings)
+        self._lost = begin_duties(worker.app, recorder, self._ended.is_set)
+        self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
+        self._thread.start()
+
+    def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
+        """Watch the recorder, in a thread that starts after the pool has forked its processes."""
+        if self._keeper is not None:
+            self._keeper.watch()
+
+    def _stop(self, **_: Any) -> None:
+        self._ended.set()
+        if self._keeper is None:
+            self._lost.stop()
+            self._thread.join(STOP_WITHIN)
+        else:
+            self._keeper.stop()
