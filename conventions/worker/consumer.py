@@ -19,6 +19,7 @@ from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.application import WorkerApplication
+from conventions.worker.delivery_limit import fault_of_deliveries
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
 from conventions.worker.rate_limits import RateLimits
@@ -28,7 +29,6 @@ from conventions.worker.unknown_tasks import UnknownTasks, unknown_task
 
 logger = logging.getLogger(__name__)
 
-DELIVERY_LIMIT = 20  # deliveries without a start: the message ends its worker before there is a claim
 EVENTS_EVERY, EVENTS_AT_ONCE = 0.2, 500  # seconds between two sends of events, and how many are sent without a wait
 FLUSH_WITHIN = 5.0  # seconds that a stopping worker tries to acknowledge what has ended
 
@@ -133,14 +133,8 @@ class Consumer(CeleryConsumer):
             delivery = (message.properties or {}).get(DELIVERY)
             if stops():
                 self._give_back(message)
-            elif delivery and delivery["deliveries"] > DELIVERY_LIMIT:
-                self.refuse(
-                    message,
-                    UndeliverableMessage(
-                        f"delivered {delivery['deliveries']} times, and each time its worker ended before the job began, or "
-                        "what follows the job could not be sent; the worker's log says which"
-                    ),
-                )
+            elif fault := fault_of_deliveries(delivery):
+                self.refuse(message, fault)
             else:
                 try:
                     handle(message)

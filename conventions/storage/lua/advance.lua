@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common schedule
+-- uses queues claims common schedule schedule_history
 -- Move a schedule's cursor to a slot, never back, and remember what became of slots.
 -- KEYS: prefix
 -- ARGV: schedule, slot and next slot in seconds since the epoch (the latter '' when there is none), RedBeat's meta as

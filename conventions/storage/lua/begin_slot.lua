@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common schedule
+-- uses queues claims common schedule schedule_runs
 -- Begin to send a slot, or a run by hand, unless it was already sent or must not be sent.
 -- KEYS: prefix
 -- ARGV: schedule, message id, slot in seconds since the epoch ('' by hand), key of beat's lock, its token, ms that it is

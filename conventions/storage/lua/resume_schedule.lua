@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- uses queues claims common schedule
+-- uses queues claims common schedule schedule_history
 -- End a schedule's pause. The slots that it held back are skipped.
 -- KEYS: prefix
 -- ARGV: schedule, since when it was paused ('' for whatever pause there is), new cursor and next slot in seconds since
