@@ -79,7 +79,16 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
 def test_every_script_says_what_it_takes_and_gives() -> None:
     """The header names KEYS, ARGV and the return value; only a send is refused when memory is full."""
     folder = Path(__file__).parents[2] / "conventions" / "storage" / "lua"
-    parts = {"layout", "queues", "claims", "common", "batch", "schedule"}  # of other scripts
+    parts = {
+        "layout",
+        "queues",
+        "claims",
+        "common",
+        "batch",
+        "schedule",
+        "schedule_history",
+        "schedule_runs",
+    }  # of other scripts
     scripts = [script for script in sorted(folder.glob("*.lua")) if script.stem not in parts]
     assert {"claim", "seal", "renew", "settle"} <= {script.stem for script in scripts}
     for script in scripts:
@@ -94,27 +103,28 @@ def test_a_script_has_the_parts_that_it_uses() -> None:
     """After the shebang line, which must stay the first, in the order named; other scripts are left as they are."""
     folder = Path(__file__).parents[2] / "conventions" / "storage" / "lua"
     own = {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.lua"))}
-    uses = {
-        "-- uses layout\n": own["layout"],
-        "-- uses layout queues claims common\n": own["layout"] + own["queues"] + own["claims"] + own["common"],
-        "-- uses layout queues claims common batch\n": "".join(
-            own[one] for one in ("layout", "queues", "claims", "common", "batch")
-        ),
-        "-- uses queues\n": own["queues"],
-        "-- uses claims\n": own["claims"],
-        "-- uses queues claims\n": own["queues"] + own["claims"],
-        "-- uses queues claims common\n": own["queues"] + own["claims"] + own["common"],
-        "-- uses queues claims common batch\n": own["queues"] + own["claims"] + own["common"] + own["batch"],
-        "-- uses queues claims common schedule\n": own["queues"] + own["claims"] + own["common"] + own["schedule"],
-    }
-    used = []
+    used = (
+        "layout",
+        "layout queues claims common",
+        "layout queues claims common batch",
+        "queues",
+        "claims",
+        "queues claims",
+        "queues claims common",
+        "queues claims common batch",
+        "queues claims common schedule",
+        "queues claims common schedule schedule_history",
+        "queues claims common schedule schedule_runs",
+    )
+    uses = {f"-- uses {parts}\n": "".join(own[one] for one in parts.split()) for parts in used}
+    found = []
     for name, text in own.items():
         lines = [line for line in uses if f"\n{line}" in text]
-        used += [uses[line] for line in lines]
+        found += lines
         for line in lines:
             text = text.replace(line, uses[line])  # noqa: PLW2901  # step by step
         assert script_source(name) == text
-    assert set(used) == set(uses.values())
+    assert set(found) == set(uses)
 
 
 def test_one_server_is_told_from_two(store: Store, valkey_url: str, tmp_path: Path) -> None:
