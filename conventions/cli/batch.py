@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from conventions.batches import actions as batch_actions
 from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES, BatchSummary
 from conventions.broker.batch_membership import chunk_id, finish_id
+from conventions.cli.actor_option import actor_option
 from conventions.cli.base import (
     app_of,
     emit,
@@ -23,7 +24,6 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.dead_letter_options import actor_option
 from conventions.console.display import duration, rate_text
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")

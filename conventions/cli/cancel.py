@@ -3,8 +3,8 @@
 import click
 from celery.bin.base import CeleryCommand
 
+from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
-from conventions.cli.dead_letter_options import actor_option
 from conventions.execution.cancel import cancel as cancel_message
 from conventions.records.audit_entry import CANCEL, AuditEntry
 

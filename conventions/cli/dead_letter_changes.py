@@ -13,8 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from conventions.app import ConventionsApp
+from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
-from conventions.cli.dead_letter_options import STATE, Pair, actor_option, confirm, selection_options
+from conventions.cli.dead_letter_options import STATE, Pair, confirm, selection_options
 from conventions.dead_letters import discard as discard_letters
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows, redrive_safety

@@ -1,7 +1,6 @@
 """Filters of dead letters on the command line: the fields of `Filter` as options, the same in every command."""
 
 import functools
-import getpass
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -84,13 +83,6 @@ def selection_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return _declared(with_selection, (*chosen, *FILTERS))
 
 
-def actor_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--actor`, for the audit."""
-    return click.option("--actor", default=_login, show_default="your login", help="Who does this; kept in the audit.")(
-        function
-    )
-
-
 def confirm(question: str, *, yes: bool) -> None:
     """Ask, unless `--yes` was given. Raises: UsageError if nobody can answer, Abort at a no."""
     if yes:
@@ -98,13 +90,6 @@ def confirm(question: str, *, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Nobody can answer here: repeat it with --yes")
     click.confirm(question, abort=True, err=True)
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # the user of a container may have no name
-        return "command line"
 
 
 def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from sqlalchemy.orm import Session
 
 from conventions.cli import dead_letter_changes
+from conventions.cli.actor_option import actor_option
 from conventions.cli.base import (
     app_of,
     emit,
@@ -23,7 +24,7 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.cli.dead_letter_options import actor_option, filter_options
+from conventions.cli.dead_letter_options import filter_options
 from conventions.core.errors import ConfigurationError
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters

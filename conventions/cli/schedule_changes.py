@@ -5,8 +5,8 @@ from typing import Any
 import click
 from celery.bin.base import CeleryCommand
 
+from conventions.cli.actor_option import actor_option
 from conventions.cli.base import one_line_errors, print_json, say, written
-from conventions.cli.dead_letter_options import actor_option
 from conventions.cli.schedule_options import JSON, NAME, REASON, Listed, end_of_pause, naming
 from conventions.schedules.actions import PausedAgain, StillRuns
 

@@ -11,8 +11,8 @@ from conventions.console import argument_editor, display
 from conventions.console.dead_letter_query import FILTERS, Query, position_text, read_position
 from conventions.console.dead_letter_story import story_of
 from conventions.console.page import Page
-from conventions.core.error_text import place_in
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
+from conventions.core.failure_cause import place_in
 from conventions.dead_letters import discard as discard_letters
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import BigInteger, cast, extract, func, select
 from sqlalchemy.orm import Session
 
-from conventions.core.error_text import place_in
 from conventions.core.errors import LetterNotEditable
+from conventions.core.failure_cause import place_in
 from conventions.dead_letters.filter import Filter
 from conventions.records import audit
 from conventions.records.audit_entry import AuditEntry

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from conventions.core.error_text import NAME_LENGTH, clean, cut, describe, fingerprint, place_in
+from conventions.core.error_text import NAME_LENGTH, clean, cut, describe
 from conventions.core.errors import IdempotencyConflict
+from conventions.core.failure_cause import fingerprint, place_in
 from tests.failures import charge_card, look_up, raised_by
 
 
