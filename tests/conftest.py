@@ -21,6 +21,7 @@ from conventions.idempotency.claims import Claims
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from tests.postgres import administer, database_of, postgresql_server, programs
+from tests.shared_tasks import those_of
 from tests.workers import Installation, Worker, acting_through, application, forget
 
 pytest_plugins = ["pytester"]
@@ -72,6 +73,12 @@ def _without_our_own_application() -> None:
             _state._deregister_app(app)
     _state.set_default_app(None)
     _state._set_current_app(None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_tasks_of_other_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    with those_of(request.module):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,12 +19,9 @@ class Telling(Broker):
     def __init__(self, store: Store, visibility: float) -> None:
         super().__init__(store, journal_limit=1000, visibility=visibility)
         self.told: list[str] = []
-        self.ends = False
 
     def heartbeat(self, messages: Sequence[HeldMessage]) -> list[HeartbeatAnswer]:
         """Keep messages."""
-        if self.ends:
-            raise SystemExit  # ends the thread, with the test
         answers = super().heartbeat(messages)
         self.told.append("heartbeat")
         return answers
@@ -34,17 +31,6 @@ class Telling(Broker):
         swept = super().sweep(queues)
         self.told.append("sweep")
         return swept
-
-
-def end(registry: InFlight) -> None:
-    """Let its thread end, which otherwise lives as long as the process."""
-    broker_of(registry).ends = True
-    with registry._changed:
-        registry._next_heartbeat = 0.0
-        registry._changed.notify_all()
-    if registry._thread:
-        registry._thread.join(10)
-        assert not registry._thread.is_alive()
 
 
 def broker_of(registry: InFlight) -> Telling:

@@ -24,6 +24,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow
+from tests.shared_tasks import show
 from tests.stored_messages import stored
 from tests.support import patient, wait_until
 
@@ -66,6 +67,7 @@ def application(
 
     Unless packages are named, it has the tasks of the modules that were imported, and imports no others.
     """
+    show(packages)
     with remembering_current():
         app = create_app("tests", packages=packages, schedule=None, settings_class=settings_class, **settings)
         try:
@@ -81,12 +83,6 @@ def close(app: Any) -> None:
         if backend is not None:  # a result that a failed test still holds would unsubscribe after the server is gone
             backend.result_consumer.subscribed_to.clear()
             backend.result_consumer.stop()
-    if "database" in vars(app):
-        app.database.dispose()
-    if "store" in vars(app):
-        app.store.redis.close()
-    if "broker" in vars(app):
-        app.broker.store.redis.close()
     app.close()
 
 

@@ -23,6 +23,7 @@ from conventions.core.lease_timings import USUAL, Timings
 logger = logging.getLogger(__name__)
 
 GATHER = 0.02  # seconds in which acknowledgements are collected; the outcomes are already recorded
+STOP_WITHIN = 5.0  # seconds that `stop` waits for the last calls
 LAPSES = 2  # consecutive heartbeats that must find a lease expired; after an outage the job may renew it in between
 
 
@@ -76,6 +77,7 @@ class InFlight:
         self._on_lapsed: dict[str, Callable[[], bool]] = {}
         self._lapses: dict[str, int] = {}
         self._thread: threading.Thread | None = None
+        self._stops = False
         self._next_heartbeat = self._next_renewal = 0.0
         self._looks = False
 
@@ -198,6 +200,14 @@ class InFlight:
                     return False
         return True
 
+    def stop(self) -> None:
+        """End the thread, after one more try to acknowledge and return what has ended. It begins again with the next message."""
+        with self._changed:
+            self._stops, thread = True, self._thread
+            self._changed.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(STOP_WITHIN)
+
     def __len__(self) -> int:
         """How many messages are held."""
         return len(self._held)
@@ -206,15 +216,16 @@ class InFlight:
         if self._thread is None or not self._thread.is_alive():
             self._next_heartbeat = time.monotonic() + self._timings.heartbeat
             self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
+            self._stops = False
             # A daemon thread does not delay the end of the process.
             self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         away = waits = False
-        while True:
+        while not self._stops:
             with self._changed:
-                if waits or not self._has_work:
+                if not self._stops and (waits or not self._has_work):
                     until = min(self._next_heartbeat, self._next_renewal)
                     self._changed.wait(max(0.0, self._timings.retry_after if waits else until - time.monotonic()))
             if not waits:

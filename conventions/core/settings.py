@@ -1,5 +1,6 @@
 """`Settings`: everything that can be configured, in one table, with all faults reported at once."""
 
+import functools
 import re
 from collections.abc import Collection
 from datetime import timedelta
@@ -21,6 +22,8 @@ DEFAULT_JOURNAL_LIMIT = 1_000_000
 REDIS_SCHEMES = redis_address.SCHEMES
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
+
+_zones = functools.cache(available_timezones)  # it reads all files of them, each time
 
 
 def is_redis(address: str) -> bool:
@@ -184,7 +187,7 @@ class Settings(BaseSettings):
     @field_validator("timezone")
     @classmethod
     def _zone(cls, value: str) -> str:
-        if value not in available_timezones():
+        if value not in _zones():
             raise ValueError("no such time zone; write a name such as Asia/Tokyo")
         return value
 

@@ -17,14 +17,9 @@ from conventions.broker.redis_broker import Sizes
 from conventions.core.lease_timings import USUAL
 from conventions.storage.redis_store import Store
 from tests.claiming import asking, due_in, end_lease, end_wait, handed_out, message, places, take
-from tests.holding import Server, Telling, broker_of, end, hold, start
+from tests.holding import Server, Telling, broker_of, hold, start
 from tests.stored_messages import deliveries
 from tests.support import patient, wait_until
-
-pytestmark = pytest.mark.filterwarnings(  # how a test ends the thread, which lives as long as its process
-    "ignore:(?s)Exception in thread in-flight.*SystemExit:pytest.PytestUnhandledThreadExceptionWarning"
-)
-
 
 type Process = Callable[..., InFlight]
 
@@ -42,7 +37,7 @@ def process_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
 
     yield make
     for one in made:
-        end(one)
+        one.stop()
 
 
 @pytest.fixture
@@ -296,3 +291,15 @@ def test_a_forked_process_holds_nothing(process_of: Process, store: Store) -> No
     child.join(patient(10))
     assert child.exitcode == 0
     assert (places(store, "m1"), len(registry)) == (["inflight"], 1)
+
+
+def test_one_that_stops_does_what_is_left(process_of: Process, store: Store) -> None:
+    """What has ended is acknowledged; its thread ends, and begins again with the next message."""
+    registry = process_of(store)
+    delivery = hold(registry)
+    registry.acknowledge(delivery.receipt)
+    registry.stop()
+    assert places(store, "m1") == []
+    assert [one.name for one in threading.enumerate() if one.name == "in-flight"] == []
+    registry.acknowledge(hold(registry, "m2").receipt)
+    wait_until(lambda: places(store, "m2") == [], 5, "acknowledged")

@@ -44,3 +44,8 @@ def live_app(worker: Worker, _tutorial_app: ConventionsApp) -> Iterator[Conventi
 @pytest.fixture(autouse=True)
 def _everything_runs(live_app: ConventionsApp) -> None:
     """No chapter has to ask for the worker."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_tasks_of_other_tests() -> None:
+    """The application is that of all chapters, so it has the tasks of all."""
