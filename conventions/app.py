@@ -32,7 +32,7 @@ from conventions.execution.purge_command import prepare_purge
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
-from conventions.library_internals.celery import cwd_in_path
+from conventions.library_internals.celery import after_fork, cwd_in_path
 from conventions.library_internals.kombu import close_connections
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
@@ -369,6 +369,7 @@ class ConventionsApp(Celery):
         if "in_flight" in made:
             self.in_flight.stop()
         close_connections(self)
+        after_fork(self)  # it names the pools that are closed
         if "broker" in made:
             self.broker.store.redis.close()
         if "store" in made:

@@ -22,7 +22,7 @@ from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.shared_tasks import those_of
-from tests.workers import Installation, Worker, acting_through, application, forget
+from tests.workers import Installation, Worker, acting_through, application, forget, remembering_current
 
 pytest_plugins = ["pytester"]
 # An example that takes long on a busy machine is no failure.
@@ -77,7 +77,7 @@ def _without_our_own_application() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _without_tasks_of_other_tests(request: pytest.FixtureRequest) -> Iterator[None]:
-    with those_of(request.module):
+    with remembering_current(), those_of(request.module):
         yield
 
 

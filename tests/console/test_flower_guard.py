@@ -23,6 +23,8 @@ from tests.console.watched_tasks import Greet
 from tests.support import patient, wait_until
 from tests.workers import Installation, acting_through, messages
 
+pytestmark = pytest.mark.processes
+
 SECRET = "anna@example.com"
 TASK = Greet.name
 OTHER_QUEUE = "nobody-consumes"

@@ -202,6 +202,7 @@ def test_what_was_confirmed_is_what_is_sent(operator: User, shop_app: Convention
     assert audited(shop_app) == []
 
 
+@pytest.mark.thorough
 def test_numbers_that_are_none(operator: User, shop_app: ConventionsApp) -> None:
     """Each is named, and nothing is sent."""
     wrong = ("few", "-1", "9" * 20), ("0", "inf", "nan", "1e-300", "1e9"), ("101", "nan", "-1")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import pytest
 
 from conventions.app import ConventionsApp
 from conventions.schedules.schedule_state import Run
@@ -13,6 +14,8 @@ from tests.cli.command_tasks import Send
 from tests.console.conftest import give_schedule
 from tests.console.flower_process import User, flower
 from tests.workers import Installation
+
+pytestmark = pytest.mark.processes
 
 ONE = "/schedules/daily-mail"
 PACKAGES = ["tests.cli.command_tasks"]

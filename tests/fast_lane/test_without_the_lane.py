@@ -19,6 +19,8 @@ from tests.crash.tempo import QUICK
 from tests.support import patient, wait_until
 from tests.workers import ROOT, Installation, wait_for_letter, wait_until_empty
 
+pytestmark = pytest.mark.processes
+
 LANE = "conventions.fast_lane"
 
 

@@ -22,7 +22,7 @@ from tests.recorded import append, contents, drain, entry, event, left, recorder
 from tests.recorder_processes import child, kill, python, recorded
 from tests.support import patient, wait_until
 
-pytestmark = FORKS
+pytestmark = [FORKS, pytest.mark.processes]
 
 
 def test_a_child_records_until_it_is_asked_to_stop(store: Store, database: Database) -> None:

@@ -15,6 +15,8 @@ import pytest
 from conventions.stack.supervisor import Service, Supervisor, guardian
 from tests.support import wait_until
 
+pytestmark = pytest.mark.processes
+
 # Ends in order at SIGTERM after a job of the given length, as a worker does.
 WORKER = """
 import signal, sys, time
