@@ -32,8 +32,7 @@ from conventions.execution.purge_command import prepare_purge
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
-from conventions.library_internals.celery import after_fork, cwd_in_path
-from conventions.library_internals.kombu import close_connections
+from conventions.library_internals.celery import cwd_in_path
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sending.by_name import name_positions, send_by_name
@@ -358,25 +357,6 @@ class ConventionsApp(Celery):
         from conventions.recording.restored_redis import may_read  # noqa: PLC0415  # seldom
 
         return may_read(self)
-
-    def close(self) -> None:
-        """Close the connections of this application in this process, and end its threads. What it keeps in Redis and SQL stays.
-
-        A process that makes applications one after the other, as tests do, would keep all of them else. One that is used
-        again opens what it needs.
-        """
-        made = vars(self)
-        if "in_flight" in made:
-            self.in_flight.stop()
-        close_connections(self)
-        after_fork(self)  # it names the pools that are closed
-        if "broker" in made:
-            self.broker.store.redis.close()
-        if "store" in made:
-            self.store.redis.close()
-        if "database" in made:
-            self.database.dispose()
-        super().close()
 
     def import_packages(self) -> None:
         """Import every module of the task packages. Raises: TaskModuleError."""

@@ -25,9 +25,11 @@ def those_of(module: ModuleType) -> Iterator[None]:
         one for one in _state._on_app_finalizers if (name := _declared_in(one)) not in used and _is_of_tests(name)
     )
     _state._on_app_finalizers -= _hidden
-    yield
-    _state._on_app_finalizers |= _hidden
-    _hidden.clear()
+    try:
+        yield
+    finally:
+        _state._on_app_finalizers |= _hidden
+        _hidden.clear()
 
 
 def show(packages: Collection[str]) -> None:

@@ -1,12 +1,9 @@
 """`create_app`: addresses, settings, queues, the import of task packages, and several applications at once."""
 
-import gc
 import os
 import pickle
 import subprocess
 import sys
-import threading
-import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -15,15 +12,13 @@ from uuid import uuid4
 
 import pytest
 from celery import _state
-from kombu.pools import connections, producers
-from sqlalchemy import text
 
 from conventions import ImmediateTask, LongRunningTask, Priority, Progress, Settings, create_app
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
 from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
-from tests.workers import application, forget, messages, remembering_current
+from tests.workers import application, messages, remembering_current
 
 MEMORY: dict[str, Any] = {"broker_url": "memory://", "redis_url": "redis://127.0.0.1:1"}
 
@@ -120,31 +115,6 @@ def test_without_a_broker_the_message_is_one_line(monkeypatch: pytest.MonkeyPatc
         assert found.value.faults == (
             "no broker: start one here with `celery -A tests up`, or set CONVENTIONS_BROKER_URL",
         )
-
-
-def test_one_that_is_closed_keeps_nothing(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> None:
-    """No connection, thread or memory; what it has sent stays. Used again, it opens what it needs."""
-    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path), "key_prefix": uuid4().hex[:8]}
-    with application(**settings) as app:
-        Mail.delay(1)
-        Mail.apply_async((2,), link=Mail.si(0))  # through kombu's pool, as what cannot go by a template
-        app.control.ping(timeout=0.01)
-        app.in_flight.start()
-        with app.database.session() as session:
-            session.execute(text("SELECT 1"))
-        before = set(connections), set(producers)
-        app.close()
-        assert len(connections) < len(before[0])
-        assert len(producers) < len(before[1])
-        assert "in-flight" not in {one.name for one in threading.enumerate()}
-        Mail.delay(3)
-        Mail.apply_async((4,), link=Mail.si(0))
-        assert len(messages(app)) == 4
-        forget(app.store)
-        last = weakref.ref(app)
-    del app
-    gc.collect()
-    assert last() is None
 
 
 def test_the_store_defaults_to_the_broker(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import psutil
 from celery import _state
+from kombu import pools
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from conventions import Settings, create_app
@@ -65,7 +66,7 @@ def application(
 ) -> Iterator[ConventionsApp]:
     """An application that is the current one within the block, and closed after it.
 
-    Unless packages are named, it has the tasks of the modules that were imported, and imports no others.
+    Unless packages are named, it has the tasks of the test's module and of what that imports, and imports no others.
     """
     show(packages)
     with remembering_current():
@@ -83,6 +84,19 @@ def close(app: Any) -> None:
         if backend is not None:  # a result that a failed test still holds would unsubscribe after the server is gone
             backend.result_consumer.subscribed_to.clear()
             backend.result_consumer.stop()
+    if "in_flight" in vars(app):
+        app.in_flight.stop()
+    for group in (pools.producers, pools.connections):  # which keep whatever an application has opened, and so itself
+        for key, pool in list(group.items()):
+            connection = pool.connections.connection if group is pools.producers else pool.connection
+            if getattr((connection.transport_options or {}).get("link"), "app", None) is app:
+                group.pop(key).force_close_all()
+    if "database" in vars(app):
+        app.database.dispose()
+    if "store" in vars(app):
+        app.store.redis.close()
+    if "broker" in vars(app):
+        app.broker.store.redis.close()
     app.close()
 
 

@@ -201,11 +201,14 @@ class InFlight:
         return True
 
     def stop(self) -> None:
-        """End the thread, after one more try to acknowledge and return what has ended. It begins again with the next message."""
+        """End the thread, where nothing is held any more, after one more try to acknowledge and return what has ended.
+
+        It begins again with the next message.
+        """
         with self._changed:
             self._stops, thread = True, self._thread
             self._changed.notify_all()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None:
             thread.join(STOP_WITHIN)
 
     def __len__(self) -> int:
@@ -213,21 +216,22 @@ class InFlight:
         return len(self._held)
 
     def _ensure_thread(self) -> None:
+        self._stops = False
         if self._thread is None or not self._thread.is_alive():
             self._next_heartbeat = time.monotonic() + self._timings.heartbeat
             self._next_renewal = math.inf if self._keeper is None else time.monotonic() + self._keeper.every
-            self._stops = False
             # A daemon thread does not delay the end of the process.
             self._thread = threading.Thread(target=self._run, name="in-flight", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
         away = waits = False
-        while not self._stops:
+        while True:
             with self._changed:
                 if not self._stops and (waits or not self._has_work):
                     until = min(self._next_heartbeat, self._next_renewal)
                     self._changed.wait(max(0.0, self._timings.retry_after if waits else until - time.monotonic()))
+                stops = self._stops
             if not waits:
                 time.sleep(GATHER)
             is_due = time.monotonic() >= self._next_heartbeat
@@ -246,11 +250,17 @@ class InFlight:
                 if not away:
                     logger.warning("messages in flight: Redis does not answer, trying again: %s", error)
                 away = waits = True
-            if self._keeper is not None and time.monotonic() >= self._next_renewal:
-                self._renew(self._keeper)
+            self._renew()
+            with self._changed:
+                if stops and self._stops:  # not where a message has come meanwhile
+                    self._thread = None
+                    return
 
-    def _renew(self, keeper: Keeper) -> None:
-        """Renew claims, which may be on another server than messages. A lease outlasts several failed renewals."""
+    def _renew(self) -> None:
+        """Renew claims when it is time, which may be on another server than messages. A lease outlasts several failed renewals."""
+        keeper = self._keeper
+        if keeper is None or time.monotonic() < self._next_renewal:
+            return
         self._next_renewal = time.monotonic() + keeper.every
         try:
             keeper.renew()

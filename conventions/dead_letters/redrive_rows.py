@@ -7,7 +7,7 @@ A redrive is one row in SQL. Starting it writes the row. The leading recorder ca
                   \________\____-> stopped (too many failed again), cancelled (by a person)
 
 A step first commits which letters it takes, then sends them. So after a kill the next recorder knows which letters may be on
-their way. The recorder writes the answers of the letters beside them (`dead_letters.note_answers`).
+their way. The recorder writes the answers of the letters beside them (`resent_letters.note_answers`).
 """
 
 from collections.abc import Iterable, Sequence

@@ -29,15 +29,6 @@ def forget_connections() -> None:
     pools.producers.clear()
 
 
-def close_connections(app: Any) -> None:
-    """Close the pooled connections whose `link`, a transport option of ours, leads to this application; forget their pools."""
-    for group in (pools.producers, pools.connections):
-        for key, pool in list(group.items()):
-            connection = pool.connections.connection if group is pools.producers else pool.connection
-            if getattr((connection.transport_options or {}).get("link"), "app", None) is app:
-                group.pop(key).force_close_all()
-
-
 def is_refusal(error: BaseException | None) -> bool:
     """Whether RabbitMQ says that it does not take a message. Its class is only there where RabbitMQ is used."""
     return type(error).__name__ == "MessageNacked"

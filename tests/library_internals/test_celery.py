@@ -90,7 +90,7 @@ SEAMS = [
         "f1e9c7e1eb",
         "sending/templates.py, sending/bulk_sender.py",
     ),
-    Seam("celery.app.base:Celery._after_fork", "(self)", "dc66aeb171", "recording/recorder_process.py, app.py"),
+    Seam("celery.app.base:Celery._after_fork", "(self)", "dc66aeb171", "recording/recorder_process.py"),
     Seam("celery.apps.beat:Beat.install_sync_handler", "(self, service)", "7b7f07e7c5", "schedules/scheduler.py"),
     Seam("celery.worker.control:nok", "(value)", "", "worker/pool_step.py"),
     Seam("celery.utils.imports:symbol_by_name", "", "", "fast_lane/short_cut.py, worker/pool_step.py"),
