@@ -16,9 +16,8 @@ from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, confirm, selection_options
-from conventions.dead_letters import discard as discard_letters
+from conventions.dead_letters import discard_letters, redrive_rows, redrive_safety
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_rows, redrive_safety
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
 from conventions.dead_letters.filter import Filter

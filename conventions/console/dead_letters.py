@@ -13,10 +13,9 @@ from conventions.console.dead_letter_story import story_of
 from conventions.console.page import Page
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
-from conventions.dead_letters import discard as discard_letters
+from conventions.dead_letters import discard_letters, redrive_rows, redrive_safety
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters import redrive_rows, redrive_safety
 from conventions.dead_letters.edit import dropped, edit, editable, version
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import STATES, Position

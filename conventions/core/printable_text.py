@@ -1,4 +1,4 @@
-"""Text for people, in which nothing is hidden: a terminal obeys control characters."""
+"""Show invisible characters as escapes: a terminal would obey them, and a log line could be forged with them."""
 
 import re
 

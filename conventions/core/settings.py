@@ -23,7 +23,7 @@ REDIS_SCHEMES = redis_address.SCHEMES
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
 DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
 
-_zones = functools.cache(available_timezones)  # it reads all files of them, each time
+_zones = functools.cache(available_timezones)  # each call reads all files of time zones
 
 
 def is_redis(address: str) -> bool:

@@ -2,6 +2,7 @@
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself
+
 -- Add a line to the history. Consecutive slots that are not sent for one reason share a line.
 local function remember(name, line, most)
   local history = P .. 'schedule:history:' .. name

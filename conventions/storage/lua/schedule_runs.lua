@@ -2,6 +2,7 @@
 -- KEYS: the prefix
 -- ARGV: those of the script that uses this
 -- Returns nothing by itself
+
 -- Whether a message, or the batch that it began, has not ended yet.
 local function is_live(id, here)
   local batch = redis.call('HGET', P .. 'batch:' .. id, 'state')
