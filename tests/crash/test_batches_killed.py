@@ -108,6 +108,7 @@ def wait_for_state(app: ConventionsApp, batch_id: str, state: str, timeout: floa
 
 def send_twice(app: ConventionsApp, batch_id: str, folder: Path) -> None:
     """Send a tenth of the chunks once more under their ids, some that have ended and some that have not."""
+    wait_until(lambda: app.batches.summary(batch_id), description="the batch has begun")  # only then is a chunk counted
     indexes = random.Random(19).sample(range(STORM_CHUNKS), TWICE)
     for position, index in enumerate(sorted(indexes)):
         # Every other one when about as many chunks have ended: that is when the first copy runs, or has ended.
