@@ -5,6 +5,8 @@ retry looks at it first. So the time-outs of several layers do not add up.
 """
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Self
 
@@ -46,6 +48,20 @@ class Deadline:
         """End the block."""
         if self._token is not None:
             _current.reset(self._token)
+
+    @contextmanager
+    def own_work(self) -> Iterator[None]:
+        """A part of the block in which the caller does its own work, which takes no time from the deadline.
+
+        Waits within it have deadlines of their own, and that of the block around this one.
+        """
+        left, outer = self.left, self._token and self._token.old_value
+        token = _current.set(outer if isinstance(outer, Deadline) else None)
+        try:
+            yield
+        finally:
+            _current.reset(token)
+            self.at = time.monotonic() + left
 
 
 _current: ContextVar[Deadline | None] = ContextVar("conventions_deadline", default=None)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from celery import signals, uuid
 
-from conventions.broker.bulk_publish import PART, NotTaken, PublishBatch, UnderWay
+from conventions.broker.bulk_publish import NotTaken, PublishBatch, UnderWay
 from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import PLANNED_AT
 from conventions.core.deadline import Deadline
@@ -92,8 +92,9 @@ class Bulk:
         """Send a part. The broker has it for certain after the next `send` or `flush`.
 
         Raises:
-            BrokerUnavailable: the broker did not accept this part or the part before, within `broker_timeout` from now.
-                `ids` are the messages that it did not confirm. No later message was given to it.
+            BrokerUnavailable: the broker did not accept this part or the part before, within `broker_timeout`, in which the
+                time to make the messages does not count. `ids` are the messages that it did not confirm. No later
+                message was given to it.
         """
         common = common_headers(self._task, self._given, **self._how)
         if self._app.conf.task_always_eager:
@@ -101,26 +102,24 @@ class Bulk:
                 self._send_by_celery(one, common)
                 self.sure += 1
             return
-        if not self._app.port.can.templates:
-            with (
-                self._deadline(part),
-                self._app.port.producer(self._producer) as producer,
-                producer.batch(len(part) + 1),
-            ):
-                for one in part:
-                    self._send_by_celery(one, common, producer=producer)
-            self.sure += len(part)
-            return
         with (
-            self._deadline(part),
+            self._deadline(part) as deadline,
             self._app.port.producer(self._producer) as producer,
-            producer.batch(PART) as batch,
+            producer.batch(len(part) + 1) as batch,
         ):
-            self._send_by_celery(part[0], common, producer=producer)
-            collected: PublishBatch = publish_batch_of(batch)
-            if self._sent is not None:
-                collected.send_after(self._sent[0])
-            self._collect(collected, part, common, producer)
+            if not self._app.port.can.templates:
+                with deadline.own_work():
+                    for one in part:
+                        self._send_by_celery(one, common, producer=producer)
+                batch.flush()
+                self.sure += len(part)
+                return
+            with deadline.own_work():
+                self._send_by_celery(part[0], common, producer=producer)
+                collected: PublishBatch = publish_batch_of(batch)
+                if self._sent is not None:
+                    collected.send_after(self._sent[0])
+                self._collect(collected, part, common, producer)
             sent = collected.detach()
             if self._sent is not None:
                 self.sure += self._sent[1]
@@ -135,11 +134,11 @@ class Bulk:
             self.sure += sent[1]
 
     @contextmanager
-    def _deadline(self, part: Sequence[Prepared] = ()) -> Iterator[None]:
+    def _deadline(self, part: Sequence[Prepared] = ()) -> Iterator[Deadline]:
         """One deadline for all sends of the block, which begins with this part. Raises: BrokerUnavailable."""
-        with Deadline(self._app.settings.broker_timeout):
+        with Deadline(self._app.settings.broker_timeout) as deadline:
             try:
-                yield
+                yield deadline
             except NotTaken as error:
                 reason = error.__cause__ or error
                 raise unavailable(self._app, reason, error.ids, maybe_sent=error.maybe_sent) from error

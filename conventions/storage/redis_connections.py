@@ -112,10 +112,10 @@ class BoundedParser(_HiredisParser):
     def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
         """Read a piece. Raises: RedisError."""
         self.pieces += 1
-        if self.pieces > 1 and (deadline := current_deadline()) is not None and deadline.at != float("inf"):
-            left = deadline.left
-            if left <= 0 or not _socket_can_read(self._sock, left):
-                raise OutOfTime("no time is left to read the rest of an answer")
+        deadline = current_deadline() if self.pieces > 1 else None
+        left = None if deadline is None or deadline.at == float("inf") else max(deadline.left, 0)
+        if left is not None and not _socket_can_read(self._sock, left):
+            raise OutOfTime("no time is left to read the rest of an answer")
         return super().read_from_socket(*arguments, **options)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
 
@@ -166,16 +166,16 @@ class Bounded(_Base):
         if options and options.get("timeout", SENTINEL) is not SENTINEL:
             self._given = None  # redis-py sets it for this read, then back to the connection's own
         elif self._sock is not None and (current_deadline() is not None or self._given != self._own):
-            self._keep_deadline()
+            self._keep_deadline(reads=True)
         self._parser.pieces = 0
         return super().read_response(*arguments, **options)
 
-    def _keep_deadline(self) -> None:
-        """Set the socket's time-out to the time that is left now."""
+    def _keep_deadline(self, *, reads: bool = False) -> None:
+        """Set the socket's time-out to the time that is left now. What has come is read, however late it is looked at."""
         deadline, given, may = current_deadline(), self._given, self._own
         if deadline is not None:
-            left = deadline.at - time.monotonic()
-            if left <= 0:
+            left = deadline.left
+            if left <= 0 and not (reads and self.can_read(0)):
                 self.disconnect()  # type: ignore[no-untyped-call]  # a late answer would be taken for the next one
                 raise OutOfTime("no time is left to wait for an answer")
             may = min(may, left)

