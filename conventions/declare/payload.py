@@ -2,7 +2,7 @@
 
 The same arguments always give the same payload: a mapping by name, in the order of the signature, with the defaults filled
 in. A value may be the Python object of the annotation or its JSON form (`date(2026, 1, 1)` or `"2026-01-01"`). A value that
-would need a conversion is refused (`"7"` for an `int`, `"20260131"` for a `datetime`).
+would need a conversion is refused (`"7"` for an `int`).
 """
 
 import functools
@@ -11,7 +11,6 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import date
 from typing import Any, Never, NoReturn, NotRequired, TypedDict, get_type_hints
 
 import pydantic_core
@@ -138,11 +137,9 @@ class Arguments:
         except TypeError as error:
             raise PayloadError(str(error)) from error
         try:
-            return self._read(values)
+            return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except ValidationError as error:
             raise PayloadError(f"{self.task}: {_describe(error, values)}") from None
-        except DigitsForTime as error:
-            raise PayloadError(f"{self.task}: {error}") from None
         except (
             ValueError,
             RecursionError,
@@ -155,9 +152,7 @@ class Arguments:
         A fault that belongs to no single argument stands under the empty name.
         """
         try:
-            self._read(dict(values))
-        except DigitsForTime as error:
-            return {error.argument: error.text}
+            self._adapter.validate_json(pydantic_core.to_json(dict(values)), strict=True)
         except ValidationError as error:
             found: dict[str, str] = {}
             for fault in error.errors(include_url=False, include_input=False):
@@ -188,25 +183,10 @@ class Arguments:
         failed = {str(fault["loc"][0]) for fault in faults.errors(include_url=False, include_input=False)}
         try:  # a chain or a redrive passes the JSON form of a value
             json.dumps([values[name] for name in failed], allow_nan=False)
-            return self._read(values)
-        except DigitsForTime as error:
-            raise PayloadError(f"{self.task}: {error}") from None
+            return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except (ValueError, TypeError, RecursionError):
             why = _why(None, values) or _describe(faults, values)
             raise PayloadError(f"{self.task}: {why}") from None
-
-    def _read(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The Python objects of these JSON values. Raises: ValidationError, DigitsForTime; ValueError where they are no JSON."""
-        found: dict[str, Any] = self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
-        if self._has_times:
-            for name, value in values.items():
-                _refuse_digits(name, value, found[name])
-        return found
-
-    @functools.cached_property
-    def _has_times(self) -> bool:
-        """Whether an argument may hold a date or a time."""
-        return not _TIMES.isdisjoint(_types_within(self._adapter.core_schema))
 
     @functools.cached_property
     def _is_plain(self) -> bool:
@@ -345,42 +325,6 @@ def refuse_unordered(value: Any) -> None:
         case list() | tuple():
             for one in value:
                 refuse_unordered(one)
-
-
-class DigitsForTime(ValueError):
-    """A text of digits stands for a date or a time. Pydantic would take "20260131" for so many seconds after 1970."""
-
-    def __init__(self, argument: str) -> None:
-        self.argument = argument
-        self.text = "digits alone are no date or time; write 2026-01-31, or 2026-01-31T09:00:00Z"
-        super().__init__(f"argument {argument!r}: {self.text}")
-
-
-_TIMES = frozenset(["date", "datetime"])
-
-
-def _refuse_digits(argument: str, given: Any, found: Any) -> None:
-    """Refuse digits of which a date or a time was made, also within lists, mappings and models. Raises: DigitsForTime."""
-    if isinstance(found, date):
-        if _is_number(given):
-            raise DigitsForTime(argument)
-    elif isinstance(given, Mapping):
-        fields = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
-        for (name, value), key in zip(given.items(), fields, strict=False):
-            _refuse_digits(argument, name, key)
-            made = fields.get(name) if isinstance(key, str) else fields[key]  # other keys were made of text, in order
-            _refuse_digits(argument, value, made)
-    elif isinstance(given, (list, tuple)) and isinstance(found, Sequence):
-        for one, made in zip(given, found, strict=False):
-            _refuse_digits(argument, one, made)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _are_plain(values: Collection[Any]) -> bool:
