@@ -144,10 +144,11 @@ class PublishBatch:
         self._check()
         if not self._waiting:
             return
-        self._await()
-        waiting, self._waiting, self._bytes = self._waiting, [], 0
         patience = getattr(getattr(self.channel.app, "settings", None), "broker_timeout", RETRY_FOR)
-        self._sent = UnderWay(self.channel.broker, waiting, patience)
+        with Deadline(patience):
+            self._await()
+            waiting, self._waiting, self._bytes = self._waiting, [], 0
+            self._sent = UnderWay(self.channel.broker, waiting, patience)
 
     def send_after(self, before: UnderWay) -> None:
         """Send nothing before the broker has these messages. Over two connections the later ones might arrive first."""

@@ -55,13 +55,16 @@ class Deadline:
 
         Waits within it have deadlines of their own, and that of the block around this one.
         """
-        left, outer = self.left, self._token and self._token.old_value
-        token = _current.set(outer if isinstance(outer, Deadline) else None)
+        left, before = self.left, self._token and self._token.old_value
+        outer = before if isinstance(before, Deadline) else None
+        token = _current.set(outer)
         try:
             yield
         finally:
             _current.reset(token)
             self.at = time.monotonic() + left
+            if outer is not None:
+                self.at = min(self.at, outer.at)
 
 
 _current: ContextVar[Deadline | None] = ContextVar("conventions_deadline", default=None)

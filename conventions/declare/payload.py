@@ -16,6 +16,7 @@ from typing import Any, Never, NoReturn, NotRequired, TypedDict, get_type_hints
 import pydantic_core
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import ErrorDetails
 
 from conventions.core.errors import DeclarationError, PayloadError
 from conventions.core.value_bounds import half_character, refuse_half_characters
@@ -156,7 +157,7 @@ class Arguments:
         except ValidationError as error:
             found: dict[str, str] = {}
             for fault in error.errors(include_url=False, include_input=False):
-                name, *within = map(str, fault["loc"])
+                name, *within = _place(fault)
                 text = f"{'.'.join(within)}: {fault['msg']}" if within else fault["msg"]
                 found[name] = f"{found[name]}; {text}" if name in found else text
             return found
@@ -180,7 +181,7 @@ class Arguments:
             return self._validate(values, strict=True)
         except ValidationError as error:
             faults = error
-        failed = {str(fault["loc"][0]) for fault in faults.errors(include_url=False, include_input=False)}
+        failed = {_place(fault)[0] for fault in faults.errors(include_url=False, include_input=False)}
         try:  # a chain or a redrive passes the JSON form of a value
             json.dumps([values[name] for name in failed], allow_nan=False)
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
@@ -415,9 +416,13 @@ def _is_larger(value: Any, limit: int) -> bool:
     return size > limit
 
 
+def _place(fault: ErrorDetails) -> list[str]:
+    """The argument of a fault, and where in it. The argument is empty when the whole is no JSON, such as one that is too deep."""
+    return [str(part) for part in fault["loc"]] or [""]
+
+
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
     return "; ".join(
-        f"argument {'.'.join(str(part) for part in fault['loc'])!r}: {fault['msg']}"
-        f" (got {type(values.get(str(fault['loc'][0]))).__name__})"
+        f"argument {'.'.join(_place(fault))!r}: {fault['msg']} (got {type(values.get(_place(fault)[0])).__name__})"
         for fault in error.errors(include_url=False, include_input=False)
     )

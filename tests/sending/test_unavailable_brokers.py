@@ -24,6 +24,7 @@ from celery import chain, chord, group
 import conventions
 from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask
 from conventions.app import ConventionsApp
+from conventions.broker import bulk_publish
 from conventions.broker.bulk_publish import PART
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import at_most, wait_until
@@ -321,6 +322,19 @@ def test_a_part_that_does_not_leave_whole(frozen: Any) -> None:
     many = [{"number": number} for number in range(20 * PART)]
     error = failed(lambda: Count.enqueue_many(many))
     assert not error.sent
+
+
+def test_a_part_of_several_flushes_ends_in_time(frozen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a worker, which waits longer for other calls, and whose connection must be made anew."""
+    app, server = frozen
+    Count.enqueue_many([{"number": 1}])
+    monkeypatch.setattr(bulk_publish, "BYTES_AT_ONCE", 3000)
+    app.be_patient()
+    app.broker.store.redis.connection_pool.disconnect()
+    server.send_signal(signal.SIGSTOP)
+    with at_most(PATIENCE, slack=1), pytest.raises(BrokerUnavailable) as found:
+        Count.enqueue_many({"number": number} for number in range(PART))
+    assert not found.value.sent
 
 
 def test_calls_that_are_no_sends_end_in_time_too(frozen: Any) -> None:
