@@ -352,6 +352,24 @@ def test_a_splitter_that_ends_between_two_turns_leaves_its_key(batches: Batches,
     assert store.redis.hget(claim, "state") == b"continued"
 
 
+def test_a_splitter_that_has_cut_all_and_has_not_ended_leaves_its_key(
+    batches: Batches, ending: Ending, store: Store
+) -> None:
+    """Cancelled between its last step and its end, when nothing is there yet to free."""
+    claim = store.key("claim", "Import:key")
+    batches.create(ID, ORIGIN, 5, claim="Import:key")
+    batches.seal(ID, chunks=1, total=5)
+    store.redis.hset(claim, mapping={"state": "running", "id": ID})
+    assert batches.cancel(ID)
+    assert store.redis.hget(claim, "state") == b"running"
+    store.redis.hset(claim, "state", "done")  # the step that ends it does so first
+    ending.role("splitter", "done")
+    assert store.redis.hget(claim, "state") == b"released"
+    store.redis.hset(claim, mapping={"state": "done", "id": "another"})
+    ending.role("splitter", "done")
+    assert store.redis.hget(claim, "state") == b"done"
+
+
 def test_a_batch_stalls_as_its_task_says(batches: Batches, ending: Ending, store: Store) -> None:
     """Also where `count` said too little, so that everything seems done."""
     batches.create(ID, ORIGIN, 1, stall_after=5)
