@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,6 +306,11 @@ class Worker:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         return self.process.wait()
+
+
+def told(command: Callable[..., Any], *arguments: Any) -> Any:
+    """What one worker answers to a remote command, sent until it does: one that has just said `ready` may not listen yet."""
+    return wait_until(lambda: command(*arguments, reply=True, timeout=5, limit=1), 30, "the worker answers")
 
 
 def letters(app: ConventionsApp, **which: Any) -> list[DeadLetterRow]:

@@ -13,7 +13,7 @@ from conventions.broker.redis_broker import Sizes
 from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from tests.support import wait_until
-from tests.workers import Installation, Worker, letters, messages, wait_for_letter, wait_until_empty
+from tests.workers import Installation, Worker, letters, messages, told, wait_for_letter, wait_until_empty
 
 QUEUE = "immediate"
 WORKER = ("-Q", f"{QUEUE},long", "-c", "2")
@@ -268,7 +268,7 @@ def test_the_command(app: ConventionsApp, installation: Installation, tmp_path: 
 def test_a_revoked_job(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
     """By Celery's own remote control: recorded, no dead letter."""
     message_id = str(uuid4())
-    app.control.revoke(message_id, reply=True, timeout=5, limit=1)
+    told(app.control.revoke, message_id)
     worker.wait_for("revoked")
     Write.apply_async((tmp_path / "file",), task_id=message_id)
     wait_for_ends(app, message_id, "revoked")

@@ -16,7 +16,7 @@ from tests.integration import (
 from tests.integration.lane_fixtures import QUEUE, Lane, alone, install, sizes, some  # noqa: F401  # fixtures
 from tests.integration.lane_tasks import Apart, Lengthy, Nap, Quick
 from tests.support import wait_until
-from tests.workers import Installation
+from tests.workers import Installation, told
 
 type Alone = tuple[Installation, ConventionsApp]
 
@@ -145,7 +145,7 @@ def test_the_processes_that_there_may_be(alone: Alone, tmp_path: Path, options: 
 def test_a_queue_of_long_jobs_that_is_consumed_later(alone: Alone, tmp_path: Path) -> None:
     """Is one all the same."""
     with warm(alone, tmp_path, "-Q", QUEUE, "-c", "1") as lane:
-        lane.app.control.add_consumer("long", reply=True)
+        told(lane.app.control.add_consumer, "long")
         send_long(tmp_path, *(str(number) for number in range(10)))
         lane.wait_for("0")
         assert lane.app.broker.sizes("long") == Sizes(9, 0, 1)
@@ -184,10 +184,10 @@ def test_what_a_rate_limit_keeps_waits_in_its_queue(alone: Alone, tmp_path: Path
     with installation.worker("-Q", QUEUE, "-c", "1") as worker:
         lane = Lane(app, worker, tmp_path)
         lane.warm_up()
-        app.control.rate_limit(Quick.name, "1/m", reply=True)
+        told(app.control.rate_limit, Quick.name, "1/m")
         with lane.paused():
             Quick.enqueue_many(some(tmp_path, 100))
         wait_until(lambda: len(lane.names) == 1, 30, "the first one runs")
         wait_until(lambda: app.broker.sizes(QUEUE).delayed >= 98, 30, "none waits here for its turn")
-        app.control.rate_limit(Quick.name, 0, reply=True)
+        told(app.control.rate_limit, Quick.name, 0)
         lane.wait_until_done()

@@ -10,7 +10,7 @@ from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Broker, HeldMessage, Publication, Sizes
 from tests.support import wait_until
-from tests.workers import Installation, Worker, wait_until_empty
+from tests.workers import Installation, Worker, told, wait_until_empty
 
 FAST = 4  # a second
 
@@ -61,18 +61,18 @@ def test_it_holds_back_its_own_task_only(module_installation: Installation, tmp_
     options = ("-P", pool, "-c", "2")
     with module_installation.application() as app:
         with module_installation.worker(*options) as worker:
-            assert "ok" in str(app.control.rate_limit(Ring.name, "1/m", reply=True, timeout=5))
+            assert "ok" in str(told(app.control.rate_limit, Ring.name, "1/m"))
             Ring.enqueue_many([{"file": rings, "number": number} for number in range(300)])
             Slowly.enqueue_many([{"file": others, "number": number} for number in range(3)])
             Knock.enqueue_many([{"file": knocks, "number": number} for number in range(300)])
             wait_until(lambda: len(ran(knocks)) == 300 and len(ran(others)) == 3, 20, "the others have run")
             wait_until(lambda: app.broker.sizes("immediate") == Sizes(0, 299, 0), 20, "they wait in their queue")
             assert [line[0] for line in ran(rings)] == ["0"]
-            app.control.rate_limit(Ring.name, 0, reply=True, timeout=5)
+            told(app.control.rate_limit, Ring.name, 0)
             wait_until(lambda: len(ran(rings)) == 300, 20, "all of them run")
             assert {line[1] for line in ran(rings)} == {"1"}, "no attempt was used"
             wait_until_empty(app)
-            app.control.rate_limit(Ring.name, "1/m", reply=True, timeout=5)
+            told(app.control.rate_limit, Ring.name, "1/m")
             Ring.enqueue_many([{"file": rings, "number": number} for number in range(300, 320)])
             wait_until(lambda: app.broker.sizes("immediate") == Sizes(0, 19, 0), 20, "they wait in their queue")
             worker.kill()

@@ -17,7 +17,7 @@ from conventions.dead_letters.redrive_status import RedriveStatus, Watch
 from conventions.records import executions
 from conventions.storage.tables import RedriveRow
 from tests.support import wait_until
-from tests.workers import Installation, letters, messages
+from tests.workers import Installation, letters, messages, told
 
 REDRIVES = 11
 
@@ -91,7 +91,7 @@ def test_eleven_redrives_on_a_paused_queue(app: ConventionsApp, installation: In
         for bill in range(REDRIVES):
             Pay.delay(bill=bill, folder=str(tmp_path))
         wait_until(lambda: len(letters(app)) == REDRIVES, 60)
-        assert app.control.cancel_consumer("bank", reply=True, timeout=5)
+        told(app.control.cancel_consumer, "bank")
         (tmp_path / "open").touch()
         old, *others = [letter.id for letter in letters(app)]
         message = left_by_the_task_of_before(app, old)
@@ -103,7 +103,7 @@ def test_eleven_redrives_on_a_paused_queue(app: ConventionsApp, installation: In
         wait_until((tmp_path / "hello").exists, 20, "another job runs")
         why = "queue bank has 11 waiting, and no worker consumes it"
         found = wait_until(
-            lambda: len(told := [one for one in statuses(app) if why in one.why]) == REDRIVES and told,
+            lambda: len(some := [one for one in statuses(app) if why in one.why]) == REDRIVES and some,
             20,
             "each says why it waits",
         )
@@ -111,7 +111,7 @@ def test_eleven_redrives_on_a_paused_queue(app: ConventionsApp, installation: In
         listed = installation.run("dead-letters", "redrives", "--json").stdout
         assert listed.count("no worker consumes it") == REDRIVES, listed
 
-        assert app.control.add_consumer("bank", reply=True, timeout=5)
+        told(app.control.add_consumer, "bank")
         wait_until(lambda: {one.row.state for one in statuses(app)} == {"finished"}, 60, "all of them finish")
         paid = (tmp_path / "paid").read_text().split()
         assert sorted(map(int, paid)) == list(range(REDRIVES)), worker.output

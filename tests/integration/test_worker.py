@@ -26,6 +26,7 @@ from tests.workers import (
     letters,
     messages,
     remembering_current,
+    told,
     wait_for_letter,
     wait_until_empty,
 )
@@ -195,14 +196,14 @@ def test_without_queues_named_every_queue_is_consumed(live_app: ConventionsApp) 
     assert Own.delay().get(timeout=patient(10)) == "of-its-own"
     assert Night.delay().get(timeout=patient(10)) == "scheduled"
     assert Long.delay().get(timeout=patient(10)) == "long"
-    ((_, queues),) = live_app.control.inspect(timeout=5, limit=1).active_queues().items()
+    ((_, queues),) = live_app.control.inspect(timeout=patient(5), limit=1).active_queues().items()
     assert {queue["name"] for queue in queues} >= {"immediate", "scheduled", "long", "of-its-own"}
 
 
 @pytest.mark.everyday
 def test_where_long_is_consumed_nothing_is_taken_ahead(live_app: ConventionsApp) -> None:
     """One message for each process: five."""
-    ((_, stats),) = live_app.control.inspect(timeout=5, limit=1).stats().items()
+    ((_, stats),) = live_app.control.inspect(timeout=patient(5), limit=1).stats().items()
     assert stats["prefetch_count"] == stats["pool"]["max-concurrency"] == 5
 
 
@@ -211,7 +212,7 @@ def test_a_pool_is_not_restarted_in_place(live_app: ConventionsApp) -> None:
     """A sentence says what to do; its processes go on."""
 
     def processes() -> list[int]:
-        ((_, stats),) = live_app.control.inspect(timeout=5, limit=1).stats().items()
+        ((_, stats),) = live_app.control.inspect(timeout=patient(5), limit=1).stats().items()
         found: list[int] = stats["pool"]["processes"]
         return found
 
@@ -227,9 +228,9 @@ def test_workers_for_one_queue(other: ConventionsApp, installation: Installation
     with installation.workers(("-Q", "long", "-c", "2"), ("-Q", "immediate", "-c", "2")) as workers:
         long, immediate, neither = Long.delay(), Add.delay(7), Own.delay()
         assert (long.get(timeout=patient(10)), immediate.get(timeout=patient(10))) == ("long", 7)
-        stats = other.control.inspect(timeout=5, limit=2).stats()
+        stats = other.control.inspect(timeout=patient(5), limit=2).stats()
         assert sorted(found["prefetch_count"] for found in stats.values()) == [2, 8]
-        consumed = other.control.inspect(timeout=5, limit=2).active_queues()
+        consumed = other.control.inspect(timeout=patient(5), limit=2).active_queues()
         assert sorted(queue["name"] for queues in consumed.values() for queue in queues) == ["immediate", "long"]
         wait_until(lambda: [sent.id for sent in messages(other)] == [neither.id], description="its queue is not read")
         waited = [_moment(worker.output, "ready") - _moment(worker.output, "Connected to") for worker in workers]
@@ -240,14 +241,14 @@ def test_queues_are_added_and_cancelled_while_a_worker_idles(other: ConventionsA
     """By remote control, at once: the read under way, which would wait for ten seconds, is ended."""
     with installation.worker("-Q", "immediate", "-c", "1"):
         assert Add.delay(1).get(timeout=patient(10)) == 1
-        assert other.control.add_consumer("of-its-own", reply=True, timeout=5, limit=1)
+        told(other.control.add_consumer, "of-its-own")
         assert Own.delay().get(timeout=patient(5)) == "of-its-own"
-        assert other.control.cancel_consumer("of-its-own", reply=True, timeout=5, limit=1)
+        told(other.control.cancel_consumer, "of-its-own")
         left = Own.delay()
         assert Add.delay(2).get(timeout=patient(10)) == 2
         wait_until(lambda: [sent.id for sent in messages(other)] == [left.id], description="its queue is not read")
         assert other.broker.sizes("of-its-own").ready == 1
-        assert other.control.add_consumer("of-its-own", reply=True, timeout=5, limit=1)
+        told(other.control.add_consumer, "of-its-own")
         assert left.get(timeout=patient(5)) == "of-its-own"
 
 
