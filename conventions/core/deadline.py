@@ -23,13 +23,14 @@ class Deadline:
         may_have_left: whether a whole message was handed to the network without an answer. The server may have it or not.
     """
 
-    __slots__ = ("_token", "at", "may_have_left", "once")
+    __slots__ = ("_outer", "_token", "at", "may_have_left", "once")
 
     def __init__(self, seconds: float, *, once: bool = True) -> None:
         self.at = time.monotonic() + seconds
         self.once = once
         self.may_have_left = False
         self._token: Token[Deadline | None] | None = None
+        self._outer: Deadline | None = None
 
     @property
     def left(self) -> float:
@@ -38,7 +39,7 @@ class Deadline:
 
     def __enter__(self) -> Self:
         """Begin the block."""
-        outer = _current.get()
+        self._outer = outer = _current.get()
         if outer is not None and outer.at < self.at:
             self.at = outer.at
         self._token = _current.set(self)
@@ -55,16 +56,14 @@ class Deadline:
 
         Waits within it have deadlines of their own, and that of the block around this one.
         """
-        left, before = self.left, self._token and self._token.old_value
-        outer = before if isinstance(before, Deadline) else None
-        token = _current.set(outer)
+        left, token = self.left, _current.set(self._outer)
         try:
             yield
         finally:
             _current.reset(token)
             self.at = time.monotonic() + left
-            if outer is not None:
-                self.at = min(self.at, outer.at)
+            if self._outer is not None:
+                self.at = min(self.at, self._outer.at)
 
 
 _current: ContextVar[Deadline | None] = ContextVar("conventions_deadline", default=None)

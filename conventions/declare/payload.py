@@ -183,7 +183,7 @@ class Arguments:
             faults = error
         failed = {_place(fault)[0] for fault in faults.errors(include_url=False, include_input=False)}
         try:  # a chain or a redrive passes the JSON form of a value
-            json.dumps([values[name] for name in failed], allow_nan=False)
+            json.dumps([values.get(name) for name in failed], allow_nan=False)
             return self._adapter.validate_json(pydantic_core.to_json(values), strict=True)
         except (ValueError, TypeError, RecursionError):
             why = _why(None, values) or _describe(faults, values)
@@ -417,12 +417,13 @@ def _is_larger(value: Any, limit: int) -> bool:
 
 
 def _place(fault: ErrorDetails) -> list[str]:
-    """The argument of a fault, and where in it. The argument is empty when the whole is no JSON, such as one that is too deep."""
+    """The argument of a fault, and where in it; an empty name when the whole payload is at fault, such as one that is too deep."""
     return [str(part) for part in fault["loc"]] or [""]
 
 
 def _describe(error: ValidationError, values: Mapping[str, Any]) -> str:
+    faults = [(_place(fault), fault["msg"]) for fault in error.errors(include_url=False, include_input=False)]
     return "; ".join(
-        f"argument {'.'.join(_place(fault))!r}: {fault['msg']} (got {type(values.get(_place(fault)[0])).__name__})"
-        for fault in error.errors(include_url=False, include_input=False)
+        f"argument {'.'.join(place)!r}: {text} (got {type(values.get(place[0])).__name__})" if place[0] else text
+        for place, text in faults
     )

@@ -2,28 +2,8 @@
 
 from contextlib import suppress
 
-import pytest
-
-from conventions.core import deadline
 from conventions.core.deadline import Deadline, current_deadline
-
-
-class Clock:
-    """A clock that stands still until a test puts it forward."""
-
-    now = 1000.0
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock of all deadlines."""
-    clock = Clock()
-    monkeypatch.setattr(deadline, "time", clock)
-    return clock
+from tests.deadline_clock import Clock
 
 
 def test_own_work_takes_no_time(clock: Clock) -> None:

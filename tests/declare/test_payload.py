@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, StrEnum
@@ -251,17 +250,20 @@ def test_an_odd_payload_that_arrives_is_refused_as_such(value: Any) -> None:
         EVERYDAY.load((), {"user_id": 7, "template": "a", "day": value})
 
 
-@pytest.mark.parametrize("levels", [150, 230, 600, 5000])
+@pytest.mark.parametrize("levels", [230, 600, 5000])
 def test_a_payload_that_is_too_deep_is_refused_as_such(levels: int) -> None:
     """However deep it is, and whichever library finds that first."""
     deep: list[Any] = []
     for _ in range(levels):
         deep = [deep]
-    with suppress(PayloadError):
-        arguments_of(run_anything).load((), {"value": deep})
-    with suppress(PayloadError):
-        arguments_of(run_anything).bind((deep,))
-    assert arguments_of(run_anything).faults({"value": deep}).keys() <= {"value", ""}
+    anything = arguments_of(run_anything)
+    reads: list[Callable[[], Any]] = [lambda: anything.load((), {"value": deep}), lambda: anything.bind((deep,))]
+    for read in reads:
+        with pytest.raises(PayloadError) as found:
+            read()
+        assert "argument ''" not in str(found.value)
+    (name,) = anything.faults({"value": deep})
+    assert name in ("value", "")
 
 
 @pytest.mark.parametrize(

