@@ -75,14 +75,17 @@ class Connection(pyamqp.Connection):
                 channel.go_on()
         if self._has_ahead:
             with suppress(TimeoutError):
-                return self.drain_events(timeout=0)
+                return self._drain(0, is_read=timeout == 0)
             handed = [channel.ahead.hand_over() for channel in list(self.reading)]
             self._look_later()
             if any(handed) or timeout == 0:
                 raise TimeoutError
         if self.loop is None and any(channel.ahead.waits_for_room for channel in self.reading):
             timeout = min(timeout or LOOK_EVERY, LOOK_EVERY)  # threads acknowledge, and nothing tells this one
-        self._is_read = timeout == 0
+        return self._drain(timeout, is_read=timeout == 0)
+
+    def _drain(self, timeout: float | None, *, is_read: bool) -> Any:
+        self._is_read = is_read
         try:
             return self.drain_events(timeout=timeout)
         finally:
