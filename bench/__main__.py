@@ -12,9 +12,10 @@ from bench.crash import crash_each
 from bench.measure import Plan, compare
 from bench.processes import Site, SystemFailed
 from bench.profiling import profile
+from bench.rabbitmq import RabbitMQ
 from bench.report import document, markdown
 from bench.server import Server
-from bench.systems import SYSTEMS
+from bench.systems import SYSTEMS, System
 
 FULL = Plan(rounds=4, seconds=3, jobs=None, idle_seconds=8, sleeping_jobs=1000, batch_items=200_000)
 QUICK = Plan(rounds=1, seconds=0, jobs=1000, idle_seconds=2, sleeping_jobs=100, batch_items=20_000)
@@ -34,6 +35,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--server", metavar="PROGRAM", help="a Valkey or Redis of this machine; default: that of the wheel"
     )
+    parser.add_argument(
+        "--rabbitmq",
+        metavar="URL",
+        help="a RabbitMQ of this machine, for the systems that have one; its virtual host is for this run alone",
+    )
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there, too")
     parser.add_argument(
         "--profile", choices=("worker", "enqueue"), help=f"profile one system, {PROFILED} unless --only names another"
@@ -47,13 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = asked.parse_args(arguments)
     if options.crash and options.quick:
         asked.error("--crash takes a minute for each system: leave out --quick")
+    rabbitmq = _rabbitmq(asked, options)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         (folder / "server").mkdir()
         with Server(folder / "server", options.server) as server:
             if options.profile:
-                return _profile(options, server, folder)
-            sites = [_site(one.name, server, folder) for one in SYSTEMS if one.name in (options.only or [one.name])]
+                return _profile(options, server, folder, rabbitmq)
+            wanted = options.only or [one.name for one in SYSTEMS if rabbitmq or not one.rabbitmq]
+            sites = [_site(one, server, folder, rabbitmq) for one in SYSTEMS if one.name in wanted]
             plan = _plan(options)
             results = compare(sites, server, plan, _progress)
             if options.crash:
@@ -65,8 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _profile(options: argparse.Namespace, server: Server, folder: Path) -> int:
-    site = _site((options.only or [PROFILED])[0], server, folder)
+def _rabbitmq(asked: argparse.ArgumentParser, options: argparse.Namespace) -> RabbitMQ | None:
+    if options.rabbitmq:
+        try:
+            return RabbitMQ.at(options.rabbitmq)
+        except ValueError as error:
+            asked.error(f"--rabbitmq: {error}")
+    for system in SYSTEMS:
+        if system.rabbitmq and system.name in (options.only or []):
+            asked.error(f"{system.name} needs --rabbitmq URL")
+    return None
+
+
+def _profile(options: argparse.Namespace, server: Server, folder: Path, rabbitmq: RabbitMQ | None) -> int:
+    name = (options.only or [PROFILED])[0]
+    site = _site(next(one for one in SYSTEMS if one.name == name), server, folder, rabbitmq)
     try:
         sys.stdout.write(profile(site, server, options.profile, options.jobs or PROFILED_JOBS))
     except SystemFailed as error:
@@ -74,10 +95,9 @@ def _profile(options: argparse.Namespace, server: Server, folder: Path) -> int:
     return 0
 
 
-def _site(name: str, server: Server, folder: Path) -> Site:
-    system = next(system for system in SYSTEMS if system.name == name)
-    (folder / name).mkdir()
-    return Site(system, server.url, folder / name)
+def _site(system: System, server: Server, folder: Path, rabbitmq: RabbitMQ | None) -> Site:
+    (folder / system.name).mkdir()
+    return Site(system, server.url, folder / system.name, rabbitmq if system.rabbitmq else None)
 
 
 def _plan(options: argparse.Namespace) -> Plan:

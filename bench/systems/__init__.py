@@ -31,6 +31,7 @@ class System:
         database: the file of its database, where it has one. Each round has a new one: the server is emptied before each, and
             beside a database that knows more than its server, ours would look first at what it had lost.
         without: the optimisation that it does without; see `bench/optimisations.py`.
+        rabbitmq: whether its messages wait in RabbitMQ, and it runs with `--rabbitmq` only.
     """
 
     name: str
@@ -43,6 +44,7 @@ class System:
     journal: str = ""
     database: str = ""
     without: str = ""
+    rabbitmq: bool = False
 
 
 def _python_peer(name: str, title: str, note: str, *pins: str) -> System:
@@ -60,6 +62,7 @@ def _node_peer(name: str, title: str, note: str, *pins: str) -> System:
 
 BASE = "stock"  # ratios are to this one
 THREADS = "as before, with the threads pool"
+ABOUT_RABBITMQ = "server CPU is that of RabbitMQ and Redis; round trips, commands and memory are not counted"
 
 SYSTEMS = (
     System(
@@ -102,6 +105,20 @@ SYSTEMS = (
         ),
         journal=JOURNAL,
         database=DATABASE,
+    ),
+    System(
+        "rabbitmq_stock",
+        "Celery, RabbitMQ",
+        ("a quorum queue, confirms, acks_late, reject_on_worker_lost, prefetch 4", ABOUT_RABBITMQ),
+        rabbitmq=True,
+    ),
+    System(
+        "rabbitmq_conventions",
+        "celery-conventions, RabbitMQ",
+        ("as celery-conventions, with messages in RabbitMQ, and claims and the journal in Redis", ABOUT_RABBITMQ),
+        journal=JOURNAL,
+        database=DATABASE,
+        rabbitmq=True,
     ),
     _python_peer(
         "dramatiq",

@@ -1,4 +1,4 @@
-"""What the two programs of bare Celery share, and how any Celery worker is started here."""
+"""What the programs of bare Celery share, and how any Celery worker is started here."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from celery import Celery
-from kombu.transport import redis as kombu_redis
+from kombu.connection import Connection
 
 from bench.program import Program
 from bench.records import record
@@ -16,7 +16,7 @@ def bare_celery(url: str, **settings: Any) -> Program:
     """A program on a plain `Celery(...)` with these settings.
 
     Raises:
-        RuntimeError: this process has imported `conventions`, whose `create_app` replaces kombu's Redis transport.
+        RuntimeError: this process has imported `conventions`, whose `create_app` replaces kombu's transports.
     """
     app = Celery("bench", broker=url)
     app.conf.update(settings)
@@ -29,9 +29,16 @@ def bare_celery(url: str, **settings: Any) -> Program:
         run_worker(app, concurrency, pool)
 
     with app.connection_for_write() as connection:
-        if not isinstance(connection.transport, kombu_redis.Transport) or "conventions" in sys.modules:
+        if not type(connection.transport).__module__.startswith("kombu.") or "conventions" in sys.modules:
             raise RuntimeError("this is not bare Celery: conventions was imported into its process")
     return Program(send=noop.delay, work=work)
+
+
+def delete_queues(url: str, *queues: str) -> None:
+    """Delete queues of RabbitMQ."""
+    with Connection(url) as connection:  # type: ignore[no-untyped-call]  # kombu has few types
+        for queue in queues:
+            connection.default_channel.queue_delete(queue)
 
 
 def run_worker(app: Celery, concurrency: int, pool: str, **options: Any) -> None:

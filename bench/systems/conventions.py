@@ -8,8 +8,10 @@ from pathlib import Path
 from bench.optimisations import WITHOUT, leave_out
 from bench.program import Program
 from bench.records import record
-from bench.systems.bare_celery import run_worker
+from bench.systems.bare_celery import delete_queues, run_worker
 from conventions import BatchTask, ImmediateTask, Progress, create_app
+from conventions.broker.rabbitmq_queues import queues_of
+from conventions.transport.celery_defaults import queue_names
 
 POLL = 0.02
 
@@ -38,16 +40,19 @@ class Numbers(BatchTask):
         """Nothing."""
 
 
-def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
+def program(url: str, exclude: Sequence[str] = ("long",), broker: str = "") -> Program:
     """The program of this system; its database is a file in the current folder.
 
     Args:
         url: the server.
         exclude: queues that its worker does not consume.
+        broker: the RabbitMQ in which its messages wait, if not in that server.
     """
     leave_out(os.environ.get(WITHOUT, ""))
     database = f"sqlite:///{Path.cwd() / 'bench.sqlite3'}"
-    app = create_app("bench", packages=(__name__,), schedule=None, broker_url=url, database_url=database)
+    app = create_app(
+        "bench", packages=(__name__,), schedule=None, broker_url=broker or url, redis_url=url, database_url=database
+    )
 
     def send_many(first: int, count: int) -> None:
         numbers = range(first, first + count)
@@ -63,5 +68,7 @@ def program(url: str, exclude: Sequence[str] = ("long",)) -> Program:
 
     def prepare() -> None:
         app.database.upgrade()  # looked up only here: it imports SQLAlchemy, which a worker does without
+        if broker:
+            delete_queues(broker, *(one for queue in queue_names(app) for one in queues_of(queue)))
 
     return Program(send=Noop.delay, work=work, prepare=prepare, send_many=send_many, batch=batch)

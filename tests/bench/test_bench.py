@@ -13,13 +13,16 @@ import pytest
 from bench import crash, measure, records, report
 from bench.measure import BULK, Plan, compare, wait_for_records
 from bench.processes import ROOT, Sender, Site, SystemFailed, Worker
+from bench.rabbitmq import RabbitMQ
 from bench.server import Server
 from bench.systems import SYSTEMS, System
+from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import patient
 from tests.test_docs import table
 
 JOBS = 40
 OURS = ("conventions", "conventions_threads", "one_worker")
+ON_RABBITMQ = ("rabbitmq_stock", "rabbitmq_conventions")
 HERE = ("stock", "stock_threads", "conventions", "conventions_threads")
 WITHOUT_RATIO = ("batch_rate", "drain_recorder_cpu")  # of which stock has none
 PERFORMANCE = ROOT / "docs" / "performance.md"
@@ -70,6 +73,60 @@ def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
     assert stock["drain_commands"] == pytest.approx(9, abs=1.5)
     assert stock["drain_round_trips"] == pytest.approx(3, abs=0.5)
     assert (stock["enqueue_commands"], stock["enqueue_round_trips"]) == (1, 1)
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[Rabbit]:
+    """A RabbitMQ of this file. Skips the tests where none is installed."""
+    with running_rabbitmq() as server:
+        yield server
+
+
+def test_systems_on_rabbitmq(tmp_path: Path, rabbit: Rabbit) -> None:
+    """The server's CPU is that of both, and what is counted at Redis alone is left out."""
+    path = tmp_path / "run.json"
+    only = [word for name in ON_RABBITMQ for word in ("--only", name)]
+    printed = run("--quick", "--jobs", str(JOBS), "--rabbitmq", rabbit.url, "--json", str(path), *only)
+    systems = json.loads(path.read_text(encoding="utf-8"))["systems"]
+    assert list(systems) == list(ON_RABBITMQ)
+    for name, system in systems.items():
+        assert (system["error"], system["rounds"]) == (None, 1), name
+        assert not measure.OF_REDIS & set(system["median"])
+        assert system["median"]["drain_rate"] > 0
+        assert system["median"]["enqueue_server_cpu"] > 0.1  # RabbitMQ's: Redis takes less, and bare Celery has none
+    assert systems["rabbitmq_conventions"]["median"]["bulk_rate"] > 0
+    assert "round trips, commands and memory are not counted" in printed
+
+
+@pytest.mark.parametrize("name", ON_RABBITMQ)
+def test_each_round_begins_with_no_queues(name: str, tmp_path: Path, rabbit: Rabbit, server: Server) -> None:
+    """What was sent in bulk at the end of the last one is gone."""
+    system = next(system for system in SYSTEMS if system.name == name)
+    (tmp_path / name).mkdir()
+    rabbit.add_host(name)
+    site = Site(system, server.url, tmp_path / name, RabbitMQ.at(rabbit.url_of(name)))
+    site.prepare()
+    with Sender(site):
+        assert rabbit.queues(name)
+    measure.start_anew(site, server)
+    assert not rabbit.queues(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--only", "rabbitmq_stock"], "rabbitmq_stock needs --rabbitmq URL"),
+        (
+            ["--rabbitmq", "amqp://127.0.0.1:1/bench"],
+            "--rabbitmq: no process of this machine that this account may look at listens on port 1",
+        ),
+    ],
+)
+def test_systems_on_rabbitmq_need_one(options: list[str], why: str) -> None:
+    """Said before anything is measured."""
+    command = [sys.executable, "-m", "bench", "--quick", *options]
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    assert (ended.returncode, why in ended.stderr) == (2, True), ended.stderr
 
 
 def test_each_round_begins_with_an_empty_database(tmp_path: Path, server: Server) -> None:
