@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         (folder / "server").mkdir()
-        with Server(folder / "server", options.server) as server:
+        with Server(folder / "server", options.server, rabbitmq) as server:
             if options.profile:
                 return _profile(options, server, folder, rabbitmq)
             wanted = options.only or [one.name for one in SYSTEMS if rabbitmq or not one.rabbitmq]
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results = compare(sites, server, plan, _progress)
             if options.crash:
                 crash_each(results, server, _progress)
-            run = document(results, plan, server.version)
+            run = document(results, plan, server.versions)
     sys.stdout.write(markdown(run))
     if options.json:
         options.json.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _rabbitmq(asked: argparse.ArgumentParser, options: argparse.Namespace) -> RabbitMQ | None:
-    if options.rabbitmq:
+    if options.rabbitmq is not None:
         try:
             return RabbitMQ.at(options.rabbitmq)
         except ValueError as error:

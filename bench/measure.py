@@ -101,7 +101,7 @@ def one_round(site: Site, server: Server, jobs: int, plan: "Plan") -> Sample:
 def start_anew(site: Site, server: Server) -> None:
     """Forget what was done before."""
     server.flush()
-    server.rabbitmq = site.rabbitmq
+    server.counted = site.rabbitmq
     site.records.unlink(missing_ok=True)
     if site.system.database:
         for path in site.folder.glob(f"{site.system.database}*"):
@@ -145,7 +145,7 @@ def _drain(site: Site, server: Server, worker: Worker, jobs: int, queued: Counte
         begun, before, cpu, recorder = 0, queued, 0.0, 0.0
     wait_for_records(site, worker, jobs + 1)
     wait_for_recorder(site, server)
-    wait_until_calm(worker)
+    wait_until_calm(worker, server)
     counted = (server.counters() - before).per_job(jobs + 1 - begun)
     done = sorted(record.done for record in records.read(site.records))
     found = {
@@ -208,13 +208,13 @@ def wait_for_recorder(site: Site, server: Server) -> None:
         time.sleep(CALM_SLICE)
 
 
-def wait_until_calm(worker: Worker) -> None:
+def wait_until_calm(worker: Worker, server: Server) -> None:
     """Wait until it does nothing: what a system does for a job after its end, as writing it down, belongs to its cost."""
     deadline = time.monotonic() + CALM_SECONDS
-    used = worker.cpu()
+    used = worker.cpu() + server.cpu_of_rabbitmq()
     while time.monotonic() < deadline:
         time.sleep(CALM_SLICE)
-        before, used = used, worker.cpu()
+        before, used = used, worker.cpu() + server.cpu_of_rabbitmq()
         if used - before < CALM_SLICE / 20:
             return
 

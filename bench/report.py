@@ -4,7 +4,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -70,13 +70,13 @@ TABLES: dict[str, tuple[Column, ...]] = {
 COLUMNS = tuple(column for columns in TABLES.values() for column in columns)
 
 
-def document(results: Sequence[Result], plan: Plan, server: tuple[str, str]) -> dict[str, Any]:
+def document(results: Sequence[Result], plan: Plan, servers: Mapping[str, str]) -> dict[str, Any]:
     """A run as JSON: `date machine versions plan base systems`; see docs/performance.md for the fields."""
-    base = next((result for result in results if result.site.system.name == BASE), None)
+    by_name = {result.site.system.name: result for result in results}
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _machine(),
-        "versions": {"python": platform.python_version(), server[0]: server[1]}
+        "versions": {"python": platform.python_version(), **servers}
         | {name: version(name) for name in PACKAGES}
         | _node(results),
         "plan": {
@@ -89,7 +89,9 @@ def document(results: Sequence[Result], plan: Plan, server: tuple[str, str]) -> 
             "batch_items": plan.batch_items,
         },
         "base": BASE,
-        "systems": {result.site.system.name: _system(result, base) for result in results},
+        "systems": {
+            result.site.system.name: _system(result, by_name.get(result.site.system.base)) for result in results
+        },
     }
 
 
@@ -106,6 +108,7 @@ def _system(result: Result, base: Result | None) -> dict[str, Any]:
     samples = [sample for sample in result.samples if sample is not None]
     return {
         "title": result.site.system.title,
+        "base": result.site.system.base,
         "notes": list(result.site.system.notes),
         "pins": list(result.site.system.pins),
         "error": result.error,

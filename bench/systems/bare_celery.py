@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 from celery import Celery
-from kombu.connection import Connection
 
 from bench.program import Program
 from bench.records import record
@@ -32,13 +31,6 @@ def bare_celery(url: str, **settings: Any) -> Program:
         if not type(connection.transport).__module__.startswith("kombu.") or "conventions" in sys.modules:
             raise RuntimeError("this is not bare Celery: conventions was imported into its process")
     return Program(send=noop.delay, work=work)
-
-
-def delete_queues(url: str, *queues: str) -> None:
-    """Delete queues of RabbitMQ."""
-    with Connection(url) as connection:  # type: ignore[no-untyped-call]  # kombu has few types
-        for queue in queues:
-            connection.default_channel.queue_delete(queue)
 
 
 def run_worker(app: Celery, concurrency: int, pool: str, **options: Any) -> None:

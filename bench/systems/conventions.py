@@ -8,10 +8,8 @@ from pathlib import Path
 from bench.optimisations import WITHOUT, leave_out
 from bench.program import Program
 from bench.records import record
-from bench.systems.bare_celery import delete_queues, run_worker
+from bench.systems.bare_celery import run_worker
 from conventions import BatchTask, ImmediateTask, Progress, create_app
-from conventions.broker.rabbitmq_queues import queues_of
-from conventions.transport.celery_defaults import queue_names
 
 POLL = 0.02
 
@@ -51,7 +49,12 @@ def program(url: str, exclude: Sequence[str] = ("long",), broker: str = "") -> P
     leave_out(os.environ.get(WITHOUT, ""))
     database = f"sqlite:///{Path.cwd() / 'bench.sqlite3'}"
     app = create_app(
-        "bench", packages=(__name__,), schedule=None, broker_url=broker or url, redis_url=url, database_url=database
+        "bench",
+        packages=(__name__,),
+        schedule=None,
+        broker_url=broker or url,
+        redis_url=url if broker else None,
+        database_url=database,
     )
 
     def send_many(first: int, count: int) -> None:
@@ -68,7 +71,5 @@ def program(url: str, exclude: Sequence[str] = ("long",), broker: str = "") -> P
 
     def prepare() -> None:
         app.database.upgrade()  # looked up only here: it imports SQLAlchemy, which a worker does without
-        if broker:
-            delete_queues(broker, *(one for queue in queue_names(app) for one in queues_of(queue)))
 
     return Program(send=Noop.delay, work=work, prepare=prepare, send_many=send_many, batch=batch)

@@ -130,8 +130,8 @@ class Channel(SendingChannel):
 
     def _on_arrived(self, reader: _Reader, urgency: int, message: Any) -> None:
         headers = message.properties.get("application_headers") or {}
-        if headers.get("eta") is not None and not seconds_until(headers["eta"]):
-            headers["eta"] = None  # Celery would give it to a timer
+        if headers.get("eta") is None or not seconds_until(headers["eta"]):
+            headers["eta"] = None  # Celery would give it to a timer; without this one that the body names, too
         message.fault = self._fault_of(message, headers)
         # By these a retry is sent again, as a message of the queue that our settings name.
         message.delivery_info |= {"exchange": "", "routing_key": reader.queue}

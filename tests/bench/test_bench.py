@@ -86,40 +86,44 @@ def test_systems_on_rabbitmq(tmp_path: Path, rabbit: Rabbit) -> None:
     """The server's CPU is that of both, and what is counted at Redis alone is left out."""
     path = tmp_path / "run.json"
     only = [word for name in ON_RABBITMQ for word in ("--only", name)]
-    printed = run("--quick", "--jobs", str(JOBS), "--rabbitmq", rabbit.url, "--json", str(path), *only)
-    systems = json.loads(path.read_text(encoding="utf-8"))["systems"]
-    assert list(systems) == list(ON_RABBITMQ)
-    for name, system in systems.items():
-        assert (system["error"], system["rounds"]) == (None, 1), name
+    rabbit.add_host("run")
+    printed = run("--quick", "--jobs", str(JOBS), "--rabbitmq", rabbit.url_of("run"), "--json", str(path), *only)
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["versions"]["rabbitmq"] >= "4"
+    assert list(result["systems"]) == list(ON_RABBITMQ)
+    for name, system in result["systems"].items():
+        assert (system["error"], system["rounds"], system["base"]) == (None, 1, "rabbitmq_stock"), name
         assert not measure.OF_REDIS & set(system["median"])
+        assert system["ratio"]["drain_rate"] > 0
         assert system["median"]["drain_rate"] > 0
         assert system["median"]["enqueue_server_cpu"] > 0.1  # RabbitMQ's: Redis takes less, and bare Celery has none
-    assert systems["rabbitmq_conventions"]["median"]["bulk_rate"] > 0
+    assert result["systems"]["rabbitmq_conventions"]["median"]["bulk_rate"] > 0
     assert "round trips, commands and memory are not counted" in printed
+    assert not rabbit.queues("run")
 
 
-@pytest.mark.parametrize("name", ON_RABBITMQ)
-def test_each_round_begins_with_no_queues(name: str, tmp_path: Path, rabbit: Rabbit, server: Server) -> None:
-    """What was sent in bulk at the end of the last one is gone."""
-    system = next(system for system in SYSTEMS if system.name == name)
-    (tmp_path / name).mkdir()
-    rabbit.add_host(name)
-    site = Site(system, server.url, tmp_path / name, RabbitMQ.at(rabbit.url_of(name)))
-    site.prepare()
-    with Sender(site):
-        assert rabbit.queues(name)
-    measure.start_anew(site, server)
-    assert not rabbit.queues(name)
+def test_each_round_begins_with_no_queues(tmp_path: Path, rabbit: Rabbit) -> None:
+    """Neither those of its own system nor those of the other one, also what their workers make."""
+    rabbit.add_host("rounds")
+    found = RabbitMQ.at(rabbit.url_of("rounds"))
+    made = {"rabbitmq_stock": "celery_delayed_27", "rabbitmq_conventions": "immediate:low"}
+    with Server(tmp_path / "server", rabbitmq=found) as server:
+        for system in [one for one in SYSTEMS if one.name in made]:
+            (tmp_path / system.name).mkdir()
+            site = Site(system, server.url, tmp_path / system.name, found)
+            measure.start_anew(site, server)
+            with Sender(site), Worker(site, "--concurrency", "2") as worker:
+                wait_for_records(site, worker, 1)
+            assert set(rabbit.queues("rounds")).intersection(made.values()) == {made[system.name]}
+        server.flush()
+        assert not {name for name in rabbit.queues("rounds") if not name.endswith(".pidbox")}
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
         (["--only", "rabbitmq_stock"], "rabbitmq_stock needs --rabbitmq URL"),
-        (
-            ["--rabbitmq", "amqp://127.0.0.1:1/bench"],
-            "--rabbitmq: no process of this machine that this account may look at listens on port 1",
-        ),
+        (["--rabbitmq", ""], "--rabbitmq: the address begins with amqp:// or amqps://"),
     ],
 )
 def test_systems_on_rabbitmq_need_one(options: list[str], why: str) -> None:
@@ -127,6 +131,25 @@ def test_systems_on_rabbitmq_need_one(options: list[str], why: str) -> None:
     command = [sys.executable, "-m", "bench", "--quick", *options]
     ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
     assert (ended.returncode, why in ended.stderr) == (2, True), ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("amqp://127.0.0.1:1/bench", "no RabbitMQ listens on port 1 here"),
+        ("redis://127.0.0.1:6379/bench", "begins with amqp://"),
+        ("amqp://rabbit.example/bench", "its host is one of 127.0.0.1, localhost, ::1"),
+        ("amqp://localhost", "names no virtual host"),
+        ("amqp://localhost/%2F", "names no virtual host"),
+        ("amqp://a:secret/b@localhost/bench", "begins with amqp://"),
+        ("amqp://a@localhost:secret/bench", "is no number"),
+    ],
+)
+def test_a_rabbitmq_that_is_not_one(address: str, why: str) -> None:
+    """Nothing is deleted in a place that somebody may not have meant, and no password is printed."""
+    with pytest.raises(ValueError, match=why) as found:
+        RabbitMQ.at(address)
+    assert "secret" not in str(found.value)
 
 
 def test_each_round_begins_with_an_empty_database(tmp_path: Path, server: Server) -> None:
@@ -222,7 +245,7 @@ def test_a_system_that_does_not_work_is_reported(tmp_path: Path, server: Server)
         Site(stock, server.url, tmp_path / "stock"),
     ]
     plan = Plan(rounds=1, seconds=1, jobs=5, idle_seconds=0.1)
-    result = report.document(compare(sites, server, plan, lambda _: None), plan, server.version)
+    result = report.document(compare(sites, server, plan, lambda _: None), plan, server.versions)
     errors = {name: system["error"] for name, system in result["systems"].items()}
     assert errors == {
         "absent": f"{tmp_path / 'nothing'}: No such file or directory",
@@ -250,7 +273,7 @@ def test_a_crash_tells_what_was_lost(tmp_path: Path, server: Server, monkeypatch
     assert 1 <= lost <= 20
     assert repeated == 0
     assert 0 < seconds < 9
-    printed = report.markdown(report.document(results, plan, server.version))
+    printed = report.markdown(report.document(results, plan, server.versions))
     assert f"| Celery, stock | {lost} / 0 / {seconds:.1f} |" in printed
 
 
