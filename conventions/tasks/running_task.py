@@ -50,7 +50,7 @@ class RunningTask(celery.Task):
         found: SendingApplication = self.app
         return found
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # a message may have an argument of any name
         """In a worker, run through the pipeline. Called directly, as in a test, check the arguments and run."""
         request = self.request
         if request.called_directly or getattr(request, "job", None) is not None:  # `self(...)` within run

@@ -14,6 +14,7 @@ from celery.worker.request import Request
 from conventions.broker.codec import DELIVERY
 from conventions.broker.server_checks import check_servers
 from conventions.broker.validation import fault_of_headers
+from conventions.core.error_text import text_of
 from conventions.core.errors import UndeliverableMessage, UnknownForm
 from conventions.library_internals.billiard import write_waiting, written_kept
 from conventions.library_internals.celery_worker import is_solo
@@ -228,7 +229,8 @@ class Consumer(CeleryConsumer):
             self.refuse(message, exc)
             return
         if not self._is_ours(message) or self.refuse(message, UndeliverableMessage(f"{type(exc).__name__}: {exc}")):
-            super().on_decode_error(_Acknowledged(message), exc)
+            # Celery logs all of the error, and some have the whole body in them.
+            super().on_decode_error(_Acknowledged(message), UndeliverableMessage(text_of(exc)))
 
     def on_close(self) -> None:
         """The connection is made anew: Celery drops what has not started, so it goes back to its queue."""

@@ -68,6 +68,7 @@ BODIES: dict[str, bytes] = {
     "a header in the body": b'[[], {"number": "1"}, {"x_generation": 9, "id": "other"}]',
     "arguments of another signature": b'[[], {"name": "x", "other": 2}, {}]',
     "too many arguments": b'[["1", "2"], {}, {}]',
+    "an argument with the name of a method's first one": raw.body(kwargs={"number": "1", "self": 2}),
     "too deep": b"[" * 100_000,
     "a number of 5,000 digits": b'[[], {"number": ' + b"9" * 5000 + b"}, {}]",
 }
@@ -86,6 +87,15 @@ def test_a_body_that_is_none(app: ConventionsApp, name: str) -> None:
     kept = stored(letter)
     assert b64decode(kept["body"]) == BODIES[name]
     assert kept["headers"]["id"] == message_id
+
+
+def test_the_log_does_not_have_a_whole_body(app: ConventionsApp, worker: Worker) -> None:
+    """Python's own error about a text that is none has all of it."""
+    before = len(worker.output)
+    message_id = raw.publish(app, QUEUE, b"\xff" * 1_000_000, raw.headers(NAME))
+    assert "can't decode byte" in wait_for_letter(app, message_id, 10).error_message
+    wait_until(lambda: "Can't decode message body" in worker.output[before:], 10, "Celery has said so")
+    assert len(worker.output) - before < 100_000
 
 
 TYPES: dict[str, tuple[bytes, str, str]] = {

@@ -40,6 +40,12 @@ def purged(app: ConventionsApp) -> set[str]:
         return {row.message_id for row in executions.listing(session, ExecutionFilter(kind="purged"), 100)}
 
 
+def named(output: str) -> list[str]:
+    """The queues that the command says there are; those that a worker has looked into in the meantime, too."""
+    (line,) = [line for line in output.splitlines() if "there is no queue mial" in line]
+    return line.partition("there are ")[2].split(", ")
+
+
 def test_purge_in_every_form(module_installation: Installation) -> None:
     """Queues that are named, all but some, and all there are; each message has a row by the worker's recorder."""
     run = module_installation.run
@@ -48,9 +54,10 @@ def test_purge_in_every_form(module_installation: Installation) -> None:
         ids = send(*WAITING, "nobody-knows")
         done = run("purge", "-X", "mial", "-f")  # what was to be kept would go
         assert (done.returncode, len(messages(app))) == (2, 8), done.stdout
-        assert "-X: there is no queue mial; there are immediate, long, mail, nobody-knows" in done.stdout, done.stdout
+        assert "-X: there is no queue mial; there are " in done.stdout
+        assert {*WAITING, "nobody-knows"} <= set(named(done.stdout))
         done = run("purge", "-Q", "mial", "-f")
-        assert "there is no queue mial; there are immediate, long" in done.stdout, done.stdout
+        assert {*WAITING, "nobody-knows"} <= set(named(done.stdout))
         done = run("purge", "-Q", "mail,immediate", "-X", "immediate", "-f")
         assert "Purged 2 messages from 1 known task queue." in done.stdout, done.stdout
         wait_until(lambda: purged(app) == {*ids["mail"]}, 20, "the mails are recorded")

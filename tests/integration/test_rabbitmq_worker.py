@@ -351,6 +351,15 @@ def test_headers_of_another_program(installation: Installation, app: Conventions
     assert sorted(one.id for one in letters(app)) == sorted(sent)
 
 
+def test_an_argument_with_the_name_of_a_methods_first_one(
+    installation: Installation, app: ConventionsApp, rabbit: Rabbit
+) -> None:
+    """It is one too many, as any other: a letter, and not a message that is gone."""
+    with installation.worker("--concurrency=1"):
+        message_id = publish_foreign(rabbit, app, {}, b'[[], {"number": 9, "self": 1}, {}]')
+        assert wait_for_letter(app, message_id).error == "PayloadError"
+
+
 def test_a_message_that_cannot_be_given_to_the_pool(installation: Installation, app: ConventionsApp) -> None:
     """It waits until a process is free, in whose turn its error would end the worker. It is a letter, and the process stays free."""
     with installation.worker("--concurrency=1", "-Q", "immediate", "--prefetch-multiplier=16") as worker:
