@@ -11,6 +11,7 @@ from typing import Any
 
 from billiard import process
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
+from celery.exceptions import Ignore, Reject, Retry
 
 __all__ = ["ExceptionInfo", "ExceptionWithTraceback"]
 
@@ -26,6 +27,11 @@ def error_of(info: Any) -> BaseException:
     """What a job raised: an error that came from a process is wrapped, so that its traceback may be shown."""
     error: BaseException = info.exception
     return error.exc if isinstance(error, ExceptionWithTraceback) else error
+
+
+def raised_by_celery(info: Any) -> bool:
+    """Whether Celery itself failed before a job or after it, as where a state cannot be stored. It says the same of how a job may end on purpose."""
+    return bool(info.internal) and not isinstance(error_of(info), Reject | Ignore | Retry)
 
 
 def own_index() -> int:

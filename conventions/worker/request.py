@@ -28,7 +28,7 @@ from conventions.execution.attempt_event import event_of
 from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import end_dead
-from conventions.library_internals.billiard import ExceptionInfo, error_of
+from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 from conventions.worker.application import WorkerApplication
@@ -101,11 +101,14 @@ class PlainRequest(CeleryRequest):
             return  # Celery would acknowledge; the pool calls `on_timeout` next
         elif not return_ok and not (self._already_revoked or self._already_cancelled):
             if not isinstance(exc, PROCESS_DIED):  # Celery would tell a chord that it has failed, but it comes again
-                logger.error("not ended: id=%s task=%s: it comes again", self.id, self.name, exc_info=exc_info.exc_info)
-                self.come_again(exc)
+                self._has_not_ended(exc_info)
                 return
             self.on_lost(exc)  # nobody has settled it
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _has_not_ended(self, exc_info: Any) -> None:
+        logger.error("not ended: id=%s task=%s: it comes again", self.id, self.name, exc_info=exc_info.exc_info)
+        self.come_again(error_of(exc_info))
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
         """The job is beyond a limit. At the hard one, record a dead letter before the process is killed after this."""
@@ -237,6 +240,13 @@ class Request(PlainRequest):
     task: RunnableTask
 
     group: Group | None = None
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """See there. What Celery raised itself, before a job or after it, has ended none. With one Redis the message is there until one has."""
+        if return_ok and not self.app.port.keeps_claims and raised_by_celery(exc_info):
+            self._has_not_ended(exc_info)
+            return
+        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     @property
     def claim(self) -> str:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery.signals import before_task_publish, task_failure, worker_init
+from celery.signals import before_task_publish, task_failure, task_prerun, worker_init
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.core.lease_timings import SETTLE_FOR
@@ -68,6 +68,20 @@ def refuse(backend: Any, times: int) -> None:
         return backend.store_result(*args, **options)
 
     backend.store_result = store_result
+
+
+class Started(Works):
+    """The same; its result says that it has begun, which cannot be stored where a test asks for that."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+    track_started = True
+
+
+@task_prerun.connect
+def _start_is_not_stored(sender: Any = None, kwargs: Any = None, **_: Any) -> None:
+    if sender.name == Started.name and once(Path(kwargs["folder"]) / "start is not stored"):
+        refuse(sender.backend, 1)
 
 
 class Sum(ImmediateTask):

@@ -12,7 +12,7 @@ from celery import chord
 from conventions.app import ConventionsApp
 from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
-from tests.integration.fault_tasks import After, Fails, Hangs, Number, Sum, Told, Twice, Works
+from tests.integration.fault_tasks import After, Fails, Hangs, Number, Started, Sum, Told, Twice, Works
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, acting_through, letters, wait_for_letter, wait_until_empty
@@ -134,6 +134,22 @@ def test_a_result_that_cannot_be_stored_is_no_failure(app: ConventionsApp, tmp_p
     assert result.get(timeout=patient(30)) == 7
     assert [note for note in notes(tmp_path) if note.startswith("sum")] == ["sum 7"]
     assert [one.id for one in letters(app, state=None) if one.task == Number.name] == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_start_that_cannot_be_stored(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, elsewhere: bool
+) -> None:
+    """Celery takes that for the job's end, though nothing has begun: the message comes again, also where claims are in another Redis."""
+    others = Installation(tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path))
+    if elsewhere:
+        others.settings["redis_url"] = valkey_url.replace("db=0", "db=1")
+    (tmp_path / "start is not stored").touch()
+    with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
+        sent = Started.delay(tmp_path).id
+        wait_until(lambda: kinds(app, sent) == ["succeeded"], 20, "it has run")
+        assert "there is no room for it" in worker.output
+        wait_until_empty(app)
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])

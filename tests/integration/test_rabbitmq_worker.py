@@ -30,7 +30,7 @@ from conventions.execution.cancel import cancel
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
 from conventions.storage.tables import DeadLetterRow
-from tests.integration.fault_tasks import After, Number, Works
+from tests.integration.fault_tasks import After, Number, Started, Works
 from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Items, Kept, Note, Pauses, Steps
 from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
@@ -527,6 +527,19 @@ def test_a_result_that_cannot_be_stored(
         (tmp_path / file).touch()
     with installation.application(), installation.worker("-P", pool, "--concurrency=1", "-Q", "immediate"):
         assert Number.delay(tmp_path, 3).get(timeout=patient(30)) == 3
+
+
+def test_a_start_that_cannot_be_stored(
+    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """Celery takes that for the job's end, though nothing has begun: the message comes again."""
+    installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
+    (tmp_path / "start is not stored").touch()
+    with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate") as worker:
+        sent = Started.delay(tmp_path).id
+        wait_until(lambda: kinds(app, sent) == ["succeeded"], 20, "it has run")
+        assert "there is no room for it" in worker.output
+        wait_until_none_is_held(rabbit, app)
 
 
 def test_what_follows_is_sent_after_a_death_and_too_late_to_begin(

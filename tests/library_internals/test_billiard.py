@@ -13,6 +13,7 @@ from billiard import common
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from billiard.pool import Pool
+from celery.exceptions import Ignore, Reject, Retry
 
 from conventions.library_internals import billiard as internals
 from tests.library_internals.seam import Seam
@@ -95,6 +96,23 @@ def test_the_error_of_a_job() -> None:
         info = ExceptionInfo()
     assert internals.error_of(info) is error
     assert internals.error_of(pickle.loads(pickle.dumps(info))).args == ("no",)
+
+
+@pytest.mark.parametrize(
+    ("error", "internal", "found"),
+    [
+        (ValueError(), False, False),
+        (ConnectionError("of Celery's own work"), True, True),
+        (Reject(requeue=True), True, False),
+        (Ignore(), True, False),
+        (Retry(), True, False),
+    ],
+)
+def test_whose_error_it_was(error: Exception, internal: bool, found: bool) -> None:
+    """Celery says so itself, also of what came from a process."""
+    info = ExceptionInfo((type(error), error, None), internal=internal)
+    assert internals.raised_by_celery(info) is found
+    assert internals.raised_by_celery(pickle.loads(pickle.dumps(info))) is found
 
 
 def test_pools_without_processes_have_no_jobs() -> None:
