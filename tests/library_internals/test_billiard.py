@@ -110,7 +110,9 @@ def test_the_error_of_a_job() -> None:
 )
 def test_whose_error_it_was(error: Exception, internal: bool, found: bool) -> None:
     """Celery says so itself, also of what came from a process."""
-    info = ExceptionInfo((type(error), error, None), internal=internal)
+    with pytest.raises(type(error)) as raised:
+        raise error
+    info = ExceptionInfo((raised.type, raised.value, raised.tb), internal=internal)
     assert internals.raised_by_celery(info) is found
     assert internals.raised_by_celery(pickle.loads(pickle.dumps(info))) is found
 
