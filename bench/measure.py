@@ -24,7 +24,9 @@ BULK = 5  # jobs sent in bulk for each one sent alone, so that they take long en
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One round of one system. CPU is seconds per 1,000 jobs; round trips, commands and memory are per job, and `None` with RabbitMQ.
+    """One round of one system. CPU is seconds per 1,000 jobs; round trips and commands are per job.
+
+    What is in `OF_REDIS` is `None` with RabbitMQ.
 
     Attributes:
         enqueue_rate: jobs a second that one process sends, one by one.

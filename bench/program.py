@@ -12,8 +12,8 @@ program that takes the same verbs and speaks the same lines:
   one batch of `count` items runs to its end. A system that has no such thing leaves it out of its first line and is never
   asked. It ends with its input.
 
-The server's address is in `BENCH_URL`, that of RabbitMQ in `BENCH_RABBITMQ`, where there is one. A job takes `number`, `sent` and, unless it is 0, `sleep`, sleeps so many seconds
-and appends a record, see `bench/records.py`.
+The server's address is in `BENCH_URL`, that of RabbitMQ in `BENCH_RABBITMQ`, where there is one. A job takes `number`, `sent`
+and, unless it is 0, `sleep`, sleeps so many seconds and appends a record, see `bench/records.py`.
 Only the standard library is imported here.
 """
 

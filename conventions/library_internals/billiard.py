@@ -30,7 +30,10 @@ def error_of(info: Any) -> BaseException:
 
 
 def raised_by_celery(info: Any) -> bool:
-    """Whether Celery itself failed before a job or after it, as where a state cannot be stored. It says the same of how a job may end on purpose."""
+    """Whether Celery itself failed, before a job or after it, as where a state cannot be stored.
+
+    Celery sets the same mark where a job ends on purpose by `Reject`, `Ignore` or `Retry`.
+    """
     return bool(info.internal) and not isinstance(error_of(info), Reject | Ignore | Retry)
 
 

@@ -242,7 +242,10 @@ class Request(PlainRequest):
     group: Group | None = None
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
-        """See there. What Celery raised itself, before a job or after it, has ended none. With one Redis the message is there until one has."""
+        """See `PlainRequest`. What Celery raised itself, before a job or after it, ends no job: its message comes again.
+
+        With one Redis it stays until an outcome is recorded, whatever Celery acknowledges.
+        """
         if return_ok and not self.app.port.keeps_claims and raised_by_celery(exc_info):
             self._has_not_ended(exc_info)
             return

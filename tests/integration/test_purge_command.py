@@ -41,7 +41,7 @@ def purged(app: ConventionsApp) -> set[str]:
 
 
 def named(output: str) -> list[str]:
-    """The queues that the command says there are; those that a worker has looked into in the meantime, too."""
+    """The queues that the command says there are; the sweep of a worker adds others at any moment."""
     (line,) = [line for line in output.splitlines() if "there is no queue mial" in line]
     return line.partition("there are ")[2].split(", ")
 
