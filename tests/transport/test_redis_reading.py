@@ -1,5 +1,6 @@
 """How a channel reads while short jobs run: how many messages, by number and by bytes, and what becomes of a read that is under way."""
 
+import random
 import select
 from collections.abc import Iterator
 from contextlib import suppress
@@ -242,6 +243,26 @@ def test_the_large_message_of_a_process_keeps_no_others_from_being_read(reader: 
         assert reader.read() == 1
     send(100)
     assert reader.read() == 100
+
+
+def test_what_is_held_of_large_messages_stays_below_its_limit(app: ConventionsApp, reader: Reader) -> None:
+    """Whatever ends between two reads: beside one message for each process, and one that always comes."""
+    qos, chance, processes = reader.channel.qos, random.Random(21), 2
+    is_hungry, most, count = False, 0, 300
+    qos.most_bytes, qos.starves = 600_000, lambda: is_hungry
+    Wide.enqueue_many([{"text": "x" * chance.randint(5_000, 60_000)} for _ in range(count)])
+    held: list[Any] = []
+    while len(reader.handled) < count:
+        is_hungry, before = chance.random() < 0.2, len(reader.handled)
+        if qos.can_consume() and qos.bytes_for_next:
+            reader.read()
+        held += reader.handled[before:]
+        sent = sorted(len(one.payload[1]["text"]) * 4 // 3 for one in held)  # as base64
+        most = max(most, sum(sent[: -processes - 1]))
+        for one in chance.sample(held, min(len(held), chance.randint(0, 8))):
+            one.ack()
+            held.remove(one)
+    assert 300_000 < most < 600_000
 
 
 def test_of_large_messages_as_many_are_asked_for_at_once_as_fit(reader: Reader) -> None:
