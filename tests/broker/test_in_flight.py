@@ -109,8 +109,9 @@ def test_the_first_decision_wins(process_of: Process, store: Store, first: str, 
 def test_a_rejected_message_waits(process_of: Process, store: Store) -> None:
     """Each with the wait that it was returned with."""
     registry = process_of(store)
+    held = [hold(registry, f"m{number}") for number in range(3)]  # first: what is back may be read again
     for number, wait in enumerate((0.0, 20.0, 40.0)):
-        registry.give_back(hold(registry, f"m{number}").receipt, wait=wait, counted=bool(number))
+        registry.give_back(held[number].receipt, wait=wait, counted=bool(number))
     assert registry.flush(5)
     assert places(store, "m0") == ["queue"]
     assert [round(due_in(store, tag) / 20) for tag in ("m1", "m2")] == [1, 2]
