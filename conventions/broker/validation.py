@@ -1,14 +1,24 @@
 """The form that a message needs to be run. Another program may have written it, and our code uses each part."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    TypeAdapter,
+    ValidationError,
+    WrapValidator,
+    with_config,
+)
 
 from conventions.broker.header_names import ON_REQUEST
 from conventions.core.error_text import clean
 from conventions.core.value_bounds import LARGEST_COUNT, LONGEST, MOST_CHARACTERS, moment_of
-from conventions.library_internals.celery import REQUEST_METHODS
+from conventions.library_internals.celery import REQUEST_METHODS, signature_of
 
 _STRICT = ConfigDict(extra="ignore", strict=True)
 
@@ -72,7 +82,22 @@ class Signature(TypedDict):
     immutable: NotRequired[bool]
 
 
-Steps = list[Signature] | None
+def _readable(value: Any, check: Callable[[Any], Any]) -> Any:
+    """A group, a chain or a chord is read whole: a worker would meet its fault when the job before it has ended."""
+    checked = check(value)
+    if taken := sorted(_NOT_OPTIONS.intersection(value["options"])):
+        raise ValueError(f"a step has no option {taken[0]!r}")
+    if value.get("subtask_type") is not None:
+        try:
+            signature_of(deepcopy(value))
+        except Exception as error:
+            raise ValueError(f"Celery cannot read a step of this type ({type(error).__name__})") from error
+    return checked
+
+
+_NOT_OPTIONS = frozenset(["self", "args", "kwargs", "name"])  # what sending a step passes otherwise
+Step = Annotated[Signature, WrapValidator(_readable)]
+Steps = list[Step] | None
 
 
 @with_config(_STRICT)
@@ -125,7 +150,7 @@ class Options(TypedDict, total=False):
     callbacks: Steps
     errbacks: Steps
     chain: Steps
-    chord: Signature | None
+    chord: Step | None
 
 
 @with_config(ConfigDict(strict=True))

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PROGRESS = "PROGRESS"
 STORE_FOR = SETTLE_FOR  # seconds
+PASSING = frozenset([states.STARTED, states.RETRY, states.REVOKED])  # what they say is in Redis or in SQL, too
 ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
 
@@ -100,6 +101,22 @@ class _Ours:
         if isinstance(exc, dict) and exc.get("exc_module") == ERRORS_BEFORE:
             exc = exc | {"exc_module": errors.__name__}
         return super().exception_to_python(exc)  # type: ignore[misc]  # the other base class has it
+
+    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **options: Any) -> Any:
+        """Store a state. One that cannot be stored ends no job, unless it is the job's own end.
+
+        Celery would take a job for failed whose start, or whose retry, it could not note.
+
+        Raises:
+            RedisError, OSError: Redis did not accept a success or a failure.
+        """
+        try:
+            return super().store_result(task_id, result, state, *args, **options)  # type: ignore[misc]  # the other base class has it
+        except Exception as error:
+            if state not in PASSING:
+                raise
+            logger.warning("state %s not stored: id=%s: %s: %s", state, task_id, type(error).__name__, error)
+            return result
 
     def mark_as_done(self, task_id: str, *args: Any, **options: Any) -> Any:
         """Store the success of a job, for its waiting callers. It retries as long as a settle does (protocol 4).

@@ -18,6 +18,7 @@ from conventions.sending.plain_send import checked_as_far, take_own_options
 from conventions.sending.publish import publish
 from conventions.sending.send import checked_send
 from conventions.sending.shown_arguments import shown_arguments
+from conventions.sending.unsendable_step import as_letter_shows, sent_or_refused
 
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,4 +74,9 @@ def send_by_name(
     options["retry"] = False  # `publish` retries, not Celery
     sent = functools.partial(send, args, kwargs, **options)
     with_result = not options.get("ignore_result")
-    return publish(sent, app, task_id, with_result=with_result, producer=options.get("producer"))
+    published = functools.partial(
+        publish, sent, app, task_id, with_result=with_result, producer=options.get("producer")
+    )
+    one = NamedTask(app, name, options.get("queue"))
+    instead = functools.partial(app.AsyncResult, task_id)
+    return sent_or_refused(published, one, task_id, as_letter_shows(args, kwargs), instead)

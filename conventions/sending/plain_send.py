@@ -1,6 +1,6 @@
 """The check of a send whose task is no class of ours: a plain function, a task of Celery's own, one of which only the name is known here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import celery
@@ -19,7 +19,7 @@ from conventions.sending.message_headers import check_text, common_headers
 from conventions.sending.named_task import NamedTask
 from conventions.sending.options import check_function, check_options
 from conventions.sending.send import refuse_no_arguments
-from conventions.sending.unsendable_step import refuse_step
+from conventions.sending.unsendable_step import as_letter_shows, refuse_step
 
 FAULTS = (TypeError, ValueError, PayloadError)
 
@@ -66,9 +66,8 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
     except FAULTS as error:
         if not sends_follow_ups():
             raise
-        arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
         one = NamedTask(task.app, task.name, options.get("queue"))
-        refuse_step(one, str(task_id), arguments | {"args": list(args or ())}, error)
+        refuse_step(one, str(task_id), as_letter_shows(args, kwargs), error)
         return None
     options["headers"] = OwnHeaders(headers | ({KEY: how["key"]} if how["key"] else {}))
     return options["headers"]

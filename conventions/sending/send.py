@@ -16,7 +16,7 @@ from conventions.sending.options import check_options
 from conventions.sending.publish import publish
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_arguments
-from conventions.sending.unsendable_step import refuse_step
+from conventions.sending.unsendable_step import as_letter_shows, refuse_step, sent_or_refused
 
 
 def send(
@@ -33,16 +33,21 @@ def send(
     if accepted is None:
         return task.AsyncResult(task_id)
     payload, headers = accepted
+    instead = functools.partial(task.AsyncResult, task_id)
     if not options.pop("headers", None) and app.templates.fit(options):
         from_template = functools.partial(app.templates.send, task, payload, task_id, headers, options)
-        return publish(from_template, app, task_id, with_result=not task.ignore_result)
+        sent = functools.partial(publish, from_template, app, task_id, with_result=not task.ignore_result)
+        return sent_or_refused(sent, task, task_id, payload, instead)
     options |= shown_arguments(task, payload, options)
     options |= {"headers": headers, "retry": False}  # `publish` retries, not Celery
     with_result = not options.get("ignore_result", task.ignore_result)
     made_by_celery = functools.partial(by_celery, task, payload, task_id, **options)
     if app.conf.task_always_eager:  # the job runs here, so there is no time-out
         return made_by_celery()
-    return publish(made_by_celery, app, task_id, with_result=with_result, producer=options.get("producer"))
+    sent = functools.partial(
+        publish, made_by_celery, app, task_id, with_result=with_result, producer=options.get("producer")
+    )
+    return sent_or_refused(sent, task, task_id, payload, instead)
 
 
 def checked_send(
@@ -81,8 +86,7 @@ def checked_send(
     except (TypeError, ValueError, PayloadError) as error:
         if not sends_follow_ups():
             raise
-        arguments = dict(kwargs) if isinstance(kwargs, Mapping) else {"kwargs": kwargs}
-        refuse_step(task, message_id, arguments | {"args": list(args)}, error)
+        refuse_step(task, message_id, as_letter_shows(args, kwargs), error)
         return None
 
 

@@ -1,12 +1,15 @@
 """`PlainTask`: the base of functions, and of Celery's own tasks."""
 
+from functools import partial
 from typing import Any
 
 import celery
 from celery import uuid
 
 from conventions.sending.by_celery import checked
+from conventions.sending.named_task import NamedTask
 from conventions.sending.plain_send import checked_as_far
+from conventions.sending.unsendable_step import as_letter_shows, sent_or_refused
 
 
 class PlainTask(celery.Task):
@@ -21,5 +24,9 @@ class PlainTask(celery.Task):
         task_id = options["task_id"] = uuid() if task_id is None else task_id
         if checked_as_far(self, args, kwargs, options) is None:
             return self.AsyncResult(task_id)
+        celerys = super().apply_async
         with checked(task_id):
-            return super().apply_async(args, kwargs, **options)
+            one = NamedTask(self.app, self.name, options.get("queue"))
+            readable = as_letter_shows(args, kwargs)
+            sent = partial(celerys, args, kwargs, **options)
+            return sent_or_refused(sent, one, task_id, readable, partial(self.AsyncResult, task_id))

@@ -14,7 +14,7 @@ import celery
 from celery.exceptions import InvalidTaskError, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import GENERATION, KEY, TOKEN
@@ -23,6 +23,7 @@ from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError
 from conventions.core.lease_timings import SETTLE_FOR
+from conventions.execution.application import broker_outages
 from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import event_of
 from conventions.execution.process_ends import has_ended
@@ -31,6 +32,8 @@ from conventions.execution.settle import end_dead
 from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
+from conventions.sending.named_task import NamedTask
+from conventions.sending.unsendable_step import as_letter_shows, refuse_step
 from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
@@ -118,8 +121,14 @@ class PlainRequest(CeleryRequest):
                 raise WorkerLostError("its process ended before its time limit")  # noqa: TRY301  # with a traceback, as Celery wants it
             except WorkerLostError:
                 self.on_failure(ExceptionInfo())
-        elif soft or (recorded := not state.should_terminate and self.record_death(error)):
+        elif soft:
             super().on_timeout(soft, timeout)
+        elif recorded := not state.should_terminate and self.record_death(error):
+            try:
+                super().on_timeout(soft, timeout)
+            except Exception:  # the pool would drop the error, and the message would keep its place
+                logger.exception("not told of its dead letter yet: id=%s task=%s: it comes again", self.id, self.name)
+                self.come_again(error)  # and finds its letter
         elif recorded is None:
             self._leave_room()
         else:
@@ -223,6 +232,10 @@ class PlainRequest(CeleryRequest):
             self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True, why=why)
 
 
+def _name_of_queue(given: Any) -> str | None:
+    return given if isinstance(given, str) else None
+
+
 class Group(Protocol):
     """Requests that are in one process, which runs one of them after the other."""
 
@@ -244,12 +257,48 @@ class Request(PlainRequest):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """See `PlainRequest`. What Celery raised itself, before a job or after it, ends no job: its message comes again.
 
-        With one Redis it stays until an outcome is recorded, whatever Celery acknowledges.
+        With one Redis it stays until an outcome is recorded, whatever Celery acknowledges. What followed a job that has ended, and can
+        never be sent, becomes dead letters.
         """
-        if return_ok and not self.app.port.keeps_claims and raised_by_celery(exc_info):
-            self._has_not_ended(exc_info)
-            return
+        error = error_of(exc_info)
+        if raised_by_celery(exc_info) if return_ok else self._is_of_celery(error):
+            if self._may_pass(error) or not self._has_outcome() or not self._refuse_follow_ups(error):
+                if not self.app.port.keeps_claims:
+                    self._has_not_ended(exc_info)
+                    return
+            elif not return_ok:  # its job has ended, whatever Celery could not do after it
+                self.acknowledge()
+                state.task_ready(self)
+                return
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _is_of_celery(self, error: BaseException) -> bool:
+        """Whether it came in place of an answer, and says nothing of the process."""
+        return not (isinstance(error, (*PROCESS_DIED, TimeLimitExceeded)) or self.has_ended_otherwise)
+
+    def _may_pass(self, error: BaseException) -> bool:
+        """Whether another moment may mend it. Other errors are those of the message."""
+        outages = broker_outages(self.app, OSError, MemoryError)
+        return isinstance(error, outages) and not isinstance(error, DataError)
+
+    def _refuse_follow_ups(self, error: BaseException) -> bool:
+        """Record a letter for each step after this job, of which one cannot be sent. False: the store does not answer.
+
+        Which of them it was Celery does not say. One that was sent all the same has run, or runs, under the same id.
+        """
+        try:
+            with Deadline(DEATH_WITHIN):
+                succeeded = self.app.claims.is_done(self.claim, self.id)
+                chain = self.embed.get("chain") or []
+                steps = [*(self.embed.get("callbacks") or []), *chain[-1:]] if succeeded else self.embed.get("errbacks")
+                for step in steps or []:
+                    options = step["options"]
+                    one = NamedTask(self.app, step["task"], _name_of_queue(options.get("queue")))
+                    arguments = as_letter_shows(step["args"], step["kwargs"])
+                    refuse_step(one, options.get("task_id") or uuid4().hex, arguments, error)
+        except RedisError:
+            return False
+        return True
 
     @property
     def claim(self) -> str:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import current_app
+from celery import Signature, current_app
 from celery.signals import before_task_publish, task_failure, worker_init, worker_process_init
 from celery.states import STARTED
 
@@ -81,17 +81,26 @@ class Started(Works):
 
 
 @worker_process_init.connect
-def _refuse_a_start(**_: Any) -> None:
-    """Let a process store no start where a test asks for that. A signal of jobs would be one that somebody listens to."""
-    backend = current_app.backend
-    store = backend.store_result
+def _refuse(**_: Any) -> None:
+    """Let a process store no start, and send no step, where a test asks for that. A signal of jobs would be one that somebody listens to."""
+    backend, send = current_app.backend, Signature.apply_async
+    store = backend._store_result
 
     def store_result(task_id: str, result: Any, state: str, *args: Any, request: Any = None, **options: Any) -> Any:
-        if state == STARTED and once(Path(request.kwargs["folder"]) / "start is not stored"):
-            raise ConnectionError("there is no room for it")
+        if state == STARTED:
+            if once(Path(request.kwargs["folder"]) / "start is not stored"):
+                raise ConnectionError("there is no room for it")
+            if once(Path(request.kwargs["folder"]) / "no memory for a start"):
+                raise MemoryError
         return store(task_id, result, state, *args, request=request, **options)
 
-    backend.store_result = store_result
+    def apply_async(step: Any, *args: Any, **options: Any) -> Any:
+        if step.task == After.name and (Path(step.kwargs["folder"]) / "steps cannot be sent").exists():
+            raise LookupError("this step")
+        return send(step, *args, **options)
+
+    backend._store_result = store_result
+    Signature.apply_async = apply_async
 
 
 class Sum(ImmediateTask):
@@ -143,6 +152,7 @@ class Hangs(ImmediateTask):
     """Go on beyond every limit."""
 
     idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
     soft_time_limit = 0.9
     time_limit = 1
 

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from celery import chord
@@ -137,19 +139,48 @@ def test_a_result_that_cannot_be_stored_is_no_failure(app: ConventionsApp, tmp_p
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("fault", ["start is not stored", "no memory for a start"])
 def test_a_start_that_cannot_be_stored(
-    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, elsewhere: bool
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, elsewhere: bool, fault: str
 ) -> None:
-    """Celery takes that for the job's end, though nothing has begun: the message comes again, also where claims are in another Redis."""
+    """The job runs all the same, and nobody is told that it has failed, also where claims are in another Redis."""
     others = Installation(tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path))
     if elsewhere:
         others.settings["redis_url"] = valkey_url.replace("db=0", "db=1")
-    (tmp_path / "start is not stored").touch()
+    (tmp_path / fault).touch()
     with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
-        sent = Started.delay(tmp_path).id
-        wait_until(lambda: kinds(app, sent) == ["succeeded"], 20, "it has run")
-        assert "there is no room for it" in worker.output
+        after = After.s(folder=tmp_path)
+        sent = Started.apply_async((tmp_path,), link=after, link_error=after).id
+        wait_until(lambda: "after a success" in notes(tmp_path), 20, "the callback has run")
+        assert kinds(app, sent) == ["succeeded"]
+        assert f"state STARTED not stored: id={sent}" in worker.output
         wait_until_empty(app)
+        assert notes(tmp_path) == ["ran", "after a success"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("ends", ["succeeded", "dead"])
+def test_a_step_that_can_never_be_sent_is_a_dead_letter(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, elsewhere: bool, ends: str
+) -> None:
+    """The job before it has ended, once; Celery would drop the step, or let the job come again without end."""
+    others = Installation(tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path))
+    if elsewhere:
+        others.settings["redis_url"] = valkey_url.replace("db=0", "db=1")
+    (tmp_path / "steps cannot be sent").touch()
+    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+        after = After.s(folder=tmp_path).set(task_id=uuid4().hex)
+        send = (
+            partial(Works.apply_async, link=after)
+            if ends == "succeeded"
+            else partial(Fails.apply_async, link_error=after)
+        )
+        sent = send((tmp_path,)).id
+        letter = wait_for_letter(app, after.id)
+        assert (letter.task, letter.error, letter.arguments) == (After.name, "PayloadError", {"folder": str(tmp_path)})
+        assert "this step" in letter.error_message
+        wait_until_empty(app)
+        assert (kinds(app, sent), notes(tmp_path)) == ([ends], ["ran"])
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -197,6 +228,44 @@ def test_results_that_do_not_fit_into_redis_wait(tmp_path: Path, new_database: C
             assert letters(app, state=None) == []
             assert worker.process.poll() is None
             assert notes(tmp_path)[2:] == ["sum 7"]
+
+
+def test_a_hard_limit_while_results_do_not_fit_into_redis(tmp_path: Path, new_database: Callable[[Path], str]) -> None:
+    """The pool hears nothing of such an error: the message, and the place of its process, would stay taken."""
+    with small_server(tmp_path / "server") as url:
+        installation = Installation(
+            tmp_path, [fault_tasks.__name__], broker_url=url, database_url=new_database(tmp_path)
+        )
+        with installation.application() as app, installation.worker("-c", "1") as worker:
+            sent = Hangs.apply_async((tmp_path,), link_error=After.s(folder=tmp_path))
+            wait_until(lambda: notes(tmp_path) == ["ran"], description="it runs")
+            app.store.redis.config_set("maxmemory", "1")
+            worker.wait_for("not told of its dead letter yet")
+            app.store.redis.config_set("maxmemory", "0")
+            assert wait_for_letter(app, sent.id).error == "TimeLimitExceeded"
+            Works.delay(tmp_path)
+            wait_until(lambda: notes(tmp_path).count("ran") == 2, 20, "the next one runs")
+            wait_until_empty(app)
+            assert sorted(notes(tmp_path)) == ["after a failure", "ran", "ran"]
+            assert kinds(app, sent.id) == ["dead"]
+
+
+def test_a_message_that_is_late_ends_once_while_results_do_not_fit(
+    tmp_path: Path, new_database: Callable[[Path], str]
+) -> None:
+    """Its end is recorded; that nobody can be told is no second one."""
+    with small_server(tmp_path / "server") as url:
+        installation = Installation(
+            tmp_path, [fault_tasks.__name__], broker_url=url, database_url=new_database(tmp_path)
+        )
+        with installation.application() as app:
+            sent = Started.apply_async((tmp_path,), expires=0.1)
+            app.store.redis.config_set("maxmemory", "1")
+            with installation.worker("-c", "1") as worker:
+                worker.wait_for(f"state REVOKED not stored: id={sent.id}")
+                wait_until_empty(app, 20)
+                app.store.redis.config_set("maxmemory", "0")
+                assert (kinds(app, sent.id), letters(app, state=None)) == (["expired"], [])
 
 
 def test_a_process_that_is_killed_while_its_worker_starts(

@@ -37,6 +37,12 @@ def stored(letter: DeadLetterRow) -> Any:
     return dead_letters.message(letter)
 
 
+def step(**parts: Any) -> bytes:
+    """A body with a callback of these parts."""
+    callback = {"task": NAME, "args": [], "kwargs": {}, "options": {}, **parts}
+    return json.dumps([[], {"number": "1"}, {"callbacks": [callback]}]).encode()
+
+
 EVERYDAY = {"not JSON": pytest.mark.everyday}
 BODIES: dict[str, bytes] = {
     "not JSON": b"{nothing",
@@ -64,6 +70,10 @@ BODIES: dict[str, bytes] = {
     "chain is a text": b'[[], {"number": "1"}, {"chain": "x"}]',
     "a step without options": b'[[], {"number": "1"}, {"chain": [{"task": "x", "args": [], "kwargs": {}}]}]',
     "an errback that is a text": b'[[], {"number": "1"}, {"errbacks": ["x"]}]',
+    "a step of a type that there is none of": step(subtask_type="nonsense"),
+    "a group of no list": step(subtask_type="group", kwargs={"tasks": 5}),
+    "a chord without parts": step(subtask_type="chord"),
+    "a step with an option that is an argument": step(options={"self": 1}),
     "chord is a text": b'[[], {"number": "1"}, {"chord": "x"}]',
     "a header in the body": b'[[], {"number": "1"}, {"x_generation": 9, "id": "other"}]',
     "arguments of another signature": b'[[], {"name": "x", "other": 2}, {}]',

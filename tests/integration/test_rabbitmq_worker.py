@@ -532,14 +532,43 @@ def test_a_result_that_cannot_be_stored(
 def test_a_start_that_cannot_be_stored(
     rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
 ) -> None:
-    """Celery takes that for the job's end, though nothing has begun: the message comes again."""
+    """The job runs all the same, once, and nobody is told that it has failed."""
     installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
     (tmp_path / "start is not stored").touch()
     with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate") as worker:
-        sent = Started.delay(tmp_path).id
-        wait_until(lambda: kinds(app, sent) == ["succeeded"], 20, "it has run")
-        assert "there is no room for it" in worker.output
+        after = After.s(folder=tmp_path)
+        sent = Started.apply_async((tmp_path,), link=after, link_error=after).id
+        notes = tmp_path / "notes"
+        wait_until(lambda: notes.exists() and "after a success" in notes.read_text(), 20, "the callback has run")
         wait_until_none_is_held(rabbit, app)
+        assert notes.read_text().splitlines() == ["ran", "after a success"]
+        assert kinds(app, sent) == ["succeeded"]
+        assert "there is no room for it" in worker.output
+
+
+UNSENDABLE: dict[str, dict[str, Any]] = {
+    "a header that AMQP does not have": {"headers": {"n": 2**70}},
+    "a name of one of the four": {"queue": "reports:low"},
+    "an id that is too long": {"task_id": "é" * 200},
+    "whatever Celery meets": {"task_id": "step"},
+}
+
+
+@pytest.mark.parametrize("what", UNSENDABLE)
+def test_a_step_that_can_never_be_sent_is_a_dead_letter(
+    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, what: str
+) -> None:
+    """The job before it has ended, and its message is gone: it would come again without end."""
+    installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
+    if what == "whatever Celery meets":
+        (tmp_path / "steps cannot be sent").touch()
+    with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate"):
+        sent = Works.apply_async((tmp_path,), link=After.s(folder=tmp_path).set(**UNSENDABLE[what])).id
+        wait_until(lambda: letters(app, task=After.name), 20, "its letter")
+        (letter,) = letters(app)
+        assert (letter.task, letter.error) == (After.name, "PayloadError")
+        wait_until_none_is_held(rabbit, app)
+        assert (app.port.waiting("immediate"), kinds(app, sent)) == (0, ["succeeded"])
 
 
 def test_what_follows_is_sent_after_a_death_and_too_late_to_begin(
