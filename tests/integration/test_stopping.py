@@ -407,28 +407,21 @@ def test_sigquit_ends_it_at_once(app: ConventionsApp, installation: Installation
 
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
-def test_start_and_stop_of_an_idle_worker_take_no_time(
+def test_start_and_stop_of_an_idle_worker_wait_for_nothing(
     app: ConventionsApp, installation: Installation, tmp_path: Path, pool: str, number: signal.Signals
 ) -> None:
-    """No step waits for a lease, a lock or an answer: 2 s and 1 s on a quiet machine. The better one of two, since other programs run, too."""
-    to_first, to_end = [], []
-    for turn in ("1", "2"):
-        Touch.delay(tmp_path / turn)
-        began = time.monotonic()
-        with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2") as worker:
-            wait_until((tmp_path / turn).exists, 20, "the first job is done")
-            to_first.append(time.monotonic() - began)
-            wait_until_empty(app)
-            if pool == "prefork":
-                wait_until_idle(app)
-            began = time.monotonic()
-            worker.process.send_signal(number)
-            assert worker.process.wait(patient(10)) == (1 if number == signal.SIGINT else 0)  # as Celery has it
-            to_end.append(time.monotonic() - began)
-            wait_until(lambda: group_of(worker) == [], 5, f"nothing of it lives: {group_of(worker)}")
-    assert min(to_first) < 8, to_first
-    assert min(to_end) < 5, to_end
-    assert sorted(ended(app)) == [("succeeded", 1)] * 2, "the recorder had time for the last events"
+    """No step waits for a lease, a lock or an answer: each of these waits takes longer here than the test lasts."""
+    slow = {"CONVENTIONS_LEASE": "3600", "CONVENTIONS_SHUTDOWN_GRACE": "600", "CONVENTIONS_BROKER_TIMEOUT": "600"}
+    Touch.delay(tmp_path / "file")
+    with installation.worker("-Q", QUEUE, "-P", pool, "-c", "2", **slow) as worker:
+        wait_until((tmp_path / "file").exists, 20, "the first job is done")
+        wait_until_empty(app)
+        if pool == "prefork":
+            wait_until_idle(app)
+        worker.process.send_signal(number)
+        assert worker.process.wait(patient(20)) == (1 if number == signal.SIGINT else 0)  # as Celery has it
+        wait_until(lambda: group_of(worker) == [], 20, f"nothing of it lives: {group_of(worker)}")
+    assert sorted(ended(app)) == [("succeeded", 1)], "the recorder had time for the last events"
 
 
 @pytest.mark.parametrize("pool", POOLS)
