@@ -52,7 +52,9 @@ NOT_HEADERS = REQUEST_FIELDS | {
     "kwargsrepr",
     "compression",
 }  # all else is a caller's header
-signature_of: Callable[[dict[str, Any]], Any] = celery.Signature.from_dict  # KeyError and others: it is none
+signature_of: Callable[[dict[str, Any]], Any] = (
+    celery.Signature.from_dict
+)  # raises whatever it meets in what is no signature
 REQUEST_METHODS = frozenset(name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name)))
 RABBITMQ_HEADERS = frozenset(X_DEATH_HEADERS)  # RabbitMQ's own, of a message that it has put aside
 SEND_TASK_POSITIONS = tuple(  # of what `send_task` takes after the arguments of the task

@@ -18,7 +18,7 @@ from conventions.sending.plain_send import checked_as_far, take_own_options
 from conventions.sending.publish import publish
 from conventions.sending.send import checked_send
 from conventions.sending.shown_arguments import shown_arguments
-from conventions.sending.unsendable_step import as_letter_shows, sent_or_refused
+from conventions.sending.unsendable_step import sent_or_refused
 
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,4 +79,4 @@ def send_by_name(
     )
     one = NamedTask(app, name, options.get("queue"))
     instead = functools.partial(app.AsyncResult, task_id)
-    return sent_or_refused(published, one, task_id, as_letter_shows(args, kwargs), instead)
+    return sent_or_refused(published, one, task_id, (args, kwargs), instead)

@@ -37,7 +37,7 @@ def send(
     if not options.pop("headers", None) and app.templates.fit(options):
         from_template = functools.partial(app.templates.send, task, payload, task_id, headers, options)
         sent = functools.partial(publish, from_template, app, task_id, with_result=not task.ignore_result)
-        return sent_or_refused(sent, task, task_id, payload, instead)
+        return sent_or_refused(sent, task, task_id, ((), payload), instead)
     options |= shown_arguments(task, payload, options)
     options |= {"headers": headers, "retry": False}  # `publish` retries, not Celery
     with_result = not options.get("ignore_result", task.ignore_result)
@@ -47,7 +47,7 @@ def send(
     sent = functools.partial(
         publish, made_by_celery, app, task_id, with_result=with_result, producer=options.get("producer")
     )
-    return sent_or_refused(sent, task, task_id, payload, instead)
+    return sent_or_refused(sent, task, task_id, ((), payload), instead)
 
 
 def checked_send(

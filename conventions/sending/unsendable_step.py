@@ -13,6 +13,7 @@ from conventions.execution.failure_log import log_unsendable
 from conventions.records.journal import Event
 from conventions.sending.named_task import NamedTask
 
+# Errors of a message, which no other moment mends.
 FAULTS = (
     TypeError,
     ValueError,
@@ -23,14 +24,13 @@ FAULTS = (
     PayloadError,
     ConfigurationError,
 )
-# of a message, which no other moment mends
 
 
 def sent_or_refused[T](
     send: Callable[[], T],
     task: DeclaredTask | NamedTask,
     message_id: str,
-    arguments: Mapping[str, Any],
+    arguments: tuple[Any, Any],
     instead: Callable[[], T],
 ) -> T:
     """Send; a step after a finished job that no broker takes as it is becomes a dead letter.
@@ -39,7 +39,7 @@ def sent_or_refused[T](
         send: sends.
         task: of the message.
         message_id: its id.
-        arguments: of `run`.
+        arguments: of `run`, positional ones and those by name; looked at only for a letter.
         instead: makes what is returned for a letter.
 
     Raises:
@@ -50,7 +50,7 @@ def sent_or_refused[T](
     except FAULTS as error:
         if isinstance(error, NewerLayout) or not sends_follow_ups():
             raise
-        refuse_step(task, message_id, arguments, error)
+        refuse_step(task, message_id, as_letter_shows(*arguments), error)
         return instead()
 
 

@@ -9,7 +9,7 @@ from celery import uuid
 from conventions.sending.by_celery import checked
 from conventions.sending.named_task import NamedTask
 from conventions.sending.plain_send import checked_as_far
-from conventions.sending.unsendable_step import as_letter_shows, sent_or_refused
+from conventions.sending.unsendable_step import sent_or_refused
 
 
 class PlainTask(celery.Task):
@@ -27,6 +27,5 @@ class PlainTask(celery.Task):
         celerys = super().apply_async
         with checked(task_id):
             one = NamedTask(self.app, self.name, options.get("queue"))
-            readable = as_letter_shows(args, kwargs)
             sent = partial(celerys, args, kwargs, **options)
-            return sent_or_refused(sent, one, task_id, readable, partial(self.AsyncResult, task_id))
+            return sent_or_refused(sent, one, task_id, (args, kwargs), partial(self.AsyncResult, task_id))

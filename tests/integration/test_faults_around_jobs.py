@@ -138,15 +138,18 @@ def test_a_result_that_cannot_be_stored_is_no_failure(app: ConventionsApp, tmp_p
     assert [one.id for one in letters(app, state=None) if one.task == Number.name] == []
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.fixture(params=["one Redis", "two Redis"])
+def others(request: Any, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """These tasks, for a worker of the test's own, with the claims where the messages are, and elsewhere."""
+    made = Installation(tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path))
+    if request.param == "two Redis":
+        made.settings["redis_url"] = valkey_url.replace("db=0", "db=1")
+    return made
+
+
 @pytest.mark.parametrize("fault", ["start is not stored", "no memory for a start"])
-def test_a_start_that_cannot_be_stored(
-    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, elsewhere: bool, fault: str
-) -> None:
+def test_a_start_that_cannot_be_stored(others: Installation, tmp_path: Path, fault: str) -> None:
     """The job runs all the same, and nobody is told that it has failed, also where claims are in another Redis."""
-    others = Installation(tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path))
-    if elsewhere:
-        others.settings["redis_url"] = valkey_url.replace("db=0", "db=1")
     (tmp_path / fault).touch()
     with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
         after = After.s(folder=tmp_path)
@@ -158,15 +161,9 @@ def test_a_start_that_cannot_be_stored(
         assert notes(tmp_path) == ["ran", "after a success"]
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("ends", ["succeeded", "dead"])
-def test_a_step_that_can_never_be_sent_is_a_dead_letter(
-    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, elsewhere: bool, ends: str
-) -> None:
+def test_a_step_that_can_never_be_sent_is_a_dead_letter(others: Installation, tmp_path: Path, ends: str) -> None:
     """The job before it has ended, once; Celery would drop the step, or let the job come again without end."""
-    others = Installation(tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path))
-    if elsewhere:
-        others.settings["redis_url"] = valkey_url.replace("db=0", "db=1")
     (tmp_path / "steps cannot be sent").touch()
     with others.worker("-c", "1"), others.application() as app, acting_through(app):
         after = After.s(folder=tmp_path).set(task_id=uuid4().hex)
