@@ -17,7 +17,10 @@ def outcomes_of(task: Any) -> OutcomeStream | None:
     return prepared.outcomes
 
 
-def waiting_in_process() -> int:
-    """How many have not begun of the one group that this process runs."""
-    (group,) = lane_watch()._groups
-    return len(group.waiting)  # type: ignore[attr-defined]  # it is a `GroupRun`
+def waiting_behind(task: Any) -> int | None:
+    """How many of the running job's group have not begun; `None`: it runs alone."""
+    outcomes = outcomes_of(task)
+    if outcomes is None:
+        return None
+    (group,) = (one for one in list(lane_watch()._groups) if one._outcomes is outcomes)  # type: ignore[attr-defined]  # `GroupRun`s
+    return len(group.waiting)  # type: ignore[attr-defined]

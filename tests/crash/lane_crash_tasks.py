@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conventions import ImmediateTask
-from tests.lanes import outcomes_of, waiting_in_process
+from tests import lanes
 
 LOG, STOOD = "lane.log", "stood"  # in the worker's folder
 MANY = 8
@@ -52,7 +52,8 @@ def note(task: ImmediateTask, what: str, number: int) -> None:
 
 def waiting_behind(task: ImmediateTask) -> int:
     """How many of its group have not begun; `ALONE` where it is in none."""
-    return ALONE if outcomes_of(task) is None else waiting_in_process()
+    waiting = lanes.waiting_behind(task)
+    return ALONE if waiting is None else waiting
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,16 @@ WARM = 6  # jobs in a group, from which on a worker counts as one that knows tha
 
 @dataclass(frozen=True)
 class Note:
-    """What a job noted when it began; `group` is `None` when it went to its process by itself."""
+    """What a job noted when it began.
+
+    Attributes:
+        group: `None` when it went to its process by itself.
+        behind: how many of its group had not begun; `None`, too, when it went by itself.
+    """
 
     name: str
     group: str | None
+    behind: int | None
     pid: int
     at: float
     id: str

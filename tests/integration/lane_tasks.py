@@ -15,7 +15,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import ImmediateTask, LongRunningTask, RetryPolicy
 from conventions.fast_lane.outcome_stream import OutcomeStream
-from tests.lanes import outcomes_of
+from tests.lanes import outcomes_of, waiting_behind
 
 _numbers = count()
 _groups: WeakKeyDictionary[OutcomeStream, int] = WeakKeyDictionary()
@@ -27,6 +27,7 @@ def note(task: Any, folder: Path, name: str) -> None:
     line = {
         "name": name,
         "group": None if outcomes is None else f"{os.getpid()}.{_groups.setdefault(outcomes, next(_numbers))}",
+        "behind": waiting_behind(task),
         "pid": os.getpid(),
         "at": time.time(),
         "id": task.job.id,
