@@ -13,8 +13,8 @@ CLASS_QUEUES = ("immediate", "scheduled", "long")
 
 
 RESULT_BACKENDS = {
-    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.progress.result_backend:Backend"),
-    "sentinel": "conventions.progress.result_backend:SentinelResults",
+    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.execution.result_backend:Backend"),
+    "sentinel": "conventions.execution.result_backend:SentinelResults",
 }
 
 

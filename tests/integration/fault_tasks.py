@@ -12,7 +12,7 @@ from celery.states import STARTED
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.core.lease_timings import SETTLE_FOR
-from conventions.progress import result_backend
+from conventions.execution import result_backend
 
 
 def note(folder: Path, what: str) -> None:

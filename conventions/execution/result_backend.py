@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
@@ -19,10 +19,9 @@ from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.errors import BrokerUnavailable, JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT, shown
-from conventions.core.settings import Settings
+from conventions.execution.application import Application
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
-from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +31,10 @@ PASSING = frozenset([states.STARTED, states.RETRY, states.REVOKED])  # what they
 ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
 
-class ResultsApplication(Protocol):
-    """What is used of the application here."""
-
-    @property
-    def settings(self) -> Settings:
-        """The settings."""
-
-    @property
-    def store(self) -> Store:
-        """The Redis of progress, where results are, too."""
-
-
 class _Ours:
     """Reads the progress of a job that has no result. Retries to store a result for as long as a settle does."""
 
-    app: ResultsApplication
+    app: Application
 
     def _get_pool(self, **parameters: Any) -> Any:
         pool = super()._get_pool(**parameters)  # type: ignore[misc]  # the other base class has it
