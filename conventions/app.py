@@ -330,7 +330,8 @@ class ConventionsApp(Celery):
     def broker_errors(self) -> tuple[type[Exception], ...]:
         """What the transport raises when the broker cannot be reached."""
         with self.connection_for_write() as connection:
-            return tuple(connection.connection_errors)
+            # kombu counts `KeyError`, which its own reads from Redis may raise; of a send it says that the message is wrong.
+            return tuple(one for one in connection.connection_errors if not issubclass(one, LookupError))
 
     def send_task(self, name: str, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """Send a task by its name, with the checks of a send by its class as far as the task is known here.

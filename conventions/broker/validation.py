@@ -1,6 +1,6 @@
 """The form that a message needs to be run. Another program may have written it, and our code uses each part."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -85,19 +85,32 @@ class Signature(TypedDict):
 def _readable(value: Any, check: Callable[[Any], Any]) -> Any:
     """A group, a chain or a chord is read whole: a worker would meet its fault when the job before it has ended."""
     checked = check(value)
-    if taken := sorted(_NOT_OPTIONS.intersection(value["options"])):
+    if taken := sorted(NOT_OPTIONS.intersection(value["options"])):
         raise ValueError(f"a step has no option {taken[0]!r}")
     if value.get("subtask_type") is not None:
         try:
             signature_of(deepcopy(value))
         except Exception as error:
             raise ValueError(f"Celery cannot read a step of this type ({type(error).__name__})") from error
+        for step in _within(value["subtask_type"], value["kwargs"]):
+            _STEP.validate_python(step)
     return checked
 
 
-_NOT_OPTIONS = frozenset(["self", "args", "kwargs", "name"])  # what sending a step passes otherwise
+def _within(kind: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:
+    """The steps within a group, a chain or a chord. Raises: ValueError when it lacks one."""
+    for name in STEPS_WITHIN.get(kind, ()):
+        found = kwargs.get(name)
+        if name == "body" and not found:
+            raise ValueError("a chord has a body")
+        yield from [] if found is None else found if isinstance(found, (list, tuple)) else [found]
+
+
+STEPS_WITHIN = {"group": ("tasks",), "chain": ("tasks",), "chord": ("header", "body")}  # of the types that Celery has
+NOT_OPTIONS = frozenset(["self", "args", "kwargs", "name"])  # what sending a step passes otherwise
 Step = Annotated[Signature, WrapValidator(_readable)]
 Steps = list[Step] | None
+_STEP = TypeAdapter(Step)
 
 
 @with_config(_STRICT)

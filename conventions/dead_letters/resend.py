@@ -28,6 +28,7 @@ from conventions.records import executions
 from conventions.sending.publish import publish
 from conventions.storage.tables import DeadLetterRow
 
+CANVASES = frozenset(["celery.group", "celery.chain", "celery.chord"])  # Celery's names of what is sent in parts
 ANEW = {"retries": 0, "eta": None, "expires": None}
 
 
@@ -68,6 +69,10 @@ def send(app: Application, session: Session, letter: DeadLetterRow) -> Literal["
     task = app.tasks.get(letter.task)
     if task is None:
         return "unknown task"
+    if letter.task in CANVASES:
+        raise PayloadError(
+            f"{letter.id}: it is a group, chain or chord that could not be sent as a step, and no job; send its tasks anew"
+        )
     if hasattr(task, "arguments"):
         _check(task.arguments, letter)
     if not _has_follow_ups(letter) and _has_happened(app, session, letter):

@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
-from redis.exceptions import RedisError
+from redis.exceptions import DataError, RedisError
 
 from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
 from conventions.broker.redis_broker import Broker
+from conventions.core.errors import NewerLayout
 from conventions.core.lease_timings import Timings
 from conventions.core.settings import Settings
 from conventions.idempotency.claims import Claims
@@ -191,3 +193,12 @@ class Application(Protocol):
 def broker_outages(app: Application, *others: type[Exception]) -> tuple[type[Exception], ...]:
     """The errors of a broker, or of Redis, that cannot be reached, and others beside them."""
     return (*others, OperationalError, ConnectionError, RedisError, *app.broker_errors)
+
+
+def may_pass(app: Application, error: BaseException) -> bool:
+    """Whether another moment may mend an error: a server does not answer, or takes nothing. Other errors are those of the message."""
+    if isinstance(error, Reject):
+        return bool(error.requeue)
+    return isinstance(error, broker_outages(app, OSError, MemoryError, NewerLayout)) and not isinstance(
+        error, DataError
+    )

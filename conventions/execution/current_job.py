@@ -1,15 +1,42 @@
 """The job that runs in this thread: which actor its messages inherit, and whether it has ended."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from conventions.broker.header_names import ACTOR
 from conventions.core.actor import SYSTEM, current_actor
+from conventions.execution.attempt import Attempt
 from conventions.library_internals.celery import current_task
+
+_last_part: ContextVar[bool] = ContextVar("conventions_last_part", default=False)
+
+
+def current_job() -> Attempt | None:
+    """The job of this thread, if one of our tasks runs."""
+    task = current_task()
+    return None if task is None else getattr(task.request, "job", None)
 
 
 def sends_follow_ups() -> bool:
     """Whether the job of this thread has ended. Then the messages that are sent now are its follow-ups."""
-    task = current_task()
-    job = None if task is None else getattr(task.request, "job", None)
+    job = current_job()
     return job is not None and job.ended
+
+
+@contextmanager
+def returning_part() -> Iterator[None]:
+    """Within the block a chord hears of one of its parts; after the last one, what is sent is its body."""
+    token = _last_part.set(True)
+    try:
+        yield
+    finally:
+        _last_part.reset(token)
+
+
+def sends_chord_body() -> bool:
+    """Whether a chord sends its body now. It sends that once, so that a part that comes again does not."""
+    return _last_part.get()
 
 
 def inherited_actor() -> str:

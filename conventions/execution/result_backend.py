@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from celery import states
@@ -19,7 +20,9 @@ from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.errors import BrokerUnavailable, JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT, shown
-from conventions.execution.application import Application
+from conventions.execution.application import Application, may_pass
+from conventions.execution.current_job import returning_part
+from conventions.execution.unsent_step import UnsentStep
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 
@@ -72,6 +75,28 @@ class _Ours:
                 where = shown(self.app.store.url)
                 text = f"not sent: Redis at {where}, which keeps results, does not answer for a chord: {reason}"
                 raise BrokerUnavailable(text, ids=[group_id]) from reason
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> Any:
+        """Tell a chord how one of its parts has ended; the last one sends its body."""
+        with returning_part():
+            return super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
+
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        """Call or send each errback. One that can never be sent becomes a dead letter; Celery would send none of the others.
+
+        Raises:
+            Exception: a server does not answer.
+        """
+        for step in request.errbacks:
+            alone = copy(request)
+            alone.errbacks = [step]
+            try:
+                super()._call_task_errbacks(alone, exc, traceback)  # type: ignore[misc]  # the other base class has it
+            except Exception as error:
+                if may_pass(self.app, error):
+                    raise
+                how = {"parent_id": request.id, "root_id": request.root_id or request.id}
+                UnsentStep.of(self.app, step, (request.id,), **how).refuse(error)
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
         """The result that Celery keeps for a task; if there is none, its progress."""

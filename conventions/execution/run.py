@@ -28,6 +28,7 @@ from conventions.declare.payload import encode_result
 from conventions.execution.attempt import Attempt
 from conventions.execution.begin import ENDINGS, Begun, begin
 from conventions.execution.failure_log import log_failure
+from conventions.execution.follow_ups import send_follow_ups
 from conventions.execution.next_attempt import end_retried, end_waiting
 from conventions.execution.process_state import end_own_code, held
 from conventions.execution.runnable_task import RunnableTask
@@ -100,7 +101,7 @@ def execute(
         raise Reject(error, requeue=True) from error  # nothing was begun, so nothing has failed
     if found is not None:
         job.ended = True
-        return found.result
+        return _followed(task, request, found.result, outcomes)
     try:
         result = _run(task, request, job, values)
     except EffectExists as found_effect:
@@ -111,7 +112,13 @@ def execute(
         if ending is error:
             raise
         raise ending from error
-    return _finish(task, request, job, result, outcomes)
+    return _followed(task, request, _finish(task, request, job, result, outcomes), outcomes)
+
+
+def _followed(task: RunnableTask, request: Any, result: Any, outcomes: Outcomes) -> Any:
+    if outcomes.may_be_followed and not request.is_eager and (request.callbacks or request.chain):
+        send_follow_ups(task, request, result)
+    return result
 
 
 def _ending(task: RunnableTask, job: Attempt, error: BaseException) -> BaseException:

@@ -125,12 +125,18 @@ def success_of(task: RunnableTask, job: Attempt, result: bytes | None, *, keep: 
 class Outcomes(Protocol):
     """Where successes are recorded. `RecordedAtOnce` waits for the server; another one may tell it without a wait."""
 
+    @property
+    def may_be_followed(self) -> bool:
+        """Whether callbacks or a chain may follow its jobs. Else nobody asks their messages."""
+
     def succeeded(self, task: RunnableTask, job: Attempt, result: bytes | None) -> None:
         """Record success, with the result as JSON. Raises: Reject, so that the message comes again."""
 
 
 class RecordedAtOnce:
     """Records each success as any other outcome."""
+
+    may_be_followed = True
 
     def succeeded(self, task: RunnableTask, job: Attempt, result: bytes | None) -> None:
         """Record success, and wait for the answer. Raises: Reject, also if another worker holds the claim: the message comes again and finds its outcome."""

@@ -29,6 +29,8 @@ class OutcomeStream:
         next_up: with `at_once`, the job that begins next; its start is sent in the same call.
     """
 
+    may_be_followed = False
+
     def __init__(self, claims: Claims) -> None:
         self._claims = claims
         self._stream: ScriptStream = claims.store.stream("succeed", "settle", "start")

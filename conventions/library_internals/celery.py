@@ -55,6 +55,7 @@ NOT_HEADERS = REQUEST_FIELDS | {
 signature_of: Callable[[dict[str, Any]], Any] = (
     celery.Signature.from_dict
 )  # raises whatever it meets in what is no signature
+new_request: Callable[[dict[str, Any]], Any] = Context
 REQUEST_METHODS = frozenset(name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name)))
 RABBITMQ_HEADERS = frozenset(X_DEATH_HEADERS)  # RabbitMQ's own, of a message that it has put aside
 SEND_TASK_POSITIONS = tuple(  # of what `send_task` takes after the arguments of the task

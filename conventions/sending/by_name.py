@@ -11,14 +11,15 @@ from celery import uuid
 
 from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application
+from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import SEND_TASK_POSITIONS
 from conventions.sending.by_celery import was_checked
 from conventions.sending.named_task import NamedTask
 from conventions.sending.plain_send import checked_as_far, take_own_options
 from conventions.sending.publish import publish
 from conventions.sending.send import checked_send
+from conventions.sending.sent_or_refused import sent_or_refused
 from conventions.sending.shown_arguments import shown_arguments
-from conventions.sending.unsendable_step import sent_or_refused
 
 
 def name_positions(values: Sequence[Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def send_by_name(
             options.setdefault("ignore_result", task.ignore_result)
     else:
         celerys = {"task_type": task} if task is not None and options.get("task_type") is task else {}
-        one = NamedTask(app, name, options.get("queue")) if task is None else task
+        one = NamedTask(app, name) if task is None else task
         rest = {name: value for name, value in options.items() if name not in celerys}
         accepted = checked_as_far(one, args, kwargs, rest)
         options = rest | celerys
@@ -77,6 +78,5 @@ def send_by_name(
     published = functools.partial(
         publish, sent, app, task_id, with_result=with_result, producer=options.get("producer")
     )
-    one = NamedTask(app, name, options.get("queue"))
-    instead = functools.partial(app.AsyncResult, task_id)
-    return sent_or_refused(published, one, task_id, (args, kwargs), instead)
+    step = functools.partial(UnsentStep, app, name, task_id, args, kwargs, options)
+    return sent_or_refused(published, step, functools.partial(app.AsyncResult, task_id))

@@ -5,12 +5,12 @@ from typing import Any
 
 from celery import maybe_signature
 
+from conventions.broker.validation import NOT_OPTIONS, STEPS_WITHIN
 from conventions.core.value_bounds import fault_of_name
 from conventions.library_internals.celery import listed
 from conventions.sending.named_task import Named
 
 STEPS = frozenset(["link", "link_error", "chain", "chord"])
-_WITHIN = ("tasks", "header", "body")  # of a group, a chain, a chord
 _PARTS: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("args", (list, tuple), "a list"),
     ("kwargs", (Mapping,), "a mapping"),
@@ -41,8 +41,8 @@ def signatures_of(task: str, options: Mapping[str, Any]) -> Iterator[tuple[str, 
         _check(where, one)
         yield f"{where} {one['task']}", one
         left += [(where, value) for name, value in one["options"].items() if name in STEPS and value]
-        if one.get("subtask_type"):
-            left += [(where, one["kwargs"][name]) for name in _WITHIN if one["kwargs"].get(name)]
+        if kind := one.get("subtask_type"):
+            left += [(where, one["kwargs"][name]) for name in STEPS_WITHIN.get(kind, ()) if one["kwargs"].get(name)]
 
 
 def _check(where: str, one: Any) -> None:
@@ -59,6 +59,12 @@ def _check(where: str, one: Any) -> None:
                 f"{where} {name}: {part} of a signature is {wanted}, not {one.get(part)!r}; write Other.s(...), or "
                 f"signature({name!r})"
             )
+    if taken := sorted(NOT_OPTIONS.intersection(one["options"])):
+        raise TypeError(f"{where} {name}: a signature has no option {taken[0]!r}; leave it out of set()")
+    if one.get("subtask_type") == "chord" and not one["kwargs"].get("body"):
+        raise TypeError(
+            f"{where} {name}: a chord has a body, which runs after its parts: chord([Part.s(...)], Sum.s(...))"
+        )
 
 
 def freeze_callbacks(task: Named, options: dict[str, Any]) -> None:

@@ -14,8 +14,7 @@ class Named(Protocol):
 
 
 class NamedTask(NamedTuple):
-    """Attributes are those of a task; `queue_name` is that of the send, if it names one."""
+    """Attributes are those of a task."""
 
     app: Application
     name: str
-    queue_name: str | None = None

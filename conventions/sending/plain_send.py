@@ -13,15 +13,13 @@ from conventions.core.value_bounds import half_character
 from conventions.declare.payload import check_size
 from conventions.execution.attempt_event import own_headers
 from conventions.execution.current_job import sends_follow_ups
+from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import current_task
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import check_text, common_headers
 from conventions.sending.named_task import NamedTask
 from conventions.sending.options import check_function, check_options
 from conventions.sending.send import refuse_no_arguments
-from conventions.sending.unsendable_step import as_letter_shows, refuse_step
-
-FAULTS = (TypeError, ValueError, PayloadError)
 
 
 def take_own_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -63,11 +61,10 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
         check_text(task, "idempotency_key", how["key"])
         given = options.get("headers") or {}
         headers = common_headers(task, given, actor=how["actor"], planned_at=how["planned_at"])
-    except FAULTS as error:
+    except (TypeError, ValueError, PayloadError) as error:
         if not sends_follow_ups():
             raise
-        one = NamedTask(task.app, task.name, options.get("queue"))
-        refuse_step(one, str(task_id), as_letter_shows(args, kwargs), error)
+        UnsentStep(task.app, task.name, str(task_id), args, kwargs, options).refuse(error)
         return None
     options["headers"] = OwnHeaders(headers | ({KEY: how["key"]} if how["key"] else {}))
     return options["headers"]

@@ -9,14 +9,15 @@ from conventions.core.errors import PayloadError
 from conventions.declare.payload import check_size
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.declared_task import DeclaredTask
+from conventions.execution.unsent_step import UnsentStep
 from conventions.sending.by_celery import by_celery
 from conventions.sending.callbacks import freeze_callbacks, list_callbacks
 from conventions.sending.message_headers import headers_for
 from conventions.sending.options import check_options
 from conventions.sending.publish import publish
 from conventions.sending.sendable_task import SendableTask
+from conventions.sending.sent_or_refused import sent_or_refused
 from conventions.sending.shown_arguments import shown_arguments
-from conventions.sending.unsendable_step import as_letter_shows, refuse_step, sent_or_refused
 
 
 def send(
@@ -34,10 +35,11 @@ def send(
         return task.AsyncResult(task_id)
     payload, headers = accepted
     instead = functools.partial(task.AsyncResult, task_id)
+    step = functools.partial(UnsentStep, app, task.name, task_id, (), payload, dict(options))
     if not options.pop("headers", None) and app.templates.fit(options):
         from_template = functools.partial(app.templates.send, task, payload, task_id, headers, options)
         sent = functools.partial(publish, from_template, app, task_id, with_result=not task.ignore_result)
-        return sent_or_refused(sent, task, task_id, ((), payload), instead)
+        return sent_or_refused(sent, step, instead)
     options |= shown_arguments(task, payload, options)
     options |= {"headers": headers, "retry": False}  # `publish` retries, not Celery
     with_result = not options.get("ignore_result", task.ignore_result)
@@ -47,7 +49,7 @@ def send(
     sent = functools.partial(
         publish, made_by_celery, app, task_id, with_result=with_result, producer=options.get("producer")
     )
-    return sent_or_refused(sent, task, task_id, ((), payload), instead)
+    return sent_or_refused(sent, step, instead)
 
 
 def checked_send(
@@ -86,7 +88,7 @@ def checked_send(
     except (TypeError, ValueError, PayloadError) as error:
         if not sends_follow_ups():
             raise
-        refuse_step(task, message_id, as_letter_shows(args, kwargs), error)
+        UnsentStep(task.app, task.name, message_id, args, kwargs, options).refuse(error)
         return None
 
 

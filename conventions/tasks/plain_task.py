@@ -6,10 +6,10 @@ from typing import Any
 import celery
 from celery import uuid
 
+from conventions.execution.unsent_step import UnsentStep
 from conventions.sending.by_celery import checked
-from conventions.sending.named_task import NamedTask
 from conventions.sending.plain_send import checked_as_far
-from conventions.sending.unsendable_step import sent_or_refused
+from conventions.sending.sent_or_refused import sent_or_refused
 
 
 class PlainTask(celery.Task):
@@ -26,6 +26,6 @@ class PlainTask(celery.Task):
             return self.AsyncResult(task_id)
         celerys = super().apply_async
         with checked(task_id):
-            one = NamedTask(self.app, self.name, options.get("queue"))
             sent = partial(celerys, args, kwargs, **options)
-            return sent_or_refused(sent, one, task_id, (args, kwargs), partial(self.AsyncResult, task_id))
+            step = partial(UnsentStep, self.app, self.name, task_id, args, kwargs, options)
+            return sent_or_refused(sent, step, partial(self.AsyncResult, task_id))

@@ -14,16 +14,16 @@ import celery
 from celery.exceptions import InvalidTaskError, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import RedisError
 
 from conventions.broker.codec import DELIVERY
-from conventions.broker.header_names import GENERATION, KEY, TOKEN
+from conventions.broker.header_names import FINGERPRINT, GENERATION, KEY, TOKEN
 from conventions.broker.in_flight import Start
 from conventions.broker.validation import drop_taken, fault_of
 from conventions.core.deadline import Deadline
 from conventions.core.errors import PayloadError
 from conventions.core.lease_timings import SETTLE_FOR
-from conventions.execution.application import broker_outages
+from conventions.execution.application import may_pass
 from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import event_of
 from conventions.execution.process_ends import has_ended
@@ -32,8 +32,6 @@ from conventions.execution.settle import end_dead
 from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
-from conventions.sending.named_task import NamedTask
-from conventions.sending.unsendable_step import as_letter_shows, refuse_step
 from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
@@ -232,10 +230,6 @@ class PlainRequest(CeleryRequest):
             self.app.in_flight.give_back(self.delivery["receipt"], wait=wait, counted=True, why=why)
 
 
-def _name_of_queue(given: Any) -> str | None:
-    return given if isinstance(given, str) else None
-
-
 class Group(Protocol):
     """Requests that are in one process, which runs one of them after the other."""
 
@@ -257,16 +251,17 @@ class Request(PlainRequest):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """See `PlainRequest`. What Celery raised itself, before a job or after it, ends no job: its message comes again.
 
-        With one Redis it stays until an outcome is recorded, whatever Celery acknowledges. What followed a job that has ended, and can
-        never be sent, becomes dead letters.
+        Unless its outcome is recorded, and no other moment mends the error: then it has ended, whatever Celery could not do after it.
         """
         error = error_of(exc_info)
         if raised_by_celery(exc_info) if return_ok else self._is_of_celery(error):
-            if self._may_pass(error) or not self._has_outcome() or not self._refuse_follow_ups(error):
-                if not self.app.port.keeps_claims:
-                    self._has_not_ended(exc_info)
-                    return
-            elif not return_ok:  # its job has ended, whatever Celery could not do after it
+            if may_pass(self.app, error) or not (self._has_outcome() or self._was_done()):
+                self._has_not_ended(exc_info)
+                return
+            if not return_ok:
+                logger.error(
+                    "not told of its end in full: id=%s task=%s", self.id, self.name, exc_info=exc_info.exc_info
+                )
                 self.acknowledge()
                 state.task_ready(self)
                 return
@@ -275,30 +270,6 @@ class Request(PlainRequest):
     def _is_of_celery(self, error: BaseException) -> bool:
         """Whether it came in place of an answer, and says nothing of the process."""
         return not (isinstance(error, (*PROCESS_DIED, TimeLimitExceeded)) or self.has_ended_otherwise)
-
-    def _may_pass(self, error: BaseException) -> bool:
-        """Whether another moment may mend it. Other errors are those of the message."""
-        outages = broker_outages(self.app, OSError, MemoryError)
-        return isinstance(error, outages) and not isinstance(error, DataError)
-
-    def _refuse_follow_ups(self, error: BaseException) -> bool:
-        """Record a letter for each step after this job, of which one cannot be sent. False: the store does not answer.
-
-        Which of them it was Celery does not say. One that was sent all the same has run, or runs, under the same id.
-        """
-        try:
-            with Deadline(DEATH_WITHIN):
-                succeeded = self.app.claims.is_done(self.claim, self.id)
-                chain = self.embed.get("chain") or []
-                steps = [*(self.embed.get("callbacks") or []), *chain[-1:]] if succeeded else self.embed.get("errbacks")
-                for step in steps or []:
-                    options = step["options"]
-                    one = NamedTask(self.app, step["task"], _name_of_queue(options.get("queue")))
-                    arguments = as_letter_shows(step["args"], step["kwargs"])
-                    refuse_step(one, options.get("task_id") or uuid4().hex, arguments, error)
-        except RedisError:
-            return False
-        return True
 
     @property
     def claim(self) -> str:
@@ -447,6 +418,12 @@ class Request(PlainRequest):
             return bool(self.app.claims.has_ended(self.claim, self.id, generation))
         return False
 
+    def _was_done(self) -> bool:
+        """Whether the same job was done before, by this message or another one."""
+        with suppress(RedisError), Deadline(DEATH_WITHIN):  # then nothing is known of it
+            return bool(self.app.claims.is_done(self.claim, self.id, self._request_dict.get(FINGERPRINT)))
+        return False
+
     def maybe_expire(self) -> bool:
         """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""
         late = self.expires and datetime.now(UTC if self.expires.tzinfo else None) > self.expires
@@ -460,8 +437,23 @@ class Request(PlainRequest):
             with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
                 self.app.claims.release(self.claim, self.token)
         kind = "expired" if expired else "revoked"
-        if not self._already_revoked and not self.app.refusals.message(self._message, RuntimeError(kind), kind):
+        if not self._already_revoked and not (
+            self._chord_hears(reason) and self.app.refusals.message(self._message, RuntimeError(kind), kind)
+        ):
             self._already_revoked = True
             self.come_again(RuntimeError(f"that it is {kind} cannot be recorded"))
             return
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def _chord_hears(self, reason: str) -> bool:
+        """Tell the chord of a message that ends without having run, if it has one; while its end is not recorded, it can be told again."""
+        if not self.embed.get("chord"):
+            return True
+        try:
+            with Deadline(DEATH_WITHIN):
+                self.task.backend.mark_as_revoked(self.id, reason, request=self._context, store_result=False)
+        except Exception as error:
+            logger.exception("its chord is not told of its end: id=%s task=%s", self.id, self.name)
+            return not may_pass(self.app, error)
+        self._context.chord = None  # it has heard
+        return True

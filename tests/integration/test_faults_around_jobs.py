@@ -9,9 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from celery import chord
+from celery import chain, chord, group
+from celery.exceptions import ChordError
 
 from conventions.app import ConventionsApp
+from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
 from tests.integration.fault_tasks import After, Fails, Hangs, Number, Started, Sum, Told, Twice, Works
@@ -174,10 +176,126 @@ def test_a_step_that_can_never_be_sent_is_a_dead_letter(others: Installation, tm
         )
         sent = send((tmp_path,)).id
         letter = wait_for_letter(app, after.id)
-        assert (letter.task, letter.error, letter.arguments) == (After.name, "PayloadError", {"folder": str(tmp_path)})
+        arguments = {"result": str(tmp_path) if ends == "succeeded" else sent, "folder": str(tmp_path)}
+        assert (letter.task, letter.error, letter.arguments) == (After.name, "PayloadError", arguments)
         assert "this step" in letter.error_message
         wait_until_empty(app)
         assert (kinds(app, sent), notes(tmp_path)) == ([ends], ["ran"])
+
+
+def test_a_step_that_can_never_be_sent_fails_nothing_but_itself(others: Installation, tmp_path: Path) -> None:
+    """Its job has succeeded, so neither its errbacks nor its chord hear of a failure, and its other steps are sent."""
+    for file in ("steps cannot be sent", "go"):
+        (tmp_path / file).touch()
+    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+        step, errback = After.s(folder=tmp_path).set(task_id=uuid4().hex), Sum.si([1], folder=tmp_path)
+        part = Number.s(tmp_path, 3).set(link=[step, Sum.si([20], folder=tmp_path)], link_error=errback)
+        result = chord([part, Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
+        assert result.get(timeout=patient(30)) == 7
+        wait_for_letter(app, step.id)
+        wait_until_empty(app)
+        assert sorted(one for one in notes(tmp_path) if one.startswith("sum")) == ["sum 20", "sum 7"]
+        assert [one.task for one in letters(app, state=None)] == [After.name]
+
+
+def test_those_who_wait_for_a_step_that_can_never_be_sent_hear_of_it(others: Installation, tmp_path: Path) -> None:
+    """It fails like a job of its own: with its result, its errbacks, and the rest of its chain, which a redrive goes on with."""
+    (tmp_path / "steps cannot be sent").touch()
+    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+        step = After.s(folder=tmp_path).set(link_error=Sum.si([5], folder=tmp_path), ignore_result=False)
+        result = chain(Works.s(tmp_path), step, Sum.si([7], folder=tmp_path)).apply_async()
+        with pytest.raises(Exception, match="this step"):
+            result.get(timeout=patient(30))
+        assert result.parent.state == "FAILURE"
+        wait_until(lambda: "sum 5" in notes(tmp_path), description="the errback has run")
+        wait_until_empty(app)
+        assert notes(tmp_path) == ["ran", "sum 5"]
+        letter = wait_for_letter(app, result.parent.id)
+        (tmp_path / "steps cannot be sent").unlink()
+        assert redrive(app, letter.id)
+        wait_until(lambda: "sum 7" in notes(tmp_path), description="the rest of the chain has run")
+        assert notes(tmp_path) == ["ran", "sum 5", "after a success", "sum 7"]
+
+
+def test_a_step_after_a_duplicate_that_can_never_be_sent(others: Installation, tmp_path: Path) -> None:
+    """Another message has done the job; this one ends all the same, and its step is a dead letter."""
+    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+        Works.delay(tmp_path)
+        wait_until(lambda: notes(tmp_path) == ["ran"], description="it has run")
+        (tmp_path / "steps cannot be sent").touch()
+        step = After.s(folder=tmp_path).set(task_id=uuid4().hex)
+        sent = Works.apply_async((tmp_path,), link=step)
+        wait_for_letter(app, step.id)
+        wait_until_empty(app)
+        assert (kinds(app, sent.id), notes(tmp_path)) == (["duplicate"], ["ran"])
+
+
+def _told(folder: Path) -> Any:
+    """A job that tells somebody if it fails."""
+    return Number.s(folder, 3).set(link_error=After.s(folder=folder))
+
+
+STEPS: dict[str, Callable[[Path], Any]] = {
+    "a callback": lambda folder: _told(folder).set(link=Sum.si([3], folder=folder)),
+    "a chain": lambda folder: chain(_told(folder), Sum.si([3], folder=folder)),
+    "a chord": lambda folder: chain(_told(folder), chord([Number.si(folder, 1)], Sum.s(folder=folder))),
+    "a group": lambda folder: chain(_told(folder), group([Sum.si([3], folder=folder)])),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("claims", ["with the messages", "elsewhere"])
+def test_steps_wait_for_a_broker_that_takes_nothing(
+    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str], claims: str, step: str
+) -> None:
+    """Its job has ended, and comes again until all is sent: a short outage makes no dead letter."""
+    with small_server(tmp_path / "server") as url:
+        made: dict[str, Any] = {"broker_url": url, "database_url": new_database(tmp_path), "broker_timeout": 1}
+        if claims == "elsewhere":
+            made["redis_url"] = valkey_url
+        installation = Installation(tmp_path, [fault_tasks.__name__], **made)
+        with (
+            installation.application() as app,
+            acting_through(app),
+            installation.worker("-c", "1") as worker,
+        ):
+            STEPS[step](tmp_path).apply_async()
+            wait_until(lambda: notes(tmp_path) == ["began 3"], description="it runs")
+            app.broker.store.redis.config_set("maxmemory", "1")
+            (tmp_path / "go").touch()
+            came = re.compile(rf"{Number.name}\[[^]]*\] received")
+            wait_until(lambda: len(came.findall(worker.output)) > 1, 20, "it comes again")
+            app.broker.store.redis.config_set("maxmemory", "0")
+            wait_until(lambda: any(one.startswith("sum") for one in notes(tmp_path)), 30, "the step has run")
+            wait_until_empty(app)
+            assert letters(app, state=None) == []
+            assert [one for one in notes(tmp_path) if not one.startswith("began")] == [
+                f"sum {1 if 'chord' in step else 3}"
+            ]
+
+
+def test_the_body_of_a_chord_while_the_broker_takes_nothing(
+    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str]
+) -> None:
+    """No part of it comes again, so it is a dead letter: Celery would only say that it has failed. A redrive sends it."""
+    with small_server(tmp_path / "server") as url:
+        made: dict[str, Any] = {"broker_url": url, "redis_url": valkey_url, "database_url": new_database(tmp_path)}
+        installation = Installation(tmp_path, [fault_tasks.__name__], **made, broker_timeout=1)
+        with installation.application() as app, acting_through(app), installation.worker("-c", "1"):
+            parts = [Number.s(tmp_path, number) for number in (3, 4)]
+            result = chord(parts)(Sum.s(folder=tmp_path).set(link_error=After.s(folder=tmp_path)))
+            wait_until(lambda: len(notes(tmp_path)) == 1, description="one runs")
+            app.broker.store.redis.config_set("maxmemory", "1")
+            (tmp_path / "go").touch()
+            letter = wait_for_letter(app, result.id, 30)
+            assert (letter.task, letter.arguments) == (Sum.name, {"numbers": [3, 4], "folder": str(tmp_path)})
+            assert "its memory is full" in letter.error_message
+            assert result.state == "FAILURE"
+            app.broker.store.redis.config_set("maxmemory", "0")
+            wait_until(lambda: redrive(app, letter.id), description="it is sent")
+            wait_until(lambda: "sum 7" in notes(tmp_path), description="it has run")
+            wait_until_empty(app)
+            assert {one.task for one in letters(app, state=None)} == {Sum.name, After.name}
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -263,6 +381,28 @@ def test_a_message_that_is_late_ends_once_while_results_do_not_fit(
                 wait_until_empty(app, 20)
                 app.store.redis.config_set("maxmemory", "0")
                 assert (kinds(app, sent.id), letters(app, state=None)) == (["expired"], [])
+
+
+def test_a_late_part_of_a_chord_tells_it_once_there_is_room(
+    tmp_path: Path, new_database: Callable[[Path], str]
+) -> None:
+    """While the chord cannot hear of it, it has not ended; without it the chord would wait for ever."""
+    with small_server(tmp_path / "server") as url:
+        installation = Installation(
+            tmp_path, [fault_tasks.__name__], broker_url=url, database_url=new_database(tmp_path)
+        )
+        (tmp_path / "go").touch()
+        with installation.application() as app, acting_through(app):
+            late = Number.s(tmp_path, 3).set(expires=0.1, task_id=uuid4().hex)
+            result = chord([late, Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
+            app.store.redis.config_set("maxmemory", "1")
+            with installation.worker("-c", "1") as worker:
+                worker.wait_for("its chord is not told of its end")
+                app.store.redis.config_set("maxmemory", "0")
+                with pytest.raises(ChordError):
+                    result.get(timeout=patient(30))
+                wait_until_empty(app, 20)
+                assert (kinds(app, late.id), letters(app, state=None)) == (["expired"], [])
 
 
 def test_a_process_that_is_killed_while_its_worker_starts(

@@ -73,6 +73,13 @@ BODIES: dict[str, bytes] = {
     "a step of a type that there is none of": step(subtask_type="nonsense"),
     "a group of no list": step(subtask_type="group", kwargs={"tasks": 5}),
     "a chord without parts": step(subtask_type="chord"),
+    "a chord without a body": step(
+        subtask_type="chord", kwargs={"header": [{"task": NAME, "args": [], "kwargs": {}, "options": {}}]}
+    ),
+    "a group of a number": step(subtask_type="group", kwargs={"tasks": [5]}),
+    "a step within a group with an option that is an argument": step(
+        subtask_type="group", kwargs={"tasks": [{"task": NAME, "args": [], "kwargs": {}, "options": {"name": "x"}}]}
+    ),
     "a step with an option that is an argument": step(options={"self": 1}),
     "chord is a text": b'[[], {"number": "1"}, {"chord": "x"}]',
     "a header in the body": b'[[], {"number": "1"}, {"x_generation": 9, "id": "other"}]',

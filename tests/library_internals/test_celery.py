@@ -55,7 +55,12 @@ SEAMS = [
     ),
     Seam("celery.app.task:Context.update", "(self, *args, **kwargs)", "a31189b814", "fast_lane/lazy_request.py"),
     # What a short job of a group does without.
-    Seam("celery.app.trace:build_tracer", "", "34fc167515", "fast_lane/trace.py, execution/run.py"),
+    Seam(
+        "celery.app.trace:build_tracer",
+        "",
+        "34fc167515",
+        "fast_lane/trace.py, execution/run.py, execution/follow_ups.py",
+    ),
     Seam(
         "celery.app.trace:trace_task",
         "(task, uuid, args, kwargs, request=, **opts)",

@@ -187,6 +187,11 @@ def test_who_and_which_are_texts(app: ConventionsApp, send: Callable[[], Any]) -
     assert messages(app) == []
 
 
+def step(task: str, options: dict[str, Any] | None = None, **parts: Any) -> dict[str, Any]:
+    """A signature as it is in JSON."""
+    return {"task": task, "args": [], "kwargs": {}, "options": options or {}} | parts
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"countdown": "5"}, "countdown is a number of seconds, not '5'"),
     ({"countdown": True}, "countdown is a number of seconds, not True"),
@@ -223,6 +228,15 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "link: the name of the task holds the character NUL",
     ),
     ({"link_error": {"task": "x", "args": [], "kwargs": [], "options": {}}}, "kwargs of a signature is a mapping, not"),
+    ({"link": step("x", {"name": "y"})}, "link x: a signature has no option 'name'; leave it out of set"),
+    (
+        {"link": step("celery.group", subtask_type="group", kwargs={"tasks": [step("x", {"kwargs": {}})]})},
+        "link x: a signature has no option 'kwargs'; leave it out of set",
+    ),
+    (
+        {"link": step("celery.chord", subtask_type="chord", kwargs={"header": [step("x")]})},
+        "celery.chord: a chord has a body, which runs after its parts",
+    ),
     ({"chain": [5]}, "chain is a signature, such as"),
     ({"chord": {"task": "x"}}, "chord x: args of a signature is a list"),
     ({"task_type": Answer}, "task_type is what Celery says to itself; leave it out"),

@@ -1,0 +1,60 @@
+"""What follows a job that has succeeded: its callbacks, and the next step of its chain.
+
+Celery's tracer would send them, and take a step that cannot be sent for a failure of the job, which has succeeded: it would
+store that, tell errbacks and chords, and send none of the other steps. So they are sent here, before the tracer looks, in the
+order and with the arguments of `_dispatch_callbacks_and_chain` in `celery.app.trace`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery import maybe_signature
+from celery.exceptions import Reject
+
+from conventions.execution.application import may_pass
+from conventions.execution.runnable_task import RunnableTask
+from conventions.execution.unsent_step import UnsentStep
+
+
+def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
+    """Send each step. One that can never be sent becomes a dead letter, and the others are sent all the same.
+
+    Args:
+        task: the running task, whose job has an outcome.
+        request: its current one; nothing is left in it for Celery to send.
+        result: of the job.
+
+    Raises:
+        Reject: a server does not answer. The message comes again, and sends the same steps under the same ids.
+    """
+    inherits = task.app.conf.task_inherit_parent_priority
+    how = {
+        "parent_id": request.id,
+        "root_id": request.root_id or request.id,
+        "priority": (request.delivery_info or {}).get("priority") if inherits else None,
+    }
+    for step in request.callbacks or ():
+        _send(task, step, result, how)
+    if request.chain:
+        *rest, step = request.chain
+        _send(task, step, result, how | {"chain": rest})
+    request.callbacks = request.chain = None
+
+
+def _send(task: RunnableTask, step: Mapping[str, Any], result: Any, how: dict[str, Any]) -> None:
+    try:
+        maybe_signature(step, app=task.app).apply_async((result,), **how)
+    except Exception as error:
+        if isinstance(error, Reject):
+            raise
+        if may_pass(task.app, error):
+            raise Reject(error, requeue=True) from error
+        refuse(task, step, (result,), error, **how)
+
+
+def refuse(task: RunnableTask, step: Mapping[str, Any], args: tuple[Any, ...], error: Exception, **how: Any) -> None:
+    """Record the letter of a step, and tell those who wait for it. Raises: Reject when a server does not answer."""
+    try:
+        UnsentStep.of(task.app, step, args, **how).refuse(error)
+    except Exception as fault:
+        raise Reject(fault, requeue=True) from fault

@@ -1,0 +1,164 @@
+"""`UnsentStep`: a message that was to follow a job and cannot be sent. It becomes a dead letter, as if it had failed itself."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+from uuid import uuid4
+
+from conventions.broker.codec import message_of, written_body
+from conventions.broker.header_names import ACTOR
+from conventions.core import error_text
+from conventions.core.errors import PayloadError
+from conventions.execution.application import Application, may_pass
+from conventions.execution.current_job import current_job, inherited_actor
+from conventions.execution.failure_log import log_unsendable
+from conventions.library_internals.celery import listed, new_request
+from conventions.records.journal import Event
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UnsentStep:
+    """What would have become a message.
+
+    Attributes:
+        app: the application.
+        task: the name of its task.
+        id: of the message.
+        args: positional arguments of `run`.
+        kwargs: arguments of `run` by name.
+        options: of its send, as `apply_async` takes them.
+    """
+
+    app: Application
+    task: str
+    id: str
+    args: Any
+    kwargs: Any
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, app: Application, signature: Mapping[str, Any], args: tuple[Any, ...], **options: Any) -> Self:
+        """The step of this signature, with what Celery puts before its arguments, and further options of its send."""
+        own = () if signature.get("immutable") else args
+        every = {**signature["options"], **options}
+        message_id = every.get("task_id") or uuid4().hex
+        return cls(app, signature["task"], message_id, (*own, *signature["args"]), signature["kwargs"], every)
+
+    def refuse(self, error: Exception) -> None:
+        """Record its dead letter, and tell those who wait for it. After a job that ends twice, both happen once more, and change nothing.
+
+        Raises:
+            Exception: a server did not answer.
+        """
+        log_unsendable(self.id, self.task, error)
+        refused = error if isinstance(error, PayloadError) else PayloadError(str(error))
+        bound = self._bound()
+        shown = _readable(self._shown() if bound is None else bound)
+        job = current_job()
+        event = Event(
+            message_id=self.id,
+            kind="dead",
+            task=self.task,
+            queue=self._queue(),
+            actor=inherited_actor(),
+            generation=0 if job is None else job.generation,
+            failure=error_text.describe(self.task, refused),
+            arguments=shown,
+            headers={},
+            message=self._message(bound),
+        )
+        self.app.journal.append([event])
+        self._tell(refused)
+
+    def _bound(self) -> dict[str, Any] | None:
+        """Its arguments by name, where the task is ours and takes them."""
+        arguments = getattr(self.app.tasks.get(self.task), "arguments", None)
+        if arguments is None:
+            return None
+        try:
+            return dict(arguments.bind(self.args or (), self.kwargs or {}))
+        except Exception:  # noqa: BLE001  # whatever it is, they are shown as they are
+            return None
+
+    def _shown(self) -> dict[str, Any]:
+        named = (
+            dict(self.kwargs) if isinstance(self.kwargs, Mapping) else {"kwargs": self.kwargs} if self.kwargs else {}
+        )
+        return named | ({"args": list(self.args)} if self.args else {})
+
+    def _queue(self) -> str:
+        """Where a redrive sends it: the queue of its class, which is right where that of the send may be its fault."""
+        task, named = self.app.tasks.get(self.task), self.options.get("queue")
+        of_class = getattr(task, "queue_name", None)
+        return str(of_class or (named if isinstance(named, str) and named else self.app.conf.task_default_queue))
+
+    def _message(self, bound: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The message as a redrive sends it, with all that follows it; without headers and options of the send, which may be its fault."""
+        options = self.options
+        embed = {
+            "callbacks": listed(options.get("link")) or None,
+            "errbacks": listed(options.get("link_error")) or None,
+            "chain": options.get("chain") or None,
+            "chord": options.get("chord"),
+        }
+        args, kwargs = ([*(self.args or ())], self.kwargs or {}) if bound is None else ([], bound)
+        names = ("root_id", "parent_id", "ignore_result")
+        headers = {"lang": "py", "task": self.task, "id": self.id, "retries": 0, "eta": None, "expires": None}
+        headers |= {name: options.get(name) for name in names}
+        headers |= {
+            "group": options.get("group_id"),
+            "group_index": options.get("group_index"),
+            ACTOR: inherited_actor(),
+        }
+        properties: dict[str, Any] = {
+            "correlation_id": self.id,
+            "reply_to": options.get("reply_to"),
+            "delivery_info": {},
+        }
+        try:
+            message = message_of(written_body(args, kwargs, embed, default=repr), headers, properties)
+            found: dict[str, Any] = json.loads(json.dumps(message, default=repr))
+        except (TypeError, ValueError, RecursionError):  # then a redrive makes it anew from the arguments
+            return None
+        return found
+
+    def _tell(self, error: Exception) -> None:
+        """Tell those who wait for it: its result, its chord, the rest of its chain, its errbacks."""
+        options, task = self.options, self.app.tasks.get(self.task)
+        ignored = options.get("ignore_result")
+        if ignored is None:
+            ignored = self.app.conf.task_ignore_result if task is None else task.ignore_result
+        request = new_request(
+            {
+                "id": self.id,
+                "task": self.task,
+                "args": self.args,
+                "kwargs": self.kwargs,
+                "root_id": options.get("root_id"),
+                "group": options.get("group_id"),
+                "group_index": options.get("group_index"),
+                "chord": options.get("chord"),
+                "chain": options.get("chain"),
+                "errbacks": listed(options.get("link_error")),
+                "delivery_info": {},
+            }
+        )
+        try:
+            self.app.backend.mark_as_failure(self.id, error, request=request, store_result=not ignored)
+        except Exception as fault:
+            if may_pass(self.app, fault):
+                raise
+            logger.exception("those who wait for id=%s task=%s are not told of its dead letter", self.id, self.task)
+
+
+def _readable(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as a letter shows them, whatever they are."""
+    try:
+        found: dict[str, Any] = json.loads(json.dumps(dict(arguments), default=repr))
+    except (TypeError, ValueError, RecursionError):
+        return {"arguments": repr(arguments)}
+    return found

@@ -1,0 +1,41 @@
+"""The send of a message that may be a step after a job, whose error nobody hears."""
+
+from collections.abc import Callable
+
+from celery.exceptions import Reject
+
+from conventions.execution.application import may_pass
+from conventions.execution.current_job import sends_chord_body, sends_follow_ups
+from conventions.execution.unsent_step import UnsentStep
+
+
+def sent_or_refused[T](send: Callable[[], T], step: Callable[[], UnsentStep], instead: Callable[[], T]) -> T:
+    """Send. A step after a finished job that no broker takes as it is becomes a dead letter.
+
+    So does the body of a chord while the broker is away: its parts have ended, and none of them sends it again.
+
+    Args:
+        send: sends; under the same id each time.
+        step: says what is sent; asked only for a letter.
+        instead: makes what is returned for a letter.
+
+    Raises:
+        Exception: whatever `send` raises, where no step is sent, or where another moment may mend it.
+    """
+    try:
+        try:
+            return send()
+        except Exception as error:
+            if not sends_follow_ups() or may_pass(step().app, error):
+                raise
+            return send()  # a connection that breaks may raise anything, once
+    except Reject as error:
+        if not sends_chord_body() or not sends_follow_ups():
+            raise
+        reason = error.reason
+        step().refuse(reason if isinstance(reason, Exception) else error)
+    except Exception as error:
+        if not sends_follow_ups() or may_pass(step().app, error):
+            raise
+        step().refuse(error)
+    return instead()

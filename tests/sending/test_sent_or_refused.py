@@ -1,0 +1,132 @@
+"""A step after a job whose send raises: when it is tried again, when the job comes again, when it is a dead letter."""
+
+import json
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import celery
+import pytest
+from celery import Signature
+from celery.app.task import Context
+from celery.exceptions import Reject
+from redis.exceptions import ConnectionError as RedisAway
+from redis.exceptions import DataError
+
+from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.execution.current_job import returning_part
+from conventions.execution.unsent_step import UnsentStep
+from conventions.records.journal import JournalEntry
+from conventions.sending.sent_or_refused import sent_or_refused
+
+
+class Step(ImmediateTask):
+    """Take the result of the job before, and one argument."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, result: int, factor: int = 1) -> None: ...
+
+
+@pytest.fixture
+def ended(app: ConventionsApp) -> Iterator[None]:
+    """The job of this thread has ended, in its third generation."""
+    task = app.tasks[Step.name]
+    task.push_request(**vars(Context({"id": "before", "x_actor": "u-42"})))
+    task.request.job = SimpleNamespace(ended=True, generation=2)
+    celery._state._task_stack.push(task)
+    yield
+    celery._state._task_stack.pop()
+    task.pop_request()
+
+
+@pytest.fixture
+def step(app: ConventionsApp) -> Callable[[], UnsentStep]:
+    """It."""
+    options: dict[str, Any] = {"task_id": "m", "link": [Step.s(3)], "chain": [Step.s(4)], "headers": {"n": 2**70}}
+    return lambda: UnsentStep.of(app, Step.s(factor=2).set(**options), (7,), root_id="root", parent_id="before")
+
+
+def raising(*errors: BaseException) -> tuple[Callable[[], str], list[int]]:
+    """What raises these in turn, and then sends; and how often it was called."""
+    calls: list[int] = []
+
+    def send() -> str:
+        calls.append(len(calls))
+        if len(calls) <= len(errors):
+            raise errors[len(calls) - 1]
+        return "sent"
+
+    return send, calls
+
+
+def letters(app: ConventionsApp) -> list[Any]:
+    """The letters in the journal."""
+    entries: Any = app.store.redis.xrange(app.journal.key)
+    return [JournalEntry.read(*entry).event for entry in entries]
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_connection_that_breaks(app: ConventionsApp, step: Callable[[], UnsentStep]) -> None:
+    """Libraries raise anything then, once: `'NoneType' object has no attribute 'send'`."""
+    send, calls = raising(AttributeError("'NoneType' object has no attribute 'send'"))
+    assert (sent_or_refused(send, step, lambda: "refused"), len(calls)) == ("sent", 2)
+    assert letters(app) == []
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.parametrize("error", [Reject("away", requeue=True), RedisAway("away"), OSError("full"), MemoryError()])
+def test_what_may_pass_is_raised(app: ConventionsApp, step: Callable[[], UnsentStep], error: BaseException) -> None:
+    """The job comes again, and sends it then."""
+    send, calls = raising(error)
+    with pytest.raises(type(error)):
+        sent_or_refused(send, step, lambda: "refused")
+    assert (len(calls), letters(app)) == (1, [])
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.parametrize("error", [DataError("a number of 70 bits"), KeyError("queue"), RecursionError()])
+def test_what_never_passes_is_a_letter(
+    app: ConventionsApp, step: Callable[[], UnsentStep], error: BaseException
+) -> None:
+    """With all that a redrive needs: the arguments by name, what follows it, who sent it; the same one each time."""
+    for _ in range(2):
+        send, calls = raising(error, error)
+        assert (sent_or_refused(send, step, lambda: "refused"), len(calls)) == ("refused", 2)
+    letter, again = letters(app)
+    assert letter.id == again.id
+    assert (letter.message_id, letter.task, letter.queue, letter.actor) == ("m", Step.name, "immediate", "u-42")
+    assert (letter.arguments, letter.generation, letter.attempt) == ({"result": 7, "factor": 2}, 2, 0)
+    headers = letter.message["headers"]
+    assert (headers["id"], headers["root_id"], headers["parent_id"], "n" in headers) == ("m", "root", "before", False)
+
+
+@pytest.mark.usefixtures("ended")
+def test_the_body_of_a_chord(app: ConventionsApp, step: Callable[[], UnsentStep]) -> None:
+    """Its parts have ended, and none of them sends it again, so it is a letter also where another moment would do."""
+    send, _ = raising(Reject(RedisAway("away"), requeue=True))
+    with returning_part():
+        assert sent_or_refused(send, step, lambda: "refused") == "refused"
+    (letter,) = letters(app)
+    assert "away" in letter.failure.error_message
+
+
+def test_a_send_that_is_no_step(app: ConventionsApp, step: Callable[[], UnsentStep]) -> None:
+    """Whoever sends hears of it, at once."""
+    send, calls = raising(KeyError("queue"))
+    with returning_part(), pytest.raises(KeyError):
+        sent_or_refused(send, step, lambda: "refused")
+    assert (len(calls), letters(app)) == (1, [])
+
+
+@pytest.mark.usefixtures("ended")
+def test_arguments_that_cannot_be_read(app: ConventionsApp) -> None:
+    """The letter shows them as they are; its error says what is wrong."""
+    circle: list[Any] = []
+    circle.append(circle)
+    signature = Signature("other.task", args=(circle,), kwargs={}, options={"queue": "reports"})
+    UnsentStep.of(app, signature, ()).refuse(ValueError("Circular reference detected"))
+    (letter,) = letters(app)
+    assert (letter.task, letter.queue, letter.message) == ("other.task", "reports", None)
+    assert "[[...]]" in json.dumps(letter.arguments)
