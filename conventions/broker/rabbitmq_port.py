@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from amqp.exceptions import NotFound  # type: ignore[import-untyped]  # it has no types
+from amqp.exceptions import NotFound, PreconditionFailed  # type: ignore[import-untyped]  # it has no types
 from kombu.exceptions import OperationalError
 
 from conventions.broker.bulk_publish import RETRY_EVERY
@@ -15,7 +15,7 @@ from conventions.broker.rabbitmq_delays import Delays
 from conventions.broker.redis_broker import Broker, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting, end
 from conventions.core.deadline import Deadline, current_deadline
-from conventions.core.errors import BrokerUnavailable
+from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.library_internals.kombu import is_refusal
 from conventions.storage.redis_connections import LEAST
 from conventions.storage.redis_store import Store
@@ -58,7 +58,8 @@ class RabbitMQPort(ClaimsElsewhere):
         """See `BrokerPort`. It waits for the confirmation, at most until the deadline.
 
         Raises:
-            OperationalError, OSError: it does not answer, or refuses the message.
+            OperationalError, OSError: it does not answer, or refuses the message now.
+            PayloadError: it refuses the message for good.
         """
         with self._app.producer_or_acquire(producer) as given:
             connection = given.connection
@@ -74,6 +75,8 @@ class RabbitMQPort(ClaimsElsewhere):
                     deadline.may_have_left = may_have_left
                     connection.collect()
                     given.revive(connection)
+                    if isinstance(error, PreconditionFailed):  # no other moment mends it
+                        raise PayloadError(f"RabbitMQ refuses the message: {error}") from error
                     raise OperationalError(f"it refuses the message: {error}") from error
                 connection.collect()  # an orderly close would wait for ever for a broker that does not answer
                 given.revive(connection)

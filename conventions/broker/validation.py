@@ -11,6 +11,7 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     WrapValidator,
     with_config,
 )
@@ -82,18 +83,19 @@ class Signature(TypedDict):
     immutable: NotRequired[bool]
 
 
-def _readable(value: Any, check: Callable[[Any], Any]) -> Any:
+def _readable(value: Any, check: Callable[[Any], Any], info: ValidationInfo) -> Any:
     """A group, a chain or a chord is read whole: a worker would meet its fault when the job before it has ended."""
     checked = check(value)
     if taken := sorted(NOT_OPTIONS.intersection(value["options"])):
         raise ValueError(f"a step has no option {taken[0]!r}")
     if value.get("subtask_type") is not None:
-        try:
-            signature_of(deepcopy(value))
-        except Exception as error:
-            raise ValueError(f"Celery cannot read a step of this type ({type(error).__name__})") from error
         for step in _within(value["subtask_type"], value["kwargs"]):
-            _STEP.validate_python(step)
+            _STEP.validate_python(step, context=_NESTED)
+        if info.context is not _NESTED:  # which reads the nested ones, too
+            try:
+                signature_of(deepcopy(value))
+            except Exception as error:
+                raise ValueError(f"Celery cannot read a step of this type ({type(error).__name__})") from error
     return checked
 
 
@@ -107,6 +109,7 @@ def _within(kind: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:
 
 
 STEPS_WITHIN = {"group": ("tasks",), "chain": ("tasks",), "chord": ("header", "body")}  # of the types that Celery has
+_NESTED: dict[str, Any] = {}  # marks a step within another one
 NOT_OPTIONS = frozenset(["self", "args", "kwargs", "name"])  # what sending a step passes otherwise
 Step = Annotated[Signature, WrapValidator(_readable)]
 Steps = list[Step] | None

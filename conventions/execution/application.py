@@ -8,15 +8,17 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+import redis
 from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import RedisError
 
 from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
 from conventions.broker.redis_broker import Broker
 from conventions.core.errors import NewerLayout
 from conventions.core.lease_timings import Timings
+from conventions.core.redis_answers import refusal_of
 from conventions.core.settings import Settings
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper
@@ -195,10 +197,16 @@ def broker_outages(app: Application, *others: type[Exception]) -> tuple[type[Exc
     return (*others, OperationalError, ConnectionError, RedisError, *app.broker_errors)
 
 
+# The last: what answers is no Redis.
+_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)
+
+
 def may_pass(app: Application, error: BaseException) -> bool:
     """Whether another moment may mend an error: a server does not answer, or takes nothing. Other errors are those of the message."""
     if isinstance(error, Reject):
         return bool(error.requeue)
-    return isinstance(error, broker_outages(app, OSError, MemoryError, NewerLayout)) and not isinstance(
-        error, DataError
-    )
+    if isinstance(error, RedisError) and not isinstance(error, _AWAY):  # some answers are final
+        return bool(refusal_of(error))
+    if isinstance(error, RuntimeError):  # Celery raises it when it cannot subscribe to the result
+        return isinstance(error.__cause__, RedisError)
+    return isinstance(error, broker_outages(app, OSError, MemoryError, NewerLayout))

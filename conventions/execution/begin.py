@@ -216,8 +216,11 @@ def _refusal(job: Attempt, answer: Conflict | Poison | TooOld) -> Exception:
 
 def _done_before(task: RunnableTask, job: Attempt, done: Done) -> Done:
     """The stored result; what follows this message goes on with it, unless that was sent before."""
-    logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
     again = done.message_id == job.id
+    if again:
+        logger.info("comes again: id=%s task=%s: done before, for what follows it", job.id, job.task)
+    else:
+        logger.info("duplicate: id=%s task=%s: done before by id=%s", job.id, job.task, done.message_id)
     were_sent = again and done.follow_ups_sent
     if not again or job.generation:  # a redrive must hear that it has ended
         end_without_run(task, job, "duplicate", keep=has_follow_ups(task) and not were_sent)

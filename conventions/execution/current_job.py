@@ -9,7 +9,8 @@ from conventions.core.actor import SYSTEM, current_actor
 from conventions.execution.attempt import Attempt
 from conventions.library_internals.celery import current_task
 
-_last_part: ContextVar[bool] = ContextVar("conventions_last_part", default=False)
+# What a chord does that hears of a part: nothing, `sends` its body, or has `lost` it.
+_last_part: ContextVar[str] = ContextVar("conventions_last_part", default="")
 
 
 def current_job() -> Attempt | None:
@@ -27,7 +28,7 @@ def sends_follow_ups() -> bool:
 @contextmanager
 def returning_part() -> Iterator[None]:
     """Within the block a chord hears of one of its parts; after the last one, what is sent is its body."""
-    token = _last_part.set(True)
+    token = _last_part.set("sends")
     try:
         yield
     finally:
@@ -36,7 +37,17 @@ def returning_part() -> Iterator[None]:
 
 def sends_chord_body() -> bool:
     """Whether a chord sends its body now. It sends that once, so that a part that comes again does not."""
-    return _last_part.get()
+    return _last_part.get() == "sends" and sends_follow_ups()
+
+
+def has_lost_chord_body() -> bool:
+    """Whether a chord could not send its body just now. Nobody sends its errbacks again, either."""
+    return _last_part.get() == "lost" and sends_follow_ups()
+
+
+def note_lost_chord_body() -> None:
+    """The body of the chord cannot be sent."""
+    _last_part.set("lost")
 
 
 def inherited_actor() -> str:

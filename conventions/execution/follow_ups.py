@@ -11,9 +11,14 @@ from typing import Any
 from celery import maybe_signature
 from celery.exceptions import Reject
 
+from conventions.core.error_text import text_of
 from conventions.execution.application import may_pass
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.unsent_step import UnsentStep
+
+
+class StepsNotSent(Reject):
+    """A job has an outcome, and a server took a step after it not. Its message comes again, and sends what was not sent."""
 
 
 def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
@@ -25,7 +30,7 @@ def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
         result: of the job.
 
     Raises:
-        Reject: a server does not answer. The message comes again, and sends the same steps under the same ids.
+        StepsNotSent: a server does not answer. The message comes again, and sends the same steps under the same ids.
     """
     inherits = task.app.conf.task_inherit_parent_priority
     how = {
@@ -45,16 +50,9 @@ def _send(task: RunnableTask, step: Mapping[str, Any], result: Any, how: dict[st
     try:
         maybe_signature(step, app=task.app).apply_async((result,), **how)
     except Exception as error:
-        if isinstance(error, Reject):
-            raise
         if may_pass(task.app, error):
-            raise Reject(error, requeue=True) from error
-        refuse(task, step, (result,), error, **how)
-
-
-def refuse(task: RunnableTask, step: Mapping[str, Any], args: tuple[Any, ...], error: Exception, **how: Any) -> None:
-    """Record the letter of a step, and tell those who wait for it. Raises: Reject when a server does not answer."""
-    try:
-        UnsentStep.of(task.app, step, args, **how).refuse(error)
-    except Exception as fault:
-        raise Reject(fault, requeue=True) from fault
+            raise StepsNotSent(text_of(error), requeue=True) from error
+        try:
+            UnsentStep.of(task.app, step, (result,), **how).refuse(error)
+        except Exception as fault:
+            raise StepsNotSent(text_of(fault), requeue=True) from fault

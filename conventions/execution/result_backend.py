@@ -13,6 +13,7 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
+from celery.exceptions import TaskRevokedError
 from redis.exceptions import RedisError
 
 from conventions.core import errors
@@ -23,6 +24,7 @@ from conventions.core.redis_address import SOCKET_TIMEOUT, shown
 from conventions.execution.application import Application, may_pass
 from conventions.execution.current_job import returning_part
 from conventions.execution.unsent_step import UnsentStep
+from conventions.library_internals.celery import listed
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 
@@ -34,10 +36,16 @@ PASSING = frozenset([states.STARTED, states.RETRY, states.REVOKED])  # what they
 ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
 
+class BodyNotSent(ConnectionError):
+    """Nobody knows yet whether the body of a chord is sent."""
+
+
 class _Ours:
     """Reads the progress of a job that has no result. Retries to store a result for as long as a settle does."""
 
     app: Application
+    client: Any
+    get_key_for_group: Any
 
     def _get_pool(self, **parameters: Any) -> Any:
         pool = super()._get_pool(**parameters)  # type: ignore[misc]  # the other base class has it
@@ -77,9 +85,37 @@ class _Ours:
                 raise BrokerUnavailable(text, ids=[group_id]) from reason
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> Any:
-        """Tell a chord how one of its parts has ended; the last one sends its body."""
+        """Tell a chord how one of its parts has ended; the last one sends its body.
+
+        Raises:
+            BodyNotSent: another process sends it, or has died with it. Celery would take the first for certain, and acknowledge
+                the part, which alone can send the body once more.
+        """
         with returning_part():
-            return super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
+            super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
+        if request.id and request.group and self._sends_body(request.group):
+            raise BodyNotSent(f"the body of the chord {request.group} is being sent by a process that may have died")
+
+    def _sends_body(self, group: str) -> bool:
+        """Whether a process has taken the sending of a chord's body, and has not ended it."""
+        with self.client.pipeline() as pipe:
+            pipe.get(self.get_key_for_group(group, ".c"))
+            pipe.exists(self.get_key_for_group(group, ".s"))
+            sender, has_size = pipe.execute()
+        return bool(has_size and sender and sender != b"done")
+
+    def mark_as_revoked(
+        self,
+        task_id: str,
+        reason: Any = "",
+        request: Any = None,
+        store_result: bool = True,
+        state: str = states.REVOKED,
+    ) -> None:
+        """Tell those who wait for a message that ends without having run. Celery would not tell those who wait for the rest of its chain."""
+        super().mark_as_revoked(task_id, reason, request, store_result, state)  # type: ignore[misc]  # the other base class has it
+        if request and request.chain:
+            self._fail_chain(request.chain, TaskRevokedError(reason), state=state)  # type: ignore[attr-defined]
 
     def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
         """Call or send each errback. One that can never be sent becomes a dead letter; Celery would send none of the others.
@@ -87,7 +123,7 @@ class _Ours:
         Raises:
             Exception: a server does not answer.
         """
-        for step in request.errbacks:
+        for step in listed(request.errbacks):  # Celery takes a single one for a list of its keys
             alone = copy(request)
             alone.errbacks = [step]
             try:
@@ -136,14 +172,14 @@ class _Ours:
         Celery would give up at once and report a failure.
 
         Raises:
-            RedisError, OSError: Redis did not accept it in all that time.
+            RedisError, OSError: Redis did not accept it in all that time, or never will.
         """
         deadline = time.monotonic() + STORE_FOR
         while True:
             try:
                 return super().mark_as_done(task_id, *args, **options)  # type: ignore[misc]  # the other base class has it
             except (RedisError, OSError) as error:
-                if time.monotonic() > deadline:
+                if time.monotonic() > deadline or not may_pass(self.app, error):
                     raise
                 logger.warning("result not stored yet: id=%s: %s: %s", task_id, type(error).__name__, error)
                 time.sleep(1)

@@ -2,15 +2,16 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
-from uuid import uuid4
+from uuid import UUID, uuid5
 
 from conventions.broker.codec import message_of, written_body
 from conventions.broker.header_names import ACTOR
 from conventions.core import error_text
-from conventions.core.errors import PayloadError
+from conventions.core.errors import ConventionError, PayloadError
+from conventions.core.priority import Priority
 from conventions.execution.application import Application, may_pass
 from conventions.execution.current_job import current_job, inherited_actor
 from conventions.execution.failure_log import log_unsendable
@@ -18,6 +19,8 @@ from conventions.library_internals.celery import listed, new_request
 from conventions.records.journal import Event
 
 logger = logging.getLogger(__name__)
+
+_NAMESPACE = UUID("0c7b7a3e-6c0f-5d0e-9b57-6a8a1f2f4b11")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,8 @@ class UnsentStep:
         """The step of this signature, with what Celery puts before its arguments, and further options of its send."""
         own = () if signature.get("immutable") else args
         every = {**signature["options"], **options}
-        message_id = every.get("task_id") or uuid4().hex
+        # One that has no id gets the same one each time.
+        message_id = every.get("task_id") or uuid5(_NAMESPACE, f"{every.get('parent_id')} {signature}").hex
         return cls(app, signature["task"], message_id, (*own, *signature["args"]), signature["kwargs"], every)
 
     def refuse(self, error: Exception) -> None:
@@ -55,7 +59,7 @@ class UnsentStep:
             Exception: a server did not answer.
         """
         log_unsendable(self.id, self.task, error)
-        refused = error if isinstance(error, PayloadError) else PayloadError(str(error))
+        refused = error if isinstance(error, ConventionError) else PayloadError(str(error))
         bound = self._bound()
         shown = _readable(self._shown() if bound is None else bound)
         job = current_job()
@@ -72,7 +76,8 @@ class UnsentStep:
             message=self._message(bound),
         )
         self.app.journal.append([event])
-        self._tell(refused)
+        if not getattr(error, "maybe_sent", False):  # it may run after all, and say itself how it has ended
+            self._tell(refused)
 
     def _bound(self) -> dict[str, Any] | None:
         """Its arguments by name, where the task is ours and takes them."""
@@ -96,6 +101,13 @@ class UnsentStep:
         of_class = getattr(task, "queue_name", None)
         return str(of_class or (named if isinstance(named, str) and named else self.app.conf.task_default_queue))
 
+    def _priority(self) -> int:
+        """Its own one, where that is one; else that of its class, or the usual one."""
+        named = self.options.get("priority")
+        of_class = getattr(self.app.tasks.get(self.task), "priority", None)
+        found = named if named in list(Priority) else of_class
+        return int(self.app.conf.task_default_priority if found is None else found)
+
     def _message(self, bound: dict[str, Any] | None) -> dict[str, Any] | None:
         """The message as a redrive sends it, with all that follows it; without headers and options of the send, which may be its fault."""
         options = self.options
@@ -114,11 +126,8 @@ class UnsentStep:
             "group_index": options.get("group_index"),
             ACTOR: inherited_actor(),
         }
-        properties: dict[str, Any] = {
-            "correlation_id": self.id,
-            "reply_to": options.get("reply_to"),
-            "delivery_info": {},
-        }
+        properties: dict[str, Any] = {"correlation_id": self.id, "reply_to": options.get("reply_to")}
+        properties |= {"priority": self._priority(), "delivery_info": {}}
         try:
             message = message_of(written_body(args, kwargs, embed, default=repr), headers, properties)
             found: dict[str, Any] = json.loads(json.dumps(message, default=repr))
@@ -128,11 +137,32 @@ class UnsentStep:
 
     def _tell(self, error: Exception) -> None:
         """Tell those who wait for it: its result, its chord, the rest of its chain, its errbacks."""
-        options, task = self.options, self.app.tasks.get(self.task)
-        ignored = options.get("ignore_result")
+        options, backend = self.options, self.app.backend
+        try:
+            backend.mark_as_failure(
+                self.id, error, request=self._request(options), store_result=not self._is_ignored(options)
+            )
+            for name, step in _awaited(self.task, self.kwargs):
+                backend.mark_as_failure(
+                    step.get("task_id"),
+                    error,
+                    request=self._request({"link_error": step.get("link_error")}) if name == "body" else None,
+                    store_result=bool(step.get("task_id")),
+                )
+        except Exception as fault:
+            if may_pass(self.app, fault):
+                raise
+            logger.exception("those who wait for id=%s task=%s are not told of its dead letter", self.id, self.task)
+
+    def _is_ignored(self, options: Mapping[str, Any]) -> bool:
+        ignored, task = options.get("ignore_result"), self.app.tasks.get(self.task)
         if ignored is None:
             ignored = self.app.conf.task_ignore_result if task is None else task.ignore_result
-        request = new_request(
+        return bool(ignored)
+
+    def _request(self, options: Mapping[str, Any]) -> Any:
+        """The request that it would have been."""
+        return new_request(
             {
                 "id": self.id,
                 "task": self.task,
@@ -147,12 +177,22 @@ class UnsentStep:
                 "delivery_info": {},
             }
         )
-        try:
-            self.app.backend.mark_as_failure(self.id, error, request=request, store_result=not ignored)
-        except Exception as fault:
-            if may_pass(self.app, fault):
-                raise
-            logger.exception("those who wait for id=%s task=%s are not told of its dead letter", self.id, self.task)
+
+
+def _awaited(task: str, kwargs: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Whose results stand for that of a chord, a chain or a group: what they are of it, and their options."""
+    if task == "celery.chord":
+        step = kwargs.get("body") or {}
+        yield "body", step.get("options") or {}
+        yield from _awaited(step.get("task", ""), step.get("kwargs") or {})
+    elif task == "celery.chain":
+        for step in (kwargs.get("tasks") or [])[-1:]:
+            yield "body", step.get("options") or {}
+            yield from _awaited(step.get("task", ""), step.get("kwargs") or {})
+    elif task == "celery.group":
+        for step in kwargs.get("tasks") or []:
+            yield "member", step.get("options") or {}
+            yield from _awaited(step.get("task", ""), step.get("kwargs") or {})
 
 
 def _readable(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import redis
 from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable, NewerLayout
+from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import shown
-from conventions.core.redis_answers import advice_on, refusal_of
-from conventions.execution.application import Application, broker_outages
-from conventions.execution.current_job import sends_follow_ups
+from conventions.core.redis_answers import advice_on
+from conventions.execution.application import Application, broker_outages, may_pass
+from conventions.execution.current_job import sends_chord_body, sends_follow_ups
 from conventions.storage.redis_connections import telling
 
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
@@ -37,7 +37,8 @@ def publish(
         BrokerUnavailable: names the message, and the address without its password.
     """
     reason: Exception | None = None
-    with Deadline(app.settings.broker_timeout) as deadline:
+    # A chord sends its body once, so the last part tries as long as it tries to store its result.
+    with Deadline(SETTLE_FOR if sends_chord_body() else app.settings.broker_timeout) as deadline:
         while True:
             try:
                 if with_result:
@@ -48,23 +49,15 @@ def publish(
                     raise Reject(error, requeue=True) from error
                 raise
             except broker_outages(app, RuntimeError) as error:
-                if not _may_pass(error):
+                if not may_pass(app, error):
                     raise
                 reason = telling(error, reason)
                 if deadline.left < RETRY_EVERY:
+                    away = unavailable(app, reason, [message_id], maybe_sent=deadline.may_have_left)
                     if sends_follow_ups():  # its job is settled: the message comes again, and then the step is sent
-                        raise Reject(reason, requeue=True) from reason
-                    raise unavailable(app, reason, [message_id], maybe_sent=deadline.may_have_left) from reason
+                        raise Reject(away, requeue=True) from reason
+                    raise away from reason
                 time.sleep(RETRY_EVERY)
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether the same send may succeed later. Some answers are final."""
-    if isinstance(error, RuntimeError):  # Celery raises it when it cannot subscribe to the result
-        return isinstance(error.__cause__, RedisError)
-    away = (redis.ConnectionError, redis.TimeoutError, redis.InvalidResponse)  # the last: the server is not a Redis
-    wrong = isinstance(error, RedisError) and not isinstance(error, away)
-    return not wrong or bool(refusal_of(error))
 
 
 def unavailable(app: Application, error: BaseException, ids: Sequence[str], *, maybe_sent: bool) -> BrokerUnavailable:

@@ -26,6 +26,7 @@ from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.application import may_pass
 from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import event_of
+from conventions.execution.follow_ups import StepsNotSent
 from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import end_dead
@@ -254,6 +255,12 @@ class Request(PlainRequest):
         Unless its outcome is recorded, and no other moment mends the error: then it has ended, whatever Celery could not do after it.
         """
         error = error_of(exc_info)
+        if isinstance(error, StepsNotSent):
+            logger.warning(
+                "what follows it is not sent yet: id=%s task=%s: it comes again: %s", self.id, self.name, error.reason
+            )
+            self.come_again(error)
+            return
         if raised_by_celery(exc_info) if return_ok else self._is_of_celery(error):
             if may_pass(self.app, error) or not (self._has_outcome() or self._was_done()):
                 self._has_not_ended(exc_info)
@@ -266,6 +273,10 @@ class Request(PlainRequest):
                 state.task_ready(self)
                 return
         super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def _success_was_stored(self) -> Any:
+        """What Celery acknowledges after the death of a process. A part of a chord may not have told it, which comes after its result."""
+        return False if self.embed.get("chord") else super()._success_was_stored()
 
     def _is_of_celery(self, error: BaseException) -> bool:
         """Whether it came in place of an answer, and says nothing of the process."""
@@ -446,14 +457,14 @@ class Request(PlainRequest):
         super()._announce_revoked(reason, terminated, signum, expired)
 
     def _chord_hears(self, reason: str) -> bool:
-        """Tell the chord of a message that ends without having run, if it has one; while its end is not recorded, it can be told again."""
-        if not self.embed.get("chord"):
+        """Tell the chord of a message that ends without having run, and its chain. While its end is not recorded, they can be told again."""
+        if not self.embed.get("chord") and not self.embed.get("chain"):
             return True
         try:
             with Deadline(DEATH_WITHIN):
                 self.task.backend.mark_as_revoked(self.id, reason, request=self._context, store_result=False)
         except Exception as error:
-            logger.exception("its chord is not told of its end: id=%s task=%s", self.id, self.name)
+            logger.exception("its chord, or its chain, is not told of its end: id=%s task=%s", self.id, self.name)
             return not may_pass(self.app, error)
-        self._context.chord = None  # it has heard
+        self._context.chord = self._context.chain = None  # they have heard
         return True

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 from celery import chain, chord, group
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, TaskRevokedError
 
 from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
@@ -274,28 +274,74 @@ def test_steps_wait_for_a_broker_that_takes_nothing(
             ]
 
 
+@pytest.mark.parametrize("ends", ["in time", "late"])
 def test_the_body_of_a_chord_while_the_broker_takes_nothing(
-    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str]
+    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str], ends: str
 ) -> None:
-    """No part of it comes again, so it is a dead letter: Celery would only say that it has failed. A redrive sends it."""
+    """No part of it comes again, so the last one tries for long, and then it is a dead letter: Celery would only say that it failed."""
     with small_server(tmp_path / "server") as url:
         made: dict[str, Any] = {"broker_url": url, "redis_url": valkey_url, "database_url": new_database(tmp_path)}
         installation = Installation(tmp_path, [fault_tasks.__name__], **made, broker_timeout=1)
-        with installation.application() as app, acting_through(app), installation.worker("-c", "1"):
+        if ends == "late":
+            (tmp_path / "a body is given up soon").touch()
+        with installation.application() as app, acting_through(app), installation.worker("-c", "1") as worker:
             parts = [Number.s(tmp_path, number) for number in (3, 4)]
             result = chord(parts)(Sum.s(folder=tmp_path).set(link_error=After.s(folder=tmp_path)))
             wait_until(lambda: len(notes(tmp_path)) == 1, description="one runs")
             app.broker.store.redis.config_set("maxmemory", "1")
             (tmp_path / "go").touch()
-            letter = wait_for_letter(app, result.id, 30)
-            assert (letter.task, letter.arguments) == (Sum.name, {"numbers": [3, 4], "folder": str(tmp_path)})
-            assert "its memory is full" in letter.error_message
-            assert result.state == "FAILURE"
+            if ends == "late":
+                letter = wait_for_letter(app, result.id, 30)
+                assert (letter.task, letter.arguments) == (Sum.name, {"numbers": [3, 4], "folder": str(tmp_path)})
+                assert "its memory is full" in letter.error_message
+                assert result.state == "FAILURE"
+            else:
+                wait_until(lambda: len(notes(tmp_path)) == 2, description="the other one has run")
+                wait_until(lambda: app.journal.length() == 0, description="both are recorded")
             app.broker.store.redis.config_set("maxmemory", "0")
-            wait_until(lambda: redrive(app, letter.id), description="it is sent")
-            wait_until(lambda: "sum 7" in notes(tmp_path), description="it has run")
+            if ends == "late":
+                wait_until(lambda: redrive(app, letter.id), description="it is sent")
+            wait_until(lambda: "sum 7" in notes(tmp_path), 30, "it has run")
             wait_until_empty(app)
-            assert {one.task for one in letters(app, state=None)} == {Sum.name, After.name}
+            assert {one.task for one in letters(app, state=None)} == (
+                {Sum.name, After.name} if ends == "late" else set()
+            )
+            assert worker.process.poll() is None
+
+
+def test_a_death_before_the_body_of_a_chord_is_sent(others: Installation, tmp_path: Path) -> None:
+    """The last part comes again at once, and the dead process holds the right to send the body: the part waits until it may."""
+    for file in ("armed", "go"):
+        (tmp_path / file).touch()
+    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+        chord([Number.s(tmp_path, 3), Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
+        wait_until(lambda: "sum 7" in notes(tmp_path), 60, "the body has run")
+        wait_until_empty(app)
+        assert not (tmp_path / "armed").exists()
+        assert sorted(notes(tmp_path)) == ["began 3", "began 4", "sum 7"]
+        assert letters(app, state=None) == []
+
+
+def test_a_single_errback_of_a_chord(app: ConventionsApp, tmp_path: Path) -> None:
+    """Celery takes it for a list of its keys, and sends a message for each of them."""
+    (tmp_path / "go").touch()
+    body = Sum.s(folder=tmp_path).set(link_error=After.s(folder=tmp_path))
+    chord([Number.s(tmp_path, 3), Fails.s(tmp_path)])(body)
+    wait_until(lambda: "after a failure" in notes(tmp_path), 20, "the errback has run")
+    wait_until_empty(app)
+    assert sorted(notes(tmp_path)) == ["after a failure", "began 3", "ran"]
+
+
+def test_a_late_job_tells_those_who_wait_for_its_chain(app: ConventionsApp, tmp_path: Path) -> None:
+    """Also where its chain is a part of a chord, which Celery would let wait for ever."""
+    (tmp_path / "go").touch()
+    late = chain(Number.s(tmp_path, 3).set(countdown=1, expires=0.1), Number.si(tmp_path, 4))
+    result = chord([late, Number.s(tmp_path, 5)])(Sum.s(folder=tmp_path))
+    with pytest.raises((ChordError, TaskRevokedError)):
+        result.get(timeout=patient(30))
+    alone = chain(Number.s(tmp_path, 6).set(countdown=1, expires=0.1), Number.si(tmp_path, 7)).apply_async()
+    with pytest.raises(TaskRevokedError):
+        alone.get(timeout=patient(30))
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -397,9 +443,9 @@ def test_a_late_part_of_a_chord_tells_it_once_there_is_room(
             result = chord([late, Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
             app.store.redis.config_set("maxmemory", "1")
             with installation.worker("-c", "1") as worker:
-                worker.wait_for("its chord is not told of its end")
+                worker.wait_for("its chord, or its chain, is not told of its end")
                 app.store.redis.config_set("maxmemory", "0")
-                with pytest.raises(ChordError):
+                with pytest.raises((ChordError, TaskRevokedError)):
                     result.get(timeout=patient(30))
                 wait_until_empty(app, 20)
                 assert (kinds(app, late.id), letters(app, state=None)) == (["expired"], [])

@@ -30,7 +30,7 @@ from conventions.execution.cancel import cancel
 from conventions.records import executions
 from conventions.records.executions import ExecutionFilter
 from conventions.storage.tables import DeadLetterRow
-from tests.integration.fault_tasks import After, Number, Started, Works
+from tests.integration.fault_tasks import After, Number, Started, Sum, Works
 from tests.integration.rabbitmq_tasks import Deaf, Fails, Holds, HoldsLong, Items, Kept, Note, Pauses, Steps
 from tests.integration.unready_tasks import Unready
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
@@ -550,25 +550,46 @@ UNSENDABLE: dict[str, dict[str, Any]] = {
     "a header that AMQP does not have": {"headers": {"n": 2**70}},
     "a name of one of the four": {"queue": "reports:low"},
     "an id that is too long": {"task_id": "é" * 200},
-    "whatever Celery meets": {"task_id": "step"},
+    "a property that RabbitMQ refuses": {"user_id": "somebody"},
 }
 
 
-@pytest.mark.parametrize("what", UNSENDABLE)
-def test_a_step_that_can_never_be_sent_is_a_dead_letter(
-    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path, what: str
+def test_steps_that_can_never_be_sent_are_dead_letters(
+    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
 ) -> None:
-    """The job before it has ended, and its message is gone: it would come again without end."""
+    """The jobs before them have ended, and their messages are gone: they would come again without end. Other steps are sent."""
     installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
-    if what == "whatever Celery meets":
-        (tmp_path / "steps cannot be sent").touch()
     with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate"):
-        sent = Works.apply_async((tmp_path,), link=After.s(folder=tmp_path).set(**UNSENDABLE[what])).id
-        wait_until(lambda: letters(app, task=After.name), 20, "its letter")
-        (letter,) = letters(app)
-        assert (letter.task, letter.error) == (After.name, "PayloadError")
+        sent = []
+        for number, options in enumerate(UNSENDABLE.values()):
+            (tmp_path / str(number)).mkdir()
+            steps = [After.s(folder=tmp_path / str(number)).set(**options), Sum.si([number], folder=tmp_path)]
+            sent.append(Works.apply_async((tmp_path / str(number),), link=steps).id)
+        wait_until(lambda: len(letters(app)) == len(sent), 20, "their letters")
+        assert {(letter.task, letter.error) for letter in letters(app)} == {
+            (After.name, "PayloadError"),
+            (After.name, "ConfigurationError"),  # the name of a queue
+        }
+        wait_until(lambda: (tmp_path / "notes").read_text().count("sum") == len(sent), 20, "the others have run")
         wait_until_none_is_held(rabbit, app)
-        assert (app.port.waiting("immediate"), kinds(app, sent)) == (0, ["succeeded"])
+        assert app.port.waiting("immediate") == 0
+        assert [kinds(app, one) for one in sent] == [["succeeded"]] * len(sent)
+
+
+def test_a_death_before_the_body_of_a_chord_is_sent(
+    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """The last part comes again at once, and the dead process holds the right to send the body: the part waits until it may."""
+    installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path, FAULT_TASKS)
+    for file in ("armed", "go"):
+        (tmp_path / file).touch()
+    with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate"):
+        chord([Number.s(tmp_path, 3), Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
+        notes = tmp_path / "notes"
+        wait_until(lambda: notes.exists() and "sum 7" in notes.read_text(), 60, "the body has run")
+        wait_until_none_is_held(rabbit, app)
+        assert sorted(notes.read_text().splitlines()) == ["began 3", "began 4", "sum 7"]
+        assert (app.port.waiting("immediate"), letters(app, state=None)) == (0, [])
 
 
 def test_what_follows_is_sent_after_a_death_and_too_late_to_begin(

@@ -7,18 +7,23 @@ from typing import Any
 
 import celery
 import pytest
-from celery import Signature
+from celery import Signature, chain, chord, group
 from celery.app.task import Context
 from celery.exceptions import Reject
+from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as RedisAway
-from redis.exceptions import DataError
+from redis.exceptions import DataError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeout
 
-from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, PayloadError
 from conventions.app import ConventionsApp
+from conventions.core.errors import NewerLayout
+from conventions.execution.application import may_pass
 from conventions.execution.current_job import returning_part
 from conventions.execution.unsent_step import UnsentStep
 from conventions.records.journal import JournalEntry
 from conventions.sending.sent_or_refused import sent_or_refused
+from tests.workers import messages
 
 
 class Step(ImmediateTask):
@@ -99,6 +104,7 @@ def test_what_never_passes_is_a_letter(
     assert (letter.message_id, letter.task, letter.queue, letter.actor) == ("m", Step.name, "immediate", "u-42")
     assert (letter.arguments, letter.generation, letter.attempt) == ({"result": 7, "factor": 2}, 2, 0)
     headers = letter.message["headers"]
+    assert letter.message["properties"]["priority"] == 4
     assert (headers["id"], headers["root_id"], headers["parent_id"], "n" in headers) == ("m", "root", "before", False)
 
 
@@ -130,3 +136,60 @@ def test_arguments_that_cannot_be_read(app: ConventionsApp) -> None:
     (letter,) = letters(app)
     assert (letter.task, letter.queue, letter.message) == ("other.task", "reports", None)
     assert "[[...]]" in json.dumps(letter.arguments)
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by Celery
+@pytest.mark.parametrize("within", [lambda one: one, lambda one: chain(Step.s(1), one)], ids=["alone", "in a chain"])
+def test_those_who_wait_for_a_canvas(app: ConventionsApp, within: Callable[[Any], Any]) -> None:
+    """The result of a chord is that of its body, and its errbacks are those of its body."""
+    errback = Step.si(5).set(task_id="errback")
+    body = Step.s(9).set(task_id="body", link_error=errback, ignore_result=False)
+    signature = chord([Step.s(2), Step.s(3)], within(body))
+    UnsentStep.of(app, signature, (7,), parent_id="before").refuse(ValueError("no"))
+    assert app.AsyncResult("body").state == "FAILURE"
+    assert [one.id for one in messages(app)] == ["errback"]
+    members = [Step.s(number).set(task_id=f"member {number}") for number in (1, 2)]
+    UnsentStep.of(app, group(members), (7,), parent_id="before").refuse(ValueError("no"))
+    assert [app.AsyncResult(f"member {number}").state for number in (1, 2)] == ["FAILURE", "FAILURE"]
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_message_that_may_have_been_sent(app: ConventionsApp) -> None:
+    """It may run after all, so nobody hears of a failure; the letter says so."""
+    error = BrokerUnavailable("may have been sent: no answer", maybe_sent=True)
+    UnsentStep.of(app, Step.s(9).set(task_id="perhaps", ignore_result=False), ()).refuse(error)
+    assert app.AsyncResult("perhaps").state == "PENDING"
+    assert letters(app)[0].failure.error == "BrokerUnavailable"
+
+
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+PASSING: list[tuple[Exception, bool]] = [
+    (RedisAway("away"), True),
+    (RedisTimeout("slow"), True),
+    (ResponseError("OOM command not allowed"), True),
+    (ResponseError("WRONGTYPE Operation against a key"), False),
+    (ResponseError("value is not a valid float"), False),
+    (DataError("a number of 70 bits"), False),
+    (OperationalError("away"), True),
+    (OSError("away"), True),
+    (BrokerUnavailable("away"), True),
+    (_caused(RuntimeError("no subscription"), RedisAway("away")), True),
+    (RuntimeError("a fault"), False),
+    (RecursionError(), False),
+    (NewerLayout("a later release"), True),
+    (Reject("away", requeue=True), True),
+    (Reject("no", requeue=False), False),
+    (PayloadError("no"), False),
+    (KeyError("queue"), False),
+]
+
+
+@pytest.mark.parametrize(("error", "passes"), PASSING, ids=repr)
+def test_which_errors_may_pass(app: ConventionsApp, error: Exception, passes: bool) -> None:
+    """A server that does not answer, or takes nothing; not what it says of this message."""
+    assert may_pass(app, error) is passes
