@@ -28,6 +28,7 @@ _BY_CLASS = {
     "ClusterDownError": "CLUSTERDOWN",
     "MasterDownError": "MASTERDOWN",
 }
+_IN_PIPELINE = "of pipeline caused error: "  # after the command, which redis-py puts before the answer
 _TOO_MANY = "max number of clients reached"
 
 
@@ -35,7 +36,7 @@ def code_of(error: BaseException) -> str:
     """The code of an answer that means "this server takes no writes now". Empty for any other error."""
     if not type(error).__module__.startswith("redis."):
         return ""
-    text = str(error)
+    text = str(error).rpartition(_IN_PIPELINE)[2]
     code = _BY_CLASS.get(type(error).__name__, text.partition(" ")[0])
     if code in _ADVICE:
         return code

@@ -5,9 +5,11 @@ tools such as celery-progress read. If the result is not kept, the progress also
 """
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy
 from typing import Any
 
@@ -18,11 +20,12 @@ from redis.exceptions import RedisError
 
 from conventions.core import errors
 from conventions.core.deadline import Deadline, current_deadline
+from conventions.core.error_text import text_of
 from conventions.core.errors import BrokerUnavailable, JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT, shown
 from conventions.execution.application import Application, may_pass
-from conventions.execution.current_job import returning_part
+from conventions.execution.follow_ups import StepsNotSent
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import listed
 from conventions.progress.reporter import Progress
@@ -36,8 +39,20 @@ PASSING = frozenset([states.STARTED, states.RETRY, states.REVOKED])  # what they
 ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
 
-class BodyNotSent(ConnectionError):
-    """Nobody knows yet whether the body of a chord is sent."""
+# Whether a chord hears of a part just now, and whether it could not send its body.
+_told: ContextVar[str] = ContextVar("conventions_told", default="")
+RELEASE = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+"""
+
+
+class _NotSent(BaseException):  # Celery fails the chord at each `Exception`
+    """A server does not answer, or takes nothing, while a chord sends what follows it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _Ours:
@@ -45,6 +60,7 @@ class _Ours:
 
     app: Application
     client: Any
+    chord_expires: Any
     get_key_for_group: Any
 
     def _get_pool(self, **parameters: Any) -> Any:
@@ -84,25 +100,60 @@ class _Ours:
                 text = f"not sent: Redis at {where}, which keeps results, does not answer for a chord: {reason}"
                 raise BrokerUnavailable(text, ids=[group_id]) from reason
 
-    def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> Any:
-        """Tell a chord how one of its parts has ended; the last one sends its body.
+    def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
+        """Tell a chord how one of its parts has ended; the last one sends its body, or its errbacks.
+
+        Celery would take a server that does not answer then for a failure of the chord. And the last part of a process that has
+        died comes again at once, finds that the dead process has the right to send the body, and Celery would acknowledge it.
 
         Raises:
-            BodyNotSent: another process sends it, or has died with it. Celery would take the first for certain, and acknowledge
-                the part, which alone can send the body once more.
+            StepsNotSent: a server does not answer, or another process sends the body or has died with it. The part comes again.
         """
-        with returning_part():
-            super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
-        if request.id and request.group and self._sends_body(request.group):
-            raise BodyNotSent(f"the body of the chord {request.group} is being sent by a process that may have died")
+        tell = super().on_chord_part_return  # type: ignore[misc]  # the other base class has it
+        group = request.group
+        if not group or not hasattr(self.app.tasks.get(request.task), "arguments"):  # a function would run again
+            tell(request, state, result, **options)
+            return
+        sender, size = self._sender_of(
+            group
+        )  # before this part counts: the sender was told of all, so also of this one
+        token = _told.set("part")
+        try:
+            tell(request, state, result, **options)
+        except _NotSent as not_sent:
+            if size:  # Celery deletes it with a chord that has failed
+                key = self.get_key_for_group(group, ".s")
+                self.client.set(key, size, nx=True, ex=int(self.chord_expires or 0) or None)
+            raise StepsNotSent(f"the body of the chord {group}: {text_of(not_sent.error)}", requeue=True) from None
+        finally:
+            _told.reset(token)
+        if sender and self._sender_of(group)[0]:
+            raise StepsNotSent(
+                f"the body of the chord {group} is being sent by a process that may have died", requeue=True
+            )
 
-    def _sends_body(self, group: str) -> bool:
-        """Whether a process has taken the sending of a chord's body, and has not ended it."""
+    def _sender_of(self, group: str) -> tuple[Any, Any]:
+        """Which process has taken the sending of a chord's body, and has not ended it; and the number of parts."""
         with self.client.pipeline() as pipe:
             pipe.get(self.get_key_for_group(group, ".c"))
-            pipe.exists(self.get_key_for_group(group, ".s"))
-            sender, has_size = pipe.execute()
-        return bool(has_size and sender and sender != b"done")
+            pipe.get(self.get_key_for_group(group, ".s"))
+            sender, size = pipe.execute()
+        return sender if size and sender != b"done" else None, size
+
+    def chord_error_from_stack(self, callback: Any, exc: Any = None) -> Any:
+        """Fail a chord; not where it met only a server that does not answer."""
+        met = sys.exc_info()[1]
+        if _told.get() and isinstance(met, Exception) and may_pass(self.app, met):
+            _told.set("not sent")
+            raise _NotSent(met)
+        return super().chord_error_from_stack(callback, exc)  # type: ignore[misc]  # the other base class has it
+
+    @property
+    def _chord_cleanup_script(self) -> Any:
+        """What ends the sending of a body: all of the chord goes, or only the right to send it, where it is not sent."""
+        if _told.get() == "not sent":
+            return self.client.register_script(RELEASE)
+        return super()._chord_cleanup_script  # type: ignore[misc]  # the other base class has it
 
     def mark_as_revoked(
         self,
@@ -130,6 +181,8 @@ class _Ours:
                 super()._call_task_errbacks(alone, exc, traceback)  # type: ignore[misc]  # the other base class has it
             except Exception as error:
                 if may_pass(self.app, error):
+                    if _told.get():
+                        raise _NotSent(error) from error
                     raise
                 how = {"parent_id": request.id, "root_id": request.root_id or request.id}
                 UnsentStep.of(self.app, step, (request.id,), **how).refuse(error)
@@ -172,15 +225,18 @@ class _Ours:
         Celery would give up at once and report a failure.
 
         Raises:
-            RedisError, OSError: Redis did not accept it in all that time, or never will.
+            StepsNotSent: Redis did not accept it in all that time. The message comes again.
+            RedisError: it never will.
         """
         deadline = time.monotonic() + STORE_FOR
         while True:
             try:
                 return super().mark_as_done(task_id, *args, **options)  # type: ignore[misc]  # the other base class has it
             except (RedisError, OSError) as error:
-                if time.monotonic() > deadline or not may_pass(self.app, error):
+                if not may_pass(self.app, error):
                     raise
+                if time.monotonic() > deadline:  # Celery would tell its errbacks that it has failed
+                    raise StepsNotSent(text_of(error), requeue=True) from error
                 logger.warning("result not stored yet: id=%s: %s: %s", task_id, type(error).__name__, error)
                 time.sleep(1)
 

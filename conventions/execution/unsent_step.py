@@ -47,7 +47,7 @@ class UnsentStep:
     def of(cls, app: Application, signature: Mapping[str, Any], args: tuple[Any, ...], **options: Any) -> Self:
         """The step of this signature, with what Celery puts before its arguments, and further options of its send."""
         own = () if signature.get("immutable") else args
-        every = {**signature["options"], **options}
+        every = {**signature["options"], **{name: one for name, one in options.items() if one is not None}}
         # One that has no id gets the same one each time.
         message_id = every.get("task_id") or uuid5(_NAMESPACE, f"{every.get('parent_id')} {signature}").hex
         return cls(app, signature["task"], message_id, (*own, *signature["args"]), signature["kwargs"], every)
@@ -76,8 +76,7 @@ class UnsentStep:
             message=self._message(bound),
         )
         self.app.journal.append([event])
-        if not getattr(error, "maybe_sent", False):  # it may run after all, and say itself how it has ended
-            self._tell(refused)
+        self._tell(refused)
 
     def _bound(self) -> dict[str, Any] | None:
         """Its arguments by name, where the task is ours and takes them."""

@@ -10,11 +10,10 @@ from redis.exceptions import RedisError
 
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable, NewerLayout
-from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import shown
 from conventions.core.redis_answers import advice_on
 from conventions.execution.application import Application, broker_outages, may_pass
-from conventions.execution.current_job import sends_chord_body, sends_follow_ups
+from conventions.execution.current_job import sends_follow_ups
 from conventions.storage.redis_connections import telling
 
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
@@ -37,8 +36,7 @@ def publish(
         BrokerUnavailable: names the message, and the address without its password.
     """
     reason: Exception | None = None
-    # A chord sends its body once, so the last part tries as long as it tries to store its result.
-    with Deadline(SETTLE_FOR if sends_chord_body() else app.settings.broker_timeout) as deadline:
+    with Deadline(app.settings.broker_timeout) as deadline:
         while True:
             try:
                 if with_result:

@@ -2,23 +2,13 @@
 
 from collections.abc import Callable
 
-from celery.exceptions import Reject
-
 from conventions.execution.application import may_pass
-from conventions.execution.current_job import (
-    has_lost_chord_body,
-    note_lost_chord_body,
-    sends_chord_body,
-    sends_follow_ups,
-)
+from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.unsent_step import UnsentStep
 
 
 def sent_or_refused[T](send: Callable[[], T], step: Callable[[], UnsentStep], instead: Callable[[], T]) -> T:
     """Send. A step after a finished job that no broker takes as it is becomes a dead letter.
-
-    So does the body of a chord, with its errbacks, while the broker is away for long: its parts have ended, and none of them
-    sends it again.
 
     Args:
         send: sends; under the same id each time.
@@ -35,11 +25,6 @@ def sent_or_refused[T](send: Callable[[], T], step: Callable[[], UnsentStep], in
             if not sends_follow_ups() or may_pass(step().app, error):
                 raise
             return send()  # a connection that breaks may raise anything, once
-    except Reject as error:
-        if not sends_chord_body() and not has_lost_chord_body():
-            raise
-        note_lost_chord_body()
-        step().refuse(error.reason if isinstance(error.reason, Exception) else error)
     except Exception as error:
         if not sends_follow_ups() or may_pass(step().app, error):
             raise

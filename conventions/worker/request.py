@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
 DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead, or to ask for the end of one
+CHORD_WITHIN = 10.0  # seconds in which a chord must have heard of a part, and told all members of its body
 DEATH_AGAIN = 1.0  # seconds until a thread tries again
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
@@ -461,7 +462,7 @@ class Request(PlainRequest):
         if not self.embed.get("chord") and not self.embed.get("chain"):
             return True
         try:
-            with Deadline(DEATH_WITHIN):
+            with Deadline(CHORD_WITHIN):
                 self.task.backend.mark_as_revoked(self.id, reason, request=self._context, store_result=False)
         except Exception as error:
             logger.exception("its chord, or its chain, is not told of its end: id=%s task=%s", self.id, self.name)

@@ -6,14 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Signature, current_app
+from celery import Signature, current_app, shared_task
 from celery.signals import before_task_publish, task_failure, worker_init, worker_process_init
 from celery.states import STARTED
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution import result_backend
-from conventions.sending import publish
 
 
 def note(folder: Path, what: str) -> None:
@@ -50,7 +49,6 @@ class Number(ImmediateTask):
         note(folder, f"began {number}")
         while not (folder / "go").exists():
             time.sleep(0.02)
-        vars(publish)["SETTLE_FOR"] = 1.0 if (folder / "a body is given up soon").exists() else SETTLE_FOR
         if once(folder / "stored at the second try"):
             refuse(self.backend, 1)
         elif once(folder / "not stored in time"):
@@ -114,6 +112,12 @@ class Sum(ImmediateTask):
     def run(self, numbers: list[int], folder: Path) -> int:
         note(folder, f"sum {sum(numbers)}")
         return sum(numbers)
+
+
+@shared_task
+def noted(numbers: list[int], folder: str) -> None:
+    """Note the sum as a function."""
+    note(Path(folder), f"sum {numbers} {sum(numbers)}")
 
 
 class Fails(ImmediateTask):

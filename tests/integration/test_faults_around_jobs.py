@@ -16,7 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
-from tests.integration.fault_tasks import After, Fails, Hangs, Number, Started, Sum, Told, Twice, Works
+from tests.integration.fault_tasks import After, Fails, Hangs, Number, Started, Sum, Told, Twice, Works, noted
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, acting_through, letters, wait_for_letter, wait_until_empty
@@ -274,39 +274,41 @@ def test_steps_wait_for_a_broker_that_takes_nothing(
             ]
 
 
-@pytest.mark.parametrize("ends", ["in time", "late"])
-def test_the_body_of_a_chord_while_the_broker_takes_nothing(
-    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str], ends: str
+BODIES: dict[str, Callable[[Path], Any]] = {
+    "a job": lambda folder: Sum.s(folder=folder),
+    "a group": lambda folder: group([Sum.s(folder=folder)]),
+    "a chord": lambda folder: chord([Sum.s(folder=folder)], Sum.s(folder=folder)),
+    "a function": lambda folder: noted.s(str(folder)),
+    "errbacks": lambda folder: Sum.s(folder=folder).set(link_error=Sum.si([7], folder=folder)),
+}
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("claims", ["with the messages", "elsewhere"])
+def test_what_follows_a_chord_waits_for_a_broker_that_takes_nothing(
+    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str], claims: str, body: str
 ) -> None:
-    """No part of it comes again, so the last one tries for long, and then it is a dead letter: Celery would only say that it failed."""
+    """The last part comes again until it is sent: Celery would take it for a failure of the chord."""
     with small_server(tmp_path / "server") as url:
-        made: dict[str, Any] = {"broker_url": url, "redis_url": valkey_url, "database_url": new_database(tmp_path)}
-        installation = Installation(tmp_path, [fault_tasks.__name__], **made, broker_timeout=1)
-        if ends == "late":
-            (tmp_path / "a body is given up soon").touch()
-        with installation.application() as app, acting_through(app), installation.worker("-c", "1") as worker:
-            parts = [Number.s(tmp_path, number) for number in (3, 4)]
-            result = chord(parts)(Sum.s(folder=tmp_path).set(link_error=After.s(folder=tmp_path)))
-            wait_until(lambda: len(notes(tmp_path)) == 1, description="one runs")
+        made: dict[str, Any] = {"broker_url": url, "database_url": new_database(tmp_path), "broker_timeout": 1}
+        if claims == "elsewhere":
+            made["redis_url"] = valkey_url
+        installation = Installation(tmp_path, [fault_tasks.__name__], **made)
+        with installation.application() as app, acting_through(app), installation.worker("-c", "2") as worker:
+            last = Fails.s(tmp_path) if body == "errbacks" else Number.s(tmp_path, 4)
+            chord([Number.s(tmp_path, 3), last])(BODIES[body](tmp_path))
+            wait_until(lambda: len(notes(tmp_path)) == 2, description="both run")
             app.broker.store.redis.config_set("maxmemory", "1")
             (tmp_path / "go").touch()
-            if ends == "late":
-                letter = wait_for_letter(app, result.id, 30)
-                assert (letter.task, letter.arguments) == (Sum.name, {"numbers": [3, 4], "folder": str(tmp_path)})
-                assert "its memory is full" in letter.error_message
-                assert result.state == "FAILURE"
-            else:
-                wait_until(lambda: len(notes(tmp_path)) == 2, description="the other one has run")
-                wait_until(lambda: app.journal.length() == 0, description="both are recorded")
+            worker.wait_for("not s", 20)  # sent, or stored
             app.broker.store.redis.config_set("maxmemory", "0")
-            if ends == "late":
-                wait_until(lambda: redrive(app, letter.id), description="it is sent")
-            wait_until(lambda: "sum 7" in notes(tmp_path), 30, "it has run")
-            wait_until_empty(app)
-            assert {one.task for one in letters(app, state=None)} == (
-                {Sum.name, After.name} if ends == "late" else set()
-            )
-            assert worker.process.poll() is None
+            wait_until(lambda: any("7" in one for one in notes(tmp_path)), 60, "the body has run")
+            wait_until_empty(app, 40)
+            assert [one.task for one in letters(app, state=None)] == ([Fails.name] if body == "errbacks" else [])
+            assert [one for one in notes(tmp_path)[2:] if "sum" in one] == {
+                "a function": ["sum [3, 4] 7"],
+                "a chord": ["sum 7", "sum 7"],
+            }.get(body, ["sum 7"])
 
 
 def test_a_death_before_the_body_of_a_chord_is_sent(others: Installation, tmp_path: Path) -> None:
@@ -320,6 +322,17 @@ def test_a_death_before_the_body_of_a_chord_is_sent(others: Installation, tmp_pa
         assert not (tmp_path / "armed").exists()
         assert sorted(notes(tmp_path)) == ["began 3", "began 4", "sum 7"]
         assert letters(app, state=None) == []
+
+
+def test_parts_of_a_chord_that_end_together(app: ConventionsApp, workers: list[Worker], tmp_path: Path) -> None:
+    """None of them takes the one that sends the body for one that has died."""
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "go").touch()
+        result = chord([Number.s(folder, one) for one in range(30)])(Sum.s(folder=folder))
+        assert result.get(timeout=patient(30)) == 435
+    assert [worker.output.count("what follows it is not sent yet") for worker in workers] == [0, 0]
 
 
 def test_a_single_errback_of_a_chord(app: ConventionsApp, tmp_path: Path) -> None:
