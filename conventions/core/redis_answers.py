@@ -45,7 +45,7 @@ def code_of(error: BaseException) -> str:
 
 def refusal_of(error: BaseException) -> str:
     """The code, like `code_of`, also when a library has wrapped the error in another one."""
-    return next(filter(None, map(code_of, _chain(error))), "")
+    return next(filter(None, map(code_of, chain_of(error))), "")
 
 
 def advice_on(error: BaseException) -> str:
@@ -59,7 +59,7 @@ def fault_of(error: BaseException, server: str = "Redis") -> str:
     return f"{server} does not take this now: {advice}" if advice else f"{server} cannot be reached: {error}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain_of(error: BaseException) -> Iterator[BaseException]:
     """The error, then the errors that it wraps."""
     seen: set[int] = set()
     following: BaseException | None = error

@@ -21,7 +21,7 @@ from redis.sentinel import Sentinel, SentinelManagedConnection
 from redis.utils import SENTINEL
 
 from conventions.core.deadline import Deadline, current_deadline
-from conventions.core.redis_answers import refusal_of
+from conventions.core.redis_answers import chain_of, refusal_of
 
 PATIENCE = 12.0  # seconds of one call with all its retries, for callers that are in no hurry
 LEAST = 0.001  # seconds: a time-out of 0 would mean "do not wait"
@@ -251,5 +251,4 @@ def telling(error: Exception, before: Exception | None) -> Exception:
     """Of the errors of two tries, the one that names the cause: the later one, unless the deadline cut it short."""
     if before is None or refusal_of(error):
         return error
-    cut_short = isinstance(error, TimeoutError) or isinstance(error.__cause__, TimeoutError)
-    return before if cut_short else error
+    return before if any(isinstance(one, TimeoutError) for one in chain_of(error)) else error

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,22 @@ def kinds(app: ConventionsApp) -> dict[str, list[str]]:
     return found
 
 
-def repeats(app: ConventionsApp, lines: Lines, ids: list[str], dead: Iterable[int] = (), **wait: float) -> list[int]:
-    """Wait for the end. Each job has ended once, succeeded but for the `dead`; returns those whose effect was repeated."""
+def repeats(
+    app: ConventionsApp,
+    lines: Lines,
+    ids: list[str],
+    dead: Iterable[int] = (),
+    *,
+    without: Collection[str] = (),
+    **wait: float,
+) -> list[int]:
+    """Wait for the end. Each job has ended once, succeeded but for the `dead`; returns those whose effect was repeated.
+
+    `without`: kinds that any of them may have besides.
+    """
     wait_until_drained(app, **wait)
     found, fatal = kinds(app), frozenset(dead)
+    found = {one: [kind for kind in several if kind not in without] for one, several in found.items()}
     expected = {one: ["dead" if number in fatal else "succeeded"] for number, one in enumerate(ids)}
     wrong = {one: found.get(one) for one in ids if found.get(one) != expected[one]}
     assert (wrong, len(found)) == ({}, len(ids))
@@ -220,7 +232,8 @@ def test_a_server_lost_under_groups(
             wait_for_lines(lines, (number + 1) * JOBS // 2)
             wait_until(lines.in_middle, 10, "a group runs")
             strike(server)
-        again = repeats(app, lines, ids)
+        # Where the disk is busy the server loses its last writes, and a message whose end is in SQL is a duplicate.
+        again = repeats(app, lines, ids, without={"duplicate"} if strike is restart else ())
         show(f"{strike.__name__}, 3 times: {len(again)} effects repeated")
         assert again == []
         assert {line.main for line in lines.all()} == {worker.process.pid}

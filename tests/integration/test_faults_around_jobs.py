@@ -16,7 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
-from tests.integration.fault_tasks import After, Fails, Hangs, Number, Started, Sum, Told, Twice, Works, noted
+from tests.integration.fault_tasks import After, Fails, Hangs, Number, Started, Sum, Told, Twice, Works
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, acting_through, letters, wait_for_letter, wait_until_empty
@@ -278,7 +278,7 @@ BODIES: dict[str, Callable[[Path], Any]] = {
     "a job": lambda folder: Sum.s(folder=folder),
     "a group": lambda folder: group([Sum.s(folder=folder)]),
     "a chord": lambda folder: chord([Sum.s(folder=folder)], Sum.s(folder=folder)),
-    "a function": lambda folder: noted.s(str(folder)),
+    "a function": lambda folder: fault_tasks.noted.s(str(folder)),
     "errbacks": lambda folder: Sum.s(folder=folder).set(link_error=Sum.si([7], folder=folder)),
 }
 
