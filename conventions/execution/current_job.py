@@ -17,9 +17,8 @@ def sends_follow_ups() -> bool:
 
     Not those of a job that runs by `apply`: whoever called that hears of each error.
     """
-    task = current_task()
-    job = None if task is None else getattr(task.request, "job", None)
-    return job is not None and job.ended and not task.request.is_eager
+    job = current_job()
+    return job is not None and job.ended and not current_task().request.is_eager
 
 
 def inherited_actor() -> str:

@@ -35,7 +35,7 @@ def send(
         return task.AsyncResult(task_id)
     payload, headers = accepted
     instead = functools.partial(task.AsyncResult, task_id)
-    step = functools.partial(UnsentStep, app, task.name, task_id, (), payload, dict(options))
+    step = functools.partial(UnsentStep, app, task.name, task_id, (), payload, options)
     if not options.pop("headers", None) and app.templates.fit(options):
         from_template = functools.partial(app.templates.send, task, payload, task_id, headers, options)
         sent = functools.partial(publish, from_template, app, task_id, with_result=not task.ignore_result)

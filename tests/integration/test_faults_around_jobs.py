@@ -243,35 +243,34 @@ STEPS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("claims", ["with the messages", "elsewhere"])
-def test_steps_wait_for_a_broker_that_takes_nothing(
-    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str], claims: str, step: str
-) -> None:
-    """Its job has ended, and comes again until all is sent: a short outage makes no dead letter."""
+@pytest.fixture(params=["with the messages", "elsewhere"])
+def small_broker(
+    request: Any, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> Iterator[Installation]:
+    """These tasks, with messages in a server that a test may fill up, and the claims there, too, or elsewhere."""
     with small_server(tmp_path / "server") as url:
         made: dict[str, Any] = {"broker_url": url, "database_url": new_database(tmp_path), "broker_timeout": 1}
-        if claims == "elsewhere":
+        if request.param == "elsewhere":
             made["redis_url"] = valkey_url
-        installation = Installation(tmp_path, [fault_tasks.__name__], **made)
-        with (
-            installation.application() as app,
-            acting_through(app),
-            installation.worker("-c", "1") as worker,
-        ):
-            STEPS[step](tmp_path).apply_async()
-            wait_until(lambda: notes(tmp_path) == ["began 3"], description="it runs")
-            app.broker.store.redis.config_set("maxmemory", "1")
-            (tmp_path / "go").touch()
-            came = re.compile(rf"{Number.name}\[[^]]*\] received")
-            wait_until(lambda: len(came.findall(worker.output)) > 1, 20, "it comes again")
-            app.broker.store.redis.config_set("maxmemory", "0")
-            wait_until(lambda: any(one.startswith("sum") for one in notes(tmp_path)), 30, "the step has run")
-            wait_until_empty(app)
-            assert letters(app, state=None) == []
-            assert [one for one in notes(tmp_path) if not one.startswith("began")] == [
-                f"sum {1 if 'chord' in step else 3}"
-            ]
+        yield Installation(tmp_path, [fault_tasks.__name__], **made)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_steps_wait_for_a_broker_that_takes_nothing(small_broker: Installation, tmp_path: Path, step: str) -> None:
+    """Its job has ended, and comes again until all is sent: a short outage makes no dead letter."""
+    with small_broker.application() as app, acting_through(app), small_broker.worker("-c", "1") as worker:
+        STEPS[step](tmp_path).apply_async()
+        wait_until(lambda: notes(tmp_path) == ["began 3"], description="it runs")
+        app.broker.store.redis.config_set("maxmemory", "1")
+        (tmp_path / "go").touch()
+        came = re.compile(rf"{Number.name}\[[^]]*\] received")
+        wait_until(lambda: len(came.findall(worker.output)) > 1, 20, "it comes again")
+        app.broker.store.redis.config_set("maxmemory", "0")
+        wait_until(lambda: any(one.startswith("sum") for one in notes(tmp_path)), 30, "the step has run")
+        wait_until_empty(app)
+        assert letters(app, state=None) == []
+        ran = [one for one in notes(tmp_path) if not one.startswith("began")]
+        assert ran == [f"sum {1 if 'chord' in step else 3}"]
 
 
 BODIES: dict[str, Callable[[Path], Any]] = {
@@ -284,31 +283,23 @@ BODIES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("body", BODIES)
-@pytest.mark.parametrize("claims", ["with the messages", "elsewhere"])
 def test_what_follows_a_chord_waits_for_a_broker_that_takes_nothing(
-    valkey_url: str, tmp_path: Path, new_database: Callable[[Path], str], claims: str, body: str
+    small_broker: Installation, tmp_path: Path, body: str
 ) -> None:
     """The last part comes again until it is sent: Celery would take it for a failure of the chord."""
-    with small_server(tmp_path / "server") as url:
-        made: dict[str, Any] = {"broker_url": url, "database_url": new_database(tmp_path), "broker_timeout": 1}
-        if claims == "elsewhere":
-            made["redis_url"] = valkey_url
-        installation = Installation(tmp_path, [fault_tasks.__name__], **made)
-        with installation.application() as app, acting_through(app), installation.worker("-c", "2") as worker:
-            last = Fails.s(tmp_path) if body == "errbacks" else Number.s(tmp_path, 4)
-            chord([Number.s(tmp_path, 3), last])(BODIES[body](tmp_path))
-            wait_until(lambda: len(notes(tmp_path)) == 2, description="both run")
-            app.broker.store.redis.config_set("maxmemory", "1")
-            (tmp_path / "go").touch()
-            worker.wait_for("not s", 20)  # sent, or stored
-            app.broker.store.redis.config_set("maxmemory", "0")
-            wait_until(lambda: any("7" in one for one in notes(tmp_path)), 60, "the body has run")
-            wait_until_empty(app, 40)
-            assert [one.task for one in letters(app, state=None)] == ([Fails.name] if body == "errbacks" else [])
-            assert [one for one in notes(tmp_path)[2:] if "sum" in one] == {
-                "a function": ["sum [3, 4] 7"],
-                "a chord": ["sum 7", "sum 7"],
-            }.get(body, ["sum 7"])
+    with small_broker.application() as app, acting_through(app), small_broker.worker("-c", "2") as worker:
+        last = Fails.s(tmp_path) if body == "errbacks" else Number.s(tmp_path, 4)
+        chord([Number.s(tmp_path, 3), last])(BODIES[body](tmp_path))
+        wait_until(lambda: len(notes(tmp_path)) == 2, description="both run")
+        app.broker.store.redis.config_set("maxmemory", "1")
+        (tmp_path / "go").touch()
+        worker.wait_for("not s", 20)  # sent, or stored
+        app.broker.store.redis.config_set("maxmemory", "0")
+        wait_until(lambda: any("7" in one for one in notes(tmp_path)), 60, "the body has run")
+        wait_until_empty(app, 40)
+        assert [one.task for one in letters(app, state=None)] == ([Fails.name] if body == "errbacks" else [])
+        ran = {"a function": ["sum [3, 4] 7"], "a chord": ["sum 7", "sum 7"]}.get(body, ["sum 7"])
+        assert [one for one in notes(tmp_path)[2:] if "sum" in one] == ran
 
 
 def test_a_death_before_the_body_of_a_chord_is_sent(others: Installation, tmp_path: Path) -> None:
