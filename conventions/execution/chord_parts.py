@@ -1,18 +1,19 @@
 """`ChordParts`: how the result backend tells chords, chains and errbacks how a job has ended.
 
-Celery does the telling. It takes each error that it meets there for a failure of the chord, and an errback that cannot be sent
-keeps the others from being sent.
+Celery takes each error that it meets while a chord is told for a failure of the chord, and gives the right to send the body to
+a call, not to a part: it is lost with an answer or a process. And an errback that cannot be sent keeps the others from being sent.
 """
 
-import sys
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
 from typing import Any
 
-from celery import states
-from celery.exceptions import TaskRevokedError
+from celery import maybe_signature, states
+from celery.exceptions import ChordError, Reject, TaskRevokedError
+from celery.result import GroupResult
 from redis.exceptions import RedisError
 
 from conventions.core.deadline import Deadline
@@ -24,20 +25,13 @@ from conventions.execution.follow_ups import StepsNotSent
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import listed
 
-# What a chord does in this thread: nothing, it hears of a `part`, or its body was `not sent`.
-_hears: ContextVar[str] = ContextVar("conventions_hears", default="")
-RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
-return 1
-"""
+logger = logging.getLogger(__name__)
 
+DONE_FOR = 300  # seconds in which a chord that has ended ignores parts that come again, as with Celery
+FOR_EVER = 10**9  # seconds
 
-class _NotSent(BaseException):  # Celery fails the chord at each `Exception`
-    """A server does not answer, or takes nothing, while a chord sends what follows it."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error
+# Why a chord that fails in this thread could not tell all who wait for it; `None`: no chord does.
+_untold: ContextVar[list[Exception] | None] = ContextVar("conventions_untold", default=None)
 
 
 class ChordParts:
@@ -47,6 +41,15 @@ class ChordParts:
     client: Any
     chord_expires: Any
     get_key_for_group: Any
+    encode: Any
+    decode: Any
+    encode_result: Any
+    chord_error_from_stack: Any
+    _chord_zset: Any
+    _chord_result_expires: Any
+    _chord_part_return_script: Any
+    _chord_cleanup_script: Any
+    _unpack_chord_result: Any
 
     def set_chord_size(self, group_id: str, chord_size: int) -> None:
         """Store the number of parts of a chord, before the parts are sent. Raises: BrokerUnavailable."""
@@ -74,58 +77,108 @@ class ChordParts:
                 raise BrokerUnavailable(text, ids=[group_id]) from reason
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **options: Any) -> None:
-        """Tell a chord how one of its parts has ended; the last one sends its body, or its errbacks.
-
-        Celery would take a server that does not answer then for a failure of the chord. And the last part of a process that has
-        died comes again at once, finds that the dead process has the right to send the body, and Celery would acknowledge it.
+        """Tell a chord how one of its parts has ended; the last one sends its body, or fails it.
 
         Raises:
-            StepsNotSent: a server does not answer, or another process sends the body or has died with it. The part comes again.
+            StepsNotSent: a server does not answer. The part comes again, and sends the same messages.
         """
-        tell = super().on_chord_part_return  # type: ignore[misc]  # the other base class has it
-        group = request.group
-        if not group or not hasattr(self.app.tasks.get(request.task), "arguments"):  # a function would run again
-            tell(request, state, result, **options)
+        is_ours = hasattr(self.app.tasks.get(request.task), "arguments")  # a function would run again
+        if not request.group or not is_ours:
+            super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
             return
-        # Before this part counts. Whoever sends the body already was told of all parts, so this one comes again.
-        sender, size = self._sender_of(group)
-        token = _hears.set("part")
         try:
-            tell(request, state, result, **options)
-        except _NotSent as not_sent:
-            if size:  # Celery deletes it with a chord that has failed
-                key = self.get_key_for_group(group, ".s")
-                self.client.set(key, size, nx=True, ex=int(self.chord_expires or 0) or None)
-            raise StepsNotSent(f"the body of the chord {group}: {text_of(not_sent.error)}", requeue=True) from None
-        finally:
-            _hears.reset(token)
-        if sender and self._sender_of(group)[0]:
-            raise StepsNotSent(
-                f"the body of the chord {group} is being sent by a process that may have died", requeue=True
+            self._return_part(request, state, result)
+        except Exception as error:
+            if may_pass(self.app, error):
+                reason = error.reason if isinstance(error, Reject) else text_of(error)
+                raise StepsNotSent(f"the chord {request.group}: {reason}", requeue=True) from error
+            raise
+
+    def _return_part(self, request: Any, state: str, result: Any) -> None:
+        keys = {end: self.get_key_for_group(request.group, end) for end in (".j", ".t", ".s", ".d", "", ".c")}
+        part = f"{request.id}:{request.group_index}"
+        if not self._sends_body(request, keys, part, state, result):
+            return
+        body = maybe_signature(request.chord, app=self.app)
+        try:
+            self._send_body(body, request.group, keys)
+        except ChordError as error:
+            logger.exception("chord %s has failed", request.group)
+            self._fail_body(body, error)
+        self._chord_cleanup_script(keys=[keys[end] for end in (".c", ".j", ".t", ".s", ".d")], args=[part, DONE_FOR])
+
+    def _sends_body(self, request: Any, keys: dict[str, str], part: str, state: str, result: Any) -> bool:
+        """Count a part, once. Whether it is the one that ends the chord; it stays that when it comes again."""
+        index = "+inf" if request.group_index is None else request.group_index
+        expires = int(self.chord_expires or 0)
+        entry = self.encode([1, request.id, state, self.encode_result(result, state)])
+        ordered, group_expires = int(self._chord_zset), self._chord_result_expires
+        count, more, size, first = self._chord_part_return_script(
+            keys=list(keys.values()),
+            args=[request.id, entry, ordered, index, expires, group_expires, expires or FOR_EVER, part],
+        )
+        if not size or count != int(size) + int(more or 0):
+            return False
+        return bool(first) or self.client.get(keys[".c"]) in (part, part.encode())
+
+    def _send_body(self, body: Any, group: str, keys: dict[str, str]) -> None:
+        """Send what follows the parts. Raises: ChordError: one of them failed, or it can never be sent."""
+        results = self._results_of(group, keys[".j"])
+        try:
+            body.delay(results)
+        except Exception as error:
+            if may_pass(self.app, error):
+                raise
+            raise ChordError(f"Callback error: {error!r}") from error
+
+    def _results_of(self, group: str, key: str) -> list[Any]:
+        """What the parts have returned. Raises: ChordError: one of them failed."""
+        saved = GroupResult.restore(group, backend=self, app=self.app)
+        try:
+            if saved is None:
+                found = self.client.zrange(key, 0, -1) if self._chord_zset else self.client.lrange(key, 0, -1)
+                return [self._unpack_chord_result(entry, self.decode) for entry in found]
+            saved.on_ready()  # parts of parts; all have ended
+            joined: list[Any] = saved.join_native(
+                timeout=self.app.conf.result_chord_join_timeout, disable_sync_subtasks=False
             )
+        except ChordError:
+            raise
+        except Exception as error:
+            if may_pass(self.app, error) and not (saved and saved.failed()):  # else it is the error of a part
+                raise
+            raise ChordError(f"Join error: {error!r}") from error
+        return joined
 
-    def _sender_of(self, group: str) -> tuple[Any, Any]:
-        """Which process has taken the sending of a chord's body, and has not ended it; and the number of parts."""
-        with self.client.pipeline() as pipe:
-            pipe.get(self.get_key_for_group(group, ".c"))
-            pipe.get(self.get_key_for_group(group, ".s"))
-            sender, size = pipe.execute()
-        return sender if size and sender != b"done" else None, size
+    def _fail_body(self, body: Any, error: ChordError) -> None:
+        """Tell all who wait for the body. Raises: Exception: a server does not answer."""
+        untold: list[Exception] = []
+        token = _untold.set(untold)
+        try:
+            self.chord_error_from_stack(body, error)
+        finally:
+            _untold.reset(token)
+        if untold:
+            raise untold[0]
 
-    def chord_error_from_stack(self, callback: Any, exc: Any = None) -> Any:
-        """Fail a chord; not where it met only a server that does not answer."""
-        met = sys.exc_info()[1]
-        if _hears.get() and isinstance(met, Exception) and may_pass(self.app, met):
-            _hears.set("not sent")
-            raise _NotSent(met)
-        return super().chord_error_from_stack(callback, exc)  # type: ignore[misc]  # the other base class has it
+    def _is_untold(self, error: Exception) -> bool:
+        """Whether a chord that fails will tell this one when its part comes again. Celery goes on with the others after any error."""
+        untold = _untold.get()
+        if untold is None or not may_pass(self.app, error):
+            return False
+        untold.append(error)
+        return True
 
-    @property
-    def _chord_cleanup_script(self) -> Any:
-        """What ends the sending of a body: all of the chord goes, or only the right to send it, where it is not sent."""
-        if _hears.get() == "not sent":
-            return self.client.register_script(RELEASE)
-        return super()._chord_cleanup_script  # type: ignore[misc]  # the other base class has it
+    def fail_from_current_stack(self, task_id: str, exc: Any = None) -> Any:
+        """Store the failure of what will never be sent. A chord that could not tell one of those who wait tells all of them later."""
+        if _untold.get():
+            return None
+        try:
+            return super().fail_from_current_stack(task_id, exc)  # type: ignore[misc]  # the other base class has it
+        except Exception as error:
+            if not self._is_untold(error):
+                raise
+            return None
 
     def mark_as_revoked(
         self,
@@ -147,14 +200,16 @@ class ChordParts:
             Exception: a server does not answer.
         """
         for step in listed(request.errbacks):  # Celery takes a single one for a list of its keys
+            if _untold.get():
+                return
             alone = copy(request)
             alone.errbacks = [step]
             try:
                 super()._call_task_errbacks(alone, exc, traceback)  # type: ignore[misc]  # the other base class has it
             except Exception as error:
+                if self._is_untold(error):
+                    return
                 if may_pass(self.app, error):
-                    if _hears.get():
-                        raise _NotSent(error) from error
                     raise
                 how = {"parent_id": request.id, "root_id": request.root_id or request.id}
                 UnsentStep.of(self.app, step, (request.id,), **how).refuse(error)

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from celery import Signature, current_app, shared_task
+from celery import Signature, current_app, current_task, shared_task
 from celery.signals import before_task_publish, task_failure, worker_init, worker_process_init
 from celery.states import STARTED
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.core.lease_timings import SETTLE_FOR
@@ -99,6 +100,20 @@ def _refuse(**_: Any) -> None:
             raise LookupError("this step")
         return send(step, *args, **options)
 
+    def read_response(self: Any, *args: Any, **options: Any) -> Any:
+        answer = read(self, *args, **options)
+        if (
+            isinstance(answer, list)
+            and answer[3:] == [1]  # a chord's, to the part that sends its body
+            and once(Path(current_task.request.kwargs["folder"]) / "an answer is lost")
+        ):
+            self.disconnect()
+            raise RedisConnectionError("the answer is lost")
+        return answer
+
+    connection = backend.client.connection_pool.connection_class
+    read = connection.read_response
+    connection.read_response = read_response
     backend._store_result = store_result
     Signature.apply_async = apply_async
 
@@ -128,6 +143,21 @@ class Fails(ImmediateTask):
     def run(self, folder: Path) -> None:
         note(folder, "ran")
         raise BusinessError("no")
+
+
+class Away(BusinessError, RedisConnectionError):
+    """A server of the job's own is away, and the job gives up at once."""
+
+
+class Disconnected(Fails):
+    """The same, with an error that might be one of the platform's servers."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, folder: Path) -> None:
+        note(folder, "ran")
+        raise Away
 
 
 class Told(Fails):

@@ -16,7 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
-from tests.integration.fault_tasks import After, Fails, Hangs, Number, Started, Sum, Told, Twice, Works
+from tests.integration.fault_tasks import After, Disconnected, Fails, Hangs, Number, Started, Sum, Told, Twice, Works
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, acting_through, letters, wait_for_letter, wait_until_empty
@@ -51,6 +51,9 @@ def app(shared: ConventionsApp, workers: list[Worker]) -> Iterator[ConventionsAp
         yield shared
         wait_until_empty(shared, 20)
     assert [worker.process.poll() for worker in workers] == [None, None]
+
+
+NOT_SENT = "what follows it is not sent yet"
 
 
 def notes(folder: Path) -> list[str]:
@@ -303,27 +306,56 @@ def test_what_follows_a_chord_waits_for_a_broker_that_takes_nothing(
 
 
 def test_a_death_before_the_body_of_a_chord_is_sent(others: Installation, tmp_path: Path) -> None:
-    """The last part comes again at once, and the dead process holds the right to send the body: the part waits until it may."""
+    """The last part comes again at once, and still is the one that sends the body."""
     for file in ("armed", "go"):
         (tmp_path / file).touch()
-    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+    with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
         chord([Number.s(tmp_path, 3), Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
         wait_until(lambda: "sum 7" in notes(tmp_path), 60, "the body has run")
         wait_until_empty(app)
         assert not (tmp_path / "armed").exists()
         assert sorted(notes(tmp_path)) == ["began 3", "began 4", "sum 7"]
         assert letters(app, state=None) == []
+        assert NOT_SENT not in worker.output
+
+
+def test_an_answer_to_the_last_part_of_a_chord_is_lost(others: Installation, tmp_path: Path) -> None:
+    """Redis has given it the right to send the body, and it asks once more."""
+    for file in ("go", "an answer is lost"):
+        (tmp_path / file).touch()
+    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+        chord([Number.s(tmp_path, 3), Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
+        wait_until(lambda: "sum 7" in notes(tmp_path), 20, "the body has run")
+        wait_until_empty(app)
+        assert not (tmp_path / "an answer is lost").exists()
+        assert sorted(notes(tmp_path)) == ["began 3", "began 4", "sum 7"]
+
+
+def test_a_part_whose_own_error_is_one_of_a_server(app: ConventionsApp, tmp_path: Path) -> None:
+    """The chord has failed: the error is that of the part, and no server is away."""
+    last = tmp_path / "last"
+    last.mkdir()
+    (tmp_path / "go").touch()
+    fails = Disconnected.si(tmp_path).set(task_id=uuid4().hex)
+    result = chord([chain(Number.si(tmp_path, 3), group(Number.si(last, 4), fails))])(Sum.s(folder=tmp_path))
+    wait_for_letter(app, fails.id)
+    (last / "go").touch()
+    wait_until(lambda: result.state == "FAILURE", 30, "the chord has failed")
+    assert isinstance(result.result, ChordError)
+    wait_until_empty(app)
 
 
 def test_parts_of_a_chord_that_end_together(app: ConventionsApp, workers: list[Worker], tmp_path: Path) -> None:
-    """None of them takes the one that sends the body for one that has died."""
+    """One of them sends the body, and no other one waits for it."""
+    before = [worker.output.count(NOT_SENT) for worker in workers]  # other tests have the same workers
     for number in range(3):
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "go").touch()
         result = chord([Number.s(folder, one) for one in range(30)])(Sum.s(folder=folder))
         assert result.get(timeout=patient(30)) == 435
-    assert [worker.output.count("what follows it is not sent yet") for worker in workers] == [0, 0]
+        assert [note for note in notes(folder) if "sum" in note] == ["sum 435"]
+    assert [worker.output.count(NOT_SENT) for worker in workers] == before
 
 
 def test_a_single_errback_of_a_chord(app: ConventionsApp, tmp_path: Path) -> None:
