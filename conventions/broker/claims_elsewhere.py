@@ -15,7 +15,7 @@ class ClaimStore(Protocol):
     def release(self, claim: str, token: str, /) -> None:
         """Release the claim of a job whose process died. Raises: RedisError."""
 
-    def note_follow_ups_sent(self, claim: str, message_id: str, token: str, /) -> None:
+    def note_follow_ups_sent(self, claim: str, message_id: str, /) -> None:
         """Note that what follows a job was sent. Raises: RedisError."""
 
     def cancel(self, message_id: str, keep: timedelta, /) -> None:
@@ -36,9 +36,9 @@ class ClaimsElsewhere:
         """See `BrokerPort`."""
         self._claims.release(claim, token)
 
-    def note_follow_ups_sent(self, claim: str, message_id: str, token: str) -> None:
+    def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """See `BrokerPort`."""
-        self._claims.note_follow_ups_sent(claim, message_id, token)
+        self._claims.note_follow_ups_sent(claim, message_id)
 
     def secure(self) -> None:
         """See `BrokerPort`."""

@@ -76,7 +76,7 @@ class BrokerPort(Protocol):
     def release(self, claim: str, token: str) -> None:
         """Release the claim of a job whose process died, unless returning the message does so. Raises: RedisError."""
 
-    def note_follow_ups_sent(self, claim: str, message_id: str, token: str) -> None:
+    def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """Note that what follows a job was sent, unless acknowledging the message does so. Raises: RedisError."""
 
     def secure(self) -> None:

@@ -78,10 +78,10 @@ class RedisPort:
         if not self.keeps_claims:
             self._elsewhere.release(claim, token)
 
-    def note_follow_ups_sent(self, claim: str, message_id: str, token: str) -> None:
+    def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """See `BrokerPort`."""
         if not self.keeps_claims:
-            self._elsewhere.note_follow_ups_sent(claim, message_id, token)
+            self._elsewhere.note_follow_ups_sent(claim, message_id)
 
     def secure(self) -> None:
         """See `BrokerPort`."""

@@ -118,6 +118,10 @@ class Arguments:
         """Like `bind`; returns the payload and its canonical JSON. Raises: TypeError, PayloadError."""
         return self._dump(self._validated(self._by_name(args, kwargs or {})))
 
+    def named(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Give each argument its name; of whatever type they are, and without defaults. Raises: TypeError as `bind`."""
+        return dict(self.signature.bind(*args, **(kwargs or {})).arguments)
+
     def check(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Like `bind`, but returns the Python objects that `run` declares. Raises: TypeError, PayloadError."""
         return self._validated(self._by_name(args, kwargs or {}))

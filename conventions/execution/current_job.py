@@ -21,6 +21,12 @@ def sends_follow_ups() -> bool:
     return job is not None and job.ended and not current_task().request.is_eager
 
 
+def sends_them_again() -> bool:
+    """Whether its follow-ups may have been tried before, since the broker says that its message comes again."""
+    task = current_task()
+    return sends_follow_ups() and bool((task.request.delivery_info or {}).get("redelivered"))
+
+
 def inherited_actor() -> str:
     """The actor of the running code. After a job has ended, the actor of the job: the next step of a chain inherits it."""
     actor = current_actor()

@@ -2,19 +2,24 @@
 
 Celery's tracer would send them, and take a step that cannot be sent for a failure of the job, which has succeeded: it would
 store that, tell errbacks and chords, and send none of the other steps. So they are sent here, before the tracer looks, in the
-order and with the arguments of `_dispatch_callbacks_and_chain` in `celery.app.trace`.
+order and with the arguments of `_dispatch_callbacks_and_chain` in `celery.app.trace`, functions last.
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from celery import maybe_signature
 from celery.exceptions import Reject
 
+from conventions.broker.validation import STEPS_WITHIN
+from conventions.core.deadline import Deadline
 from conventions.core.error_text import text_of
 from conventions.execution.application import may_pass
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.unsent_step import UnsentStep
+
+NEXT_WITHIN = 1.0  # seconds for each step after one that is not sent: all of them come again
 
 
 class StepsNotSent(Reject):
@@ -22,7 +27,9 @@ class StepsNotSent(Reject):
 
 
 def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
-    """Send each step. One that can never be sent becomes a dead letter, and the others are sent all the same.
+    """Send each step. One that can never be sent becomes a dead letter. Whatever happens to one, the others are sent.
+
+    Functions wait until all others are sent.
 
     Args:
         task: the running task, whose job has an outcome.
@@ -38,12 +45,30 @@ def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
         "root_id": request.root_id or request.id,
         "priority": (request.delivery_info or {}).get("priority") if inherits else None,
     }
-    for step in request.callbacks or ():
-        _send(task, step, result, how)
+    steps = [(step, how) for step in request.callbacks or ()]
     if request.chain:
         *rest, step = request.chain
-        _send(task, step, result, how | {"chain": rest})
+        steps.append((step, how | {"chain": rest}))
+    # A function is sent after all others: it has no claim, and would run each time that the message comes again.
+    steps.sort(key=lambda one: _is_function(task, one[0]))
+    failed: StepsNotSent | None = None
+    for step, options in steps:
+        if failed and _is_function(task, step):
+            break
+        try:
+            with Deadline(NEXT_WITHIN) if failed else nullcontext():
+                _send(task, step, result, options)
+        except StepsNotSent as error:
+            failed = failed or error
+    if failed:
+        raise failed
     request.callbacks = request.chain = None
+
+
+def _is_function(task: RunnableTask, step: Mapping[str, Any]) -> bool:
+    """Whether it is known here, is no class of ours, and is not made of other steps."""
+    known = task.app.tasks.get(step["task"])
+    return known is not None and not hasattr(known, "arguments") and step.get("subtask_type") not in STEPS_WITHIN
 
 
 def _send(task: RunnableTask, step: Mapping[str, Any], result: Any, how: dict[str, Any]) -> None:
@@ -51,7 +76,8 @@ def _send(task: RunnableTask, step: Mapping[str, Any], result: Any, how: dict[st
         maybe_signature(step, app=task.app).apply_async((result,), **how)
     except Exception as error:
         if may_pass(task.app, error):
-            raise StepsNotSent(text_of(error), requeue=True) from error
+            reason = error.reason if isinstance(error, Reject) else text_of(error)
+            raise StepsNotSent(reason, requeue=True) from error
         try:
             UnsentStep.of(task.app, step, (result,), **how).refuse(error)
         except Exception as fault:

@@ -3,15 +3,17 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID, uuid5
 
 from conventions.broker.codec import message_of, written_body
-from conventions.broker.header_names import ACTOR
+from conventions.broker.header_names import ACTOR, FINGERPRINT, KEY, PLANNED_AT
 from conventions.core import error_text
 from conventions.core.errors import ConventionError, PayloadError
 from conventions.core.priority import Priority
+from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application, may_pass
 from conventions.execution.current_job import current_job, inherited_actor
 from conventions.execution.failure_log import log_unsendable
@@ -34,6 +36,7 @@ class UnsentStep:
         args: positional arguments of `run`.
         kwargs: arguments of `run` by name.
         options: of its send, as `apply_async` takes them.
+        headers: those of ours that it has for sure; a redrive sends them, too.
     """
 
     app: Application
@@ -42,6 +45,7 @@ class UnsentStep:
     args: Any
     kwargs: Any
     options: Mapping[str, Any]
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, app: Application, signature: Mapping[str, Any], args: tuple[Any, ...], **options: Any) -> Self:
@@ -50,7 +54,14 @@ class UnsentStep:
         every = {**signature["options"], **{name: one for name, one in options.items() if one is not None}}
         # One that has no id gets the same one each time.
         message_id = every.get("task_id") or uuid5(_NAMESPACE, f"{every.get('parent_id')} {signature}").hex
-        return cls(app, signature["task"], message_id, (*own, *signature["args"]), signature["kwargs"], every)
+        headers = cls.headers_of(every.get("actor"), every.get("idempotency_key"))
+        return cls(app, signature["task"], message_id, (*own, *signature["args"]), signature["kwargs"], every, headers)
+
+    @staticmethod
+    def headers_of(actor: Any = None, key: Any = None, planned_at: Any = None) -> dict[str, str]:  # noqa: ARG004  # as a send names them
+        """The headers for these options of a send, where they are no fault."""
+        given = {ACTOR: actor, KEY: key}
+        return {name: one for name, one in given.items() if isinstance(one, str) and one and not fault_of_name(one)}
 
     def refuse(self, error: Exception) -> None:
         """Record its dead letter, and tell those who wait for it. After a job that ends twice, both happen once more, and change nothing.
@@ -68,25 +79,28 @@ class UnsentStep:
             kind="dead",
             task=self.task,
             queue=self._queue(),
-            actor=inherited_actor(),
+            actor=self.headers.get(ACTOR) or inherited_actor(),
             generation=0 if job is None else job.generation,
             failure=error_text.describe(self.task, refused),
             arguments=shown,
-            headers={},
+            headers=self._own_headers(),
             message=self._message(bound),
         )
         self.app.journal.append([event])
         self._tell(refused)
 
     def _bound(self) -> dict[str, Any] | None:
-        """Its arguments by name, where the task is ours and takes them."""
+        """Its arguments by name, where the task is ours and has such names; of whatever type, since another release may take them."""
         arguments = getattr(self.app.tasks.get(self.task), "arguments", None)
         if arguments is None:
             return None
-        try:
-            return dict(arguments.bind(self.args or (), self.kwargs or {}))
-        except Exception:  # noqa: BLE001  # whatever it is, they are shown as they are
-            return None
+        for bind in (arguments.bind, arguments.named):
+            with suppress(Exception):  # whatever it is, they are shown as they are
+                return dict(bind(self.args or (), self.kwargs or {}))
+        return None
+
+    def _own_headers(self) -> dict[str, Any]:
+        return {name: self.headers[name] for name in (KEY, FINGERPRINT, PLANNED_AT) if name in self.headers}
 
     def _shown(self) -> dict[str, Any]:
         named = (
@@ -123,7 +137,8 @@ class UnsentStep:
         headers |= {
             "group": options.get("group_id"),
             "group_index": options.get("group_index"),
-            ACTOR: inherited_actor(),
+            ACTOR: self.headers.get(ACTOR) or inherited_actor(),
+            **self._own_headers(),
         }
         properties: dict[str, Any] = {"correlation_id": self.id, "reply_to": options.get("reply_to")}
         properties |= {"priority": self._priority(), "delivery_info": {}}

@@ -192,9 +192,9 @@ class Claims:
         """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
         self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
-    def note_follow_ups_sent(self, claim: str, message_id: str, token: str) -> None:
-        """Note that what follows a finished job was sent; where the broker is elsewhere."""
-        self._run("followed", [claim, message_id, token])
+    def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
+        """Note that what follows a finished job was sent, by whichever delivery of its message; where the broker is elsewhere."""
+        self._run("followed", [claim, message_id])
 
     def is_done(self, claim: str, message_id: str, fingerprint: str | None = None) -> bool | None:
         """Whether a message has finished its job, or another one with its key and this fingerprint has.

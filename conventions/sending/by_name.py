@@ -78,5 +78,5 @@ def send_by_name(
     published = functools.partial(
         publish, sent, app, task_id, with_result=with_result, producer=options.get("producer")
     )
-    step = functools.partial(UnsentStep, app, name, task_id, args, kwargs, options)
+    step = functools.partial(UnsentStep, app, name, task_id, args, kwargs, options, options["headers"])
     return sent_or_refused(published, step, functools.partial(app.AsyncResult, task_id))

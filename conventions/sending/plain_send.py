@@ -64,7 +64,7 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
     except (TypeError, ValueError, PayloadError) as error:
         if not sends_follow_ups():
             raise
-        UnsentStep(task.app, task.name, str(task_id), args, kwargs, options).refuse(error)
+        UnsentStep(task.app, task.name, str(task_id), args, kwargs, options, UnsentStep.headers_of(**how)).refuse(error)
         return None
     options["headers"] = OwnHeaders(headers | ({KEY: how["key"]} if how["key"] else {}))
     return options["headers"]

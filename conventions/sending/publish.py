@@ -13,7 +13,7 @@ from conventions.core.errors import BrokerUnavailable, NewerLayout
 from conventions.core.redis_address import shown
 from conventions.core.redis_answers import advice_on
 from conventions.execution.application import Application, broker_outages, may_pass
-from conventions.execution.current_job import sends_follow_ups
+from conventions.execution.current_job import sends_follow_ups, sends_them_again
 from conventions.storage.redis_connections import telling
 
 RETRY_EVERY = 0.2  # seconds between two tries to reach the broker
@@ -50,7 +50,9 @@ def publish(
                 if not may_pass(app, error):
                     raise
                 reason = telling(error, reason)
-                if deadline.left < RETRY_EVERY:
+                if (
+                    deadline.left < RETRY_EVERY or sends_them_again()
+                ):  # a process that tried for longer would run nothing else
                     away = unavailable(app, reason, [message_id], maybe_sent=deadline.may_have_left)
                     if sends_follow_ups():  # its job is settled: the message comes again, and then the step is sent
                         raise Reject(away, requeue=True) from reason

@@ -35,7 +35,7 @@ def send(
         return task.AsyncResult(task_id)
     payload, headers = accepted
     instead = functools.partial(task.AsyncResult, task_id)
-    step = functools.partial(UnsentStep, app, task.name, task_id, (), payload, options)
+    step = functools.partial(UnsentStep, app, task.name, task_id, (), payload, options, headers)
     if not options.pop("headers", None) and app.templates.fit(options):
         from_template = functools.partial(app.templates.send, task, payload, task_id, headers, options)
         sent = functools.partial(publish, from_template, app, task_id, with_result=not task.ignore_result)
@@ -88,7 +88,7 @@ def checked_send(
     except (TypeError, ValueError, PayloadError) as error:
         if not sends_follow_ups():
             raise
-        UnsentStep(task.app, task.name, message_id, args, kwargs, options).refuse(error)
+        UnsentStep(task.app, task.name, message_id, args, kwargs, options, UnsentStep.headers_of(**how)).refuse(error)
         return None
 
 

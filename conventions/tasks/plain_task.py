@@ -27,5 +27,5 @@ class PlainTask(celery.Task):
         celerys = super().apply_async
         with checked(task_id):
             sent = partial(celerys, args, kwargs, **options)
-            step = partial(UnsentStep, self.app, self.name, task_id, args, kwargs, options)
+            step = partial(UnsentStep, self.app, self.name, task_id, args, kwargs, options, options["headers"])
             return sent_or_refused(sent, step, partial(self.AsyncResult, task_id))

@@ -383,7 +383,7 @@ class Request(PlainRequest):
         """Acknowledge; what follows the job was sent before."""
         if self.has_follow_ups and not self.acknowledged:
             with suppress(RedisError):  # then a message that comes again sends the same messages again
-                self.app.port.note_follow_ups_sent(self.claim, self.id, self.token)
+                self.app.port.note_follow_ups_sent(self.claim, self.id)
         self.app.hung_jobs.forget(self)
         super().acknowledge()
 
@@ -435,6 +435,12 @@ class Request(PlainRequest):
         with suppress(RedisError), Deadline(DEATH_WITHIN):  # then nothing is known of it
             return bool(self.app.claims.is_done(self.claim, self.id, self._request_dict.get(FINGERPRINT)))
         return False
+
+    def revoked(self) -> bool:
+        """Whether somebody revoked it, or it is too late. What has ended, and only waits for what follows it, cannot be stopped any more."""
+        if (self.id in state.revoked or state.revoked_stamps) and not self._already_revoked and self._has_outcome():
+            return False
+        return bool(super().revoked())
 
     def maybe_expire(self) -> bool:
         """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""

@@ -98,7 +98,7 @@ def test_every_key_is_forgotten_some_day(claims: Claims, store: Store) -> None:
             settle(claims, request, state, wait=5, action="keep")
         claims.renew([request])
         broker.cancel(state, HORIZON)
-        claims.note_follow_ups_sent(request.claim, state, request.token)
+        claims.note_follow_ups_sent(request.claim, state)
     keys: Any = store.redis.keys(store.key("*"))
     names = {key.decode().removeprefix(store.key("")): key for key in keys}
     passing = {name: key for name, key in names.items() if name.partition(":")[0] not in LASTING}
@@ -172,3 +172,13 @@ def test_a_digest_depends_on_values_alone() -> None:
     others: list[dict[str, Any]] = [{}, {"a": 1}, {"a": "1"}, {"a": None}, {"a": [1]}, {"b": 1}]
     assert len({digest(value) for value in others}) == len(others)
     assert len(digest({})) == 32
+
+
+def test_what_follows_was_sent_by_another_delivery(claims: Claims) -> None:
+    """It is noted all the same, since that delivery came after the one whose outcome counts; not while the job runs."""
+    granted(claims, FIRST)
+    claims.note_follow_ups_sent(FIRST.claim, FIRST.message_id)
+    settle(claims, FIRST, "done", action="keep")
+    assert claims.waits_for_steps(FIRST.claim, FIRST.message_id, 0)
+    claims.note_follow_ups_sent(FIRST.claim, FIRST.message_id)
+    assert not claims.waits_for_steps(FIRST.claim, FIRST.message_id, 0)

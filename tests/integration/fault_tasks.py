@@ -98,6 +98,8 @@ def _refuse(**_: Any) -> None:
     def apply_async(step: Any, *args: Any, **options: Any) -> Any:
         if step.task == After.name and (Path(step.kwargs["folder"]) / "steps cannot be sent").exists():
             raise LookupError("this step")
+        if step.task == After.name and (Path(step.kwargs["folder"]) / "steps wait").exists():
+            raise ConnectionError("no server takes this step")
         return send(step, *args, **options)
 
     def read_response(self: Any, *args: Any, **options: Any) -> Any:

@@ -276,6 +276,36 @@ def test_steps_wait_for_a_broker_that_takes_nothing(small_broker: Installation, 
         assert ran == [f"sum {1 if 'chord' in step else 3}"]
 
 
+def test_a_step_that_waits_holds_no_other_one(others: Installation, tmp_path: Path) -> None:
+    """Only functions wait with it, since a function would run each time that the job comes again."""
+    (tmp_path / "steps wait").touch()
+    with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
+        function = fault_tasks.noted.si([1], str(tmp_path))
+        steps = [function, After.s(folder=tmp_path), Sum.si([20], folder=tmp_path)]
+        Works.apply_async((tmp_path,), link=steps)
+        wait_until(lambda: worker.output.count(NOT_SENT) > 1, 20, "it has come again")
+        assert notes(tmp_path) == ["ran", "sum 20"]
+        (tmp_path / "steps wait").unlink()
+        wait_until(lambda: len(notes(tmp_path)) == 4, 20, "the others have run")
+        wait_until_empty(app)
+        assert sorted(notes(tmp_path)) == ["after a success", "ran", "sum 20", "sum [1] 1"]
+
+
+def test_a_job_that_only_waits_for_its_steps_cannot_be_revoked(others: Installation, tmp_path: Path) -> None:
+    """It has succeeded, and every id has one end."""
+    (tmp_path / "steps wait").touch()
+    with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
+        sent = Works.apply_async((tmp_path,), link=After.s(folder=tmp_path))
+        worker.wait_for(NOT_SENT)
+        app.control.revoke(sent.id)
+        wait_until(lambda: sent.id in str(app.control.inspect().revoked()), 20, "the worker has heard that")
+        (tmp_path / "steps wait").unlink()
+        wait_until(lambda: "after a success" in notes(tmp_path), 20, "the step has run")
+        wait_until_empty(app)
+        assert kinds(app, sent.id)[0] == "succeeded"
+        assert "revoked" not in kinds(app, sent.id)
+
+
 BODIES: dict[str, Callable[[Path], Any]] = {
     "a job": lambda folder: Sum.s(folder=folder),
     "a group": lambda folder: group([Sum.s(folder=folder)]),
@@ -300,7 +330,8 @@ def test_what_follows_a_chord_waits_for_a_broker_that_takes_nothing(
         app.broker.store.redis.config_set("maxmemory", "0")
         wait_until(lambda: any("7" in one for one in notes(tmp_path)), 60, "the body has run")
         wait_until_empty(app, 40)
-        assert [one.task for one in letters(app, state=None)] == ([Fails.name] if body == "errbacks" else [])
+        dead = [Fails.name] if body == "errbacks" else []
+        wait_until(lambda: [one.task for one in letters(app, state=None)] == dead, 20, "only these are dead letters")
         ran = {"a function": ["sum [3, 4] 7"], "a chord": ["sum 7", "sum 7"]}.get(body, ["sum 7"])
         assert [one for one in notes(tmp_path)[2:] if "sum" in one] == ran
 

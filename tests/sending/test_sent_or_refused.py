@@ -17,10 +17,12 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, PayloadError
 from conventions.app import ConventionsApp
+from conventions.broker.codec import read_body
 from conventions.core.errors import NewerLayout
 from conventions.execution.application import may_pass
 from conventions.execution.unsent_step import UnsentStep
 from conventions.records.journal import JournalEntry
+from conventions.sending.publish import publish
 from conventions.sending.sent_or_refused import sent_or_refused
 from tests.workers import messages
 
@@ -109,12 +111,48 @@ def test_what_never_passes_is_a_letter(
     assert (headers["id"], headers["root_id"], headers["parent_id"], "n" in headers) == ("m", "root", "before", False)
 
 
+@pytest.mark.usefixtures("ended")
+@pytest.mark.parametrize("redelivered", [False, True])
+def test_a_step_of_a_job_that_came_again_is_tried_once(
+    app: ConventionsApp, monkeypatch: pytest.MonkeyPatch, redelivered: bool
+) -> None:
+    """The job will come again; with a full queue, jobs that try for longer leave no process for others."""
+    monkeypatch.setattr(app.settings, "broker_timeout", 0.5)
+    celery.current_task.request.delivery_info = {"redelivered": redelivered}
+    send, calls = raising(*[OperationalError("its queue is full")] * 100)
+    with pytest.raises(Reject, match="its queue is full"):
+        publish(lambda *_, **__: send(), app, "m")
+    assert (len(calls) == 1) is redelivered
+
+
 def test_a_send_that_is_no_step(app: ConventionsApp, step: Callable[[], UnsentStep]) -> None:
     """Whoever sends hears of it, at once."""
     send, calls = raising(KeyError("queue"))
     with pytest.raises(KeyError):
         sent_or_refused(send, step, lambda: "refused")
     assert (len(calls), letters(app)) == (1, [])
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_letter_has_the_actor_and_the_key_of_its_step(app: ConventionsApp) -> None:
+    """Also where the step failed its checks; a key that is the fault is left out."""
+    Step.apply_async(("no number",), task_id="1", idempotency_key="its own", actor="u-7")
+    Step.apply_async((1,), task_id="2", idempotency_key="half a \ud800", actor="u-7")
+    signature = Step.s("no number").set(task_id="3", idempotency_key="its own", actor="u-7")
+    UnsentStep.of(app, signature, ()).refuse(ValueError("no"))
+    found = {one.message_id: one for one in letters(app)}
+    assert [one.actor for one in found.values()] == ["u-7"] * 3
+    assert [one.message["headers"].get("x_key") for one in found.values()] == ["its own", None, "its own"]
+    assert [one.headers.get("x_key") for one in found.values()] == ["its own", None, "its own"]
+
+
+@pytest.mark.usefixtures("ended")
+def test_arguments_of_a_wrong_type_have_their_names(app: ConventionsApp) -> None:
+    """A later release may take them, and a person may edit them."""
+    Step.apply_async(("no number",), {"factor": 3}, task_id="1")
+    (letter,) = letters(app)
+    assert letter.arguments == {"result": "no number", "factor": 3}
+    assert read_body(letter.message).kwargs == letter.arguments
 
 
 @pytest.mark.usefixtures("ended")

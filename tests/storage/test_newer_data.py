@@ -145,7 +145,7 @@ def test_a_claim_in_a_later_form_is_not_taken(broker: Broker, claims: Claims, st
     assert not claims.runs(FIRST.claim, "t1")
     assert claims.is_done(FIRST.claim, "m1") is False
     claims.release(FIRST.claim, "t1")
-    claims.note_follow_ups_sent(FIRST.claim, "m1", "t1")
+    claims.note_follow_ups_sent(FIRST.claim, "m1")
     assert store.run("remember_done", [FIRST.claim, "m1", 60_000]) == 0
     broker.publish([message("m2")])
     (other,) = broker.reserve(["q"], 1)
