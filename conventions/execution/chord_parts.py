@@ -5,7 +5,7 @@ a call, not to a part: it is lost with an answer or a process. And an errback th
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import maybe_signature, states
 from celery.exceptions import ChordError, Reject, TaskRevokedError
-from celery.result import GroupResult
+from celery.result import GroupResult, ResultSet
 from redis.exceptions import RedisError
 
 from conventions.core.deadline import Deadline
@@ -21,9 +21,9 @@ from conventions.core.error_text import text_of
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_address import shown
 from conventions.execution.application import Application, may_pass
-from conventions.execution.follow_ups import StepsNotSent
+from conventions.execution.follow_ups import StepsNotSent, is_function
 from conventions.execution.unsent_step import UnsentStep
-from conventions.library_internals.celery import listed
+from conventions.library_internals.celery import listed, new_request
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,29 @@ FOR_EVER = 10**9  # seconds
 _untold: ContextVar[list[Exception] | None] = ContextVar("conventions_untold", default=None)
 
 
+def _within(group: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of a group, which is a part of the chord that the group is a part of."""
+    inherited = {name: group["options"][name] for name in ("chord", "group_id") if name in group["options"]}
+    return dict(step) | {"options": inherited | step["options"]}
+
+
+def _request_of(step: Mapping[str, Any]) -> Any:
+    """The request that a step would have been."""
+    request = new_request(dict(step))
+    request.update(step["options"])
+    request.id, request.group = step["options"].get("task_id"), step["options"].get("group_id")
+    return request
+
+
+def _parts_within(step: Mapping[str, Any]) -> Iterator[Any]:
+    """Requests of those whose end stands for that of a step, and is one of a part of an outer chord."""
+    if step.get("subtask_type") == "group":
+        for one in step["kwargs"].get("tasks") or ():
+            yield from _parts_within(_within(step, one))
+    elif step["options"].get("chord"):
+        yield _request_of(step)
+
+
 class ChordParts:
     """A base of our result backends, before Celery's."""
 
@@ -41,6 +64,7 @@ class ChordParts:
     client: Any
     chord_expires: Any
     get_key_for_group: Any
+    store_result: Any
     encode: Any
     decode: Any
     encode_result: Any
@@ -82,8 +106,7 @@ class ChordParts:
         Raises:
             StepsNotSent: a server does not answer. The part comes again, and sends the same messages.
         """
-        is_ours = hasattr(self.app.tasks.get(request.task), "arguments")  # a function would run again
-        if not request.group or not is_ours:
+        if not request.group or is_function(self.app, request.task):  # a function would run again
             super().on_chord_part_return(request, state, result, **options)  # type: ignore[misc]  # the other base class has it
             return
         try:
@@ -132,26 +155,37 @@ class ChordParts:
             raise ChordError(f"Callback error: {error!r}") from error
 
     def _results_of(self, group: str, key: str) -> list[Any]:
-        """What the parts have returned. Raises: ChordError: one of them failed."""
-        saved = GroupResult.restore(group, backend=self, app=self.app)
-        try:
-            if saved is None:
-                found = self.client.zrange(key, 0, -1) if self._chord_zset else self.client.lrange(key, 0, -1)
-                return [self._unpack_chord_result(entry, self.decode) for entry in found]
-            saved.on_ready()  # parts of parts; all have ended
-            joined: list[Any] = saved.join_native(
-                timeout=self.app.conf.result_chord_join_timeout, disable_sync_subtasks=False
-            )
-        except ChordError:
-            raise
-        except Exception as error:
-            if may_pass(self.app, error) and not (saved and saved.failed()):  # else it is the error of a part
-                raise
-            raise ChordError(f"Join error: {error!r}") from error
-        return joined
+        """What the parts have returned, in the form of the header. Raises: ChordError: one of them failed."""
+        found = self.client.zrange(key, 0, -1) if self._chord_zset else self.client.lrange(key, 0, -1)
+        entries = [self.decode(entry) for entry in found]
+        header = GroupResult.restore(group, backend=self, app=self.app)
+        if header is None:
+            return [self._result_in(entry) for entry in entries]
+        # There are groups within it. Celery waits for each result there, without end for one that is not kept.
+        return self._results_within(header, {entry[1]: entry for entry in entries})
+
+    def _results_within(self, results: Any, entries: dict[str, Any]) -> list[Any]:
+        found: list[Any] = []
+        for one in results.results:
+            if isinstance(one, ResultSet):
+                found.append(self._results_within(one, entries))
+            elif one.id in entries:
+                found.append(self._result_in(entries[one.id]))
+            else:
+                raise ChordError(f"Join error: {one.id} has not told how it ended")
+        return found
+
+    def _result_in(self, entry: Any) -> Any:
+        """Raises: ChordError: it is that of a part that failed."""
+        return self._unpack_chord_result(entry, lambda decoded: decoded)
 
     def _fail_body(self, body: Any, error: ChordError) -> None:
-        """Tell all who wait for the body. Raises: Exception: a server does not answer."""
+        """Tell all who wait for the body, also an outer chord. Raises: Exception: a server does not answer."""
+        while body.get("subtask_type") == "chord" and body.kwargs.get("body"):  # its result is that of its body
+            inner = maybe_signature(body.kwargs["body"], app=self.app).clone()
+            errbacks = [*listed(inner.options.get("link_error") or ()), *listed(body.options.get("link_error") or ())]
+            inner.options["link_error"] = errbacks
+            body = inner
         untold: list[Exception] = []
         token = _untold.set(untold)
         try:
@@ -160,6 +194,30 @@ class ChordParts:
             _untold.reset(token)
         if untold:
             raise untold[0]
+        for part in _parts_within(body):
+            self.on_chord_part_return(part, states.FAILURE, error)
+
+    def _fail_chain(
+        self, chain: Any, exc: Any, traceback: Any = None, store_result: bool = True, state: str = states.FAILURE
+    ) -> None:
+        """Tell of the steps of a chain that will never run, with all that waits for them.
+
+        Celery tells no chord of a step whose failure it has stored, also where it was stopped between the two; and it does not
+        look into a group.
+        """
+        left = list(chain or ())
+        while left:
+            step = left.pop(0)
+            ended = _request_of(step)
+            if store_result and state in states.PROPAGATE_STATES and ended.id:
+                self.store_result(ended.id, exc, state, traceback=traceback, request=ended)
+            kind, within = step.get("subtask_type"), step.get("kwargs") or {}
+            if kind == "group":
+                left += [_within(step, one) for one in within.get("tasks") or ()]
+            elif ended.chord:
+                self.on_chord_part_return(ended, state, exc)
+            if kind == "chord" and within.get("body"):
+                left.append(within["body"])
 
     def _is_untold(self, error: Exception) -> bool:
         """Whether a chord that fails will tell this one when its part comes again. Celery goes on with the others after any error."""
@@ -191,7 +249,7 @@ class ChordParts:
         """Tell those who wait for a message that ends without having run. Celery would not tell those who wait for the rest of its chain."""
         super().mark_as_revoked(task_id, reason, request, store_result, state)  # type: ignore[misc]  # the other base class has it
         if request and request.chain:
-            self._fail_chain(request.chain, TaskRevokedError(reason), state=state)  # type: ignore[attr-defined]
+            self._fail_chain(request.chain, TaskRevokedError(reason), state=state)
 
     def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
         """Call or send each errback. One that can never be sent becomes a dead letter; Celery would send none of the others.
@@ -212,4 +270,8 @@ class ChordParts:
                 if may_pass(self.app, error):
                     raise
                 how = {"parent_id": request.id, "root_id": request.root_id or request.id}
-                UnsentStep.of(self.app, step, (request.id,), **how).refuse(error)
+                try:
+                    UnsentStep.of(self.app, step, (request.id,), **how).refuse(error)
+                except Exception as fault:
+                    if not self._is_untold(fault):
+                        raise

@@ -15,7 +15,7 @@ from celery.exceptions import Reject
 from conventions.broker.validation import STEPS_WITHIN
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import text_of
-from conventions.execution.application import may_pass
+from conventions.execution.application import Application, may_pass
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.unsent_step import UnsentStep
 
@@ -50,10 +50,10 @@ def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
         *rest, step = request.chain
         steps.append((step, how | {"chain": rest}))
     # A function is sent after all others: it has no claim, and would run each time that the message comes again.
-    steps.sort(key=lambda one: _is_function(task, one[0]))
+    steps.sort(key=lambda one: is_function(task.app, one[0]["task"]))
     failed: StepsNotSent | None = None
     for step, options in steps:
-        if failed and _is_function(task, step):
+        if failed and is_function(task.app, step["task"]):
             break
         try:
             with Deadline(NEXT_WITHIN) if failed else nullcontext():
@@ -65,10 +65,11 @@ def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
     request.callbacks = request.chain = None
 
 
-def _is_function(task: RunnableTask, step: Mapping[str, Any]) -> bool:
-    """Whether it is known here, is no class of ours, and is not made of other steps."""
-    known = task.app.tasks.get(step["task"])
-    return known is not None and not hasattr(known, "arguments") and step.get("subtask_type") not in STEPS_WITHIN
+def is_function(app: Application, task: str) -> bool:
+    """Whether a task is known here, is no class of ours, and is not made of other steps."""
+    known = app.tasks.get(task)
+    made_of_others = task.removeprefix("celery.") in STEPS_WITHIN
+    return known is not None and not hasattr(known, "arguments") and not made_of_others
 
 
 def _send(task: RunnableTask, step: Mapping[str, Any], result: Any, how: dict[str, Any]) -> None:

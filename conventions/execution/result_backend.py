@@ -72,7 +72,7 @@ class _Ours(ChordParts):
             RedisError, OSError: Redis did not accept a success or a failure.
         """
         try:
-            return super().store_result(task_id, result, state, *args, **options)  # type: ignore[misc]  # the other base class has it
+            return super().store_result(task_id, result, state, *args, **options)
         except Exception as error:
             if state not in PASSING:
                 raise

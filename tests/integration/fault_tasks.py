@@ -131,6 +131,16 @@ class Sum(ImmediateTask):
         return sum(numbers)
 
 
+class Show(ImmediateTask):
+    """Note what the parts have returned."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, parts: list[Any], folder: Path) -> None:
+        note(folder, f"parts {parts}")
+
+
 @shared_task
 def noted(numbers: list[int], folder: str) -> None:
     """Note the sum as a function."""

@@ -16,7 +16,19 @@ from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
 from conventions.records import executions
 from tests.integration import fault_tasks, killed_at_start
-from tests.integration.fault_tasks import After, Disconnected, Fails, Hangs, Number, Started, Sum, Told, Twice, Works
+from tests.integration.fault_tasks import (
+    After,
+    Disconnected,
+    Fails,
+    Hangs,
+    Number,
+    Show,
+    Started,
+    Sum,
+    Told,
+    Twice,
+    Works,
+)
 from tests.redis_servers import free_port, process, wait_for_server
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, acting_through, letters, wait_for_letter, wait_until_empty
@@ -374,6 +386,76 @@ def test_a_part_whose_own_error_is_one_of_a_server(app: ConventionsApp, tmp_path
     wait_until(lambda: result.state == "FAILURE", 30, "the chord has failed")
     assert isinstance(result.result, ChordError)
     wait_until_empty(app)
+
+
+def test_groups_within_a_header(app: ConventionsApp, tmp_path: Path) -> None:
+    """The body gets what the parts have returned in the form of the header, also where a result is not kept: Celery waits for that."""
+    (tmp_path / "go").touch()
+    header = [chain(Number.si(tmp_path, 3), group(Works.si(tmp_path), Number.si(tmp_path, 4))), Number.si(tmp_path, 5)]
+    chord(header)(Show.s(folder=tmp_path))
+    wait_until(lambda: f"parts [['{tmp_path}', 4], 5]" in notes(tmp_path), 20, "the body has run")
+    wait_until_empty(app)
+
+
+LATE: dict[str, Callable[[Path, Any], list[Any]]] = {
+    "within a group": lambda folder, late: [chain(Number.si(folder, 1), group(late, Number.si(folder, 3)))],
+    "beside a group": lambda folder, late: [chain(Number.si(folder, 1), group(Number.si(folder, 2), Number.si(folder, 3))), late],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("where", LATE)
+def test_a_late_part_of_a_header_with_groups(app: ConventionsApp, tmp_path: Path, where: str) -> None:
+    """The chord has failed: the body gets no `None` in its place, and nobody waits for its result."""
+    (tmp_path / "go").touch()
+    late = Number.si(tmp_path, 9).set(countdown=1, expires=0.1)
+    result = chord(LATE[where](tmp_path, late))(Show.s(folder=tmp_path))
+    wait_until(lambda: result.state == "FAILURE", 30, "the chord has failed")
+    assert "TaskRevokedError" in str(result.result)
+    wait_until_empty(app)
+
+
+def test_a_death_while_a_chord_hears_of_a_chain_that_failed(others: Installation, tmp_path: Path) -> None:
+    """The failure of the last step is stored then, and the chord does not know of it."""
+    for file in ("armed", "go"):
+        (tmp_path / file).touch()
+    with others.worker("-c", "1"), others.application() as app, acting_through(app):
+        body = Sum.s(folder=tmp_path).set(link_error=[After.s(folder=tmp_path)])
+        result = chord([Number.s(tmp_path, 1), chain(Disconnected.si(tmp_path), Number.si(tmp_path, 2))])(body)
+        wait_until(lambda: result.state == "FAILURE", 30, "the chord has failed")
+        wait_until(lambda: "after a failure" in notes(tmp_path), 30, "the errback has run")
+        wait_until_empty(app)
+        assert not (tmp_path / "armed").exists()
+        assert sorted(notes(tmp_path)) == ["after a failure", "began 1", "ran"]
+
+
+def _failing(folder: Path) -> list[Any]:
+    return [Number.si(folder, 1), Fails.si(folder)]
+
+
+# What fails within another chord, whose body gets nothing then.
+OUTER: dict[str, Callable[[Path, Any], Any]] = {
+    "a chord": lambda folder, body: chord([chord(_failing(folder), Show.s(folder=folder)), Number.si(folder, 2)], body),
+    "a chord with a group": lambda folder, body: chord(
+        [chord(_failing(folder), group(Show.s(folder=folder), Show.s(folder=folder))), Number.si(folder, 2)], body
+    ),
+    "a chain with a group": lambda folder, body: chord(
+        [chain(Fails.si(folder), group(Number.si(folder, 2), Number.si(folder, 3))), Number.si(folder, 4)], body
+    ),
+    "the header of a body": lambda folder, body: chord(_failing(folder), chord([Show.s(folder=folder)], body)),
+}
+
+
+@pytest.mark.parametrize("inner", OUTER)
+def test_a_failure_within_a_chord_fails_the_chord_around_it(app: ConventionsApp, tmp_path: Path, inner: str) -> None:
+    """Celery tells only the inner one."""
+    (tmp_path / "go").touch()
+    body = Show.s(folder=tmp_path).set(link_error=[After.s(folder=tmp_path)])
+    result = OUTER[inner](tmp_path, body).apply_async()
+    wait_until(lambda: result.state == "FAILURE", 20, "the outer chord has failed")
+    wait_until(lambda: "after a failure" in notes(tmp_path), 20, "the errback has run")
+    wait_until_empty(app)
+    assert notes(tmp_path).count("after a failure") == 1
+    assert not [note for note in notes(tmp_path) if note.startswith("parts")]
 
 
 def test_parts_of_a_chord_that_end_together(app: ConventionsApp, workers: list[Worker], tmp_path: Path) -> None:
