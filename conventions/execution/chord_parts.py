@@ -6,22 +6,23 @@ a call, not to a part: it is lost with an answer or a process. And an errback th
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from copy import copy
 from typing import Any
 
 from celery import maybe_signature, states
 from celery.exceptions import ChordError, Reject, TaskRevokedError
-from celery.result import GroupResult, ResultSet
 from redis.exceptions import RedisError
 
+from conventions.broker.validation import STEPS_WITHIN
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import text_of
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_address import shown
 from conventions.execution.application import Application, may_pass
-from conventions.execution.follow_ups import StepsNotSent, is_function
+from conventions.execution.follow_ups import NEXT_WITHIN, StepsNotSent, is_function
+from conventions.execution.step_ids import identified
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import listed, new_request
 
@@ -34,12 +35,6 @@ FOR_EVER = 10**9  # seconds
 _untold: ContextVar[list[Exception] | None] = ContextVar("conventions_untold", default=None)
 
 
-def _within(group: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
-    """A step of a group, which is a part of the chord that the group is a part of."""
-    inherited = {name: group["options"][name] for name in ("chord", "group_id") if name in group["options"]}
-    return dict(step) | {"options": inherited | step["options"]}
-
-
 def _request_of(step: Mapping[str, Any]) -> Any:
     """The request that a step would have been."""
     request = new_request(dict(step))
@@ -48,13 +43,18 @@ def _request_of(step: Mapping[str, Any]) -> Any:
     return request
 
 
-def _parts_within(step: Mapping[str, Any]) -> Iterator[Any]:
-    """Requests of those whose end stands for that of a step, and is one of a part of an outer chord."""
-    if step.get("subtask_type") == "group":
-        for one in step["kwargs"].get("tasks") or ():
-            yield from _parts_within(_within(step, one))
-    elif step["options"].get("chord"):
-        yield _request_of(step)
+def _last_tasks(step: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The tasks whose results are that of a step: itself, the last one of a chain, the body of a chord, each one of a group."""
+    kind, within = step.get("subtask_type"), step.get("kwargs") or {}
+    if kind == "group":
+        for one in within.get("tasks") or ():
+            yield from _last_tasks(one)
+    elif kind == "chain" and within.get("tasks"):
+        yield from _last_tasks(within["tasks"][-1])
+    elif kind == "chord" and within.get("body"):
+        yield from _last_tasks(within["body"])
+    else:
+        yield step
 
 
 class ChordParts:
@@ -124,7 +124,7 @@ class ChordParts:
             return
         body = maybe_signature(request.chord, app=self.app)
         try:
-            self._send_body(body, request.group, keys)
+            self._send_body(body, keys)
         except ChordError as error:
             logger.exception("chord %s has failed", request.group)
             self._fail_body(body, error)
@@ -142,11 +142,17 @@ class ChordParts:
         )
         if not size or count != int(size) + int(more or 0):
             return False
-        return bool(first) or self.client.get(keys[".c"]) in (part, part.encode())
+        owner = b"" if first else self.client.get(keys[".c"]) or b""
+        owner = owner if isinstance(owner, bytes) else owner.encode()
+        if (
+            not first and owner != b"done" and b":" not in owner
+        ):  # one of Celery's: a function sends the body, or an older release
+            raise StepsNotSent("another process sends its body, or has died with it", requeue=True)
+        return bool(first) or owner == part.encode()
 
-    def _send_body(self, body: Any, group: str, keys: dict[str, str]) -> None:
+    def _send_body(self, body: Any, keys: dict[str, str]) -> None:
         """Send what follows the parts. Raises: ChordError: one of them failed, or it can never be sent."""
-        results = self._results_of(group, keys[".j"])
+        results = self._results_of(keys)
         try:
             body.delay(results)
         except Exception as error:
@@ -154,25 +160,28 @@ class ChordParts:
                 raise
             raise ChordError(f"Callback error: {error!r}") from error
 
-    def _results_of(self, group: str, key: str) -> list[Any]:
+    def _results_of(self, keys: dict[str, str]) -> list[Any]:
         """What the parts have returned, in the form of the header. Raises: ChordError: one of them failed."""
+        key = keys[".j"]
         found = self.client.zrange(key, 0, -1) if self._chord_zset else self.client.lrange(key, 0, -1)
         entries = [self.decode(entry) for entry in found]
-        header = GroupResult.restore(group, backend=self, app=self.app)
+        header = self.client.get(keys[""])  # Celery stores the form where there are groups within it
         if header is None:
             return [self._result_in(entry) for entry in entries]
-        # There are groups within it. Celery waits for each result there, without end for one that is not kept.
-        return self._results_within(header, {entry[1]: entry for entry in entries})
+        # Celery waits for each result there, without end for one that is not kept.
+        return self._results_within(self.decode(header)["result"], {entry[1]: entry for entry in entries})
 
-    def _results_within(self, results: Any, entries: dict[str, Any]) -> list[Any]:
+    def _results_within(self, group: Any, entries: dict[str, Any]) -> list[Any]:
+        """Args: group: as `GroupResult.as_tuple` writes it."""
         found: list[Any] = []
-        for one in results.results:
-            if isinstance(one, ResultSet):
+        for one in group[1]:
+            (message_id, _), members = one
+            if members is not None:
                 found.append(self._results_within(one, entries))
-            elif one.id in entries:
-                found.append(self._result_in(entries[one.id]))
+            elif message_id in entries:
+                found.append(self._result_in(entries[message_id]))
             else:
-                raise ChordError(f"Join error: {one.id} has not told how it ended")
+                raise ChordError(f"Join error: {message_id} has not told how it ended")
         return found
 
     def _result_in(self, entry: Any) -> Any:
@@ -184,7 +193,12 @@ class ChordParts:
         while body.get("subtask_type") == "chord" and body.kwargs.get("body"):  # its result is that of its body
             inner = maybe_signature(body.kwargs["body"], app=self.app).clone()
             errbacks = [*listed(inner.options.get("link_error") or ()), *listed(body.options.get("link_error") or ())]
-            inner.options["link_error"] = errbacks
+            kept = {
+                name: body.options[name]
+                for name in ("chord", "group_id", "group_index", "chain")
+                if name in body.options
+            }
+            inner["options"] = kept | inner.options | {"link_error": errbacks}
             body = inner
         untold: list[Exception] = []
         token = _untold.set(untold)
@@ -194,8 +208,9 @@ class ChordParts:
             _untold.reset(token)
         if untold:
             raise untold[0]
-        for part in _parts_within(body):
-            self.on_chord_part_return(part, states.FAILURE, error)
+        for step in _last_tasks(body):
+            if step["options"].get("chord"):
+                self.on_chord_part_return(_request_of(step), states.FAILURE, error)
 
     def _fail_chain(
         self, chain: Any, exc: Any, traceback: Any = None, store_result: bool = True, state: str = states.FAILURE
@@ -211,13 +226,10 @@ class ChordParts:
             ended = _request_of(step)
             if store_result and state in states.PROPAGATE_STATES and ended.id:
                 self.store_result(ended.id, exc, state, traceback=traceback, request=ended)
-            kind, within = step.get("subtask_type"), step.get("kwargs") or {}
-            if kind == "group":
-                left += [_within(step, one) for one in within.get("tasks") or ()]
+            if step.get("subtask_type") in STEPS_WITHIN:
+                left += [one for one in _last_tasks(step) if one is not step]
             elif ended.chord:
                 self.on_chord_part_return(ended, state, exc)
-            if kind == "chord" and within.get("body"):
-                left.append(within["body"])
 
     def _is_untold(self, error: Exception) -> bool:
         """Whether a chord that fails will tell this one when its part comes again. Celery goes on with the others after any error."""
@@ -257,21 +269,32 @@ class ChordParts:
         Raises:
             Exception: a server does not answer.
         """
-        for step in listed(request.errbacks):  # Celery takes a single one for a list of its keys
-            if _untold.get():
-                return
-            alone = copy(request)
-            alone.errbacks = [step]
+        steps = [  # Celery takes a single one for a list of its keys
+            step if step["options"].get("task_id") else identified(step, request.id, "link_error", number)
+            for number, step in enumerate(listed(request.errbacks))
+        ]
+        steps.sort(key=lambda step: is_function(self.app, step["task"]))  # as in `send_follow_ups`
+        failed: Exception | None = None
+        for step in steps:
+            if _untold.get() or (failed and is_function(self.app, step["task"])):
+                break
             try:
-                super()._call_task_errbacks(alone, exc, traceback)  # type: ignore[misc]  # the other base class has it
+                with Deadline(NEXT_WITHIN) if failed else nullcontext():
+                    self._call_errback(step, request, exc, traceback)
             except Exception as error:
-                if self._is_untold(error):
-                    return
-                if may_pass(self.app, error):
+                if not may_pass(self.app, error):
                     raise
-                how = {"parent_id": request.id, "root_id": request.root_id or request.id}
-                try:
-                    UnsentStep.of(self.app, step, (request.id,), **how).refuse(error)
-                except Exception as fault:
-                    if not self._is_untold(fault):
-                        raise
+                failed = failed or error
+        if failed and not self._is_untold(failed):
+            raise failed
+
+    def _call_errback(self, step: Any, request: Any, exc: Any, traceback: Any) -> None:
+        alone = copy(request)
+        alone.errbacks = [step]
+        try:
+            super()._call_task_errbacks(alone, exc, traceback)  # type: ignore[misc]  # the other base class has it
+        except Exception as error:
+            if may_pass(self.app, error):
+                raise
+            how = {"parent_id": request.id, "root_id": request.root_id or request.id}
+            UnsentStep.of(self.app, step, (request.id,), **how).refuse(error)

@@ -19,6 +19,9 @@ from conventions.execution.application import Application, may_pass
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.unsent_step import UnsentStep
 
+ACCUMULATE = (
+    "celery.accumulate"  # returns its arguments; Celery puts it behind the group that a job replaces itself with
+)
 NEXT_WITHIN = 1.0  # seconds for each step after one that is not sent: all of them come again
 
 
@@ -68,7 +71,7 @@ def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
 def is_function(app: Application, task: str) -> bool:
     """Whether a task is known here, is no class of ours, and is not made of other steps."""
     known = app.tasks.get(task)
-    made_of_others = task.removeprefix("celery.") in STEPS_WITHIN
+    made_of_others = task.removeprefix("celery.") in STEPS_WITHIN or task == ACCUMULATE
     return known is not None and not hasattr(known, "arguments") and not made_of_others
 
 

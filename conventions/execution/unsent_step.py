@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
-from uuid import UUID, uuid5
 
 from conventions.broker.codec import message_of, written_body
 from conventions.broker.header_names import ACTOR, FINGERPRINT, KEY, PLANNED_AT
@@ -17,12 +16,11 @@ from conventions.core.value_bounds import fault_of_name
 from conventions.execution.application import Application, may_pass
 from conventions.execution.current_job import current_job, inherited_actor
 from conventions.execution.failure_log import log_unsendable
+from conventions.execution.step_ids import derived_id
 from conventions.library_internals.celery import listed, new_request
 from conventions.records.journal import Event
 
 logger = logging.getLogger(__name__)
-
-_NAMESPACE = UUID("0c7b7a3e-6c0f-5d0e-9b57-6a8a1f2f4b11")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class UnsentStep:
         own = () if signature.get("immutable") else args
         every = {**signature["options"], **{name: one for name, one in options.items() if one is not None}}
         # One that has no id gets the same one each time.
-        message_id = every.get("task_id") or uuid5(_NAMESPACE, f"{every.get('parent_id')} {signature}").hex
+        message_id = every.get("task_id") or derived_id(every.get("parent_id"), signature)
         headers = cls.headers_of(every.get("actor"), every.get("idempotency_key"))
         return cls(app, signature["task"], message_id, (*own, *signature["args"]), signature["kwargs"], every, headers)
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from celery import maybe_signature
-
 from conventions.broker.validation import NOT_OPTIONS, STEPS_WITHIN
 from conventions.core.value_bounds import fault_of_name
+from conventions.execution.step_ids import identified
 from conventions.library_internals.celery import listed
 from conventions.sending.named_task import Named
 
@@ -67,60 +66,21 @@ def _check(where: str, one: Any) -> None:
         )
 
 
-def freeze_callbacks(task: Named, options: dict[str, Any]) -> None:
-    """Give each callback its id now, and each one within a step. A job that ends twice then sends the same messages twice.
+def freeze_callbacks(task: Named, message_id: str, options: dict[str, Any]) -> None:
+    """Give each callback its id now. A job that ends twice, as after a crash, then sends the same messages twice.
 
-    The caller's signatures stay as they are: each send has ids of its own.
+    The caller's signatures stay as they are: each message has callbacks of its own.
 
     Raises:
         TypeError: an element is not a signature.
     """
-    if STEPS.isdisjoint(options):
-        return
     for name in ("link", "link_error"):
-        for one in listed(options.get(name) or ()):
-            if not isinstance(one, Mapping):  # a signature is a mapping, also after JSON
-                raise TypeError(
-                    f"{task.name}: {name} is a signature, such as Other.s(...), or a list of them, not {one!r}"
-                )
-    options.update(_with_frozen_callbacks(options))
+        if options.get(name):
+            steps = listed(options[name])
+            options[name] = [_frozen(task, message_id, name, number, one) for number, one in enumerate(steps)]
 
 
-def _with_frozen_callbacks(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of these options that have steps, with an id for each callback within them."""
-    frozen = {
-        name: [_frozen(one) for one in listed(options[name])] for name in ("link", "link_error") if options.get(name)
-    }
-    for name in ("chain", "chord"):
-        if steps := options.get(name):
-            frozen[name] = [_looked_through(one) for one in steps] if name == "chain" else _looked_through(steps)
-    return frozen
-
-
-def _frozen(given: Mapping[str, Any]) -> Any:
-    callback = maybe_signature(given).clone()
-    if "task_id" not in callback.options:
-        callback.freeze()
-    return _looked_through(callback)
-
-
-def _looked_through(step: Any) -> Any:
-    """A step whose callbacks all have ids, at any depth; the same one where it has none."""
-    if not isinstance(step, Mapping):
-        return step
-    within = {
-        name: step["kwargs"][name]
-        for name in STEPS_WITHIN.get(step.get("subtask_type") or "", ())
-        if step["kwargs"].get(name)
-    }
-    options = _with_frozen_callbacks(step["options"])
-    inner = {
-        name: _looked_through(one) if isinstance(one, Mapping) else [_looked_through(each) for each in one]
-        for name, one in within.items()
-    }
-    if not options and not inner:
-        return step
-    found = maybe_signature(step).clone()
-    found["options"] = {**found["options"], **options}
-    found["kwargs"] = {**found["kwargs"], **inner}
-    return found
+def _frozen(task: Named, message_id: str, name: str, number: int, given: Any) -> Any:
+    if not isinstance(given, Mapping):  # a signature is a mapping, also after JSON
+        raise TypeError(f"{task.name}: {name} is a signature, such as Other.s(...), or a list of them, not {given!r}")
+    return identified(given, message_id, name, number)

@@ -55,7 +55,7 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
             check_function(task, options, max_delay)
         else:
             check_options(task, options, max_delay)
-            freeze_callbacks(task, options)
+            freeze_callbacks(task, str(task_id), options)
             _check_arguments(task, args, kwargs)
         check_text(task, "task_id", task_id)
         check_text(task, "idempotency_key", how["key"])

@@ -79,7 +79,7 @@ def checked_send(
         settings = task.app.settings
         list_callbacks(options)
         check_options(task, options, settings.max_delay)
-        freeze_callbacks(task, options)
+        freeze_callbacks(task, message_id, options)
         given = options.get("headers") or {}
         if isinstance(given, AcceptedHeaders):  # a retry, for example: it was checked before
             return payload_of(task, args, kwargs, None)[0], dict(given)

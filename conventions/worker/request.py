@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import celery
-from celery.exceptions import InvalidTaskError, Terminated, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import Ignore, InvalidTaskError, Retry, Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker import state
 from celery.worker.request import Request as CeleryRequest
 from redis.exceptions import RedisError
@@ -249,6 +249,7 @@ class Request(PlainRequest):
     task: RunnableTask
 
     group: Group | None = None
+    _goes_on: bool = False  # its job has not ended with this message, which another one follows
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """See `PlainRequest`. What Celery raised itself, before a job or after it, ends no job: its message comes again.
@@ -256,6 +257,7 @@ class Request(PlainRequest):
         Unless its outcome is recorded, and no other moment mends the error: then it has ended, whatever Celery could not do after it.
         """
         error = error_of(exc_info)
+        self._goes_on = isinstance(error, (Ignore, Retry))
         if isinstance(error, StepsNotSent):
             logger.warning(
                 "what follows it is not sent yet: id=%s task=%s: it comes again: %s", self.id, self.name, error.reason
@@ -308,7 +310,9 @@ class Request(PlainRequest):
         )
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """End the job by a signal to its process, which must not end another job."""
+        """End the job by a signal to its process, which must not end another job, nor keep what follows this one from being sent."""
+        if self._has_outcome():
+            return
         if self.group is None or not self.group.postpones(self, pool, signal):
             super().terminate(pool, signal)
 
@@ -381,7 +385,7 @@ class Request(PlainRequest):
 
     def acknowledge(self) -> None:
         """Acknowledge; what follows the job was sent before."""
-        if self.has_follow_ups and not self.acknowledged:
+        if self.has_follow_ups and not self.acknowledged and not self._goes_on:
             with suppress(RedisError):  # then a message that comes again sends the same messages again
                 self.app.port.note_follow_ups_sent(self.claim, self.id)
         self.app.hung_jobs.forget(self)
@@ -438,7 +442,8 @@ class Request(PlainRequest):
 
     def revoked(self) -> bool:
         """Whether somebody revoked it, or it is too late. What has ended, and only waits for what follows it, cannot be stopped any more."""
-        if (self.id in state.revoked or state.revoked_stamps) and not self._already_revoked and self._has_outcome():
+        named = self.id in state.revoked or (state.revoked_stamps and self.stamped_headers)
+        if named and not self._already_revoked and self._has_outcome():
             return False
         return bool(super().revoked())
 

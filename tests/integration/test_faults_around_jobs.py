@@ -303,13 +303,16 @@ def test_a_step_that_waits_holds_no_other_one(others: Installation, tmp_path: Pa
         assert sorted(notes(tmp_path)) == ["after a success", "ran", "sum 20", "sum [1] 1"]
 
 
-def test_a_job_that_only_waits_for_its_steps_cannot_be_revoked(others: Installation, tmp_path: Path) -> None:
+@pytest.mark.parametrize("terminate", [False, True])
+def test_a_job_that_only_waits_for_its_steps_cannot_be_revoked(
+    others: Installation, tmp_path: Path, terminate: bool
+) -> None:
     """It has succeeded, and every id has one end."""
     (tmp_path / "steps wait").touch()
     with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
         sent = Works.apply_async((tmp_path,), link=After.s(folder=tmp_path))
         worker.wait_for(NOT_SENT)
-        app.control.revoke(sent.id)
+        app.control.revoke(sent.id, terminate=terminate)
         wait_until(lambda: sent.id in str(app.control.inspect().revoked()), 20, "the worker has heard that")
         (tmp_path / "steps wait").unlink()
         wait_until(lambda: "after a success" in notes(tmp_path), 20, "the step has run")
@@ -438,8 +441,27 @@ OUTER: dict[str, Callable[[Path, Any], Any]] = {
     "a chord with a group": lambda folder, body: chord(
         [chord(_failing(folder), group(Show.s(folder=folder), Show.s(folder=folder))), Number.si(folder, 2)], body
     ),
+    "a chord with a group of chains": lambda folder, body: chord(
+        [
+            chord(_failing(folder), group(chain(Show.s(folder=folder), Number.si(folder, 5)), Show.s(folder=folder))),
+            Number.si(folder, 2),
+        ],
+        body,
+    ),
+    "a chord with a group of chords": lambda folder, body: chord(
+        [
+            chord(
+                _failing(folder), group(chord([Show.s(folder=folder)], Show.s(folder=folder)), Show.s(folder=folder))
+            ),
+            Number.si(folder, 2),
+        ],
+        body,
+    ),
     "a chain with a group": lambda folder, body: chord(
         [chain(Fails.si(folder), group(Number.si(folder, 2), Number.si(folder, 3))), Number.si(folder, 4)], body
+    ),
+    "a chain with a group of chains": lambda folder, body: chord(
+        [chain(Fails.si(folder), group(chain(Number.si(folder, 2), Number.si(folder, 3)), Number.si(folder, 4)))], body
     ),
     "the header of a body": lambda folder, body: chord(_failing(folder), chord([Show.s(folder=folder)], body)),
 }
@@ -479,6 +501,35 @@ def test_a_single_errback_of_a_chord(app: ConventionsApp, tmp_path: Path) -> Non
     wait_until(lambda: "after a failure" in notes(tmp_path), 20, "the errback has run")
     wait_until_empty(app)
     assert sorted(notes(tmp_path)) == ["after a failure", "began 3", "ran"]
+
+
+def test_errbacks_wait_for_no_other_one(others: Installation, tmp_path: Path) -> None:
+    """Functions wait for all others; they may run more than once, since Celery tells of a failure again where its telling failed."""
+    (tmp_path / "steps wait").touch()
+    with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
+        function = fault_tasks.noted.si([1], str(tmp_path))
+        Fails.apply_async((tmp_path,), link_error=[function, After.s(folder=tmp_path), Sum.si([20], folder=tmp_path)])
+        wait_until(
+            lambda: len(re.findall(rf"{Fails.name}\[[^]]*\] received", worker.output)) > 2, 20, "it has come again"
+        )
+        assert notes(tmp_path) == ["ran", "sum 20"]
+        (tmp_path / "steps wait").unlink()
+        wait_until(lambda: "sum [1] 1" in notes(tmp_path), 20, "the others have run")
+        wait_until_empty(app)
+        assert [one for one in sorted(notes(tmp_path)) if "[1]" not in one] == ["after a failure", "ran", "sum 20"]
+
+
+def test_a_chord_whose_body_another_process_may_send(others: Installation, tmp_path: Path) -> None:
+    """One of an older release, or a function: its last part waits until that process has sent it, or is dead for sure."""
+    with others.worker("-c", "1") as worker, others.application() as app, acting_through(app):
+        result = chord([Number.s(tmp_path, 3), Number.s(tmp_path, 4)])(Sum.s(folder=tmp_path))
+        right = app.backend.get_key_for_group(result.parent.id, ".c")
+        app.backend.client.set(right, uuid4().hex)
+        (tmp_path / "go").touch()
+        worker.wait_for(NOT_SENT)
+        app.backend.client.delete(right)
+        assert result.get(timeout=patient(30)) == 7
+        wait_until_empty(app)
 
 
 def test_a_late_job_tells_those_who_wait_for_its_chain(app: ConventionsApp, tmp_path: Path) -> None:
