@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,17 @@ class Rabbit:
     def freeze(self) -> None:
         """Stop it where it is: connections stay open, and nothing is answered."""
         self.signal(signal.SIGSTOP)
+        wait_until(self._stands_still, description="RabbitMQ stands still")  # one of its threads may answer once more
+
+    def _stands_still(self) -> bool:
+        assert self._server is not None
+        states = []
+        for file in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            with suppress(OSError):  # it has ended since
+                state, _, group = file.read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self._server.pid:
+                    states.append(state)
+        return set(states) <= {"T", "Z"}
 
     def thaw(self) -> None:
         """Let it go on."""
