@@ -109,6 +109,7 @@ def _within(kind: Any, kwargs: Mapping[str, Any]) -> Iterator[Any]:
 
 
 STEPS_WITHIN = {"group": ("tasks",), "chain": ("tasks",), "chord": ("header", "body")}  # of the types that Celery has
+CANVASES = frozenset(f"celery.{kind}" for kind in STEPS_WITHIN)  # the names of their tasks
 _NESTED: dict[str, Any] = {}  # marks a step within another one
 NOT_OPTIONS = frozenset(["self", "args", "kwargs", "name"])  # what sending a step passes otherwise
 Step = Annotated[Signature, WrapValidator(_readable)]

@@ -19,7 +19,7 @@ from conventions.broker.header_names import (
     UNKNOWN,
     UNKNOWN_SINCE,
 )
-from conventions.broker.validation import fault_of
+from conventions.broker.validation import CANVASES, fault_of
 from conventions.core.errors import IdempotencyConflict, PayloadError
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments
@@ -28,7 +28,6 @@ from conventions.records import executions
 from conventions.sending.publish import publish
 from conventions.storage.tables import DeadLetterRow
 
-CANVASES = frozenset(["celery.group", "celery.chain", "celery.chord"])  # Celery's names of what is sent in parts
 ANEW = {"retries": 0, "eta": None, "expires": None}
 
 

@@ -1,7 +1,7 @@
 """`ChordParts`: how the result backend tells chords, chains and errbacks how a job has ended.
 
-Celery takes each error that it meets while a chord is told for a failure of the chord, and gives the right to send the body to
-a call, not to a part: it is lost with an answer or a process. And an errback that cannot be sent keeps the others from being sent.
+Celery takes each error that it meets there for a failure of the chord. It gives the right to send the body to a call, not to a
+part, so a lost answer or a killed process loses the body. An errback that cannot be sent keeps the others from being sent.
 """
 
 import logging
@@ -12,12 +12,11 @@ from copy import copy
 from typing import Any
 
 from celery import maybe_signature, states
-from celery.exceptions import ChordError, Reject, TaskRevokedError
+from celery.exceptions import ChordError, TaskRevokedError
 from redis.exceptions import RedisError
 
 from conventions.broker.validation import STEPS_WITHIN
 from conventions.core.deadline import Deadline
-from conventions.core.error_text import text_of
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.redis_address import shown
 from conventions.execution.application import Application, may_pass
@@ -113,8 +112,7 @@ class ChordParts:
             self._return_part(request, state, result)
         except Exception as error:
             if may_pass(self.app, error):
-                reason = error.reason if isinstance(error, Reject) else text_of(error)
-                raise StepsNotSent(f"the chord {request.group}: {reason}", requeue=True) from error
+                raise StepsNotSent.of(error, f"the chord {request.group}") from error
             raise
 
     def _return_part(self, request: Any, state: str, result: Any) -> None:
@@ -142,13 +140,13 @@ class ChordParts:
         )
         if not size or count != int(size) + int(more or 0):
             return False
-        owner = b"" if first else self.client.get(keys[".c"]) or b""
-        owner = owner if isinstance(owner, bytes) else owner.encode()
-        if (
-            not first and owner != b"done" and b":" not in owner
-        ):  # one of Celery's: a function sends the body, or an older release
+        if first:
+            return True
+        owner = self.client.get(keys[".c"]) or b""
+        owner = owner.decode() if isinstance(owner, bytes) else owner
+        if owner != "done" and ":" not in owner:  # one of Celery's: a function sends the body, or an older release
             raise StepsNotSent("another process sends its body, or has died with it", requeue=True)
-        return bool(first) or owner == part.encode()
+        return bool(owner == part)
 
     def _send_body(self, body: Any, keys: dict[str, str]) -> None:
         """Send what follows the parts. Raises: ChordError: one of them failed, or it can never be sent."""

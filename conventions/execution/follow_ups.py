@@ -7,12 +7,12 @@ order and with the arguments of `_dispatch_callbacks_and_chain` in `celery.app.t
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Self
 
 from celery import maybe_signature
 from celery.exceptions import Reject
 
-from conventions.broker.validation import STEPS_WITHIN
+from conventions.broker.validation import CANVASES
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import text_of
 from conventions.execution.application import Application, may_pass
@@ -26,7 +26,13 @@ NEXT_WITHIN = 1.0  # seconds for each step after one that is not sent: all of th
 
 
 class StepsNotSent(Reject):
-    """A job has an outcome, and a server took a step after it not. Its message comes again, and sends what was not sent."""
+    """A job has an outcome, and a server did not take a step after it. Its message comes again, and sends the steps again."""
+
+    @classmethod
+    def of(cls, error: Exception, what: str = "") -> Self:
+        """What follows from an error that may pass; `what` names where it was met."""
+        reason = error.reason if isinstance(error, Reject) else text_of(error)
+        return cls(f"{what}: {reason}" if what else reason, requeue=True)
 
 
 def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
@@ -71,8 +77,7 @@ def send_follow_ups(task: RunnableTask, request: Any, result: Any) -> None:
 def is_function(app: Application, task: str) -> bool:
     """Whether a task is known here, is no class of ours, and is not made of other steps."""
     known = app.tasks.get(task)
-    made_of_others = task.removeprefix("celery.") in STEPS_WITHIN or task == ACCUMULATE
-    return known is not None and not hasattr(known, "arguments") and not made_of_others
+    return known is not None and not hasattr(known, "arguments") and task not in CANVASES and task != ACCUMULATE
 
 
 def _send(task: RunnableTask, step: Mapping[str, Any], result: Any, how: dict[str, Any]) -> None:
@@ -80,9 +85,8 @@ def _send(task: RunnableTask, step: Mapping[str, Any], result: Any, how: dict[st
         maybe_signature(step, app=task.app).apply_async((result,), **how)
     except Exception as error:
         if may_pass(task.app, error):
-            reason = error.reason if isinstance(error, Reject) else text_of(error)
-            raise StepsNotSent(reason, requeue=True) from error
+            raise StepsNotSent.of(error) from error
         try:
             UnsentStep.of(task.app, step, (result,), **how).refuse(error)
         except Exception as fault:
-            raise StepsNotSent(text_of(fault), requeue=True) from fault
+            raise StepsNotSent.of(fault) from fault

@@ -14,7 +14,6 @@ from redis.exceptions import RedisError
 
 from conventions.core import errors
 from conventions.core.deadline import current_deadline
-from conventions.core.error_text import text_of
 from conventions.core.errors import JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT
@@ -96,7 +95,7 @@ class _Ours(ChordParts):
                 if not may_pass(self.app, error):
                     raise
                 if time.monotonic() > deadline:  # Celery would tell its errbacks that it has failed
-                    raise StepsNotSent(text_of(error), requeue=True) from error
+                    raise StepsNotSent.of(error) from error
                 logger.warning("result not stored yet: id=%s: %s: %s", task_id, type(error).__name__, error)
                 time.sleep(1)
 

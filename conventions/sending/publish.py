@@ -50,9 +50,8 @@ def publish(
                 if not may_pass(app, error):
                     raise
                 reason = telling(error, reason)
-                if (
-                    deadline.left < RETRY_EVERY or sends_them_again()
-                ):  # a process that tried for longer would run nothing else
+                # A process that tried the steps of one job again and again would run nothing else.
+                if deadline.left < RETRY_EVERY or sends_them_again():
                     away = unavailable(app, reason, [message_id], maybe_sent=deadline.may_have_left)
                     if sends_follow_ups():  # its job is settled: the message comes again, and then the step is sent
                         raise Reject(away, requeue=True) from reason
