@@ -32,7 +32,7 @@ from conventions.execution.purge_command import prepare_purge
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
-from conventions.library_internals.celery import cwd_in_path
+from conventions.library_internals.celery import cwd_in_path, forget_ids_of_chains
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sending.by_name import name_positions, send_by_name
@@ -90,6 +90,7 @@ def create_app(
     """
     redis_transport.install()
     rabbitmq_transport.install()
+    forget_ids_of_chains(lambda app: isinstance(app, ConventionsApp))
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # Flower would listen on every address, without a login
     app = ConventionsApp(
         name,

@@ -23,6 +23,7 @@ from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import (
+    end_cancelled,
     end_dead,
     end_without_run,
     has_follow_ups,
@@ -189,7 +190,7 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
             raise end_without_run(task, job, "superseded")
         case Cancelled():
             logger.info("cancelled: id=%s task=%s", job.id, job.task)
-            raise end_without_run(task, job, "cancelled")
+            raise end_cancelled(task, job, claimed=False)
         case Dead():  # recorded; only those who wait for it may not have heard
             task.app.port.secure()  # the worker that recorded it may have given up before it was on the disk
             failed = JobFailed(answer.error or "its dead letter says how")

@@ -22,6 +22,7 @@ from conventions.core.redis_address import shown
 from conventions.execution.application import Application, may_pass
 from conventions.execution.follow_ups import NEXT_WITHIN, StepsNotSent, is_function
 from conventions.execution.step_ids import identified
+from conventions.execution.steps_within import last_tasks
 from conventions.execution.unsent_step import UnsentStep
 from conventions.library_internals.celery import listed, new_request
 
@@ -40,20 +41,6 @@ def _request_of(step: Mapping[str, Any]) -> Any:
     request.update(step["options"])
     request.id, request.group = step["options"].get("task_id"), step["options"].get("group_id")
     return request
-
-
-def _last_tasks(step: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The tasks whose results are that of a step: itself, the last one of a chain, the body of a chord, each one of a group."""
-    kind, within = step.get("subtask_type"), step.get("kwargs") or {}
-    if kind == "group":
-        for one in within.get("tasks") or ():
-            yield from _last_tasks(one)
-    elif kind == "chain" and within.get("tasks"):
-        yield from _last_tasks(within["tasks"][-1])
-    elif kind == "chord" and within.get("body"):
-        yield from _last_tasks(within["body"])
-    else:
-        yield step
 
 
 class ChordParts:
@@ -206,7 +193,7 @@ class ChordParts:
             _untold.reset(token)
         if untold:
             raise untold[0]
-        for step in _last_tasks(body):
+        for step in last_tasks(body):
             if step["options"].get("chord"):
                 self.on_chord_part_return(_request_of(step), states.FAILURE, error)
 
@@ -225,7 +212,7 @@ class ChordParts:
             if store_result and state in states.PROPAGATE_STATES and ended.id:
                 self.store_result(ended.id, exc, state, traceback=traceback, request=ended)
             if step.get("subtask_type") in STEPS_WITHIN:
-                left += [one for one in _last_tasks(step) if one is not step]
+                left += [one for one in last_tasks(step) if one is not step]
             elif ended.chord:
                 self.on_chord_part_return(ended, state, exc)
 

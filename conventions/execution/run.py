@@ -35,6 +35,7 @@ from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import (
     AT_ONCE,
     Outcomes,
+    end_cancelled,
     end_dead,
     end_released,
 )
@@ -137,7 +138,7 @@ def _ending(task: RunnableTask, job: Attempt, error: BaseException) -> BaseExcep
             ending = end_released(task, job, "superseded", error)
         case JobCancelled():
             logger.info("cancelled: id=%s task=%s: while it ran", job.id, job.task)
-            ending = end_released(task, job, "cancelled", Ignore())
+            ending = end_cancelled(task, job, claimed=True)
         case SystemExit() if error.code in KILLED:
             ending = error
         case SystemExit():  # of a library: it must neither end the worker nor lose the job

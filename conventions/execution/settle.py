@@ -15,11 +15,12 @@ from conventions.broker.batch_membership import Outcome
 from conventions.core import error_text
 from conventions.core.errors import LeaseLost
 from conventions.core.lease_timings import SETTLE_FOR
-from conventions.execution.application import Application
+from conventions.execution.application import Application, may_pass
 from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import event_of
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.execution.failure_log import log_failure
+from conventions.execution.follow_ups import StepsNotSent
 from conventions.execution.process_state import end_own_code
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.soft_time_limit import soft_limit
@@ -170,6 +171,31 @@ def end_released(
         outcome: Outcome | None = None if keep else "cancelled"
         settle(task, job, "released", kind, outcome=outcome, action="keep" if keep else "remove")
     return ending
+
+
+def end_cancelled(task: RunnableTask, job: Attempt, *, claimed: bool) -> Exception:
+    """Tell those who wait for a cancelled message, and then record its end, after which it never comes again.
+
+    Args:
+        task: the running task.
+        job: its attempt.
+        claimed: whether the job holds its claim.
+
+    Returns:
+        What to raise.
+    """
+    request = task.request
+    job.ended = True  # what is sent now follows it
+    try:
+        if has_follow_ups(task) and not request.is_eager:
+            ignored = result_is_ignored(task, request)
+            task.app.backend.mark_as_revoked(job.id, "cancelled", request=request, store_result=not ignored)
+    except Exception as error:
+        if may_pass(task.app, error):
+            comes_again = StepsNotSent.of(error, "those who wait for it are not told that it was cancelled")
+            return end_released(task, job, None, comes_again, keep=True) if claimed else comes_again
+        logger.exception("those who wait for it are not told that it was cancelled: id=%s task=%s", job.id, job.task)
+    return end_released(task, job, "cancelled", Ignore()) if claimed else end_without_run(task, job, "cancelled")
 
 
 def end_dead(

@@ -3,6 +3,7 @@
 Another release may change each of these names. `tests/library_internals/` says which one has changed, and what to look at.
 """
 
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Mapping
@@ -12,13 +13,14 @@ from types import ModuleType
 from typing import Any, Protocol
 
 import celery
-from celery import _state
+from celery import _state, canvas
 from celery.app import trace
 from celery.app.routes import Router
 from celery.app.task import X_DEATH_HEADERS, Context, get_actual_ignore_result
 from celery.loaders.base import BaseLoader
 from celery.local import Proxy
-from celery.utils import functional, imports, time
+from celery.utils import functional as functions
+from celery.utils import imports, time
 from celery.utils.collections import ConfigurationView
 from celery.utils.saferepr import saferepr as celerys_saferepr
 
@@ -129,6 +131,31 @@ def text_of_receipt() -> str:
     return str(trace.LOG_RECEIVED)
 
 
+# Canvases.
+
+
+def forget_ids_of_chains(is_ours: Callable[[Any], bool]) -> None:
+    """Let each send of one chain object be a chain of its own, where its application is one of ours.
+
+    `_chain.prepare_steps` writes the id of the last step into the chain. The next send of that object would send its last step
+    under the same id again, and that one is done.
+    """
+    send = canvas._chain.run  # noqa: SLF001
+    if hasattr(send, "__wrapped__"):
+        return
+
+    @functools.wraps(send)
+    def run(self: Any, *args: Any, **options: Any) -> Any:
+        named = "task_id" in self.options  # by its owner, or by `freeze`
+        try:
+            return send(self, *args, **options)
+        finally:
+            if not named and is_ours(self.app):
+                self.options.pop("task_id", None)
+
+    canvas._chain.run = run  # noqa: SLF001
+
+
 # Commands.
 
 
@@ -149,5 +176,5 @@ symbol_by_name: Callable[[Any], Any] = imports.symbol_by_name
 cwd_in_path: Callable[[], AbstractContextManager[Any]] = imports.cwd_in_path
 import_from_cwd: Callable[[str], Any] = imports.import_from_cwd
 saferepr: Callable[..., str] = celerys_saferepr
-listed: Callable[[Any], list[Any]] = functional.maybe_list
+listed: Callable[[Any], list[Any]] = functions.maybe_list
 per_second: Callable[[Any], float] = time.rate  # of "10/m"

@@ -18,7 +18,9 @@ from conventions.declare.declaration import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.retry import RetryPolicy
 from conventions.execution.attempt import Attempt, horizon_of
+from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute
+from conventions.execution.steps_within import every_task
 from conventions.library_internals.celery import result_is_ignored
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
 from conventions.sending.application import SendingApplication
@@ -250,6 +252,16 @@ class RunningTask(celery.Task):
         if throw:
             raise asked from error
         return asked
+
+    def on_replace(self, sig: Any) -> Any:
+        """As Celery. A group in its place keeps its results where the job would have kept its own.
+
+        Celery asks the task that collects them, `celery.accumulate`, which keeps none here.
+        """
+        for step in every_task(sig):
+            if step["task"] == ACCUMULATE:
+                step["options"].setdefault("ignore_result", result_is_ignored(self, self.request))
+        return super().on_replace(sig)  # type: ignore[misc]  # Celery has it, its types do not
 
     @property
     def hears_of_death(self) -> bool:

@@ -40,6 +40,8 @@ def celery_defaults(app: Application) -> dict[str, Any]:
         "task_send_sent_event": False,  # it would cost a message for each message
         "task_ignore_result": True,  # a result that nobody reads is work and memory for nothing
         "result_expires": settings.result_expires,
+        # A part may be due after `max_delay`: a chord that is forgotten by then would never end.
+        "result_chord_expires": max(settings.result_expires, settings.keep_result_for).total_seconds(),
         "task_default_queue": CLASS_QUEUES[0],
         "task_default_priority": int(Priority.NORMAL),
         "task_queue_max_priority": int(Priority.URGENT),

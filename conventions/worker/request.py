@@ -5,7 +5,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import uuid4
@@ -31,6 +32,7 @@ from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import end_dead
 from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery
+from conventions.library_internals.celery import running_tasks
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 from conventions.worker.application import WorkerApplication
@@ -125,7 +127,8 @@ class PlainRequest(CeleryRequest):
             super().on_timeout(soft, timeout)
         elif recorded := not state.should_terminate and self.record_death(error):
             try:
-                super().on_timeout(soft, timeout)
+                with self._followed():
+                    super().on_timeout(soft, timeout)
             except Exception:  # the pool would drop the error, and the message would keep its place
                 logger.exception("not told of its dead letter yet: id=%s task=%s: it comes again", self.id, self.name)
                 self.come_again(error)  # and finds its letter
@@ -191,7 +194,10 @@ class PlainRequest(CeleryRequest):
                     self.id, self.name, SETTLE_FOR,
                 )  # fmt: skip
             elif recorded:  # as Celery does in `on_timeout`
-                self.task.backend.mark_as_failure(self.id, error, request=self._context, store_result=self.store_errors)
+                with self._followed():
+                    self.task.backend.mark_as_failure(
+                        self.id, error, request=self._context, store_result=self.store_errors
+                    )
         except Exception:
             logger.exception("not told of its dead letter yet: id=%s task=%s", self.id, self.name)
             recorded = False  # it comes again, and finds its letter
@@ -201,6 +207,22 @@ class PlainRequest(CeleryRequest):
             self.app.in_flight.acknowledge(self.delivery["receipt"])
         else:
             self.app.loop_calls.in_loop(self.acknowledge)
+
+    @contextmanager
+    def _followed(self) -> Iterator[None]:
+        """Within, what is sent follows the job, whose process is gone or never had it: it has its actor."""
+        running_tasks.push(self.task)
+        self.task.request_stack.push(self._context)
+        try:
+            yield
+        finally:
+            self.task.request_stack.pop()
+            running_tasks.pop()
+
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
+        """Tell those who wait for it."""
+        with self._followed():
+            super()._announce_revoked(reason, terminated, signum, expired)
 
     def _settle_death(self, error: Exception, patience: float) -> bool | None:
         """As `record_death`, for so many seconds, or with none the first time. `None`: the store does not answer."""
@@ -396,6 +418,14 @@ class Request(PlainRequest):
         self.app.hung_jobs.forget(self)
         super().reject(requeue)
 
+    @contextmanager
+    def _followed(self) -> Iterator[None]:
+        """As there; a follow-up that can never be sent becomes a dead letter."""
+        job = self._context.job = self._job()
+        job.ended = True
+        with super()._followed():
+            yield
+
     def _job(self) -> Attempt:
         try:
             payload = dict(self.task.arguments.bind(self.args, self.kwargs))
@@ -458,7 +488,11 @@ class Request(PlainRequest):
         """Record the end before Celery acknowledges the message."""
         if terminated:
             with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
-                self.app.claims.release(self.claim, self.token)
+                self.app.claims.release(self.claim, self.token)  # after this its process records no other end
+            if not self._already_revoked and self._has_outcome():
+                self._already_revoked = True
+                self.come_again(RuntimeError("it ended before the signal"))
+                return
         kind = "expired" if expired else "revoked"
         if not self._already_revoked and not (
             self._chord_hears(reason) and self.app.refusals.message(self._message, RuntimeError(kind), kind)
@@ -473,7 +507,7 @@ class Request(PlainRequest):
         if not self.embed.get("chord") and not self.embed.get("chain"):
             return True
         try:
-            with Deadline(CHORD_WITHIN):
+            with Deadline(CHORD_WITHIN), self._followed():
                 self.task.backend.mark_as_revoked(self.id, reason, request=self._context, store_result=False)
         except Exception as error:
             logger.exception("its chord, or its chain, is not told of its end: id=%s task=%s", self.id, self.name)

@@ -34,7 +34,7 @@ from conventions.worker.consumer import Consumer
 from conventions.worker.request import Request
 from conventions.worker.strategy import strategy
 from tests import claiming
-from tests.claiming import FIRST, asking, take
+from tests.claiming import FIRST, asking, settle, take
 from tests.support import wait_until
 
 
@@ -412,6 +412,27 @@ def test_whose_process_has_ended_is_not_beyond_its_limit(
     entries: Any = app.store.redis.xrange(app.journal.key)
     kinds = [Event.decode(fields[b"event"]).kind for _, fields in entries]
     assert kinds == ([] if is_dead else ["dead"])
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_job_that_ends_before_it_is_terminated(app: ConventionsApp, consumer: Any, lane: Lane, ended: bool) -> None:
+    """The signal came too late: it has one end, and its message comes again, for what follows it."""
+    delivery = handed_out(app, Short)
+    app.in_flight.add(delivery)
+    assert not list(ShortCut(consumer, lane).take([delivery]))
+    (request,) = state.requests.values()
+    first = replace(FIRST, task=Short.name, key=request.claim.removeprefix(f"{Short.name}:"), message_id=request.id)
+    asked = asking(delivery, first)
+    assert isinstance(take(app.claims, asked), Granted)
+    lane.clear()
+    consumer.pool = SimpleNamespace(uses_semaphore=True, apply_async=None, terminate_job=lambda *_: None)
+    if ended:
+        settle(app.claims, asked, "done", event=None, action="keep")
+    request._announce_revoked("terminated", True, "SIGTERM", False)
+    assert app.in_flight.flush(5)
+    assert app.broker.sizes(Short.queue_name) == (Sizes(0, 1, 0) if ended else Sizes(0, 0, 0))
+    entries: Any = app.store.redis.xrange(app.journal.key)
+    assert [Event.decode(fields[b"event"]).kind for _, fields in entries] == ([] if ended else ["revoked"])
 
 
 def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(

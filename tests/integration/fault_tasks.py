@@ -222,6 +222,15 @@ class After(ImmediateTask):
         note(folder, f"after {'a failure' if result != str(folder) else 'a success'}")
 
 
+class Who(ImmediateTask):
+    """An errback: note in whose name it runs."""
+
+    not_idempotent = "a test"
+
+    def run(self, failed: str, folder: Path) -> None:  # noqa: ARG002  # Celery names the message that failed
+        note(folder, f"in the name of {self.actor}")
+
+
 @before_task_publish.connect
 def _die_once(sender: str | None = None, body: Any = None, **_: Any) -> None:
     """Die between the outcome of a job and what follows it, where a test asks for that."""

@@ -3,20 +3,23 @@
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from celery import chain, chord
+from celery.exceptions import ChordError, TaskRevokedError
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask, RetryPolicy
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
 from conventions.dead_letters.resend import redrive
 from conventions.records import executions
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, letters, messages, told, wait_for_letter, wait_until_empty
 
 QUEUE = "immediate"
-WORKER = ("-Q", f"{QUEUE},long", "-c", "2")
+WORKER = ("-Q", f"{QUEUE},long", "-c", "3")
 
 
 class Write(ImmediateTask):
@@ -30,6 +33,41 @@ class Write(ImmediateTask):
             lines.write(f"{line}\n")
         if fails:
             raise ValueError("not now")
+
+
+class Number(ImmediateTask):
+    """Return its number."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, number: int) -> int:
+        return number
+
+
+class Total(ImmediateTask):
+    """The body of a chord."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, numbers: list[int]) -> int:
+        return sum(numbers)
+
+
+class KeptSteps(LongRunningTask):
+    """Report progress until a file is there, and keep the result."""
+
+    idempotent_on = ("name",)
+    ignore_result = False
+
+    def run(self, folder: Path, name: str) -> int:  # noqa: ARG002  # it is the key
+        def step() -> bool:
+            self.progress.advance()
+            return (folder / "go").exists()
+
+        wait_until(step, 60)
+        return 1
 
 
 class Die(ImmediateTask):
@@ -99,6 +137,37 @@ def wait_for_ends(app: ConventionsApp, message_id: str, *kinds: str) -> None:
 
 
 # Before it runs.
+
+
+@pytest.mark.parametrize("at", ["queued", "running"])
+def test_those_who_wait_for_it_hear_of_it(app: ConventionsApp, worker: Worker, tmp_path: Path, at: str) -> None:
+    """Its caller, its chord, and whoever waits for the rest of its chain: as of one that is revoked."""
+    lines = tmp_path / "lines"
+
+    def cancelled(name: str) -> Any:
+        if at == "queued":
+            return Number.si(1).set(countdown=3)
+        return KeptSteps.si(tmp_path, name)
+
+    def cancel(result: Any) -> None:
+        if at == "running":
+            wait_until(lambda: app.AsyncResult(result.id).state == "PROGRESS", 20, "it runs")
+        Write.cancel(result.id)
+
+    alone = cancelled("alone").apply_async()
+    whole = chord([cancelled("part"), Number.si(2)])(Total.s().set(link_error=Write.si(lines, "chord")))
+    steps = chain(cancelled("step"), Number.si(3), Number.si(4)).apply_async()
+    for one in (alone, whole.parent.results[0], steps.parent.parent):
+        cancel(one)
+    for one in (alone, steps):
+        with pytest.raises(TaskRevokedError):
+            one.get(timeout=patient(30))
+    with pytest.raises((ChordError, TaskRevokedError)):
+        whole.get(timeout=patient(30))
+    wait_until(lines.exists, 30, "the errback of the chord has run")
+    wait_until_empty(app, 30)
+    ids = [alone.id, whole.parent.results[0].id, steps.parent.parent.id]
+    wait_until(lambda: [ends(app, one) for one in ids] == [["cancelled"]] * 3, 15, "each has one end")
 
 
 def test_a_queued_job(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:

@@ -146,6 +146,24 @@ class WhoEach(ImmediateTask):
         return f"{number} {self.actor}"
 
 
+class Replaced(ImmediateTask):
+    """Let a group take its place."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+
+    def run(self, numbers: list[int]) -> list[int]:
+        found: list[int] = self.replace(group([Add.s(number, 1) for number in numbers]))
+        return found
+
+
+class ReplacedIgnored(Replaced):
+    """The same; nobody asks for its result."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = True
+
+
 class Note(ImmediateTask):
     """Write a line: a callback, and an errback."""
 
@@ -285,6 +303,29 @@ def test_canvas_within_canvas(live_app: ConventionsApp) -> None:
     """A group of chains, and a chain of a group."""
     assert group(chain(Add.s(1, n), Add.s(10)) for n in range(3))().get(timeout=patient(15)) == [11, 12, 13]
     assert chain(Add.s(100, 1), group(Add.s(1), Add.s(2)), Total.s())().get(timeout=patient(15)) == 205
+
+
+@pytest.mark.parametrize("last", ["a job", "a chord"])
+def test_a_chain_is_sent_twice(live_app: ConventionsApp, file: Path, last: str) -> None:
+    """Each send is a chain of its own, also where the id of the last one was chosen."""
+    end = Note.si("end", file) if last == "a job" else chord([Add.si(5, 5)], Note.si("end", file))
+    twice = chain(Add.s(1, 1), end)
+    for _ in range(2):
+        twice.apply_async()
+    chosen = twice.apply_async(task_id=f"chosen-{file.parent.name}")
+    assert chosen.id == f"chosen-{file.parent.name}"
+    twice()
+    wait_until(lambda: len(file.read_text().split()) == 4, 20, "the last step has run each time")
+    wait_until_empty(live_app)
+
+
+def test_a_group_in_the_place_of_a_job(live_app: ConventionsApp) -> None:
+    """It has the job's result, and keeps none where the job would have kept none."""
+    assert Replaced.delay([1, 2]).get(timeout=patient(20)) == [2, 3]
+    assert chain(Replaced.s([4]), Total.s()).apply_async().get(timeout=patient(20)) == 5
+    ignored = chain(ReplacedIgnored.s([5]), Total.s()).apply_async()
+    assert ignored.get(timeout=patient(20)) == 6
+    assert live_app.backend.get(live_app.backend.get_key_for_task(ignored.parent.id)) is None
 
 
 def test_a_large_group(live_app: ConventionsApp) -> None:

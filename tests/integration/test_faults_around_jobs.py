@@ -12,6 +12,7 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError, TaskRevokedError
 
+from conventions import acting_as
 from conventions.app import ConventionsApp
 from conventions.dead_letters.resend import redrive
 from conventions.records import executions
@@ -27,6 +28,7 @@ from tests.integration.fault_tasks import (
     Sum,
     Told,
     Twice,
+    Who,
     Works,
 )
 from tests.redis_servers import free_port, process, wait_for_server
@@ -542,6 +544,46 @@ def test_a_late_job_tells_those_who_wait_for_its_chain(app: ConventionsApp, tmp_
     alone = chain(Number.s(tmp_path, 6).set(countdown=1, expires=0.1), Number.si(tmp_path, 7)).apply_async()
     with pytest.raises(TaskRevokedError):
         alone.get(timeout=patient(30))
+
+
+ENDS: dict[str, Callable[[ConventionsApp, Path], Any]] = {
+    "at its hard limit": lambda _, folder: Hangs.apply_async((folder,), link_error=Who.s(folder=folder)),
+    "part, hard limit": lambda _, folder: _chord(folder, Hangs.si(folder)),
+    "part, too late": lambda _, folder: _chord(folder, Number.si(folder, 1).set(countdown=1, expires=0.1)),
+    "part, revoked": lambda app, folder: app.control.revoke(
+        _chord(folder, Number.si(folder, 1).set(countdown=2)).parent.results[0].id
+    ),
+}
+
+
+def _chord(folder: Path, part: Any) -> Any:
+    return chord([part, Number.si(folder, 2)])(Sum.s(folder=folder).set(link_error=Who.s(folder=folder)))
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_errbacks_have_the_actor_of_what_failed(app: ConventionsApp, tmp_path: Path, end: str) -> None:
+    """Also where the main process of the worker sends them, in which no job runs."""
+    (tmp_path / "go").touch()
+    with acting_as("u-42"):
+        ENDS[end](app, tmp_path)
+    wait_until(lambda: "in the name of u-42" in notes(tmp_path), 30, "the errback has run")
+    wait_until_empty(app)
+    assert "in the name of system" not in notes(tmp_path)
+
+
+def test_a_chord_lives_as_long_as_its_parts_may_be_due(
+    valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """Also where results live for a second only."""
+    (tmp_path / "go").touch()
+    installed = Installation(
+        tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path), result_expires="1"
+    )
+    with installed.worker("-c", "2"), installed.application() as app, acting_through(app):
+        assert app.conf.result_chord_expires > app.settings.max_delay.total_seconds()
+        chord([Number.si(tmp_path, 1), Number.si(tmp_path, 2).set(countdown=3)])(Sum.s(folder=tmp_path))
+        wait_until(lambda: "sum 3" in notes(tmp_path), 30, "the body has run")
+        wait_until_empty(app)
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
