@@ -110,20 +110,18 @@ class Redriver:
                 leading_since = None
             else:
                 leading_since = leading_since or time.monotonic()
-                if self._uses_sql() or time.monotonic() - leading_since > FIRST_LOOK:
-                    wait = self._turn(stop)
-                else:
-                    self._announce()
+                looks = self._uses_sql() or time.monotonic() - leading_since > FIRST_LOOK
+                wait = self._turn(stop, looks=looks)
             _rest(wait, stop)
 
     def _uses_sql(self) -> bool:
         return vars(self._app).get("database") is not None
 
-    def _turn(self, stop: Callable[[], bool]) -> float:
-        """One step of each redrive. Returns the seconds until the next turn."""
+    def _turn(self, stop: Callable[[], bool], *, looks: bool) -> float:
+        """Say that redrives are carried out here, and do one step of each, where it `looks` for them. Returns the seconds until the next turn."""
         try:
             self._announce()
-            ids = self._open()
+            ids = self._open() if looks else []
             self._silent = False
         except Exception as error:  # noqa: BLE001  # SQL or Redis is away, or SQL is not migrated: the rows stay
             if not self._silent:

@@ -33,6 +33,8 @@ FOR_EVER = 10**9  # seconds
 
 # Why a chord that fails in this thread could not tell all who wait for it; `None`: no chord does.
 _untold: ContextVar[list[Exception] | None] = ContextVar("conventions_untold", default=None)
+# Whether each state must be stored that is told now: whoever tells it tries again.
+must_be_stored: ContextVar[bool] = ContextVar("conventions_must_be_stored", default=False)
 
 
 def _request_of(step: Mapping[str, Any]) -> Any:
@@ -125,6 +127,10 @@ class ChordParts:
             keys=list(keys.values()),
             args=[request.id, entry, ordered, index, expires, group_expires, expires or FOR_EVER, part],
         )
+        if not size and count >= 0:
+            logger.warning(
+                "id=%s: its chord %s is not known: it has ended, or was forgotten", request.id, request.group
+            )
         if not size or count != int(size) + int(more or 0):
             return False
         if first:
@@ -234,6 +240,14 @@ class ChordParts:
             if not self._is_untold(error):
                 raise
             return None
+
+    def tell_of_end(self, request: Any, reason: str, *, store_result: bool) -> None:
+        """As `mark_as_revoked`. Raises: Exception: also where a state cannot be stored."""
+        token = must_be_stored.set(True)
+        try:
+            self.mark_as_revoked(request.id, reason, request, store_result=store_result)
+        finally:
+            must_be_stored.reset(token)
 
     def mark_as_revoked(
         self,

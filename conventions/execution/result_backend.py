@@ -18,7 +18,7 @@ from conventions.core.errors import JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT
 from conventions.execution.application import may_pass
-from conventions.execution.chord_parts import ChordParts
+from conventions.execution.chord_parts import ChordParts, must_be_stored
 from conventions.execution.follow_ups import StepsNotSent
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
@@ -63,7 +63,7 @@ class _Ours(ChordParts):
         return super().exception_to_python(exc)  # type: ignore[misc]  # the other base class has it
 
     def store_result(self, task_id: str, result: Any, state: str, *args: Any, **options: Any) -> Any:
-        """Store a state. One that cannot be stored ends no job, unless it is the job's own end.
+        """Store a state. One that cannot be stored ends no job, unless it is the job's own end, or within `tell_of_end`.
 
         Celery would take a job for failed whose start, or whose retry, it could not note.
 
@@ -73,7 +73,7 @@ class _Ours(ChordParts):
         try:
             return super().store_result(task_id, result, state, *args, **options)
         except Exception as error:
-            if state not in PASSING:
+            if state not in PASSING or must_be_stored.get():
                 raise
             logger.warning("state %s not stored: id=%s: %s: %s", state, task_id, type(error).__name__, error)
             return result

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from conventions.broker.batch_membership import Outcome
 from conventions.core import error_text
+from conventions.core.deadline import Deadline
 from conventions.core.errors import LeaseLost
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.execution.application import Application, may_pass
@@ -34,6 +35,7 @@ TAKEN_OVER = (
     "more often, or raise stall_after"
 )
 SHORT = 1000  # characters of an error that a claim keeps
+TELL_WITHIN = 10.0  # seconds in which all who wait for a cancelled message must have heard; else it comes again
 
 
 def has_follow_ups(task: RunnableTask) -> bool:
@@ -184,18 +186,28 @@ def end_cancelled(task: RunnableTask, job: Attempt, *, claimed: bool) -> Excepti
     Returns:
         What to raise.
     """
-    request = task.request
-    job.ended = True  # what is sent now follows it
+    end_own_code(task, task.request)  # no limit ends it any more
     try:
-        if has_follow_ups(task) and not request.is_eager:
-            ignored = result_is_ignored(task, request)
-            task.app.backend.mark_as_revoked(job.id, "cancelled", request=request, store_result=not ignored)
+        _tell_of_cancel(task, job)
     except Exception as error:
         if may_pass(task.app, error):
             comes_again = StepsNotSent.of(error, "those who wait for it are not told that it was cancelled")
             return end_released(task, job, None, comes_again, keep=True) if claimed else comes_again
         logger.exception("those who wait for it are not told that it was cancelled: id=%s task=%s", job.id, job.task)
     return end_released(task, job, "cancelled", Ignore()) if claimed else end_without_run(task, job, "cancelled")
+
+
+def _tell_of_cancel(task: RunnableTask, job: Attempt) -> None:
+    request = task.request
+    if request.is_eager or not has_follow_ups(task):
+        return
+    job.ended = True  # what is sent now follows it
+    try:
+        with Deadline(TELL_WITHIN):
+            kept = not result_is_ignored(task, request)
+            task.app.backend.tell_of_end(request, "cancelled", store_result=kept)
+    finally:
+        job.ended = False
 
 
 def end_dead(

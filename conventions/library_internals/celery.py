@@ -133,26 +133,29 @@ def text_of_receipt() -> str:
 
 # Canvases.
 
+FORGETS = "conventions_forgets_ids"  # an attribute of what takes the place of `_chain.run`, once
+
 
 def forget_ids_of_chains(is_ours: Callable[[Any], bool]) -> None:
     """Let each send of one chain object be a chain of its own, where its application is one of ours.
 
-    `_chain.prepare_steps` writes the id of the last step into the chain. The next send of that object would send its last step
-    under the same id again, and that one is done.
+    `_chain.prepare_steps` writes the id of the last step into the chain that is sent. The next send of that object would send
+    its last step under the same id again, and that one is done. So a copy is sent.
     """
     send = canvas._chain.run  # noqa: SLF001
-    if hasattr(send, "__wrapped__"):
+    if vars(send).get(FORGETS):
         return
 
     @functools.wraps(send)
     def run(self: Any, *args: Any, **options: Any) -> Any:
-        named = "task_id" in self.options  # by its owner, or by `freeze`
-        try:
+        if "task_id" in self.options or not is_ours(self.app):  # an id of its owner's, or of `freeze`
             return send(self, *args, **options)
-        finally:
-            if not named and is_ours(self.app):
-                self.options.pop("task_id", None)
+        sent = dict.__new__(type(self))
+        sent.update(self, options=dict(self.options))
+        vars(sent).update(vars(self))
+        return send(sent, *args, **options)
 
+    vars(run)[FORGETS] = True
     canvas._chain.run = run  # noqa: SLF001
 
 

@@ -1,5 +1,6 @@
 """Celery's settings as this platform sets them, each with its reason."""
 
+from datetime import timedelta
 from typing import Any
 
 from conventions.core.lease_timings import DEFAULT_LEASE
@@ -41,7 +42,9 @@ def celery_defaults(app: Application) -> dict[str, Any]:
         "task_ignore_result": True,  # a result that nobody reads is work and memory for nothing
         "result_expires": settings.result_expires,
         # A part may be due after `max_delay`: a chord that is forgotten by then would never end.
-        "result_chord_expires": max(settings.result_expires, settings.keep_result_for).total_seconds(),
+        "result_chord_expires": max(
+            settings.result_expires, settings.keep_result_for, settings.max_delay + timedelta(days=1)
+        ).total_seconds(),
         "task_default_queue": CLASS_QUEUES[0],
         "task_default_priority": int(Priority.NORMAL),
         "task_queue_max_priority": int(Priority.URGENT),

@@ -488,7 +488,7 @@ class Request(PlainRequest):
         """Record the end before Celery acknowledges the message."""
         if terminated:
             with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
-                self.app.claims.release(self.claim, self.token)  # after this its process records no other end
+                self.app.claims.release(self.claim, self.token)
             if not self._already_revoked and self._has_outcome():
                 self._already_revoked = True
                 self.come_again(RuntimeError("it ended before the signal"))
@@ -508,7 +508,7 @@ class Request(PlainRequest):
             return True
         try:
             with Deadline(CHORD_WITHIN), self._followed():
-                self.task.backend.mark_as_revoked(self.id, reason, request=self._context, store_result=False)
+                self.task.backend.tell_of_end(self._context, reason, store_result=False)
         except Exception as error:
             logger.exception("its chord, or its chain, is not told of its end: id=%s task=%s", self.id, self.name)
             return not may_pass(self.app, error)

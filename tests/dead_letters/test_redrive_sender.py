@@ -298,7 +298,7 @@ def test_what_a_redrive_waits_for(app: ConventionsApp) -> None:
     app.store.redis.set(app.store.key("recorder"), "host:1", px=60_000)
     assert "host:1, carries out no redrives yet" in look().why
     steps = redriver(app)
-    steps._turn(lambda: False)
+    steps._turn(lambda: False, looks=True)
     step(app, id_, steps)
     assert who_steps(app) == "the test"
     why = look().why

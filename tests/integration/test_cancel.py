@@ -144,19 +144,19 @@ def test_those_who_wait_for_it_hear_of_it(app: ConventionsApp, worker: Worker, t
     """Its caller, its chord, and whoever waits for the rest of its chain: as of one that is revoked."""
     lines = tmp_path / "lines"
 
-    def cancelled(name: str) -> Any:
+    def cancelled(number: int) -> Any:
         if at == "queued":
-            return Number.si(1).set(countdown=3)
-        return KeptSteps.si(tmp_path, name)
+            return Number.si(number).set(countdown=600)
+        return KeptSteps.si(tmp_path, str(number))
 
     def cancel(result: Any) -> None:
         if at == "running":
             wait_until(lambda: app.AsyncResult(result.id).state == "PROGRESS", 20, "it runs")
         Write.cancel(result.id)
 
-    alone = cancelled("alone").apply_async()
-    whole = chord([cancelled("part"), Number.si(2)])(Total.s().set(link_error=Write.si(lines, "chord")))
-    steps = chain(cancelled("step"), Number.si(3), Number.si(4)).apply_async()
+    alone = cancelled(11).apply_async()
+    whole = chord([cancelled(12), Number.si(2)])(Total.s().set(link_error=Write.si(lines, "chord")))
+    steps = chain(cancelled(13), Number.si(3), Number.si(4)).apply_async()
     for one in (alone, whole.parent.results[0], steps.parent.parent):
         cancel(one)
     for one in (alone, steps):

@@ -3,7 +3,7 @@
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -310,6 +310,7 @@ def test_a_chain_is_sent_twice(live_app: ConventionsApp, file: Path, last: str) 
     """Each send is a chain of its own, also where the id of the last one was chosen."""
     end = Note.si("end", file) if last == "a job" else chord([Add.si(5, 5)], Note.si("end", file))
     twice = chain(Add.s(1, 1), end)
+    twice["options"] = MappingProxyType({})  # other threads may send it meanwhile, so no send writes into it
     for _ in range(2):
         twice.apply_async()
     chosen = twice.apply_async(task_id=f"chosen-{file.parent.name}")

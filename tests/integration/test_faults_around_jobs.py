@@ -550,10 +550,20 @@ ENDS: dict[str, Callable[[ConventionsApp, Path], Any]] = {
     "at its hard limit": lambda _, folder: Hangs.apply_async((folder,), link_error=Who.s(folder=folder)),
     "part, hard limit": lambda _, folder: _chord(folder, Hangs.si(folder)),
     "part, too late": lambda _, folder: _chord(folder, Number.si(folder, 1).set(countdown=1, expires=0.1)),
-    "part, revoked": lambda app, folder: app.control.revoke(
-        _chord(folder, Number.si(folder, 1).set(countdown=2)).parent.results[0].id
-    ),
+    "part, revoked": lambda app, folder: _chord(folder, Number.si(folder, 1).set(task_id=_revoked(app))),
 }
+
+
+def _revoked(app: ConventionsApp) -> str:
+    """An id that both workers know to be revoked."""
+    chosen = uuid4().hex
+
+    def known() -> bool:
+        app.control.revoke(chosen)
+        return str(app.control.inspect().revoked() or "").count(chosen) == 2
+
+    wait_until(known, 30, "both workers have heard that")
+    return chosen
 
 
 def _chord(folder: Path, part: Any) -> Any:
@@ -579,11 +589,14 @@ def test_a_chord_lives_as_long_as_its_parts_may_be_due(
     installed = Installation(
         tmp_path, [fault_tasks.__name__], broker_url=valkey_url, database_url=new_database(tmp_path), result_expires="1"
     )
-    with installed.worker("-c", "2"), installed.application() as app, acting_through(app):
+    with installed.worker("-c", "2") as worker, installed.application() as app, acting_through(app):
         assert app.conf.result_chord_expires > app.settings.max_delay.total_seconds()
         chord([Number.si(tmp_path, 1), Number.si(tmp_path, 2).set(countdown=3)])(Sum.s(folder=tmp_path))
         wait_until(lambda: "sum 3" in notes(tmp_path), 30, "the body has run")
         wait_until_empty(app)
+        result = chord([Number.si(tmp_path, 3), Number.si(tmp_path, 4).set(countdown=3)])(Sum.s(folder=tmp_path))
+        app.store.redis.delete(app.backend.get_key_for_group(result.parent.id, ".s"))
+        worker.wait_for(f"id={result.parent.results[1].id}: its chord {result.parent.id} is not known")
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
@@ -669,6 +682,34 @@ def test_a_message_that_is_late_ends_once_while_results_do_not_fit(
                 wait_until_empty(app, 20)
                 app.store.redis.config_set("maxmemory", "0")
                 assert (kinds(app, sent.id), letters(app, state=None)) == (["expired"], [])
+
+
+def test_a_cancelled_message_tells_its_caller_once_there_is_room(
+    tmp_path: Path, new_database: Callable[[Path], str]
+) -> None:
+    """Its end is recorded after that: else nobody would tell him any more."""
+    with small_server(tmp_path / "server") as url:
+        installation = Installation(
+            tmp_path, [fault_tasks.__name__], broker_url=url, database_url=new_database(tmp_path)
+        )
+        with installation.application() as app, acting_through(app):
+            sent = Started.apply_async((tmp_path,), countdown=600)
+            steps = chain(Started.si(tmp_path, 1).set(countdown=600), Started.si(tmp_path, 2)).apply_async()
+            for message_id in (sent.id, steps.parent.id):
+                Started.cancel(message_id)
+            app.store.redis.config_set("maxmemory", "1")
+            with installation.worker("-c", "1") as worker:
+                for message_id in (sent.id, steps.parent.id):
+                    worker.wait_for(f"what follows it is not sent yet: id={message_id}")
+                app.store.redis.config_set("maxmemory", "0")
+                for result in (sent, steps):
+                    with pytest.raises(TaskRevokedError):
+                        result.get(timeout=patient(30))
+                wait_until_empty(app, 20)
+                for message_id in (sent.id, steps.parent.id):
+                    assert kinds(app, message_id) == ["cancelled"]
+                assert letters(app, state=None) == []
+                assert "Exception in thread" not in worker.output
 
 
 def test_a_late_part_of_a_chord_tells_it_once_there_is_room(

@@ -45,6 +45,9 @@ SEAMS = [
         "516dac5ca9",
         "execution/settle.py, tasks/running_task.py",
     ),
+    # What writes the id of the last step into a chain that is sent.
+    Seam("celery.canvas:_chain.run", "", "508f515e52", "library_internals/celery.py"),
+    Seam("celery.canvas:_chain.prepare_steps", "", "769e743dec", "library_internals/celery.py"),
     # What a job finds at `self.request`, as `LazyRequest` shows it before it is read.
     Seam("celery.app.task:Context.__init__", "(self, *args, **kwargs)", "50a0f05c5d", "fast_lane/lazy_request.py"),
     Seam(
