@@ -25,6 +25,7 @@ from tests.workers import Installation, Worker, acting_through
 
 QUEUE = "immediate"
 POOLS = ("prefork", "threads", "solo")
+TURNS = 5  # in one of which a busy machine lets jobs be as short as they are
 WARM = 6  # jobs in a group, from which on a worker counts as one that knows that they are short
 
 
@@ -72,6 +73,12 @@ class Lane:
         self.app = app
         self.worker = worker
         self.folder = folder
+
+    def within(self, name: str) -> "Lane":
+        """The same, for jobs of a folder within this one."""
+        folder = self.folder / name
+        folder.mkdir()
+        return Lane(self.app, self.worker, folder)
 
     @property
     def notes(self) -> list[Note]:
