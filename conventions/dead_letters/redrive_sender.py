@@ -118,7 +118,7 @@ class Redriver:
         return vars(self._app).get("database") is not None
 
     def _turn(self, stop: Callable[[], bool], *, looks: bool) -> float:
-        """Say that redrives are carried out here, and do one step of each, where it `looks` for them. Returns the seconds until the next turn."""
+        """Say that redrives are carried out here; where it `looks`, do one step of each. Returns the seconds until the next turn."""
         try:
             self._announce()
             ids = self._open() if looks else []

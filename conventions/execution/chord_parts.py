@@ -242,7 +242,16 @@ class ChordParts:
             return None
 
     def tell_of_end(self, request: Any, reason: str, *, store_result: bool) -> None:
-        """As `mark_as_revoked`. Raises: Exception: also where a state cannot be stored."""
+        """Tell those who wait for a message that ends without having run, as `mark_as_revoked`.
+
+        Args:
+            request: its request.
+            reason: how it ended, as `cancelled`.
+            store_result: whether its own result is stored, too.
+
+        Raises:
+            Exception: a server does not answer, or does not take a state. Whoever calls this tries again.
+        """
         token = must_be_stored.set(True)
         try:
             self.mark_as_revoked(request.id, reason, request, store_result=store_result)

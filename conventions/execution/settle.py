@@ -35,7 +35,9 @@ TAKEN_OVER = (
     "more often, or raise stall_after"
 )
 SHORT = 1000  # characters of an error that a claim keeps
-TELL_WITHIN = 10.0  # seconds in which all who wait for a cancelled message must have heard; else it comes again
+TELL_WITHIN = (
+    10.0  # seconds in which all who wait for a message that never ran must have heard of its end; else it comes again
+)
 
 
 def has_follow_ups(task: RunnableTask) -> bool:

@@ -19,8 +19,7 @@ from celery.app.routes import Router
 from celery.app.task import X_DEATH_HEADERS, Context, get_actual_ignore_result
 from celery.loaders.base import BaseLoader
 from celery.local import Proxy
-from celery.utils import functional as functions
-from celery.utils import imports, time
+from celery.utils import functional, imports, time
 from celery.utils.collections import ConfigurationView
 from celery.utils.saferepr import saferepr as celerys_saferepr
 
@@ -179,5 +178,5 @@ symbol_by_name: Callable[[Any], Any] = imports.symbol_by_name
 cwd_in_path: Callable[[], AbstractContextManager[Any]] = imports.cwd_in_path
 import_from_cwd: Callable[[str], Any] = imports.import_from_cwd
 saferepr: Callable[..., str] = celerys_saferepr
-listed: Callable[[Any], list[Any]] = functions.maybe_list
+listed: Callable[[Any], list[Any]] = functional.maybe_list
 per_second: Callable[[Any], float] = time.rate  # of "10/m"

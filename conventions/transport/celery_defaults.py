@@ -1,6 +1,5 @@
 """Celery's settings as this platform sets them, each with its reason."""
 
-from datetime import timedelta
 from typing import Any
 
 from conventions.core.lease_timings import DEFAULT_LEASE
@@ -8,6 +7,7 @@ from conventions.core.priority import Priority
 from conventions.core.redis_address import RedisAddress
 from conventions.core.settings import is_redis
 from conventions.execution.application import Application
+from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.transport import redis_transport as transport
 
 CLASS_QUEUES = ("immediate", "scheduled", "long")
@@ -43,7 +43,7 @@ def celery_defaults(app: Application) -> dict[str, Any]:
         "result_expires": settings.result_expires,
         # A part may be due after `max_delay`: a chord that is forgotten by then would never end.
         "result_chord_expires": max(
-            settings.result_expires, settings.keep_result_for, settings.max_delay + timedelta(days=1)
+            settings.result_expires, settings.keep_result_for, settings.max_delay + REDRIVE_WINDOW
         ).total_seconds(),
         "task_default_queue": CLASS_QUEUES[0],
         "task_default_priority": int(Priority.NORMAL),

@@ -30,7 +30,7 @@ from conventions.execution.attempt_event import event_of
 from conventions.execution.follow_ups import StepsNotSent
 from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
-from conventions.execution.settle import end_dead
+from conventions.execution.settle import TELL_WITHIN, end_dead
 from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery
 from conventions.library_internals.celery import running_tasks
 from conventions.progress.overlong_jobs import note
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
 DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead, or to ask for the end of one
-CHORD_WITHIN = 10.0  # seconds in which a chord must have heard of a part, and told all members of its body
 DEATH_AGAIN = 1.0  # seconds until a thread tries again
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
@@ -220,7 +219,7 @@ class PlainRequest(CeleryRequest):
             running_tasks.pop()
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Tell those who wait for it."""
+        """As Celery. What is sent to those who wait for it has its actor."""
         with self._followed():
             super()._announce_revoked(reason, terminated, signum, expired)
 
@@ -507,7 +506,7 @@ class Request(PlainRequest):
         if not self.embed.get("chord") and not self.embed.get("chain"):
             return True
         try:
-            with Deadline(CHORD_WITHIN), self._followed():
+            with Deadline(TELL_WITHIN), self._followed():
                 self.task.backend.tell_of_end(self._context, reason, store_result=False)
         except Exception as error:
             logger.exception("its chord, or its chain, is not told of its end: id=%s task=%s", self.id, self.name)
