@@ -1,6 +1,7 @@
 """`python -m bench`: a tiny run of the whole, a profile, and systems that do not work."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -167,19 +168,18 @@ def test_each_round_begins_with_an_empty_database(tmp_path: Path, server: Server
     assert "of_before" not in tables
 
 
-@pytest.mark.parametrize(
-    ("what", "function"),
-    [
-        ("enqueue", "{method 'recv_into' of '_socket.socket' objects}"),
-        ("worker", "{method 'poll' of 'select.epoll' objects}"),
-    ],
-)
-def test_a_profile_lists_25_functions(what: str, function: str) -> None:
-    """Those with the most time of their own, where the program was busy."""
+@pytest.mark.parametrize("what", ["enqueue", "worker"])
+def test_a_profile_lists_25_functions(what: str) -> None:
+    """Those with the most time of their own first. Which they are, luck decides; a job costs hundreds of calls."""
     printed = run("--profile", what, "--only", "stock", "--jobs", "40")
     assert "due to restriction <25>" in printed
-    assert "Ordered by: internal time" in printed
-    assert function in printed
+    rows = [line.split(maxsplit=5) for line in printed.partition("filename:lineno(function)")[2].splitlines() if line]
+    assert len(rows) == 25
+    own_times = [float(row[1]) for row in rows]
+    assert own_times == sorted(own_times, reverse=True)
+    calls = re.search(r"(\d+) function calls", printed)
+    assert calls is not None
+    assert int(calls[1]) > 100 * 40
 
 
 @pytest.fixture
