@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from conventions.idempotency.claim_answers import Answer, Busy, Conflict, Done, Granted, Parked, Poison
+from conventions.idempotency.claim_answers import Answer, Busy, Cancelled, Conflict, Done, Granted, Parked, Poison
 from conventions.records.journal import Event
 from conventions.storage.redis_store import Store
 from tests.protocol_messages import Delivery, Message
@@ -138,6 +138,9 @@ class Watch:
                     before.id,
                     followed,
                 )
+            case Cancelled() if before and Model.is_voided(asked, before):
+                self.holders.pop(asked.spec.key, None)
+                self.starts[asked.spec.key] = 0
             case Conflict():
                 assert before is not None
                 assert answer.message_id == before.id

@@ -24,6 +24,7 @@ from conventions.idempotency.claim_answers import (
 from tests.protocol_messages import Delivery, Messages, Spec
 
 START_LIMIT = 2  # so that it is reached often
+NOBODY = "-"
 
 type State = Literal["running", "done", "released", "continued", "dead"]
 
@@ -136,6 +137,9 @@ class Model(Messages):
             self.parked[asked.spec.key].add(asked.tag)
         if isinstance(answer, Dead) and asked.tag:
             self.messages[asked.tag].ended = True
+        if isinstance(answer, Cancelled) and before and self.is_voided(asked, before):
+            before.state, before.token, before.over, before.starts = "released", NOBODY, True, 0
+            self._wake(asked.spec.key)
         if not isinstance(answer, (Granted, Poison)):
             return
         asked.granted = True
@@ -144,6 +148,12 @@ class Model(Messages):
         self._write(asked, "running", answer.fence, starts=(before.starts if before else 0) + 1)
         if asked.tag:
             self.messages[asked.tag].started, self.messages[asked.tag].deliveries = True, 0
+
+    @staticmethod
+    def is_voided(asked: Delivery, claim: Claim) -> bool:
+        """Whether somebody may still wake with the claim of a message that is cancelled."""
+        is_its = claim.id == asked.spec.id and claim.generation <= asked.spec.generation
+        return is_its and (claim.state == "running" or claim.token is None)
 
     def _write(
         self, of: Delivery, state: State, fence: int, *, starts: int = 0, more: int = 0, over: bool = False

@@ -31,8 +31,8 @@ from conventions.library_internals.celery import result_is_ignored
 logger = logging.getLogger(__name__)
 
 TAKEN_OVER = (
-    "its lease was over, another worker has taken this job over, and what this one did is not recorded; report progress "
-    "more often, or raise stall_after"
+    "it was revoked, or its lease was over and another worker has taken it over; what this one did is not recorded; if it was "
+    "the lease, report progress more often, or raise stall_after"
 )
 SHORT = 1000  # characters of an error that a claim keeps
 TELL_WITHIN = (

@@ -192,6 +192,14 @@ class Claims:
         """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
         self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
+    def end_running(self, claim: str, token: str) -> bool:
+        """End the claim of a job that is ended from outside, after which its process cannot record another end.
+
+        Returns:
+            False when the job has ended before, or the claim is another worker's now.
+        """
+        return bool(self._run("end_running", [claim, token]))
+
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """Note that what follows a finished job was sent, by whichever delivery of its message; where the broker is elsewhere."""
         self._run("followed", [claim, message_id])

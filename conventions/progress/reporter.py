@@ -230,8 +230,8 @@ class ProgressReporter:
                 raise JobCancelled(f"the message {self._id}, or its batch, was cancelled")
             case "lost":
                 raise LeaseLost(
-                    f"{self._id}: another worker has taken this job over, since its lease was over; end here, and do nothing "
-                    "more. Report progress more often, or raise stall_after"
+                    f"{self._id}: another worker has taken this job over, since its lease was over, or it was revoked; end here, and "
+                    "do nothing more. If it was the lease, report progress more often, or raise stall_after"
                 )
 
     def flush(self, more: Mapping[str, str] | None = None) -> Answer:

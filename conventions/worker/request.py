@@ -487,7 +487,7 @@ class Request(PlainRequest):
         """Record the end before Celery acknowledges the message."""
         if terminated:
             with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
-                self.app.claims.release(self.claim, self.token)
+                self.app.claims.end_running(self.claim, self.token)
             if not self._already_revoked and self._has_outcome():
                 self._already_revoked = True
                 self.come_again(RuntimeError("it ended before the signal"))

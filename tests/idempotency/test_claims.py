@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conventions.declare.payload import digest, encode
-from conventions.idempotency.claim_answers import Answer, Busy, Conflict, Done, Granted
-from conventions.idempotency.claims import Claims
+from conventions.idempotency.claim_answers import Answer, Busy, Cancelled, Conflict, Done, Granted
+from conventions.idempotency.claims import START_LIMIT, Claims
 from conventions.storage.redis_store import Store
-from tests.claiming import AGAIN, FIRST, OTHER, claim_key, granted, later, settle, take
+from tests.claiming import AGAIN, FIRST, HORIZON, OTHER, claim_key, end_lease, granted, later, settle, take
 from tests.support import patient, wait_until
 
 
@@ -104,6 +104,53 @@ def test_a_fence_rises_also_when_the_clock_was_set_back(claims: Claims, store: S
     assert granted(claims, OTHER) == before + 1
     settle(claims, OTHER, "released")
     assert granted(claims, AGAIN) == before + 2
+
+
+def test_a_job_that_is_ended_from_outside_records_nothing_more(claims: Claims) -> None:
+    """Its process may live on, but it has lost its claim. The key is free, and no start is held against whoever is next."""
+    for number in range(START_LIMIT + 1):
+        request = replace(FIRST, token=f"t{number}", message_id=f"m{number}")
+        answer = take(claims, request)
+        assert isinstance(answer, Granted)
+        assert answer.starts == 1
+        assert claims.end_running(request.claim, request.token)
+        assert not claims.end_running(request.claim, request.token)
+        assert claims.renew([request]) == [False]
+        for state in ("done", "released", "dead"):
+            assert settle(claims, request, state) == "refused"
+
+
+def test_a_job_that_has_ended_is_not_ended_from_outside(claims: Claims) -> None:
+    """What it has recorded stands; nor is the claim of another delivery touched."""
+    granted(claims, FIRST)
+    assert not claims.end_running(FIRST.claim, OTHER.token)
+    settle(claims, FIRST, "done", 1)
+    assert not claims.end_running(FIRST.claim, FIRST.token)
+    assert take(claims, OTHER) == Done(1, "m1", follow_ups_sent=False)
+
+
+@pytest.mark.parametrize("how", ["it stands still", "its process seemed to be dead"])
+def test_one_that_wakes_after_its_message_was_cancelled_records_nothing(claims: Claims, store: Store, how: str) -> None:
+    """The next delivery tells all that it was cancelled, so nothing else may be recorded."""
+    granted(claims, FIRST)
+    if how == "it stands still":
+        end_lease(store)
+    else:
+        claims.release(FIRST.claim, FIRST.token)
+    claims.cancel(FIRST.message_id, HORIZON)
+    assert isinstance(take(claims, AGAIN), Cancelled)
+    assert settle(claims, FIRST, "done", 1) == "refused"
+    granted(claims, OTHER)
+
+
+def test_a_redriven_job_goes_on_where_an_older_delivery_is_cancelled(claims: Claims, store: Store) -> None:
+    """The mark is for the generation of before."""
+    redriven = replace(FIRST, generation=1)
+    granted(claims, redriven)
+    end_lease(store)
+    store.redis.set(claims.cancel_key(FIRST.message_id), 0)
+    assert isinstance(take(claims, AGAIN), Cancelled)
+    assert settle(claims, redriven, "done", 1) == "recorded"
 
 
 def test_a_stale_holder_cannot_settle(brief: Claims, claims: Claims) -> None:

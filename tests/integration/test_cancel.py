@@ -357,6 +357,19 @@ def test_a_running_job_that_is_revoked(app: ConventionsApp, worker: Worker, tmp_
     assert (tmp_path / "one").read_text() == "began\nbegan\nended\n"
 
 
+def test_a_revoked_job_that_outlives_the_signal(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """It may be one that the job catches, or that ends no process. The job is revoked, and its success is not recorded."""
+    sent = Steps.delay(tmp_path, "one", reports=False)
+    wait_until((tmp_path / "one").exists, description="it runs")
+    app.control.revoke(sent.id, terminate=True, signal="SIGWINCH")
+    wait_for_ends(app, sent.id, "revoked")
+    (tmp_path / "go").touch()
+    worker.wait_for(f"superseded: id={sent.id}")
+    wait_until_empty(app)
+    assert (tmp_path / "one").read_text() == "began\nended\n"
+    assert ends(app, sent.id) == ["revoked"]
+
+
 @pytest.mark.parametrize("as_moment", [True, False])
 def test_an_expired_job(app: ConventionsApp, installation: Installation, tmp_path: Path, as_moment: bool) -> None:
     """Nobody ran it in time."""

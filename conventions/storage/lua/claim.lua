@@ -130,7 +130,12 @@ local function take(name, token, start, id, generation, attempt, fingerprint, ho
   local runs = (state == 'running' and till > now and holder ~= token) or goes_on
   local cancelled, unreadable = is_cancelled(id, generation)
   if unreadable then return wait_for_newer('cancel:' .. id, tag, queue) end
-  if cancelled and not (same and runs) then return {'cancelled'} end
+  if cancelled and not (same and runs) then
+    if same and its_generation <= generation and (state == 'running' or not holder) then
+      take_from_holder(name) -- a worker that stood still may wake, and record another end
+    end
+    return {'cancelled'}
+  end
   if not state and sent_at ~= '' and now - tonumber(sent_at) > horizon then return {'too_old'} end
   if state and not same and state ~= 'dead' and its_fingerprint ~= fingerprint and its_fingerprint ~= '' then return {'conflict', owner} end
   if state == 'done' then return {'done', its_result, owner, '0'} end

@@ -10,6 +10,7 @@ local micros = clock[1] * 1000000 + clock[2]
 local PARK_AT_MOST = 30000 -- ms
 local COMES_AGAIN = 1000 -- ms until a message comes again; doubled each time, up to a minute
 local UNKNOWN_WAITS = 30000 -- ms that a message in an unknown form waits before the next look
+local NOBODY = '-' -- a token that no delivery has
 
 -- Fields of a message that were added after it was sent. Nothing while the message is still a string.
 local function history(tag, ...)
@@ -175,4 +176,10 @@ local function wake_parked(claim)
       redis.call('ZREM', P .. 'delayed:' .. queue, tag)
     end
   end
+end
+
+-- End a claim from outside. Its job may go on, but nobody has this token, so nothing that it records counts any more.
+local function take_from_holder(claim)
+  redis.call('HSET', P .. 'claim:' .. claim, 'state', 'released', 'until', 0, 'starts', 0, 'after', '', 'token', NOBODY)
+  wake_parked(claim)
 end
