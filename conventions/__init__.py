@@ -27,7 +27,7 @@ from conventions.core.errors import (
 from conventions.core.priority import Priority
 from conventions.core.settings import Settings
 from conventions.declare.declaration import EVERY_ARGUMENT
-from conventions.declare.retry import RetryPolicy
+from conventions.declare.retry_policy import RetryPolicy
 from conventions.progress.reporter import Progress
 from conventions.schedules.calendars import japanese_business_days
 from conventions.schedules.cron import cron

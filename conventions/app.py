@@ -46,7 +46,7 @@ from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaul
 from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
 from conventions.worker.loop_calls import LoopCalls
-from conventions.worker.reject import Refusals
+from conventions.worker.refused_messages import Refusals
 
 if TYPE_CHECKING:
     from conventions.storage.database import Database

@@ -9,8 +9,8 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from conventions.batches.item_reader import AFTER
 from conventions.batches.item_splitter import SUMMARY_HERE, Splitter, run_here
+from conventions.batches.items_as_json import AFTER
 from conventions.broker.batch_membership import Member, Role
 from conventions.core.errors import BusinessError, DeclarationError, JobCancelled
 from conventions.tasks.job_classes import LongRunningTask

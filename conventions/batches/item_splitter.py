@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from conventions.batches.batch_state import BatchSummary, Origin
 from conventions.batches.cursor import Cursor, Cut
-from conventions.batches.item_reader import Chunk, Items
+from conventions.batches.items_as_json import Chunk, Items
 from conventions.batches.splittable_task import SplittableTask
 from conventions.broker.batch_membership import Outcome, chunk_id, finish_id
 from conventions.broker.bulk_publish import PART_BYTES

@@ -14,12 +14,12 @@ from tornado import web
 from tornado.options import options
 from tornado.routing import URLSpec
 
-from conventions.console.flower_permissions import LOGIN, OPEN, RULES, UNKNOWN
+from conventions.console.flower_permissions import LOGIN, NO_SEARCH, OPEN, RULES, UNKNOWN, may_search
 from conventions.console.flower_queues import FlowerQueues
 from conventions.console.flower_writes import METHODS, AuditedWrites, with_audit_entry
 from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
-from conventions.console.viewer_masks import NO_SEARCH, SORTED, masked, may_search
+from conventions.console.viewer_masks import SORTED, masked
 from conventions.library_internals.celery import symbol_by_name
 
 LONGEST_WAIT = 3.0  # seconds for a result

@@ -1,10 +1,13 @@
-"""Which page or action of Flower needs a login, and which role (R22).
+"""Which page or action of Flower needs a login, and which role; what a viewer may search by (R22).
 
 Only the handlers that are listed here are open to viewers: a handler of a later Flower release might show values.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from flower.utils.search import And, MatchAll, Or, QuerySyntaxError, Term, parse_query
 
 from conventions.console.roles import Role
 
@@ -31,6 +34,8 @@ OPEN = frozenset(  # handlers without a login
     ["tornado.web.StaticFileHandler", "flower.views.monitor.Healthcheck", "flower.views.auth.LogoutHandler"]
 )
 LOGIN = "flower.views.auth.LoginHandler"
+SEARCHED = frozenset(["name", "state", "worker"])
+NO_SEARCH = "viewers search by name:, state: and worker: only, since others would find values"
 _PAGE = Rule("viewer")
 RULES: Mapping[str, Rule] = {
     "flower.views.workers.WorkersView": _PAGE,
@@ -62,3 +67,17 @@ RULES: Mapping[str, Rule] = {
     "flower.api.control.WorkerQueueAddConsumer": Rule(audit_action="worker queue add-consumer"),
     "flower.api.control.WorkerQueueCancelConsumer": Rule(audit_action="worker queue cancel-consumer"),
 }
+
+
+def may_search(text: str) -> bool:
+    """Whether a search cannot reveal a value. Flower itself refuses a search that it cannot parse."""
+    try:
+        return _finds_no_values(parse_query(text))
+    except QuerySyntaxError:
+        return True
+
+
+def _finds_no_values(query: Any) -> bool:
+    if isinstance(query, And | Or):
+        return all(map(_finds_no_values, query.children))
+    return isinstance(query, MatchAll) or (isinstance(query, Term) and query.field in SEARCHED)

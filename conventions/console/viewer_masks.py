@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery.events.state import Task
-from flower.utils.search import And, MatchAll, Or, QuerySyntaxError, Term, parse_query
 
 from conventions.console.display import HIDDEN
 
@@ -30,9 +29,7 @@ SHOWN = frozenset(
     ]
 )
 HIDING = frozenset(["args", "kwargs", "argsrepr", "kwargsrepr", "result", "exception", "traceback"])
-SEARCHED = frozenset(["name", "state", "worker"])
 SORTED = frozenset(SHOWN - {"children", "root", "parent", "client"})
-NO_SEARCH = "viewers search by name:, state: and worker: only, since others would find values"
 _CLASS = re.compile(r"[A-Za-z_][\w.]*(?=\()")
 
 
@@ -69,17 +66,3 @@ class MaskedTask:
     def as_dict(self) -> dict[str, Any]:
         """Its fields."""
         return {name: value if name in SHOWN else _hidden(name, value) for name, value in self._task.as_dict().items()}
-
-
-def may_search(text: str) -> bool:
-    """Whether a search cannot reveal a value. Flower itself refuses a search that it cannot parse."""
-    try:
-        return _finds_no_values(parse_query(text))
-    except QuerySyntaxError:
-        return True
-
-
-def _finds_no_values(query: Any) -> bool:
-    if isinstance(query, And | Or):
-        return all(map(_finds_no_values, query.children))
-    return isinstance(query, MatchAll) or (isinstance(query, Term) and query.field in SEARCHED)

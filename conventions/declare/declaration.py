@@ -11,7 +11,7 @@ from conventions.core.errors import DeclarationError
 from conventions.core.settings import Settings
 from conventions.core.value_bounds import fault_of_name
 from conventions.declare.payload import Arguments
-from conventions.declare.retry import RetryPolicy
+from conventions.declare.retry_policy import RetryPolicy
 from conventions.library_internals.celery import per_second
 
 

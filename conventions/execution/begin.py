@@ -5,7 +5,6 @@ Another program's message has no key before its arguments are bound.
 """
 
 import logging
-import random
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
@@ -18,7 +17,8 @@ from redis.exceptions import RedisError
 from conventions.broker.header_names import KEY
 from conventions.core.errors import IdempotencyConflict, JobFailed, PayloadError, TooManyStarts, TooOldToTell
 from conventions.execution.attempt import Attempt
-from conventions.execution.next_attempt import publish_again, put_back
+from conventions.execution.next_attempt import put_back
+from conventions.execution.parked_copy import park
 from conventions.execution.process_ends import UNKNOWN
 from conventions.execution.process_state import begin_job
 from conventions.execution.runnable_task import RunnableTask
@@ -50,9 +50,6 @@ from conventions.library_internals.celery import result_is_ignored
 from conventions.storage.script_call import ScriptCall
 
 logger = logging.getLogger(__name__)
-
-PARK_AT_FIRST = 0.5  # seconds before a parked copy looks for the first time, where the broker is elsewhere
-PARK_AT_MOST = 30.0  # seconds before it looks again
 
 ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
 
@@ -181,7 +178,7 @@ def _act_on(task: RunnableTask, job: Attempt, answer: Answer) -> Done | None:
             logger.info("alone: id=%s task=%s: it was started before without an outcome", job.id, job.task)
             raise Ignore
         case Busy():
-            raise _park(task, job, answer)
+            raise park(task, job, answer)
         case Stale():
             logger.info("stale: id=%s task=%s: the message is in other hands", job.id, job.task)
             raise Ignore
@@ -232,13 +229,3 @@ def _done_before(task: RunnableTask, job: Attempt, done: Done) -> Done:
     if were_sent:
         raise Ignore
     return done
-
-
-def _park(task: RunnableTask, job: Attempt, busy: Busy) -> Exception:
-    """Where the broker is elsewhere: let a copy look again when the holder may have ended. Returns what to raise."""
-    # Soon at first, since most holders end within a second, then ever less often.
-    wait = min(busy.wait, PARK_AT_MOST, PARK_AT_FIRST * 2 ** min(job.parked, 10)) * random.uniform(1, 1.2)
-    logger.info("parked: id=%s task=%s: its key is in use, looks again in %.1f s", job.id, job.task, wait)
-    publish_again(task, job, countdown=wait, parked=job.parked + 1)
-    done_with_this_copy: Exception = Ignore()
-    return done_with_this_copy

@@ -22,7 +22,7 @@ from conventions.declare.declaration import (
     refuse_second,
 )
 from conventions.declare.payload import Arguments, Returned, check_size
-from conventions.declare.retry import RetryPolicy
+from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.cancel import cancel
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
 from conventions.sending.enqueue_many import enqueue_chunks, enqueue_many

@@ -16,7 +16,7 @@ from conventions.broker.batch_membership import Member
 from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
 from conventions.declare.declaration import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
-from conventions.declare.retry import RetryPolicy
+from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.attempt import Attempt, horizon_of
 from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute

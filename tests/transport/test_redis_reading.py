@@ -15,7 +15,7 @@ from conventions import ImmediateTask, LongRunningTask
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
 from conventions.transport import redis_reading
-from conventions.transport.redis_read_limits import RESERVE_AT_MOST
+from conventions.transport.redis_qos import RESERVE_AT_MOST
 from tests.support import patient, wait_until
 
 PREFETCH, ROOM = 8, 3 * RESERVE_AT_MOST

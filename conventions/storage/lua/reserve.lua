@@ -57,7 +57,7 @@ local function hand_out(queue, popped, unacknowledged)
       message = {tag, queue, value}
     end
     local size = message and #message[3] or 0
-    if size > 4096 then -- `SMALL` of redis_read_limits.py: smaller messages are limited by their number only
+    if size > 4096 then -- `SMALL` of redis_qos.py: smaller messages are limited by their number only
       is_full = is_full or (size > bytes and has_large)
       if not is_full then bytes, has_large = bytes - size, true end
     end

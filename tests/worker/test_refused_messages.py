@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from conventions.worker import reject
+from conventions.worker import refused_messages
 from tests.support import wait_until
 from tests.workers import application
 
@@ -40,8 +40,8 @@ def test_a_store_that_does_not_answer_is_not_asked_for_each_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The first try takes its time. For a while others fail at once, and after that the store is asked again."""
-    monkeypatch.setattr(reject, "WITHIN", 0.2)
-    monkeypatch.setattr(reject, "AWAY", 3.0)
+    monkeypatch.setattr(refused_messages, "WITHIN", 0.2)
+    monkeypatch.setattr(refused_messages, "AWAY", 3.0)
     port, taken = connections
     addresses = {"broker_url": "amqp://guest:guest@127.0.0.1:1//", "redis_url": f"redis://127.0.0.1:{port}/0"}
     with application(**addresses, database_url=new_database(tmp_path), key_prefix=tmp_path.name) as app:

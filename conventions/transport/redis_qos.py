@@ -1,4 +1,4 @@
-"""How many messages a channel of our Redis transport may hold: by number, by bytes, and by how long their jobs take."""
+"""What a channel of our Redis transport holds: how many messages, by number, bytes and length of job, and how it returns one."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -20,7 +20,7 @@ from conventions.core.errors import (
     PayloadError,
     PermissionDenied,
 )
-from conventions.declare.retry import Decision, ErrorKind, RetryPolicy, retry_after
+from conventions.declare.retry_policy import Decision, ErrorKind, RetryPolicy, retry_after
 
 NOW = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 ERRORS: dict[str, Exception] = {
