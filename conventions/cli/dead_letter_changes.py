@@ -16,7 +16,7 @@ from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, confirm, selection_options
-from conventions.dead_letters import discard_letters, redrive_rows, redrive_safety
+from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
@@ -135,7 +135,7 @@ def _shown(change: Change) -> str:
 @click.option("--canary", type=click.IntRange(0), default=redrive_rows.CANARY, show_default=True, help="Tried first.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), default=redrive_rows.RATE, show_default=True,
               help="Letters a second, of the rest.")  # fmt: skip
-@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_safety.STOP_AT, show_default=True,
+@click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_pace.STOP_AT, show_default=True,
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
 @click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_rows.REDRIVE_LIMIT} times.")
 @click.option("--reason", help="Why; kept in the audit.")

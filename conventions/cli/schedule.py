@@ -18,7 +18,7 @@ from conventions.console.display import duration
 from conventions.schedules.beat_liveness import Beat, Beats, beats_fault
 from conventions.schedules.run_history import RunOutcome, failing, failing_words
 from conventions.schedules.schedule_store import Schedules
-from conventions.schedules.schedule_view import ScheduleView
+from conventions.schedules.schedule_summary import ScheduleSummary
 from conventions.schedules.slots import slots
 
 COLUMNS = ("name", "task", "cron", "next_run_at", "last_run_at", "last_outcome", "paused")
@@ -42,13 +42,13 @@ def schedule() -> None:
 def list_(context: click.Context, as_json: bool, limit: int) -> None:
     """List the schedules, in the order of the file; times are in the app's zone."""
     listed = Listed(context)
-    views = listed.views()
-    outcomes = _outcomes(context, listed.app, views)
-    _say_what_is_wrong(listed.app, views, outcomes)
-    shown = views[:limit]
-    rows = [_row(view) | {"last_outcome": _last(outcomes[view.listed.name])} for view in shown]
+    summaries = listed.summaries()
+    outcomes = _outcomes(context, listed.app, summaries)
+    _say_what_is_wrong(listed.app, summaries, outcomes)
+    shown = summaries[:limit]
+    rows = [_row(summary) | {"last_outcome": _last(outcomes[summary.listed.name])} for summary in shown]
     if not as_json:
-        rows = [row | {"paused": _pause(view)} for view, row in zip(shown, rows, strict=True)]
+        rows = [row | {"paused": _pause(summary)} for summary, row in zip(shown, rows, strict=True)]
     emit_local(rows, COLUMNS, listed.zone, as_json=as_json)
 
 
@@ -60,10 +60,10 @@ def list_(context: click.Context, as_json: bool, limit: int) -> None:
 def show(context: click.Context, name: str, as_json: bool) -> None:
     """Show one schedule: its times in words, arguments, rules, pause, what is wrong with it, and its next slots."""
     listed = Listed(context)
-    view = listed.view(name)
-    outcomes = _outcomes(context, listed.app, [view])
-    _say_what_is_wrong(listed.app, [view], outcomes)
-    whole = _whole(view) | {"last_outcome": _last(outcomes[view.listed.name])}
+    summary = listed.summary(name)
+    outcomes = _outcomes(context, listed.app, [summary])
+    _say_what_is_wrong(listed.app, [summary], outcomes)
+    whole = _whole(summary) | {"last_outcome": _last(outcomes[summary.listed.name])}
     if as_json:
         print_json(whole)
         return
@@ -87,15 +87,17 @@ def next_(context: click.Context, *, names: tuple[str, ...], days: float, as_jso
     """
     listed = Listed(context)
     chosen = {listed.find(name).name for name in names}
-    views = {view.listed.name: view for view in listed.views() if not names or view.listed.name in chosen}
-    _say_what_is_wrong(listed.app, list(views.values()))
-    coming = heapq.merge(*map(_coming_by_name, views.values()))
-    within = itertools.takewhile(lambda found: found[0] <= views[found[1]].now.timestamp() + days * DAY, coming)
+    summaries = {
+        summary.listed.name: summary for summary in listed.summaries() if not names or summary.listed.name in chosen
+    }
+    _say_what_is_wrong(listed.app, list(summaries.values()))
+    coming = heapq.merge(*map(_coming_by_name, summaries.values()))
+    within = itertools.takewhile(lambda found: found[0] <= summaries[found[1]].now.timestamp() + days * DAY, coming)
     rows = [
         {
-            "planned_at": datetime.fromtimestamp(at, views[name].zone),
+            "planned_at": datetime.fromtimestamp(at, summaries[name].zone),
             "name": name,
-            "task": views[name].listed.task.name,
+            "task": summaries[name].listed.task.name,
         }
         for at, name in itertools.islice(within, limit)
     ]
@@ -123,57 +125,57 @@ schedule.add_command(schedule_history.history)
 schedule_changes.add_to(schedule)
 
 
-def _row(view: ScheduleView) -> dict[str, Any]:
+def _row(summary: ScheduleSummary) -> dict[str, Any]:
     """The fields of a schedule in every listing."""
-    with naming(view.listed.name):
+    with naming(summary.listed.name):
         return {
-            "name": view.listed.name,
-            "task": view.listed.task.name,
-            "cron": str(view.listed.when),
-            "next_run_at": view.next_run_at,
-            "last_run_at": view.last_run_at,
-            "paused": view.state.pause is not None,
+            "name": summary.listed.name,
+            "task": summary.listed.task.name,
+            "cron": str(summary.listed.when),
+            "next_run_at": summary.next_run_at,
+            "last_run_at": summary.last_run_at,
+            "paused": summary.state.pause is not None,
         }
 
 
-def _whole(view: ScheduleView) -> dict[str, Any]:
+def _whole(summary: ScheduleSummary) -> dict[str, Any]:
     """The fields of `show`."""
-    pause = view.state.pause
-    with naming(view.listed.name):
-        overdue, upcoming = view.overdue, list(itertools.islice(_coming(view), UPCOMING))
-    return _row(view) | {
-        "words": view.listed.when.words,
-        "arguments": view.listed.shown_arguments,
-        **view.listed.rules,
+    pause = summary.state.pause
+    with naming(summary.listed.name):
+        overdue, upcoming = summary.overdue, list(itertools.islice(_coming(summary), UPCOMING))
+    return _row(summary) | {
+        "words": summary.listed.when.words,
+        "arguments": summary.listed.shown_arguments,
+        **summary.listed.rules,
         "pause_reason": pause.reason if pause else None,
         "paused_by": pause.actor if pause else None,
-        "paused_at": view.local(pause.since) if pause else None,
-        "paused_until": view.local(pause.until) if pause else None,
-        "late": seconds(view.lateness),
+        "paused_at": summary.local(pause.since) if pause else None,
+        "paused_until": summary.local(pause.until) if pause else None,
+        "late": seconds(summary.lateness),
         "overdue": seconds(overdue),
-        "fault": view.state.fault,
-        "beat": _read_by_beat(view),
+        "fault": summary.state.fault,
+        "beat": _read_by_beat(summary),
         "upcoming": upcoming,
     }
 
 
-def _read_by_beat(view: ScheduleView) -> str:
-    if view.is_new:
+def _read_by_beat(summary: ScheduleSummary) -> str:
+    if summary.is_new:
         return "has not seen it"
-    return "runs another version" if view.other_version else "runs this"
+    return "runs another version" if summary.other_version else "runs this"
 
 
-def _coming(view: ScheduleView) -> Iterator[datetime]:
+def _coming(summary: ScheduleSummary) -> Iterator[datetime]:
     """The coming slots, without an end; none while it is paused without an end."""
-    with naming(view.listed.name):
-        first = view.next_run_at
+    with naming(summary.listed.name):
+        first = summary.next_run_at
         if first is not None:
             yield first
-            yield from slots(view.listed.when, first, view.zone)
+            yield from slots(summary.listed.when, first, summary.zone)
 
 
-def _coming_by_name(view: ScheduleView) -> Iterator[tuple[float, str]]:
-    return ((slot.timestamp(), view.listed.name) for slot in _coming(view))
+def _coming_by_name(summary: ScheduleSummary) -> Iterator[tuple[float, str]]:
+    return ((slot.timestamp(), summary.listed.name) for slot in _coming(summary))
 
 
 def _beats_fault(app: ConventionsApp, found: list[Beat]) -> str | None:
@@ -182,10 +184,10 @@ def _beats_fault(app: ConventionsApp, found: list[Beat]) -> str | None:
 
 
 def _outcomes(
-    context: click.Context, app: ConventionsApp, views: Sequence[ScheduleView]
+    context: click.Context, app: ConventionsApp, summaries: Sequence[ScheduleSummary]
 ) -> dict[str, list[RunOutcome]]:
     """What became of the last runs of each schedule, newest first."""
-    histories = Schedules(app.store).histories([view.listed.name for view in views], LOOK_BACK)
+    histories = Schedules(app.store).histories([summary.listed.name for summary in summaries], LOOK_BACK)
     runs = [run for found in histories.values() for run in found]
     outcomes = iter(schedule_history.read_outcomes(context, app, runs)) if runs else iter(())
     return {name: list(itertools.islice(outcomes, len(found))) for name, found in histories.items()}
@@ -196,34 +198,36 @@ def _last(outcomes: Sequence[RunOutcome]) -> str | None:
 
 
 def _say_what_is_wrong(
-    app: ConventionsApp, views: Sequence[ScheduleView], outcomes: Mapping[str, Sequence[RunOutcome]] | None = None
+    app: ConventionsApp,
+    summaries: Sequence[ScheduleSummary],
+    outcomes: Mapping[str, Sequence[RunOutcome]] | None = None,
 ) -> None:
     """Print on standard error: a line for the beats, and a line for each schedule with a fault."""
     fault = _beats_fault(app, Beats(app.store).listing())
     if fault is not None:
         say(fault, err=True)
-    for view in views:
-        faults = list(_faults(view, led=fault is None))
-        known = (outcomes or {}).get(view.listed.name, ())
+    for summary in summaries:
+        faults = list(_faults(summary, led=fault is None))
+        known = (outcomes or {}).get(summary.listed.name, ())
         if count := failing([one.word for one in known]):
             error = next((one.error for one in known if one.error), None)
             faults.append(failing_words(count) + (f": {error}" if error else ""))
         if faults:
-            say(f"{view.listed.name}: {'; '.join(faults)}", err=True)
+            say(f"{summary.listed.name}: {'; '.join(faults)}", err=True)
 
 
-def _faults(view: ScheduleView, *, led: bool) -> Iterator[str]:
-    with naming(view.listed.name):
-        overdue = view.overdue
+def _faults(summary: ScheduleSummary, *, led: bool) -> Iterator[str]:
+    with naming(summary.listed.name):
+        overdue = summary.overdue
     if overdue is not None:
         yield f"overdue, a slot waits for {duration(overdue)}"
-    if view.state.fault is not None:
-        yield f"the last try to send it failed: {' '.join(view.state.fault.split())}"
-    if view.is_new and led:
+    if summary.state.fault is not None:
+        yield f"the last try to send it failed: {' '.join(summary.state.fault.split())}"
+    if summary.is_new and led:
         yield "the beat that leads does not have it: restart beat, which reads its file at its start"
-    elif view.other_zone is not None:
-        yield f"the beat plans in {view.other_zone}, this command in {view.zone}: set CONVENTIONS_TIMEZONE alike"
-    elif view.other_version:
+    elif summary.other_zone is not None:
+        yield f"the beat plans in {summary.other_zone}, this command in {summary.zone}: set CONVENTIONS_TIMEZONE alike"
+    elif summary.other_version:
         yield "the beat runs another version than the file here: restart beat, or update this checkout"
 
 
@@ -237,11 +241,11 @@ def _beat_row(beat: Beat, zone: ZoneInfo) -> dict[str, Any]:
     }
 
 
-def _pause(view: ScheduleView) -> str:
+def _pause(summary: ScheduleSummary) -> str:
     """The pause of a schedule, for people."""
-    if view.state.pause is None:
+    if summary.state.pause is None:
         return "no"
-    until = view.local(view.state.pause.until)
+    until = summary.local(summary.state.pause.until)
     return f"until {on_the_wall(until)}" if until else "yes"
 
 

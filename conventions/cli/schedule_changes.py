@@ -64,12 +64,12 @@ def pause(context: click.Context, *, name: str, reason: str, until: str | None, 
     if not reason.strip():
         raise click.BadParameter("say why it is paused", param_hint="--reason")
     listed = Listed(context)
-    view = listed.view(name)
-    end = None if until is None else end_of_pause(until, view.now, listed.zone)
-    if (before := view.state.pause) is not None:
+    summary = listed.summary(name)
+    end = None if until is None else end_of_pause(until, summary.now, listed.zone)
+    if (before := summary.state.pause) is not None:
         say(f"this takes the place of a pause by {before.actor}: {before.reason}", err=True)
-    made = listed.actions.pause(view.listed, actor, reason, end)
-    shown_end = view.local(end)
+    made = listed.actions.pause(summary.listed, actor, reason, end)
+    shown_end = summary.local(end)
     if as_json:
         print_json(
             {
@@ -77,7 +77,7 @@ def pause(context: click.Context, *, name: str, reason: str, until: str | None, 
                 "paused": True,
                 "pause_reason": made.reason,
                 "paused_by": made.actor,
-                "paused_at": view.local(made.since),
+                "paused_at": summary.local(made.since),
                 "paused_until": shown_end,
             }
         )
@@ -107,7 +107,7 @@ def resume(context: click.Context, *, name: str, reason: str | None, actor: str,
     except PausedAgain as again:
         fault = f"{name} was paused again meanwhile, by {again.pause.actor}: {again.pause.reason}"
     with naming(name):
-        following = listed.view(name).next_run_at
+        following = listed.summary(name).next_run_at
     if not lifted:
         say(fault, err=True)
     if as_json:

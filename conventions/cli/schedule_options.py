@@ -16,7 +16,7 @@ from conventions.dead_letters.filter import age
 from conventions.schedules.actions import FURTHEST, PausedAgain, ScheduleActions, StillRuns
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_module import load_schedule
-from conventions.schedules.schedule_view import ScheduleView, views_of
+from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
 
 NAME = click.argument("name")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
@@ -47,13 +47,13 @@ class Listed:
             self._context.exit(1)
         return self._entries[name]
 
-    def views(self) -> list[ScheduleView]:
+    def summaries(self) -> list[ScheduleSummary]:
         """The present state of all schedules, in the order of the file."""
-        return views_of(self.app, self._entries.values())
+        return summaries_of(self.app, self._entries.values())
 
-    def view(self, name: str) -> ScheduleView:
+    def summary(self, name: str) -> ScheduleSummary:
         """The present state of one schedule. Ends the command with status 1 when there is none of this name."""
-        (found,) = views_of(self.app, [self.find(name)])
+        (found,) = summaries_of(self.app, [self.find(name)])
         return found
 
 

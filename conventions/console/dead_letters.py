@@ -13,7 +13,7 @@ from conventions.console.dead_letter_story import story_of
 from conventions.console.page import Page
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
-from conventions.dead_letters import discard_letters, redrive_rows, redrive_safety
+from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import dropped, edit, editable, version
@@ -267,7 +267,7 @@ class RedriveLetters(ConfirmedAction):
             self.parameter("reason") or None,
             canary=self.number("canary", redrive_rows.CANARY, int),
             rate=self.number("rate", redrive_rows.RATE, float),
-            stop_at=self.number("stop_at", redrive_safety.STOP_AT, float),
+            stop_at=self.number("stop_at", redrive_pace.STOP_AT, float),
             again=again,
             expected=expected if again else expected - self.number("held", 0, int),
         )

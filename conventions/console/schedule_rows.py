@@ -13,7 +13,7 @@ from conventions.schedules.catch_up import ON_TIME
 from conventions.schedules.cron import Cron
 from conventions.schedules.run_history import failing, failing_words
 from conventions.schedules.schedule import Schedule
-from conventions.schedules.schedule_view import ScheduleView
+from conventions.schedules.schedule_summary import ScheduleSummary
 from conventions.schedules.slots import slots
 
 MOST_RECENT_RUNS, UPCOMING = 20, 5
@@ -33,14 +33,14 @@ class Row:
     """One schedule, for the pages.
 
     Attributes:
-        view: the schedule with its state.
+        summary: the schedule with its state.
         upcoming: its next slots; empty while it is paused without an end.
         overdue: for how many seconds an unsent slot has been due; `None` if none is.
         faults: why it does not run as it should.
         lines: its history, newest first.
     """
 
-    view: ScheduleView
+    summary: ScheduleSummary
     upcoming: Sequence[datetime]
     overdue: float | None
     faults: Sequence[str]
@@ -49,12 +49,12 @@ class Row:
     @property
     def name(self) -> str:
         """The name of the schedule."""
-        return self.view.listed.name
+        return self.summary.listed.name
 
     @property
     def expression(self) -> str:
         """When it runs, as written; a calendar is shown only in words."""
-        when = self.view.listed.when
+        when = self.summary.listed.when
         return when.expression if isinstance(when, Cron) else str(when)
 
     @property
@@ -65,16 +65,16 @@ class Row:
     @property
     def lag(self) -> str:
         """How late its last run was sent."""
-        if self.view.state.last_run is None:
+        if self.summary.state.last_run is None:
             return ""
-        late = self.view.lateness
+        late = self.summary.lateness
         return "by hand" if late is None else display.short_duration(late)
 
     @property
     def live_values(self) -> dict[str, Any]:
         """The values that change each time they are read."""
         late = "" if self.overdue is None else f"overdue {display.duration(self.overdue)}"
-        paused = self.view.state.pause is not None
+        paused = self.summary.state.pause is not None
         return {
             "id": self.name,
             "state": "paused" if paused else "overdue" if late else "failing" if self.faults else "on",
@@ -85,38 +85,47 @@ class Row:
     @property
     def stable_values(self) -> tuple[Any, ...]:
         """The values that seldom change. If they do, the page replaces its rows."""
-        view, pause = self.view, self.view.state.pause
+        summary, pause = self.summary, self.summary.state.pause
         shown = [(line.text, line.sent, line.page) for line in self.lines]
-        return self.upcoming, view.last_run_at, self.lag, pause, view.other_version, view.is_new, self.faults, shown
+        return (
+            self.upcoming,
+            summary.last_run_at,
+            self.lag,
+            pause,
+            summary.other_version,
+            summary.is_new,
+            self.faults,
+            shown,
+        )
 
 
-def build_row(view: ScheduleView, lines: Sequence[RunLine], *, sees_values: bool) -> Row:
+def build_row(summary: ScheduleSummary, lines: Sequence[RunLine], *, sees_values: bool) -> Row:
     """Make the row of a schedule.
 
     Args:
-        view: the schedule with its state.
+        summary: the schedule with its state.
         lines: its history, newest first.
         sees_values: whether the visitor may see texts that may contain values of arguments.
     """
     faults: list[str] = []
     upcoming: tuple[datetime, ...] = ()
     overdue = None
-    if view.state.fault is not None:
-        faults.append(f"the last try to send it failed{f': {view.state.fault}' if sees_values else ''}")
+    if summary.state.fault is not None:
+        faults.append(f"the last try to send it failed{f': {summary.state.fault}' if sees_values else ''}")
     if count := failing([line.word for line in lines]):
         faults.append(failing_words(count))
     try:
-        upcoming, overdue = _upcoming(view), view.overdue
+        upcoming, overdue = _upcoming(summary), summary.overdue
     except Exception as error:  # noqa: BLE001  # an error of a team's calendar must not hide the other schedules
         faults.append(f"its slots cannot be told: {type(error).__name__}{f': {error}' if sees_values else ''}")
-    return Row(view, upcoming, overdue, tuple(faults), lines)
+    return Row(summary, upcoming, overdue, tuple(faults), lines)
 
 
-def _upcoming(view: ScheduleView) -> tuple[datetime, ...]:
-    first = view.next_run_at
+def _upcoming(summary: ScheduleSummary) -> tuple[datetime, ...]:
+    first = summary.next_run_at
     if first is None:
         return ()
-    return (first, *islice(slots(view.listed.when, first, view.zone), UPCOMING - 1))
+    return (first, *islice(slots(summary.listed.when, first, summary.zone), UPCOMING - 1))
 
 
 def rules_in_words(listed: Schedule) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules
-from conventions.schedules.schedule_view import views_of
+from conventions.schedules.schedule_summary import summaries_of
 from conventions.storage.tables import AuditRow
 
 if TYPE_CHECKING:
@@ -115,13 +115,16 @@ class SchedulePage(Page):
             target: also show the audit entries of this schedule.
         """
         state = Schedules(self.capp.store)
-        views, beats = views_of(self.capp, listed), Beats(self.capp.store).listing()
+        summaries, beats = summaries_of(self.capp, listed), Beats(self.capp.store).listing()
         histories = state.histories([one.name for one in listed], limit)
         outcomes, audit_entries, notices = self._read_records(
             [run for runs in histories.values() for run in runs], target
         )
         lines = self._lines(histories, outcomes)
-        rows = [build_row(view, lines[view.listed.name], sees_values=self.visitor.sees_values) for view in views]
+        rows = [
+            build_row(summary, lines[summary.listed.name], sees_values=self.visitor.sees_values)
+            for summary in summaries
+        ]
         beat_states = [(beat.name, beat.state) for beat in beats]
         live_data = {
             "version": display.content_version(
@@ -155,7 +158,7 @@ class SchedulePage(Page):
         """
         found = await self.in_thread(self._look_at, name)
         row, message = found["rows"][0], self.parameter("said") if self.request.method == "GET" else ""
-        listed = row.view.listed
+        listed = row.summary.listed
         self.show(
             "conventions_schedule.html",
             row=row,

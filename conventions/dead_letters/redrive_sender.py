@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import RedisError
 
 from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
-from conventions.dead_letters.redrive_safety import AT_ONCE, OPEN, Plan, Tally, plan
+from conventions.dead_letters.redrive_pace import AT_ONCE, OPEN, Plan, Tally, plan
 from conventions.execution.application import Application
 
 if TYPE_CHECKING:

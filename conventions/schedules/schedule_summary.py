@@ -1,4 +1,4 @@
-"""`ScheduleView`: a schedule as people see it, on the command line and in Flower alike (R10)."""
+"""`ScheduleSummary`: a schedule as people see it, on the command line and in Flower alike (R10)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LATE = timedelta(seconds=5)  # beat looks every 5 s when nothing is due
 
 
 @dataclass(frozen=True, slots=True)
-class ScheduleView:
+class ScheduleSummary:
     """One schedule of the file, with its state in Redis.
 
     Attributes:
@@ -83,9 +83,9 @@ class ScheduleView:
         return moment and moment.astimezone(self.zone).replace(microsecond=0)
 
 
-def views_of(app: Application, listed: Iterable[Schedule]) -> list[ScheduleView]:
+def summaries_of(app: Application, listed: Iterable[Schedule]) -> list[ScheduleSummary]:
     """The present state of these schedules, in one round trip. Raises: RedisError."""
     entries = list(listed)
     now, states = Schedules(app.store).read([one.name for one in entries], definitions=True)
     zone = ZoneInfo(app.settings.timezone)
-    return [ScheduleView(one, states[one.name], now, zone) for one in entries]
+    return [ScheduleSummary(one, states[one.name], now, zone) for one in entries]
