@@ -18,7 +18,7 @@
         │   └── CredentialInPayload  an argument that looks like a credential
         ├── IdempotencyConflict      one key, two different payloads
         ├── TransactionRepeated      a second `self.transaction()` in one attempt
-        ├── LeaseLost                another worker has taken this job over, or it was revoked
+        ├── LeaseLost                another worker has taken this job over, or it was ended from outside
         ├── LetterNotEditable        a dead letter whose arguments cannot be changed
         ├── SelectionChanged         the dead letters are not the ones that somebody confirmed
         ├── JournalFull              too many events wait for SQL; no more may be added
@@ -129,7 +129,7 @@ class TransactionRepeated(ConventionError):
 
 
 class LeaseLost(ConventionError):
-    """Another worker now holds the claim on this job, or it was revoked. The outcome of this attempt is not recorded."""
+    """Another worker now holds the claim on this job, or it was revoked or cancelled. The outcome of this attempt is not recorded."""
 
     __module__ = "conventions"
 

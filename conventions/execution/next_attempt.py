@@ -1,9 +1,11 @@
 """The message of the next attempt: a retry, a job that waits for its key or goes on later, one that is put back."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
+from redis.exceptions import RedisError
 
 from conventions.broker.caller_headers import AcceptedHeaders
 from conventions.broker.header_names import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
@@ -22,7 +24,9 @@ def end_retried(
 ) -> Exception:
     """Let the message wait and be tried again. Returns what to raise."""
     changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
-    if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
+    if job.held is None and not _is_lost(
+        task, job
+    ):  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
         publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
     answer = settle(task, job, "released", "retried", error=error, wait=wait, action="retry", changes=changes)
     if answer == "missing":  # the broker lost it, as after a flush
@@ -40,7 +44,7 @@ def end_waiting(task: RunnableTask, job: Attempt, wait: float, state: State = "r
     if state == "continued":  # what went well so far is no failed attempt any more, and it has begun in time
         again |= {"counts": {}, "parked": 0, "expires": None}
         changes = {"retries": job.attempt - 1, "expires": None, COUNTS: {}, **_identity(job)}
-    if job.held is None:
+    if job.held is None and not _is_lost(task, job):
         publish_again(task, job, **again)
     answer = settle(task, job, state, None, wait=wait, action="park", changes=changes)
     if answer == "missing":
@@ -49,6 +53,13 @@ def end_waiting(task: RunnableTask, job: Attempt, wait: float, state: State = "r
         return taken_over()
     done_with_this_delivery: Exception = Ignore()
     return done_with_this_delivery
+
+
+def _is_lost(task: RunnableTask, job: Attempt) -> bool:
+    """Whether another delivery ends the job, or it was ended from outside. Then nothing of it is sent again."""
+    with suppress(RedisError):
+        return bool(task.app.claims.is_lost(job.claim))
+    return False
 
 
 def put_back(task: RunnableTask, job: Attempt) -> Exception:

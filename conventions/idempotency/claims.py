@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
@@ -115,6 +115,9 @@ class Settlement:
     join: Join | None = None
 
 
+type BeforeItsEnd = Literal["", "ended", "runs", "done", "dead", "released", "continued"]
+"""What `end_running` found: nothing; a claim that it has ended; one of a job that runs; or how the last attempt ended."""
+
 LAPSED = 2  # what `runs.lua` answers
 
 
@@ -192,13 +195,20 @@ class Claims:
         """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
         self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
-    def end_running(self, claim: str, token: str) -> bool:
-        """End the claim of a job that is ended from outside, after which its process cannot record another end.
+    def end_running(self, claim: str, message_id: str, generation: int, *, even_if_it_runs: bool) -> BeforeItsEnd:
+        """End the claim of a message that is ended from outside, after which no process can record another end.
 
-        Returns:
-            False when the job has ended before, or the claim is another worker's now.
+        Args:
+            claim: its name.
+            message_id: of the message.
+            generation: of the message.
+            even_if_it_runs: whether a job whose lease is not over loses its claim, too.
+
+        Raises:
+            RedisError: nothing is known.
         """
-        return bool(self._run("end_running", [claim, token]))
+        answer = self._run("end_running", [claim, message_id, generation, int(even_if_it_runs)])
+        return cast("BeforeItsEnd", answer.decode())
 
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:
         """Note that what follows a finished job was sent, by whichever delivery of its message; where the broker is elsewhere."""

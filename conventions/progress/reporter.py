@@ -230,7 +230,7 @@ class ProgressReporter:
                 raise JobCancelled(f"the message {self._id}, or its batch, was cancelled")
             case "lost":
                 raise LeaseLost(
-                    f"{self._id}: another worker has taken this job over, since its lease was over, or it was revoked; end here, and "
+                    f"{self._id}: another worker has taken this job over, since its lease was over, or it was revoked or cancelled; end here, and "
                     "do nothing more. If it was the lease, report progress more often, or raise stall_after"
                 )
 

@@ -204,7 +204,7 @@ class RunningTask(celery.Task):
         claims, claim = self._application().claims, self.job.claim
         if not self.request.is_eager and not claims.renew([claim], seconds)[0] and claims.is_lost(claim):
             raise LeaseLost(
-                f"{self.name}: another worker has taken this job over, or it was revoked; end here, and do nothing more"
+                f"{self.name}: another worker has taken this job over, or it was revoked or cancelled; end here, and do nothing more"
             )
 
     @contextmanager

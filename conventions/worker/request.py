@@ -31,6 +31,7 @@ from conventions.execution.follow_ups import StepsNotSent
 from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import TELL_WITHIN, end_dead
+from conventions.idempotency.claims import BeforeItsEnd
 from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery
 from conventions.library_internals.celery import running_tasks
 from conventions.progress.overlong_jobs import note
@@ -43,6 +44,8 @@ PROCESS_DIED = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 PROCESSES = 1 << 22  # more than the number of any process
 DEATH_WITHIN = 2.0  # seconds that the worker's loop takes to record that a job is dead, or to ask for the end of one
 DEATH_AGAIN = 1.0  # seconds until a thread tries again
+OUTCOMES = ("done", "dead")
+ATTEMPT_ENDED = (*OUTCOMES, "released", "continued")
 COMES_AGAIN = 1.0  # seconds until a message comes again that could not be ended; twice as long each time
 
 
@@ -51,6 +54,7 @@ class PlainRequest(CeleryRequest):
 
     Attributes:
         why: its process was ended here, where that is so.
+        signalled: whether its process was sent a signal, to end it.
     """
 
     app: WorkerApplication
@@ -59,6 +63,7 @@ class PlainRequest(CeleryRequest):
     delivery: Any  # what the channel knows of a message in Redis; `None` elsewhere
     token: str
     _already_revoked: bool
+    signalled = False
 
     def __init__(self, message: Any, *args: Any, **options: Any) -> None:
         try:
@@ -99,6 +104,9 @@ class PlainRequest(CeleryRequest):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Acknowledge or return the message of a job that failed."""
         exc = error_of(exc_info)
+        if isinstance(exc, Terminated) and not self.signalled:
+            # A process that outlives a signal is marked in billiard for good, also when a later job ends it.
+            exc = exc_info.exception = WorkerLostError(str(exc))
         if isinstance(exc, MemoryError):  # Celery would end the worker, and the message would end the next one
             exc_info.exception = RuntimeError(f"MemoryError: {exc}")
         elif isinstance(exc, TimeLimitExceeded) and not return_ok:
@@ -135,6 +143,11 @@ class PlainRequest(CeleryRequest):
             self._leave_room()
         else:
             self.come_again(error)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """As Celery."""
+        self.signalled = True
+        super().terminate(pool, signal)
 
     def on_exit(self, error: BaseException) -> None:
         """The job has called `sys.exit` in a pool without processes of its own: it would do so each time."""
@@ -270,6 +283,7 @@ class Request(PlainRequest):
     task: RunnableTask
 
     group: Group | None = None
+    _before: BeforeItsEnd | None = ""
     _goes_on: bool = False  # its job has not ended with this message, which another one follows
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
@@ -331,10 +345,13 @@ class Request(PlainRequest):
         )
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """End the job by a signal to its process, which must not end another job, nor keep what follows this one from being sent."""
-        if self._has_outcome():
+        """End the job by a signal to its process, which must not end another job, nor keep what follows this one from being sent.
+
+        Its claim is ended first: the job may catch the signal. An attempt that has ended before is not signalled; the next one is revoked.
+        """
+        if self._has_outcome() or (self.group is not None and self.group.postpones(self, pool, signal)):
             return
-        if self.group is None or not self.group.postpones(self, pool, signal):
+        if not self.time_start or self._end_claim(even_if_it_runs=True) not in ATTEMPT_ENDED:
             super().terminate(pool, signal)
 
     def _runs(self) -> bool:
@@ -472,25 +489,40 @@ class Request(PlainRequest):
     def revoked(self) -> bool:
         """Whether somebody revoked it, or it is too late. What has ended, and only waits for what follows it, cannot be stopped any more."""
         named = self.id in state.revoked or (state.revoked_stamps and self.stamped_headers)
-        if named and not self._already_revoked and self._has_outcome():
+        if named and not self._already_revoked and self._goes_on_elsewhere():
             return False
         return bool(super().revoked())
 
     def maybe_expire(self) -> bool:
         """Whether the message came too late. What has ended, and only waits for what follows it, is never too late."""
         late = self.expires and datetime.now(UTC if self.expires.tzinfo else None) > self.expires
-        if late and self._has_outcome():
+        if late and self._goes_on_elsewhere():
             return False
         return bool(super().maybe_expire())
 
+    def _end_claim(self, *, even_if_it_runs: bool) -> BeforeItsEnd | None:
+        """See `Claims.end_running`. `None`: Redis does not answer."""
+        generation = self._request_dict.get(GENERATION) or 0
+        with suppress(RedisError), Deadline(DEATH_WITHIN):
+            return self.app.claims.end_running(self.claim, self.id, generation, even_if_it_runs=even_if_it_runs)
+        return None
+
+    def _goes_on_elsewhere(self) -> bool:
+        """Whether it has ended, or another delivery of it runs. If neither, no process can record an end any more."""
+        self._before = self._end_claim(even_if_it_runs=False)
+        return self._before in ("runs", *OUTCOMES)
+
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        """Record the end before Celery acknowledges the message."""
-        if terminated:
-            with suppress(RedisError), Deadline(DEATH_WITHIN):  # then its lease ends it
-                self.app.claims.end_running(self.claim, self.token)
-            if not self._already_revoked and self._has_outcome():
+        """Record the end before Celery acknowledges the message. The claim is ended before that, so that there is no other end."""
+        if not self._already_revoked:
+            before = self._end_claim(even_if_it_runs=True) if terminated else self._before
+            if before is None:
+                logger.warning(
+                    "not ended yet: id=%s task=%s: Redis does not answer; it comes again", self.id, self.name
+                )
+            if before is None or before in ("runs", *OUTCOMES) or (terminated and before in ATTEMPT_ENDED):
                 self._already_revoked = True
-                self.come_again(RuntimeError("it ended before the signal"))
+                self.come_again(RuntimeError("Redis does not answer" if before is None else "it ended before"))
                 return
         kind = "expired" if expired else "revoked"
         if not self._already_revoked and not (

@@ -22,6 +22,10 @@ from tests.support import patient
 from tests.test_docs import table
 
 JOBS = 40
+COARSE = (
+    "_cpu",
+    "_memory",
+)  # of so few jobs the clock of the CPU may see nothing, and a server may free more than they take
 OURS = ("conventions", "conventions_threads", "one_worker")
 ON_RABBITMQ = ("rabbitmq_stock", "rabbitmq_conventions")
 HERE = ("stock", "stock_threads", "conventions", "conventions_threads")
@@ -38,7 +42,7 @@ def run(*arguments: str) -> str:
 
 
 def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
-    """More than 0 each, in the table and in the JSON, with the fields that the document lists."""
+    """More than 0 each that must be, in the table and in the JSON, with the fields that the document lists."""
     path = tmp_path / "run.json"
     only = [word for name in HERE for word in ("--only", name)]
     printed = run("--quick", *only, "--jobs", str(JOBS), "--json", str(path))
@@ -53,7 +57,8 @@ def test_a_run_reports_every_figure_of_every_system(tmp_path: Path) -> None:
         for part in ("median", "min", "max", "ratio"):
             expected = [field for field in own if part != "ratio" or field not in WITHOUT_RATIO]
             assert list(system[part]) == expected, (name, part)
-            assert all(value > 0 for value in system[part].values()), (name, part, system[part])
+            for field, value in system[part].items():
+                assert value > 0 or field.endswith(COARSE), (name, part, field, value)
         assert system["title"] in printed
         assert all(note in printed for note in system["notes"])
     assert set(result["systems"]["stock"]["ratio"].values()) == {1.0}

@@ -34,7 +34,7 @@ from conventions.worker.consumer import Consumer
 from conventions.worker.request import Request
 from conventions.worker.strategy import strategy
 from tests import claiming
-from tests.claiming import FIRST, asking, settle, take
+from tests.claiming import FIRST, asking, end_lease, settle, take
 from tests.support import wait_until
 
 
@@ -433,6 +433,31 @@ def test_a_job_that_ends_before_it_is_terminated(app: ConventionsApp, consumer: 
     assert app.broker.sizes(Short.queue_name) == (Sizes(0, 1, 0) if ended else Sizes(0, 0, 0))
     entries: Any = app.store.redis.xrange(app.journal.key)
     assert [Event.decode(fields[b"event"]).kind for _, fields in entries] == ([] if ended else ["revoked"])
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_revoked_message_that_another_delivery_has_begun(
+    app: ConventionsApp, consumer: Any, lane: Lane, runs: bool
+) -> None:
+    """It waits for the other one while that runs. One that stands still beyond its lease records no second end."""
+    delivery = handed_out(app, Short)
+    app.in_flight.add(delivery)
+    assert not list(ShortCut(consumer, lane).take([delivery]))
+    (request,) = state.requests.values()
+    other = replace(FIRST, task=Short.name, key=request.claim.removeprefix(f"{Short.name}:"), message_id=request.id)
+    assert isinstance(take(app.claims, other), Granted)
+    if not runs:
+        end_lease(app.store, other)
+    lane.clear()
+    state.revoked.add(request.id)
+    try:
+        assert request.revoked() is not runs
+    finally:
+        state.revoked.discard(request.id)
+    assert app.in_flight.flush(5)
+    entries: Any = app.store.redis.xrange(app.journal.key)
+    assert [Event.decode(fields[b"event"]).kind for _, fields in entries] == ([] if runs else ["revoked"])
+    assert settle(app.claims, other) == ("recorded" if runs else "refused")
 
 
 def test_one_that_cannot_be_made_whole_comes_again_and_ends_nothing(

@@ -113,20 +113,41 @@ def test_a_job_that_is_ended_from_outside_records_nothing_more(claims: Claims) -
         answer = take(claims, request)
         assert isinstance(answer, Granted)
         assert answer.starts == 1
-        assert claims.end_running(request.claim, request.token)
-        assert not claims.end_running(request.claim, request.token)
+        assert claims.end_running(request.claim, request.message_id, 0, even_if_it_runs=True) == "ended"
+        assert claims.end_running(request.claim, request.message_id, 0, even_if_it_runs=False) == "ended"
         assert claims.renew([request]) == [False]
         for state in ("done", "released", "dead"):
             assert settle(claims, request, state) == "refused"
 
 
-def test_a_job_that_has_ended_is_not_ended_from_outside(claims: Claims) -> None:
-    """What it has recorded stands; nor is the claim of another delivery touched."""
+@pytest.mark.parametrize("state", ["done", "dead", "released", "continued"])
+def test_an_attempt_that_has_ended_is_not_ended_from_outside(claims: Claims, state: Any) -> None:
+    """What it has recorded stands."""
     granted(claims, FIRST)
-    assert not claims.end_running(FIRST.claim, OTHER.token)
-    settle(claims, FIRST, "done", 1)
-    assert not claims.end_running(FIRST.claim, FIRST.token)
-    assert take(claims, OTHER) == Done(1, "m1", follow_ups_sent=False)
+    settle(claims, FIRST, state, 1)
+    assert claims.end_running(FIRST.claim, FIRST.message_id, 0, even_if_it_runs=True) == state
+    assert settle(claims, FIRST, state, 1) == "recorded"
+
+
+def test_only_the_message_itself_is_ended_from_outside(claims: Claims, store: Store) -> None:
+    """Neither another one with its key, nor a later generation, nor, unless that is wanted, a job that runs."""
+    assert claims.end_running(FIRST.claim, FIRST.message_id, 0, even_if_it_runs=True) == ""
+    redriven = replace(FIRST, generation=1)
+    granted(claims, redriven)
+    assert claims.end_running(FIRST.claim, OTHER.message_id, 1, even_if_it_runs=True) == ""
+    assert claims.end_running(FIRST.claim, FIRST.message_id, 0, even_if_it_runs=True) == ""
+    assert claims.end_running(FIRST.claim, FIRST.message_id, 1, even_if_it_runs=False) == "runs"
+    assert claims.renew([redriven]) == [True]
+    end_lease(store)
+    assert claims.end_running(FIRST.claim, FIRST.message_id, 1, even_if_it_runs=False) == "ended"
+    assert settle(claims, redriven) == "refused"
+
+
+def test_the_letter_of_an_earlier_generation_is_no_end_of_a_redrive(claims: Claims) -> None:
+    """Which has not begun yet."""
+    granted(claims, FIRST)
+    settle(claims, FIRST, "dead", "error")
+    assert claims.end_running(FIRST.claim, FIRST.message_id, 1, even_if_it_runs=True) == ""
 
 
 @pytest.mark.parametrize("how", ["it stands still", "its process seemed to be dead"])

@@ -357,17 +357,40 @@ def test_a_running_job_that_is_revoked(app: ConventionsApp, worker: Worker, tmp_
     assert (tmp_path / "one").read_text() == "began\nbegan\nended\n"
 
 
-def test_a_revoked_job_that_outlives_the_signal(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
-    """It may be one that the job catches, or that ends no process. The job is revoked, and its success is not recorded."""
+@pytest.mark.parametrize(("signal", "ended"), [("SIGWINCH", "ended\n"), ("SIGUSR1", "")])
+def test_a_revoked_job_that_outlives_the_signal(
+    app: ConventionsApp, worker: Worker, tmp_path: Path, signal: str, ended: str
+) -> None:
+    """It goes on, or fails of it and would be retried. It is revoked, and nothing else."""
     sent = Steps.delay(tmp_path, "one", reports=False)
     wait_until((tmp_path / "one").exists, description="it runs")
-    app.control.revoke(sent.id, terminate=True, signal="SIGWINCH")
-    wait_for_ends(app, sent.id, "revoked")
+    app.control.revoke(sent.id, terminate=True, signal=signal)
+    wait_until(lambda: "revoked" in ends(app, sent.id), 15, "it is revoked")
     (tmp_path / "go").touch()
     worker.wait_for(f"superseded: id={sent.id}")
-    wait_until_empty(app)
-    assert (tmp_path / "one").read_text() == "began\nended\n"
-    assert ends(app, sent.id) == ["revoked"]
+    wait_for_ends(app, sent.id, "revoked", "superseded")
+    assert (tmp_path / "one").read_text() == f"began\n{ended}"
+
+
+def test_a_process_that_outlives_a_signal_and_ends_later(
+    app: ConventionsApp, installation: Installation, tmp_path: Path
+) -> None:
+    """The job that it has then comes again. billiard says that it was terminated, since the process was sent a signal before."""
+    with installation.worker("-Q", f"{QUEUE},long", "-c", "1") as worker:
+        sent = Steps.delay(tmp_path, "one", reports=False)
+        wait_until((tmp_path / "one").exists, description="it runs")
+        app.control.revoke(sent.id, terminate=True, signal="SIGWINCH")
+        wait_until(lambda: "revoked" in ends(app, sent.id), 15, "it is revoked")
+        (tmp_path / "go").touch()
+        worker.wait_for(f"superseded: id={sent.id}")
+        (tmp_path / "go").unlink()
+        again = Steps.delay(tmp_path, "two", reports=False)
+        wait_until((tmp_path / "two").exists, description="it runs")
+        (process,) = worker.children()
+        process.kill()
+        (tmp_path / "go").touch()
+        wait_for_ends(app, again.id, "succeeded")
+    assert (tmp_path / "two").read_text() == "began\nbegan\nended\n"
 
 
 @pytest.mark.parametrize("as_moment", [True, False])

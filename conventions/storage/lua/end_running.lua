@@ -1,10 +1,17 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- End the claim of a job that is ended from outside. Its process may live on, but cannot record another end.
+-- End the claim of a message that is ended from outside. A process may still run its job, but cannot record another end.
 -- KEYS: prefix
--- ARGV: claim, token
--- Returns 1; or 0 if the claim has another holder, or has ended
-local holder, state = fields_of(P .. 'claim:' .. ARGV[1], 'token', 'state')
-if holder ~= ARGV[2] or state ~= 'running' then return 0 end
-take_from_holder(ARGV[1])
-return 1
+-- ARGV: claim, message id, generation, '1' if a holder whose lease is not over loses it, too, else '0'
+-- Returns 'ended'; 'runs' if it stays with its holder; 'done', 'dead', 'released' or 'continued' if an attempt has ended before;
+-- or '' if this message has no claim
+local claim, id, generation, all = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+local state, holder, owner, its_generation, till =
+  fields_of(P .. 'claim:' .. claim, 'state', 'token', 'id', 'generation', 'until')
+its_generation = tonumber(its_generation or 0)
+if owner ~= id or its_generation > generation or not WORDS[state] then return '' end
+if holder == NOBODY then return 'ended' end
+if holder and state ~= 'running' then return (state == 'done' or its_generation == generation) and state or '' end
+if holder and not all and tonumber(till) > now then return 'runs' end
+take_from_holder(claim)
+return 'ended'
