@@ -129,7 +129,7 @@ class TransactionRepeated(ConventionError):
 
 
 class LeaseLost(ConventionError):
-    """Another worker now holds the claim on this job, or it was revoked or cancelled. The outcome of this attempt is not recorded."""
+    """Another worker now holds the claim on this job, or it was ended from outside, as by a revoke. The outcome of this attempt is not recorded."""
 
     __module__ = "conventions"
 

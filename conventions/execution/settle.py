@@ -31,7 +31,7 @@ from conventions.library_internals.celery import result_is_ignored
 logger = logging.getLogger(__name__)
 
 TAKEN_OVER = (
-    "it was revoked or cancelled, or its lease was over and another worker has taken it over; what this one did is not recorded; if it was "
+    "it was ended from outside, or its lease was over and another worker has taken it over; what this one did is not recorded; if it was "
     "the lease, report progress more often, or raise stall_after"
 )
 SHORT = 1000  # characters of an error that a claim keeps

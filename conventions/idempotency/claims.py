@@ -116,7 +116,7 @@ class Settlement:
 
 
 type BeforeItsEnd = Literal["", "ended", "runs", "done", "dead", "released", "continued"]
-"""What `end_running` found: nothing; a claim that it has ended; one of a job that runs; or how the last attempt ended."""
+"""What `end_running` found: nothing to end; a claim that it has ended; one of a job that runs; or how it ended before."""
 
 LAPSED = 2  # what `runs.lua` answers
 
@@ -187,7 +187,7 @@ class Claims:
         return [bool(reply) for reply in self._run("renew", arguments)]
 
     def is_lost(self, request: ClaimRequest) -> bool:
-        """Whether somebody else holds the claim; nobody does when it was lost with Redis."""
+        """Whether somebody else holds the claim, or it was ended from outside. One that was lost with Redis is nobody's."""
         token, *_ = self._run("claim_of", [request.claim])
         return token is not None and token != request.token.encode()
 
@@ -195,19 +195,22 @@ class Claims:
         """Give up the claim of a job whose process died: a start without an outcome; `why`: what is known of that."""
         self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
-    def end_running(self, claim: str, message_id: str, generation: int, *, even_if_it_runs: bool) -> BeforeItsEnd:
+    def end_running(
+        self, claim: str, message_id: str, generation: int, token: str, *, loser: Literal["nobody", "lapsed", "anybody"]
+    ) -> BeforeItsEnd:
         """End the claim of a message that is ended from outside, after which no process can record another end.
 
         Args:
             claim: its name.
             message_id: of the message.
             generation: of the message.
-            even_if_it_runs: whether a job whose lease is not over loses its claim, too.
+            token: of the delivery that ends.
+            loser: who loses the claim: a holder whose lease is over, anybody, or nobody, to see what it is.
 
         Raises:
             RedisError: nothing is known.
         """
-        answer = self._run("end_running", [claim, message_id, generation, int(even_if_it_runs)])
+        answer = self._run("end_running", [claim, message_id, generation, token, loser])
         return cast("BeforeItsEnd", answer.decode())
 
     def note_follow_ups_sent(self, claim: str, message_id: str) -> None:

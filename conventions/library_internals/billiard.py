@@ -10,8 +10,9 @@ from types import FrameType
 from typing import Any
 
 from billiard import process
+from billiard.common import human_status
 from billiard.einfo import ExceptionInfo, ExceptionWithTraceback
-from celery.exceptions import Ignore, Reject, Retry
+from celery.exceptions import Ignore, Reject, Retry, Terminated, WorkerLostError
 
 __all__ = ["ExceptionInfo", "ExceptionWithTraceback"]
 
@@ -21,6 +22,12 @@ KILLED = range(-255, -191)  # exit codes of a process that ends by a signal: its
 HOW_IT_ENDED = re.compile(
     r"exited prematurely: (?:signal (?P<signal>[^.]+?)|exitcode (?P<status>-?\d+))(?: Job|\.|$)"
 )  # in the text of a `WorkerLostError`
+
+
+def worker_lost(terminated: Terminated) -> WorkerLostError:
+    """What the pool says of the end of a process, where it says that somebody has told it to end."""
+    code = terminated.args[0] if terminated.args and isinstance(terminated.args[0], int) else 0
+    return WorkerLostError(f"Worker exited prematurely: {human_status(-code)}.")
 
 
 def error_of(info: Any) -> BaseException:

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.apps import worker as program
-from celery.concurrency import prefork, solo
+from celery.concurrency import base, prefork, solo
 from celery.worker import control, request, strategy
 
 create_request_class: Callable[..., Any] = request.create_request_cls  # one for each task and consumer
@@ -23,6 +23,11 @@ say: Callable[..., None] = program.safe_say  # writes a line, also from a handle
 def is_solo(pool: Any) -> bool:
     """Whether jobs run in the worker's main thread."""
     return isinstance(pool, solo.TaskPool)
+
+
+def can_signal(pool: Any) -> bool:
+    """Whether a pool can end one job by a signal; threads cannot."""
+    return getattr(pool.terminate_job, "__func__", None) is not base.BasePool.terminate_job
 
 
 def has_processes(pool_class: type[Any]) -> bool:

@@ -203,7 +203,7 @@ class ProgressReporter:
 
         Raises:
             JobCancelled: the message was cancelled. Do not catch it: it ends the job.
-            LeaseLost: another worker has taken the job over. Do not catch it, and do nothing more.
+            LeaseLost: another worker has taken the job over, or it was ended from outside. Do not catch it, and do nothing more.
         """
         self._done += n
         self._failed += failed
@@ -230,7 +230,7 @@ class ProgressReporter:
                 raise JobCancelled(f"the message {self._id}, or its batch, was cancelled")
             case "lost":
                 raise LeaseLost(
-                    f"{self._id}: another worker has taken this job over, since its lease was over, or it was revoked or cancelled; end here, and "
+                    f"{self._id}: another worker has taken this job over, since its lease was over, or it was ended from outside; end here, and "
                     "do nothing more. If it was the lease, report progress more often, or raise stall_after"
                 )
 

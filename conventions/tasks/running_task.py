@@ -198,13 +198,13 @@ class RunningTask(celery.Task):
         """Keep the job's claim for at least this many seconds from now (R12).
 
         Raises:
-            LeaseLost: another worker has taken the job over; the outcome of this attempt is not recorded.
+            LeaseLost: another worker has taken the job over, or it was ended from outside; the outcome of this attempt is not recorded.
         """
         self.report_alive()
         claims, claim = self._application().claims, self.job.claim
         if not self.request.is_eager and not claims.renew([claim], seconds)[0] and claims.is_lost(claim):
             raise LeaseLost(
-                f"{self.name}: another worker has taken this job over, or it was revoked or cancelled; end here, and do nothing more"
+                f"{self.name}: another worker has taken this job over, or it was ended from outside; end here, and do nothing more"
             )
 
     @contextmanager

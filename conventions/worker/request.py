@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 import celery
@@ -32,8 +32,9 @@ from conventions.execution.process_ends import has_ended
 from conventions.execution.runnable_task import RunnableTask
 from conventions.execution.settle import TELL_WITHIN, end_dead
 from conventions.idempotency.claims import BeforeItsEnd
-from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery
+from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery, worker_lost
 from conventions.library_internals.celery import running_tasks
+from conventions.library_internals.celery_worker import can_signal
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 from conventions.worker.application import WorkerApplication
@@ -104,9 +105,10 @@ class PlainRequest(CeleryRequest):
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """Acknowledge or return the message of a job that failed."""
         exc = error_of(exc_info)
-        if isinstance(exc, Terminated) and not self.signalled:
+        told_to_end = self.signalled or self._already_revoked or self._already_cancelled
+        if isinstance(exc, Terminated) and not told_to_end:
             # A process that outlives a signal is marked in billiard for good, also when a later job ends it.
-            exc = exc_info.exception = WorkerLostError(str(exc))
+            exc = exc_info.exception = worker_lost(exc)
         if isinstance(exc, MemoryError):  # Celery would end the worker, and the message would end the next one
             exc_info.exception = RuntimeError(f"MemoryError: {exc}")
         elif isinstance(exc, TimeLimitExceeded) and not return_ok:
@@ -283,7 +285,6 @@ class Request(PlainRequest):
     task: RunnableTask
 
     group: Group | None = None
-    _before: BeforeItsEnd | None = ""
     _goes_on: bool = False  # its job has not ended with this message, which another one follows
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
@@ -347,11 +348,14 @@ class Request(PlainRequest):
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """End the job by a signal to its process, which must not end another job, nor keep what follows this one from being sent.
 
-        Its claim is ended first: the job may catch the signal. An attempt that has ended before is not signalled; the next one is revoked.
+        Its claim is ended first: the job may catch the signal. An attempt that has just ended is not signalled; the next one is revoked.
+
+        Raises:
+            NotImplementedError: the pool has no processes. Then nothing has changed.
         """
         if self._has_outcome() or (self.group is not None and self.group.postpones(self, pool, signal)):
             return
-        if not self.time_start or self._end_claim(even_if_it_runs=True) not in ATTEMPT_ENDED:
+        if not self.time_start or not can_signal(pool) or self._end_claim("anybody") not in ATTEMPT_ENDED:
             super().terminate(pool, signal)
 
     def _runs(self) -> bool:
@@ -500,22 +504,21 @@ class Request(PlainRequest):
             return False
         return bool(super().maybe_expire())
 
-    def _end_claim(self, *, even_if_it_runs: bool) -> BeforeItsEnd | None:
+    def _end_claim(self, loser: Literal["nobody", "lapsed", "anybody"]) -> BeforeItsEnd | None:
         """See `Claims.end_running`. `None`: Redis does not answer."""
         generation = self._request_dict.get(GENERATION) or 0
         with suppress(RedisError), Deadline(DEATH_WITHIN):
-            return self.app.claims.end_running(self.claim, self.id, generation, even_if_it_runs=even_if_it_runs)
+            return self.app.claims.end_running(self.claim, self.id, generation, self.token, loser=loser)
         return None
 
     def _goes_on_elsewhere(self) -> bool:
-        """Whether it has ended, or another delivery of it runs. If neither, no process can record an end any more."""
-        self._before = self._end_claim(even_if_it_runs=False)
-        return self._before in ("runs", *OUTCOMES)
+        """Whether it has ended, or another delivery of it runs."""
+        return self._end_claim("nobody") in ("runs", *OUTCOMES)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Record the end before Celery acknowledges the message. The claim is ended before that, so that there is no other end."""
         if not self._already_revoked:
-            before = self._end_claim(even_if_it_runs=True) if terminated else self._before
+            before = self._end_claim("anybody" if terminated else "lapsed")
             if before is None:
                 logger.warning(
                     "not ended yet: id=%s task=%s: Redis does not answer; it comes again", self.id, self.name

@@ -12,9 +12,21 @@ from hypothesis import strategies as st
 
 from conventions.declare.payload import digest, encode
 from conventions.idempotency.claim_answers import Answer, Busy, Cancelled, Conflict, Done, Granted
-from conventions.idempotency.claims import START_LIMIT, Claims
+from conventions.idempotency.claims import START_LIMIT, ClaimRequest, Claims
 from conventions.storage.redis_store import Store
-from tests.claiming import AGAIN, FIRST, HORIZON, OTHER, claim_key, end_lease, granted, later, settle, take
+from tests.claiming import (
+    AGAIN,
+    FIRST,
+    HORIZON,
+    OTHER,
+    claim_fields,
+    claim_key,
+    end_lease,
+    granted,
+    later,
+    settle,
+    take,
+)
 from tests.support import patient, wait_until
 
 
@@ -113,11 +125,18 @@ def test_a_job_that_is_ended_from_outside_records_nothing_more(claims: Claims) -
         answer = take(claims, request)
         assert isinstance(answer, Granted)
         assert answer.starts == 1
-        assert claims.end_running(request.claim, request.message_id, 0, even_if_it_runs=True) == "ended"
-        assert claims.end_running(request.claim, request.message_id, 0, even_if_it_runs=False) == "ended"
+        assert ended(claims, request, "nobody") == "runs"
+        assert claims.renew([request]) == [True]
+        assert ended(claims, request) == "ended"
+        assert ended(claims, request, "nobody") == "ended"
         assert claims.renew([request]) == [False]
         for state in ("done", "released", "dead"):
             assert settle(claims, request, state) == "refused"
+
+
+def ended(claims: Claims, request: ClaimRequest, loser: Any = "anybody") -> str:
+    """What is said where the message of a request is ended from outside."""
+    return claims.end_running(request.claim, request.message_id, request.generation, request.token, loser=loser)
 
 
 @pytest.mark.parametrize("state", ["done", "dead", "released", "continued"])
@@ -125,29 +144,47 @@ def test_an_attempt_that_has_ended_is_not_ended_from_outside(claims: Claims, sta
     """What it has recorded stands."""
     granted(claims, FIRST)
     settle(claims, FIRST, state, 1)
-    assert claims.end_running(FIRST.claim, FIRST.message_id, 0, even_if_it_runs=True) == state
+    assert ended(claims, FIRST) == state
     assert settle(claims, FIRST, state, 1) == "recorded"
+
+
+@pytest.mark.parametrize(("state", "found"), [("released", ""), ("continued", "ended")])
+def test_what_an_earlier_attempt_has_left(claims: Claims, state: Any, found: str) -> None:
+    """It says nothing of this one. A continued claim is free from now on: nobody goes on with it."""
+    granted(claims, FIRST)
+    settle(claims, FIRST, state, wait=60)
+    assert ended(claims, AGAIN) == found
+    assert isinstance(take(claims, OTHER), Granted if state == "continued" else Busy)
 
 
 def test_only_the_message_itself_is_ended_from_outside(claims: Claims, store: Store) -> None:
     """Neither another one with its key, nor a later generation, nor, unless that is wanted, a job that runs."""
-    assert claims.end_running(FIRST.claim, FIRST.message_id, 0, even_if_it_runs=True) == ""
+    assert ended(claims, FIRST) == ""
     redriven = replace(FIRST, generation=1)
     granted(claims, redriven)
-    assert claims.end_running(FIRST.claim, OTHER.message_id, 1, even_if_it_runs=True) == ""
-    assert claims.end_running(FIRST.claim, FIRST.message_id, 0, even_if_it_runs=True) == ""
-    assert claims.end_running(FIRST.claim, FIRST.message_id, 1, even_if_it_runs=False) == "runs"
+    assert ended(claims, replace(OTHER, generation=1)) == ""
+    assert ended(claims, FIRST) == ""
+    assert ended(claims, redriven, "lapsed") == "runs"
     assert claims.renew([redriven]) == [True]
     end_lease(store)
-    assert claims.end_running(FIRST.claim, FIRST.message_id, 1, even_if_it_runs=False) == "ended"
+    assert ended(claims, redriven, "lapsed") == "ended"
     assert settle(claims, redriven) == "refused"
+
+
+def test_to_look_changes_nothing(claims: Claims, store: Store) -> None:
+    """Also where the claim would be ended: its starts count, and its process may still record an end."""
+    granted(claims, FIRST)
+    claims.release(FIRST.claim, FIRST.token)
+    before = claim_fields(store)
+    assert ended(claims, AGAIN, "nobody") == "ended"
+    assert claim_fields(store) == before
 
 
 def test_the_letter_of_an_earlier_generation_is_no_end_of_a_redrive(claims: Claims) -> None:
     """Which has not begun yet."""
     granted(claims, FIRST)
     settle(claims, FIRST, "dead", "error")
-    assert claims.end_running(FIRST.claim, FIRST.message_id, 1, even_if_it_runs=True) == ""
+    assert ended(claims, replace(FIRST, generation=1)) == ""
 
 
 @pytest.mark.parametrize("how", ["it stands still", "its process seemed to be dead"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -370,6 +371,20 @@ def test_a_revoked_job_that_outlives_the_signal(
     worker.wait_for(f"superseded: id={sent.id}")
     wait_for_ends(app, sent.id, "revoked", "superseded")
     assert (tmp_path / "one").read_text() == f"began\n{ended}"
+
+
+def test_a_thread_cannot_be_ended(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
+    """So its job goes on, with its key, and succeeds."""
+    with installation.worker(*WORKER, "-P", "threads"):
+        sent = Steps.delay(tmp_path, "one", reports=False)
+        wait_until((tmp_path / "one").exists, description="it runs")
+        answers = told(partial(app.control.revoke, terminate=True), sent.id)
+        assert "NotImplementedError" in str(answers)
+        same = Steps.delay(tmp_path, "one", reports=False)
+        (tmp_path / "go").touch()
+        wait_for_ends(app, sent.id, "succeeded")
+        wait_for_ends(app, same.id, "duplicate")
+    assert (tmp_path / "one").read_text() == "began\nended\n"
 
 
 def test_a_process_that_outlives_a_signal_and_ends_later(

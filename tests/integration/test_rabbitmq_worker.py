@@ -546,6 +546,21 @@ def test_a_start_that_cannot_be_stored(
         assert "there is no room for it" in worker.output
 
 
+def test_a_revoked_job_that_fails_of_the_signal(
+    rabbit: Rabbit, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """It would be tried again. Its next attempt is not sent."""
+    installation = installed(rabbit, valkey_url, new_database(tmp_path), tmp_path)
+    with installation.application() as app, installation.worker("--concurrency=1", "-Q", "immediate"):
+        sent = Holds.delay(1).id
+        wait_until(lambda: numbers(tmp_path, "begun") == [1], 30, "it runs")
+        app.control.revoke(sent, terminate=True, signal="SIGUSR1")
+        wait_until(lambda: kinds(app, sent) == ["revoked", "superseded"], 20, "it is revoked, and nothing else")
+        wait_until_none_is_held(rabbit, app)
+        assert numbers(tmp_path, "begun") == [1]
+        assert kinds(app, sent) == ["revoked", "superseded"]
+
+
 UNSENDABLE: dict[str, dict[str, Any]] = {
     "a header that AMQP does not have": {"headers": {"n": 2**70}},
     "a name of one of the four": {"queue": "reports:low"},

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from billiard import common
 from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
-from billiard.pool import Pool
+from billiard.exceptions import Terminated, WorkerLostError
+from billiard.pool import ApplyResult, Pool
 from celery.exceptions import Ignore, Reject, Retry
 
 from conventions.library_internals import billiard as internals
@@ -27,6 +27,7 @@ SEAMS = [
     Seam("billiard.pool:Pool.maintain_pool", "(self)", "1a9d02b1f1", "worker/pool_step.py"),
     Seam("billiard.pool:Pool._join_exited_workers", "(self, shutdown=)", "48f79e334b", "worker/pool_step.py, worker/shutdown.py"),
     Seam("billiard.pool:Pool.mark_as_worker_lost", "(self, job, exitcode)", "88495c8b68", "library_internals/billiard.py: HOW_IT_ENDED"),
+    Seam("billiard.pool:ApplyResult._set_terminated", "(self, signum=)", "ddae1eb959", "library_internals/billiard.py: worker_lost"),
     Seam("billiard.pool:TimeoutHandler.on_hard_timeout", "(self, job)", "8a58f4fcc8", "worker/request.py, worker/pool_step.py"),
     Seam("billiard.pool:TimeoutHandler.on_soft_timeout", "(self, job)", "2f511e46ea", "execution/soft_time_limit.py"),
     Seam("billiard.pool:ApplyResult", "", "2f4011db62", "library_internals/billiard.py, worker/request.py"),
@@ -70,6 +71,18 @@ def test_how_a_process_ended_is_read(status: int, found: tuple[str | None, str |
     assert isinstance(error, WorkerLostError)
     match = internals.HOW_IT_ENDED.search(str(error))
     assert match is not None, error
+    assert (match["signal"], match["status"]) == found
+
+
+@pytest.mark.parametrize(("status", "found"), [(-9, ("9 (SIGKILL)", None)), (1, (None, "1"))])
+def test_the_end_of_a_process_that_was_told_to_end_is_read(status: int, found: tuple[str | None, str | None]) -> None:
+    """In the same words, where another job was meant."""
+    told: list[Any] = []
+    ApplyResult._set_terminated(SimpleNamespace(_set=lambda _, value: told.append(value[1])), status)
+    error = internals.error_of(told[0])
+    assert isinstance(error, Terminated)
+    match = internals.HOW_IT_ENDED.search(str(internals.worker_lost(error)))
+    assert match is not None
     assert (match["signal"], match["status"]) == found
 
 

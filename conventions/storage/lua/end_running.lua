@@ -2,16 +2,22 @@
 -- uses queues claims common
 -- End the claim of a message that is ended from outside. A process may still run its job, but cannot record another end.
 -- KEYS: prefix
--- ARGV: claim, message id, generation, '1' if a holder whose lease is not over loses it, too, else '0'
--- Returns 'ended'; 'runs' if it stays with its holder; 'done', 'dead', 'released' or 'continued' if an attempt has ended before;
--- or '' if this message has no claim
-local claim, id, generation, all = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
+-- ARGV: claim, message id, generation, token of the delivery that ends; who loses the claim: 'nobody', a holder whose lease
+--       has 'lapsed', or 'anybody'
+-- Returns 'ended', which is also what 'nobody' would become; 'runs' if it stays with its holder; 'done' or 'dead', as the message
+-- has ended before; 'released' or 'continued' if this delivery has just ended so; or '' if no claim need be ended
+local claim, id, generation, token, loser = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local state, holder, owner, its_generation, till =
   fields_of(P .. 'claim:' .. claim, 'state', 'token', 'id', 'generation', 'until')
 its_generation = tonumber(its_generation or 0)
 if owner ~= id or its_generation > generation or not WORDS[state] then return '' end
 if holder == NOBODY then return 'ended' end
-if holder and state ~= 'running' then return (state == 'done' or its_generation == generation) and state or '' end
-if holder and not all and tonumber(till) > now then return 'runs' end
-take_from_holder(claim)
+if holder and state ~= 'running' then
+  local is_ours = its_generation == generation
+  if state == 'done' or (is_ours and (state == 'dead' or holder == token)) then return state end
+  if state ~= 'continued' then return '' end -- nobody holds it; a continued one belongs to its message until that ends
+elseif holder and loser ~= 'anybody' and tonumber(till) > now then
+  return 'runs'
+end
+if loser ~= 'nobody' then take_from_holder(claim) end
 return 'ended'
