@@ -78,7 +78,7 @@ def test_an_expired_message_keeps_no_place_while_the_store_does_not_answer(
             redis.hset(app.broker.store.key("message", tag), mapping=values)
             redis.zadd(app.broker.store.key("queue", "immediate"), {tag: 9e14})
             app.broker.wake(["immediate"])
-            worker.wait_for("dead letter not stored yet", timeout=40)
+            worker.wait_for("not ended yet", timeout=40)
             server.send_signal(signal.SIGCONT)
             Note.delay(2)
             wait_until((tmp_path / "note").exists, 40, "the next one runs")

@@ -233,8 +233,9 @@ def test_a_job_that_has_only_just_begun_ends(app: ConventionsApp, installation: 
         process = hand_to_a_stopped_process(app, worker, tmp_path, "late")
         worker.process.send_signal(signal.SIGTERM)
         wait_for_starts(tmp_path / "started", 1)
-        with pytest.raises(AssertionError):
-            wait_until(lambda: process not in group_of(worker), 1, "it is killed")
+        until = time.monotonic() + 1  # also on a busy machine: its grace period is five
+        wait_until(lambda: process not in group_of(worker) or time.monotonic() > until, description="a second is over")
+        assert process in group_of(worker)
         (tmp_path / "go").touch()
         assert worker.process.wait(AT_ONCE + 2) == 0
     assert lines(tmp_path / "done") == ["late"]
