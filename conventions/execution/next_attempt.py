@@ -13,8 +13,8 @@ from conventions.core.errors import BrokerUnavailable
 from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import headers_to_go_on
 from conventions.execution.runnable_task import RunnableTask
-from conventions.execution.settle import settle, taken_over
-from conventions.idempotency.claims import Settled, State
+from conventions.execution.settle import settle, superseded, taken_over
+from conventions.idempotency.claims import State
 
 PUT_BACK_FOR = 15.0  # seconds before a message comes again for whose claim Redis was not there
 
@@ -24,11 +24,12 @@ def end_retried(
 ) -> Exception:
     """Let the message wait and be tried again. Returns what to raise."""
     changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
-    goes_first = job.held is None and not _is_lost(task, job)  # a lost copy would be a lost job, two are sorted out
-    if goes_first:
+    if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
+        if _is_lost(task, job):
+            return superseded(job)
         publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
     answer = settle(task, job, "released", "retried", error=error, wait=wait, action="retry", changes=changes)
-    if _is_needed_now(job, answer, goes_first):
+    if answer == "missing":  # the broker lost it, as after a flush
         publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
     if answer == "refused":
         return taken_over()
@@ -43,11 +44,12 @@ def end_waiting(task: RunnableTask, job: Attempt, wait: float, state: State = "r
     if state == "continued":  # what went well so far is no failed attempt any more, and it has begun in time
         again |= {"counts": {}, "parked": 0, "expires": None}
         changes = {"retries": job.attempt - 1, "expires": None, COUNTS: {}, **_identity(job)}
-    goes_first = job.held is None and not _is_lost(task, job)
-    if goes_first:
+    if job.held is None:
+        if _is_lost(task, job):
+            return superseded(job)
         publish_again(task, job, **again)
     answer = settle(task, job, state, None, wait=wait, action="park", changes=changes)
-    if _is_needed_now(job, answer, goes_first):
+    if answer == "missing":
         publish_again(task, job, **again)
     if answer == "refused":
         return taken_over()
@@ -56,15 +58,10 @@ def end_waiting(task: RunnableTask, job: Attempt, wait: float, state: State = "r
 
 
 def _is_lost(task: RunnableTask, job: Attempt) -> bool:
-    """Whether another delivery ends the job, or it was ended from outside. Then nothing of it is sent again."""
+    """Whether another delivery ends the job, or it was ended from outside. Then nothing of it is settled or sent: its message comes again."""
     with suppress(RedisError):
         return bool(task.app.claims.is_lost(job.claim))
     return False
-
-
-def _is_needed_now(job: Attempt, answer: Settled, went_first: bool) -> bool:
-    """Whether the message must be sent after its claim was settled: the broker has lost it, or the claim was no longer lost then."""
-    return answer == "missing" or (answer == "recorded" and job.held is None and not went_first)
 
 
 def put_back(task: RunnableTask, job: Attempt) -> Exception:

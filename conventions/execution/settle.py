@@ -90,7 +90,7 @@ def settle(
 def _settled(task: RunnableTask, job: Attempt, settlement: Settlement, patience: float = SETTLE_FOR) -> Settled:
     answer = recorded(task.app, settlement, patience)
     if answer == "refused":
-        logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
+        superseded(job)
     elif settlement.join:
         follow_up(task.app, settlement.join.member)
     return answer
@@ -157,6 +157,12 @@ def taken_over() -> Exception:
     """Whoever holds the claim now ends it; this message comes again, and finds how."""
     comes_again: Exception = Reject(LeaseLost(TAKEN_OVER), requeue=True)
     return comes_again
+
+
+def superseded(job: Attempt) -> Exception:
+    """Say in the log that a job is no longer this delivery's. Returns what to raise, see `taken_over`."""
+    logger.warning("superseded: id=%s task=%s: %s", job.id, job.task, TAKEN_OVER)
+    return taken_over()
 
 
 def end_without_run(task: RunnableTask, job: Attempt, kind: str, *, keep: bool = False) -> Exception:

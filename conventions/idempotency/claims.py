@@ -196,7 +196,7 @@ class Claims:
         self._run("give_back", ["", "", "", 0, 1, claim, token, why])
 
     def end_running(
-        self, claim: str, message_id: str, generation: int, token: str, *, loser: Literal["nobody", "lapsed", "anybody"]
+        self, claim: str, message_id: str, generation: int, token: str, *, loser: Literal["nobody", "lapsed", "itself"]
     ) -> BeforeItsEnd:
         """End the claim of a message that is ended from outside, after which no process can record another end.
 
@@ -205,7 +205,7 @@ class Claims:
             message_id: of the message.
             generation: of the message.
             token: of the delivery that ends.
-            loser: who loses the claim: a holder whose lease is over, anybody, or nobody, to see what it is.
+            loser: who loses the claim: a holder whose lease is over, also the delivery that ends, or nobody, to see what it is.
 
         Raises:
             RedisError: nothing is known.

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from concurrent.futures import Future
 from logging import Logger
+from signal import valid_signals
 from typing import Any
 
 from celery import bootsteps
 from celery.apps import worker as program
 from celery.concurrency import base, prefork, solo
+from celery.platforms import signals
 from celery.worker import control, request, strategy
 
 create_request_class: Callable[..., Any] = request.create_request_cls  # one for each task and consumer
@@ -28,6 +30,18 @@ def is_solo(pool: Any) -> bool:
 def can_signal(pool: Any) -> bool:
     """Whether a pool can end one job by a signal; threads cannot."""
     return getattr(pool.terminate_job, "__func__", None) is not base.BasePool.terminate_job
+
+
+def signal_number(name: Any) -> int:
+    """The number of a signal, by number or name; `None`: of the one that ends a process.
+
+    Raises:
+        ValueError, TypeError, AttributeError: there is no such signal.
+    """
+    number: int = signals.signum(name or "TERM")
+    if number not in valid_signals():
+        raise ValueError(f"{number} is no signal of this system")
+    return number
 
 
 def has_processes(pool_class: type[Any]) -> bool:

@@ -37,8 +37,8 @@ FLUSH_WITHIN = 5.0  # seconds that a stopping worker tries to acknowledge what h
 class Consumer(CeleryConsumer):
     """Celery's consumer: no start-up chatter between workers, and a dead letter for each message it cannot run.
 
-    `mingle` waits for answers of other workers before the first job; what it would share, the list of revoked
-    messages, lives in Redis here.
+    `mingle` waits for answers of other workers before the first job, to share the list of revoked messages. Here a worker
+    has heard of the revokes since its start only; `celery cancel` writes into Redis.
 
     Attributes:
         reads_ahead: whether it takes more messages than it has processes for.

@@ -34,7 +34,7 @@ from conventions.execution.settle import TELL_WITHIN, end_dead
 from conventions.idempotency.claims import BeforeItsEnd
 from conventions.library_internals.billiard import ExceptionInfo, error_of, raised_by_celery, worker_lost
 from conventions.library_internals.celery import running_tasks
-from conventions.library_internals.celery_worker import can_signal
+from conventions.library_internals.celery_worker import can_signal, signal_number
 from conventions.progress.overlong_jobs import note
 from conventions.records.journal import Event
 from conventions.worker.application import WorkerApplication
@@ -147,9 +147,10 @@ class PlainRequest(CeleryRequest):
             self.come_again(error)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
-        """As Celery."""
-        self.signalled = True
-        super().terminate(pool, signal)
+        """As Celery. One that waits for a thread cannot be ended, and must not fail when a thread takes it."""
+        if self.time_start or can_signal(pool):
+            self.signalled = True
+            super().terminate(pool, signal)
 
     def on_exit(self, error: BaseException) -> None:
         """The job has called `sys.exit` in a pool without processes of its own: it would do so each time."""
@@ -261,6 +262,8 @@ class PlainRequest(CeleryRequest):
         At once when its process died; anything else, as a result that cannot be stored, may be so the next time, too. Of a process that
         died Celery rejects the message itself; after anything else `_return` does it.
         """
+        if isinstance(error, Terminated):
+            error = worker_lost(error)
         if self.delivery:
             again = COMES_AGAIN * 2 ** min(self.delivery["deliveries"] - 1, 6)
             wait = 0.0 if isinstance(error, PROCESS_DIED) else min(again, 60.0)
@@ -351,12 +354,14 @@ class Request(PlainRequest):
         Its claim is ended first: the job may catch the signal. An attempt that has just ended is not signalled; the next one is revoked.
 
         Raises:
-            NotImplementedError: the pool has no processes. Then nothing has changed.
+            NotImplementedError: it runs in a thread, and goes on.
+            ValueError, TypeError, AttributeError: there is no such signal. The job goes on.
         """
-        if self._has_outcome() or (self.group is not None and self.group.postpones(self, pool, signal)):
+        number = signal_number(signal)
+        if self._has_outcome() or (self.group is not None and self.group.postpones(self, pool, number)):
             return
-        if not self.time_start or not can_signal(pool) or self._end_claim("anybody") not in ATTEMPT_ENDED:
-            super().terminate(pool, signal)
+        if not self.time_start or not can_signal(pool) or self._end_claim("itself") not in ATTEMPT_ENDED:
+            super().terminate(pool, number)
 
     def _runs(self) -> bool:
         try:
@@ -504,7 +509,7 @@ class Request(PlainRequest):
             return False
         return bool(super().maybe_expire())
 
-    def _end_claim(self, loser: Literal["nobody", "lapsed", "anybody"]) -> BeforeItsEnd | None:
+    def _end_claim(self, loser: Literal["nobody", "lapsed", "itself"]) -> BeforeItsEnd | None:
         """See `Claims.end_running`. `None`: Redis does not answer."""
         generation = self._request_dict.get(GENERATION) or 0
         with suppress(RedisError), Deadline(DEATH_WITHIN):
@@ -518,7 +523,7 @@ class Request(PlainRequest):
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """Record the end before Celery acknowledges the message. The claim is ended before that, so that there is no other end."""
         if not self._already_revoked:
-            before = self._end_claim("anybody" if terminated else "lapsed")
+            before = self._end_claim("itself" if terminated else "lapsed")
             if before is None:
                 logger.warning(
                     "not ended yet: id=%s task=%s: Redis does not answer; it comes again", self.id, self.name

@@ -134,7 +134,7 @@ def test_a_job_that_is_ended_from_outside_records_nothing_more(claims: Claims) -
             assert settle(claims, request, state) == "refused"
 
 
-def ended(claims: Claims, request: ClaimRequest, loser: Any = "anybody") -> str:
+def ended(claims: Claims, request: ClaimRequest, loser: Any = "itself") -> str:
     """What is said where the message of a request is ended from outside."""
     return claims.end_running(request.claim, request.message_id, request.generation, request.token, loser=loser)
 
@@ -165,6 +165,7 @@ def test_only_the_message_itself_is_ended_from_outside(claims: Claims, store: St
     assert ended(claims, replace(OTHER, generation=1)) == ""
     assert ended(claims, FIRST) == ""
     assert ended(claims, redriven, "lapsed") == "runs"
+    assert ended(claims, replace(redriven, token="another delivery")) == "runs"
     assert claims.renew([redriven]) == [True]
     end_lease(store)
     assert ended(claims, redriven, "lapsed") == "ended"

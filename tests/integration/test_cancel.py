@@ -358,6 +358,17 @@ def test_a_running_job_that_is_revoked(app: ConventionsApp, worker: Worker, tmp_
     assert (tmp_path / "one").read_text() == "began\nbegan\nended\n"
 
 
+def test_a_signal_that_does_not_exist_ends_nothing(app: ConventionsApp, worker: Worker, tmp_path: Path) -> None:
+    """The caller hears of it, and the job goes on."""
+    sent = Steps.delay(tmp_path, "one", reports=False)
+    wait_until((tmp_path / "one").exists, description="it runs")
+    for wrong in (99, "SIGNONE"):
+        answers = told(partial(app.control.revoke, terminate=True, signal=wrong), sent.id)
+        assert "Error" in str(answers), answers
+    (tmp_path / "go").touch()
+    wait_for_ends(app, sent.id, "succeeded")
+
+
 @pytest.mark.parametrize(("signal", "ended"), [("SIGWINCH", "ended\n"), ("SIGUSR1", "")])
 def test_a_revoked_job_that_outlives_the_signal(
     app: ConventionsApp, worker: Worker, tmp_path: Path, signal: str, ended: str

@@ -3,7 +3,7 @@
 -- End the claim of a message that is ended from outside. A process may still run its job, but cannot record another end.
 -- KEYS: prefix
 -- ARGV: claim, message id, generation, token of the delivery that ends; who loses the claim: 'nobody', a holder whose lease
---       has 'lapsed', or 'anybody'
+--       has 'lapsed', or also the delivery 'itself'
 -- Returns 'ended', which is also what 'nobody' would become; 'runs' if it stays with its holder; 'done' or 'dead', as the message
 -- has ended before; 'released' or 'continued' if this delivery has just ended so; or '' if no claim need be ended
 local claim, id, generation, token, loser = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
@@ -16,7 +16,7 @@ if holder and state ~= 'running' then
   local is_ours = its_generation == generation
   if state == 'done' or (is_ours and (state == 'dead' or holder == token)) then return state end
   if state ~= 'continued' then return '' end -- nobody holds it; a continued one belongs to its message until that ends
-elseif holder and loser ~= 'anybody' and tonumber(till) > now then
+elseif holder and tonumber(till) > now and (loser ~= 'itself' or holder ~= token) then
   return 'runs'
 end
 if loser ~= 'nobody' then take_from_holder(claim) end
