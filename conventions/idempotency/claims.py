@@ -205,7 +205,7 @@ class Claims:
             message_id: of the message.
             generation: of the message.
             token: of the delivery that ends.
-            loser: who loses the claim: a holder whose lease is over, also the delivery that ends, or nobody, to see what it is.
+            loser: who loses the claim. `nobody`: only look. `lapsed`: a holder whose lease is over. `itself`: also the delivery that ends.
 
         Raises:
             RedisError: nothing is known.
