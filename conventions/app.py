@@ -4,7 +4,6 @@ import functools
 import gc
 import importlib
 import operator
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,7 +31,7 @@ from conventions.execution.purge_command import prepare_purge
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
-from conventions.library_internals.celery import cwd_in_path, forget_ids_of_chains
+from conventions.library_internals.celery import cwd_in_path, forget_ids_of_chains, other_applications
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sending.by_name import name_positions, send_by_name
@@ -41,7 +40,7 @@ from conventions.sending.templates import Templates
 from conventions.stack import folder as stack
 from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
-from conventions.transport import rabbitmq_transport, redis_transport
+from conventions.tasks.owners import add_owner, forget_owner, register
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
@@ -73,6 +72,7 @@ def create_app(
     schedule: str | None = DEFAULT_SCHEDULE,
     *,
     settings_class: type[Settings] = Settings,
+    set_as_current: bool = False,
     **settings: Any,
 ) -> "ConventionsApp":
     """Make a Celery application that keeps the conventions.
@@ -86,24 +86,29 @@ def create_app(
         schedule: `module:NAME` of the schedule. The default counts only where `beat_schedule.py` lies in the current
             folder; `None` means none.
         settings_class: a subclass of `Settings`, where the team has settings of its own.
+        set_as_current: whether it becomes Celery's current application, which runs and sends `@shared_task` functions, also where
+            there is another application. By itself it does where there is none, and until there is one.
         settings: fields of it, in place of the environment's.
     """
-    redis_transport.install()
-    rabbitmq_transport.install()
-    forget_ids_of_chains(lambda app: isinstance(app, ConventionsApp))
-    os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # Flower would listen on every address, without a login
+    forget_ids_of_chains(is_ours)
     app = ConventionsApp(
         name,
         packages=(name,) if packages is None else tuple(packages),
         schedule=schedule,
         settings_class=settings_class,
         overrides=settings,
+        set_as_current=set_as_current,
     )
-    app.set_default()  # Celery's current application is one for each thread; this is for all the others
+    add_owner(app)
     redis_store.set_current(lambda: app.store)
-    prepare_command(app)
+    prepare_command(is_ours)
     prepare_purge()
     return app
+
+
+def is_ours(app: Any) -> bool:
+    """Whether `create_app` has made an application."""
+    return isinstance(app, ConventionsApp)
 
 
 class TaskLoader(AppLoader):
@@ -140,6 +145,7 @@ class ConventionsApp(Celery):
         schedule: str | None,
         settings_class: type[Settings],
         overrides: Any,
+        set_as_current: bool,
     ) -> None:
         self._packages = packages
         self._schedule = schedule
@@ -147,13 +153,18 @@ class ConventionsApp(Celery):
         self._overrides = overrides
         self._queues_selected = False
         self._is_patient = False
+        self.takes_place = set_as_current
         self.new_intake: Callable[[Any], Intake] = DirectIntake  # made for the consumer of a worker
         super().__init__(
             name,
-            loader=TaskLoader,
+            amqp="conventions.transport.connection:AMQP",
+            loader=f"{__name__}:{TaskLoader.__name__}",  # a text, as Celery's support of Django wants it
             task_cls="conventions.tasks.plain_task:PlainTask",
             control="conventions.worker.remote_control:Control",
+            set_as_current=(is_current := set_as_current or not other_applications()),
         )
+        if is_current:
+            self.set_default()  # Celery's current application is one for each thread; this is for all the others
         self.steps["worker"].update(STEPS)
         self.steps["consumer"].add("conventions.worker.remote_control_guard:RemoteCalls")
         self.config_from_object(_LazyDefaults(self))
@@ -161,7 +172,8 @@ class ConventionsApp(Celery):
     def __reduce__(self) -> Any:
         """Pool processes that are spawned, not forked, make the application anew."""
         of_settings = (self._settings_class.__module__, self._settings_class.__qualname__)
-        return create_app_from, (self.main, self._packages, self._schedule, of_settings, self._overrides)
+        told = self._overrides | {"set_as_current": self.takes_place}
+        return create_app_from, (self.main, self._packages, self._schedule, of_settings, told)
 
     @functools.cached_property
     def settings(self) -> Settings:
@@ -177,6 +189,23 @@ class ConventionsApp(Celery):
     def packages(self) -> tuple[str, ...]:
         """The packages and modules that hold tasks."""
         return tuple(dict.fromkeys((*self._packages, *self.settings.task_packages)))
+
+    def holds(self, module: str) -> bool:
+        """Whether its packages hold a module."""
+        try:
+            packages = self.packages
+        except ConfigurationError:  # whoever needs the settings will hear of it
+            packages = self._packages
+        return any(module == one or module.startswith(f"{one}.") for one in packages)
+
+    def register(self, task_class: Any) -> None:
+        """Make the task of a class, see `tasks/owners.py`."""
+        register(self, task_class)
+
+    def close(self) -> None:
+        """As Celery. No class belongs to it any more."""
+        forget_owner(self)
+        super().close()
 
     @property
     def schedule_address(self) -> str | None:
@@ -391,13 +420,13 @@ class ConventionsApp(Celery):
 
 
 def create_app_from(
-    name: str, packages: tuple[str, ...], schedule: str | None, of_settings: tuple[str, str], overrides: Any
+    name: str, packages: tuple[str, ...], schedule: str | None, of_settings: tuple[str, str], told: Any
 ) -> ConventionsApp:
     """Make an application from the parts that it was pickled as; a class of settings may lie where the command is run."""
     module, class_name = of_settings
     with cwd_in_path():
         settings_class = operator.attrgetter(class_name)(importlib.import_module(module))
-    return create_app(name, packages, schedule, settings_class=settings_class, **overrides)
+    return create_app(name, packages, schedule, settings_class=settings_class, **told)
 
 
 class _LazyDefaults(Mapping[str, Any]):

@@ -24,7 +24,15 @@ from conventions.storage.redis_store import Store
 from tests.deadline_clock import Clock
 from tests.postgres import administer, database_of, postgresql_server, programs
 from tests.shared_tasks import those_of
-from tests.workers import Installation, Worker, acting_through, application, forget, remembering_current
+from tests.workers import (
+    Installation,
+    Worker,
+    acting_through,
+    application,
+    forget,
+    forget_applications,
+    remembering_current,
+)
 
 pytest_plugins = ["pytester"]
 # An example that takes long on a busy machine is no failure.
@@ -80,6 +88,7 @@ def _without_our_own_application() -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _without_tasks_of_other_tests(request: pytest.FixtureRequest) -> Iterator[None]:
     with remembering_current(), those_of(request.module):
+        forget_applications()
         yield
 
 

@@ -1,6 +1,6 @@
-"""Celery gives each application all tasks that its process has declared: those of all tests are some 390, which take it 0.2 s each time.
+"""An application that is the only one of ours has all classes that its process has declared, and Celery gives it all shared functions.
 
-So an application of a test gets those of the module of the test, of what it imports, and of the packages that it names.
+Those of all tests are some 390, which take it 0.2 s each time. So an application of a test gets those of the module of the test, of what it imports, and of the packages that it names.
 """
 
 import inspect
@@ -12,9 +12,12 @@ from typing import Any
 
 from celery import _state
 
+from conventions.tasks import owners
+
 type Finalizer = Callable[[Any], None]
 
 _hidden = set[Finalizer]()
+_hidden_classes = set[type[Any]]()
 
 
 @contextmanager
@@ -25,18 +28,31 @@ def those_of(module: ModuleType) -> Iterator[None]:
         one for one in _state._on_app_finalizers if (name := _declared_in(one)) not in used and _is_of_tests(name)
     )
     _state._on_app_finalizers -= _hidden
+    _hidden_classes.update(
+        one for one in owners._classes if one.__module__ not in used and _is_of_tests(one.__module__)
+    )
+    owners._classes -= _hidden_classes
     try:
         yield
     finally:
         _state._on_app_finalizers |= _hidden
+        owners._classes |= _hidden_classes
         _hidden.clear()
+        _hidden_classes.clear()
 
 
 def show(packages: Collection[str]) -> None:
     """Hide those of these modules and packages no longer."""
-    found = {one for one in _hidden if any(f"{_declared_in(one)}.".startswith(f"{name}.") for name in packages)}
+    found = {one for one in _hidden if _is_within(_declared_in(one), packages)}
     _hidden.difference_update(found)
     _state._on_app_finalizers |= found
+    classes = {one for one in _hidden_classes if _is_within(one.__module__, packages)}
+    _hidden_classes.difference_update(classes)
+    owners._classes |= classes
+
+
+def _is_within(module: str, packages: Collection[str]) -> bool:
+    return any(f"{module}.".startswith(f"{name}.") for name in packages)
 
 
 def _declared_in(finalizer: Finalizer) -> str:

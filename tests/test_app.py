@@ -1,6 +1,5 @@
 """`create_app`: addresses, settings, queues, the import of task packages, and several applications at once."""
 
-import os
 import pickle
 import subprocess
 import sys
@@ -193,11 +192,6 @@ def test_all_parts_keep_the_timings_of_the_lease() -> None:
     with application(broker_url="redis://127.0.0.1:1", lease=6, broker_timeout=20) as app:
         app.be_patient()
         assert app.store.patience == app.timings.longest_call
-
-
-def test_flower_listens_on_this_machine_alone(app: ConventionsApp) -> None:
-    """It has no login of its own."""
-    assert os.environ["FLOWER_ADDRESS"] == "127.0.0.1"
 
 
 # Queues.

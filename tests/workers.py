@@ -25,6 +25,7 @@ from conventions.dead_letters.filter import Filter
 from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
 from conventions.storage.tables import DeadLetterRow
+from conventions.tasks import owners
 from tests.shared_tasks import show
 from tests.stored_messages import stored
 from tests.support import patient, wait_until
@@ -42,18 +43,27 @@ app = create_app("tests", packages={packages!r}, schedule=None)
 def remembering_current() -> Iterator[None]:
     """Put back, at the end, which application is the current one."""
     default, current, stores = _state.default_app, _state._tls.current_app, list(redis_store._current)
+    owning = list(owners._owners)
     try:
         yield
     finally:
         _state.set_default_app(default)
         _state._set_current_app(current)
         redis_store._current[:] = stores
+        owners._owners[:] = owning
+
+
+def forget_applications() -> None:
+    """Go on as if no other test had made one: a class that is in no package belongs to the only one that there is."""
+    owners._owners.clear()
 
 
 @contextmanager
 def acting_through(app: ConventionsApp) -> Iterator[None]:
     """Make this application the current one for the block."""
     with remembering_current():
+        forget_applications()
+        owners.add_owner(app)
         app.set_current()
         app.set_default()
         redis_store.set_current(lambda: app.store)
@@ -70,7 +80,10 @@ def application(
     """
     show(packages)
     with remembering_current():
-        app = create_app("tests", packages=packages, schedule=None, settings_class=settings_class, **settings)
+        forget_applications()
+        app = create_app(
+            "tests", packages=packages, schedule=None, settings_class=settings_class, set_as_current=True, **settings
+        )
         try:
             yield app
         finally:
@@ -81,15 +94,18 @@ def close(app: Any) -> None:
     """Close the connections of an application, ours or a bare one."""
     for holder in (app, app._local):
         backend = vars(holder).get("_backend_cache") or vars(holder).get("backend")
-        if backend is not None:  # a result that a failed test still holds would unsubscribe after the server is gone
+        if hasattr(
+            backend, "result_consumer"
+        ):  # a result that a failed test still holds would unsubscribe after the server is gone
             backend.result_consumer.subscribed_to.clear()
             backend.result_consumer.stop()
     if "in_flight" in vars(app):
         app.in_flight.stop()
+    owner = app if hasattr(app, "takes_place") else None  # of bare ones, all that are there
     for group in (pools.producers, pools.connections):  # which keep whatever an application has opened, and so itself
         for key, pool in list(group.items()):
             connection = pool.connections.connection if group is pools.producers else pool.connection
-            if getattr((connection.transport_options or {}).get("link"), "app", None) is app:
+            if getattr((connection.transport_options or {}).get("link"), "app", None) is owner:
                 group.pop(key).force_close_all()
     if "database" in vars(app):
         app.database.dispose()

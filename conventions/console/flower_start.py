@@ -4,7 +4,10 @@ import functools
 import os
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
+
+import click
 
 from conventions.console.hosts import is_local
 from conventions.core.errors import ConfigurationError
@@ -15,8 +18,8 @@ OPEN_API = "FLOWER_UNAUTHENTICATED_API"
 _LOGIN = re.compile(r"[!-9;-~]+:[ -~]+")
 
 
-def prepare_command(app: Application) -> None:
-    """Give `celery flower` the console, if that command may run in this process.
+def prepare_command(is_ours: Callable[[Any], bool]) -> None:
+    """Give `celery flower` of an application of ours the console, if that command may run in this process.
 
     Celery imports the commands of all packages before the application, so Flower's command exists by now. Nothing else imports
     Flower's modules.
@@ -29,7 +32,9 @@ def prepare_command(app: Application) -> None:
 
     @functools.wraps(original)
     def with_console(*args: Any, tornado_argv: tuple[str, ...] = (), **kwargs: Any) -> Any:
-        start(app, command, tornado_argv)
+        app = click.get_current_context().obj.app
+        if is_ours(app):
+            start(app, command, tornado_argv)
         return original(*args, tornado_argv=tornado_argv, **kwargs)
 
     with_console.without_console = original  # type: ignore[attr-defined]  # for a second application in this process
@@ -41,6 +46,7 @@ def start(app: Application, command: Any, arguments: tuple[str, ...]) -> None:
     from conventions.console.flower_plugin import install  # noqa: PLC0415  # Tornado and Flower, only for this command
 
     make_safe()
+    os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # it would listen on every address, without a login
     command.apply_env_options()
     command.apply_options(sys.argv[0], arguments)
     check(command.options, app.settings.environment)

@@ -123,7 +123,8 @@ def check_attributes(cls: type) -> None:
     for name in cls.__dict__:
         if name in _REFUSED:
             raise DeclarationError(f"{cls.__qualname__}: {name} {_REFUSED[name]}")
-        if name.startswith("_") or any(hasattr(base, name) for base in cls.__bases__ if base is not object):
+        # `hasattr` would bind Celery's base to the current application.
+        if name.startswith("_") or any(name in vars(one) for base in cls.__bases__ for one in base.__mro__[:-1]):
             continue
         if inspect.isroutine(cls.__dict__[name]):
             if name != HOOK and _meant(name, (HOOK,)):

@@ -6,7 +6,7 @@ Another release may change each of these names. `tests/library_internals/` says 
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from logging import Logger
 from types import ModuleType
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import celery
 from celery import _state, canvas
-from celery.app import trace
+from celery.app import base, trace
 from celery.app.routes import Router
 from celery.app.task import X_DEATH_HEADERS, Context, get_actual_ignore_result
 from celery.loaders.base import BaseLoader
@@ -23,7 +23,7 @@ from celery.utils import functional, imports, time
 from celery.utils.collections import ConfigurationView
 from celery.utils.saferepr import saferepr as celerys_saferepr
 
-__all__ = ["Router"]
+__all__ = ["Proxy", "Router"]
 
 
 class TaskStack(Protocol):
@@ -77,6 +77,31 @@ def sends_are_celerys() -> bool:
 def current_application() -> Any:
     """The current application itself: its proxy would look it up at every touch."""
     return celery.current_app._get_current_object()  # noqa: SLF001
+
+
+def other_applications() -> bool:
+    """Whether somebody has made an application in this process. What Celery makes where there is none does not count."""
+    return any(app.fixups for app in _state._get_active_apps())  # noqa: SLF001
+
+
+def when_made(path: str) -> None:
+    """Have `module:function` called with each application that is made from now on."""
+    base.BUILTIN_FIXUPS.add(path)
+
+
+def step_back(applications: Sequence[Any]) -> None:
+    """Let none of these be the application of threads that have none."""
+    if any(_state.default_app is app for app in applications):
+        _state.set_default_app(None)
+
+
+when_finalized: Callable[[Callable[[Any], None]], Any] = _state.connect_on_app_finalize  # called for each application
+
+
+def named_application(task_class: type[Any]) -> Any:
+    """The application that `app = ...` names, on a task class or on a base of it; `None`: Celery's own lookup of the current one."""
+    found = (vars(base)["app"] for base in task_class.__mro__ if "app" in vars(base))
+    return next((one for one in found if isinstance(one, celery.Celery)), None)
 
 
 def without_proxy[T](task: T) -> T:

@@ -3,14 +3,16 @@
 from typing import Any
 
 from kombu import pools
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.connection import ConnectionPool, PooledConnection
+
+__all__ = ["ConnectionPool", "PooledConnection"]
 
 KOMBU_TYPE = b'"__type__"'  # kombu writes a value that JSON does not know as a mapping with this key
 
 
-def use_transport(scheme: str, path: str) -> None:
-    """Let addresses of this scheme mean the transport that lies at `module:class`."""
-    TRANSPORT_ALIASES[scheme] = path
+def parameters_of(connection: Any) -> dict[str, Any]:
+    """What another connection to the same servers is made with; the address keeps its scheme."""
+    return dict(connection._info(resolve=False))  # noqa: SLF001
 
 
 def reader_of(transport: Any, connection: Any) -> Any:

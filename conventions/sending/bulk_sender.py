@@ -22,7 +22,7 @@ from conventions.library_internals.kombu import publish_batch_of
 from conventions.sending.callbacks import list_callbacks
 from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
-from conventions.sending.options import check_options
+from conventions.sending.options import CONNECTIONS, check_options
 from conventions.sending.publish import unavailable
 from conventions.sending.sendable_task import SendableTask
 from conventions.sending.shown_arguments import shown_text
@@ -71,9 +71,13 @@ class Bulk:
         self._limit = getattr(self._app.settings, limit_setting or task.payload_limit_setting)
         self._given = self._options.pop("headers", None) or {}
         self._how = {name: self._options.pop(name, None) for name in ("actor", "planned_at")}
-        self._producer = self._options.pop("producer", None)
+        self._producer = self._producer_of(*(self._options.pop(name, None) for name in CONNECTIONS))
         self._sent: tuple[UnderWay, int] | None = None
         self.sure = 0
+
+    def _producer_of(self, connection: Any, producer: Any, publisher: Any) -> Any:
+        """The caller's, as Celery takes it from the options of one message; `None`: one of the application's pool."""
+        return self._app.amqp.Producer(connection, auto_declare=False) if connection else producer or publisher
 
     def __enter__(self) -> Self:
         return self

@@ -95,6 +95,7 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "stamped_headers": ((list, tuple, set, frozenset), "a list of names"),
     "chord": ((Mapping,), "a signature, which Celery gives; write chord([Part.s(...)])(Sum.s(...))"),
 }
+CONNECTIONS = ("connection", "producer", "publisher")
 _NAMES = frozenset(
     [
         "correlation_id",
@@ -132,6 +133,7 @@ def check_options(task: DeclaredTask | NamedTask, options: Mapping[str, Any], ma
     if not options:
         return
     _check_priority(task.name, options)
+    _check_connection(task, options)
     accepted = isinstance(
         options.get("headers"), AcceptedHeaders
     )  # a retry was accepted before, so its delay is not checked again
@@ -194,6 +196,21 @@ def _check_common(name: str, options: Mapping[str, Any]) -> None:
         raise TypeError(f"{name}: result_cls is a class of results, not {found!r}; leave it out")
     if options.get("task_type") is not None:
         raise TypeError(f"{name}: task_type is what Celery says to itself; leave it out, and send the task itself")
+
+
+def _check_connection(task: DeclaredTask | NamedTask, options: Mapping[str, Any]) -> None:
+    """Refuse a connection that another application has made. Celery would send by it, by its transport."""
+    for name in CONNECTIONS:
+        given = options.get(name)
+        connection = given if isinstance(given, Connection) else getattr(given, "connection", None)
+        if connection is None:
+            continue
+        link = (connection.transport_options or {}).get("link")
+        if getattr(link, "app", None) is not task.app:
+            raise TypeError(
+                f"{task.name}: {name} was made by another application, so the message would go where no worker of {task.app.main} looks for "
+                f"it: leave {name} out, and send a group with tasks of several applications in parts"
+            )
 
 
 def check_types(task: str, options: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """The base classes. Subclass one and define `run`; then send the class itself.
 
-A class that defines `run` is registered by one call of Celery's public `shared_task`. Celery makes a subclass of it,
+A class that defines `run` is registered in its application (`tasks/owners.py`) by Celery's public `app.task`. Celery makes a subclass of it,
 whose `__name__` is `run`, and runs that one; logs use `self.name`. Before you move a class with messages in flight, set
 `name`, or list its old name in `aliases`.
 """
@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import celery
-from celery import shared_task, uuid
+from celery import uuid
 
 from conventions.broker.redis_broker import CancelAnswer
 from conventions.core.actor import current_actor
@@ -27,6 +27,7 @@ from conventions.execution.cancel import cancel
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
 from conventions.sending.enqueue_many import enqueue_chunks, enqueue_many
 from conventions.sending.send import send
+from conventions.tasks.owners import add_class
 from conventions.tasks.running_task import RunningTask
 from conventions.tasks.sending_method import sending_method
 
@@ -86,7 +87,7 @@ class ConventionTask(RunningTask):
         check_task(cls, cls.arguments, cls.limit_settings)
         cls.returned = Returned(cls.__qualname__, cls.declared_result())
         refuse_second(cls)
-        cls.registered = shared_task(bind=True, base=cls, name=cls.name)(cls.run)
+        cls.registered = add_class(cls)
 
     @property
     def may_be_short(self) -> bool:

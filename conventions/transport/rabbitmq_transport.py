@@ -8,7 +8,7 @@ from typing import Any
 
 from kombu.transport import pyamqp
 
-from conventions.library_internals.kombu import reader_of, use_transport
+from conventions.library_internals.kombu import reader_of
 from conventions.transport.rabbitmq_channel import Channel
 from conventions.transport.rabbitmq_reading import REST_AFTER
 
@@ -154,10 +154,3 @@ class Transport(pyamqp.Transport):
 
 class SSLTransport(Transport, pyamqp.SSLTransport):
     """The same, over TLS."""
-
-
-def install() -> None:
-    """Make kombu use this transport for addresses of RabbitMQ, which keep their schemes."""
-    for scheme in ("amqp", "pyamqp"):
-        use_transport(scheme, f"{__name__}:{Transport.__qualname__}")
-    use_transport("amqps", f"{__name__}:{SSLTransport.__qualname__}")

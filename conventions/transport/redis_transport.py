@@ -10,14 +10,11 @@ from typing import Any
 from kombu.transport import redis
 
 from conventions.execution.application import Application
-from conventions.library_internals.kombu import use_transport
 from conventions.transport.redis_channel import Channel, SentinelChannel
 from conventions.transport.redis_reading import BLOCK_AT_MOST, LOST, ReaderFailed
 
 # A send must fail within `broker_timeout`, and tries again by itself; kombu's default is to try for ever.
 FAIL_FAST = {"max_retries": 0, "interval_start": 0, "interval_step": 0}
-
-SCHEMES = ("redis", "rediss", "valkey", "valkeys")
 
 
 class Poller(redis.MultiChannelPoller):
@@ -101,13 +98,6 @@ class Link:
 
     def __json__(self) -> str:  # `celery inspect stats` shows the options
         return str(self.app.main)
-
-
-def install() -> None:
-    """Make kombu use this transport for Redis addresses, which keep their schemes."""
-    for scheme in SCHEMES:
-        use_transport(scheme, f"{__name__}:{Transport.__qualname__}")
-    use_transport("sentinel", f"{__name__}:{SentinelTransport.__qualname__}")
 
 
 def options(app: Application) -> dict[str, Any]:

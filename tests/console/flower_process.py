@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from uuid import uuid4
 
@@ -15,16 +15,23 @@ from tests.workers import Installation
 
 ADDRESS = re.compile(r"Visit me at (http://127\.0\.0\.1:\d+)")
 ROLES = '{"alice": "admin", "oscar": "operator", "vera": "viewer"}'
+LOOPBACK = ("--address=127.0.0.1",)
 LOGINS = "alice:a,oscar:o,vera:v,nobody:n"
 
 
 @contextmanager
-def flower(installation: Installation, *arguments: str, **variables: str) -> Iterator[str]:
+def flower(
+    installation: Installation,
+    *arguments: str,
+    app: str = "installed",
+    listen: Sequence[str] = LOOPBACK,
+    **variables: str,
+) -> Iterator[str]:
     """Run `celery flower` on a free port; gives its address."""
     log_path = installation.folder / f"flower-{uuid4().hex[:8]}.log"
     with log_path.open("w") as log:
         process = subprocess.Popen(
-            installation.celery("flower", "--address=127.0.0.1", "--port=0", *arguments),
+            installation.celery("flower", *listen, "--port=0", *arguments, app=app),
             cwd=installation.folder,
             env=installation.environment | variables,
             stdout=log,

@@ -4,13 +4,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import Celery, chain
+from celery import chain
 from celery.exceptions import SoftTimeLimitExceeded
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, LongRunningTask, RetryPolicy, ScheduledTask
@@ -22,10 +22,8 @@ from tests.support import patient, wait_until
 from tests.workers import (
     Installation,
     Worker,
-    close,
     letters,
     messages,
-    remembering_current,
     told,
     wait_for_letter,
     wait_until_empty,
@@ -400,21 +398,20 @@ def test_a_job_that_exits_is_a_failed_job(live_app: ConventionsApp) -> None:
 
 
 @pytest.fixture
-def foreign(live_app: ConventionsApp) -> Iterator[Celery]:
-    """Another program, which knows Celery but not us."""
-    with remembering_current():
-        bare = Celery(
-            "bare", broker=live_app.conf.broker_url, backend=live_app.conf.result_backend, set_as_current=False
-        )
-        bare.conf.broker_transport_options = {"global_keyprefix": f"{{{live_app.settings.key_prefix}}}:"}
-        yield bare
-        close(bare)
+def foreign(live_app: ConventionsApp) -> Callable[..., Any]:
+    """Sends a message as another program would, which knows Celery but not us."""
+
+    def send(name: str, args: Sequence[Any] = (), kwargs: Any = None, **headers: Any) -> Any:
+        sent = raw.headers(name, ignore_result=False, **headers)
+        return live_app.AsyncResult(raw.publish(live_app, "immediate", raw.body(args, kwargs), sent))
+
+    return send
 
 
 @pytest.mark.everyday
-def test_a_message_without_our_headers_runs(foreign: Celery) -> None:
+def test_a_message_without_our_headers_runs(foreign: Callable[..., Any]) -> None:
     """Its key is computed on arrival, its arguments are typed, and its actor is the system."""
-    message = foreign.send_task(Who.name, ("2026-01-31",), queue="immediate")
+    message = foreign(Who.name, ("2026-01-31",))
     assert message.get(timeout=patient(10)) == ["date", "system", 1, 32]
     assert Who.delay(date(2026, 1, 31)).get(timeout=patient(10)) == ["date", "system", 1, 32], "the same key"
 
@@ -439,36 +436,38 @@ def test_headers_of_others_reach_the_job(live_app: ConventionsApp) -> None:
 
 
 @pytest.mark.everyday
-def test_a_message_with_faulty_arguments_is_a_dead_letter(live_app: ConventionsApp, foreign: Celery) -> None:
+def test_a_message_with_faulty_arguments_is_a_dead_letter(
+    live_app: ConventionsApp, foreign: Callable[..., Any]
+) -> None:
     """It is not tried again: nothing would change."""
     for arguments in ({"day": "yesterday"}, {}, {"day": "2026-01-31", "more": 1}):
-        message = foreign.send_task(Who.name, kwargs=arguments, queue="immediate")
+        message = foreign(Who.name, kwargs=arguments)
         letter = wait_for_letter(live_app, message.id)
         assert (letter.error, letter.attempts, letter.arguments) == ("PayloadError", 1, arguments)
 
 
 @pytest.mark.everyday
-def test_a_message_of_ours_whose_arguments_fit_no_more(live_app: ConventionsApp, foreign: Celery) -> None:
+def test_a_message_of_ours_whose_arguments_fit_no_more(live_app: ConventionsApp, foreign: Callable[..., Any]) -> None:
     """As after a deploy that changed the signature: a dead letter, unless its job was done before (R4)."""
     headers = {KEY: "of-a-former-release", FINGERPRINT: "f"}
     arguments = {"former": 1}
-    message = foreign.send_task(Who.name, kwargs=arguments, queue="immediate", headers=headers)
+    message = foreign(Who.name, kwargs=arguments, **headers)
     letter = wait_for_letter(live_app, message.id)
     assert (letter.error, letter.attempts, letter.arguments) == ("PayloadError", 1, arguments)
     assert live_app.store.redis.hget(live_app.store.key("claim", Who.name, headers[KEY]), "state") == b"dead"
 
-    first = foreign.send_task(Who.name, kwargs={"day": "2026-01-30"}, queue="immediate", headers=headers)
+    first = foreign(Who.name, kwargs={"day": "2026-01-30"}, **headers)
     done = first.get(timeout=patient(10))
-    again = foreign.send_task(Who.name, kwargs=arguments, queue="immediate", headers=headers)
+    again = foreign(Who.name, kwargs=arguments, **headers)
     assert again.get(timeout=patient(10)) == done
     wait_until_empty(live_app)
     assert again.id not in {letter.id for letter in letters(live_app)}
 
 
 @pytest.mark.everyday
-def test_a_message_under_an_old_name_runs(foreign: Celery) -> None:
+def test_a_message_under_an_old_name_runs(foreign: Callable[..., Any]) -> None:
     """A renamed task says so in `aliases`."""
-    assert foreign.send_task("test_worker.OldAdd", (20, 1), queue="immediate").get(timeout=patient(10)) == 21
+    assert foreign("test_worker.OldAdd", (20, 1)).get(timeout=patient(10)) == 21
 
 
 # Other pools.

@@ -8,18 +8,13 @@ from amqp.exceptions import MessageNacked  # type: ignore[import-untyped]  # py-
 from kombu import pools
 from kombu.asynchronous.hub import Hub
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
-from kombu.transport import TRANSPORT_ALIASES, resolve_transport
-from kombu.transport.memory import Transport as MemoryTransport
 from kombu.utils import json
 from kombu.utils.limits import TokenBucket
 
 from conventions.app import ConventionsApp
 from conventions.broker.bulk_publish import PublishBatch
 from conventions.library_internals import kombu as internals
-from conventions.transport.rabbitmq_transport import SSLTransport
-from conventions.transport.rabbitmq_transport import Transport as RabbitMQTransport
 from conventions.transport.redis_channel import Channel, SentinelChannel
-from conventions.transport.redis_transport import SentinelTransport, Transport
 from tests.library_internals.seam import Seam
 
 SEAMS = [
@@ -33,6 +28,11 @@ SEAMS = [
     Seam("kombu.transport.redis:Channel._receive", "(self)", "8d5d4deaee", "transport/redis_reading.py"),
     Seam("kombu.transport.redis:Channel._subscribe", "(self)", "ff9a0b005c", "transport/redis_reading.py"),
     Seam("kombu.transport.redis:Channel._create_client", "(self, asynchronous=)", "d0f7c1370d", "transport/redis_channel.py"),
+    # Connections.
+    Seam("kombu.connection:Connection._info", "(self, resolve=)", "653e75107c", "library_internals/kombu.py"),
+    Seam("kombu.connection:Connection.switch", "(self, conn_str)", "69d2202375", "transport/connection.py"),
+    Seam("kombu.connection:Connection.create_transport", "(self)", "a70292109b", "transport/connection.py"),
+    Seam("kombu.pools:Connections", "", "1a3b8755bc", "transport/connection.py"),
     # RabbitMQ's.
     Seam("kombu.transport.base:Transport._make_reader", "(self, connection, timeout=, error=, _unavail=)", "ec628c391d", "transport/rabbitmq_transport.py"),
     Seam("amqp.channel:Channel._on_basic_return", "(self, reply_code, reply_text, exchange, routing_key, message)", "07ad9657e5", "transport/rabbitmq_channel.py"),
@@ -58,15 +58,8 @@ def test_a_function_is_what_it_was(seam: Seam) -> None:
     assert not seam.fault()
 
 
-def test_an_address_finds_our_transport(monkeypatch: pytest.MonkeyPatch, app: ConventionsApp) -> None:
-    """By the table of kombu's, also when it is read later."""
-    assert resolve_transport("redis") is resolve_transport("rediss") is Transport
-    assert resolve_transport("sentinel") is SentinelTransport
-    assert resolve_transport("amqp") is resolve_transport("pyamqp") is RabbitMQTransport
-    assert resolve_transport("amqps") is SSLTransport
-    monkeypatch.setitem(TRANSPORT_ALIASES, "mine", "")
-    internals.use_transport("mine", "kombu.transport.memory:Transport")
-    assert resolve_transport("mine") is MemoryTransport
+def test_a_channel_of_ours(app: ConventionsApp) -> None:
+    """By the address of the application."""
     with app.connection_for_write() as connection:
         assert isinstance(connection.default_channel, Channel)
     assert not issubclass(SentinelChannel, Channel)

@@ -113,8 +113,7 @@ def test_a_job_that_reaches_its_soft_limit_is_counted(live_app: ConventionsApp) 
 def test_a_job_that_is_killed_at_its_hard_limit_is_counted(live_app: ConventionsApp) -> None:
     """It cannot count itself any more."""
     wait_for_letter(live_app, Killed.delay().id)
-    found = count_of(live_app, Killed)
-    assert found is not None
+    found = wait_until(lambda: count_of(live_app, Killed), description="the worker has counted it, after its letter")
     assert (found.count, found.longest) == (1, 2)
 
 

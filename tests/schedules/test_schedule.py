@@ -18,6 +18,7 @@ from conventions.schedules.cron import cron
 from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
 from conventions.schedules.schedule_module import load_schedule
+from tests.workers import forget_applications, remembering_current
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 DAILY = cron("0 9 * * *")
@@ -199,9 +200,11 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         sys.modules.pop("beat_schedule", None)
         if text is not None:
             (tmp_path / "beat_schedule.py").write_text(text, encoding="utf-8")
+        forget_applications()
         return load_schedule(create_app("some", **{"packages": [], "broker_url": NOBODY} | options))
 
-    yield load
+    with remembering_current():
+        yield load
     sys.modules.pop("beat_schedule", None)
 
 
@@ -269,6 +272,7 @@ def test_a_task_that_no_worker_knows_is_refused(load: Callable[..., tuple[Schedu
     fault = r"no worker knows beat_schedule.Stray, .* add 'beat_schedule' to create_app"
     with pytest.raises(ConfigurationError, match=fault):
         load(STRAY)
+    forget_applications()
     app = create_app("another", packages=[], broker_url=NOBODY)
     assert "beat_schedule.Stray" in app.worker_tasks  # of this process, by now
     del sys.modules["beat_schedule"]

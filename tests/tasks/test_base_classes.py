@@ -432,9 +432,10 @@ def no_application() -> Iterator[None]:
     """A process in which nobody called `create_app`."""
     from celery import Celery
 
-    from tests.workers import remembering_current
+    from tests.workers import forget_applications, remembering_current
 
     with remembering_current():
+        forget_applications()
         bare = Celery("bare", broker="memory://")
         bare.set_current()
         bare.set_default()

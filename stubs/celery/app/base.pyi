@@ -5,6 +5,7 @@ def __getattr__(name: str) -> Any: ...
 # An application of Celery. Attributes that are not named here do not exist for mypy; arguments are not checked.
 class Celery:
     main: str
+    pool: Any
     AsyncResult: Any
     Worker: Any
     amqp: Any
@@ -12,6 +13,7 @@ class Celery:
     conf: Any
     control: Any
     events: Any
+    finalized: bool
     loader: Any
     steps: Any
     tasks: Any

@@ -1,0 +1,155 @@
+"""Whose a task class is. It is registered in applications of ours alone, not in a plain one that is in the same process.
+
+A class belongs to each application whose packages hold its module. Else to that which `app = ...` names, on the class or on a base of it.
+Else to the only application of ours. Where there are several, the first send says what to write.
+"""
+
+from typing import Any, Protocol
+from weakref import ReferenceType, WeakSet, ref
+
+import celery
+
+from conventions.core.errors import DeclarationError
+from conventions.library_internals.celery import (
+    Proxy,
+    current_application,
+    named_application,
+    step_back,
+    when_finalized,
+    when_made,
+)
+
+OURS = "conventions"  # its classes belong to every application
+
+
+when_made(f"{__name__}:_another")
+
+
+class Owner(Protocol):
+    """What an application of ours is here."""
+
+    main: str
+    tasks: Any
+    takes_place: bool  # whether it stays Celery's current application where there is another one
+    finalized: bool
+
+    def holds(self, module: str) -> bool:
+        """Whether its packages hold a module."""
+
+    def register(self, task_class: Any) -> None:
+        """Make the task of a class."""
+
+
+_owners: list[ReferenceType[Owner]] = []
+_classes: WeakSet[type[Any]] = WeakSet()
+_nobody: list[Any] = []  # a bare application, where classes are called without one of ours
+
+
+def owners() -> list[Owner]:
+    """The applications of ours in this process, in the order in which they were made."""
+    return [app for one in _owners if (app := one()) is not None]
+
+
+def add_owner(app: Owner) -> None:
+    """Note a new application."""
+    _owners[:] = [one for one in _owners if one() is not None]
+    _owners.append(ref(app))
+
+
+def forget_owner(app: Owner) -> None:
+    """Of an application that is closed."""
+    _owners[:] = [one for one in _owners if one() is not None and one() is not app]
+
+
+def add_class(task_class: type[Any]) -> Any:
+    """Note a new class. Returns a proxy of its task, which is looked up at each use.
+
+    Raises:
+        DeclarationError: its `app` is none of ours.
+    """
+    named = named_application(task_class)
+    if named is not None and not hasattr(named, "holds"):
+        raise DeclarationError(
+            f"{task_class.__qualname__}: app must be an application that create_app has made, not {named!r}"
+        )
+    _classes.add(task_class)
+    for app in owners():
+        if app.finalized and belongs(task_class, app):
+            app.register(task_class)
+    return Proxy(lambda: task_of(task_class))
+
+
+def classes_of(app: Owner) -> list[type[Any]]:
+    """The classes that belong to an application."""
+    return [one for one in list(_classes) if belongs(one, app)]
+
+
+def belongs(task_class: type[Any], app: Owner) -> bool:
+    """Whether a class belongs to an application."""
+    if _is_system(task_class) or app.holds(task_class.__module__):
+        return True
+    others = [one for one in owners() if one is not app]
+    if any(one.holds(task_class.__module__) for one in others):
+        return False
+    named = named_application(task_class)
+    if named is not None:
+        return named is app
+    return not others
+
+
+def owner_of(task_class: type[Any]) -> Any:
+    """The application through which a class is sent.
+
+    Raises:
+        RuntimeError: it cannot be told, or there is none.
+    """
+    found = [app for app in owners() if belongs(task_class, app)]
+    if not found:
+        known = owners()
+        if not known:
+            return nobody()
+        names = ", ".join(sorted(app.main for app in known))
+        raise RuntimeError(
+            f"{task_class.name}: it belongs to none of the applications of this process ({names}): add its module {task_class.__module__} to the "
+            f"packages of one, or write app = ... on the class"
+        )
+    current = current_application() if len(found) > 1 else None
+    return current if any(one is current for one in found) else found[-1]
+
+
+def nobody() -> Any:
+    """A bare application: a class may be called, as in a test, where there is none of ours, and cannot be sent."""
+    if not _nobody:
+        _nobody.append(celery.Celery("nobody", set_as_current=False, fixups=[]))
+    return _nobody[0]
+
+
+def task_of(task_class: type[Any]) -> Any:
+    """The task of a class, in its application. Raises: RuntimeError, as `owner_of`."""
+    app = owner_of(task_class)
+    if task_class.name not in app.tasks:
+        register(app, task_class)
+    return app.tasks[task_class.name]
+
+
+def register(app: Any, task_class: Any) -> None:
+    """Make the task of a class in an application."""
+    app.task(task_class.run, bind=True, base=task_class, name=task_class.name, lazy=False, shared=False)
+
+
+def _another(app: Any) -> None:
+    """Celery makes an application. If it is none of ours, those of ours that were current for want of another one are so no more."""
+    if not hasattr(app, "takes_place"):
+        step_back([one for one in owners() if not one.takes_place])
+
+
+@when_finalized
+def _register_classes(app: Any) -> None:
+    """Celery has finalized an application, whichever."""
+    if app in owners():
+        for one in classes_of(app):
+            app.register(one)
+
+
+def _is_system(task_class: type[Any]) -> bool:
+    return task_class.__module__.partition(".")[0] == OURS
