@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -40,6 +40,10 @@ from conventions.sending.templates import Templates
 from conventions.stack import folder as stack
 from conventions.storage import redis_store
 from conventions.storage.redis_store import Store
+from conventions.tasks.base_classes import ConventionTask
+from conventions.tasks.functions import Functions, check_kind, is_of_another, job_of_celerys, refuse_ours
+from conventions.tasks.job_classes import ImmediateTask
+from conventions.tasks.job_decorator import job_class
 from conventions.tasks.owners import add_owner, forget_owner, register
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.worker.hung_jobs import HungJobs
@@ -56,6 +60,7 @@ STEPS = (
     "conventions.worker.layout_version_step:LayoutStep",
     "conventions.worker.broker_step:BrokerStep",
     "conventions.worker.shutdown:Stopping",
+    "conventions.worker.functions_step:FunctionsStep",
     "conventions.worker.preloading:Preloading",
     "conventions.recording.recorder_step:RecorderStep",
     "conventions.batches.sweep:BatchSweep",
@@ -73,6 +78,7 @@ def create_app(
     *,
     settings_class: type[Settings] = Settings,
     set_as_current: bool = False,
+    functions: Functions = "celery",
     **settings: Any,
 ) -> "ConventionsApp":
     """Make a Celery application that keeps the conventions.
@@ -88,8 +94,14 @@ def create_app(
         settings_class: a subclass of `Settings`, where the team has settings of its own.
         set_as_current: whether it becomes Celery's current application, which runs and sends `@shared_task` functions, also where
             there is another application. By itself it does where there is none, and until there is one.
+        functions: what `@app.task` and `@shared_task` make of a function: `celery`, Celery's task, or `conventions`, a job as
+            `@app.job` makes it, of each that lies in the packages.
         settings: fields of it, in place of the environment's.
+
+    Raises:
+        ValueError: `functions` is neither.
     """
+    check_kind(functions)
     forget_ids_of_chains(is_ours)
     app = ConventionsApp(
         name,
@@ -98,6 +110,7 @@ def create_app(
         settings_class=settings_class,
         overrides=settings,
         set_as_current=set_as_current,
+        functions=functions,
     )
     add_owner(app)
     redis_store.set_current(lambda: app.store)
@@ -146,6 +159,7 @@ class ConventionsApp(Celery):
         settings_class: type[Settings],
         overrides: Any,
         set_as_current: bool,
+        functions: Functions,
     ) -> None:
         self._packages = packages
         self._schedule = schedule
@@ -154,6 +168,7 @@ class ConventionsApp(Celery):
         self._queues_selected = False
         self._is_patient = False
         self.takes_place = set_as_current
+        self._functions = functions
         self.new_intake: Callable[[Any], Intake] = DirectIntake  # made for the consumer of a worker
         super().__init__(
             name,
@@ -172,7 +187,7 @@ class ConventionsApp(Celery):
     def __reduce__(self) -> Any:
         """Pool processes that are spawned, not forked, make the application anew."""
         of_settings = (self._settings_class.__module__, self._settings_class.__qualname__)
-        told = self._overrides | {"set_as_current": self.takes_place}
+        told = self._overrides | {"set_as_current": self.takes_place, "functions": self._functions}
         return create_app_from, (self.main, self._packages, self._schedule, of_settings, told)
 
     @functools.cached_property
@@ -206,6 +221,47 @@ class ConventionsApp(Celery):
         """As Celery. No class belongs to it any more."""
         forget_owner(self)
         super().close()
+
+    @overload
+    def job(self, function: Callable[..., Any], /) -> ConventionTask: ...
+
+    @overload
+    def job(
+        self, /, *, queue: str | None = None, name: str | None = None, bind: bool = False,
+        base: type[ConventionTask] = ImmediateTask, **attributes: Any,
+    ) -> Callable[[Callable[..., Any]], ConventionTask]: ...  # fmt: skip
+
+    def job(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a job of a function: `@app.job(idempotent_on=("order_id",))`, the same task as a class with this function as `run`.
+
+        Args:
+            function: typed, with a docstring.
+            options: `queue`, the name of its queue; `name` of the task; `bind`, whether the first parameter is the task, `self`;
+                `base`, the class of job; and what a class may say, such as `idempotent_on`.
+
+        Raises:
+            DeclarationError: what a class would be refused for, with what to write.
+        """
+        if function is None:
+            return lambda function: job_class(self, function, **options).registered
+        return job_class(self, function, **options).registered
+
+    def task(self, *args: Any, **options: Any) -> Any:
+        """As Celery, but for this application alone: Celery would register it in each one that is in the process."""
+        return super().task(*args, **{"shared": False} | options)
+
+    def _task_from_fun(
+        self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **options: Any
+    ) -> Any:
+        """As Celery. A function may become a job."""
+        if base is None:
+            name = name or self.gen_task_name(fun.__name__, fun.__module__)
+            if name not in self._tasks and not is_of_another(fun):
+                if self._functions == "conventions" and self.holds(fun.__module__):
+                    register(self, job_of_celerys(self, fun, name, bind=bind, options=options))
+                    return self._tasks[name]
+                refuse_ours(name, options)
+        return super()._task_from_fun(fun, name, base, bind, **options)
 
     @property
     def schedule_address(self) -> str | None:

@@ -169,10 +169,7 @@ def check_task(cls: type[TaskClass], arguments: Arguments, defaults: tuple[str, 
         raise DeclarationError(
             f'{name}: a task says its effect in a docstring; write """Send one e-mail to one user."""'
         )
-    if any(
-        kind(cls.run) for kind in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
-    ):
-        raise DeclarationError(f"{name}: run must be a plain function; write def run, and asyncio.run(...) within it")
+    refuse_no_plain_function(name, cls.run)
     arguments.check_types()
     _check_idempotency(name, cls.idempotent_on, cls.not_idempotent, arguments.names)
     _check_limits(cls, defaults)
@@ -192,6 +189,17 @@ def check_task(cls: type[TaskClass], arguments: Arguments, defaults: tuple[str, 
         raise DeclarationError(f"{name}: only JSON is accepted; remove serializer = {cls.serializer!r}")
     if compression := getattr(cls, "compression", None):
         raise DeclarationError(f"{name}: workers refuse compressed messages; remove compression = {compression!r}")
+
+
+def refuse_no_plain_function(name: str, function: Any) -> None:
+    """Refuse one that returns before its work is done. Raises: DeclarationError."""
+    if any(
+        kind(function)
+        for kind in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+    ):
+        raise DeclarationError(
+            f"{name}: {function.__name__} must be a plain function; write def {function.__name__}, and asyncio.run(...) within it"
+        )
 
 
 def _check_idempotency(name: str, declared: Any, reason: Any, arguments: Sequence[str]) -> None:
@@ -236,7 +244,7 @@ def _check_limits(cls: type[TaskClass], defaults: tuple[str, str]) -> None:
 def _check_values(cls: type[TaskClass]) -> None:
     name = cls.__qualname__
     for option in ("fast_lane", "ignore_result"):
-        if not isinstance(value := getattr(cls, option), bool | None | property):
+        if not isinstance(value := getattr(cls, option), bool | property):
             raise DeclarationError(f"{name}: {option} is True or False, not {value!r}")
     expires = cls.expires
     if not (expires is None or _is_number(expires) or isinstance(expires, (datetime, property))):

@@ -169,7 +169,7 @@ class UnsentStep:
     def _is_ignored(self, options: Mapping[str, Any]) -> bool:
         ignored, task = options.get("ignore_result"), self.app.tasks.get(self.task)
         if ignored is None:
-            ignored = self.app.conf.task_ignore_result if task is None else task.ignore_result
+            ignored = task is None or task.ignore_result
         return bool(ignored)
 
     def _request(self, options: Mapping[str, Any]) -> Any:

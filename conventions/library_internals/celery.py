@@ -98,6 +98,15 @@ def step_back(applications: Sequence[Any]) -> None:
 when_finalized: Callable[[Callable[[Any], None]], Any] = _state.connect_on_app_finalize  # called for each application
 
 
+def functions_of_applications() -> set[Any]:
+    """The functions that applications have declared by `@app.task`, and that Celery registers in all others, too.
+
+    Without those of `@shared_task`, which belong to none.
+    """
+    declared = (one for one in _state._on_app_finalizers if one.__qualname__.startswith("Celery.task."))  # noqa: SLF001
+    return {inspect.getclosurevars(one).nonlocals["fun"] for one in declared}
+
+
 def named_application(task_class: type[Any]) -> Any:
     """The application that `app = ...` names, on a task class or on a base of it; `None`: Celery's own lookup of the current one."""
     found = (vars(base)["app"] for base in task_class.__mro__ if "app" in vars(base))
@@ -107,7 +116,7 @@ def named_application(task_class: type[Any]) -> Any:
 def without_proxy[T](task: T) -> T:
     """A task itself, where this is the proxy of one."""
     found: Any = task
-    return found._get_current_object() if type(found) is Proxy else found  # type: ignore[no-any-return]  # noqa: SLF001
+    return found._get_current_object() if issubclass(type(found), Proxy) else found  # type: ignore[no-any-return]  # noqa: SLF001
 
 
 def changed_settings(conf: Any) -> Mapping[str, Any]:

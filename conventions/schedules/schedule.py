@@ -20,6 +20,7 @@ from conventions.schedules.cron import Cron
 from conventions.schedules.interval import Every
 from conventions.schedules.slots import When
 from conventions.tasks.base_classes import ConventionTask
+from conventions.tasks.owners import class_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Schedule:
     Args:
         name: its name on the command line and in Redis; letters, digits, `.`, `_` and `-`.
         when: `cron(...)` or `every(...)`.
-        task: the task class.
+        task: the task class, or what `@app.job` has made of a function.
         arguments: of its `run`, by name. A function of the planned time (an aware datetime in the app's zone), such as
             `planned_date`, is called for each slot.
         catch_up: what happens to slots that passed while no beat ran. `latest`: the last one runs, once. `all`: each
@@ -77,6 +78,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         self._check_options()
+        object.__setattr__(self, "task", class_of(self.task))  # of a job that `@app.job` has made
         _check_task(self.name, self.task)
         self._check_arguments(self._sample())
 

@@ -56,6 +56,7 @@ class ConventionTask(RunningTask):
 
     acks_late = True
     reject_on_worker_lost = True
+    ignore_result = True  # a result that nobody reads is work and memory for nothing
     max_retries = None  # the policy decides
 
     Request = "conventions.worker.request:Request"

@@ -1,6 +1,6 @@
 """Whose a task class is. It is registered in applications of ours alone, not in a plain one that is in the same process.
 
-A class belongs to each application whose packages hold its module. Else to that which `app = ...` names, on the class or on a base of it.
+A class that an application has made of a function belongs to that one. Another belongs to each application whose packages hold its module. Else to that which `app = ...` names, on the class or on a base of it.
 Else to the only application of ours. Where there are several, the first send says what to write.
 """
 
@@ -20,9 +20,27 @@ from conventions.library_internals.celery import (
 )
 
 OURS = "conventions"  # its classes belong to every application
+MADE_BY = "_made_by"  # an attribute of a class that an application has made of a function
 
 
 when_made(f"{__name__}:_another")
+
+
+class TaskProxy(Proxy):
+    """The task of a class, in the application to which it belongs at that moment.
+
+    Attributes:
+        declared: the class.
+    """
+
+    __slots__ = ("declared",)
+
+    declared: type[Any]
+
+
+def class_of(task: Any) -> Any:
+    """The class of what `@app.job` has returned; anything else as it is."""
+    return object.__getattribute__(task, "declared") if type(task) is TaskProxy else task
 
 
 class Owner(Protocol):
@@ -76,7 +94,9 @@ def add_class(task_class: type[Any]) -> Any:
     for app in owners():
         if app.finalized and belongs(task_class, app):
             app.register(task_class)
-    return Proxy(lambda: task_of(task_class))
+    proxy = TaskProxy(lambda: task_of(task_class))
+    object.__setattr__(proxy, "declared", task_class)  # a plain assignment would reach the task
+    return proxy
 
 
 def classes_of(app: Owner) -> list[type[Any]]:
@@ -86,6 +106,8 @@ def classes_of(app: Owner) -> list[type[Any]]:
 
 def belongs(task_class: type[Any], app: Owner) -> bool:
     """Whether a class belongs to an application."""
+    if (maker := vars(task_class).get(MADE_BY)) is not None:
+        return maker is app
     if _is_system(task_class) or app.holds(task_class.__module__):
         return True
     others = [one for one in owners() if one is not app]
@@ -134,7 +156,7 @@ def task_of(task_class: type[Any]) -> Any:
 
 def register(app: Any, task_class: Any) -> None:
     """Make the task of a class in an application."""
-    app.task(task_class.run, bind=True, base=task_class, name=task_class.name, lazy=False, shared=False)
+    app.task(task_class.run, bind=True, base=task_class, name=task_class.name, lazy=False)
 
 
 def _another(app: Any) -> None:

@@ -12,12 +12,23 @@ from conventions.sending.plain_send import checked_as_far
 from conventions.sending.sent_or_refused import sent_or_refused
 
 
+def is_celerys(name: str) -> bool:
+    """Whether a task of this name is one of Celery's own, such as `celery.chord_unlock`."""
+    return name.startswith("celery.")
+
+
 class PlainTask(celery.Task):
-    """A Celery task outside our classes. Its messages are held and acknowledged like ours."""
+    """A Celery task outside our classes. A function keeps Celery's meaning; messages of Celery's own tasks are held and acknowledged like ours."""
 
     abstract = True
-    Request = "conventions.worker.request:PlainRequest"
+    Request = "conventions.worker.function_request:FunctionRequest"
     Strategy = "conventions.worker.strategy:strategy"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if is_celerys(vars(cls).get("name") or ""):
+            cls.Request = "conventions.worker.request:PlainRequest"
+            cls.acks_late = cls.reject_on_worker_lost = True
 
     def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
         """Celery's, with the actor of the running code. Raises: TypeError, ValueError, PayloadError for an unusable send."""

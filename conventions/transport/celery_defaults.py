@@ -25,9 +25,7 @@ def celery_defaults(app: Application) -> dict[str, Any]:
     redis = RedisAddress.parse(settings.redis_url or broker_address)
     values: dict[str, Any] = {
         "result_backend": redis.celery_url,
-        # A job is acknowledged after its outcome, and runs again when its worker dies.
-        "task_acks_late": True,
-        "task_reject_on_worker_lost": True,
+        # What a task is by default (`task_acks_late`, `task_ignore_result`, ...) is Celery's: it is for functions. Our classes say it themselves.
         # One job that waits behind a long one is one too many; the worker lowers this to 1 where it consumes `long`.
         "worker_prefetch_multiplier": 4,
         "worker_concurrency": settings.concurrency,
@@ -39,7 +37,6 @@ def celery_defaults(app: Application) -> dict[str, Any]:
         "timezone": settings.timezone,  # what people read and schedules mean is local
         "worker_send_task_events": False,  # nobody may be looking; Flower turns them on as long as it runs
         "task_send_sent_event": False,  # it would cost a message for each message
-        "task_ignore_result": True,  # a result that nobody reads is work and memory for nothing
         "result_expires": settings.result_expires,
         # A part may be due after `max_delay`: a chord that is forgotten by then would never end.
         "result_chord_expires": max(

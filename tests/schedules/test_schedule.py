@@ -99,7 +99,7 @@ def test_what_is_due() -> None:
 
 REFUSED: list[tuple[str, Callable[[], Any]]] = [
     ("'tasks.Tidy' is no task class: import the class", lambda: Schedule("a", DAILY, "tasks.Tidy")),  # type: ignore[arg-type]
-    ("is no task class", lambda: Schedule("a", DAILY, Tidy.registered)),
+    ("is no task class", lambda: Schedule("a", DAILY, planned_date)),  # type: ignore[arg-type]
     ("ScheduledTask is abstract", lambda: Schedule("a", DAILY, ScheduledTask)),
     ('write cron\\("0 9 \\* \\* \\*"\\)', lambda: Schedule("a", "0 9 * * *", Tidy)),  # type: ignore[arg-type]
     ("missing a required argument: 'day'", lambda: Schedule("a", DAILY, Report)),

@@ -1,0 +1,72 @@
+"""What `@app.task` and `@shared_task` make of a function in an application of ours: Celery's task, or a job.
+
+Celery registers a function of another application here, too. It stays what it is.
+
+A function keeps Celery's meaning until it is moved. `create_app(functions="conventions")` makes a job of each in the application's packages.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+from conventions.core.errors import DeclarationError
+from conventions.library_internals.celery import functions_of_applications
+from conventions.tasks.base_classes import ConventionTask
+from conventions.tasks.job_decorator import job_class
+from conventions.tasks.plain_task import is_celerys
+
+type Functions = Literal["celery", "conventions"]
+
+KINDS: tuple[str, ...] = get_args(Functions.__value__)
+OURS = (
+    "aliases",
+    "chunk_size",
+    "fast_lane",
+    "idempotent_on",
+    "not_idempotent",
+    "queue_name",
+    "retry_policy",
+    "stall_after",
+)
+UNSAID = "it was declared as a function of Celery, which says nothing of running twice"
+
+
+def check_kind(functions: str) -> None:
+    """Check what `create_app` is told. Raises: ValueError."""
+    if functions not in KINDS:
+        raise ValueError(f"create_app: functions is {' or '.join(map(repr, KINDS))}, not {functions!r}")
+
+
+def refuse_ours(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that have no effect on a function. Raises: DeclarationError."""
+    if found := [one for one in OURS if one in options]:
+        raise DeclarationError(
+            f"{name}: {found[0]} has no effect on a function, which keeps Celery's meaning: write @app.job(...) in place of @app.task, or leave it out"
+        )
+
+
+def is_of_another(function: Callable[..., Any]) -> bool:
+    """Whether another application has declared a function."""
+    return function in functions_of_applications()
+
+
+def job_of_celerys(
+    app: Any, function: Callable[..., Any], name: str, *, bind: bool, options: Mapping[str, Any]
+) -> type[ConventionTask]:
+    """Make a job of a function that somebody has written for Celery. Raises: DeclarationError, with what to write."""
+    attributes: dict[str, Any] = dict(options)
+    if "idempotent_on" not in options:
+        attributes.setdefault("not_idempotent", UNSAID)
+    return job_class(app, function, name=name, bind=bind, **attributes)
+
+
+def functions_of(app: Any) -> list[str]:
+    """The names of the tasks that keep Celery's meaning, without Celery's own, and without functions of other applications."""
+    others = functions_of_applications()
+    found = {name: task for name, task in app.tasks.items() if name == task.name and not is_celerys(name)}
+    return sorted(
+        name
+        for name, task in found.items()
+        if not isinstance(task, ConventionTask)
+        and inspect.unwrap(getattr(task.run, "__func__", task.run)) not in others
+    )

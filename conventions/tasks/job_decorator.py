@@ -1,0 +1,86 @@
+"""`@app.job`: makes the same task of a typed function as a class with its `run` would be."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from conventions.core.errors import DeclarationError
+from conventions.declare.declaration import refuse_no_plain_function
+from conventions.tasks.base_classes import ConventionTask
+from conventions.tasks.job_classes import ImmediateTask
+from conventions.tasks.owners import MADE_BY
+
+
+def job_class(
+    app: Any,
+    function: Callable[..., Any],
+    *,
+    queue: str | None = None,
+    name: str | None = None,
+    bind: bool = False,
+    base: type[ConventionTask] = ImmediateTask,
+    **attributes: Any,
+) -> type[ConventionTask]:
+    """Declare the class whose `run` is this function.
+
+    Args:
+        app: an application of ours, to which it belongs.
+        function: typed, with a docstring, as `run` is.
+        queue: `queue_name` of the class.
+        name: of the task; default: its module and its name, as in Celery.
+        bind: whether its first parameter is the task itself, `self`.
+        base: the class that it is derived from.
+        attributes: of the class, such as `idempotent_on`.
+
+    Raises:
+        DeclarationError: what a class would be refused for.
+    """
+    place = f"{function.__module__}.{function.__qualname__}"
+    if (
+        not (isinstance(base, type) and issubclass(base, ConventionTask))
+        or base.registered is not None
+        or _is_batch(base)
+    ):
+        raise DeclarationError(
+            f"{place}: base is ImmediateTask, ScheduledTask, LongRunningTask, or an abstract class derived from one, not {base!r}"
+        )
+    refuse_no_plain_function(place, function)
+    if queue is not None:
+        attributes["queue_name"] = queue
+    own = {
+        "__module__": function.__module__,
+        "__qualname__": function.__qualname__,
+        "__doc__": function.__doc__,
+        "__firstlineno__": function.__code__.co_firstlineno,
+        MADE_BY: app,
+        "name": name or app.gen_task_name(function.__name__, function.__module__),
+        "run": function if bind else _with_self(function),
+    }
+    if taken := sorted(own.keys() & attributes.keys()):
+        raise DeclarationError(f"{place}: @app.job takes no {taken[0]}")
+    make: Any = type(base)  # its metaclass
+    made: type[ConventionTask] = make(function.__name__, (base,), own | attributes)
+    return made
+
+
+def _is_batch(base: type[ConventionTask]) -> bool:
+    return hasattr(base, "process")
+
+
+def _with_self(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, as a method: Celery calls `run` with the task."""
+
+    @functools.wraps(function)
+    def run(_task: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    signature = inspect.signature(function)
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    parameters = list(signature.parameters.values())
+    if any(one.name == "self" for one in parameters):
+        raise DeclarationError(
+            f"{function.__module__}.{function.__qualname__}: it takes self: write @app.job(bind=True)"
+        )
+    run.__signature__ = signature.replace(parameters=[itself, *parameters])  # type: ignore[attr-defined]  # a function has one
+    return run
