@@ -31,7 +31,13 @@ from conventions.execution.purge_command import prepare_purge
 from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
-from conventions.library_internals.celery import cwd_in_path, forget_ids_of_chains, other_applications
+from conventions.library_internals.celery import (
+    cwd_in_path,
+    default_application,
+    forget_ids_of_chains,
+    is_place_free,
+    put_in_place,
+)
 from conventions.progress.overlong_jobs import OverlongJobs
 from conventions.records.journal import Journal
 from conventions.sending.by_name import name_positions, send_by_name
@@ -167,7 +173,8 @@ class ConventionsApp(Celery):
         self._overrides = overrides
         self._queues_selected = False
         self._is_patient = False
-        self.takes_place = set_as_current
+        self.takes_place = False
+        is_free, default = is_place_free(), default_application()
         self._functions = functions
         self.new_intake: Callable[[Any], Intake] = DirectIntake  # made for the consumer of a worker
         super().__init__(
@@ -176,10 +183,13 @@ class ConventionsApp(Celery):
             loader=f"{__name__}:{TaskLoader.__name__}",  # a text, as Celery's support of Django wants it
             task_cls="conventions.tasks.plain_task:PlainTask",
             control="conventions.worker.remote_control:Control",
-            set_as_current=(is_current := set_as_current or not other_applications()),
+            set_as_current=set_as_current,
         )
-        if is_current:
+        if set_as_current:
             self.set_default()  # Celery's current application is one for each thread; this is for all the others
+        else:
+            self.takes_place = False  # Celery's support of Django has made it the current one
+            put_in_place(self if is_free else default)
         self.steps["worker"].update(STEPS)
         self.steps["consumer"].add("conventions.worker.remote_control_guard:RemoteCalls")
         self.config_from_object(_LazyDefaults(self))
@@ -187,7 +197,7 @@ class ConventionsApp(Celery):
     def __reduce__(self) -> Any:
         """Pool processes that are spawned, not forked, make the application anew."""
         of_settings = (self._settings_class.__module__, self._settings_class.__qualname__)
-        told = self._overrides | {"set_as_current": self.takes_place, "functions": self._functions}
+        told = self._overrides | {"set_as_current": self.set_as_current, "functions": self._functions}
         return create_app_from, (self.main, self._packages, self._schedule, of_settings, told)
 
     @functools.cached_property
@@ -216,6 +226,16 @@ class ConventionsApp(Celery):
     def register(self, task_class: Any) -> None:
         """Make the task of a class, see `tasks/owners.py`."""
         register(self, task_class)
+
+    def set_current(self) -> None:
+        """As Celery: it is the current application of this thread, whichever is made later."""
+        self.takes_place = True
+        super().set_current()
+
+    def set_default(self) -> None:
+        """As Celery: it is the current application of threads that have none, whichever is made later."""
+        self.takes_place = True
+        super().set_default()
 
     def close(self) -> None:
         """As Celery. No class belongs to it any more."""

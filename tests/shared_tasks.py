@@ -17,7 +17,7 @@ from conventions.tasks import owners
 type Finalizer = Callable[[Any], None]
 
 _hidden = set[Finalizer]()
-_hidden_classes = set[type[Any]]()
+_hidden_classes = dict[Any, type[Any]]()
 
 
 @contextmanager
@@ -28,15 +28,15 @@ def those_of(module: ModuleType) -> Iterator[None]:
         one for one in _state._on_app_finalizers if (name := _declared_in(one)) not in used and _is_of_tests(name)
     )
     _state._on_app_finalizers -= _hidden
-    _hidden_classes.update(
-        one for one in owners._classes if one.__module__ not in used and _is_of_tests(one.__module__)
-    )
-    owners._classes -= _hidden_classes
+    for key, one in list(owners._classes.items()):
+        if one.__module__ not in used and _is_of_tests(one.__module__):
+            _hidden_classes[key] = owners._classes.pop(key)
     try:
         yield
     finally:
         _state._on_app_finalizers |= _hidden
-        owners._classes |= _hidden_classes
+        for key, one in _hidden_classes.items():
+            owners._classes.setdefault(key, one)
         _hidden.clear()
         _hidden_classes.clear()
 
@@ -46,9 +46,9 @@ def show(packages: Collection[str]) -> None:
     found = {one for one in _hidden if _is_within(_declared_in(one), packages)}
     _hidden.difference_update(found)
     _state._on_app_finalizers |= found
-    classes = {one for one in _hidden_classes if _is_within(one.__module__, packages)}
-    _hidden_classes.difference_update(classes)
-    owners._classes |= classes
+    for key, one in list(_hidden_classes.items()):
+        if _is_within(one.__module__, packages):
+            owners._classes[key] = _hidden_classes.pop(key)
 
 
 def _is_within(module: str, packages: Collection[str]) -> bool:

@@ -44,6 +44,19 @@ class AcceptedHeaders(OwnHeaders):
     """Headers of a message that was checked before, perhaps under other limits. So it is not checked again. A retry has them, for example."""
 
 
+def check_sender(headers: Mapping[str, Any], application: str) -> None:
+    """Refuse a message that Celery has made for another application: it would go where no worker of that one looks for it.
+
+    Raises:
+        TypeError: each message that an application of ours makes has a header of ours, and this one has none.
+    """
+    if "task" in headers and "origin" in headers and _OURS.isdisjoint(headers):
+        raise TypeError(
+            f"{headers['task']}: another application of Celery has made this message, and sends it over a connection of {application}, where no "
+            "worker of that one looks for it: leave connection= and producer= out, and send a group with tasks of several applications in parts"
+        )
+
+
 def without_ours(headers: Any) -> dict[str, Any]:
     """The headers without those that no caller may pass."""
     found = headers if isinstance(headers, Mapping) else {}

@@ -28,7 +28,7 @@ def prepare_purge() -> None:
     def purge(*args: Any, **kwargs: Any) -> Any:
         context = click.get_current_context()
         app = context.obj.app
-        if not hasattr(app, "port") or not app.port.can.looks:  # of another program, or of another broker
+        if not hasattr(type(app), "port") or not app.port.can.looks:  # of another program, or of another broker
             return original(*args, **kwargs)
         return _purge(app, kwargs["force"], kwargs["queues"], kwargs["exclude_queues"])
 

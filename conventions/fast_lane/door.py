@@ -11,6 +11,7 @@ import celery
 from conventions.fast_lane.eligible import goes_together, has_lane, may_go_together
 from conventions.fast_lane.group_size import RETURN_AFTER
 from conventions.fast_lane.lane import Lane
+from conventions.fast_lane.run_group import serve
 from conventions.fast_lane.short_cut import ShortCut
 from conventions.tasks.job_classes import long_queues
 from conventions.worker.application import WorkerApplication
@@ -21,6 +22,7 @@ from conventions.worker.request import PlainRequest
 def attach(app: WorkerApplication) -> None:
     """Turn the fast lane on for the workers of an application."""
     app.new_intake = LaneIntake
+    serve(app)
 
 
 class LaneIntake(DirectIntake):

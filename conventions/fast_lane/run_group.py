@@ -34,12 +34,23 @@ from conventions.library_internals.celery import current_application
 logger = logging.getLogger(__name__)
 
 
+_serving: list[
+    Application
+] = []  # of this worker: a job may have made a plain one, which is Celery's current application then
+
+
+def serve(app: Application) -> None:
+    """Run the groups of this application, in this process and in those that it forks."""
+    _serving[:] = [app]
+
+
 def run_group(parts: Sequence[Sequence[Handed]], hostname: str) -> list[tuple[Any, ...] | None]:
     """Run these messages, in order. The claims of each part are asked for in one call.
 
     Returns how each ended, as the fields of `Ended`; `None` for a message that was given back before it began.
     """
-    app = current_application()  # found as Celery's own tracer finds it
+    current = current_application()  # found as Celery's own tracer finds it
+    app = current if hasattr(type(current), "claims") else _serving[0]
     group = GroupRun(app, [[GroupMember(one) for one in part] for part in parts], hostname)
     with lane_watch().over(group):
         return [one and tuple(one) for one in group.run()]  # a tuple takes half as long to pickle

@@ -6,8 +6,8 @@ Another release may change each of these names. `tests/library_internals/` says 
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from logging import Logger
 from types import ModuleType
 from typing import Any, Protocol
@@ -79,20 +79,56 @@ def current_application() -> Any:
     return celery.current_app._get_current_object()  # noqa: SLF001
 
 
-def other_applications() -> bool:
-    """Whether somebody has made an application in this process. What Celery makes where there is none does not count."""
-    return any(app.fixups for app in _state._get_active_apps())  # noqa: SLF001
+def is_place_free() -> bool:
+    """Whether no application is the current one of any thread, as far as one can see from here.
+
+    What Celery makes where there is none, when somebody asks, does not count; nor does an application that was told to take no place.
+    """
+    default = _state.default_app
+    if not (default is None or (default.main == "default" and not default.set_as_current and not default.fixups)):
+        return False
+    return not any(app.set_as_current for app in _state._get_active_apps())  # noqa: SLF001
 
 
-def when_made(path: str) -> None:
-    """Have `module:function` called with each application that is made from now on."""
-    base.BUILTIN_FIXUPS.add(path)
+def default_application() -> Any:
+    """The current one of each thread that has no other; `None`: Celery would make one."""
+    return _state.default_app
 
 
-def step_back(applications: Sequence[Any]) -> None:
-    """Let none of these be the application of threads that have none."""
-    if any(_state.default_app is app for app in applications):
-        _state.set_default_app(None)
+def put_in_place(app: Any) -> None:
+    """Make an application that one, or none."""
+    _state.set_default_app(app)
+
+
+def leave_place(app: Any, other: Any) -> None:
+    """Let an application be the current one no more, since another one is made, as if it had not been."""
+    is_of_django = any(type(fixup).__name__ == "DjangoFixup" for fixup in other._fixups)  # noqa: SLF001
+    if _state.default_app is app and (other.set_as_current or is_of_django):
+        _state.set_default_app(other if is_of_django else None)  # where there is Django, the first application takes it
+
+
+def when_made(call: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Have `call(app)` called at the end of the making of each application."""
+    register = base._register_app  # noqa: SLF001
+
+    @functools.wraps(register)
+    def registered(app: Any) -> None:
+        register(app)
+        call(app)
+
+    base._register_app = registered  # noqa: SLF001
+    return call
+
+
+@contextmanager
+def keeping_current() -> Iterator[None]:
+    """Put back, at the end, which application is the current one, here and in threads."""
+    default, current = _state.default_app, _state._tls.current_app  # noqa: SLF001
+    try:
+        yield
+    finally:
+        _state.set_default_app(default)
+        _state._set_current_app(current)  # noqa: SLF001
 
 
 when_finalized: Callable[[Callable[[Any], None]], Any] = _state.connect_on_app_finalize  # called for each application
@@ -108,9 +144,9 @@ def functions_of_applications() -> set[Any]:
 
 
 def named_application(task_class: type[Any]) -> Any:
-    """The application that `app = ...` names, on a task class or on a base of it; `None`: Celery's own lookup of the current one."""
-    found = (vars(base)["app"] for base in task_class.__mro__ if "app" in vars(base))
-    return next((one for one in found if isinstance(one, celery.Celery)), None)
+    """What `app = ...` says, on a task class or on a base of it that a team has written; `None`: nobody says anything."""
+    written = (one for one in task_class.__mro__ if not one.__module__.startswith(("celery.", "conventions.")))
+    return next((vars(one)["app"] for one in written if "app" in vars(one)), None)
 
 
 def without_proxy[T](task: T) -> T:

@@ -144,6 +144,7 @@ def check_options(task: DeclaredTask | NamedTask, options: Mapping[str, Any], ma
 
 def check_function(task: celery.Task, options: Mapping[str, Any], max_delay: timedelta) -> None:
     """Refuse options of a task that is not ours, but only those that every worker refuses. Raises: as `check_options`."""
+    _check_connection(task, options)
     _check_common(task.name, options)
     _check_steps(task, options, max_delay)
 
@@ -198,7 +199,7 @@ def _check_common(name: str, options: Mapping[str, Any]) -> None:
         raise TypeError(f"{name}: task_type is what Celery says to itself; leave it out, and send the task itself")
 
 
-def _check_connection(task: DeclaredTask | NamedTask, options: Mapping[str, Any]) -> None:
+def _check_connection(task: celery.Task | DeclaredTask | NamedTask, options: Mapping[str, Any]) -> None:
     """Refuse a connection that another application has made. Celery would send by it, by its transport."""
     for name in CONNECTIONS:
         given = options.get(name)

@@ -7,7 +7,8 @@ import celery
 from kombu.utils.json import dumps
 
 from conventions.broker.caller_headers import OwnHeaders, without_ours
-from conventions.broker.header_names import KEY
+from conventions.broker.header_names import ACTOR, KEY
+from conventions.core.actor import SYSTEM
 from conventions.core.errors import PayloadError
 from conventions.core.value_bounds import half_character
 from conventions.declare.payload import check_size
@@ -42,7 +43,7 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
     if (
         is_known and running is not None and (running.name, running.request.id) == (task.name, task_id)
     ):  # Celery's retry
-        found = without_ours(options.get("headers")) | own_headers(running.request)
+        found = {ACTOR: SYSTEM} | without_ours(options.get("headers")) | own_headers(running.request)
         options["headers"] = OwnHeaders(found)
         return options["headers"]
     how = take_own_options(options)

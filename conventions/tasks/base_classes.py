@@ -27,7 +27,7 @@ from conventions.execution.cancel import cancel
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
 from conventions.sending.enqueue_many import enqueue_chunks, enqueue_many
 from conventions.sending.send import send
-from conventions.tasks.owners import add_class
+from conventions.tasks.owners import ApplicationOfClass, add_class, check_registered
 from conventions.tasks.running_task import RunningTask
 from conventions.tasks.sending_method import sending_method
 
@@ -59,6 +59,8 @@ class ConventionTask(RunningTask):
     ignore_result = True  # a result that nobody reads is work and memory for nothing
     max_retries = None  # the policy decides
 
+    app: Any = ApplicationOfClass()  # in place of Celery's, which would bind the class to the current one
+
     Request = "conventions.worker.request:Request"
     Strategy = "conventions.worker.strategy:strategy"
 
@@ -72,6 +74,7 @@ class ConventionTask(RunningTask):
     def __init_subclass__(cls, *, abstract: bool = False, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "_decorated" in cls.__dict__:  # Celery's subclass, made while registering
+            check_registered(cls)
             return
         if not cls.__module__.startswith("conventions."):  # our own base classes define the options
             check_attributes(cls)
@@ -88,7 +91,11 @@ class ConventionTask(RunningTask):
         check_task(cls, cls.arguments, cls.limit_settings)
         cls.returned = Returned(cls.__qualname__, cls.declared_result())
         refuse_second(cls)
-        cls.registered = add_class(cls)
+        add_class(cls)
+
+    @classmethod
+    def _get_app(cls) -> Any:
+        return cls.app
 
     @property
     def may_be_short(self) -> bool:
@@ -109,7 +116,7 @@ class ConventionTask(RunningTask):
     def on_bound(cls, app: Any) -> None:  # of Celery: it may be a bare one
         """Take time limits from the settings, unless the class has its own."""
         for option, setting in zip(("soft_time_limit", "time_limit"), cls.limit_settings, strict=True):
-            if getattr(cls, option) is None and hasattr(app, "settings"):
+            if getattr(cls, option) is None and hasattr(type(app), "settings"):
                 setattr(cls, option, getattr(app.settings, setting))
 
     # Sending.

@@ -1,11 +1,11 @@
 """Whose a task class is. It is registered in applications of ours alone, not in a plain one that is in the same process.
 
 A class that an application has made of a function belongs to that one. Another belongs to each application whose packages hold its module. Else to that which `app = ...` names, on the class or on a base of it.
-Else to the only application of ours. Where there are several, the first send says what to write.
+Else to the only application of ours, by name. Where there are several, the first send says what to write.
 """
 
 from typing import Any, Protocol
-from weakref import ReferenceType, WeakSet, ref
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 import celery
 
@@ -13,17 +13,14 @@ from conventions.core.errors import DeclarationError
 from conventions.library_internals.celery import (
     Proxy,
     current_application,
+    leave_place,
     named_application,
-    step_back,
     when_finalized,
     when_made,
 )
 
 OURS = "conventions"  # its classes belong to every application
 MADE_BY = "_made_by"  # an attribute of a class that an application has made of a function
-
-
-when_made(f"{__name__}:_another")
 
 
 class TaskProxy(Proxy):
@@ -43,12 +40,24 @@ def class_of(task: Any) -> Any:
     return object.__getattribute__(task, "declared") if type(task) is TaskProxy else task
 
 
+class ApplicationOfClass:
+    """The attribute `app` of a class. A task has Celery's, which is written into the class that Celery makes for it."""
+
+    def __get__(self, task: object, task_class: type[Any]) -> Any:
+        if task_class.registered is None:
+            raise AttributeError(f"{task_class.__qualname__} is abstract: it belongs to no application")
+        try:
+            return owner_of(task_class)
+        except RuntimeError as error:
+            raise AttributeError(str(error)) from error
+
+
 class Owner(Protocol):
     """What an application of ours is here."""
 
     main: str
     tasks: Any
-    takes_place: bool  # whether it stays Celery's current application where there is another one
+    takes_place: bool  # whether somebody has made it Celery's current application, so that it stays so where there is another one
     finalized: bool
 
     def holds(self, module: str) -> bool:
@@ -59,7 +68,9 @@ class Owner(Protocol):
 
 
 _owners: list[ReferenceType[Owner]] = []
-_classes: WeakSet[type[Any]] = WeakSet()
+_classes: WeakValueDictionary[tuple[str, int], type[Any]] = (
+    WeakValueDictionary()
+)  # a module that is read again replaces its own
 _nobody: list[Any] = []  # a bare application, where classes are called without one of ours
 
 
@@ -79,29 +90,39 @@ def forget_owner(app: Owner) -> None:
     _owners[:] = [one for one in _owners if one() is not None and one() is not app]
 
 
-def add_class(task_class: type[Any]) -> Any:
-    """Note a new class. Returns a proxy of its task, which is looked up at each use.
+def add_class(task_class: type[Any]) -> None:
+    """Note a new class. Its `registered` becomes a proxy of its task, which is looked up at each use.
 
     Raises:
         DeclarationError: its `app` is none of ours.
     """
     named = named_application(task_class)
-    if named is not None and not hasattr(named, "holds"):
+    if named is not None and not _is_ours(named):
         raise DeclarationError(
             f"{task_class.__qualname__}: app must be an application that create_app has made, not {named!r}"
         )
-    _classes.add(task_class)
+    _classes[task_class.name, id(vars(task_class).get(MADE_BY))] = task_class
+    task_class.registered = TaskProxy(lambda: task_of(task_class))
+    object.__setattr__(task_class.registered, "declared", task_class)  # a plain assignment would reach the task
     for app in owners():
         if app.finalized and belongs(task_class, app):
             app.register(task_class)
-    proxy = TaskProxy(lambda: task_of(task_class))
-    object.__setattr__(proxy, "declared", task_class)  # a plain assignment would reach the task
-    return proxy
+
+
+def check_registered(made: type[Any]) -> None:
+    """Check the class that Celery has made to register a task. Raises: DeclarationError, where somebody else has told it to."""
+    declared: Any = made.__bases__[0]
+    if declared.registered is None or vars(made)["run"] is not declared.run:
+        raise DeclarationError(
+            f"{made.__module__}.{made.__name__}: {declared.__name__} is a class of jobs: write @app.job(base={declared.__name__}, ...) over the function"
+        )
+    if not _is_ours(vars(made)["app"]) and vars(made)["app"] is not nobody():
+        raise DeclarationError(f"{declared.__qualname__}: only an application that create_app has made can run it")
 
 
 def classes_of(app: Owner) -> list[type[Any]]:
     """The classes that belong to an application."""
-    return [one for one in list(_classes) if belongs(one, app)]
+    return [one for one in list(_classes.values()) if belongs(one, app)]
 
 
 def belongs(task_class: type[Any], app: Owner) -> bool:
@@ -110,7 +131,7 @@ def belongs(task_class: type[Any], app: Owner) -> bool:
         return maker is app
     if _is_system(task_class) or app.holds(task_class.__module__):
         return True
-    others = [one for one in owners() if one is not app]
+    others = [one for one in owners() if one.main != app.main]  # of one name: copies of one application
     if any(one.holds(task_class.__module__) for one in others):
         return False
     named = named_application(task_class)
@@ -156,13 +177,16 @@ def task_of(task_class: type[Any]) -> Any:
 
 def register(app: Any, task_class: Any) -> None:
     """Make the task of a class in an application."""
-    app.task(task_class.run, bind=True, base=task_class, name=task_class.name, lazy=False)
+    app.task(task_class.run, bind=True, base=task_class, name=task_class.name, lazy=False, shared=False)
 
 
+@when_made
 def _another(app: Any) -> None:
-    """Celery makes an application. If it is none of ours, those of ours that were current for want of another one are so no more."""
-    if not hasattr(app, "takes_place"):
-        step_back([one for one in owners() if not one.takes_place])
+    """Celery has made an application. If it is none of ours, one of ours that was current for want of another one is so no more."""
+    if not _is_ours(app):
+        for one in owners():
+            if not one.takes_place:
+                leave_place(one, app)
 
 
 @when_finalized
@@ -171,6 +195,10 @@ def _register_classes(app: Any) -> None:
     if app in owners():
         for one in classes_of(app):
             app.register(one)
+
+
+def _is_ours(app: object) -> bool:
+    return hasattr(type(app), "holds")  # an attribute of its own may be anything, or fail before it is made
 
 
 def _is_system(task_class: type[Any]) -> bool:

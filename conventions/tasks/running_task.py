@@ -45,7 +45,7 @@ class RunningTask(celery.Task):
     returned: ClassVar[Returned]
 
     def _application(self) -> SendingApplication:
-        if not hasattr(self.app, "settings"):
+        if not hasattr(type(self.app), "settings"):
             raise RuntimeError(
                 f'{self.name}: there is no application: write app = create_app("...") in your package\'s __init__.py'
             )

@@ -184,13 +184,16 @@ def _conventions_server(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def conventions_app(_conventions_server: Any, request: pytest.FixtureRequest) -> "Iterator[ConventionsApp]":
     """The application named by the option `conventions_app`, the current one, with nothing in Redis or SQL."""
+    from conventions.library_internals.celery import keeping_current  # noqa: PLC0415  # see the module's docstring
+
     app = _conventions_server
     folder = request.config.stash[FOLDER]
     shutil.copyfile(folder / "template.sqlite3", folder / "test.sqlite3")
     app.store.redis.flushdb()
-    app.set_current()
-    app.set_default()
-    yield app
+    with keeping_current():
+        app.set_current()
+        app.set_default()
+        yield app
     app.database.dispose()
     for path in folder.glob("test.sqlite3*"):  # with the files of its journal
         path.unlink()

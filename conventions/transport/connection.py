@@ -34,6 +34,11 @@ class Connection(KombusConnection):
         path = TRANSPORTS.get(self.transport_cls) if isinstance(self.transport_cls, str) else None
         return symbol_by_name(path) if path else super().get_transport_cls()  # type: ignore[no-untyped-call]  # kombu has few types
 
+    def __eqhash__(self) -> Any:
+        """By which kombu's pools tell connections apart: one of kombu's to the same address is another one."""
+        found: Any = super().__eqhash__()  # type: ignore[no-untyped-call]  # the same
+        return type(found)(__name__, *found)
+
     def Pool(self, limit: int | None = None, **options: Any) -> Any:  # noqa: N802  # kombu's name
         """A pool of connections of this class. kombu's makes plain ones."""
         return _Pool(self, limit, **options)  # type: ignore[no-untyped-call]  # the same

@@ -6,6 +6,7 @@ So all of Celery's ways to send are alike here, and no message is dropped unseen
 from collections.abc import Sequence
 from typing import Any
 
+from conventions.broker.caller_headers import check_sender
 from conventions.broker.rabbitmq_delays import delayed, is_copy
 from conventions.broker.rabbitmq_queues import queue_for, seconds_until
 from conventions.broker.redis_broker import Publication
@@ -60,8 +61,12 @@ class SendingChannel(QueueChannel):
         return int(self.connection.link.app.settings.message_limit)
 
     def is_of_task(self, msg: Any) -> bool:
-        """Whether a message is of a task, and an application of ours sends it."""
-        return not self.plain and "task" in (msg.properties.get("application_headers") or {})
+        """Whether a message is of a task, and an application of ours sends it. Raises: TypeError, as `check_sender`."""
+        headers = msg.properties.get("application_headers") or {}
+        if self.plain or "task" not in headers:
+            return False
+        check_sender(headers, self.connection.link.app.main)
+        return True
 
     def later(self, msg: Any, queue: str) -> Publication | None:
         """What is kept of a message that is not due."""

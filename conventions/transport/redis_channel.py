@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from conventions.batches.batch_state import Batches
 from conventions.broker.bulk_publish import PublishBatch
+from conventions.broker.caller_headers import check_sender
 from conventions.broker.codec import parsed, request_digest, written_message
 from conventions.broker.delivery import Delivery
 from conventions.broker.in_flight import InFlight
@@ -94,6 +95,7 @@ class ConventionsChannel(Reading):
         self, queue: str, message: dict[str, Any], *, _publish_batch: PublishBatch | None = None, **_: Any
     ) -> None:
         headers, properties = message["headers"], message["properties"]
+        check_sender(headers, self.app.main)
         is_reply = is_reply_queue(queue)
         payload = written_message(message)
         if len(payload) > self._message_limit:

@@ -86,6 +86,16 @@ class Mixed(ImmediateTask):
         f.delay(number)
 
 
+class Makes(ImmediateTask):
+    """Make another application, as an import within a job may."""
+
+    idempotent_on = ("number",)
+
+    def run(self, number: int) -> None:
+        Celery("legacy", broker={broker!r})
+        note("makes", number, self.app.main)
+
+
 class Slot(ScheduledTask):
     """Note that a slot has run."""
 
@@ -247,7 +257,7 @@ def beside(new_database: Callable[[Path], str], tmp_path: Path) -> Callable[[Sit
         queue = f"plain-{uuid4().hex[:8]}"
         plain = PLAIN.format(broker=site.plain, backend=site.backend, queue=queue, options=site.options)
         made = plain + OURS if first == "plain" else OURS + plain
-        (tmp_path / "both.py").write_text(HEAD + made + TASKS, encoding="utf-8")
+        (tmp_path / "both.py").write_text(HEAD + made + TASKS.replace("{broker!r}", repr(site.plain)), encoding="utf-8")
         settings: dict[str, Any] = site.ours | {"database_url": new_database(tmp_path)}
         return Installation(tmp_path, ["both"], **settings)
 
@@ -315,6 +325,26 @@ def test_each_message_runs_in_its_application(
         all_run(both, way, list(SENDS)[::order])
         assert "Received unregistered task" not in plain.output + ours.output
         assert "ERROR" not in plain.output + ours.output, plain.output + ours.output
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_job_may_make_another_application(
+    beside: Callable[[Site, str], Installation], one_socket: Site, pool: str
+) -> None:
+    """Celery's current application of that process is another one then; short jobs go on, each in one delivery."""
+    both = beside(one_socket, "ours")
+    notes = both.folder / "notes"
+
+    def all_of(first: int) -> None:
+        jobs = f"Job.enqueue_many([{{'number': number}} for number in range({first}, {first + 40})])"
+        sent_by(both, [f"Makes.delay(number={first})", jobs], "main")
+        count = first + 40
+        wait_until(lambda: notes.exists() and notes.read_text().count("job ") == count, 30, f"{count} have run")
+
+    with both.worker("-c", "1", "-P", pool, app="both:ours") as ours:
+        all_of(0)
+        all_of(40)
+        assert ours.output.count(" received\n") == 82, ours.output
 
 
 def test_both_go_on_after_a_fail_over(

@@ -1,12 +1,15 @@
 """Which application a task class belongs to, and that a plain one beside ours is as without us."""
 
+import inspect
+import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import uuid4
 from weakref import WeakSet
@@ -21,6 +24,12 @@ from conventions.tasks.owners import owners
 from tests.workers import close, remembering_current
 
 type Make = Callable[..., Any]
+
+
+def nothing() -> None:
+    """Do nothing."""
+
+
 MODULES = set[str]()  # which tests have made
 
 
@@ -177,14 +186,120 @@ def test_functions_of_a_plain_application_stay_its_own(make: Make, ours_first: b
     assert task.name not in made["plain"].tasks
 
 
+def in_thread() -> str:
+    """The current application of a thread that has none of its own."""
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(current_app.main))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
 def test_it_is_current_where_there_is_no_other(make: Make) -> None:
-    """In each thread; an application that comes later takes its place."""
-    ours: ConventionsApp = make(create_app, "ours")
-    assert current_app.main == ours.main
-    make(Celery, "later", set_as_current=False)
-    assert current_app.main == ours.main  # in the thread that made it, until the other one is set
-    told: ConventionsApp = make(create_app, "told", set_as_current=True)
-    assert current_app.main == told.main
+    """In each thread, until there is one; what takes no place is none, and what was told stays."""
+    make(create_app, "ours")
+    assert current_app.main == in_thread() == "ours"
+    make(create_app, "second")
+    make(Celery, "helper", set_as_current=False)
+    assert current_app.main == in_thread() == "ours"
+    plain = make(Celery, "plain")
+    assert (current_app.main, in_thread()) == ("plain", "default")  # as without us
+    plain.set_default()
+    assert current_app.main == in_thread() == "plain"
+    make(create_app, "told", set_as_current=True)
+    assert current_app.main == in_thread() == "told"
+
+
+def test_a_place_that_another_application_is_given_is_its_own(make: Make) -> None:
+    """By its team, later than it is made."""
+    make(create_app, "ours")
+    plain = make(Celery, "plain", set_as_current=False)
+    plain.set_default()
+    assert current_app.main == in_thread() == "plain"
+
+
+def test_a_place_that_ours_is_given_is_its_own(make: Make) -> None:
+    """By its team, or by Celery's worker: a job may make another application."""
+    make(create_app, "ours").set_default()
+    make(Celery, "legacy", set_as_current=False)
+    make(Celery, "plain")
+    assert (current_app.main, in_thread()) == ("plain", "ours")
+
+
+@pytest.mark.parametrize("options", [{"fixups": []}, {}])
+def test_it_takes_nobodys_place(make: Make, options: dict[str, Any]) -> None:
+    """However the other one is made."""
+    plain = make(Celery, "plain", **options)
+    make(create_app, "ours")
+    assert (current_app.main, in_thread()) == ("plain", "default")
+    plain.set_default()
+    make(create_app, "second")
+    assert in_thread() == "plain"
+
+
+def test_where_there_is_django_the_first_other_application_takes_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Celery's support of Django has it, without us."""
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "nobody.settings")
+    monkeypatch.setitem(sys.modules, "django", SimpleNamespace(VERSION=(5, 2), conf=None))  # the outside world's
+    monkeypatch.setitem(sys.modules, "django.conf", SimpleNamespace(settings=object()))
+    make(create_app, "ours")
+    assert current_app.main == in_thread() == "ours"
+    make(create_app, "second")
+    make(Celery, "plain")
+    assert current_app.main == in_thread() == "plain"
+    make(Celery, "another", set_as_current=False)
+    make(create_app, "third")
+    assert in_thread() == "plain"
+
+
+def test_a_look_at_a_class_binds_it_to_no_application(make: Make) -> None:
+    """Celery would bind it to the current one, and each class that is derived from the same base."""
+    plain = make(Celery, "plain", task_serializer="pickle", task_ignore_result=False)
+    task = declared("elsewhere")
+    assert task.app.main == "nobody"
+    inspect.getmembers(task)
+    assert not hasattr(ImmediateTask, "app")
+    ours = make(create_app, "ours")
+    assert task.app is ours
+    assert (task.registered.app, task.registered.serializer, task.registered.ignore_result) == (ours, "json", True)
+    assert current_app.main == plain.main
+
+
+def test_copies_of_an_application_are_one(make: Make) -> None:
+    """As one that is pickled, or made again by a factory."""
+    first = make(create_app, "shop", packages=["shop"])
+    copied = pickle.loads(pickle.dumps(first))  # written here
+    assert declared("elsewhere").registered.app is first  # which is the current one
+    first.close()
+    assert declared("elsewhere").registered.app is copied
+    close(copied)
+
+
+def test_a_module_that_is_read_again_replaces_its_classes(make: Make) -> None:
+    """Also before there is an application."""
+    same = {"name": f"T{uuid4().hex[:8]}", "__qualname__": "Same", "__firstlineno__": 7}
+    kept = declared("elsewhere", **same)
+    again = declared("elsewhere", **same)
+    ours = make(create_app, "ours")
+    assert isinstance(ours.tasks[kept.name], again)
+
+
+@pytest.mark.parametrize("said", ["shop:app", Celery, property(lambda _: None)])
+def test_an_application_that_is_none_is_refused(said: object) -> None:
+    """Its author expects something of it."""
+    with pytest.raises(DeclarationError, match="app must be an application that create_app has made"):
+        declared("elsewhere", app=said)
+
+
+def test_a_class_is_no_base_of_a_function(make: Make) -> None:
+    """Celery would make a task of it that has no arguments, in whichever application."""
+    task = declared("elsewhere")
+    for application in (make(create_app, "ours"), make(Celery, "plain", set_as_current=False)):
+        for base in (ImmediateTask, task):
+            with pytest.raises(DeclarationError, match=rf"write @app.job\(base={base.__name__}"):
+                application.task(nothing, base=base, name=f"f{uuid4().hex[:8]}", shared=False, lazy=False)
 
 
 @pytest.fixture
@@ -203,6 +318,15 @@ def sends(task: Any, by: str) -> dict[str, Callable[..., Any]]:
         "send_task": lambda given: task.registered.app.send_task(task.name, (1,), **{by: given}),
         "signature": lambda given: task.s(1).apply_async(**{by: given}),
     }
+
+
+def test_a_function_of_ours_leaves_by_a_connection_of_ours(app: ConventionsApp, two: Celery) -> None:
+    """As a class does."""
+    function = app.task(nothing, name=f"f{uuid4().hex[:8]}")
+    with two.connection_for_write() as connection:
+        for send in (function.apply_async, partial(app.send_task, function.name)):
+            with pytest.raises(TypeError, match="connection was made by another application"):
+                send((), connection=connection)
 
 
 @pytest.mark.parametrize("by", ["connection", "producer", "publisher"])
@@ -228,7 +352,7 @@ def test_a_message_leaves_by_a_connection_of_its_application(
 
 
 def test_a_group_of_two_applications_is_refused(app: ConventionsApp, two: Celery) -> None:
-    """Celery would send all of it by the producer of the first one."""
+    """Celery would send all of it by the producer of the first one; what it has sent before stays sent."""
     task = declared("elsewhere", queue_name=f"q{uuid4().hex[:8]}")
 
     @two.task(name=f"f{uuid4().hex[:8]}")
@@ -240,6 +364,13 @@ def test_a_group_of_two_applications_is_refused(app: ConventionsApp, two: Celery
     assert app.broker.sizes(task.queue_name).ready == 0
     group([task.si(1), task.si(2)]).apply_async()
     assert app.broker.sizes(task.queue_name).ready == 2
+    with pytest.raises(TypeError, match="another application of Celery has made this message"):
+        group([task.si(3), function.si(4)]).apply_async()
+    with (
+        app.connection_for_write() as connection,
+        pytest.raises(TypeError, match="another application of Celery has made this message"),
+    ):
+        function.apply_async((1,), connection=connection)
     app.broker.drop(task.queue_name)
 
 

@@ -78,6 +78,15 @@ def test_a_plain_application_beside_ours_on_the_same_server(app: ConventionsApp,
         close(plain)
 
 
+def test_a_pool_of_kombus_for_the_same_address_is_another_one(app: ConventionsApp) -> None:
+    """Whoever asks for it first."""
+    options = app.conf.broker_transport_options
+    plain = KombusConnection(app.conf.broker_url, transport_options=options)  # type: ignore[no-untyped-call]  # the same
+    theirs = pools.connections[plain]
+    assert pools.connections[app.connection_for_write()] is not theirs
+    assert pools.connections[plain] is theirs
+
+
 def test_schemes_are_those_of_kombu() -> None:
     """So that the address that somebody writes stays what it is."""
     assert set(TRANSPORTS) <= set(TRANSPORT_ALIASES)

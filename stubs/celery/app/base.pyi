@@ -6,6 +6,7 @@ def __getattr__(name: str) -> Any: ...
 class Celery:
     main: str
     pool: Any
+    set_as_current: bool
     AsyncResult: Any
     Worker: Any
     amqp: Any
