@@ -1,0 +1,1 @@
+"""Messages that wait in a queue of plain Celery, and how they come into ours."""

@@ -1,0 +1,60 @@
+"""A queue of plain Celery: what is common to those in Redis and in RabbitMQ."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from conventions.core.priority import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class OldMessage:
+    """A message that is taken, and not settled yet.
+
+    Attributes:
+        body: as it was sent, in its content encoding.
+        priority: what its old priority means here.
+        receipt: by which its queue knows it.
+    """
+
+    body: bytes
+    headers: Mapping[str, Any]
+    properties: Mapping[str, Any]
+    content_type: str
+    content_encoding: str
+    priority: Priority
+    receipt: Any
+
+    @property
+    def task(self) -> str:
+        """The name of its task; empty where it has none in its headers, as those of Celery 3."""
+        found = self.headers.get("task")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def id(self) -> str:
+        """Its id; empty where it has none."""
+        found = self.headers.get("id")
+        return found if isinstance(found, str) else ""
+
+
+class OldQueue(Protocol):
+    """Each message that it gives is settled by one of the two calls, or comes back when the connection ends."""
+
+    def count(self) -> int:
+        """How many messages wait."""
+
+    def tasks(self) -> Mapping[str, int] | None:
+        """How many messages wait of each task; `None`: this broker cannot look into a queue."""
+
+    def take(self) -> Iterator[OldMessage]:
+        """Take the messages that wait now, the oldest first. Raises: RedisError, OSError, AMQPError."""
+
+    def moved(self, message: OldMessage) -> None:
+        """Forget a message, which is in another queue now."""
+
+    def leave(self, message: OldMessage) -> None:
+        """Let a message wait on."""
+
+    def close(self) -> None:
+        """Give back what is not settled."""

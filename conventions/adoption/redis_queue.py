@@ -1,0 +1,130 @@
+"""A queue of plain Celery in Redis: a list for each priority, as kombu's transport keeps it.
+
+A message that is taken lies in a list of its own, `<list>:conventions-drain`, until it is settled: each step is one command of the
+server. So a drain that is killed loses nothing, and the next one goes on with that list, once the lock of the killed one has lapsed.
+"""
+
+import json
+from base64 import b64decode
+from binascii import Error as NoBase64
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from conventions.adoption.old_queue import OldMessage
+from conventions.core.errors import ConfigurationError
+from conventions.core.priority import Priority
+from conventions.storage.redis_store import Store
+
+STEPS = range(10)  # kombu's default has a list for 0, 3, 6 and 9; a team may have chosen others
+SEPARATOR = "\x06\x16"  # kombu's, between the name of a queue and the priority of a list
+ASIDE = ":conventions-drain"
+AT_ONCE = 100  # messages that are taken in one turn
+READ_AT_ONCE = 1000
+LOCKED_FOR = 30.0  # seconds; it is renewed at each turn
+
+
+class RedisQueue:
+    """See `OldQueue`.
+
+    Args:
+        address: of the server, as Celery writes it.
+        name: of the queue.
+        prefix: Celery's `global_keyprefix`.
+    """
+
+    def __init__(self, address: str, name: str, prefix: str = "") -> None:
+        self._redis: Any = Store(address, "").redis
+        self._lock = self._redis.lock(f"{prefix}{name}{ASIDE}:lock", timeout=LOCKED_FOR, blocking=False)
+        self._lists = {step: f"{prefix}{name}" + (f"{SEPARATOR}{step}" if step else "") for step in STEPS}
+
+    def count(self) -> int:
+        """How many messages wait, also those that a drain has left aside which was killed."""
+        lengths = self._redis.pipeline(transaction=False)
+        for one in self._lists.values():
+            lengths.llen(one)
+            lengths.llen(one + ASIDE)
+        return sum(lengths.execute())
+
+    def tasks(self) -> Mapping[str, int]:
+        """How many of each task; it reads all of them."""
+        found: Counter[str] = Counter()
+        for step, name in self._lists.items():
+            for key in (name, name + ASIDE):
+                for start in range(0, self._redis.llen(key), READ_AT_ONCE):
+                    values = self._redis.lrange(key, start, start + READ_AT_ONCE - 1)
+                    found.update(_message(value, step, key).task for value in values)
+        return found
+
+    def take(self) -> Iterator[OldMessage]:
+        """Take what waits now, the most urgent list first, its oldest message first. Raises: ConfigurationError, while another drain does."""
+        if not self._lock.acquire():
+            raise ConfigurationError(
+                [f"another drain of this queue runs, or was killed less than {LOCKED_FOR:g} s ago: try again then"]
+            )
+        for step, name in self._lists.items():
+            aside = name + ASIDE
+            for value in reversed(self._redis.lrange(aside, 0, -1)):
+                yield _message(value, step, name)
+            left = self._redis.llen(name)
+            while left > 0:
+                self._lock.reacquire()
+                taking = self._redis.pipeline(transaction=False)
+                for _ in range(min(left, AT_ONCE)):
+                    taking.rpoplpush(name, aside)
+                values = [value for value in taking.execute() if value is not None]
+                left = left - AT_ONCE if values else 0
+                for value in values:
+                    yield _message(value, step, name)
+
+    def moved(self, message: OldMessage) -> None:
+        """Drop it from where it lies aside."""
+        name, value = message.receipt
+        self._redis.lrem(name + ASIDE, 1, value)
+
+    def leave(self, message: OldMessage) -> None:
+        """Put it behind the messages that wait, all of which are looked at: those that stay keep their order among themselves."""
+        name, value = message.receipt
+        with self._redis.pipeline(transaction=True) as both:
+            both.lpush(name, value)
+            both.lrem(name + ASIDE, 1, value)
+            both.execute()
+
+    def close(self) -> None:
+        """Put what is not settled back to the front, in its order."""
+        if self._lock.owned():
+            for name in self._lists.values():
+                while self._redis.eval(_GIVE_BACK, 2, name + ASIDE, name):
+                    pass
+            self._lock.release()
+        self._redis.close()
+
+
+_GIVE_BACK = """\
+local value = redis.call('LPOP', KEYS[1])
+if value then
+  redis.call('RPUSH', KEYS[2], value)
+end
+return value
+"""
+
+
+def _message(value: bytes, step: int, name: str) -> OldMessage:
+    """A message of a list. What is none of Celery's has no task."""
+    try:
+        envelope = json.loads(value)
+        properties = envelope["properties"]
+        body = envelope["body"]
+        return OldMessage(
+            body=b64decode(body) if properties.get("body_encoding") == "base64" else str(body).encode(),
+            headers=dict(envelope["headers"]),
+            properties=properties,
+            content_type=envelope["content-type"],
+            content_encoding=envelope["content-encoding"],
+            priority=Priority.LOW
+            if step
+            else Priority.NORMAL,  # 0 is the most urgent one, and that of a send that names none
+            receipt=(name, value),
+        )
+    except (AttributeError, LookupError, NoBase64, TypeError, ValueError):
+        return OldMessage(b"", {}, {}, "", "", Priority.NORMAL, (name, value))

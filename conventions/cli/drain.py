@@ -1,0 +1,80 @@
+"""`celery -A <app> drain QUEUE`: move what waits in a queue of plain Celery into ours."""
+
+from collections.abc import Mapping
+
+import click
+from amqp.exceptions import AMQPError  # type: ignore[import-untyped]  # py-amqp has no types
+from celery.bin.base import CeleryCommand
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from conventions.adoption.drain import UNKNOWN, destination, old_queue
+from conventions.adoption.drain import drain as move
+from conventions.cli.actor_option import actor_option
+from conventions.cli.base import app_of, one_line_errors, say
+from conventions.core.errors import ConfigurationError
+from conventions.core.redis_address import shown
+from conventions.core.redis_answers import fault_of
+from conventions.execution.application import Application
+from conventions.records.audit_entry import AuditEntry
+
+TOLD_EVERY = 1000  # messages
+
+
+@click.command(cls=CeleryCommand)
+@click.argument("queue")
+@click.option("--from", "address", required=True, help="Address of its broker, as Celery writes it.")
+@click.option("--prefix", default="", help="Its `global_keyprefix`, where it has one.")
+@click.option("--count", "only_count", is_flag=True, help="Count, and move nothing.")
+@click.option("--force", "-f", is_flag=True, help="Do not ask.")
+@actor_option
+@click.pass_context
+@one_line_errors
+def drain(
+    context: click.Context, *, queue: str, address: str, prefix: str, only_count: bool, force: bool, actor: str
+) -> None:
+    """Move what waits in QUEUE of plain Celery into the queues of this application's tasks, by the names of the tasks.
+
+    Messages of tasks that this application does not know stay where they are, as do those that are no JSON. Old workers may run meanwhile.
+    A drain that was killed is finished by the next one.
+    """
+    app = app_of(context)
+    app.loader.import_default_modules()
+    try:
+        source = old_queue(address, queue, prefix)
+    except ValueError as error:
+        raise ConfigurationError([f"--from: {error}"]) from error
+    try:
+        count, tasks = source.count(), source.tasks()
+        say(f"{queue} at {shown(address)}: {count:,} messages")
+        if tasks is not None:
+            _list(app, tasks)
+        if only_count or not count:
+            return
+        if not force:
+            click.confirm("Move those of this application?", abort=True)
+        drained = move(app, source, _tell)
+    except RedisError as error:
+        raise ConfigurationError([f"{shown(address)}: {fault_of(error)}"]) from error
+    except (AMQPError, OperationalError, OSError) as error:
+        raise ConfigurationError([f"{shown(address)}: {error}"]) from error
+    app.journal.note(
+        AuditEntry(
+            actor, "drain", queue, None, {"messages": count}, {"moved": drained.moved, "left": dict(drained.left)}
+        )
+    )
+    say(f"Moved {drained.moved:,}, left {sum(drained.left.values()):,}.")
+    for reason, number in sorted(drained.left.items()):
+        say(f"  {number:,}: {reason}")
+
+
+def _list(app: Application, tasks: Mapping[str, int]) -> None:
+    for task, number in sorted(tasks.items()):
+        where = destination(app, task)
+        what = f"to {where}" if where else f"stay: {UNKNOWN}"
+        say(f"  {number:,} of {task or 'no task'}: {what}")
+
+
+def _tell(moved: int, left: int) -> None:
+    if (moved + left) % TOLD_EVERY == 0:
+        say(f"  {moved:,} moved, {left:,} left", err=True)

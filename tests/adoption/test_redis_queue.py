@@ -1,0 +1,120 @@
+"""A queue of plain Celery in Redis, as kombu writes it: order, priorities, prefix, and what is none of Celery's messages."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from celery import Celery
+
+from conventions.adoption.drain import IN_CHORD, NO_JSON, NO_TASK, UNKNOWN, drain, reason_to_stay
+from conventions.adoption.redis_queue import AT_ONCE, RedisQueue
+from conventions.app import ConventionsApp
+from conventions.core.priority import Priority
+from tests.workers import close
+
+
+@pytest.fixture
+def queue() -> str:
+    """A name that no other test has."""
+    return f"old-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def plain(app: ConventionsApp) -> Iterator[Celery]:
+    """A plain application on the server of ours."""
+    with Celery("plain", broker=app.conf.broker_url, set_as_current=False) as plain:
+        yield plain
+        close(plain)
+
+
+def source(app: ConventionsApp, queue: str, prefix: str = "") -> RedisQueue:
+    """The queue."""
+    return RedisQueue(app.broker_address, queue, prefix)
+
+
+def waiting(app: ConventionsApp, queue: str) -> list[Any]:
+    """What lies in the lists of the queue, and beside them."""
+    redis: Any = app.store.redis
+    return [(key, redis.lrange(key, 0, -1)) for key in sorted(redis.scan_iter(match=f"{queue}*"))]
+
+
+def add(number: int) -> int:
+    """Add one."""
+    return number + 1
+
+
+def test_the_most_urgent_list_comes_first(app: ConventionsApp, plain: Celery, queue: str) -> None:
+    """Kombu's 0 is the most urgent one, and that of a send without a priority."""
+    for number, priority in enumerate((9, None, 3, 6, 0)):
+        plain.send_task("t", (number,), queue=queue, task_id=str(number), priority=priority)
+    one = source(app, queue)
+    assert (one.count(), one.tasks()) == (5, {"t": 5})
+    taken = [(message.id, message.priority) for message in one.take()]
+    low, normal = Priority.LOW, Priority.NORMAL
+    assert taken == [("1", normal), ("4", normal), ("2", low), ("3", low), ("0", low)]
+    one.close()
+    assert source(app, queue).count() == 5
+
+
+def test_those_that_stay_keep_their_order(app: ConventionsApp, plain: Celery, queue: str) -> None:
+    """Also where there are more than are taken in one turn."""
+    for number in range(AT_ONCE + 7):
+        plain.send_task("unknown", (number,), queue=queue, task_id=str(number))
+    before = waiting(app, queue)
+    assert drain(app, source(app, queue), lambda *_: None).left == {UNKNOWN: AT_ONCE + 7}
+    assert waiting(app, queue) == before
+
+
+def test_what_is_taken_and_not_settled_comes_back(app: ConventionsApp, plain: Celery, queue: str) -> None:
+    """In its order, as after an error in the middle."""
+    for number in range(5):
+        plain.send_task("t", (number,), queue=queue, task_id=str(number))
+    before = waiting(app, queue)
+    one = source(app, queue)
+    taking = one.take()
+    assert [next(taking).id for _ in range(3)] == ["0", "1", "2"]
+    one.close()
+    assert waiting(app, queue) == before
+
+
+def test_a_prefix_of_its_keys(app: ConventionsApp, plain: Celery, queue: str) -> None:
+    """Celery's `global_keyprefix`."""
+    plain.conf.broker_transport_options = {"global_keyprefix": "shop:"}
+    plain.send_task("t", (1,), queue=queue)
+    assert source(app, queue).count() == 0
+    assert source(app, queue, "shop:").count() == 1
+    app.store.redis.delete(f"shop:{queue}", "shop:_kombu.binding." + queue)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\xff", b"[]", b"{}", b'{"body": 3}', b'{"headers": 1, "body": "%", "properties": {"body_encoding": "base64"}}'],
+)
+def test_what_is_no_message_stays(app: ConventionsApp, queue: str, value: bytes) -> None:
+    """As it is."""
+    app.store.redis.rpush(queue, value)
+    assert drain(app, source(app, queue), lambda *_: None).left == {NO_TASK: 1}
+    assert app.store.redis.lrange(queue, 0, -1) == [value]
+    app.store.redis.delete(queue)
+
+
+def test_why_a_message_stays(app: ConventionsApp, plain: Celery, queue: str) -> None:
+    """What our workers could not run, or would run without what belongs to it."""
+    function = app.task(add, name=f"f-{uuid4().hex[:8]}")
+    plain.conf.accept_content = ["json", "pickle"]
+    sends: dict[str, dict[str, Any]] = {
+        "": {},
+        NO_JSON: {"serializer": "pickle"},
+        IN_CHORD: {"chord": {"task": "t", "args": [], "kwargs": {}, "options": {}}},
+    }
+    for reason, options in sends.items():
+        plain.send_task(function.name, (1,), queue=queue, **options)
+        one = source(app, queue)
+        (message,) = one.take()
+        assert reason_to_stay(app, message) == reason
+        one.moved(message)
+        one.close()
+    plain.send_task("celery.chord_unlock", (1,), queue=queue)
+    assert drain(app, source(app, queue), lambda *_: None).left == {UNKNOWN: 1}
+    app.store.redis.delete(queue)

@@ -1,0 +1,237 @@
+"""Tasks that move from a plain Celery project into ours, with workers of both running: messages that wait, a rolling deploy, the way back."""
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+
+from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.support import patient, wait_until
+from tests.workers import Installation
+
+pytestmark = [pytest.mark.processes]
+
+OLD = """
+from celery import Celery
+
+app = Celery("shop", broker={broker!r}, backend={backend!r})
+app.conf.update(task_default_queue={queue!r}, broker_connection_retry_on_startup=True, task_queue_max_priority={most!r})
+
+
+def note(*words):
+    with open("notes", "a") as notes:
+        notes.write(" ".join(map(str, words)) + "\\n")
+
+
+@app.task(name="shop.send")
+def send(number, note_="old"):
+    note("old send", number)
+    return number
+
+
+@app.task(name="shop.report")
+def report(number):
+    note("old report", number)
+
+
+@app.task(name="shop.total")
+def total(numbers):
+    note("old total", sum(numbers))
+"""
+NEW = '''
+import time
+
+from conventions import EVERY_ARGUMENT, ImmediateTask, create_app
+
+app = create_app("new", packages=["new"], schedule=None)
+
+
+def note(*words):
+    with open("notes", "a") as notes:
+        notes.write(" ".join(map(str, words)) + "\\n")
+
+
+class Send(ImmediateTask):
+    """Send one number."""
+
+    name = "shop.send"
+    queue_name = "mail"
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int, note_: str = "new") -> None:
+        note("new send", number)
+'''
+
+
+class Project:
+    """A plain project, and ours beside it, in one folder."""
+
+    def __init__(self, folder: Path, old_broker: str, old_backend: str, **settings: Any) -> None:
+        self.folder, self.old_broker = folder, old_broker
+        self.queue = f"shop-{uuid4().hex[:8]}"
+        most = 10 if old_broker.startswith("amqp") else None
+        old = OLD.format(broker=old_broker, backend=old_backend, queue=self.queue, most=most)
+        (folder / "old.py").write_text(old, encoding="utf-8")
+        (folder / "new.py").write_text(NEW, encoding="utf-8")
+        self.installation = Installation(folder, ["new"], **settings)
+
+    def run(self, program: str) -> None:
+        """Run a program to its end."""
+        command = [sys.executable, "-c", program]
+        subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.installation.environment,
+            check=True,
+            timeout=patient(60),
+            capture_output=True,
+        )
+
+    def old(self, *lines: str) -> None:
+        """Send from the plain project."""
+        self.run("\n".join(["from celery import chain, chord", "from old import *", *lines]))
+
+    def drain(self, *arguments: str) -> str:
+        """Drain the old queue; returns what the command says."""
+        ended = self.installation.run("drain", self.queue, "--from", self.old_broker, *arguments, app="new")
+        assert ended.returncode == 0, ended.stdout
+        return ended.stdout
+
+    def notes(self) -> Counter[str]:
+        """What has run, and how often."""
+        path = self.folder / "notes"
+        return Counter(path.read_text().splitlines() if path.exists() else [])
+
+    def wait_for(self, expected: dict[str, int]) -> None:
+        """Wait until exactly this has run."""
+        with suppress(AssertionError):  # the difference says more
+            wait_until(lambda: self.notes() == expected, 30)
+        found = self.notes()
+        assert (found - Counter(expected), Counter(expected) - found) == (Counter(), Counter())
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[Rabbit]:
+    """A server for all tests here; each has a virtual host of its own."""
+    with running_rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture
+def project(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Project:
+    """Both on one server of Redis."""
+    address = valkey_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    return Project(tmp_path, address, address, broker_url=valkey_url, database_url=new_database(tmp_path))
+
+
+@pytest.fixture
+def from_rabbitmq(valkey_url: str, rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path) -> Project:
+    """The plain project on RabbitMQ."""
+    host = f"t{uuid4().hex[:8]}"
+    rabbit.add_host(host)
+    address = valkey_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    return Project(tmp_path, rabbit.url_of(host), address, broker_url=valkey_url, database_url=new_database(tmp_path))
+
+
+@pytest.fixture(params=["project", "from_rabbitmq"])
+def each_project(request: pytest.FixtureRequest) -> Project:
+    """From either broker."""
+    found: Project = request.getfixturevalue(request.param)
+    return found
+
+
+SENDS = (
+    "for number in range(6): send.delay(number)",
+    "send.apply_async((6,), priority=6)",
+    "send.apply_async((7,), countdown=2)",
+    "report.delay(1)",
+    "report.delay(2)",
+    "chain(send.si(8), send.si(9)).apply_async()",
+    "chain(send.si(10), report.si(3)).apply_async()",
+    "chord([send.si(11)])(total.s())",
+)
+
+
+def test_what_waits_for_a_class_that_took_over_runs_there(each_project: Project) -> None:
+    """Once, by the names of the tasks; the rest stays, in its order, and runs in the old workers."""
+    project = each_project
+    project.old(*SENDS)
+    counted = project.drain("--count")
+    assert f"{project.queue} at" in counted
+    assert "13 messages" in counted
+    if project.old_broker.startswith("redis"):
+        assert "11 of shop.send: to mail" in counted
+        assert "2 of shop.report: stay: this application has no task of this name" in counted
+    with project.installation.worker("-c", "2", app="new"):
+        said = project.drain("--force")
+        assert "Moved 9, left 4." in said
+        assert "1: it is a part of a chord" in said
+        assert "1: a step after it is of a task that this application does not know" in said
+        assert "2: this application has no task of this name" in said
+        expected = {f"new send {number}": 1 for number in range(10)}
+        project.wait_for(expected)
+        with project.installation.worker("-c", "1", "--hostname=old@%h", app="old"):
+            stay = ("old report 1", "old report 2", "old report 3", "old send 10", "old send 11", "old total 11")
+            project.wait_for(expected | dict.fromkeys(stay, 1))
+    assert "0 messages" in project.drain("--count")
+
+
+def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
+    """At any moment; the next one finishes its work, and each message runs once."""
+    project.old("for number in range(400): send.delay(number)", "for number in range(100): report.delay(number)")
+    command = project.installation.celery("drain", project.queue, "--from", project.old_broker, "--force", app="new")
+    store = redis.Redis(unix_socket_path=project.installation.settings["broker_url"].split("//")[1].split("?")[0])
+    for kill_below in (450, 300):
+        running = subprocess.Popen(
+            command,
+            cwd=project.folder,
+            env=project.installation.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(lambda below=kill_below: store.llen(project.queue) < below, 30, "it has begun")  # type: ignore[misc]  # a value of this turn
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        store.delete(f"{project.queue}:conventions-drain:lock")  # in place of waiting for half a minute
+    project.drain("--force")
+    sends = {f"new send {number}": 1 for number in range(400)}
+    with project.installation.worker("-c", "2", app="new"):
+        project.wait_for(sends)
+    with project.installation.worker("-c", "2", "--hostname=old@%h", app="old"):
+        project.wait_for(sends | {f"old report {number}": 1 for number in range(100)})
+    assert list(store.scan_iter(match=f"{project.queue}*")) == []
+    store.close()
+
+
+def test_two_drains_at_a_time_are_refused(project: Project) -> None:
+    """They would give back what the other one moves."""
+    store = redis.Redis(unix_socket_path=project.installation.settings["broker_url"].split("//")[1].split("?")[0])
+    project.old("send.delay(1)")
+    store.set(f"{project.queue}:conventions-drain:lock", "another", px=30_000)
+    ended = project.installation.run("drain", project.queue, "--from", project.old_broker, "-f", app="new")
+    assert ended.returncode != 0
+    assert "another drain of this queue runs" in ended.stdout
+    assert store.llen(project.queue) == 1
+    store.close()
+
+
+def test_a_broker_that_is_away_leaves_everything_where_it_is(project: Project, tmp_path: Path) -> None:
+    """Also the order."""
+    store = redis.Redis(unix_socket_path=project.installation.settings["broker_url"].split("//")[1].split("?")[0])
+    project.old("for number in range(5): send.delay(number)", "report.delay(1)")
+    before = store.lrange(project.queue, 0, -1)
+    ended = project.installation.run(
+        "drain", project.queue, "--from", project.old_broker, "-f", app="new",
+        CONVENTIONS_BROKER_URL=f"unix://{tmp_path}/nobody.sock", CONVENTIONS_BROKER_TIMEOUT="1",
+    )  # fmt: skip
+    assert ended.returncode != 0
+    assert store.lrange(project.queue, 0, -1) == before
+    store.close()
