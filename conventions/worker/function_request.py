@@ -5,7 +5,7 @@ from typing import Any
 from celery.exceptions import Terminated, WorkerLostError
 from celery.worker.request import Request as CeleryRequest
 
-from conventions.library_internals.billiard import ExceptionInfo, error_of, worker_lost
+from conventions.library_internals.billiard import ExceptionInfo, ExceptionWithTraceback, error_of, worker_lost
 from conventions.worker.request import PlainRequest
 
 
@@ -15,10 +15,10 @@ class FunctionRequest(PlainRequest):
     Celery acknowledges it before it runs, unless it has `acks_late`.
     """
 
-    def begin(self) -> None:
-        """Say that it runs, where its message is kept until it has ended."""
-        if not self.acknowledged:
-            super().begin()
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """The pool has begun. It is noted first: a worker that stops gives back what has not begun and is not acknowledged yet."""
+        self.begin()
+        self.accept(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
         """As Celery; a want of memory in its process does not end the worker."""
@@ -37,7 +37,8 @@ class FunctionRequest(PlainRequest):
 
     def on_exit(self, error: BaseException) -> None:
         """It has called `sys.exit` in a pool without processes of its own: as where its process has ended."""
+        cause = error.exc if isinstance(error, ExceptionWithTraceback) else error
         try:
-            raise WorkerLostError(f"Worker exited prematurely: {error!r}") from error  # noqa: TRY301  # with a traceback, as Celery wants it
+            raise WorkerLostError(f"Worker exited prematurely: {cause!r}") from cause  # noqa: TRY301  # with a traceback, as Celery wants it
         except WorkerLostError:
             self.on_failure(ExceptionInfo())

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from celery import shared_task
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import before_task_publish
 
@@ -85,15 +84,6 @@ class Endless(ImmediateTask):
         while True:
             with suppress(SoftTimeLimitExceeded):
                 time.sleep(60)
-
-
-@shared_task(name="settling_tasks.endless", time_limit=HARD)
-def endless(number: int) -> None:
-    """The same, as a function."""
-    note("began", number)
-    while True:
-        with suppress(SoftTimeLimitExceeded):
-            time.sleep(60)
 
 
 class KeepGil(LongRunningTask):

@@ -120,13 +120,12 @@ def test_a_thread_that_is_free_again_goes_on(alone: Alone, tmp_path: Path) -> No
 
 
 def test_functions_count_as_long_in_a_queue_of_long_jobs(alone: Alone, tmp_path: Path) -> None:
-    """Tasks that know nothing of this platform."""
+    """Tasks that know nothing of this platform. Each process has one more, as in plain Celery: those that run are acknowledged."""
     with warm(alone, tmp_path, "-c", "2") as lane:
         with lane.paused():
             for _ in range(20):
                 lane_tasks.function.apply_async((str(tmp_path),), queue="long")
-        wait_until(lambda: lane.app.broker.sizes("long").in_flight == 2, 30, "two run")
-        assert lane.app.broker.sizes("long") == Sizes(18, 0, 2)
+        wait_until(lambda: lane.app.broker.sizes("long") == Sizes(16, 0, 2), 30, "two run, and two wait for them")
 
 
 @pytest.mark.parametrize(("options", "most"), [(("-P", "solo"), 1), (("--autoscale=2,1",), 2)])

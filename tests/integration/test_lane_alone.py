@@ -16,7 +16,7 @@ from tests.integration import (
 )
 from tests.integration.lane_fixtures import POOLS, QUEUE, alone, install  # noqa: F401  # fixtures
 from tests.support import patient, wait_until
-from tests.workers import Installation, Worker, wait_for_letter
+from tests.workers import Installation, Worker
 
 type Alone = tuple[Installation, ConventionsApp]
 
@@ -41,7 +41,7 @@ def one_place(alone: Alone, pool: str) -> Iterator[Worker]:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_a_worker_that_stops_begins_no_more(alone: Alone, tmp_path: Path, pool: str) -> None:
-    """What runs ends and is acknowledged; what waited in the lane is back in its queue, and has not begun."""
+    """What runs ends, and does not come again; what waited in the lane is back in its queue, and has not begun."""
     with one_place(alone, pool) as worker:
         send(tmp_path, *"abcd")
         wait_until(lambda: ran(tmp_path) == ["a"], 15, "the first one runs")
@@ -61,12 +61,14 @@ def test_a_worker_that_stops_begins_no_more(alone: Alone, tmp_path: Path, pool: 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_a_function_that_exits(alone: Alone, tmp_path: Path, pool: str) -> None:
-    """Is a dead letter, and the next ones run: it takes no thread with it."""
+    """Has failed, and the next ones run: it takes no thread with it."""
     with one_place(alone, pool):
         (tmp_path / "go").touch()
         (exits,) = send(tmp_path, "exits", how="exits")
         send(tmp_path, *"abc")
         wait_until(lambda: ran(tmp_path)[-3:] == ["a", "b", "c"], 15, "the others run")
-        assert "sys.exit" in wait_for_letter(alone[1], exits).error_message
+        result = alone[1].AsyncResult(exits)
+        wait_until(lambda: result.state == "FAILURE", 20, "it has failed")
+        assert "SystemExit(3)" in str(result.result)
         wait_until(lambda: alone[1].broker.sizes(QUEUE) == Sizes(0, 0, 0), 30, "nothing is held")
     assert ran(tmp_path) == ["exits", "a", "b", "c"]
