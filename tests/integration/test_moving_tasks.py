@@ -184,6 +184,31 @@ def test_what_waits_for_a_class_that_took_over_runs_there(each_project: Project)
     assert "0 messages" in project.drain("--count")
 
 
+def test_a_rolling_deploy_in_both_directions(each_project: Project) -> None:
+    """Senders and workers of before and after, together: each message runs once, in a worker of the application that has sent it."""
+    project = each_project
+    old, new = [*range(20)], [*range(100, 120)]
+
+    def send(first: int, last: int) -> None:
+        for a, b in zip(old[first:last], new[first:last], strict=True):
+            lines.extend((f"send.delay({a})", f"Send.delay(number={b})"))
+
+    lines: list[str] = []
+    send(0, 10)
+    project.run("\n".join(["from old import send", "from new import Send", *lines]))  # nobody runs yet
+    with project.installation.worker("-c", "1", "--hostname=old@%h", app="old"):
+        with project.installation.worker("-c", "1", app="new"):
+            lines.clear()
+            send(10, 20)
+            project.run("\n".join(["from new import Send", "from old import send", *lines]))
+            expected = {f"old send {number}": 1 for number in old} | {f"new send {number}": 1 for number in new}
+            project.wait_for(expected)
+        project.run("from new import Send\nSend.delay(number=200)")  # sent after its workers were taken away: it waits
+    assert "0 messages" in project.drain("--count")
+    with project.installation.worker("-c", "1", app="new"):
+        project.wait_for(expected | {"new send 200": 1})
+
+
 def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
     """At any moment; the next one finishes its work, and each message runs once."""
     project.old("for number in range(400): send.delay(number)", "for number in range(100): report.delay(number)")
