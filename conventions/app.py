@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib
+import inspect
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -51,6 +52,7 @@ from conventions.tasks.functions import Functions, check_kind, is_of_another, jo
 from conventions.tasks.job_classes import ImmediateTask
 from conventions.tasks.job_decorator import job_class
 from conventions.tasks.owners import add_owner, forget_owner, register
+from conventions.tasks.plain_task import hold_as_ours
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
 from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
@@ -176,6 +178,7 @@ class ConventionsApp(Celery):
         self.takes_place = False
         is_free, default = is_place_free(), default_application()
         self._functions = functions
+        self.functions = set[Any]()  # which `task` has declared
         self.new_intake: Callable[[Any], Intake] = DirectIntake  # made for the consumer of a worker
         super().__init__(
             name,
@@ -267,21 +270,45 @@ class ConventionsApp(Celery):
         return job_class(self, function, **options).registered
 
     def task(self, *args: Any, **options: Any) -> Any:
-        """As Celery, but for this application alone: Celery would register it in each one that is in the process."""
-        return super().task(*args, **{"shared": False} | options)
+        """As Celery, but for this application alone: Celery would register it in each one that is in the process.
+
+        Raises:
+            DeclarationError: an option has no effect on a function; or the function cannot be a job, where it is to be one.
+        """
+        if not args:
+            return lambda function: self.task(function, **options)
+        (function,) = args
+        if not callable(function):
+            return super().task(*args, **options)  # which refuses it
+        self.functions.add(inspect.unwrap(function))
+        if self._becomes_job(function, options.get("base")):
+            return job_of_celerys(self, function, options).registered
+        refuse_ours(f"{function.__module__}.{getattr(function, '__name__', function)}", options)
+        return super().task(function, **{"shared": False} | options)
+
+    def _becomes_job(self, function: Any, base: Any) -> bool:
+        return base is None and self._functions == "conventions" and self.holds(function.__module__)
 
     def _task_from_fun(
         self, fun: Any, name: str | None = None, base: Any = None, bind: bool = False, **options: Any
     ) -> Any:
-        """As Celery. A function may become a job."""
-        if base is None:
-            name = name or self.gen_task_name(fun.__name__, fun.__module__)
-            if name not in self._tasks and not is_of_another(fun):
-                if self._functions == "conventions" and self.holds(fun.__module__):
-                    register(self, job_of_celerys(self, fun, name, bind=bind, options=options))
-                    return self._tasks[name]
-                refuse_ours(name, options)
-        return super()._task_from_fun(fun, name, base, bind, **options)
+        """As Celery, also for `@shared_task`. A function may become a job."""
+        name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        if name not in self._tasks and not is_of_another(self, fun):
+            if self._becomes_job(fun, base):
+                register(self, job_of_celerys(self, fun, options | {"name": name, "bind": bind}))
+                return self._tasks[name]
+            refuse_ours(name, options)
+        task = super()._task_from_fun(fun, name, base, bind, **options)
+        if not isinstance(task, ConventionTask):
+            hold_as_ours(task)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery."""
+        registered = super().register_task(task, **options)
+        hold_as_ours(registered)
+        return registered
 
     @property
     def schedule_address(self) -> str | None:
@@ -492,7 +519,10 @@ class ConventionsApp(Celery):
                 self.tasks[task.name] = self.tasks.pop(task.name)  # Celery logs the name that it meets last
         if not self._queues_selected:  # once, so that it never undoes a worker's -Q
             self._queues_selected = True
-            self.amqp.queues.select(queue_names(self))
+            names = queue_names(self)
+            for name in set(names).difference(self.amqp.queues):
+                self.amqp.queues.add(name)  # Celery makes none where it is told to make none
+            self.amqp.queues.select(names)
 
 
 def create_app_from(

@@ -50,7 +50,7 @@ def old_queue(address: str, name: str, prefix: str = "") -> OldQueue:
 def destination(app: Application, task: str) -> str | None:
     """The queue of ours for the messages of a task; `None`: they stay, since no worker of this application runs it."""
     known: Any = app.tasks.get(task)
-    if known is None or is_celerys(task):
+    if known is None or is_celerys(known):
         return None
     return getattr(known, "queue_name", None) or str(app.conf.task_default_queue)
 

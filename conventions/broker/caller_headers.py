@@ -44,6 +44,14 @@ class AcceptedHeaders(OwnHeaders):
     """Headers of a message that was checked before, perhaps under other limits. So it is not checked again. A retry has them, for example."""
 
 
+def without_passed_on(headers: Any, of_running: Any) -> Any:
+    """The headers without those of ours that a function passes on from its own message, as Celery's `request.headers` has them."""
+    own = of_running or {}
+    if not isinstance(headers, Mapping) or _OURS.isdisjoint(headers):
+        return headers
+    return {name: value for name, value in headers.items() if name not in _OURS or own.get(name, headers) != value}
+
+
 def check_sender(headers: Mapping[str, Any], application: str) -> None:
     """Refuse a message that Celery has made for another application: it would go where no worker of that one looks for it.
 

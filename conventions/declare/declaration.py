@@ -276,7 +276,8 @@ def refuse_second(cls: type[TaskClass]) -> None:
     """Refuse a second task of the same name. A second import of the same lines is allowed."""
     place = (cls.__module__, cls.__qualname__, int(cls.__dict__.get("__firstlineno__", 0)))
     before = _declared.setdefault(cls.name, place)
-    if before != place:
+    is_program = "__main__" in {before[0], place[0]} and before[1:] == place[1:]  # the same file, run and imported
+    if before != place and not is_program:
         raise DeclarationError(
             f"{cls.__module__}.{cls.__qualname__}: the task {cls.name!r} is declared by {before[0]}.{before[1]} already "
             f'(line {before[2]}); write another name = "..."'

@@ -134,13 +134,20 @@ def keeping_current() -> Iterator[None]:
 when_finalized: Callable[[Callable[[Any], None]], Any] = _state.connect_on_app_finalize  # called for each application
 
 
+_seen = set[Any]()
+_declared = set[Any]()
+
+
 def functions_of_applications() -> set[Any]:
     """The functions that applications have declared by `@app.task`, and that Celery registers in all others, too.
 
     Without those of `@shared_task`, which belong to none.
     """
-    declared = (one for one in _state._on_app_finalizers if one.__qualname__.startswith("Celery.task."))  # noqa: SLF001
-    return {inspect.getclosurevars(one).nonlocals["fun"] for one in declared}
+    new = _state._on_app_finalizers - _seen  # noqa: SLF001
+    _seen.update(new)
+    declared = [one for one in new if one.__qualname__.startswith("Celery.task.")]
+    _declared.update(inspect.unwrap(inspect.getclosurevars(one).nonlocals["fun"]) for one in declared)
+    return _declared
 
 
 def named_application(task_class: type[Any]) -> Any:

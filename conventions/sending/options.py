@@ -145,7 +145,10 @@ def check_options(task: DeclaredTask | NamedTask, options: Mapping[str, Any], ma
 def check_function(task: celery.Task, options: Mapping[str, Any], max_delay: timedelta) -> None:
     """Refuse options of a task that is not ours, but only those that every worker refuses. Raises: as `check_options`."""
     _check_connection(task, options)
-    _check_common(task.name, options)
+    compression = getattr(task, "compression", None) or task.app.conf.task_compression
+    _check_common(
+        task.name, options if "compression" in options or not compression else {**options, "compression": compression}
+    )
     _check_steps(task, options, max_delay)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import celery
 from kombu.utils.json import dumps
 
-from conventions.broker.caller_headers import OwnHeaders, without_ours
+from conventions.broker.caller_headers import OwnHeaders, without_ours, without_passed_on
 from conventions.broker.header_names import ACTOR, KEY
 from conventions.core.actor import SYSTEM
 from conventions.core.errors import PayloadError
@@ -50,10 +50,13 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
     try:
         if is_known and sends_follow_ups():  # an older release wrote our headers into waiting steps
             options["headers"] = without_ours(options.get("headers"))
+        elif running is not None and options.get("headers"):
+            options["headers"] = without_passed_on(options["headers"], running.request.headers)
         list_callbacks(options)
         max_delay = task.app.settings.max_delay
         if not isinstance(task, NamedTask):
             check_function(task, options, max_delay)
+            _check_text(task.name, args, kwargs)
         else:
             check_options(task, options, max_delay)
             freeze_callbacks(task, str(task_id), options)
@@ -69,6 +72,13 @@ def checked_as_far(task: celery.Task | NamedTask, args: Any, kwargs: Any, option
         return None
     options["headers"] = OwnHeaders(headers | ({KEY: how["key"]} if how["key"] else {}))
     return options["headers"]
+
+
+def _check_text(name: str, args: Any, kwargs: Any) -> None:
+    """Refuse what no message can say of itself. Raises: PayloadError."""
+    where = half_character({"args": [*(args or ())], "kwargs": {**(kwargs or {})}})
+    if where is not None:
+        raise PayloadError(f"{name}: argument '{where}' holds half a character (a lone surrogate)")
 
 
 def _check_arguments(task: NamedTask, args: Any, kwargs: Any) -> None:

@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from celery.result import AsyncResult as Result
 
 
+FROM_CELERY = tuple(
+    (name, f"task_default_{name}" if name == "priority" else f"task_{name}")
+    for name in ("priority", "track_started", "store_eager_result", "store_errors_even_if_ignored")
+)
+
+
 class ConventionTask(RunningTask):
     """Root of all tasks. Subclass one of the classes below; each stands for one class of job.
 
@@ -54,6 +60,9 @@ class ConventionTask(RunningTask):
     aliases: ClassVar[tuple[str, ...]] = ()
     fast_lane: ClassVar[bool] = True
 
+    # What Celery takes from its configuration, where a task does not say it. The rest is of functions; ours have settings of their own.
+    from_config = FROM_CELERY
+    serializer = "json"
     acks_late = True
     reject_on_worker_lost = True
     ignore_result = True  # a result that nobody reads is work and memory for nothing
@@ -92,6 +101,13 @@ class ConventionTask(RunningTask):
         cls.returned = Returned(cls.__qualname__, cls.declared_result())
         refuse_second(cls)
         add_class(cls)
+
+    @classmethod
+    def annotate(cls) -> None:
+        """Take from Celery's `task_annotations` what is said of this task by name. What is said of all (`*`) is of functions."""
+        for annotation in cls.app.annotations:
+            for name, value in (annotation.annotate(cls) or {}).items():
+                setattr(cls, name, value)
 
     @classmethod
     def _get_app(cls) -> Any:

@@ -28,6 +28,7 @@ OURS = (
     "retry_policy",
     "stall_after",
 )
+OF_THE_DECORATOR = ("base", "filter", "lazy", "shared")  # options that Celery's decorator takes for itself
 UNSAID = "it was declared as a function of Celery, which says nothing of running twice"
 
 
@@ -45,28 +46,27 @@ def refuse_ours(name: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def is_of_another(function: Callable[..., Any]) -> bool:
+def is_of_another(app: Any, function: Callable[..., Any]) -> bool:
     """Whether another application has declared a function."""
-    return function in functions_of_applications()
+    found = inspect.unwrap(function)
+    return found in functions_of_applications() and found not in app.functions
 
 
-def job_of_celerys(
-    app: Any, function: Callable[..., Any], name: str, *, bind: bool, options: Mapping[str, Any]
-) -> type[ConventionTask]:
+def job_of_celerys(app: Any, function: Callable[..., Any], options: Mapping[str, Any]) -> type[ConventionTask]:
     """Make a job of a function that somebody has written for Celery. Raises: DeclarationError, with what to write."""
-    attributes: dict[str, Any] = dict(options)
+    attributes = {name: value for name, value in options.items() if name not in OF_THE_DECORATOR}
     if "idempotent_on" not in options:
         attributes.setdefault("not_idempotent", UNSAID)
-    return job_class(app, function, name=name, bind=bind, **attributes)
+    return job_class(app, function, **attributes)
 
 
 def functions_of(app: Any) -> list[str]:
     """The names of the tasks that keep Celery's meaning, without Celery's own, and without functions of other applications."""
-    others = functions_of_applications()
-    found = {name: task for name, task in app.tasks.items() if name == task.name and not is_celerys(name)}
     return sorted(
         name
-        for name, task in found.items()
-        if not isinstance(task, ConventionTask)
-        and inspect.unwrap(getattr(task.run, "__func__", task.run)) not in others
+        for name, task in app.tasks.items()
+        if name == task.name
+        and not isinstance(task, ConventionTask)
+        and not is_celerys(task)
+        and not is_of_another(app, getattr(task.run, "__func__", task.run))
     )

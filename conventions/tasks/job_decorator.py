@@ -36,6 +36,8 @@ def job_class(
     Raises:
         DeclarationError: what a class would be refused for.
     """
+    if not inspect.isfunction(function):
+        raise DeclarationError(f"@app.job is for a function, written with def, and not for {function!r}")
     place = f"{function.__module__}.{function.__qualname__}"
     if (
         not (isinstance(base, type) and issubclass(base, ConventionTask))
@@ -46,13 +48,19 @@ def job_class(
             f"{place}: base is ImmediateTask, ScheduledTask, LongRunningTask, or an abstract class derived from one, not {base!r}"
         )
     refuse_no_plain_function(place, function)
+    if bind and not inspect.signature(function).parameters:
+        raise DeclarationError(
+            f"{place}: with bind=True its first parameter is the task: write def {function.__name__}(self, ...)"
+        )
+    if queue is not None and "queue_name" in attributes:
+        raise DeclarationError(f"{place}: queue and queue_name are the same; write one")
     if queue is not None:
         attributes["queue_name"] = queue
     own = {
         "__module__": function.__module__,
         "__qualname__": function.__qualname__,
         "__doc__": function.__doc__,
-        "__firstlineno__": function.__code__.co_firstlineno,
+        "__firstlineno__": inspect.unwrap(function).__code__.co_firstlineno,
         MADE_BY: app,
         "name": name or app.gen_task_name(function.__name__, function.__module__),
         "run": function if bind else _with_self(function),

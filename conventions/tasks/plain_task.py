@@ -11,22 +11,33 @@ from conventions.sending.by_celery import checked
 from conventions.sending.plain_send import checked_as_far
 from conventions.sending.sent_or_refused import sent_or_refused
 
+FUNCTION_REQUEST = "conventions.worker.function_request:FunctionRequest"
+STRATEGY = "conventions.worker.strategy:strategy"
 
-def is_celerys(name: str) -> bool:
-    """Whether a task of this name is one of Celery's own, such as `celery.chord_unlock`."""
-    return name.startswith("celery.")
+
+def is_celerys(task: object) -> bool:
+    """Whether a task is one of Celery's own, such as `celery.chord_unlock`."""
+    return type(task).__module__.startswith("celery.")
+
+
+def hold_as_ours(task: Any) -> None:
+    """Let the messages of a task whose base is Celery's be held by a worker as those of a function are. It keeps what its author has chosen."""
+    if task.Request == celery.Task.Request:
+        task.Request = FUNCTION_REQUEST
+    if task.Strategy == celery.Task.Strategy:
+        task.Strategy = STRATEGY
 
 
 class PlainTask(celery.Task):
     """A Celery task outside our classes. A function keeps Celery's meaning; messages of Celery's own tasks are held and acknowledged like ours."""
 
     abstract = True
-    Request = "conventions.worker.function_request:FunctionRequest"
-    Strategy = "conventions.worker.strategy:strategy"
+    Request = FUNCTION_REQUEST
+    Strategy = STRATEGY
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if is_celerys(vars(cls).get("name") or ""):
+        if cls.__module__.startswith("celery."):
             cls.Request = "conventions.worker.request:PlainRequest"
             cls.acks_late = cls.reject_on_worker_lost = True
 

@@ -75,6 +75,7 @@ def _broker(app: Application, address: str) -> dict[str, Any]:
 
 
 def queue_names(app: Application) -> list[str]:
-    """The class queues and every `queue_name` of the registered tasks."""
+    """The class queues, every `queue_name` of the registered tasks, and the queues that plain Celery would consume: for functions."""
     own = {task.queue_name for task in app.tasks.values() if hasattr(task, "queue_name")}
-    return [*CLASS_QUEUES, *sorted(own.difference(CLASS_QUEUES))]
+    celerys = {getattr(one, "name", one) for one in app.conf.task_queues or (app.conf.task_default_queue,)}
+    return [*CLASS_QUEUES, *sorted((own | celerys).difference(CLASS_QUEUES))]

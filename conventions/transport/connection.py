@@ -5,11 +5,13 @@ without us. Which transport an address means is looked up here at each turn of k
 list.
 """
 
+import functools
 from typing import Any
 
 from celery.app.amqp import AMQP as CelerysAMQP  # noqa: N811  # a class
 from kombu.connection import Connection as KombusConnection
 
+from conventions.broker.routing import route
 from conventions.library_internals.celery import symbol_by_name
 from conventions.library_internals.kombu import ConnectionPool, PooledConnection, parameters_of
 
@@ -64,3 +66,11 @@ class AMQP(CelerysAMQP):
     """What Celery makes the connections of an application with."""
 
     Connection = Connection
+
+    def flush_routes(self) -> None:
+        """As Celery. A task of ours goes to its queue first: a team's `task_routes` takes the place of our defaults."""
+        super().flush_routes()
+        routes: list[Any] = [*vars(self)["_rtable"]]
+        if not any(getattr(one, "func", None) is route for one in routes):
+            routes.insert(0, functools.partial(route, self.app))
+        self._rtable = routes

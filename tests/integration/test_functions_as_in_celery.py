@@ -33,7 +33,7 @@ import signal
 import sys
 import time
 
-from celery import group, shared_task
+from celery import Task, group, shared_task
 from celery.exceptions import Ignore, Reject
 
 
@@ -135,6 +135,17 @@ def says(self):
 @app.task
 def heard(*given):
     note("heard")
+
+
+class Base(Task):
+    pass
+
+
+@app.task(base=Base, acks_late=True)
+def waits_late():
+    note("waits_late")
+    while not os.path.exists("go"):
+        time.sleep(0.02)
 
 
 @app.task
@@ -394,6 +405,22 @@ def test_a_function_whose_worker_is_killed_runs_once(make: Make, tmp_path: Path)
         send(installation, "ignored.delay()")
         wait_until(lambda: set(runs(tmp_path)) == {"waits", "heard", "ignored"}, description="the others have run")
         assert runs(tmp_path) == {"waits": 1, "heard": 1, "ignored": 1}
+
+
+def test_a_function_with_a_base_runs_once_where_its_worker_stops(make: Make, tmp_path: Path) -> None:
+    """It ends before that, and does not go back."""
+    installation = make("celery")
+    with installation.worker("-c", "1", app="functions") as worker:
+        send(installation, "waits_late.delay()")
+        wait_until(lambda: runs(tmp_path) == {"waits_late": 1}, description="it runs")
+        worker.process.terminate()
+        wait_until(lambda: "Warm shutdown" in worker.output, 30, "it was told to stop")
+        (tmp_path / "go").touch()
+        assert worker.process.wait(patient(20)) == 0
+    with installation.worker("-c", "1", app="functions"):
+        send(installation, "ignored.delay()")
+        wait_until(lambda: "ignored" in runs(tmp_path), description="the other one has run")
+        assert runs(tmp_path) == {"waits_late": 1, "ignored": 1}
 
 
 def test_jobs_of_functions_keep_the_conventions(make: Make, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tasks that move from a plain Celery project into ours, with workers of both running: messages that wait, a rolling deploy, the way back."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ import pytest
 import redis
 
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.redis_servers import redis_server
 from tests.support import patient, wait_until
 from tests.workers import Installation
 
@@ -260,3 +262,39 @@ def test_a_broker_that_is_away_leaves_everything_where_it_is(project: Project, t
     assert ended.returncode != 0
     assert store.lrange(project.queue, 0, -1) == before
     store.close()
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_the_way_back_leaves_nothing(
+    request: pytest.FixtureRequest, new_database: Callable[[Path], str], tmp_path: Path, broker: str
+) -> None:
+    """No key, no queue and no table, but those of others; and not while something of ours is there."""
+    with redis_server(tmp_path / "r") as url, redis.Redis.from_url(url) as store:
+        store.set("of others", 1)
+        settings: dict[str, Any] = {"broker_url": url, "database_url": new_database(tmp_path), "lease": 6}
+        host = f"t{uuid4().hex[:8]}"
+        if broker == "rabbitmq":
+            rabbit: Rabbit = request.getfixturevalue("rabbit")
+            rabbit.add_host(host)
+            rabbit.declare(host, "of others")
+            settings |= {"broker_url": rabbit.url_of(host), "redis_url": url}
+        project = Project(tmp_path, url, url, **settings)
+        database = sqlite3.connect(tmp_path / "tests.sqlite3")
+        database.execute("CREATE TABLE of_others (number INTEGER)")
+        project.run("from new import Send\nSend.delay(number=1)\nSend.apply_async((2,), countdown=3600)")
+        waits = project.installation.run("leave", app="new")
+        assert waits.returncode != 0
+        assert "queue mail has 2 messages" in waits.stdout
+        with project.installation.worker("-c", "1", app="new"):
+            project.wait_for({"new send 1": 1})
+            assert "lives" in project.installation.run("leave", app="new").stdout
+        said = project.installation.run("leave", "--force", app="new")
+        assert said.returncode == 0, said.stdout
+        assert list(store.scan_iter()) == [b"of others"]
+        assert [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")] == [
+            "of_others"
+        ]
+        if broker == "rabbitmq":
+            assert [name for name in rabbit.queues(host) if "pidbox" not in name] == ["of others"]
+        database.close()
+        assert project.installation.run("db", "upgrade", app="new").returncode == 0  # and forth again

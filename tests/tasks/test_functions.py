@@ -5,16 +5,20 @@ from types import FunctionType
 from typing import Any
 from uuid import uuid4
 
+import celery
 import pytest
 from celery import Celery, shared_task
+from kombu.entity import Queue
 
-from conventions import ImmediateTask, create_app
+from conventions import ImmediateTask, PayloadError, Schedule, create_app, every
 from conventions.app import ConventionsApp
 from conventions.core.errors import DeclarationError
+from conventions.library_internals.celery import functions_of_applications, running_tasks
 from conventions.tasks.functions import OURS, functions_of
 from conventions.tasks.plain_task import PlainTask
-from tests.workers import close, forget_applications, remembering_current
+from tests.workers import close, forget_applications, messages, remembering_current
 
+OLD = Queue("old")  # type: ignore[no-untyped-call]  # kombu has few types
 FUNCTION_REQUEST = "conventions.worker.function_request:FunctionRequest"
 
 
@@ -87,11 +91,119 @@ def test_our_tasks_do_not_ask_celerys_configuration() -> None:
         close(app)
 
 
+def test_celerys_settings_are_for_functions() -> None:
+    """What a team has set for all its functions changes no job, and not its queue."""
+    with remembering_current():
+        forget_applications()
+        app = create_app("other", packages=[], schedule=None, broker_url="redis://127.0.0.1:1")
+        app.conf.update(
+            task_time_limit=7,
+            task_soft_time_limit=6,
+            task_default_rate_limit="1/m",
+            task_serializer="pickle",
+            task_track_started=True,
+            task_routes={"*": {"queue": "elsewhere"}},
+        )
+
+        class Job(ImmediateTask):
+            """Do something."""
+
+            not_idempotent = "a test"
+            queue_name = "mail"
+
+            def run(self) -> None: ...
+
+        app.conf.task_annotations = {"*": {"acks_late": False, "time_limit": 1}, Job.name: {"rate_limit": "5/s"}}
+        task, function = app.tasks[Job.name], app.task(add, name=name())
+        assert (task.time_limit, task.soft_time_limit, task.serializer, task.acks_late) == (90, 60, "json", True)
+        assert (task.rate_limit, task.track_started) == ("5/s", True)
+        assert (function.time_limit, function.rate_limit, function.serializer) == (1, "1/m", "pickle")
+        assert app.amqp.router.route({}, Job.name)["queue"].name == "mail"
+        assert app.amqp.router.route({}, function.name)["queue"].name == "elsewhere"
+        close(app)
+
+
+@pytest.mark.parametrize("settings", [{"task_default_queue": "old"}, {"task_queues": [OLD]}])
+def test_a_worker_consumes_what_plain_celery_would(settings: dict[str, Any]) -> None:
+    """Beside our queues, also where Celery is to make no others."""
+    with remembering_current():
+        forget_applications()
+        app = create_app("other", packages=[], schedule=None, broker_url="redis://127.0.0.1:1")
+        app.conf.update(task_create_missing_queues=False, **settings)
+        app.load_tasks()
+        assert set(app.amqp.queues.consume_from) >= {"immediate", "scheduled", "long", "old"}
+        close(app)
+
+
+def test_a_base_of_celery_is_held_as_ours() -> None:
+    """However its task is registered: a worker that stops would give back what runs."""
+
+    class Base(celery.Task):
+        abstract = True
+
+    class Registered(celery.Task):
+        name = name()
+
+        def run(self) -> None: ...
+
+    with remembering_current():
+        forget_applications()
+        app = create_app("other", packages=[], schedule=None, broker_url="redis://127.0.0.1:1")
+        registered = app.register_task(Registered())
+        based = app.task(add, name=name(), base=Base)
+        for task in (registered, app.tasks[based.name]):
+            assert (task.Request, task.Strategy) == (FUNCTION_REQUEST, "conventions.worker.strategy:strategy")
+        assert Registered.Request == celery.Task.Request  # which another application may have
+        with pytest.raises(DeclarationError, match="idempotent_on has no effect on a function"):
+            app.task(add, base=Base, idempotent_on=("x",))
+        own = app.task(add, name="celery.mine", lazy=False)
+        assert (own.Request, own.acks_late) == (FUNCTION_REQUEST, False)
+        close(app)
+
+
+def test_what_no_worker_takes_is_refused_at_the_send(app: ConventionsApp) -> None:
+    """Its sender would wait for ever."""
+    function = app.task(add, name=name())
+    with pytest.raises(PayloadError, match="half a character"):
+        function.delay("\ud800")
+    app.conf.task_compression = "gzip"
+    with pytest.raises(TypeError, match="compress"):
+        function.delay(1)
+
+
+def test_a_function_may_pass_on_the_headers_of_its_message(app: ConventionsApp) -> None:
+    """As Celery's `request.headers` has them; another value of ours is refused."""
+    function = app.task(add, name=name())
+    own = {"x_actor": "anna", "trace": "7"}
+    function.push_request(id="1", headers=own)
+    running_tasks.push(function)
+    try:
+        function.apply_async((1,), headers=own, task_id="2")
+        with pytest.raises(TypeError, match="x_actor is the platform's own"):
+            function.apply_async((1,), headers={"x_actor": "berta"})
+    finally:
+        running_tasks.pop()
+        function.pop_request()
+    (sent,) = messages(app)
+    assert sent.headers["trace"] == "7"
+
+
+def test_the_functions_of_others_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be thousands, and each of ours asks."""
+    functions_of_applications()
+    looked: list[Any] = []
+    monkeypatch.setattr("inspect.getclosurevars", looked.append)
+    functions_of_applications()
+    assert looked == []
+
+
 @pytest.mark.parametrize("option", OURS)
 def test_options_of_ours_are_refused_on_a_function(app: ConventionsApp, option: str) -> None:
     """They would have no effect."""
-    with pytest.raises(DeclarationError, match=f"{option} has no effect on a function, .* write @app.job"):
-        app.task(add, name=name(), **{option: None}).delay(1)
+    with pytest.raises(DeclarationError, match=f"add: {option} has no effect on a function, .* write @app.job"):
+        app.task(add, name=name(), **{option: None})
+    with pytest.raises(DeclarationError, match=f"{option} has no effect"):
+        app.task(name=name(), **{option: None})(add)
 
 
 def test_functions_may_be_jobs_by_choice(chosen: ConventionsApp) -> None:
@@ -108,7 +220,9 @@ def test_functions_may_be_jobs_by_choice(chosen: ConventionsApp) -> None:
     assert "says nothing of running twice" in str(chosen.tasks[shared].not_idempotent)
     assert declared(2) == chosen.tasks[shared](1, 2) == 3
     assert type(chosen.tasks[foreign.name]).mro()[2] is PlainTask
-    assert functions_of(chosen) == [foreign.name]
+    told = chosen.task(elsewhere, name=name(), shared=True)  # its own all the same
+    assert functions_of(chosen) == sorted([foreign.name, told.name])
+    assert Schedule("often", every(60), declared, {"x": 1}).task.name == declared.name
 
 
 def test_functions_of_another_application_stay_its_own(chosen: ConventionsApp) -> None:
@@ -131,7 +245,7 @@ def test_a_function_that_cannot_be_a_job_says_why(chosen: ConventionsApp) -> Non
         (untyped, {}, "argument 'x' has no type"),
     ):
         with pytest.raises(DeclarationError, match=fault):
-            chosen.task(function, name=name(), lazy=False, **options)
+            chosen.task(function, name=name(), **options)
 
 
 def test_a_base_of_ones_own_keeps_celerys_meaning(chosen: ConventionsApp) -> None:

@@ -3,6 +3,8 @@
 import pickle
 from collections.abc import Callable
 from datetime import date
+from functools import partial
+from types import FunctionType
 from typing import Any
 from uuid import uuid4
 
@@ -140,6 +142,11 @@ class Concrete(ImmediateTask):
         (remind, {"base": Concrete}, "base is ImmediateTask"),
         (remind, {"base": BatchTask}, "base is ImmediateTask"),
         (remind, {"base": int}, "base is ImmediateTask"),
+        (remind, {"queue": "a", "queue_name": "b"}, "queue and queue_name are the same"),
+        (lambda: None, {"bind": True}, "with bind=True its first parameter is the task"),
+        (partial(remind, 1), {}, "is for a function, written with def"),
+        (print, {}, "is for a function, written with def"),
+        (Concrete, {}, "is for a function, written with def"),
     ],
 )
 def test_what_cannot_work_is_refused(
@@ -169,3 +176,12 @@ def test_it_may_be_scheduled_and_pickled(app: ConventionsApp) -> None:
     assert entry.task.name == job.name
     assert isinstance(entry.task, type)
     assert pickle.loads(pickle.dumps(job)).name == job.name  # written here
+
+
+def test_a_program_may_be_a_module_of_tasks_too(app: ConventionsApp) -> None:
+    """As `python tasks.py`, whose worker imports `tasks`."""
+    own = name()
+    app.job(idempotent_on=EVERY_ARGUMENT, name=own)(remind)
+    program = FunctionType(remind.__code__, remind.__globals__, "remind", remind.__defaults__)
+    program.__module__, program.__doc__, program.__annotations__ = "__main__", remind.__doc__, remind.__annotations__
+    assert app.job(idempotent_on=EVERY_ARGUMENT, name=own)(program).name == own
