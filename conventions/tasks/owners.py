@@ -4,6 +4,7 @@ A class that an application has made of a function belongs to that one. Another 
 Else to the only application of ours, by name. Where there are several, the first send says what to write.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 from weakref import ReferenceType, WeakValueDictionary, ref
 
@@ -33,6 +34,31 @@ class TaskProxy(Proxy):
     __slots__ = ("declared",)
 
     declared: type[Any]
+
+
+class _Lookup:
+    """Finds the task of a class. Each use of a class asks some ten times, so what it has found counts while the applications are the same ones."""
+
+    __slots__ = ("_among", "_found", "_task_class")
+
+    def __init__(self, task_class: type[Any]) -> None:
+        self._task_class = task_class
+        self._among: list[Any] = []
+        self._found: Callable[[], Any] = _nothing
+
+    def __call__(self) -> Any:
+        if self._among == _owners and (task := self._found()) is not None:
+            return task
+        task = task_of(self._task_class)
+        if (
+            sum(belongs(self._task_class, app) for app in owners()) == 1
+        ):  # of several the current one, which may be another one soon
+            self._among, self._found = [*_owners], ref(task)
+        return task
+
+
+def _nothing() -> None:
+    return None
 
 
 def class_of(task: Any) -> Any:
@@ -102,7 +128,7 @@ def add_class(task_class: type[Any]) -> None:
             f"{task_class.__qualname__}: app must be an application that create_app has made, not {named!r}"
         )
     _classes[task_class.name, id(vars(task_class).get(MADE_BY))] = task_class
-    task_class.registered = TaskProxy(lambda: task_of(task_class))
+    task_class.registered = TaskProxy(_Lookup(task_class))
     object.__setattr__(task_class.registered, "declared", task_class)  # a plain assignment would reach the task
     for app in owners():
         if app.finalized and belongs(task_class, app):
