@@ -10,15 +10,19 @@ from typing import Any
 from conventions.adoption.old_queue import OldMessage, OldQueue
 from conventions.adoption.rabbitmq_queue import RabbitMQQueue
 from conventions.adoption.redis_queue import RedisQueue
-from conventions.broker.header_names import ACTOR, ENQUEUED_AT
+from conventions.broker.header_names import ACTOR, ENQUEUED_AT, LATER, OURS
+from conventions.broker.validation import fault_of
 from conventions.core.actor import SYSTEM
+from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.core.settings import is_redis
 from conventions.execution.application import Application
+from conventions.execution.purge import known_queues
 from conventions.execution.steps_within import every_task
 from conventions.sending.publish import publish
 from conventions.tasks.plain_task import is_celerys
 
 FOLLOWING = ("callbacks", "errbacks", "chain")  # in the body of a message
+RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
 KEPT = ("correlation_id", "reply_to")
 
 
@@ -26,6 +30,7 @@ UNKNOWN = "this application has no task of this name"
 NO_TASK = "it names no task, or has no id"
 NO_JSON = "it is no JSON"
 IN_CHORD = "it is a part of a chord, which its own application counts"
+MALFORMED = "no worker would take it"
 BEFORE_UNKNOWN = "a step after it is of a task that this application does not know"
 
 
@@ -42,9 +47,15 @@ class Drained:
     left: Mapping[str, int]
 
 
-def old_queue(address: str, name: str, prefix: str = "") -> OldQueue:
-    """A queue of plain Celery, by the address of its broker. Raises: ValueError."""
-    return RedisQueue(address, name, prefix) if is_redis(address) else RabbitMQQueue(address, name)
+def old_queue(app: Application, address: str, name: str, prefix: str = "") -> OldQueue:
+    """A queue of plain Celery, by the address of its broker. Raises: ValueError, which never repeats the address."""
+    if is_redis(address):
+        return RedisQueue(address, name, prefix)
+    if not address.startswith(RABBITMQ):
+        raise ValueError(f"a queue is read from Redis, or from RabbitMQ ({', '.join(RABBITMQ)})")
+    if address == app.broker_address and name in known_queues(app):
+        raise ValueError(f"{name} is a queue of this application there; what waits in it runs in our workers")
+    return RabbitMQQueue(address, name)
 
 
 def destination(app: Application, task: str) -> str | None:
@@ -61,25 +72,23 @@ def reason_to_stay(app: Application, message: OldMessage) -> str:
         return NO_TASK
     if destination(app, message.task) is None:
         return UNKNOWN
-    embed = _embed(message)
-    if embed is None:
-        return NO_JSON
-    if embed.get("chord"):
-        return IN_CHORD
-    following = [step for name in FOLLOWING for step in embed.get(name) or () if isinstance(step, dict)]
-    known = all(destination(app, str(one.get("task"))) for step in following for one in every_task(step))
-    return "" if known else BEFORE_UNKNOWN
-
-
-def _embed(message: OldMessage) -> dict[str, Any] | None:
-    """What follows it; `None`: its body is not that of a message that we can read."""
-    if message.content_type != "application/json":
-        return None
     try:
-        _, _, embed = json.loads(message.body)
-    except (TypeError, ValueError):
-        return None
-    return embed if isinstance(embed, dict) else {}
+        return _fault_of_body(app, message)
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        return MALFORMED
+
+
+def _fault_of_body(app: Application, message: OldMessage) -> str:
+    if message.content_type != "application/json":
+        return NO_JSON
+    args, kwargs, embed = json.loads(message.body)
+    if fault_of(_headers(message), message.properties, args, kwargs, embed):
+        return MALFORMED
+    if embed and embed.get("chord"):
+        return IN_CHORD
+    following = [step for name in FOLLOWING for step in (embed or {}).get(name) or ()]
+    known = all(destination(app, one["task"]) for step in following for one in every_task(step))
+    return "" if known else BEFORE_UNKNOWN
 
 
 def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) -> Drained:
@@ -98,11 +107,13 @@ def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) 
     moved, left = 0, Counter[str]()
     try:
         for message in source.take():
-            if reason := reason_to_stay(app, message):
+            reason = reason_to_stay(app, message)
+            if not reason and not _is_sent(app, message):
+                reason = MALFORMED
+            if reason:
                 source.leave(message)
                 left[reason] += 1
             else:
-                _send(app, message, str(destination(app, message.task)))
                 source.moved(message)
                 moved += 1
             told(moved, left.total())
@@ -111,8 +122,28 @@ def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) 
     return Drained(moved, left)
 
 
+def _headers(message: OldMessage) -> dict[str, Any]:
+    """Its headers, without those that only our applications write."""
+    return {
+        name: value
+        for name, value in message.headers.items()
+        if name.lower() not in OURS and not name.lower().startswith(LATER)
+    }
+
+
+def _is_sent(app: Application, message: OldMessage) -> bool:
+    """Send it. False: it is none that can be sent. Raises: BrokerUnavailable."""
+    try:
+        _send(app, message, str(destination(app, message.task)))
+    except BrokerUnavailable:
+        raise
+    except (PayloadError, RecursionError, TypeError, ValueError):
+        return False
+    return True
+
+
 def _send(app: Application, message: OldMessage, queue: str) -> None:
-    headers = {ACTOR: SYSTEM, ENQUEUED_AT: datetime.now(UTC).isoformat(), **message.headers}
+    headers = {**_headers(message), ACTOR: SYSTEM, ENQUEUED_AT: datetime.now(UTC).isoformat()}
     kept = {name: message.properties[name] for name in KEPT if message.properties.get(name)}
     with app.producer_or_acquire() as producer:
         publish(

@@ -1,6 +1,7 @@
 """The way back: what of an application is left in Redis, in RabbitMQ and in SQL, and how it is taken out."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import MetaData, func, inspect, select
@@ -9,18 +10,18 @@ from conventions.core.settings import is_redis
 from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.storage.layout_version import living
+from conventions.storage.migrations.run import VERSION_TABLE
 from conventions.storage.redis_store import Store
-from conventions.storage.tables import DeadLetterRow
+from conventions.storage.tables import Base, DeadLetterRow
 
-OURS = "conventions_"  # the names of our tables begin so
 AT_ONCE = 1000  # keys
 GLOB = re.compile(r"[\\*?\[\]]")  # what means something in a pattern of Redis
 
 
-def still_here(app: Application) -> list[str]:
-    """What would be lost, a line each; empty where nothing runs, waits or is dead."""
+def still_here(app: Application, queues: Sequence[str] = ()) -> list[str]:
+    """What would be lost, a line each; empty where nothing runs, waits or is dead. `queues`: further ones to look at."""
     found = [f"{member} lives" for store in app.servers for member in living(store)]
-    for queue in known_queues(app):
+    for queue in sorted({*known_queues(app), *queues}):
         count = app.port.waiting(queue, delayed=True)
         if is_redis(app.broker_address):
             count += app.broker.sizes(queue).in_flight
@@ -34,23 +35,29 @@ def still_here(app: Application) -> list[str]:
     return found
 
 
-def leave(app: Application) -> tuple[int, list[str]]:
-    """Delete every key, queue and table of an application. Returns how many keys, and which tables.
+def leave(app: Application, queues: Sequence[str] = (), *, tables: bool = False) -> tuple[int, list[str]]:
+    """Delete every key and queue of an application, and with `tables` our tables. Returns how many keys, and which tables.
 
-    Tables of the team, and results that Celery keeps, which expire by themselves, stay.
+    Results that Celery keeps stay; they expire by themselves.
+
+    Args:
+        app: the application.
+        queues: further ones of RabbitMQ, of tasks that it does not have any more.
+        tables: whether to drop our tables, which all applications in this database share.
 
     Raises:
-        RedisError, SQLAlchemyError: a second call goes on.
+        SQLAlchemyError: nothing is deleted.
+        RedisError, AMQPError: a second call goes on.
     """
+    dropped = _drop_tables(app) if tables else []
     if not is_redis(app.broker_address):
-        _delete_queues(app)
-    keys = sum(_delete_keys(store) for store in app.servers)
-    return keys, _drop_tables(app)
+        _delete_queues(app, queues)
+    return sum(map(_delete_keys, app.servers)), dropped
 
 
-def _delete_queues(app: Application) -> None:
+def _delete_queues(app: Application, further: Sequence[str]) -> None:
     with app.connection_for_write() as connection:
-        for queue in known_queues(app):
+        for queue in sorted({*known_queues(app), *further}):
             connection.default_channel.queue_delete(queue)
 
 
@@ -70,9 +77,11 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _drop_tables(app: Application) -> list[str]:
+    """One transaction, where the database has them for tables; a table of others that refers to one of ours keeps all."""
     engine = app.database.engine
-    names = [name for name in inspect(engine).get_table_names() if name.startswith(OURS)]
+    ours = {*Base.metadata.tables, VERSION_TABLE}
     found = MetaData()
-    found.reflect(engine, only=names)
-    found.drop_all(engine)
-    return sorted(names)
+    found.reflect(engine, only=[name for name in inspect(engine).get_table_names() if name in ours], resolve_fks=False)
+    with engine.begin() as connection:
+        found.drop_all(connection)
+    return sorted(found.tables)

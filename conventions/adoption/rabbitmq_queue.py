@@ -20,7 +20,10 @@ class RabbitMQQueue:
 
     def __init__(self, address: str, name: str) -> None:
         self._name = name
-        self._connection: Any = Connection(address, connect_timeout=5)  # type: ignore[no-untyped-call]  # kombu has few types
+        try:
+            self._connection: Any = Connection(address, connect_timeout=5)  # type: ignore[no-untyped-call]  # kombu has few types
+        except ValueError:  # its text would repeat a part of the password
+            raise ValueError("it cannot be read: write %2F for /, %3F for ? and %23 for # in the password") from None
 
     @functools.cached_property
     def _channel(self) -> Any:

@@ -5,11 +5,14 @@ server. So a drain that is killed loses nothing, and the next one goes on with t
 """
 
 import json
+import time
 from base64 import b64decode
 from binascii import Error as NoBase64
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from redis.exceptions import LockError
 
 from conventions.adoption.old_queue import OldMessage
 from conventions.core.errors import ConfigurationError
@@ -36,6 +39,7 @@ class RedisQueue:
     def __init__(self, address: str, name: str, prefix: str = "") -> None:
         self._redis: Any = Store(address, "").redis
         self._lock = self._redis.lock(f"{prefix}{name}{ASIDE}:lock", timeout=LOCKED_FOR, blocking=False)
+        self._renewed_at = 0.0
         self._lists = {step: f"{prefix}{name}" + (f"{SEPARATOR}{step}" if step else "") for step in STEPS}
 
     def count(self) -> int:
@@ -56,25 +60,37 @@ class RedisQueue:
                     found.update(_message(value, step, key).task for value in values)
         return found
 
+    def _renew(self) -> None:
+        """Keep the lock. Raises: ConfigurationError, when this process has stood still for so long that another drain may have it."""
+        if time.monotonic() < self._renewed_at + LOCKED_FOR / 6:
+            return
+        try:
+            self._lock.reacquire()
+        except LockError:
+            raise ConfigurationError(["this drain stood still until its lock had lapsed: start it again"]) from None
+        self._renewed_at = time.monotonic()
+
     def take(self) -> Iterator[OldMessage]:
         """Take what waits now, the most urgent list first, its oldest message first. Raises: ConfigurationError, while another drain does."""
         if not self._lock.acquire():
             raise ConfigurationError(
                 [f"another drain of this queue runs, or was killed less than {LOCKED_FOR:g} s ago: try again then"]
             )
+        self._renewed_at = time.monotonic()
         for step, name in self._lists.items():
             aside = name + ASIDE
+            left = self._redis.llen(name)  # before what a killed drain has left goes behind it
             for value in reversed(self._redis.lrange(aside, 0, -1)):
+                self._renew()
                 yield _message(value, step, name)
-            left = self._redis.llen(name)
             while left > 0:
-                self._lock.reacquire()
                 taking = self._redis.pipeline(transaction=False)
                 for _ in range(min(left, AT_ONCE)):
                     taking.rpoplpush(name, aside)
                 values = [value for value in taking.execute() if value is not None]
                 left = left - AT_ONCE if values else 0
                 for value in values:
+                    self._renew()
                     yield _message(value, step, name)
 
     def moved(self, message: OldMessage) -> None:
@@ -85,10 +101,7 @@ class RedisQueue:
     def leave(self, message: OldMessage) -> None:
         """Put it behind the messages that wait, all of which are looked at: those that stay keep their order among themselves."""
         name, value = message.receipt
-        with self._redis.pipeline(transaction=True) as both:
-            both.lpush(name, value)
-            both.lrem(name + ASIDE, 1, value)
-            both.execute()
+        self._redis.eval(_LEAVE, 2, name + ASIDE, name, value)
 
     def close(self) -> None:
         """Put what is not settled back to the front, in its order."""
@@ -100,6 +113,12 @@ class RedisQueue:
         self._redis.close()
 
 
+# Once, also where the answer is lost and the call is made again.
+_LEAVE = """\
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 1 then
+  redis.call('LPUSH', KEYS[2], ARGV[1])
+end
+"""
 _GIVE_BACK = """\
 local value = redis.call('LPOP', KEYS[1])
 if value then
@@ -126,5 +145,5 @@ def _message(value: bytes, step: int, name: str) -> OldMessage:
             else Priority.NORMAL,  # 0 is the most urgent one, and that of a send that names none
             receipt=(name, value),
         )
-    except (AttributeError, LookupError, NoBase64, TypeError, ValueError):
+    except (AttributeError, LookupError, NoBase64, RecursionError, TypeError, ValueError):
         return OldMessage(b"", {}, {}, "", "", Priority.NORMAL, (name, value))

@@ -12,7 +12,7 @@ from conventions.adoption.drain import UNKNOWN, destination, old_queue
 from conventions.adoption.drain import drain as move
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
-from conventions.core.errors import ConfigurationError
+from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.core.redis_address import shown
 from conventions.core.redis_answers import fault_of
 from conventions.execution.application import Application
@@ -41,7 +41,7 @@ def drain(
     app = app_of(context)
     app.loader.import_default_modules()
     try:
-        source = old_queue(address, queue, prefix)
+        source = old_queue(app, address, queue, prefix)
     except ValueError as error:
         raise ConfigurationError([f"--from: {error}"]) from error
     try:
@@ -54,6 +54,8 @@ def drain(
         if not force:
             click.confirm("Move those of this application?", abort=True)
         drained = move(app, source, _tell)
+    except BrokerUnavailable:  # ours; the one below is of the old broker
+        raise
     except RedisError as error:
         raise ConfigurationError([f"{shown(address)}: {fault_of(error)}"]) from error
     except (AMQPError, OperationalError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`celery -A <app> leave`: take an application out of Redis, RabbitMQ and SQL."""
+"""`celery -A <app> leave`: take an application out of Redis, RabbitMQ and, if told, SQL."""
 
 import click
 from celery.bin.base import CeleryCommand
@@ -8,26 +8,32 @@ from conventions.adoption.leave import still_here
 from conventions.cli.base import app_of, existing, one_line_errors, say
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_address import shown
+from conventions.core.settings import is_redis
+from conventions.execution.purge import known_queues
 
 
 @click.command(cls=CeleryCommand)
+@click.option("--tables", is_flag=True, help="Drop our tables, too: all applications in this database share them.")
+@click.option("--queue", "-Q", "queues", multiple=True, help="A further queue in RabbitMQ, of tasks that are gone.")
 @click.option("--force", "-f", is_flag=True, help="Also where something runs, waits or is dead; do not ask.")
 @click.pass_context
 @one_line_errors
-def leave(context: click.Context, force: bool) -> None:
-    """Delete every key, queue and table of this application: the end of the way back to plain Celery.
+def leave(context: click.Context, *, tables: bool, queues: tuple[str, ...], force: bool) -> None:
+    """Delete every key and queue of this application: the end of the way back to plain Celery.
 
     There is no undo. It is refused where a process of the application lives, a message waits, or a letter is dead.
     """
     app = app_of(context)
     app.loader.import_default_modules()
     existing(app.database)
-    say(
-        f"{app.main}: broker {shown(app.broker_address)}, keys {app.store.key('*')}, database {app.database.url.render_as_string()}"
-    )
+    say(f"{app.main}: broker {shown(app.broker_address)}, keys {app.store.key('*')}")
+    if tables:
+        say(f"our tables in {app.database.url.render_as_string()}, of each application that has this database")
+    if not is_redis(app.broker_address):
+        say(f"queues: {', '.join(sorted({*known_queues(app), *queues}))}; those of tasks that are gone by -Q")
     if not force:
-        if found := still_here(app):
+        if found := still_here(app, queues):
             raise ConfigurationError([*found, "stop its processes, let what waits run, settle the letters; or --force"])
-        click.confirm("Delete all keys, queues and tables of it? There is no undo", abort=True)
-    keys, tables = take_out(app)
-    say(f"Deleted {keys:,} keys and {len(tables)} tables: {', '.join(tables) or 'none'}.")
+        click.confirm("Delete all of it? There is no undo", abort=True)
+    keys, dropped = take_out(app, queues, tables=tables)
+    say(f"Deleted {keys:,} keys and {len(dropped)} tables{': ' if dropped else ''}{', '.join(dropped)}.")

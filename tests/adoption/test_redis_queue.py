@@ -1,5 +1,6 @@
 """A queue of plain Celery in Redis, as kombu writes it: order, priorities, prefix, and what is none of Celery's messages."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -7,11 +8,24 @@ from uuid import uuid4
 import pytest
 from celery import Celery
 
-from conventions.adoption.drain import IN_CHORD, NO_JSON, NO_TASK, UNKNOWN, drain, reason_to_stay
+from conventions.adoption.drain import (
+    IN_CHORD,
+    MALFORMED,
+    NO_JSON,
+    NO_TASK,
+    UNKNOWN,
+    Drained,
+    drain,
+    old_queue,
+    reason_to_stay,
+)
 from conventions.adoption.redis_queue import AT_ONCE, RedisQueue
 from conventions.app import ConventionsApp
+from conventions.core.errors import ConfigurationError
 from conventions.core.priority import Priority
-from tests.workers import close
+from tests import raw_messages as raw
+from tests.support import wait_until
+from tests.workers import close, messages
 
 
 @pytest.fixture
@@ -118,3 +132,107 @@ def test_why_a_message_stays(app: ConventionsApp, plain: Celery, queue: str) -> 
     plain.send_task("celery.chord_unlock", (1,), queue=queue)
     assert drain(app, source(app, queue), lambda *_: None).left == {UNKNOWN: 1}
     app.store.redis.delete(queue)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chain": 5},
+        {"chain": [{"task": "t", "subtask_type": []}]},
+        {"callbacks": [{"task": "t", "subtask_type": "group", "kwargs": {"tasks": 3}, "args": [], "options": {}}]},
+        {"eta": "junk"},
+        {"eta": 3},
+        {"id": "\ud800"},
+        {"retries": "no"},
+    ],
+)
+def test_a_malformed_message_stays_and_stops_nothing(app: ConventionsApp, queue: str, changes: dict[str, Any]) -> None:
+    """The next one is moved."""
+    function = app.task(add, name=f"f-{uuid4().hex[:8]}")
+    embed = {name: value for name, value in changes.items() if name in ("chain", "callbacks")}
+    headers = {name: value for name, value in changes.items() if name not in embed}
+    for message_id, more, following in (("1", headers, embed), ("2", {}, {})):
+        own = {"task": function.name, "id": message_id, "lang": "py"} | more
+        body = raw.body((1,), {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None} | following)
+        app.store.redis.lpush(queue, json.dumps(raw.envelope(body, own)))
+    assert drain(app, source(app, queue), lambda *_: None) == Drained(1, {MALFORMED: 1})
+    assert source(app, queue).count() == 1
+    app.store.redis.delete(queue)
+
+
+def test_headers_of_ours_are_not_taken_over(app: ConventionsApp, queue: str) -> None:
+    """Nobody of ours has written them."""
+    function = app.task(add, name=f"f-{uuid4().hex[:8]}")
+    own = {
+        "task": function.name,
+        "id": uuid4().hex,
+        "lang": "py",
+        "x_form": 7,
+        "x_key": 3,
+        "conventions_later": 1,
+        "trace": "7",
+    }
+    app.store.redis.lpush(queue, json.dumps(raw.envelope(raw.body((1,)), own)))
+    assert drain(app, source(app, queue), lambda *_: None).moved == 1
+    (sent,) = [one for one in messages(app) if one.id == own["id"]]
+    assert (sent.headers["trace"], sent.headers["x_actor"]) == ("7", "system")
+    assert not {"x_form", "x_key", "conventions_later"}.intersection(sent.headers)
+
+
+def test_what_another_drain_has_settled_is_not_put_back(app: ConventionsApp, plain: Celery, queue: str) -> None:
+    """As where the lock has lapsed, or an answer was lost and the call is made again."""
+    plain.send_task("unknown", (1,), queue=queue)
+    one = source(app, queue)
+    (message,) = one.take()
+    one.leave(message)
+    one.leave(message)
+    one.close()
+    assert source(app, queue).count() == 1
+    app.store.redis.delete(queue)
+
+
+def test_a_drain_that_stood_still_ends(
+    app: ConventionsApp, plain: Celery, queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one may have its lock."""
+    monkeypatch.setattr("conventions.adoption.redis_queue.LOCKED_FOR", 0.06)
+    for number in range(3):
+        plain.send_task("unknown", (number,), queue=queue)
+    one = source(app, queue)
+    taking = one.take()
+    next(taking)
+    wait_until(lambda: not app.store.redis.exists(f"{queue}:conventions-drain:lock"), 5, "the lock has lapsed")
+    with pytest.raises(ConfigurationError, match="stood still until its lock had lapsed"):
+        next(taking)
+    one.close()
+    assert source(app, queue).count() == 3
+    app.store.redis.delete(queue, f"{queue}:conventions-drain")
+
+
+def test_what_a_killed_drain_has_left_keeps_its_order(app: ConventionsApp, plain: Celery, queue: str) -> None:
+    """And is looked at once."""
+    for number in range(6):
+        plain.send_task("unknown", (number,), queue=queue, task_id=str(number))
+    before = waiting(app, queue)
+    for _ in range(2):
+        app.store.redis.rpoplpush(queue, f"{queue}:conventions-drain")
+    assert drain(app, source(app, queue), lambda *_: None).left == {UNKNOWN: 6}
+    ids = [json.loads(value)["headers"]["id"] for value in reversed(app.store.redis.lrange(queue, 0, -1))]
+    assert ids == [str(number) for number in range(6)]
+    assert waiting(app, queue) == before
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("sqs://", "is read from Redis, or from RabbitMQ"),
+        ("memory://", "is read from Redis, or from RabbitMQ"),
+        ("amqp://u:SECRET?PW@localhost:7399//", "it cannot be read: write"),
+        ("redis://u:SECRET/PW@localhost", None),
+    ],
+)
+def test_an_address_that_cannot_be_read(app: ConventionsApp, address: str, fault: str | None) -> None:
+    """No part of a password is shown."""
+    with pytest.raises(ValueError, match=fault) as found:
+        old_queue(app, address, "celery")
+    assert "SECRET" not in str(found.value)
