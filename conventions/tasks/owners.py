@@ -1,7 +1,8 @@
 """Whose a task class is. It is registered in applications of ours alone, not in a plain one that is in the same process.
 
-A class that an application has made of a function belongs to that one. Another belongs to each application whose packages hold its module. Else to that which `app = ...` names, on the class or on a base of it.
-Else to the only application of ours, by name. Where there are several, the first send says what to write.
+A class that an application has made of a function belongs to that one. Another belongs to each application whose packages hold its module.
+Else to that which `app = ...` names, on the class or on a base of it. Else to the only application of ours, by name. Where there are several,
+the first send says what to write.
 """
 
 from collections.abc import Callable
@@ -39,21 +40,21 @@ class TaskProxy(Proxy):
 class _Lookup:
     """Finds the task of a class. Each use of a class asks some ten times, so what it has found counts while the applications are the same ones."""
 
-    __slots__ = ("_among", "_found", "_task_class")
+    __slots__ = ("_known", "_task_class")
 
     def __init__(self, task_class: type[Any]) -> None:
         self._task_class = task_class
-        self._among: list[Any] = []
-        self._found: Callable[[], Any] = _nothing
+        self._known: tuple[list[Any], Callable[[], Any]] = ([], _nothing)  # one value, since other threads look, too
 
     def __call__(self) -> Any:
-        if self._among == _owners and (task := self._found()) is not None:
+        among, found = self._known
+        if among == _owners and (task := found()) is not None:
             return task
+        among = [*_owners]
         task = task_of(self._task_class)
-        if (
-            sum(belongs(self._task_class, app) for app in owners()) == 1
-        ):  # of several the current one, which may be another one soon
-            self._among, self._found = [*_owners], ref(task)
+        # Of several applications the current one counts, which may be another one soon.
+        if sum(belongs(self._task_class, app) for app in owners()) == 1:
+            self._known = (among, ref(task))
         return task
 
 
@@ -94,9 +95,8 @@ class Owner(Protocol):
 
 
 _owners: list[ReferenceType[Owner]] = []
-_classes: WeakValueDictionary[tuple[str, int], type[Any]] = (
-    WeakValueDictionary()
-)  # a module that is read again replaces its own
+# By name, so that a module that is read again replaces its own.
+_classes: WeakValueDictionary[tuple[str, int], type[Any]] = WeakValueDictionary()
 _nobody: list[Any] = []  # a bare application, where classes are called without one of ours
 
 
