@@ -178,7 +178,7 @@ class ConventionsApp(Celery):
         self.takes_place = False
         is_free, default = is_place_free(), default_application()
         self._functions = functions
-        self.functions = set[Any]()  # which `task` has declared
+        self.declared_functions = set[Any]()  # by `task`
         self.new_intake: Callable[[Any], Intake] = DirectIntake  # made for the consumer of a worker
         super().__init__(
             name,
@@ -191,7 +191,9 @@ class ConventionsApp(Celery):
         if set_as_current:
             self.set_default()  # Celery's current application is one for each thread; this is for all the others
         else:
-            self.takes_place = False  # Celery's support of Django has made it the current one
+            self.takes_place = (
+                False  # Celery's support of Django may have made it the current one: nobody has told it to
+            )
             put_in_place(self if is_free else default)
         self.steps["worker"].update(STEPS)
         self.steps["consumer"].add("conventions.worker.remote_control_guard:RemoteCalls")
@@ -280,7 +282,7 @@ class ConventionsApp(Celery):
         (function,) = args
         if not callable(function):
             return super().task(*args, **options)  # which refuses it
-        self.functions.add(inspect.unwrap(function))
+        self.declared_functions.add(inspect.unwrap(function))
         if self._becomes_job(function, options.get("base")):
             return job_of_celerys(self, function, options).registered
         refuse_ours(f"{function.__module__}.{getattr(function, '__name__', function)}", options)

@@ -240,6 +240,20 @@ class Installation:
             check=False,
         )
 
+    def python(self, program: str) -> str:
+        """Run a program to its end; returns what it prints. Raises: AssertionError with its errors."""
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            capture_output=True,
+            timeout=patient(60),
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
     @contextmanager
     def worker(self, *arguments: str, app: str = "installed", **variables: str) -> Iterator["Worker"]:
         """A worker that is ready; killed at the end, since tests of their own say how it stops."""

@@ -13,18 +13,16 @@ from conventions.adoption.redis_queue import RedisQueue
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, LATER, OURS
 from conventions.broker.validation import fault_of
 from conventions.core.actor import SYSTEM
-from conventions.core.errors import BrokerUnavailable, PayloadError
+from conventions.core.errors import PayloadError
 from conventions.core.settings import is_redis
 from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.execution.steps_within import every_task
-from conventions.sending.publish import publish
+from conventions.sending.publish import publish_written
 from conventions.tasks.plain_task import is_celerys
 
 FOLLOWING = ("callbacks", "errbacks", "chain")  # in the body of a message
 RABBITMQ = ("amqp://", "amqps://", "pyamqp://")
-KEPT = ("correlation_id", "reply_to")
-
 
 UNKNOWN = "this application has no task of this name"
 NO_TASK = "it names no task, or has no id"
@@ -133,33 +131,18 @@ def _headers(message: OldMessage) -> dict[str, Any]:
 
 def _is_sent(app: Application, message: OldMessage) -> bool:
     """Send it. False: it is none that can be sent. Raises: BrokerUnavailable."""
+    headers = {**_headers(message), ACTOR: SYSTEM, ENQUEUED_AT: datetime.now(UTC).isoformat()}
     try:
-        _send(app, message, str(destination(app, message.task)))
-    except BrokerUnavailable:
-        raise
+        publish_written(
+            app,
+            message.id,
+            str(destination(app, message.task)),
+            message.body,
+            content=(message.content_type, message.content_encoding),
+            headers=headers,
+            properties=message.properties,
+            priority=message.priority,
+        )
     except (PayloadError, RecursionError, TypeError, ValueError):
         return False
     return True
-
-
-def _send(app: Application, message: OldMessage, queue: str) -> None:
-    headers = {**_headers(message), ACTOR: SYSTEM, ENQUEUED_AT: datetime.now(UTC).isoformat()}
-    kept = {name: message.properties[name] for name in KEPT if message.properties.get(name)}
-    with app.producer_or_acquire() as producer:
-        publish(
-            lambda producer=producer, **how: producer.publish(
-                message.body,
-                exchange="",
-                routing_key=queue,
-                content_type=message.content_type,
-                content_encoding=message.content_encoding,
-                headers=headers,
-                priority=int(message.priority),
-                retry=False,
-                **kept,
-                **how,
-            ),
-            app,
-            message.id,
-            producer=producer,
-        )

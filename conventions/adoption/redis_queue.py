@@ -24,7 +24,7 @@ SEPARATOR = "\x06\x16"  # kombu's, between the name of a queue and the priority 
 ASIDE = ":conventions-drain"
 AT_ONCE = 100  # messages that are taken in one turn
 READ_AT_ONCE = 1000
-LOCKED_FOR = 30.0  # seconds; it is renewed at each turn
+LOCKED_FOR = 30.0  # seconds; it is renewed six times meanwhile
 
 
 class RedisQueue:
@@ -129,7 +129,7 @@ return value
 
 
 def _message(value: bytes, step: int, name: str) -> OldMessage:
-    """A message of a list. What is none of Celery's has no task."""
+    """A message of a list. What is none of Celery's has no task. Step 0 is kombu's most urgent one, and that of a send that names none."""
     try:
         envelope = json.loads(value)
         properties = envelope["properties"]
@@ -140,9 +140,7 @@ def _message(value: bytes, step: int, name: str) -> OldMessage:
             properties=properties,
             content_type=envelope["content-type"],
             content_encoding=envelope["content-encoding"],
-            priority=Priority.LOW
-            if step
-            else Priority.NORMAL,  # 0 is the most urgent one, and that of a send that names none
+            priority=Priority.LOW if step else Priority.NORMAL,
             receipt=(name, value),
         )
     except (AttributeError, LookupError, NoBase64, RecursionError, TypeError, ValueError):

@@ -46,17 +46,21 @@ class AcceptedHeaders(OwnHeaders):
 
 def without_passed_on(headers: Any, of_running: Any) -> Any:
     """The headers without those of ours that a function passes on from its own message, as Celery's `request.headers` has them."""
-    own = of_running or {}
     if not isinstance(headers, Mapping) or _OURS.isdisjoint(headers):
         return headers
-    return {name: value for name, value in headers.items() if name not in _OURS or own.get(name, headers) != value}
+    passed_on = {
+        name for name in _OURS & headers.keys() if name in (of_running or {}) and of_running[name] == headers[name]
+    }
+    return {name: value for name, value in headers.items() if name not in passed_on}
 
 
 def check_sender(headers: Mapping[str, Any], application: str) -> None:
-    """Refuse a message that Celery has made for another application: it would go where no worker of that one looks for it.
+    """Refuse a message that Celery has made for another application. It would go where no worker of that application looks.
+
+    Each message that Celery makes for an application of ours has a header of ours.
 
     Raises:
-        TypeError: each message that an application of ours makes has a header of ours, and this one has none.
+        TypeError: this one has none.
     """
     if "task" in headers and "origin" in headers and _OURS.isdisjoint(headers):
         raise TypeError(

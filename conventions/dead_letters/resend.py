@@ -25,7 +25,7 @@ from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
 from conventions.records import executions
-from conventions.sending.publish import publish
+from conventions.sending.publish import publish_written
 from conventions.storage.tables import DeadLetterRow
 
 ANEW = {"retries": 0, "eta": None, "expires": None}
@@ -143,22 +143,13 @@ def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any
 def _send_message(app: Application, letter: DeadLetterRow, message: Mapping[str, Any]) -> None:
     headers = _headers(letter, message["headers"]) | ANEW
     properties = message.get("properties") or {}
-    with app.producer_or_acquire() as producer:
-        publish(
-            lambda producer=producer, **how: producer.publish(
-                bytes_of(message["body"]),
-                exchange="",
-                routing_key=letter.queue,
-                content_type=message["content-type"],
-                content_encoding=message["content-encoding"],
-                headers=headers,
-                priority=properties.get("priority"),
-                correlation_id=properties.get("correlation_id"),
-                reply_to=properties.get("reply_to"),
-                retry=False,
-                **how,
-            ),
-            app,
-            letter.id,
-            producer=producer,
-        )
+    publish_written(
+        app,
+        letter.id,
+        letter.queue,
+        bytes_of(message["body"]),
+        content=(message["content-type"], message["content-encoding"]),
+        headers=headers,
+        properties=properties,
+        priority=properties.get("priority"),
+    )

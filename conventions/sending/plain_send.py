@@ -89,9 +89,7 @@ def _check_arguments(task: NamedTask, args: Any, kwargs: Any) -> None:
         raise TypeError(f"{task.name}: the name of an argument is text, not {wrong!r}")
     try:
         written: Sequence[str] = dumps([list(args), dict(kwargs)], allow_nan=False)  # type: ignore[no-untyped-call]  # kombu has few types
-        where = half_character({"args": list(args), "kwargs": dict(kwargs)})
     except (TypeError, ValueError, RecursionError) as error:
         raise PayloadError(f"{task.name}: its arguments cannot be written as JSON ({error})") from None
-    if where is not None:
-        raise PayloadError(f"{task.name}: argument '{where}' holds half a character (a lone surrogate)")
+    _check_text(task.name, args, kwargs)
     check_size(task.name, str(written).encode(), task.app.settings.payload_limit)

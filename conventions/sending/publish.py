@@ -1,7 +1,7 @@
 """Publish a message: retry until `broker_timeout` is over. The error says whether the broker may have the message."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from celery.exceptions import Reject
@@ -57,6 +57,54 @@ def publish(
                         raise Reject(away, requeue=True) from reason
                     raise away from reason
                 time.sleep(RETRY_EVERY)
+
+
+def publish_written(
+    app: Application,
+    message_id: str,
+    queue: str | None,
+    body: bytes,
+    *,
+    content: tuple[str, str],
+    headers: Mapping[str, Any],
+    properties: Mapping[str, Any],
+    priority: int | None,
+) -> None:
+    """Send a message whose body was written before: by a job that is dead now, or by another program.
+
+    Args:
+        app: the application.
+        message_id: its id.
+        queue: the name of one of its queues.
+        body: the bytes, in their content encoding.
+        content: its content type and its content encoding.
+        headers: of the message.
+        properties: of the message before; those by which others wait for it are kept.
+        priority: a `Priority`, or `None`.
+
+    Raises:
+        BrokerUnavailable: as `publish`.
+        PayloadError, TypeError, ValueError: no broker can carry it.
+    """
+    kept = {name: properties[name] for name in ("correlation_id", "reply_to") if properties.get(name)}
+    with app.producer_or_acquire() as producer:
+        publish(
+            lambda producer=producer, **how: producer.publish(
+                body,
+                exchange="",
+                routing_key=queue,
+                content_type=content[0],
+                content_encoding=content[1],
+                headers=headers,
+                priority=priority,
+                retry=False,
+                **kept,
+                **how,
+            ),
+            app,
+            message_id,
+            producer=producer,
+        )
 
 
 def unavailable(app: Application, error: BaseException, ids: Sequence[str], *, maybe_sent: bool) -> BrokerUnavailable:

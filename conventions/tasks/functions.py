@@ -49,7 +49,7 @@ def refuse_ours(name: str, options: Mapping[str, Any]) -> None:
 def is_of_another(app: Any, function: Callable[..., Any]) -> bool:
     """Whether another application has declared a function."""
     found = inspect.unwrap(function)
-    return found in functions_of_applications() and found not in app.functions
+    return found in functions_of_applications() and found not in app.declared_functions
 
 
 def job_of_celerys(app: Any, function: Callable[..., Any], options: Mapping[str, Any]) -> type[ConventionTask]:

@@ -1,8 +1,6 @@
 """A plain Celery application and ours in one process: each message goes to the worker of its application, whatever came first."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +24,7 @@ from tests.redis_servers import (
     sentinel_group,
     tls_endpoint,
 )
-from tests.support import patient, wait_until
+from tests.support import wait_until
 from tests.workers import Installation, Worker
 
 pytestmark = [pytest.mark.processes]
@@ -267,17 +265,7 @@ def beside(new_database: Callable[[Path], str], tmp_path: Path) -> Callable[[Sit
 def sent_by(beside: Installation, lines: list[str], way: str) -> None:
     """Run these lines in a process of its own, in this way."""
     send = "\n".join(["def send():", *(f"    {line}" for line in lines)])
-    program = "from both import *\n" + WAYS[way].format(send=send)
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=beside.folder,
-        env=beside.environment,
-        text=True,
-        capture_output=True,
-        timeout=patient(60),
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
+    beside.python("from both import *\n" + WAYS[way].format(send=send))
 
 
 def all_run(beside: Installation, way: str, names: list[str], first: int = 0) -> None:

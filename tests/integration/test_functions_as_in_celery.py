@@ -1,8 +1,6 @@
 """Functions under an application of ours: plain Celery's outcomes, case by case, or those of a job where somebody has chosen so."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -333,17 +331,7 @@ def make(request: pytest.FixtureRequest, valkey_url: str, new_database: Callable
 
 def printed(installation: Installation, program: str) -> Any:
     """The JSON that a program prints, which sends and waits."""
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=installation.folder,
-        env=installation.environment,
-        text=True,
-        capture_output=True,
-        timeout=patient(60),
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
+    return json.loads(installation.python(program))
 
 
 def outcomes(installation: Installation, kind: str, names: list[str]) -> Any:

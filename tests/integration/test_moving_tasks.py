@@ -3,7 +3,6 @@
 import signal
 import sqlite3
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +15,7 @@ import redis
 
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.redis_servers import redis_server
-from tests.support import patient, wait_until
+from tests.support import wait_until
 from tests.workers import Installation
 
 pytestmark = [pytest.mark.processes]
@@ -85,21 +84,9 @@ class Project:
         (folder / "new.py").write_text(NEW, encoding="utf-8")
         self.installation = Installation(folder, ["new"], **settings)
 
-    def run(self, program: str) -> None:
-        """Run a program to its end."""
-        command = [sys.executable, "-c", program]
-        subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.installation.environment,
-            check=True,
-            timeout=patient(60),
-            capture_output=True,
-        )
-
     def old(self, *lines: str) -> None:
         """Send from the plain project."""
-        self.run("\n".join(["from celery import chain, chord", "from old import *", *lines]))
+        self.installation.python("\n".join(["from celery import chain, chord", "from old import *", *lines]))
 
     def drain(self, *arguments: str) -> str:
         """Drain the old queue; returns what the command says."""
@@ -197,15 +184,17 @@ def test_a_rolling_deploy_in_both_directions(each_project: Project) -> None:
 
     lines: list[str] = []
     send(0, 10)
-    project.run("\n".join(["from old import send", "from new import Send", *lines]))  # nobody runs yet
+    project.installation.python("\n".join(["from old import send", "from new import Send", *lines]))  # nobody runs yet
     with project.installation.worker("-c", "1", "--hostname=old@%h", app="old"):
         with project.installation.worker("-c", "1", app="new"):
             lines.clear()
             send(10, 20)
-            project.run("\n".join(["from new import Send", "from old import send", *lines]))
+            project.installation.python("\n".join(["from new import Send", "from old import send", *lines]))
             expected = {f"old send {number}": 1 for number in old} | {f"new send {number}": 1 for number in new}
             project.wait_for(expected)
-        project.run("from new import Send\nSend.delay(number=200)")  # sent after its workers were taken away: it waits
+        project.installation.python(
+            "from new import Send\nSend.delay(number=200)"
+        )  # sent after its workers were taken away: it waits
     assert "0 messages" in project.drain("--count")
     with project.installation.worker("-c", "1", app="new"):
         project.wait_for(expected | {"new send 200": 1})
@@ -284,7 +273,9 @@ def test_the_way_back_leaves_nothing(
         ours = [name for (name,) in database.execute(tables)]
         database.execute("CREATE TABLE of_others (id INTEGER PRIMARY KEY)")
         database.execute("CREATE TABLE conventions_of_others (number INTEGER REFERENCES of_others (id))")
-        project.run("from new import Send\nSend.delay(number=1)\nSend.apply_async((2,), countdown=3600)")
+        project.installation.python(
+            "from new import Send\nSend.delay(number=1)\nSend.apply_async((2,), countdown=3600)"
+        )
         waits = project.installation.run("leave", app="new")
         assert waits.returncode != 0
         assert "queue mail has 2 messages" in waits.stdout
