@@ -77,6 +77,7 @@ class Project:
 
     def __init__(self, folder: Path, old_broker: str, old_backend: str, **settings: Any) -> None:
         self.folder, self.old_broker = folder, old_broker
+        self.rabbit: Rabbit | None = None  # which has the old broker
         self.queue = f"shop-{uuid4().hex[:8]}"
         most = 10 if old_broker.startswith("amqp") else None
         old = OLD.format(broker=old_broker, backend=old_backend, queue=self.queue, most=most)
@@ -93,6 +94,22 @@ class Project:
         ended = self.installation.run("drain", self.queue, "--from", self.old_broker, *arguments, app="new")
         assert ended.returncode == 0, ended.stdout
         return ended.stdout
+
+    def wait_until_acknowledged(self) -> None:
+        """Wait until the broker holds no message for an old worker: one that stops before it has acknowledged gives a job back that ran."""
+        wait_until(lambda: self.held() == 0, 30, "the old worker has acknowledged")
+
+    def held(self) -> int:
+        """Messages of the old queue that wait, or that a worker holds."""
+        if self.rabbit is not None:
+            return self.rabbit.queues(self.old_broker.rsplit("/", 1)[1]).get(self.queue, 0)
+        with self.store() as store:
+            held = sum(self.queue.encode() in message for message in store.hvals("unacked"))
+            return int(store.llen(self.queue)) + held
+
+    def store(self) -> redis.Redis:
+        """The Redis of both."""
+        return redis.Redis(unix_socket_path=self.installation.settings["broker_url"].split("//")[1].split("?")[0])
 
     def notes(self) -> Counter[str]:
         """What has run, and how often."""
@@ -127,7 +144,11 @@ def from_rabbitmq(valkey_url: str, rabbit: Rabbit, new_database: Callable[[Path]
     host = f"t{uuid4().hex[:8]}"
     rabbit.add_host(host)
     address = valkey_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
-    return Project(tmp_path, rabbit.url_of(host), address, broker_url=valkey_url, database_url=new_database(tmp_path))
+    project = Project(
+        tmp_path, rabbit.url_of(host), address, broker_url=valkey_url, database_url=new_database(tmp_path)
+    )
+    project.rabbit = rabbit
+    return project
 
 
 @pytest.fixture(params=["project", "from_rabbitmq"])
@@ -170,6 +191,7 @@ def test_what_waits_for_a_class_that_took_over_runs_there(each_project: Project)
         with project.installation.worker("-c", "1", "--hostname=old@%h", app="old"):
             stay = ("old report 1", "old report 2", "old report 3", "old send 10", "old send 11", "old total 11")
             project.wait_for(expected | dict.fromkeys(stay, 1))
+            project.wait_until_acknowledged()
     assert "0 messages" in project.drain("--count")
 
 
@@ -195,6 +217,7 @@ def test_a_rolling_deploy_in_both_directions(each_project: Project) -> None:
         project.installation.python(
             "from new import Send\nSend.delay(number=200)"
         )  # sent after its workers were taken away: it waits
+        project.wait_until_acknowledged()
     assert "0 messages" in project.drain("--count")
     with project.installation.worker("-c", "1", app="new"):
         project.wait_for(expected | {"new send 200": 1})
@@ -204,7 +227,7 @@ def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
     """At any moment; the next one finishes its work, and each message runs once."""
     project.old("for number in range(400): send.delay(number)", "for number in range(100): report.delay(number)")
     command = project.installation.celery("drain", project.queue, "--from", project.old_broker, "--force", app="new")
-    store = redis.Redis(unix_socket_path=project.installation.settings["broker_url"].split("//")[1].split("?")[0])
+    store = project.store()
     for kill_below in (450, 300):
         running = subprocess.Popen(
             command,
@@ -229,7 +252,7 @@ def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
 
 def test_two_drains_at_a_time_are_refused(project: Project) -> None:
     """They would give back what the other one moves."""
-    store = redis.Redis(unix_socket_path=project.installation.settings["broker_url"].split("//")[1].split("?")[0])
+    store = project.store()
     project.old("send.delay(1)")
     store.set(f"{project.queue}:conventions-drain:lock", "another", px=30_000)
     ended = project.installation.run("drain", project.queue, "--from", project.old_broker, "-f", app="new")
@@ -241,7 +264,7 @@ def test_two_drains_at_a_time_are_refused(project: Project) -> None:
 
 def test_a_broker_that_is_away_leaves_everything_where_it_is(project: Project, tmp_path: Path) -> None:
     """Also the order."""
-    store = redis.Redis(unix_socket_path=project.installation.settings["broker_url"].split("//")[1].split("?")[0])
+    store = project.store()
     project.old("for number in range(5): send.delay(number)", "report.delay(1)")
     before = store.lrange(project.queue, 0, -1)
     ended = project.installation.run(
