@@ -24,7 +24,9 @@ from conventions.console.flower_start import prepare_command
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
-from conventions.declare.task_packages import import_tasks, migrations_of
+from conventions.declare.task_packages import import_tasks
+from conventions.declare.team_migrations import migrations_of
+from conventions.django.project_settings import alias_in, project_settings
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.log_redaction import make_safe
 from conventions.execution.process_ends import Ends, has_ended
@@ -208,7 +210,7 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def settings(self) -> Settings:
         """The settings, read at first use. Raises: ConfigurationError, with every fault."""
-        return self._settings_class.load(**self._overrides)
+        return self._settings_class.load(project_settings(), **self._overrides)
 
     @functools.cached_property
     def timings(self) -> Timings:
@@ -364,7 +366,11 @@ class ConventionsApp(Celery):
         """The SQL database of records and of the team's own tables."""
         from conventions.storage.database import Database  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
+        url: Any = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
+        if (alias := alias_in(self.settings.database_url)) is not None:
+            from conventions.django.database_address import address_of  # noqa: PLC0415  # only where there is Django
+
+            url = address_of(alias)
         with cwd_in_path():
             return Database(url, [folder for package in self.packages for folder in migrations_of(package)])
 

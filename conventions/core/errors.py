@@ -18,6 +18,8 @@
         │   └── CredentialInPayload  an argument that looks like a credential
         ├── IdempotencyConflict      one key, two different payloads
         ├── TransactionRepeated      a second `self.transaction()` in one attempt
+        ├── TransactionRefused       a transaction whose record and writes would not be committed together
+        ├── TransactionRolledBack    a block of `self.transaction(using=...)` ended, and nothing of it was committed
         ├── LeaseLost                another worker has taken this job over, or it was ended from outside
         ├── LetterNotEditable        a dead letter whose arguments cannot be changed
         ├── SelectionChanged         the dead letters are not the ones that somebody confirmed
@@ -126,6 +128,14 @@ class IdempotencyConflict(ConventionError):
 
 class TransactionRepeated(ConventionError):
     """A second transaction in one attempt. The record of the first says that the whole effect happened. Not retried."""
+
+
+class TransactionRefused(ConventionError):
+    """`self.transaction()` cannot commit the record and the writes of its block together, as they are written. Nothing was done. Not retried."""
+
+
+class TransactionRolledBack(ConventionError):
+    """A block of `self.transaction(using=...)` has ended, and its transaction was rolled back. Nothing of it is committed."""
 
 
 class LeaseLost(ConventionError):

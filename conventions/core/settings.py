@@ -2,14 +2,21 @@
 
 import functools
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from conventions.core import redis_address
 from conventions.core.errors import ConfigurationError
@@ -21,7 +28,7 @@ DEFAULT_PREFIX = "conventions"
 DEFAULT_JOURNAL_LIMIT = 1_000_000
 REDIS_SCHEMES = redis_address.SCHEMES
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
-DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg"})
+DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg", "django"})
 
 _zones = functools.cache(available_timezones)  # each call reads all files of time zones
 
@@ -39,6 +46,8 @@ def _number_of_seconds(value: Any) -> Any:
 
 
 Duration = Annotated[timedelta, Field(gt=timedelta(0)), BeforeValidator(_number_of_seconds)]
+
+_of_project: ContextVar[Mapping[str, Any]] = ContextVar("of_project", default={})  # noqa: B039  # never changed
 
 _PASSWORD = re.compile(r"[?&;](?:password|passwd|pwd)=", re.IGNORECASE)
 
@@ -77,7 +86,8 @@ class Settings(BaseSettings):
         None,
         repr=False,
         validate_default=True,
-        description="SQL records: sqlite:/// or postgresql://; default: SQLite in the folder .conventions",
+        description="SQL records: sqlite:///, postgresql://, or django:// with an alias of Django's DATABASES; default: SQLite in the folder "
+        ".conventions, or Django's `default` where `conventions.django` is installed",
     )
     timezone: str = Field("Asia/Tokyo", description="zone of schedules and of dates shown to people")
     key_prefix: str = Field(
@@ -163,18 +173,32 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def load(cls, **overrides: Any) -> Self:
-        """Read the environment, then the given overrides.
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What the project says comes last: the environment of a machine wins over it."""
+        return (*sources, *named.values(), InitSettingsSource(settings_cls, dict(_of_project.get())))
+
+    @classmethod
+    def load(cls, of_project: Mapping[str, Any] | None = None, /, **overrides: Any) -> Self:
+        """Read the environment. The overrides win over it, and it wins over what the project says.
+
+        Args:
+            of_project: values by name, as Django's `settings.CONVENTIONS` has them.
+            overrides: values by name.
 
         Raises:
             ConfigurationError: one line for each fault, each naming the variable and the rule.
         """
-        unknown = sorted(set(overrides) - set(cls.model_fields))
+        unknown = sorted({*overrides, *(of_project or {})} - set(cls.model_fields))
         faults = [f"{name}: no such setting" for name in unknown]
+        token = _of_project.set(of_project or {})
         try:
             settings = cls(**{name: value for name, value in overrides.items() if name not in unknown})
         except ValidationError as error:
             faults += [_sentence(fault) for fault in error.errors(include_url=False, include_input=False)]
+        finally:
+            _of_project.reset(token)
         if faults:
             raise ConfigurationError(faults)
         return settings

@@ -20,11 +20,20 @@ from conventions.core.errors import (
     LeaseLost,
     PayloadError,
     PermissionDenied,
+    TransactionRefused,
     TransactionRepeated,
 )
 from conventions.core.network_errors import is_network_error
 
-_HOPELESS = (PayloadError, CredentialInPayload, IdempotencyConflict, LeaseLost, PermissionDenied, TransactionRepeated)
+_HOPELESS = (
+    PayloadError,
+    CredentialInPayload,
+    IdempotencyConflict,
+    LeaseLost,
+    PermissionDenied,
+    TransactionRefused,
+    TransactionRepeated,
+)
 
 
 class ErrorKind(StrEnum):

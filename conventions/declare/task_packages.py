@@ -1,7 +1,6 @@
 """The task packages of a team. Every module is imported; an error names the module and the line that failed."""
 
 import importlib
-import importlib.util
 import pkgutil
 import traceback
 from collections.abc import Iterable, Iterator
@@ -9,9 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from conventions.core.errors import DeclarationError, TaskModuleError
-from conventions.core.settings import ENV_PREFIX
-
-MIGRATIONS = "migrations"
+from conventions.declare.team_migrations import MIGRATIONS
 
 
 def import_tasks(packages: Iterable[str]) -> None:
@@ -19,19 +16,6 @@ def import_tasks(packages: Iterable[str]) -> None:
     for package in packages:
         for module in _walk(package):
             _import(module)
-
-
-def migrations_of(package: str) -> Iterator[Path]:
-    """The migrations of a task package. Raises: TaskModuleError when there is no such package."""
-    try:  # does not import the package, so that `db upgrade` works beside a broken task
-        spec = importlib.util.find_spec(package)
-    except ImportError:
-        spec = None
-    if spec is None:
-        raise TaskModuleError([f"{package}: there is no such module; see create_app and {ENV_PREFIX}TASK_PACKAGES"])
-    for folder in spec.submodule_search_locations or ():
-        if (Path(folder) / MIGRATIONS).is_dir():
-            yield Path(folder) / MIGRATIONS
 
 
 def _walk(package: str) -> Iterator[str]:

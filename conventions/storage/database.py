@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -32,7 +32,7 @@ class Database:
         migrations: further folders of Alembic versions, from the task packages.
     """
 
-    def __init__(self, url: str, migrations: Sequence[Path] = ()) -> None:
+    def __init__(self, url: str | URL, migrations: Sequence[Path] = ()) -> None:
         self.url = make_url(url)
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
@@ -95,6 +95,18 @@ class Database:
         from conventions.storage.migrations.run import upgrade  # noqa: PLC0415  # Alembic takes 0.2 s to import
 
         upgrade(self.engine, self._migrations)
+
+    def upgrade_ours(self, version: str) -> None:
+        """Bring the tables of this package to a version, unless they are at a later one."""
+        from conventions.storage.migrations.run import upgrade  # noqa: PLC0415  # the same
+
+        upgrade(self.engine, self._migrations, version)
+
+    def drop_ours(self) -> None:
+        """Drop the tables of this package, with all that is in them."""
+        from conventions.storage.migrations.run import downgrade  # noqa: PLC0415  # the same
+
+        downgrade(self.engine)
 
     def dispose(self) -> None:
         """Close the connections of this process."""

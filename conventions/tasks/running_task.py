@@ -4,9 +4,9 @@ import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 from zoneinfo import ZoneInfo
 
 import celery
@@ -27,6 +27,8 @@ from conventions.sending.application import SendingApplication
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
+
+    from conventions.django.effect_record import EffectRecord
 
 
 class RunningTask(celery.Task):
@@ -207,27 +209,55 @@ class RunningTask(celery.Task):
                 f"{self.name}: another worker has taken this job over, or it was ended from outside; end here, and do nothing more"
             )
 
+    @overload
+    def transaction(self) -> AbstractContextManager["Session"]: ...
+
+    @overload
+    def transaction(self, *, using: str) -> AbstractContextManager["EffectRecord"]: ...
+
     @contextmanager
-    def transaction(self) -> Iterator["Session"]:
+    def transaction(self, *, using: str | None = None) -> Iterator[Any]:
         """Commit the effect and the record of it together, so that the effect happens once.
 
         Use it once in an attempt, as the last effect of `run`. If the record already exists, the job ends as done. What `run` returns is not in
         the record. So a job whose process is killed just after the commit ends with the result `None`, unless the block has
-        set `session.info["result"]` to what it will return.
+        set `session.info["result"]`, or `record.result`, to what it will return.
+
+        Args:
+            using: an alias of Django's `DATABASES`, where our tables are, too: the block writes by Django's ORM, and gets a record with
+                `result`. Without it the block gets a session of SQLAlchemy to write by.
 
         Raises:
             TransactionRepeated: this attempt has already committed one.
+            TransactionRefused: the record and the writes would not be committed together; it says what to change.
+            TransactionRolledBack: the block has ended, and its transaction of Django was rolled back.
         """
-        from conventions.idempotency.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
-
         if getattr(self.request, "committed", False):
             raise TransactionRepeated(
                 f"{self.name}: self.transaction() was used before in this attempt, and its record says that all is done; "
                 "put every write into one block"
             )
-        with transaction(self._application().database, self.job.claim) as session:
-            yield session
+        with self._block(using) as given:
+            yield given
         self.request.committed = True
+
+    @contextmanager
+    def _block(self, using: str | None) -> Iterator[Any]:
+        database, claim = self._application().database, self.job.claim
+        if using is not None:
+            from conventions.django.effect_record import transaction as with_django  # noqa: PLC0415  # only where there is Django
+
+            with with_django(using, database, claim) as record:
+                yield record
+            return
+        from conventions.idempotency.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        with ExitStack() as stack:
+            if "django.db" in sys.modules:
+                from conventions.django.write_guard import refusing_writes  # noqa: PLC0415  # only where there is Django
+
+                stack.enter_context(refusing_writes())
+            yield stack.enter_context(transaction(database, claim))
 
     # Failing.
 

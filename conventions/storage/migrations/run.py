@@ -1,6 +1,7 @@
 """Run the Alembic migrations of this package and of the task packages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -11,13 +12,30 @@ VERSION_TABLE = "conventions_alembic_version"  # the business database may have 
 _LOCK = 7_203_114_551  # any number that no other program uses for a lock in the same database
 
 
-def upgrade(engine: Engine, further: Sequence[Path]) -> None:
-    """Bring every branch to its head.
+BRANCH = "conventions"
+
+
+def upgrade(engine: Engine, further: Sequence[Path], version: str = "heads") -> None:
+    """Bring every branch to its head, or one to a version, unless it is at a later one.
 
     Args:
         engine: the database.
         further: folders of versions beside this package's; each is an independent Alembic branch.
+        version: the version.
     """
+    with _locked(engine, further) as config:
+        command.upgrade(config, version)
+
+
+def downgrade(engine: Engine) -> None:
+    """Take back all versions of this package."""
+    with _locked(engine, ()) as config:
+        command.downgrade(config, f"{BRANCH}@base")
+
+
+@contextmanager
+def _locked(engine: Engine, further: Sequence[Path]) -> Iterator[Config]:
+    """Alembic's configuration, on a connection which no other process migrates meanwhile."""
     here = Path(__file__).parent
     config = Config()
     config.set_main_option("script_location", str(here))
@@ -28,7 +46,7 @@ def upgrade(engine: Engine, further: Sequence[Path]) -> None:
             connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
             connection.commit()
         config.attributes["connection"] = connection
-        command.upgrade(config, "heads")
+        yield config
         connection.commit()
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})

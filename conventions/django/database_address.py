@@ -1,0 +1,63 @@
+"""The address of a database of Django's `DATABASES`, as SQLAlchemy has it."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+from django.db import DEFAULT_DB_ALIAS, connections
+from sqlalchemy import URL
+
+from conventions.core.errors import ConfigurationError
+
+# Options that Django reads itself; all others are for the driver.
+_OF_DJANGO = frozenset({"assume_role", "client_encoding", "isolation_level", "pool", "server_side_binding"})
+
+
+def address_of(alias: str) -> URL:
+    """Where a database of Django is; that of tests, while Django's tests run.
+
+    Raises:
+        ConfigurationError: there is no such alias; or it is neither PostgreSQL nor SQLite, or a SQLite that only one connection sees.
+    """
+    alias = alias or DEFAULT_DB_ALIAS
+    if alias not in connections.settings:
+        fault = f"DATABASES has no {alias!r}; it has {', '.join(connections.settings)}"
+        raise ConfigurationError([f"django://{alias}: {fault}"])
+    connection = connections[alias]
+    settings: dict[str, Any] = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return _sqlite(alias, str(settings["NAME"]))
+    if connection.vendor == "postgresql":
+        return _postgresql(settings)
+    fault = f"our tables can be in PostgreSQL and SQLite, and this is {connection.display_name}"
+    raise ConfigurationError([f"django://{alias}: {fault}; set CONVENTIONS_DATABASE_URL to a database of those"])
+
+
+def _sqlite(alias: str, name: str) -> URL:
+    if name.startswith("file:"):
+        path, _, query = name.partition("?")
+        return URL.create("sqlite", database=path, query=dict(parse_qsl(query)) | {"uri": "true"})
+    if name in {"", ":memory:"}:
+        raise ConfigurationError(
+            [f"django://{alias}: a database in memory is seen by one connection alone; name a file"]
+        )
+    return URL.create("sqlite", database=str(Path(name).absolute()))
+
+
+def _postgresql(settings: dict[str, Any]) -> URL:
+    options = {
+        name: str(value)
+        for name, value in settings.get("OPTIONS", {}).items()
+        if name not in _OF_DJANGO and isinstance(value, str | int)
+    }
+    if role := settings.get("OPTIONS", {}).get("assume_role"):
+        options["options"] = f"{options.get('options', '')} -c role={role}".strip()
+    return URL.create(
+        "postgresql+psycopg",
+        username=settings.get("USER") or None,
+        password=settings.get("PASSWORD") or None,
+        host=settings.get("HOST") or None,
+        port=int(settings["PORT"]) if settings.get("PORT") else None,
+        database=settings.get("NAME") or None,
+        query=options,
+    )

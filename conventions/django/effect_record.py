@@ -1,0 +1,155 @@
+"""`self.transaction(using=...)`: the effect by Django's ORM and its record in one commit, so that the effect happens once."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import OperationalError, connections
+from django.db import transaction as django_transaction
+
+from conventions.core.errors import TransactionRefused, TransactionRolledBack
+from conventions.core.forks import end_if_forked
+from conventions.django.database_address import address_of
+from conventions.idempotency.claim_answers import conflict
+from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy
+from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_NOT_AVAILABLE, LOCK_TIMEOUT
+from conventions.storage.database import Database
+from conventions.storage.tables import IdempotencyRow
+
+_TABLE = IdempotencyRow.__tablename__
+_INSERT = (
+    f"INSERT INTO {_TABLE} (task, key_hash, fingerprint, message_id, created_at) VALUES (%s, %s, %s, %s, %s) "  # noqa: S608  # a constant
+    "ON CONFLICT DO NOTHING"
+)
+_SELECT = f"SELECT message_id, fingerprint, CAST(result AS TEXT) FROM {_TABLE} WHERE task = %s AND key_hash = %s"  # noqa: S608  # the same
+_UPDATE = f"UPDATE {_TABLE} SET result = %s WHERE task = %s AND key_hash = %s"  # noqa: S608  # the same
+_PLACE = ("drivername", "host", "port", "database")
+
+
+class EffectRecord:
+    """What the block gets.
+
+    Attributes:
+        result: JSON that later duplicates of this job get as its result.
+    """
+
+    def __init__(self) -> None:
+        self.result: Any = None
+
+
+@contextmanager
+def transaction(using: str, database: Database, request: ClaimRequest) -> Iterator[EffectRecord]:
+    """Record the key first, let the block write by Django's connection, commit both; roll both back when the block raises.
+
+    Args:
+        using: the alias of the database.
+        database: where our tables are.
+        request: the claim of the job.
+
+    Raises:
+        TransactionRefused: the record cannot be committed with the block's writes there; nothing has happened.
+        TransactionRolledBack: the block has ended, and its transaction was rolled back, as by `set_rollback`.
+        EffectExists: the key is recorded already.
+        IdempotencyConflict: it is recorded for another message with other arguments.
+        TransactionBusy: another transaction is recording it, or SQLite's one writer did not come to an end in time.
+    """
+    connection: Any = connections[using] if using in connections.settings else None
+    if fault := _fault(using, connection, database):
+        raise TransactionRefused(f"self.transaction(using={using!r}): {fault}")
+    in_testcase, committed = _is_in_testcase(connection), []
+
+    def mark() -> None:
+        committed.append(True)
+
+    with django_transaction.atomic(using=using, durable=True):
+        django_transaction.on_commit(mark, using=using)  # the first one, so that no other can keep it from being called
+        record = EffectRecord()
+        _insert(connection, request, is_alone=not in_testcase)
+        process = os.getpid()
+        try:
+            yield record
+        except BaseException as error:
+            end_if_forked(process, error)  # it would end its parent's transaction
+            raise
+        end_if_forked(process, None)
+        if record.result is not None and not connection.needs_rollback:
+            with connection.cursor() as cursor:
+                cursor.execute(_UPDATE, (json.dumps(record.result), request.task, request.key))
+    # In a TestCase nothing is committed, but what waits for the commit shows whether the block's savepoint was rolled back.
+    if not committed and not (in_testcase and any(mark in waiting for waiting in connection.run_on_commit)):
+        raise TransactionRolledBack(
+            f"self.transaction(using={using!r}): the block has ended, but its transaction was rolled back (set_rollback, or a lost "
+            "connection): nothing of it is committed. Raise an error in the block to say why"
+        )
+
+
+def _fault(using: str, connection: Any, database: Database) -> str | None:
+    """Why the record and the writes of the block would not be committed together; `None` where they would."""
+    if connection is None:
+        return f"DATABASES has no {using!r}; it has {', '.join(connections.settings)}"
+    if connection.vendor not in {"postgresql", "sqlite"}:
+        return f"it works on PostgreSQL and SQLite, and this is {connection.display_name}; write by SQLAlchemy in self.transaction()"
+    return _fault_of_state(connection) or _fault_of_place(using, database) or _fault_of_sqlite(connection)
+
+
+def _fault_of_state(connection: Any) -> str | None:
+    if connection.in_atomic_block and not _is_in_testcase(connection):
+        return "an atomic block is open around it, which would decide whether it is committed; begin no atomic block before it"
+    if not connection.in_atomic_block and not connection.get_autocommit():
+        return "AUTOCOMMIT is off, so that nothing here would commit; turn it on"
+    return None
+
+
+def _fault_of_place(using: str, database: Database) -> str | None:
+    ours, theirs = database.url, address_of(using)
+    if [getattr(ours, one) for one in _PLACE] == [getattr(theirs, one) for one in _PLACE]:
+        return None
+    return (
+        f"our tables are in {ours.render_as_string()}, and this is {theirs.render_as_string()}; "
+        f"one commit needs one database: set CONVENTIONS_DATABASE_URL=django://{using}"
+    )
+
+
+def _fault_of_sqlite(connection: Any) -> str | None:
+    mode = str(connection.settings_dict.get("OPTIONS", {}).get("transaction_mode"))
+    if connection.vendor != "sqlite" or mode.upper() == "IMMEDIATE" or _is_in_testcase(connection):
+        return None
+    return 'two writers at once would fail: write "OPTIONS": {"transaction_mode": "IMMEDIATE"} into DATABASES'
+
+
+def _is_in_testcase(connection: Any) -> bool:
+    """Whether the open block is that of Django's `TestCase`, which rolls back what a test writes."""
+    return bool(connection.atomic_blocks) and connection.atomic_blocks[-1]._from_testcase  # noqa: SLF001  # what `durable` asks
+
+
+def _insert(connection: Any, request: ClaimRequest, *, is_alone: bool) -> None:
+    now = datetime.now(UTC)
+    # SQLAlchemy's type of moments has no zone there.
+    moment = now if connection.vendor == "postgresql" else now.strftime("%Y-%m-%d %H:%M:%S.%f")
+    values = (request.task, request.key, request.fingerprint, request.message_id, moment)
+    with connection.cursor() as cursor:
+        try:
+            if connection.vendor == "postgresql" and is_alone:
+                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'")
+            cursor.execute(_INSERT, values)
+        except OperationalError as error:
+            if _is_lock_timeout(error):
+                raise TransactionBusy from error
+            raise
+        if cursor.rowcount == 1:
+            return
+        cursor.execute(_SELECT, (request.task, request.key))
+        message_id, fingerprint, result = cursor.fetchone()
+    if message_id != request.message_id and fingerprint != request.fingerprint:
+        raise conflict(request.task, request.key, message_id)
+    raise EffectExists(None if result is None else json.loads(result))
+
+
+def _is_lock_timeout(error: OperationalError) -> bool:
+    driver_error: Any = error.__cause__
+    state = getattr(driver_error, "sqlstate", None) or getattr(driver_error, "pgcode", None)  # psycopg 3 and 2
+    return state == LOCK_NOT_AVAILABLE or "database is locked" in str(driver_error)
