@@ -26,7 +26,7 @@ from conventions.core.lease_timings import Timings
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
 from conventions.declare.task_packages import import_tasks
 from conventions.declare.team_migrations import migrations_of
-from conventions.django.project_settings import alias_in, project_settings
+from conventions.django.project_settings import alias_in, is_configured, project_settings
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.log_redaction import make_safe
 from conventions.execution.process_ends import Ends, has_ended
@@ -35,6 +35,7 @@ from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
 from conventions.library_internals.celery import (
+    configuration_changes,
     cwd_in_path,
     default_application,
     forget_ids_of_chains,
@@ -56,6 +57,7 @@ from conventions.tasks.job_decorator import job_class
 from conventions.tasks.owners import add_owner, forget_owner, register
 from conventions.tasks.plain_task import hold_as_ours
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
+from conventions.transport.team_configuration import TeamConfiguration, check_changes
 from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
 from conventions.worker.loop_calls import LoopCalls
@@ -139,6 +141,11 @@ class TaskLoader(AppLoader):
 
     override_backends = RESULT_BACKENDS  # by name: imported when results are first asked for
 
+    def mapping_of(self, obj: Any, *, silent: bool) -> Any:
+        """The mapping of an object with settings, or of a module by its name. Raises: whatever the import raises."""
+        reader = AppLoader(self.app)
+        return reader.conf if reader.config_from_object(obj, silent=silent) else {}
+
     def import_default_modules(self) -> Any:
         """Import what Celery would, then the task packages. Raises: TaskModuleError."""
         imported = super().import_default_modules()
@@ -186,7 +193,7 @@ class ConventionsApp(Celery):
             name,
             amqp="conventions.transport.connection:AMQP",
             loader=f"{__name__}:{TaskLoader.__name__}",  # a text, as Celery's support of Django wants it
-            task_cls="conventions.tasks.plain_task:PlainTask",
+            task_cls=f"conventions.tasks.{'django_function:DjangoFunction' if is_configured() else 'plain_task:PlainTask'}",
             control="conventions.worker.remote_control:Control",
             set_as_current=set_as_current,
         )
@@ -199,7 +206,9 @@ class ConventionsApp(Celery):
             put_in_place(self if is_free else default)
         self.steps["worker"].update(STEPS)
         self.steps["consumer"].add("conventions.worker.remote_control_guard:RemoteCalls")
-        self.config_from_object(_LazyDefaults(self))
+        self.team_configuration: TeamConfiguration | None = None
+        self._defaults = _LazyDefaults(self)
+        super().config_from_object(self._defaults)
 
     def __reduce__(self) -> Any:
         """Pool processes that are spawned, not forked, make the application anew."""
@@ -210,7 +219,8 @@ class ConventionsApp(Celery):
     @functools.cached_property
     def settings(self) -> Settings:
         """The settings, read at first use. Raises: ConfigurationError, with every fault."""
-        return self._settings_class.load(project_settings(), **self._overrides)
+        of_celery = {} if self.team_configuration is None else self.team_configuration.settings()
+        return self._settings_class.load(of_celery | project_settings(), **self._overrides)
 
     @functools.cached_property
     def timings(self) -> Timings:
@@ -233,6 +243,29 @@ class ConventionsApp(Celery):
     def register(self, task_class: Any) -> None:
         """Make the task of a class, see `tasks/owners.py`."""
         register(self, task_class)
+
+    def config_from_object(self, obj: Any, silent: bool = False, force: bool = False, namespace: Any = None) -> Any:
+        """As Celery, but over our defaults: what the object does not say stays as it is here.
+
+        Args:
+            obj: an object, or the name of a module, such as `django.conf:settings`.
+            silent: whether a module that cannot be imported is left out.
+            force: whether it is read now; else when Celery first asks for a setting.
+            namespace: the prefix of its names, such as `CELERY`.
+
+        Raises:
+            ConfigurationError: the application is in use; or, when the object is read, it says what would break a promise, each fault by
+                its name.
+        """
+        if used := {"store", "broker", "database"}.intersection(vars(self)):
+            raise ConfigurationError(
+                [f"config_from_object: call it before the application is used; it has its {min(used)}"]
+            )
+        for known in ("settings", "timings"):
+            vars(self).pop(known, None)
+        read = functools.partial(self.loader.mapping_of, obj, silent=silent)
+        self.team_configuration, self._defaults = TeamConfiguration(read, namespace), _LazyDefaults(self)
+        return super().config_from_object(self._defaults, silent=silent, force=force)
 
     def set_current(self) -> None:
         """As Celery: it is the current application of this thread, whichever is made later."""
@@ -518,6 +551,7 @@ class ConventionsApp(Celery):
         Raises:
             TaskModuleError: names the module, the file and the line.
         """
+        check_changes(configuration_changes(self))
         self.import_packages()
         for task in list(self.tasks.values()):
             for alias in getattr(task, "aliases", ()):
@@ -551,6 +585,12 @@ class _LazyDefaults(Mapping[str, Any]):
 
     @functools.cached_property
     def _values(self) -> dict[str, Any]:
+        team = self._app.team_configuration
+        return self.ours if team is None else team.over(self.ours)
+
+    @functools.cached_property
+    def ours(self) -> dict[str, Any]:
+        """Without what the team says."""
         return celery_defaults(self._app) | {"task_routes": (functools.partial(route, self._app),)}
 
     def __len__(self) -> int:

@@ -315,7 +315,7 @@ def test_migrations_are_no_task_modules(write: Callable[..., str], tmp_path: Pat
     """Alembic runs them; `app.database` finds them."""
     name = write(mail=GOOD)
     (tmp_path / name / "migrations").mkdir()
-    (tmp_path / name / "migrations" / "first.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / name / "migrations" / "first.py").write_text("raise RuntimeError('imported')\nrevision = 'a1'")
     with application([name], **MEMORY) as team:
         team.load_tasks()
         assert team.database._migrations == (tmp_path / name / "migrations",)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import connections
 from sqlalchemy import URL
 
 from conventions.core.errors import ConfigurationError
@@ -19,7 +19,6 @@ def address_of(alias: str) -> URL:
     Raises:
         ConfigurationError: there is no such alias; or it is neither PostgreSQL nor SQLite, or a SQLite that only one connection sees.
     """
-    alias = alias or DEFAULT_DB_ALIAS
     if alias not in connections.settings:
         fault = f"DATABASES has no {alias!r}; it has {', '.join(connections.settings)}"
         raise ConfigurationError([f"django://{alias}: {fault}"])
@@ -52,11 +51,14 @@ def _postgresql(settings: dict[str, Any]) -> URL:
     }
     if role := settings.get("OPTIONS", {}).get("assume_role"):
         options["options"] = f"{options.get('options', '')} -c role={role}".strip()
+    host = settings.get("HOST") or None
+    if host and host.startswith("/"):  # the folder of a socket
+        options["host"], host = host, None
     return URL.create(
         "postgresql+psycopg",
         username=settings.get("USER") or None,
         password=settings.get("PASSWORD") or None,
-        host=settings.get("HOST") or None,
+        host=host,
         port=int(settings["PORT"]) if settings.get("PORT") else None,
         database=settings.get("NAME") or None,
         query=options,

@@ -3,12 +3,13 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from django.db import OperationalError, connections
 from django.db import transaction as django_transaction
+from sqlalchemy import URL
 
 from conventions.core.errors import TransactionRefused, TransactionRolledBack
 from conventions.core.forks import end_if_forked
@@ -16,9 +17,11 @@ from conventions.django.database_address import address_of
 from conventions.idempotency.claim_answers import conflict
 from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy
 from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_NOT_AVAILABLE, LOCK_TIMEOUT
+from conventions.library_internals.django import is_in_testcase, waits_for_commit
 from conventions.storage.database import Database
 from conventions.storage.tables import IdempotencyRow
 
+POSTGRESQL_PORT = 5432
 _TABLE = IdempotencyRow.__tablename__
 _INSERT = (
     f"INSERT INTO {_TABLE} (task, key_hash, fingerprint, message_id, created_at) VALUES (%s, %s, %s, %s, %s) "  # noqa: S608  # a constant
@@ -26,7 +29,6 @@ _INSERT = (
 )
 _SELECT = f"SELECT message_id, fingerprint, CAST(result AS TEXT) FROM {_TABLE} WHERE task = %s AND key_hash = %s"  # noqa: S608  # the same
 _UPDATE = f"UPDATE {_TABLE} SET result = %s WHERE task = %s AND key_hash = %s"  # noqa: S608  # the same
-_PLACE = ("drivername", "host", "port", "database")
 
 
 class EffectRecord:
@@ -59,12 +61,14 @@ def transaction(using: str, database: Database, request: ClaimRequest) -> Iterat
     connection: Any = connections[using] if using in connections.settings else None
     if fault := _fault(using, connection, database):
         raise TransactionRefused(f"self.transaction(using={using!r}): {fault}")
-    in_testcase, committed = _is_in_testcase(connection), []
+    in_testcase, committed = is_in_testcase(connection), []
 
     def mark() -> None:
         committed.append(True)
 
-    with django_transaction.atomic(using=using, durable=True):
+    with ExitStack() as stack:
+        with _busy_in_time():  # SQLite begins as a writer
+            stack.enter_context(django_transaction.atomic(using=using, durable=True))
         django_transaction.on_commit(mark, using=using)  # the first one, so that no other can keep it from being called
         record = EffectRecord()
         _insert(connection, request, is_alone=not in_testcase)
@@ -79,7 +83,7 @@ def transaction(using: str, database: Database, request: ClaimRequest) -> Iterat
             with connection.cursor() as cursor:
                 cursor.execute(_UPDATE, (json.dumps(record.result), request.task, request.key))
     # In a TestCase nothing is committed, but what waits for the commit shows whether the block's savepoint was rolled back.
-    if not committed and not (in_testcase and any(mark in waiting for waiting in connection.run_on_commit)):
+    if not committed and not (in_testcase and waits_for_commit(connection, mark)):
         raise TransactionRolledBack(
             f"self.transaction(using={using!r}): the block has ended, but its transaction was rolled back (set_rollback, or a lost "
             "connection): nothing of it is committed. Raise an error in the block to say why"
@@ -92,11 +96,11 @@ def _fault(using: str, connection: Any, database: Database) -> str | None:
         return f"DATABASES has no {using!r}; it has {', '.join(connections.settings)}"
     if connection.vendor not in {"postgresql", "sqlite"}:
         return f"it works on PostgreSQL and SQLite, and this is {connection.display_name}; write by SQLAlchemy in self.transaction()"
-    return _fault_of_state(connection) or _fault_of_place(using, database) or _fault_of_sqlite(connection)
+    return _fault_of_place(using, database) or _fault_of_state(connection) or _fault_of_sqlite(connection)
 
 
 def _fault_of_state(connection: Any) -> str | None:
-    if connection.in_atomic_block and not _is_in_testcase(connection):
+    if connection.in_atomic_block and not is_in_testcase(connection):
         return "an atomic block is open around it, which would decide whether it is committed; begin no atomic block before it"
     if not connection.in_atomic_block and not connection.get_autocommit():
         return "AUTOCOMMIT is off, so that nothing here would commit; turn it on"
@@ -105,7 +109,7 @@ def _fault_of_state(connection: Any) -> str | None:
 
 def _fault_of_place(using: str, database: Database) -> str | None:
     ours, theirs = database.url, address_of(using)
-    if [getattr(ours, one) for one in _PLACE] == [getattr(theirs, one) for one in _PLACE]:
+    if _place_of(ours) == _place_of(theirs):
         return None
     return (
         f"our tables are in {ours.render_as_string()}, and this is {theirs.render_as_string()}; "
@@ -113,16 +117,23 @@ def _fault_of_place(using: str, database: Database) -> str | None:
     )
 
 
+def _place_of(url: URL) -> tuple[Any, ...]:
+    if url.get_backend_name() == "sqlite":
+        name = url.database or ""
+        return ("sqlite", name if name.startswith("file:") else os.path.realpath(name))
+    return (
+        url.get_backend_name(),
+        url.host or url.query.get("host", "localhost"),
+        url.port or POSTGRESQL_PORT,
+        url.database,
+    )
+
+
 def _fault_of_sqlite(connection: Any) -> str | None:
     mode = str(connection.settings_dict.get("OPTIONS", {}).get("transaction_mode"))
-    if connection.vendor != "sqlite" or mode.upper() == "IMMEDIATE" or _is_in_testcase(connection):
+    if connection.vendor != "sqlite" or mode.upper() == "IMMEDIATE" or is_in_testcase(connection):
         return None
     return 'two writers at once would fail: write "OPTIONS": {"transaction_mode": "IMMEDIATE"} into DATABASES'
-
-
-def _is_in_testcase(connection: Any) -> bool:
-    """Whether the open block is that of Django's `TestCase`, which rolls back what a test writes."""
-    return bool(connection.atomic_blocks) and connection.atomic_blocks[-1]._from_testcase  # noqa: SLF001  # what `durable` asks
 
 
 def _insert(connection: Any, request: ClaimRequest, *, is_alone: bool) -> None:
@@ -131,15 +142,11 @@ def _insert(connection: Any, request: ClaimRequest, *, is_alone: bool) -> None:
     moment = now if connection.vendor == "postgresql" else now.strftime("%Y-%m-%d %H:%M:%S.%f")
     values = (request.task, request.key, request.fingerprint, request.message_id, moment)
     with connection.cursor() as cursor:
-        try:
-            if connection.vendor == "postgresql" and is_alone:
-                cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'")
+        if connection.vendor == "postgresql" and is_alone:
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            cursor.execute(f"SET LOCAL idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'")
+        with _busy_in_time():
             cursor.execute(_INSERT, values)
-        except OperationalError as error:
-            if _is_lock_timeout(error):
-                raise TransactionBusy from error
-            raise
         if cursor.rowcount == 1:
             return
         cursor.execute(_SELECT, (request.task, request.key))
@@ -147,6 +154,16 @@ def _insert(connection: Any, request: ClaimRequest, *, is_alone: bool) -> None:
     if message_id != request.message_id and fingerprint != request.fingerprint:
         raise conflict(request.task, request.key, message_id)
     raise EffectExists(None if result is None else json.loads(result))
+
+
+@contextmanager
+def _busy_in_time() -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        if _is_lock_timeout(error):
+            raise TransactionBusy from error
+        raise
 
 
 def _is_lock_timeout(error: OperationalError) -> bool:

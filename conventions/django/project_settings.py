@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 from conventions.core.errors import ConfigurationError
@@ -11,20 +10,29 @@ from conventions.core.errors import ConfigurationError
 NAME = "CONVENTIONS"
 APP = __package__
 OF_DJANGO = "django://"
+NOBODY = "unix:///no-broker-in-tests-of-django"
 DEFAULT_ADDRESS = f"{OF_DJANGO}default"
 
 
 def is_configured() -> bool:
     """Whether this process has settings of Django, or the environment names them."""
-    if (loaded := sys.modules.get("django.conf")) is not None and loaded.settings.configured:
+    loaded: Any = sys.modules.get("django.conf")
+    if loaded is not None and getattr(loaded.settings, "configured", False):
         return True
-    return bool(os.environ.get("DJANGO_SETTINGS_MODULE")) and find_spec("django") is not None
+    if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return False
+    try:
+        import django  # noqa: F401, PLC0415  # Celery warns where there is none
+    except ImportError:
+        return False
+    return True
 
 
 def project_settings() -> dict[str, Any]:
     """The values of `settings.CONVENTIONS` by the names of our settings; nothing where there is no Django.
 
-    `database_url` is `django://default` where this application is installed, unless the project says another one.
+    `database_url` is `django://default` where this application is installed, unless the project says another one. In Django's tests
+    `broker_url` is an address where nobody is: jobs run by `apply`, and none goes to a broker that runs in this folder.
 
     Raises:
         ConfigurationError: it is no dictionary, or a name is not in capitals.
@@ -43,7 +51,15 @@ def project_settings() -> dict[str, Any]:
     ]:
         raise ConfigurationError(faults)
     installed = any(str(app).startswith(APP) for app in settings.INSTALLED_APPS)
-    return ({"database_url": DEFAULT_ADDRESS} if installed else {}) | {name.lower(): said[name] for name in said}
+    defaults = {"database_url": DEFAULT_ADDRESS} if installed else {}
+    if _is_in_tests():
+        defaults |= {"broker_url": NOBODY}
+    return defaults | {name.lower(): said[name] for name in said}
+
+
+def _is_in_tests() -> bool:
+    """Whether Django's test runner has set up its environment, of which an outbox for mail is a part."""
+    return hasattr(sys.modules.get("django.core.mail"), "outbox")
 
 
 def alias_in(database_url: str | None) -> str | None:

@@ -10,6 +10,11 @@ from conventions.core.errors import TransactionRefused
 
 _WRITES = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "TRUNCATE", "COPY"})
 
+_AS_WRITER = (
+    "IMMEDIATE",
+    "EXCLUSIVE",
+)  # SQLite has one writer, which is the session: a second one would wait for it, in vain
+
 
 @contextmanager
 def refusing_writes() -> Iterator[None]:
@@ -23,8 +28,8 @@ def refusing_writes() -> Iterator[None]:
 def _refuse_writes(
     execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
 ) -> Any:  # Django's signature
-    word = str(sql).lstrip(" \t\r\n(").partition(" ")[0].upper()
-    if word in _WRITES:
+    word, _, more = str(sql).lstrip(" \t\r\n(").upper().partition(" ")
+    if word in _WRITES or (word == "BEGIN" and more.startswith(_AS_WRITER)):
         alias = context["connection"].alias
         raise TransactionRefused(
             f"{word} by Django's connection {alias!r} within self.transaction(), which commits what its session of SQLAlchemy writes: "

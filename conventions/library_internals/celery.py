@@ -15,8 +15,10 @@ from typing import Any, Protocol
 import celery
 from celery import _state, canvas
 from celery.app import base, trace
+from celery.app.defaults import SETTING_KEYS
 from celery.app.routes import Router
 from celery.app.task import X_DEATH_HEADERS, Context, get_actual_ignore_result
+from celery.app.utils import detect_settings
 from celery.loaders.base import BaseLoader
 from celery.local import Proxy
 from celery.utils import functional, imports, time
@@ -69,6 +71,28 @@ SEND_TASK_POSITIONS = tuple(  # of what `send_task` takes after the arguments of
 def sends_are_celerys() -> bool:
     """Whether nobody has replaced `Task.apply_async`, as tracing does."""
     return bool(celery.Task.apply_async.__code__.co_qualname == "Task.apply_async")
+
+
+# Configuration.
+
+type ConfigurationSource = Callable[[], Mapping[str, Any]]  # reads a module or an object, when it is needed
+
+
+def configuration_values(source: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
+    """What a mapping says, by Celery's names of today; it may have those of before, or a prefix. Raises: ImproperlyConfigured: it mixes them."""
+    said = detect_settings(source, prefix=namespace)
+    said.maps[:] = [source]  # without Celery's defaults
+    return {name: said[name] for name in (*SETTING_KEYS, *_FURTHER) if name in said}
+
+
+def configuration_changes(app: celery.Celery) -> Mapping[str, Any]:
+    """What was written into the configuration of an application, beside what it was read from."""
+    app.conf.get("timezone")  # reads it, where nobody has
+    changes: Mapping[str, Any] = app.conf.changes
+    return changes
+
+
+_FURTHER = ("redbeat_lock_timeout", "redbeat_redis_url")
 
 
 # Applications, and proxies of them and of their tasks.

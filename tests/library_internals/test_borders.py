@@ -15,7 +15,7 @@ DOCUMENTED = """
     celery:Celery celery:shared_task celery:signals celery:states celery:uuid celery:maybe_signature celery:bootsteps
     celery.app.amqp:AMQP celery.app.control:Control celery.app.task:Context celery.app.utils:find_app celery.bin.base:CeleryCommand
     celery.bin.base:CeleryOption celery.canvas:Signature celery.canvas:chunks celery.canvas:group
-    celery.contrib.testing.worker:start_worker celery.events.state:Task celery.events.state:Worker celery.loaders.app:AppLoader
+    celery.contrib.django.task:DjangoTask celery.contrib.testing.worker:start_worker celery.events.state:Task celery.events.state:Worker celery.loaders.app:AppLoader
     celery.result:AsyncResult celery.schedules:BaseSchedule celery.worker:state celery.worker.consumer:Consumer
     celery.worker.request:Request celery.backends.redis:RedisBackend celery.backends.redis:SentinelBackend
     kombu.connection:Connection kombu.entity:Exchange kombu.entity:Queue kombu.messaging:Producer kombu.utils.json:dumps kombu.utils.json:loads

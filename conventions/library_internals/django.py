@@ -1,0 +1,13 @@
+"""What Django does not document: whose a block of a connection is."""
+
+from typing import Any
+
+
+def is_in_testcase(connection: Any) -> bool:
+    """Whether the open block is that of Django's `TestCase`, which rolls back what a test writes. `atomic(durable=True)` asks the same."""
+    return bool(connection.atomic_blocks) and bool(connection.atomic_blocks[-1]._from_testcase)  # noqa: SLF001
+
+
+def waits_for_commit(connection: Any, function: Any) -> bool:
+    """Whether a function of `on_commit` waits still. It does not where its savepoint was rolled back."""
+    return any(function in waiting for waiting in connection.run_on_commit)

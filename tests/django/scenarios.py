@@ -1,0 +1,361 @@
+"""What one attempt of a job may do with `self.transaction(using=...)`. Each function runs in a process of a project, and asserts there."""
+# mypy: ignore-errors
+# ruff: noqa: ARG002, PT017, T201
+
+import json
+import os
+import sys
+import threading
+from uuid import uuid4
+
+import django
+
+django.setup()
+
+from django.db import connection, connections, transaction  # noqa: E402
+from orders.models import Order, Receipt  # noqa: E402
+from shop import app  # noqa: E402
+from sqlalchemy import text  # noqa: E402
+
+from conventions import ImmediateTask  # noqa: E402
+from conventions.core.errors import IdempotencyConflict, TransactionRefused, TransactionRolledBack  # noqa: E402
+from conventions.django.effect_record import transaction as effect  # noqa: E402
+from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy  # noqa: E402
+
+
+class Write(ImmediateTask):
+    """Write a receipt, then do what its argument says."""
+
+    idempotent_on = ("key",)
+
+    def run(self, key: str, then: str, using: str = "default") -> str | None:
+        """Returns `then`."""
+        with self.transaction(using=using) as record:
+            Receipt.objects.using(using).create(order=Order.objects.get(), amount=1)
+            record.result = {"then": then}
+            THEN[then](using)
+        return then
+
+
+def fail(*_):
+    raise ValueError("in the block")
+
+
+def inner_block_fails(using):
+    try:
+        with transaction.atomic(using=using):
+            Receipt.objects.create(order=Order.objects.get(), amount=2)
+            fail()
+    except ValueError:
+        pass
+
+
+def inner_block_breaks(using):
+    """Without a savepoint, the outer block is broken, too."""
+    try:
+        with transaction.atomic(using=using, savepoint=False):
+            fail()
+    except ValueError:
+        pass
+
+
+def after_commit_fails(using):
+    transaction.on_commit(fail, using=using)
+
+
+THEN = {
+    "nothing": lambda _: None,
+    "fail": fail,
+    "set_rollback": lambda using: transaction.set_rollback(True, using=using),
+    "inner_block_fails": inner_block_fails,
+    "inner_block_breaks": inner_block_breaks,
+    "close": lambda using: connections[using].close(),
+    "after_commit_fails": after_commit_fails,
+}
+
+
+def order():
+    return Order.objects.get_or_create(customer="ann", amount=1200)[0]
+
+
+def apply(then, key=None, using="default"):
+    order()
+    return Write.apply(kwargs={"key": key or uuid4().hex, "then": then, "using": using})
+
+
+def counts():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM conventions_idempotency")
+        return Receipt.objects.count(), cursor.fetchone()[0]
+
+
+def claim(key, fingerprint="f", message="m1"):
+    return ClaimRequest(task="T", key=key, fingerprint=fingerprint, message_id=message, token="t", horizon=1.0)
+
+
+def a_block_commits_both():
+    before = counts()
+    assert apply("nothing").get() == "nothing"
+    assert counts() == (before[0] + 1, before[1] + 1)
+
+
+def an_error_commits_neither():
+    before = counts()
+    ended = apply("fail")
+    assert isinstance(ended.result, ValueError), ended.result
+    assert counts() == before
+
+
+def a_duplicate_gets_the_result_of_the_first():
+    key, before = uuid4().hex, counts()
+    apply("nothing", key)
+    assert apply("nothing", key).get() == {"then": "nothing"}
+    assert counts() == (before[0] + 1, before[1] + 1)
+
+
+def a_block_that_was_rolled_back_is_no_success():
+    for then in ("set_rollback", "inner_block_breaks"):
+        before = counts()
+        ended = apply(then)
+        assert isinstance(ended.result, TransactionRolledBack | transaction.TransactionManagementError), (
+            then,
+            ended.result,
+        )
+        assert counts() == before, then
+
+
+def a_connection_that_was_closed_is_no_success():
+    before = counts()
+    ended = apply("close")
+    assert isinstance(ended.result, Exception), ended.result
+    assert counts() == before
+
+
+def an_inner_block_may_fail():
+    before = counts()
+    assert apply("inner_block_fails").get() == "inner_block_fails"
+    assert counts() == (before[0] + 1, before[1] + 1)
+
+
+def what_follows_the_commit_may_fail():
+    """The attempt fails, and the next one finds that all is done."""
+    key, before = uuid4().hex, counts()
+    assert apply("after_commit_fails", key).get() == {"then": "after_commit_fails"}
+    assert counts() == (before[0] + 1, before[1] + 1)
+
+
+def refused(using="default", around=None):
+    """The text of the refusal; nothing has happened."""
+    before, seen = counts(), []
+    try:
+        with effect(using, app.database, claim(uuid4().hex)):
+            seen.append("the block ran")
+    except TransactionRefused as error:
+        assert counts() == before
+        assert not seen
+        return str(error)
+    raise AssertionError("it was not refused")
+
+
+def an_open_block_is_refused():
+    with transaction.atomic():
+        assert "an atomic block is open around it" in refused()
+    ended = apply("nothing")
+    assert ended.get() == "nothing"
+
+
+def a_manual_transaction_is_refused():
+    connection.set_autocommit(False)
+    try:
+        assert "AUTOCOMMIT is off" in refused()
+    finally:
+        connection.rollback()
+        connection.set_autocommit(True)
+
+
+def an_alias_that_is_not_there_is_refused():
+    said = refused("nowhere")
+    assert "DATABASES has no 'nowhere'; it has default" in said, said
+
+
+def another_database_is_refused():
+    """Its commit would not have the record."""
+    said = refused("other")
+    assert "our tables are in " in said, said
+    assert "set CONVENTIONS_DATABASE_URL=django://other" in said, said
+    assert "hunter2" not in said
+
+
+def another_vendor_is_refused():
+    said = refused("mysql")
+    assert "it works on PostgreSQL and SQLite, and this is unknown" in said, said
+
+
+def a_deferred_sqlite_is_refused():
+    assert '"OPTIONS": {"transaction_mode": "IMMEDIATE"}' in refused()
+
+
+def another_message_with_other_arguments_conflicts():
+    key = uuid4().hex
+    with effect("default", app.database, claim(key)):
+        pass
+    for fingerprint, message, error in (
+        ("f", "m2", EffectExists),
+        ("g", "m1", EffectExists),
+        ("g", "m2", IdempotencyConflict),
+    ):
+        try:
+            with effect("default", app.database, claim(key, fingerprint, message)):
+                raise AssertionError("it ran twice")
+        except error:
+            pass
+
+
+def records_of_both_ways_are_the_same():
+    """What one of them has recorded, the other one finds; a moment is read as the moment it is."""
+    from conventions.idempotency.transactions import transaction as by_session
+    from conventions.storage.database import utc_now
+    from conventions.storage.tables import IdempotencyRow
+
+    key, other = uuid4().hex, uuid4().hex
+    with effect("default", app.database, claim(key)) as record:
+        record.result = ["a", 1, None]
+    with app.database.session() as session:
+        row = session.get_one(IdempotencyRow, ("T", key))
+        assert row.result == ["a", 1, None]
+        assert abs((utc_now() - row.created_at).total_seconds()) < 60
+    try:
+        with by_session(app.database, claim(key)):
+            raise AssertionError("it ran twice")
+    except EffectExists as exists:
+        assert exists.result == ["a", 1, None]
+    with by_session(app.database, claim(other)) as session:
+        session.info["result"] = {"b": 2}
+    try:
+        with effect("default", app.database, claim(other)):
+            raise AssertionError("it ran twice")
+    except EffectExists as exists:
+        assert exists.result == {"b": 2}
+
+
+def two_at_once_have_one_effect():
+    """The second one waits for the first one, and then finds its record."""
+    key, inside, go, outcomes = uuid4().hex, threading.Event(), threading.Event(), []
+    before = counts()
+
+    def first():
+        with effect("default", app.database, claim(key)):
+            inside.set()
+            assert go.wait(30)
+            Receipt.objects.create(order=order(), amount=1)
+        connections.close_all()
+
+    def second():
+        try:
+            with effect("default", app.database, claim(key)):
+                Receipt.objects.create(order=order(), amount=1)
+        except (EffectExists, TransactionBusy) as error:
+            outcomes.append(type(error).__name__)
+        finally:
+            connections.close_all()
+
+    order()
+    threads = [threading.Thread(target=first), threading.Thread(target=second)]
+    threads[0].start()
+    assert inside.wait(30)
+    threads[1].start()
+    threads[1].join(0.3)
+    assert threads[1].is_alive()
+    go.set()
+    for one in threads:
+        one.join(30)
+    assert outcomes == ["EffectExists"], outcomes
+    assert counts() == (before[0] + 1, before[1] + 1)
+
+
+def one_that_never_ends_keeps_the_other_busy():
+    """It gives up in time, and nothing is lost: the job waits, with no attempt used."""
+    from conventions.django import effect_record
+
+    effect_record.LOCK_TIMEOUT = "300ms"
+    connection.settings_dict["OPTIONS"] = connection.settings_dict["OPTIONS"] | (
+        {"timeout": 0.3} if connection.vendor == "sqlite" else {}
+    )
+    key, inside, go = uuid4().hex, threading.Event(), threading.Event()
+
+    def first():
+        with effect("default", app.database, claim(key)):
+            inside.set()
+            assert go.wait(30)
+        connections.close_all()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert inside.wait(30)
+    connection.close()
+    try:
+        with effect("default", app.database, claim(key)):
+            raise AssertionError("it ran beside the first one")
+    except TransactionBusy:
+        pass
+    finally:
+        go.set()
+        thread.join(30)
+
+
+def a_fork_in_the_block_commits_once():
+    """A child that leaves the block ends there: the transaction is its parent's."""
+    key, before = uuid4().hex, counts()
+    order()
+    with effect("default", app.database, claim(key)):
+        Receipt.objects.create(order=order(), amount=1)
+        child = os.fork()
+        if not child:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    if not child:
+        os._exit(77)  # it must have ended before
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 77
+    assert counts() == (before[0] + 1, before[1] + 1)
+
+
+class BySession(ImmediateTask):
+    """Use a session of SQLAlchemy, and Django's ORM within its block."""
+
+    idempotent_on = ("key",)
+
+    def run(self, key: str, what: str) -> None:
+        with self.transaction() as session:
+            ORM[what]()
+            session.execute(text("UPDATE orders_order SET amount = amount + 1"))
+
+
+ORM = {
+    "create": lambda: Receipt.objects.create(order_id=1, amount=1),
+    "bulk": lambda: Receipt.objects.bulk_create([Receipt(order_id=1, amount=1)]),
+    "update": lambda: Order.objects.update(customer="bob"),
+    "delete": lambda: Receipt.objects.all().delete(),
+    "raw": lambda: connection.cursor().execute("  insert into orders_receipt (order_id, amount) values (1, 1)"),
+    "read": Order.objects.count,
+}
+
+
+def a_write_of_the_orm_beside_a_session_is_refused():
+    """It would be committed on its own, and twice by a retry. To read is not."""
+    order()
+    amount, before = Order.objects.get().amount, counts()
+    connection.close()
+    for what in ("create", "bulk", "update", "delete", "raw"):
+        ended = BySession.apply(kwargs={"key": uuid4().hex, "what": what})
+        assert isinstance(ended.result, TransactionRefused), (what, ended.result)
+        assert "write `with self.transaction(using='default'):`" in str(ended.result)
+        assert "bob" not in str(Order.objects.get())
+        assert counts() == before
+        connection.close()
+    BySession.apply(kwargs={"key": uuid4().hex, "what": "read"}).get()
+    assert Order.objects.get().amount == amount + 1
+    Receipt.objects.create(order=order(), amount=1)  # after the block all is as before
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    print(json.dumps("done"))

@@ -1,0 +1,100 @@
+"""Our tables, by `manage.py migrate` and by `celery db upgrade`, in any order."""
+
+import pytest
+
+from conventions.storage.migrations.run import VERSION_TABLE
+from conventions.storage.tables import Base
+from tests.django_project import DjangoProject
+
+TABLES = {*Base.metadata.tables, VERSION_TABLE}
+LATEST = """
+from alembic.script import ScriptDirectory
+from conventions.storage.migrations import run
+from django.db.migrations.loader import MigrationLoader
+from pathlib import Path
+versions = ScriptDirectory(str(Path(run.__file__).parent)).get_heads()
+names = sorted(name for app, name in MigrationLoader(None).disk_migrations if app == "conventions")
+print(*versions, Path(run.__file__).parents[2].joinpath("django", "migrations", names[-1] + ".py").read_text().count(versions[0]))
+"""
+
+
+def tables(project: DjangoProject, alias: str = "default") -> set[str]:
+    """The tables of the project's database."""
+    return set(
+        project.python(
+            f"from django.db import connections\nprint(*connections[{alias!r}].introspection.table_names())"
+        ).split()
+    )
+
+
+def test_migrate_makes_them(project: DjangoProject) -> None:
+    """Once; `db upgrade` has nothing to do after it, and `check` finds them. `migrate conventions zero` takes them away, and no other table."""
+    for _ in range(2):
+        project.manage("migrate")
+    assert tables(project) >= TABLES | {"orders_order"}
+    assert "up to date" in project.run("db", "upgrade", app="shop").stdout
+    assert '"database"' not in project.run("check", app="shop").stdout
+    project.manage("migrate", "conventions", "zero")
+    assert tables(project) & TABLES <= {VERSION_TABLE}
+    assert "orders_order" in tables(project)
+    project.manage("migrate")
+    assert tables(project) >= TABLES
+
+
+def test_db_upgrade_makes_them(project: DjangoProject) -> None:
+    """It leaves Django's migrations alone, and says so; `migrate` has nothing to do for our tables after it."""
+    path = project.folder / "shop" / "celery.py"
+    path.write_text(path.read_text().replace("orders.jobs", "orders"))
+    said = project.run("db", "upgrade", app="shop")
+    assert said.returncode == 0, said.stdout
+    assert (
+        f"left alone: {project.folder}/orders/migrations: migrations of Django: run `manage.py migrate`" in said.stdout
+    )
+    assert tables(project) == TABLES
+    project.manage("migrate")
+    assert tables(project) > TABLES
+
+
+def test_another_database_of_the_project_gets_none(sqlite_project: DjangoProject) -> None:
+    """Also where `DATABASE_URL` names it, or a place outside of Django."""
+    project = sqlite_project
+    project.say('DATABASES["other"] = DATABASES["default"] | {"NAME": FOLDER / "other.sqlite3"}')
+    project.manage("migrate", "--database", "other")
+    assert tables(project, "other").isdisjoint(TABLES)
+    project.say('CONVENTIONS["DATABASE_URL"] = "sqlite:///elsewhere.sqlite3"')
+    project.manage("migrate")
+    assert tables(project).isdisjoint(TABLES)
+    assert not (project.folder / "elsewhere.sqlite3").exists()
+
+
+def test_other_ones_see_what_it_does(sqlite_project: DjangoProject) -> None:
+    """`sqlmigrate` says that there is no SQL to show, and `makemigrations` finds nothing to do."""
+    assert "CANNOT BE WRITTEN AS SQL" in sqlite_project.manage("sqlmigrate", "conventions", "0001")
+    assert "No changes detected" in sqlite_project.manage("makemigrations", "--check", "--dry-run")
+
+
+def test_the_last_migration_is_the_last_version(sqlite_project: DjangoProject) -> None:
+    """A version that Alembic has and Django's migrations have not would be forgotten by `manage.py migrate`."""
+    version, count = sqlite_project.python(LATEST).split()
+    assert count == "1", f"conventions/django/migrations/ needs a migration for {version}"
+
+
+def test_the_tests_of_the_project(project: DjangoProject) -> None:
+    """`manage.py test`: jobs in a `TestCase`, on either kind, without a broker."""
+    del project.settings["broker_url"]
+    if project.variables.get("POSTGRES_HOST") is None:
+        project.say(
+            'DATABASES["default"].pop("OPTIONS")'
+        )  # as most projects have it; nobody writes at the same time there
+    assert "OK" in project.manage("test")
+
+
+@pytest.mark.parametrize("fault", ["record.result = 1\n            fail()", "transaction.set_rollback(True)"])
+def test_a_test_case_sees_what_a_worker_would(project: DjangoProject, fault: str) -> None:
+    """A job whose block was rolled back fails there, too."""
+    path = project.folder / "orders" / "jobs.py"
+    text = path.read_text().replace("            record.result =", f"            {fault}\n            record.result =")
+    path.write_text(text + "\n\nfrom django.db import transaction\n\n\ndef fail() -> None:\n    raise ValueError\n")
+    assert "FAILED (failures=1, errors=1)" in project.manage(
+        "test", fails=True
+    ) or "FAILED (errors=2)" in project.manage("test", fails=True)
