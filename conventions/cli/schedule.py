@@ -11,7 +11,7 @@ import click
 from celery.bin.base import CeleryCommand
 
 from conventions.app import ConventionsApp
-from conventions.cli import schedule_changes, schedule_history
+from conventions.cli import schedule_changes, schedule_convert, schedule_history
 from conventions.cli.base import app_of, one_line_errors, output_options, print_json, say
 from conventions.cli.schedule_options import JSON, NAME, Listed, emit_local, local, naming, on_the_wall, seconds
 from conventions.console.display import duration
@@ -122,6 +122,7 @@ def beats(context: click.Context, as_json: bool, limit: int) -> None:
 
 
 schedule.add_command(schedule_history.history)
+schedule.add_command(schedule_convert.convert)
 schedule_changes.add_to(schedule)
 
 

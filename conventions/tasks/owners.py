@@ -201,6 +201,12 @@ def task_of(task_class: type[Any]) -> Any:
     return app.tasks[task_class.name]
 
 
+def declared_class(task: Any) -> type[Any]:
+    """The class that a team has written, or `@app.job` has made, of a task of ours in an application."""
+    found: type[Any] = type(task).__bases__[0]  # Celery has derived one of its own from it
+    return found
+
+
 def register(app: Any, task_class: Any) -> None:
     """Make the task of a class in an application."""
     app.task(task_class.run, bind=True, base=task_class, name=task_class.name, lazy=False, shared=False)

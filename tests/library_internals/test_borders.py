@@ -16,7 +16,7 @@ DOCUMENTED = """
     celery.app.amqp:AMQP celery.app.control:Control celery.app.task:Context celery.app.utils:find_app celery.bin.base:CeleryCommand
     celery.bin.base:CeleryOption celery.canvas:Signature celery.canvas:chunks celery.canvas:group
     celery.contrib.django.task:DjangoTask celery.contrib.testing.worker:start_worker celery.events.state:Task celery.events.state:Worker celery.loaders.app:AppLoader
-    celery.result:AsyncResult celery.schedules:BaseSchedule celery.worker:state celery.worker.consumer:Consumer
+    celery.result:AsyncResult celery.schedules:BaseSchedule celery.schedules:crontab celery.schedules:schedule celery.worker:state celery.worker.consumer:Consumer
     celery.worker.request:Request celery.backends.redis:RedisBackend celery.backends.redis:SentinelBackend
     kombu.connection:Connection kombu.entity:Exchange kombu.entity:Queue kombu.messaging:Producer kombu.utils.json:dumps kombu.utils.json:loads
     kombu.transport:pyamqp kombu.transport:redis kombu.transport:virtual
