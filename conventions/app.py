@@ -184,6 +184,7 @@ class ConventionsApp(Celery):
         self._overrides = overrides
         self._queues_selected = False
         self._is_patient = False
+        self._embedded: str | None = None  # the address of the stack of this folder, once it was found
         self.takes_place = False
         is_free, default = is_place_free(), default_application()
         self._functions = functions
@@ -359,12 +360,13 @@ class ConventionsApp(Celery):
         """The configured broker, or that of the embedded stack in this folder. Raises: ConfigurationError."""
         if self.settings.broker_url:
             return self.settings.broker_url
-        running = stack.find()
-        if running is None:
+        if self._embedded is None and (running := stack.find()) is not None:
+            self._embedded = running.broker_url  # it stays the one of this process, also while it does not run
+        if self._embedded is None:
             raise ConfigurationError(
                 [f"no broker: start one here with `celery -A {self.main} up`, or set {ENV_PREFIX}BROKER_URL"]
             )
-        return running.broker_url
+        return self._embedded
 
     @property
     def _patience(self) -> float:

@@ -16,6 +16,7 @@ from conventions import ImmediateTask, LongRunningTask, Priority, Progress, Sett
 from conventions.app import ConventionsApp
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
+from conventions.stack.folder import Stack
 from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
 from tests.workers import application, messages, remembering_current
 
@@ -319,6 +320,18 @@ def test_migrations_are_no_task_modules(write: Callable[..., str], tmp_path: Pat
     with application([name], **MEMORY) as team:
         team.load_tasks()
         assert team.database._migrations == (tmp_path / name / "migrations",)
+
+
+def test_the_embedded_broker_stays_the_one_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it does not run: a send says that it is away, and not that none is set."""
+    found = Stack(1, "redis+socket:///x/valkey.sock", "unix:///x/valkey.sock", None, "/x/valkey.sock", "")
+    answers: list[Stack | None] = [None, found, None]
+    monkeypatch.setattr("conventions.app.stack.find", lambda: answers.pop(0))
+    with application() as team:
+        with pytest.raises(ConfigurationError, match="no broker: start one here"):
+            _ = team.broker_address
+        assert team.broker_address == found.broker_url
+        assert team.broker_address == found.broker_url
 
 
 # Several applications.

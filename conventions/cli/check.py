@@ -17,6 +17,7 @@ from conventions.core.errors import ConfigurationError
 from conventions.core.redis_answers import advice_on, fault_of
 from conventions.execution.application import Application
 from conventions.execution.purge import is_reply_queue
+from conventions.outbox.lag import lag
 from conventions.recording import lost_message_rows
 from conventions.schedules.schedule_module import load_schedule
 from conventions.storage.newer_data import left_alone
@@ -24,6 +25,7 @@ from conventions.storage.tables import DeadLetterRow
 from conventions.transport.celery_defaults import queue_names
 from conventions.worker.unknown_tasks import waiting_tasks
 
+LATE = 60  # seconds that a message may wait for the relay
 LOST_WITHIN = timedelta(days=2)
 
 
@@ -44,6 +46,7 @@ def check(context: click.Context, as_json: bool) -> None:
         "journal": _journal,
         "rejected": _rejected,
         "lost": _lost,
+        "outbox": _outbox,
         "left alone": _left_alone,
         "unknown tasks": _unknown_tasks,
         "tasks": lambda app: app.loader.import_default_modules(),
@@ -143,6 +146,24 @@ def _lost(app: ConventionsApp) -> None:
             [
                 f"{lost} jobs were lost in the last {days} days: their messages are gone from Redis; `celery … lost` lists them"
             ]
+        )
+
+
+def _outbox(app: ConventionsApp) -> None:
+    try:
+        _database(app)
+    except Exception:  # noqa: BLE001  # another line reports it
+        return
+    with app.database.session(read_only=True) as session:
+        found = lag(session, datetime.now(UTC))
+    if found.seconds > LATE:
+        why = (
+            f"; the last try: {found.fault}"
+            if found.fault
+            else "; a worker must run, and reach SQL, Redis and the broker"
+        )
+        raise ConfigurationError(
+            [f"{found.rows:,} messages wait in the outbox, the oldest one for {found.seconds:,.0f} s{why}"]
         )
 
 

@@ -62,3 +62,9 @@ def _shortened(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     return f"{text[: limit // 2]}\n… {len(text) - limit:,} characters …\n{text[-limit // 2 :]}"
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and its text in one line; of an SQL error without the statement and its values."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

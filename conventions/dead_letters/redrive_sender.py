@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
 from conventions.dead_letters.redrive_pace import AT_ONCE, OPEN, Plan, Tally, plan
 from conventions.execution.application import Application
@@ -126,7 +127,7 @@ class Redriver:
         except Exception as error:  # noqa: BLE001  # SQL or Redis is away, or SQL is not migrated: the rows stay
             if not self._silent:
                 self._silent = True
-                logger.warning("redrives wait: %s", _line(error))
+                logger.warning("redrives wait: %s", first_line(error))
             return LONGEST_PAUSE / 6
         self._pauses = {id_: pause for id_, pause in self._pauses.items() if id_ in ids}
         busy = False
@@ -159,11 +160,11 @@ class Redriver:
             sent = self._step(id)
         except AWAY as error:
             self._away = _longer(self._away)
-            self._note(None, f"cannot send for now: {_line(error)}")
+            self._note(None, f"cannot send for now: {first_line(error)}")
         except Exception as error:
             self._pauses[id] = _longer(self._pauses.get(id, (0.0, 0.0)))
-            logger.warning("the redrive %s waits: %s", id, _line(error), exc_info=not _speaks_for_itself(error))
-            self._note(id, _line(error))
+            logger.warning("the redrive %s waits: %s", id, first_line(error), exc_info=not _speaks_for_itself(error))
+            self._note(id, first_line(error))
         else:
             self._pauses.pop(id, None)
             return sent
@@ -176,7 +177,7 @@ class Redriver:
             with self._app.database.session() as session:
                 redrive_rows.hindered(session, why, id)
         except Exception as error:  # noqa: BLE001  # SQL is away; the next turn reports it
-            logger.debug("not noted: %s", _line(error))
+            logger.debug("not noted: %s", first_line(error))
 
     def _step(self, id: str) -> int:  # noqa: A002  # the word of the glossary
         from conventions.dead_letters import redrive_rows  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
@@ -255,7 +256,7 @@ class Redriver:
             # Its arguments no longer fit, or its message is unreadable: the letter stays dead and counts as failed.
             if not isinstance(error, PayloadError):
                 logger.exception("the letter %s cannot be sent", id)
-            return "left", f"{id} was not sent: {_line(error)}"
+            return "left", f"{id} was not sent: {first_line(error)}"
         finally:
             session.expunge(letter)  # a message may be large
         if outcome == "unknown task":
@@ -273,12 +274,6 @@ def _keep_no_lock(session: "Session") -> None:
 def _longer(pause: tuple[float, float]) -> tuple[float, float]:
     seconds = min(max(2 * pause[1], FIRST_PAUSE), LONGEST_PAUSE)
     return time.monotonic() + seconds, seconds
-
-
-def _line(error: BaseException) -> str:
-    """The text of an error in one line; for an SQL error without the statement and its values."""
-    text = str(getattr(error, "orig", None) or error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _speaks_for_itself(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """The address of a database of Django's `DATABASES`, as SQLAlchemy has it."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -8,6 +9,7 @@ from django.db import connections
 from sqlalchemy import URL
 
 from conventions.core.errors import ConfigurationError
+from conventions.storage.database import Database, place_of
 
 # Options that Django reads itself; all others are for the driver.
 _OF_DJANGO = frozenset({"assume_role", "client_encoding", "isolation_level", "pool", "server_side_binding"})
@@ -30,6 +32,27 @@ def address_of(alias: str) -> URL:
         return _postgresql(settings)
     fault = f"our tables can be in PostgreSQL and SQLite, and this is {connection.display_name}"
     raise ConfigurationError([f"django://{alias}: {fault}; set CONVENTIONS_DATABASE_URL to a database of those"])
+
+
+def place_fault(using: str, database: Database) -> str | None:
+    """Why what a connection of Django writes is not committed where our tables are; `None` where it is."""
+    if using not in connections.settings:
+        return f"DATABASES has no {using!r}; it has {', '.join(connections.settings)}"
+    connection = connections[using]
+    if connection.vendor not in {"postgresql", "sqlite"}:
+        return f"it works on PostgreSQL and SQLite, and this is {connection.display_name}; write by a session of SQLAlchemy"
+    ours, theirs = database.url, address_of(using)
+    if place_of(ours) == place_of(theirs):
+        return None
+    return (
+        f"our tables are in {ours.render_as_string()}, and this is {theirs.render_as_string()}; "
+        f"one commit needs one database: set CONVENTIONS_DATABASE_URL=django://{using}"
+    )
+
+
+def moment_for(connection: Any, moment: datetime) -> datetime | str:
+    """A moment in UTC as SQLAlchemy's type stores it; in SQLite that has no zone."""
+    return moment if connection.vendor == "postgresql" else moment.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _sqlite(alias: str, name: str) -> URL:

@@ -9,11 +9,10 @@ from typing import Any
 
 from django.db import OperationalError, connections
 from django.db import transaction as django_transaction
-from sqlalchemy import URL
 
 from conventions.core.errors import TransactionRefused, TransactionRolledBack
 from conventions.core.forks import end_if_forked
-from conventions.django.database_address import address_of
+from conventions.django.database_address import moment_for, place_fault
 from conventions.idempotency.claim_answers import conflict
 from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy
 from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_NOT_AVAILABLE, LOCK_TIMEOUT
@@ -21,7 +20,6 @@ from conventions.library_internals.django import is_in_testcase, waits_for_commi
 from conventions.storage.database import Database
 from conventions.storage.tables import IdempotencyRow
 
-POSTGRESQL_PORT = 5432
 _TABLE = IdempotencyRow.__tablename__
 _INSERT = (
     f"INSERT INTO {_TABLE} (task, key_hash, fingerprint, message_id, created_at) VALUES (%s, %s, %s, %s, %s) "  # noqa: S608  # a constant
@@ -92,11 +90,7 @@ def transaction(using: str, database: Database, request: ClaimRequest) -> Iterat
 
 def _fault(using: str, connection: Any, database: Database) -> str | None:
     """Why the record and the writes of the block would not be committed together; `None` where they would."""
-    if connection is None:
-        return f"DATABASES has no {using!r}; it has {', '.join(connections.settings)}"
-    if connection.vendor not in {"postgresql", "sqlite"}:
-        return f"it works on PostgreSQL and SQLite, and this is {connection.display_name}; write by SQLAlchemy in self.transaction()"
-    return _fault_of_place(using, database) or _fault_of_state(connection) or _fault_of_sqlite(connection)
+    return place_fault(using, database) or _fault_of_state(connection) or _fault_of_sqlite(connection)
 
 
 def _fault_of_state(connection: Any) -> str | None:
@@ -107,28 +101,6 @@ def _fault_of_state(connection: Any) -> str | None:
     return None
 
 
-def _fault_of_place(using: str, database: Database) -> str | None:
-    ours, theirs = database.url, address_of(using)
-    if _place_of(ours) == _place_of(theirs):
-        return None
-    return (
-        f"our tables are in {ours.render_as_string()}, and this is {theirs.render_as_string()}; "
-        f"one commit needs one database: set CONVENTIONS_DATABASE_URL=django://{using}"
-    )
-
-
-def _place_of(url: URL) -> tuple[Any, ...]:
-    if url.get_backend_name() == "sqlite":
-        name = url.database or ""
-        return ("sqlite", name if name.startswith("file:") else os.path.realpath(name))
-    return (
-        url.get_backend_name(),
-        url.host or url.query.get("host", "localhost"),
-        url.port or POSTGRESQL_PORT,
-        url.database,
-    )
-
-
 def _fault_of_sqlite(connection: Any) -> str | None:
     mode = str(connection.settings_dict.get("OPTIONS", {}).get("transaction_mode"))
     if connection.vendor != "sqlite" or mode.upper() == "IMMEDIATE" or is_in_testcase(connection):
@@ -137,9 +109,7 @@ def _fault_of_sqlite(connection: Any) -> str | None:
 
 
 def _insert(connection: Any, request: ClaimRequest, *, is_alone: bool) -> None:
-    now = datetime.now(UTC)
-    # SQLAlchemy's type of moments has no zone there.
-    moment = now if connection.vendor == "postgresql" else now.strftime("%Y-%m-%d %H:%M:%S.%f")
+    moment = moment_for(connection, datetime.now(UTC))
     values = (request.task, request.key, request.fingerprint, request.message_id, moment)
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql" and is_alone:

@@ -1,9 +1,10 @@
-"""What the recorder that leads does beside recording: it looks for lost messages, compares a restored Redis with SQL, and carries out redrives."""
+"""What the recorder that leads does beside recording: it looks for lost messages, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
 
 from collections.abc import Callable
 
 from conventions.dead_letters.redrive_sender import Redriver
 from conventions.execution.application import Application
+from conventions.outbox.relay import Relay
 from conventions.recording.lost_message_search import LostMessages
 from conventions.recording.recorder import Recorder
 from conventions.recording.restored_redis import compare
@@ -21,4 +22,5 @@ def begin_duties(
     lost = LostMessages(app, lambda: recorder.leads)
     lost.start()
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
+    Relay(app, lambda: recorder.leads).start(stop)
     return lost

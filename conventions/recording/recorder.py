@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
 from conventions.records import journal_position
@@ -145,7 +146,7 @@ class Recorder:
                     pass
             self._ask_lead(0.0)
         except Exception as error:  # noqa: BLE001  # another recorder goes on, now or after the next start
-            logger.warning("the recorder stops with events that are not recorded: %s", _first_line(error))
+            logger.warning("the recorder stops with events that are not recorded: %s", first_line(error))
 
     def lead(self) -> bool:
         """Take or renew the lead. Returns false if another recorder leads. Raises: RedisError."""
@@ -258,7 +259,7 @@ class Recorder:
         text = json.dumps(
             {
                 "id": id_.decode(),
-                "fault": _first_line(fault),
+                "fault": first_line(fault),
                 # Bytes that are not text are lone surrogates here: encode(errors="surrogateescape") restores them.
                 "fields": {_text(name): _text(value) for name, value in fields.items()},
             }
@@ -268,7 +269,7 @@ class Recorder:
             "entry %s of the journal cannot be recorded and is put aside in %s: %s",
             id_.decode(),
             self.rejected,
-            _first_line(fault),
+            first_line(fault),
         )
         keys = [self.journal.key, self.rejected]
         self._store.script("set_aside")(keys, [GROUP, id_, text, KEEP_REJECTED])
@@ -283,7 +284,7 @@ class Recorder:
             backlog = "an unknown number of"
         logger.warning(
             "not recorded for now: %s; %s events wait in Redis, and nothing is lost",
-            _first_line(error),
+            first_line(error),
             backlog,
             exc_info=None if _is_outage(error) else error,
         )
@@ -310,11 +311,6 @@ def _wait(seconds: float, stop: Callable[[], bool]) -> None:
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0 and not stop():
         time.sleep(min(left, LOOK_EVERY))
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -21,6 +21,7 @@ from conventions.storage.tables import Base
 
 # We set the encoding: for a server that is set to SQL_ASCII the driver would return bytes.
 _POSTGRESQL = {"connect_timeout": 5, "client_encoding": "utf8"}
+POSTGRESQL_PORT = 5432
 SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another writer
 
 
@@ -113,6 +114,15 @@ class Database:
         if self._engine is not None and self._pid == os.getpid():
             self._engine.dispose()
         self._engine = None
+
+
+def place_of(url: URL) -> tuple[Any, ...]:
+    """What two addresses of one database have in common."""
+    if url.get_backend_name() == "sqlite":
+        name = url.database or ""
+        return ("sqlite", name if name.startswith("file:") else os.path.realpath(name))
+    host = url.host or url.query.get("host", "localhost")
+    return (url.get_backend_name(), host, url.port or POSTGRESQL_PORT, url.database)
 
 
 def insert_into(session: Session, table: type[Base]) -> Any:

@@ -156,6 +156,24 @@ class RedriveRow(Base):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
+class OutboxRow(Base):
+    """A message that waits for the relay. It is written in a transaction of the team's, and deleted when the broker has the message."""
+
+    __tablename__ = "conventions_outbox"
+    __table_args__ = (Index("ix_conventions_outbox_due", "due_at", "id"),)
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    task: Mapped[str] = mapped_column(String(255))
+    # JSON as text: it is sent as it was checked.
+    arguments: Mapped[str] = mapped_column(Text)
+    headers: Mapped[str] = mapped_column(Text)
+    options: Mapped[str] = mapped_column(Text)
+    written_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)  # when the relay looks at it again
+    tries: Mapped[int]
+    fault: Mapped[str | None] = mapped_column(Text)  # why the last try failed
+
+
 class MarkRow(Base):
     """How far something has got, to compare with Redis; see `recording/restored_redis.py`."""
 

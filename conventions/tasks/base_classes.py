@@ -5,7 +5,7 @@ whose `__name__` is `run`, and runs that one; logs use `self.name`. Before you m
 `name`, or list its old name in `aliases`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,6 +24,7 @@ from conventions.declare.declaration import (
 from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.cancel import cancel
+from conventions.outbox.send_options import SendOptions
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
 from conventions.sending.enqueue_many import enqueue_chunks, enqueue_many
 from conventions.sending.send import send
@@ -183,6 +184,55 @@ class ConventionTask(RunningTask):
         """
         how = {"actor": actor, "key": idempotency_key, "planned_at": planned_at}
         return send(self, args or (), kwargs or {}, task_id or uuid(), options, **how)
+
+    @sending_method
+    def options(self, /, **options: Any) -> "SendOptions":
+        """The same sends with options: `SendReceipt.options(countdown=60).enqueue_in(session, order_id=7)`.
+
+        Args:
+            options: as `apply_async` takes them.
+        """
+        return SendOptions(self, options)
+
+    @sending_method
+    def enqueue_in(self, session: Any, /, *args: Any, **kwargs: Any) -> "Result[Any]":
+        """Send one message when the transaction of a session has committed; never, if it is rolled back.
+
+        Args:
+            session: a `Session` or `AsyncSession` of SQLAlchemy, on the database of our tables.
+            args: arguments of `run`.
+            kwargs: arguments of `run`, by name.
+
+        Raises:
+            TypeError, PayloadError, ValueError: as `apply_async`, when it is called; `TypeError` also for another database.
+        """
+        return SendOptions(self, {}).enqueue_in(session, *args, **kwargs)
+
+    @sending_method
+    def enqueue_many_in(self, session: Any, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send one message for each mapping of arguments, as `enqueue_in`. Returns the ids in order. Raises: as `enqueue_in`."""
+        return SendOptions(self, {}).enqueue_many_in(session, arguments)
+
+    @sending_method
+    def delay_on_commit(self, /, *args: Any, **kwargs: Any) -> "Result[Any]":
+        """Send one message when Django's transaction has committed; never, if it is rolled back.
+
+        It is a row in that transaction, so a process that is killed after the commit loses nothing. Without an open transaction it is
+        committed at once. `options(using="other")` names another alias than `default`.
+
+        Args:
+            args: arguments of `run`.
+            kwargs: arguments of `run`, by name.
+
+        Raises:
+            TypeError, PayloadError, ValueError: as `apply_async`, when it is called; `TypeError` also for another database.
+        """
+        return SendOptions(self, {}).delay_on_commit(*args, **kwargs)
+
+    @sending_method
+    def delay_many_on_commit(self, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send one message for each mapping of arguments, as `delay_on_commit`. Returns the ids in order. Raises: as `delay_on_commit`."""
+        return SendOptions(self, {}).delay_many_on_commit(arguments)
 
     enqueue_many = sending_method(enqueue_many)
     enqueue_chunks = sending_method(enqueue_chunks)

@@ -3,7 +3,7 @@
 import getpass
 import json
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from conventions.idempotency.claims import ClaimRequest
 from conventions.records import audit
 from conventions.records.journal import Event, JournalEntry
 from conventions.storage.database import Database, utc_now
+from conventions.storage.tables import OutboxRow
 from tests.claiming import message
 from tests.cli.command_tasks import Charge, Send
 from tests.crash.server import Server
@@ -123,7 +124,7 @@ def test_explain_reads_well(run: Run) -> None:
 
 
 CHECKS = [
-    "settings", "broker", "redis", "database", "journal", "rejected", "lost", "left alone", "unknown tasks", "tasks", "queues",
+    "settings", "broker", "redis", "database", "journal", "rejected", "lost", "outbox", "left alone", "unknown tasks", "tasks", "queues",
     "schedule",
 ]  # fmt: skip
 
@@ -164,6 +165,22 @@ def test_check_says_what_does_not_work(run: Run) -> None:
     }
     assert all(fault and "\n" not in fault for fault in broken.values())
     assert "hunter2" not in str(broken)
+
+
+def test_check_says_that_the_outbox_waits(run: Run, commands_app: ConventionsApp) -> None:
+    """After a minute: a relay would have taken it."""
+    now = utc_now()
+    row = OutboxRow(
+        id="m1", task=CHARGE, arguments="{}", headers="{}", options="{}", written_at=now, due_at=now, tries=0
+    )
+    with commands_app.database.session() as session:
+        session.add(row)
+    assert all(found["ok"] for found in rows(run(check, "--json")))
+    with commands_app.database.session() as session:
+        session.get_one(OutboxRow, "m1").written_at = now - timedelta(seconds=120)
+    (broken,) = [found for found in rows(run(check, "--json"), status=1) if not found["ok"]]
+    assert broken["check"] == "outbox"
+    assert broken["fault"].startswith("1 messages wait in the outbox, the oldest one for 12")
 
 
 def test_check_counts_what_sql_cannot_take(run: Run, commands_app: ConventionsApp) -> None:

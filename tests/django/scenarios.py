@@ -14,6 +14,7 @@ import django
 django.setup()
 
 from django.db import connection, connections, transaction  # noqa: E402
+from orders.jobs import ChargeOrder  # noqa: E402
 from orders.models import Order, Receipt  # noqa: E402
 from shop import app  # noqa: E402
 from sqlalchemy import text  # noqa: E402
@@ -355,6 +356,72 @@ def a_write_of_the_orm_beside_a_session_is_refused():
     BySession.apply(kwargs={"key": uuid4().hex, "what": "read"}).get()
     assert Order.objects.get().amount == amount + 1
     Receipt.objects.create(order=order(), amount=1)  # after the block all is as before
+
+
+def waiting():
+    """The ids in the outbox."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT id FROM conventions_outbox")
+        return {one for (one,) in cursor.fetchall()}
+
+
+def what_is_sent_on_commit_is_a_row_of_its_transaction():
+    """It is there when that commits, and not when it, or a savepoint, is rolled back; without one, it is committed at once."""
+    before, sent = waiting(), []
+    with transaction.atomic():
+        sent.append(Write.delay_on_commit(key="a", then="nothing").id)
+        try:
+            with transaction.atomic():
+                Write.delay_on_commit("b", "nothing")
+                fail()
+        except ValueError:
+            pass
+        sent += Write.options(countdown=60).delay_many_on_commit([{"key": "c", "then": "x"}, {"key": "d", "then": "x"}])
+    with transaction.atomic():
+        Write.delay_on_commit("e", "nothing")
+        transaction.set_rollback(True)
+    sent.append(Write.delay_on_commit("f", "nothing").id)
+    assert waiting() - before == set(sent), (waiting(), sent)
+
+
+def a_row_of_django_is_sent_by_the_relay():
+    """As one of SQLAlchemy is, with its moments."""
+    from conventions.outbox.nudge import wait_for_nudge
+    from conventions.outbox.relay import Relay
+
+    app.import_packages()
+    Relay(app, lambda: True).send_part()
+    before = app.broker.sizes("immediate")
+    while wait_for_nudge(app.store, 0.05):
+        pass
+    with transaction.atomic():
+        first = ChargeOrder.delay_on_commit(order_id=1).id
+        later = ChargeOrder.options(countdown=3600).delay_on_commit(order_id=2).id
+        assert not wait_for_nudge(app.store, 0.05)
+    assert wait_for_nudge(app.store, 5)
+    assert Relay(app, lambda: True).send_part() == 2
+    assert not waiting() & {first, later}
+    sizes = app.broker.sizes("immediate")
+    assert (sizes.ready, sizes.delayed) == (before.ready + 1, before.delayed + 1), sizes
+
+
+def faults_of_a_send_on_commit_are_raised_there():
+    """Also in a transaction that goes on: it is not broken by them."""
+    before = waiting()
+    for call, expected in (
+        (lambda: Write.delay_on_commit(key=3, then="x"), "key"),
+        (lambda: Write.options(using="nowhere").delay_on_commit("a", "x"), "DATABASES has no 'nowhere'"),
+        (lambda: Write.delay_many_on_commit([{"key": "a", "then": "x"}, {"key": 3}]), "key"),
+    ):
+        with transaction.atomic():
+            try:
+                call()
+            except (TypeError, ValueError) as error:
+                assert expected in str(error), error
+            else:
+                raise AssertionError(expected)
+            Order.objects.count()
+    assert waiting() == before
 
 
 def run(*names):

@@ -1,0 +1,37 @@
+"""Rows of the outbox by Django's connection."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from django.db import connections, transaction
+
+from conventions.django.database_address import moment_for, place_fault
+from conventions.storage.database import Database
+from conventions.storage.tables import OutboxRow
+
+_COLUMNS = ("id", "task", "arguments", "headers", "options", "written_at", "due_at", "tries")
+_INSERT = f"INSERT INTO {OutboxRow.__tablename__} ({', '.join(_COLUMNS)}) VALUES ({', '.join(['%s'] * len(_COLUMNS))})"  # noqa: S608  # constants
+
+
+def insert_rows(database: Database, using: str, entries: Sequence[Mapping[str, Any]], tell: Callable[[], None]) -> None:
+    """Insert them, and tell the relay when they are committed.
+
+    Args:
+        database: where our tables are.
+        using: an alias of `DATABASES`.
+        entries: the columns that are theirs.
+        tell: called after the commit; it raises nothing.
+
+    Raises:
+        TypeError: that database is not where our tables are.
+    """
+    if fault := place_fault(using, database):
+        raise TypeError(f"delay_on_commit on {using!r}: {fault}")
+    connection: Any = connections[using]
+    rows = []
+    for one in entries:
+        moment = moment_for(connection, one["written_at"])
+        rows.append([*(one[name] for name in _COLUMNS[:5]), moment, moment, 0])
+    with transaction.atomic(using=using), connection.cursor() as cursor:
+        cursor.executemany(_INSERT, rows)
+        transaction.on_commit(tell, using=using, robust=True)

@@ -1,0 +1,31 @@
+"""The nudge: a commit tells the relay at once that there are rows. Without it the relay looks every few seconds."""
+
+import logging
+
+from conventions.core.deadline import Deadline
+from conventions.execution.application import Application
+from conventions.storage.redis_store import Store
+
+logger = logging.getLogger(__name__)
+
+WITHIN = 0.2  # seconds that a commit may wait for Redis here
+KEEP = 60  # seconds: a nudge that nobody takes
+
+
+def nudge(app: Application) -> None:
+    """Tell the relay. It never fails: the rows are committed, and will be found."""
+    try:
+        store = app.store
+        key = store.key("outbox")
+        with Deadline(WITHIN), store.redis.pipeline(transaction=False) as pipe:
+            pipe.lpush(key, 1)
+            pipe.ltrim(key, 0, 0)
+            pipe.expire(key, KEEP)
+            pipe.execute()
+    except Exception as error:  # noqa: BLE001  # also where no broker is set: whoever called has committed
+        logger.debug("the relay is not told of new rows: %s", error)
+
+
+def wait_for_nudge(store: Store, seconds: float) -> bool:
+    """Wait for a nudge. Returns whether one came. Raises: RedisError."""
+    return store.redis.blpop([store.key("outbox")], timeout=seconds) is not None

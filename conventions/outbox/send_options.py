@@ -1,0 +1,82 @@
+"""`SendOptions`: a task with options of its sends, for `delay`, `enqueue_many`, and the sends that wait for a commit."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from conventions.outbox.entry import Entry, entry_of
+from conventions.sending.enqueue_many import enqueue_many
+from conventions.sending.sendable_task import SendableTask
+
+USING = "using"  # the alias of a database of Django's
+
+
+class SendOptions:
+    """What `Task.options(...)` returns.
+
+    Args:
+        task: the task.
+        options: as `apply_async` takes them; and `using`, an alias of Django's `DATABASES`, for sends on commit.
+    """
+
+    def __init__(self, task: SendableTask, options: Mapping[str, Any]) -> None:
+        self._task, self._options = task, dict(options)
+        self._using = self._options.pop(USING, None)
+
+    def delay(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Send one message now. Raises: as `apply_async`."""
+        self._refuse_using("delay")
+        return self._task.apply_async(args, kwargs, **self._options)
+
+    def enqueue_many(self, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send many messages now. Raises: as `enqueue_many`."""
+        self._refuse_using("enqueue_many")
+        return enqueue_many(self._task, arguments, **self._options)
+
+    def enqueue_in(self, session: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Send one message when the session's transaction has committed. Raises: as `Task.enqueue_in`."""
+        entry = entry_of(self._task, args, kwargs, self._options)
+        self._add(session, [entry])
+        return self._task.AsyncResult(entry.id)
+
+    def enqueue_many_in(self, session: Any, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send many messages when the session's transaction has committed. Raises: as `Task.enqueue_in`; then none is added."""
+        entries = self._entries(arguments)
+        self._add(session, entries)
+        return [one.id for one in entries]
+
+    def delay_on_commit(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Send one message when Django's transaction has committed. Raises: as `Task.delay_on_commit`."""
+        entry = entry_of(self._task, args, kwargs, self._options)
+        self._insert([entry])
+        return self._task.AsyncResult(entry.id)
+
+    def delay_many_on_commit(self, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send many messages when Django's transaction has committed. Raises: as `Task.delay_on_commit`; then none is added."""
+        entries = self._entries(arguments)
+        self._insert(entries)
+        return [one.id for one in entries]
+
+    def _entries(self, arguments: Iterable[Mapping[str, Any]]) -> list[Entry]:
+        for name in ("task_id", "idempotency_key"):
+            if name in self._options:
+                raise TypeError(
+                    f"{self._task.name}: {name} belongs to one message, and this call sends many; leave it out"
+                )
+        if isinstance(arguments, Mapping):
+            raise TypeError(f"{self._task.name}: these are the arguments of one message; pass a list of such mappings")
+        return [entry_of(self._task, (), one, self._options) for one in arguments]
+
+    def _add(self, session: Any, entries: list[Entry]) -> None:
+        from conventions.outbox.by_session import add  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+        self._refuse_using("enqueue_in")
+        add(self._task._application(), session, entries)  # noqa: SLF001  # the same layer
+
+    def _insert(self, entries: list[Entry]) -> None:
+        from conventions.outbox.on_commit import insert  # noqa: PLC0415  # only where there is Django
+
+        insert(self._task._application(), self._using or "default", entries)  # noqa: SLF001  # the same layer
+
+    def _refuse_using(self, method: str) -> None:
+        if self._using is not None:
+            raise TypeError(f"{self._task.name}: using= is for delay_on_commit, and not for {method}; leave it out")
