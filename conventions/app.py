@@ -26,7 +26,7 @@ from conventions.core.lease_timings import Timings
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
 from conventions.declare.task_packages import import_tasks
 from conventions.declare.team_migrations import migrations_of
-from conventions.django.project_settings import alias_in, is_configured, project_settings
+from conventions.django.project_settings import alias_in, is_configured, project_settings, settings_of_tests
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.log_redaction import make_safe
 from conventions.execution.process_ends import Ends, has_ended
@@ -35,7 +35,6 @@ from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
 from conventions.library_internals.celery import (
-    configuration_changes,
     cwd_in_path,
     default_application,
     forget_ids_of_chains,
@@ -57,7 +56,7 @@ from conventions.tasks.job_decorator import job_class
 from conventions.tasks.owners import add_owner, forget_owner, register
 from conventions.tasks.plain_task import hold_as_ours
 from conventions.transport.celery_defaults import RESULT_BACKENDS, celery_defaults, queue_names
-from conventions.transport.team_configuration import TeamConfiguration, check_changes
+from conventions.transport.team_configuration import TeamConfiguration, check_configuration
 from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
 from conventions.worker.loop_calls import LoopCalls
@@ -66,6 +65,7 @@ from conventions.worker.refused_messages import Refusals
 if TYPE_CHECKING:
     from conventions.storage.database import Database
 
+CONFIG_OBJECT = "config_object"  # what an application that is pickled was configured from
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
 STEPS = (
@@ -208,6 +208,7 @@ class ConventionsApp(Celery):
         self.steps["worker"].update(STEPS)
         self.steps["consumer"].add("conventions.worker.remote_control_guard:RemoteCalls")
         self.team_configuration: TeamConfiguration | None = None
+        self._config_object: tuple[Any, bool, Any] | None = None
         self._defaults = _LazyDefaults(self)
         super().config_from_object(self._defaults)
 
@@ -215,13 +216,14 @@ class ConventionsApp(Celery):
         """Pool processes that are spawned, not forked, make the application anew."""
         of_settings = (self._settings_class.__module__, self._settings_class.__qualname__)
         told = self._overrides | {"set_as_current": self.set_as_current, "functions": self._functions}
+        told[CONFIG_OBJECT] = self._config_object
         return create_app_from, (self.main, self._packages, self._schedule, of_settings, told)
 
     @functools.cached_property
     def settings(self) -> Settings:
         """The settings, read at first use. Raises: ConfigurationError, with every fault."""
         of_celery = {} if self.team_configuration is None else self.team_configuration.settings()
-        return self._settings_class.load(of_celery | project_settings(), **self._overrides)
+        return self._settings_class.load(settings_of_tests() | of_celery | project_settings(), **self._overrides)
 
     @functools.cached_property
     def timings(self) -> Timings:
@@ -264,6 +266,7 @@ class ConventionsApp(Celery):
             )
         for known in ("settings", "timings"):
             vars(self).pop(known, None)
+        self._config_object = (obj, silent, namespace)
         read = functools.partial(self.loader.mapping_of, obj, silent=silent)
         self.team_configuration, self._defaults = TeamConfiguration(read, namespace), _LazyDefaults(self)
         return super().config_from_object(self._defaults, silent=silent, force=force)
@@ -401,11 +404,12 @@ class ConventionsApp(Celery):
         """The SQL database of records and of the team's own tables."""
         from conventions.storage.database import Database  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-        url: Any = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
+        url = self.settings.database_url or f"sqlite:///{stack.FOLDER / 'conventions.sqlite3'}"
         if (alias := alias_in(self.settings.database_url)) is not None:
-            from conventions.django.database_address import address_of  # noqa: PLC0415  # only where there is Django
+            from conventions.django.database_address import database_of  # noqa: PLC0415  # only where there is Django
 
-            url = address_of(alias)
+            with cwd_in_path():
+                return database_of(alias, [folder for package in self.packages for folder in migrations_of(package)])
         with cwd_in_path():
             return Database(url, [folder for package in self.packages for folder in migrations_of(package)])
 
@@ -553,7 +557,7 @@ class ConventionsApp(Celery):
         Raises:
             TaskModuleError: names the module, the file and the line.
         """
-        check_changes(configuration_changes(self))
+        check_configuration(self.conf, self._defaults)
         self.import_packages()
         for task in list(self.tasks.values()):
             for alias in getattr(task, "aliases", ()):
@@ -576,7 +580,13 @@ def create_app_from(
     module, class_name = of_settings
     with cwd_in_path():
         settings_class = operator.attrgetter(class_name)(importlib.import_module(module))
-    return create_app(name, packages, schedule, settings_class=settings_class, **told)
+    config_object = told.get(CONFIG_OBJECT)
+    options = {option: value for option, value in told.items() if option != CONFIG_OBJECT}
+    app = create_app(name, packages, schedule, settings_class=settings_class, **options)
+    if config_object is not None:
+        obj, silent, namespace = config_object
+        app.config_from_object(obj, silent=silent, namespace=namespace)
+    return app
 
 
 class _LazyDefaults(Mapping[str, Any]):

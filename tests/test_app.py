@@ -156,7 +156,7 @@ def test_a_misspelt_setting_is_named() -> None:
 def test_defaults_of_celery(app: ConventionsApp) -> None:
     """JSON alone, UTC inside; what functions are is left to Celery."""
     conf = app.conf
-    assert (conf.task_serializer, conf.result_serializer, conf.accept_content) == ("json", "json", ["json"])
+    assert (conf.task_serializer, conf.result_serializer, conf.accept_content) == ("json", "json", ("json",))
     assert (conf.enable_utc, conf.timezone) == (True, "Asia/Tokyo")
     assert conf.result_expires.total_seconds() == 86_400
     assert not conf.worker_send_task_events, "Flower turns them on"

@@ -2,7 +2,7 @@
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from conventions.core.errors import TaskModuleError
@@ -37,7 +37,8 @@ def left_alone(folder: Path) -> str | None:
     """
     if (folder / "env.py").exists():  # Alembic would execute it as if it were a version
         return "an Alembic environment of its own: run its `alembic upgrade`"
-    kinds = {_kind(file) for file in sorted(folder.glob("*.py"))}
+    files = [file for file in sorted(folder.glob("*.py")) if file.is_file() and not file.name.startswith(".")]
+    kinds = {_kind(file) for file in files}
     if {"alembic", "django"} <= kinds:
         raise TaskModuleError([f"{folder}: it has versions of Alembic and migrations of Django; move one of them"])
     if "django" in kinds:
@@ -60,14 +61,19 @@ def _folders(package: str) -> Iterator[Path]:
 def _kind(file: Path) -> str | None:
     """`alembic` for a version, `django` for a migration, else `None`."""
     try:
-        statements = ast.parse(file.read_bytes()).body
+        found = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError) as error:
         raise TaskModuleError([f"{file}, line {getattr(error, 'lineno', 1)}: {error}"]) from error
+    if any(isinstance(one, ast.ClassDef) and one.name == "Migration" for one in found.body):
+        return "django"
+    return "alembic" if "revision" in set(_names_of_module(found.body)) else None
+
+
+def _names_of_module(statements: Iterable[ast.stmt]) -> Iterator[str]:
+    """The names that a module gives itself, also within `if` and `try`."""
     for one in statements:
-        if isinstance(one, ast.ClassDef) and one.name == "Migration":
-            return "django"
-        if isinstance(one, ast.Assign | ast.AnnAssign):
-            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
-            if any(isinstance(target, ast.Name) and target.id == "revision" for target in targets):
-                return "alembic"
-    return None
+        for part in ast.walk(one) if not isinstance(one, ast.ClassDef | ast.FunctionDef) else ():
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+                yield part.id
+            elif isinstance(part, ast.alias):
+                yield part.asname or part.name

@@ -1,5 +1,6 @@
 """The address of a database of Django's `DATABASES`, as SQLAlchemy has it."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from django.db import connections
 from sqlalchemy import URL
 
 from conventions.core.errors import ConfigurationError
-from conventions.storage.database import Database, place_of
+from conventions.library_internals.django import tests_run
+from conventions.storage.database import Database, place_of, shown_place
 
-# Options that Django reads itself; all others are for the driver.
-_OF_DJANGO = frozenset({"assume_role", "client_encoding", "isolation_level", "pool", "server_side_binding"})
+# Options that Django reads itself; all others are for the driver. Ours has its own encoding, cursors and types.
+_OF_DJANGO = frozenset(
+    ["assume_role", "client_encoding", "context", "cursor_factory", "isolation_level", "pool", "server_side_binding"]
+)
+_OF_ADDRESS = frozenset(["dbname", "host", "password", "user"])
 
 
 def address_of(alias: str) -> URL:
@@ -45,7 +50,7 @@ def place_fault(using: str, database: Database) -> str | None:
     if place_of(ours) == place_of(theirs):
         return None
     return (
-        f"our tables are in {ours.render_as_string()}, and this is {theirs.render_as_string()}; "
+        f"our tables are in {shown_place(ours)}, and this is {shown_place(theirs)}; "
         f"one commit needs one database: set CONVENTIONS_DATABASE_URL=django://{using}"
     )
 
@@ -67,22 +72,37 @@ def _sqlite(alias: str, name: str) -> URL:
 
 
 def _postgresql(settings: dict[str, Any]) -> URL:
-    options = {
-        name: str(value)
-        for name, value in settings.get("OPTIONS", {}).items()
-        if name not in _OF_DJANGO and isinstance(value, str | int)
-    }
-    if role := settings.get("OPTIONS", {}).get("assume_role"):
-        options["options"] = f"{options.get('options', '')} -c role={role}".strip()
-    host = settings.get("HOST") or None
-    if host and host.startswith("/"):  # the folder of a socket
-        options["host"], host = host, None
+    options = settings.get("OPTIONS", {})
+    host = settings.get("HOST") or options.get("host") or None
+    socket = {"host": host} if host and host.startswith("/") else {}  # a folder is no host of an address
     return URL.create(
         "postgresql+psycopg",
-        username=settings.get("USER") or None,
-        password=settings.get("PASSWORD") or None,
-        host=host,
+        username=settings.get("USER") or options.get("user") or None,
+        password=settings.get("PASSWORD") or options.get("password") or None,
+        host=None if socket else host,
         port=int(settings["PORT"]) if settings.get("PORT") else None,
-        database=settings.get("NAME") or None,
-        query=options,
+        database=settings.get("NAME") or options.get("dbname") or None,
+        query=socket,
     )
+
+
+def driver_options(alias: str) -> dict[str, Any]:
+    """What the driver of PostgreSQL gets beside the address, as Django gives it."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        return {}
+    said = connection.settings_dict.get("OPTIONS", {})
+    options = {name: value for name, value in said.items() if name not in _OF_DJANGO | _OF_ADDRESS}
+    if role := said.get("assume_role"):
+        options["options"] = f"{options.get('options', '')} -c role={role}".strip()
+    return options
+
+
+def database_of(alias: str, migrations: Sequence[Path] = ()) -> Database:
+    """A database of Django's, for our records. In Django's tests it keeps no connection, since the database is dropped at their end.
+
+    Raises:
+        ConfigurationError: as `address_of`.
+    """
+    address = address_of(alias)
+    return Database(address, migrations, driver_options=driver_options(alias), keeps_connections=not tests_run())

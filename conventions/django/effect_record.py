@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -10,13 +10,16 @@ from typing import Any
 from django.db import OperationalError, connections
 from django.db import transaction as django_transaction
 
-from conventions.core.errors import TransactionRefused, TransactionRolledBack
+from conventions.core.errors import PayloadError, TransactionRefused, TransactionRolledBack
 from conventions.core.forks import end_if_forked
+from conventions.declare.payload import encode_result
 from conventions.django.database_address import moment_for, place_fault
+from conventions.django.statements import ending_word
+from conventions.django.write_guard import refusing_writes
 from conventions.idempotency.claim_answers import conflict
 from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy
 from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_NOT_AVAILABLE, LOCK_TIMEOUT
-from conventions.library_internals.django import is_in_testcase, waits_for_commit
+from conventions.library_internals.django import forget_on_commit, is_in_testcase, waits_for_commit
 from conventions.storage.database import Database
 from conventions.storage.tables import IdempotencyRow
 
@@ -40,18 +43,30 @@ class EffectRecord:
         self.result: Any = None
 
 
+class _Mark:
+    """Called by Django when the transaction has committed."""
+
+    def __init__(self) -> None:
+        self.is_committed = False
+
+    def __call__(self) -> None:
+        self.is_committed = True
+
+
 @contextmanager
-def transaction(using: str, database: Database, request: ClaimRequest) -> Iterator[EffectRecord]:
+def transaction(using: str, database: Database, request: ClaimRequest, result_limit: int) -> Iterator[EffectRecord]:
     """Record the key first, let the block write by Django's connection, commit both; roll both back when the block raises.
 
     Args:
         using: the alias of the database.
         database: where our tables are.
         request: the claim of the job.
+        result_limit: bytes of JSON.
 
     Raises:
-        TransactionRefused: the record cannot be committed with the block's writes there; nothing has happened.
+        TransactionRefused: the record cannot be committed with the block's writes; nothing is committed.
         TransactionRolledBack: the block has ended, and its transaction was rolled back, as by `set_rollback`.
+        PayloadError: the result is too large, or no JSON; nothing is committed.
         EffectExists: the key is recorded already.
         IdempotencyConflict: it is recorded for another message with other arguments.
         TransactionBusy: another transaction is recording it, or SQLite's one writer did not come to an end in time.
@@ -59,33 +74,90 @@ def transaction(using: str, database: Database, request: ClaimRequest) -> Iterat
     connection: Any = connections[using] if using in connections.settings else None
     if fault := _fault(using, connection, database):
         raise TransactionRefused(f"self.transaction(using={using!r}): {fault}")
-    in_testcase, committed = is_in_testcase(connection), []
-
-    def mark() -> None:
-        committed.append(True)
-
+    in_testcase, mark = is_in_testcase(connection), _Mark()
     with ExitStack() as stack:
         with _busy_in_time():  # SQLite begins as a writer
             stack.enter_context(django_transaction.atomic(using=using, durable=True))
         django_transaction.on_commit(mark, using=using)  # the first one, so that no other can keep it from being called
         record = EffectRecord()
         _insert(connection, request, is_alone=not in_testcase)
-        process = os.getpid()
+        begun, process = _transaction_of(connection), os.getpid()
         try:
-            yield record
+            with connection.execute_wrapper(_same_transaction(connection)), refusing_writes(using):
+                yield record
         except BaseException as error:
             end_if_forked(process, error)  # it would end its parent's transaction
             raise
         end_if_forked(process, None)
-        if record.result is not None and not connection.needs_rollback:
-            with connection.cursor() as cursor:
-                cursor.execute(_UPDATE, (json.dumps(record.result), request.task, request.key))
+        if not connection.needs_rollback and not connection.closed_in_transaction:
+            _write_result(connection, request, record.result, result_limit, begun)
     # In a TestCase nothing is committed, but what waits for the commit shows whether the block's savepoint was rolled back.
-    if not committed and not (in_testcase and waits_for_commit(connection, mark)):
+    kept = in_testcase and waits_for_commit(connection, mark)
+    if in_testcase:
+        forget_on_commit(connection, mark)
+    if not mark.is_committed and not kept:
         raise TransactionRolledBack(
             f"self.transaction(using={using!r}): the block has ended, but its transaction was rolled back (set_rollback, or a lost "
             "connection): nothing of it is committed. Raise an error in the block to say why"
         )
+
+
+def _same_transaction(connection: Any) -> Callable[..., Any]:
+    """Refuses what would end the transaction within the block, and what is written by a connection that was opened anew."""
+    own = connection.connection
+
+    def wrapper(
+        execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
+    ) -> Any:  # Django's signature
+        if connection.connection is not own:
+            raise TransactionRefused(
+                f"the connection {connection.alias!r} was closed and opened again within self.transaction(): what it writes would be "
+                "committed without the record. Do not close it there"
+            )
+        if word := ending_word(sql):
+            raise TransactionRefused(
+                f"{word} within self.transaction(using={connection.alias!r}), which begins and ends its transaction itself: raise an "
+                "error to roll it back, and use an inner atomic() for a part of it"
+            )
+        return execute(sql, params, many, context)
+
+    return wrapper
+
+
+def _transaction_of(connection: Any) -> Any:
+    """What tells this transaction from another one."""
+    if connection.vendor != "postgresql":
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT txid_current()")
+        return cursor.fetchone()[0]
+
+
+def _write_result(connection: Any, request: ClaimRequest, result: Any, limit: int, begun: Any) -> None:
+    """Write the result into the record, which must be that of this transaction.
+
+    Raises:
+        PayloadError: the result is too large, or no JSON.
+        TransactionRefused: somebody has ended the transaction, by the driver's own connection.
+    """
+    try:
+        written = None if result is None else encode_result(request.task, result, limit).decode()
+    except (TypeError, ValueError) as error:
+        if isinstance(error, PayloadError):
+            raise
+        raise PayloadError(f"{request.task}: record.result must be JSON ({error})") from error
+    with connection.cursor() as cursor:
+        cursor.execute(_UPDATE, (written, request.task, request.key))
+        is_there = cursor.rowcount == 1
+    if not is_there or _transaction_of(connection) != begun or not _is_open(connection):
+        raise TransactionRefused(
+            f"{request.task}: the transaction was ended within self.transaction(), by the driver's own connection; what was written "
+            "before that may be committed, and what was written after it may be, too"
+        )
+
+
+def _is_open(connection: Any) -> bool:
+    return connection.vendor != "sqlite" or bool(connection.connection.in_transaction)
 
 
 def _fault(using: str, connection: Any, database: Database) -> str | None:

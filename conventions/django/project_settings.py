@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from conventions.core.errors import ConfigurationError
+from conventions.library_internals.django import tests_run
 
 NAME = "CONVENTIONS"
 APP = __package__
@@ -31,8 +32,7 @@ def is_configured() -> bool:
 def project_settings() -> dict[str, Any]:
     """The values of `settings.CONVENTIONS` by the names of our settings; nothing where there is no Django.
 
-    `database_url` is `django://default` where this application is installed, unless the project says another one. In Django's tests
-    `broker_url` is an address where nobody is: jobs run by `apply`, and none goes to a broker that runs in this folder.
+    `database_url` is `django://default` where this application is installed, unless the project says another one.
 
     Raises:
         ConfigurationError: it is no dictionary, or a name is not in capitals.
@@ -51,15 +51,15 @@ def project_settings() -> dict[str, Any]:
     ]:
         raise ConfigurationError(faults)
     installed = any(str(app).startswith(APP) for app in settings.INSTALLED_APPS)
-    defaults = {"database_url": DEFAULT_ADDRESS} if installed else {}
-    if _is_in_tests():
-        defaults |= {"broker_url": NOBODY}
-    return defaults | {name.lower(): said[name] for name in said}
+    return ({"database_url": DEFAULT_ADDRESS} if installed else {}) | {name.lower(): said[name] for name in said}
 
 
-def _is_in_tests() -> bool:
-    """Whether Django's test runner has set up its environment, of which an outbox for mail is a part."""
-    return hasattr(sys.modules.get("django.core.mail"), "outbox")
+def settings_of_tests() -> dict[str, Any]:
+    """What holds in Django's tests where nothing else is said.
+
+    `broker_url` is an address where nobody is: jobs run by `apply`, and none goes to a broker that runs in this folder.
+    """
+    return {"broker_url": NOBODY} if tests_run() else {}
 
 
 def alias_in(database_url: str | None) -> str | None:

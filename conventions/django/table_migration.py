@@ -6,7 +6,7 @@ from typing import Any
 from django.db.migrations import RunPython
 
 from conventions.core.settings import Settings
-from conventions.django.database_address import address_of
+from conventions.django.database_address import database_of
 from conventions.django.project_settings import alias_in, project_settings
 from conventions.storage.database import Database
 
@@ -24,12 +24,21 @@ def tables_of(version: str) -> RunPython:
 def _in_our_database(change: Callable[[Database], None]) -> Callable[[Any, Any], None]:
     def run(_apps: Any, schema_editor: Any) -> None:
         alias = schema_editor.connection.alias
-        if alias_in(Settings.load(project_settings()).database_url) != alias:
-            return
-        database = Database(address_of(alias))
-        try:
-            change(database)
-        finally:
-            database.dispose()
+        if has_our_tables(alias):
+            in_database(alias, change)
 
     return run
+
+
+def has_our_tables(alias: str) -> bool:
+    """Whether our tables are to be in this database of Django. Raises: ConfigurationError."""
+    return alias_in(Settings.load(project_settings()).database_url) == alias
+
+
+def in_database(alias: str, change: Callable[[Database], None]) -> None:
+    """Change our tables in this database of Django, by a connection of our own."""
+    database = database_of(alias)
+    try:
+        change(database)
+    finally:
+        database.dispose()

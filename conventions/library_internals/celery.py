@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import celery
 from celery import _state, canvas
 from celery.app import base, trace
-from celery.app.defaults import SETTING_KEYS
+from celery.app.defaults import DEFAULTS, SETTING_KEYS
 from celery.app.routes import Router
 from celery.app.task import X_DEATH_HEADERS, Context, get_actual_ignore_result
 from celery.app.utils import detect_settings
@@ -79,17 +79,26 @@ type ConfigurationSource = Callable[[], Mapping[str, Any]]  # reads a module or 
 
 
 def configuration_values(source: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
-    """What a mapping says, by Celery's names of today; it may have those of before, or a prefix. Raises: ImproperlyConfigured: it mixes them."""
-    said = detect_settings(source, prefix=namespace)
+    """What a mapping says, by Celery's names of today.
+
+    With a namespace only names that begin with it count: Celery would take its names of before, such as `BROKER_URL`, with any namespace.
+
+    Raises:
+        ImproperlyConfigured: names of today and of before are mixed.
+    """
+    if namespace:
+        prefix = f"{namespace.rstrip('_')}_"
+        cased = str.upper if prefix.isupper() else str.lower
+        names = {name: cased(prefix + name) for name in (*SETTING_KEYS, *_FURTHER)}
+        return {name: source[said] for name, said in names.items() if said in source}
+    said = detect_settings(source)
     said.maps[:] = [source]  # without Celery's defaults
     return {name: said[name] for name in (*SETTING_KEYS, *_FURTHER) if name in said}
 
 
-def configuration_changes(app: celery.Celery) -> Mapping[str, Any]:
-    """What was written into the configuration of an application, beside what it was read from."""
-    app.conf.get("timezone")  # reads it, where nobody has
-    changes: Mapping[str, Any] = app.conf.changes
-    return changes
+def default_of(name: str) -> Any:
+    """Celery's default of a setting."""
+    return DEFAULTS.get(name)
 
 
 _FURTHER = ("redbeat_lock_timeout", "redbeat_redis_url")

@@ -45,7 +45,7 @@ def _tell(app: SendingApplication, session: "Session") -> None:
 def _session_of(app: SendingApplication, session: Any) -> "Session":
     from sqlalchemy.orm import Session  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-    from conventions.storage.database import place_of  # noqa: PLC0415  # the same
+    from conventions.storage.database import place_of, shown_place  # noqa: PLC0415  # the same
     from conventions.storage.tables import OutboxRow  # noqa: PLC0415  # the same
 
     within = getattr(session, "sync_session", session)
@@ -54,7 +54,7 @@ def _session_of(app: SendingApplication, session: Any) -> "Session":
     theirs, ours = within.get_bind(mapper=OutboxRow).engine.url, app.database.url
     if place_of(theirs) != place_of(ours):
         raise TypeError(
-            f"the session writes into {theirs.render_as_string()}, and our tables are in {ours.render_as_string()}; one commit needs one "
+            f"the session writes into {shown_place(theirs)}, and our tables are in {shown_place(ours)}; one commit needs one "
             "database: set CONVENTIONS_DATABASE_URL to that of the session"
         )
     return within

@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import sqlite3
+import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -13,7 +15,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from conventions.core.forks import call_before_fork
 from conventions.core.network_errors import is_standby
@@ -22,6 +24,7 @@ from conventions.storage.tables import Base
 # We set the encoding: for a server that is set to SQL_ASCII the driver would return bytes.
 _POSTGRESQL = {"connect_timeout": 5, "client_encoding": "utf8"}
 POSTGRESQL_PORT = 5432
+SQLITE_LOOK_EVERY = 0.02  # seconds between two tries to switch to WAL
 SQLITE_BUSY_TIMEOUT = 10_000  # milliseconds that a writer waits for another writer
 
 
@@ -31,13 +34,24 @@ class Database:
     Args:
         url: `sqlite:///path` or `postgresql://…` (psycopg 3).
         migrations: further folders of Alembic versions, from the task packages.
+        driver_options: what the driver of PostgreSQL gets beside the address.
+        keeps_connections: whether a connection stays open for the next use.
     """
 
-    def __init__(self, url: str | URL, migrations: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        url: str | URL,
+        migrations: Sequence[Path] = (),
+        *,
+        driver_options: Mapping[str, Any] | None = None,
+        keeps_connections: bool = True,
+    ) -> None:
         self.url = make_url(url)
         if self.url.drivername == "postgresql":
             self.url = self.url.set(drivername="postgresql+psycopg")
         self._migrations = tuple(migrations)
+        self._driver_options = {**_POSTGRESQL, **(driver_options or {})}
+        self._pool: dict[str, Any] = {} if keeps_connections else {"poolclass": NullPool}
         self._engine: Engine | None = None
         self._pid = 0
         # A fork does not inherit SQLite's locks. When the parent closes its connection, an inherited one loses its
@@ -59,9 +73,8 @@ class Database:
 
     def _create_engine(self) -> Engine:
         if not self.is_sqlite:
-            engine = create_engine(
-                self.url, pool_pre_ping=True, pool_size=2, connect_args=_POSTGRESQL, hide_parameters=True
-            )
+            pool = self._pool or {"pool_pre_ping": True, "pool_size": 2}
+            engine = create_engine(self.url, connect_args=self._driver_options, hide_parameters=True, **pool)
             event.listen(engine, "handle_error", _leave_standby)
             event.listen(engine, "checkin", partial(self._close_if_left, weakref.ref(engine), os.getpid()))
             return engine
@@ -69,7 +82,7 @@ class Database:
             Path(self.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.url.database.startswith("file:"):  # a file that SQLite creates is readable by everybody
                 Path(self.url.database).touch(mode=0o600)
-        engine = create_engine(self.url, hide_parameters=True)
+        engine = create_engine(self.url, hide_parameters=True, **self._pool)
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "checkin", partial(self._close_if_left, weakref.ref(engine), os.getpid()))
         event.listen(engine, "begin", _begin_immediately)
@@ -97,11 +110,11 @@ class Database:
 
         upgrade(self.engine, self._migrations)
 
-    def upgrade_ours(self, version: str) -> None:
-        """Bring the tables of this package to a version, unless they are at a later one."""
-        from conventions.storage.migrations.run import upgrade  # noqa: PLC0415  # the same
+    def upgrade_ours(self, version: str = "") -> None:
+        """Bring the tables of this package to a version, unless they are at a later one; default: the last one."""
+        from conventions.storage.migrations.run import BRANCH, upgrade  # noqa: PLC0415  # the same
 
-        upgrade(self.engine, self._migrations, version)
+        upgrade(self.engine, self._migrations, version or f"{BRANCH}@head")
 
     def drop_ours(self) -> None:
         """Drop the tables of this package, with all that is in them."""
@@ -123,6 +136,12 @@ def place_of(url: URL) -> tuple[Any, ...]:
         return ("sqlite", name if name.startswith("file:") else os.path.realpath(name))
     host = url.host or url.query.get("host", "localhost")
     return (url.get_backend_name(), host, url.port or POSTGRESQL_PORT, url.database)
+
+
+def shown_place(url: URL) -> str:
+    """Where a database is, without accounts and options."""
+    kind, *place = place_of(url)
+    return f"{kind} {place[-1]}" + (f" at {place[0]}:{place[1]}" if len(place) > 1 else "")
 
 
 def insert_into(session: Session, table: type[Base]) -> Any:
@@ -147,8 +166,22 @@ def _prepare_sqlite(connection: Any, _: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     # Set the time-out first: the switch to WAL takes a lock.
     for pragma in (f"busy_timeout={SQLITE_BUSY_TIMEOUT}", "journal_mode=WAL", "foreign_keys=ON", "synchronous=NORMAL"):
-        cursor.execute(f"PRAGMA {pragma}")
+        _in_time(partial(cursor.execute, f"PRAGMA {pragma}"))
     cursor.close()
+
+
+def _in_time(execute: Callable[[], object]) -> None:
+    """Execute it, once other writers have ended: SQLite does not wait for them where it switches to WAL."""
+    until = time.monotonic() + SQLITE_BUSY_TIMEOUT / 1000
+    while True:
+        try:
+            execute()
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(SQLITE_LOOK_EVERY)
+        else:
+            return
 
 
 def _begin_immediately(connection: Any) -> None:

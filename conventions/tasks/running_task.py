@@ -13,7 +13,7 @@ import celery
 from celery.exceptions import Retry
 
 from conventions.broker.batch_membership import Member
-from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRepeated
+from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, TransactionRefused, TransactionRepeated
 from conventions.declare.declaration import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.retry_policy import RetryPolicy
@@ -237,8 +237,14 @@ class RunningTask(celery.Task):
                 f"{self.name}: self.transaction() was used before in this attempt, and its record says that all is done; "
                 "put every write into one block"
             )
-        with self._block(using) as given:
-            yield given
+        if getattr(self.request, "in_transaction", False):
+            raise TransactionRefused(f"{self.name}: self.transaction() is open already; put every write into one block")
+        self.request.in_transaction = True
+        try:
+            with self._block(using) as given:
+                yield given
+        finally:
+            self.request.in_transaction = False
         self.request.committed = True
 
     @contextmanager
@@ -247,7 +253,8 @@ class RunningTask(celery.Task):
         if using is not None:
             from conventions.django.effect_record import transaction as with_django  # noqa: PLC0415  # only where there is Django
 
-            with with_django(using, database, claim) as record:
+            limit = self._application().settings.result_limit
+            with with_django(using, database, claim, limit) as record:
                 yield record
             return
         from conventions.idempotency.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import

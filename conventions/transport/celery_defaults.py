@@ -32,7 +32,7 @@ def celery_defaults(app: Application) -> dict[str, Any]:
         # Never pickle: a message must not be able to run code of its own.
         "task_serializer": "json",
         "result_serializer": "json",
-        "accept_content": ["json"],
+        "accept_content": ("json",),
         "enable_utc": True,  # what is stored is UTC;
         "timezone": settings.timezone,  # what people read and schedules mean is local
         "worker_send_task_events": False,  # nobody may be looking; Flower turns them on as long as it runs

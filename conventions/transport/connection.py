@@ -67,6 +67,10 @@ class AMQP(CelerysAMQP):
 
     Connection = Connection
 
+    def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **options: Any) -> Any:  # noqa: ARG002, N802  # Celery's
+        """As Celery, but of JSON alone, whatever the configuration says."""
+        return super().TaskConsumer(channel, queues, accept=["json"], **options)
+
     def flush_routes(self) -> None:
         """As Celery. A task of ours goes to its queue first: a team's `task_routes` takes the place of our defaults."""
         super().flush_routes()

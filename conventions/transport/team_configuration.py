@@ -6,7 +6,7 @@ from typing import Any
 from conventions.core.errors import ConfigurationError
 from conventions.core.redis_address import RedisAddress
 from conventions.core.settings import ENV_PREFIX, is_redis
-from conventions.library_internals.celery import ConfigurationSource, configuration_values
+from conventions.library_internals.celery import ConfigurationSource, configuration_values, default_of
 
 # Settings of Celery that are settings of ours: each counts where nothing else says it.
 SAME = {
@@ -22,7 +22,7 @@ _JSON = frozenset({"json", "application/json"})
 def _is_json(value: Any) -> bool:
     if value is None or isinstance(value, str):
         return value is None or value in _JSON
-    return bool(value) and set(value) <= _JSON
+    return isinstance(value, list | tuple | set | frozenset) and bool(value) and all(one in _JSON for one in value)
 
 
 def _is(*allowed: Any) -> Callable[[Any], bool]:
@@ -47,6 +47,12 @@ _PROMISES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "broker_read_url": (_NOTHING, _ADDRESS),
     "broker_write_url": (_NOTHING, _ADDRESS),
     "broker_use_ssl": (_NOTHING, _ADDRESS),
+    "broker_login_method": (_NOTHING, _ADDRESS),
+    "broker_host": (_NOTHING, _ADDRESS),
+    "broker_port": (_NOTHING, _ADDRESS),
+    "broker_user": (_NOTHING, _ADDRESS),
+    "broker_password": (_NOTHING, _ADDRESS),
+    "broker_vhost": (_NOTHING, _ADDRESS),
     "redis_backend_use_ssl": (_NOTHING, f"write the address into {ENV_PREFIX}REDIS_URL (rediss:// for TLS)"),
     "broker_transport_options": (
         _NOTHING,
@@ -56,6 +62,7 @@ _PROMISES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "broker_heartbeat": (_NOTHING, f"it follows from {ENV_PREFIX}LEASE"),
     "broker_connection_retry": (_is(None, True), _OUTAGE),
     "broker_connection_max_retries": (_is(None), _OUTAGE),
+    "broker_connection_retry_on_startup": (_is(None, True), "a worker may start before its broker"),
     "worker_cancel_long_running_tasks_on_connection_loss": (_is(None, False), _OUTAGE),
     "worker_enable_prefetch_count_reduction": (_is(None, False), "its queues count for each consumer"),
     "worker_consumer": (_NOTHING, _OURS),
@@ -80,7 +87,7 @@ class TeamConfiguration:
     """
 
     def __init__(self, source: ConfigurationSource, namespace: str | None) -> None:
-        self._source, self._namespace = source, namespace
+        self._source, self._namespace = source, namespace.rstrip("_") if namespace else None
         self._values: Mapping[str, Any] | None = None
 
     @property
@@ -118,7 +125,7 @@ class TeamConfiguration:
             )
         if faults:
             raise ConfigurationError(faults)
-        kept = {name: value for name, value in team.items() if name not in _PROMISES}
+        kept = {name: value for name, value in team.items() if name not in _PROMISES}  # else it says what ours say
         if routes := team.get("task_routes"):
             kept["task_routes"] = (*ours["task_routes"], *(routes if isinstance(routes, list | tuple) else (routes,)))
         return {**ours, **kept}
@@ -133,13 +140,26 @@ def _broken(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def check_changes(changes: Mapping[str, Any]) -> None:
-    """Check what was written into the configuration since, as by `app.conf.update(...)`.
+def check_configuration(conf: Mapping[str, Any], read: Mapping[str, Any]) -> None:
+    """Check the configuration as it is when a command begins: `app.conf.update(...)` or `app.add_defaults(...)` may have changed it.
+
+    Args:
+        conf: the configuration.
+        read: what it was read from: ours, with what the team says over it.
 
     Raises:
         ConfigurationError: it would break a promise; with every fault.
     """
-    if faults := [f"{name} of app.conf: {reason}; take it out" for name, reason in _broken(changes)]:
+    faults = []
+    for name in (*_PROMISES, *SAME, "result_backend"):
+        value = conf.get(name)
+        expected = read[name] if name in read else default_of(name)
+        if value is expected or value == expected:
+            continue
+        allows, reason = _PROMISES.get(name, (_is(), f"{ENV_PREFIX}{SAME.get(name, 'redis_url').upper()} says it"))
+        if not allows(value):
+            faults.append(f"{name} of app.conf: {reason}; take it out")
+    if faults:
         raise ConfigurationError(faults)
 
 

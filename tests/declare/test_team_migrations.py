@@ -67,6 +67,35 @@ def test_those_of_others_are_left_alone(write: Write, files: dict[str, str], rea
     assert nothing_executed(folder)
 
 
+@pytest.mark.parametrize(
+    "version",
+    [
+        "revision, down_revision = 'a1', None\n",
+        "if True:\n    revision = 'a1'\n",
+        "try:\n    revision = 'a1'\nexcept Exception:\n    pass\n",
+        "from base import revision\n",
+    ],
+)
+def test_other_ways_to_write_a_version(write: Write, version: str) -> None:
+    """Alembic reads the name, however it comes about."""
+    folder = write(m0001=version)
+    assert list(migrations_of("orders")) == [folder]
+
+
+def test_what_is_no_module_says_nothing(write: Write) -> None:
+    """What editors and systems leave there: hidden files, a link to nothing, a folder."""
+    folder = write(m0001=ALEMBIC)
+    (folder / "._m0001.py").write_bytes(b"\x00\x05\x16\x07")
+    (folder / ".#m0001.py").symlink_to("ann@host.1234")
+    (folder / "m0002.py").symlink_to("nowhere")
+    (folder / "m0003.py").mkdir()
+    assert list(migrations_of("orders")) == [folder]
+    (folder / "m0001.py").write_text("revision = 'of the text below'\n" + DJANGO)
+    assert [reason for _, reason in foreign_migrations_of("orders")] == [
+        "migrations of Django: run `manage.py migrate`"
+    ]
+
+
 def test_both_in_one_folder_are_refused(write: Write) -> None:
     """Alembic would execute Django's."""
     folder = write(m0001=ALEMBIC, m0002=DJANGO)

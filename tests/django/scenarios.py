@@ -1,12 +1,13 @@
 """What one attempt of a job may do with `self.transaction(using=...)`. Each function runs in a process of a project, and asserts there."""
 # mypy: ignore-errors
-# ruff: noqa: ARG002, PT017, T201
+# ruff: noqa: ARG002, PT017, SIM117, T201
 
 import json
 import os
 import sys
 import threading
 import traceback
+from functools import partial
 from uuid import uuid4
 
 import django
@@ -20,9 +21,11 @@ from shop import app  # noqa: E402
 from sqlalchemy import text  # noqa: E402
 
 from conventions import ImmediateTask  # noqa: E402
-from conventions.core.errors import IdempotencyConflict, TransactionRefused, TransactionRolledBack  # noqa: E402
-from conventions.django.effect_record import transaction as effect  # noqa: E402
+from conventions.core.errors import IdempotencyConflict, PayloadError, TransactionRefused, TransactionRolledBack  # noqa: E402
+from conventions.django.effect_record import transaction as with_limit  # noqa: E402
 from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy  # noqa: E402
+
+effect = partial(with_limit, result_limit=1_000_000)
 
 
 class Write(ImmediateTask):
@@ -336,6 +339,9 @@ ORM = {
     "bulk": lambda: Receipt.objects.bulk_create([Receipt(order_id=1, amount=1)]),
     "update": lambda: Order.objects.update(customer="bob"),
     "delete": lambda: Receipt.objects.all().delete(),
+    "comment": lambda: connection.cursor().execute(
+        "/* c */ INSERT\ninto orders_receipt (order_id, amount) values (1, 1)"
+    ),
     "raw": lambda: connection.cursor().execute("  insert into orders_receipt (order_id, amount) values (1, 1)"),
     "read": Order.objects.count,
 }
@@ -346,7 +352,7 @@ def a_write_of_the_orm_beside_a_session_is_refused():
     order()
     amount, before = Order.objects.get().amount, counts()
     connection.close()
-    for what in ("create", "bulk", "update", "delete", "raw"):
+    for what in ("create", "bulk", "update", "delete", "raw", "comment"):
         ended = BySession.apply(kwargs={"key": uuid4().hex, "what": what})
         assert isinstance(ended.result, TransactionRefused), (what, ended.result)
         assert "write `with self.transaction(using='default'):`" in str(ended.result)
@@ -422,6 +428,102 @@ def faults_of_a_send_on_commit_are_raised_there():
                 raise AssertionError(expected)
             Order.objects.count()
     assert waiting() == before
+
+
+def statement(text):
+    return lambda using: connections[using].cursor().execute(text)
+
+
+def open_anew(using):
+    connections[using].close()
+    connections[using].connect()
+    Receipt.objects.create(order_id=1, amount=3)
+
+
+def by_the_driver(text):
+    """As somebody does who knows the connection of the driver."""
+    return lambda using: connections[using].connection.cursor().execute(text)
+
+
+def what_ends_the_transaction_is_refused():
+    """By SQL, by a new connection; and by the driver's own connection it is no success."""
+    THEN.update(
+        commit=statement("COMMIT"),
+        rollback=statement(" -- a comment\n rollback"),
+        begin=statement("/* c */ BEGIN"),
+        two=statement("SELECT 1; COMMIT"),
+        open_anew=open_anew,
+        driver_rollback=by_the_driver("ROLLBACK"),
+    )
+    for then in ("commit", "rollback", "begin", "two", "open_anew", "driver_rollback"):
+        before = counts()
+        ended = apply(then)
+        assert isinstance(ended.result, Exception), (then, ended.result)
+        if then in {"commit", "rollback", "begin", "two"}:
+            assert isinstance(ended.result, TransactionRefused), (then, ended.result)
+        assert counts() == before, then
+    THEN["driver_commit"] = by_the_driver("COMMIT")
+    assert isinstance(apply("driver_commit").result, Exception)
+    connection.close()
+
+
+def a_result_that_cannot_be_kept_commits_nothing():
+    """Neither no JSON nor one that is too large."""
+
+    class Odd(ImmediateTask):
+        """Set a result."""
+
+        idempotent_on = ("key",)
+
+        def run(self, key: str, odd: str) -> None:
+            with self.transaction(using="default") as record:
+                Receipt.objects.create(order=order(), amount=1)
+                record.result = {"nan": float("nan"), "object": object(), "large": "x" * 2_000_000}[odd]
+
+    order()
+    for odd in ("nan", "object", "large"):
+        before = counts()
+        ended = Odd.apply(kwargs={"key": uuid4().hex, "odd": odd})
+        assert isinstance(ended.result, PayloadError), (odd, ended.result)
+        assert counts() == before
+
+
+class Nested(ImmediateTask):
+    """One within the other."""
+
+    idempotent_on = ("key",)
+
+    def run(self, key: str, outer: str | None, inner: str | None) -> None:
+        """Each is a SQLAlchemy session, or an alias."""
+        with self.transaction(using=outer) if outer else self.transaction():
+            with self.transaction(using=inner) if inner else self.transaction():
+                pass
+
+
+def one_within_the_other_is_refused():
+    """At once: the inner one would wait for the outer one, for ever."""
+    for outer in (None, "default"):
+        for inner in (None, "default"):
+            before = counts()
+            ended = Nested.apply(kwargs={"key": uuid4().hex, "outer": outer, "inner": inner})
+            assert isinstance(ended.result, TransactionRefused), (outer, inner, ended.result)
+            assert "open already" in str(ended.result)
+            assert counts() == before
+
+
+def a_write_to_another_database_is_refused():
+    """It would be committed alone, and by each retry. To read is not."""
+    from django.core.management import call_command
+
+    call_command("migrate", "orders", database="other", verbosity=0)
+    THEN["elsewhere"] = lambda _: Order.objects.using("other").create(customer="x", amount=1)
+    THEN["read_elsewhere"] = lambda _: Order.objects.using("other").count()
+    before = counts()
+    ended = apply("elsewhere")
+    assert isinstance(ended.result, TransactionRefused), ended.result
+    assert "write it before or after the block, or by 'default'" in str(ended.result)
+    assert (counts(), Order.objects.using("other").count()) == (before, 0)
+    assert apply("read_elsewhere").get() == "read_elsewhere"
 
 
 def run(*names):

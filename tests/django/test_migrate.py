@@ -89,6 +89,98 @@ def test_the_tests_of_the_project(project: DjangoProject) -> None:
     assert "OK" in project.manage("test")
 
 
+ROUTER = """
+
+class Router:
+    def allow_migrate(self, db, app_label, **hints):
+        return app_label in {"orders", "contenttypes"}
+"""
+
+
+def test_tables_that_django_takes_for_made(project: DjangoProject) -> None:
+    """Dropped since, or kept away by a router, which knows no application of this name: `migrate` makes them all the same."""
+    project.manage("migrate")
+    project.python("from shop import app\napp.database.drop_ours()")
+    assert "conventions_executions" not in tables(project)
+    project.manage("migrate")
+    assert tables(project) >= TABLES
+    project.manage("migrate", "conventions", "zero")
+    (project.folder / "shop" / "router.py").write_text(ROUTER, encoding="utf-8")
+    project.say('DATABASE_ROUTERS = ["shop.router.Router"]')
+    project.manage("migrate")
+    assert tables(project) >= TABLES
+
+
+MORE_TESTS = """
+
+from django.test import TransactionTestCase
+from conventions import EVERY_ARGUMENT, ImmediateTask
+
+
+class Log(ImmediateTask):
+    '''Write by a session.'''
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, text: str) -> None:
+        with self.transaction() as session:
+            session.connection()
+
+
+class Committed(TransactionTestCase):
+    reset_sequences = True
+
+    def charge(self) -> None:
+        order = Order.objects.create(customer="ann", amount=1200)
+        ChargeOrder.apply(kwargs={"order_id": order.pk}).get()
+        ChargeOrder.delay_on_commit(order_id=order.pk)
+        Log.apply(kwargs={"text": "a"}).get()
+        assert Receipt.objects.count() == 1
+
+    def test_one(self) -> None:
+        self.charge()
+
+    def test_another_of_the_same_key(self) -> None:
+        self.charge()
+
+
+class OnCommit(TestCase):
+    def test_nothing_of_ours_waits_for_the_commit(self) -> None:
+        order = Order.objects.create(customer="ann", amount=1200)
+        with self.captureOnCommitCallbacks() as callbacks:
+            ChargeOrder.apply(kwargs={"order_id": order.pk}).get()
+        assert callbacks == []
+"""
+
+
+def test_records_do_not_outlive_a_test(project: DjangoProject) -> None:
+    """Of a `TransactionTestCase`, which commits; and no connection of ours keeps its database from being dropped."""
+    with (project.folder / "orders" / "tests.py").open("a") as file:
+        file.write(MORE_TESTS)
+    del project.settings["broker_url"]
+    assert "OK" in project.manage("test", "--keepdb")
+    assert "OK" in project.manage("test", "--noinput")
+
+
+def test_in_tests_the_broker_of_the_project_counts(sqlite_project: DjangoProject) -> None:
+    """Where it names one; a mail that was sent to memory makes no test."""
+    project = sqlite_project
+    del project.settings["broker_url"]
+    tests = "from shop import app\n\n\nclass Broker(TestCase):\n    def test_it(self) -> None:\n        assert app.settings.broker_url == {!r}\n"
+    path = project.folder / "orders" / "tests.py"
+    text = path.read_text()
+    for said, expected in (
+        ("", "unix:///no-broker-in-tests-of-django"),
+        ("CELERY_BROKER_URL = 'redis://h'", "redis://h"),
+    ):
+        project.say(said)
+        path.write_text(text + "\n\n" + tests.format(expected))
+        assert "OK" in project.manage("test")
+    project.say("EMAIL_BACKEND = 'django.core.mail.backends.locmem.EmailBackend'")
+    mail = "from django.core.mail import send_mail\nsend_mail('a', 'b', 'c@example.com', ['d@example.com'])\n"
+    assert project.python(f"{mail}from shop import app\nprint(app.settings.broker_url)") == "redis://h\n"
+
+
 @pytest.mark.parametrize("fault", ["record.result = 1\n            fail()", "transaction.set_rollback(True)"])
 def test_a_test_case_sees_what_a_worker_would(sqlite_project: DjangoProject, fault: str) -> None:
     """A job whose block was rolled back fails there, too."""

@@ -97,26 +97,33 @@ def test_databases_that_cannot_have_our_tables(
 @pytest.mark.parametrize(
     ("database", "expected"),
     [
-        ({"NAME": "a", "USER": "u", "PASSWORD": "p@/:", "HOST": "h", "PORT": "6000"}, "u:p%40%2F%3A@h:6000/a"),
-        ({"NAME": "a"}, "/a"),
-        ({"NAME": "a", "HOST": "::1"}, "[::1]/a"),
-        ({"OPTIONS": {"service": "main", "passfile": ".pg"}}, "?passfile=.pg&service=main"),
+        ({"NAME": "a", "USER": "u", "PASSWORD": "p@/:", "HOST": "h", "PORT": "6000"}, "u:p%40%2F%3A@h:6000/a {}"),
+        ({"NAME": "a"}, "/a {}"),
+        ({"NAME": "a", "HOST": "::1"}, "[::1]/a {}"),
         (
-            {"NAME": "a", "OPTIONS": {"sslmode": "require", "pool": True, "isolation_level": 2, "connect_timeout": 3}},
-            "/a?connect_timeout=3&sslmode=require",
+            {"OPTIONS": {"service": "main", "passfile": ".pg", "prepare_threshold": None}},
+            " {'passfile': '.pg', 'prepare_threshold': None, 'service': 'main'}",
         ),
         (
-            {"NAME": "a", "OPTIONS": {"options": "-c search_path=jobs", "assume_role": "owner"}},
-            "/a?options=-c+search_path%3Djobs+-c+role%3Downer",
+            {"NAME": "a", "OPTIONS": {"sslmode": "require", "pool": True, "isolation_level": 2, "connect_timeout": 3}},
+            "/a {'connect_timeout': 3, 'sslmode': 'require'}",
+        ),
+        (
+            {
+                "NAME": "a",
+                "OPTIONS": {"options": "-c search_path=jobs", "assume_role": "owner", "user": "u", "password": "p"},
+            },
+            "u:p@/a {'options': '-c search_path=jobs -c role=owner'}",
         ),
     ],
 )
 def test_addresses_of_postgresql(sqlite_project: DjangoProject, database: dict[str, object], expected: str) -> None:
-    """All that the driver reads is kept; what Django reads itself is not given to the driver."""
+    """All that the driver reads is given to it as Django gives it; what Django reads itself is not."""
     said = {"ENGINE": "django.db.backends.postgresql"} | database
     sqlite_project.say(f'DATABASES = {{"default": {said!r}}}')
-    (url,) = show(sqlite_project, "app.database.url.render_as_string(hide_password=False)")
-    assert url.removeprefix("postgresql+psycopg://") == expected
+    options = "dict(sorted(__import__('conventions.django.database_address').django.database_address.driver_options('default').items()))"
+    url, found = show(sqlite_project, "app.database.url.render_as_string(hide_password=False)", options)
+    assert f"{url.removeprefix('postgresql+psycopg://')} {found}" == expected
 
 
 def test_settings_of_celery_lie_over_ours(sqlite_project: DjangoProject) -> None:
@@ -184,6 +191,77 @@ def test_the_same_as_ours_is_no_fault(sqlite_project: DjangoProject) -> None:
     )
     project.say("CELERY_RESULT_BACKEND = 'redis://server:6379/1'\nCELERY_TASK_ACKS_LATE = False")
     assert show(project, "app.conf.task_acks_late", "app.conf.result_backend") == ["False", "redis://server:6379/1"]
+
+
+def test_another_namespace_is_another_configuration(sqlite_project: DjangoProject) -> None:
+    """Nothing of the old application's is read, also not its names of before, which Celery reads with any namespace."""
+    project = sqlite_project
+    for name, value in BREAKS.items():
+        project.say(f"CELERY_{name} = {value}")
+    project.say(
+        "BROKER_URL = 'redis://another:1/1'\nCELERYD_CONCURRENCY = 77\nCELERY_TIMEZONE = 'UTC'\nJOBS_WORKER_PREFETCH_MULTIPLIER = 2"
+    )
+    path = project.folder / "shop" / "celery.py"
+    path.write_text(path.read_text().replace('namespace="CELERY"', 'namespace="JOBS_"'))
+    names = ("worker_prefetch_multiplier", "task_serializer", "timezone", "worker_concurrency")
+    assert show(project, *(f"app.conf.{name}" for name in names)) == ["2", "json", "Asia/Tokyo", "5"]
+    assert show(project, "app.settings.broker_url") == [project.settings["broker_url"]]
+    project.say("JOBS_TASK_SERIALIZER = 'pickle'")
+    assert fault(project, "app.conf.timezone").startswith("JOBS_TASK_SERIALIZER: ")
+
+
+CHANGES = {
+    "app.conf.update(task_serializer='pickle')": "task_serializer",
+    "app.conf.broker_url = 'redis://another:1/1'": "broker_url",
+    "app.conf.result_backend = 'rpc://'": "result_backend",
+    "app.conf.timezone = 'UTC'": "timezone",
+    "app.conf.broker_connection_retry_on_startup = False": "broker_connection_retry_on_startup",
+    "app.add_defaults({'accept_content': ['pickle', 'json']})": "accept_content",
+    "app.conf.accept_content = 5": "accept_content",
+}
+
+
+def test_what_was_changed_since_is_refused(sqlite_project: DjangoProject) -> None:
+    """When a command begins: whichever way it was changed. What says the same is no fault."""
+    for change, name in CHANGES.items():
+        if change.startswith("app.add_defaults"):  # it comes behind ours, and has no effect
+            continue
+        assert fault(sqlite_project, f"exec({change!r}) or app.load_tasks()").startswith(f"{name} of app.conf: ")
+    program = "from shop import app\napp.conf.update(task_serializer='json', timezone='Asia/Tokyo', accept_content=['json'])\napp.load_tasks()"
+    assert sqlite_project.python(program) == ""
+
+
+def test_a_worker_takes_json_alone(sqlite_project: DjangoProject) -> None:
+    """Whatever `add_defaults` says, which a worker cannot see in its configuration's changes."""
+    program = (
+        "from shop import app\napp.add_defaults({'accept_content': ['pickle', 'json']})\n"
+        "with app.connection_for_read() as connection:\n"
+        "    print(app.amqp.TaskConsumer(connection.default_channel, queues=[], accept=['pickle']).accept)"
+    )
+    assert "pickle" not in sqlite_project.python(program)
+
+
+def test_an_application_that_was_pickled_has_its_configuration(sqlite_project: DjangoProject) -> None:
+    """As a process of the pool that was not forked gets it."""
+    sqlite_project.say("CELERY_WORKER_PREFETCH_MULTIPLIER = 7")
+    program = (
+        "import pickle\nfrom shop import app\nprint(pickle.loads(pickle.dumps(app)).conf.worker_prefetch_multiplier)"
+    )
+    assert sqlite_project.python(program) == "7\n"
+
+
+def test_a_password_is_not_shown(sqlite_project: DjangoProject) -> None:
+    """Also where it is an option of the driver."""
+    options = {"password": "hunter2", "sslpassword": "hunter3"}
+    sqlite_project.say(
+        f"DATABASES['other'] = {{'ENGINE': 'django.db.backends.postgresql', 'NAME': 'x', 'OPTIONS': {options!r}}}"
+    )
+    said = sqlite_project.python(
+        "from shop import app\nfrom conventions.django.database_address import place_fault\nprint(place_fault('other', app.database))"
+    )
+    assert "our tables are in sqlite " in said
+    assert "this is postgresql x at localhost:5432" in said
+    assert "hunter" not in said
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("worker", "-c", "1"), ("beat",)])

@@ -1,0 +1,1 @@
+"""No models: Django sends `post_migrate` for an application that has this module, see `apps.py`."""
