@@ -82,6 +82,23 @@ def test_queue(conventions_queue):
         conventions_queue.assert_nothing_enqueued()
 
 
+def test_outbox(conventions_app, conventions_queue):
+    with conventions_app.database.session() as session:
+        Mail.enqueue_in(session, 5, DAY)
+        with pytest.raises(AssertionError, match="was not sent"):
+            conventions_queue.assert_enqueued(Mail, user_id=5)
+    message = conventions_queue.assert_enqueued(Mail, user_id=5, day=DAY)
+    assert (message.queue, message.headers["x_actor"]) == ("immediate", "system")
+    with pytest.raises(AssertionError, match="was sent"):
+        conventions_queue.assert_nothing_enqueued(Mail)
+
+
+def test_outbox_and_worker(conventions_app, conventions_worker):
+    with conventions_app.database.session() as session:
+        message = Mail.enqueue_in(session, 6, DAY)
+    assert conventions_worker.wait(message) == "6 31.01. attempt 1"
+
+
 def test_worker(conventions_worker, caplog):
     assert conventions_worker.wait(Mail.delay(1, DAY)) == "1 31.01. attempt 1"
     assert conventions_worker.wait(Mail.delay(2, DAY, fails=2).id) == "2 31.01. attempt 3"
@@ -128,7 +145,7 @@ def test_the_fixtures(shop: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setenv("CONVENTIONS_BROKER_URL", "redis://production.example.com")
     shop.makepyfile(TESTS)
-    shop.runpytest_subprocess("-q").assert_outcomes(passed=4)
+    shop.runpytest_subprocess("-q").assert_outcomes(passed=6)
     assert list(folder.iterdir()) == []
 
 

@@ -155,7 +155,7 @@ def _outbox(app: ConventionsApp) -> None:
     except Exception:  # noqa: BLE001  # another line reports it
         return
     with app.database.session(read_only=True) as session:
-        found = lag(session, datetime.now(UTC))
+        found = lag(session, app.settings.key_prefix, datetime.now(UTC))
     if found.seconds > LATE:
         why = (
             f"; the last try: {found.fault}"

@@ -1,6 +1,7 @@
 """Rows of the outbox by Django's connection."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from django.db import connections, transaction
@@ -9,17 +10,21 @@ from conventions.django.database_address import moment_for, place_fault
 from conventions.storage.database import Database
 from conventions.storage.tables import OutboxRow
 
-_COLUMNS = ("id", "task", "arguments", "headers", "options", "written_at", "due_at", "tries")
-_INSERT = f"INSERT INTO {OutboxRow.__tablename__} ({', '.join(_COLUMNS)}) VALUES ({', '.join(['%s'] * len(_COLUMNS))})"  # noqa: S608  # constants
+_COLUMNS = ("id", "application", "task", "arguments", "headers", "options", "written_at", "due_at", "tries")
+_VALUES = ", ".join(["%s"] * len(_COLUMNS))
+_INSERT = f"INSERT INTO {OutboxRow.__tablename__} ({', '.join(_COLUMNS)}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608  # constants
 
 
-def insert_rows(database: Database, using: str, entries: Sequence[Mapping[str, Any]], tell: Callable[[], None]) -> None:
+def insert_rows(
+    database: Database, using: str, entries: Sequence[Mapping[str, Any]], due_at: datetime, tell: Callable[[], None]
+) -> None:
     """Insert them, and tell the relay when they are committed.
 
     Args:
         database: where our tables are.
         using: an alias of `DATABASES`.
-        entries: the columns that are theirs.
+        entries: the columns that are theirs. One whose id is there already changes nothing.
+        due_at: when the relay may take them.
         tell: called after the commit; it raises nothing.
 
     Raises:
@@ -30,8 +35,8 @@ def insert_rows(database: Database, using: str, entries: Sequence[Mapping[str, A
     connection: Any = connections[using]
     rows = []
     for one in entries:
-        moment = moment_for(connection, one["written_at"])
-        rows.append([*(one[name] for name in _COLUMNS[:5]), moment, moment, 0])
+        moments = (moment_for(connection, one["written_at"]), moment_for(connection, due_at))
+        rows.append([*(one[name] for name in _COLUMNS[:6]), *moments, 0])
     with transaction.atomic(using=using), connection.cursor() as cursor:
         cursor.executemany(_INSERT, rows)
         transaction.on_commit(tell, using=using, robust=True)

@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from celery import uuid
+from kombu.utils.json import dumps, loads
 
 from conventions.broker.caller_headers import AcceptedHeaders
+from conventions.library_internals.celery import current_worker_task
 from conventions.sending.send import checked_send
 from conventions.sending.sendable_task import SendableTask
 
@@ -21,8 +23,10 @@ OPTIONS = frozenset(
         "ignore_result",
         "link",
         "link_error",
+        "parent_id",
         "priority",
         "queue",
+        "root_id",
         "shadow",
         "soft_time_limit",
         "time_limit",
@@ -36,6 +40,7 @@ class Entry(NamedTuple):
 
     Attributes:
         id: of the message.
+        application: the key prefix of the application that sends it.
         task: the name of its task.
         arguments: its payload.
         headers: its headers.
@@ -44,6 +49,7 @@ class Entry(NamedTuple):
     """
 
     id: str
+    application: str
     task: str
     arguments: str
     headers: str
@@ -61,11 +67,10 @@ def entry_of(task: SendableTask, args: Sequence[Any], kwargs: Mapping[str, Any],
         raise TypeError(
             f"{task.name}: {unknown[0]} cannot wait in the outbox; it takes {', '.join(sorted(OPTIONS | OURS))}"
         )
-    now, said = datetime.now(UTC), dict(options)
+    now, said, app = datetime.now(UTC), dict(options), task._application()  # noqa: SLF001  # the same layer
     how = {
-        "actor": said.pop("actor", None),
-        "key": said.pop("idempotency_key", None),
-        "planned_at": said.pop("planned_at", None),
+        name: said.pop(option, None)
+        for name, option in (("actor", "actor"), ("key", "idempotency_key"), ("planned_at", "planned_at"))
     }
     message_id = said.pop("task_id", None) or uuid()
     accepted = checked_send(task, args, kwargs, message_id, said, **how)
@@ -73,7 +78,20 @@ def entry_of(task: SendableTask, args: Sequence[Any], kwargs: Mapping[str, Any],
         raise TypeError(f"{task.name}: a step after a job is sent by its worker, and not by the outbox")
     payload, headers = accepted
     said.pop("headers", None)
-    return Entry(message_id, task.name, _text(payload), _text(headers), _text(_fixed(said, now)), now)
+    if "queue" in said:
+        said["queue"] = _checked_queue(task, app, said["queue"])
+    _note_parent(said)
+    try:
+        written = dumps(headers), dumps(_fixed(said, now))  # type: ignore[no-untyped-call]  # kombu has few types
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{task.name}: an option or a header cannot wait in the outbox: {error}") from error
+    return Entry(message_id, app.settings.key_prefix, task.name, json.dumps(payload), *written, now)
+
+
+def read_back(written: str) -> dict[str, Any]:
+    """Headers or options of an entry. Raises: ValueError."""
+    found: dict[str, Any] = loads(written)  # type: ignore[no-untyped-call]  # kombu has few types
+    return found
 
 
 def send_entry(task: SendableTask, entry: Entry) -> None:
@@ -83,8 +101,34 @@ def send_entry(task: SendableTask, entry: Entry) -> None:
         BrokerUnavailable: as `apply_async`.
         TypeError, ValueError, PayloadError: another release of the task no longer takes it.
     """
-    headers = AcceptedHeaders(json.loads(entry.headers))
-    task.apply_async(None, json.loads(entry.arguments), task_id=entry.id, headers=headers, **json.loads(entry.options))
+    headers = AcceptedHeaders(read_back(entry.headers))
+    task.apply_async(None, json.loads(entry.arguments), task_id=entry.id, headers=headers, **read_back(entry.options))
+
+
+def queue_of(task: Any, entry: Any) -> str:
+    """Where it goes, as far as a look tells."""
+    try:
+        named = read_back(entry.options).get("queue")
+    except (AttributeError, ValueError):
+        named = None
+    return str(named or getattr(task, "queue_name", ""))
+
+
+def _checked_queue(task: SendableTask, app: Any, queue: Any) -> str:
+    """The name of a queue. Raises: ValueError: it is none of the configured ones, where no other may be used."""
+    name = str(getattr(queue, "name", queue))
+    if not app.conf.task_create_missing_queues and name not in app.amqp.queues:
+        raise ValueError(
+            f"{task.name}: there is no queue {name!r} in task_queues, and task_create_missing_queues is off"
+        )
+    return name
+
+
+def _note_parent(options: dict[str, Any]) -> None:
+    """The job that sends it, as Celery notes it."""
+    if (parent := current_worker_task()) is not None:
+        options.setdefault("parent_id", parent.request.id)
+        options.setdefault("root_id", parent.request.root_id or parent.request.id)
 
 
 def _fixed(options: dict[str, Any], now: datetime) -> dict[str, Any]:
@@ -98,7 +142,3 @@ def _fixed(options: dict[str, Any], now: datetime) -> dict[str, Any]:
             aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
             options[name] = aware.astimezone(UTC).isoformat()
     return options
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))

@@ -23,10 +23,11 @@ class Lag(NamedTuple):
     fault: str | None
 
 
-def lag(session: Session, now: datetime) -> Lag:
-    """What waits now, in what is committed."""
-    oldest = session.scalar(select(OutboxRow).order_by(OutboxRow.written_at).limit(1))
+def lag(session: Session, application: str, now: datetime) -> Lag:
+    """What waits now of an application, by its key prefix, in what is committed."""
+    own = OutboxRow.application == application
+    oldest = session.scalar(select(OutboxRow).where(own).order_by(OutboxRow.written_at).limit(1))
     if oldest is None:
         return Lag(0, 0.0, None)
-    rows = session.scalar(select(func.count()).select_from(OutboxRow)) or 0
+    rows = session.scalar(select(func.count()).select_from(OutboxRow).where(own)) or 0
     return Lag(rows, max(0.0, (now - oldest.written_at).total_seconds()), oldest.fault)

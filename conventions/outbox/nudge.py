@@ -1,6 +1,7 @@
 """The nudge: a commit tells the relay at once that there are rows. Without it the relay looks every few seconds."""
 
 import logging
+import time
 
 from conventions.core.deadline import Deadline
 from conventions.execution.application import Application
@@ -10,10 +11,16 @@ logger = logging.getLogger(__name__)
 
 WITHIN = 0.2  # seconds that a commit may wait for Redis here
 KEEP = 60  # seconds: a nudge that nobody takes
+SILENT_FOR = 5.0  # seconds after a Redis that did not answer: no other commit waits for it
+
+_silent_until = 0.0
 
 
 def nudge(app: Application) -> None:
     """Tell the relay. It never fails: the rows are committed, and will be found."""
+    global _silent_until  # noqa: PLW0603  # one Redis, and each commit would wait for it
+    if time.monotonic() < _silent_until:
+        return
     try:
         store = app.store
         key = store.key("outbox")
@@ -23,6 +30,7 @@ def nudge(app: Application) -> None:
             pipe.expire(key, KEEP)
             pipe.execute()
     except Exception as error:  # noqa: BLE001  # also where no broker is set: whoever called has committed
+        _silent_until = time.monotonic() + SILENT_FOR
         logger.debug("the relay is not told of new rows: %s", error)
 
 

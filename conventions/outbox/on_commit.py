@@ -5,6 +5,7 @@ from functools import partial
 
 from conventions.outbox.entry import Entry
 from conventions.outbox.nudge import nudge
+from conventions.outbox.relay import AT_ONCE
 from conventions.sending.application import SendingApplication
 
 
@@ -21,4 +22,4 @@ def insert(app: SendingApplication, using: str, entries: Sequence[Entry]) -> Non
     """
     from conventions.django.outbox_rows import insert_rows  # noqa: PLC0415  # only where there is Django
 
-    insert_rows(app.database, using, [one._asdict() for one in entries], partial(nudge, app))
+    insert_rows(app.database, using, [one._asdict() for one in entries], AT_ONCE, partial(nudge, app))

@@ -1,40 +1,54 @@
 """The relay: sends what waits in the outbox, and deletes it. It runs beside a worker, in the recorder that leads.
 
-A row is deleted after the broker has its message. So a relay that is killed between the two sends it once more, under the same id: where the
-message is still there, or has run, that changes nothing.
+It takes a part of the rows for some seconds, sends them, and deletes those that the broker has. No transaction is open while the broker is
+asked. A relay that is killed or frozen meanwhile leaves its part to the next one, which sends it once more, under the same ids: where a message
+is still there, or has run, that changes nothing.
 """
 
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
 from conventions.core.error_text import first_line
-from conventions.core.errors import BrokerUnavailable, ConventionError, PayloadError
+from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.execution.application import Application
 from conventions.execution.unsent_step import UnsentStep
-from conventions.outbox.entry import Entry, send_entry
+from conventions.outbox.entry import Entry, queue_of, read_back, send_entry
 from conventions.outbox.nudge import wait_for_nudge
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from conventions.storage.tables import OutboxRow
-
 logger = logging.getLogger(__name__)
 
-PART = 200  # rows in one look; their locks are held until all are sent
+PART = 200  # rows in one look
+PART_SECONDS = 5.0  # seconds after which a part ends; what is left of it comes again at once
+TAKEN_FOR = 20.0  # seconds for which no other relay takes the rows of a part
 LOOK_EVERY = 5.0  # seconds between two looks without a nudge
 WAIT = 1.0  # seconds that it waits for a nudge at a time, so that it sees soon that it is to end
 PAUSE = 1.0  # seconds after a fault; doubled each time
-LONGEST_PAUSE = 30.0
-UNKNOWN_FOR = 60.0  # seconds at most until the next try of a task that this worker does not know
+LONGEST_PAUSE = 5.0
+LONGEST_WAIT = 60.0  # seconds at most until the next try of a row that cannot be sent
+FAILED_QUEUES = 2  # so many queues that take nothing are a broker that takes nothing
+AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)  # no clock of a sender counts: a new row is due, before all that were tried
+
+
+@dataclass
+class _Part:
+    """What became of the rows of a part: their ids."""
+
+    sent: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)  # not tried
+    put_off: dict[tuple[int, str], list[str]] = field(default_factory=lambda: defaultdict(list))  # by tries and fault
+    away: Exception | None = None  # why the part has ended early
 
 
 class Relay:
@@ -59,11 +73,14 @@ class Relay:
         """Send until `stop()`. Faults and outages do not end it."""
         pause, looked_at = PAUSE, -LOOK_EVERY
         while not stop():
+            if not self._leads():  # a nudge is for the one that leads
+                _rest(WAIT, stop)
+                continue
+            told = self._is_told(stop)
+            if not told and time.monotonic() - looked_at < LOOK_EVERY:
+                continue
+            looked_at = time.monotonic()
             try:
-                told = wait_for_nudge(self._app.store, WAIT)
-                if not self._leads() or not (told or time.monotonic() - looked_at >= LOOK_EVERY):
-                    continue
-                looked_at = time.monotonic()
                 while self.send_part() == PART and not stop() and self._leads():
                     pass
             except Exception as error:  # noqa: BLE001  # whatever it is, the rows are there, and nobody else sends them
@@ -73,83 +90,77 @@ class Relay:
                 continue
             pause, self._silent = PAUSE, False
 
+    def _is_told(self, stop: Callable[[], bool]) -> bool:
+        try:
+            return wait_for_nudge(self._app.store, WAIT)
+        except RedisError:  # the broker may be another server, which takes messages
+            _rest(WAIT, stop)
+            return False
+
     def send_part(self) -> int:
-        """Send the rows that are due, up to `PART` of them. Returns how many it has looked at.
+        """Send the rows that are due, up to `PART` of them. Returns how many it has taken.
 
         Raises:
             BrokerUnavailable: the rows that are left are sent later.
             RedisError, SQLAlchemyError: the same.
         """
-        from conventions.storage.database import utc_now  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
-
-        fault: Exception | None = None
-        with self._taken(utc_now()) as (rows, finish):
-            sent, put_off = [], []
-            for row in rows:
-                try:
-                    reason = self._send(row)
-                except (BrokerUnavailable, RedisError) as error:
-                    fault = error
-                    break
-                if reason is None:
-                    sent.append(row.id)
-                else:
-                    put_off.append((row.id, row.tries, reason))
-            finish(sent, put_off)
-        if fault is not None:
-            raise fault
+        with self._app.database.session() as session:
+            rows = _take(session, self._app.settings.key_prefix, datetime.now(UTC))
+        part = _Part()
+        try:
+            self._send_rows(rows, part)
+        finally:
+            done = {*part.sent, *part.left, *(one for ids in part.put_off.values() for one in ids)}
+            part.left.extend(row.id for row, _ in rows if row.id not in done)
+            if rows:
+                with self._app.database.session() as session:
+                    _finish(session, part, datetime.now(UTC))
+        if part.away is not None:
+            raise part.away
         return len(rows)
 
-    @contextmanager
-    def _taken(self, now: datetime) -> Iterator[tuple[Sequence["OutboxRow"], Callable[..., None]]]:
-        """Rows that are due, and what deletes them, or puts them off.
+    def _send_rows(self, rows: Sequence[tuple[Entry, int]], part: _Part) -> None:
+        until, failed = time.monotonic() + PART_SECONDS, set[str]()
+        for entry, tries in rows:
+            if time.monotonic() > until:
+                return
+            queue = queue_of(self._app.tasks.get(entry.task), entry)
+            if queue in failed:
+                part.left.append(entry.id)
+                continue
+            try:
+                fault = self._send(entry)
+            except BrokerUnavailable as error:  # this queue may be full, or forbidden; others are tried
+                part.put_off[tries, first_line(error)].append(entry.id)
+                failed.add(queue)
+                if len(failed) == FAILED_QUEUES:
+                    part.away = error
+                    return
+                continue
+            except RedisError as error:
+                part.away = error
+                return
+            except Exception as error:  # noqa: BLE001  # one odd row keeps no other from its queue
+                fault = first_line(error)
+                logger.warning("the outbox cannot send %s of %s: %s", entry.id, entry.task, fault)
+            if fault is None:
+                part.sent.append(entry.id)
+            else:
+                part.put_off[tries, fault].append(entry.id)
 
-        In PostgreSQL they are locked meanwhile, and those that another relay has are left out. SQLite has one lock for all writers, which
-        is not held while the broker is asked: there the lead keeps two relays apart.
-        """
-        database = self._app.database
-        if database.is_sqlite:
-            with database.session(read_only=True) as session:
-                rows = self._due(session, now)
-                session.expunge_all()
-
-            def finish(sent: Sequence[str], put_off: Sequence[tuple[str, int, str]]) -> None:
-                if sent or put_off:
-                    with database.session() as session:
-                        _finish(session, now, sent, put_off)
-
-            yield rows, finish
-            return
-        with database.session() as session:
-            yield self._due(session, now), lambda sent, put_off: _finish(session, now, sent, put_off)
-
-    def _due(self, session: "Session", now: datetime) -> Sequence["OutboxRow"]:
-        from sqlalchemy import select  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
-
-        from conventions.storage.tables import OutboxRow  # noqa: PLC0415  # the same
-
-        due = select(OutboxRow).where(OutboxRow.due_at <= now).order_by(OutboxRow.due_at, OutboxRow.id).limit(PART)
-        return session.scalars(due.with_for_update(skip_locked=True)).all()
-
-    def _send(self, row: "OutboxRow") -> str | None:
-        """Send one. Returns why it must wait; `None`: it is sent, or is a dead letter. Raises: BrokerUnavailable, RedisError."""
-        task: Any = self._app.tasks.get(row.task)
+    def _send(self, entry: Entry) -> str | None:
+        """Send one. Returns why it must wait; `None`: it is sent, or is a dead letter. Raises: whatever the send does."""
+        task: Any = self._app.tasks.get(entry.task)
         if task is None:
             return "this worker knows no task of this name"
-        entry = Entry(row.id, row.task, row.arguments, row.headers, row.options, row.written_at)
         try:
             send_entry(task, entry)
-        except (BrokerUnavailable, RedisError):
+        except BrokerUnavailable:
             raise
         except (TypeError, ValueError, PayloadError) as error:  # no later try would do better
-            self._refuse(entry, error)
-        except ConventionError as error:  # such as a journal that is full
-            return first_line(error)
+            headers, options = read_back(entry.headers), read_back(entry.options)
+            UnsentStep(self._app, entry.task, entry.id, (), json.loads(entry.arguments), options, headers).refuse(error)
         return None
-
-    def _refuse(self, entry: Entry, error: Exception) -> None:
-        arguments, headers, options = (json.loads(one) for one in (entry.arguments, entry.headers, entry.options))
-        UnsentStep(self._app, entry.task, entry.id, (), arguments, options, headers).refuse(error)
 
     def _tell(self, error: Exception) -> None:
         if not self._silent:
@@ -157,18 +168,41 @@ class Relay:
             logger.warning("the outbox waits: %s", first_line(error))
 
 
-def _finish(session: "Session", now: datetime, sent: Sequence[str], put_off: Sequence[tuple[str, int, str]]) -> None:
+def _take(session: "Session", application: str, now: datetime) -> list[tuple[Entry, int]]:
+    """Rows that are due, with how often they were tried. They are due again after `TAKEN_FOR`, whatever becomes of this process."""
+    from sqlalchemy import select, update  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+    from conventions.storage.tables import OutboxRow  # noqa: PLC0415  # the same
+
+    due = (
+        select(OutboxRow.id)
+        .where(OutboxRow.application == application, OutboxRow.due_at <= now)
+        .order_by(OutboxRow.due_at, OutboxRow.written_at)
+        .limit(PART)
+        .with_for_update(skip_locked=True)  # another relay may take its part now
+    )
+    ids = session.scalars(due).all()
+    if not ids:
+        return []
+    session.execute(update(OutboxRow).where(OutboxRow.id.in_(ids)).values(due_at=now + timedelta(seconds=TAKEN_FOR)))
+    taken = session.scalars(select(OutboxRow).where(OutboxRow.id.in_(ids)).order_by(OutboxRow.written_at)).all()
+    return [(Entry(*(getattr(row, name) for name in Entry._fields)), row.tries) for row in taken]
+
+
+def _finish(session: "Session", part: _Part, now: datetime) -> None:
+    """Delete what is sent, and say when the rest is due."""
     from sqlalchemy import delete, update  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     from conventions.storage.tables import OutboxRow  # noqa: PLC0415  # the same
 
-    if sent:
-        session.execute(delete(OutboxRow).where(OutboxRow.id.in_(sent)))
-    for id_, tries, reason in put_off:
-        wait = timedelta(seconds=min(2.0 ** min(tries, 10), UNKNOWN_FOR))
-        session.execute(
-            update(OutboxRow).where(OutboxRow.id == id_).values(due_at=now + wait, tries=tries + 1, fault=reason)
-        )
+    if part.sent:
+        session.execute(delete(OutboxRow).where(OutboxRow.id.in_(part.sent)))
+    if part.left:
+        session.execute(update(OutboxRow).where(OutboxRow.id.in_(part.left)).values(due_at=AT_ONCE))
+    for (tries, fault), ids in part.put_off.items():
+        wait = timedelta(seconds=min(2.0 ** min(tries, 10), LONGEST_WAIT))
+        said = {"due_at": now + wait, "tries": tries + 1, "fault": fault}
+        session.execute(update(OutboxRow).where(OutboxRow.id.in_(ids)).values(**said))
 
 
 def _rest(seconds: float, stop: Callable[[], bool]) -> None:

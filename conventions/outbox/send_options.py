@@ -1,6 +1,6 @@
 """`SendOptions`: a task with options of its sends, for `delay`, `enqueue_many`, and the sends that wait for a commit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from conventions.outbox.entry import Entry, entry_of
@@ -21,6 +21,17 @@ class SendOptions:
     def __init__(self, task: SendableTask, options: Mapping[str, Any]) -> None:
         self._task, self._options = task, dict(options)
         self._using = self._options.pop(USING, None)
+
+    def options(self, /, **options: Any) -> "SendOptions":
+        """The same with further options."""
+        return SendOptions(
+            self._task, {**self._options, **({} if self._using is None else {USING: self._using}), **options}
+        )
+
+    def apply_async(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Send one message now. Raises: as `Task.apply_async`."""
+        self._refuse_using("apply_async")
+        return self._task.apply_async(args, kwargs, **{**self._options, **options})
 
     def delay(self, /, *args: Any, **kwargs: Any) -> Any:
         """Send one message now. Raises: as `apply_async`."""
@@ -64,6 +75,8 @@ class SendOptions:
                 )
         if isinstance(arguments, Mapping):
             raise TypeError(f"{self._task.name}: these are the arguments of one message; pass a list of such mappings")
+        if isinstance(arguments, str | bytes) or not isinstance(arguments, Iterable):
+            raise TypeError(f"{self._task.name}: pass a list or generator of mappings, not {type(arguments).__name__}")
         return [entry_of(self._task, (), one, self._options) for one in arguments]
 
     def _add(self, session: Any, entries: list[Entry]) -> None:

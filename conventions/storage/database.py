@@ -135,13 +135,15 @@ def place_of(url: URL) -> tuple[Any, ...]:
         name = url.database or ""
         return ("sqlite", name if name.startswith("file:") else os.path.realpath(name))
     host = url.host or url.query.get("host", "localhost")
-    return (url.get_backend_name(), host, url.port or POSTGRESQL_PORT, url.database)
+    return (url.get_backend_name(), host, url.port or POSTGRESQL_PORT, url.database, url.query.get("options"))
 
 
 def shown_place(url: URL) -> str:
     """Where a database is, without accounts and options."""
-    kind, *place = place_of(url)
-    return f"{kind} {place[-1]}" + (f" at {place[0]}:{place[1]}" if len(place) > 1 else "")
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite {place_of(url)[1]}"
+    kind, host, port, name, options = place_of(url)
+    return f"{kind} {name} at {host}:{port}" + (f" with {options}" if options else "")
 
 
 def insert_into(session: Session, table: type[Base]) -> Any:

@@ -160,16 +160,17 @@ class OutboxRow(Base):
     """A message that waits for the relay. It is written in a transaction of the team's, and deleted when the broker has the message."""
 
     __tablename__ = "conventions_outbox"
-    __table_args__ = (Index("ix_conventions_outbox_due", "due_at", "id"),)
+    __table_args__ = (Index("ix_conventions_outbox_due", "application", "due_at", "written_at"),)
 
     id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    application: Mapped[str] = mapped_column(String(255))  # its key prefix: several may have one database
     task: Mapped[str] = mapped_column(String(255))
     # JSON as text: it is sent as it was checked.
     arguments: Mapped[str] = mapped_column(Text)
     headers: Mapped[str] = mapped_column(Text)
     options: Mapped[str] = mapped_column(Text)
     written_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    due_at: Mapped[datetime] = mapped_column(UtcDateTime)  # when the relay looks at it again
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime)  # when the relay takes it; 1970 until it was tried
     tries: Mapped[int]
     fault: Mapped[str | None] = mapped_column(Text)  # why the last try failed
 

@@ -18,6 +18,7 @@ test can reach another broker. Without it the plugin does nothing. Celery is imp
 """
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -90,23 +91,47 @@ class Queue:
         Raises:
             AssertionError: there is none; lists what was sent.
         """
-        for message in self.messages.values():
+        messages = self._all()
+        for message in messages:
             if message.task == task.name and _fits(message, arguments):
                 return message
-        sent = "\n".join(f"  {message.task} {message.arguments}" for message in self.messages.values())
+        sent = "\n".join(f"  {message.task} {message.arguments}" for message in messages)
         raise AssertionError(f"{task.name} with {arguments} was not sent, but\n{sent or '  nothing'}")
 
     def assert_nothing_enqueued(self, task: "celery.Task | type[celery.Task] | None" = None) -> None:
         """No message of this task, or none at all. Raises: AssertionError, with the first there is."""
-        for message in self.messages.values():
+        for message in self._all():
             if task is None or message.task == task.name:
                 raise AssertionError(f"{message.task} {message.arguments} was sent")
 
+    def _all(self) -> list[Enqueued]:
+        """What was handed to the broker, and what waits in the outbox, committed, until a relay does so."""
+        from sqlalchemy import select  # noqa: PLC0415  # see the module's docstring
+
+        from conventions.outbox.entry import queue_of, read_back  # noqa: PLC0415  # the same
+        from conventions.storage.tables import OutboxRow  # noqa: PLC0415  # the same
+
+        with self.app.database.session(read_only=True) as session:
+            rows = session.scalars(select(OutboxRow).order_by(OutboxRow.written_at)).all()
+            waiting = {
+                row.id: Enqueued(
+                    row.id,
+                    row.task,
+                    queue_of(self.app.tasks.get(row.task), row),
+                    self._loaded(row.task, json.loads(row.arguments)),
+                    read_back(row.headers),
+                )
+                for row in rows
+            }
+        return [*(waiting | self.messages).values()]
+
+    def _loaded(self, task: str, kwargs: Any) -> Any:
+        known = self.app.tasks.get(task)
+        return known.arguments.load((), kwargs) if hasattr(known, "arguments") else kwargs
+
     def add_published(self, sender: str, headers: Any, body: Any, routing_key: str, **_: Any) -> None:
         """Receive Celery's signal."""
-        kwargs = body[1]
-        task = self.app.tasks.get(sender)
-        arguments = task.arguments.load((), kwargs) if hasattr(task, "arguments") else kwargs
+        arguments = self._loaded(sender, body[1])
         self.messages.setdefault(headers["id"], Enqueued(headers["id"], sender, routing_key, arguments, dict(headers)))
 
 

@@ -171,7 +171,15 @@ def test_check_says_that_the_outbox_waits(run: Run, commands_app: ConventionsApp
     """After a minute: a relay would have taken it."""
     now = utc_now()
     row = OutboxRow(
-        id="m1", task=CHARGE, arguments="{}", headers="{}", options="{}", written_at=now, due_at=now, tries=0
+        id="m1",
+        application=commands_app.settings.key_prefix,
+        task=CHARGE,
+        arguments="{}",
+        headers="{}",
+        options="{}",
+        written_at=now,
+        due_at=now,
+        tries=0,
     )
     with commands_app.database.session() as session:
         session.add(row)

@@ -1,6 +1,8 @@
 """`enqueue_in`: a row in the caller's transaction, checked and fixed when it is written."""
 
+import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,8 +10,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from kombu.entity import Queue
 from sqlalchemy import create_engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, Priority
 from conventions.app import ConventionsApp
@@ -18,8 +23,9 @@ from conventions.core.actor import acting_as
 from conventions.core.errors import PayloadError
 from conventions.outbox.lag import lag
 from conventions.outbox.nudge import wait_for_nudge
-from conventions.outbox.relay import Relay
+from conventions.outbox.relay import LOOK_EVERY, TAKEN_FOR, Relay, _take
 from conventions.storage.tables import OutboxRow
+from tests.support import wait_until
 from tests.workers import application, forget, letters, messages
 
 
@@ -62,6 +68,7 @@ def session(app: ConventionsApp) -> Iterator[Session]:
     engine.dispose()
 
 
+SPECIAL: Any = Queue("special")  # type: ignore[no-untyped-call]  # kombu has few types
 ONE: Any = {"order": 1}  # where a list belongs
 
 
@@ -261,7 +268,7 @@ def test_what_can_never_be_sent_becomes_a_dead_letter(app: ConventionsApp, sessi
 def test_the_lag(app: ConventionsApp, session: Session) -> None:
     """Of what is committed: how many, and since when."""
     now = datetime.now(UTC)
-    assert lag(session, now) == (0, 0.0, None)
+    assert lag(session, app.settings.key_prefix, now) == (0, 0.0, None)
     session.commit()
     Receipt.enqueue_many_in(session, [{"order": 1}, {"order": 2}])
     session.commit()
@@ -269,4 +276,158 @@ def test_the_lag(app: ConventionsApp, session: Session) -> None:
         oldest = own.scalars(select(OutboxRow)).first()
         assert oldest is not None
         oldest.written_at, oldest.fault = now - timedelta(seconds=90), "why"
-    assert lag(session, now) == (2, 90.0, "why")
+    assert lag(session, app.settings.key_prefix, now) == (2, 90.0, "why")
+
+
+def test_of_any_kind_of_session(app: ConventionsApp) -> None:
+    """Also that of the thread, as Flask-SQLAlchemy has it, and one of a connection."""
+    engine = create_engine(app.database.url)
+    scoped = scoped_session(sessionmaker(engine))
+    first = Receipt.enqueue_in(scoped, 1).id
+    scoped.commit()
+    scoped.remove()
+    with engine.begin() as connection, Session(connection) as session:
+        second = Receipt.enqueue_in(session, 2).id
+        session.commit()
+        assert {row.id for row in rows(app)} == {first}
+    assert {row.id for row in rows(app)} == {first, second}
+    engine.dispose()
+
+
+def test_a_session_of_asyncio(app: ConventionsApp) -> None:
+    """Its row goes with its next flush."""
+    if app.database.is_sqlite:
+        pytest.skip("aiosqlite is not installed")
+
+    async def send() -> None:
+        engine = create_async_engine(app.database.url)
+        async with AsyncSession(engine) as session:
+            Receipt.enqueue_in(session, 1)
+            await session.commit()
+            Receipt.enqueue_in(session, 2)
+            await session.rollback()
+        await engine.dispose()
+
+    asyncio.run(send())
+    assert [json.loads(row.arguments)["order"] for row in rows(app)] == [1]
+
+
+def test_a_session_without_an_engine_for_it(app: ConventionsApp) -> None:
+    """What to write is said."""
+    with Session() as session, pytest.raises(TypeError, match="binds="):
+        Receipt.enqueue_in(session, 1)
+
+
+def test_the_same_id_again_changes_nothing(app: ConventionsApp, session: Session) -> None:
+    """As with `delay`: a request that is repeated does not break the transaction."""
+    for order in (1, 2):
+        Receipt.options(task_id="same").enqueue_in(session, order)
+        session.commit()
+    assert [json.loads(row.arguments)["order"] for row in rows(app)] == [1]
+
+
+def test_objects_among_options(app: ConventionsApp, session: Session) -> None:
+    """What kombu writes in a message is written in a row, too."""
+    moment = datetime(2099, 1, 1, tzinfo=UTC)
+    Receipt.options(headers={"moment": moment}, queue=SPECIAL, link=After.si().set(expires=moment)).enqueue_in(
+        session, 1
+    )
+    with pytest.raises(PayloadError, match="Receipt: headers cannot be written as JSON"):
+        Receipt.options(headers={"odd": object()}).enqueue_in(session, 2)
+    session.commit()
+    relayed(app)
+    (sent,) = messages(app)
+    assert sent.queue == "special"
+
+
+def test_one_odd_row_keeps_no_other(app: ConventionsApp, session: Session) -> None:
+    """Whatever is wrong with it: it is put off, and says why; the others are sent, and deleted."""
+    odd = [Receipt.enqueue_in(session, number).id for number in range(4)]
+    good = [Receipt.enqueue_in(session, number).id for number in (7, 8)]
+    session.commit()
+    with app.database.session() as own:
+        own.get_one(OutboxRow, odd[0]).arguments = "{broken"
+        own.get_one(OutboxRow, odd[1]).options = "[1]"
+        own.get_one(OutboxRow, odd[2]).headers = "null"
+        own.get_one(OutboxRow, odd[3]).task = "celery.chord_unlock"
+    relayed(app)
+    assert {sent.id for sent in messages(app)} >= {*good}
+    left = {row.id: row.fault for row in rows(app)}
+    assert left.keys() <= {*odd}
+    assert all(left.values())
+    assert relayed(app) == 0
+
+
+def test_a_queue_that_must_be_there(app: ConventionsApp, session: Session) -> None:
+    """It is refused where it is written, as `delay` does."""
+    app.conf.task_create_missing_queues = False
+    with pytest.raises(ValueError, match="there is no queue 'typo' in task_queues"):
+        Receipt.options(queue="typo").enqueue_in(session, 1)
+
+
+def test_no_clock_of_a_sender_counts(app: ConventionsApp, session: Session) -> None:
+    """One that is ahead delays nothing."""
+    Receipt.enqueue_in(session, 1)
+    session.commit()
+    with app.database.session() as own:
+        own.scalars(select(OutboxRow)).one().written_at = datetime.now(UTC) + timedelta(hours=1)
+    assert relayed(app) == 1
+    assert len(messages(app)) == 1
+
+
+def test_another_application_in_the_same_database_has_its_own(app: ConventionsApp, session: Session) -> None:
+    """By its key prefix, also where its tasks have the same names."""
+    Receipt.enqueue_in(session, 1)
+    session.commit()
+    settings = {
+        "broker_url": app.settings.broker_url,
+        "database_url": app.settings.database_url,
+        "key_prefix": "another",
+    }
+    with application((), **settings) as other:
+        other.import_packages()
+        assert relayed(other) == 0
+        with other.database.session() as own:
+            assert lag(own, "another", datetime.now(UTC)).rows == 0
+    assert relayed(app) == 1
+
+
+def test_a_part_of_a_frozen_relay_is_taken_by_the_next(app: ConventionsApp, session: Session) -> None:
+    """After some seconds; meanwhile it is left alone, and new rows are not."""
+    first = Receipt.enqueue_in(session, 1).id
+    session.commit()
+    with app.database.session() as own:
+        assert [entry.id for entry, _ in _take(own, app.settings.key_prefix, datetime.now(UTC))] == [first]
+    second = Receipt.enqueue_in(session, 2).id
+    session.commit()
+    assert relayed(app) == 1
+    assert [sent.id for sent in messages(app)] == [second]
+    with app.database.session() as own:
+        later = datetime.now(UTC) + timedelta(seconds=TAKEN_FOR + 1)
+        assert [entry.id for entry, _ in _take(own, app.settings.key_prefix, later)] == [first]
+
+
+def test_one_that_does_not_lead_takes_no_nudge(app: ConventionsApp, session: Session) -> None:
+    """It is for the one that leads, which sends at once."""
+    ends = threading.Event()
+    standby = Relay(app, lambda: False).start(ends.is_set)
+    leading = Relay(app, lambda: True).start(ends.is_set)
+    for number in range(5):
+        Receipt.enqueue_in(session, number)
+        session.commit()
+        wait_until(lambda: rows(app) == [], LOOK_EVERY / 2, "it is sent at once")
+    ends.set()
+    standby.join(10)
+    leading.join(10)
+    assert len(messages(app)) == 5
+
+
+def test_without_our_table(valkey_url: str, tmp_path: Path) -> None:
+    """It says what to do."""
+    url = f"sqlite:///{tmp_path}/empty.sqlite3"
+    engine = create_engine(url)
+    with application(broker_url=valkey_url, database_url=url), Session(engine) as session:
+        with pytest.raises(OperationalError) as found:
+            Receipt.enqueue_in(session, 1)
+        assert "db upgrade" in found.value.__notes__[0]
+    engine.dispose()

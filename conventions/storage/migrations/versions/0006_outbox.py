@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.create_table(
         OUTBOX,
         sa.Column("id", sa.String(255), primary_key=True),
+        sa.Column("application", sa.String(255), nullable=False),
         sa.Column("task", sa.String(255), nullable=False),
         sa.Column("arguments", sa.Text, nullable=False),
         sa.Column("headers", sa.Text, nullable=False),
@@ -25,7 +26,7 @@ def upgrade() -> None:
         sa.Column("tries", sa.Integer, nullable=False),
         sa.Column("fault", sa.Text),
     )
-    op.create_index(DUE, OUTBOX, ["due_at", "id"])
+    op.create_index(DUE, OUTBOX, ["application", "due_at", "written_at"])
 
 
 def downgrade() -> None:

@@ -1,0 +1,93 @@
+"""The relay with RabbitMQ: a queue that takes nothing keeps no other one waiting."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.core.errors import BrokerUnavailable
+from conventions.outbox.relay import Relay
+from conventions.storage.tables import OutboxRow
+from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.support import wait_until
+from tests.workers import application, forget
+
+
+class Receipt(ImmediateTask):
+    """Send one receipt."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, order: int) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[Rabbit]:
+    """A server for the tests here."""
+    with running_rabbitmq() as server:
+        yield server
+
+
+@pytest.fixture
+def host(rabbit: Rabbit) -> str:
+    """A virtual host of the test's own, with queues that nobody may make."""
+    host = f"t{uuid4().hex[:8]}"
+    rabbit.add_host(host)
+    rabbit.control("set_permissions", "--vhost", host, "guest", "^(?!forbidden).*", ".*", ".*")
+    return host
+
+
+@pytest.fixture
+def app(
+    rabbit: Rabbit, host: str, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> Iterator[ConventionsApp]:
+    """An application there."""
+    settings = {"redis_url": valkey_url, "database_url": new_database(tmp_path), "key_prefix": f"t{uuid4().hex[:8]}"}
+    with application((), broker_url=rabbit.url_of(host), broker_timeout=1, **settings) as app:
+        app.import_packages()
+        yield app
+        forget(app.store)
+
+
+def waiting(app: ConventionsApp) -> dict[int, str | None]:
+    """The orders that wait, with the fault of each."""
+    with app.database.session(read_only=True) as session:
+        return {json.loads(row.arguments)["order"]: row.fault for row in session.scalars(select(OutboxRow))}
+
+
+def immediate(rabbit: Rabbit, host: str) -> int:
+    """How many messages are in the queues of `immediate`, as the server counts them every few seconds."""
+    return sum(count for name, count in rabbit.queues(host).items() if name.startswith("immediate"))
+
+
+def test_a_forbidden_queue_keeps_no_other_one_waiting(app: ConventionsApp, rabbit: Rabbit, host: str) -> None:
+    """Its rows are put off, or left for later, and the one that was tried says why."""
+    with Session(app.database.engine) as session:
+        Receipt.options(queue="forbidden").enqueue_many_in(session, [{"order": number} for number in range(3)])
+        Receipt.enqueue_many_in(session, [{"order": number} for number in range(3, 8)])
+        session.commit()
+    assert Relay(app, lambda: True).send_part() == 8
+    wait_until(lambda: immediate(rabbit, host) == 5, 30, "they are counted")
+    left = waiting(app)
+    assert {*left} == {0, 1, 2}
+    assert [fault for fault in left.values() if fault and "ACCESS_REFUSED" in fault]
+
+
+def test_two_queues_that_take_nothing_end_the_part(app: ConventionsApp, rabbit: Rabbit, host: str) -> None:
+    """As where the broker is away: nobody waits for each of its queues. Nothing is lost."""
+    with Session(app.database.engine) as session:
+        for number, queue in enumerate(("forbidden", "forbidden too", "forbidden", "immediate")):
+            Receipt.options(queue=queue).enqueue_in(session, number)
+        session.commit()
+    with pytest.raises(BrokerUnavailable):
+        Relay(app, lambda: True).send_part()
+    assert {*waiting(app)} >= {0, 1, 2}
+    assert Relay(app, lambda: True).send_part() >= 1
+    wait_until(lambda: immediate(rabbit, host) == 1, 30, "it is counted")
