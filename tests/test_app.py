@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from celery import _state
+from celery.exceptions import QueueNotFound
 
 from conventions import ImmediateTask, LongRunningTask, Priority, Progress, Settings, create_app
 from conventions.app import ConventionsApp
@@ -18,7 +19,7 @@ from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
 from conventions.stack.folder import Stack
 from conventions.transport.celery_defaults import CLASS_QUEUES, celery_defaults
-from tests.workers import application, messages, remembering_current
+from tests.workers import application, forget, messages, remembering_current
 
 MEMORY: dict[str, Any] = {"broker_url": "memory://", "redis_url": "redis://127.0.0.1:1"}
 
@@ -332,6 +333,18 @@ def test_the_embedded_broker_stays_the_one_of_this_process(monkeypatch: pytest.M
             _ = team.broker_address
         assert team.broker_address == found.broker_url
         assert team.broker_address == found.broker_url
+
+
+def test_a_sender_knows_the_queues_of_its_jobs(valkey_url: str) -> None:
+    """Also where Celery is told to make none, and only a worker has loaded the tasks."""
+    with application(broker_url=valkey_url, key_prefix=f"t{uuid4().hex[:8]}") as team:
+        team.conf.update(task_create_missing_queues=False, task_queues=[])
+        Mail.apply_async((1,), countdown=1)  # by Celery's own way
+        Mail.delay(2)
+        assert {sent.queue for sent in messages(team)} == {"test-app-mail"}
+        with pytest.raises(QueueNotFound):
+            Mail.apply_async((3,), queue="typo")
+        forget(team.store)
 
 
 # Several applications.

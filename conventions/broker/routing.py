@@ -22,6 +22,9 @@ def route(
     queue = getattr(app.tasks.get(name), "queue_name", None)
     if not queue or any(options.get(place) for place in ("queue", "exchange", "routing_key")):
         return None
+    queues = app.amqp.queues
+    if not queues.create_missing and queue not in queues:  # a worker has added it, see `load_tasks`
+        queues.add(queue)
     return {"queue": queue, "declare": ()}
 
 

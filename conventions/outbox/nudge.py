@@ -13,24 +13,24 @@ WITHIN = 0.2  # seconds that a commit may wait for Redis here
 KEEP = 60  # seconds: a nudge that nobody takes
 SILENT_FOR = 5.0  # seconds after a Redis that did not answer: no other commit waits for it
 
-_silent_until = 0.0
+_silent_until: dict[str, float] = {}  # by server and application
 
 
 def nudge(app: Application) -> None:
     """Tell the relay. It never fails: the rows are committed, and will be found."""
-    global _silent_until  # noqa: PLW0603  # one Redis, and each commit would wait for it
-    if time.monotonic() < _silent_until:
-        return
+    place = ""
     try:
         store = app.store
-        key = store.key("outbox")
+        key, place = store.key("outbox"), f"{store.url} {store.prefix}"
+        if time.monotonic() < _silent_until.get(place, 0.0):
+            return
         with Deadline(WITHIN), store.redis.pipeline(transaction=False) as pipe:
             pipe.lpush(key, 1)
             pipe.ltrim(key, 0, 0)
             pipe.expire(key, KEEP)
             pipe.execute()
     except Exception as error:  # noqa: BLE001  # also where no broker is set: whoever called has committed
-        _silent_until = time.monotonic() + SILENT_FOR
+        _silent_until[place] = time.monotonic() + SILENT_FOR
         logger.debug("the relay is not told of new rows: %s", error)
 
 

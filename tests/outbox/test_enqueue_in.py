@@ -22,8 +22,8 @@ from conventions.broker.header_names import ACTOR, KEY
 from conventions.core.actor import acting_as
 from conventions.core.errors import PayloadError
 from conventions.outbox.lag import lag
-from conventions.outbox.nudge import wait_for_nudge
-from conventions.outbox.relay import LOOK_EVERY, TAKEN_FOR, Relay, _take
+from conventions.outbox.nudge import nudge, wait_for_nudge
+from conventions.outbox.relay import TAKEN_FOR, Relay, _take
 from conventions.storage.tables import OutboxRow
 from tests.support import wait_until
 from tests.workers import application, forget, letters, messages
@@ -57,6 +57,12 @@ def app(
         app.import_packages()
         yield app
         forget(app.store)
+
+
+@pytest.fixture(autouse=True)
+def _busy_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nudge has the time that it needs."""
+    monkeypatch.setattr("conventions.outbox.nudge.WITHIN", 10.0)
 
 
 @pytest.fixture
@@ -227,8 +233,9 @@ def test_a_commit_tells_the_relay(app: ConventionsApp, session: Session) -> None
 def test_a_commit_without_redis(app: ConventionsApp, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is committed all the same, and soon."""
     Receipt.enqueue_in(session, 1)
-    with application(broker_url="unix:///nobody.sock", key_prefix="x", database_url=str(app.database.url)) as away:
-        monkeypatch.setitem(vars(app), "store", away.store)
+    settings = {"broker_url": "unix:///nobody.sock", "key_prefix": "x", "database_url": str(app.database.url)}
+    with application((), **settings) as away, monkeypatch.context() as patch:
+        patch.setitem(vars(app), "store", away.store)
         session.commit()
     assert len(rows(app)) == 1
 
@@ -407,19 +414,43 @@ def test_a_part_of_a_frozen_relay_is_taken_by_the_next(app: ConventionsApp, sess
         assert [entry.id for entry, _ in _take(own, app.settings.key_prefix, later)] == [first]
 
 
-def test_one_that_does_not_lead_takes_no_nudge(app: ConventionsApp, session: Session) -> None:
-    """It is for the one that leads, which sends at once."""
+def test_one_that_does_not_lead_takes_no_nudge(app: ConventionsApp) -> None:
+    """It is for the one that leads."""
     ends = threading.Event()
     standby = Relay(app, lambda: False).start(ends.is_set)
-    leading = Relay(app, lambda: True).start(ends.is_set)
-    for number in range(5):
-        Receipt.enqueue_in(session, number)
-        session.commit()
-        wait_until(lambda: rows(app) == [], LOOK_EVERY / 2, "it is sent at once")
+    for _ in range(3):
+        nudge(app)
+        assert wait_for_nudge(app.store, 5), "one that waited before would have had it"
     ends.set()
     standby.join(10)
+
+
+def test_the_one_that_leads_sends_what_it_is_told_of(app: ConventionsApp, session: Session) -> None:
+    """Each commit."""
+    ends = threading.Event()
+    leading = Relay(app, lambda: True).start(ends.is_set)
+    for number in range(3):
+        Receipt.enqueue_in(session, number)
+        session.commit()
+        wait_until(lambda: rows(app) == [], 20, "it is sent")
+    ends.set()
     leading.join(10)
-    assert len(messages(app)) == 5
+    assert len(messages(app)) == 3
+
+
+def test_a_redis_that_does_not_answer_is_left_alone_for_a_while(
+    app: ConventionsApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So not every commit waits for it; that of another application is asked all the same."""
+    with application((), broker_url="unix:///nobody.sock", key_prefix="x") as away:
+        nudge(away)
+    nudge(app)
+    assert wait_for_nudge(app.store, 5)
+    monkeypatch.setattr("conventions.outbox.nudge.WITHIN", -1.0)
+    nudge(app)
+    monkeypatch.setattr("conventions.outbox.nudge.WITHIN", 10.0)
+    nudge(app)
+    assert not wait_for_nudge(app.store, 0.05)
 
 
 def test_without_our_table(valkey_url: str, tmp_path: Path) -> None:
