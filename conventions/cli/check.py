@@ -132,11 +132,18 @@ def _unknown_tasks(app: ConventionsApp) -> None:
         )
 
 
-@one_line_errors
-def _lost(app: ConventionsApp) -> None:
+def _database_answers(app: ConventionsApp) -> bool:
+    """Where it does not, the line of the database says so."""
     try:
         _database(app)
-    except Exception:  # noqa: BLE001  # another line reports it
+    except Exception:  # noqa: BLE001  # that line reports it
+        return False
+    return True
+
+
+@one_line_errors
+def _lost(app: ConventionsApp) -> None:
+    if not _database_answers(app):
         return
     with app.database.session(read_only=True) as session:
         lost = lost_message_rows.count_lost(session, datetime.now(UTC) - LOST_WITHIN)
@@ -149,10 +156,9 @@ def _lost(app: ConventionsApp) -> None:
         )
 
 
+@one_line_errors
 def _outbox(app: ConventionsApp) -> None:
-    try:
-        _database(app)
-    except Exception:  # noqa: BLE001  # another line reports it
+    if not _database_answers(app):
         return
     with app.database.session(read_only=True) as session:
         found = lag(session, app.settings.key_prefix, datetime.now(UTC))

@@ -2,11 +2,14 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from conventions.core.apart import is_outage
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.forks import call_in_child
+
+LOOK_EVERY = 0.2  # seconds between two looks whether a wait is to end
 
 
 class Rounds:
@@ -78,3 +81,10 @@ class Rounds:
             self._logger.warning("%s, trying again: %s", self._fault, error)
         else:
             self._logger.error("%s, trying again: a fault of the platform", self._fault, exc_info=error)
+
+
+def rest(seconds: float, stop: Callable[[], bool]) -> None:
+    """Wait so many seconds, or until `stop()`."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0 and not stop():
+        time.sleep(min(left, LOOK_EVERY))

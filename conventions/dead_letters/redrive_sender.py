@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
+from conventions.core.rounds import rest
 from conventions.dead_letters.redrive_pace import AT_ONCE, OPEN, Plan, Tally, plan
 from conventions.execution.application import Application
 
@@ -113,7 +114,7 @@ class Redriver:
                 leading_since = leading_since or time.monotonic()
                 looks = self._uses_sql() or time.monotonic() - leading_since > FIRST_LOOK
                 wait = self._turn(stop, looks=looks)
-            _rest(wait, stop)
+            rest(wait, stop)
 
     def _uses_sql(self) -> bool:
         return vars(self._app).get("database") is not None
@@ -137,7 +138,7 @@ class Redriver:
             begun = time.monotonic()
             busy = self.step(id_) >= AT_ONCE or busy
             # Leave half of the time to others: SQLite allows one writer at a time.
-            _rest(time.monotonic() - begun, stop)
+            rest(time.monotonic() - begun, stop)
         return 0.0 if busy else LOOK_EVERY if ids else IDLE
 
     def _announce(self) -> None:
@@ -280,9 +281,3 @@ def _speaks_for_itself(error: Exception) -> bool:
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     return isinstance(error, (SQLAlchemyError, OSError))
-
-
-def _rest(seconds: float, stop: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and not stop():
-        time.sleep(min(left, LOOK_EVERY))

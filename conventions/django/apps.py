@@ -3,15 +3,7 @@
 from typing import Any
 
 from django.apps import AppConfig
-from django.db import connections
-from django.db.migrations.recorder import MigrationRecorder
 from django.db.models.signals import post_migrate
-
-from conventions.library_internals.django import tests_run
-from conventions.storage.database import Database
-from conventions.storage.tables import IdempotencyRow, OutboxRow
-
-OF_TESTS = (IdempotencyRow.__tablename__, OutboxRow.__tablename__)
 
 
 class ConventionsConfig(AppConfig):
@@ -27,24 +19,6 @@ class ConventionsConfig(AppConfig):
 
 
 def _look_after_tables(using: str, **_: Any) -> None:
-    """Make the tables that Django takes for made, and empty, as its own, what jobs of a test have left.
+    from conventions.django.table_migration import look_after_tables  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
-    Django notes a migration as done also where a router kept it from the database, where our tables were somewhere else then, and where
-    `celery leave` has dropped them since.
-    """
-    from conventions.django.table_migration import has_our_tables, in_database  # noqa: PLC0415  # Alembic takes 0.2 s to import
-
-    if not has_our_tables(using):
-        return
-    connection = connections[using]
-    known = connection.introspection.table_names()
-    applied = MigrationRecorder(connection).applied_migrations()
-    if not any(app == ConventionsConfig.label for app, _ in applied):  # by `migrate conventions zero`
-        return
-    if not tests_run() or OF_TESTS[0] not in known:
-        in_database(using, Database.upgrade_ours)
-    elif not connection.in_atomic_block:
-        with connection.cursor() as cursor:
-            for table in OF_TESTS:
-                if table in known:
-                    cursor.execute(f"DELETE FROM {table}")  # noqa: S608  # a constant
+    look_after_tables(using)

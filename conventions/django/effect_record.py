@@ -16,9 +16,8 @@ from conventions.declare.payload import encode_result
 from conventions.django.database_address import moment_for, place_fault
 from conventions.django.statements import ending_word
 from conventions.django.write_guard import refusing_writes
-from conventions.idempotency.claim_answers import conflict
-from conventions.idempotency.claims import ClaimRequest, EffectExists, TransactionBusy
-from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_NOT_AVAILABLE, LOCK_TIMEOUT
+from conventions.idempotency.claims import ClaimRequest, TransactionBusy
+from conventions.idempotency.transactions import IDLE_TIMEOUT, LOCK_TIMEOUT, is_lock_timeout, recorded
 from conventions.library_internals.django import forget_on_commit, is_in_testcase, waits_for_commit
 from conventions.storage.database import Database
 from conventions.storage.tables import IdempotencyRow
@@ -193,9 +192,7 @@ def _insert(connection: Any, request: ClaimRequest, *, is_alone: bool) -> None:
             return
         cursor.execute(_SELECT, (request.task, request.key))
         message_id, fingerprint, result = cursor.fetchone()
-    if message_id != request.message_id and fingerprint != request.fingerprint:
-        raise conflict(request.task, request.key, message_id)
-    raise EffectExists(None if result is None else json.loads(result))
+    raise recorded(request, message_id, fingerprint, None if result is None else json.loads(result))
 
 
 @contextmanager
@@ -203,12 +200,6 @@ def _busy_in_time() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if _is_lock_timeout(error):
+        if is_lock_timeout(error.__cause__):
             raise TransactionBusy from error
         raise
-
-
-def _is_lock_timeout(error: OperationalError) -> bool:
-    driver_error: Any = error.__cause__
-    state = getattr(driver_error, "sqlstate", None) or getattr(driver_error, "pgcode", None)  # psycopg 3 and 2
-    return state == LOCK_NOT_AVAILABLE or "database is locked" in str(driver_error)

@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-_COMMENT = re.compile(r"--[^\n]*(?:\n|\Z)|/\*.*?\*/", re.DOTALL)
-_TEXT = re.compile(r"'(?:[^']|'')*'")  # of a literal, in which a word says nothing
+# Literals, quoted names and comments, in one pass: a quote within a comment begins no literal, nor the other way round.
+_NO_WORDS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/""", re.DOTALL)
 _WRITES = frozenset(
     [
         "INSERT",
@@ -33,11 +33,11 @@ _AS_WRITER = frozenset(["IMMEDIATE", "EXCLUSIVE"])  # SQLite has one writer: a s
 
 
 def statements(sql: Any) -> list[list[str]]:
-    """The words of each statement in a text, in capitals, without comments and literals."""
+    """The words of each statement in a text, in capitals, without comments, literals and quoted names."""
     text = sql.decode(errors="replace") if isinstance(sql, bytes) else sql
     if not isinstance(text, str):  # composed by psycopg
         text = text.as_string(None) if hasattr(text, "as_string") else str(text)
-    plain = _TEXT.sub("''", _COMMENT.sub(" ", text)).upper()
+    plain = _NO_WORDS.sub(" ", text).upper()
     return [words for part in plain.split(";") if (words := part.replace("(", " ").split())]
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -49,7 +50,7 @@ def transaction(database: Database, request: ClaimRequest) -> Iterator[Session]:
             raise _found(database, request) from None
         except OperationalError as error:
             session.rollback()
-            if _is_lock_timeout(error):
+            if is_lock_timeout(error.orig):
                 raise TransactionBusy from error
             raise
         process = os.getpid()
@@ -66,11 +67,24 @@ def _found(database: Database, request: ClaimRequest) -> Exception:
     """What the record that is there means for this job."""
     with database.session(read_only=True) as session:
         row = session.get(IdempotencyRow, (request.task, request.key))
-        if row and row.message_id != request.message_id and row.fingerprint != request.fingerprint:
-            return conflict(request.task, request.key, row.message_id)
-        return EffectExists(row.result if row else None)
+        return recorded(request, row.message_id, row.fingerprint, row.result) if row else EffectExists(None)
 
 
-def _is_lock_timeout(error: OperationalError) -> bool:
-    driver_error = error.orig
-    return getattr(driver_error, "sqlstate", None) == LOCK_NOT_AVAILABLE or "database is locked" in str(driver_error)
+def recorded(request: ClaimRequest, message_id: str, fingerprint: str, result: Any) -> Exception:
+    """What a record means for the job of a request: the effect is there, or the key belongs to another job.
+
+    Args:
+        request: the claim of the job.
+        message_id: of the record.
+        fingerprint: of the record.
+        result: of the record.
+    """
+    if message_id != request.message_id and fingerprint != request.fingerprint:
+        return conflict(request.task, request.key, message_id)
+    return EffectExists(result)
+
+
+def is_lock_timeout(driver_error: Any) -> bool:
+    """Whether an error of a driver (sqlite3, psycopg 2 or 3) says that a lock was not given in time."""
+    state = getattr(driver_error, "sqlstate", None) or getattr(driver_error, "pgcode", None)
+    return state == LOCK_NOT_AVAILABLE or "database is locked" in str(driver_error)

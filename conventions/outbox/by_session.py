@@ -4,12 +4,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from conventions.outbox.entry import Entry
+from conventions.outbox.entry import AT_ONCE, Entry
 from conventions.outbox.nudge import nudge
-from conventions.outbox.relay import AT_ONCE
 from conventions.sending.application import SendingApplication
 
 if TYPE_CHECKING:
@@ -32,6 +30,7 @@ def add(app: SendingApplication, session: Any, entries: Sequence[Entry]) -> None
     """
     from sqlalchemy import event  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
+    from conventions.storage.database import insert_by  # noqa: PLC0415  # the same
     from conventions.storage.tables import OutboxRow  # noqa: PLC0415  # the same
 
     within, is_async = _session_of(session)
@@ -40,9 +39,9 @@ def add(app: SendingApplication, session: Any, entries: Sequence[Entry]) -> None
     if is_async:  # which executes nothing here: the rows go with the next flush
         within.add_all(OutboxRow(**row) for row in rows)
     elif rows:
-        insert = import_module(f"sqlalchemy.dialects.{bind.dialect.name}").insert(OutboxRow.__table__)
+        insert = insert_by(bind, OutboxRow.__table__).on_conflict_do_nothing()
         with _telling_what_is_missing():
-            within.execute(insert.on_conflict_do_nothing(), rows, bind_arguments={"bind": bind})
+            within.execute(insert, rows, bind_arguments={"bind": bind})
     within.info[_WROTE] = True
     if not within.info.get(_LISTENS):
         within.info[_LISTENS] = True

@@ -32,6 +32,9 @@ OPTIONS = frozenset(
         "time_limit",
     ]
 )
+AT_ONCE = datetime(
+    1970, 1, 1, tzinfo=UTC
+)  # when a new row is due: no clock of a sender counts, and it comes before all that were tried
 OURS = frozenset(["actor", "idempotency_key", "planned_at", "task_id"])
 
 
@@ -69,8 +72,9 @@ def entry_of(task: SendableTask, args: Sequence[Any], kwargs: Mapping[str, Any],
         )
     now, said, app = datetime.now(UTC), dict(options), task._application()  # noqa: SLF001  # the same layer
     how = {
-        name: said.pop(option, None)
-        for name, option in (("actor", "actor"), ("key", "idempotency_key"), ("planned_at", "planned_at"))
+        "actor": said.pop("actor", None),
+        "key": said.pop("idempotency_key", None),
+        "planned_at": said.pop("planned_at", None),
     }
     message_id = said.pop("task_id", None) or uuid()
     accepted = checked_send(task, args, kwargs, message_id, said, **how)

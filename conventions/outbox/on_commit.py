@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
-from conventions.outbox.entry import Entry
+from conventions.outbox.entry import AT_ONCE, Entry
 from conventions.outbox.nudge import nudge
-from conventions.outbox.relay import AT_ONCE
 from conventions.sending.application import SendingApplication
 
 

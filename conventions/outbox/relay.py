@@ -19,9 +19,10 @@ from redis.exceptions import RedisError
 
 from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, PayloadError
+from conventions.core.rounds import rest
 from conventions.execution.application import Application
 from conventions.execution.unsent_step import UnsentStep
-from conventions.outbox.entry import Entry, queue_of, read_back, send_entry
+from conventions.outbox.entry import AT_ONCE, Entry, queue_of, read_back, send_entry
 from conventions.outbox.nudge import wait_for_nudge
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ PAUSE = 1.0  # seconds after a fault; doubled each time
 LONGEST_PAUSE = 5.0
 LONGEST_WAIT = 60.0  # seconds at most until the next try of a row that cannot be sent
 FAILED_QUEUES = 2  # so many queues that take nothing are a broker that takes nothing
-AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)  # no clock of a sender counts: a new row is due, before all that were tried
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Relay:
         pause, looked_at = PAUSE, -LOOK_EVERY
         while not stop():
             if not self._leads():  # a nudge is for the one that leads
-                _rest(WAIT, stop)
+                rest(WAIT, stop)
                 continue
             told = self._is_told(stop)
             if not told and time.monotonic() - looked_at < LOOK_EVERY:
@@ -85,7 +85,7 @@ class Relay:
                     pass
             except Exception as error:  # noqa: BLE001  # whatever it is, the rows are there, and nobody else sends them
                 self._tell(error)
-                _rest(pause, stop)
+                rest(pause, stop)
                 pause, looked_at = min(2 * pause, LONGEST_PAUSE), -LOOK_EVERY
                 continue
             pause, self._silent = PAUSE, False
@@ -94,7 +94,7 @@ class Relay:
         try:
             return wait_for_nudge(self._app.store, WAIT)
         except RedisError:  # the broker may be another server, which takes messages
-            _rest(WAIT, stop)
+            rest(WAIT, stop)
             return False
 
     def send_part(self) -> int:
@@ -203,9 +203,3 @@ def _finish(session: "Session", part: _Part, now: datetime) -> None:
         wait = timedelta(seconds=min(2.0 ** min(tries, 10), LONGEST_WAIT))
         said = {"due_at": now + wait, "tries": tries + 1, "fault": fault}
         session.execute(update(OutboxRow).where(OutboxRow.id.in_(ids)).values(**said))
-
-
-def _rest(seconds: float, stop: Callable[[], bool]) -> None:
-    until = time.monotonic() + seconds
-    while not stop() and time.monotonic() < until:
-        time.sleep(min(0.2, seconds))

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from conventions.outbox.entry import Entry, entry_of
-from conventions.sending.enqueue_many import enqueue_many
+from conventions.sending.bulk_sender import refuse_options_of_one
+from conventions.sending.enqueue_many import check_mappings, enqueue_many
 from conventions.sending.sendable_task import SendableTask
 
 USING = "using"  # the alias of a database of Django's
@@ -68,15 +69,8 @@ class SendOptions:
         return [one.id for one in entries]
 
     def _entries(self, arguments: Iterable[Mapping[str, Any]]) -> list[Entry]:
-        for name in ("task_id", "idempotency_key"):
-            if name in self._options:
-                raise TypeError(
-                    f"{self._task.name}: {name} belongs to one message, and this call sends many; leave it out"
-                )
-        if isinstance(arguments, Mapping):
-            raise TypeError(f"{self._task.name}: these are the arguments of one message; pass a list of such mappings")
-        if isinstance(arguments, str | bytes) or not isinstance(arguments, Iterable):
-            raise TypeError(f"{self._task.name}: pass a list or generator of mappings, not {type(arguments).__name__}")
+        refuse_options_of_one(self._task, self._options)
+        check_mappings(self._task, arguments)
         return [entry_of(self._task, (), one, self._options) for one in arguments]
 
     def _add(self, session: Any, entries: list[Entry]) -> None:

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
+from conventions.core.rounds import rest
 from conventions.records import journal_position
 from conventions.records.journal import AuditJournalEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
@@ -40,7 +41,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or 
 LAST_DRAIN = 3.0  # seconds that a recorder goes on recording when it stops
 KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
 ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # raised by an entry that is not an event
-LOOK_EVERY = 0.2  # seconds between two looks at whether to stop
 
 
 class Recorder:
@@ -115,17 +115,17 @@ class Recorder:
                 recorded = None if found is None else self._take(found)
             except Exception as error:  # noqa: BLE001  # after any error the entry is still there, and recording goes on
                 self._log_outage(error)
-                _wait(pause, stop)
+                rest(pause, stop)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             pause = FIRST_PAUSE
             self._log_recovery()
             if recorded is None:
-                _wait(STANDBY, stop)
+                rest(STANDBY, stop)
             elif recorded:
                 took = time.monotonic() - begun
                 is_behind = recorded == limit
-                _wait(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
+                rest(max(self._rest_after(took, is_behind=is_behind), 0.0 if is_behind else GATHER), stop)
             limit = min(2 * limit, LARGEST_BATCH) if recorded == limit else BATCH
 
     def _rest_after(self, took: float, *, is_behind: bool) -> float:
@@ -305,12 +305,6 @@ def _entries(found: Sequence[tuple[bytes, dict[bytes, bytes] | None]]) -> dict[b
 
 def _text(value: bytes) -> str:
     return value.decode(errors="surrogateescape")
-
-
-def _wait(seconds: float, stop: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + seconds
-    while (left := deadline - time.monotonic()) > 0 and not stop():
-        time.sleep(min(left, LOOK_EVERY))
 
 
 def _is_outage(error: BaseException) -> bool:

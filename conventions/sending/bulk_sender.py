@@ -44,6 +44,13 @@ class Prepared(NamedTuple):
     written: bytes  # the payload as canonical JSON
 
 
+def refuse_options_of_one(task: SendableTask, options: Mapping[str, Any]) -> None:
+    """Refuse an option that only one message can have. Raises: TypeError."""
+    for name in ("task_id", "idempotency_key"):
+        if name in options:
+            raise TypeError(f"{task.name}: {name} belongs to one message, and this call sends many; leave it out")
+
+
 class Bulk:
     """Messages of one task that are sent in parts.
 
@@ -60,9 +67,7 @@ class Bulk:
     """
 
     def __init__(self, task: SendableTask, options: Mapping[str, Any], limit_setting: str | None = None) -> None:
-        for name in ("task_id", "idempotency_key"):
-            if name in options:
-                raise TypeError(f"{task.name}: {name} belongs to one message, and this call sends many; leave it out")
+        refuse_options_of_one(task, options)
         task = without_proxy(task)  # the proxy would look up the task at every access
         self._task, self._app = task, task._application()  # noqa: SLF001  # the same layer
         self._options = dict(options)

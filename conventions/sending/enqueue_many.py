@@ -99,10 +99,7 @@ def _enqueue(
     options: Mapping[str, Any],
     limit_setting: str | None = None,
 ) -> list[str]:
-    if isinstance(arguments, Mapping):
-        raise TypeError(f"{task.name}: these are the arguments of one message; pass a list of such mappings")
-    if isinstance(arguments, (str, bytes)) or not isinstance(arguments, Iterable):
-        raise TypeError(f"{task.name}: pass a list or generator of mappings, not {type(arguments).__name__}")
+    check_mappings(task, arguments)
     ids: list[str] = []
     with Bulk(task, options, limit_setting) as bulk:
         try:
@@ -121,6 +118,14 @@ def _enqueue(
             error.add_note(f"{task.name}: {bulk.sure} messages were sent before")
             raise
     return ids
+
+
+def check_mappings(task: SendableTask, arguments: Any) -> None:
+    """Refuse what cannot be the arguments of many messages. Raises: TypeError."""
+    if isinstance(arguments, Mapping):
+        raise TypeError(f"{task.name}: these are the arguments of one message; pass a list of such mappings")
+    if isinstance(arguments, (str, bytes)) or not isinstance(arguments, Iterable):
+        raise TypeError(f"{task.name}: pass a list or generator of mappings, not {type(arguments).__name__}")
 
 
 def _parts(

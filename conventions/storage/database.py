@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
@@ -148,8 +148,13 @@ def shown_place(url: URL) -> str:
 
 def insert_into(session: Session, table: type[Base]) -> Any:
     """An INSERT of this database's dialect, which has `on_conflict_do_nothing` and `on_conflict_do_update`."""
-    name = session.get_bind().dialect.name  # import the module of this dialect only
-    return importlib.import_module(f"sqlalchemy.dialects.{name}").insert(table)
+    return insert_by(session.get_bind(), table)
+
+
+def insert_by(bind: Engine | Connection, table: Any) -> Any:
+    """The same for an engine, or a connection, and a table or its class."""
+    # Import the module of this dialect only.
+    return importlib.import_module(f"sqlalchemy.dialects.{bind.dialect.name}").insert(table)
 
 
 def utc_now() -> datetime:

@@ -67,6 +67,17 @@ def test_another_database_of_the_project_gets_none(sqlite_project: DjangoProject
     assert not (project.folder / "elsewhere.sqlite3").exists()
 
 
+def test_migrate_asks_for_no_broker(sqlite_project: DjangoProject) -> None:
+    """Also in production, where the application has it of Celery's settings. Django starts without SQLAlchemy, which takes long to import."""
+    project = sqlite_project
+    del project.settings["broker_url"]
+    project.variables["CONVENTIONS_ENVIRONMENT"] = "production"
+    project.say("CELERY_BROKER_URL = 'redis://of-celery:1/2'")
+    project.manage("migrate")
+    assert tables(project) >= TABLES
+    assert project.python("import sys\nprint('sqlalchemy' in sys.modules)") == "False\n"
+
+
 def test_other_ones_see_what_it_does(sqlite_project: DjangoProject) -> None:
     """`sqlmigrate` says that there is no SQL to show, and `makemigrations` finds nothing to do."""
     assert "CANNOT BE WRITTEN AS SQL" in sqlite_project.manage("sqlmigrate", "conventions", "0001")

@@ -8,6 +8,9 @@ from conventions.django.statements import ending_word, writing_word
 pytestmark = pytest.mark.everyday
 
 WRITES = [
+    "SELECT '--'; INSERT INTO a",
+    'INSERT INTO "a"',
+    """/* it's */ INSERT INTO a""",
     "INSERT INTO a VALUES (1)",
     "INSERT\ninto a",
     "\n UPDATE\n a SET b = 1",
@@ -29,6 +32,9 @@ WRITES = [
     sql.SQL("INSERT INTO {}").format(sql.Identifier("a")),
 ]
 READS = [
+    'WITH x AS (SELECT "orders"."update" FROM "orders") SELECT 1',
+    "SELECT '-- no comment', 1",
+    """SELECT "a;INSERT" -- it's a comment""",
     "SELECT * FROM a WHERE b = 'INSERT; UPDATE a'",
     "SELECT * FROM a FOR UPDATE",
     "WITH x AS (SELECT 1 FROM a FOR UPDATE) SELECT 1",

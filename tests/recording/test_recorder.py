@@ -334,7 +334,7 @@ def test_it_rests_less_the_longer_events_wait(
         return int(module.BATCH * 2 ** len(rests))
 
     one = recorder(store, database, rest=4.0)
-    monkeypatch.setattr(module, "_wait", lambda seconds, _: rests.append(seconds))
+    monkeypatch.setattr(module, "rest", lambda seconds, _: rests.append(seconds))
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(one, "_take", take)
     monkeypatch.setattr(one.journal, "age", lambda: next(waits))
