@@ -10,8 +10,8 @@ from pathlib import Path
 from conventions import ImmediateTask
 from tests import lanes
 
-LOG, STOOD = "lane.log", "stood"  # in the worker's folder
-MANY = 8
+LOG, STOOD, STOOD_AGAIN = "lane.log", "stood", "stood again"  # in the worker's folder
+MANY, FEW = 8, 4
 ALONE = -1
 TAIL = 400  # bytes that have a whole line
 
@@ -22,20 +22,25 @@ class Quick(ImmediateTask):
     idempotent_on = ("number",)
     soft_time_limit, time_limit = 18, 20  # of a process that stands still, which takes no signal
 
-    def run(self, number: int, stands: bool = False, fatal: bool = False) -> None:
-        """A fatal one kills its process each time; the first that `stands`, with many behind it, stops its process."""
+    def run(self, number: int, stands: bool = False, fatal: bool = False, again: bool = False) -> None:
+        """A fatal one kills its process each time; the first that `stands`, with many behind it, stops its process.
+
+        `again`: so does the first one after it that has a few behind it.
+        """
         note(self, "start", number)
         if fatal:
             os.kill(os.getpid(), signal.SIGKILL)
         if stands and waiting_behind(self) >= MANY:
             stand_still()
+        elif again and 0 < waiting_behind(self) <= FEW and Path(STOOD).exists():
+            stand_still(STOOD_AGAIN)
         note(self, "end", number)
 
 
-def stand_still() -> None:
-    """Stop this process, unless one has stood before."""
+def stand_still(mark: str = STOOD) -> None:
+    """Stop this process, unless one has stood before with this mark."""
     with suppress(FileExistsError):
-        file = os.open(STOOD, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(file, f"{os.getpid()}\n".encode())
         os.close(file)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -102,9 +107,9 @@ class Lines:
             line = Line.read(file.read().decode("ascii").splitlines()[-1])
         return line if line.left >= least else None
 
-    def stood(self) -> Line | None:
+    def stood(self, mark: str = STOOD) -> Line | None:
         """The start of the job whose process stands still."""
-        path = self._path.with_name(STOOD)
+        path = self._path.with_name(mark)
         pid = int(path.read_text(encoding="ascii") or 0) if path.exists() else 0
         return self.last_of(pid) if pid and state_of(pid) == "T" else None
 

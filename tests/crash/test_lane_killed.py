@@ -16,7 +16,7 @@ from conventions.broker.redis_broker import Sizes
 from conventions.storage.tables import ExecutionRow
 from tests.claiming import fields_of
 from tests.crash import lane_crash_tasks
-from tests.crash.lane_crash_tasks import ALONE, Lines, Quick
+from tests.crash.lane_crash_tasks import ALONE, STOOD_AGAIN, Lines, Quick
 from tests.crash.server import Server
 from tests.crash.tempo import QUICK, USUAL, Tempo
 from tests.support import wait_until
@@ -36,10 +36,12 @@ def task_module() -> str:
     return lane_crash_tasks.__name__
 
 
-def send(count: int = JOBS, *, stands: bool = False, fatal: Iterable[int] = ()) -> list[str]:
+def send(count: int = JOBS, *, stands: bool = False, again: bool = False, fatal: Iterable[int] = ()) -> list[str]:
     """Send jobs with the numbers from 0; returns their ids."""
     dead = frozenset(fatal)
-    return Quick.enqueue_many({"number": number, "stands": stands, "fatal": number in dead} for number in range(count))
+    return Quick.enqueue_many(
+        {"number": number, "stands": stands, "fatal": number in dead, "again": again} for number in range(count)
+    )
 
 
 def wait_for_lines(lines: Lines, count: int) -> None:
@@ -117,20 +119,32 @@ def test_processes_killed_in_groups(
 def test_a_process_killed_while_the_server_lags(
     installation: Installation, app: ConventionsApp, server: Server, show: Callable[[str], None]
 ) -> None:
-    """What it has said is heard, although nobody reads the answers: its kill repeats one effect at most."""
+    """What it has said is heard, although nobody reads the answers: its kill repeats one effect at most.
+
+    It stands still twice, so that the server is frozen, and then the process killed, while jobs wait behind.
+    """
     QUICK.install(installation)
-    ids, lines = send(), Lines(installation.folder)
+    ids, lines = send(2000, stands=True, again=True), Lines(installation.folder)
     with installation.worker(*ONE):
-        wait_for_lines(lines, 1000)
-        line = wait_until(lambda: lines.in_middle(least=40), 20, "a large group has begun")
+        line = wait_until(lines.stood, 20, STANDS)
         server.freeze()
-        wait_until(lambda: waits_for_server(line.pid), 10, "it waits for the server")
+        os.kill(line.pid, signal.SIGCONT)
+        wait_until(
+            lambda: waits_for_server(line.pid) or lines.stood(STOOD_AGAIN),
+            10,
+            "it stands again, or waits for the server",
+        )
         os.kill(line.pid, signal.SIGKILL)
+        (installation.folder / STOOD_AGAIN).touch()  # so that no other process stands
         last = lines.last_of(line.pid)
         server.thaw()
         again = repeats(app, lines, ids)
-    show(f"a kill before {last.left} others while the server stands still: {len(again)} effects repeated")
-    assert last.left > 0, "this shows nothing"
+    show(
+        f"a kill {last.number - line.number} jobs later, before {last.left} others, while the server stands still: "
+        f"{len(again)} effects repeated"
+    )
+    assert last.number > line.number, "this shows nothing"
+    assert last.left > 0
     assert len(again) <= 1
 
 
