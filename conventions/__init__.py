@@ -28,6 +28,7 @@ from conventions.core.priority import Priority
 from conventions.core.settings import Settings
 from conventions.declare.declaration import EVERY_ARGUMENT
 from conventions.declare.retry_policy import RetryPolicy
+from conventions.jobs.job import Job
 from conventions.progress.reporter import Progress
 from conventions.schedules.calendars import japanese_business_days
 from conventions.schedules.cron import cron
@@ -46,6 +47,7 @@ __all__ = [
     "CredentialInPayload",
     "IdempotencyConflict",
     "ImmediateTask",
+    "Job",
     "LeaseLost",
     "LongRunningTask",
     "PayloadError",

@@ -26,7 +26,21 @@ from tests.support import patient
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 CELERY = re.compile(r"celery -A [\w.…]+ ([^`\n|)]+)")
-OWN = ("up", "demo", "db", "dead-letters", "batch", "schedule", "explain", "cancel", "check", "lost", "drain", "leave")
+OWN = (
+    "up",
+    "demo",
+    "db",
+    "dead-letters",
+    "batch",
+    "schedule",
+    "explain",
+    "cancel",
+    "check",
+    "job",
+    "lost",
+    "drain",
+    "leave",
+)
 
 
 def table(path: Path, first_column: str) -> list[list[str]]:

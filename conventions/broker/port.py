@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
+from conventions.broker.one_message import FoundMessage
 from conventions.broker.redis_broker import CancelAnswer, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting
 from conventions.core.deadline import Deadline
@@ -89,6 +90,9 @@ class BrokerPort(Protocol):
 
     def places(self, message_ids: Sequence[str]) -> Mapping[str, Place | None]:
         """Where these messages are; empty if it cannot be known. Raises: RedisError."""
+
+    def find(self, message_id: str) -> FoundMessage | None:
+        """Where a message is that has not ended; `None`: it is not here, or it cannot be known. Raises: RedisError."""
 
     def end(self, ends: Sequence[tuple[Waiting, End]], record: Callable[[], object], journal_limit: int) -> list[bool]:
         """End waiting messages, each with its event. Returns for each whether it ended.

@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 
 from conventions.broker.bulk_publish import RETRY_EVERY
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
+from conventions.broker.one_message import FoundMessage, find
 from conventions.broker.port import Abilities
 from conventions.broker.rabbitmq_delays import Delays
 from conventions.broker.redis_broker import Broker, HeldMessage, Place
@@ -113,6 +114,11 @@ class RabbitMQPort(ClaimsElsewhere):
     def places(self, message_ids: Sequence[str]) -> Mapping[str, Place | None]:  # noqa: ARG002  # the same
         """See `BrokerPort`: nobody can ask RabbitMQ for a message."""
         return {}
+
+    def find(self, message_id: str) -> FoundMessage | None:
+        """See `BrokerPort`: one that is not due."""
+        found = find(self._broker.store, message_id)
+        return found if found is not None and found.place == "delayed" else None
 
     def end(self, ends: Sequence[tuple[Waiting, End]], record: Callable[[], object], journal_limit: int) -> list[bool]:  # noqa: ARG002  # the same
         """See `BrokerPort`: those that are not due; a queue of RabbitMQ cannot be read without taking its messages."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
+from conventions.broker.one_message import FoundMessage, find
 from conventions.broker.port import Abilities
 from conventions.broker.redis_broker import Broker, CancelAnswer, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting, end
@@ -95,6 +96,10 @@ class RedisPort:
     def places(self, message_ids: Sequence[str]) -> Mapping[str, Place | None]:
         """See `BrokerPort`."""
         return dict(zip(message_ids, self._broker.places(message_ids), strict=True))
+
+    def find(self, message_id: str) -> FoundMessage | None:
+        """See `BrokerPort`. Where the claims are elsewhere a copy that waits for another attempt is not found."""
+        return find(self._broker.store, message_id)
 
     def end(self, ends: Sequence[tuple[Waiting, End]], record: Callable[[], object], journal_limit: int) -> list[bool]:
         """See `BrokerPort`."""

@@ -4,7 +4,6 @@ import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -36,9 +35,10 @@ def app_of(context: click.Context) -> ConventionsApp:
 
 def existing(database: Database) -> Database:
     """The database, if it is there: to connect to an SQLite file that is not would make an empty one. Raises: ConfigurationError."""
-    file = database.url.database or ":memory:"
-    if database.is_sqlite and not file.startswith((":memory:", "file:")) and not Path(file).exists():
-        raise ConfigurationError([f"there is no database at {file}; `celery -A … db upgrade` makes it"])
+    if not database.is_there:
+        raise ConfigurationError(
+            [f"there is no database at {database.url.database}; `celery -A … db upgrade` makes it"]
+        )
     return database
 
 

@@ -21,6 +21,7 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.validation import CANVASES, fault_of
 from conventions.core.errors import IdempotencyConflict, PayloadError
+from conventions.core.units import moment
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments
 from conventions.execution.application import Application
@@ -98,7 +99,7 @@ def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> 
         return bool(done)
     if letter.error == IdempotencyConflict.__name__:  # its key belongs to another job
         key = None
-    since = executions.moment(letter.headers.get(ENQUEUED_AT)) or letter.first_failed_at
+    since = moment(letter.headers.get(ENQUEUED_AT)) or letter.first_failed_at
     return executions.has_succeeded(session, letter.task, letter.id, key, since)
 
 

@@ -23,7 +23,7 @@ from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, FINGERPRI
 from conventions.broker.waiting_messages import NOT_DONE, End, Waiting, WaitingPlace, end, look
 from conventions.core.actor import SYSTEM
 from conventions.core.error_text import FailureText
-from conventions.core.units import milliseconds
+from conventions.core.units import milliseconds, moment
 from conventions.execution.application import Application
 from conventions.execution.batch_follow_up import follow_up, join_of
 from conventions.records import journal_position
@@ -174,7 +174,6 @@ def _end_those_of(app: Application, queue: str, place: WaitingPlace, goes_on: Ca
 
 def _ends(app: Application, found: Sequence[Waiting]) -> list[tuple[Waiting, End, set[str]]]:
     from conventions.recording.lost_message_rows import endings  # noqa: PLC0415  # the same
-    from conventions.records.executions import moment  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     with app.database.session(read_only=True) as session:
         known = endings(session, [one.message_id for one in found])

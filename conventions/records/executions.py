@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
+from conventions.core.units import moment
 from conventions.records.journal import JournalEntry
 from conventions.storage.database import insert_into
 from conventions.storage.tables import ExecutionRow
@@ -80,6 +81,11 @@ def last_of_each(session: Session, message_ids: Sequence[str]) -> dict[str, Exec
     return found
 
 
+def row_of(entry: JournalEntry) -> ExecutionRow:
+    """The row that an event becomes, of no session."""
+    return ExecutionRow(**_row(entry.event.id, entry))
+
+
 def has_succeeded(session: Session, task: str | None, message_id: str, key: str | None, since: datetime) -> bool:
     """Whether this message has ever succeeded, or another message with its key since the given time."""
     row = ExecutionRow
@@ -112,12 +118,3 @@ def _row(id_: str, entry: JournalEntry) -> dict[str, Any]:
         "traceback": clean(failure.traceback) if failure else None,
         "fence": entry.fence,
     }
-
-
-def moment(text: datetime | str | None) -> datetime | None:
-    """The time in a header. `None` if it is not a time, since another program may have written it."""
-    try:
-        moment = datetime.fromisoformat(str(text)) if text else None
-        return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None

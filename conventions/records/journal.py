@@ -23,6 +23,7 @@ from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 
 LATE_AFTER = 30.0  # seconds after which an unrecorded event is reported as late
+SEARCHED, PAGE = 50_000, 1000  # events that a search for one message looks through, and how many in one read
 KINDS = (
     "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
 )  # fmt: skip
@@ -260,6 +261,25 @@ class Journal:
         """How many events were set aside because SQL cannot store them. Raises: RedisError."""
         length: Any = self._store.redis.llen(self.rejected_key)
         return int(length)
+
+    def find(self, message_id: str) -> list[JournalEntry]:
+        """The events of a message that are not in SQL yet, newest first, among the last `SEARCHED`. Raises: RedisError."""
+        redis: Any = self._store.redis
+        written = {message_id.encode(errors="replace"), json.dumps(message_id)[1:-1].encode()}
+        found: list[JournalEntry] = []
+        last = b"+"
+        for _ in range(SEARCHED // PAGE):
+            page = redis.xrevrange(self.key, max=last, count=PAGE)
+            for id_, values in page:
+                event = values.get(b"event", b"")
+                if any(one in event for one in written):
+                    with suppress(ValueError):
+                        entry = JournalEntry.read(id_, values)
+                        found += [entry] if entry.event.message_id == message_id else []
+            if len(page) < PAGE:
+                break
+            last = b"(" + page[-1][0]
+        return found
 
     def append(self, events: Sequence[Event]) -> None:
         """Append events of messages without a claim: all or none, even when memory is full. Raises: RedisError."""

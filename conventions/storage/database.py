@@ -64,6 +64,12 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
     @property
+    def is_there(self) -> bool:
+        """False for an SQLite file that does not exist: to connect to it would make an empty one."""
+        file = self.url.database or ":memory:"
+        return not self.is_sqlite or file.startswith((":memory:", "file:")) or Path(file).exists()
+
+    @property
     def engine(self) -> Engine:
         """The engine of this process."""
         if self._engine is None or self._pid != os.getpid():

@@ -186,6 +186,24 @@ def owner_of(task_class: type[Any]) -> Any:
     return current if any(one is current for one in found) else found[-1]
 
 
+def the_application() -> Any:
+    """The only application of ours in this process; of several, the one that Celery has as the current one.
+
+    Raises:
+        RuntimeError: there is none, or it cannot be told.
+    """
+    known = owners()
+    if not known:
+        raise RuntimeError("no application: call conventions.create_app first, or import the module that does")
+    if len(known) == 1:
+        return known[0]
+    current = current_application()
+    if any(one is current for one in known):
+        return current
+    names = ", ".join(sorted(app.main for app in known))
+    raise RuntimeError(f"there are several applications in this process ({names}): pass app=...")
+
+
 def nobody() -> Any:
     """A bare application: a class may be called, as in a test, where there is none of ours, and cannot be sent."""
     if not _nobody:

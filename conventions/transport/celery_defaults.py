@@ -14,8 +14,8 @@ CLASS_QUEUES = ("immediate", "scheduled", "long")
 
 
 RESULT_BACKENDS = {
-    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.execution.result_backend:Backend"),
-    "sentinel": "conventions.execution.result_backend:SentinelResults",
+    **dict.fromkeys(("redis", "rediss", "socket"), "conventions.jobs.result_backend:Backend"),
+    "sentinel": "conventions.jobs.result_backend:SentinelResults",
 }
 
 

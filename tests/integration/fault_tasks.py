@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from conventions.core.lease_timings import SETTLE_FOR
-from conventions.execution import result_backend
+from conventions.jobs import result_backend
 
 
 def note(folder: Path, what: str) -> None:

@@ -16,9 +16,9 @@ from conventions import BusinessError, LongRunningTask, PayloadError, Progress, 
 from conventions.app import ConventionsApp
 from conventions.core.errors import JobCancelled, LeaseLost
 from conventions.dead_letters.resend import redrive
-from conventions.execution.result_backend import PROGRESS
 from conventions.idempotency.claim_answers import Granted
 from conventions.idempotency.claims import ClaimRequest, Claims
+from conventions.jobs.result_backend import PROGRESS
 from conventions.progress.reporter import Checkpoint, LeaseGuard, ProgressReporter
 from conventions.storage.redis_store import Store
 from tests.support import patient, wait_until

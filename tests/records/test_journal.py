@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from conventions.core.error_text import FailureText
+from conventions.core.units import moment
 from conventions.records import journal
-from conventions.records.executions import moment
 from conventions.records.journal import KINDS, Event, Journal, JournalEntry
 from conventions.storage.redis_store import Store
 

@@ -1,15 +1,17 @@
-"""Celery's result backend, extended: a job that reports progress has the state `PROGRESS` (R11).
+"""Celery's result backend, extended: the state of a job is true, also where its result is not kept.
 
-It writes nothing for this: if Celery has no result, it reads the progress. The fields have our names, and also the names that
-tools such as celery-progress read. If the result is not kept, the progress also says how the job or the batch has ended.
+It writes nothing for this: if Celery has no result, it looks what became of the job. A job that reports progress has the state `PROGRESS`
+(R11). The fields of that have our names, and also the names that tools such as celery-progress read.
 """
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
+from celery.exceptions import TaskRevokedError
 from redis.exceptions import RedisError
 
 from conventions.core import errors
@@ -20,6 +22,8 @@ from conventions.core.redis_address import SOCKET_TIMEOUT
 from conventions.execution.application import may_pass
 from conventions.execution.chord_parts import ChordParts, must_be_stored
 from conventions.execution.follow_ups import StepsNotSent
+from conventions.jobs.facts import ENDED, Facts, State
+from conventions.jobs.look import look, sql_errors
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 
@@ -27,12 +31,31 @@ logger = logging.getLogger(__name__)
 
 PROGRESS = "PROGRESS"
 STORE_FOR = SETTLE_FOR  # seconds
+UNSEEN = 3.0  # seconds after its end in which a job's result may be stored, where nobody can ask whether its message is there
+LEFT_ALONE = 5.0  # seconds in which SQL is not asked again after it did not answer
+IN_CELERY: dict[State, str] = {
+    "running": states.STARTED,
+    "retrying": states.RETRY,
+    "succeeded": states.SUCCESS,
+    "duplicate": states.SUCCESS,
+    "dead": states.FAILURE,
+    "discarded": states.FAILURE,
+    "lost": states.FAILURE,
+    "cancelled": states.REVOKED,
+    "revoked": states.REVOKED,
+    "expired": states.REVOKED,
+    "purged": states.REVOKED,
+}
+CELERYS_OWN = ("revoked", "expired")  # which Celery itself stores where it keeps the result
 PASSING = frozenset([states.STARTED, states.RETRY, states.REVOKED])  # what they say is in Redis or in SQL, too
 ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
 
 class _Ours(ChordParts):
-    """Reads the progress of a job that has no result. Retries to store a result for as long as a settle does."""
+    """Reads the state of a job that has no result. Retries to store a result for as long as a settle does."""
+
+    result_consumer: Any  # Celery's
+    _sql_answers_from = 0.0  # on the monotonic clock
 
     def _get_pool(self, **parameters: Any) -> Any:
         pool = super()._get_pool(**parameters)  # type: ignore[misc]  # the other base class has it
@@ -47,14 +70,53 @@ class _Ours(ChordParts):
         return super().ensure(*arguments, **policy | once)  # type: ignore[misc]  # the other base class has it
 
     def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:
-        """The result that Celery keeps for a task; if there is none, its progress."""
+        """The result that Celery keeps for a task; if there is none, what became of the job.
+
+        Raises:
+            RedisError: Redis does not answer.
+        """
         meta: dict[str, Any] = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # the other base class has it
         if meta["status"] != states.PENDING:
             return meta
-        progress = Progress.of(task_id, self.app.store)
-        if not progress.started_at:
-            return meta
-        return meta | {"task_id": task_id, "traceback": None, "children": []} | _state_of(progress)
+        facts = self._look(task_id)
+        if facts.state in ENDED:
+            if self._may_be_stored(facts):
+                facts = replace(facts, state="running")
+            else:
+                meta = super().get_task_meta(task_id, cache=cache)  # type: ignore[misc]  # the same
+                if meta["status"] != states.PENDING:
+                    return meta
+        return meta | {"task_id": task_id, "traceback": None, "children": []} | shown(facts)
+
+    def _may_be_stored(self, facts: Facts) -> bool:
+        """Whether its worker may still store a result that is kept: it does so between the end of a job and the end of its message."""
+        if self.app.port.keeps_claims:
+            return self.app.port.find(facts.id) is not None
+        if facts.ended_at is None:
+            return False
+        seconds, _ = self.app.store.redis.time()  # `ended_at` is by the same clock
+        return bool(seconds - facts.ended_at.timestamp() < UNSEEN)
+
+    def _look(self, task_id: str) -> Facts:
+        """What became of a job. If SQL does not answer, it is left alone for a moment."""
+        asks = time.monotonic() >= self._sql_answers_from
+        try:
+            return look(self.app, task_id, records=asks)
+        except sql_errors() as error:
+            logger.warning("state of %s: SQL does not answer: %s", task_id, error)
+            self._sql_answers_from = time.monotonic() + LEFT_ALONE
+            return look(self.app, task_id, records=False)
+
+    def wait_for_pending(self, result: Any, *args: Any, on_interval: Any = None, **options: Any) -> Any:
+        """Wait for a result. Nobody tells a waiting caller of one that is not kept, so the job is looked at each second."""
+
+        def look_again() -> None:
+            if on_interval is not None:
+                on_interval()
+            if (meta := self.get_task_meta(result.id))["status"] in states.READY_STATES:
+                self.result_consumer.on_state_change(meta, None)
+
+        return super().wait_for_pending(result, *args, on_interval=look_again, **options)  # type: ignore[misc]  # the same
 
     def exception_to_python(self, exc: Any) -> Any:
         """The error of a stored result, also if an older release stored the error's former module."""
@@ -100,16 +162,22 @@ class _Ours(ChordParts):
                 time.sleep(1)
 
 
-def _state_of(progress: Progress) -> dict[str, Any]:
-    match progress.ended if progress.ignored else "":  # a kept result will be stored in a moment
-        case "done":
-            return {"status": states.SUCCESS, "result": None}
-        case "dead":
-            return {"status": states.FAILURE, "result": JobFailed(f"{progress.id}: its dead letter says how")}
-        case "cancelled":
-            return {"status": states.REVOKED, "result": JobCancelled(f"{progress.id} was cancelled")}
-        case _:
-            return {"status": PROGRESS, "result": described(progress)}
+def shown(facts: Facts) -> dict[str, Any]:
+    """What Celery calls it: a state, with a result and a traceback. It has one word for all that has not begun, or is not known."""
+    state = IN_CELERY.get(facts.state, states.PENDING)
+    why = f"{facts.error}: {facts.error_message}" if facts.error else "its dead letter says how"
+    match state:
+        case states.SUCCESS:
+            return {"status": state, "result": facts.result}
+        case states.FAILURE | states.RETRY:
+            return {"status": state, "result": JobFailed(f"{facts.id}: {why}"), "traceback": facts.traceback}
+        case states.REVOKED if facts.state in CELERYS_OWN:
+            return {"status": state, "result": TaskRevokedError(facts.state)}
+        case states.REVOKED:
+            return {"status": state, "result": JobCancelled(f"{facts.id}: {facts.state}")}
+        case states.STARTED if facts.progress is not None:
+            return {"status": PROGRESS, "result": described(facts.progress)}
+    return {"status": state}
 
 
 def described(progress: Progress) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""`find`: where one message is that has not ended, and why it waits there."""
+
+import json
+from typing import Any, Literal, NamedTuple, cast
+
+from conventions.broker.codec import headers_in
+from conventions.storage.redis_store import Store
+
+type Spot = Literal["ready", "delayed", "held", "running", "ended"]
+type Why = Literal["key", "rate", ""]
+
+
+class FoundMessage(NamedTuple):
+    """A message in Redis.
+
+    Attributes:
+        place: `held`: a worker has read it, and has not begun it; `ended`: only its worker must acknowledge it.
+        queue: its name.
+        headers: those that it would be delivered with.
+        generation: how often it was redriven.
+        attempt: which one it is in, or comes next, from 1.
+        before: of a ready one, how many messages of its queue come before it.
+        due_at: of a delayed one, when it is due, in seconds since the epoch.
+        why: of a delayed one, what it waits for: `key`, its idempotency key is in use; `rate`, the rate limit of its task; or only for its time.
+    """
+
+    place: Spot
+    queue: str
+    headers: dict[str, Any]
+    generation: int
+    attempt: int
+    before: int
+    due_at: float | None
+    why: Why
+
+
+def find(store: Store, message_id: str) -> FoundMessage | None:
+    """Look for a message by its id. Raises: RedisError."""
+    found = store.run("message", [message_id])
+    if found is None:
+        return None
+    place, queue, payload, generation, attempt, changes, number, why = found
+    headers = headers_in(payload) | (json.loads(changes) if changes else {})
+    retries = headers.get("retries")
+    first = retries + 1 if isinstance(retries, int) else 1
+    is_delayed = place == b"delayed"
+    return FoundMessage(
+        place=cast("Spot", place.decode()),
+        queue=queue.decode(errors="replace"),
+        headers=headers,
+        generation=int(generation),
+        attempt=int(attempt) or first,
+        before=0 if is_delayed else int(float(number)),
+        due_at=float(number) / 1000 if is_delayed else None,
+        why=cast("Why", why.decode()),
+    )

@@ -1,0 +1,52 @@
+"""`ClaimReading`: what a claim says of its job, for somebody who only looks."""
+
+import json
+from typing import Any, NamedTuple
+
+from conventions.storage.redis_store import Store
+
+
+class ClaimReading(NamedTuple):
+    """A claim.
+
+    Attributes:
+        state: `granted`, which is a job that another one comes before in its process; `running`, `done`, `released`, `continued`, `dead`; or
+            `unknown`, which a later release has written.
+        message_id: of the message that has it, or had it last.
+        generation: how often that one was redriven.
+        attempt: of that message, from 1.
+        began_at: when its holder took it, in seconds since the epoch, by the server's clock.
+        until: when its lease, or its wait, is over; the same.
+        lapsed: whether that is over.
+        has_result: whether the result of a job that is done is remembered; not so after Redis was restored from a copy.
+        result: that result; of a dead job, the error as text.
+    """
+
+    state: str
+    message_id: str
+    generation: int
+    attempt: int
+    began_at: float
+    until: float
+    lapsed: bool
+    has_result: bool
+    result: Any
+
+
+def read_claim(store: Store, claim: str) -> ClaimReading | None:
+    """Read a claim by its name, `<task>:<key>`. `None`: nothing is remembered of it. Raises: RedisError."""
+    found = store.run("read_claim", [claim])
+    if found is None:
+        return None
+    state, message_id, generation, attempt, fence, until, lapsed, result = found
+    return ClaimReading(
+        state=state.decode(),
+        message_id=message_id.decode(),
+        generation=int(generation),
+        attempt=int(attempt),
+        began_at=int(fence) / 1_000_000,  # a fence is the time in microseconds
+        until=int(until) / 1000,
+        lapsed=bool(lapsed),
+        has_result=state == b"done" and bool(result),
+        result=json.loads(result) if result else None,
+    )

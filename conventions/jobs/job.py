@@ -1,0 +1,96 @@
+"""`Job`: what became of a job, by the id of its message."""
+
+import time
+from dataclasses import dataclass, field, fields
+from typing import Self
+
+from redis.exceptions import RedisError
+
+from conventions.core.network_errors import is_network_error
+from conventions.execution.application import Application
+from conventions.jobs.facts import ENDED, WELL, Facts
+from conventions.jobs.look import look
+from conventions.tasks.owners import the_application
+
+FIRST_PAUSE, LONGEST_PAUSE = (
+    0.02,
+    1.0,
+)  # seconds between two looks of `wait`; each pause is half as long again as the one before
+
+
+@dataclass(frozen=True, slots=True)
+class Job(Facts):
+    """What is known of a job at the moment of `Job.of`. It does not change afterwards.
+
+    >>> from conventions import Job
+    >>> job = Job.of("4f6c…")  # doctest: +SKIP
+    >>> job.state, job.waits_because  # doctest: +SKIP
+    ('queued', '12 messages of the queue immediate come before it')
+    >>> Job.of("4f6c…").wait(10).result  # doctest: +SKIP
+    'sent'
+    """
+
+    app: Application | None = field(default=None, repr=False, compare=False)  # which is asked again by `wait`
+
+    @classmethod
+    def of(cls, id: str, app: Application | None = None) -> Self:  # noqa: A002  # the word of the glossary
+        """Look at a job.
+
+        Args:
+            id: what `delay` returned has it as `.id`.
+            app: whose job it is; default: the only application of this process.
+
+        Raises:
+            TypeError, ValueError: the id is not text, or empty.
+            RuntimeError: it cannot be told which application is meant.
+            RedisError: Redis does not answer.
+            SQLAlchemyError: the job is not in the broker any more, and SQL does not answer.
+        """
+        if not isinstance(id, str):
+            raise TypeError(f"Job.of takes the id of a message as text, not {type(id).__name__}: Job.of(result.id)")
+        if not id:
+            raise ValueError("Job.of takes the id of a message, which is not empty")
+        asked = the_application() if app is None else app
+        facts = look(asked, id)
+        return cls(**{one.name: getattr(facts, one.name) for one in fields(facts)}, app=asked)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, well or not, so that it runs no more unless somebody sends it again."""
+        return self.state in ENDED
+
+    @property
+    def went_well(self) -> bool:
+        """Whether its work is done: by itself, or before by another message with its key."""
+        return self.state in WELL
+
+    def wait(self, timeout: float) -> Self:
+        """Wait until the job has ended, however it ends. Returns it as it is then.
+
+        It asks Redis, at first every 0.02 seconds, later every second. A server that does not answer is asked again.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            TimeoutError: it has not ended by then. The message says where it is.
+            RedisError, SQLAlchemyError: a server does not answer at the end of that time.
+        """
+        if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
+            raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
+        deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                job = type(self).of(self.id, self.app)
+            except Exception as error:
+                if left <= 0 or not (isinstance(error, RedisError) or is_network_error(error)):
+                    raise
+            else:
+                if job.ended:
+                    return job
+                if left <= 0:
+                    why = f": {job.waits_because}" if job.waits_because else ""
+                    raise TimeoutError(f"the job {self.id} has not ended within {timeout:g} s; it is {job.state}{why}")
+            time.sleep(min(pause, max(left, 0)))
+            pause = min(pause * 1.5, LONGEST_PAUSE)

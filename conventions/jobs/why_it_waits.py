@@ -1,0 +1,54 @@
+"""Why a job waits, as a sentence for people."""
+
+from conventions.broker.header_names import UNKNOWN, UNKNOWN_SINCE
+from conventions.broker.one_message import FoundMessage
+from conventions.idempotency.claim_reading import ClaimReading
+
+NO_WORKER = "no worker of this application runs"
+
+
+def of_waiting(message: FoundMessage, claim: ClaimReading | None, *, workers: bool) -> str:
+    """Of a message that is ready, delayed or held.
+
+    Args:
+        message: as it was found.
+        claim: of its job, where it is known.
+        workers: whether any worker lives.
+    """
+    match message.place:
+        case "ready":
+            place = (
+                f"{message.before:,} messages of the queue {message.queue} come before it"
+                if message.before
+                else f"it is the next one of the queue {message.queue}"
+            )
+            return place if workers else f"{place}, and {NO_WORKER}"
+        case "delayed":
+            return _of_delayed(message, claim)
+        case _:
+            return _of_held(claim)
+
+
+def _of_delayed(message: FoundMessage, claim: ClaimReading | None) -> str:
+    if message.why == "rate":
+        return "the rate limit of its task holds it back"
+    if message.why == "key":
+        return f"its idempotency key is in use{_by(claim)}"
+    if message.headers.get(UNKNOWN):
+        return (
+            f"no worker that has read it knows the task {message.headers.get('task')}, since "
+            f"{message.headers.get(UNKNOWN_SINCE)}"
+        )
+    return "it is not due yet"
+
+
+def _of_held(claim: ClaimReading | None) -> str:
+    if claim is not None and claim.state == "running" and claim.lapsed:
+        return "the worker that ran it is silent, and its lease is over: another worker takes it"
+    if claim is not None and claim.state == "granted":
+        return "it is in a process of a worker, behind other short jobs"
+    return "a worker has read it, and has no free process for it yet"
+
+
+def _by(claim: ClaimReading | None) -> str:
+    return f" by the message {claim.message_id}" if claim is not None and claim.message_id else ""

@@ -1,0 +1,219 @@
+"""A job that has ended, with real workers: how, with what result, and what Celery's `AsyncResult` says of it."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import chain
+from celery.exceptions import TaskRevokedError
+from celery.exceptions import TimeoutError as CeleryTimeout
+
+from conventions import EVERY_ARGUMENT, BatchTask, ImmediateTask, Job, LongRunningTask, RetryPolicy
+from conventions.app import ConventionsApp
+from conventions.core.errors import JobCancelled, JobFailed
+from conventions.dead_letters import discard_letters
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.resend import redrive
+from conventions.execution.cancel import cancel
+from tests.support import wait_until
+from tests.workers import wait_for_letter
+
+
+class Double(ImmediateTask):
+    """Double a number."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> dict[str, int]:
+        """Its result is not kept by Celery."""
+        return {"twice": 2 * number}
+
+
+class Alone(Double):
+    """The same, in no group."""
+
+    fast_lane = False
+
+
+class Fails(ImmediateTask):
+    """Fail until a file is there."""
+
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(attempts=2, first_wait=0.05)
+
+    def run(self, file: Path) -> str:
+        """The second failure makes a dead letter of it."""
+        if not file.exists():
+            raise LookupError(f"no {file.name}")
+        return "mended"
+
+
+class FailsLater(Fails):
+    """Wait long for the second attempt."""
+
+    retry_policy = RetryPolicy(attempts=2, first_wait=600, max_wait=600)
+
+
+class KeptFailure(ImmediateTask):
+    """Fail, with a result that Celery keeps."""
+
+    idempotent_on = EVERY_ARGUMENT
+    ignore_result = False
+    retry_policy = RetryPolicy(attempts=1)
+
+    def run(self, number: int) -> None:
+        """Each time."""
+        raise LookupError(f"no {number}")
+
+
+class Steps(LongRunningTask):
+    """Report progress until a file is there."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, file: Path) -> int:
+        """It hears at a report that it was cancelled."""
+        self.progress.total = 4
+
+        def step() -> bool:
+            self.progress.advance(0, note="looks")
+            return file.exists()
+
+        wait_until(step, 60)
+        self.progress.advance(4)
+        return 4
+
+
+class Numbers(BatchTask):
+    """Look at numbers."""
+
+    idempotent_on = EVERY_ARGUMENT
+    chunk_size = 2
+
+    def items(self, folder: Path) -> Iterator[int]:  # noqa: ARG002  # `process` uses it
+        """Five."""
+        yield from range(5)
+
+    def process(self, chunk: list[int], folder: Path) -> None:  # noqa: ARG002  # the count matters alone
+        """Wait for a file."""
+        wait_until((folder / "go").exists, 60)
+
+
+def state(app: ConventionsApp, id_: str) -> str:
+    """What Celery says."""
+    found: str = app.AsyncResult(id_).state
+    return found
+
+
+@pytest.mark.parametrize("task", [Double, Alone])
+def test_a_success(live_app: ConventionsApp, task: type[Double]) -> None:
+    """With its result, which Celery does not keep; Celery's own result says the same."""
+    sent = task.delay(number=4)
+    job = Job.of(sent.id).wait(20)
+    assert (job.state, job.ended, job.went_well, job.attempts) == ("succeeded", True, True, 1)
+    assert (job.has_result, job.result, job.error, job.waits_because) == (True, {"twice": 8}, None, "")
+    assert job.started_at is not None
+    assert job.ended_at is not None
+    assert abs(job.ended_at - job.started_at) < timedelta(seconds=20)  # by two clocks
+    assert job.worker is not None
+    assert wait_until(lambda: state(live_app, sent.id) == "SUCCESS")
+    assert live_app.AsyncResult(sent.id).get(timeout=5) == {"twice": 8}
+    wait_until(lambda: not live_app.journal.length(), description="it is in SQL")
+    assert Job.of(sent.id).result == {"twice": 8}
+    again = task.delay(number=4)
+    twin = Job.of(again.id).wait(20)
+    assert (twin.state, twin.went_well, twin.result) == ("duplicate", True, {"twice": 8})
+
+
+def test_a_caller_that_waits_by_celerys_result(live_app: ConventionsApp, tmp_path: Path) -> None:
+    """Nobody keeps the result, and it ends while somebody waits; a time-out stays Celery's."""
+    sent = Steps.delay(file=tmp_path / "go")
+    with pytest.raises(CeleryTimeout):
+        live_app.AsyncResult(sent.id).get(timeout=1.5)
+    wait_until(lambda: state(live_app, sent.id) == "PROGRESS")
+    assert live_app.AsyncResult(sent.id).result["note"] in ("", "looks")
+    (tmp_path / "go").touch()
+    assert live_app.AsyncResult(sent.id).get(timeout=30) == 4
+    job = Job.of(sent.id)
+    assert job.progress is not None
+    assert (job.state, job.progress.done, job.progress.percent) == ("succeeded", 4, 100)
+
+
+def test_a_failure_until_its_end(live_app: ConventionsApp, tmp_path: Path) -> None:
+    """Retrying, then dead; sent again, and then well; its error stays with each state."""
+    later = FailsLater.delay(file=tmp_path / "never")
+    job = wait_until(lambda: one if (one := Job.of(later.id)).state == "retrying" else None)
+    assert (job.attempts, job.error, job.error_message) == (1, "LookupError", "no never")
+    assert job.due_at is not None
+    assert job.due_at > datetime.now(UTC) + timedelta(minutes=2)
+    assert state(live_app, later.id) == "RETRY"
+
+    sent = Fails.delay(file=tmp_path / "mended")
+    job = Job.of(sent.id).wait(20)
+    assert (job.state, job.ended, job.went_well, job.attempts) == ("dead", True, False, 2)
+    assert (job.error, job.has_result, job.traceback is not None) == ("LookupError", False, True)
+    wait_until(lambda: state(live_app, sent.id) == "FAILURE")
+    with pytest.raises(JobFailed, match=r"LookupError: no mended"):
+        live_app.AsyncResult(sent.id).get(timeout=5)
+    assert "LookupError" in live_app.AsyncResult(sent.id).traceback
+    wait_for_letter(live_app, sent.id)
+    (tmp_path / "mended").touch()
+    assert redrive(live_app, sent.id)
+    job = wait_until(lambda: one if (one := Job.of(sent.id)).state == "succeeded" else None)
+    assert (job.redrives, job.attempts, job.result, job.error) == (1, 1, "mended", None)
+    assert wait_until(lambda: state(live_app, sent.id) == "SUCCESS")
+
+
+def test_a_dead_letter_that_was_closed(live_app: ConventionsApp, tmp_path: Path) -> None:
+    """It is discarded."""
+    sent = Fails.delay(file=tmp_path / "closed")
+    wait_for_letter(live_app, sent.id)
+    with live_app.database.session() as session:
+        discard_letters.discard(session, Filter(ids=(sent.id,)), actor="u-42", reason="no matter")
+    assert Job.of(sent.id).state == "discarded"
+    assert state(live_app, sent.id) == "FAILURE"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "revoked", "expired"])
+def test_what_was_kept_from_running(live_app: ConventionsApp, how: str) -> None:
+    """It says how; Celery has one word for all."""
+    options: dict[str, Any] = {"expires": 0.2} if how == "expired" else {}
+    sent = Double.apply_async(kwargs={"number": hash(how) % 1000}, countdown=0.6, **options)
+    if how == "cancelled":
+        cancel(live_app, sent.id)
+    elif how == "revoked":
+        live_app.control.revoke(sent.id)
+    job = Job.of(sent.id).wait(30)
+    assert (job.state, job.went_well, job.has_result) == (how, False, False)
+    wait_until(lambda: state(live_app, sent.id) == "REVOKED")
+    with pytest.raises(JobCancelled if how == "cancelled" else TaskRevokedError, match=how):
+        live_app.AsyncResult(sent.id).get(timeout=5)
+
+
+def test_a_kept_failure_is_never_shown_as_another_error(live_app: ConventionsApp) -> None:
+    """Its end is recorded before Celery stores its error: a caller that looks in between waits for that."""
+    for number in range(40):
+        sent = KeptFailure.delay(number=number)
+        with pytest.raises(LookupError, match=f"no {number}"):
+            live_app.AsyncResult(sent.id).get(timeout=20)
+
+
+def test_a_batch(live_app: ConventionsApp, tmp_path: Path) -> None:
+    """It runs until its last chunk has ended."""
+    sent = Numbers.delay(folder=tmp_path)
+    wait_until(lambda: Job.of(sent.id).is_batch, description="it is cut")
+    job = Job.of(sent.id)
+    assert (job.state, job.ended, job.waits_because) == ("running", False, "")
+    (tmp_path / "go").touch()
+    job = job.wait(30)
+    assert job.progress is not None
+    assert (job.state, job.is_batch, job.progress.done) == ("succeeded", True, 5)
+
+
+def test_a_chain(live_app: ConventionsApp) -> None:
+    """Each step is a job; one that was not sent yet is unknown until then."""
+    sent = chain(Double.s(number=1), Double.si(number=2))()
+    assert Job.of(sent.id).wait(20).result == {"twice": 4}
+    assert Job.of(sent.parent.id).result == {"twice": 2}
