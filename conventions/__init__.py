@@ -34,6 +34,7 @@ from conventions.schedules.calendars import japanese_business_days
 from conventions.schedules.cron import cron
 from conventions.schedules.interval import every
 from conventions.schedules.schedule import Schedule, planned_date, previous_day, week_of
+from conventions.sending.steps import chain, chord, group
 from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.job_classes import ImmediateTask, LongRunningTask, ScheduledTask
 
@@ -59,10 +60,13 @@ __all__ = [
     "ScheduledTask",
     "Settings",
     "acting_as",
+    "chain",
+    "chord",
     "chunked",
     "create_app",
     "cron",
     "every",
+    "group",
     "japanese_business_days",
     "planned_date",
     "previous_day",

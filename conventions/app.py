@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -63,7 +63,11 @@ from conventions.worker.loop_calls import LoopCalls
 from conventions.worker.refused_messages import Refusals
 
 if TYPE_CHECKING:
+    from conventions.batches.application import BatchApplication
+    from conventions.sending.application import SendingApplication
     from conventions.storage.database import Database
+    from conventions.tasks.job_decorator import FunctionJob
+    from conventions.worker.application import WorkerApplication
 
 CONFIG_OBJECT = "config_object"  # what an application that is pickled was configured from
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
@@ -164,7 +168,23 @@ class TaskLoader(AppLoader):
         self.app.be_patient()
 
 
-class ConventionsApp(Celery):
+if (
+    TYPE_CHECKING
+):  # pyright takes no class with cached properties for a Protocol with properties, unless it is derived from that
+
+    class _Base(Celery, BatchApplication, SendingApplication, WorkerApplication):
+        main: str
+        conf: Any
+        control: Any
+        tasks: Any
+
+        def __hash__(self) -> int: ...
+
+else:
+    _Base = Celery
+
+
+class ConventionsApp(_Base):
     """What `create_app` returns: a Celery application with `settings`, `store`, `database` and the conventions."""
 
     def __init__(
@@ -287,13 +307,19 @@ class ConventionsApp(Celery):
         super().close()
 
     @overload
-    def job(self, function: Callable[..., Any], /) -> ConventionTask: ...
+    def job[**P, R](self, function: Callable[P, R], /) -> "FunctionJob[P, R]": ...
 
     @overload
-    def job(
-        self, /, *, queue: str | None = None, name: str | None = None, bind: bool = False,
+    def job[**P, R](
+        self, /, *, bind: Literal[True], queue: str | None = None, name: str | None = None,
         base: type[ConventionTask] = ImmediateTask, **attributes: Any,
-    ) -> Callable[[Callable[..., Any]], ConventionTask]: ...  # fmt: skip
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], "FunctionJob[P, R]"]: ...  # fmt: skip
+
+    @overload
+    def job[**P, R](
+        self, /, *, queue: str | None = None, name: str | None = None, bind: Literal[False] = False,
+        base: type[ConventionTask] = ImmediateTask, **attributes: Any,
+    ) -> Callable[[Callable[P, R]], "FunctionJob[P, R]"]: ...  # fmt: skip
 
     def job(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a job of a function: `@app.job(idempotent_on=("order_id",))`, the same task as a class with this function as `run`.

@@ -170,9 +170,12 @@ def wait_until_empty(app: ConventionsApp, timeout: float = 30, servers: Sequence
         raise AssertionError(f"not acknowledged within {timeout:g} s: {left()}") from error
 
 
-def forget(store: Store) -> None:
-    """Delete what an application has in Redis: whoever looks for keys on the shared server looks through all of them."""
-    keys = list(store.redis.scan_iter(match=store.key("*"), count=SCAN))
+def forget(store: Store, *what: str) -> None:
+    """Delete what an application has in Redis, or a part of it, such as `claim`.
+
+    Whoever looks for keys on the shared server looks through all of them.
+    """
+    keys = list(store.redis.scan_iter(match=store.key(*what, "*"), count=SCAN))
     if keys:
         store.redis.unlink(*keys)
 

@@ -7,13 +7,16 @@ One class makes four tasks: the splitter under its own name (`batches/item_split
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from conventions.batches.item_splitter import SUMMARY_HERE, Splitter, run_here
 from conventions.batches.items_as_json import AFTER
 from conventions.broker.batch_membership import Member, Role
 from conventions.core.errors import BusinessError, DeclarationError, JobCancelled
 from conventions.tasks.job_classes import LongRunningTask
+
+if TYPE_CHECKING:
+    from conventions.tasks.send_types import BatchOptions, BatchStep, DelayBatch, EnqueueBatchIn
 
 
 class BatchTask(LongRunningTask, abstract=True):
@@ -26,6 +29,14 @@ class BatchTask(LongRunningTask, abstract=True):
         chunks_per_turn: after this many chunks the splitter lets other jobs run, and goes on later.
         seconds_per_turn: after this many seconds the splitter does so, too.
     """
+
+    if TYPE_CHECKING:  # the arguments of `items`, see `send_types.py`
+        delay: ClassVar[DelayBatch]
+        delay_on_commit: ClassVar[DelayBatch]
+        enqueue_in: ClassVar[EnqueueBatchIn]
+        s: ClassVar[BatchStep]  # type: ignore[assignment]  # it takes other arguments than that of `run`
+        si: ClassVar[BatchStep]
+        options: ClassVar[BatchOptions]
 
     chunk_size: ClassVar[int] = 100
     chunks_per_turn: ClassVar[int] = 1000

@@ -87,3 +87,55 @@ class SendOptions:
     def _refuse_using(self, method: str) -> None:
         if self._using is not None:
             raise TypeError(f"{self._task.name}: using= is for delay_on_commit, and not for {method}; leave it out")
+
+
+# The methods of a task.
+
+
+def with_options(task: SendableTask, /, **options: Any) -> SendOptions:
+    """The same sends with options: `SendReceipt.options(countdown=60).enqueue_in(session, order_id=7)`.
+
+    Args:
+        options: as `apply_async` takes them.
+    """
+    return SendOptions(task, options)
+
+
+def enqueue_in(task: SendableTask, session: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Send one message when the transaction of a session has committed; never, if it is rolled back.
+
+    Args:
+        session: a `Session` or `AsyncSession` of SQLAlchemy, on the database of our tables.
+        args: arguments of `run`.
+        kwargs: arguments of `run`, by name.
+
+    Raises:
+        TypeError, PayloadError, ValueError: as `apply_async`, when it is called; `TypeError` also for another database.
+    """
+    return SendOptions(task, {}).enqueue_in(session, *args, **kwargs)
+
+
+def enqueue_many_in(task: SendableTask, session: Any, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Send one message for each mapping of arguments, as `enqueue_in`. Returns the ids in order. Raises: as `enqueue_in`."""
+    return SendOptions(task, {}).enqueue_many_in(session, arguments)
+
+
+def delay_on_commit(task: SendableTask, /, *args: Any, **kwargs: Any) -> Any:
+    """Send one message when Django's transaction has committed; never, if it is rolled back.
+
+    It is a row in that transaction, so a process that is killed after the commit loses nothing. Without an open transaction it is
+    committed at once. `options(using="other")` names another alias than `default`.
+
+    Args:
+        args: arguments of `run`.
+        kwargs: arguments of `run`, by name.
+
+    Raises:
+        TypeError, PayloadError, ValueError: as `apply_async`, when it is called; `TypeError` also for another database.
+    """
+    return SendOptions(task, {}).delay_on_commit(*args, **kwargs)
+
+
+def delay_many_on_commit(task: SendableTask, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Send one message for each mapping of arguments, as `delay_on_commit`. Returns the ids in order. Raises: as `delay_on_commit`."""
+    return SendOptions(task, {}).delay_many_on_commit(arguments)

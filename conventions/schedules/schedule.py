@@ -69,7 +69,7 @@ class Schedule:
 
     name: str
     when: When
-    task: type[ConventionTask]
+    task: type[ConventionTask] | ConventionTask
     arguments: Mapping[str, Any] = field(default=MappingProxyType({}))
     _: KW_ONLY
     catch_up: CatchUp = "latest"
@@ -155,7 +155,9 @@ class Schedule:
     def _check_arguments(self, sample: datetime | None) -> None:
         if unknown := [name for name in self.arguments if name not in self.task.arguments.names]:
             takes = ", ".join(self.task.arguments.names) or "none"
-            raise self._error(f"{self.task.__qualname__} takes no argument {unknown[0]!r}; it takes {takes}")
+            raise self._error(
+                f"{getattr(self.task, '__qualname__', self.task.name)} takes no argument {unknown[0]!r}; it takes {takes}"
+            )
         for argument, value in self.arguments.items():
             self._check_function(argument, value)
         if sample is None:

@@ -5,7 +5,7 @@ whose `__name__` is `run`, and runs that one; logs use `self.name`. Before you m
 `name`, or list its old name in `aliases`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,7 +24,13 @@ from conventions.declare.declaration import (
 from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.cancel import cancel
-from conventions.outbox.send_options import SendOptions
+from conventions.outbox.send_options import (
+    delay_many_on_commit,
+    delay_on_commit,
+    enqueue_in,
+    enqueue_many_in,
+    with_options,
+)
 from conventions.sending.canvas import in_chunks, mapped, signed, starmapped
 from conventions.sending.enqueue_many import enqueue_chunks, enqueue_many
 from conventions.sending.send import send
@@ -33,7 +39,8 @@ from conventions.tasks.running_task import RunningTask
 from conventions.tasks.sending_method import sending_method
 
 if TYPE_CHECKING:
-    from celery.result import AsyncResult as Result
+    from conventions.sending.steps import Sent
+    from conventions.tasks.send_types import Delay, EnqueueIn, Options, RunAgain, S, Si
 
 
 FROM_CELERY = tuple(
@@ -138,15 +145,28 @@ class ConventionTask(RunningTask):
 
     # Sending.
 
-    delay = sending_method(celery.Task.delay)
-    apply = sending_method(celery.Task.apply)
-    s = sending_method(celery.Task.s)
-    si = sending_method(celery.Task.si)
-    signature = sending_method(signed)
-    AsyncResult = sending_method(celery.Task.AsyncResult)
-    map = sending_method(mapped)
-    starmap = sending_method(starmapped)
-    chunks = sending_method(in_chunks)
+    if TYPE_CHECKING:  # the arguments of `run`, see `send_types.py`
+        delay: ClassVar[Delay]
+        delay_on_commit: ClassVar[Delay]
+        enqueue_in: ClassVar[EnqueueIn]
+        s: ClassVar[S]
+        si: ClassVar[Si]
+        options: ClassVar[Options]
+        _run: ClassVar[RunAgain]
+    else:
+        delay = sending_method(celery.Task.delay)
+        s = sending_method(celery.Task.s)
+        si = sending_method(celery.Task.si)
+        options = sending_method(with_options)
+        enqueue_in = sending_method(enqueue_in)
+        delay_on_commit = sending_method(delay_on_commit)
+
+    apply: ClassVar[sending_method[..., Any]] = sending_method(celery.Task.apply)
+    signature: ClassVar[sending_method[..., Any]] = sending_method(signed)
+    AsyncResult: ClassVar[sending_method[..., Any]] = sending_method(celery.Task.AsyncResult)
+    map: ClassVar[sending_method[..., Any]] = sending_method(mapped)
+    starmap: ClassVar[sending_method[..., Any]] = sending_method(starmapped)
+    chunks: ClassVar[sending_method[..., Any]] = sending_method(in_chunks)
 
     @sending_method
     def apply_async(
@@ -160,7 +180,7 @@ class ConventionTask(RunningTask):
         planned_at: datetime | str | None = None,
         task_id: str | None = None,
         **options: Any,
-    ) -> "Result[Any]":
+    ) -> "Sent[Any]":
         """Send one message.
 
         Args:
@@ -183,59 +203,13 @@ class ConventionTask(RunningTask):
                 there.
         """
         how = {"actor": actor, "key": idempotency_key, "planned_at": planned_at}
-        return send(self, args or (), kwargs or {}, task_id or uuid(), options, **how)
-
-    @sending_method
-    def options(self, /, **options: Any) -> "SendOptions":
-        """The same sends with options: `SendReceipt.options(countdown=60).enqueue_in(session, order_id=7)`.
-
-        Args:
-            options: as `apply_async` takes them.
-        """
-        return SendOptions(self, options)
-
-    @sending_method
-    def enqueue_in(self, session: Any, /, *args: Any, **kwargs: Any) -> "Result[Any]":
-        """Send one message when the transaction of a session has committed; never, if it is rolled back.
-
-        Args:
-            session: a `Session` or `AsyncSession` of SQLAlchemy, on the database of our tables.
-            args: arguments of `run`.
-            kwargs: arguments of `run`, by name.
-
-        Raises:
-            TypeError, PayloadError, ValueError: as `apply_async`, when it is called; `TypeError` also for another database.
-        """
-        return SendOptions(self, {}).enqueue_in(session, *args, **kwargs)
-
-    @sending_method
-    def enqueue_many_in(self, session: Any, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Send one message for each mapping of arguments, as `enqueue_in`. Returns the ids in order. Raises: as `enqueue_in`."""
-        return SendOptions(self, {}).enqueue_many_in(session, arguments)
-
-    @sending_method
-    def delay_on_commit(self, /, *args: Any, **kwargs: Any) -> "Result[Any]":
-        """Send one message when Django's transaction has committed; never, if it is rolled back.
-
-        It is a row in that transaction, so a process that is killed after the commit loses nothing. Without an open transaction it is
-        committed at once. `options(using="other")` names another alias than `default`.
-
-        Args:
-            args: arguments of `run`.
-            kwargs: arguments of `run`, by name.
-
-        Raises:
-            TypeError, PayloadError, ValueError: as `apply_async`, when it is called; `TypeError` also for another database.
-        """
-        return SendOptions(self, {}).delay_on_commit(*args, **kwargs)
-
-    @sending_method
-    def delay_many_on_commit(self, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Send one message for each mapping of arguments, as `delay_on_commit`. Returns the ids in order. Raises: as `delay_on_commit`."""
-        return SendOptions(self, {}).delay_many_on_commit(arguments)
+        sent: Sent[Any] = send(self, args or (), kwargs or {}, task_id or uuid(), options, **how)
+        return sent
 
     enqueue_many = sending_method(enqueue_many)
     enqueue_chunks = sending_method(enqueue_chunks)
+    enqueue_many_in = sending_method(enqueue_many_in)
+    delay_many_on_commit = sending_method(delay_many_on_commit)
 
     @sending_method
     def cancel(self, /, task_id: str) -> CancelAnswer:

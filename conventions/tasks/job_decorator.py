@@ -3,13 +3,28 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from conventions.core.errors import DeclarationError
 from conventions.declare.declaration import refuse_no_plain_function
 from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.job_classes import ImmediateTask
 from conventions.tasks.owners import MADE_BY
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+if TYPE_CHECKING:
+
+    class FunctionJob(ConventionTask, Generic[P, R]):
+        """What `@app.job` returns, for type checkers: it is called as the function, and sent as a task class."""
+
+        @property
+        def run(self) -> Callable[P, R]:
+            """The function."""
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+            """Call the function here."""
 
 
 def job_class(

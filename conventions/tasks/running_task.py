@@ -38,6 +38,11 @@ class RunningTask(celery.Task):
         counts_itself: whether the counts of `progress` are the job's own. The counts of a batch come from its chunks.
     """
 
+    if TYPE_CHECKING:
+        request: (
+            Any  # Celery's, of the job that this thread runs: a checker knows more of it by other stubs, and not enough
+        )
+
     counts_itself: ClassVar[bool] = True
     queue_name: ClassVar[str]
     idempotent_on: ClassVar[IdempotentOn]

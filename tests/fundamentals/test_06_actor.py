@@ -1,8 +1,6 @@
 """Chapter 6: every message has an actor, the one who caused it."""
 
-from celery.result import AsyncResult
-
-from conventions import ImmediateTask, acting_as
+from conventions import ImmediateTask, Job, acting_as
 
 
 class WhoAmI(ImmediateTask):
@@ -45,4 +43,4 @@ def test_a_call_may_name_the_actor() -> None:
 def test_children_inherit_the_actor() -> None:
     """What a job sends, it sends in the name of its own actor."""
     child = AskAnother.apply_async(actor="u-42").get(timeout=10)
-    assert AsyncResult(child).get(timeout=10) == "u-42"
+    assert Job.of(child).wait(10).result == "u-42"

@@ -1,8 +1,9 @@
-"""Chapter 7: Celery's canvas works with the class: `s`, `si`, chain, group, chord, map, starmap, chunks."""
+"""Chapter 7: Celery's canvas works with the class: `s`, `si`, chain, group, chord, map, starmap, chunks.
 
-from celery import chain, chord, group
+`chain`, `group` and `chord` are Celery's own, with types: a checker refuses a step that does not fit.
+"""
 
-from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions import EVERY_ARGUMENT, ImmediateTask, chain, chord, group
 
 
 class Add(ImmediateTask):

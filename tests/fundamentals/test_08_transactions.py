@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
+from tests.workers import forget
 
 
 class Book(ImmediateTask):
@@ -54,7 +55,6 @@ def test_a_failed_attempt_leaves_nothing(bookings: Callable[[int], int]) -> None
 def test_the_effect_stays_single_when_redis_forgets(live_app: ConventionsApp, bookings: Callable[[int], int]) -> None:
     """Redis is emptied of every claim; the database still knows, and the duplicate gets the first receipt."""
     assert Book.delay(2).get(timeout=10) == "receipt of attempt 1"
-    for key in live_app.store.redis.scan_iter(match=f"{live_app.store.key('claim')}:*"):
-        live_app.store.redis.delete(key)
+    forget(live_app.store, "claim")
     assert Book.delay(2).get(timeout=10) == "receipt of attempt 1"
     assert bookings(2) == 1

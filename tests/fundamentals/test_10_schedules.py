@@ -33,6 +33,7 @@ def test_a_schedule_names_a_task_and_its_arguments() -> None:
     schedule = Schedule("daily-report", cron("0 9 * * *"), Report, {"day": planned_date})
     slot = schedule.when.next_slot(datetime(2026, 1, 30, 12, tzinfo=UTC), TOKYO)
     assert slot == datetime(2026, 1, 31, 9, tzinfo=TOKYO)
+    assert slot is not None
     assert schedule.arguments_at(slot) == {"day": date(2026, 1, 31)}
 
 

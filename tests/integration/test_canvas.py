@@ -209,7 +209,7 @@ def test_a_chain_goes_on_after_a_duplicate(live_app: ConventionsApp, file: Path)
 
 def test_a_chain_ends_at_a_dead_letter(live_app: ConventionsApp, file: Path) -> None:
     """The steps after it do not run, and its error is the chain's."""
-    result = chain(Refuse.s(1), Add.s(1), Note.s(str(file)))()
+    result = chain(Refuse.s(1), Add.s(1), Note.s(file))()
     with pytest.raises(BusinessError, match="no 1"):
         result.parent.parent.get(timeout=patient(10))
     assert wait_for_letter(live_app, result.parent.parent.id).error == "BusinessError"
@@ -226,9 +226,9 @@ def test_a_step_that_gets_a_wrong_type_is_a_dead_letter(live_app: ConventionsApp
 
 def test_steps_keep_their_options(live_app: ConventionsApp, file: Path) -> None:
     """Priority, countdown and key of a signature are its own."""
-    step = Count.si(1, str(file)).set(priority=Priority.HIGH, countdown=0.2, idempotency_key="chosen")
-    assert chain(step, Count.si(2, str(file)))().get(timeout=patient(15)) == 2
-    again = Count.si(1, str(file)).set(idempotency_key="chosen")
+    step = Count.si(1, file).set(priority=Priority.HIGH, countdown=0.2, idempotency_key="chosen")
+    assert chain(step, Count.si(2, file))().get(timeout=patient(15)) == 2
+    again = Count.si(1, file).set(idempotency_key="chosen")
     assert again.apply_async().get(timeout=patient(10)) == 1
     assert file.read_text() == "1\n2\n"
 
@@ -291,7 +291,7 @@ def test_a_chord_with_retries_and_duplicates(live_app: ConventionsApp, file: Pat
 
 def test_a_chord_with_a_dead_step(live_app: ConventionsApp) -> None:
     """The body does not run, the chord has an error, and the step is a dead letter."""
-    result = chord([Count.s(1, "x"), Refuse.s(12)], Total.s())()
+    result = chord([Count.s(1, Path("x")), Refuse.s(12)], Total.s())()
     with pytest.raises((ChordError, BusinessError)):
         result.get(timeout=patient(15))
     wait_until(
@@ -336,13 +336,13 @@ def test_a_large_group(live_app: ConventionsApp) -> None:
 
 def test_callbacks(live_app: ConventionsApp, file: Path) -> None:
     """`link` runs after success; a step of ours is a callback like any other."""
-    Add.apply_async((3, 4), link=Note.s(str(file)))
+    Add.apply_async((3, 4), link=Note.s(file))
     wait_until(lambda: file.read_text() == "7\n", description="the callback ran")
 
 
 def test_errbacks(live_app: ConventionsApp, file: Path) -> None:
     """`link_error` runs after the last attempt."""
-    Refuse.apply_async((99,), link_error=Note.si("failed", str(file)))
+    Refuse.apply_async((99,), link_error=Note.si("failed", file))
     wait_until(lambda: file.read_text() == "failed\n", description="the errback ran")
 
 

@@ -52,7 +52,7 @@ class Replaced(ImmediateTask):
         with (folder / "ran").open("a", encoding="utf-8") as file:
             file.write("once\n")
         if not self.request.replaced_task_nesting:
-            raise self.replace(self.si(folder=str(folder)))
+            raise self.replace(self.si(folder=folder))
 
 
 def kinds(app: ConventionsApp, message_id: str) -> list[str]:

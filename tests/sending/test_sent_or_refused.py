@@ -138,7 +138,7 @@ def test_a_letter_has_the_actor_and_the_key_of_its_step(app: ConventionsApp) -> 
     """Also where the step failed its checks; a key that is the fault is left out."""
     Step.apply_async(("no number",), task_id="1", idempotency_key="its own", actor="u-7")
     Step.apply_async((1,), task_id="2", idempotency_key="half a \ud800", actor="u-7")
-    signature = Step.s("no number").set(task_id="3", idempotency_key="its own", actor="u-7")
+    signature = Step.signature(("no number",)).set(task_id="3", idempotency_key="its own", actor="u-7")
     UnsentStep.of(app, signature, ()).refuse(ValueError("no"))
     found = {one.message_id: one for one in letters(app)}
     assert [one.actor for one in found.values()] == ["u-7"] * 3

@@ -131,7 +131,7 @@ def test_delay_sends_one_message(app: ConventionsApp) -> None:
     [
         lambda: Mail.delay(7, DAY),
         lambda: Mail.delay(user_id=7, day=DAY),
-        lambda: Mail.delay(7, day="2026-01-31", note=""),
+        lambda: Mail.delay(7, day="2026-01-31", note=""),  # type: ignore[arg-type]
         lambda: Mail.apply_async((7, DAY)),
         lambda: Mail.apply_async((7,), {"day": DAY}),
         lambda: Mail.apply_async(kwargs={"day": DAY, "user_id": 7, "note": ""}),
@@ -272,7 +272,7 @@ def test_arguments_that_do_not_fit_are_refused(
 def test_too_many_positional_arguments(app: ConventionsApp) -> None:
     """The message shows what `run` takes."""
     with pytest.raises(TypeError, match=r"Number: too many positional arguments; its arguments are \(number: int\)"):
-        Number.delay(1, 2)
+        Number.delay(1, 2)  # type: ignore[call-arg]
     assert messages(app) == []
 
 

@@ -77,9 +77,9 @@ def test_it_is_called_as_the_function_is(app: ConventionsApp) -> None:
     assert job(7, date(2026, 1, 31), note="now") == "7 31.01. now"
     assert job.run(7, date(2026, 1, 31)) == "7 31.01. "
     with pytest.raises(PayloadError, match="'day'"):
-        job(7, "tomorrow")
+        job(7, "tomorrow")  # type: ignore[arg-type]
     with pytest.raises(PayloadError, match="'user_id'"):
-        job.delay("x", date(2026, 1, 31))
+        job.delay("x", date(2026, 1, 31))  # type: ignore[arg-type]
 
 
 def test_a_bound_one_gets_the_task(app: ConventionsApp) -> None:
@@ -172,7 +172,7 @@ def test_it_belongs_to_the_application_that_declares_it(app: ConventionsApp) -> 
 def test_it_may_be_scheduled_and_pickled(app: ConventionsApp) -> None:
     """As a class may."""
     job = app.job(idempotent_on=EVERY_ARGUMENT, name=name())(remind)
-    entry = Schedule("often", every(60), job, {"user_id": 1, "day": date(2026, 1, 1)})  # type: ignore[arg-type]  # until jobs have a type of their own
+    entry = Schedule("often", every(60), job, {"user_id": 1, "day": date(2026, 1, 1)})
     assert entry.task.name == job.name
     assert isinstance(entry.task, type)
     assert pickle.loads(pickle.dumps(job)).name == job.name  # written here

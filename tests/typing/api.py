@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from typing import Any, assert_type
 
-from celery import chain, chord, group
+import celery
 from sqlalchemy.orm import Session
 
 from conventions import (
@@ -109,9 +109,9 @@ def send() -> None:
     ids = SendEmail.enqueue_many([{"user_id": 7, "day": today, "template_vars": {}}], priority=Priority.LOW)
     assert_type(ids, list[str])
     assert_type(SendEmail.enqueue_chunks(range(250), 100, kwargs={"day": today}, actor="u-42"), list[str])
-    chain(SendEmail.s(7, today), Report.si(today)).apply_async()
-    chord([SendEmail.s(n, today) for n in range(3)], Report.si(today)).apply_async()
-    group(SendEmail.signature((n, today)) for n in range(3)).apply_async()
+    celery.chain(SendEmail.s(7, today, {}), Report.si(today)).apply_async()
+    celery.chord([SendEmail.s(n, today, {}) for n in range(3)], Report.si(today)).apply_async()
+    celery.group(SendEmail.signature((n, today)) for n in range(3)).apply_async()
     SendEmail.map([1, 2]).apply_async()
     SendEmail.starmap([(1, today), (2, today)]).apply_async()
     SendEmail.chunks([(1, today)], 10).apply_async()

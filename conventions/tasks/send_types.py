@@ -1,0 +1,220 @@
+"""What a type checker knows of the sends of a task: their arguments are those of its `run`, and of a batch those of its `items`.
+
+Each class here stands for a method. A checker calls its `__get__`, as Python does with a property, and finds the signature of `run` in the
+class by which the method was reached. So `SendEmail.delay(user_id="x")` is an error before anything runs. At run time they are not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from conventions.core.priority import Priority
+from conventions.sending.steps import CompleteStep, FixedStep, Sent, StepAfter
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+X = TypeVar("X")
+X_contra = TypeVar("X_contra", contravariant=True)
+
+
+class HasRun(Protocol[P, R_co]):
+    """A task, or a job of a function."""
+
+    @property
+    def run(self) -> Callable[P, R_co]:
+        """What it does."""
+
+
+class HasRunTwice(Protocol[P, X_contra, Q, R_co]):
+    """The same; its signature is known as a whole (`P`), and as a first parameter and the others (`X`, `Q`)."""
+
+    @property
+    def run(self) -> Callable[P, R_co]:
+        """What it does."""
+
+    @property
+    def _run(self) -> Callable[Concatenate[X_contra, Q], R_co]: ...
+
+
+class RunAgain:
+    """`_run`: the same as `run`, for `HasRunTwice`."""
+
+    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> Callable[P, R]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class Delay:
+    """`delay` and `delay_on_commit`: take the arguments of `run`."""
+
+    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> Callable[P, Sent[R]]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class EnqueueIn:
+    """`enqueue_in`: takes a session, and the arguments of `run`."""
+
+    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> Callable[Concatenate[Any, P], Sent[R]]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class Si:
+    """`si`: takes the arguments of `run`."""
+
+    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> Callable[P, FixedStep[R]]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class S:
+    """`s`: takes the arguments of `run`, or all but the first, which the step before it gives.
+
+    Two ways lead to the same types. mypy finds the first parameter by the first, pyright by the second.
+    """
+
+    @overload
+    def __get__(self, task: object, cls: type[HasRunTwice[P, X, Q, R]]) -> StepMaker[P, X, Q, R]: ...
+    @overload
+    def __get__(self, task: object, cls: type[T]) -> StepMakerOf[T]: ...
+    def __get__(self, task: object, cls: Any) -> Any:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class StepMaker(Generic[P, X, Q, R]):
+    """`s`, as mypy finds it."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> CompleteStep[R]: ...
+    @overload
+    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> StepAfter[X, R]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a step."""
+        raise NotImplementedError
+
+
+class StepMakerOf(Generic[T_co]):
+    """`s`, as pyright finds it."""
+
+    @overload
+    def __call__(self: StepMakerOf[HasRun[P, R]], *args: P.args, **kwargs: P.kwargs) -> CompleteStep[R]: ...
+    @overload
+    def __call__(
+        self: StepMakerOf[HasRun[Concatenate[X, Q], R]], *args: Q.args, **kwargs: Q.kwargs
+    ) -> StepAfter[X, R]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a step."""
+        raise NotImplementedError
+
+
+class SendOption(TypedDict, total=False):
+    """The options of a send: those of `apply_async`, and `using` for sends on commit in Django."""
+
+    actor: str
+    countdown: float
+    eta: datetime
+    expires: float | datetime
+    headers: Mapping[str, Any]
+    idempotency_key: str
+    ignore_result: bool
+    link: Any
+    link_error: Any
+    planned_at: datetime | str | None
+    priority: Priority
+    queue: str
+    shadow: str
+    soft_time_limit: float
+    task_id: str
+    time_limit: float
+    using: str
+
+
+class SendsWithOptions(Protocol[P, R_co]):
+    """What `options` returns; see `outbox/send_options.py`."""
+
+    def options(self, /, **options: Unpack[SendOption]) -> SendsWithOptions[P, R_co]:
+        """The same with further options."""
+
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> Sent[R_co]:
+        """Send one message now."""
+
+    def enqueue_many(self, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send many messages now."""
+
+    def enqueue_in(self, session: Any, /, *args: P.args, **kwargs: P.kwargs) -> Sent[R_co]:
+        """Send one message when the session's transaction has committed."""
+
+    def enqueue_many_in(self, session: Any, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send many messages when the session's transaction has committed."""
+
+    def delay_on_commit(self, /, *args: P.args, **kwargs: P.kwargs) -> Sent[R_co]:
+        """Send one message when Django's transaction has committed."""
+
+    def delay_many_on_commit(self, /, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Send many messages when Django's transaction has committed."""
+
+
+class OptionsMaker(Protocol[P, R_co]):
+    """`options` itself."""
+
+    def __call__(self, **options: Unpack[SendOption]) -> SendsWithOptions[P, R_co]:
+        """Make the sends."""
+
+
+class Options:
+    """`options`: what it returns sends with the arguments of `run`."""
+
+    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> OptionsMaker[P, R]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+# The same of a batch: its arguments are those of `items`. It returns nothing: `finish` has its end.
+
+
+class HasItems(Protocol[P]):
+    """A batch."""
+
+    @property
+    def items(self) -> Callable[P, Iterable[Any]]:
+        """What it is cut from."""
+
+
+class DelayBatch:
+    """`delay` and `delay_on_commit` of a batch."""
+
+    def __get__(self, task: object, cls: type[HasItems[P]]) -> Callable[P, Sent[Any]]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class EnqueueBatchIn:
+    """`enqueue_in` of a batch."""
+
+    def __get__(self, task: object, cls: type[HasItems[P]]) -> Callable[Concatenate[Any, P], Sent[Any]]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class BatchStep:
+    """`s` and `si` of a batch: all arguments are there."""
+
+    def __get__(self, task: object, cls: type[HasItems[P]]) -> Callable[P, FixedStep[Any]]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class BatchOptions:
+    """`options` of a batch."""
+
+    def __get__(self, task: object, cls: type[HasItems[P]]) -> OptionsMaker[P, Any]:
+        """What a checker sees."""
+        raise NotImplementedError
