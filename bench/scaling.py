@@ -87,7 +87,7 @@ def tables(title: str, points: Sequence[Point]) -> str:
             "```mermaid",
             "xychart-beta",
             f'  title "µs of CPU of a job, by {title}: worker, and server (bars)"',
-            f"  x-axis [{', '.join(f'"{one}"' for one in x)}]",
+            f"  x-axis [{', '.join(chr(34) + str(one) + chr(34) for one in x)}]",
             f'  y-axis "µs" 0 --> {most:.0f}',
             f"  bar [{', '.join(f'{point.server:.0f}' for point in points)}]",
             f"  line [{', '.join(f'{point.worker:.0f}' for point in points)}]",

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from celery import Celery
 from celery.loaders.app import AppLoader
@@ -61,6 +61,9 @@ from conventions.worker.hung_jobs import HungJobs
 from conventions.worker.intake import DirectIntake, Intake
 from conventions.worker.loop_calls import LoopCalls
 from conventions.worker.refused_messages import Refusals
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 if TYPE_CHECKING:
     from conventions.batches.application import BatchApplication
@@ -307,16 +310,16 @@ class ConventionsApp(_Base):
         super().close()
 
     @overload
-    def job[**P, R](self, function: Callable[P, R], /) -> "FunctionJob[P, R]": ...
+    def job(self, function: Callable[P, R], /) -> "FunctionJob[P, R]": ...
 
     @overload
-    def job[**P, R](
+    def job(
         self, /, *, bind: Literal[True], queue: str | None = None, name: str | None = None,
         base: type[ConventionTask] = ImmediateTask, **attributes: Any,
     ) -> Callable[[Callable[Concatenate[Any, P], R]], "FunctionJob[P, R]"]: ...  # fmt: skip
 
     @overload
-    def job[**P, R](
+    def job(
         self, /, *, queue: str | None = None, name: str | None = None, bind: Literal[False] = False,
         base: type[ConventionTask] = ImmediateTask, **attributes: Any,
     ) -> Callable[[Callable[P, R]], "FunctionJob[P, R]"]: ...  # fmt: skip

@@ -1,6 +1,7 @@
 """Clean-up and backup (R10)."""
 
 import logging
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,5 +104,5 @@ class BackupDatabase(ScheduledTask):
 
 def _files_below(folder: Path) -> Iterator[Path]:
     """Every file and link in the folder and its folders; links are not followed."""
-    for parent, _, names in folder.walk():
-        yield from (parent / name for name in names)
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 import celery
@@ -59,8 +59,8 @@ def app(store: Store, new_database: Callable[[Path], str], tmp_path: Path) -> It
         yield app
 
 
-type Beat = Callable[..., Scheduler]
-type Sent = list[dict[str, Any]]
+Beat: TypeAlias = Callable[..., Scheduler]
+Sent: TypeAlias = list[dict[str, Any]]
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from conventions.broker import delivery
 
-type Place = Literal["queue", "delayed", "inflight"]
+Place: TypeAlias = Literal["queue", "delayed", "inflight"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Written from the protocol's rules. Time is a flag here: a lease, a wait or a vis
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from conventions.idempotency.claim_answers import (
     Answer,
@@ -26,7 +26,7 @@ from tests.protocol_messages import Delivery, Messages, Spec
 START_LIMIT = 2  # so that it is reached often
 NOBODY = "-"
 
-type State = Literal["running", "done", "released", "continued", "dead"]
+State: TypeAlias = Literal["running", "done", "released", "continued", "dead"]
 
 
 @dataclass

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from celery import _state
 
 from conventions.tasks import owners
 
-type Finalizer = Callable[[Any], None]
+Finalizer: TypeAlias = Callable[[Any], None]
 
 _hidden = set[Finalizer]()
 _hidden_classes = dict[Any, type[Any]]()

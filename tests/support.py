@@ -4,7 +4,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 MOST_PATIENCE = 6
 
@@ -27,9 +29,7 @@ def at_most(seconds: float, slack: float = 3.0) -> Iterator[None]:
     assert took < bound, f"it took {took:.1f} s, and may take {bound:.1f} s"
 
 
-def wait_until[T](
-    predicate: Callable[[], T | Literal[False] | None], timeout: float = 30.0, description: str = ""
-) -> T:
+def wait_until(predicate: Callable[[], T | Literal[False] | None], timeout: float = 30.0, description: str = "") -> T:
     """Poll `predicate` every 20 ms and return its first truthy value.
 
     `timeout` is in seconds of monotonic time, more on a busy machine. Raises AssertionError with `description` when it passes.

@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import batched
 from typing import Any, Literal
 
 from conventions.batches.cursor import Cursor
+from conventions.core.chunking import batched
 from conventions.core.errors import BusinessError
 from conventions.core.units import milliseconds
 from conventions.progress.reporter import Progress
@@ -266,7 +266,7 @@ class Batches:
                 pipe.hlen(self._key(id_, "outcomes"))
                 if returns:
                     pipe.hgetall(self._key(id_, "returns"))
-            read = batched(pipe.execute(), 5 if returns else 4, strict=True)
+            read = batched(pipe.execute(), 5 if returns else 4)
             return [_readable(id_, *found) for id_, found in zip(ids, read, strict=True)]
 
 

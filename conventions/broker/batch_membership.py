@@ -2,16 +2,16 @@
 
 import json
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple, Self, cast, get_args
+from typing import Any, Literal, NamedTuple, Self, TypeAlias, cast, get_args
 from uuid import UUID, uuid5
 
 from conventions.core.units import milliseconds
 from conventions.core.value_bounds import fault_of_name
 
-type Role = Literal["splitter", "chunk", "finish", "recovered"]
-type Outcome = Literal["done", "dead", "cancelled"]
+Role: TypeAlias = Literal["splitter", "chunk", "finish", "recovered"]
+Outcome: TypeAlias = Literal["done", "dead", "cancelled"]
 
-ROLES = get_args(Role.__value__)
+ROLES = get_args(Role)
 
 _NAMESPACE = UUID("6d1f5c0e-8a55-4c1e-9a0e-6f1b3d6f7a41")
 

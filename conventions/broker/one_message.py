@@ -1,13 +1,13 @@
 """`find`: where one message is that has not ended, and why it waits there."""
 
 import json
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from conventions.broker.codec import headers_in
 from conventions.storage.redis_store import Store
 
-type Spot = Literal["ready", "delayed", "held", "running", "ended"]
-type Why = Literal["key", "rate", ""]
+Spot: TypeAlias = Literal["ready", "delayed", "held", "running", "ended"]
+Why: TypeAlias = Literal["key", "rate", ""]
 
 
 class FoundMessage(NamedTuple):

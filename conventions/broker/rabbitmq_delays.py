@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -34,7 +34,7 @@ UNREADABLE_AFTER = 60.0  # seconds, where nobody can read them
 TELL_EVERY = 60.0  # seconds between two lines of the log about one queue
 PERSISTENT = 2  # AMQP's delivery mode
 
-type Messages = Sequence[tuple[Delivery, dict[str, Any]]]
+Messages: TypeAlias = Sequence[tuple[Delivery, dict[str, Any]]]
 """Each as it came, and what it holds."""
 
 

@@ -10,13 +10,14 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import batched, groupby
+from itertools import groupby
 from secrets import token_hex
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.broker.delivery import Delivery, ReadRequest, brought
+from conventions.core.chunking import batched
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.core.lease_timings import USUAL
@@ -30,9 +31,9 @@ SWEEP_LIMIT = 1000  # messages that one call of the sweep moves in each queue
 RUN = 1000  # messages in one run of `publish`, since Lua's stack is limited
 AT_ONCE = 500  # messages in one call of the other scripts
 
-type HeartbeatAnswer = Literal["held", "lost", "lapsed"]
-type Place = Literal["waiting", "running"]
-type CancelAnswer = Literal["queued", "running", "too late"]
+HeartbeatAnswer: TypeAlias = Literal["held", "lost", "lapsed"]
+Place: TypeAlias = Literal["waiting", "running"]
+CancelAnswer: TypeAlias = Literal["queued", "running", "too late"]
 
 
 class Publication(NamedTuple):
@@ -172,7 +173,7 @@ class Broker:
             (one,) = publications
             return [*arguments, *_in_common(one), 1, one.tag, one.payload, one.digest]
         for common, run in groupby(publications, _in_common):
-            for part in batched(run, RUN, strict=False):
+            for part in batched(run, RUN):
                 arguments += (*common, len(part))
                 for one in part:
                     arguments += (one.tag, one.payload, one.digest)
@@ -324,7 +325,7 @@ class Broker:
 
 
 def _batches(parts: Iterator[tuple[Any, ...]]) -> Iterator[list[Any]]:
-    for several in batched(parts, AT_ONCE, strict=False):
+    for several in batched(parts, AT_ONCE):
         yield [value for one in several for value in one]
 
 

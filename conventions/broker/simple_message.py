@@ -5,10 +5,11 @@ message
 takes the slower path through Celery's own request.
 """
 
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from pydantic_core import from_json
+from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from conventions.broker.codec import bytes_of
 from conventions.broker.header_names import ACTOR, BATCH, COUNTS, ENQUEUED_AT, FINGERPRINT, KEY, PARKED, PLANNED_AT

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired
 
 from pydantic import (
     AfterValidator,
@@ -15,6 +15,7 @@ from pydantic import (
     WrapValidator,
     with_config,
 )
+from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from conventions.broker.header_names import ON_REQUEST
 from conventions.core.error_text import clean

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import batched
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import ResponseError
 
 from conventions.broker.codec import headers_in
 from conventions.broker.redis_broker import Broker
+from conventions.core.chunking import batched
 from conventions.core.error_text import clean
 from conventions.core.errors import JournalFull
 from conventions.storage.layout_version import refused
 from conventions.storage.redis_store import Store
 
-type WaitingPlace = Literal["queue", "delayed", "inflight"]
+WaitingPlace: TypeAlias = Literal["queue", "delayed", "inflight"]
 
 AT_ONCE = 500  # messages that one step ends; the server serves nobody else meanwhile
 MOST_BYTES = 4 * 1024 * 1024  # of payloads in one read, unless one message is larger
@@ -86,7 +86,7 @@ def end(store: Store, ends: Sequence[tuple[Waiting, End]], *, journal_limit: int
         RedisError: the failed step may or may not have run; the steps before it have.
     """
     went: list[bool] = []
-    for some in batched(ends, AT_ONCE, strict=False):
+    for some in batched(ends, AT_ONCE):
         arguments: list[Any] = [journal_limit]
         for one, how in some:
             arguments += (one.queue, one.place, one.tag, one.score, how.message_id, how.event, how.join, *how.done)

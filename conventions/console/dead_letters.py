@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from tornado import web
 
@@ -25,6 +25,8 @@ from conventions.dead_letters.redrive_status import doubts
 from conventions.records import audit
 from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
+
+T = TypeVar("T", int, float)
 
 GROUPS, ROWS, AUDIT_LIMIT = 20, 50, 50
 NO_RESULT: dict[str, Any] = {"total": None, "rows": (), "groups": (), "sparks": {}, "next_page": "", "message": ""}
@@ -213,7 +215,7 @@ class ConfirmedAction(Page, ABC):
     async def act(self, query: Query, expected: int) -> None:
         """Perform the action. Raises: SelectionChanged; ValueError, with what is wrong in the form."""
 
-    def number[T: (int, float)](self, name: str, default: T, kind: type[T]) -> T:
+    def number(self, name: str, default: T, kind: type[T]) -> T:
         """A number of the form. Raises: ValueError."""
         text = self.parameter(name)
         try:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, SQLAlchemyError, StatementError
@@ -16,6 +16,8 @@ from conventions.console.dead_letter_query import Query
 from conventions.console.guard import READS, ROLE, Checked, Guarded
 from conventions.console.roles import Role
 from conventions.storage.database import utc_now
+
+T = TypeVar("T")
 
 SLOWEST_READ = 15  # seconds
 POLICY = {
@@ -72,7 +74,7 @@ class Page(Guarded):
             raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
         return query
 
-    async def in_thread[T](self, function: Callable[..., T], *args: Any) -> T:
+    async def in_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a call that waits for a database outside the event loop, which also receives the workers' events.
 
         Raises:

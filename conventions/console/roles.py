@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
-type Role = Literal["viewer", "operator", "admin"]
+Role: TypeAlias = Literal["viewer", "operator", "admin"]
 
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  # each role includes the ones before it
 ROLES_WITH_VALUES = ("operator", "admin")

@@ -1,13 +1,17 @@
 """`apart`: one call for many items, in which a bad item does not spoil the good ones."""
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from redis.exceptions import DataError, RedisError, ResponseError
 
 from conventions.core.redis_answers import code_of
 
+T = TypeVar("T")
+R = TypeVar("R")
 
-def apart[T, R](call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
+
+def apart(call: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | Exception]:
     """The answer of `call` for each item, in order. For an item with which the call fails even alone, the error.
 
     Without a fault there is one call for all items. After a fault each half is called by itself, and so on. So `call` must be safe

@@ -1,10 +1,13 @@
-"""`chunked`: cut an iterable into lists of a set length."""
+"""Cut an iterable into parts of a set length."""
 
 from collections.abc import Iterable, Iterator
-from itertools import batched
+from itertools import islice
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def chunked[T](items: Iterable[T], size: int = 100) -> Iterator[list[T]]:
+def chunked(items: Iterable[T], size: int = 100) -> Iterator[list[T]]:
     """Yield lists of `size` items, the last one shorter, without reading ahead (R19).
 
     >>> list(chunked("abcde", 2))
@@ -15,4 +18,10 @@ def chunked[T](items: Iterable[T], size: int = 100) -> Iterator[list[T]]:
     """
     if size < 1:
         raise ValueError(f"chunked: size must be at least 1, not {size!r}")
-    return map(list, batched(items, size, strict=False))
+    return map(list, batched(items, size))
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """Yield tuples of `size` items, the last one shorter, without reading ahead: `itertools.batched`, which Python 3.11 does not have."""
+    rest = iter(items)
+    return iter(lambda: tuple(islice(rest, size)), ())

@@ -46,7 +46,8 @@ def place_in(traceback: str) -> str:
     found = _FRAME.findall("\n".join(block))
     ours = [one for one in found if not _of_a_library(one[0])]
     for file, number, function in reversed(ours or found):
-        return f"{file.replace('\\', '/').rpartition('/')[2]}:{number} in {function}"
+        name = file.replace("\\", "/").rpartition("/")[2]
+        return f"{name}:{number} in {function}"
     return ""
 
 

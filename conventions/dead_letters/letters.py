@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session, defer
@@ -14,7 +14,7 @@ from conventions.records import executions
 from conventions.storage.database import utc_now
 from conventions.storage.tables import DeadLetterRow
 
-type Position = tuple[datetime, str]  # the time of the last failure, and the id
+Position: TypeAlias = tuple[datetime, str]  # the time of the last failure, and the id
 
 LARGE = (DeadLetterRow.message, DeadLetterRow.arguments, DeadLetterRow.headers, DeadLetterRow.traceback)
 PAGE = 500  # letters in memory at the same time

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from conventions.core.errors import DeclarationError
 from conventions.core.settings import Settings
@@ -28,7 +28,7 @@ class Sentinel:
 EVERY_ARGUMENT: Final = Sentinel("EVERY_ARGUMENT")
 PLANNED_TIME: Final = Sentinel("PLANNED_TIME")
 
-type IdempotentOn = Sequence[str] | Sentinel | None
+IdempotentOn: TypeAlias = Sequence[str] | Sentinel | None
 """What makes two messages the same job: names of arguments, or one of the two values above; `None`: nothing does."""
 
 

@@ -11,12 +11,13 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Never, NoReturn, NotRequired, TypedDict, get_type_hints
+from typing import Any, Never, NoReturn, NotRequired, get_type_hints
 
 import pydantic_core
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from conventions.core.errors import DeclarationError, PayloadError
 from conventions.core.value_bounds import half_character, refuse_half_characters
@@ -78,7 +79,7 @@ class Arguments:
         config: ConfigDict = ConfigDict(extra="forbid", hide_input_in_errors=True)
         try:
             return TypeAdapter(with_config(config)(build("Arguments", fields)))
-        except PydanticSchemaGenerationError as error:
+        except (PydanticSchemaGenerationError, PydanticUserError) as error:
             raise DeclarationError(f"{self.task}: {error.message.splitlines()[0]}") from error
 
     @functools.cached_property

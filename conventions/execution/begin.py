@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 from celery.exceptions import Ignore, Reject
 from redis.exceptions import RedisError
@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 ENDINGS = (Ignore, Reject, PayloadError, JobFailed, IdempotencyConflict, TooManyStarts, TooOldToTell)
 
 
-type Begun = tuple[Attempt, dict[str, Any], Done | None]
+Begun: TypeAlias = tuple[Attempt, dict[str, Any], Done | None]
 """The job, the arguments of `run`, and its stored answer if it was done before."""
 
 

@@ -1,7 +1,7 @@
 """`GroupMember`: one message of a group, in the process that runs it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from conventions.broker.codec import DELIVERY, delivery_property
 from conventions.broker.delivery import Delivery, tag_of
@@ -19,7 +19,7 @@ from conventions.fast_lane.lazy_request import LazyRequest, WholeRequest, comple
 from conventions.fast_lane.traced_task import TracedTask
 from conventions.idempotency.claim_answers import Answer
 
-type Handed = (
+Handed: TypeAlias = (
     tuple[str, str, dict[str, Any], dict[str, Any]] | tuple[tuple[Any, ...], str, dict[str, Any], tuple[Any, ...]]
 )
 """A message as the main process hands it over, in one of two forms.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from conventions.core.errors import IdempotencyConflict
 
@@ -90,7 +90,7 @@ class Alone:
     """The message is back in its queue, and will not go to a process together with others."""
 
 
-type Answer = (
+Answer: TypeAlias = (
     Granted | Poison | Done | Parked | Busy | Conflict | Cancelled | Dead | Superseded | TooOld | Stale | Alone
 )
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 from conventions.broker.batch_membership import Join
 from conventions.broker.redis_broker import HeldMessage
@@ -85,8 +85,8 @@ class TransactionBusy(Exception):
     """Another transaction holds the record of this key: the job waits, with no attempt used."""
 
 
-type State = Literal["done", "released", "continued", "dead"]
-type Settled = Literal["recorded", "refused", "missing"]
+State: TypeAlias = Literal["done", "released", "continued", "dead"]
+Settled: TypeAlias = Literal["recorded", "refused", "missing"]
 
 
 @dataclass(slots=True)  # the same
@@ -115,7 +115,7 @@ class Settlement:
     join: Join | None = None
 
 
-type BeforeItsEnd = Literal["", "ended", "runs", "done", "dead", "released", "continued"]
+BeforeItsEnd: TypeAlias = Literal["", "ended", "runs", "done", "dead", "released", "continued"]
 """What `end_running` found: nothing to end; a claim that it has ended; one of a job that runs; or how it ended before."""
 
 LAPSED = 2  # what `runs.lua` answers

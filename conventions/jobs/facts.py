@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from conventions.progress.reporter import Progress
 
-type State = Literal[
+State: TypeAlias = Literal[
     "unsent",
     "queued",
     "delayed",

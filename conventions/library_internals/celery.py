@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from logging import Logger
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import celery
 from celery import _state, canvas
@@ -24,6 +24,8 @@ from celery.local import Proxy
 from celery.utils import functional, imports, time
 from celery.utils.collections import ConfigurationView
 from celery.utils.saferepr import saferepr as celerys_saferepr
+
+T = TypeVar("T")
 
 __all__ = ["Proxy", "Router"]
 
@@ -75,7 +77,7 @@ def sends_are_celerys() -> bool:
 
 # Configuration.
 
-type ConfigurationSource = Callable[[], Mapping[str, Any]]  # reads a module or an object, when it is needed
+ConfigurationSource: TypeAlias = Callable[[], Mapping[str, Any]]  # reads a module or an object, when it is needed
 
 
 def configuration_values(source: Mapping[str, Any], namespace: str | None) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def named_application(task_class: type[Any]) -> Any:
     return next((vars(one)["app"] for one in written if "app" in vars(one)), None)
 
 
-def without_proxy[T](task: T) -> T:
+def without_proxy(task: T) -> T:
     """A task itself, where this is the proxy of one."""
     found: Any = task
     return found._get_current_object() if issubclass(type(found), Proxy) else found  # type: ignore[no-any-return]  # noqa: SLF001

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypeAlias, cast
 
 from redis.exceptions import RedisError
 
@@ -19,7 +19,7 @@ from conventions.storage.redis_store import Store, current_store
 
 logger = logging.getLogger(__name__)
 
-type Answer = Literal["on", "cancelled", "lost"]
+Answer: TypeAlias = Literal["on", "cancelled", "lost"]
 
 WRITE_EVERY = 0.5  # seconds between two writes, even if the job reports each item
 AFTER_ERROR = 5.0  # seconds until the next try after Redis did not answer

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import batched
 from typing import Any
 from uuid import uuid4
 
 from conventions.broker.batch_membership import Join, Member, chunk_id, finish_id
 from conventions.broker.codec import headers_in
 from conventions.core.actor import SYSTEM
+from conventions.core.chunking import batched
 from conventions.core.error_text import FailureText
 from conventions.core.rounds import Rounds
 from conventions.core.units import milliseconds
@@ -163,11 +163,11 @@ class LostMessages:
         tags = [key.removeprefix("message:") for key in keys if key.startswith("message:")]
         claims = [key.removeprefix("claim:") for key in keys if key.startswith("claim:")]
         now.copies |= {tag.rpartition("~")[0] for tag in tags if "~" in tag}
-        for some in batched(tags, AT_ONCE, strict=False):
+        for some in batched(tags, AT_ONCE):
             if misplaced := store.run("misplaced", [_bytes(tag) for tag in some]):
                 places = [value for tag, payload in misplaced for value in (tag, _wait_of(payload))]
                 found += int(store.run("find_places", places))
-        for some in batched(claims, AT_ONCE, strict=False):
+        for some in batched(claims, AT_ONCE):
             since = milliseconds(LEFT_FOR)
             for left in store.run("left_running", [since, *(_bytes(claim) for claim in some)]):
                 claim, token, id_, generation, attempt = (one.decode(errors="backslashreplace") for one in left)
@@ -182,9 +182,7 @@ class LostMessages:
             known = before.claims.get(claim)
             if known and known[0] == token and event.message_id not in copies:
                 arguments += (claim, token, event.message_id, event.encode())
-        return sum(
-            int(self._app.store.run("lose_claims", some)) for some in batched(arguments, 4 * AT_ONCE, strict=False)
-        )
+        return sum(int(self._app.store.run("lose_claims", some)) for some in batched(arguments, 4 * AT_ONCE))
 
     # Batches.
 
@@ -193,7 +191,7 @@ class LostMessages:
         while True:
             cursor, some_ids = store.redis.zscan(store.key("batches"), cursor, count=KEYS)
             self._rest(began)
-            for some in batched((id_ for id_, _ in some_ids), BATCHES, strict=False):
+            for some in batched((id_ for id_, _ in some_ids), BATCHES):
                 began = time.monotonic()
                 self._look_at_some(now, store.run("open_batches", some))
                 self._rest(began)
@@ -213,7 +211,7 @@ class LostMessages:
     def _look_at_chunks(self, now: Round, one: "Chunks") -> None:
         size = getattr(self._app.tasks.get(one.task), "chunk_size", 0)
         open_ones = ((index, chunk_id(one.batch, index)) for index in range(one.chunks) if index not in one.ended)
-        for some in batched(open_ones, AT_ONCE, strict=False):
+        for some in batched(open_ones, AT_ONCE):
             began = time.monotonic()
             places = self._app.broker.places([id_ for _, id_ in some])
             for (index, id_), place in zip(some, places, strict=True):
@@ -230,9 +228,7 @@ class LostMessages:
                 outcome: Any = "dead" if member.role == "splitter" else "cancelled"
                 join = Join(member, outcome, self._app.batches.keep).encode()
                 arguments += (member.batch_id, member.role, member.number, id_, join, event.encode())
-        return sum(
-            int(self._app.store.run("lose_members", some)) for some in batched(arguments, 6 * AT_ONCE, strict=False)
-        )
+        return sum(int(self._app.store.run("lose_members", some)) for some in batched(arguments, 6 * AT_ONCE))
 
     # Jobs and batches in SQL.
 
@@ -269,7 +265,7 @@ class LostMessages:
             and (known := before.get(id_))
             and (known.generation, known.attempt) == (event.generation, event.attempt)
         ]
-        for some in batched(lost, AT_ONCE, strict=False):
+        for some in batched(lost, AT_ONCE):
             # A job may be lost more than once.
             self._app.journal.append([replace(one, token=f"lost-{uuid4().hex[:12]}") for one in some])
         for event in lost:  # the next round must not find them again before the recorder has them

@@ -11,11 +11,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import batched
 from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError, ResponseError
 
+from conventions.core.chunking import batched
 from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
@@ -248,7 +248,7 @@ class Recorder:
             return journal_position.count(session, self._store.prefix)
 
     def _acknowledge(self, ids: Sequence[bytes]) -> None:
-        for some in batched(ids, AT_ONCE, strict=False):
+        for some in batched(ids, AT_ONCE):
             with self._store.redis.pipeline(transaction=True) as pipe:
                 pipe.xack(self.journal.key, GROUP, *some)
                 pipe.xdel(self.journal.key, *some)

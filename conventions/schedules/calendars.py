@@ -3,10 +3,11 @@
 import functools
 from collections.abc import Callable, Container
 from datetime import date, datetime
+from typing import TypeAlias
 
 from conventions.core.errors import ScheduleError
 
-type Calendar = Callable[[date], bool] | Container[date]
+Calendar: TypeAlias = Callable[[date], bool] | Container[date]
 
 SATURDAY = 5
 SETS = (set, frozenset, list, tuple)

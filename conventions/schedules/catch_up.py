@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 from conventions.schedules.slots import When
 
-type CatchUp = Literal["latest", "none", "all"]
+CatchUp: TypeAlias = Literal["latest", "none", "all"]
 
-RULES = get_args(CatchUp.__value__)
+RULES = get_args(CatchUp)
 ON_TIME = timedelta(minutes=1)  # with "none": after a fail-over or a short outage a slot still counts as on time
 MOST = 1000  # the most slots that are caught up, or counted as missed, at once
 SECOND = timedelta(seconds=1)

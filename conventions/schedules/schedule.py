@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 from uuid import UUID, uuid5
 from zoneinfo import ZoneInfo
 
@@ -25,10 +24,10 @@ from conventions.tasks.owners import class_of
 logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-type Overlap = Literal["allow", "skip"]
+Overlap: TypeAlias = Literal["allow", "skip"]
 
 SCHEDULE_HEADER = SCHEDULE  # in its messages
-OVERLAPS = get_args(Overlap.__value__)
+OVERLAPS = get_args(Overlap)
 NAMESPACE = UUID("6a1e1d0c-6f0b-5d0e-9d0c-6f2f4a3b7c55")  # of the message ids; it must never change
 
 
@@ -70,7 +69,7 @@ class Schedule:
     name: str
     when: When
     task: type[ConventionTask] | ConventionTask
-    arguments: Mapping[str, Any] = field(default=MappingProxyType({}))
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     _: KW_ONLY
     catch_up: CatchUp = "latest"
     within: timedelta | float | None = None

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from conventions.schedules.catch_up import Passed
 
-type What = Literal["sent", "skipped", "missed", "paused", "failed"]
+What: TypeAlias = Literal["sent", "skipped", "missed", "paused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

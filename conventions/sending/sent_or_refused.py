@@ -1,13 +1,16 @@
 """The send of a message that may be a step after a job, whose error nobody hears."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from conventions.execution.application import may_pass
 from conventions.execution.current_job import sends_follow_ups
 from conventions.execution.unsent_step import UnsentStep
 
+T = TypeVar("T")
 
-def sent_or_refused[T](send: Callable[[], T], step: Callable[[], UnsentStep], instead: Callable[[], T]) -> T:
+
+def sent_or_refused(send: Callable[[], T], step: Callable[[], UnsentStep], instead: Callable[[], T]) -> T:
     """Send. A step after a finished job that no broker takes as it is becomes a dead letter.
 
     Args:

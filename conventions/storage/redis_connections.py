@@ -7,7 +7,7 @@ layer retries.
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from redis import Redis
 from redis._parsers import _HiredisParser
@@ -22,6 +22,8 @@ from redis.utils import SENTINEL
 
 from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.redis_answers import chain_of, refusal_of
+
+T = TypeVar("T")
 
 PATIENCE = 12.0  # seconds of one call with all its retries, for callers that are in no hurry
 LEAST = 0.001  # seconds: a time-out of 0 would mean "do not wait"
@@ -56,7 +58,7 @@ class BoundedRetry(Retry):
         """The deadline of a call that begins now."""
         return Deadline(float("inf") if self.patience is None else self.patience, once=once)
 
-    def call_with_retry[T](
+    def call_with_retry(
         self,
         do: Callable[[], T],
         fail: Callable[..., Any],
@@ -78,7 +80,7 @@ class BoundedRetry(Retry):
         finally:
             outer.once = False
 
-    def _tried[T](
+    def _tried(
         self,
         do: Callable[[], T],
         tell: Callable[[Exception, int], None],

@@ -7,7 +7,7 @@ A function keeps Celery's meaning until it is moved. `create_app(functions="conv
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from conventions.core.errors import DeclarationError
 from conventions.library_internals.celery import functions_of_applications
@@ -15,9 +15,9 @@ from conventions.tasks.base_classes import ConventionTask
 from conventions.tasks.job_decorator import job_class
 from conventions.tasks.plain_task import is_celerys
 
-type Functions = Literal["celery", "conventions"]
+Functions: TypeAlias = Literal["celery", "conventions"]
 
-KINDS: tuple[str, ...] = get_args(Functions.__value__)
+KINDS: tuple[str, ...] = get_args(Functions)
 OURS = (
     "aliases",
     "chunk_size",

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any, Concatenate
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from conventions.core.errors import DeclarationError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-class sending_method[**P, R]:  # noqa: N801  # used like a decorator, and named like one
+
+class sending_method(Generic[P, R]):  # noqa: N801  # used like a decorator, and named like one
     """A method that works on the registered task when it is called on the class."""
 
     def __init__(self, method: Callable[Concatenate[Any, P], R]) -> None:

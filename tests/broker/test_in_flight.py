@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.holding import Server, Telling, broker_of, hold, start
 from tests.stored_messages import deliveries
 from tests.support import patient, wait_until
 
-type Process = Callable[..., InFlight]
+Process: TypeAlias = Callable[..., InFlight]
 
 
 @pytest.fixture

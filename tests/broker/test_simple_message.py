@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from celery.exceptions import InvalidTaskError
@@ -19,7 +19,7 @@ from conventions.broker.validation import Headers, Properties
 from conventions.fast_lane.eligible import may_go_together
 from conventions.worker.request import Request
 
-type Message = dict[str, Any]
+Message: TypeAlias = dict[str, Any]
 
 
 class Sent(ImmediateTask):

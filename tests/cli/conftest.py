@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 import pytest
@@ -15,7 +15,7 @@ from conventions.storage.redis_store import Store
 from tests.failures import failure, record
 from tests.workers import application
 
-type Run = Callable[..., Result]
+Run: TypeAlias = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)

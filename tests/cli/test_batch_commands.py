@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from click.testing import Result
@@ -26,8 +26,8 @@ TASK = "tests.cli.command_tasks.Import"
 FIELDS = {"id", "task", "state", "total", "done", "failed", "chunks", "percent"}
 FIGURES = FIELDS | {"actor", "created_at", "updated_at", "rate", "eta", "stalled"}
 
-type Run = Callable[..., Result]
-type Bury = Callable[..., None]
+Run: TypeAlias = Callable[..., Result]
+Bury: TypeAlias = Callable[..., None]
 
 
 def rows(result: Result) -> Any:

@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from click.testing import Result
@@ -26,8 +26,8 @@ from tests.cli.command_tasks import Remark, Send
 from tests.redriving import step
 from tests.workers import application, messages
 
-type Run = Callable[..., Result]
-type Bury = Callable[..., None]
+Run: TypeAlias = Callable[..., Result]
+Bury: TypeAlias = Callable[..., None]
 
 
 def letter(app: ConventionsApp, message_id: str = "m1") -> DeadLetterRow:

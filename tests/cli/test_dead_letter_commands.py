@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from click.testing import Result
@@ -22,8 +22,8 @@ FIELDS = {
     "first_failed_at", "last_failed_at",
 }  # fmt: skip
 
-type Run = Callable[..., Result]
-type Bury = Callable[..., None]
+Run: TypeAlias = Callable[..., Result]
+Bury: TypeAlias = Callable[..., None]
 
 
 def rows(result: Result) -> Any:

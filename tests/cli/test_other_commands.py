@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import celery
 import click
@@ -36,7 +36,7 @@ from tests.failures import record
 from tests.recorded import drain, recorder
 from tests.workers import application
 
-type Run = Callable[..., Result]
+Run: TypeAlias = Callable[..., Result]
 
 CHARGE = Charge.name  # other test modules may have a task of the same short name
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from click.testing import Result
@@ -13,8 +13,8 @@ from conventions.core.errors import PayloadError
 from conventions.dead_letters.resend import redrive
 from tests.cli.test_dead_letter_changes import Drive, letter, sent, started
 
-type Run = Callable[..., Result]
-type Bury = Callable[..., None]
+Run: TypeAlias = Callable[..., Result]
+Bury: TypeAlias = Callable[..., None]
 
 
 def lose(app: ConventionsApp) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from click.testing import Result
@@ -46,7 +46,7 @@ TODAY = "2026-11-25"  # a Wednesday; the clock of these tests is at 08:00
 
 ZONE = "times are those of Asia/Tokyo"
 
-type Command = Callable[..., Result]
+Command: TypeAlias = Callable[..., Result]
 
 
 @pytest.fixture

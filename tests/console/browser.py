@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from selenium.common.exceptions import StaleElementReferenceException, WebDriverException
@@ -14,6 +15,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
 from tests.support import wait_until
+
+T = TypeVar("T")
 
 WIDE, NARROW = (1400, 1000), (600, 1000)
 OTHERS = ((1280, 1000), (900, 1000), (360, 800))
@@ -90,7 +93,7 @@ def link(browser: Chrome, text: str) -> WebElement:
     return wait_until(lambda: next(iter(browser.find_elements(By.XPATH, path)), None), 15, text)
 
 
-def steadily[T](look: Callable[[], T]) -> T:
+def steadily(look: Callable[[], T]) -> T:
     """What a look finds or does, once more where the page replaced the element meanwhile."""
     found: list[T] = []
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 from selenium.webdriver import Chrome
@@ -30,7 +31,7 @@ BATCH = "b1"
 BATCH_TASK = "tests.cli.command_tasks.Import"
 PAUSED = "import"  # one of the schedules
 
-type LogIn = Callable[..., User]
+LogIn: TypeAlias = Callable[..., User]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 import psutil
@@ -25,7 +25,7 @@ from tests.support import patient, wait_until
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 
-type Process = subprocess.Popen[bytes]
+Process: TypeAlias = subprocess.Popen[bytes]
 
 WORKER = ("worker", "-c", "2", "-Q", "scheduled,immediate")
 ALL = 'Schedule("often", every({0}), Bare, {{"into": "often"}}, catch_up="all")'

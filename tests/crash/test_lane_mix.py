@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -31,7 +31,7 @@ class Ending:
     runs: int
 
 
-type Messages = list[tuple[str, str, dict[str, Any]]]
+Messages: TypeAlias = list[tuple[str, str, dict[str, Any]]]
 """Of each its name, its task, and the arguments."""
 
 

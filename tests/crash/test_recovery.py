@@ -3,13 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from itertools import batched
 
 import pytest
 
 from conventions import ImmediateTask, Priority
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Publication
+from conventions.core.chunking import batched
 from tests.crash.chaos import pause
 from tests.crash.crash_tasks import Hold, Idle, Trivial
 from tests.crash.evidence import Runs
@@ -29,7 +29,7 @@ def fill(app: ConventionsApp, task: type[ImmediateTask], count: int, priority: P
     first = task.apply_async(priority=priority).id
     fields = {name: value.decode() for name, value in stored(app.store, first).items()}
     ids = (f"{first}-{number}" for number in range(count - 1))
-    for some in batched(ids, 500, strict=False):
+    for some in batched(ids, 500):
         app.broker.publish(
             [
                 Publication(one, fields["queue"], fields["payload"].replace(first, one), int(fields["priority"]))

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
+from typing import TYPE_CHECKING, Any, NoReturn
 from uuid import UUID
 
 import pytest
 from pydantic import BaseModel
+from typing_extensions import TypedDict  # pydantic wants this one on Python 3.11
 
 from conventions import BatchTask, ImmediateTask
 from conventions.core.errors import DeclarationError

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -16,7 +17,7 @@ DJANGO = (
     EXECUTED + "from django.db import migrations\n\n\nclass Migration(migrations.Migration):\n    operations = []\n"
 )
 
-type Write = Callable[..., Path]
+Write: TypeAlias = Callable[..., Path]
 
 
 @pytest.fixture

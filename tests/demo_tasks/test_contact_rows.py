@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import delete, select, text, update
 
 from conventions import BusinessError
+from conventions.core.chunking import batched
 from conventions.storage.database import Database
 from conventions.storage.migrations import run as conventions_run
 from tasks.contact_rows import count_rows, detect_encoding, fault_of, read_rows, upsert
@@ -189,7 +189,7 @@ class Run:
     def chunks(self) -> list[list[dict[str, Any]]]:
         """The rows by chunks, with their lines."""
         rows = (GOOD | {"line": n, "email": email, "name": name} for n, (email, name) in enumerate(self.rows, 2))
-        return [list(chunk) for chunk in batched(rows, self.size, strict=False)]
+        return [list(chunk) for chunk in batched(rows, self.size)]
 
     @property
     def table(self) -> dict[str, tuple[str, str, int]]:

@@ -4,7 +4,6 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sqlalchemy import func, select
 from conventions import BusinessError
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import BatchSummary
+from conventions.core.chunking import batched
 from tasks.files import file_digest
 from tasks.imports import ImportContacts
 from tasks.tables import Contact
@@ -34,7 +34,7 @@ def processed(path: Path) -> tuple[Any, BatchSummary, dict[str, str]]:
     task = ImportContacts()
     arguments = {"path": str(path), "sha256": file_digest(path)}
     total = task.count(**arguments)
-    returns = [task.process(list(chunk), **arguments) for chunk in batched(task.items(**arguments), 100, strict=False)]
+    returns = [task.process(list(chunk), **arguments) for chunk in batched(task.items(**arguments), 100)]
     json.dumps(returns)
     summary = BatchSummary("batch-1", task.name, "running", total, total, 0, len(returns), returns=returns)
     return task, summary, arguments

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import pytest
@@ -145,7 +145,7 @@ def kinds(app: ConventionsApp) -> dict[str, list[str]]:
     return found
 
 
-type Install = Callable[[], Installation]
+Install: TypeAlias = Callable[[], Installation]
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def install(valkey_url: str, new_database: Callable[[Path], str], tmp_path_facto
     return new
 
 
-type Crew = tuple[Installation, ConventionsApp, Worker]
+Crew: TypeAlias = tuple[Installation, ConventionsApp, Worker]
 
 
 @pytest.fixture(scope="module", params=POOLS)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import pytest
@@ -301,7 +301,7 @@ RUNS = {
     "ignored": 1,
 }
 
-type Make = Callable[..., Installation]
+Make: TypeAlias = Callable[..., Installation]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 
 import pytest
@@ -37,7 +37,7 @@ from tests.integration.lane_tasks import Apart, Kept, Quick
 from tests.support import patient, wait_until
 from tests.workers import Installation, wait_for_letter
 
-type Alone = tuple[Installation, ConventionsApp]
+Alone: TypeAlias = tuple[Installation, ConventionsApp]
 
 
 def test_each_job_of_a_group_is_itself(lane: Lane) -> None:

@@ -5,6 +5,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.integration.lane_tasks import Apart, Lengthy, Nap, Quick
 from tests.support import wait_until
 from tests.workers import Installation, told
 
-type Alone = tuple[Installation, ConventionsApp]
+Alone: TypeAlias = tuple[Installation, ConventionsApp]
 
 POOLS = ("prefork", "threads")
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.integration.lane_fixtures import POOLS, QUEUE, alone, install  # noqa
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker
 
-type Alone = tuple[Installation, ConventionsApp]
+Alone: TypeAlias = tuple[Installation, ConventionsApp]
 
 
 def ran(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import psutil
 import pytest
@@ -22,7 +22,7 @@ from tests.workers import Installation, Worker
 
 ITEMS = 3000
 
-type Crew = tuple[ConventionsApp, Worker]
+Crew: TypeAlias = tuple[ConventionsApp, Worker]
 
 
 @pytest.fixture

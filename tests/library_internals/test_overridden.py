@@ -1,12 +1,17 @@
 """Our classes that are derived from those of Celery, kombu and RedBeat: another release fails here, not at its users."""
 
 import difflib
+import sys
 
 import pytest
 from celery.worker.request import Request as CeleryRequest
 
 from conventions.worker.request import PlainRequest
 from tests.library_internals import overridden
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 13), reason="before Python 3.13 the source of Celery's proxy is not found"
+)
 
 HOW = (
     "what our classes replace, or use, of those that they are derived from is not what it was. A line with `-` is what was "

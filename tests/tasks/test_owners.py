@@ -10,7 +10,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -23,7 +23,7 @@ from conventions.core.errors import DeclarationError
 from conventions.tasks.owners import owners
 from tests.workers import close, remembering_current
 
-type Make = Callable[..., Any]
+Make: TypeAlias = Callable[..., Any]
 
 
 def nothing() -> None:
