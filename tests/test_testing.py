@@ -60,6 +60,7 @@ class Book(ImmediateTask):
 TESTS = """
 from datetime import date
 
+import psutil
 import pytest
 
 from conventions import BusinessError
@@ -109,6 +110,10 @@ def test_worker(conventions_worker, caplog):
     assert "failed: id=" in caplog.text, "logging is left alone"
 
 
+def test_nothing_of_a_worker_is_left():
+    assert [child for child in psutil.Process().children() if child.name() == "recorder"] == []
+
+
 @pytest.mark.parametrize("again", [1, 2])
 def test_each_test_starts_from_nothing(conventions_queue, conventions_worker, again):
     conventions_worker.wait(Parent.delay(1))
@@ -145,7 +150,7 @@ def test_the_fixtures(shop: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setenv("CONVENTIONS_BROKER_URL", "redis://production.example.com")
     shop.makepyfile(TESTS)
-    shop.runpytest_subprocess("-q").assert_outcomes(passed=6)
+    shop.runpytest_subprocess("-q").assert_outcomes(passed=7)
     assert list(folder.iterdir()) == []
 
 

@@ -6,15 +6,19 @@ from typing import Any, Literal, NamedTuple, TypeAlias, cast
 from conventions.broker.codec import headers_in
 from conventions.storage.redis_store import Store
 
-Spot: TypeAlias = Literal["ready", "delayed", "held", "running", "ended"]
+Spot: TypeAlias = Literal["ready", "delayed", "held", "running", "ended", "later"]
 Why: TypeAlias = Literal["key", "rate", ""]
+
+
+LAST = 1e14  # milliseconds since the epoch: in the year 5138
 
 
 class FoundMessage(NamedTuple):
     """A message in Redis.
 
     Attributes:
-        place: `held`: a worker has read it, and has not begun it; `ended`: only its worker must acknowledge it.
+        place: `held`: a worker has read it, and has not begun it; `ended`: only its worker must acknowledge it; `later`: a later
+            release has written it, and nothing else of it is known.
         queue: its name.
         headers: those that it would be delivered with.
         generation: how often it was redriven.
@@ -40,17 +44,35 @@ def find(store: Store, message_id: str) -> FoundMessage | None:
     if found is None:
         return None
     place, queue, payload, generation, attempt, changes, number, why = found
-    headers = headers_in(payload) | (json.loads(changes) if changes else {})
+    headers = headers_in(payload) | _changes(changes)
     retries = headers.get("retries")
     first = retries + 1 if isinstance(retries, int) else 1
     is_delayed = place == b"delayed"
+    number = _number(number)
     return FoundMessage(
         place=cast("Spot", place.decode()),
         queue=queue.decode(errors="replace"),
         headers=headers,
-        generation=int(generation),
-        attempt=int(attempt) or first,
-        before=0 if is_delayed else int(float(number)),
-        due_at=float(number) / 1000 if is_delayed else None,
+        generation=int(_number(generation)),
+        attempt=int(_number(attempt)) or first,
+        before=0 if is_delayed else int(number),
+        due_at=number / 1000 if is_delayed and number else None,
         why=cast("Why", why.decode()),
     )
+
+
+def _changes(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text) if text else {}
+    except (ValueError, RecursionError):  # another program wrote it
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _number(text: bytes) -> float:
+    """A number, or 0 for what another program wrote, or a time that no calendar has."""
+    try:
+        value = float(text)
+    except ValueError:
+        return 0.0
+    return value if 0 <= value < LAST else 0.0

@@ -1,5 +1,6 @@
 """`celery -A <app> job ID`: what became of a job."""
 
+from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from celery.bin.base import CeleryCommand
 from conventions.app import ConventionsApp
 from conventions.broker.consumers import ask_workers
 from conventions.cli.base import app_of, one_line_errors, print_json, say, written
+from conventions.core.printable_text import printable
 from conventions.jobs.facts import Facts
 from conventions.jobs.job import Job
 from conventions.jobs.result_backend import described
@@ -31,12 +33,15 @@ FIELDS = tuple(one.name for one in fields(Facts))
 def job(context: click.Context, id: str, wait: float | None, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
     """Show what became of the job ID, and why it waits. Status 1 if nothing is known of it."""
     app = app_of(context)
-    found = Job.of(id, app)
-    if wait is not None:
-        try:
-            found = found.wait(wait)
-        except TimeoutError:
-            found = Job.of(id, app)
+    try:
+        found = Job.of(id, app)
+        if wait is not None:
+            with suppress(TimeoutError):
+                found = found.wait(wait)
+            if not found.ended:
+                found = Job.of(id, app)
+    except ValueError as error:
+        raise click.UsageError(printable(str(error))) from None
     shown = {name: getattr(found, name) for name in FIELDS}
     shown["progress"] = None if found.progress is None else described(found.progress)
     if found.state == "queued":

@@ -39,14 +39,25 @@ def read_claim(store: Store, claim: str) -> ClaimReading | None:
     if found is None:
         return None
     state, message_id, generation, attempt, fence, until, lapsed, result = found
+    try:
+        value, has_result = json.loads(result), state == b"done"
+    except (ValueError, RecursionError):  # it is empty, or another program wrote it
+        value, has_result = None, False
     return ClaimReading(
-        state=state.decode(),
-        message_id=message_id.decode(),
-        generation=int(generation),
-        attempt=int(attempt),
-        began_at=int(fence) / 1_000_000,  # a fence is the time in microseconds
-        until=int(until) / 1000,
+        state=state.decode(errors="replace"),
+        message_id=message_id.decode(errors="replace"),
+        generation=_number(generation),
+        attempt=_number(attempt),
+        began_at=_number(fence) / 1_000_000,  # a fence is the time in microseconds
+        until=_number(until) / 1000,
         lapsed=bool(lapsed),
-        has_result=state == b"done" and bool(result),
-        result=json.loads(result) if result else None,
+        has_result=has_result,
+        result=value,
     )
+
+
+def _number(value: bytes) -> int:
+    try:
+        return int(value)
+    except ValueError:  # another program wrote it
+        return 0

@@ -15,6 +15,7 @@ State: TypeAlias = Literal[
     "running",
     "succeeded",
     "duplicate",
+    "partly failed",
     "dead",
     "discarded",
     "cancelled",
@@ -25,7 +26,18 @@ State: TypeAlias = Literal[
     "unknown",
 ]
 ENDED: frozenset[State] = frozenset(
-    ["succeeded", "duplicate", "dead", "discarded", "cancelled", "revoked", "expired", "purged", "lost"]
+    [
+        "succeeded",
+        "duplicate",
+        "partly failed",
+        "dead",
+        "discarded",
+        "cancelled",
+        "revoked",
+        "expired",
+        "purged",
+        "lost",
+    ]
 )
 WELL: frozenset[State] = frozenset(["succeeded", "duplicate"])
 
@@ -40,7 +52,8 @@ class Facts:
 
             `unsent`: in the outbox, not sent yet. `queued`: in its queue, or read by a worker that has not begun it. `delayed`: not due yet.
             `retrying`: an attempt failed, and the next one is not due yet. `parked`: its idempotency key is in use. `running`.
-            `succeeded`. `duplicate`: another message had done the same job, and nothing ran. `dead`: in the dead letters.
+            `succeeded`. `duplicate`: another message had done the same job, and nothing ran. `partly failed`: a batch that has ended, of which
+            some chunks are dead. `dead`: in the dead letters.
             `discarded`: a dead letter that a person has closed. `cancelled`, `revoked`, `expired`, `purged`: it was kept from running.
             `lost`: its message disappeared from the broker. `unknown`: nothing is known of it, see `waits_because`.
         task: the name of its task.

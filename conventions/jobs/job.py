@@ -9,13 +9,14 @@ from redis.exceptions import RedisError
 from conventions.core.network_errors import is_network_error
 from conventions.execution.application import Application
 from conventions.jobs.facts import ENDED, WELL, Facts
-from conventions.jobs.look import look
+from conventions.jobs.look import WITHIN, Question, look
 from conventions.tasks.owners import the_application
 
-FIRST_PAUSE, LONGEST_PAUSE = (
-    0.02,
-    1.0,
-)  # seconds between two looks of `wait`; each pause is half as long again as the one before
+FIRST_PAUSE = 0.02  # seconds between the first two looks of `wait`; each pause is half as long again as the one before
+LONGEST_PAUSE = 1.0  # seconds
+SHARE = 4  # a pause is so many times as long as the look before it, at least
+LEAST = 0.1  # seconds that a statement has at the end of a wait
+LONGEST = 10**9  # seconds of a wait, some thirty years
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,11 @@ class Job(Facts):
         if not id:
             raise ValueError("Job.of takes the id of a message, which is not empty")
         asked = the_application() if app is None else app
-        facts = look(asked, id)
+        return cls._from(Question(asked, id))
+
+    @classmethod
+    def _from(cls, question: Question) -> Self:
+        facts, asked = look(question), question.app
         return cls(**{one.name: getattr(facts, one.name) for one in fields(facts)}, app=asked)
 
     @property
@@ -76,13 +81,13 @@ class Job(Facts):
             TimeoutError: it has not ended by then. The message says where it is.
             RedisError, SQLAlchemyError: a server does not answer at the end of that time.
         """
-        if not isinstance(timeout, int | float) or isinstance(timeout, bool) or not timeout >= 0:
-            raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
-        deadline, pause = time.monotonic() + timeout, FIRST_PAUSE
+        seconds = _seconds(timeout)
+        deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
         while True:
             left = deadline - time.monotonic()
+            asked_at = time.monotonic()
             try:
-                job = type(self).of(self.id, self.app)
+                job = self._again(max(min(left, WITHIN), LEAST))
             except Exception as error:
                 if left <= 0 or not (isinstance(error, RedisError) or is_network_error(error)):
                     raise
@@ -91,6 +96,19 @@ class Job(Facts):
                     return job
                 if left <= 0:
                     why = f": {job.waits_because}" if job.waits_because else ""
-                    raise TimeoutError(f"the job {self.id} has not ended within {timeout:g} s; it is {job.state}{why}")
-            time.sleep(min(pause, max(left, 0)))
+                    raise TimeoutError(f"the job {self.id} has not ended within {seconds:g} s; it is {job.state}{why}")
+            pause = max(pause, SHARE * (time.monotonic() - asked_at))  # a look may be slow, as through a long journal
+            time.sleep(max(min(pause, deadline - time.monotonic()), 0))
             pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _again(self, within: float) -> Self:
+        app = the_application() if self.app is None else self.app
+        return self._from(Question(app, self.id, within=within))
+
+
+def _seconds(timeout: float) -> float:
+    """Raises: ValueError, for what is no number of seconds."""
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if not is_number or not 0 <= timeout <= LONGEST:
+        raise ValueError(f"timeout must be a number of seconds, at most {LONGEST:,}, not {timeout!r:.50}")
+    return float(timeout) + 0.0  # without the sign of zero

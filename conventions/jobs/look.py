@@ -5,14 +5,16 @@ is gone. So whoever finds it in none knows that it was never sent, or is forgott
 """
 
 import sys
+import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, KEY
 from conventions.broker.one_message import FoundMessage
 from conventions.core.units import moment
+from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.jobs.facts import Facts, State
@@ -23,67 +25,106 @@ from conventions.storage.layout_version import living
 if TYPE_CHECKING:
     from conventions.storage.tables import DeadLetterRow, ExecutionRow, OutboxRow
 
-BY_KIND: dict[str, State] = {
-    "succeeded": "succeeded",
-    "duplicate": "duplicate",
-    "dead": "dead",
-    "cancelled": "cancelled",
-    "revoked": "revoked",
-    "expired": "expired",
-    "purged": "purged",
-    "lost": "lost",
-}  # of an execution that is an end
-BY_PROGRESS: dict[str, State] = {"done": "succeeded", "dead": "dead", "cancelled": "cancelled", "": "running"}
-BY_BATCH: dict[str, State] = {
-    "splitting": "running",
-    "running": "running",
-    "done": "succeeded",
-    "dead": "dead",
-    "cancelled": "cancelled",
-}
-SPLIT: frozenset[State] = frozenset(
+ENDS: frozenset[State] = frozenset(
+    ["succeeded", "duplicate", "dead", "cancelled", "revoked", "expired", "purged", "lost"]
+)  # kinds of executions that are ends; each is the state that it leaves
+BEGUN = ("succeeded", "retried", "dead", "hung")  # kinds of executions of attempts that have begun
+BY_PROGRESS: dict[str, State] = {"done": "succeeded", "dead": "dead", "cancelled": "cancelled"}
+BY_BATCH: dict[str, State] = {"dead": "dead", "cancelled": "cancelled"}
+OVERRULED: frozenset[State] = frozenset(
     ["succeeded", "duplicate", "unknown"]
-)  # of a splitter, which leave the batch to say more
+)  # a splitter in these leaves the batch to say more
+WITHIN = 2.0  # seconds that PostgreSQL has for one statement of a look
+
+NOTHING_HERE = "nothing is known of it: it was never sent, its sender has not committed yet, or its records are gone"
+NOTHING_THERE = (
+    "its broker shows no single messages: it waits or runs there, or was never sent, or its records are gone"
+)
+MESSAGE_GONE = "its message is gone from the broker: if it is lost, that is recorded within minutes"
+NOT_SHOWN = "its broker does not show when its next attempt is due"
+NO_ID = "no message can have this id: it {}"
 
 
 class _Records(NamedTuple):
-    """What the journal and SQL know: the last execution, the dead letter, the row of the outbox."""
+    """What the journal and SQL know: the last execution, how many attempts have begun, the dead letter, the row of the outbox."""
 
     last: "ExecutionRow | None"
+    begun: int = 0
     letter: "DeadLetterRow | None" = None
     unsent: "OutboxRow | None" = None
 
 
-def look(app: Application, message_id: str, *, records: bool = True) -> Facts:
-    """What is known of a job now.
+@dataclass(frozen=True)
+class Question:
+    """One look.
 
-    Args:
+    Attributes:
         app: the application.
-        message_id: of its message.
-        records: whether SQL may be asked; if not, a job that ended a while ago is `unknown`.
+        id: of the message.
+        sql: whether SQL may be asked; if not, a job that ended a while ago is `unknown`.
+        within: seconds that PostgreSQL has for one statement.
+    """
+
+    app: Application
+    id: str
+    sql: bool = True
+    within: float = WITHIN
+
+
+def look(question: Question) -> Facts:
+    """What is known of a job now.
 
     Raises:
         RedisError: Redis does not answer.
-        SQLAlchemyError: the job is not in Redis, and SQL does not answer.
+        SQLAlchemyError: the job is not in Redis, and SQL does not answer in time.
     """
-    facts = _in_broker(app, message_id, records=records) or _ended(app, message_id, records=records)
+    app, message_id = question.app, question.id
+    if fault := fault_of_name(message_id):
+        return Facts(message_id, "unknown", waits_because=NO_ID.format(fault))
+    facts = _in_broker(question) or _ended(question)
     progress = Progress.of(message_id, app.store)
+    if (
+        facts.state == "unknown" and progress.ended
+    ):  # it ended meanwhile: an end is in the journal as soon as in its progress
+        facts = _ended(question)
     if progress.started_at:
-        facts = replace(facts, progress=progress)
-        if facts.state == "unknown":
-            facts = replace(facts, state=BY_PROGRESS.get(progress.ended, "running"), waits_because="")
+        facts = _with_progress(app, facts, progress)
     batch = app.batches.states([message_id]).get(message_id)
-    if batch is not None:
-        state = BY_BATCH.get(batch, facts.state) if facts.state in SPLIT else facts.state
-        facts = replace(facts, is_batch=True, state=state, waits_because="" if state in SPLIT else facts.waits_because)
-    return facts
+    return facts if batch is None else _of_batch(facts, batch)
+
+
+def _with_progress(app: Application, facts: Facts, progress: Progress) -> Facts:
+    facts = replace(facts, progress=progress)
+    if facts.state != "unknown":
+        return facts
+    if state := BY_PROGRESS.get(progress.ended):
+        return replace(facts, state=state, waits_because="")
+    # Where the message can be seen it is gone. Elsewhere a job that has just said how far it is runs.
+    reports = time.time() - progress.updated_at < app.timings.lease
+    return facts if app.port.keeps_claims or not reports else replace(facts, state="running", waits_because="")
+
+
+def _of_batch(facts: Facts, batch: str) -> Facts:
+    """Of a batch: its splitter ends first, which says nothing of the batch."""
+    facts = replace(facts, is_batch=True, has_result=False, result=None)
+    if facts.state not in OVERRULED:
+        return facts
+    progress = facts.progress
+    facts = replace(facts, waits_because="", runtime=None, worker=None, ended_at=None)
+    if batch in ("splitting", "running"):
+        return replace(facts, state="running")
+    ended_at = None if progress is None else _seconds(progress.updated_at)
+    partly = batch == "done" and progress is not None and progress.failed
+    done: State = "partly failed" if partly else "succeeded"
+    return replace(facts, state=BY_BATCH.get(batch, done), ended_at=ended_at)
 
 
 # A message that has not ended.
 
 
-def _in_broker(app: Application, message_id: str, *, records: bool) -> Facts | None:
+def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
     """`None`: it is not there, or its end is recorded."""
+    app, message_id = question.app, question.id
     message = app.port.find(message_id)
     if message is None:
         return None
@@ -91,26 +132,29 @@ def _in_broker(app: Application, message_id: str, *, records: bool) -> Facts | N
     task, key = _text(headers.get("task")), _text(headers.get(KEY))
     claim = _claim(app, task, key)
     own = claim if claim is not None and claim.message_id == message_id else None
+    if again and own is not None and own.state in ("released", "continued") and message.place in ("held", "running"):
+        return _in_broker(question, again=False)  # it has moved since it was found
     state = state_of(message, own)
     if state is None:
         return None
     runs = state == "running"
     has_begun = runs or (own is not None and own.state == "running")
+    attempt = message.attempt if own is None else own.attempt
     facts = Facts(
         message_id,
         state,
         task=task,
-        queue=message.queue,
+        queue=message.queue or None,
         actor=_text(headers.get(ACTOR)),
         key=key,
-        attempts=message.attempt if has_begun else message.attempt - 1,
+        attempts=attempt if has_begun else message.attempt - 1,
         redrives=message.generation,
         enqueued_at=moment(headers.get(ENQUEUED_AT)),
         due_at=None if message.due_at is None else _seconds(message.due_at),
         started_at=_seconds(own.began_at) if runs and own is not None else None,
         waits_because="" if runs else of_waiting(message, claim, workers=_has_workers(app)),
     )
-    return _with_last_error(app, facts, records=records) if state == "retrying" else facts
+    return _with_last_error(question, facts) if state == "retrying" else facts
 
 
 def state_of(message: FoundMessage, own: ClaimReading | None) -> State | None:
@@ -134,13 +178,15 @@ def state_of(message: FoundMessage, own: ClaimReading | None) -> State | None:
 def _runs(message: FoundMessage, own: ClaimReading | None, claimed: str) -> bool:
     if own is None:
         return message.place == "running"
-    return claimed == "running" and message.place in ("held", "running") and not own.lapsed
+    # The next attempt may be there already, as a copy, when the end of this one is recorded.
+    here = message.place in ("held", "running") or own.attempt < message.attempt
+    return claimed == "running" and here and not own.lapsed
 
 
-def _with_last_error(app: Application, facts: Facts, *, records: bool) -> Facts:
+def _with_last_error(question: Question, facts: Facts) -> Facts:
     """With the end of its last attempt, where SQL answers: its state is known without it."""
     try:
-        last = _records(app, facts.id, sql=records).last
+        last = _records(question).last
     except sql_errors():
         return facts
     return facts if last is None else _with_end(facts, last)
@@ -149,75 +195,92 @@ def _with_last_error(app: Application, facts: Facts, *, records: bool) -> Facts:
 # One that has ended, or is not seen.
 
 
-def _ended(app: Application, message_id: str, *, records: bool) -> Facts:
-    found = _records(app, message_id, sql=records)
-    if found.last is None and (sent := _in_broker(app, message_id, records=records)) is not None:
+def _ended(question: Question) -> Facts:
+    found = _records(question)
+    if found.last is None and (sent := _in_broker(question)) is not None:
         return sent  # it was sent while the records were read, perhaps by the relay
     if found.last is not None:
-        return _recorded(app, message_id, found.last, found.letter)
+        return _recorded(question, found.last, found)
     if found.unsent is not None:
         return _unsent(found.unsent)
-    if app.port.keeps_claims:
-        why = "nothing is known of it: it was never sent, its sender has not committed yet, or its records are gone"
-    else:
-        why = "its broker shows no single messages: it waits or runs there, or was never sent, or its records are gone"
-    return Facts(message_id, "unknown", waits_because=why)
+    why = NOTHING_HERE if question.app.port.keeps_claims else NOTHING_THERE
+    return Facts(question.id, "unknown", waits_because=why)
 
 
-def _records(app: Application, message_id: str, *, sql: bool) -> _Records:
+def _records(question: Question) -> _Records:
     """What is recorded of a message. The journal is asked first: an event stays there until it is in SQL."""
     from conventions.records import executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
     from conventions.storage.tables import DeadLetterRow, OutboxRow  # noqa: PLC0415  # the same
 
+    app, message_id = question.app, question.id
     rows = [executions.row_of(entry) for entry in app.journal.find(message_id)]
-    if not sql or not app.database.is_there:
-        return _Records(_last(rows))
-    with app.database.session(read_only=True) as session:
+    if not question.sql or not app.database.is_there:
+        return _Records(_last(rows), _begun(rows))
+    with app.database.session(read_only=True, within=question.within) as session:
         rows += executions.of_message(session, message_id)
         last = _last(rows)
+        letter = unsent = None
         if last is None:
             unsent = session.get(OutboxRow, message_id)
-            is_ours = unsent is not None and unsent.application == app.settings.key_prefix
-            session.expunge_all()  # they outlive the session
-            return _Records(None, unsent=unsent if is_ours else None)
-        letter = session.get(DeadLetterRow, message_id) if last.kind == "dead" else None
-        session.expunge_all()
-        return _Records(last, letter)
+        elif last.kind != "succeeded":
+            letter = session.get(DeadLetterRow, message_id)
+        session.expunge_all()  # they outlive the session
+        is_ours = unsent is not None and unsent.application == app.settings.key_prefix
+        return _Records(last, _begun(rows), letter, unsent if is_ours else None)
 
 
 def _last(rows: "Sequence[ExecutionRow]") -> "ExecutionRow | None":
-    ends = [one for one in rows if one.kind != "superseded"]  # another copy is further on
-    return max(ends, key=lambda one: (one.generation, one.attempt, one.fence, one.ended_at), default=None)
+    """What was recorded last. An end that has the same time as an attempt came after it; `superseded`: another copy is further on."""
+    known = [one for one in rows if one.kind != "superseded"]
+    return max(known, key=lambda one: (one.ended_at, one.kind in ENDS, one.generation, one.attempt), default=None)
 
 
-def _recorded(app: Application, message_id: str, last: "ExecutionRow", letter: "DeadLetterRow | None") -> Facts:
+def _begun(rows: "Sequence[ExecutionRow]") -> int:
+    """How many attempts have begun since it was sent, or sent again."""
+    generation = max((one.generation for one in rows), default=0)
+    these = [one for one in rows if one.generation == generation]
+    return max((one.attempt for one in these if one.started_at is not None or one.kind in BEGUN), default=0)
+
+
+def _recorded(question: Question, last: "ExecutionRow", found: _Records) -> Facts:
     """From its last execution, which is an end, or an attempt that another one should follow."""
-    claim = _claim(app, last.task, last.key)
-    state, why = BY_KIND.get(last.kind), ""
-    if letter is not None and letter.state == "discarded":
-        state = "discarded"
-    elif state is None and app.port.keeps_claims:
-        state, why = "unknown", "its message is gone from the broker: if it is lost, that is recorded within minutes"
+    app, claim = question.app, _claim(question.app, last.task, last.key)
+    is_own = claim is not None and claim.message_id == question.id
+    state, why = _state_of_end(last, found.letter), ""
+    if state is None and app.port.keeps_claims:
+        state, why = "unknown", MESSAGE_GONE
     elif state is None:
-        runs = claim is not None and claim.state == "running" and claim.message_id == message_id and not claim.lapsed
-        state, why = ("running", "") if runs else ("retrying", "its broker does not show when its next attempt is due")
+        runs = claim is not None and is_own and claim.state == "running" and not claim.lapsed
+        state, why = ("running", "") if runs else ("retrying", NOT_SHOWN)
     facts = Facts(
-        message_id,
+        question.id,
         state,
         task=last.task,
         queue=last.queue,
         actor=last.actor,
         key=last.key,
-        attempts=last.attempt,
+        attempts=found.begun,
         redrives=last.generation,
         enqueued_at=last.enqueued_at,
         waits_because=why,
     )
     facts = _with_end(facts, last)
-    is_own = claim is not None and (claim.message_id == message_id or state == "duplicate")
-    if claim is not None and is_own and claim.has_result and state in ("succeeded", "duplicate"):
+    if claim is not None and claim.has_result and (state == "duplicate" or (is_own and state == "succeeded")):
         facts = replace(facts, has_result=True, result=claim.result)
     return facts
+
+
+def _state_of_end(last: "ExecutionRow", letter: "DeadLetterRow | None") -> State | None:
+    """`None`: it is no end. The dead letter knows what became of it afterwards."""
+    if last.kind == "duplicate" or last.kind not in ENDS:
+        return "duplicate" if last.kind == "duplicate" else None
+    if letter is not None and letter.state == "discarded":
+        return "discarded"
+    if letter is not None and letter.state == "redriven" and last.kind == "dead":
+        return "duplicate"  # when it was to be sent again, another message had done it
+    if letter is not None and letter.state == "dead":
+        return "dead"
+    return last.kind  # one of `ENDS`
 
 
 def _with_end(facts: Facts, last: "ExecutionRow") -> Facts:
@@ -234,10 +297,24 @@ def _with_end(facts: Facts, last: "ExecutionRow") -> Facts:
 
 
 def _unsent(row: "OutboxRow") -> Facts:
+    from conventions.outbox.entry import read_back  # noqa: PLC0415  # only here
+
     why = "it waits in the outbox: a worker sends it"
     if row.fault:
         why = f"it waits in the outbox, since its last send failed: {row.fault}"
-    return Facts(row.id, "unsent", task=row.task, enqueued_at=row.written_at, waits_because=why)
+    try:
+        headers = read_back(row.headers)
+    except ValueError:
+        headers = {}
+    return Facts(
+        row.id,
+        "unsent",
+        task=row.task,
+        actor=_text(headers.get(ACTOR)),
+        key=_text(headers.get(KEY)),
+        enqueued_at=row.written_at,
+        waits_because=why,
+    )
 
 
 # Parts.
@@ -250,7 +327,10 @@ def sql_errors() -> tuple[type[Exception], ...]:
 
 
 def _claim(app: Application, task: str | None, key: str | None) -> ClaimReading | None:
-    return read_claim(app.claims.store, f"{task}:{key}") if task and key else None
+    if not task or not key:
+        return None
+    known = app.tasks.get(task)  # a message may have an old name of it
+    return read_claim(app.claims.store, f"{task if known is None else known.name}:{key}")
 
 
 def _has_workers(app: Application) -> bool:
@@ -258,7 +338,7 @@ def _has_workers(app: Application) -> bool:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and is_text(value) else None
 
 
 def _seconds(value: float) -> datetime:

@@ -8,6 +8,7 @@ import logging
 import time
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from celery import states
 from celery.backends.redis import RedisBackend, SentinelBackend
@@ -19,11 +20,11 @@ from conventions.core.deadline import current_deadline
 from conventions.core.errors import JobCancelled, JobFailed
 from conventions.core.lease_timings import SETTLE_FOR
 from conventions.core.redis_address import SOCKET_TIMEOUT
-from conventions.execution.application import may_pass
+from conventions.execution.application import Application, may_pass
 from conventions.execution.chord_parts import ChordParts, must_be_stored
 from conventions.execution.follow_ups import StepsNotSent
 from conventions.jobs.facts import ENDED, Facts, State
-from conventions.jobs.look import look, sql_errors
+from conventions.jobs.look import Question, look, sql_errors
 from conventions.progress.reporter import Progress
 from conventions.storage.redis_connections import BoundedRetry, bound_sentinels, bounded
 
@@ -32,12 +33,13 @@ logger = logging.getLogger(__name__)
 PROGRESS = "PROGRESS"
 STORE_FOR = SETTLE_FOR  # seconds
 UNSEEN = 3.0  # seconds after its end in which a job's result may be stored, where nobody can ask whether its message is there
-LEFT_ALONE = 5.0  # seconds in which SQL is not asked again after it did not answer
+LEFT_ALONE = 30.0  # seconds in which SQL is not asked again after it did not answer, since each try may take 5
 IN_CELERY: dict[State, str] = {
     "running": states.STARTED,
     "retrying": states.RETRY,
     "succeeded": states.SUCCESS,
     "duplicate": states.SUCCESS,
+    "partly failed": states.SUCCESS,
     "dead": states.FAILURE,
     "discarded": states.FAILURE,
     "lost": states.FAILURE,
@@ -50,12 +52,13 @@ CELERYS_OWN = ("revoked", "expired")  # which Celery itself stores where it keep
 PASSING = frozenset([states.STARTED, states.RETRY, states.REVOKED])  # what they say is in Redis or in SQL, too
 ERRORS_BEFORE = "conventions.errors"  # the module of our errors in older releases
 
+_left_alone: WeakKeyDictionary[Application, float] = WeakKeyDictionary()  # until when, on the monotonic clock
+
 
 class _Ours(ChordParts):
     """Reads the state of a job that has no result. Retries to store a result for as long as a settle does."""
 
     result_consumer: Any  # Celery's
-    _sql_answers_from = 0.0  # on the monotonic clock
 
     def _get_pool(self, **parameters: Any) -> Any:
         pool = super()._get_pool(**parameters)  # type: ignore[misc]  # the other base class has it
@@ -98,14 +101,15 @@ class _Ours(ChordParts):
         return bool(seconds - facts.ended_at.timestamp() < UNSEEN)
 
     def _look(self, task_id: str) -> Facts:
-        """What became of a job. If SQL does not answer, it is left alone for a moment."""
-        asks = time.monotonic() >= self._sql_answers_from
+        """What became of a job. If SQL does not answer, it is left alone for a while, by each thread."""
+        app: Application = self.app
+        asks = time.monotonic() >= _left_alone.get(app, 0.0)
         try:
-            return look(self.app, task_id, records=asks)
+            return look(Question(app, task_id, sql=asks))
         except sql_errors() as error:
             logger.warning("state of %s: SQL does not answer: %s", task_id, error)
-            self._sql_answers_from = time.monotonic() + LEFT_ALONE
-            return look(self.app, task_id, records=False)
+            _left_alone[app] = time.monotonic() + LEFT_ALONE
+            return look(Question(app, task_id, sql=False))
 
     def wait_for_pending(self, result: Any, *args: Any, on_interval: Any = None, **options: Any) -> Any:
         """Wait for a result. Nobody tells a waiting caller of one that is not kept, so the job is looked at each second."""

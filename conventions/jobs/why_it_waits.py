@@ -16,6 +16,8 @@ def of_waiting(message: FoundMessage, claim: ClaimReading | None, *, workers: bo
         workers: whether any worker lives.
     """
     match message.place:
+        case "later":
+            return "a later release has written it, and this one cannot read it"
         case "ready":
             place = (
                 f"{message.before:,} messages of the queue {message.queue} come before it"

@@ -37,6 +37,11 @@ class RecorderStep(bootsteps.StartStopStep):
         if self._keeper is not None:
             self._keeper.watch()
 
+    def terminate(self, worker: Any) -> None:  # noqa: ARG002  # the same
+        """A worker in a thread, as in a test, is terminated and says nothing of it, and its process lives on; so end the recorder."""
+        if threading.current_thread() is not threading.main_thread():
+            self._stop()
+
     def _stop(self, **_: Any) -> None:
         self._ended.set()
         if self._keeper is None:

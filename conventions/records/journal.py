@@ -24,7 +24,7 @@ from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 
 LATE_AFTER = 30.0  # seconds after which an unrecorded event is reported as late
-SEARCHED, PAGE = 50_000, 1000  # events that a search for one message looks through, and how many in one read
+SEARCHED, PAGE = 20_000, 200  # events that a search for one message looks through, and how many in one read
 KINDS = (
     "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
 )  # fmt: skip
@@ -264,19 +264,32 @@ class Journal:
         return int(length)
 
     def find(self, message_id: str) -> list[JournalEntry]:
-        """The events of a message that are not in SQL yet, newest first, among the last `SEARCHED`. Raises: RedisError."""
+        """The events of a message that are not in SQL yet, newest first, among the last `SEARCHED`.
+
+        It stops at the first one that is not `superseded`, which says how the message stands.
+
+        Raises:
+            RedisError: it does not answer.
+        """
         redis: Any = self._store.redis
-        written = {message_id.encode(errors="replace"), json.dumps(message_id)[1:-1].encode()}
+        spellings = (json.dumps(message_id, ensure_ascii=one)[1:-1] for one in (True, False))
+        written = {
+            text.encode() for one in spellings for text in (one, one.replace("/", "\\/"))
+        }  # of a Lua script, too
         found: list[JournalEntry] = []
         last = b"+"
         for _ in range(SEARCHED // PAGE):
             page = redis.xrevrange(self.key, max=last, count=PAGE)
             for id_, values in page:
                 event = values.get(b"event", b"")
-                if any(one in event for one in written):
-                    with suppress(ValueError):
-                        entry = JournalEntry.read(id_, values)
-                        found += [entry] if entry.event.message_id == message_id else []
+                if not any(one in event for one in written):
+                    continue
+                with suppress(ValueError):
+                    entry = JournalEntry.read(id_, values)
+                    if entry.event.message_id == message_id:
+                        found.append(entry)
+                        if entry.event.kind != "superseded":
+                            return found
             if len(page) < PAGE:
                 break
             last = b"(" + page[-1][0]

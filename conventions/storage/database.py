@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from conventions.core.forks import call_before_fork
 from conventions.core.network_errors import is_standby
+from conventions.core.units import milliseconds
 from conventions.storage.tables import Base
 
 # We set the encoding: for a server that is set to SQL_ASCII the driver would return bytes.
@@ -100,14 +101,17 @@ class Database:
             record.invalidate()
 
     @contextmanager
-    def session(self, *, read_only: bool = False) -> Iterator[Session]:
+    def session(self, *, read_only: bool = False, within: float | None = None) -> Iterator[Session]:
         """A session that commits at the end of the block, or rolls back when the block raises.
 
         Args:
             read_only: do not wait for writers.
+            within: seconds after which PostgreSQL gives up a statement, also one that waits for a lock; default: never.
         """
         engine = self.engine.execution_options(conventions_read_only=read_only)
         with Session(engine) as session, session.begin():
+            if within is not None and not self.is_sqlite:
+                session.execute(text(f"SET LOCAL statement_timeout = {milliseconds(within)}"))
             yield session
 
     def upgrade(self) -> None:

@@ -87,6 +87,8 @@ def _stored(store: Store) -> dict[str, Any]:
         if key.startswith(store.key("message").encode()):
             value: Any = stored(store, key.decode().rpartition(":")[2])
             value.pop("score")
+        elif redis.type(key) == b"string":
+            value = redis.get(key)
         else:
             value = redis.smembers(key) if redis.type(key) == b"set" else redis.zrange(key, 0, -1)
         if b"delayed" in key:  # those of one call are due in one moment

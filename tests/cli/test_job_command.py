@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from conventions.app import ConventionsApp
 from conventions.cli.job import FIELDS, job
 from conventions.records.journal import Event
@@ -49,3 +51,11 @@ def test_a_job_that_nobody_knows(run: Run) -> None:
     assert found.exit_code == 1
     assert "state          unknown\n" in found.stdout
     assert "waits because  nothing is known of it" in found.stdout
+
+
+@pytest.mark.parametrize("arguments", [("",), ("m1", "--wait", "nan"), ("m1", "--wait", "1e300")])
+def test_what_cannot_be_asked(run: Run, arguments: tuple[str, ...]) -> None:
+    """One line, and status 2."""
+    found = run(job, *arguments)
+    assert found.exit_code == 2
+    assert "Error: " in found.output

@@ -90,15 +90,18 @@ class Numbers(BatchTask):
     """Look at numbers."""
 
     idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(attempts=1)
     chunk_size = 2
 
     def items(self, folder: Path) -> Iterator[int]:  # noqa: ARG002  # `process` uses it
         """Five."""
         yield from range(5)
 
-    def process(self, chunk: list[int], folder: Path) -> None:  # noqa: ARG002  # the count matters alone
-        """Wait for a file."""
+    def process(self, chunk: list[int], folder: Path) -> None:
+        """Wait for a file, and fail the second chunk if there is another one."""
         wait_until((folder / "go").exists, 60)
+        if 2 in chunk and (folder / "fail").exists():
+            raise ValueError("no")
 
 
 def state(app: ConventionsApp, id_: str) -> str:
@@ -206,10 +209,24 @@ def test_a_batch(live_app: ConventionsApp, tmp_path: Path) -> None:
     wait_until(lambda: Job.of(sent.id).is_batch, description="it is cut")
     job = Job.of(sent.id)
     assert (job.state, job.ended, job.waits_because) == ("running", False, "")
+    assert (job.ended_at, job.runtime, job.has_result) == (
+        None,
+        None,
+        False,
+    )  # those of the splitter say nothing of the batch
     (tmp_path / "go").touch()
     job = job.wait(30)
     assert job.progress is not None
-    assert (job.state, job.is_batch, job.progress.done) == ("succeeded", True, 5)
+    assert (job.state, job.is_batch, job.progress.done, job.ended_at is None) == ("succeeded", True, 5, False)
+
+
+def test_a_batch_with_dead_chunks(live_app: ConventionsApp, tmp_path: Path) -> None:
+    """It has ended, and not well."""
+    for name in ("go", "fail"):
+        (tmp_path / name).touch()
+    job = Job.of(Numbers.delay(folder=tmp_path).id).wait(30)
+    assert job.progress is not None
+    assert (job.state, job.ended, job.went_well, job.progress.failed) == ("partly failed", True, False, 2)
 
 
 def test_a_chain(live_app: ConventionsApp) -> None:

@@ -1,6 +1,9 @@
 """A job that has not ended: where it is, and why it waits there. No worker runs here but by hand."""
 
+import json
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,20 +11,25 @@ from typing import Any
 import pytest
 from celery import _state
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from conventions import EVERY_ARGUMENT, ImmediateTask, Job, create_app
 from conventions.app import ConventionsApp
-from conventions.broker.redis_broker import HeldMessage
+from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.core.lease_timings import USUAL
 from conventions.idempotency.claim_answers import Parked
+from conventions.idempotency.claim_reading import read_claim
 from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.jobs.look import WITHIN
 from conventions.records.journal import SEARCHED, Event
 from conventions.storage.layout_version import LAYOUT, LOWEST, member_name
-from tests.recorded import drain, recorder
-from tests.support import wait_until
-from tests.workers import application, close, forget_applications
+from conventions.storage.tables import DeadLetterRow
+from tests.failures import failure, record
+from tests.recorded import append, drain, entry, recorder
+from tests.support import at_most, wait_until
+from tests.workers import application, close, forget, forget_applications
 
 QUEUE = "immediate"
 
@@ -43,6 +51,11 @@ class Seldom(ImmediateTask):
 
     def run(self, number: int) -> None:
         """Nothing runs here."""
+
+
+def written(id_: str, task: str, **headers: Any) -> str:
+    """A message as kombu writes it, as far as a look reads it."""
+    return json.dumps({"headers": {"id": id_, "task": task, **headers}})
 
 
 def taken(app: ConventionsApp, id_: str, key: str | None = None) -> tuple[HeldMessage, ClaimRequest]:
@@ -207,7 +220,7 @@ def test_a_wait_that_is_over(app: ConventionsApp) -> None:
 
 def test_the_end_is_in_the_journal_until_it_is_in_sql(app: ConventionsApp) -> None:
     """It is found in each, also behind others."""
-    app.journal.append([Event("m1", "dead", task=Note.name, attempt=3)])
+    app.journal.append([Event("m1", "dead", task=Note.name, attempt=3, started_at=datetime.now(UTC))])
     app.journal.append([Event(f"n{number}", "succeeded", task=Note.name) for number in range(2500)])
     assert (Job.of("m1").state, Job.of("m1").attempts) == ("dead", 3)
     assert Job.of("n").state == "unknown"  # a part of other ids
@@ -218,10 +231,25 @@ def test_the_end_is_in_the_journal_until_it_is_in_sql(app: ConventionsApp) -> No
 
 def test_an_id_that_json_writes_otherwise(app: ConventionsApp) -> None:
     """It is found, too."""
-    for id_ in ('a"b', "日本", "\\"):
+    for id_ in ('a"b', "日本", "\\", 'a"日', "order/7"):
         app.journal.append([Event(id_, "succeeded", task=Note.name)])
-        app.journal.append([Event(id_, "succeeded", task=Note.name, arguments={"a": 1})])
         assert Job.of(id_).state == "succeeded"
+        app.journal.append([Event(id_, "dead", task=Note.name, arguments={"a": 1})])
+        assert Job.of(id_).state == "dead"
+    app.store.redis.xadd(
+        app.journal.key, {"event": b'{"message_id":"order\\/8","kind":"lost"}', "fence": 0}
+    )  # of a script
+    assert Job.of("order/8").state == "lost"
+
+
+@pytest.mark.parametrize("id_", ["a\0b", "\ud800", "x" * 300])
+def test_an_id_that_no_message_can_have(app: ConventionsApp, id_: str, caplog: pytest.LogCaptureFixture) -> None:
+    """No server is asked for it, and SQL is not taken for one that does not answer."""
+    job = Job.of(id_)
+    assert (job.state, job.waits_because.startswith("no message can have this id: it h")) == ("unknown", True)
+    if id_.isprintable() or id_.isascii():  # Celery itself cannot ask for half a character
+        assert app.AsyncResult(id_).state == "PENDING"
+    assert "SQL does not answer" not in caplog.text
 
 
 def test_an_execution_of_another_copy_is_none(app: ConventionsApp) -> None:
@@ -303,3 +331,151 @@ def test_which_application_is_asked(app: ConventionsApp, valkey_url: str, tmp_pa
     forget_applications()
     with pytest.raises(RuntimeError, match=r"no application: call conventions\.create_app first"):
         Job.of(sent.id)
+
+
+LATE, LATER = datetime(2026, 1, 5, 9, tzinfo=UTC), datetime(2026, 1, 5, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "state", "attempts"),
+    [
+        (("retried", 0, 1), ("revoked", 0, 1), "revoked", 1),  # before its second attempt
+        (("retried", 0, 1), ("lost", 0, 0), "lost", 1),  # found by the server, which knows no attempt
+        (("retried", 1, 1), ("lost", 0, 0), "lost", 1),  # after a redrive
+        (("dead", 0, 5), ("succeeded", 0, 1), "succeeded", 5),  # sent again under its id
+        (("succeeded", 0, 1), ("retried", 0, 1), "unknown", 1),  # sent again, and on its way
+        (("retried", 0, 1), ("cancelled", 0, 2), "cancelled", 1),  # the second attempt has not begun
+    ],
+)
+def test_what_happened_last_counts(
+    app: ConventionsApp, first: tuple[str, int, int], second: tuple[str, int, int], state: str, attempts: int
+) -> None:
+    """Whatever its attempt and its fence; an attempt that was kept from beginning does not count."""
+    for fence, at, (kind, generation, attempt) in ((1700, LATE, first), (0, LATER, second)):
+        event = Event("m1", kind, task=Note.name, generation=generation, attempt=attempt)
+        append(app.store, entry(event, fence=fence, at=int(at.timestamp() * 1000)))
+    drain(recorder(app.store, app.database))
+    assert (Job.of("m1").state, Job.of("m1").attempts) == (state, attempts)
+
+
+def test_an_end_that_is_recorded_while_one_looks(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The records were read before, and its progress says already that it has ended."""
+    app.store.redis.hset(app.store.key("progress", "m1"), mapping={"started_at": 1, "ended": "done"})
+    find, calls = app.journal.find, list[str]()
+
+    def ends_meanwhile(id_: str) -> Any:
+        found = find(id_)
+        if not calls:
+            app.journal.append([Event("m1", "succeeded", task=Note.name, attempt=1, worker="w")])
+        calls.append(id_)
+        return found
+
+    monkeypatch.setattr(app.journal, "find", ends_meanwhile)
+    assert (Job.of("m1").state, Job.of("m1").worker) == ("succeeded", "w")
+
+
+def test_progress_of_a_job_that_is_gone(app: ConventionsApp) -> None:
+    """Its message is nowhere, so it does not run, whatever it said last."""
+    app.store.redis.hset(
+        app.store.key("progress", "m1"), mapping={"started_at": 1, "updated_at": time.time(), "done": 3}
+    )
+    job = Job.of("m1")
+    assert job.progress is not None
+    assert (job.state, job.progress.done) == ("unknown", 3)
+
+
+def test_a_letter_that_another_message_has_done(app: ConventionsApp) -> None:
+    """It is a duplicate; one that was purged after it was sent again is dead again."""
+    for id_ in ("m1", "m2"):
+        record(app.database, failure(id_, ValueError("no"), task=Note.name))
+        assert Job.of(id_).state == "dead"
+    with app.database.session() as session:
+        session.get_one(DeadLetterRow, "m1").state = "redriven"
+    assert Job.of("m1").state == "duplicate"
+    append(app.store, entry(Event("m2", "purged", task=Note.name, generation=1), at=int(time.time() * 1000) + 1000))
+    assert Job.of("m2").state == "dead"
+
+
+def test_a_message_under_an_id_that_is_there(app: ConventionsApp) -> None:
+    """As `self.replace` sends it: it has another tag, and is found when the first one is gone."""
+    app.broker.publish([Publication("m1", QUEUE, written("m1", Note.name), 3, digest="a")])
+    (tag,) = app.broker.publish([Publication("m1", QUEUE, written("m1", Note.name), 3, digest="b", wait=60)])
+    assert tag != "m1"
+    assert Job.of("m1").state == "queued"
+    (delivery,) = app.broker.reserve([QUEUE], 1)
+    app.broker.acknowledge([HeldMessage(delivery.tag.decode(), QUEUE, delivery.receipt)])
+    assert Job.of("m1").state == "delayed"
+
+
+def test_a_message_under_an_old_name(app: ConventionsApp) -> None:
+    """Its claim has the name of the task."""
+    app.broker.publish([Publication("m1", QUEUE, written("m1", "old.Note", x_key="k"), 3)])
+    (delivery,) = app.broker.reserve([QUEUE], 1)
+    held = HeldMessage(delivery.tag.decode(), delivery.queue, delivery.receipt)
+    app.import_packages()
+    app.tasks["old.Note"] = app.tasks[Note.name]
+    app.claims.take([ClaimRequest(Note.name, "k", delivery.receipt, "m1", "f", held=held)])
+    assert Job.of("m1").started_at is not None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"generation": "many"},
+        {"attempt": "many"},
+        {"changes": "{"},
+        {"changes": "[1]"},
+        {"payload": "{}"},
+        {"payload": '{"headers": {"task": 7, "x_key": "\\ud800", "x_actor": [], "x_enqueued_at": 1}}'},
+        {"form": "2"},
+    ],
+)
+@pytest.mark.parametrize("place", ["queue", "delayed"])
+def test_a_message_of_another_program(app: ConventionsApp, fields: dict[str, str], place: str) -> None:
+    """What it says is taken for what it is, and the look does not fail."""
+    app.broker.publish([Publication("m1", QUEUE, written("m1", Note.name), 3)])
+    message = {"queue": QUEUE, "score": "1", "priority": "3", "digest": "", "generation": "0", "payload": "{}"}
+    app.store.redis.delete(app.store.key("message", "m1"), app.store.key("queue", QUEUE))
+    app.store.redis.hset(app.store.key("message", "m1"), mapping=dict[Any, Any](message | fields))
+    app.store.redis.zadd(app.store.key(place, QUEUE), {"m1": float("inf")})
+    job = Job.of("m1")
+    assert job.state in ("queued", "delayed", "retrying")
+    if "form" in fields:
+        assert job.waits_because == "a later release has written it, and this one cannot read it"
+
+
+@pytest.mark.parametrize("result", ["{", ""])
+def test_a_claim_of_another_program(app: ConventionsApp, result: str) -> None:
+    """Its result is not known, and the look does not fail."""
+    app.journal.append([Event("m1", "succeeded", task=Note.name, key="k", attempt=1)])
+    fields = {"state": "done", "id": "m1", "until": "soon", "fence": "x", "generation": "", "result": result}
+    app.store.redis.hset(app.store.key("claim", f"{Note.name}:k"), mapping=dict[Any, Any](fields))
+    assert (Job.of("m1").state, Job.of("m1").has_result) == ("succeeded", False)
+
+
+def test_a_look_leaves_a_claim_as_it_is_stored(app: ConventionsApp) -> None:
+    """That of a job in a group is one string, which takes less room."""
+    key, name = app.store.key("claim", f"{Note.name}:k"), f"{Note.name}:k"
+    app.store.redis.set(key, "D\x1ft\x1fs\x1f1700000000000000\x1f0\x1fm1\x1f1\x1ff\x1f\x1f" + '{"a": "\\u001f"}')
+    app.journal.append([Event("m1", "succeeded", task=Note.name, key="k", attempt=1)])
+    assert Job.of("m1").result == {"a": "\x1f"}
+    assert app.store.redis.type(key) == b"string"
+    reading = read_claim(app.store, name)
+    assert reading is not None
+    assert (reading.state, reading.message_id, reading.attempt) == ("done", "m1", 1)
+
+
+def test_tables_that_are_locked(migrated_postgres_url: str, valkey_url: str) -> None:
+    """As by a migration: a look gives up after two seconds, a wait at its time-out, and a state is not known."""
+    with application(broker_url=valkey_url, database_url=migrated_postgres_url, key_prefix="t-locked") as app:
+        with app.database.session() as session:
+            session.execute(text("LOCK TABLE conventions_executions IN ACCESS EXCLUSIVE MODE"))
+            with at_most(WITHIN, slack=2), pytest.raises(OperationalError, match="statement timeout"):
+                Job.of("m1")
+            with at_most(WITHIN, slack=2):
+                assert app.AsyncResult("m1").state == "PENDING"
+            # SQL is left alone, in each thread.
+            with at_most(0.1, slack=1), ThreadPoolExecutor(2) as threads:
+                assert list(threads.map(lambda _: app.AsyncResult("m1").state, range(4))) == ["PENDING"] * 4
+        assert Job.of("m1").state == "unknown"
+        forget(app.store)

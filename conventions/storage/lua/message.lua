@@ -2,14 +2,19 @@
 -- uses queues claims common
 -- What is known of a message that has not ended.
 -- KEYS: prefix
--- ARGV: its tag
+-- ARGV: its id, which is its tag unless another message with this id was there
 -- Returns nothing if it is not here; else {place, queue, payload, generation, attempt that comes next or '0', changed headers as JSON or '',
 -- number, why}
---   place: 'ready' | 'delayed' | 'held', by a worker that has not begun it | 'running' | 'ended', and only its worker must acknowledge it
+--   place: 'ready' | 'delayed' | 'held', by a worker that has not begun it | 'running' | 'ended', and only its worker must acknowledge it |
+--     'later': a later release has written it
 --   number: of a ready one, how many messages come before it; of a delayed one, when it is due, in ms since the epoch
 --   why: of a delayed one 'key', which is in use, 'rate', the limit of its task, or ''
 local tag = ARGV[1]
-if redis.call('EXISTS', message_key(tag)) == 0 then return end
+if redis.call('EXISTS', message_key(tag)) == 0 then
+  tag = redis.pcall('GET', P .. 'copy:' .. tag)
+  if type(tag) ~= 'string' or redis.call('EXISTS', message_key(tag)) == 0 then return end
+end
+if is_unknown(tag) then return {'later', '', '', '0', '0', '', '0', ''} end
 local _, queue, _, _, generation, payload = sent(tag)
 queue, payload = queue or '', payload or ''
 local attempt, changes = history(tag, 'attempt', 'changes')
