@@ -11,17 +11,23 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from redis import Redis
 from redis._parsers import _HiredisParser
-from redis._parsers.hiredis import _socket_can_read
 from redis.backoff import AbstractBackoff, ExponentialBackoff
 from redis.client import Pipeline
-from redis.connection import AbstractConnection, Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.connection import (  # type: ignore[attr-defined]  # later releases have `SENTINEL` in `redis.utils`
+    SENTINEL,
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
 from redis.exceptions import TimeoutError  # noqa: A004  # redis-py's is a RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection
-from redis.utils import SENTINEL
 
 from conventions.core.deadline import Deadline, current_deadline
 from conventions.core.redis_answers import chain_of, refusal_of
+from conventions.storage.redis_releases import can_read
 
 T = TypeVar("T")
 
@@ -111,12 +117,17 @@ class BoundedParser(_HiredisParser):
 
     pieces = 0  # of the present answer
 
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether there is something to read. Before redis-py 8 it reads a piece for that, with a time-out of its own."""
+        self.pieces = 0
+        return bool(super().can_read(timeout))
+
     def read_from_socket(self, *arguments: Any, **options: Any) -> Any:
         """Read a piece. Raises: RedisError."""
         self.pieces += 1
         deadline = current_deadline() if self.pieces > 1 else None
         left = None if deadline is None or deadline.at == float("inf") else max(deadline.left, 0)
-        if left is not None and not _socket_can_read(self._sock, left):
+        if left is not None and not can_read(self._sock, left):
             raise OutOfTime("no time is left to read the rest of an answer")
         return super().read_from_socket(*arguments, **options)  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 

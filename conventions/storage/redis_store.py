@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any, Self
 
-from redis import DriverInfo, Redis
-from redis import __version__ as redis_version
+from redis import Redis
 from redis.commands.core import Script
 from redis.exceptions import ResponseError, TimeoutError  # noqa: A004  # redis-py's is a RedisError
 from redis.sentinel import Sentinel
@@ -21,6 +20,7 @@ from conventions.core.forks import call_in_child
 from conventions.core.redis_address import RedisAddress
 from conventions.core.units import milliseconds
 from conventions.storage.redis_connections import CLASSES, PATIENCE, BoundedRetry, Client, bound_sentinels
+from conventions.storage.redis_releases import driver_options
 from conventions.storage.script_call import Lines, ScriptCall, ScriptStream
 
 logger = logging.getLogger(__name__)
@@ -109,8 +109,7 @@ class Store:
             "connection_class": CLASSES[address.kind],
             "retry": retry,
             "health_check_interval": 25,
-            # Without it each connection looks up the version of the package.
-            "driver_info": DriverInfo(lib_version=redis_version),
+            **driver_options(),
         }
         every |= options
         if address.kind != "sentinel":
