@@ -30,4 +30,6 @@ def checked(task_id: str) -> Iterator[None]:
 def by_celery(task: DeclaredTask, payload: Mapping[str, Any], task_id: str, **options: Any) -> Any:
     """Let Celery send a checked message of one of our tasks."""
     with checked(task_id):
-        return celery.Task.apply_async(task, (), payload, task_id=task_id, **options)
+        sent: Any = celery.Task.apply_async(task, (), payload, task_id=task_id, **options)
+    sent.ignored = False  # Celery's `get` would return at once; ours looks what became of the job
+    return sent

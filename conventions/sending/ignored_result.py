@@ -32,7 +32,7 @@ class IgnoredResult:
             self.app = app
         self.id, self.backend, self.parent = id, backend or self.app.backend, parent
         self._cache = None
-        self._ignored = True
+        self._ignored = False  # `get` waits: the end of a job is known, also if its result is not kept
 
     @functools.cached_property
     def on_ready(self) -> Any:

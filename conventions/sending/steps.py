@@ -81,7 +81,7 @@ class Sent(AsyncResult, Generic[R_co]):
             on_interval: Callable[[], Any] | None = None,
             disable_sync_subtasks: bool = True,
         ) -> R_co:
-            """Wait for the result. It is `None` at once, whatever its type, if the task keeps no result: see `Job.of`."""
+            """Wait for the result, also if it is not kept: see `Job.of`. Raises: its error; `celery.exceptions.TimeoutError`."""
 
 
 class Step(Mapping[str, Any], Generic[R_co]):

@@ -123,6 +123,7 @@ def test_a_success(live_app: ConventionsApp, task: type[Double]) -> None:
     assert job.worker is not None
     assert wait_until(lambda: state(live_app, sent.id) == "SUCCESS")
     assert live_app.AsyncResult(sent.id).get(timeout=5) == {"twice": 8}
+    assert sent.get(timeout=5) == {"twice": 8}
     wait_until(lambda: not live_app.journal.length(), description="it is in SQL")
     assert Job.of(sent.id).result == {"twice": 8}
     again = task.delay(number=4)

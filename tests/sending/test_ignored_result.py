@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 from celery import signals
+from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.result import AsyncResult
 
 from conventions import ImmediateTask
 from conventions.app import ConventionsApp
+from conventions.records.journal import Event
 from conventions.sending.ignored_result import IgnoredResult
 from tests.support import patient, wait_until
 
@@ -53,7 +55,7 @@ def test_it_is_as_celerys(app: ConventionsApp, sent: Any) -> None:
     assert repr(sent) == f"<AsyncResult: {sent.id}>"
     again = pickle.loads(pickle.dumps(sent))
     assert (again.id, type(again)) == (sent.id, app.AsyncResult)
-    assert (copy(sent).id, copy(sent).ignored) == (sent.id, True)
+    assert (copy(sent).id, copy(sent).ignored) == (sent.id, False)
 
 
 def test_it_asks_the_backend_of_its_task(app: ConventionsApp, sent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,11 +67,18 @@ def test_it_asks_the_backend_of_its_task(app: ConventionsApp, sent: Any, monkeyp
     assert (found.backend is backend, sent.backend is app.backend) == (True, True)
 
 
-def test_nobody_waits_for_it(app: ConventionsApp, sent: Any) -> None:
-    """`get` returns at once, as Celery's does, and its state is asked for."""
-    assert sent.get(timeout=patient(10)) is None
-    assert sent.state == "PENDING"
+def test_get_waits_for_the_job(app: ConventionsApp, sent: Any) -> None:
+    """Not for a result that is kept: its end is known without one."""
     assert not subscribed(app)
+    with pytest.raises(CeleryTimeout):
+        sent.get(timeout=0.2)
+    assert sent.state == "PENDING"
+    app.journal.append([Event(sent.id, "succeeded", task=Plain.name)])
+    app.store.redis.delete(app.store.key("message", sent.id))
+    assert (sent.state, sent.get(timeout=patient(10))) == ("SUCCESS", None)
+    slow: Any = Plain.apply_async(expires=60)  # which Celery sends
+    with pytest.raises(CeleryTimeout):
+        slow.get(timeout=0.2)
 
 
 def test_who_wants_to_be_told_is_told(app: ConventionsApp, sent: Any) -> None:
