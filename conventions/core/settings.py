@@ -28,7 +28,7 @@ DEFAULT_PREFIX = "conventions"
 DEFAULT_JOURNAL_LIMIT = 1_000_000
 REDIS_SCHEMES = redis_address.SCHEMES
 BROKER_SCHEMES = REDIS_SCHEMES | {"amqp", "amqps", "pyamqp", "memory"}
-DATABASE_SCHEMES = frozenset({"sqlite", "postgresql", "postgresql+psycopg", "django"})
+DATABASE_SCHEMES = frozenset({"sqlite", "postgres", "postgresql", "postgresql+psycopg", "django"})
 
 _zones = functools.cache(available_timezones)  # each call reads all files of time zones
 

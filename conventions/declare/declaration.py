@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final, Protocol, TypeAlias
 from conventions.core.errors import DeclarationError
 from conventions.core.settings import Settings
 from conventions.core.value_bounds import fault_of_name
+from conventions.declare.faults import Faults
 from conventions.declare.payload import Arguments
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.library_internals.celery import per_second
@@ -100,6 +101,14 @@ _REPLACED = {
     "reject_on_worker_lost": "remove it: a lost worker's message always runs again",
 }
 
+# What other task queues call an option. A team's own constant has another name.
+_FOREIGN = {
+    **dict.fromkeys(("attempts", "max_retry", "retries", "retry"), "write retry_policy = RetryPolicy(attempts=...)"),
+    **dict.fromkeys(("timeout", "time_out"), "write time_limit = ... and soft_time_limit = ..., in seconds"),
+    **dict.fromkeys(("countdown", "delay_seconds", "eta"), "pass countdown=... to apply_async, or to options"),
+    "ttl": "write expires = ..., in seconds",
+}
+
 _SENDS = ("apply", "apply_async", "cancel", "chunks", "delay", "enqueue_chunks", "enqueue_many", "map", "s", "si",
           "signature", "starmap")  # fmt: skip
 
@@ -114,26 +123,29 @@ _REFUSED = {
 }
 
 
-def check_attributes(cls: type) -> None:
-    """Refuse options that are misspelt, replaced by ours, or not built. Looks only at the class's own attributes.
-
-    Raises:
-        DeclarationError: with the line to write instead.
-    """
+def check_attributes(cls: type, faults: Faults) -> None:
+    """Find options that are misspelt, replaced by ours, or not built. Looks only at the class's own attributes."""
     for name in cls.__dict__:
-        if name in _REFUSED:
-            raise DeclarationError(f"{cls.__qualname__}: {name} {_REFUSED[name]}")
-        # `hasattr` would bind Celery's base to the current application.
-        if name.startswith("_") or any(name in vars(one) for base in cls.__bases__ for one in base.__mro__[:-1]):
-            continue
-        if inspect.isroutine(cls.__dict__[name]):
-            if name != HOOK and _meant(name, (HOOK,)):
-                raise DeclarationError(f"{cls.__qualname__}: nothing calls {name}; write {HOOK}")
-            continue
-        if name in OPTIONS:
-            raise DeclarationError(f"{cls.__qualname__}: {name} has no effect on this kind of task; remove it")
-        if option := _meant(name, OPTIONS):
-            raise DeclarationError(f"{cls.__qualname__}: there is no option {name}; write {option} = ...")
+        faults.check(_check_attribute, cls, name)
+
+
+def _check_attribute(cls: type, name: str) -> None:
+    """Raises: DeclarationError, with the line to write instead."""
+    if name in _REFUSED:
+        raise DeclarationError(f"{cls.__qualname__}: {name} {_REFUSED[name]}")
+    # `hasattr` would bind Celery's base to the current application.
+    if name.startswith("_") or any(name in vars(one) for base in cls.__bases__ for one in base.__mro__[:-1]):
+        return
+    if inspect.isroutine(cls.__dict__[name]):
+        if name != HOOK and _meant(name, (HOOK,)):
+            raise DeclarationError(f"{cls.__qualname__}: nothing calls {name}; write {HOOK}")
+        return
+    if name in OPTIONS:
+        raise DeclarationError(f"{cls.__qualname__}: {name} has no effect on this kind of task; remove it")
+    if foreign := name if name in _FOREIGN else _meant(name, tuple(_FOREIGN)):
+        raise DeclarationError(f"{cls.__qualname__}: {name} is no option: {_FOREIGN[foreign]}")
+    if option := _meant(name, OPTIONS):
+        raise DeclarationError(f"{cls.__qualname__}: there is no option {name}; write {option} = ...")
 
 
 def _meant(name: str, options: Sequence[str]) -> str | None:
@@ -153,31 +165,42 @@ def decide_idempotency(cls: type[TaskClass]) -> None:
         cls.not_idempotent = None
 
 
-def check_task(cls: type[TaskClass], arguments: Arguments, defaults: tuple[str, str]) -> None:
-    """Check a concrete task class.
+def check_task(cls: type[TaskClass], arguments: Arguments | None, defaults: tuple[str, str], faults: Faults) -> None:
+    """Check a concrete task class. Each fault says the line to write.
 
     Args:
         cls: the class.
-        arguments: the arguments of its `run` (of `items`, for a batch).
+        arguments: the arguments of its `run` (of `items`, for a batch); `None`: they have faults of their own.
         defaults: the names of the settings with its default soft and hard time limits.
-
-    Raises:
-        DeclarationError: with the line to write.
+        faults: where they are noted.
     """
     name = cls.__qualname__
+    faults.check(_check_docstring, cls)
+    faults.check(refuse_no_plain_function, name, cls.run)
+    if arguments is not None:
+        faults.check(arguments.check_types)
+        faults.check(_check_idempotency, name, cls.idempotent_on, cls.not_idempotent, arguments.names)
+    for check in (_check_retry_policy, _check_names, _check_form, _check_values):
+        faults.check(check, cls)
+    faults.check(_check_limits, cls, defaults)
+
+
+def _check_docstring(cls: type[TaskClass]) -> None:
     if not (cls.__dict__.get("__doc__") or "").strip():
         raise DeclarationError(
-            f'{name}: a task says its effect in a docstring; write """Send one e-mail to one user."""'
+            f'{cls.__qualname__}: a task says its effect in a docstring; write """Send one e-mail to one user."""'
         )
-    refuse_no_plain_function(name, cls.run)
-    arguments.check_types()
-    _check_idempotency(name, cls.idempotent_on, cls.not_idempotent, arguments.names)
-    _check_limits(cls, defaults)
-    _check_values(cls)
+
+
+def _check_retry_policy(cls: type[TaskClass]) -> None:
     if not isinstance(cls.retry_policy, RetryPolicy):
         raise DeclarationError(
-            f"{name}: retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)"
+            f"{cls.__qualname__}: retry_policy must be a RetryPolicy; write retry_policy = RetryPolicy(attempts=5)"
         )
+
+
+def _check_names(cls: type[TaskClass]) -> None:
+    name = cls.__qualname__
     if not isinstance(cls.queue_name, str) or not cls.queue_name:
         raise DeclarationError(f'{name}: queue_name must be a name; write queue_name = "mail"')
     for option in ("name", "queue_name"):
@@ -185,6 +208,10 @@ def check_task(cls: type[TaskClass], arguments: Arguments, defaults: tuple[str, 
             raise DeclarationError(f"{name}: {option} {fault}")
     if isinstance(cls.aliases, str):
         raise DeclarationError(f'{name}: aliases is a tuple; write aliases = ("{cls.aliases}",)')
+
+
+def _check_form(cls: type[TaskClass]) -> None:
+    name = cls.__qualname__
     if cls.serializer not in (None, "json"):
         raise DeclarationError(f"{name}: only JSON is accepted; remove serializer = {cls.serializer!r}")
     if compression := getattr(cls, "compression", None):
@@ -274,7 +301,10 @@ def _is_rate(value: Any) -> bool:
 
 def refuse_second(cls: type[TaskClass]) -> None:
     """Refuse a second task of the same name. A second import of the same lines is allowed."""
-    place = (cls.__module__, cls.__qualname__, int(cls.__dict__.get("__firstlineno__", 0)))
+    line = (
+        cls.__dict__.get("__firstlineno__") or inspect.unwrap(cls.run).__code__.co_firstlineno
+    )  # the first since Python 3.13
+    place = (cls.__module__, cls.__qualname__, int(line))
     before = _declared.setdefault(cls.name, place)
     is_program = "__main__" in {before[0], place[0]} and before[1:] == place[1:]  # the same file, run and imported
     if before != place and not is_program:

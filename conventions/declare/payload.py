@@ -21,6 +21,7 @@ from typing_extensions import TypedDict  # pydantic wants this one on Python 3.1
 
 from conventions.core.errors import DeclarationError, PayloadError
 from conventions.core.value_bounds import half_character, refuse_half_characters
+from conventions.declare.faults import Faults
 
 _REFUSED_KINDS = {
     inspect.Parameter.POSITIONAL_ONLY: "{0} is positional-only, but messages carry names; remove the /",
@@ -55,8 +56,10 @@ class Arguments:
         self._required = self._all - self._defaults.keys()
         self._function = function
         self._untyped = frozenset(untyped)
+        faults = Faults()
         for parameter in parameters:
-            self._check(parameter)
+            faults.check(self._check, parameter)
+        faults.refuse()
 
     def _check(self, parameter: inspect.Parameter) -> None:
         if parameter.kind in _REFUSED_KINDS:

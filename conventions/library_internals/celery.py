@@ -25,10 +25,11 @@ from celery.local import Proxy
 from celery.utils import functional, imports, time
 from celery.utils.collections import ConfigurationView
 from celery.utils.saferepr import saferepr as celerys_saferepr
+from celery.utils.threads import LocalStack
 
 T = TypeVar("T")
 
-__all__ = ["Proxy", "Router"]
+__all__ = ["LocalStack", "Proxy", "Router"]
 
 
 class TaskStack(Protocol):

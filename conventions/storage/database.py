@@ -48,7 +48,10 @@ class Database:
         keeps_connections: bool = True,
     ) -> None:
         self.url = make_url(url)
-        if self.url.drivername == "postgresql":
+        if self.url.drivername in (
+            "postgres",
+            "postgresql",
+        ):  # the first as platforms write it, which SQLAlchemy refuses
             self.url = self.url.set(drivername="postgresql+psycopg")
         self._migrations = tuple(migrations)
         self._driver_options = {**_POSTGRESQL, **(driver_options or {})}

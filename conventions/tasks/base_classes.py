@@ -21,6 +21,7 @@ from conventions.declare.declaration import (
     decide_idempotency,
     refuse_second,
 )
+from conventions.declare.faults import Faults
 from conventions.declare.payload import Arguments, Returned, check_size
 from conventions.declare.retry_policy import RetryPolicy
 from conventions.execution.cancel import cancel
@@ -93,20 +94,25 @@ class ConventionTask(RunningTask):
         if "_decorated" in cls.__dict__:  # Celery's subclass, made while registering
             check_registered(cls)
             return
+        faults = Faults()
         if not cls.__module__.startswith("conventions."):  # our own base classes define the options
-            check_attributes(cls)
+            check_attributes(cls, faults)
         cls.registered = None
         if abstract or cls.run is celery.Task.run:
+            faults.refuse()
             return
         if "name" not in cls.__dict__:
             cls.name = f"{cls.__module__}.{cls.__qualname__}"
         cls.aliases = cls.__dict__.get("aliases", ())  # a subclass does not inherit old names
-        decide_idempotency(cls)
-        cls.arguments = Arguments(
-            cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped, without=cls.no_arguments
+        faults.check(decide_idempotency, cls)
+        arguments = faults.check(
+            Arguments, cls.__qualname__, cls.declared_arguments(), untyped=cls.untyped, without=cls.no_arguments
         )
-        check_task(cls, cls.arguments, cls.limit_settings)
-        cls.returned = Returned(cls.__qualname__, cls.declared_result())
+        check_task(cls, arguments, cls.limit_settings, faults)
+        returned = faults.check(Returned, cls.__qualname__, cls.declared_result())
+        faults.refuse()
+        if arguments is not None and returned is not None:  # which `refuse` has seen to
+            cls.arguments, cls.returned = arguments, returned
         refuse_second(cls)
         add_class(cls)
 

@@ -21,7 +21,7 @@ from conventions.execution.attempt import Attempt, horizon_of
 from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute
 from conventions.execution.steps_within import every_task
-from conventions.library_internals.celery import result_is_ignored
+from conventions.library_internals.celery import LocalStack, result_is_ignored
 from conventions.progress.reporter import Checkpoint, LeaseGuard, Progress, ProgressReporter
 from conventions.sending.application import SendingApplication
 
@@ -43,6 +43,7 @@ class RunningTask(celery.Task):
             Any  # Celery's, of the job that this thread runs: a checker knows more of it by other stubs, and not enough
         )
 
+    request_stack: Any = LocalStack()  # until Celery gives a registered task its own: a unit test may call `Charge().run(...)`
     counts_itself: ClassVar[bool] = True
     queue_name: ClassVar[str]
     idempotent_on: ClassVar[IdempotentOn]

@@ -19,6 +19,7 @@ from conventions import (
 from conventions.app import ConventionsApp
 from conventions.core.errors import DeclarationError
 from conventions.declare.declaration import OPTIONS, check_attributes, refuse_second
+from conventions.declare.faults import Faults
 
 
 def refused(line: str) -> Any:
@@ -254,7 +255,66 @@ def test_every_slip_of_an_option_is_named(option: str) -> None:
     }
     for slip in slips - {option}:
         with refused(f"there is no option {slip}; write {option} = ..."):
-            check_attributes(type("Misspelt", (), {slip: None}))
+            checked(type("Misspelt", (), {slip: None}))
+
+
+def checked(cls: type) -> None:
+    """Check the attributes of a class. Raises: DeclarationError."""
+    faults = Faults()
+    check_attributes(cls, faults)
+    faults.refuse()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("max_retry", r"RetryPolicy\(attempts=\.\.\.\)"),
+        ("max_retrys", r"RetryPolicy\(attempts=\.\.\.\)"),
+        ("retries", r"RetryPolicy\(attempts=\.\.\.\)"),
+        ("timeout", r"time_limit = \.\.\. and soft_time_limit"),
+        ("countdown", "apply_async, or to options"),
+        ("ttl", r"expires = \.\.\."),
+    ],
+)
+def test_an_option_of_another_task_queue(name: str, advice: str) -> None:
+    """It would do nothing, so it is refused with what to write."""
+    with pytest.raises(DeclarationError, match=rf"Foreign: {name} is no option: .*{advice}"):
+        checked(type("Foreign", (), {name: 3}))
+
+
+def test_all_faults_of_a_class_are_told_at_once() -> None:
+    """Each in a line of its own."""
+    with pytest.raises(DeclarationError) as found:
+
+        class Wrong(ImmediateTask):
+            queue_name = 7  # type: ignore[assignment]
+            retries = 3
+            retry_policy = 5  # type: ignore[assignment]
+            soft_time_limit = "a"  # type: ignore[assignment]
+
+            def run(self, a, *b): ...  # type: ignore[no-untyped-def]
+
+    lines = str(found.value).splitlines()
+    assert len(lines) == 7
+    assert all(line.rpartition("Wrong: ")[1] for line in lines)
+    for text in ("retries is no option", "'a' has no type", "*b is not allowed", "docstring", "retry_policy must", "queue_name must", "soft_time_limit is"):  # fmt: skip
+        assert any(text in line for line in lines), text
+
+
+def test_run_without_an_application() -> None:
+    """As in a unit test; what belongs to a message says that there is none."""
+
+    class Plain(ImmediateTask):
+        """Add one."""
+
+        idempotent_on = EVERY_ARGUMENT
+
+        def run(self, number: int) -> int:
+            return number + 1
+
+    assert (Plain().run(1), Plain()(1), Plain()(number=1)) == (2, 2, 2)
+    with pytest.raises(RuntimeError, match="does not run now"):
+        _ = Plain().attempt
 
 
 def test_misspelt_should_retry() -> None:
@@ -683,7 +743,7 @@ def test_the_arguments_of_a_batch_are_those_of_items() -> None:
         "template",
         "max_items",
         "retention_days",
-        "timeout",
+        "http_timeout",
         "chunk",
         "size_limit",
         "request",

@@ -173,7 +173,7 @@ def test_nothing_is_opened_before_the_first_use(tmp_path: Path) -> None:
     assert database.is_sqlite
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg"])
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_postgresql_means_psycopg_3(scheme: str) -> None:
     """Without a driver in the address the installed one is taken; no password is shown."""
     database = Database(f"{scheme}://app:hunter2@db.example/jobs")
