@@ -1,5 +1,8 @@
 """The pytest plugin, in a project of its own."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.workers import remembering_current
@@ -152,6 +155,53 @@ def test_the_fixtures(shop: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) ->
     shop.makepyfile(TESTS)
     shop.runpytest_subprocess("-q").assert_outcomes(passed=7)
     assert list(folder.iterdir()) == []
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "testing.md"
+SHOP = '''
+from datetime import date
+
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, create_app
+
+app = create_app("shop")
+
+
+class CardDeclined(BusinessError):
+    """The bank says no."""
+
+
+class SendWelcome(ImmediateTask):
+    """Welcome one user."""
+
+    idempotent_on = ("user_id",)
+
+    def run(self, user_id: int, day: date) -> str:
+        return f"welcome {user_id}, {day:%d.%m.}"
+
+
+class ChargeCard(ImmediateTask):
+    """Charge one order."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, order_id: int) -> None:
+        raise CardDeclined(f"order {order_id}")
+
+
+def sign_up(user_id: int) -> None:
+    SendWelcome.delay(user_id, date.today())
+'''
+
+
+def test_the_page_about_tests(project: pytest.Pytester) -> None:
+    """Its setting and its tests, as they are written."""
+    text = PAGE.read_text(encoding="utf-8")
+    (setting,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (tests,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    project.makepyprojecttoml(f'{setting}filterwarnings = ["error"]\n')
+    (project.path / "shop.py").write_text(SHOP)
+    project.makepyfile(tests)
+    project.runpytest_subprocess("-q").assert_outcomes(passed=4)
 
 
 def test_addresses_in_the_code_are_refused(shop: pytest.Pytester) -> None:

@@ -3,6 +3,7 @@
 # ruff: noqa: F811  # pytest passes fixtures as arguments of their names
 
 import os
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -21,6 +22,7 @@ from conventions.storage.migrations import run
 from conventions.storage.tables import Base, DeadLetterRow, ExecutionRow
 from tests.databases import FORKS, database, effect, keys, write  # noqa: F401  # database is a fixture
 from tests.support import patient
+from tests.workers import ROOT, Installation
 
 FURTHER = '''
 """A table of a team."""
@@ -220,6 +222,22 @@ def test_a_team_has_migrations_of_its_own(url: str, tmp_path: Path) -> None:
     assert {"contacts", *Base.metadata.tables} <= tables(database)
     with database.session() as session:
         assert session.scalar(text("SELECT version_num FROM alembic_version")) == "theirs"
+    database.dispose()
+
+
+def test_the_versions_of_the_page(installation: Installation) -> None:
+    """As `docs/operations.md` writes them, by the command."""
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^```python\n# mine/migrations/0001_orders\.py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    folder = installation.folder / "mine" / "migrations"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("from conventions import create_app\n\napp = create_app('mine')\n")
+    (folder / "0001_orders.py").write_text(version, encoding="utf-8")
+    for _ in range(2):
+        ended = installation.run("db", "upgrade", app="mine")
+        assert ended.returncode == 0, ended.stdout
+    database = Database(str(installation.settings["database_url"]))
+    assert "orders" in tables(database)
     database.dispose()
 
 
