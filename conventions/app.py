@@ -107,7 +107,8 @@ def create_app(
 
     Args:
         name: the application's name, by custom that of the package.
-        packages: packages or modules with tasks; default: the one called `name`. `CONVENTIONS_TASK_PACKAGES` adds more.
+        packages: packages or modules with tasks; default: the one called `name`. `CONVENTIONS_TASK_PACKAGES` adds more. All modules in them are
+            imported, but for those that are run: `scripts`, `tests`, `management`, `migrations`, `conftest`, `manage`, `setup`, `wsgi`, `asgi`.
         schedule: `module:NAME` of the schedule. The default counts only where `beat_schedule.py` lies in the current
             folder; `None` means none.
         settings_class: a subclass of `Settings`, where the team has settings of its own.

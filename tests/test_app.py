@@ -313,6 +313,34 @@ def test_a_package_that_does_not_exist() -> None:
         team.load_tasks()
 
 
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        "scripts/wipe.py",
+        "tests/test_jobs.py",
+        "management/commands/send.py",
+        "conftest.py",
+        "wsgi.py",
+        "jobs/manage.py",
+    ],
+)
+def test_what_is_run_and_not_imported(write: Callable[..., str], tmp_path: Path, left_out: str) -> None:
+    """A script would do its work at the start of each worker. Who has tasks there names the module."""
+    name = write(mail="sent = []")
+    file = tmp_path / name / left_out
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (file.parent, *file.parent.parents):
+        if folder.is_relative_to(tmp_path / name):
+            (folder / "__init__.py").touch()
+    file.write_text("raise SystemExit('it was run')")
+    with application([name], **MEMORY) as team:
+        team.import_packages()
+        assert f"{name}.mail" in sys.modules
+    named = f"{name}.{left_out.removesuffix('.py').replace('/', '.')}"
+    with application([name, named], **MEMORY) as team, pytest.raises(TaskModuleError, match="it was run"):
+        team.import_packages()
+
+
 def test_migrations_are_no_task_modules(write: Callable[..., str], tmp_path: Path) -> None:
     """Alembic runs them; `app.database` finds them."""
     name = write(mail=GOOD)

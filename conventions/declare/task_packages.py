@@ -1,4 +1,4 @@
-"""The task packages of a team. Every module is imported; an error names the module and the line that failed."""
+"""The task packages of a team. Their modules are imported; an error names the module and the line that failed."""
 
 import importlib
 import pkgutil
@@ -10,9 +10,14 @@ from types import ModuleType
 from conventions.core.errors import DeclarationError, TaskModuleError
 from conventions.declare.team_migrations import MIGRATIONS
 
+# Modules and packages below a task package that are run and not imported, or that others import.
+LEFT_OUT = frozenset(
+    ["__main__", "conftest", "manage", "management", MIGRATIONS, "scripts", "setup", "tests", "wsgi", "asgi"]
+)
+
 
 def import_tasks(packages: Iterable[str]) -> None:
-    """Import every module of these packages. Raises: TaskModuleError."""
+    """Import these packages and the modules in them, but for those of `LEFT_OUT`. Raises: TaskModuleError."""
     for package in packages:
         for module in _walk(package):
             _import(module)
@@ -21,11 +26,9 @@ def import_tasks(packages: Iterable[str]) -> None:
 def _walk(package: str) -> Iterator[str]:
     yield package
     module = _import(package)
-    if not hasattr(module, "__path__"):
-        return
-    for info in pkgutil.walk_packages(module.__path__, f"{package}.", onerror=lambda _: None):
-        if f".{MIGRATIONS}" not in info.name and not info.name.endswith(".__main__"):
-            yield info.name
+    for info in pkgutil.iter_modules(getattr(module, "__path__", ()), f"{package}."):
+        if info.name.rpartition(".")[2] not in LEFT_OUT:
+            yield from _walk(info.name)
 
 
 def _import(name: str) -> ModuleType:

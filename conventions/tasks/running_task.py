@@ -43,7 +43,8 @@ class RunningTask(celery.Task):
             Any  # Celery's, of the job that this thread runs: a checker knows more of it by other stubs, and not enough
         )
 
-    request_stack: Any = LocalStack()  # until Celery gives a registered task its own: a unit test may call `Charge().run(...)`
+    # Until Celery gives a registered task its own: a unit test may call `Charge().run(...)`.
+    request_stack: Any = LocalStack()
     counts_itself: ClassVar[bool] = True
     queue_name: ClassVar[str]
     idempotent_on: ClassVar[IdempotentOn]
