@@ -16,7 +16,7 @@ from conventions.core.errors import BusinessError, DeclarationError, JobCancelle
 from conventions.tasks.job_classes import LongRunningTask
 
 if TYPE_CHECKING:
-    from conventions.tasks.send_types import BatchOptions, BatchStep, DelayBatch, EnqueueBatchIn
+    from conventions.tasks.send_types import BatchOptions, BatchS, BatchStep, DelayBatch, EnqueueBatchIn
 
 
 class BatchTask(LongRunningTask, abstract=True):
@@ -34,7 +34,7 @@ class BatchTask(LongRunningTask, abstract=True):
         delay: ClassVar[DelayBatch]
         delay_on_commit: ClassVar[DelayBatch]
         enqueue_in: ClassVar[EnqueueBatchIn]
-        s: ClassVar[BatchStep]  # type: ignore[assignment]  # it takes other arguments than that of `run`
+        s: ClassVar[BatchS]  # type: ignore[assignment]  # it takes other arguments than that of `run`
         si: ClassVar[BatchStep]
         options: ClassVar[BatchOptions]
 

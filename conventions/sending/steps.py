@@ -5,33 +5,30 @@ They make what Celery's functions of the same names make. Celery's have no types
 - `CompleteStep`: all arguments are there. It may begin a chain, or stand in a group.
 - `FixedStep`: the same by `si`, so that it takes no result of the step before it. It may stand anywhere.
 - `StepAfter[X, R]`: the first argument is missing, which is the result of the step before it, or the list of results before a chord's body.
+- `AnyStep[X, R]`: what was given fits both.
+
+Nothing is made of these classes: what a send returns, and a step, are Celery's own objects at run time. None is derived from one of Celery's,
+since where Celery has no types such a class passes for every other one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar, overload
 
 import celery
-
-if TYPE_CHECKING:
-    from celery.result import AsyncResult
-else:
-
-    class AsyncResult:
-        """Nothing is made of these classes: what a send returns, and a step, are Celery's own."""
-
 
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
+X = TypeVar("X")
 R_co = TypeVar("R_co", covariant=True)
 X_contra = TypeVar("X_contra", contravariant=True)
 
 
-class Sent(AsyncResult, Generic[R_co]):
+class Sent(Generic[R_co]):
     """What a send returns, for type checkers: Celery's `AsyncResult`.
 
     Attributes:
@@ -53,6 +50,21 @@ class Sent(AsyncResult, Generic[R_co]):
         @property
         def result(self) -> Any:
             """The result, or the error, once it has ended."""
+
+        @property
+        def parent(self) -> Any:
+            """What was sent before it in its chain."""
+
+        @property
+        def children(self) -> Any:
+            """What its job has sent."""
+
+        @property
+        def traceback(self) -> Any:
+            """Of its error."""
+
+        def wait(self, *args: Any, **options: Any) -> R_co:
+            """As `get`."""
 
         def ready(self) -> bool:
             """Whether it has ended."""
@@ -86,8 +98,6 @@ class Sent(AsyncResult, Generic[R_co]):
 
 class Step(Mapping[str, Any], Generic[R_co]):
     """A task with arguments, for type checkers: Celery's `Signature`.
-
-    It is not derived from that: where Celery has no types, a class that is derived from one of its own passes for every other one.
 
     Attributes:
         task: the name of its task.
@@ -154,6 +164,31 @@ class StepAfter(Step[R_co], Generic[X_contra, R_co]):
 
         def _takes(self, result: X_contra, /) -> R_co: ...
 
+        def apply_async(self, args: Any, kwargs: Any = None, **options: Any) -> Sent[R_co]:  # type: ignore[override]
+            """Send it, with the argument that it lacks."""
+
+        def delay(self, result: X_contra, /, *args: Any, **kwargs: Any) -> Sent[R_co]:
+            """Send it, with the argument that it lacks."""
+
+        @overload
+        def __or__(self, other: FixedStep[B]) -> StepAfter[X_contra, B]: ...
+        @overload
+        def __or__(self, other: StepAfter[R_co, B]) -> StepAfter[X_contra, B]: ...
+        def __or__(self, other: Any) -> Any:
+            """A chain of both."""
+
+
+class AnyStep(CompleteStep[R_co], StepAfter[X_contra, R_co], Generic[X_contra, R_co]):  # type: ignore[misc]
+    """A step that has all its arguments, and takes the result of a step before it where there is one."""
+
+    if TYPE_CHECKING:
+
+        def apply_async(self, args: Any = (), kwargs: Any = None, **options: Any) -> Sent[R_co]:
+            """Send it."""
+
+        def delay(self, *args: Any, **kwargs: Any) -> Sent[R_co]:
+            """Send it."""
+
 
 class Chain(CompleteStep[R_co]):
     """Steps in a row; `chain(...)()` sends them."""
@@ -162,6 +197,10 @@ class Chain(CompleteStep[R_co]):
 
         def __call__(self, *args: Any, **options: Any) -> Sent[R_co]:
             """Send it."""
+
+
+class FixedChain(Chain[R_co], FixedStep[R_co]):
+    """The same, which begins with a step by `si`, so that it may stand anywhere in another chain."""
 
 
 class Group(CompleteStep[list[A]]):
@@ -176,32 +215,95 @@ class Group(CompleteStep[list[A]]):
             """Send it."""
 
 
+class FixedGroup(Group[A], FixedStep[list[A]]):
+    """The same of steps by `si`."""
+
+
+class GroupAfter(StepAfter[X_contra, list[A]], Generic[X_contra, A]):
+    """Steps side by side that each take the result of the step before them."""
+
+
+class Header(Step[list[A]]):
+    """`chord(...)` without its body, with which it is called: `chord(mails)(Total.s())`."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, body: FixedStep[B] | StepAfter[list[A], B], **options: Any) -> Sent[B]:
+            """Send it."""
+
+
+if TYPE_CHECKING:
+    Next: TypeAlias = StepAfter[A, B] | FixedStep[B]  # what may stand behind a step that returns A, and returns B
+
+
+@overload
+def chain(first: FixedStep[A], /) -> FixedChain[A]: ...
+@overload
+def chain(first: FixedStep[A], second: Next[A, B], /) -> FixedChain[B]: ...
+@overload
+def chain(first: FixedStep[A], second: Next[A, B], third: Next[B, C], /) -> FixedChain[C]: ...
+@overload
+def chain(first: FixedStep[A], second: Next[A, B], third: Next[B, C], fourth: Next[C, D], /) -> FixedChain[D]: ...
+@overload
+def chain(
+    first: FixedStep[A], second: Next[A, B], third: Next[B, C], fourth: Next[C, D], fifth: Next[D, E], /
+) -> FixedChain[E]: ...
+@overload
+def chain(
+    first: FixedStep[A],
+    second: Next[A, B],
+    third: Next[B, C],
+    fourth: Next[C, D],
+    fifth: Next[D, E],
+    /,
+    *more: Next[Any, Any],
+) -> FixedChain[Any]: ...
 @overload
 def chain(first: CompleteStep[A], /) -> Chain[A]: ...
 @overload
-def chain(first: CompleteStep[A], second: FixedStep[B] | StepAfter[A, B], /) -> Chain[B]: ...
+def chain(first: CompleteStep[A], second: Next[A, B], /) -> Chain[B]: ...
+@overload
+def chain(first: CompleteStep[A], second: Next[A, B], third: Next[B, C], /) -> Chain[C]: ...
+@overload
+def chain(first: CompleteStep[A], second: Next[A, B], third: Next[B, C], fourth: Next[C, D], /) -> Chain[D]: ...
 @overload
 def chain(
-    first: CompleteStep[A], second: FixedStep[B] | StepAfter[A, B], third: FixedStep[C] | StepAfter[B, C], /
-) -> Chain[C]: ...
-@overload
-def chain(
-    first: CompleteStep[A],
-    second: FixedStep[B] | StepAfter[A, B],
-    third: FixedStep[C] | StepAfter[B, C],
-    fourth: FixedStep[D] | StepAfter[C, D],
-    /,
-) -> Chain[D]: ...
+    first: CompleteStep[A], second: Next[A, B], third: Next[B, C], fourth: Next[C, D], fifth: Next[D, E], /
+) -> Chain[E]: ...
 @overload
 def chain(
     first: CompleteStep[A],
-    second: FixedStep[B] | StepAfter[A, B],
-    third: FixedStep[C] | StepAfter[B, C],
-    fourth: FixedStep[D] | StepAfter[C, D],
-    fifth: FixedStep[E] | StepAfter[D, E],
+    second: Next[A, B],
+    third: Next[B, C],
+    fourth: Next[C, D],
+    fifth: Next[D, E],
     /,
-    *more: Step[Any],
+    *more: Next[Any, Any],
 ) -> Chain[Any]: ...
+@overload
+def chain(first: StepAfter[X, A], /) -> StepAfter[X, A]: ...
+@overload
+def chain(first: StepAfter[X, A], second: Next[A, B], /) -> StepAfter[X, B]: ...
+@overload
+def chain(first: StepAfter[X, A], second: Next[A, B], third: Next[B, C], /) -> StepAfter[X, C]: ...
+@overload
+def chain(first: StepAfter[X, A], second: Next[A, B], third: Next[B, C], fourth: Next[C, D], /) -> StepAfter[X, D]: ...
+@overload
+def chain(
+    first: StepAfter[X, A], second: Next[A, B], third: Next[B, C], fourth: Next[C, D], fifth: Next[D, E], /
+) -> StepAfter[X, E]: ...
+@overload
+def chain(
+    first: StepAfter[X, A],
+    second: Next[A, B],
+    third: Next[B, C],
+    fourth: Next[C, D],
+    fifth: Next[D, E],
+    /,
+    *more: Next[Any, Any],
+) -> StepAfter[X, Any]: ...
+@overload
+def chain(steps: Sequence[Step[Any]], /) -> Chain[Any]: ...
 def chain(*steps: Any) -> Any:
     """Steps in a row: each begins when the one before it has succeeded, and gets its result, unless `si` has made it.
 
@@ -210,13 +312,35 @@ def chain(*steps: Any) -> Any:
     return celery.chain(*steps)
 
 
-def group(steps: Iterable[CompleteStep[A]], /) -> Group[A]:
+@overload
+def group(steps: Iterable[FixedStep[A]], /) -> FixedGroup[A]: ...  # type: ignore[overload-overlap]  # the first that fits counts
+@overload
+def group(steps: Iterable[CompleteStep[A]], /) -> Group[A]: ...  # type: ignore[overload-overlap]  # the first that fits counts
+@overload
+def group(steps: Iterable[StepAfter[X, A] | FixedStep[A]], /) -> GroupAfter[X, A]: ...
+@overload
+def group(*steps: FixedStep[A]) -> FixedGroup[A]: ...  # type: ignore[overload-overlap]  # the first that fits counts
+@overload
+def group(*steps: CompleteStep[A]) -> Group[A]: ...  # type: ignore[overload-overlap]  # the first that fits counts
+@overload
+def group(*steps: StepAfter[X, A] | FixedStep[A]) -> GroupAfter[X, A]: ...
+def group(*steps: Any) -> Any:
     """Steps side by side. In a chain, or as a chord's header, their results are a list."""
-    made: Group[A] = celery.group(steps)
-    return made
+    return celery.group(*steps)
 
 
-def chord(header: Iterable[CompleteStep[A]], body: FixedStep[B] | StepAfter[list[A], B], /) -> Chain[B]:
+@overload
+def chord(  # type: ignore[overload-overlap]  # the first that fits counts
+    header: Iterable[FixedStep[A]] | FixedGroup[A], body: FixedStep[B] | StepAfter[list[A], B]
+) -> FixedChain[B]: ...
+@overload
+def chord(header: Iterable[CompleteStep[A]] | Group[A], body: FixedStep[B] | StepAfter[list[A], B]) -> Chain[B]: ...  # type: ignore[overload-overlap]  # the first that fits counts
+@overload
+def chord(
+    header: Iterable[StepAfter[X, A] | FixedStep[A]] | GroupAfter[X, A], body: FixedStep[B] | StepAfter[list[A], B]
+) -> StepAfter[X, B]: ...
+@overload
+def chord(header: Iterable[CompleteStep[A]] | Group[A]) -> Header[A]: ...
+def chord(header: Any, body: Any = None) -> Any:
     """Steps side by side, and one that begins when all have succeeded, with the list of their results; `chord(...)()` sends them."""
-    made: Chain[B] = celery.chord(header, body)
-    return made
+    return celery.chord(header, body)

@@ -41,7 +41,7 @@ from conventions.tasks.sending_method import sending_method
 
 if TYPE_CHECKING:
     from conventions.sending.steps import Sent
-    from conventions.tasks.send_types import Delay, EnqueueIn, Options, RunAgain, S, Si
+    from conventions.tasks.send_types import Delay, EnqueueIn, Options, S, Si
 
 
 FROM_CELERY = tuple(
@@ -158,7 +158,6 @@ class ConventionTask(RunningTask):
         s: ClassVar[S]
         si: ClassVar[Si]
         options: ClassVar[Options]
-        _run: ClassVar[RunAgain]
     else:
         delay = sending_method(celery.Task.delay)
         s = sending_method(celery.Task.s)

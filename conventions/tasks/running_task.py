@@ -39,9 +39,21 @@ class RunningTask(celery.Task):
     """
 
     if TYPE_CHECKING:
-        request: (
-            Any  # Celery's, of the job that this thread runs: a checker knows more of it by other stubs, and not enough
-        )
+        # Where Celery's source or other stubs say more or less of these, code that works for any task would be partly unknown.
+        __name__: str
+        request: Any  # of the job that this thread runs
+
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            """What it does: a subclass says it."""
+
+        def replace(self, sig: Any) -> Any:
+            """As Celery."""
+
+        def add_to_chord(self, sig: Any, lazy: bool = False) -> Any:
+            """As Celery."""
+
+        def update_state(self, task_id: Any = None, state: Any = None, meta: Any = None, **kwargs: Any) -> None:
+            """As Celery."""
 
     # Until Celery gives a registered task its own: a unit test may call `Charge().run(...)`.
     request_stack: Any = LocalStack()

@@ -6,21 +6,39 @@ class by which the method was reached. So `SendEmail.delay(user_id="x")` is an e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from conventions.core.priority import Priority
-from conventions.sending.steps import CompleteStep, FixedStep, Sent, StepAfter
+from conventions.sending.steps import AnyStep, CompleteStep, FixedStep, Sent, StepAfter
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+    from sqlalchemy.orm import Session, scoped_session
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
+F = TypeVar("F")
+F_co = TypeVar("F_co", covariant=True)
 X = TypeVar("X")
 X_contra = TypeVar("X_contra", contravariant=True)
+Y = TypeVar("Y")
+Y_contra = TypeVar("Y_contra", contravariant=True)
 
 
 class HasRun(Protocol[P, R_co]):
@@ -31,23 +49,12 @@ class HasRun(Protocol[P, R_co]):
         """What it does."""
 
 
-class HasRunTwice(Protocol[P, X_contra, Q, R_co]):
-    """The same; its signature is known as a whole (`P`), and as a first parameter and the others (`X`, `Q`)."""
+class HasRunAs(Protocol[F_co]):
+    """The same; its signature is known as one type, which `StepMaker` takes apart."""
 
     @property
-    def run(self) -> Callable[P, R_co]:
+    def run(self) -> F_co:
         """What it does."""
-
-    @property
-    def _run(self) -> Callable[Concatenate[X_contra, Q], R_co]: ...
-
-
-class RunAgain:
-    """`_run`: the same as `run`, for `HasRunTwice`."""
-
-    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> Callable[P, R]:
-        """What a checker sees."""
-        raise NotImplementedError
 
 
 class Delay:
@@ -58,10 +65,20 @@ class Delay:
         raise NotImplementedError
 
 
+AnySession: TypeAlias = "Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]"
+
+
+class EnqueuerIn(Protocol[P, R_co]):
+    """`enqueue_in` itself."""
+
+    def __call__(self, session: AnySession, /, *args: P.args, **kwargs: P.kwargs) -> Sent[R_co]:
+        """Send one message when the session's transaction has committed."""
+
+
 class EnqueueIn:
     """`enqueue_in`: takes a session, and the arguments of `run`."""
 
-    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> Callable[Concatenate[Any, P], Sent[R]]:
+    def __get__(self, task: object, cls: type[HasRun[P, R]]) -> EnqueuerIn[P, R]:
         """What a checker sees."""
         raise NotImplementedError
 
@@ -75,40 +92,45 @@ class Si:
 
 
 class S:
-    """`s`: takes the arguments of `run`, or all but the first, which the step before it gives.
+    """`s`: takes the arguments of `run`, or all but the first, which the step before it gives."""
 
-    Two ways lead to the same types. mypy finds the first parameter by the first, pyright by the second.
-    """
-
-    @overload
-    def __get__(self, task: object, cls: type[HasRunTwice[P, X, Q, R]]) -> StepMaker[P, X, Q, R]: ...
-    @overload
-    def __get__(self, task: object, cls: type[T]) -> StepMakerOf[T]: ...
-    def __get__(self, task: object, cls: Any) -> Any:
+    def __get__(self, task: object, cls: type[HasRunAs[F]]) -> StepMaker[F]:
         """What a checker sees."""
         raise NotImplementedError
 
 
-class StepMaker(Generic[P, X, Q, R]):
-    """`s`, as mypy finds it."""
+class WithOrWithout(Protocol[X_contra, R_co]):
+    """A function whose arguments may all be left out, or the first be given."""
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> CompleteStep[R]: ...
+    def __call__(self) -> R_co: ...
     @overload
-    def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> StepAfter[X, R]: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Make a step."""
-        raise NotImplementedError
+    def __call__(self, first: X_contra, /) -> R_co: ...
 
 
-class StepMakerOf(Generic[T_co]):
-    """`s`, as pyright finds it."""
+class WithOrWithout1(Protocol[X_contra, Y_contra, R_co]):
+    """A function that takes one argument, or one before it."""
 
     @overload
-    def __call__(self: StepMakerOf[HasRun[P, R]], *args: P.args, **kwargs: P.kwargs) -> CompleteStep[R]: ...
+    def __call__(self, one: Y_contra, /) -> R_co: ...
+    @overload
+    def __call__(self, first: X_contra, one: Y_contra, /) -> R_co: ...
+
+
+class StepMaker(Generic[F_co]):
+    """`s` itself."""
+
+    @overload
+    def __call__(self: StepMaker[WithOrWithout[X, R]]) -> AnyStep[X, R]: ...
+    @overload
+    def __call__(self: StepMaker[WithOrWithout1[X, Y, R]], one: Y, /) -> AnyStep[X, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
+        self: StepMaker[Callable[P, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> CompleteStep[R]: ...
     @overload
     def __call__(
-        self: StepMakerOf[HasRun[Concatenate[X, Q], R]], *args: Q.args, **kwargs: Q.kwargs
+        self: StepMaker[Callable[Concatenate[X, Q], R]], *args: Q.args, **kwargs: Q.kwargs
     ) -> StepAfter[X, R]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make a step."""
@@ -142,6 +164,11 @@ class SendsWithOptions(Protocol[P, R_co]):
 
     def options(self, /, **options: Unpack[SendOption]) -> SendsWithOptions[P, R_co]:
         """The same with further options."""
+
+    def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Sent[R_co]:
+        """Send one message now."""
 
     def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> Sent[R_co]:
         """Send one message now."""
@@ -204,8 +231,40 @@ class EnqueueBatchIn:
         raise NotImplementedError
 
 
+class HasItemsAs(Protocol[F_co]):
+    """A batch; the signature of its `items` is known as one type."""
+
+    @property
+    def items(self) -> F_co:
+        """What it is cut from."""
+
+
+class BatchS:
+    """`s` of a batch."""
+
+    def __get__(self, task: object, cls: type[HasItemsAs[F]]) -> BatchStepMaker[F]:
+        """What a checker sees."""
+        raise NotImplementedError
+
+
+class BatchStepMaker(Generic[F_co]):
+    """`s` of a batch itself."""
+
+    @overload
+    def __call__(  # type: ignore[overload-overlap]  # the first that fits counts
+        self: BatchStepMaker[Callable[P, Iterable[Any]]], *args: P.args, **kwargs: P.kwargs
+    ) -> CompleteStep[Any]: ...
+    @overload
+    def __call__(
+        self: BatchStepMaker[Callable[Concatenate[X, Q], Iterable[Any]]], *args: Q.args, **kwargs: Q.kwargs
+    ) -> StepAfter[X, Any]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make a step."""
+        raise NotImplementedError
+
+
 class BatchStep:
-    """`s` and `si` of a batch: all arguments are there."""
+    """`si` of a batch: all arguments are there."""
 
     def __get__(self, task: object, cls: type[HasItems[P]]) -> Callable[P, FixedStep[Any]]:
         """What a checker sees."""

@@ -49,11 +49,13 @@ def test_an_immutable_step_takes_no_result() -> None:
 def test_a_group_runs_side_by_side() -> None:
     """The results come in the order of the group."""
     assert group(Double.s(number) for number in (10, 11, 12))().get(timeout=15) == [20, 22, 24]
+    assert group(Double.s(13), Double.s(14))().get(timeout=15) == [26, 28]
 
 
 def test_a_chord_ends_with_one_step() -> None:
     """The last step gets all results, once."""
     assert chord([Double.s(number) for number in (20, 21, 22)], Total.s())().get(timeout=15) == 126
+    assert chord([Double.s(number) for number in (23, 24)])(Total.s()).get(timeout=15) == 94
 
 
 def test_a_chord_counts_duplicates_too() -> None:

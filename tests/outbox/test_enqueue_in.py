@@ -153,7 +153,7 @@ def test_faults_are_raised_where_it_is_called(app: ConventionsApp, session: Sess
     calls: list[tuple[Callable[[], object], type[Exception], str]] = [
         (lambda: Receipt.enqueue_in(session), TypeError, "order"),  # type: ignore[call-arg]
         (lambda: Receipt.enqueue_in(session, order="x"), PayloadError, "order"),  # type: ignore[arg-type]
-        (lambda: Receipt.enqueue_in(None, 1), TypeError, "by a session of SQLAlchemy, and this is NoneType"),
+        (lambda: Receipt.enqueue_in(None, 1), TypeError, "by a session of SQLAlchemy, and this is NoneType"),  # type: ignore[arg-type]
         (lambda: Receipt.enqueue_many_in(session, [{"order": 1}, {"order": "x"}]), PayloadError, "order"),
         (lambda: Receipt.enqueue_many_in(session, ONE), TypeError, "a list of such mappings"),
         (lambda: Receipt.options(priority=3).enqueue_in(session, 1), TypeError, "Priority"),  # type: ignore[arg-type]

@@ -21,6 +21,10 @@ def send(session: Session) -> None:
     CleanUp.delay(1)  # type: ignore
     SendEmail.enqueue_in(session, user_id="x", nope=1)  # type: ignore
     SendEmail.enqueue_in(session, 1)  # type: ignore
+    SendEmail.enqueue_in(3, 1, TODAY)  # type: ignore
+    SendEmail.delay(SendEmail.delay(1, TODAY), TODAY)  # type: ignore
+    len(SendEmail.delay(1, TODAY))  # type: ignore
+    assert SendEmail.delay(1, TODAY).nope  # type: ignore
     SendEmail.delay_on_commit(1)  # type: ignore
     SendEmail.options().delay(1)  # type: ignore
     SendEmail.options(countdown=1).enqueue_in(session, "x", TODAY)  # type: ignore
@@ -53,6 +57,8 @@ def steps() -> None:
     SendEmail.si(user_id="x", nope=1)  # type: ignore
     SendEmail.si(1)  # type: ignore
     CleanUp.s(1)  # type: ignore
+    chain(CleanUp.s(), Tell.s())  # type: ignore
+    chain(SendEmail.s(1, TODAY), Import.s("a"))  # type: ignore
     Total.s(1)  # type: ignore
 
 
@@ -60,10 +66,14 @@ def canvas() -> None:
     """Steps that do not fit."""
     mails = [SendEmail.s(number, TODAY) for number in range(3)]
     chain(SendEmail.s(1, TODAY), Total.s())  # type: ignore
-    chain(Total.s(), CleanUp.si())  # type: ignore
+    chain(Total.s(), CleanUp.si()).delay()  # type: ignore
+    chain(SendEmail.s(1, TODAY), chain(Total.s(), CleanUp.si()))  # type: ignore
+    chain(SendEmail.s(1, TODAY), CleanUp.si(), CleanUp.si(), CleanUp.si(), CleanUp.si()).apply_async().get() + 1  # type: ignore
     chain(group(mails), Total.s(), Total.s())  # type: ignore
     chain(SendEmail.s(1, TODAY), SendEmail.s(1, TODAY))  # type: ignore
     chord(mails, Tell.s())  # type: ignore
     chord(mails, Total.si())  # type: ignore
-    group([Total.s()])  # type: ignore
+    group([Total.s()]).delay()  # type: ignore
+    chord(group(mails), Tell.s())  # type: ignore
+    chord(mails)(Tell.s())  # type: ignore
     group(mails) | Tell.s()  # type: ignore

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import date
+from functools import partial
 from typing import Any, assert_type
 
 from sqlalchemy.orm import Session
@@ -9,6 +10,7 @@ from sqlalchemy.orm import Session
 from conventions import (
     EVERY_ARGUMENT,
     BatchTask,
+    ConventionTask,
     ImmediateTask,
     Job,
     LongRunningTask,
@@ -22,7 +24,7 @@ from conventions import (
     group,
     planned_date,
 )
-from conventions.sending.steps import Chain, CompleteStep, FixedStep, Group, Sent, StepAfter
+from conventions.sending.steps import Chain, CompleteStep, FixedChain, FixedStep, Group, Sent, StepAfter
 
 app = create_app("typed")
 TODAY = date(2026, 1, 31)
@@ -71,6 +73,24 @@ class Import(BatchTask):
         yield from [path] * limit
 
     def process(self, chunk: list[str], path: str, limit: int = 10) -> None: ...
+
+
+class KeywordsOnly(ImmediateTask):
+    """Take no argument by its place."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, *, a: int) -> int:
+        raise self.replace(self.si(a=a))
+
+
+class Show(ImmediateTask):
+    """Take one, or none."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, text: str = "") -> None:
+        self.update_state(state="SHOWN", meta={"text": text})
 
 
 @app.job(queue="mail", idempotent_on=EVERY_ARGUMENT)
@@ -147,3 +167,22 @@ def canvas() -> None:
     assert_type(chord(mails, Total.s())(), Sent[int])
     assert_type(chain(group(mails), Total.s()).apply_async(countdown=5), Sent[int])
     assert_type(group(mails) | Total.s() | Tell.s(), Chain[None])
+    assert_type(group(SendEmail.s(1, TODAY), SendEmail.s(2, TODAY)), Group[str])
+    assert_type(chord(mails)(Total.s()), Sent[int])
+    assert_type(chord(header=group(mails), body=Total.s()), Chain[int])
+    assert_type(chain(SendEmail.si(1, TODAY), CleanUp.si()), FixedChain[None])
+    assert_type(chain(CleanUp.si(), chain(SendEmail.si(1, TODAY), CleanUp.si())), FixedChain[None])
+    assert_type(chain(group(mails), chain(Total.s(), Tell.s())), Chain[None])
+    assert_type(chain(Total.s(), Tell.s()), StepAfter[list[str], None])
+    assert_type(chain(chord(mails, Total.s()), group([Tell.s(), Tell.s(who="you")])), Chain[list[None]])
+    assert_type(chain(KeywordsOnly.s(a=1), CleanUp.si(), CleanUp.si(), CleanUp.si(), CleanUp.si()), Chain[None])
+    assert_type(chain(SendEmail.s(1, TODAY), Show.s()), Chain[None])
+    assert_type(partial(SendEmail.s, 1)(TODAY), CompleteStep[str])
+
+
+def of_any(task: type[ImmediateTask], tasks: list[type[ConventionTask]]) -> None:
+    """Code that works for any task."""
+    task.delay(1)
+    task.si(a=1).apply_async()
+    for one in tasks:
+        one.options(countdown=1).delay(one.__name__)
