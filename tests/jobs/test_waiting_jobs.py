@@ -28,7 +28,7 @@ from conventions.storage.layout_version import LAYOUT, LOWEST, member_name
 from conventions.storage.tables import DeadLetterRow
 from tests.failures import failure, record
 from tests.recorded import append, drain, entry, recorder
-from tests.support import at_most, wait_until
+from tests.support import at_most
 from tests.workers import application, close, forget, forget_applications
 
 QUEUE = "immediate"
@@ -111,8 +111,9 @@ def test_a_job_in_hand(app: ConventionsApp) -> None:
     assert job.started_at is not None
     assert abs(job.started_at - before) < timedelta(seconds=30)
     assert app.AsyncResult(sent.id).state == "STARTED"
-    app.claims.renew([request], 0.001)
-    silent = wait_until(lambda: one if (one := Job.of(sent.id)).state != "running" else None)
+    claim = app.store.key("claim", request.claim)
+    app.store.redis.hset(claim, "until", 1)  # its lease is over
+    silent = Job.of(sent.id)
     assert (silent.state, silent.attempts) == ("queued", 1)
     assert silent.waits_because == "the worker that ran it is silent, and its lease is over: another worker takes it"
     app.claims.renew([request], USUAL.lease)
