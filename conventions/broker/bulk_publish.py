@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from kombu.exceptions import BatchPublishError
 from redis.exceptions import RedisError
 
 from conventions.broker.redis_broker import Broker, Publication
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
-from conventions.library_internals.kombu import BatchPublishError
 from conventions.storage.redis_connections import telling
 from conventions.storage.script_call import ScriptCall
 

@@ -4,11 +4,11 @@ import json
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 from conventions.broker.codec import headers_in
+from conventions.core.units import count_in
 from conventions.storage.redis_store import Store
 
 Spot: TypeAlias = Literal["ready", "delayed", "held", "running", "ended", "later"]
 Why: TypeAlias = Literal["key", "rate", ""]
-
 
 LAST = 1e14  # milliseconds since the epoch: in the year 5138
 
@@ -48,15 +48,15 @@ def find(store: Store, message_id: str) -> FoundMessage | None:
     retries = headers.get("retries")
     first = retries + 1 if isinstance(retries, int) else 1
     is_delayed = place == b"delayed"
-    number = _number(number)
+    value = _number(number)
     return FoundMessage(
         place=cast("Spot", place.decode()),
         queue=queue.decode(errors="replace"),
         headers=headers,
-        generation=int(_number(generation)),
-        attempt=int(_number(attempt)) or first,
-        before=0 if is_delayed else int(number),
-        due_at=number / 1000 if is_delayed and number else None,
+        generation=count_in(generation),
+        attempt=count_in(attempt) or first,
+        before=0 if is_delayed else int(value),
+        due_at=value / 1000 if is_delayed and value else None,
         why=cast("Why", why.decode()),
     )
 

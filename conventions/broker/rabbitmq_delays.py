@@ -23,7 +23,7 @@ from conventions.broker.redis_broker import Broker, HeldMessage, Publication
 from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.core.rounds import Rounds
-from conventions.library_internals.kombu import publish_batch, publish_batch_of
+from conventions.library_internals.kombu import publish_batch_of
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Delays:
         with (
             Deadline(self._patience),
             self._sends.producer(None) as producer,
-            publish_batch(producer, len(messages) + 1) as batch,
+            producer.batch(len(messages) + 1) as batch,
         ):
             for one, message in messages:
                 _publish(producer, one, message)

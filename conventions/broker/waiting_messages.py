@@ -11,6 +11,7 @@ from conventions.broker.redis_broker import Broker
 from conventions.core.chunking import batched
 from conventions.core.error_text import clean
 from conventions.core.errors import JournalFull
+from conventions.core.units import count_in
 from conventions.storage.layout_version import refused
 from conventions.storage.redis_store import Store
 
@@ -72,7 +73,7 @@ def look(broker: Broker, queue: str, place: WaitingPlace, leave_out: int = 0, co
     """The first messages of one place, after skipping `leave_out`. Raises: RedisError."""
     found = broker.store.run("waiting", [queue, place, leave_out, count, MOST_BYTES])
     return [
-        Waiting(queue, place, tag, score, payload, _number(generation), _number(attempt))
+        Waiting(queue, place, tag, score, payload, count_in(generation), count_in(attempt))
         for tag, score, payload, generation, attempt in found
     ]
 
@@ -107,10 +108,3 @@ def every(broker: Broker, queue: str, place: WaitingPlace) -> Iterator[list[Wait
     while found := look(broker, queue, place, seen):
         yield found
         seen += len(found)
-
-
-def _number(value: Any) -> int:
-    try:
-        return max(int(value), 0)
-    except ValueError:  # another program wrote it
-        return 0

@@ -8,6 +8,14 @@ def milliseconds(length: float | timedelta) -> int:
     return round((length.total_seconds() if isinstance(length, timedelta) else length) * 1000)
 
 
+def count_in(value: bytes | str) -> int:
+    """A count or a time as Redis has it; 0 for what is none, since another program may have written it."""
+    try:
+        return max(int(value), 0)
+    except ValueError:
+        return 0
+
+
 def moment(text: datetime | str | None) -> datetime | None:
     """The time in a header. `None` if it is not a time, since another program may have written it."""
     try:

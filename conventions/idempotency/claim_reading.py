@@ -3,6 +3,7 @@
 import json
 from typing import Any, NamedTuple
 
+from conventions.core.units import count_in
 from conventions.storage.redis_store import Store
 
 
@@ -46,18 +47,11 @@ def read_claim(store: Store, claim: str) -> ClaimReading | None:
     return ClaimReading(
         state=state.decode(errors="replace"),
         message_id=message_id.decode(errors="replace"),
-        generation=_number(generation),
-        attempt=_number(attempt),
-        began_at=_number(fence) / 1_000_000,  # a fence is the time in microseconds
-        until=_number(until) / 1000,
+        generation=count_in(generation),
+        attempt=count_in(attempt),
+        began_at=count_in(fence) / 1_000_000,  # a fence is the time in microseconds
+        until=count_in(until) / 1000,
         lapsed=bool(lapsed),
         has_result=has_result,
         result=value,
     )
-
-
-def _number(value: bytes) -> int:
-    try:
-        return int(value)
-    except ValueError:  # another program wrote it
-        return 0

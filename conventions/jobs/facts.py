@@ -2,17 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from conventions.progress.reporter import Progress
 
-State: TypeAlias = Literal[
-    "unsent",
-    "queued",
-    "delayed",
-    "retrying",
-    "parked",
-    "running",
+Open: TypeAlias = Literal["unsent", "queued", "delayed", "retrying", "parked", "running", "unknown"]
+Ended: TypeAlias = Literal[
     "succeeded",
     "duplicate",
     "partly failed",
@@ -23,22 +18,9 @@ State: TypeAlias = Literal[
     "expired",
     "purged",
     "lost",
-    "unknown",
 ]
-ENDED: frozenset[State] = frozenset(
-    [
-        "succeeded",
-        "duplicate",
-        "partly failed",
-        "dead",
-        "discarded",
-        "cancelled",
-        "revoked",
-        "expired",
-        "purged",
-        "lost",
-    ]
-)
+State: TypeAlias = Open | Ended
+ENDED: frozenset[State] = frozenset(get_args(Ended))
 WELL: frozenset[State] = frozenset(["succeeded", "duplicate"])
 
 

@@ -81,7 +81,7 @@ class Job(Facts):
             TimeoutError: it has not ended by then. The message says where it is.
             RedisError, SQLAlchemyError: a server does not answer at the end of that time.
         """
-        seconds = _seconds(timeout)
+        seconds = _checked(timeout)
         deadline, pause = time.monotonic() + seconds, FIRST_PAUSE
         while True:
             left = deadline - time.monotonic()
@@ -106,7 +106,7 @@ class Job(Facts):
         return self._from(Question(app, self.id, within=within))
 
 
-def _seconds(timeout: float) -> float:
+def _checked(timeout: float) -> float:
     """Raises: ValueError, for what is no number of seconds."""
     is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if not is_number or not 0 <= timeout <= LONGEST:

@@ -17,7 +17,7 @@ from conventions.core.units import moment
 from conventions.core.value_bounds import fault_of_name, is_text
 from conventions.execution.application import Application
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
-from conventions.jobs.facts import Facts, State
+from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.why_it_waits import of_waiting
 from conventions.progress.reporter import Progress
 from conventions.storage.layout_version import living
@@ -25,9 +25,10 @@ from conventions.storage.layout_version import living
 if TYPE_CHECKING:
     from conventions.storage.tables import DeadLetterRow, ExecutionRow, OutboxRow
 
-ENDS: frozenset[State] = frozenset(
-    ["succeeded", "duplicate", "dead", "cancelled", "revoked", "expired", "purged", "lost"]
-)  # kinds of executions that are ends; each is the state that it leaves
+ENDS: frozenset[State] = ENDED - {
+    "partly failed",
+    "discarded",
+}  # kinds of executions that are ends; each is the state that it leaves
 BEGUN = ("succeeded", "retried", "dead", "hung")  # kinds of executions of attempts that have begun
 BY_PROGRESS: dict[str, State] = {"done": "succeeded", "dead": "dead", "cancelled": "cancelled"}
 BY_BATCH: dict[str, State] = {"dead": "dead", "cancelled": "cancelled"}
@@ -83,9 +84,8 @@ def look(question: Question) -> Facts:
         return Facts(message_id, "unknown", waits_because=NO_ID.format(fault))
     facts = _in_broker(question) or _ended(question)
     progress = Progress.of(message_id, app.store)
-    if (
-        facts.state == "unknown" and progress.ended
-    ):  # it ended meanwhile: an end is in the journal as soon as in its progress
+    # It ended meanwhile: an end is in the journal as soon as in its progress.
+    if facts.state == "unknown" and progress.ended:
         facts = _ended(question)
     if progress.started_at:
         facts = _with_progress(app, facts, progress)
@@ -113,7 +113,7 @@ def _of_batch(facts: Facts, batch: str) -> Facts:
     facts = replace(facts, waits_because="", runtime=None, worker=None, ended_at=None)
     if batch in ("splitting", "running"):
         return replace(facts, state="running")
-    ended_at = None if progress is None else _seconds(progress.updated_at)
+    ended_at = None if progress is None else _at(progress.updated_at)
     partly = batch == "done" and progress is not None and progress.failed
     done: State = "partly failed" if partly else "succeeded"
     return replace(facts, state=BY_BATCH.get(batch, done), ended_at=ended_at)
@@ -150,8 +150,8 @@ def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
         attempts=attempt if has_begun else message.attempt - 1,
         redrives=message.generation,
         enqueued_at=moment(headers.get(ENQUEUED_AT)),
-        due_at=None if message.due_at is None else _seconds(message.due_at),
-        started_at=_seconds(own.began_at) if runs and own is not None else None,
+        due_at=None if message.due_at is None else _at(message.due_at),
+        started_at=_at(own.began_at) if runs and own is not None else None,
         waits_because="" if runs else of_waiting(message, claim, workers=_has_workers(app)),
     )
     return _with_last_error(question, facts) if state == "retrying" else facts
@@ -272,15 +272,15 @@ def _recorded(question: Question, last: "ExecutionRow", found: _Records) -> Fact
 
 def _state_of_end(last: "ExecutionRow", letter: "DeadLetterRow | None") -> State | None:
     """`None`: it is no end. The dead letter knows what became of it afterwards."""
-    if last.kind == "duplicate" or last.kind not in ENDS:
-        return "duplicate" if last.kind == "duplicate" else None
-    if letter is not None and letter.state == "discarded":
+    if last.kind not in ENDS:
+        return None
+    if letter is None or last.kind == "duplicate":
+        return last.kind
+    if letter.state == "discarded":
         return "discarded"
-    if letter is not None and letter.state == "redriven" and last.kind == "dead":
+    if letter.state == "redriven" and last.kind == "dead":
         return "duplicate"  # when it was to be sent again, another message had done it
-    if letter is not None and letter.state == "dead":
-        return "dead"
-    return last.kind  # one of `ENDS`
+    return "dead" if letter.state == "dead" else last.kind
 
 
 def _with_end(facts: Facts, last: "ExecutionRow") -> Facts:
@@ -341,5 +341,5 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value and is_text(value) else None
 
 
-def _seconds(value: float) -> datetime:
+def _at(value: float) -> datetime:
     return datetime.fromtimestamp(value, UTC)

@@ -101,7 +101,7 @@ class _Ours(ChordParts):
         return bool(seconds - facts.ended_at.timestamp() < UNSEEN)
 
     def _look(self, task_id: str) -> Facts:
-        """What became of a job. If SQL does not answer, it is left alone for a while, by each thread."""
+        """What became of a job. If SQL does not answer, no thread asks it for a while."""
         app: Application = self.app
         asks = time.monotonic() >= _left_alone.get(app, 0.0)
         try:

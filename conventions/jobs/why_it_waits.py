@@ -19,16 +19,22 @@ def of_waiting(message: FoundMessage, claim: ClaimReading | None, *, workers: bo
         case "later":
             return "a later release has written it, and this one cannot read it"
         case "ready":
-            place = (
-                f"{message.before:,} messages of the queue {message.queue} come before it"
-                if message.before
-                else f"it is the next one of the queue {message.queue}"
-            )
+            place = _place(message.before, message.queue)
             return place if workers else f"{place}, and {NO_WORKER}"
         case "delayed":
             return _of_delayed(message, claim)
         case _:
             return _of_held(claim)
+
+
+def _place(before: int, queue: str) -> str:
+    match before:
+        case 0:
+            return f"it is the next one of the queue {queue}"
+        case 1:
+            return f"one message of the queue {queue} comes before it"
+        case _:
+            return f"{before:,} messages of the queue {queue} come before it"
 
 
 def _of_delayed(message: FoundMessage, claim: ClaimReading | None) -> str:

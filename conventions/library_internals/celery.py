@@ -15,10 +15,9 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import celery
 from celery import _state, canvas
 from celery.app import base, trace
-from celery.app import task as celerys_task
 from celery.app.defaults import DEFAULTS, SETTING_KEYS
 from celery.app.routes import Router
-from celery.app.task import Context
+from celery.app.task import X_DEATH_HEADERS, Context, get_actual_ignore_result
 from celery.app.utils import detect_settings
 from celery.loaders.base import BaseLoader
 from celery.local import Proxy
@@ -49,14 +48,8 @@ running_tasks: TaskStack = _state._task_stack  # noqa: SLF001
 current_task: Callable[[], Any] = _state.get_current_task
 current_worker_task: Callable[[], Any] = _state.get_current_worker_task  # `None` also where a task is only called
 
-
 # Messages, and the requests that become of them.
-def result_is_ignored(task: Any, request: Any) -> bool:
-    """Whether the result of a job is ignored: its message may say so, else its task does. `celery.app.task` has it since 5.7."""
-    found = vars(request).get("ignore_result") if request is not None else None
-    return bool(task.ignore_result if found is None else found)
-
-
+result_is_ignored: Callable[[Any, Any], bool] = get_actual_ignore_result  # takes the task, and its request
 REQUEST_FIELDS = frozenset(vars(Context))  # what a request has of its own
 NOT_HEADERS = REQUEST_FIELDS | {
     "lang",
@@ -70,11 +63,7 @@ signature_of: Callable[[dict[str, Any]], Any] = (
 )  # raises whatever it meets in what is no signature
 new_request: Callable[[dict[str, Any]], Any] = Context
 REQUEST_METHODS = frozenset(name for name in dir(Context) if name.startswith("_") or callable(getattr(Context, name)))
-RABBITMQ_HEADERS: frozenset[str] = (
-    frozenset(  # RabbitMQ's own, of a message that it has put aside; Celery 5.6 has no name for them
-        getattr(celerys_task, "X_DEATH_HEADERS", ())
-    )
-)
+RABBITMQ_HEADERS = frozenset(X_DEATH_HEADERS)  # RabbitMQ's own, of a message that it has put aside
 SEND_TASK_POSITIONS = tuple(  # of what `send_task` takes after the arguments of the task
     one.name
     for one in inspect.signature(celery.Celery.send_task).parameters.values()

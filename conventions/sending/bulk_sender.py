@@ -18,7 +18,7 @@ from conventions.core.deadline import Deadline
 from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import check_size
 from conventions.library_internals.celery import without_proxy
-from conventions.library_internals.kombu import publish_batch, publish_batch_of
+from conventions.library_internals.kombu import publish_batch_of
 from conventions.sending.callbacks import list_callbacks
 from conventions.sending.message_headers import common_headers, headers_of_own
 from conventions.sending.message_template import MessageTemplate
@@ -114,7 +114,7 @@ class Bulk:
         with (
             self._deadline(part) as deadline,
             self._app.port.producer(self._producer) as producer,
-            publish_batch(producer, len(part) + 1) as batch,
+            producer.batch(len(part) + 1) as batch,
         ):
             if not self._app.port.can.templates:
                 with deadline.own_work():

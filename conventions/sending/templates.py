@@ -18,7 +18,7 @@ from conventions.broker.routing import routes_alike
 from conventions.execution.application import Application
 from conventions.execution.declared_task import DeclaredTask
 from conventions.library_internals.celery import changed_settings, current_worker_task, sends_are_celerys
-from conventions.library_internals.kombu import publish_batch, publish_batch_of
+from conventions.library_internals.kombu import publish_batch_of
 from conventions.sending.by_celery import by_celery
 from conventions.sending.message_template import MessageTemplate
 from conventions.sending.shown_arguments import shown_text
@@ -98,7 +98,7 @@ class Templates(threading.local):
         app = self._app
         if not task.ignore_result or task.expires is not None:
             return None
-        with app.producer_or_acquire(None) as producer, publish_batch(producer, PART) as batch:
+        with app.producer_or_acquire(None) as producer, producer.batch(PART) as batch:
             more = {"argsrepr": "()", "kwargsrepr": shown_text(task, payload), "retry": False, "add_to_parent": False}
             # Under a random id: a chosen one may occur elsewhere in the message, for example as the task's name.
             by_celery(task, payload, uuid(), headers=headers, producer=producer, **more, **options)

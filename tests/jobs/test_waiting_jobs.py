@@ -77,7 +77,7 @@ def test_a_queued_job(app: ConventionsApp) -> None:
     assert job.enqueued_at is not None
     assert abs(datetime.now(UTC) - job.enqueued_at) < timedelta(minutes=1)
     assert job.waits_because == f"it is the next one of the queue {QUEUE}, and no worker of this application runs"
-    assert Job.of(second).waits_because.startswith(f"1 messages of the queue {QUEUE} come before it")
+    assert Job.of(second).waits_because.startswith(f"one message of the queue {QUEUE} comes before it")
     app.store.redis.hset(
         app.store.key("members"),
         member_name("worker a"),
