@@ -9,10 +9,10 @@ ENV UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/venv UV_LINK_MODE=copy
 WORKDIR /src
 # Dependencies first: this layer stays as long as the lock file does.
 COPY pyproject.toml uv.lock ./
-RUN uv sync --locked --no-dev --group tasks --no-install-project
+RUN uv sync --locked --no-dev --all-extras --group tasks --no-install-project
 COPY README.md LICENSE ./
 COPY conventions conventions
-RUN uv sync --locked --no-dev --group tasks --no-editable
+RUN uv sync --locked --no-dev --all-extras --group tasks --no-editable
 
 FROM python:3.13-slim
 # pg_dump and pg_restore (BackupDatabase) need these libraries only; the package would bring Perl, 60 MB more.

@@ -21,6 +21,7 @@ from conventions.broker.redis_broker import Broker
 from conventions.broker.redis_port import RedisPort
 from conventions.broker.routing import route, routes_alike
 from conventions.console.flower_start import prepare_command
+from conventions.core import extras
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
@@ -161,8 +162,13 @@ class TaskLoader(AppLoader):
         return imported
 
     def on_worker_init(self) -> None:
-        """What is loaded stays: the collector need not look at it again, here and in every process of the pool."""
+        """What is loaded stays: the collector need not look at it again, here and in every process of the pool.
+
+        Raises:
+            ConfigurationError: the records are in PostgreSQL, and its driver is not installed.
+        """
         make_safe()
+        self.app.check_driver()
         self.app.be_patient()
         self.app.take_fast_lane()
         gc.freeze()
@@ -442,6 +448,12 @@ class ConventionsApp(_Base):
                 return database_of(alias, [folder for package in self.packages for folder in migrations_of(package)])
         with cwd_in_path():
             return Database(url, [folder for package in self.packages for folder in migrations_of(package)])
+
+    def check_driver(self) -> None:
+        """Raises: ConfigurationError: the records are in PostgreSQL, and its driver is not installed."""
+        address = self.settings.database_url
+        if address is not None and not address.startswith("sqlite:") and not extras.is_installed("psycopg"):
+            self.database.engine  # noqa: B018  # it names what is missing; SQLAlchemy takes 0.6 s to import
 
     @functools.cached_property
     def claims(self) -> Claims:

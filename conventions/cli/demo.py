@@ -20,7 +20,8 @@ from rich.table import Table
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of
-from conventions.cli.services import Plan, app_address, free_port, launcher_is_gone, running
+from conventions.cli.services import Plan, app_address, flower_port_for, launcher_is_gone, running
+from conventions.core import extras
 from conventions.core.errors import ConfigurationError, ConventionError
 from conventions.core.printable_text import printable
 from conventions.demo import Outcome
@@ -50,9 +51,10 @@ def demo(context: click.Context, leave: bool, port: int | None) -> None:
 def _run(context: click.Context, app: ConventionsApp, *, leave: bool, port: int | None) -> int:
     console = Console(no_color=context.obj.no_color or None)
     module = _demo_module(app)
+    flower_port = flower_port_for(port)
     orphaned = launcher_is_gone()
     with StopSignals() as signals, hold() as held, _environment(module, app), LogFolder() as logs:
-        plan = Plan(app_address(context), app.settings.concurrency, free_port(port))
+        plan = Plan(app_address(context), app.settings.concurrency, flower_port)
         console.print("Starting the services ...")
         with running(app, plan, held, logs.write, lambda: signals.count) as supervisor, _watched(supervisor):
             status = _play(app, module, console, signals, logs)
@@ -62,7 +64,8 @@ def _run(context: click.Context, app: ConventionsApp, *, leave: bool, port: int 
                 )
                 status = 1
             if not leave and status != INTERRUPTED:
-                console.print(f"Flower {plan.flower_url}   logs in {LOGS}   Ctrl-C to stop", highlight=False)
+                flower = plan.flower_url or extras.how_to_install("flower")
+                console.print(f"Flower {flower}   logs in {LOGS}   Ctrl-C to stop", highlight=False)
                 while not signals.count and not orphaned():
                     time.sleep(0.05)
     return status

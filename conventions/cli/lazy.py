@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from conventions.core import extras
+from conventions.core.errors import ConfigurationError
+
 
 class Lazy(click.Command):
     """Stands for the command of the same name in `conventions.cli` until that is used."""
@@ -21,6 +24,30 @@ class Lazy(click.Command):
         module = importlib.import_module(f"{__package__}.{self._attribute}")
         command: click.Command = getattr(module, self._attribute)
         return command.make_context(info_name, args, parent=parent, **extra)
+
+
+class _NotInstalled(click.Command):
+    """Stands for the command of a package that is not there. Celery would say that there is no such command."""
+
+    def __init__(self, extra: extras.Extra) -> None:
+        super().__init__(extra, hidden=True)
+        self._extra = extra
+
+    def make_context(self, *_arguments: Any, **_more: Any) -> click.Context:
+        """Raises: ConfigurationError: with what installs it."""
+        raise ConfigurationError([extras.how_to_install(self._extra)])
+
+
+def __getattr__(name: str) -> click.Command:
+    """Flower's own command, which is the same whoever adds it; or what says that it is missing."""
+    if name != "flower":
+        raise AttributeError(name)
+    if not extras.is_installed("flower"):
+        return _NotInstalled("flower")
+    from flower.command import flower  # noqa: PLC0415  # only where it is installed
+
+    command: click.Command = flower
+    return command
 
 
 up = Lazy("up", "Run worker, beat and Flower, with a server of our own when no broker is configured.")

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from conventions.app import ConventionsApp
+from conventions.core import extras
 from conventions.core.errors import ConfigurationError
 from conventions.stack.embedded import EmbeddedServer, prepare
 from conventions.stack.folder import Stack, StackLock
@@ -90,6 +91,20 @@ def free_port(wanted: int | None = None) -> int:
             raise ConfigurationError([f"port {wanted} cannot be used: {error.strerror}"]) from error
         port: int = probe.getsockname()[1]
         return port
+
+
+def flower_port_for(wanted: int | None) -> int | None:
+    """The port that Flower gets, or `None` where it is not installed.
+
+    Raises:
+        UsageError: a port is wanted for a Flower that is not installed.
+        ConfigurationError: the wanted port is taken.
+    """
+    if extras.is_installed("flower"):
+        return free_port(wanted)
+    if wanted is not None:
+        raise click.UsageError(f"--port: {extras.how_to_install('flower')}")
+    return None
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`celery -A <app> up`: the whole platform in one terminal, for daily work."""
 
 import threading
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import click
@@ -9,8 +9,8 @@ from celery.bin.base import CeleryCommand, CeleryOption
 
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of
-from conventions.cli.reload import sources, watching
-from conventions.cli.services import Plan, app_address, free_port, launcher_is_gone, running
+from conventions.cli.services import Plan, app_address, flower_port_for, launcher_is_gone, running
+from conventions.core import extras
 from conventions.stack.folder import FOLDER, hold
 from conventions.stack.supervisor import StopSignals, Supervisor
 
@@ -53,15 +53,13 @@ def up(context: click.Context, port: int | None, concurrency: int | None, no_flo
     plan = Plan(
         address=app_address(context),
         concurrency=concurrency or app.settings.concurrency,
-        flower_port=None if no_flower else free_port(port),
+        flower_port=None if no_flower else flower_port_for(port),
     )
     orphaned = launcher_is_gone()
     with StopSignals() as signals, hold() as held:
-        _introduce(app, plan, screen)
+        _introduce(app, plan, screen, wants_flower=not no_flower)
         with running(app, plan, held, screen.write, lambda: signals.count) as supervisor:
-            places = sources(app.packages, app.schedule_address)
-            reload = _Reload(supervisor, screen)
-            with nullcontext() if no_reload else watching(places, reload.changed, reload.failed):
+            with nullcontext() if no_reload else _reloading(app, _Reload(supervisor, screen), screen):
                 supervisor.run(until=lambda: signals.count > 0 or screen.closed or orphaned())
             screen.write("up", "stopping")
 
@@ -84,12 +82,21 @@ class _Reload:
         self._screen.write("up", f"changed files are not noticed: {error}")
 
 
-def _introduce(app: ConventionsApp, plan: Plan, screen: Screen) -> None:
+def _reloading(app: ConventionsApp, reload: _Reload, screen: Screen) -> AbstractContextManager[None]:
+    if not extras.is_installed("watchfiles"):
+        screen.write("up", f"changed files are not noticed: {extras.how_to_install('watchfiles')}")
+        return nullcontext()
+    from conventions.cli.reload import sources, watching  # noqa: PLC0415  # it needs that package
+
+    return watching(sources(app.packages, app.schedule_address), reload.changed, reload.failed)
+
+
+def _introduce(app: ConventionsApp, plan: Plan, screen: Screen, *, wants_flower: bool) -> None:
     embedded = app.settings.broker_url is None
     lines = [
         f"broker     {f'embedded Valkey, socket and data in {FOLDER}' if embedded else 'as configured'}",
         f"database   {app.database.engine.url.render_as_string(hide_password=True)}",
-        *([f"Flower     {plan.flower_url}"] if plan.flower_url else []),
+        *([f"Flower     {plan.flower_url or extras.how_to_install('flower')}"] if wants_flower else []),
         f"worker     {plan.concurrency} jobs at once, times in {app.settings.timezone}",
         "send       YourTask.delay(...) in any program that runs in this folder,",
         f"           or celery -A {plan.address} call NAME --kwargs '{{...}}'",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Container
 from datetime import date, datetime
 from typing import TypeAlias
 
+from conventions.core import extras
 from conventions.core.errors import ScheduleError
 
 Calendar: TypeAlias = Callable[[date], bool] | Container[date]
@@ -20,6 +21,9 @@ def japanese_business_days(day: date) -> bool:
     The days around New Year are no public holidays, but banks are closed by law (Banking Act, article 15) and offices
     by custom. Offices that close from 29 December (as the government's do) pass a function of their own.
 
+    Raises:
+        ScheduleError: the package `holidays` is not installed; `cron` says so already.
+
     >>> japanese_business_days(date(2026, 5, 6)), japanese_business_days(date(2026, 5, 7))
     (False, True)
     """
@@ -28,9 +32,15 @@ def japanese_business_days(day: date) -> bool:
 
 @functools.cache
 def _japanese_holidays() -> Container[date]:
+    _need_holidays()
     import holidays  # noqa: PLC0415  # slow to import, and most processes never need it
 
     return holidays.country_holidays("JP", categories=("public", "bank"))
+
+
+def _need_holidays() -> None:
+    if not extras.is_installed("holidays"):
+        raise ScheduleError(f"japanese_business_days cannot know the holidays: {extras.how_to_install('holidays')}")
 
 
 def check_calendar(calendar: Calendar | None) -> None:
@@ -39,6 +49,8 @@ def check_calendar(calendar: Calendar | None) -> None:
     usable = callable(calendar) or hasattr(calendar, "__contains__")
     if calendar is not None and (isinstance(calendar, str) or not usable or named == "<lambda>"):
         raise ScheduleError(f"{calendar!r} is no calendar: pass a named function of a date, or a set of dates")
+    if calendar is japanese_business_days:
+        _need_holidays()
     if isinstance(calendar, SETS):
         for day in calendar:
             if not isinstance(day, date) or isinstance(day, datetime):

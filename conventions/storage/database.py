@@ -17,6 +17,8 @@ from sqlalchemy.engine import ExceptionContext, make_url
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from conventions.core import extras
+from conventions.core.errors import ConfigurationError
 from conventions.core.forks import call_before_fork
 from conventions.core.network_errors import is_standby
 from conventions.core.units import milliseconds
@@ -75,7 +77,11 @@ class Database:
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process."""
+        """The engine of this process.
+
+        Raises:
+            ConfigurationError: the driver of PostgreSQL is not installed.
+        """
         if self._engine is None or self._pid != os.getpid():
             # A connection inherited through fork belongs to the parent: forget it, do not close it.
             self._engine, self._pid = self._create_engine(), os.getpid()
@@ -84,7 +90,13 @@ class Database:
     def _create_engine(self) -> Engine:
         if not self.is_sqlite:
             pool = self._pool or {"pool_pre_ping": True, "pool_size": 2}
-            engine = create_engine(self.url, connect_args=self._driver_options, hide_parameters=True, **pool)
+            try:
+                engine = create_engine(self.url, connect_args=self._driver_options, hide_parameters=True, **pool)
+            except ImportError as error:  # the driver is not there, or lacks its library
+                fault = f"{error}" if extras.is_installed("psycopg") else extras.how_to_install("psycopg")
+                raise ConfigurationError(
+                    [f"the database is PostgreSQL, and its driver cannot be used: {fault}"]
+                ) from error
             event.listen(engine, "handle_error", _leave_standby)
             event.listen(engine, "checkin", partial(self._close_if_left, weakref.ref(engine), os.getpid()))
             return engine

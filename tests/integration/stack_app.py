@@ -46,8 +46,9 @@ SEND = "import sys; from jobs.work import Leave; Leave.delay(sys.argv[1])"
 class StackApp:
     """The app's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: Path | str = sys.executable) -> None:
         self.folder = folder
+        self._python = str(python)
         self.conventions = folder / ".conventions"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")},
@@ -67,7 +68,7 @@ class StackApp:
 
     def celery(self, *arguments: str) -> list[str]:
         """The command line."""
-        return [sys.executable, "-m", "celery", "-A", "jobs", *arguments]
+        return [self._python, "-m", "celery", "-A", "jobs", *arguments]
 
     def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
