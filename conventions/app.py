@@ -226,6 +226,7 @@ class ConventionsApp(_Base):
             loader=f"{__name__}:{TaskLoader.__name__}",  # a text, as Celery's support of Django wants it
             task_cls=f"conventions.tasks.{'django_function:DjangoFunction' if is_configured() else 'plain_task:PlainTask'}",
             control="conventions.worker.remote_control:Control",
+            log="conventions.execution.json_log:LogSetup",
             set_as_current=set_as_current,
         )
         if set_as_current:

@@ -12,6 +12,7 @@ import click
 from conventions.console.hosts import is_local
 from conventions.core.errors import ConfigurationError
 from conventions.execution.application import Application
+from conventions.execution.json_log import JsonFormatter
 from conventions.execution.log_redaction import make_safe
 
 OPEN_API = "FLOWER_UNAUTHENTICATED_API"
@@ -47,6 +48,10 @@ def start(app: Application, command: Any, arguments: tuple[str, ...]) -> None:
 
     make_safe()
     os.environ.setdefault("FLOWER_ADDRESS", "127.0.0.1")  # it would listen on every address, without a login
+    if app.settings.log_format == "json":
+        from tornado import log  # noqa: PLC0415  # the same
+
+        log.LogFormatter = JsonFormatter  # type: ignore[assignment, misc]  # it is given to each handler that an option of Flower asks for
     command.apply_env_options()
     command.apply_options(sys.argv[0], arguments)
     check(command.options, app.settings.environment)

@@ -167,6 +167,9 @@ class Settings(BaseSettings):
         timedelta(days=365), description="how long clean-up keeps dead letters, from their last failure, seconds"
     )
 
+    log_format: Literal["text", "json"] = Field(
+        "text", description="text, or json: each line of the logs of workers, beat and Flower is one JSON object"
+    )
     console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
         {},
         description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',

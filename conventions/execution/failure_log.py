@@ -1,11 +1,17 @@
-"""The log lines about failures: one failure, one line, with id, task, error and attempts (R9)."""
+"""The log lines about failures: one failure, one line, with id, task, error and attempts (R9).
+
+Each has its parts as `extra`, too, for whatever writes the log as JSON: ours (`json_log.py`) or a team's.
+"""
 
 import logging
+from typing import Any
 
 from conventions.core import error_text
 from conventions.execution.attempt import Attempt
 
 logger = logging.getLogger(__name__)
+
+_ENDED = "%(event)s: id=%(id)s task=%(task)s error=%(error)s: %(error_message)s: %(next_step)s"
 
 
 def log_failure(job: Attempt, error: BaseException, next_step: str) -> None:
@@ -16,27 +22,34 @@ def log_failure(job: Attempt, error: BaseException, next_step: str) -> None:
         error: what it raised.
         next_step: what becomes of its message.
     """
+    parts = _parts("failed", job.id, job.task, error) | {"attempt": job.attempt, "next_step": next_step}
     logger.warning(
-        "failed: id=%s task=%s error=%s: %s attempt=%d: %s",
-        job.id, job.task, type(error).__name__, _line_of(error), job.attempt, next_step,
-    )  # fmt: skip
+        "failed: id=%(id)s task=%(task)s error=%(error)s: %(error_message)s attempt=%(attempt)d: %(next_step)s",
+        parts,
+        extra=parts,
+    )
 
 
 def log_unsendable(message_id: str, task: str, error: BaseException) -> None:
     """Write that a step which follows a job cannot be sent."""
-    logger.warning(
-        "failed: id=%s task=%s error=%s: %s: dead letter", message_id, task, type(error).__name__, _line_of(error)
-    )
+    parts = _parts("failed", message_id, task, error)
+    logger.warning(_ENDED, parts, extra=parts)
 
 
 def log_refusal(message_id: str, task: str | None, error: BaseException) -> None:
     """Write that a message has ended before any code of a task has run."""
-    name = None if task is None else error_text.cut(task)
-    logger.error(
-        "refused: id=%s task=%s error=%s: %s: dead letter", message_id, name, type(error).__name__, _line_of(error)
-    )
+    parts = _parts("refused", message_id, None if task is None else error_text.cut(task), error)
+    logger.error(_ENDED, parts, extra=parts)
 
 
-def _line_of(error: BaseException) -> str:
-    """The text of an error in one line: without secrets, and no longer than a dead letter keeps it."""
-    return " ".join(error_text.text_of(error).split())
+def _parts(event: str, message_id: str, task: str | None, error: BaseException) -> dict[str, Any]:
+    """The error is in one line: without secrets, and no longer than a dead letter keeps it."""
+    text = " ".join(error_text.text_of(error).split())
+    return {
+        "event": event,
+        "id": message_id,
+        "task": task,
+        "error": type(error).__name__,
+        "error_message": text,
+        "next_step": "dead letter",
+    }

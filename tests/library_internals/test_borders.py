@@ -13,7 +13,7 @@ LIBRARIES = ("amqp", "billiard", "celery", "kombu", "redbeat", "vine")
 # Names that the libraries' API references describe, or that their user guides show.
 DOCUMENTED = """
     celery:Celery celery:shared_task celery:signals celery:states celery:uuid celery:maybe_signature celery:bootsteps
-    celery.app.amqp:AMQP celery.app.control:Control celery.app.task:Context celery.app.utils:find_app celery.bin.base:CeleryCommand
+    celery.app.amqp:AMQP celery.app.control:Control celery.app.log:Logging celery.app.task:Context celery.app.utils:find_app celery.bin.base:CeleryCommand
     celery.bin.base:CeleryOption celery.canvas:Signature celery.canvas:chunks celery.canvas:group
     celery.contrib.django.task:DjangoTask celery.contrib.testing.worker:start_worker celery.events.state:Task celery.events.state:Worker celery.loaders.app:AppLoader
     celery.result:AsyncResult celery.schedules:BaseSchedule celery.schedules:crontab celery.schedules:schedule celery.worker:state celery.worker.consumer:Consumer

@@ -1,0 +1,90 @@
+"""`CONVENTIONS_LOG_FORMAT=json`: each line of the log is one JSON object, for programs that collect logs."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from celery.app.log import Logging
+
+from conventions.core.printable_text import printable
+from conventions.core.secrets_in_text import without_secrets
+from conventions.library_internals.celery import current_task
+
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName", "task_id", "task_name"}
+_OF_CELERY = "celery."  # its loggers put the arguments of a job into `data`, which may be personal
+_TOLD = {"id": "id", "name": "task", "runtime": "runtime"}  # what we take of that
+_DEPTH = 4  # of what a team passes as `extra`
+
+
+class LogSetup(Logging):
+    """Celery's own set-up of the log, with our form of a line where the settings say so."""
+
+    def setup_handlers(self, *args: Any, **options: Any) -> logging.Logger:
+        """A logger with its handler. Celery asks for the root, for tasks, and for processes."""
+        if self.app.settings.log_format == "json":
+            options["formatter"] = JsonFormatter
+        logger: logging.Logger = super().setup_handlers(*args, **options)
+        return logger
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object in one line.
+
+    It has `time` (ISO 8601, UTC), `level`, `logger`, `process` and `message`; `id` and `task` within a job; `traceback` of an error; and whatever
+    was passed as `extra=`, as our lines about failures do. None of these replaces one before it. Secrets of addresses are left out.
+    """
+
+    def __init__(self, *_format: Any, **_options: Any) -> None:
+        super().__init__()  # a form, a form of dates and colours, as Celery passes them, say nothing here
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        moment = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": moment.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "process": record.processName,
+            "message": record.getMessage(),
+        }
+        extra = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        if record.name.startswith(_OF_CELERY) and isinstance(told := extra.pop("data", None), Mapping):
+            extra |= {ours: told[theirs] for theirs, ours in _TOLD.items() if theirs in told}
+        for name, value in (extra if "id" in extra else _running_job() | extra).items():
+            line.setdefault(name, _plain(value))
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            line["traceback"] = _plain(record.exc_text)
+        if record.stack_info:
+            line["stack"] = _plain(record.stack_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def _running_job() -> dict[str, str]:
+    task = current_task()
+    running = task and task.request.id  # `None` where a task is only called
+    return {"id": running, "task": task.name} if running else {}
+
+
+def _plain(value: Any, depth: int = _DEPTH) -> Any:
+    """A value as JSON has it; a text without secrets; what JSON cannot say, as a text."""
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, Mapping) and depth:
+        return {_text(name): _plain(one, depth - 1) for name, one in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)) and depth:
+        return [_plain(one, depth - 1) for one in value]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return printable(without_secrets(str(value)), lines=True)
+    except Exception as fault:  # noqa: BLE001  # of a class of a team; the line is written all the same
+        return f"<its text cannot be read: {type(fault).__name__}>"

@@ -1,0 +1,134 @@
+"""A line of the log as JSON: what is in it, whatever was logged."""
+
+import json
+import logging
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from conventions.execution.attempt import Attempt
+from conventions.execution.failure_log import log_failure, log_refusal
+from conventions.execution.json_log import JsonFormatter
+from conventions.execution.log_redaction import make_safe
+
+JOB = Attempt("m-1", "shop.Charge", {}, "m-1", "", "7", attempt=2, planned_at=None, counts={})
+
+
+@pytest.fixture
+def lines() -> Any:
+    """The lines of a logger, written by our formatter."""
+    written: list[dict[str, Any]] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = self.format(record)
+            assert "\n" not in text
+            text.encode("utf-8")
+            written.append(json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")))
+
+    make_safe()
+    handler, root = Keeping(), logging.getLogger()
+    handler.setFormatter(JsonFormatter())
+    root.addHandler(handler)
+    yield written
+    root.removeHandler(handler)
+
+
+logger = logging.getLogger("shop")
+
+
+def test_what_every_line_has(lines: list[dict[str, Any]]) -> None:
+    """The moment is in UTC, and says so."""
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    logger.warning("%d orders from %s", 3, "東京")
+    (line,) = lines
+    moment = datetime.fromisoformat(line.pop("time"))
+    assert before <= moment <= datetime.now(UTC)
+    assert line == {"level": "WARNING", "logger": "shop", "process": "MainProcess", "message": "3 orders from 東京"}
+
+
+def test_a_failure_has_its_parts(lines: list[dict[str, Any]]) -> None:
+    """The same as the text says, one by one."""
+    log_failure(JOB, ValueError("no\nbalance at https://me:hunter2@pay.example"), "again in 4 s")
+    log_refusal("m-2", None, KeyError("task"))
+    failed, refused = [{name: line[name] for name in list(line)[5:]} for line in lines]
+    assert failed == {
+        "event": "failed", "id": "m-1", "task": "shop.Charge", "error": "ValueError", "attempt": 2, "next_step": "again in 4 s",
+        "error_message": "no balance at https://…@pay.example",
+    }  # fmt: skip
+    assert refused == {
+        "event": "refused", "id": "m-2", "task": None, "error": "KeyError", "error_message": "'task'", "next_step": "dead letter"
+    }  # fmt: skip
+    assert lines[0]["message"] == (
+        "failed: id=m-1 task=shop.Charge error=ValueError: no balance at https://…@pay.example attempt=2: again in 4 s"
+    )
+    assert lines[1]["message"] == "refused: id=m-2 task=None error=KeyError: 'task': dead letter"
+
+
+def test_a_traceback(lines: list[dict[str, Any]]) -> None:
+    """Its lines are in one field, without secrets."""
+    try:
+        int("https://me:hunter2@pay.example")
+    except ValueError:
+        logger.exception("charged nobody")
+    assert lines[0]["message"] == "charged nobody"
+    assert lines[0]["traceback"].startswith("Traceback (most recent call last):\n")
+    assert lines[0]["traceback"].endswith("base 10: 'https://…@pay.example'")
+
+
+class Unreadable:
+    """An object of a team."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+CYCLE: dict[str, Any] = {}
+CYCLE["itself"] = CYCLE
+
+EXTRAS: dict[str, tuple[Any, Any]] = {
+    "numbers": ({"a": 1, "b": 1.5, "c": True, "d": None}, {"a": 1, "b": 1.5, "c": True, "d": None}),
+    "what JSON has no number for": (float("nan"), "nan"),
+    "money": (Decimal("1.10"), "1.10"),
+    "a secret": (["https://me:hunter2@pay.example"], ["https://…@pay.example"]),
+    "half a character": ("\ud800", "\\ud800"),
+    "what turns text around": ("\u202egnp", "\\u202egnp"),
+    "unreadable": (Unreadable(), "<its text cannot be read: RuntimeError>"),
+    "other keys": ({1: 2, None: 3}, {"1": 2, "None": 3}),
+}
+
+
+@pytest.mark.parametrize(("given", "written"), EXTRAS.values(), ids=EXTRAS)
+def test_what_a_team_adds(lines: list[dict[str, Any]], given: Any, written: Any) -> None:
+    """`extra` becomes a field, in a form that JSON has."""
+    logger.warning("paid", extra={"order": given})
+    assert lines[0]["order"] == written
+
+
+def test_what_holds_itself(lines: list[dict[str, Any]]) -> None:
+    """The line is written all the same."""
+    logger.warning("paid", extra={"order": CYCLE})
+    assert "{...}" in json.dumps(lines[0]["order"])
+
+
+def test_what_a_team_adds_replaces_nothing(lines: list[dict[str, Any]]) -> None:
+    """A program that collects logs can rely on our fields."""
+    logger.warning("paid", extra={"level": "high", "time": "noon", "data": {"kept": 1}})
+    assert (lines[0]["level"], lines[0]["message"], lines[0]["data"]) == ("WARNING", "paid", {"kept": 1})
+    assert lines[0]["time"] != "noon"
+
+
+def test_arguments_that_celery_adds_are_left_out(lines: list[dict[str, Any]]) -> None:
+    """They may be personal; what its line says is there."""
+    told = {
+        "id": "m-1",
+        "name": "shop.Charge",
+        "runtime": 0.25,
+        "args": "('4111 1111',)",
+        "kwargs": "{}",
+        "return_value": "paid",
+    }
+    logging.getLogger("celery.app.trace").warning("done", extra={"data": told})
+    assert list(lines[0].items())[5:] == [("id", "m-1"), ("task", "shop.Charge"), ("runtime", 0.25)]
