@@ -89,8 +89,15 @@ OPTIMISATIONS = {
         {"conventions.fast_lane.claims:LaneClaims.look_ahead": _asked_when_needed},
     ),
     "cork": Optimisation("each outcome wakes the server", {"conventions.storage.script_call:_cork": _always(None)}),
+    "rows_together": Optimisation(
+        "the relay sends the rows of the outbox one by one",
+        {"conventions.outbox.relay:send_together": _always(frozenset())},
+    ),
     "freeze": Optimisation("the garbage collector looks at all that was loaded", {"gc:freeze": _always(None)}),
 }
+
+
+ELSEWHERE = frozenset(["rows_together"])  # measured by `bench.orders`: no other bench has an outbox
 
 
 def leave_out(name: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.measure import Plan, Result, Sample, compare
-from bench.optimisations import OPTIMISATIONS
+from bench.optimisations import ELSEWHERE, OPTIMISATIONS
 from bench.processes import Site
 from bench.server import Server
 from bench.systems import SYSTEMS
@@ -30,11 +30,16 @@ SHOWN = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table: each figure without an optimisation, as a ratio to that with all of them."""
     asked = argparse.ArgumentParser(prog="bench.without", description=__doc__)
-    asked.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(OPTIMISATIONS)}; default: all")
+    asked.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(OPTIMISATIONS)}; default: all but {', '.join(ELSEWHERE)}",
+    )
     asked.add_argument("--rounds", type=int, default=PLAN.rounds)
     asked.add_argument("--jobs", type=int, default=PLAN.jobs)
     options = asked.parse_args(arguments)
-    names = options.names or [*OPTIMISATIONS]
+    names = options.names or [name for name in OPTIMISATIONS if name not in ELSEWHERE]
     if unknown := sorted({*names} - {*OPTIMISATIONS}):
         asked.error(f"no such optimisation: {', '.join(unknown)}")
     full = next(system for system in SYSTEMS if system.name == "conventions")

@@ -98,15 +98,22 @@ def read_back(written: str) -> dict[str, Any]:
     return found
 
 
-def send_entry(task: SendableTask, entry: Entry) -> None:
+def send_entry(task: SendableTask, entry: Entry, **connection: Any) -> None:
     """Send it, as it was checked. Under the same id each time: a message that is there, or has run, stays as it is.
+
+    Args:
+        task: its task.
+        entry: what is sent.
+        connection: a producer, as `apply_async` takes it.
 
     Raises:
         BrokerUnavailable: as `apply_async`.
         TypeError, ValueError, PayloadError: another release of the task no longer takes it.
     """
     headers = AcceptedHeaders(read_back(entry.headers))
-    task.apply_async(None, json.loads(entry.arguments), task_id=entry.id, headers=headers, **read_back(entry.options))
+    task.apply_async(
+        None, json.loads(entry.arguments), task_id=entry.id, headers=headers, **connection, **read_back(entry.options)
+    )
 
 
 def queue_of(task: Any, entry: Any) -> str:

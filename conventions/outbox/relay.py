@@ -20,10 +20,11 @@ from redis.exceptions import RedisError
 from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, PayloadError
 from conventions.core.rounds import rest
-from conventions.execution.application import Application
 from conventions.execution.unsent_step import UnsentStep
 from conventions.outbox.entry import AT_ONCE, Entry, queue_of, read_back, send_entry
 from conventions.outbox.nudge import wait_for_nudge
+from conventions.outbox.together import send_together
+from conventions.sending.application import SendingApplication
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -59,7 +60,7 @@ class Relay:
         leads: whether this recorder leads; asked before each part.
     """
 
-    def __init__(self, app: Application, leads: Callable[[], bool]) -> None:
+    def __init__(self, app: SendingApplication, leads: Callable[[], bool]) -> None:
         self._app, self._leads = app, leads
         self._silent = False
 
@@ -121,7 +122,11 @@ class Relay:
 
     def _send_rows(self, rows: Sequence[tuple[Entry, int]], part: _Part) -> None:
         until, failed = time.monotonic() + PART_SECONDS, set[str]()
+        sent = send_together(self._app, [entry for entry, tries in rows if not tries], until)
+        part.sent.extend(sent)
         for entry, tries in rows:
+            if entry.id in sent:
+                continue
             if time.monotonic() > until:
                 return
             queue = queue_of(self._app.tasks.get(entry.task), entry)

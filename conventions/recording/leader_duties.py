@@ -3,15 +3,15 @@
 from collections.abc import Callable
 
 from conventions.dead_letters.redrive_sender import Redriver
-from conventions.execution.application import Application
 from conventions.outbox.relay import Relay
 from conventions.recording.lost_message_search import LostMessages
 from conventions.recording.recorder import Recorder
 from conventions.recording.restored_redis import compare
+from conventions.sending.application import SendingApplication
 
 
 def begin_duties(
-    app: Application, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
+    app: SendingApplication, recorder: Recorder, stop: Callable[[], bool], on_step: Callable[[], object] = bool
 ) -> LostMessages:
     """Start what the recorder that leads does beside recording, each in a thread of its own.
 

@@ -8,9 +8,9 @@ import time
 from contextlib import suppress
 
 from conventions.core.rounds import Rounds
-from conventions.execution.application import Application
 from conventions.recording.lag_warning import LagWarning
 from conventions.recording.recorder_process import Pulse, record_for_ever
+from conventions.sending.application import SendingApplication
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class Keeper:
         app: the application. Its `store` and `database` make new connections after a fork.
     """
 
-    def __init__(self, app: Application) -> None:
+    def __init__(self, app: SendingApplication) -> None:
         self._app = app
         self._ends, self._lock = False, threading.Lock()
         fault = "the recorder is not looked after"

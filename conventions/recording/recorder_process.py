@@ -15,11 +15,11 @@ from typing import Any, NoReturn
 
 from redis.exceptions import RedisError
 
-from conventions.execution.application import Application
 from conventions.library_internals.celery import after_fork
 from conventions.library_internals.kombu import forget_connections
 from conventions.recording.leader_duties import begin_duties
 from conventions.recording.recorder import LAST_DRAIN, Recorder
+from conventions.sending.application import SendingApplication
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Asked:
         self.to_end = True
 
 
-def record_for_ever(app: Application, parent: int, pulse: Pulse | None = None, *, after: int = 0) -> NoReturn:
+def record_for_ever(app: SendingApplication, parent: int, pulse: Pulse | None = None, *, after: int = 0) -> NoReturn:
     """Run the recorder of an application in a child that was just forked. Ends this process, and never returns.
 
     After SIGTERM it finishes its batch, records what is left, and ends. If `parent` ends, this process ends within 2 s: the next
@@ -115,7 +115,7 @@ def _let_go_of_parents() -> None:
                     )  # replaced, not closed: an object that has this number may close it later
 
 
-def _loaded(app: Application) -> Any:
+def _loaded(app: SendingApplication) -> Any:
     """The database, loaded. The garbage collector skips the loaded libraries from now on: see `TaskLoader.on_worker_init`."""
     database = app.database
     database.engine  # noqa: B018  # loads the dialect and the driver, and connects to nothing
@@ -123,7 +123,7 @@ def _loaded(app: Application) -> Any:
     return database
 
 
-def _forget_broker(app: Application) -> None:
+def _forget_broker(app: SendingApplication) -> None:
     """Forget the parent's connections to the broker, which are closed here. The next send makes a new one."""
     forget_connections()
     after_fork(app)

@@ -14,6 +14,7 @@ from typing import Any
 from celery import signals, uuid
 
 from conventions.broker.bulk_publish import PART, PublishBatch
+from conventions.broker.redis_broker import Publication
 from conventions.broker.routing import routes_alike
 from conventions.execution.application import Application
 from conventions.execution.declared_task import DeclaredTask
@@ -78,18 +79,31 @@ class Templates(threading.local):
         options: Mapping[str, Any],
     ) -> Any:
         """Send one checked message with its headers. Returns and raises what `apply_async` does."""
+        publication = self.publication(task, payload, task_id, headers, options)
+        if publication is None:
+            shown = shown_text(task, payload)
+            more = {"argsrepr": "()", "kwargsrepr": shown, "headers": headers, "retry": False}
+            return by_celery(task, payload, task_id, **more, **options)
+        self._app.broker.publish([publication])
+        return self._app.ignored_result(task_id, backend=task.backend)
+
+    def publication(
+        self,
+        task: DeclaredTask,
+        payload: dict[str, Any],
+        task_id: str,
+        headers: dict[str, Any],
+        options: Mapping[str, Any],
+    ) -> Publication | None:
+        """One checked message in the form for the broker; `None`: Celery must make it. Raises: as `apply_async`."""
         own = (task.ignore_result, task.expires, task.soft_time_limit, task.time_limit, task.priority)
         kind = (os.getpid(), task.name, options.get("priority"), options.get("queue"), *own, *headers)
         if len(self._made) >= MOST:  # for example when each tenant has a queue
             self._made.clear()
         if kind not in self._made:
             self._made[kind] = self._made_by_celery(task, payload, headers, options)
-        template, shown = self._made[kind], shown_text(task, payload)
-        if template is None:
-            more = {"argsrepr": "()", "kwargsrepr": shown, "headers": headers, "retry": False}
-            return by_celery(task, payload, task_id, **more, **options)
-        self._app.broker.publish([template.message(task_id, payload, shown, headers)])
-        return self._app.ignored_result(task_id, backend=task.backend)
+        template = self._made[kind]
+        return None if template is None else template.message(task_id, payload, shown_text(task, payload), headers)
 
     def _made_by_celery(
         self, task: DeclaredTask, payload: dict[str, Any], headers: dict[str, Any], options: Mapping[str, Any]
