@@ -141,17 +141,23 @@ class SendOption(TypedDict, total=False):
     """The options of a send: those of `apply_async`, and `using` for sends on commit in Django."""
 
     actor: str
+    argsrepr: str
     countdown: float
-    eta: datetime
-    expires: float | datetime
+    eta: datetime | str
+    expires: float | datetime | str
     headers: Mapping[str, Any]
     idempotency_key: str
     ignore_result: bool
+    kwargsrepr: str
     link: Any
     link_error: Any
+    parent_id: str
     planned_at: datetime | str | None
     priority: Priority
     queue: str
+    retry: bool
+    root_id: str
+    routing_key: str
     shadow: str
     soft_time_limit: float
     task_id: str

@@ -120,6 +120,7 @@ def send(session: Session) -> None:
     assert_type(SendEmail.enqueue_in(session, 1, day=TODAY), Sent[str])
     assert_type(SendEmail.delay_on_commit(1, TODAY), Sent[str])
     assert_type(SendEmail.options(countdown=5, priority=Priority.LOW, actor="u-42").delay(1, day=TODAY), Sent[str])
+    assert_type(SendEmail.options(retry=False, routing_key="mail", eta="2026-12-01").delay(1, TODAY), Sent[str])
     assert_type(SendEmail.options(task_id="a").options(queue="b").enqueue_in(session, 1, TODAY), Sent[str])
     assert_type(Import.delay(path="a.csv"), Sent[Any])
     assert_type(Import.enqueue_in(session, "a.csv", limit=3), Sent[Any])
