@@ -36,9 +36,11 @@ from conventions.idempotency.claims import Claims
 from conventions.idempotency.lease_keepers import LeaseKeeper, PageKeeper
 from conventions.idempotency.process_pages import Pages
 from conventions.library_internals.celery import (
+    current_application,
     cwd_in_path,
     default_application,
     forget_ids_of_chains,
+    is_fallback,
     is_place_free,
     put_in_place,
 )
@@ -140,6 +142,10 @@ def create_app(
     return app
 
 
+def _is_class_of_jobs(base: Any) -> bool:
+    return isinstance(base, type) and issubclass(base, ConventionTask)
+
+
 def is_ours(app: Any) -> bool:
     """Whether `create_app` has made an application."""
     return isinstance(app, ConventionsApp)
@@ -169,6 +175,7 @@ class TaskLoader(AppLoader):
         """
         make_safe()
         self.app.check_driver()
+        self.app.take_place_of(current_application())
         self.app.be_patient()
         self.app.take_fast_lane()
         gc.freeze()
@@ -216,6 +223,7 @@ class ConventionsApp(_Base):
         self._is_patient = False
         self._embedded: str | None = None  # the address of the stack of this folder, once it was found
         self.takes_place = False
+        self.around: Any = None  # the application that was current before a worker of this one began
         is_free, default = is_place_free(), default_application()
         self._functions = functions
         self.declared_functions = set[Any]()  # by `task`
@@ -372,6 +380,12 @@ class ConventionsApp(_Base):
     ) -> Any:
         """As Celery, also for `@shared_task`. A function may become a job."""
         name = name or self.gen_task_name(fun.__name__, fun.__module__)
+        there = self._tasks.get(name)
+        if there is not None and isinstance(there, ConventionTask) != _is_class_of_jobs(base):
+            # A job has the name of a function that it takes over, and the function is still there: the job is what is sent and run.
+            if isinstance(there, ConventionTask):
+                return there
+            del self._tasks[name]
         if name not in self._tasks and not is_of_another(self, fun):
             if self._becomes_job(fun, base):
                 register(self, job_of_celerys(self, fun, options | {"name": name, "bind": bind}))
@@ -415,6 +429,11 @@ class ConventionsApp(_Base):
         if not self._is_patient:
             return seconds
         return min(max(seconds, self.timings.patience), self.timings.longest_call)
+
+    def take_place_of(self, app: Any) -> None:
+        """A worker or a beat: Celery makes this application the current one, in the place of that of the project around it."""
+        if not is_ours(app) and not is_fallback(app):
+            self.around = app
 
     def be_patient(self) -> None:
         """A worker: a server that stands still for some seconds is no reason to give a job back."""
@@ -604,7 +623,8 @@ class ConventionsApp(_Base):
         self.import_packages()
         for task in list(self.tasks.values()):
             for alias in getattr(task, "aliases", ()):
-                if self.tasks.get(alias, task) is not task:
+                there = self.tasks.get(alias, task)
+                if there is not task and isinstance(there, ConventionTask):
                     raise TaskModuleError([f"{task.name}: its alias {alias!r} is the name of another task"])
                 self.tasks[alias] = task
                 self.tasks[task.name] = self.tasks.pop(task.name)  # Celery logs the name that it meets last

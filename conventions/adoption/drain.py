@@ -10,6 +10,7 @@ from typing import Any
 from conventions.adoption.old_queue import OldMessage, OldQueue
 from conventions.adoption.rabbitmq_queue import RabbitMQQueue
 from conventions.adoption.redis_queue import RedisQueue
+from conventions.adoption.unfinished_drains import note_begin, note_end
 from conventions.broker.header_names import ACTOR, ENQUEUED_AT, LATER, OURS
 from conventions.broker.validation import fault_of
 from conventions.core.actor import SYSTEM
@@ -101,8 +102,10 @@ def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) 
 
     Raises:
         BrokerUnavailable: our broker takes no messages; those that are not moved are where they were.
+        ConfigurationError: our Redis does not answer, and nothing is moved.
     """
     moved, left = 0, Counter[str]()
+    note_begin(app.store, source.place)
     try:
         for message in source.take():
             reason = reason_to_stay(app, message)
@@ -117,7 +120,16 @@ def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) 
             told(moved, left.total())
     finally:
         source.close()
+        note_end(app.store, source.place)  # not where that has failed
     return Drained(moved, left)
+
+
+def kinds(app: Application, source: OldQueue) -> Counter[tuple[str, str]] | None:
+    """How many messages wait, by their task and what would become of each; `None`: this broker cannot look into a queue."""
+    messages = source.look()
+    if messages is None:
+        return None
+    return Counter((one.task, reason_to_stay(app, one) or f"to {destination(app, one.task)}") for one in messages)
 
 
 def _headers(message: OldMessage) -> dict[str, Any]:

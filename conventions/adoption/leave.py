@@ -4,17 +4,20 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import MetaData, func, inspect, select
+from sqlalchemy import Connection, MetaData, func, inspect, select, text
 
+from conventions.adoption.unfinished_drains import unfinished_drains
 from conventions.core.settings import is_redis
 from conventions.execution.application import Application
 from conventions.execution.purge import known_queues
 from conventions.storage.layout_version import living
-from conventions.storage.migrations.run import VERSION_TABLE
+from conventions.storage.migrations.run import VERSION_TABLE, forget_versions
 from conventions.storage.redis_store import Store
-from conventions.storage.tables import Base, DeadLetterRow
+from conventions.storage.tables import Base, DeadLetterRow, OutboxRow
 
 AT_ONCE = 1000  # keys
+WAIT_FOR_OTHERS = "10s"  # for the transactions of others in our tables
+OF_DJANGO = "django_migrations"  # where `migrate` notes what it has made
 GLOB = re.compile(r"[\\*?\[\]]")  # what means something in a pattern of Redis
 
 
@@ -27,18 +30,29 @@ def still_here(app: Application, queues: Sequence[str] = ()) -> list[str]:
             count += app.broker.sizes(queue).in_flight
         if count:
             found.append(f"queue {queue} has {count:,} messages")
-    if inspect(app.database.engine).has_table(DeadLetterRow.__tablename__):
-        with app.database.session(read_only=True) as session:
-            count = session.scalar(select(func.count()).where(DeadLetterRow.state == "dead")) or 0
-        if count:
-            found.append(f"{count:,} letters are dead")
+    found += [
+        f"a drain of {one} was killed, and holds messages of it: run it again" for one in unfinished_drains(app.store)
+    ]
+    tables = {*inspect(app.database.engine).get_table_names()}
+    counted = (
+        (DeadLetterRow.state == "dead", DeadLetterRow, "letters are dead"),
+        (
+            OutboxRow.application == app.settings.key_prefix,
+            OutboxRow,
+            "sends wait in the outbox for the relay of a worker",
+        ),
+    )
+    with app.database.session(read_only=True) as session:
+        for which, table, what in counted:
+            rows = session.scalar(select(func.count()).where(which)) if table.__tablename__ in tables else 0
+            found += [f"{rows:,} {what}"] if rows else []
     return found
 
 
 def leave(app: Application, queues: Sequence[str] = (), *, tables: bool = False) -> tuple[int, list[str]]:
     """Delete every key and queue of an application, and with `tables` our tables. Returns how many keys, and which tables.
 
-    Results that Celery keeps stay; they expire by themselves.
+    Results that Celery keeps stay; they expire by themselves. So does the table of Alembic's versions where a team has versions of its own there.
 
     Args:
         app: the application.
@@ -79,9 +93,20 @@ def _escaped(found: re.Match[str]) -> str:
 def _drop_tables(app: Application) -> list[str]:
     """One transaction, where the database has them for tables; a table of others that refers to one of ours keeps all."""
     engine = app.database.engine
-    ours = {*Base.metadata.tables, VERSION_TABLE}
-    found = MetaData()
-    found.reflect(engine, only=[name for name in inspect(engine).get_table_names() if name in ours], resolve_fks=False)
+    there = {*inspect(engine).get_table_names()}
     with engine.begin() as connection:
-        found.drop_all(connection)
-    return sorted(found.tables)
+        if not app.database.is_sqlite:
+            connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_OTHERS}'"))
+        if OF_DJANGO in there:
+            connection.execute(text(f"DELETE FROM {OF_DJANGO} WHERE app = 'conventions'"))  # noqa: S608  # no value of others
+        ours = there & {*Base.metadata.tables}
+        if VERSION_TABLE in there and not forget_versions(connection):
+            ours.add(VERSION_TABLE)
+        _drop(connection, ours)
+    return sorted(ours)
+
+
+def _drop(connection: Connection, names: set[str]) -> None:
+    found = MetaData()
+    found.reflect(connection, only=sorted(names), resolve_fks=False)
+    found.drop_all(connection)

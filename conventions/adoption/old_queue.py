@@ -39,13 +39,22 @@ class OldMessage:
 
 
 class OldQueue(Protocol):
-    """Each message that it gives is settled by one of the two calls, or comes back when the connection ends."""
+    """Each message that it gives is settled by one of the two calls, or comes back when the connection ends.
+
+    Attributes:
+        place: its name and where it is, for people.
+    """
+
+    place: str
 
     def count(self) -> int:
         """How many messages wait."""
 
-    def tasks(self) -> Mapping[str, int] | None:
-        """How many messages wait of each task; `None`: this broker cannot look into a queue."""
+    def held(self) -> int | None:
+        """How many messages of it workers hold, living ones and killed ones; `None`: this broker does not tell."""
+
+    def look(self) -> Iterator[OldMessage] | None:
+        """The messages that wait, none of which is taken; `None`: this broker cannot look into a queue."""
 
     def take(self) -> Iterator[OldMessage]:
         """Take the messages that wait now, the oldest first. Raises: RedisError, OSError, AMQPError."""

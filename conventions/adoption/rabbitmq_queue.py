@@ -8,6 +8,7 @@ from kombu.connection import Connection
 
 from conventions.adoption.old_queue import OldMessage
 from conventions.core.priority import Priority
+from conventions.core.redis_address import shown
 
 
 class RabbitMQQueue:
@@ -19,7 +20,7 @@ class RabbitMQQueue:
     """
 
     def __init__(self, address: str, name: str) -> None:
-        self._name = name
+        self._name, self.place = name, f"{name} at {shown(address)}"
         try:
             self._connection: Any = Connection(address, connect_timeout=5)  # type: ignore[no-untyped-call]  # kombu has few types
         except ValueError:  # its text would repeat a part of the password
@@ -33,7 +34,10 @@ class RabbitMQQueue:
         """How many messages wait. Raises: NotFound."""
         return int(self._channel.queue_declare(self._name, passive=True).message_count)
 
-    def tasks(self) -> None:
+    def held(self) -> None:
+        """RabbitMQ gives back at once what a killed worker held."""
+
+    def look(self) -> None:
         """RabbitMQ shows no message that it does not give."""
 
     def take(self) -> Iterator[OldMessage]:

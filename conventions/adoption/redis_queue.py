@@ -8,8 +8,7 @@ import json
 import time
 from base64 import b64decode
 from binascii import Error as NoBase64
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from redis.exceptions import LockError
@@ -17,6 +16,7 @@ from redis.exceptions import LockError
 from conventions.adoption.old_queue import OldMessage
 from conventions.core.errors import ConfigurationError
 from conventions.core.priority import Priority
+from conventions.core.redis_address import shown
 from conventions.storage.redis_store import Store
 
 STEPS = range(10)  # kombu's default has a list for 0, 3, 6 and 9; a team may have chosen others
@@ -37,6 +37,8 @@ class RedisQueue:
     """
 
     def __init__(self, address: str, name: str, prefix: str = "") -> None:
+        self.place = f"{name} at {shown(address)}"
+        self._name, self._unacked = name, f"{prefix}unacked"
         self._redis: Any = Store(address, "").redis
         self._lock = self._redis.lock(f"{prefix}{name}{ASIDE}:lock", timeout=LOCKED_FOR, blocking=False)
         self._renewed_at = 0.0
@@ -50,15 +52,23 @@ class RedisQueue:
             lengths.llen(one + ASIDE)
         return sum(lengths.execute())
 
-    def tasks(self) -> Mapping[str, int]:
-        """How many of each task; it reads all of them."""
-        found: Counter[str] = Counter()
+    def held(self) -> int:
+        """Those that kombu has put aside for its workers, as it notes each: with its exchange and its queue."""
+        found = 0
+        for _, value in self._redis.hscan_iter(self._unacked, count=READ_AT_ONCE):
+            try:
+                found += json.loads(value)[2] == self._name
+            except (LookupError, TypeError, ValueError):
+                continue
+        return found
+
+    def look(self) -> Iterator[OldMessage]:
+        """It reads all of them."""
         for step, name in self._lists.items():
             for key in (name, name + ASIDE):
                 for start in range(0, self._redis.llen(key), READ_AT_ONCE):
-                    values = self._redis.lrange(key, start, start + READ_AT_ONCE - 1)
-                    found.update(_message(value, step, key).task for value in values)
-        return found
+                    for value in self._redis.lrange(key, start, start + READ_AT_ONCE - 1):
+                        yield _message(value, step, key)
 
     def _renew(self) -> None:
         """Keep the lock. Raises: ConfigurationError, when this process has stood still for so long that another drain may have it."""

@@ -1,21 +1,18 @@
 """`celery -A <app> drain QUEUE`: move what waits in a queue of plain Celery into ours."""
 
-from collections.abc import Mapping
-
 import click
 from amqp.exceptions import AMQPError  # type: ignore[import-untyped]  # py-amqp has no types
 from celery.bin.base import CeleryCommand
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from conventions.adoption.drain import UNKNOWN, destination, old_queue
 from conventions.adoption.drain import drain as move
+from conventions.adoption.drain import kinds, old_queue
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
 from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.core.redis_address import shown
 from conventions.core.redis_answers import fault_of
-from conventions.execution.application import Application
 from conventions.records.audit_entry import AuditEntry
 
 TOLD_EVERY = 1000  # messages
@@ -45,10 +42,15 @@ def drain(
     except ValueError as error:
         raise ConfigurationError([f"--from: {error}"]) from error
     try:
-        count, tasks = source.count(), source.tasks()
-        say(f"{queue} at {shown(address)}: {count:,} messages")
-        if tasks is not None:
-            _list(app, tasks)
+        count, found = source.count(), kinds(app, source)
+        say(f"{source.place}: {count:,} messages")
+        for (task, what), number in sorted((found or {}).items()):
+            say(f"  {number:,} of {task or 'no task'}: {what if what.startswith('to ') else f'stay: {what}'}")
+        if held := source.held():
+            say(
+                f"  {held:,} more are held by workers of before. They run there, or come back here: those of a worker that was killed when its "
+                "visibility_timeout is over (an hour, unless you have set it) and another old worker runs. Drain again then."
+            )
         if only_count or not count:
             return
         if not force:
@@ -68,13 +70,6 @@ def drain(
     say(f"Moved {drained.moved:,}, left {sum(drained.left.values()):,}.")
     for reason, number in sorted(drained.left.items()):
         say(f"  {number:,}: {reason}")
-
-
-def _list(app: Application, tasks: Mapping[str, int]) -> None:
-    for task, number in sorted(tasks.items()):
-        where = destination(app, task)
-        what = f"to {where}" if where else f"stay: {UNKNOWN}"
-        say(f"  {number:,} of {task or 'no task'}: {what}")
 
 
 def _tell(moved: int, left: int) -> None:

@@ -25,7 +25,8 @@ def leave(context: click.Context, *, tables: bool, queues: tuple[str, ...], forc
     """
     app = app_of(context)
     app.loader.import_default_modules()
-    existing(app.database)
+    if tables or not force:
+        existing(app.database)
     say(f"{app.main}: broker {shown(app.broker_address)}, keys {app.store.key('*')}")
     if tables:
         say(f"our tables in {app.database.url.render_as_string()}, of each application that has this database")

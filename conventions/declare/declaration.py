@@ -5,6 +5,7 @@ import inspect
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from types import CodeType
 from typing import Any, ClassVar, Final, Protocol, TypeAlias
 
 from conventions.core.errors import DeclarationError
@@ -180,7 +181,7 @@ def check_task(cls: type[TaskClass], arguments: Arguments | None, defaults: tupl
     if arguments is not None:
         faults.check(arguments.check_types)
         faults.check(_check_idempotency, name, cls.idempotent_on, cls.not_idempotent, arguments.names)
-    for check in (_check_retry_policy, _check_names, _check_form, _check_values):
+    for check in (_check_call, _check_retry_policy, _check_names, _check_form, _check_values):
         faults.check(check, cls)
     faults.check(_check_limits, cls, defaults)
 
@@ -190,6 +191,25 @@ def _check_docstring(cls: type[TaskClass]) -> None:
         raise DeclarationError(
             f'{cls.__qualname__}: a task says its effect in a docstring; write """Send one e-mail to one user."""'
         )
+
+
+def _check_call(cls: type[TaskClass]) -> None:
+    """A `__call__` of a team's own goes around that of ours, which claims the job and records its end."""
+    for one in cls.__mro__:
+        own = vars(one).get("__call__")
+        if one.__module__.startswith(("conventions.", "celery.")):
+            return
+        code = getattr(inspect.unwrap(own) if callable(own) else None, "__code__", None)
+        if code is not None and "__call__" not in _names_in(code):
+            raise DeclarationError(
+                f"{cls.__qualname__}: {one.__qualname__}.__call__ runs the job without ours, which claims it and records its end; write "
+                "return super().__call__(*args, **kwargs) in it"
+            )
+
+
+def _names_in(code: CodeType) -> set[str]:
+    inner = (one for one in code.co_consts if isinstance(one, CodeType))
+    return {*code.co_names, *(name for one in inner for name in _names_in(one))}
 
 
 def _check_retry_policy(cls: type[TaskClass]) -> None:

@@ -121,9 +121,14 @@ def is_place_free() -> bool:
     What Celery makes where there is none, when somebody asks, does not count; nor does an application that was told to take no place.
     """
     default = _state.default_app
-    if not (default is None or (default.main == "default" and not default.set_as_current and not default.fixups)):
+    if not (default is None or is_fallback(default)):
         return False
     return not any(app.set_as_current for app in _state._get_active_apps())  # noqa: SLF001
+
+
+def is_fallback(app: Any) -> bool:
+    """Whether it is what Celery makes when somebody asks for the current application, and there is none."""
+    return bool(app.main == "default" and not app.set_as_current and not app.fixups)
 
 
 def default_application() -> Any:

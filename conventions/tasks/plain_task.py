@@ -7,7 +7,9 @@ import celery
 from celery import uuid
 
 from conventions.execution.unsent_step import UnsentStep
+from conventions.library_internals.celery import current_task
 from conventions.sending.by_celery import checked
+from conventions.sending.options import CONNECTIONS
 from conventions.sending.plain_send import checked_as_far
 from conventions.sending.sent_or_refused import sent_or_refused
 
@@ -28,6 +30,31 @@ def hold_as_ours(task: Any) -> None:
         task.Strategy = STRATEGY
 
 
+def elsewhere_of(task: Any, task_id: str) -> Any:
+    """The same function in the application of the project around a worker of ours; `None`: it is sent by ours.
+
+    `@shared_task` sends by Celery's current application. A worker makes its own the current one, so a job of ours that calls `function.delay()`
+    would send it elsewhere than a web server does. Functions in the packages of our application are ours.
+    """
+    around = task.app.around
+    if around is None or task.app.holds(task.__module__):
+        return None
+    running = current_task()
+    if running is not None and (running.name, running.request.id) == (task.name, task_id):
+        return None  # Celery's retry of a message that we have
+    return around.tasks.get(task.name)
+
+
+def without_connection(elsewhere: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a send by another application. Raises: TypeError: it is a part of a chord, whose end nobody would count there."""
+    if options.get("chord"):
+        raise TypeError(
+            f"{elsewhere.name}: a chord cannot be sent from a job of ours, since the function belongs to {elsewhere.app.main!r}: send it by "
+            "that application's own task, or move the functions"
+        )
+    return {name: value for name, value in options.items() if name not in CONNECTIONS}
+
+
 class PlainTask(celery.Task):
     """A Celery task outside our classes. A function keeps Celery's meaning; messages of Celery's own tasks are held and acknowledged like ours."""
 
@@ -44,6 +71,8 @@ class PlainTask(celery.Task):
     def apply_async(self, args: Any = None, kwargs: Any = None, task_id: str | None = None, **options: Any) -> Any:
         """Celery's, with the actor of the running code. Raises: TypeError, ValueError, PayloadError for an unusable send."""
         task_id = options["task_id"] = uuid() if task_id is None else task_id
+        if (elsewhere := elsewhere_of(self, task_id)) is not None:
+            return elsewhere.apply_async(args, kwargs, **without_connection(elsewhere, options))
         if checked_as_far(self, args, kwargs, options) is None:
             return self.AsyncResult(task_id)
         celerys = super().apply_async

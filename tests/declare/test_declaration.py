@@ -943,3 +943,50 @@ def test_how_messages_are_sent_cannot_be_replaced() -> None:
 
             def apply_async(self, *args: object, **kwargs: object) -> None:  # type: ignore[override]
                 """Send."""
+
+
+class Calls:
+    """A mixin of a team's, as Flask's documents show one."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.run(*args, **kwargs)  # type: ignore[attr-defined]  # of the task
+
+
+class CallsOurs:
+    """The same, around ours."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        def called() -> Any:
+            return super(CallsOurs, self).__call__(*args, **kwargs)  # type: ignore[misc]  # of the task
+
+        return called()
+
+
+def test_a_call_that_goes_around_ours_is_refused() -> None:
+    """The job would be run, and neither claimed nor settled: it would run again and again."""
+    with pytest.raises(DeclarationError) as caught:
+
+        class Send(Calls, ImmediateTask):
+            """Send."""
+
+            idempotent_on = EVERY_ARGUMENT
+
+            def run(self, number: int) -> None: ...
+
+    assert "Calls.__call__ runs the job without ours" in str(caught.value)
+    assert "return super().__call__(*args, **kwargs)" in str(caught.value)
+
+
+def test_a_call_around_ours_is_run() -> None:
+    """With the context that it makes."""
+
+    class Send(CallsOurs, ImmediateTask):
+        """Send."""
+
+        idempotent_on = EVERY_ARGUMENT
+
+        def run(self, number: int) -> int:
+            return number
+
+    assert Send.registered is not None
+    assert Send()(number=7) == 7

@@ -178,7 +178,9 @@ def test_what_waits_for_a_class_that_took_over_runs_there(each_project: Project)
     assert f"{project.queue} at" in counted
     assert "13 messages" in counted
     if project.old_broker.startswith("redis"):
-        assert "11 of shop.send: to mail" in counted
+        assert "9 of shop.send: to mail" in counted
+        assert "1 of shop.send: stay: it is a part of a chord" in counted
+        assert "1 of shop.send: stay: a step after it is of a task that this application does not know" in counted
         assert "2 of shop.report: stay: this application has no task of this name" in counted
     with project.installation.worker("-c", "2", app="new"):
         said = project.drain("--force")
@@ -239,6 +241,10 @@ def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
         wait_until(lambda below=kill_below: store.llen(project.queue) < below, 30, "it has begun")  # type: ignore[misc]  # a value of this turn
         running.send_signal(signal.SIGKILL)
         running.wait()
+        refused = project.installation.run("leave", app="new")
+        assert refused.returncode != 0
+        assert f"a drain of {project.queue} at redis+socket" in refused.stdout
+        assert "was killed, and holds messages of it: run it again" in refused.stdout
         store.delete(f"{project.queue}:conventions-drain:lock")  # in place of waiting for half a minute
     project.drain("--force")
     sends = {f"new send {number}": 1 for number in range(400)}
@@ -247,7 +253,19 @@ def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
     with project.installation.worker("-c", "2", "--hostname=old@%h", app="old"):
         project.wait_for(sends | {f"old report {number}": 1 for number in range(100)})
     assert list(store.scan_iter(match=f"{project.queue}*")) == []
+    assert "a drain" not in project.installation.run("leave", app="new").stdout
     store.close()
+
+
+def test_what_a_killed_worker_held_is_named(project: Project) -> None:
+    """It is in no queue until an old worker brings it back: a drain cannot move it, and says so."""
+    project.old("for number in range(5): send.apply_async((number,), countdown=3600)")
+    with project.installation.worker("-c", "1", "--hostname=old@%h", app="old") as old:
+        wait_until(lambda: project.store().llen(project.queue) == 0, 30, "the worker holds all of it")
+        old.kill()
+    said = project.drain("--count")
+    assert "0 messages" in said
+    assert "5 more are held by workers of before" in said
 
 
 def test_two_drains_at_a_time_are_refused(project: Project) -> None:
@@ -315,3 +333,58 @@ def test_the_way_back_leaves_nothing(
             assert [name for name in rabbit.queues(host) if "pidbox" not in name] == ["of others"]
         database.close()
         assert project.installation.run("db", "upgrade", app="new").returncode == 0  # and forth again
+
+
+MINE = """
+import sqlalchemy as sa
+from alembic import op
+
+revision, down_revision, branch_labels, depends_on = "mine_0001", None, ("mine",), None
+
+
+def upgrade():
+    op.create_table("orders", sa.Column("id", sa.Integer, primary_key=True))
+"""
+
+
+def test_the_way_back_with_sends_in_the_outbox(project: Project) -> None:
+    """What is committed and not sent yet would be lost, so it is refused, with the number."""
+    lines = [
+        "from new import Send, app",
+        "from sqlalchemy.orm import Session",
+        "with Session(app.database.engine) as session, session.begin():",
+        "    Send.enqueue_many_in(session, [{'number': 1}, {'number': 2}])",
+    ]
+    project.installation.python("\n".join(lines))
+    refused = project.installation.run("leave", app="new")
+    assert refused.returncode != 0
+    assert "2 sends wait in the outbox for the relay of a worker" in refused.stdout
+
+
+def test_the_way_back_and_forth_with_tables_of_a_team(project: Project) -> None:
+    """Its versions stay noted as made, and its table stays; `migrate` of Django forgets ours."""
+    (project.folder / "new.py").unlink()
+    package = project.folder / "new"
+    (package / "migrations").mkdir(parents=True)
+    (package / "__init__.py").write_text(NEW, encoding="utf-8")
+    (package / "migrations" / "0001_orders.py").write_text(MINE, encoding="utf-8")
+    for _ in range(2):
+        upgraded = project.installation.run("db", "upgrade", app="new")
+        assert upgraded.returncode == 0, upgraded.stdout
+        with sqlite3.connect(project.folder / "tests.sqlite3") as database:
+            database.execute("CREATE TABLE IF NOT EXISTS django_migrations (app TEXT, name TEXT)")
+            database.execute(
+                "INSERT INTO django_migrations VALUES ('conventions', '0001_initial'), ('shop', '0001_initial')"
+            )
+        left = project.installation.run("leave", "--force", "--tables", app="new")
+        assert left.returncode == 0, left.stdout
+        with sqlite3.connect(project.folder / "tests.sqlite3") as database:
+            names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            assert names == {"orders", "conventions_alembic_version", "django_migrations"}
+            assert database.execute("SELECT version_num FROM conventions_alembic_version").fetchall() == [
+                ("mine_0001",)
+            ]
+            assert {app for (app,) in database.execute("SELECT app FROM django_migrations")} == {"shop"}
+    (project.folder / "tests.sqlite3").unlink()
+    assert project.installation.run("leave", "--force", app="new").returncode == 0  # the keys alone
+    assert "there is no database" in project.installation.run("leave", "--force", "--tables", app="new").stdout

@@ -13,6 +13,7 @@ from conventions import EVERY_ARGUMENT, BrokerUnavailable, ImmediateTask, Priori
 from conventions.app import ConventionsApp
 from conventions.outbox import relay, together
 from conventions.outbox.relay import Relay
+from conventions.sending.templates import Templates
 from conventions.storage.tables import OutboxRow
 from tests.workers import Sent, application, forget, messages
 
@@ -122,6 +123,7 @@ def test_a_broker_that_takes_nothing(app: ConventionsApp, monkeypatch: pytest.Mo
 
 def test_a_later_go_that_is_not_taken(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """The earlier ones are sent and deleted; those that are left are tried one by one."""
+    monkeypatch.setattr(Templates, "fit", lambda *_: True)  # also where another test has left a receiver of a signal
     ids, taken = write(app, 4), app.broker.publish
     monkeypatch.setattr(together, "BYTES_AT_ONCE", 1)  # each is a go
     goes = list[Any]()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, column, delete, func, select, table, text
 
 VERSION_TABLE = "conventions_alembic_version"  # the business database may have an Alembic of its own
 _LOCK = 7_203_114_551  # any number that no other program uses for a lock in the same database
@@ -31,6 +32,17 @@ def downgrade(engine: Engine) -> None:
     """Take back all versions of this package."""
     with _locked(engine, ()) as config:
         command.downgrade(config, f"{BRANCH}@base")
+
+
+def forget_versions(connection: Connection) -> bool:
+    """Note the versions of this package as not made. Returns whether those of task packages are noted there, too."""
+    here = Path(__file__).parent
+    ours = [
+        one.revision for one in ScriptDirectory(str(here), version_locations=[str(here / "versions")]).walk_revisions()
+    ]
+    versions = table(VERSION_TABLE, column("version_num"))
+    connection.execute(delete(versions).where(versions.c.version_num.in_(ours)))
+    return bool(connection.scalar(select(func.count()).select_from(versions)))
 
 
 @contextmanager
