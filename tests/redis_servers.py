@@ -192,7 +192,7 @@ class Group:
         found = set()
         for port in self.sentinels:
             with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
-                found.add(int(client.sentinel_master(MASTER)["port"]))
+                found.add(int(client.sentinel_masters()[MASTER]["port"]))
         return found
 
     def fail_over(self) -> None:
@@ -251,7 +251,7 @@ def sentinel_group(folder: Path, program: Path | None = None) -> Iterator[Group]
 def _ready(group: Group) -> bool:
     for port in group.sentinels:
         with redis.Redis(port=port, password=SENTINEL_PASSWORD) as client:
-            state: Any = client.sentinel_master(MASTER)
+            state: Any = client.sentinel_masters()[MASTER]  # redis-py 6.4 cannot read the answer about one
         if not (state["num-slaves"] and state["num-other-sentinels"]):
             return False
     with redis.Redis(port=group.servers[1], password=PASSWORD, decode_responses=True) as client:
