@@ -65,6 +65,12 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and its text in one line; of an SQL error without the statement and its values."""
-    text = str(getattr(error, "orig", None) or error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    """The kind of an error and its text in one line; of an SQL error without the statement and its values.
+
+    Where a table of ours is missing, it says what makes it.
+    """
+    cause = getattr(error, "orig", None) or error
+    text = str(cause).strip()
+    line = f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    is_missing = "no such table: " in line or type(cause).__name__ == "UndefinedTable"  # of SQLite, of psycopg
+    return f"{line}; `celery -A <app> db upgrade` makes it" if is_missing and "conventions_" in line else line

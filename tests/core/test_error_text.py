@@ -3,13 +3,17 @@
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 
-from conventions.core.error_text import NAME_LENGTH, clean, cut, describe
+from conventions.core.error_text import NAME_LENGTH, clean, cut, describe, first_line
 from conventions.core.errors import IdempotencyConflict
 from conventions.core.failure_cause import fingerprint, place_in
+from conventions.storage.database import Database
 from tests.failures import charge_card, look_up, raised_by
 
 
@@ -67,9 +71,9 @@ def test_an_odd_error_is_described(error: BaseException, message: str) -> None:
     """Nothing in it is what a database or UTF-8 refuses."""
     found = describe(None, error)
     assert found.error_message == message
-    for text in (found.error, found.error_message, found.traceback, found.fingerprint):
-        assert "\0" not in text
-        text.encode()
+    for kept in (found.error, found.error_message, found.traceback, found.fingerprint):
+        assert "\0" not in kept
+        kept.encode()
 
 
 def test_names_fit_into_their_columns() -> None:
@@ -160,3 +164,14 @@ def test_errors_of_other_types_at_one_place_are_other_causes() -> None:
     assert place(lambda: fail(ValueError)) != place(lambda: fail(TypeError))
     assert place(look_up) != place(charge_card)
     assert fingerprint("Send", IdempotencyConflict("never raised"))
+
+
+def test_a_table_of_ours_that_is_missing(tmp_path: Path, postgres_url: str) -> None:
+    """The line says what makes it, on each database; of other tables it says nothing."""
+    for url in (f"sqlite:///{tmp_path / 'empty.sqlite3'}", postgres_url):
+        database = Database(url)
+        for table, told in (("conventions_executions", True), ("orders", False)):
+            with pytest.raises(SQLAlchemyError) as caught, database.session() as session:
+                session.execute(text(f"SELECT * FROM {table}"))
+            assert first_line(caught.value).endswith("; `celery -A <app> db upgrade` makes it") is told
+        database.dispose()
