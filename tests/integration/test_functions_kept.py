@@ -84,6 +84,15 @@ class Send(ImmediateTask):
         inner.delay(number)
 
 
+class Small(ImmediateTask):
+    """Note it."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        note("small", number)
+
+
 @shared_task
 def inner(number):
     """A function in the packages of our application."""
@@ -199,6 +208,19 @@ def test_the_class_is_what_is_sent_and_run(project: Project, pool: str) -> None:
         assert "shop.tasks.send" not in next(
             (line for line in new.output.splitlines() if "keep Celery's meaning" in line), ""
         )
+
+
+def test_a_step_of_the_project_after_a_job(project: Project) -> None:
+    """In a chain, and as a callback: the worker of the job sends it to where a web server would send it."""
+    with workers(project):
+        lines = [
+            "from shop.jobs.mail import Small",
+            "from shop.tasks import audit, both",
+            "(Small.si(number=1) | audit.si(2)).delay()",
+            "Small.apply_async((3,), link=both.si(4))",
+        ]
+        project.send("import shop.celery", *lines)
+        project.wait_for("small 1", "audit 2 shop", "small 3", "both 4 shop")
 
 
 def test_an_alias_that_the_function_has(project: Project) -> None:
