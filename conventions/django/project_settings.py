@@ -54,6 +54,25 @@ def project_settings() -> dict[str, Any]:
     return ({"database_url": DEFAULT_ADDRESS} if installed else {}) | {name.lower(): said[name] for name in said}
 
 
+def queues_of_tasks() -> tuple[str, ...]:
+    """The queues of `settings.TASKS` whose backend is ours, but for `default`, which is that of immediate jobs."""
+    return tuple(sorted({name for one in _our_backends() for name in one.get("QUEUES") or ()} - {"default"}))
+
+
+def has_task_backend() -> bool:
+    """Whether `django.tasks` sends by ours."""
+    return bool(_our_backends())
+
+
+def _our_backends() -> list[Mapping[str, Any]]:
+    if not is_configured():
+        return []
+    from django.conf import settings  # noqa: PLC0415  # no process without Django needs it
+
+    found: Any = getattr(settings, "TASKS", {})
+    return [one for one in found.values() if str(one.get("BACKEND", "")).startswith(f"{APP}_tasks.")]
+
+
 def settings_of_tests() -> dict[str, Any]:
     """What holds in Django's tests where nothing else is said.
 

@@ -76,6 +76,7 @@ def _broker(app: Application, address: str) -> dict[str, Any]:
 
 def queue_names(app: Application) -> list[str]:
     """The class queues, every `queue_name` of the registered tasks, and the queues that plain Celery would consume: for functions."""
-    own = {task.queue_name for task in app.tasks.values() if hasattr(task, "queue_name")}
+    of_tasks = [task for task in app.tasks.values() if hasattr(task, "queue_name")]
+    own = {name for task in of_tasks for name in (task.queue_name, *getattr(task, "further_queues", ()))}
     celerys = {getattr(one, "name", one) for one in app.conf.task_queues or (app.conf.task_default_queue,)}
     return [*CLASS_QUEUES, *sorted((own | celerys).difference(CLASS_QUEUES))]

@@ -1,0 +1,203 @@
+"""`django.tasks` of Django 6: what its functions enqueue runs in a real worker of ours."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.django_project import DjangoProject
+from tests.support import wait_until
+from tests.workers import Worker
+
+pytest.importorskip("django.tasks", reason="django.tasks came with Django 6")
+
+SETTINGS = """
+TASKS = {
+    "default": {"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", "QUEUES": ["default", "post"]},
+    "sure": {"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", "OPTIONS": {"ON_COMMIT": True}},
+}
+"""
+TASKS = """
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from django.dispatch import receiver
+from django.tasks import task
+from django.tasks.signals import task_finished, task_started
+
+
+def note(*words):
+    with open("notes", "a") as notes:
+        notes.write(" ".join(map(str, words)) + "\\n")
+
+
+@task
+def add(a, b=0):
+    note("add", a, b)
+    return {"sum": a + b}
+
+
+@task(priority=60, queue_name="post")
+async def post(letter):
+    note("post", letter)
+
+
+@task(takes_context=True)
+def told(context, name):
+    note("told", name, context.task_result.id, context.attempt)
+
+
+@task
+def fail(text):
+    raise LookupError(text)
+
+
+@task(takes_context=True)
+def die(context):
+    note("die", context.attempt)
+    if context.attempt == 1 and not Path("died").exists():
+        Path("died").touch()
+        os._exit(1)
+
+
+@receiver(task_started)
+@receiver(task_finished)
+def heard(sender, task_result, **_):
+    note("signal", task_result.status, task_result.task.name, len(task_result.errors))
+"""
+IMPORTS = "from orders.tasks import *\nfrom conventions import Job\n"
+
+
+@pytest.fixture(scope="module")
+def project(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> DjangoProject:
+    """With the tasks, and its tables."""
+    project = DjangoProject(tmp_path_factory.mktemp("django"), broker_url=valkey_url)
+    project.say(SETTINGS)
+    (project.folder / "orders" / "tasks.py").write_text(TASKS, encoding="utf-8")
+    project.manage("migrate")
+    return project
+
+
+@pytest.fixture(scope="module")
+def worker(project: DjangoProject) -> Iterator[Worker]:
+    """One that has imported no task of Django."""
+    with project.worker("-c", "2", app="shop") as worker:
+        yield worker
+
+
+def enqueue(project: DjangoProject, *lines: str) -> list[str]:
+    """Run lines in a process of the project; returns what they print."""
+    return project.python(IMPORTS + "\n".join(lines)).splitlines()
+
+
+def notes(project: DjangoProject) -> list[str]:
+    """What has run."""
+    path = project.folder / "notes"
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def wait_for(project: DjangoProject, *expected: str) -> None:
+    """Wait until each of these has run once."""
+    wait_until(lambda: {*expected} <= {*notes(project)}, 30, f"{expected} are done")
+    assert [notes(project).count(one) for one in expected] == [1] * len(expected)
+
+
+def test_a_function_runs_and_its_result_is_told(project: DjangoProject, worker: Worker) -> None:
+    """By `Job`; Django's signals are sent in the worker."""
+    (said,) = enqueue(project, "job = Job.of(add.enqueue(1, b=2).id).wait(30)", "print(job.state, job.result)")
+    assert said == "succeeded {'sum': 3}"
+    wait_for(project, "add 1 2", "signal RUNNING add 0", "signal SUCCESSFUL add 0")
+    assert "orders.tasks.add[" in worker.output  # the name that people know
+
+
+def test_a_queue_a_priority_and_a_coroutine(project: DjangoProject, worker: Worker) -> None:
+    """The worker consumes the queues that the settings name."""
+    enqueue(project, "post.enqueue('a')")
+    wait_for(project, "post a")
+
+
+def test_a_moment_and_the_context(project: DjangoProject, worker: Worker) -> None:
+    """`run_after` is a delay of ours; the context has the id and the attempt."""
+    lines = [
+        "from django.utils import timezone",
+        "later = told.using(run_after=timezone.now() + timedelta(hours=1)).enqueue('late')",
+        "soon = told.using(run_after=timezone.now() + timedelta(milliseconds=200)).enqueue('soon')",
+        "print(soon.id)",
+        "print(Job.of(later.id).state)",
+    ]
+    soon, state = enqueue(project, *lines)
+    assert state == "delayed"
+    wait_for(project, f"told soon {soon} 1")
+
+
+def test_a_failure_is_a_dead_letter(project: DjangoProject, worker: Worker) -> None:
+    """Once: nobody has said that the function may run again. It can be sent again by hand."""
+    (said,) = enqueue(
+        project, "job = Job.of(fail.enqueue('no such order').id).wait(30)", "print(job.state, job.attempts, job.error)"
+    )
+    assert said.startswith("dead 1 ")
+    assert "LookupError" in said
+    wait_for(project, "signal RUNNING fail 0", "signal FAILED fail 1")
+    shown = project.run("dead-letters", "list", app="shop")
+    assert "conventions.django_task" in shown.stdout
+
+
+def test_a_killed_process_loses_nothing(project: DjangoProject, worker: Worker) -> None:
+    """The job runs again."""
+    (said,) = enqueue(project, "print(Job.of(die.enqueue().id).wait(60).state)")
+    assert said == "succeeded"
+    assert len([one for one in notes(project) if one.startswith("die")]) == 2
+
+
+def test_a_send_in_the_transaction(project: DjangoProject, worker: Worker) -> None:
+    """Rolled back, it is never sent; committed, it is, also where the process ends at once."""
+    lines = [
+        "from django.db import transaction",
+        "sure = add.using(backend='sure')",
+        "try:",
+        "    with transaction.atomic():",
+        "        sure.enqueue(100)",
+        "        raise KeyError",
+        "except KeyError: pass",
+        "with transaction.atomic():",
+        "    sure.enqueue(200)",
+        "    note('not yet')",
+        "os._exit(0)",
+    ]
+    enqueue(project, *lines)
+    wait_for(project, "add 200 0", "not yet")
+    assert notes(project).index("not yet") < notes(project).index("add 200 0")
+    assert "add 100 0" not in notes(project)
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "no JSON": ("add.enqueue(object())", "TypeError"),
+    "another queue": ("add.using(queue_name='nowhere').enqueue(1)", "InvalidTask"),
+    "a naive moment": ("import datetime; add.using(run_after=datetime.datetime(2030, 1, 1)).enqueue(1)", "InvalidTask"),
+    "too far away": (
+        "import datetime; add.using(run_after=datetime.datetime(2099, 1, 1, tzinfo=datetime.UTC)).enqueue(1)",
+        "ValueError",
+    ),
+    "a result": ("add.get_result('1')", "NotImplementedError"),
+}
+
+
+@pytest.mark.parametrize(("line", "error"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(project: DjangoProject, line: str, error: str) -> None:
+    """Where it is enqueued."""
+    (said,) = enqueue(project, "try:", f"    {line}", "except Exception as error:", "    print(type(error).__name__)")
+    assert said == error
+
+
+def test_an_option_that_is_not_there(tmp_path: Path, valkey_url: str) -> None:
+    """Named when the backend is first used."""
+    project = DjangoProject(tmp_path, broker_url=valkey_url)
+    project.say(SETTINGS.replace("ON_COMMIT", "ON_COMIT"))
+    lines = [
+        "from django.tasks import task_backends",
+        "try: task_backends['sure']",
+        "except Exception as error: print(error)",
+    ]
+    assert project.python("\n".join(lines)) == "TASKS['sure']: there is no option ON_COMIT; there is ON_COMMIT\n"
