@@ -158,15 +158,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--database", required=True, help="postgresql://…, empty; all of its tables are dropped")
     parser.add_argument("--orders", type=int, default=ORDERS, help="of each turn")
     parser.add_argument("--single", type=int, default=ONE_BY_ONE, help="further ones, sold one by one")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=sorted({way.program for way in WAYS}),
+        help="this way; may be given several times",
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args(arguments)
-    found: dict[Compared, list[Turn]] = {way: [] for way in WAYS}
+    wanted = [way for way in WAYS if not options.only or way.program in options.only]
+    found: dict[Compared, list[Turn]] = {way: [] for way in wanted}
     with tempfile.TemporaryDirectory(prefix="orders-") as name:
         folder = Path(name)
         (folder / "server").mkdir()
         with Server(folder / "server") as server:
             for number in range(options.rounds):
-                for way in WAYS:
+                for way in wanted:
                     if way.needs and importlib.util.find_spec(way.needs) is None:
                         continue
                     turn = measure(way, server, options.database, folder, (options.orders, options.single))

@@ -349,7 +349,7 @@ def frozen(server: Server) -> Iterator[None]:
 @pytest.mark.parametrize(
     "seconds",
     [
-        30,
+        15,
         pytest.param(120, marks=pytest.mark.soak),
     ],
 )

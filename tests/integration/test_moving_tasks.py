@@ -5,7 +5,7 @@ import sqlite3
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -371,14 +371,14 @@ def test_the_way_back_and_forth_with_tables_of_a_team(project: Project) -> None:
     for _ in range(2):
         upgraded = project.installation.run("db", "upgrade", app="new")
         assert upgraded.returncode == 0, upgraded.stdout
-        with sqlite3.connect(project.folder / "tests.sqlite3") as database:
+        with closing(sqlite3.connect(project.folder / "tests.sqlite3", isolation_level=None)) as database:
             database.execute("CREATE TABLE IF NOT EXISTS django_migrations (app TEXT, name TEXT)")
             database.execute(
                 "INSERT INTO django_migrations VALUES ('conventions', '0001_initial'), ('shop', '0001_initial')"
             )
         left = project.installation.run("leave", "--force", "--tables", app="new")
         assert left.returncode == 0, left.stdout
-        with sqlite3.connect(project.folder / "tests.sqlite3") as database:
+        with closing(sqlite3.connect(project.folder / "tests.sqlite3", isolation_level=None)) as database:
             names = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             assert names == {"orders", "conventions_alembic_version", "django_migrations"}
             assert database.execute("SELECT version_num FROM conventions_alembic_version").fetchall() == [
