@@ -102,11 +102,17 @@ def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) 
 
     Raises:
         BrokerUnavailable: our broker takes no messages; those that are not moved are where they were.
-        ConfigurationError: our Redis does not answer, and nothing is moved.
+        ConfigurationError: our Redis does not answer, or another drain runs; nothing is moved.
     """
     moved, left = 0, Counter[str]()
-    note_begin(app.store, source.place)
     try:
+        source.begin()
+    except BaseException:
+        source.close()
+        raise
+    try:
+        if source.leaves_aside:
+            note_begin(app.store, source.place)
         for message in source.take():
             reason = reason_to_stay(app, message)
             if not reason and not _is_sent(app, message):
@@ -120,7 +126,7 @@ def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) 
             told(moved, left.total())
     finally:
         source.close()
-        note_end(app.store, source.place)  # not where that has failed
+        note_end(app.store, source.place)  # not where that has failed, or what is aside is another drain's
     return Drained(moved, left)
 
 

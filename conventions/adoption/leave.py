@@ -21,8 +21,14 @@ OF_DJANGO = "django_migrations"  # where `migrate` notes what it has made
 GLOB = re.compile(r"[\\*?\[\]]")  # what means something in a pattern of Redis
 
 
-def still_here(app: Application, queues: Sequence[str] = ()) -> list[str]:
-    """What would be lost, a line each; empty where nothing runs, waits or is dead. `queues`: further ones to look at."""
+def still_here(app: Application, queues: Sequence[str] = (), *, tables: bool = False) -> list[str]:
+    """What would be lost, a line each; empty where nothing runs, waits or is dead.
+
+    Args:
+        app: the application.
+        queues: further ones to look at.
+        tables: whether the tables go, which other applications may have, too.
+    """
     found = [f"{member} lives" for store in app.servers for member in living(store)]
     for queue in sorted({*known_queues(app), *queues}):
         count = app.port.waiting(queue, delayed=True)
@@ -33,18 +39,16 @@ def still_here(app: Application, queues: Sequence[str] = ()) -> list[str]:
     found += [
         f"a drain of {one} was killed, and holds messages of it: run it again" for one in unfinished_drains(app.store)
     ]
-    tables = {*inspect(app.database.engine).get_table_names()}
-    counted = (
+    there, own = {*inspect(app.database.engine).get_table_names()}, OutboxRow.application == app.settings.key_prefix
+    counted: list[tuple[Any, type[Base], str]] = [
         (DeadLetterRow.state == "dead", DeadLetterRow, "letters are dead"),
-        (
-            OutboxRow.application == app.settings.key_prefix,
-            OutboxRow,
-            "sends wait in the outbox for the relay of a worker",
-        ),
-    )
+        (own, OutboxRow, "sends wait in the outbox for the relay of a worker"),
+    ]
+    if tables:
+        counted.append((~own, OutboxRow, "sends of other applications wait in the outbox, which they have, too"))
     with app.database.session(read_only=True) as session:
         for which, table, what in counted:
-            rows = session.scalar(select(func.count()).where(which)) if table.__tablename__ in tables else 0
+            rows = session.scalar(select(func.count()).where(which)) if table.__tablename__ in there else 0
             found += [f"{rows:,} {what}"] if rows else []
     return found
 

@@ -43,18 +43,26 @@ class OldQueue(Protocol):
 
     Attributes:
         place: its name and where it is, for people.
+        leaves_aside: whether a drain that is killed leaves messages where no worker sees them, until the next drain.
     """
 
     place: str
+    leaves_aside: bool
 
     def count(self) -> int:
         """How many messages wait."""
 
-    def held(self) -> int | None:
-        """How many messages of it workers hold, living ones and killed ones; `None`: this broker does not tell."""
+    def held(self) -> Mapping[str, int]:
+        """How many messages workers hold, living ones and killed ones: of this queue under its name, others under what they were sent by.
+
+        Empty where this broker does not tell.
+        """
 
     def look(self) -> Iterator[OldMessage] | None:
         """The messages that wait, none of which is taken; `None`: this broker cannot look into a queue."""
+
+    def begin(self) -> None:
+        """Begin to drain. Raises: ConfigurationError, while another drain does."""
 
     def take(self) -> Iterator[OldMessage]:
         """Take the messages that wait now, the oldest first. Raises: RedisError, OSError, AMQPError."""

@@ -1,7 +1,7 @@
 """A queue of plain Celery in RabbitMQ. A message that is taken comes back when the connection ends, as long as it is not acknowledged."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kombu.connection import Connection
@@ -14,10 +14,14 @@ from conventions.core.redis_address import shown
 class RabbitMQQueue:
     """See `OldQueue`.
 
+    What is taken and not acknowledged comes back when the connection ends.
+
     Args:
         address: of the server, as Celery writes it.
         name: of the queue.
     """
+
+    leaves_aside = False
 
     def __init__(self, address: str, name: str) -> None:
         self._name, self.place = name, f"{name} at {shown(address)}"
@@ -34,8 +38,12 @@ class RabbitMQQueue:
         """How many messages wait. Raises: NotFound."""
         return int(self._channel.queue_declare(self._name, passive=True).message_count)
 
-    def held(self) -> None:
+    def held(self) -> Mapping[str, int]:
         """RabbitMQ gives back at once what a killed worker held."""
+        return {}
+
+    def begin(self) -> None:
+        """Several may drain it at a time: none takes what another one has."""
 
     def look(self) -> None:
         """RabbitMQ shows no message that it does not give."""

@@ -8,10 +8,12 @@ import json
 import time
 from base64 import b64decode
 from binascii import Error as NoBase64
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import LockError
+from redis.exceptions import LockError, ResponseError
 
 from conventions.adoption.old_queue import OldMessage
 from conventions.core.errors import ConfigurationError
@@ -36,8 +38,10 @@ class RedisQueue:
         prefix: Celery's `global_keyprefix`.
     """
 
+    leaves_aside = True
+
     def __init__(self, address: str, name: str, prefix: str = "") -> None:
-        self.place = f"{name} at {shown(address)}"
+        self.place = f"{prefix}{name} at {shown(address)}"
         self._name, self._unacked = name, f"{prefix}unacked"
         self._redis: Any = Store(address, "").redis
         self._lock = self._redis.lock(f"{prefix}{name}{ASIDE}:lock", timeout=LOCKED_FOR, blocking=False)
@@ -52,14 +56,16 @@ class RedisQueue:
             lengths.llen(one + ASIDE)
         return sum(lengths.execute())
 
-    def held(self) -> int:
-        """Those that kombu has put aside for its workers, as it notes each: with its exchange and its queue."""
-        found = 0
-        for _, value in self._redis.hscan_iter(self._unacked, count=READ_AT_ONCE):
-            try:
-                found += json.loads(value)[2] == self._name
-            except (LookupError, TypeError, ValueError):
-                continue
+    def held(self) -> Mapping[str, int]:
+        """Those that kombu has put aside for its workers. It notes exchange and routing key of each, and not the queue."""
+        found: Counter[str] = Counter()
+        try:
+            for _, value in self._redis.hscan_iter(self._unacked, count=READ_AT_ONCE):
+                with suppress(LookupError, RecursionError, TypeError, ValueError):
+                    _, exchange, key = json.loads(value)
+                    found[self._name if key == self._name else f"exchange {exchange!r}, routing key {key!r}"] += 1
+        except ResponseError:  # of another program
+            return {}
         return found
 
     def look(self) -> Iterator[OldMessage]:
@@ -80,13 +86,16 @@ class RedisQueue:
             raise ConfigurationError(["this drain stood still until its lock had lapsed: start it again"]) from None
         self._renewed_at = time.monotonic()
 
-    def take(self) -> Iterator[OldMessage]:
-        """Take what waits now, the most urgent list first, its oldest message first. Raises: ConfigurationError, while another drain does."""
+    def begin(self) -> None:
+        """Take the lock."""
         if not self._lock.acquire():
             raise ConfigurationError(
                 [f"another drain of this queue runs, or was killed less than {LOCKED_FOR:g} s ago: try again then"]
             )
         self._renewed_at = time.monotonic()
+
+    def take(self) -> Iterator[OldMessage]:
+        """Take what waits now, the most urgent list first, its oldest message first."""
         for step, name in self._lists.items():
             aside = name + ASIDE
             left = self._redis.llen(name)  # before what a killed drain has left goes behind it

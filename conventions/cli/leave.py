@@ -33,7 +33,7 @@ def leave(context: click.Context, *, tables: bool, queues: tuple[str, ...], forc
     if not is_redis(app.broker_address):
         say(f"queues: {', '.join(sorted({*known_queues(app), *queues}))}; those of tasks that are gone by -Q")
     if not force:
-        if found := still_here(app, queues):
+        if found := still_here(app, queues, tables=tables):
             raise ConfigurationError([*found, "stop its processes, let what waits run, settle the letters; or --force"])
         click.confirm("Delete all of it? There is no undo", abort=True)
     keys, dropped = take_out(app, queues, tables=tables)

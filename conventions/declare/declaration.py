@@ -202,8 +202,8 @@ def _check_call(cls: type[TaskClass]) -> None:
         code = getattr(inspect.unwrap(own) if callable(own) else None, "__code__", None)
         if code is not None and "__call__" not in _names_in(code):
             raise DeclarationError(
-                f"{cls.__qualname__}: {one.__qualname__}.__call__ runs the job without ours, which claims it and records its end; write "
-                "return super().__call__(*args, **kwargs) in it"
+                f"{cls.__qualname__}: {one.__qualname__}.__call__ does not seem to call ours, which claims the job and records its end; write "
+                "return super().__call__(*args, **kwargs) in it, not in a function that it calls"
             )
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+from django.core.management.base import CommandError
 from django.db import connections
 from django.db.migrations import RunPython
 from django.db.migrations.recorder import MigrationRecorder
 
+from conventions.core.errors import ConfigurationError
 from conventions.core.settings import Settings
 from conventions.django.database_address import database_of
 from conventions.django.project_settings import NOBODY, alias_in, project_settings
@@ -70,9 +72,11 @@ def has_our_tables(alias: str) -> bool:
 
 
 def in_database(alias: str, change: Callable[[Database], None]) -> None:
-    """Change our tables in this database of Django, by a connection of our own."""
+    """Change our tables in this database of Django, by a connection of our own. Raises: CommandError: it cannot be used."""
     database = database_of(alias)
     try:
         change(database)
+    except ConfigurationError as error:  # `migrate` would print where it was raised
+        raise CommandError(str(error)) from error
     finally:
         database.dispose()

@@ -13,9 +13,11 @@ from conventions.core.printable_text import printable
 from conventions.core.secrets_in_text import without_secrets
 from conventions.library_internals.celery import current_task
 
-_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName", "task_id", "task_name"}
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName"}
+_OURS = ("celery.", "conventions.")  # their lines are about a job that they name
 _OF_CELERY = "celery."  # its loggers put the arguments of a job into `data`, which may be personal
 _TOLD = {"id": "id", "name": "task", "runtime": "runtime"}  # what we take of that
+MOST = 10**300  # of a number: Python refuses to write longer ones
 _DEPTH = 4  # of what a team passes as `extra`
 
 
@@ -34,7 +36,8 @@ class JsonFormatter(logging.Formatter):
     """Writes a record as one JSON object in one line.
 
     It has `time` (ISO 8601, UTC), `level`, `logger`, `process` and `message`; `id` and `task` within a job; `traceback` of an error; and whatever
-    was passed as `extra=`, as our lines about failures do. None of these replaces one before it. Secrets of addresses are left out.
+    was passed as `extra=`, as our lines about failures do: as `extra_<name>` where there is such a field already. Secrets of addresses are left
+    out. A record that cannot be written as it is has the field `log_fault`.
     """
 
     def __init__(self, *_format: Any, **_options: Any) -> None:
@@ -42,26 +45,36 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
+        try:
+            return json.dumps(self._line_of(record), ensure_ascii=False)
+        except Exception as fault:  # noqa: BLE001  # logging would print the record, as it is, in many lines
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": str(record.levelname)}
+            line |= {"logger": _text(record.name), "message": _text(record.msg), "log_fault": _text(repr(fault))}
+            return json.dumps(line)
+
+    def _line_of(self, record: logging.LogRecord) -> dict[str, Any]:
         moment = datetime.fromtimestamp(record.created, UTC)
         line: dict[str, Any] = {
             "time": moment.isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "process": record.processName,
-            "message": record.getMessage(),
+            "message": _text(record.getMessage()),
         }
         extra = {name: value for name, value in vars(record).items() if name not in _USUAL}
         if record.name.startswith(_OF_CELERY) and isinstance(told := extra.pop("data", None), Mapping):
             extra |= {ours: told[theirs] for theirs, ours in _TOLD.items() if theirs in told}
-        for name, value in (extra if "id" in extra else _running_job() | extra).items():
-            line.setdefault(name, _plain(value))
+        if not record.name.startswith(_OURS) or "id" not in extra:
+            line |= _running_job()
+        for name, value in extra.items():
+            line[f"extra_{_text(name)}" if name in line else _text(name)] = _plain(value)
         if record.exc_info and not record.exc_text:
             record.exc_text = self.formatException(record.exc_info)
         if record.exc_text:
             line["traceback"] = _plain(record.exc_text)
         if record.stack_info:
             line["stack"] = _plain(record.stack_info)
-        return json.dumps(line, ensure_ascii=False)
+        return line
 
 
 def _running_job() -> dict[str, str]:
@@ -72,7 +85,7 @@ def _running_job() -> dict[str, str]:
 
 def _plain(value: Any, depth: int = _DEPTH) -> Any:
     """A value as JSON has it; a text without secrets; what JSON cannot say, as a text."""
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < MOST):
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value

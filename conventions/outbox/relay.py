@@ -39,7 +39,10 @@ WAIT = 1.0  # seconds that it waits for a nudge at a time, so that it sees soon 
 PAUSE = 1.0  # seconds after a fault; doubled each time
 LONGEST_PAUSE = 5.0
 LONGEST_WAIT = 60.0  # seconds at most until the next try of a row that cannot be sent
-FAILED_QUEUES = 2  # so many queues that take nothing are a broker that takes nothing
+FAILED_QUEUES = (
+    2  # so many queues that take nothing, where no other has taken anything, are a broker that takes nothing
+)
+QUEUE_PAUSE = 5.0  # seconds for which a queue that takes nothing is left alone, so that its rows keep no others waiting
 
 
 @dataclass
@@ -48,6 +51,7 @@ class _Part:
 
     sent: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)  # not tried
+    later: list[str] = field(default_factory=list)  # of a queue that is left alone
     put_off: dict[tuple[int, str], list[str]] = field(default_factory=lambda: defaultdict(list))  # by tries and fault
     away: Exception | None = None  # why the part has ended early
 
@@ -63,6 +67,7 @@ class Relay:
     def __init__(self, app: SendingApplication, leads: Callable[[], bool]) -> None:
         self._app, self._leads = app, leads
         self._silent = False
+        self._alone = dict[str, float]()  # queues that are left alone, until when
 
     def start(self, stop: Callable[[], bool]) -> threading.Thread:
         """Run in a thread, which ends with the process."""
@@ -111,8 +116,10 @@ class Relay:
         try:
             self._send_rows(rows, part)
         finally:
-            done = {*part.sent, *part.left, *(one for ids in part.put_off.values() for one in ids)}
-            part.left.extend(row.id for row, _ in rows if row.id not in done)
+            done = {*part.sent, *part.later, *(one for ids in part.put_off.values() for one in ids)}
+            for entry, _ in rows:
+                if entry.id not in done:
+                    (part.later if self._is_left_alone(entry) else part.left).append(entry.id)
             if rows:
                 with self._app.database.session() as session:
                     _finish(session, part, datetime.now(UTC))
@@ -121,24 +128,24 @@ class Relay:
         return len(rows)
 
     def _send_rows(self, rows: Sequence[tuple[Entry, int]], part: _Part) -> None:
-        until, failed = time.monotonic() + PART_SECONDS, set[str]()
-        sent = send_together(self._app, [entry for entry, tries in rows if not tries], until)
+        now, failed = time.monotonic(), 0
+        self._alone = {queue: until for queue, until in self._alone.items() if until > now}
+        new = [entry for entry, tries in rows if not tries and not self._is_left_alone(entry)]
+        sent = send_together(self._app, new, now + PART_SECONDS)
         part.sent.extend(sent)
+        until = time.monotonic() + PART_SECONDS  # a queue that took its time above keeps no others from their try
         for entry, tries in rows:
-            if entry.id in sent:
+            if entry.id in sent or self._is_left_alone(entry):
                 continue
             if time.monotonic() > until:
                 return
-            queue = queue_of(self._app.tasks.get(entry.task), entry)
-            if queue in failed:
-                part.left.append(entry.id)
-                continue
             try:
                 fault = self._send(entry)
             except BrokerUnavailable as error:  # this queue may be full, or forbidden; others are tried
                 part.put_off[tries, first_line(error)].append(entry.id)
-                failed.add(queue)
-                if len(failed) == FAILED_QUEUES:
+                self._alone[self._queue_of(entry)] = time.monotonic() + QUEUE_PAUSE
+                failed += 1
+                if failed >= FAILED_QUEUES and not part.sent:
                     part.away = error
                     return
                 continue
@@ -152,6 +159,12 @@ class Relay:
                 part.sent.append(entry.id)
             else:
                 part.put_off[tries, fault].append(entry.id)
+
+    def _queue_of(self, entry: Entry) -> str:
+        return queue_of(self._app.tasks.get(entry.task), entry)
+
+    def _is_left_alone(self, entry: Entry) -> bool:
+        return bool(self._alone) and self._queue_of(entry) in self._alone
 
     def _send(self, entry: Entry) -> str | None:
         """Send one. Returns why it must wait; `None`: it is sent, or is a dead letter. Raises: whatever the send does."""
@@ -204,6 +217,9 @@ def _finish(session: "Session", part: _Part, now: datetime) -> None:
         session.execute(delete(OutboxRow).where(OutboxRow.id.in_(part.sent)))
     if part.left:
         session.execute(update(OutboxRow).where(OutboxRow.id.in_(part.left)).values(due_at=AT_ONCE))
+    if part.later:
+        due_at = now + timedelta(seconds=QUEUE_PAUSE)
+        session.execute(update(OutboxRow).where(OutboxRow.id.in_(part.later)).values(due_at=due_at))
     for (tries, fault), ids in part.put_off.items():
         wait = timedelta(seconds=min(2.0 ** min(tries, 10), LONGEST_WAIT))
         said = {"due_at": now + wait, "tries": tries + 1, "fault": fault}

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from conventions.broker.bulk_publish import BYTES_AT_ONCE
@@ -41,18 +42,22 @@ def send_together(app: SendingApplication, entries: Sequence[Entry], until: floa
                 others[queue_of(app.tasks[entry.task], entry)].append(entry)
             else:
                 made.append(publication)
-    try:
-        for go in _goes(made):
-            if time.monotonic() < until:
-                with Deadline(app.settings.broker_timeout):
-                    app.broker.publish(go)
-                sent.update(one.tag for one in go)
-        for alike in others.values():  # a queue that takes nothing is alone with its messages
-            if time.monotonic() < until and len(alike) >= FEW:
-                sent.update(_by_celery(app, alike))
-    except Exception as error:  # noqa: BLE001  # whatever it is, each that is left is tried by itself, and says so
-        logger.debug("%d rows of the outbox are sent one by one: %s", len(entries) - len(sent), first_line(error))
+    # A queue of RabbitMQ that takes nothing is alone with its messages.
+    goes = [partial(_publish, app, go) for go in _goes(made)]
+    goes += [partial(_by_celery, app, alike) for alike in others.values() if len(alike) >= FEW]
+    for go in goes:
+        if time.monotonic() < until:
+            try:
+                sent.update(go())
+            except Exception as error:  # noqa: BLE001  # whatever it is, each of them is tried by itself, and says so
+                logger.debug("rows of the outbox are sent one by one: %s", first_line(error))
     return frozenset(sent)
+
+
+def _publish(app: SendingApplication, go: Sequence[Publication]) -> list[str]:
+    with Deadline(app.settings.broker_timeout):
+        app.broker.publish(go)
+    return [one.tag for one in go]
 
 
 def _from_template(app: SendingApplication, entry: Entry) -> Publication | None:

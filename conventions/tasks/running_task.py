@@ -17,6 +17,7 @@ from conventions.core.errors import LeaseLost, PayloadError, RetryRequested, Tra
 from conventions.declare.declaration import IdempotentOn
 from conventions.declare.payload import Arguments, Returned, check_size, encode
 from conventions.declare.retry_policy import RetryPolicy
+from conventions.django.project_settings import is_configured
 from conventions.execution.attempt import Attempt, horizon_of
 from conventions.execution.follow_ups import ACCUMULATE
 from conventions.execution.run import RUN_BY, RetryAsked, execute
@@ -279,7 +280,7 @@ class RunningTask(celery.Task):
         from conventions.idempotency.transactions import transaction  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
         with ExitStack() as stack:
-            if "django.db" in sys.modules:
+            if "django.db" in sys.modules and is_configured():  # a library may have imported it
                 from conventions.django.write_guard import refusing_writes  # noqa: PLC0415  # only where there is Django
 
                 stack.enter_context(refusing_writes())

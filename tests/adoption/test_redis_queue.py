@@ -64,6 +64,7 @@ def test_the_most_urgent_list_comes_first(app: ConventionsApp, plain: Celery, qu
         plain.send_task("t", (number,), queue=queue, task_id=str(number), priority=priority)
     one = source(app, queue)
     assert (one.count(), sorted(message.id for message in one.look())) == (5, ["0", "1", "2", "3", "4"])
+    one.begin()
     taken = [(message.id, message.priority) for message in one.take()]
     low, normal = Priority.LOW, Priority.NORMAL
     assert taken == [("1", normal), ("4", normal), ("2", low), ("3", low), ("0", low)]
@@ -86,6 +87,7 @@ def test_what_is_taken_and_not_settled_comes_back(app: ConventionsApp, plain: Ce
         plain.send_task("t", (number,), queue=queue, task_id=str(number))
     before = waiting(app, queue)
     one = source(app, queue)
+    one.begin()
     taking = one.take()
     assert [next(taking).id for _ in range(3)] == ["0", "1", "2"]
     one.close()
@@ -125,6 +127,7 @@ def test_why_a_message_stays(app: ConventionsApp, plain: Celery, queue: str) -> 
     for reason, options in sends.items():
         plain.send_task(function.name, (1,), queue=queue, **options)
         one = source(app, queue)
+        one.begin()
         (message,) = one.take()
         assert reason_to_stay(app, message) == reason
         one.moved(message)
@@ -183,6 +186,7 @@ def test_what_another_drain_has_settled_is_not_put_back(app: ConventionsApp, pla
     """As where the lock has lapsed, or an answer was lost and the call is made again."""
     plain.send_task("unknown", (1,), queue=queue)
     one = source(app, queue)
+    one.begin()
     (message,) = one.take()
     one.leave(message)
     one.leave(message)
@@ -199,6 +203,7 @@ def test_a_drain_that_stood_still_ends(
     for number in range(3):
         plain.send_task("unknown", (number,), queue=queue)
     one = source(app, queue)
+    one.begin()
     taking = one.take()
     next(taking)
     wait_until(lambda: not app.store.redis.exists(f"{queue}:conventions-drain:lock"), 5, "the lock has lapsed")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -113,11 +114,62 @@ def test_what_holds_itself(lines: list[dict[str, Any]]) -> None:
     assert "{...}" in json.dumps(lines[0]["order"])
 
 
+class Raises(dict[str, Any]):
+    """A mapping of a team."""
+
+    def items(self) -> Any:
+        raise OSError("gone")
+
+
+def made(message: str, *args: Any, **attributes: Any) -> logging.LogRecord:
+    """A record as a logger makes it; none is called, since pytest's own handlers raise at these."""
+    make_safe()
+    record = logging.getLogRecordFactory()("shop", 30, "", 1, message, args, None)
+    vars(record).update(attributes)
+    return record
+
+
+AWKWARD: dict[str, Callable[[], logging.LogRecord]] = {
+    "a form that does not fit": lambda: made("%d orders", "three"),
+    "an argument without a text": lambda: made("paid %s", Unreadable()),
+    "a mapping that raises": lambda: made("paid", order=Raises(a=1)),
+    "no moment": lambda: made("paid", created=float("inf")),
+    "no error": lambda: made("paid", exc_info=True),
+}
+
+
+@pytest.mark.parametrize("make", AWKWARD.values(), ids=AWKWARD)
+def test_an_awkward_record_is_one_line_all_the_same(make: Callable[[], logging.LogRecord]) -> None:
+    """With what can be said of it, and why it is not more."""
+    text = JsonFormatter().format(make())
+    assert "\n" not in text
+    line = json.loads(text)
+    assert (line["logger"], line["level"]) == ("shop", "WARNING")
+    assert line["message"] in {"%d orders", "paid %s", "paid"}
+    assert line["log_fault"]
+
+
+def test_a_record_of_another_factory_tells_no_secret(lines: list[dict[str, Any]]) -> None:
+    """As one that comes from a queue; and a secret in the name of a field."""
+    record = logging.LogRecord("shop", 30, "", 1, "at https://me:hunter2@pay.example", (), None)
+    vars(record)["redis://me:hunter2@host"] = "\ud800"
+    logger.handle(record)
+    assert "hunter2" not in json.dumps(lines[0])
+    assert lines[0]["message"] == "at https://…@pay.example"
+
+
+def test_a_number_that_python_does_not_write(lines: list[dict[str, Any]]) -> None:
+    """It is not there, and the line is."""
+    logger.warning("paid", extra={"order": 10**5000, "of": 10**200})
+    assert lines[0]["order"].startswith("<its text cannot be read")
+    assert lines[0]["of"] == 10**200
+
+
 def test_what_a_team_adds_replaces_nothing(lines: list[dict[str, Any]]) -> None:
     """A program that collects logs can rely on our fields."""
     logger.warning("paid", extra={"level": "high", "time": "noon", "data": {"kept": 1}})
     assert (lines[0]["level"], lines[0]["message"], lines[0]["data"]) == ("WARNING", "paid", {"kept": 1})
-    assert lines[0]["time"] != "noon"
+    assert (lines[0]["extra_level"], lines[0]["extra_time"]) == ("high", "noon")
 
 
 def test_arguments_that_celery_adds_are_left_out(lines: list[dict[str, Any]]) -> None:

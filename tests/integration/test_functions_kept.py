@@ -51,6 +51,18 @@ def total(numbers):
 @shared_task
 def double(number):
     return 2 * number
+
+
+@shared_task(bind=True)
+def replaced(self, number):
+    raise self.replace(audit.si(number))
+
+
+@shared_task(bind=True, max_retries=1, default_retry_delay=0)
+def retried(self, number):
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    note("retried", number, current_task.app.main)
 """
 OURS = """
 from conventions import create_app
@@ -221,6 +233,14 @@ def test_a_step_of_the_project_after_a_job(project: Project) -> None:
         ]
         project.send("import shop.celery", *lines)
         project.wait_for("small 1", "audit 2 shop", "small 3", "both 4 shop")
+
+
+def test_a_function_that_our_worker_has_goes_on_there(project: Project) -> None:
+    """Its next attempt, and what replaces it, under the same id."""
+    with workers(project):
+        sends = [f"jobs.send_task('shop.tasks.{name}', (7,), queue='immediate')" for name in ("replaced", "retried")]
+        project.send("from shop.jobs import jobs", *sends)
+        project.wait_for("audit 7 shop.jobs", "retried 7 shop.jobs")
 
 
 def test_an_alias_that_the_function_has(project: Project) -> None:

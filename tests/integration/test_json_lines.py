@@ -21,7 +21,7 @@ class Speaks(ImmediateTask):
     idempotent_on = EVERY_ARGUMENT
 
     def run(self, name: str, fails: bool) -> None:
-        logger.warning("hello %s", name, extra={"customer": name})
+        logger.warning("hello %s", name, extra={"customer": name, "id": 5})
         if fails:
             raise BusinessError("the account is\nempty")
 
@@ -69,6 +69,7 @@ def test_a_worker(module_installation: Installation, pool: str) -> None:
         for name, id_ in ((f"ada-{pool}", done), (f"bob-{pool}", dead)):
             said = line_of(worker, f"hello {name}")
             assert (said["id"], said["task"], said["customer"], said["logger"]) == (id_, Speaks.name, name, "shop")
+            assert said["extra_id"] == 5
         failed = line_of(worker, "failed: id=")
         parts = {
             name: failed[name] for name in ("event", "id", "task", "error", "error_message", "attempt", "next_step")

@@ -241,6 +241,8 @@ def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
         wait_until(lambda below=kill_below: store.llen(project.queue) < below, 30, "it has begun")  # type: ignore[misc]  # a value of this turn
         running.send_signal(signal.SIGKILL)
         running.wait()
+        second = project.installation.run("drain", project.queue, "--from", project.old_broker, "-f", app="new")
+        assert "another drain of this queue runs, or was killed" in second.stdout
         refused = project.installation.run("leave", app="new")
         assert refused.returncode != 0
         assert f"a drain of {project.queue} at redis+socket" in refused.stdout
@@ -254,6 +256,17 @@ def test_a_drain_that_is_killed_loses_nothing(project: Project) -> None:
         project.wait_for(sends | {f"old report {number}": 1 for number in range(100)})
     assert list(store.scan_iter(match=f"{project.queue}*")) == []
     assert "a drain" not in project.installation.run("leave", app="new").stdout
+
+
+def test_a_note_of_a_drain_whose_messages_are_gone(project: Project) -> None:
+    """As where somebody has emptied the queue by hand: another drain finds nothing, and the way back is free."""
+    with project.store() as store:
+        prefix = project.installation.settings["key_prefix"]
+        place = project.drain("--count").partition(": ")[0]
+        store.hset(f"{{{prefix}}}:drains", place, "2026-11-30")
+        assert "was killed" in project.installation.run("leave", app="new").stdout
+        assert f"{place}: 0 messages" in project.drain()
+        assert "was killed" not in project.installation.run("leave", app="new").stdout
     store.close()
 
 
@@ -261,11 +274,28 @@ def test_what_a_killed_worker_held_is_named(project: Project) -> None:
     """It is in no queue until an old worker brings it back: a drain cannot move it, and says so."""
     project.old("for number in range(5): send.apply_async((number,), countdown=3600)")
     with project.installation.worker("-c", "1", "--hostname=old@%h", app="old") as old:
-        wait_until(lambda: project.store().llen(project.queue) == 0, 30, "the worker holds all of it")
+        wait_until(
+            lambda: project.held() == 5 and project.store().llen(project.queue) == 0, 30, "the worker holds all of it"
+        )
         old.kill()
     said = project.drain("--count")
     assert "0 messages" in said
     assert "5 more are held by workers of before" in said
+    with project.store() as store:
+        odd = {
+            "topic": '["", "shop", "order.mail"]',
+            "deep": "[" * 100_000,
+            "none": "x",
+            "secret": '["", "\x1b[31m", "a"]',
+        }
+        store.hset("unacked", mapping=odd)
+        said = project.drain("--count")
+        assert "5 more are held by workers of before" in said
+        assert "1 by exchange 'shop', routing key 'order.mail'" in said
+        assert "\x1b" not in said
+        store.delete("unacked")
+        store.set("unacked", "of another program")
+        assert "0 messages" in project.drain("--count")
 
 
 def test_two_drains_at_a_time_are_refused(project: Project) -> None:
@@ -359,6 +389,10 @@ def test_the_way_back_with_sends_in_the_outbox(project: Project) -> None:
     refused = project.installation.run("leave", app="new")
     assert refused.returncode != 0
     assert "2 sends wait in the outbox for the relay of a worker" in refused.stdout
+    project.installation.settings["key_prefix"] = "another"
+    assert "Delete all of it?" in project.installation.run("leave", app="new").stdout
+    refused = project.installation.run("leave", "--tables", app="new")
+    assert "2 sends of other applications wait in the outbox" in refused.stdout
 
 
 def test_the_way_back_and_forth_with_tables_of_a_team(project: Project) -> None:

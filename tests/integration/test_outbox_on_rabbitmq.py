@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from conventions import EVERY_ARGUMENT, ImmediateTask
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
-from conventions.outbox.relay import Relay
+from conventions.outbox.relay import PART, Relay
 from conventions.storage.tables import OutboxRow
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
-from tests.support import wait_until
+from tests.support import at_most, wait_until
 from tests.workers import application, forget
 
 
@@ -78,6 +78,27 @@ def test_a_forbidden_queue_keeps_no_other_one_waiting(app: ConventionsApp, rabbi
     left = waiting(app)
     assert {*left} == {0, 1, 2}
     assert [fault for fault in left.values() if fault and "ACCESS_REFUSED" in fault]
+
+
+@pytest.mark.parametrize("forbidden", [30, 250])
+def test_rows_of_a_forbidden_queue_keep_no_others_waiting(
+    app: ConventionsApp, rabbit: Rabbit, host: str, forbidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many they are, and with the usual time-out: more than one look takes, and longer than a part may last."""
+    monkeypatch.setattr(app.settings, "broker_timeout", 3)
+    with Session(app.database.engine) as session:
+        Receipt.options(queue="forbidden").enqueue_many_in(session, [{"order": number} for number in range(forbidden)])
+        Receipt.enqueue_many_in(session, [{"order": number} for number in range(1000, 1005)])
+        Receipt.options(countdown=0.1).enqueue_many_in(session, [{"order": number} for number in range(2000, 2004)])
+        session.commit()
+    relay = Relay(app, lambda: True)
+    with at_most(15):
+        while relay.send_part() == PART:
+            pass
+    left = waiting(app)
+    assert {*left} == {*range(forbidden)}
+    assert [fault for fault in left.values() if fault and "ACCESS_REFUSED" in fault]
+    assert relay.send_part() == 0  # they are tried again later
 
 
 def test_two_queues_that_take_nothing_end_the_part(app: ConventionsApp, rabbit: Rabbit, host: str) -> None:
