@@ -29,10 +29,10 @@ from conventions.declare.task_packages import import_tasks
 from conventions.declare.team_migrations import migrations_of
 from conventions.django.project_settings import (
     alias_in,
-    has_task_backend,
     is_configured,
     project_settings,
     settings_of_tests,
+    task_backends,
 )
 from conventions.execution.attempt import REDRIVE_WINDOW
 from conventions.execution.log_redaction import make_safe
@@ -610,7 +610,7 @@ class ConventionsApp(_Base):
     def import_packages(self) -> None:
         """Import every module of the task packages. Raises: TaskModuleError."""
         importlib.import_module("conventions.dead_letters.old_redrive_task")  # registers the tasks of the system
-        if has_task_backend():
+        if task_backends():
             importlib.import_module("conventions.django_tasks.run_task")
         with cwd_in_path():  # a team's packages lie where the command is run
             import_tasks(self.packages)

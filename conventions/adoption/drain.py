@@ -125,8 +125,8 @@ def drain(app: Application, source: OldQueue, told: Callable[[int, int], None]) 
                 moved += 1
             told(moved, left.total())
     finally:
-        source.close()
-        note_end(app.store, source.place)  # not where that has failed, or what is aside is another drain's
+        if source.close():  # else the note says that something is left
+            note_end(app.store, source.place)
     return Drained(moved, left)
 
 

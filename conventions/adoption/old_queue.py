@@ -73,5 +73,5 @@ class OldQueue(Protocol):
     def leave(self, message: OldMessage) -> None:
         """Let a message wait on."""
 
-    def close(self) -> None:
-        """Give back what is not settled."""
+    def close(self) -> bool:
+        """Give back what is not settled. False: it cannot, since another drain may hold it, or there may be none: the next one finds it."""

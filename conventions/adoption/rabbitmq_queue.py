@@ -72,6 +72,7 @@ class RabbitMQQueue:
     def leave(self, message: OldMessage) -> None:
         """Hold it until `close`: given back now, it would be the next one that is taken."""
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Give back what is held; RabbitMQ puts it where it was."""
         self._connection.release()
+        return True

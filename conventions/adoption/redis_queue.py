@@ -122,14 +122,16 @@ class RedisQueue:
         name, value = message.receipt
         self._redis.eval(_LEAVE, 2, name + ASIDE, name, value)
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """Put what is not settled back to the front, in its order."""
-        if self._lock.owned():
+        owned = bool(self._lock.owned())
+        if owned:
             for name in self._lists.values():
                 while self._redis.eval(_GIVE_BACK, 2, name + ASIDE, name):
                     pass
             self._lock.release()
         self._redis.close()
+        return owned
 
 
 # Once, also where the answer is lost and the call is made again.

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from conventions.core.errors import ConfigurationError
@@ -54,23 +55,26 @@ def project_settings() -> dict[str, Any]:
     return ({"database_url": DEFAULT_ADDRESS} if installed else {}) | {name.lower(): said[name] for name in said}
 
 
-def queues_of_tasks() -> tuple[str, ...]:
-    """The queues of `settings.TASKS` whose backend is ours, but for `default`, which is that of immediate jobs."""
-    return tuple(sorted({name for one in _our_backends() for name in one.get("QUEUES") or ()} - {"default"}))
+def task_backends() -> list[Any]:
+    """The backends of `django.tasks` that are ours, or derived from ours; none before Django 6.
 
-
-def has_task_backend() -> bool:
-    """Whether `django.tasks` sends by ours."""
-    return bool(_our_backends())
-
-
-def _our_backends() -> list[Mapping[str, Any]]:
-    if not is_configured():
+    Raises:
+        ConfigurationError: `settings.TASKS` has a fault.
+    """
+    if not is_configured() or find_spec("django.tasks") is None:
         return []
-    from django.conf import settings  # noqa: PLC0415  # no process without Django needs it
+    from django.core.exceptions import ImproperlyConfigured  # noqa: PLC0415  # no process without Django needs it
+    from django.tasks import task_backends as backends  # noqa: PLC0415  # the same
 
-    found: Any = getattr(settings, "TASKS", {})
-    return [one for one in found.values() if str(one.get("BACKEND", "")).startswith(f"{APP}_tasks.")]
+    try:
+        return [one for one in backends.all() if getattr(one, "is_conventions", False)]
+    except ImproperlyConfigured as error:
+        raise ConfigurationError([str(error)]) from error
+
+
+def queues_of_tasks() -> tuple[str, ...]:
+    """Their queues, but for `default`, which is that of immediate jobs. Raises: ConfigurationError."""
+    return tuple(sorted({name for one in task_backends() for name in one.queues} - {"default"}))
 
 
 def settings_of_tests() -> dict[str, Any]:

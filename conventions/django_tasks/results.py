@@ -1,10 +1,14 @@
 """What `django.tasks` calls a result: what is known of an enqueued task, for the caller and for receivers of its signals."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.dispatch import Signal
 from django.tasks.base import Task, TaskResult, TaskResultStatus
+
+logger = logging.getLogger(__name__)
 
 
 def result_of(
@@ -31,6 +35,13 @@ def result_of(
         errors=[],
         worker_ids=[],
     )
+
+
+def tell(signal: Signal, sender: type[Any], result: "TaskResult[Any, Any]") -> None:
+    """Send a signal of `django.tasks`. A receiver that raises decides nothing about the job: its error is logged."""
+    for receiver, error in signal.send_robust(sender, task_result=result):
+        if isinstance(error, Exception):
+            logger.error("a receiver of a signal of django.tasks failed: %s", receiver, exc_info=error)
 
 
 def change(result: "TaskResult[Any, Any]", **values: Any) -> None:

@@ -48,7 +48,7 @@ class JsonFormatter(logging.Formatter):
         try:
             return json.dumps(self._line_of(record), ensure_ascii=False)
         except Exception as fault:  # noqa: BLE001  # logging would print the record, as it is, in many lines
-            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": str(record.levelname)}
+            line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": _text(record.levelname)}
             line |= {"logger": _text(record.name), "message": _text(record.msg), "log_fault": _text(repr(fault))}
             return json.dumps(line)
 
@@ -56,9 +56,9 @@ class JsonFormatter(logging.Formatter):
         moment = datetime.fromtimestamp(record.created, UTC)
         line: dict[str, Any] = {
             "time": moment.isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "process": record.processName,
+            "level": _text(record.levelname),
+            "logger": _text(record.name),
+            "process": _text(record.processName),
             "message": _text(record.getMessage()),
         }
         extra = {name: value for name, value in vars(record).items() if name not in _USUAL}

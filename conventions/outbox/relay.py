@@ -43,6 +43,8 @@ FAILED_QUEUES = (
     2  # so many queues that take nothing, where no other has taken anything, are a broker that takes nothing
 )
 QUEUE_PAUSE = 5.0  # seconds for which a queue that takes nothing is left alone, so that its rows keep no others waiting
+SPREAD = 0.5  # seconds by which each further part of such rows waits longer: a large outbox is not written anew every few seconds
+TELL_EVERY = 60.0  # seconds between two lines of the log about one queue
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Relay:
         self._app, self._leads = app, leads
         self._silent = False
         self._alone = dict[str, float]()  # queues that are left alone, until when
+        self._told = dict[str, float]()  # queues of which the log speaks, when it did last
+        self._put_later = 0  # parts with rows that are left alone, in this look
 
     def start(self, stop: Callable[[], bool]) -> threading.Thread:
         """Run in a thread, which ends with the process."""
@@ -85,7 +89,7 @@ class Relay:
             told = self._is_told(stop)
             if not told and time.monotonic() - looked_at < LOOK_EVERY:
                 continue
-            looked_at = time.monotonic()
+            looked_at, self._put_later = time.monotonic(), 0
             try:
                 while self.send_part() == PART and not stop() and self._leads():
                     pass
@@ -122,7 +126,7 @@ class Relay:
                     (part.later if self._is_left_alone(entry) else part.left).append(entry.id)
             if rows:
                 with self._app.database.session() as session:
-                    _finish(session, part, datetime.now(UTC))
+                    _finish(session, part, datetime.now(UTC), self._pause_of(part))
         if part.away is not None:
             raise part.away
         return len(rows)
@@ -143,7 +147,7 @@ class Relay:
                 fault = self._send(entry)
             except BrokerUnavailable as error:  # this queue may be full, or forbidden; others are tried
                 part.put_off[tries, first_line(error)].append(entry.id)
-                self._alone[self._queue_of(entry)] = time.monotonic() + QUEUE_PAUSE
+                self._leave_alone(self._queue_of(entry), error)
                 failed += 1
                 if failed >= FAILED_QUEUES and not part.sent:
                     part.away = error
@@ -159,6 +163,19 @@ class Relay:
                 part.sent.append(entry.id)
             else:
                 part.put_off[tries, fault].append(entry.id)
+
+    def _leave_alone(self, queue: str, error: Exception) -> None:
+        now = time.monotonic()
+        self._alone[queue] = now + QUEUE_PAUSE
+        if now - self._told.get(queue, -TELL_EVERY) >= TELL_EVERY:
+            self._told[queue] = now
+            logger.warning("the outbox waits for the queue %s: %s", queue, first_line(error))
+
+    def _pause_of(self, part: _Part) -> float:
+        """Seconds for which the rows of this part that are left alone wait."""
+        pause = min(QUEUE_PAUSE + SPREAD * self._put_later, LONGEST_WAIT)
+        self._put_later += bool(part.later)
+        return pause
 
     def _queue_of(self, entry: Entry) -> str:
         return queue_of(self._app.tasks.get(entry.task), entry)
@@ -207,8 +224,8 @@ def _take(session: "Session", application: str, now: datetime) -> list[tuple[Ent
     return [(Entry(*(getattr(row, name) for name in Entry._fields)), row.tries) for row in taken]
 
 
-def _finish(session: "Session", part: _Part, now: datetime) -> None:
-    """Delete what is sent, and say when the rest is due."""
+def _finish(session: "Session", part: _Part, now: datetime, pause: float) -> None:
+    """Delete what is sent, and say when the rest is due: after `pause` seconds where it is left alone."""
     from sqlalchemy import delete, update  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
     from conventions.storage.tables import OutboxRow  # noqa: PLC0415  # the same
@@ -218,7 +235,7 @@ def _finish(session: "Session", part: _Part, now: datetime) -> None:
     if part.left:
         session.execute(update(OutboxRow).where(OutboxRow.id.in_(part.left)).values(due_at=AT_ONCE))
     if part.later:
-        due_at = now + timedelta(seconds=QUEUE_PAUSE)
+        due_at = now + timedelta(seconds=pause)
         session.execute(update(OutboxRow).where(OutboxRow.id.in_(part.later)).values(due_at=due_at))
     for (tries, fault), ids in part.put_off.items():
         wait = timedelta(seconds=min(2.0 ** min(tries, 10), LONGEST_WAIT))

@@ -40,7 +40,7 @@ def elsewhere_of(task: Any, task_id: str) -> Any:
     if around is None or task.app.holds(task.__module__):
         return None
     running = current_task()
-    if running is not None and running.request.id == task_id:
+    if running is not None and running.request.id == task_id and not getattr(running, "counts_itself", False):
         return None  # Celery's retry of a message that we have, or what replaces it
     return around.tasks.get(task.name)
 

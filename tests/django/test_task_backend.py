@@ -14,6 +14,7 @@ pytest.importorskip("django.tasks", reason="django.tasks came with Django 6")
 SETTINGS = """
 TASKS = {
     "default": {"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", "QUEUES": ["default", "post"]},
+    "own": {"BACKEND": "shop.backend.Mine"},
     "sure": {"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", "OPTIONS": {"ON_COMMIT": True}},
 }
 """
@@ -62,10 +63,30 @@ def die(context):
         os._exit(1)
 
 
+def plain(a):
+    note("plain", a)
+
+
+wrapped = task(plain)
+
+
+@receiver(task_started)
+@receiver(task_finished)
+def raises(sender, task_result, **_):
+    raise LookupError("of a receiver")
+
+
 @receiver(task_started)
 @receiver(task_finished)
 def heard(sender, task_result, **_):
     note("signal", task_result.status, task_result.task.name, len(task_result.errors))
+"""
+BACKEND = """
+from conventions.django_tasks.backend import ConventionsBackend
+
+
+class Mine(ConventionsBackend):
+    pass
 """
 IMPORTS = "from orders.tasks import *\nfrom conventions import Job\n"
 
@@ -76,6 +97,7 @@ def project(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Django
     project = DjangoProject(tmp_path_factory.mktemp("django"), broker_url=valkey_url)
     project.say(SETTINGS)
     (project.folder / "orders" / "tasks.py").write_text(TASKS, encoding="utf-8")
+    (project.folder / "shop" / "backend.py").write_text(BACKEND, encoding="utf-8")
     project.manage("migrate")
     return project
 
@@ -110,6 +132,30 @@ def test_a_function_runs_and_its_result_is_told(project: DjangoProject, worker: 
     assert said == "succeeded {'sum': 3}"
     wait_for(project, "add 1 2", "signal RUNNING add 0", "signal SUCCESSFUL add 0")
     assert "orders.tasks.add[" in worker.output  # the name that people know
+
+
+def test_a_backend_of_a_team(project: DjangoProject, worker: Worker) -> None:
+    """One that is derived from ours sends what our workers run."""
+    enqueue(project, "add.using(backend='own').enqueue(300)")
+    wait_for(project, "add 300 0")
+    assert "of a receiver" in worker.output  # which is logged, and decides nothing
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("this.s", "is in no application"), ("orders.tasks.plain", "is no task of Django")]
+)
+def test_a_message_that_names_something_else(project: DjangoProject, worker: Worker, path: str, why: str) -> None:
+    """Nothing is imported for it, and nothing called."""
+    lines = [
+        "from conventions.django_tasks.run_task import RunDjangoTask",
+        f"job = Job.of(RunDjangoTask.delay(task={path!r}, args=[1], kwargs={{}}, backend='default').id).wait(30)",
+        "print(job.state, job.error_message)",
+    ]
+    (said,) = enqueue(project, *lines)
+    assert said.startswith("dead ")
+    assert why in said
+    assert "plain 1" not in notes(project)
+    assert "Zen of Python" not in worker.output
 
 
 def test_a_queue_a_priority_and_a_coroutine(project: DjangoProject, worker: Worker) -> None:
@@ -174,6 +220,7 @@ def test_a_send_in_the_transaction(project: DjangoProject, worker: Worker) -> No
 
 REFUSED: dict[str, tuple[str, str]] = {
     "no JSON": ("add.enqueue(object())", "TypeError"),
+    "a function that is not found by its path": ("wrapped.enqueue(1)", "InvalidTask"),
     "another queue": ("add.using(queue_name='nowhere').enqueue(1)", "InvalidTask"),
     "a naive moment": ("import datetime; add.using(run_after=datetime.datetime(2030, 1, 1)).enqueue(1)", "InvalidTask"),
     "too far away": (
@@ -191,13 +238,27 @@ def test_what_is_refused(project: DjangoProject, line: str, error: str) -> None:
     assert said == error
 
 
-def test_an_option_that_is_not_there(tmp_path: Path, valkey_url: str) -> None:
-    """Named when the backend is first used."""
+FAULTS: dict[str, tuple[str, str]] = {
+    "ON_COMIT": ('"OPTIONS": {"ON_COMIT": True}', "TASKS['default']: there is no option ON_COMIT; there is ON_COMMIT"),
+    "no database": ('"OPTIONS": {"ON_COMMIT": "nowhere"}', "ON_COMMIT: DATABASES has no 'nowhere'"),
+    "no list": (
+        '"QUEUES": "mail"',
+        "QUEUES is a list of the names of all queues, which workers consume, and not 'mail'",
+    ),
+    "no names": ('"QUEUES": ["a", 1]', "QUEUES is a list of the names"),
+    "any queue": ('"QUEUES": []', "QUEUES is a list of the names"),
+}
+
+
+@pytest.mark.parametrize(("setting", "fault"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_of_the_settings(tmp_path: Path, valkey_url: str, setting: str, fault: str) -> None:
+    """In one line, where a worker starts."""
     project = DjangoProject(tmp_path, broker_url=valkey_url)
-    project.say(SETTINGS.replace("ON_COMMIT", "ON_COMIT"))
-    lines = [
-        "from django.tasks import task_backends",
-        "try: task_backends['sure']",
-        "except Exception as error: print(error)",
-    ]
-    assert project.python("\n".join(lines)) == "TASKS['sure']: there is no option ON_COMIT; there is ON_COMMIT\n"
+    project.manage("migrate")
+    project.say(
+        f'TASKS = {{"default": {{"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", {setting}}}}}'
+    )
+    refused = project.run("worker", app="shop")
+    assert refused.returncode == 2
+    assert fault in refused.stdout
+    assert "Traceback" not in refused.stdout

@@ -274,9 +274,8 @@ def test_what_a_killed_worker_held_is_named(project: Project) -> None:
     """It is in no queue until an old worker brings it back: a drain cannot move it, and says so."""
     project.old("for number in range(5): send.apply_async((number,), countdown=3600)")
     with project.installation.worker("-c", "1", "--hostname=old@%h", app="old") as old:
-        wait_until(
-            lambda: project.held() == 5 and project.store().llen(project.queue) == 0, 30, "the worker holds all of it"
-        )
+        with project.store() as store:
+            wait_until(lambda: project.held() == 5 and not store.llen(project.queue), 30, "the worker holds all of it")
         old.kill()
     said = project.drain("--count")
     assert "0 messages" in said
