@@ -56,7 +56,7 @@ def still_here(app: Application, queues: Sequence[str] = (), *, tables: bool = F
 def leave(app: Application, queues: Sequence[str] = (), *, tables: bool = False) -> tuple[int, list[str]]:
     """Delete every key and queue of an application, and with `tables` our tables. Returns how many keys, and which tables.
 
-    Results that Celery keeps stay; they expire by themselves. So does the table of Alembic's versions where a team has versions of its own there.
+    Two things stay: results that Celery keeps, which expire by themselves, and the table of Alembic's versions, where a team has its own there.
 
     Args:
         app: the application.

@@ -14,8 +14,6 @@ from conventions.core.redis_address import shown
 class RabbitMQQueue:
     """See `OldQueue`.
 
-    What is taken and not acknowledged comes back when the connection ends.
-
     Args:
         address: of the server, as Celery writes it.
         name: of the queue.
