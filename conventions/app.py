@@ -24,6 +24,7 @@ from conventions.console.flower_start import prepare_command
 from conventions.core import extras
 from conventions.core.errors import ConfigurationError, TaskModuleError
 from conventions.core.lease_timings import Timings
+from conventions.core.release import commit_here
 from conventions.core.settings import ENV_PREFIX, Settings, is_redis
 from conventions.declare.task_packages import import_tasks
 from conventions.declare.team_migrations import migrations_of
@@ -274,6 +275,11 @@ class ConventionsApp(_Base):
     def timings(self) -> Timings:
         """How often a process says that it lives, and how soon others take it for dead."""
         return Timings.of(self.settings.lease)
+
+    @functools.cached_property
+    def release(self) -> str | None:
+        """Which release of the team's code this process runs, where anything says so."""
+        return self.settings.release or commit_here()
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -30,7 +30,10 @@ def child(store: Store, database: Database, log: Path | None = None) -> Iterator
     if pid == 0:
         if log is not None:
             logging.basicConfig(filename=log, force=True)
-        app: Any = SimpleNamespace(store=store, database=database, timings=USUAL)  # what it uses of one
+        # What it uses of an application.
+        app: Any = SimpleNamespace(
+            store=store, database=database, timings=USUAL, settings=SimpleNamespace(split_after=60)
+        )
         record_for_ever(app, parent)
     process = psutil.Process(pid)
     try:

@@ -10,7 +10,17 @@ from typing import Any
 
 from kombu.utils.json import dumps
 
-from conventions.broker.header_names import ACTOR, COUNTS, ENQUEUED_AT, KEY, LATER, ON_REQUEST, OURS, PLANNED_AT
+from conventions.broker.header_names import (
+    ACTOR,
+    COUNTS,
+    ENQUEUED_AT,
+    KEY,
+    LATER,
+    ON_REQUEST,
+    OURS,
+    PLANNED_AT,
+    READY_AT,
+)
 from conventions.core.errors import PayloadError
 from conventions.core.value_bounds import fault_of_name, half_character
 from conventions.library_internals.celery import REQUEST_FIELDS
@@ -31,7 +41,7 @@ _INSTEAD = {
         name: f"pass {name}=..."
         for name in ("eta", "expires", "ignore_result", "shadow", "time_limit", "soft_time_limit")
     },
-    **dict.fromkeys((COUNTS, ENQUEUED_AT), "leave it out: each message gets its own"),
+    **dict.fromkeys((COUNTS, ENQUEUED_AT, READY_AT), "leave it out: each message gets its own"),
 }
 _OURS = frozenset(OURS)
 

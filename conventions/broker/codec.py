@@ -10,6 +10,8 @@ import hashlib
 import json
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from kombu.utils.json import dumps, loads
@@ -21,6 +23,8 @@ from conventions.core.value_bounds import DEEPEST, is_too_deep
 from conventions.library_internals.kombu import KOMBU_TYPE
 
 FORM = "x_form"  # names the form of a message; the first form has no name
+# Since when a message lacks nothing but a free worker, where that is not when it was sent: the end of its delay, or of a retry's wait.
+READY_AT = "x_conventions_ready_at"
 FORMS = (None, 1)  # those that this release reads
 DELIVERY = "conventions"  # a property of a received message, for the process that holds it
 
@@ -245,9 +249,17 @@ def with_delivery(message: dict[str, Any], delivery: Delivery) -> dict[str, Any]
     properties[DELIVERY] = delivery_property(delivery)
     if delivery.changes or headers.get("eta") is not None:
         # The message is due: Celery must not wait again.
-        headers = dict(headers) | delivery.changes | ({"eta": None} if "eta" in headers else {})
+        due = without_delay(headers) if headers.get("eta") is not None else {}
+        headers = dict(headers) | due | delivery.changes | ({"eta": None} if "eta" in headers else {})
     message["headers"] = headers
     return message
+
+
+def without_delay(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes in the headers of a delayed message once it is due: nobody waits for its `eta` again, and since then it is ready."""
+    with suppress(ValueError, TypeError):  # another program's may be no moment
+        return {"eta": None, READY_AT: headers.get(READY_AT) or datetime.fromisoformat(headers["eta"]).isoformat()}
+    return {"eta": None}
 
 
 def check_form(headers: Any) -> None:

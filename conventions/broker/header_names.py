@@ -1,6 +1,7 @@
 """The headers of a message that this platform writes or reads. Callers may not use these names."""
 
 from conventions.broker.codec import FORM, PUT_OFF
+from conventions.broker.codec import READY_AT as READY_AT  # noqa: PLC0414  # other modules have it from here
 
 ACTOR, KEY, FINGERPRINT = "x_actor", "x_key", "x_fingerprint"
 ENQUEUED_AT, PLANNED_AT, COUNTS, PARKED = "x_enqueued_at", "x_planned_at", "x_counts", "x_parked"
@@ -23,7 +24,7 @@ OURS = (
         UNKNOWN,
         UNKNOWN_SINCE,
     ),
-    *(SCHEDULE, FORM),
+    *(SCHEDULE, FORM, READY_AT),
 )
 """Every header that this platform writes or reads. Headers of later releases begin with one of `LATER`."""
 LATER = ("conventions", "x_conventions")

@@ -51,6 +51,7 @@ class _Headers(TypedDict):
     x_fingerprint: ShortText
     x_enqueued_at: Moment
     x_planned_at: NotRequired[Moment]
+    x_conventions_ready_at: NotRequired[None]
     x_generation: NotRequired[_Zero]
     x_parked: NotRequired[_Zero]
     x_counts: NotRequired[dict[ShortText, Count]]

@@ -145,6 +145,7 @@ class Headers(TypedDict, total=False):
     x_fingerprint: Name
     x_enqueued_at: Moment
     x_planned_at: Moment
+    x_conventions_ready_at: Moment
     x_counts: dict[Name, Count]
     x_parked: Count
     x_generation: Count

@@ -167,6 +167,12 @@ class Settings(BaseSettings):
         timedelta(days=365), description="how long clean-up keeps dead letters, from their last failure, seconds"
     )
 
+    release: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="which release of your code a worker runs, recorded with every attempt; default: the commit of git in the current folder",
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="text, or json: each line of the logs of workers, beat and Flower is one JSON object"
     )

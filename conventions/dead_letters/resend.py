@@ -16,6 +16,7 @@ from conventions.broker.header_names import (
     GENERATION,
     KEY,
     PARKED,
+    READY_AT,
     UNKNOWN,
     UNKNOWN_SINCE,
 )
@@ -135,9 +136,8 @@ def _check(arguments: Arguments, letter: DeadLetterRow) -> None:
 
 
 def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {
-        name: value for name, value in headers.items() if name not in (COUNTS, PARKED, COPY, UNKNOWN, UNKNOWN_SINCE)
-    }
+    anew = (COUNTS, PARKED, COPY, UNKNOWN, UNKNOWN_SINCE, READY_AT)
+    kept = {name: value for name, value in headers.items() if name not in anew}
     return kept | {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat()}
 
 

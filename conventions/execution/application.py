@@ -132,6 +132,10 @@ class Application(Protocol):
         """The settings."""
 
     @property
+    def release(self) -> str | None:
+        """Which release of the team's code this process runs."""
+
+    @property
     def timings(self) -> Timings:
         """How often processes say that they live."""
 

@@ -20,6 +20,7 @@ from conventions.broker.header_names import (
     KEY,
     PARKED,
     PLANNED_AT,
+    READY_AT,
     TOKEN,
 )
 from conventions.broker.redis_broker import HeldMessage
@@ -49,7 +50,7 @@ class Attempt:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `reports`: it has asked for its `progress`.
+    place in a batch; `reports`: it has asked for its `progress`. `ready_at`: since when it lacked nothing but a free worker.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Attempt:
     queue: str | None = None
     worker: str | None = None
     enqueued_at: datetime | None = None
+    ready_at: datetime | None = None
     started_at: datetime | None = None
     held: HeldMessage | None = None
     member: Member | None = None
@@ -90,6 +92,13 @@ class Attempt:
             held=self.held,
             start=self.start,
         )
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from the moment in which it was ready to its start, by the clocks of who sent it and of this machine. `None`: unknown."""
+        if self.started_at is None or self.ready_at is None:
+            return None
+        return max(0.0, (self.started_at - self.ready_at).total_seconds())
 
     @classmethod
     def of(cls, task: DeclaredTask, payload: Mapping[str, Any]) -> "Attempt":
@@ -125,7 +134,8 @@ class Attempt:
             generation=field(GENERATION) or 0,
             queue=delivery["queue"] if delivery else (field("delivery_info") or {}).get("routing_key"),
             worker=field("hostname"),
-            enqueued_at=_moment(field(ENQUEUED_AT)),
+            enqueued_at=(enqueued_at := _moment(field(ENQUEUED_AT))),
+            ready_at=_moment(field(READY_AT)) or enqueued_at,
             held=task.app.port.in_place(HeldMessage.of(delivery)) if delivery else None,
             member=Member.read(field(BATCH)) or task.member_of(payload, message_id),
             horizon=task.horizon,

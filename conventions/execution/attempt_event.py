@@ -32,6 +32,8 @@ def event_of(task: DeclaredTask, job: Attempt, kind: str, error: BaseException |
         worker=job.worker,
         enqueued_at=job.enqueued_at,
         started_at=job.started_at,
+        wait=job.waited,
+        release=task.app.release,
         runtime=(datetime.now(UTC) - job.started_at).total_seconds() if job.started_at else None,
         failure=error_text.describe(job.task, error) if error is not None else None,
         arguments=dict(job.payload) if dead else None,

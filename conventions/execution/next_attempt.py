@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, Retry
 from redis.exceptions import RedisError
 
 from conventions.broker.caller_headers import AcceptedHeaders
-from conventions.broker.header_names import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED
+from conventions.broker.header_names import ACTOR, COPY, COUNTS, FINGERPRINT, KEY, PARKED, READY_AT
 from conventions.core.errors import BrokerUnavailable
 from conventions.execution.attempt import Attempt
 from conventions.execution.attempt_event import headers_to_go_on
@@ -23,14 +24,14 @@ def end_retried(
     task: RunnableTask, job: Attempt, error: Exception, wait: float, counts: Mapping[str, int]
 ) -> Exception:
     """Let the message wait and be tried again. Returns what to raise."""
-    changes = {"retries": job.attempt, COUNTS: dict(counts), **_identity(job)}
+    changes = {"retries": job.attempt, COUNTS: dict(counts), **_ready_in(wait), **_identity(job)}
     if job.held is None:  # the copy first: a lost one would be a lost job, two are sorted out by their attempts
         if _is_lost(task, job):
             return superseded(job)
-        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
+        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts, anew=True)
     answer = settle(task, job, "released", "retried", error=error, wait=wait, action="retry", changes=changes)
     if answer == "missing":  # the broker lost it, as after a flush
-        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts)
+        publish_again(task, job, countdown=wait, retries=job.attempt, counts=counts, anew=True)
     if answer == "refused":
         return taken_over()
     retry: Exception = Retry(exc=error, when=wait)
@@ -42,8 +43,8 @@ def end_waiting(task: RunnableTask, job: Attempt, wait: float, state: State = "r
     again: dict[str, Any] = {"countdown": wait}
     changes: dict[str, Any] = {}
     if state == "continued":  # what went well so far is no failed attempt any more, and it has begun in time
-        again |= {"counts": {}, "parked": 0, "expires": None}
-        changes = {"retries": job.attempt - 1, "expires": None, COUNTS: {}, **_identity(job)}
+        again |= {"counts": {}, "parked": 0, "expires": None, "anew": True}
+        changes = {"retries": job.attempt - 1, "expires": None, COUNTS: {}, **_ready_in(wait), **_identity(job)}
     if job.held is None:
         if _is_lost(task, job):
             return superseded(job)
@@ -82,9 +83,14 @@ def publish_again(
     counts: Mapping[str, int] | None = None,
     retries: int | None = None,
     parked: int | None = None,
+    anew: bool = False,
     **options: Any,
 ) -> None:
-    """Send the current message once more, under its id. Raises: Reject, so that it goes back, when that fails."""
+    """Send the current message once more, under its id; `anew`: its wait counts from the end of `countdown`.
+
+    Raises:
+        Reject: that fails, so the message goes back.
+    """
     request = task.request
     again = task.signature_from_request(
         request,
@@ -95,6 +101,7 @@ def publish_again(
             | _identity(job)
             | {COUNTS: dict(job.counts if counts is None else counts)}
             | {PARKED: job.parked if parked is None else parked, COPY: job.token}
+            | (_ready_in(countdown) if anew else _ready_as_before(job))
         ),
         ignore_result=request.ignore_result,
         **options,
@@ -103,6 +110,14 @@ def publish_again(
         again.apply_async()
     except BrokerUnavailable as error:
         raise Reject(error, requeue=True) from error
+
+
+def _ready_in(seconds: float) -> dict[str, Any]:
+    return {READY_AT: (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()}
+
+
+def _ready_as_before(job: Attempt) -> dict[str, Any]:
+    return {READY_AT: job.ready_at.isoformat()} if job.ready_at else {}
 
 
 def _identity(job: Attempt) -> dict[str, Any]:

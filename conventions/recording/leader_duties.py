@@ -1,13 +1,20 @@
-"""What the recorder that leads does beside recording: it looks for lost messages, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
+"""What the recorder that leads does beside recording: it counts events, looks for lost messages, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
 
 from collections.abc import Callable
 
 from conventions.dead_letters.redrive_sender import Redriver
+from conventions.metrics.counting import Counting
+from conventions.metrics.event_counter import EventCounter
 from conventions.outbox.relay import Relay
 from conventions.recording.lost_message_search import LostMessages
 from conventions.recording.recorder import Recorder
 from conventions.recording.restored_redis import compare
 from conventions.sending.application import SendingApplication
+
+
+def counter_of(app: SendingApplication) -> EventCounter:
+    """Counts the journal of an application."""
+    return EventCounter(app.store, app.settings.split_after)
 
 
 def begin_duties(
@@ -23,4 +30,5 @@ def begin_duties(
     lost.start()
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
     Relay(app, lambda: recorder.leads).start(stop)
+    Counting(recorder.counter, lambda: recorder.leads).start(stop)
     return lost

@@ -20,8 +20,9 @@ from conventions.core.error_text import first_line
 from conventions.core.lease_timings import USUAL, Timings
 from conventions.core.network_errors import is_network_error
 from conventions.core.rounds import rest
+from conventions.metrics.event_counter import EventCounter, position_of
 from conventions.records import journal_position
-from conventions.records.journal import AuditJournalEntry, Journal, JournalEntry, read_entry
+from conventions.records.journal import ODD, AuditJournalEntry, Journal, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ STANDBY = 2.0  # seconds between two looks of a recorder that does not lead
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries while SQL or Redis is away
 LAST_DRAIN = 3.0  # seconds that a recorder goes on recording when it stops
 KEEP_REJECTED = 30 * 86400  # seconds that the list of rejected entries is kept after its last addition
-ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # raised by an entry that is not an event
 
 
 class Recorder:
@@ -52,6 +52,10 @@ class Recorder:
         timings: how long it leads, and when it takes over what a dead recorder has read.
         rest: how long it rests after each batch, as a multiple of the time that the batch took. It rests less if events have
             waited for long, see `HURRIES_AT`.
+        counter: counts each event before it is removed from the stream.
+
+    Attributes:
+        counter: the same.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Recorder:
         *,
         timings: Timings = USUAL,
         rest: float = 0.0,
+        counter: EventCounter | None = None,
     ) -> None:
         self.name = _name_of(os.getpid())
         self.journal = Journal(store)
@@ -70,6 +75,7 @@ class Recorder:
         self._database = database
         self._timings = timings
         self._rest = rest
+        self.counter = counter or EventCounter(store)
         self._unfinished = True  # a process of this name may have read entries before
         self._away_since: float | None = None
         self._leads_until = 0.0
@@ -95,9 +101,10 @@ class Recorder:
             return 0
         self._unfinished = True
         entries = []
+        self.counter.count_up_to(max(found, key=position_of))
         for id_, fields in found.items():
             try:
-                entries.append(read_entry(id_, fields))
+                entries.append(self.counter.take(id_) or read_entry(id_, fields))
             except ODD as fault:
                 self._reject(id_, fields, fault)
         if entries:

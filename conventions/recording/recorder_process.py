@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from conventions.library_internals.celery import after_fork
 from conventions.library_internals.kombu import forget_connections
-from conventions.recording.leader_duties import begin_duties
+from conventions.recording.leader_duties import begin_duties, counter_of
 from conventions.recording.recorder import LAST_DRAIN, Recorder
 from conventions.sending.application import SendingApplication
 
@@ -80,7 +80,9 @@ def record_for_ever(app: SendingApplication, parent: int, pulse: Pulse | None = 
         _reset_signals(asked)
         _let_go_of_parents()
         threading.Thread(target=_end_with, args=(parent, pulse), name="parent", daemon=True).start()
-        recorder = Recorder(app.store, cache(partial(_loaded, app)), timings=app.timings, rest=REST)
+        recorder = Recorder(
+            app.store, cache(partial(_loaded, app)), timings=app.timings, rest=REST, counter=counter_of(app)
+        )
         if after:
             with suppress(RedisError):  # the lead lapses by itself
                 recorder.succeed(after)

@@ -6,7 +6,7 @@ from typing import Any
 from celery import bootsteps
 from celery.signals import worker_shutdown
 
-from conventions.recording.leader_duties import begin_duties
+from conventions.recording.leader_duties import begin_duties, counter_of
 from conventions.recording.recorder import Recorder
 from conventions.recording.recorder_keeper import STOP_WITHIN, Keeper
 
@@ -27,8 +27,9 @@ class RecorderStep(bootsteps.StartStopStep):
         if threading.current_thread() is threading.main_thread():
             self._keeper = Keeper(worker.app)
             return
-        recorder = Recorder(worker.app.store, lambda: worker.app.database, timings=worker.app.timings)
-        self._lost = begin_duties(worker.app, recorder, self._ended.is_set)
+        app = worker.app
+        recorder = Recorder(app.store, lambda: app.database, timings=app.timings, counter=counter_of(app))
+        self._lost = begin_duties(app, recorder, self._ended.is_set)
         self._thread = threading.Thread(target=recorder.run, args=(self._ended.is_set,), name="recorder", daemon=True)
         self._thread.start()
 

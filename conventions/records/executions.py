@@ -112,9 +112,16 @@ def _row(id_: str, entry: JournalEntry) -> dict[str, Any]:
         "enqueued_at": moment(event.enqueued_at),
         "started_at": moment(event.started_at),
         "ended_at": entry.at,
-        "runtime": event.runtime if event.runtime is not None and math.isfinite(event.runtime) else None,
+        "runtime": _finite(event.runtime),
+        "wait": _finite(event.wait),
+        "release": None if event.release is None else cut(event.release),
+        "fingerprint": cut(failure.fingerprint) if failure and failure.fingerprint else None,
         "error": cut(failure.error) if failure else None,
         "error_message": clean(failure.error_message) if failure else None,
         "traceback": clean(failure.traceback) if failure else None,
         "fence": entry.fence,
     }
+
+
+def _finite(seconds: float | None) -> float | None:
+    return seconds if seconds is not None and math.isfinite(seconds) else None

@@ -24,6 +24,7 @@ from conventions.records.audit_entry import AuditEntry
 from conventions.storage.redis_store import Store
 
 LATE_AFTER = 30.0  # seconds after which an unrecorded event is reported as late
+ODD = (ArithmeticError, LookupError, RecursionError, TypeError, ValueError)  # raised by an entry that is not an event
 SEARCHED, PAGE = 20_000, 200  # events that a search for one message looks through, and how many in one read
 KINDS = (
     "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "superseded", "duplicate", "hung", "purged", "lost",
@@ -49,6 +50,8 @@ class Event:
         worker: host name of the worker.
         enqueued_at: aware, or ISO 8601 text, as `decode` returns it.
         started_at: in the same form.
+        wait: seconds from the moment in which it was ready to its start.
+        release: of the team's code that the worker ran.
         runtime: seconds.
         message: the broker's envelope of a dead message, if the settle script does not have it.
     """
@@ -65,6 +68,8 @@ class Event:
     worker: str | None = None
     enqueued_at: datetime | str | None = None
     started_at: datetime | str | None = None
+    wait: float | None = None
+    release: str | None = None
     runtime: float | None = None
     failure: FailureText | None = None
     arguments: dict[str, Any] | None = None
@@ -126,6 +131,8 @@ class _Success(TypedDict):
     started_at: NotRequired[str | None]
     generation: NotRequired[Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]]
     attempt: NotRequired[Annotated[int, Field(ge=0, le=_LARGEST_INTEGER)]]
+    wait: NotRequired[float | None]
+    release: NotRequired[str | None]
     runtime: NotRequired[float | None]
     failure: NotRequired[None]
     arguments: NotRequired[None]
@@ -147,7 +154,7 @@ _NAMES = tuple(field.name for field in fields(Event))
 _values = attrgetter(*_NAMES)
 _FAILURE = tuple(field.name for field in fields(FailureText))
 _MOMENTS = {"enqueued_at", "started_at"}
-_TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at")
+_TEXTS = ("task", "queue", "key", "worker", "enqueued_at", "started_at", "release")
 
 
 def _check(event: Event) -> None:
@@ -162,7 +169,7 @@ def _check(event: Event) -> None:
         not all(isinstance(one, str) for one in texts)
         or not all(isinstance(one, (dict, type(None))) for one in mappings)
         or not all(type(one) is int and 0 <= one <= _LARGEST_INTEGER for one in numbers)
-        or not isinstance(event.runtime, (int, float, type(None)))
+        or not all(isinstance(one, (int, float, type(None))) for one in (event.runtime, event.wait))
         or not 0 < len(event.kind) <= _KIND_LENGTH
     ):
         raise ValueError("not an event: a field has the wrong type or size")

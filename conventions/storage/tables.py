@@ -72,6 +72,9 @@ class ExecutionRow(Base):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     ended_at: Mapped[datetime] = mapped_column(UtcDateTime)
     runtime: Mapped[float | None] = mapped_column(Double)  # seconds
+    wait: Mapped[float | None] = mapped_column(Double)  # seconds from when it was ready to its start
+    release: Mapped[str | None] = mapped_column(String(255))
+    fingerprint: Mapped[str | None] = mapped_column(String(64))  # of its cause, where it failed
     error: Mapped[str | None] = mapped_column(String(255))
     error_message: Mapped[str | None] = mapped_column(Text)
     traceback: Mapped[str | None] = mapped_column(Text)

@@ -14,9 +14,10 @@ SCRIPTS = ("claim", "claim_new", "settle", "start", "succeed", "recorded", "rene
 class Preloading(bootsteps.Step):
     """Reads modules and scripts before the pool forks."""
 
-    def create(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """Import the modules and read the scripts. Connect to nothing."""
+    def create(self, worker: Any) -> None:
+        """Import the modules, read the scripts, ask for the release. Connect to nothing."""
         for module in MODULES:
             importlib.import_module(module)
         for script in SCRIPTS:
             script_source(script)
+        worker.app.release  # noqa: B018  # kept from now on

@@ -21,6 +21,7 @@ from conventions.broker.header_names import (
     OURS,
     PARKED,
     PLANNED_AT,
+    READY_AT,
     SCHEDULE,
     TOKEN,
     UNKNOWN,
@@ -50,6 +51,7 @@ ABSENT = {
     GENERATION,
     TOKEN,
     FORM,
+    READY_AT,
 }  # with another value than that of a first attempt, a message is not plain; TOKEN is no header of a message
 
 

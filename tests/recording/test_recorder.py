@@ -41,6 +41,8 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
         enqueued_at="2026-01-05T12:00:00+09:00",
         started_at="2026-01-05T03:00:01+00:00",
         runtime=1.5,
+        wait=0.25,
+        release="abc123",
     )
     append(store, entry(one, fence=2**62, at=AT + 1))
     assert drain(recorder(store, database)) == [1]
@@ -50,7 +52,8 @@ def test_an_event_becomes_an_execution(store: Store, database: Database) -> None
             "queue": "mail", "actor": "u-42", "key": "k", "worker": "w1@host",
             "enqueued_at": datetime(2026, 1, 5, 3, tzinfo=UTC), "started_at": datetime(2026, 1, 5, 3, 0, 1, tzinfo=UTC),
             "ended_at": datetime(2023, 11, 14, 22, 13, 20, 1000, tzinfo=UTC), "runtime": 1.5, "error": "ValueError",
-            "error_message": "no", "traceback": "Traceback\nValueError: no\n", "fence": 2**62,
+            "error_message": "no", "traceback": "Traceback\nValueError: no\n", "fence": 2**62, "wait": 0.25,
+            "release": "abc123", "fingerprint": "f" * 16,
         }
     ]  # fmt: skip
     assert contents(database, DeadLetterRow) == []

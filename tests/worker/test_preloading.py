@@ -38,5 +38,7 @@ def first_job(store: Store, preload: str) -> int:
 
 def test_a_forked_process_reads_nothing_for_its_first_job(store: Store) -> None:
     """Each of them would read the same."""
-    assert first_job(store, "Preloading(None).create(None)") == 0
+    assert (
+        first_job(store, "from types import SimpleNamespace as N; Preloading(None).create(N(app=N(release=None)))") == 0
+    )
     assert first_job(store, "") > 5

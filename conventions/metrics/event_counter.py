@@ -1,0 +1,168 @@
+"""`EventCounter`: adds what the journal says to the counts in Redis, apart from SQL (protocol 15).
+
+The counts and the id of the last entry that they contain change in one script, which refuses a part of the journal that others have counted. So
+each entry counts once, whoever counts, and however often one of them dies. The recorder removes no entry before it is counted.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from conventions.core.error_text import clean
+from conventions.core.secrets_in_text import without_secrets
+from conventions.core.value_bounds import MOST_CHARACTERS
+from conventions.metrics.measures import Sums
+from conventions.records.journal import ODD, AuditJournalEntry, Event, JournalEntry, read_entry
+from conventions.storage.redis_store import Store
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 500  # entries in one read: the server serves nobody else during a call
+LOOK_EVERY = 60.0  # seconds between two looks whether the journal was made anew
+KEPT_IDS = 10_000  # events without a claim whose repetition is noticed
+MESSAGE = 300  # characters of an error that a cause keeps
+START = b"0-0"
+BETWEEN = "\x1f"  # separates a fingerprint and a queue
+
+
+class EventCounter:
+    """Counts the journal of one application. It may be called from several threads.
+
+    Args:
+        store: where journal and counts are.
+        split_after: seconds; a longer run is counted as overlong.
+        keeps: how many entries are kept for `take`, so that each is parsed once.
+    """
+
+    def __init__(self, store: Store, split_after: float = 60.0, keeps: int = 10_000) -> None:
+        self._store = store
+        self._split_after = split_after
+        self._journal = store.key("journal")
+        self._lock = threading.Lock()
+        self._last: bytes | None = None  # the id of the last entry that was counted; `None`: to be asked
+        self._looks_at = 0.0
+        self._keeps = keeps
+        self._read: OrderedDict[bytes, JournalEntry | AuditJournalEntry] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int, int, str, str], None] = OrderedDict()
+
+    def count_all(self) -> int:
+        """Count what is there. Returns how many entries. Raises: RedisError: what was not counted is counted the next time."""
+        number = 0
+        while found := self._count_some():
+            number += found
+        return number
+
+    def count_up_to(self, id_: bytes) -> None:
+        """Count all entries up to this one, unless they are counted. Raises: RedisError."""
+        while position_of(self._cursor()) < position_of(id_) and self._count_some():
+            pass
+
+    def _cursor(self) -> bytes:
+        if self._last is None or time.monotonic() > self._looks_at:
+            found: bytes | None = self._store.redis.get(self._store.key("counts", "last"))  # type: ignore[assignment]  # redis-py also has text
+            self._last = found or START
+            self._looks_at = time.monotonic() + LOOK_EVERY
+            if self._last != START and self._is_anew(self._last):
+                self._last = START
+        return self._last
+
+    def _is_anew(self, last: bytes) -> bool:
+        """Whether somebody has deleted the journal, and its ids are older than what was counted: the clock of the server was set back."""
+        redis: Any = self._store.redis
+        if not redis.exists(self._journal):
+            return False
+        newest: bytes = redis.xinfo_stream(self._journal)["last-generated-id"]
+        return position_of(newest) < position_of(last)
+
+    def _count_some(self) -> int:
+        """Count one part. Returns how many entries it had, or 1 if others have counted meanwhile."""
+        with self._lock:
+            last = self._cursor()
+            redis: Any = self._store.redis
+            found = redis.xrange(self._journal, b"(" + last, count=AT_ONCE)
+            if not found:
+                return 0
+            sums = self._sums_of(found)
+            newest: bytes = found[-1][0]
+            self._last = None  # until the answer is known
+            answer: bytes = self._store.run("count", list(_arguments(last, newest, sums)))
+            self._last = answer
+            return len(found) if answer == newest else 1
+
+    def _sums_of(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> Sums:
+        sums = Sums(self._split_after)
+        for id_, fields in found:
+            try:
+                entry = read_entry(id_, fields)
+            except ODD:  # the recorder puts it aside
+                continue
+            self._keep(entry)
+            if isinstance(entry, JournalEntry) and not (entry.fence == 0 and self._is_repeated(entry.event)):
+                sums.add(entry.event, int(fields.get(b"at") or id_.partition(b"-")[0]))
+        return sums
+
+    def _keep(self, entry: JournalEntry | AuditJournalEntry) -> None:
+        self._read[entry.id] = entry
+        if len(self._read) > self._keeps:
+            self._read.popitem(last=False)
+
+    def take(self, id_: bytes) -> JournalEntry | AuditJournalEntry | None:
+        """An entry that was read for the count, and is not read a second time for SQL. `None`: it is not kept."""
+        return self._read.pop(id_, None)
+
+    def _is_repeated(self, event: Event) -> bool:
+        """Whether the same event was there before: its writer had no answer, and has written it again. In SQL it is one row."""
+        name = (event.message_id, event.generation, event.attempt, event.token, event.kind)
+        if name in self._seen:
+            return True
+        self._seen[name] = None
+        if len(self._seen) > KEPT_IDS:
+            self._seen.popitem(last=False)
+        return False
+
+
+def position_of(id_: bytes) -> tuple[int, int]:
+    """The id of an entry as numbers that can be compared."""
+    milliseconds, _, number = id_.partition(b"-")
+    return int(milliseconds), int(number or 0)
+
+
+def _arguments(last: bytes, newest: bytes, sums: Sums) -> Iterator[str | bytes | int]:
+    """The arguments of `count`."""
+    yield last
+    yield newest
+    yield len(sums.minutes)
+    for (minute, series), counts in sums.minutes.items():
+        yield from (minute, _name(series.task), _name(series.queue), len(counts))
+        for name, count in counts.items():
+            yield from (_name(name), count)
+    yield len(sums.causes)
+    for fingerprint, cause in sums.causes.items():
+        said = clean(without_secrets(cause.message))[:MESSAGE]
+        yield from (
+            _name(fingerprint),
+            _name(cause.task),
+            _name(cause.queue),
+            _name(cause.error),
+            said,
+            cause.first,
+            cause.last,
+        )
+        yield from (_name(cause.example), cause.retried, cause.dead)
+        by_whom = [(f"worker {name}", count) for name, count in cause.workers.items()]
+        by_whom += [(f"release {name}", count) for name, count in cause.releases.items()]
+        yield len(by_whom)
+        for name, count in by_whom:
+            yield from (_name(name), count)
+    yield len(sums.retrying)
+    for message_id, why in sums.retrying.items():
+        yield from (_name(message_id), "" if why is None else f"{_name(why[0])}{BETWEEN}{_name(why[1])}")
+    for release, at in sums.releases.items():
+        yield from (_name(release), at)
+
+
+def _name(text: str) -> str:
+    return clean(text)[:MOST_CHARACTERS].replace(BETWEEN, "?")

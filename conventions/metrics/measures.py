@@ -1,0 +1,201 @@
+"""What is counted of an event: the sums of a part of the journal. Pure arithmetic.
+
+A series is one task in one queue. Counts are whole numbers and times whole microseconds, so that sums are exact in any order.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from conventions.core.error_text import FailureText
+from conventions.records.journal import Event
+
+RUN_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600)
+"""Upper bounds of the run times that a histogram tells apart, in seconds."""
+WAIT_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
+"""The same of waits."""
+RUN, WAIT = "run", "wait"
+BOUNDS: Mapping[str, tuple[float, ...]] = {RUN: RUN_BOUNDS, WAIT: WAIT_BOUNDS}
+SUM, BEYOND = "sum", "inf"
+OVERLONG = "overlong"
+FAILED_BY = "failed by "  # before the name of an error
+
+LONGEST = 1e9  # seconds; more is no time, and its sum would not fit into a number of Redis
+MINUTE = 60_000  # ms
+MICROSECONDS = 1_000_000
+
+_LABELS = {name: (*(f"{name}:{bound:g}" for bound in bounds), f"{name}:{BEYOND}") for name, bounds in BOUNDS.items()}
+_SUMS = {name: f"{name}:{SUM}" for name in BOUNDS}
+_AGAIN = ("superseded", "hung")  # after these kinds the message itself goes on
+
+
+class Series(NamedTuple):
+    """A task in a queue. Both are empty where nobody knows them."""
+
+    task: str
+    queue: str
+
+
+@dataclass(slots=True)
+class Cause:
+    """Failures with one cause, in one part of the journal.
+
+    Attributes:
+        first, last: ms since the epoch, of the earliest and of the latest failure.
+        message: of the latest.
+        example: id of the latest message.
+        retried, dead: how many attempts failed, and were the last.
+        workers, releases: failures by worker, and by release.
+    """
+
+    task: str
+    queue: str
+    error: str
+    message: str
+    first: int
+    last: int
+    example: str
+    retried: int = 0
+    dead: int = 0
+    workers: dict[str, int] = field(default_factory=dict)
+    releases: dict[str, int] = field(default_factory=dict)
+
+
+class Sums:
+    """What was counted of some events, in the order of the journal.
+
+    Args:
+        split_after: seconds; a longer run is counted as overlong.
+
+    Attributes:
+        minutes: counts by name, for each minute since the epoch and series.
+        causes: failures by their fingerprint.
+        retrying: for each message that failed or ended: fingerprint and queue if it will be tried again, else `None`.
+        releases: ms since the epoch when an attempt of each release ended first.
+    """
+
+    def __init__(self, split_after: float = 60.0) -> None:
+        self._split_after = split_after
+        self.minutes: dict[tuple[int, Series], dict[str, int]] = {}
+        self.causes: dict[str, Cause] = {}
+        self.retrying: dict[str, tuple[str, str] | None] = {}
+        self.releases: dict[str, int] = {}
+
+    def add(self, event: Event, at: int) -> None:
+        """Count one event. `at`: ms since the epoch, of its end."""
+        series = Series(event.task or "", event.queue or "")
+        minute = (at // MINUTE, series)
+        counts = self.minutes.get(minute)
+        if counts is None:
+            counts = self.minutes[minute] = {}
+        kind = event.kind
+        counts[kind] = counts.get(kind, 0) + 1
+        if event.runtime is not None and event.runtime < LONGEST:
+            _measure(counts, RUN, event.runtime)
+            if event.runtime > self._split_after:
+                counts[OVERLONG] = counts.get(OVERLONG, 0) + 1
+        if event.wait is not None and event.wait < LONGEST:
+            _measure(counts, WAIT, event.wait)
+        if event.release is not None:
+            self.releases.setdefault(event.release, at)
+        if kind == "succeeded":
+            if event.attempt > 1 or event.generation > 0:
+                self.retrying[event.message_id] = None
+        else:
+            self._add_unusual(event, at, series, counts)
+
+    def _add_unusual(self, event: Event, at: int, series: Series, counts: dict[str, int]) -> None:
+        failure = event.failure
+        if event.kind in ("retried", "dead") and failure is not None:
+            name = FAILED_BY + failure.error
+            counts[name] = counts.get(name, 0) + 1
+            if failure.fingerprint:
+                self._add_cause(event, failure, at, series)
+        if event.kind == "retried":
+            self.retrying[event.message_id] = (failure.fingerprint if failure is not None else "", series.queue)
+        elif event.kind not in _AGAIN:
+            self.retrying[event.message_id] = None
+
+    def _add_cause(self, event: Event, failure: FailureText, at: int, series: Series) -> None:
+        cause = self.causes.get(failure.fingerprint)
+        if cause is None:
+            cause = Cause(series.task, series.queue, failure.error, failure.error_message, at, at, event.message_id)
+            self.causes[failure.fingerprint] = cause
+        cause.first, cause.last = min(cause.first, at), max(cause.last, at)
+        cause.message, cause.example = failure.error_message, event.message_id
+        if event.kind == "dead":
+            cause.dead += 1
+        else:
+            cause.retried += 1
+        for known, name in ((cause.workers, event.worker), (cause.releases, event.release)):
+            if name:
+                known[name] = known.get(name, 0) + 1
+
+
+def _measure(counts: dict[str, int], name: str, seconds: float) -> None:
+    seconds = max(seconds, 0.0)  # a clock may have been set back
+    label = _LABELS[name][bisect_left(BOUNDS[name], seconds)]
+    counts[label] = counts.get(label, 0) + 1
+    total = _SUMS[name]
+    counts[total] = counts.get(total, 0) + round(seconds * MICROSECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How long something took, over some events.
+
+    Attributes:
+        bounds: upper bounds of the buckets, in seconds, without the last one, which has none.
+        counts: events in each bucket; one more than there are bounds.
+        seconds: the sum.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, name: str, counts: Mapping[str, int]) -> "Histogram":
+        """The histogram `RUN` or `WAIT` of what was counted."""
+        found = tuple(counts.get(label, 0) for label in _LABELS[name])
+        return cls(BOUNDS[name], found, counts.get(_SUMS[name], 0) / MICROSECONDS)
+
+    @property
+    def count(self) -> int:
+        """How many events."""
+        return sum(self.counts)
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds; `None` without events."""
+        return self.seconds / self.count if self.count else None
+
+    def quantile(self, share: float) -> float | None:
+        """Seconds within which this share of the events lies, between 0 and 1; `None` without events.
+
+        As Prometheus's `histogram_quantile`: events are taken to be spread evenly within a bucket, and what is beyond the last bound counts as that.
+        """
+        wanted, before = share * self.count, 0
+        if not self.count:
+            return None
+        for index, (upper, count) in enumerate(zip(self.bounds, self.counts, strict=False)):
+            if count and before + count >= wanted:
+                lower = self.bounds[index - 1] if index else 0.0
+                return lower + (upper - lower) * max(wanted - before, 0) / count
+            before += count
+        return self.bounds[-1]
+
+
+def added(several: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The sums of counts by name."""
+    total: dict[str, int] = {}
+    for counts in several:
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def errors_in(counts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    """The errors by which attempts failed, and how many."""
+    return ((name.removeprefix(FAILED_BY), count) for name, count in counts.items() if name.startswith(FAILED_BY))
