@@ -90,6 +90,7 @@ STEPS = (
     "conventions.worker.broker_step:BrokerStep",
     "conventions.worker.shutdown:Stopping",
     "conventions.worker.functions_step:FunctionsStep",
+    "conventions.worker.report_step:ReportStep",
     "conventions.worker.preloading:Preloading",
     "conventions.recording.recorder_step:RecorderStep",
     "conventions.batches.sweep:BatchSweep",

@@ -38,6 +38,7 @@ OWN = (
     "check",
     "job",
     "lost",
+    "metrics",
     "drain",
     "leave",
 )

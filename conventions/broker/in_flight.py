@@ -150,6 +150,14 @@ class InFlight:
             self._leaving.add(receipt)
         return held
 
+    def get(self, receipt: str) -> HeldMessage | None:
+        """The message of a delivery, while it is held."""
+        return self._held.get(receipt)
+
+    def count(self) -> int:
+        """How many messages are held."""
+        return len(self._held)
+
     def give_back_unstarted(self, receipts: Iterable[str] | None = None) -> int:
         """Return messages that have not started, of these receipts or of all. The result is their number."""
         with self._changed:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple, Protocol
 
 from conventions.broker.one_message import FoundMessage
+from conventions.broker.queue_level import QueueLevel
 from conventions.broker.redis_broker import CancelAnswer, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting
 from conventions.core.deadline import Deadline
@@ -108,6 +109,13 @@ class BrokerPort(Protocol):
 
     def waiting(self, queue: str, *, delayed: bool = False) -> int:
         """How many messages wait in a queue; with `delayed` also those that are not due, if they can be counted.
+
+        Raises:
+            RedisError, or an error of the transport.
+        """
+
+    def levels(self, queues: Sequence[str]) -> Mapping[str, QueueLevel]:
+        """How many messages these queues have, as far as it can be told.
 
         Raises:
             RedisError, or an error of the transport.

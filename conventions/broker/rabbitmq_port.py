@@ -12,6 +12,7 @@ from conventions.broker.bulk_publish import RETRY_EVERY
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
 from conventions.broker.one_message import FoundMessage, find
 from conventions.broker.port import Abilities
+from conventions.broker.queue_level import QueueLevel
 from conventions.broker.rabbitmq_delays import Delays
 from conventions.broker.redis_broker import Broker, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting, end
@@ -129,10 +130,16 @@ class RabbitMQPort(ClaimsElsewhere):
         sizes = self._broker.sizes(queue)
         kept = sizes.ready + sizes.delayed if delayed else 0
         with self._app.connection_for_read() as connection:
-            try:
-                return int(connection.default_channel.waiting(queue)) + kept
-            except NotFound:
-                return kept
+            return _waiting(connection, queue) + kept
+
+    def levels(self, queues: Sequence[str]) -> Mapping[str, QueueLevel]:
+        """See `BrokerPort`. It tells neither what workers have nor how old a message is."""
+        kept, found = self._broker.levels(queues), {}
+        with self._app.connection_for_read() as connection:
+            for name in queues:
+                due = kept[name].ready or 0  # forwarded within a moment
+                found[name] = QueueLevel(ready=_waiting(connection, name) + due, delayed=kept[name].delayed)
+        return found
 
     def queues(self) -> frozenset[str]:
         """See `BrokerPort`: those of messages that were not due; others cannot be listed without its management plug-in."""
@@ -148,3 +155,13 @@ class RabbitMQPort(ClaimsElsewhere):
 
     def check(self) -> None:
         """See `BrokerPort`: nothing but a message shows it."""
+
+
+def _waiting(connection: Any, queue: str) -> int:
+    channel = connection.channel()  # one of its own: `NotFound` closes it
+    try:
+        return int(channel.waiting(queue))
+    except NotFound:
+        return 0
+    finally:
+        channel.close()

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from redis.exceptions import RedisError, ResponseError
 
 from conventions.broker.delivery import Delivery, ReadRequest, brought
+from conventions.broker.queue_level import QueueLevel, levels_in
 from conventions.core.chunking import batched
 from conventions.core.deadline import current_deadline
 from conventions.core.errors import BrokerUnavailable
@@ -305,6 +306,10 @@ class Broker:
             for place in ("queue", "delayed", "inflight"):
                 pipe.zcard(self.store.key(place, queue))
             return Sizes(*pipe.execute())
+
+    def levels(self, queues: Sequence[str]) -> dict[str, QueueLevel]:
+        """How many messages these queues have, and since when the oldest waits. Raises: RedisError."""
+        return levels_in(self.store, queues)
 
     def queues(self) -> list[str]:
         """The queues that have or had messages."""

@@ -9,6 +9,7 @@ from typing import Any
 from conventions.broker.claims_elsewhere import ClaimsElsewhere, ClaimStore
 from conventions.broker.one_message import FoundMessage, find
 from conventions.broker.port import Abilities
+from conventions.broker.queue_level import QueueLevel
 from conventions.broker.redis_broker import Broker, CancelAnswer, HeldMessage, Place
 from conventions.broker.waiting_messages import End, Waiting, end
 from conventions.core.deadline import Deadline
@@ -114,6 +115,10 @@ class RedisPort:
         """See `BrokerPort`."""
         sizes = self._broker.sizes(queue)
         return sizes.ready + (sizes.delayed if delayed else 0)
+
+    def levels(self, queues: Sequence[str]) -> Mapping[str, QueueLevel]:
+        """See `BrokerPort`."""
+        return self._broker.levels(queues)
 
     def queues(self) -> frozenset[str]:
         """See `BrokerPort`."""

@@ -1,8 +1,10 @@
 """Checks before Flower's own pages and API: each requires a role and hides values from viewers (R22)."""
 
+import asyncio
 import functools
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from flower.utils.blocking import BlockingOperationRunner
 from flower.views import BaseHandler
 from flower.views.error import NotFoundErrorHandler
+from redis.exceptions import RedisError
 from tornado import web
 from tornado.options import options
 from tornado.routing import URLSpec
@@ -21,9 +24,13 @@ from conventions.console.guard import READS, Checked
 from conventions.console.page import POLICY
 from conventions.console.viewer_masks import SORTED, masked
 from conventions.library_internals.celery import symbol_by_name
+from conventions.metrics.prometheus_server import text_of
+
+logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = 3.0  # seconds for a result
 WAITS = 10  # threads that wait for results; only other such requests queue behind them
+METRICS = "flower.views.monitor.Metrics"
 SEARCHES = ("search[value]", "search")
 
 
@@ -114,6 +121,22 @@ class CheckedHandler(Checked):
     """The checks of a handler that needs no login. They run before the handler."""
 
 
+def with_our_metrics(get: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
+    """Flower's `/metrics`, and ours below it. They are read in a thread, since Flower's one loop also takes the events of workers."""
+
+    @functools.wraps(get)
+    async def both(handler: Any) -> None:
+        await get(handler)
+        try:
+            text = await asyncio.to_thread(text_of, handler.capp)
+        except RedisError as error:
+            logger.warning("/metrics lacks those of the jobs: %s", error)
+        else:
+            handler.write(text)
+
+    return both
+
+
 class Login(BaseHandler):
     """`/login`: Flower's own handler, or the one of `--auth-provider`."""
 
@@ -147,6 +170,8 @@ def guarded(handler: type[Any]) -> type[Any]:
     rule = RULES.get(name, UNKNOWN)
     found = {"rule": rule, "audit_action": rule.audit_action, "is_answered": rule.is_answered}
     methods = METHODS[1:] if rule.posts else METHODS
+    if name == METRICS:
+        found["get"] = with_our_metrics(handler.get)
     writes = {name: with_audit_entry(vars(handler)[name]) for name in methods if name in vars(handler)}
     return _with(GuardedFlower, handler, found | writes)
 

@@ -3,12 +3,14 @@
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
-Extra: TypeAlias = Literal["flower", "holidays", "psycopg", "watchfiles"]  # each has the name of the package it brings
+Extra: TypeAlias = Literal[
+    "flower", "holidays", "prometheus-client", "psycopg", "watchfiles"
+]  # each has the name of the package it brings
 
 
 def is_installed(extra: Extra) -> bool:
     """Whether this environment has the package. It is not imported."""
-    return find_spec(extra) is not None
+    return find_spec(extra.replace("-", "_")) is not None
 
 
 def how_to_install(extra: Extra) -> str:

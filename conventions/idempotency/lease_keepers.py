@@ -41,6 +41,11 @@ class LeaseKeeper:
         with self._lock:
             self._held.pop(holding, None)
 
+    def held(self) -> list[ClaimRequest]:
+        """The claims that are renewed now: those of the jobs that run in this process."""
+        with self._lock:
+            return [request for request, _ in self._held.values()]
+
     def hangs(self, token: str) -> bool:
         """Whether the job of this delivery runs here, and has made no progress for too long."""
         with self._lock:

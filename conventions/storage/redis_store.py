@@ -9,7 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from redis import Redis
 from redis.commands.core import Script
@@ -29,6 +29,19 @@ DISK_TIMEOUT = 3.0  # seconds
 
 
 USES = "-- uses "
+
+
+class Memory(NamedTuple):
+    """The memory of a server.
+
+    Attributes:
+        used, limit: bytes; a limit of 0 is none.
+        policy: what it does when it is full; empty if it does not say.
+    """
+
+    used: int
+    limit: int
+    policy: str
 
 
 class Store:
@@ -146,8 +159,13 @@ class Store:
 
     def eviction_policy(self) -> str:
         """What the server does when its memory is full: `noeviction`, or a policy that evicts keys."""
+        return self.memory().policy
+
+    def memory(self) -> Memory:
+        """The memory of the server. Raises: RedisError."""
         found: Any = self.redis.info("memory")
-        return str(found.get("maxmemory_policy", ""))
+        used, limit = int(found.get("used_memory", 0)), int(found.get("maxmemory", 0))
+        return Memory(used, limit, str(found.get("maxmemory_policy", "")))
 
     def has_append_only_file(self) -> bool:
         """Whether the server's keys survive its restart, except those of the last second."""

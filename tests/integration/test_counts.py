@@ -1,12 +1,18 @@
 """A load of known outcome: the counts in Redis are the rows in SQL, and both are what was sent."""
 
+import json
+import re
+import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
 from conventions.app import ConventionsApp
@@ -14,8 +20,9 @@ from conventions.metrics.counts import Counts
 from conventions.metrics.measures import RUN, WAIT, Histogram, errors_in
 from conventions.records.journal import Journal
 from conventions.storage.tables import ExecutionRow
+from tests.console.flower_process import flower
 from tests.recorded import contents
-from tests.support import wait_until
+from tests.support import patient, wait_until
 from tests.workers import Installation, wait_until_empty
 
 QUICK = RetryPolicy(attempts=3, first_wait=0.2, max_wait=0.3)
@@ -117,8 +124,33 @@ def rows_of(app: ConventionsApp) -> list[dict[str, Any]]:
     return contents(app.database, ExecutionRow)
 
 
+def served(installation: Installation) -> str:
+    """What `metrics --port` answers."""
+    log = installation.folder / "metrics.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            installation.celery("metrics", "--port=0"),
+            cwd=installation.folder,
+            env=installation.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        found = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+/metrics", log.read_text()), 30, "it serves")
+        return httpx.get(found[0], timeout=patient(10)).text
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=patient(10)) == 0
+
+
+def of_flower(installation: Installation) -> str:
+    """What Flower's page answers."""
+    with flower(installation) as address:
+        return httpx.get(f"{address}/metrics", timeout=patient(10)).text
+
+
 @pytest.mark.everyday
-def test_counts_of_a_known_load(live_app: ConventionsApp) -> None:
+def test_counts_of_a_known_load(live_app: ConventionsApp, module_installation: Installation) -> None:
     """Kind by kind, error by error; times to the microsecond; and none is left as one that is tried again."""
     app = live_app
     expected = load()
@@ -144,6 +176,25 @@ def test_counts_of_a_known_load(live_app: ConventionsApp) -> None:
             found = Histogram.of(name, counts)
             assert found.count == len(seconds)
             assert found.seconds == pytest.approx(sum(seconds), abs=1e-6 * len(seconds))
+    for name, text in (("the command", served(module_installation)), ("Flower", of_flower(module_installation))):
+        families = {one.name: one for one in text_string_to_metric_families(text)}
+        attempts = {
+            (one.labels["task"], one.labels["queue"], one.labels["outcome"]): one.value
+            for one in families["conventions_attempts"].samples
+            if one.name == "conventions_attempts_total"
+        }
+        assert {of: count for of, count in attempts.items() if count} == dict(expected), name
+        assert attempts[Gate.name, "immediate", "succeeded"] == 0, name
+        waits = [one for one in families["conventions_attempt_wait_seconds"].samples if one.name.endswith("_count")]
+        assert sum(one.value for one in waits) == sum(row["wait"] is not None for row in rows), name
+    table = json.loads(module_installation.run("metrics", "--json").stdout)
+    shown = {(row["task"], kind): row[kind] for row in table for kind in ("succeeded", "retried", "dead") if row[kind]}
+    assert shown == {
+        (task, kind): count for (task, _, kind), count in expected.items() if kind in ("succeeded", "retried", "dead")
+    }
+    (never,) = [row for row in table if row["task"] == Never.name]
+    assert (never["failure_percent"], never["retry_percent"]) == (100.0, 66.67)
+
     assert Counts(app.store).retrying() == {}
     causes = {cause.error: (cause.retrying, cause.retried, cause.dead) for cause in Counts(app.store).causes()}
     assert causes == {"LookupError": (0, 7, 0), "ArithmeticError": (0, 6, 3), "BusinessError": (0, 0, 3)}

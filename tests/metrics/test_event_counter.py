@@ -63,7 +63,7 @@ def test_the_counts_are_the_rows(store: Store, new_sqlite: Database, life: list[
         entry(
             event(id_, kind, attempt=attempt, queue=queue, runtime=0.2),
             at=AT + n,
-            **({"refused": "1"} if refused else {}),
+            **({"refused": "1"} if refused else {}),  # type: ignore[arg-type]  # it is never `fence` or `at`
         )
         for n, (id_, attempt, kind, queue, refused) in enumerate(life)
     ]

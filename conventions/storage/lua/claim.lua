@@ -36,6 +36,7 @@ local function park(claim, tag, queue, wait, horizon)
   redis.call('HSET', P .. 'claim:' .. claim, 'awaited', 1) -- who settles the claim wakes the parked messages
   redis.call('SADD', P .. 'parked:' .. claim, tag)
   redis.call('PEXPIRE', P .. 'parked:' .. claim, horizon)
+  note_parked(tag, queue, wait)
   return {'parked', integer(wait)}
 end
 

@@ -165,6 +165,12 @@ local function starts_of(claim, starts, after)
   return (holder == token and state == 'done') and 1 or 0
 end
 
+-- A message waits for its key until it is due. This is for those who count: nothing else depends on it.
+local function note_parked(tag, queue, wait)
+  redis.call('ZADD', P .. 'parked_in:' .. queue, integer(now + wait), tag)
+  redis.call('PEXPIRE', P .. 'parked_in:' .. queue, 2 * PARK_AT_MOST)
+end
+
 -- Make the messages ready that are parked for this claim.
 local function wake_parked(claim)
   local parked = redis.call('SPOP', P .. 'parked:' .. claim, 1000)
@@ -174,6 +180,7 @@ local function wake_parked(claim)
     if queue and redis.call('ZSCORE', P .. 'delayed:' .. queue, tag) then
       make_ready(tag, queue, score)
       redis.call('ZREM', P .. 'delayed:' .. queue, tag)
+      redis.call('ZREM', P .. 'parked_in:' .. queue, tag)
     end
   end
 end

@@ -1,0 +1,187 @@
+"""Metrics for Prometheus, by its conventions: seconds and bytes, counters that end with `_total`, few labels, and none with a host's name."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from conventions.metrics.counts import Counts
+from conventions.metrics.levels import LevelReader, Levels
+from conventions.metrics.measures import OVERLONG, RUN, WAIT, Histogram, Series, errors_in
+from conventions.records.journal import KINDS
+
+Totals = Mapping[Series, Mapping[str, int]]
+
+MOST_ERRORS = 1000  # pairs of a series and an error
+OF_SERIES = ["task", "queue"]
+
+
+class MetricsCollector(Collector):
+    """Reads everything anew for each scrape.
+
+    Args:
+        counts: what was counted.
+        levels: reads how things stand.
+        known: the series that say 0 before anything was counted of them.
+    """
+
+    def __init__(self, counts: Counts, levels: LevelReader, known: Callable[[], Sequence[Series]]) -> None:
+        self._counts, self._levels, self._known = counts, levels, known
+
+    def describe(self) -> list[Metric]:
+        """Nothing: a registry must not read the servers when this is registered."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics. Raises: RedisError: the scrape fails, so that Prometheus says `up == 0`."""
+        totals: dict[Series, Mapping[str, int]] = {one: {} for one in self._known()}
+        totals |= self._counts.totals()
+        levels = self._levels.read()
+        yield from _of_attempts(totals)
+        yield from _of_queues(levels)
+        yield from _of_workers(levels)
+        yield from _of_records(levels)
+        yield from _of_schedules(levels)
+        yield from _of_memory(levels)
+        absent = GaugeMetricFamily(
+            "conventions_part_unreadable",
+            "1: what belongs to this part could not be read, and is left out.",
+            labels=["part"],
+        )
+        for part in ("queues", "workers", "running", "causes", "journal", "beats", "schedules", "letters", "memory"):
+            absent.add_metric([part], float(part in levels.absent))
+        yield absent
+
+
+def registry_of(collector: Collector) -> CollectorRegistry:
+    """A registry with this collector alone."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    return registry
+
+
+def _of_attempts(totals: Totals) -> Iterator[Metric]:
+    outcomes = CounterMetricFamily("conventions_attempts", "Attempts by outcome.", labels=[*OF_SERIES, "outcome"])
+    errors = CounterMetricFamily(
+        "conventions_attempt_errors", "Failed attempts by error.", labels=[*OF_SERIES, "error"]
+    )
+    overlong = CounterMetricFamily(
+        "conventions_overlong_attempts", "Attempts that ran longer than CONVENTIONS_SPLIT_AFTER.", labels=OF_SERIES
+    )
+    shown = 0
+    for series, counts in sorted(totals.items()):
+        for kind in KINDS:
+            outcomes.add_metric([*series, kind], counts.get(kind, 0))
+        overlong.add_metric(series, counts.get(OVERLONG, 0))
+        for error, count in sorted(errors_in(counts)):
+            if (shown := shown + 1) <= MOST_ERRORS:
+                errors.add_metric([*series, error], count)
+    yield from (outcomes, errors, overlong)
+    yield _histogram("conventions_attempt_run_seconds", "How long attempts ran.", RUN, totals)
+    yield _histogram(
+        "conventions_attempt_wait_seconds", "How long attempts lacked nothing but a free worker.", WAIT, totals
+    )
+
+
+def _histogram(name: str, text: str, measure: str, totals: Totals) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=OF_SERIES)
+    for series, counts in sorted(totals.items()):
+        found = Histogram.of(measure, counts)
+        bounds = [*(f"{float(bound)}" for bound in found.bounds), "+Inf"]
+        buckets: list[tuple[str, float]] = list(zip(bounds, map(float, accumulate(found.counts)), strict=True))
+        family.add_metric(series, buckets, found.seconds)
+    return family
+
+
+def _of_queues(levels: Levels) -> Iterator[Metric]:
+    if levels.queues is None:
+        return
+    messages = GaugeMetricFamily(
+        "conventions_queue_messages", "Messages in a queue: ready, not due, or at a worker.", labels=["queue", "state"]
+    )
+    gauges = {
+        "parked": GaugeMetricFamily("conventions_queue_parked_messages", "Messages whose key is in use; of those that are not due.", labels=["queue"]),
+        "retrying": GaugeMetricFamily("conventions_queue_retrying_messages", "Messages that have failed and have not ended.", labels=["queue"]),
+        "oldest": GaugeMetricFamily("conventions_queue_oldest_seconds", "Since when the oldest ready message is ready.", labels=["queue"]),
+        "consumers": GaugeMetricFamily("conventions_queue_consumers", "Living workers that consume the queue.", labels=["queue"]),
+    }  # fmt: skip
+    for name, queue in levels.queues.items():
+        level = queue.level
+        for state, count in (("ready", level.ready), ("delayed", level.delayed), ("in_flight", level.in_flight)):
+            if count is not None:
+                messages.add_metric([name, state], count)
+        oldest = 0.0 if level.oldest is None and level.ready == 0 else level.oldest
+        said = {"parked": level.parked, "retrying": queue.retrying, "oldest": oldest, "consumers": queue.consumers}
+        for what, value in said.items():
+            if value is not None:
+                gauges[what].add_metric([name], value)
+    yield messages
+    yield from gauges.values()
+
+
+def _of_workers(levels: Levels) -> Iterator[Metric]:
+    if levels.workers is not None:
+        alive = [one.report for one in levels.workers if not one.silent]
+        workers = GaugeMetricFamily("conventions_workers", "Workers by whether they report.", labels=["state"])
+        workers.add_metric(["alive"], len(alive))
+        workers.add_metric(["silent"], len(levels.workers) - len(alive))
+        yield workers
+        processes = sum(one.processes for one in alive)
+        yield GaugeMetricFamily("conventions_worker_processes", "Jobs that living workers can run at once.", processes)
+    if levels.running is not None:
+        running = GaugeMetricFamily("conventions_running_jobs", "Jobs that run.", labels=["task"])
+        for task in sorted({one.task for one in levels.running}):
+            running.add_metric([task], sum(one.task == task for one in levels.running))
+        yield running
+
+
+def _of_records(levels: Levels) -> Iterator[Metric]:
+    if (journal := levels.journal) is not None:
+        yield GaugeMetricFamily("conventions_journal_events", "Events that wait to be recorded in SQL.", journal.events)
+        yield GaugeMetricFamily(
+            "conventions_journal_oldest_seconds", "For how long the oldest of them has waited.", journal.seconds
+        )
+        yield GaugeMetricFamily("conventions_uncounted_oldest_seconds", "For how long the oldest event that these metrics lack has waited.", journal.uncounted_seconds)  # fmt: skip
+        yield GaugeMetricFamily("conventions_journal_rejected_events", "Events that SQL refuses.", journal.rejected)
+    if levels.letters is not None:
+        letters = GaugeMetricFamily(
+            "conventions_dead_letters", "Dead letters that nobody has redriven or discarded.", labels=OF_SERIES
+        )
+        for series, count in sorted(levels.letters.items()):
+            letters.add_metric(series, count)
+        yield letters
+
+
+def _of_schedules(levels: Levels) -> Iterator[Metric]:
+    if levels.beats is not None and (leading := [one.tick_age for one in levels.beats if one.leads]):
+        yield GaugeMetricFamily(
+            "conventions_beat_last_look_seconds", "Since when no leading beat has looked at the schedule.", min(leading)
+        )
+    if levels.schedules is None:
+        return
+    overdue = GaugeMetricFamily(
+        "conventions_schedule_overdue_seconds",
+        "For how long a slot is due that beat has not sent.",
+        labels=["schedule"],
+    )
+    paused = GaugeMetricFamily("conventions_schedule_paused", "1: paused by a person.", labels=["schedule"])
+    for one in levels.schedules:
+        overdue.add_metric([one.listed.name], one.overdue or 0.0)
+        paused.add_metric([one.listed.name], float(one.state.pause is not None))
+    yield from (overdue, paused)
+
+
+def _of_memory(levels: Levels) -> Iterator[Metric]:
+    if levels.memory is None:
+        return
+    used = GaugeMetricFamily("conventions_redis_memory_bytes", "Memory that a Redis uses.", labels=["server"])
+    limit = GaugeMetricFamily("conventions_redis_memory_limit_bytes", "Its limit; 0: none.", labels=["server"])
+    evicts = GaugeMetricFamily(
+        "conventions_redis_evicts", "1: it throws jobs away when its memory is full.", labels=["server"]
+    )
+    for name, memory in levels.memory.items():
+        used.add_metric([name], memory.used)
+        limit.add_metric([name], memory.limit)
+        evicts.add_metric([name], float(memory.evicts))
+    yield from (used, limit, evicts)

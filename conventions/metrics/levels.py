@@ -1,0 +1,214 @@
+"""`Levels`: how things stand now: queues, workers, running jobs, beats, schedules, journal, open letters, memory.
+
+Each part is read by itself. What cannot be read is `None`, and `absent` says why: nobody sees a zero that nobody has counted.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from conventions.broker.queue_level import QueueLevel
+from conventions.core.error_text import first_line
+from conventions.core.errors import ConventionError
+from conventions.core.secrets_in_text import without_secrets
+from conventions.execution.application import Application, broker_outages
+from conventions.execution.purge import known_queues
+from conventions.idempotency.claim_reading import ClaimReading, read_claim
+from conventions.metrics.counts import CauseNow, Counts
+from conventions.metrics.measures import Series
+from conventions.metrics.worker_reports import RunningJob, WorkerNow, WorkerReports, consumers
+from conventions.progress.reporter import Progress
+from conventions.schedules.beat_liveness import Beat, Beats
+from conventions.schedules.schedule_module import load_schedule
+from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
+from conventions.storage.tables import DeadLetterRow
+
+T = TypeVar("T")
+
+LOOKED_AT = 500  # running jobs that are looked at; more are counted by their workers
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNow:
+    """One queue.
+
+    Attributes:
+        level: how many messages it has; see `QueueLevel`.
+        retrying: messages that have failed and will be tried again; `None`: unknown.
+        consumers: living workers that consume it; `None`: unknown.
+    """
+
+    name: str
+    level: QueueLevel
+    retrying: int | None
+    consumers: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningNow:
+    """A job that runs.
+
+    Attributes:
+        id: empty where only its worker knows it.
+        seconds: for how long.
+        progress: what it has reported, if anything.
+    """
+
+    id: str
+    task: str
+    queue: str
+    worker: str
+    seconds: float
+    progress: Progress | None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalNow:
+    """Events on their way.
+
+    Attributes:
+        events, seconds: how many wait to be recorded in SQL, and for how long the oldest has waited.
+        uncounted, uncounted_seconds: how many are not counted, 1,000 at the most, and for how long the oldest has waited.
+        rejected: how many SQL refuses.
+    """
+
+    events: int
+    seconds: float
+    uncounted: int
+    uncounted_seconds: float
+    rejected: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryNow:
+    """The memory of a Redis, in bytes. `limit`: 0 for none. `evicts`: whether it throws data away when it is full."""
+
+    used: int
+    limit: int
+    evicts: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """How things stand. A part that could not be read is `None`, and `absent` has the reason by its name."""
+
+    at: datetime
+    queues: Mapping[str, QueueNow] | None = None
+    workers: Sequence[WorkerNow] | None = None
+    running: Sequence[RunningNow] | None = None
+    causes: Sequence[CauseNow] | None = None
+    releases: Mapping[str, float] | None = None
+    journal: JournalNow | None = None
+    beats: Sequence[Beat] | None = None
+    schedules: Sequence[ScheduleSummary] | None = None
+    letters: Mapping[Series, int] | None = None
+    memory: Mapping[str, MemoryNow] | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+
+class LevelReader:
+    """Reads the levels of one application.
+
+    Args:
+        app: the application; its tasks are loaded.
+        known: queues that are shown also where they are empty.
+    """
+
+    def __init__(self, app: Application, known: Sequence[str] = ()) -> None:
+        self._app, self._known = app, tuple(known)
+        self._absent: dict[str, str] = {}
+
+    def read(self) -> Levels:
+        """Read all parts. Never raises what a server that is away raises."""
+        app, store = self._app, self._app.store
+        self._absent = {}
+        counts, reports = Counts(store), WorkerReports(store)
+        workers = self._part("workers", reports.listing)
+        return Levels(
+            at=datetime.now(UTC),
+            queues=self._part("queues", lambda: self._queues(counts, workers)),
+            workers=workers,
+            running=None if workers is None else self._part("running", lambda: _running(app, workers)),
+            causes=self._part("causes", counts.causes),
+            releases=self._part("releases", counts.releases),
+            journal=self._part("journal", lambda: _journal(app, counts)),
+            beats=self._part("beats", lambda: Beats(store).listing()),
+            schedules=self._part("schedules", lambda: summaries_of(app, load_schedule(app))),
+            letters=self._part("letters", lambda: _letters(app)),
+            memory=self._part("memory", lambda: _memory(app)),
+            absent=dict(self._absent),
+        )
+
+    def _part(self, name: str, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except broker_outages(self._app, SQLAlchemyError, OSError, ConventionError) as error:
+            self._absent[name] = without_secrets(first_line(error))
+            return None
+
+    def _queues(self, counts: Counts, workers: Sequence[WorkerNow] | None) -> dict[str, QueueNow]:
+        consumed = None if workers is None else consumers(workers)
+        retrying = self._part("retrying", counts.retrying)
+        names = {*self._known, *known_queues(self._app), *(consumed or ()), *(retrying or ())}
+        levels = self._app.port.levels(sorted(names))
+        return {
+            name: QueueNow(
+                name,
+                levels[name],
+                None if retrying is None else retrying.get(name, 0),
+                None if consumed is None else consumed[name],
+            )
+            for name in sorted(names)
+        }
+
+
+def _running(app: Application, workers: Sequence[WorkerNow]) -> list[RunningNow]:
+    """What the living workers say that they run, as far as the claims agree; the longest first."""
+    now = datetime.now(UTC).timestamp()
+    found = []
+    said = [(one.name, job) for one in workers if not one.silent for job in one.report.running][:LOOKED_AT]
+    for worker, job in said:
+        claim = read_claim(app.store, job.claim) if job.claim else None
+        if job.claim and (claim is None or claim.state != "running"):
+            continue  # it has ended since
+        found.append(_running_job(app, worker, job, claim, now))
+    return sorted(found, key=lambda one: -one.seconds)
+
+
+def _running_job(app: Application, worker: str, job: RunningJob, claim: ClaimReading | None, now: float) -> RunningNow:
+    id_ = claim.message_id if claim is not None else job.id
+    since = claim.began_at if claim is not None else job.since
+    progress = Progress.of(id_, app.store) if id_ else None
+    is_reported = progress is not None and progress.updated_at > 0
+    return RunningNow(id_, job.task, job.queue, worker, max(0.0, now - since), progress if is_reported else None)
+
+
+def _journal(app: Application, counts: Counts) -> JournalNow:
+    uncounted, seconds = counts.lag()
+    return JournalNow(app.journal.length(), app.journal.age(), uncounted, seconds, app.journal.rejected())
+
+
+def _letters(app: Application) -> dict[Series, int]:
+    """How many letters are dead, by task and queue."""
+    row = DeadLetterRow
+    if not app.database.is_there:
+        return {}
+    query = select(row.task, row.queue, func.count()).where(row.state == "dead").group_by(row.task, row.queue)
+    with app.database.session(read_only=True, within=5.0) as session:
+        return {Series(task or "", queue or ""): count for task, queue, count in session.execute(query)}
+
+
+def _memory(app: Application) -> dict[str, MemoryNow]:
+    """That of each server, by the name of its setting."""
+    servers = (
+        {**app.port.servers} if app.port.keeps_claims else {**app.port.servers, "CONVENTIONS_REDIS_URL": app.store}
+    )
+    found = {}
+    for name, store in servers.items():
+        said = store.memory()
+        found[name] = MemoryNow(said.used, said.limit, said.policy not in ("noeviction", ""))
+    return found

@@ -1,0 +1,127 @@
+"""`WorkerReports`: what each worker says of itself every two seconds: its release, its queues, and what it runs. Nobody has to ask and wait."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from conventions.core.units import milliseconds
+from conventions.storage.redis_store import Store
+
+SAY_EVERY = 2.0  # seconds
+SILENT_AFTER = (
+    15.0  # seconds; a worker that is killed says nothing more, and one that ends in order takes its report away
+)
+KEEP = timedelta(hours=1)  # how long a silent worker is remembered
+MOST_RUNNING = 100  # jobs in one report, the longest first
+
+
+class RunningJob(BaseModel):
+    """A job that a worker runs, as it says so.
+
+    Attributes:
+        id: of the message; empty if only the claim is known.
+        claim: `<task>:<key>`; empty for a function, which has none.
+        since: seconds since the epoch, by the worker's clock; 0 if only the claim says it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task: str
+    queue: str = ""
+    id: str = ""
+    claim: str = ""
+    since: float = 0.0
+
+
+class WorkerReport(BaseModel):
+    """What a worker says of itself.
+
+    Attributes:
+        pool: the kind of its pool, such as `prefork`.
+        processes: how many jobs it runs at once.
+        queues: those that it consumes now; none while it has no connection.
+        running: what it runs, at most `MOST_RUNNING`.
+        held: messages that it has read and not begun.
+        stops: whether it was told to end.
+        started: seconds since the epoch, by its clock.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    release: str | None = None
+    pool: str = ""
+    processes: int = 0
+    queues: tuple[str, ...] = ()
+    running: tuple[RunningJob, ...] = ()
+    held: int = 0
+    stops: bool = False
+    started: float = 0.0
+    host: str = ""
+    pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNow:
+    """A worker, by its last report.
+
+    Attributes:
+        age: seconds since that, by the server's clock.
+    """
+
+    name: str
+    report: WorkerReport
+    age: float
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has died, or stands still."""
+        return self.age > SILENT_AFTER
+
+
+class WorkerReports:
+    """The reports of the workers of one application. Each method raises RedisError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def say(self, name: str, report: WorkerReport) -> None:
+        """Keep a report."""
+        text = report.model_dump_json(exclude_defaults=True)
+        self._store.run("worker_report", [name, text, milliseconds(KEEP)])
+
+    def leave(self, name: str) -> None:
+        """A worker ends in order."""
+        self._store.redis.hdel(self._key, name)
+
+    def listing(self) -> list[WorkerNow]:
+        """The workers by name. A report that a later release wrote in another form is left out."""
+        redis: Any = self._store.redis
+        with redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._key)
+            pipe.time()
+            found, (seconds, micros) = pipe.execute()
+        now = seconds + micros / 1e6
+        workers = (_worker(name.decode(errors="replace"), raw, now) for name, raw in found.items())
+        return sorted((one for one in workers if one is not None), key=lambda one: one.name)
+
+    @property
+    def _key(self) -> str:
+        return self._store.key("workers")
+
+
+def _worker(name: str, raw: bytes, now: float) -> WorkerNow | None:
+    at, _, text = raw.partition(b" ")
+    try:
+        return WorkerNow(name, WorkerReport.model_validate(json.loads(text)), max(0.0, now - int(at) / 1000))
+    except (ValueError, ValidationError, RecursionError):
+        return None
+
+
+def consumers(workers: Iterable[WorkerNow]) -> Counter[str]:
+    """How many living workers consume each queue."""
+    return Counter(queue for one in workers if not one.silent for queue in one.report.queues)

@@ -1,0 +1,158 @@
+"""How things stand, while real workers run: queues, workers and running jobs; and what is said of those that are gone."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import shared_task
+
+from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask
+from conventions.app import ConventionsApp
+from conventions.metrics import worker_reports
+from conventions.metrics.known_series import known_names
+from conventions.metrics.levels import LevelReader, Levels
+from conventions.metrics.worker_reports import WorkerReports
+from conventions.storage.database import Database
+from tests.support import wait_until
+from tests.workers import Installation, application
+
+
+class Hold(ImmediateTask):
+    """Wait for the file `go`."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, folder: Path, number: int) -> None:  # noqa: ARG002  # it tells jobs apart
+        wait_until((folder / "go").exists, timeout=60)
+
+
+class Far(LongRunningTask):
+    """Report how far it is, and wait for the file `go`."""
+
+    queue_name = "far"
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, folder: Path) -> None:
+        self.progress.total = 4
+        self.progress.advance(1)
+        self.progress.flush()
+        wait_until((folder / "go").exists, timeout=60)
+
+
+class Nobody(ImmediateTask):
+    """Has no worker."""
+
+    queue_name = "nobody"
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def alone(
+    request: pytest.FixtureRequest, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> Installation:
+    """An installation of the test's own, with these tasks."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
+    return Installation(tmp_path, [request.module.__name__], [request.path.parent], **settings)
+
+
+def levels(app: ConventionsApp) -> Levels:
+    """How things stand."""
+    return LevelReader(app, known_names(app)).read()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_what_runs_and_what_waits(alone: Installation, pool: str) -> None:
+    """By worker and queue, the longest first, with the progress that a job reports."""
+    with (
+        alone.application() as app,
+        alone.worker(f"--pool={pool}", "--concurrency=3", "--queues=immediate,far", CONVENTIONS_RELEASE="r7") as worker,
+    ):
+        app.load_tasks()
+        Far.delay(folder=alone.folder)
+        wait_until(lambda: levels(app).running, 20, "the first one runs")
+        held = [Hold.delay(folder=alone.folder, number=number).id for number in range(2)]
+        Nobody.delay(number=1)
+        Nobody.apply_async(kwargs={"number": 2}, countdown=60)
+        wait_until(lambda: len(levels(app).running or ()) == 3, 20, "three run")
+        found = levels(app)
+        assert found.absent == {}
+        assert found.running is not None
+        first = found.running[0]
+        assert (first.task, first.queue, first.progress and first.progress.percent) == (Far.name, "far", 25)
+        assert {one.id for one in found.running[1:]} == {*held}
+        assert all(0 < one.seconds < 60 and one.worker.startswith("worker0@") for one in found.running)
+        assert found.queues is not None
+        assert (found.queues["immediate"].consumers, found.queues["nobody"].consumers) == (1, 0)
+        assert found.queues["nobody"].level[:4] == (1, 1, 0, 0)
+        assert found.queues["nobody"].level.oldest is not None
+        assert found.workers is not None
+        ((report, silent),) = [(one.report, one.silent) for one in found.workers]
+        assert (report.release, report.processes, report.queues, silent) == ("r7", 3, ("far", "immediate"), False)
+        assert report.pool == ("thread" if pool == "threads" else "prefork")
+        (alone.folder / "go").touch()
+        wait_until(lambda: levels(app).running == [], 20, "none runs")
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.wait()
+        assert WorkerReports(app.store).listing() == []  # it said so
+
+
+def test_a_killed_worker_is_silent_and_consumes_nothing(alone: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while; until then nobody can know."""
+    with alone.application() as app, alone.worker() as worker:
+        wait_until(lambda: WorkerReports(app.store).listing(), 20, "it reports")
+        worker.kill()
+        monkeypatch.setattr(worker_reports, "SILENT_AFTER", 3.0)
+        wait_until(lambda: [one.silent for one in WorkerReports(app.store).listing()] == [True], 20, "it is silent")
+        found = levels(app)
+        assert found.queues is not None
+        assert found.queues["immediate"].consumers == 0
+        assert found.running == []
+
+
+def test_a_worker_that_stops_consuming_says_so(alone: Installation) -> None:
+    """It lives, and takes nothing of the queue."""
+    with alone.application() as app, alone.worker() as worker:
+        wait_until(lambda: WorkerReports(app.store).listing(), 20, "it reports")
+        del worker
+        app.control.cancel_consumer("immediate", reply=True, timeout=5, limit=1)
+        wait_until(lambda: "immediate" not in WorkerReports(app.store).listing()[0].report.queues, 20, "it says so")
+
+
+@pytest.mark.everyday
+def test_a_database_that_is_away_leaves_out_its_part(app: ConventionsApp) -> None:
+    """And says why; no zero that nobody has counted."""
+    app.database = Database("postgresql://nobody@127.0.0.1:1/none")
+    found = levels(app)
+    assert found.letters is None
+    assert [*found.absent] == ["letters"]
+    assert found.queues is not None
+
+
+@pytest.mark.everyday
+def test_a_redis_that_is_away_leaves_out_all_that_it_has(new_database: Callable[[Path], str], tmp_path: Path) -> None:
+    """Without an exception."""
+    with application(broker_url=f"unix://{tmp_path / 's'}", database_url=new_database(tmp_path)) as app:
+        found = levels(app)
+    assert {"queues", "workers", "causes", "journal", "beats"} <= found.absent.keys()
+    assert (found.queues, found.running) == (None, None)
+    assert found.letters == {}
+
+
+@shared_task
+def plain(folder: str) -> None:
+    """Wait for the file `go`, as a function of plain Celery."""
+    wait_until((Path(folder) / "go").exists, timeout=60)
+
+
+def test_a_function_that_runs_is_seen(alone: Installation) -> None:
+    """By its worker's word alone, since it has no claim."""
+    with alone.application() as app, alone.worker():
+        sent: Any = plain.delay(str(alone.folder))
+        (found,) = wait_until(lambda: levels(app).running, 20, "it runs")
+        assert (found.task, found.id, found.queue) == (plain.name, sent.id, "immediate")
+        (alone.folder / "go").touch()

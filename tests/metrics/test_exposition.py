@@ -1,0 +1,111 @@
+"""What Prometheus reads: zeros for what is known, nothing for what cannot be read, names by its conventions."""
+
+from typing import Any
+
+import pytest
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions.app import ConventionsApp
+from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.known_series import known_names, known_series
+from conventions.metrics.measures import Series
+from conventions.metrics.prometheus_server import text_of
+from conventions.records.journal import KINDS
+from conventions.storage.database import Database
+from tests.recorded import append, entry, event
+
+
+class Idle(ImmediateTask):
+    """Has not run yet."""
+
+    queue_name = "idle"
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+def families(app: ConventionsApp) -> dict[str, Metric]:
+    """All metrics, by name."""
+    return {one.name: one for one in text_string_to_metric_families(text_of(app).decode())}
+
+
+def values(family: Metric, ending: str = "") -> dict[Any, Any]:
+    """The samples of one name, by their labels."""
+    wanted = family.name + ending
+    return {tuple(sorted(one.labels.items())): one.value for one in family.samples if one.name == wanted}
+
+
+def labels(**names: str) -> Any:
+    """The labels of a sample."""
+    return tuple(sorted(names.items()))
+
+
+def test_what_is_known_says_zero(app: ConventionsApp) -> None:
+    """Each kind of outcome, each bucket, each queue; before anything ran."""
+    found = families(app)
+    attempts = values(found["conventions_attempts"], "_total")
+    assert Series(Idle.name, "idle") in known_series(app)
+    assert {attempts[labels(task=Idle.name, queue="idle", outcome=kind)] for kind in KINDS} == {0}
+    runs = values(found["conventions_attempt_run_seconds"], "_bucket")
+    assert runs[labels(task=Idle.name, queue="idle", le="+Inf")] == 0
+    assert "idle" in known_names(app)
+    for state in ("ready", "delayed", "in_flight"):
+        assert values(found["conventions_queue_messages"])[labels(queue="idle", state=state)] == 0
+    for name in ("parked_messages", "retrying_messages", "oldest_seconds", "consumers"):
+        assert values(found[f"conventions_queue_{name}"])[labels(queue="idle")] == 0
+    assert values(found["conventions_journal_events"]) == {(): 0}
+
+
+def test_buckets_are_cumulative(app: ConventionsApp) -> None:
+    """With their sum, in seconds."""
+    append(app.store, *(entry(event(f"m{n}", runtime=seconds)) for n, seconds in enumerate((0.004, 0.02, 40, 1e6))))
+    EventCounter(app.store).count_all()
+    found = families(app)["conventions_attempt_run_seconds"]
+    buckets = {dict(key)["le"]: value for key, value in values(found, "_bucket").items() if dict(key)["task"] == "Send"}
+    assert [buckets[bound] for bound in ("0.005", "0.01", "0.025", "30.0", "60.0", "21600.0", "+Inf")] == [
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+    ]
+    assert values(found, "_sum")[labels(task="Send", queue="mail")] == pytest.approx(1_000_040.024)
+    assert values(found, "_count")[labels(task="Send", queue="mail")] == 4
+
+
+def test_what_cannot_be_read_is_absent(app: ConventionsApp) -> None:
+    """And one metric says which part that is."""
+    app.database = Database("postgresql://nobody@127.0.0.1:1/none")
+    found = families(app)
+    assert "conventions_dead_letters" not in found
+    unreadable = values(found["conventions_part_unreadable"])
+    assert (unreadable[labels(part="letters")], unreadable[labels(part="queues")]) == (1, 0)
+
+
+def test_names_and_units(app: ConventionsApp) -> None:
+    """As Prometheus wants them; no host is a label."""
+    append(app.store, entry(event(kind="dead", worker="celery@secret-host", release="r1", runtime=1)))
+    EventCounter(app.store).count_all()
+    text = text_of(app).decode()
+    assert "secret-host" not in text
+    for family in text_string_to_metric_families(text):
+        assert family.name.startswith("conventions_")
+        assert family.documentation.endswith(".")
+        assert not (family.type == "gauge" and family.name.endswith("_total"))
+        for sample in family.samples:
+            assert {*sample.labels} <= {
+                "task",
+                "queue",
+                "outcome",
+                "error",
+                "le",
+                "state",
+                "part",
+                "schedule",
+                "server",
+            }
