@@ -24,7 +24,8 @@ from conventions.cli.base import (
     say,
     written,
 )
-from conventions.console.display import duration, rate_text
+from conventions.console.display import rate_text
+from conventions.core.durations import duration
 
 COLUMNS = ("id", "task", "state", "total", "done", "failed", "chunks", "percent")
 CHUNKS_SHOWN = 20

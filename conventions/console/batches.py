@@ -15,6 +15,7 @@ from conventions.batches.batch_state import LIVE_STATES, LOOKED_THROUGH, STATES,
 from conventions.broker.batch_membership import chunk_id, finish_id
 from conventions.console import display
 from conventions.console.page import Page
+from conventions.core.durations import duration
 from conventions.progress.overlong_jobs import TooLong
 from conventions.records import audit
 
@@ -51,7 +52,7 @@ def live_values(summary: BatchSummary) -> dict[str, Any]:
             "done": done,
             "failed": f"{summary.failed:,}",
             "rate": display.rate_text(progress.rate),
-            "rest": "" if eta is None or progress.stalled else display.duration(eta),
+            "rest": "" if eta is None or progress.stalled else duration(eta),
             "bar": f"{done} done, {summary.failed:,} failed",
         },
     }
@@ -91,7 +92,7 @@ class BatchPage(Page):
         super().show(
             template,
             states=STATES,
-            length=display.duration,
+            length=duration,
             moment=lambda at: datetime.fromtimestamp(at, UTC) if at else None,
             **values,
         )

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from conventions.core.durations import STEPS, duration
+
 HIDDEN = "•••"
 BAR, GAP, HEIGHT = 4, 1, 24  # pixels of a sparkline
-STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def local_time(moment: datetime | None, zone: str) -> str:
@@ -26,17 +27,6 @@ def ago(moment: datetime | None, now: datetime) -> str:
         if seconds >= size:
             return f"{seconds // size} {unit} ago"
     return "now"
-
-
-def duration(seconds: float) -> str:
-    """A duration in its two largest units: `45 s`, `1 h 20 min`."""
-    rest = max(1, round(seconds))
-    parts: list[tuple[int, str]] = []
-    for size, unit in STEPS:
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append((count, unit))
-    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count)
 
 
 def short_duration(seconds: float) -> str:

@@ -22,6 +22,7 @@ from conventions.console.dead_letters import (
 )
 from conventions.console.flower_events import with_filter
 from conventions.console.flower_handlers import guard_handlers
+from conventions.console.now import NowPage
 from conventions.console.page import Static
 from conventions.console.redrives import RedriveDetail, RedriveList, StopRedrive
 from conventions.console.schedules import PauseSchedule, ResumeSchedule, RunSchedule, ScheduleDetail, ScheduleList
@@ -57,6 +58,9 @@ PAGES = (
     (r"/schedules/([^/]+)/run", RunSchedule, "conventions-schedule-run"),
 )
 
+NOW = web.url(r"/", NowPage, name="main")
+FIRST = '<ul class="app-nav navbar-nav">'  # "Now" is the first entry of this list
+
 
 def install() -> None:
     """Add the pages to the next Flower that this process creates. A second call does nothing."""
@@ -69,6 +73,8 @@ def install() -> None:
     if not hasattr(Events.on_event, "is_checked"):
         Events.on_event = with_filter(Events.on_event)
     flower_urls.handlers[-1:-1] = ours  # the last handler matches every address
+    # Flower's own page of workers is at `/workers`, too.
+    flower_urls.handlers[:] = [NOW if getattr(one, "name", None) == "main" else one for one in flower_urls.handlers]
     flower_urls.settings["template_loader"] = TemplateLoader(flower_urls.settings["template_path"])
 
 
@@ -88,6 +94,9 @@ class TemplateLoader(template.Loader):
 
 def with_entries(text: str) -> str:
     """Flower's navigation with our entries in it. If Flower has changed the navigation, our entries come after it."""
+    head, first, rest = text.partition(FIRST)
+    if first:
+        text = head + first + _entry(("main", "Now")) + rest
     before, found, after = text.partition(ANCHOR)
     rest, end, tail = after.partition("</li>")
     if found and end:

@@ -8,6 +8,7 @@ from typing import Any
 
 from conventions.console import display
 from conventions.console.run_icons import RunLine
+from conventions.core.durations import duration
 from conventions.schedules.beat_liveness import Beat, beats_fault
 from conventions.schedules.catch_up import ON_TIME
 from conventions.schedules.cron import Cron
@@ -73,7 +74,7 @@ class Row:
     @property
     def live_values(self) -> dict[str, Any]:
         """The values that change each time they are read."""
-        late = "" if self.overdue is None else f"overdue {display.duration(self.overdue)}"
+        late = "" if self.overdue is None else f"overdue {duration(self.overdue)}"
         paused = self.summary.state.pause is not None
         return {
             "id": self.name,
@@ -131,7 +132,7 @@ def _upcoming(summary: ScheduleSummary) -> tuple[datetime, ...]:
 def rules_in_words(listed: Schedule) -> list[tuple[str, str]]:
     """The rules of a schedule in words, without its time, task and arguments."""
     window = listed.window or (ON_TIME if listed.catch_up == "none" else None)
-    late = "however late it is" if window is None else f"at most {display.duration(window.total_seconds())} late"
+    late = "however late it is" if window is None else f"at most {duration(window.total_seconds())} late"
     return [
         ("Catch up", f"{listed.catch_up}: {CATCH_UP[listed.catch_up]}"),
         ("Within", f"a slot is sent {late}"),
@@ -153,5 +154,5 @@ def live_values_of(beats: Sequence[Beat]) -> list[dict[str, Any]]:
 
 
 def _values_of(beat: Beat) -> dict[str, Any]:
-    seen = "now" if beat.tick_age < 1 else f"{display.duration(beat.tick_age)} ago"
+    seen = "now" if beat.tick_age < 1 else f"{duration(beat.tick_age)} ago"
     return {"id": beat.name, "state": beat.state, "texts": {"state": beat.state, "seen": seen}, "is": {}}

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from conventions.core import redis_address
+from conventions.core.alert_thresholds import Thresholds
 from conventions.core.errors import ConfigurationError
 from conventions.core.lease_timings import DEFAULT_LEASE, LEAST_LEASE, Timings
 from conventions.core.value_bounds import MESSAGE_LIMIT
@@ -176,6 +177,10 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="text, or json: each line of the logs of workers, beat and Flower is one JSON object"
     )
+    alerts: Thresholds = Field(
+        Thresholds(),
+        description='from which values on something is wrong, as JSON: {"backlog": 5000, "queues": {"mail": {"mean_delay": 600}}}',
+    )
     console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
         {},
         description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
@@ -312,4 +317,5 @@ def _scheme_of(address: str) -> str:
 
 def _sentence(fault: Any) -> str:
     name = ENV_PREFIX + "_".join(str(part) for part in fault["loc"][:1]).upper() if fault["loc"] else "settings"
-    return f"{name}: {str(fault['msg']).removeprefix('Value error, ')}"
+    within = ".".join(str(part) for part in fault["loc"][1:])
+    return f"{name}: {f'{within}: ' if within else ''}{str(fault['msg']).removeprefix('Value error, ')}"

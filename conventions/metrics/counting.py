@@ -1,9 +1,11 @@
-"""`Counting`: beside the recorder that leads, counts what the journal brings, also while SQL does not answer."""
+"""`Counting`: beside the recorder that leads, counts what the journal brings, also while SQL does not answer, and notes how long queues are."""
 
 import logging
 from collections.abc import Callable
 
 from conventions.core.rounds import Rounds
+from conventions.metrics.depths import EVERY as MEASURED_EVERY
+from conventions.metrics.depths import Depths, ReadLevels
 from conventions.metrics.event_counter import EventCounter
 
 logger = logging.getLogger(__name__)
@@ -17,20 +19,31 @@ class Counting:
     Args:
         counter: what counts.
         leads: whether the recorder of this process leads; asked before each look.
+        depths: where the lengths of queues are noted.
+        levels: reads them.
     """
 
-    def __init__(self, counter: EventCounter, leads: Callable[[], bool]) -> None:
-        self._counter, self._leads = counter, leads
+    def __init__(self, counter: EventCounter, leads: Callable[[], bool], depths: Depths, levels: ReadLevels) -> None:
+        self._counter, self._leads, self._depths, self._levels = counter, leads, depths, levels
         self._stop: Callable[[], bool] = bool
         self._rounds = Rounds("counts", self._look, EVERY, fault="events are not counted now", logger=logger)
+        fault = "the lengths of queues are not noted now"
+        self._measuring = Rounds("depths", self._measure, MEASURED_EVERY, fault=fault, logger=logger)
 
     def start(self, stop: Callable[[], bool]) -> None:
         """Begin in a thread of its own, until `stop()`."""
         self._stop = stop
         self._rounds.start()
+        self._measuring.start()
 
     def _look(self) -> None:
         if self._stop():
             self._rounds.stop()
         elif self._leads():
             self._counter.count_all()
+
+    def _measure(self) -> None:
+        if self._stop():
+            self._measuring.stop()
+        elif self._leads():
+            self._depths.note(self._levels())

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 
 from conventions.dead_letters.redrive_sender import Redriver
+from conventions.execution.purge import known_queues
 from conventions.metrics.counting import Counting
+from conventions.metrics.depths import Depths
 from conventions.metrics.event_counter import EventCounter
 from conventions.outbox.relay import Relay
 from conventions.recording.lost_message_search import LostMessages
@@ -30,5 +32,7 @@ def begin_duties(
     lost.start()
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
     Relay(app, lambda: recorder.leads).start(stop)
-    Counting(recorder.counter, lambda: recorder.leads).start(stop)
+    Counting(
+        recorder.counter, lambda: recorder.leads, Depths(app.store), lambda: app.port.levels(known_queues(app))
+    ).start(stop)
     return lost

@@ -87,7 +87,7 @@ def _running(app: WorkerApplication) -> Iterator[RunningJob]:
             yield _of_claim(app, request.claim, request.token, request.message_id)
     with suppress(RuntimeError):  # a thread of the pool begins a job just now
         for request in list(state.active_requests):
-            if request.time_start and not getattr(request.task, "idempotent_on", None):
+            if request.time_start and not hasattr(request.task, "arguments"):  # a job has a claim
                 yield RunningJob(
                     task=request.name,
                     id=request.id,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conventions.console import display
+from conventions.core.durations import duration
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -36,7 +37,7 @@ def test_how_long_ago(seconds: int, text: str) -> None:
 )  # fmt: skip
 def test_how_long(seconds: float, text: str) -> None:
     """In two units at the most, and never nothing."""
-    assert display.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
   var REDRIVE_EVERY = 700; // milliseconds between two requests for one redrive
   var LIST_EVERY = 2000; // the same for the list of redrives
   var LIVE_EVERY = 1000; // the same for batches while one of them runs
+  var NOW_EVERY = 2000; // the same for the overview
   var IDLE_EVERY = 5000; // the same when all have ended: another one may begin, or a dead chunk may be repaired
   var ATTRIBUTES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // on the element that shows one
 
@@ -173,6 +174,33 @@
     });
   }
 
+  // The overview: its parts are taken from a fresh copy of the page. One that a person works in stays as it is.
+  function now() {
+    var root = document.querySelector("[data-conventions-now]");
+    if (!root) { return; }
+    var path = root.getAttribute("data-conventions-now");
+    function isInUse(part) {
+      var chosen = window.getSelection();
+      return part.contains(document.activeElement) || (chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode));
+    }
+    function look() {
+      if (document.hidden) { window.setTimeout(look, NOW_EVERY); return; }
+      ask(path)
+        .then(function (answer) { return answer && answer.text(); })
+        .then(function (text) {
+          var found = text && new DOMParser().parseFromString(text, "text/html").querySelector("[data-conventions-now]");
+          if (!found) { return; }
+          all("[data-part]", found).forEach(function (fresh) {
+            var part = root.querySelector("[data-part=" + fresh.getAttribute("data-part") + "]");
+            if (part && part.innerHTML !== fresh.innerHTML && !isInUse(part)) { part.innerHTML = fresh.innerHTML; }
+          });
+          window.setTimeout(look, NOW_EVERY);
+        })
+        .catch(function () { window.setTimeout(look, 4 * NOW_EVERY); });
+    }
+    window.setTimeout(look, NOW_EVERY);
+  }
+
   document.addEventListener("keydown", function (event) {
     var search = document.querySelector("[data-conventions-search]");
     var alone = !(event.ctrlKey || event.altKey || event.metaKey);
@@ -187,4 +215,5 @@
   redrive();
   redrives();
   live();
+  now();
 }());

@@ -1,0 +1,1 @@
+"""Alerts: what is wrong now, by rules with thresholds (R14)."""

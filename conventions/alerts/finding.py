@@ -1,0 +1,39 @@
+"""`Finding`: one thing that is wrong, in words, with what to look at and what to do."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Severity: TypeAlias = Literal["critical", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        rule: the name of the rule that found it.
+        subject: the queue, task, worker, schedule or server; empty for the whole application.
+        severity: `critical`: jobs do not run, or may be lost; `warning`: they will not, or run late.
+        says: what is wrong, as a sentence without its end. It holds no values of jobs.
+        do: what to do about it.
+        page: the page of the console that shows more.
+        value, threshold: what the rule compared; `None` where it compares nothing.
+        since: seconds since the epoch, where it is known.
+        detail: the text of an error, which may hold values.
+    """
+
+    rule: str
+    subject: str
+    severity: Severity
+    says: str
+    do: str
+    page: str
+    value: float | None = None
+    threshold: float | None = None
+    since: float | None = None
+    detail: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names the same thing at the next look."""
+        return f"{self.rule} {self.subject}".rstrip()

@@ -1,0 +1,45 @@
+"""`Look`: all that the rules see at one moment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from redis.exceptions import RedisError
+
+from conventions.core.alert_thresholds import Thresholds
+from conventions.core.error_text import first_line
+from conventions.execution.application import Application
+from conventions.metrics.counts import Counts
+from conventions.metrics.figures import Figures, by_series
+from conventions.metrics.known_series import known_names, known_series
+from conventions.metrics.levels import LevelReader, Levels
+from conventions.metrics.measures import Series
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How things stand, and what the last minutes brought.
+
+    Attributes:
+        levels: see `Levels`; what could not be read is `None` there.
+        recent: the figures of each series over the window of the thresholds; `None`: they could not be read.
+        letters: the same over the window of new dead letters.
+        known_queues: those that workers are to consume.
+    """
+
+    levels: Levels
+    recent: Mapping[Series, Figures] | None = None
+    letters: Mapping[Series, Figures] | None = None
+    known_queues: Sequence[str] = field(default_factory=tuple)
+
+
+def look_at(app: Application, thresholds: Thresholds) -> Look:
+    """Look at an application whose tasks are loaded. Never raises what a server that is away raises."""
+    known, series = known_names(app), known_series(app)
+    levels = LevelReader(app, known).read()
+    try:
+        counts = Counts(app.store)
+        recent = by_series(counts, thresholds.window, series)
+        letters = by_series(counts, thresholds.letters_window, series)
+    except RedisError as error:
+        return Look(replace(levels, absent={**levels.absent, "counts": first_line(error)}), known_queues=known)
+    return Look(levels, recent, letters, known)

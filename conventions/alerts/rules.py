@@ -1,0 +1,263 @@
+"""The rules: what is wrong, judged from one look. Pure functions; each says what to do, and where to look.
+
+The first three are those of the convention document (R14). A part that could not be read judges nothing, but for `unreadable`.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+from conventions.alerts.finding import Finding, Severity
+from conventions.alerts.look import Look
+from conventions.core.alert_thresholds import Thresholds
+from conventions.core.durations import duration
+from conventions.metrics.figures import Figures, together
+from conventions.metrics.levels import QueueNow
+from conventions.metrics.measures import Series
+from conventions.metrics.worker_reports import WorkerNow
+from conventions.schedules.beat_liveness import beats_fault
+
+Rule: TypeAlias = Callable[[Look, Thresholds], Iterator[Finding]]
+
+SETTLING = 10.0  # seconds in which a worker that has just started need not consume anything
+
+
+def _queues(look: Look) -> Sequence[QueueNow]:
+    return list((look.levels.queues or {}).values())
+
+
+def _figures_of_queues(figures: Mapping[Series, Figures] | None) -> dict[str, Figures]:
+    by_queue: dict[str, list[Figures]] = defaultdict(list)
+    for series, one in (figures or {}).items():
+        by_queue[series.queue].append(one)
+    return {queue: together(several) for queue, several in by_queue.items()}
+
+
+def _short(task: str) -> str:
+    return task.rpartition(".")[2] or "unknown tasks"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def backlog(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """So many messages of a queue are ready."""
+    for queue in _queues(look):
+        limit, ready = thresholds.backlog_of(queue.name), queue.level.ready
+        if ready is not None and ready >= limit:
+            yield Finding(
+                "backlog", queue.name, "warning", f"{queue.name}: {ready:,} messages wait",
+                "add workers for the queue, or find out what holds them up", "/#queues", ready, limit,
+            )  # fmt: skip
+
+
+def failure_rate(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """So large a share of a task's jobs ended as dead letters."""
+    for series, figures in (look.recent or {}).items():
+        rate, limit = figures.failure_rate, thresholds.failure_rate_of(series.queue)
+        if rate is not None and figures.ended >= thresholds.sample and rate >= limit:
+            yield Finding(
+                "failure rate", series.task, "critical",
+                f"{_short(series.task)}: {_percent(rate)} of {figures.ended:,} jobs died within {thresholds.window} min",
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit,
+            )  # fmt: skip
+
+
+def mean_delay(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """Jobs of a queue waited so long, on average, before they began."""
+    for queue, figures in _figures_of_queues(look.recent).items():
+        mean, limit = figures.wait.mean, thresholds.mean_delay_of(queue)
+        if mean is not None and mean >= limit:
+            yield Finding(
+                "mean delay", queue, "warning", f"{queue}: jobs waited {duration(mean)} on average",
+                "add workers for the queue, or send less", "/#queues", mean, limit,
+            )  # fmt: skip
+
+
+def retrying(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """So large a share of a task's attempts failed and is tried again: the early sign of an outage."""
+    causes = sorted(look.levels.causes or (), key=lambda one: -one.retrying)
+    for series, figures in (look.recent or {}).items():
+        attempts = figures.ended + figures.of("retried")
+        rate, limit = figures.retry_rate, thresholds.retry_rate_of(series.queue)
+        if rate is None or attempts < thresholds.sample or rate < limit:
+            continue
+        cause = next((one for one in causes if one.task == series.task), None)
+        waits = sum(one.retrying for one in causes if one.task == series.task)
+        yield Finding(
+            "retrying", series.task, "warning", f"{_short(series.task)}: {waits:,} messages are retrying",
+            "look at what it calls: a service that is down, a password that was changed", "/", rate, limit,
+            cause.since if cause is not None else None, f"{cause.error}: {cause.message}" if cause is not None else "",
+        )  # fmt: skip
+
+
+def oldest(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """A message has been ready for too long."""
+    for queue in _queues(look):
+        limit, age = thresholds.oldest_of(queue.name), queue.level.oldest
+        if age is not None and age >= limit:
+            yield Finding(
+                "oldest", queue.name, "warning", f"{queue.name}: the oldest message has waited {duration(age)}",
+                "look whether a worker consumes the queue, and what its processes do", "/#queues", age, limit,
+            )  # fmt: skip
+
+
+def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """So many jobs of a task became dead letters."""
+    for series, figures in (look.letters or {}).items():
+        dead, limit = figures.of("dead"), thresholds.new_letters
+        if dead >= limit:
+            yield Finding(
+                "dead letters", series.task, "warning",
+                f"{_short(series.task)}: {dead:,} dead letters within {thresholds.letters_window} min",
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit,
+            )  # fmt: skip
+
+
+def no_consumer(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001  # one signature for all rules
+    """Messages wait in a queue that no living worker consumes."""
+    for queue in _queues(look):
+        if queue.level.ready and queue.consumers == 0:
+            yield Finding(
+                "no consumer", queue.name, "critical", f"{queue.name}: {queue.level.ready:,} messages wait, and no worker consumes it",
+                "start a worker with this queue, or `control add_consumer`", "/#queues", queue.level.ready, 1,
+            )  # fmt: skip
+
+
+def _alive(workers: Sequence[WorkerNow] | None) -> list[WorkerNow]:
+    return [one for one in workers or () if not one.silent]
+
+
+def worker_silent(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """A worker has died, or stands still: one that ends in order says so."""
+    severity: Severity = "warning" if _alive(look.levels.workers) else "critical"
+    for worker in look.levels.workers or ():
+        if worker.silent:
+            yield Finding(
+                "worker silent", worker.name, severity, f"{worker.name} says nothing for {duration(worker.age)}",
+                "look at its log and its machine; its jobs run elsewhere, if another worker lives", "/#workers", worker.age,
+            )  # fmt: skip
+
+
+def not_consuming(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """A worker lives and takes nothing, and nobody told it to end."""
+    for worker in _alive(look.levels.workers):
+        has_begun = look.levels.at.timestamp() - worker.report.started > SETTLING
+        if not worker.report.queues and not worker.report.stops and has_begun:
+            yield Finding(
+                "not consuming", worker.name, "critical", f"{worker.name} lives and consumes no queue",
+                "look at its log: it has no connection, or its consumers were cancelled", "/#workers",
+            )  # fmt: skip
+
+
+def busy_with_one(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """All processes have run one task for long, while others wait."""
+    alive, running = _alive(look.levels.workers), look.levels.running
+    processes = sum(one.report.processes for one in alive)
+    if not running or processes < 2 or len(running) < processes:
+        return
+    tasks = {one.task for one in running}
+    least = min(one.seconds for one in running)
+    waiting = sum(queue.level.ready or 0 for queue in _queues(look))
+    if len(tasks) == 1 and least >= thresholds.busy_for and waiting:
+        yield Finding(
+            "busy with one task", tasks.copy().pop(), "warning",
+            f"all {processes} processes run {_short(tasks.pop())} for {duration(least)} and longer; {waiting:,} messages wait",
+            "give the task a queue and a worker of its own, or end what hangs", "/", least, thresholds.busy_for,
+        )  # fmt: skip
+
+
+def beat_silent(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """There is a schedule, and no beat leads."""
+    if look.levels.schedules and look.levels.beats is not None and (fault := beats_fault(look.levels.beats)):
+        age = min((one.tick_age for one in look.levels.beats), default=None)
+        yield Finding(
+            "beat silent", "", "critical", fault, "start `celery beat`; any number may run", "/schedules", age
+        )
+
+
+def schedule_overdue(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """A slot is due, and beat has not sent it; or it cannot send it."""
+    for one in look.levels.schedules or ():
+        late, name, fault = one.overdue, one.listed.name, one.state.fault
+        if fault or (late is not None and late >= thresholds.overdue):
+            says = "it cannot be sent" if fault else f"a slot is due for {duration(late or 0)}"
+            yield Finding(
+                "schedule overdue", name, "critical", f"schedule {name}: {says}",
+                "look at the log of the leading beat", f"/schedules/{name}", late, thresholds.overdue,
+                detail=fault or "",
+            )  # fmt: skip
+
+
+def recording_late(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """Events wait for long to be recorded in SQL, or to be counted; or SQL refuses them."""
+    journal = look.levels.journal
+    if journal is None:
+        return
+    if journal.seconds >= thresholds.journal_lag:
+        yield Finding(
+            "recording late", "", "warning", f"{journal.events:,} events are not in SQL, the oldest for {duration(journal.seconds)}",
+            "start a worker, since each brings a recorder; look whether the database answers", "/", journal.seconds, thresholds.journal_lag,
+        )  # fmt: skip
+    if journal.uncounted_seconds >= thresholds.count_lag:
+        yield Finding(
+            "counting late", "", "warning", f"these figures lack what happened in the last {duration(journal.uncounted_seconds)}",
+            "start a worker: the recorder beside it counts", "/", journal.uncounted_seconds, thresholds.count_lag,
+        )  # fmt: skip
+    if journal.rejected:
+        yield Finding(
+            "rejected events", "", "warning", f"SQL refuses {journal.rejected:,} events", "`celery check` says where they are kept", "/",
+            journal.rejected, 1,
+        )  # fmt: skip
+
+
+def memory(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
+    """A Redis is nearly full, or throws jobs away when it is."""
+    for name, one in (look.levels.memory or {}).items():
+        share = one.used / one.limit if one.limit else 0.0
+        if one.limit and share >= thresholds.memory:
+            yield Finding(
+                "memory", name, "critical", f"{name}: {_percent(share)} of the memory of its Redis are used",
+                "raise maxmemory, or let workers catch up: a full one takes no messages", "/", share, thresholds.memory,
+            )  # fmt: skip
+        if one.evicts:
+            yield Finding(
+                "evicts", name, "critical", f"{name}: its Redis throws jobs away when its memory is full",
+                "set maxmemory-policy to noeviction", "/",
+            )  # fmt: skip
+
+
+def unreadable(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """A part could not be read, so nobody knows how it stands. One server that is away leaves out several."""
+    parts: dict[str, list[str]] = defaultdict(list)
+    for part, why in look.levels.absent.items():
+        parts[why].append(part)
+    for why, names in parts.items():
+        yield Finding(
+            "unreadable", ", ".join(names), "critical", f"nobody can tell of {', '.join(names)}: {why}",
+            "look at the server that does not answer", "/",
+        )  # fmt: skip
+
+
+RULES: tuple[Rule, ...] = (
+    unreadable, no_consumer, worker_silent, not_consuming, beat_silent, schedule_overdue, memory, failure_rate, retrying, busy_with_one,
+    backlog, oldest, mean_delay, new_letters, recording_late,
+)  # fmt: skip
+
+
+# What one rule finds says all that another one would say of the same subject.
+COVERED_BY = {
+    "dead letters": ("failure rate",),
+    "backlog": ("no consumer",),
+    "oldest": ("no consumer", "mean delay"),
+    "mean delay": ("no consumer",),
+}
+
+
+def findings(look: Look, thresholds: Thresholds) -> list[Finding]:
+    """All that is wrong, what is critical first."""
+    found = [one for rule in RULES for one in rule(look, thresholds)]
+    known = {(one.rule, one.subject) for one in found}
+    found = [one for one in found if not any((rule, one.subject) in known for rule in COVERED_BY.get(one.rule, ()))]
+    return sorted(found, key=lambda one: one.severity != "critical")

@@ -1,0 +1,1 @@
+"""Now: one overview of an application, for the page at `/` and for `celery -A <app> now`."""

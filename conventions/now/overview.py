@@ -1,0 +1,221 @@
+"""`Overview`: what is wrong, the last hour by the minute, and how queues, failures, jobs, workers and schedules stand now."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from conventions.alerts.finding import Finding
+from conventions.alerts.look import Look, look_at
+from conventions.alerts.rules import findings
+from conventions.core.alert_thresholds import Thresholds
+from conventions.core.error_text import first_line
+from conventions.core.secrets_in_text import without_secrets
+from conventions.execution.application import Application
+from conventions.metrics.counts import CauseNow, Counts
+from conventions.metrics.depths import Depths
+from conventions.metrics.figures import Figures
+from conventions.metrics.levels import Levels, QueueNow, RunningNow
+from conventions.metrics.measures import Series, added
+from conventions.metrics.worker_reports import WorkerNow
+from conventions.records import audit
+from conventions.schedules.schedule_summary import ScheduleSummary
+
+T = TypeVar("T")
+
+MINUTES = 60
+RATE_MINUTES = 2  # full minutes over which rates are taken
+ACTIONS, MARKED = 10, 200  # actions that are shown, and that may be marks
+LEFT = (
+    "succeeded",
+    "retried",
+    "dead",
+    "cancelled",
+    "revoked",
+    "expired",
+    "purged",
+    "duplicate",
+    "superseded",
+)  # kinds after which a message has left the queue, for a while or for good
+
+
+@dataclass(frozen=True, slots=True)
+class MinuteNow:
+    """One minute.
+
+    Attributes:
+        minute: since the epoch.
+        figures: of all tasks together.
+        marks: what happened then, such as a deploy.
+    """
+
+    minute: int
+    figures: Figures
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How fast a queue fills and empties, over the last full minutes.
+
+    Attributes:
+        comes, goes: messages a second.
+        empty_in: seconds until it is empty at this pace; `None`: it is empty, or it grows, or nothing goes.
+    """
+
+    comes: float
+    goes: float
+    empty_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ActionNow:
+    """What a person did."""
+
+    at: datetime
+    actor: str
+    action: str
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """An application at one moment.
+
+    Attributes:
+        findings: what is wrong, what is critical first.
+        minutes: the last hour, the present minute last; empty if it could not be read.
+        flows: by queue; a queue of which nothing is known is missing.
+        actions: the last ones, newest first; `None`: they could not be read.
+        absent: what could not be read, and why.
+    """
+
+    levels: Levels
+    findings: Sequence[Finding]
+    minutes: Sequence[MinuteNow] = ()
+    flows: Mapping[str, Flow] = field(default_factory=dict)
+    actions: Sequence[ActionNow] | None = None
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.findings
+
+    @property
+    def queues(self) -> Sequence[QueueNow]:
+        """The queues: those with messages first, the longest first."""
+        found = list((self.levels.queues or {}).values())
+        return sorted(found, key=lambda one: (-(one.level.ready or 0), -(one.level.delayed or 0), one.name))
+
+    @property
+    def running(self) -> Sequence[RunningNow]:
+        """What runs, the longest first."""
+        return self.levels.running or ()
+
+    @property
+    def causes(self) -> Sequence[CauseNow]:
+        """The causes of failures, those that are retried most first."""
+        return self.levels.causes or ()
+
+    @property
+    def workers(self) -> Sequence[WorkerNow]:
+        """The workers by name."""
+        return self.levels.workers or ()
+
+    def busy(self, worker: str) -> Counter[str]:
+        """How many jobs of each task a worker runs."""
+        return Counter(one.task for one in self.running if one.worker == worker)
+
+    @property
+    def schedules_to_look_at(self) -> Sequence[ScheduleSummary]:
+        """Those that are paused, overdue, or cannot be sent."""
+        return [
+            one
+            for one in self.levels.schedules or ()
+            if one.state.pause is not None or one.overdue is not None or one.state.fault
+        ]
+
+
+def overview_of(app: Application, thresholds: Thresholds) -> Overview:
+    """Look at an application whose tasks are loaded. Never raises what a server that is away raises."""
+    look = look_at(app, thresholds)
+    absent = dict(look.levels.absent)
+    actions = _part(absent, "actions", lambda: _actions(app))
+    found = _part(absent, "minutes", lambda: _minutes(app, look, actions or ()))
+    minutes, flows = found if found is not None else ((), {})
+    shown = None if actions is None else actions[:ACTIONS]
+    return Overview(look.levels, findings(look, thresholds), minutes, flows, shown, absent)
+
+
+def _part(absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:
+    try:
+        return read()
+    except (RedisError, SQLAlchemyError, OSError) as error:
+        absent[name] = without_secrets(first_line(error))
+        return None
+
+
+def _actions(app: Application) -> list[ActionNow]:
+    if not app.database.is_there:
+        return []
+    with app.database.session(read_only=True, within=5.0) as session:
+        rows = audit.listing(session, MARKED)
+        return [ActionNow(one.at, one.actor, one.action, one.target, one.reason or "") for one in rows]
+
+
+def _minutes(app: Application, look: Look, actions: Sequence[ActionNow]) -> tuple[list[MinuteNow], dict[str, Flow]]:
+    counts = Counts(app.store)
+    last = counts.this_minute()
+    first = last - MINUTES + 1
+    found, depths = counts.minutes(first, last), Depths(app.store).read(last - RATE_MINUTES - 1, last)
+    marks = _marks(look.levels.releases or {}, actions)
+    minutes = [
+        MinuteNow(minute, Figures(added(list(found.get(minute, {}).values()))), tuple(marks.get(minute, ())))
+        for minute in range(first, last + 1)
+    ]
+    return minutes, _flows(found, depths, last, look.levels)
+
+
+def _marks(releases: Mapping[str, float], actions: Sequence[ActionNow]) -> dict[int, list[str]]:
+    """What happened in which minute. The first release that was ever seen is no deploy."""
+    marks: dict[int, list[str]] = {}
+    for name, at in sorted(releases.items(), key=lambda one: one[1])[1:]:
+        marks.setdefault(int(at // 60), []).append(f"release {name}")
+    for one in actions:
+        marks.setdefault(int(one.at.timestamp() // 60), []).append(f"{one.action} by {one.actor}")
+    return marks
+
+
+def _flows(
+    counts: Mapping[int, Mapping[Series, Mapping[str, int]]],
+    depths: Mapping[int, Mapping[str, int]],
+    last: int,
+    levels: Levels,
+) -> dict[str, Flow]:
+    """By queue. What came in is what went out, and by how much the queue is longer."""
+    full = range(last - RATE_MINUTES, last)
+    flows = {}
+    for name, queue in (levels.queues or {}).items():
+        gone = sum(
+            counted.get(kind, 0)
+            for minute in full
+            for series, counted in counts.get(minute, {}).items()
+            for kind in LEFT
+            if series.queue == name
+        )
+        before, after = depths.get(last - RATE_MINUTES - 1), depths.get(last - 1)
+        if before is None or after is None:
+            continue
+        seconds = RATE_MINUTES * 60
+        goes = gone / seconds
+        comes = max(0.0, goes + (after.get(name, 0) - before.get(name, 0)) / seconds)
+        ready = queue.level.ready or 0
+        empty_in = ready / (goes - comes) if ready and goes > comes else None
+        flows[name] = Flow(comes, goes, empty_in)
+    return flows

@@ -1,0 +1,100 @@
+"""The overview as JSON, for scripts and for the page; times are ISO 8601 in the zone of the settings."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from conventions.metrics.levels import RunningNow
+from conventions.now.overview import MinuteNow, Overview
+
+
+def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
+    """Everything that the overview says."""
+
+    def at(seconds: float | None) -> str | None:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).astimezone(zone).isoformat()
+
+    levels = overview.levels
+    return {
+        "at": levels.at.astimezone(zone).isoformat(),
+        "well": overview.is_well,
+        "findings": [asdict(one) | {"since": at(one.since)} for one in overview.findings],
+        "minutes": [_minute(one) | {"at": at(one.minute * 60)} for one in overview.minutes],
+        "queues": [
+            {
+                "name": one.name,
+                **one.level._asdict(),
+                "retrying": one.retrying,
+                "consumers": one.consumers,
+                **_flow(overview, one.name),
+            }
+            for one in overview.queues
+        ],
+        "causes": [asdict(one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
+        "running": [_running(one) for one in overview.running],
+        "workers": [
+            {
+                "name": one.name,
+                "release": one.report.release,
+                "pool": one.report.pool,
+                "processes": one.report.processes,
+                "busy": dict(overview.busy(one.name)),
+                "queues": one.report.queues,
+                "silent": one.silent,
+                "age": round(one.age, 1),
+            }
+            for one in overview.workers
+        ],
+        "beats": [
+            {"name": one.name, "state": one.state, "tick_age": round(one.tick_age, 1)} for one in levels.beats or ()
+        ],
+        "schedules": [
+            {
+                "name": one.listed.name,
+                "paused": one.state.pause is not None,
+                "overdue": one.overdue,
+                "fault": one.state.fault,
+            }
+            for one in overview.schedules_to_look_at
+        ],
+        "journal": None if levels.journal is None else asdict(levels.journal),
+        "actions": None
+        if overview.actions is None
+        else [asdict(one) | {"at": one.at.astimezone(zone).isoformat()} for one in overview.actions],
+        "absent": dict(overview.absent),
+    }
+
+
+def _minute(one: MinuteNow) -> dict[str, Any]:
+    figures = one.figures
+    return {
+        **{kind: figures.of(kind) for kind in ("succeeded", "retried", "dead")},
+        "wait_p50": figures.wait.quantile(0.5),
+        "wait_p95": figures.wait.quantile(0.95),
+        "marks": list(one.marks),
+    }
+
+
+def _flow(overview: Overview, queue: str) -> Mapping[str, float | None]:
+    flow = overview.flows.get(queue)
+    if flow is None:
+        return {"comes": None, "goes": None, "empty_in": None}
+    return {"comes": round(flow.comes, 2), "goes": round(flow.goes, 2), "empty_in": flow.empty_in}
+
+
+def _running(one: RunningNow) -> dict[str, Any]:
+    progress = one.progress
+    return {
+        "id": one.id,
+        "task": one.task,
+        "queue": one.queue,
+        "worker": one.worker,
+        "seconds": round(one.seconds, 1),
+        "done": None if progress is None else progress.done,
+        "total": None if progress is None else progress.total,
+        "percent": None if progress is None else progress.percent,
+        "note": "" if progress is None else progress.note,
+        "stalled": progress is not None and progress.stalled,
+    }

@@ -1,0 +1,206 @@
+"""Each rule at its edge: one less, or one second less, is nothing."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from conventions.alerts.finding import Finding
+from conventions.alerts.look import Look
+from conventions.alerts.rules import RULES, findings
+from conventions.broker.queue_level import QueueLevel
+from conventions.core.alert_thresholds import QueueThresholds, Thresholds
+from conventions.metrics.counts import CauseNow
+from conventions.metrics.figures import Figures
+from conventions.metrics.levels import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
+from conventions.metrics.measures import Series
+from conventions.metrics.worker_reports import WorkerNow, WorkerReport
+from conventions.schedules.beat_liveness import Beat
+
+AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
+USUAL = Thresholds()
+MAIL = Series("tasks.Mail", "mail")
+WAIT = 1_000_000  # microseconds
+
+
+def queue(name: str = "mail", consumers: int | None = 1, **level: Any) -> Levels:
+    """One queue."""
+    return Levels(AT, queues={name: QueueNow(name, QueueLevel(**level), 0, consumers)})
+
+
+def counted(counts: Mapping[str, int], series: Series = MAIL) -> Look:
+    """What was counted of one task within the window."""
+    return Look(Levels(AT), recent={series: Figures(counts)}, letters={series: Figures({})})
+
+
+def worker(name: str = "w1", age: float = 1.0, **report: Any) -> WorkerNow:
+    """A worker."""
+    values = {"queues": ("mail",), "processes": 2, "started": AT.timestamp() - 3600}
+    return WorkerNow(name, WorkerReport.model_validate(values | report), age)
+
+
+def running(task: str, seconds: float) -> RunningNow:
+    """A job that runs."""
+    return RunningNow("id", task, "mail", "w1", seconds, None)
+
+
+def journal(**values: Any) -> Look:
+    """Events on their way."""
+    usual = {"events": 1, "seconds": 0.0, "uncounted": 0, "uncounted_seconds": 0.0, "rejected": 0}
+    return Look(Levels(AT, journal=JournalNow(**usual | values)))
+
+
+def busy(*jobs: RunningNow, ready: int = 1) -> Look:
+    """Two processes, what they run, and what waits."""
+    return Look(replace(queue(ready=ready), workers=[worker()], running=jobs))
+
+
+def waits(seconds: int, count: int = 1) -> Mapping[str, int]:
+    """So many jobs of which each waited so long."""
+    return {"succeeded": count, "wait:inf": count, "wait:sum": seconds * count * WAIT}
+
+
+EDGES: dict[str, tuple[str, Look, Look]] = {
+    "backlog": ("backlog", Look(queue(ready=999)), Look(queue(ready=1000))),
+    "failure rate 4.9 %": ("failure rate", counted({"succeeded": 951, "dead": 49}), counted({"succeeded": 950, "dead": 50})),
+    "failure rate of few": ("failure rate", counted({"succeeded": 9, "dead": 10}), counted({"succeeded": 10, "dead": 10})),
+    "mean delay": ("mean delay", counted(waits(299)), counted(waits(300))),
+    "mean delay of many": ("mean delay", counted({"wait:inf": 2, "wait:sum": 599 * WAIT}), counted(waits(300, 2))),
+    "retrying": ("retrying", counted({"succeeded": 81, "retried": 20}), counted({"succeeded": 80, "retried": 20})),
+    "retrying of few": ("retrying", counted({"retried": 19}), counted({"retried": 20})),
+    "oldest": ("oldest", Look(queue(ready=1, oldest=299.9)), Look(queue(ready=1, oldest=300.0))),
+    "oldest of a class": ("oldest", Look(queue("immediate", oldest=59.0)), Look(queue("immediate", oldest=60.0))),
+    "no consumer": ("no consumer", Look(queue(ready=0, consumers=0)), Look(queue(ready=1, consumers=0))),
+    "a consumer": ("no consumer", Look(queue(ready=1, consumers=1)), Look(queue(ready=1, consumers=0))),
+    "unknown consumers": ("no consumer", Look(queue(ready=1, consumers=None)), Look(queue(ready=1, consumers=0))),
+    "worker silent": ("worker silent", Look(Levels(AT, workers=[worker(age=15)])), Look(Levels(AT, workers=[worker(age=15.1)]))),
+    "not consuming": ("not consuming", Look(Levels(AT, workers=[worker()])), Look(Levels(AT, workers=[worker(queues=())]))),
+    "just started": (
+        "not consuming", Look(Levels(AT, workers=[worker(queues=(), started=AT.timestamp() - 5)])), Look(Levels(AT, workers=[worker(queues=())])),
+    ),
+    "stopping": ("not consuming", Look(Levels(AT, workers=[worker(queues=(), stops=True)])), Look(Levels(AT, workers=[worker(queues=())]))),
+    "busy": ("busy with one task", busy(running("t", 90), running("t", 59)), busy(running("t", 90), running("t", 60))),
+    "busy with two": ("busy with one task", busy(running("t", 90), running("u", 90)), busy(running("t", 90), running("t", 90))),
+    "a free process": ("busy with one task", busy(running("t", 90)), busy(running("t", 90), running("t", 90))),
+    "nobody waits": (
+        "busy with one task", busy(running("t", 90), running("t", 90), ready=0), busy(running("t", 90), running("t", 90)),
+    ),
+    "recording": ("recording late", journal(seconds=29.9), journal(seconds=30.0)),
+    "counting": ("counting late", journal(uncounted_seconds=29.9), journal(uncounted_seconds=30.0)),
+    "rejected": ("rejected events", journal(), journal(rejected=1)),
+    "memory": (
+        "memory", Look(Levels(AT, memory={"R": MemoryNow(799, 1000, False)})), Look(Levels(AT, memory={"R": MemoryNow(800, 1000, False)})),
+    ),
+    "memory without a limit": (
+        "memory", Look(Levels(AT, memory={"R": MemoryNow(800, 0, False)})), Look(Levels(AT, memory={"R": MemoryNow(800, 1000, False)})),
+    ),
+    "evicts": ("evicts", Look(Levels(AT, memory={"R": MemoryNow(1, 0, False)})), Look(Levels(AT, memory={"R": MemoryNow(1, 0, True)}))),
+    "unreadable": ("unreadable", Look(Levels(AT)), Look(Levels(AT, absent={"letters": "no answer"}))),
+    "letters": (
+        "dead letters", Look(Levels(AT), letters={MAIL: Figures({"dead": 9})}), Look(Levels(AT), letters={MAIL: Figures({"dead": 10})}),
+    ),
+}  # fmt: skip
+
+
+def found(look: Look, rule: str, thresholds: Thresholds = USUAL) -> list[Finding]:
+    """What one rule finds."""
+    return [one for one in findings(look, thresholds) if one.rule == rule]
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_a_rule_at_its_edge(name: str) -> None:
+    """Below it finds nothing; at it, one thing, with what to do and where to look."""
+    rule, below, at = EDGES[name]
+    assert found(below, rule) == []
+    (one,) = found(at, rule)
+    assert one.says
+    assert one.do
+    assert one.page.startswith("/")
+    assert not one.says.endswith(".")
+
+
+def test_each_rule_has_an_edge_here() -> None:
+    """But for those of beat and schedules, which `test_beat_and_schedules` has."""
+    of = {rule for rule, _, _ in EDGES.values()} | {"beat silent", "schedule overdue"}
+    everything = {one.rule for _, _, at in EDGES.values() for one in findings(at, USUAL)}
+    assert everything <= of
+    assert len(RULES) == 15
+
+
+def test_a_queue_may_have_thresholds_of_its_own() -> None:
+    """Each of them; the others keep the usual ones."""
+    own = Thresholds(
+        queues={"mail": QueueThresholds(backlog=5, failure_rate=0.5, mean_delay=10, retry_rate=0.9, oldest=5)}
+    )
+    assert found(Look(queue(ready=5)), "backlog", own)
+    assert not found(Look(queue("other", ready=5)), "backlog", own)
+    assert not found(counted({"succeeded": 60, "dead": 40}), "failure rate", own)
+    assert found(counted({"succeeded": 60, "dead": 40}, Series("t", "other")), "failure rate", own)
+    assert found(counted(waits(10)), "mean delay", own)
+    assert not found(counted({"succeeded": 20, "retried": 80}), "retrying", own)
+    assert found(Look(queue(oldest=5.0)), "oldest", own)
+
+
+def test_what_could_not_be_read_judges_nothing() -> None:
+    """All parts are absent: only that is said, once for each server that does not answer."""
+    absent = {"queues": "Redis: no", "workers": "Redis: no", "letters": "SQL: no"}
+    assert {one.rule for one in findings(Look(Levels(AT, absent=absent)), USUAL)} == {"unreadable"}
+    assert len(findings(Look(Levels(AT, absent=absent)), USUAL)) == 2
+
+
+def test_retrying_says_since_when_how_many_and_why() -> None:
+    """As the person on call asks."""
+    cause = CauseNow(
+        "f", MAIL.task, "mail", "ConnectionRefusedError", "refused", 2600, 9000, 0, 100.0, 200.0, "id", {}, {}
+    )
+    look = Look(Levels(AT, causes=[cause]), recent={MAIL: Figures({"retried": 100})})
+    (one,) = found(look, "retrying")
+    assert (one.says, one.detail) == ("Mail: 2,600 messages are retrying", "ConnectionRefusedError: refused")
+    assert one.since == 100.0
+
+
+def test_what_is_critical_comes_first() -> None:
+    """Whatever the order of the rules."""
+    look = Look(replace(queue(ready=2000), workers=[worker(age=60)], memory={"R": MemoryNow(1, 0, True)}))
+    assert [one.severity for one in findings(look, USUAL)] == ["critical", "critical", "warning"]
+
+
+def test_what_says_all_of_it_stands_alone() -> None:
+    """Nobody reads four lines of one trouble."""
+    look = Look(queue(ready=2000, consumers=0, oldest=5000))
+    assert [one.rule for one in findings(look, USUAL)] == ["no consumer"]
+    dead = Figures({"dead": 50})
+    look = Look(Levels(AT), recent={MAIL: dead}, letters={MAIL: dead, Series("other", "mail"): dead})
+    assert [(one.rule, one.subject) for one in findings(look, USUAL)] == [
+        ("failure rate", MAIL.task),
+        ("dead letters", "other"),
+    ]
+
+
+class Due:
+    """A schedule, as the rules see it."""
+
+    def __init__(self, overdue: float | None = None, fault: str | None = None) -> None:
+        self.overdue = overdue
+        self.listed = type("Listed", (), {"name": "daily"})
+        self.state = type("State", (), {"fault": fault})
+
+
+def test_beat_and_schedules() -> None:
+    """A beat that is silent, where there is a schedule; a slot that is due for a minute, or cannot be sent."""
+    beat = Beat("b1", True, AT, AT, 16.0)
+    due: Any = Due()
+    assert not found(Look(Levels(AT, beats=[], schedules=[])), "beat silent")
+    assert found(Look(Levels(AT, beats=[], schedules=[due])), "beat silent")
+    assert found(Look(Levels(AT, beats=[beat], schedules=[due])), "beat silent")
+    assert not found(Look(Levels(AT, beats=[replace(beat, tick_age=15.0)], schedules=[due])), "beat silent")
+    for late, fault, there in (
+        (59.0, None, False),
+        (60.0, None, True),
+        (None, "ValueError: no", True),
+        (None, None, False),
+    ):
+        one: Any = Due(late, fault)
+        assert bool(found(Look(Levels(AT, schedules=[one])), "schedule overdue")) is there
