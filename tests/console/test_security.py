@@ -49,6 +49,8 @@ PAGES = (
     "/schedules/daily-mail",
     f"/schedules/{PAUSED}",
     f"/schedules/{PAUSED}?as=json",
+    "/audit",
+    "/audit?of=actions&since=2h",
 )
 
 
@@ -171,6 +173,9 @@ def test_read_only(read_only_address: str, log_in: LogIn, shop_app: ConventionsA
         page = user.get(path).text
         assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []
         assert 'data-conventions-live="/ops/batches' in page
+    page = user.get("/audit").text
+    assert re.findall(r'(?:href|action|src)="(/(?!ops/)[^"]*)"', page) == []
+    assert 'action="/ops/audit"' in page
     for path in ("/schedules", f"/schedules/{PAUSED}"):
         page = user.get(path).text
         assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []
