@@ -23,6 +23,7 @@ ROWS = 50
 AGES = ("30m", "2h", "24h", "7d")  # links above the rows
 KNOWN_PARAMETERS = {*FILTERS, "after", "as"}
 BYTE_ORDER_MARK = "\ufeff"  # without it some spreadsheets take UTF-8 for something else
+STOPS = ("cancel", "control revoke", "control terminate", "flower task revoke")  # actions whose target is a message
 PAUSE = "schedule pause"  # its form says that everybody sees the reason
 
 Write = Callable[[Iterable[AuditLine], tzinfo], str]
@@ -110,25 +111,29 @@ class AuditPage(Page):
                 that nobody takes a part for the whole.
         """
         head, write, join, tail = FILES[form]
-        lines = await self.in_thread(self._find, which, PAGE, None)
+        text, after = await self.in_thread(self._part, which, None, write)
         stamp = utc_now().astimezone(self.zone).strftime("%Y%m%d-%H%M%S")
         self.set_header("Content-Type", f"{'text/csv' if form == 'csv' else 'application/json'}; charset=utf-8")
         self.set_header("Content-Disposition", f'attachment; filename="audit-{stamp}.{form}"')
-        self.write(head)
+        self.write(head + text)
         try:
-            between = ""
-            while lines:
-                self.write(between + write(lines, self.zone))
-                await self.flush()
-                between = join
-                full = len(lines) == PAGE
-                lines = await self.in_thread(self._find, which, PAGE, lines[-1].position) if full else []
+            await self.flush()
+            while after is not None:
+                text, after = await self.in_thread(self._part, which, after, write)
+                if text:
+                    self.write(join + text)
+                    await self.flush()
         except StreamClosedError:  # the visitor has gone
             return
         except Exception:
             self.detach().close()
             raise
         await self.finish(tail)
+
+    def _part(self, which: AuditFilter, after: Position | None, write: Write) -> tuple[str, Position | None]:
+        """A part of a file, and the position after which the next one begins; `None` after the last one."""
+        lines = self._find(which, PAGE, after)
+        return write(lines, self.zone), lines[-1].position if len(lines) == PAGE else None
 
 
 def _as_csv(lines: Iterable[AuditLine], zone: tzinfo) -> str:
@@ -167,10 +172,13 @@ def message_of(line: AuditLine) -> str:
     """The id of the message that an execution was of, or that an action has sent or stopped; empty where there is none."""
     if line.of == "execution":
         return line.id or ""
-    if line.action == "cancel":
+    action, after = line.action or "", line.after if isinstance(line.after, dict) else {}
+    if action in STOPS:
         return line.target or ""
-    found = line.after if isinstance(line.after, dict) else {}
-    sent = found.get("message_id") if str(line.action).startswith("flower ") else found.get("id")
+    # Of these alone: the changed arguments of a letter, which not everybody sees, may have such a name.
+    sent = (
+        after.get("id") if action == "schedule run" else after.get("message_id") if action.startswith("flower ") else ""
+    )
     return sent if isinstance(sent, str) else ""
 
 

@@ -153,8 +153,7 @@ def _executions(session: Session, which: AuditFilter, limit: int, after: Positio
     )
     conditions = [column == cut(value) for column, value in pairs if value is not None]
     if which.task is not None:
-        task = cut(which.task)
-        conditions.append(row.task == task if "." in task else row.task.in_(task_names(session, task)))
+        conditions.append(row.task.in_(task_names(session, cut(which.task))))
     conditions += _within(row.ended_at, row.id, "execution", which, after)
     query = select(row).where(*conditions).order_by(row.ended_at.desc(), row.id.desc()).limit(limit)
     rows = session.scalars(query.options(defer(row.traceback, raiseload=True))).all()

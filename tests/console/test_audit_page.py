@@ -158,6 +158,8 @@ def test_what_an_action_has_sent(operator: User, shop_app: ConventionsApp) -> No
     page = operator.get("/audit", of="actions").text
     for number in (0, 1):
         assert f'href="/audit?id=KeyError-{number}">job' in page
+    note(shop_app, AuditEntry("o", "control revoke", "KeyError-2"))
+    assert 'href="/audit?id=KeyError-2">KeyError-2</a>' in operator.get("/audit", of="actions").text
     page = operator.get("/audit", id="KeyError-0").text
     assert 'href="/dead-letters/letters/KeyError-0">dead</a>' in page
 
@@ -167,7 +169,9 @@ def test_a_viewer_sees_no_value(viewer: User, operator: User, shop_app: Conventi
     record(shop_app.database, failure("told", ValueError(f"no user {SECRET}"), task=TASK, worker="w1"))
     note(
         shop_app,
-        AuditEntry("oscar", "dead-letters edit", "told", f"not {SECRET}", {"mail": SECRET}, {"mail": SECRET}),
+        AuditEntry(
+            "oscar", "dead-letters edit", "told", f"not {SECRET}", {"id": "1"}, {"id": SECRET, "message_id": SECRET}
+        ),
         AuditEntry("oscar", "dead-letters note", "group f", None, f"ask {SECRET}", SECRET),
         AuditEntry("alice", "flower task revoke", "told", None, None, {"outcome": "failed", "said": SECRET}),
         AuditEntry("oscar", "schedule run", "daily-mail", f"again for {SECRET}"),

@@ -74,6 +74,7 @@ def incident(database: Database) -> Database:
         (AuditFilter(actor="u-1"), ["c", "nightly", "a"]),
         (AuditFilter(task="tasks.mail.Send"), ["a"]),
         (AuditFilter(task="Send"), ["c", "a"]),
+        (AuditFilter(task="mail.Send"), ["a"]),
         (AuditFilter(task="end"), []),
         (AuditFilter(queue="long"), ["b"]),
         (AuditFilter(id="b"), ["b", "b"]),
