@@ -36,6 +36,7 @@ from conventions.django.project_settings import (
     task_backends,
 )
 from conventions.execution.attempt import REDRIVE_WINDOW
+from conventions.execution.control_command import prepare_control
 from conventions.execution.log_redaction import make_safe
 from conventions.execution.process_ends import Ends, has_ended
 from conventions.execution.purge_command import prepare_purge
@@ -147,6 +148,7 @@ def create_app(
     redis_store.set_current(lambda: app.store)
     prepare_command(is_ours)
     prepare_purge()
+    prepare_control()
     return app
 
 

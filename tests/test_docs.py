@@ -37,6 +37,7 @@ OWN = (
     "cancel",
     "check",
     "job",
+    "audit",
     "lost",
     "metrics",
     "drain",

@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from conventions.core.units import age
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters.filter import Filter, age
+from conventions.dead_letters.filter import Filter
 
 
 class Age(click.ParamType[timedelta]):

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from conventions.cli.base import app_of, emit, say, written
 from conventions.core.errors import ConventionError, ScheduleError
-from conventions.dead_letters.filter import age
+from conventions.core.units import age
 from conventions.schedules.actions import FURTHEST, PausedAgain, ScheduleActions, StillRuns
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_module import load_schedule

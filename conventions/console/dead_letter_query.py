@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from conventions.core.units import age
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters.filter import Filter, age
+from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.letters import Position
 
 TEXTS = ("task", "queue", "error", "group", "redrive", "text")

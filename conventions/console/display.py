@@ -35,6 +35,11 @@ def short_duration(seconds: float) -> str:
     return f"{tenths:g} s" if tenths < 10 else duration(seconds)
 
 
+def runtime_text(seconds: float) -> str:
+    """How long an attempt ran, below ten seconds to a millisecond: `0.004 s`, `3.250 s`, `1 min 20 s`."""
+    return f"{max(0.0, seconds):.3f} s" if seconds < 10 else duration(seconds)
+
+
 def content_version(parts: object) -> str:
     """A short hash of the parts. It changes when they change."""
     return hashlib.sha256(repr(parts).encode(errors="replace")).hexdigest()[:16]

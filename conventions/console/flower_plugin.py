@@ -12,6 +12,7 @@ from flower import urls as flower_urls
 from flower.events import Events
 from tornado import template, web
 
+from conventions.console.audit import AuditPage
 from conventions.console.batches import BatchDetail, BatchList, CancelBatch, RetryFailed
 from conventions.console.dead_letters import (
     DiscardLetters,
@@ -36,6 +37,7 @@ ENTRIES = (
     ("conventions-letters", "Dead letters"),
     ("conventions-batches", "Batches"),
     ("conventions-schedules", "Schedules"),
+    ("conventions-audit", "Audit"),
 )
 
 PAGES = (
@@ -56,6 +58,7 @@ PAGES = (
     (r"/schedules/([^/]+)/pause", PauseSchedule, "conventions-schedule-pause"),
     (r"/schedules/([^/]+)/resume", ResumeSchedule, "conventions-schedule-resume"),
     (r"/schedules/([^/]+)/run", RunSchedule, "conventions-schedule-run"),
+    (r"/audit", AuditPage, "conventions-audit"),
 )
 
 NOW = web.url(r"/", NowPage, name="main")

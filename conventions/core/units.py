@@ -1,6 +1,11 @@
 """Times and lengths of time, as scripts, Redis and headers have them."""
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+
+_AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_LONGEST = timedelta(days=36_500)
+_UNITS = ("days", "hours", "minutes", "seconds")
 
 
 def milliseconds(length: float | timedelta) -> int:
@@ -23,3 +28,40 @@ def moment(text: datetime | str | None) -> datetime | None:
         return moment.astimezone(UTC) if moment is not None and moment.tzinfo is not None else None
     except (ValueError, OverflowError):
         return None
+
+
+def age(text: str) -> timedelta:
+    """A length of time such as `90s`, `15m`, `2h30m` or `7d`. Raises: ValueError."""
+    match = _AGE.fullmatch(text.strip())
+    if not match or not any(match.groups()):
+        raise ValueError(f"{text!r} is no length of time; write it like 45s, 15m, 2h30m or 7d")
+    try:
+        found = timedelta(**{unit: int(part) for unit, part in zip(_UNITS, match.groups(), strict=True) if part})
+    except (OverflowError, ValueError):  # or more digits than Python accepts
+        found = timedelta.max
+    if found > _LONGEST:
+        raise ValueError(f"{text[:40]!r} is too long; the longest is {_LONGEST.days}d")
+    return found
+
+
+def moment_or_age(text: str, now: datetime, zone: tzinfo) -> datetime:
+    """The moment that a person wrote, in UTC: a time in ISO 8601, or an age such as `2h`, which counts back from `now`.
+
+    Args:
+        text: what was written.
+        now: the present moment.
+        zone: of a time that names none.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        return now - age(text)
+    except (ValueError, OverflowError):  # no age, or one from before the calendar
+        pass
+    try:
+        written = datetime.fromisoformat(text.strip())
+        return (written.replace(tzinfo=zone) if written.tzinfo is None else written).astimezone(UTC)
+    except (ValueError, OverflowError):
+        fault = f"{text[:40]!r} is no time: write it like 2026-11-25T09:00, or as an age like 30m, 2h or 7d"
+        raise ValueError(fault) from None

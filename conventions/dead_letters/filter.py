@@ -1,7 +1,6 @@
 """Filters of dead letters: the same for listings, selections, the command line and the console (R18)."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
@@ -11,10 +10,6 @@ from sqlalchemy import ColumnElement, Text, cast, literal, or_
 
 from conventions.core.errors import SelectionChanged
 from conventions.storage.tables import DeadLetterRow
-
-_AGE = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
-_LONGEST = timedelta(days=36_500)
-_UNITS = ("days", "hours", "minutes", "seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +92,6 @@ class Filter:
         if "ids" in values:
             values["ids"] = tuple(values["ids"])
         return cls(**values)
-
-
-def age(text: str) -> timedelta:
-    """A length of time such as `90s`, `15m`, `2h30m` or `7d`. Raises: ValueError."""
-    match = _AGE.fullmatch(text.strip())
-    if not match or not any(match.groups()):
-        raise ValueError(f"{text!r} is no length of time; write it like 45s, 15m, 2h30m or 7d")
-    try:
-        found = timedelta(**{unit: int(part) for unit, part in zip(_UNITS, match.groups(), strict=True) if part})
-    except (OverflowError, ValueError):  # or more digits than Python accepts
-        found = timedelta.max
-    if found > _LONGEST:
-        raise ValueError(f"{text[:40]!r} is too long; the longest is {_LONGEST.days}d")
-    return found
 
 
 def _ends(task: str) -> ColumnElement[bool]:

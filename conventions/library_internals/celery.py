@@ -285,6 +285,12 @@ def purge_command() -> Any:
     return module and module.purge
 
 
+def control_command() -> Any:
+    """The command `celery control`, where it may run in this process, else `None`."""
+    module: ModuleType | None = sys.modules.get("celery.bin.control")
+    return module and module.control
+
+
 def is_beats_handler(handler: Any) -> bool:
     """Whether this is the signal handler of `celery beat`, which closes its scheduler wherever that is."""
     return getattr(handler, "__qualname__", "").startswith("Beat.install_sync_handler.")

@@ -36,6 +36,13 @@ ADDRESSES = (
     ("/schedules", 200),
     ("/schedules/daily-mail", 200),
     ("/schedules/%00", 404),
+    ("/audit", 200),
+    ("/audit?actor=%00&id=%00", 200),
+    ("/audit?task=Send&since=2h&outcome=dead", 200),
+    ("/audit?action=schedule&until=2026-11-25T09:00", 200),
+    ("/audit?after=0001-01-01T00:00:00%2B23:59~action~x", 400),
+    ("/audit?as=csv", 200),
+    ("/audit?as=json&of=executions", 200),
 )
 
 

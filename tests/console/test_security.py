@@ -49,6 +49,8 @@ PAGES = (
     "/schedules/daily-mail",
     f"/schedules/{PAUSED}",
     f"/schedules/{PAUSED}?as=json",
+    "/audit",
+    "/audit?of=actions&since=2h",
 )
 
 
@@ -127,6 +129,15 @@ def test_without_logins_everybody_only_looks(
     assert untouched(shop_app)
 
 
+def test_without_logins_a_file_of_the_audit_is_for_who_sees_values(
+    open_address: str, log_in: LogIn, shop_app: ConventionsApp
+) -> None:
+    """In development everybody does, since only the owner of the machine can connect."""
+    assert shop_app
+    answer = log_in(open_address).get("/audit", **{"as": "csv"})
+    assert (answer.status_code, "KeyError-0" in answer.text) == (200, True)
+
+
 def test_without_logins_only_this_machine_is_answered(open_address: str, log_in: LogIn) -> None:
     """A page of another site may have a name that leads here."""
     user = log_in(open_address)
@@ -171,6 +182,9 @@ def test_read_only(read_only_address: str, log_in: LogIn, shop_app: ConventionsA
         page = user.get(path).text
         assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []
         assert 'data-conventions-live="/ops/batches' in page
+    page = user.get("/audit").text
+    assert re.findall(r'(?:href|action|src)="(/(?!ops/)[^"]*)"', page) == []
+    assert 'action="/ops/audit"' in page
     for path in ("/schedules", f"/schedules/{PAUSED}"):
         page = user.get(path).text
         assert re.findall(r'(?:href|action|src|data-conventions-live)="(/(?!ops/)[^"]*)"', page) == []

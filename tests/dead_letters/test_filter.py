@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import pytest
 
+from conventions.core.units import age
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
-from conventions.dead_letters.filter import Filter, age
+from conventions.dead_letters.filter import Filter
 from conventions.storage.database import Database, utc_now
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.failures import failure, ids, record

@@ -17,6 +17,7 @@ from celery.app import defaults, trace
 from celery.app.task import Context
 from celery.apps import worker as program
 from celery.apps.beat import Beat
+from celery.bin import control as control_program
 from celery.bin import purge
 from celery.concurrency import thread
 from celery.loaders.app import AppLoader
@@ -258,11 +259,15 @@ def test_how_a_success_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest
 
 
 def test_the_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`purge`, with these options; `pool_restart` of remote control."""
+    """`purge` and `control`, with these options; `pool_restart` of remote control."""
+    assert internals.control_command() is control_program.control
+    assert {"command", "destination"} <= {one.name for one in control_program.control.params}
     assert internals.purge_command() is purge.purge
     assert {"force", "queues", "exclude_queues"} <= {one.name for one in purge.purge.params}
     monkeypatch.delitem(sys.modules, "celery.bin.purge")
     assert internals.purge_command() is None
+    monkeypatch.delitem(sys.modules, "celery.bin.control")
+    assert internals.control_command() is None
     assert celery_worker.control_commands is control.Panel.data
     assert "pool_restart" in celery_worker.control_commands
     assert celery_worker.refusal("no") == {"error": "no"}

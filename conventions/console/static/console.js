@@ -1,5 +1,5 @@
-// What needs a script: the number of selected letters, a first check of JSON, and the live values of redrives, batches and
-// schedules.
+// What needs a script: the number of selected letters, a first check of JSON, a filter that follows the keys, and the live
+// values of redrives, batches and schedules.
 (function () {
   "use strict";
 
@@ -8,6 +8,7 @@
   var LIVE_EVERY = 1000; // the same for batches while one of them runs
   var NOW_EVERY = 2000; // the same for the overview
   var IDLE_EVERY = 5000; // the same when all have ended: another one may begin, or a dead chunk may be repaired
+  var FILTER_AFTER = 300; // milliseconds after the last key
   var ATTRIBUTES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // on the element that shows one
 
   function all(selector, root) {
@@ -201,6 +202,35 @@
     window.setTimeout(look, NOW_EVERY);
   }
 
+  // Filter while the visitor types. Without a script, the button does it.
+  function filter() {
+    var form = document.querySelector("[data-conventions-filter]");
+    var place = document.querySelector("[data-conventions-results]");
+    if (!form || !place || !window.URLSearchParams) { return; }
+    var waiting = 0;
+    var asked = 0;
+    function renew() {
+      var words = new URLSearchParams();
+      new FormData(form).forEach(function (text, name) { if (text.trim()) { words.append(name, text); } });
+      // Not `form.action`: that is the field of this name.
+      var path = form.getAttribute("action") + (words.toString() ? "?" + words : "");
+      var number = asked += 1;
+      fetch(window.location.origin + path, { credentials: "same-origin" })
+        .then(function (answer) { return answer.text(); }) // of a refused filter, too: it says what is wrong
+        .then(function (text) {
+          var fresh = new DOMParser().parseFromString(text, "text/html").querySelector("[data-conventions-results]");
+          if (!fresh || number !== asked) { return; } // an older answer may come later
+          place.replaceChildren.apply(place, Array.prototype.slice.call(document.importNode(fresh, true).childNodes));
+          window.history.replaceState(null, "", path);
+        })
+        .catch(function () {}); // the button still works
+    }
+    form.addEventListener("input", function () {
+      window.clearTimeout(waiting);
+      waiting = window.setTimeout(renew, FILTER_AFTER);
+    });
+  }
+
   document.addEventListener("keydown", function (event) {
     var search = document.querySelector("[data-conventions-search]");
     var alone = !(event.ctrlKey || event.altKey || event.metaKey);
@@ -211,6 +241,7 @@
   });
 
   selection();
+  filter();
   editor();
   redrive();
   redrives();

@@ -1,0 +1,111 @@
+"""`celery -A <app> audit`: who ran what, when, with what result, and who did what, why."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, get_args
+from zoneinfo import ZoneInfo
+
+import click
+from celery.bin.base import CeleryCommand
+from click.core import ParameterSource
+
+from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json
+from conventions.cli.dead_letters import say_what_waits
+from conventions.console.display import runtime_text
+from conventions.core.csv_text import csv_line
+from conventions.core.units import moment_or_age
+from conventions.records.audit_filter import AuditFilter, Of
+from conventions.records.audit_listing import FIELDS, AuditLine, listing, pages
+from conventions.records.journal import KINDS
+from conventions.storage.database import utc_now
+
+SHOWN = ("at", "actor", "what", "id", "attempt", "outcome", "worker", "runtime", "why")
+MOST_CHARACTERS = 200  # of a changed value in the table; `--json` has it whole
+
+
+@click.group()
+def audit() -> None:
+    """Who ran what, when, with what result; who did what, and why."""
+
+
+@audit.command("list", cls=CeleryCommand)
+@click.option("--of", type=click.Choice(get_args(Of)), default="all", show_default=True,
+              help="Attempts at jobs, what people did, or both.")  # fmt: skip
+@click.option("--actor", help="Who acted, or in whose name the job ran.")
+@click.option("--task", help="Task name, or the last part of it. Only executions.")
+@click.option("--queue", help="Queue name. Only executions.")
+@click.option("--id", "id", help="Id of the message, or what an action was done to: a schedule, a batch, a redrive.")
+@click.option("--action", help="What a person did, such as 'schedule pause', or its first words. Only actions.")
+@click.option("--outcome", type=click.Choice(KINDS), help="How the attempt ended. Only executions.")
+@click.option("--worker", help="Host name of the worker. Only executions.")
+@click.option(
+    "--since", metavar="WHEN", help="Not before: 2026-11-25T09:00 in CONVENTIONS_TIMEZONE, or an age like 2h."
+)
+@click.option("--until", metavar="WHEN", help="Before: the same.")
+@output_options
+@click.option("--csv", "as_csv", is_flag=True, help="Write all that match as CSV; with --limit so many.")
+@click.pass_context
+@one_line_errors
+def list_(
+    context: click.Context, *, since: str | None, until: str | None, as_json: bool, as_csv: bool, limit: int, **of: Any
+) -> None:
+    """List attempts at jobs and actions of people, newest first."""
+    if as_json and as_csv:
+        raise click.UsageError("say --json or --csv, not both")
+    app = app_of(context)
+    zone, now = ZoneInfo(app.settings.timezone), utc_now()
+    which = AuditFilter(since=_moment("since", since, now, zone), until=_moment("until", until, now, zone), **of)
+    if fault := which.fault("--"):
+        raise click.UsageError(fault)
+    database = existing(app.database)
+    say_what_waits(context)
+    if as_csv:
+        is_limited = context.get_parameter_source("limit") is not ParameterSource.DEFAULT
+        click.echo(csv_line(FIELDS), nl=False)
+        for page in pages(database, which, limit if is_limited else None):
+            click.echo("".join(csv_line(line.values(zone).values()) for line in page), nl=False)
+        return
+    with database.session(read_only=True) as session:
+        found = listing(session, which, limit)
+    if as_json:
+        print_json([line.values(zone) for line in found])
+    else:
+        emit(_rows(found), SHOWN, as_json=False)
+
+
+def _moment(name: str, text: str | None, now: datetime, zone: ZoneInfo) -> datetime | None:
+    try:
+        return None if text is None else moment_or_age(text, now, zone)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=f"--{name}") from None
+
+
+def _rows(found: Sequence[AuditLine]) -> list[dict[str, object]]:
+    """The rows of the table: an execution and an action share its columns."""
+    return [
+        {
+            "at": line.at,
+            "actor": line.actor,
+            "what": line.task or "no task" if line.of == "execution" else line.action,
+            "id": line.id if line.of == "execution" else line.target,
+            "attempt": line.attempt,
+            "outcome": line.outcome,
+            "worker": line.worker,
+            "runtime": None if line.runtime is None else runtime_text(line.runtime),
+            "why": _why(line),
+        }
+        for line in found
+    ]
+
+
+def _why(line: AuditLine) -> str:
+    """The error of an execution; the reason of an action, and what it changed."""
+    if line.of == "execution":
+        return ": ".join(text for text in (line.error, line.error_message) if text)
+    changed = [_short(value) for value in (line.before, line.after) if value is not None]
+    return "; ".join(text for text in (line.reason, " -> ".join(changed)) if text)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…"
