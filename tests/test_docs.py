@@ -40,6 +40,7 @@ OWN = (
     "audit",
     "lost",
     "metrics",
+    "now",
     "drain",
     "leave",
 )

@@ -172,9 +172,8 @@ def beat_silent(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noq
     """There is a schedule, and no beat leads."""
     if look.levels.schedules and look.levels.beats is not None and (fault := beats_fault(look.levels.beats)):
         age = min((one.tick_age for one in look.levels.beats), default=None)
-        yield Finding(
-            "beat silent", "", "critical", fault, "start `celery beat`; any number may run", "/schedules", age
-        )
+        says = "no beat sends what the schedule plans"
+        yield Finding("beat silent", "", "critical", says, fault, "/schedules", age)
 
 
 def schedule_overdue(look: Look, thresholds: Thresholds) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ def now(context: click.Context, watch: bool, as_json: bool) -> None:
         raise click.UsageError("--watch draws a terminal; for scripts, call it with --json as often as you need")
     app = app_of(context)
     app.loader.import_default_modules()
-    overview = overview_of(app, app.settings.alerts)
+    overview = overview_of(app)
     if as_json:
         print_json(overview_json(overview, ZoneInfo(app.settings.timezone)))
     elif watch:
@@ -55,7 +55,7 @@ def _watch(app: ConventionsApp, overview: Overview) -> None:
         try:
             while True:
                 time.sleep(EVERY)
-                live.update(_drawn(app, overview_of(app, app.settings.alerts)), refresh=True)
+                live.update(_drawn(app, overview_of(app)), refresh=True)
         except KeyboardInterrupt:
             return
 

@@ -28,7 +28,7 @@ class _Looks:
         """Look, unless somebody has just looked."""
         with self._lock:
             if self._overview is None or time.monotonic() > self._until:
-                self._overview = overview_of(app, app.settings.alerts)
+                self._overview = overview_of(app)
                 self._until = time.monotonic() + FRESH
             return self._overview
 

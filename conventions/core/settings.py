@@ -177,8 +177,8 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="text, or json: each line of the logs of workers, beat and Flower is one JSON object"
     )
-    alerts: Thresholds = Field(
-        Thresholds(),
+    alerts: Thresholds | None = Field(
+        None,
         description='from which values on something is wrong, as JSON: {"backlog": 5000, "queues": {"mail": {"mean_delay": 600}}}',
     )
     console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(

@@ -142,8 +142,9 @@ class Overview:
         ]
 
 
-def overview_of(app: Application, thresholds: Thresholds) -> Overview:
+def overview_of(app: Application) -> Overview:
     """Look at an application whose tasks are loaded. Never raises what a server that is away raises."""
+    thresholds = app.settings.alerts or Thresholds()
     look = look_at(app, thresholds)
     absent = dict(look.levels.absent)
     actions = _part(absent, "actions", lambda: _actions(app))

@@ -137,7 +137,8 @@ def look(browser: Chrome, name: str) -> None:
             if SCREENSHOTS:
                 browser.save_screenshot(f"{SCREENSHOTS}/{name}-{size[0]}-{theme}.png")
     resize(browser, WIDE, dark=False)
-    assert faults(browser) == []
+    found = faults(browser)
+    assert not found, found
 
 
 def wait_for_theme(browser: Chrome, theme: str) -> None:

@@ -11,6 +11,9 @@
   var FILTER_AFTER = 300; // milliseconds after the last key
   var ATTRIBUTES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // on the element that shows one
 
+  // Flower's script takes each page at "/" for its page of workers, and asks for this.
+  if (window.autorefresh === undefined) { window.autorefresh = 0; }
+
   function all(selector, root) {
     return Array.prototype.slice.call((root || document).querySelectorAll(selector));
   }

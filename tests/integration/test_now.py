@@ -1,0 +1,169 @@
+"""`celery now` and the page Now say the same of real workers; when all of them are killed, both say so."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask, RetryPolicy
+from conventions.metrics.worker_reports import SILENT_AFTER
+from conventions.records.journal import Journal
+from tests.console.flower_process import LOGINS, ROLES, flower
+from tests.support import patient, wait_until
+from tests.workers import Installation
+
+
+class Fine(ImmediateTask):
+    """Succeed."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> int:
+        return number
+
+
+class Down(ImmediateTask):
+    """What it calls is down."""
+
+    queue_name = "payments"
+    idempotent_on = EVERY_ARGUMENT
+    retry_policy = RetryPolicy(first_wait=30)
+
+    def run(self, number: int) -> int:  # noqa: ARG002  # it tells jobs apart
+        raise ConnectionRefusedError("payments.internal refused <b>4111</b>")
+
+
+class Wrong(ImmediateTask):
+    """End as a dead letter."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> int:
+        raise BusinessError(f"no: {number}")
+
+
+class Unheard(ImmediateTask):
+    """Has no worker."""
+
+    queue_name = "unheard"
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+@pytest.fixture
+def alone(
+    request: pytest.FixtureRequest, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> Installation:
+    """An installation of the test's own, with these tasks."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
+    return Installation(tmp_path, [request.module.__name__], [request.path.parent], **settings)
+
+
+def now(installation: Installation) -> tuple[Any, int]:
+    """What the command says, and its status."""
+    ended = installation.run("now", "--json")
+    return json.loads(ended.stdout), ended.returncode
+
+
+@pytest.mark.everyday
+def test_an_installation_without_a_worker_is_well(alone: Installation) -> None:
+    """Nothing waits for anybody. Nothing has been recorded."""
+    found, status = now(alone)
+    assert (found["findings"], found["absent"], status) == ([], {}, 0)
+    assert {one["ready"] for one in found["queues"]} == {0}
+    text = alone.run("now")
+    assert (text.returncode, "all is well" in text.stdout) == (0, True)
+
+
+@pytest.mark.everyday
+def test_what_is_wrong_is_said_on_all_surfaces(alone: Installation) -> None:
+    """The same numbers and words by command, as JSON, and on the page; values are hidden from viewers."""
+    with alone.application() as app, alone.worker("--queues=immediate,payments", CONVENTIONS_RELEASE="r9"):
+        Fine.enqueue_many([{"number": number} for number in range(60)])
+        Down.enqueue_many([{"number": number} for number in range(40)])
+        Wrong.enqueue_many([{"number": number} for number in range(25)])
+        Unheard.delay(number=1)
+        wait_until(lambda: now(alone)[0]["minutes"][-1]["retried"] + now(alone)[0]["minutes"][-2]["retried"] >= 40)
+        wait_until(lambda: Journal(app.store).length() == 0)
+        found, status = now(alone)
+        assert status == 1
+        assert {(one["rule"], one["subject"]) for one in found["findings"]} == {
+            ("failure rate", Wrong.name), ("retrying", Down.name), ("no consumer", "unheard"),
+        }  # fmt: skip
+        queues = {one["name"]: one for one in found["queues"]}
+        assert (queues["payments"]["retrying"], queues["payments"]["delayed"], queues["payments"]["consumers"]) == (
+            40,
+            40,
+            1,
+        )
+        causes = {one["error"]: one for one in found["causes"]}
+        assert (causes["ConnectionRefusedError"]["retrying"], causes["ConnectionRefusedError"]["releases"]) == (
+            40,
+            {"r9": 40},
+        )
+        assert causes["BusinessError"]["dead"] == 25
+        total = {kind: sum(one[kind] for one in found["minutes"]) for kind in ("succeeded", "retried", "dead")}
+        assert total == {"succeeded": 60, "retried": 40, "dead": 25}
+
+        text = alone.run("now").stdout
+        assert "Down: 40 messages are retrying" in text
+        assert "payments.internal refused" in text
+        with flower(alone, FLOWER_BASIC_AUTH=LOGINS, CONVENTIONS_CONSOLE_ROLES=ROLES) as address:
+            pages = {
+                name: httpx.get(f"{address}/", auth=(name, name[0]), timeout=patient(10)).text
+                for name in ("alice", "vera")
+            }
+            assert httpx.get(f"{address}/", timeout=patient(10)).status_code == 401
+            assert httpx.get(f"{address}/workers", auth=("alice", "a"), timeout=patient(10)).status_code == 200
+        for one in found["findings"]:
+            assert one["says"] in pages["alice"]
+            assert one["says"] in pages["vera"]
+        assert "payments.internal refused &lt;b&gt;4111&lt;/b&gt;" in pages["alice"]
+        assert "4111" not in pages["vera"]
+        assert re.search("Attempts by the minute: 60 succeeded, 40 retried, 25 dead", pages["alice"])
+
+
+@pytest.mark.everyday
+def test_all_workers_killed(alone: Installation) -> None:
+    """A worker that ends in order takes its report away; one that is killed is missed."""
+    with alone.application() as app, alone.workers([], ["--queues=payments"]) as (one, other):
+        wait_until(lambda: len(now(alone)[0]["workers"]) == 2)
+        one.kill()
+        other.kill()
+        Fine.delay(number=1)
+        found = wait_until(
+            lambda: (found := now(alone)[0]["findings"]) and len(found) == 3 and found,
+            SILENT_AFTER + 15,
+            "both are missed",
+        )
+        assert sorted(one["rule"] for one in found) == ["no consumer", "worker silent", "worker silent"]
+        assert {one["severity"] for one in found} == {"critical"}
+        assert app.store
+
+
+@pytest.mark.everyday
+def test_watch_needs_a_terminal_and_no_json(alone: Installation) -> None:
+    """A script that asks for both is told what to do."""
+    ended = alone.run("now", "--watch", "--json")
+    assert ended.returncode == 2
+    assert "call it with --json as often as you need" in ended.stdout
+
+
+@pytest.mark.everyday
+def test_thresholds_are_settings(alone: Installation) -> None:
+    """And one that does not exist is refused by its name."""
+    ended = alone.run("now", "--json", CONVENTIONS_ALERTS='{"backlog": 1}')
+    assert ended.returncode == 0
+    with alone.application():
+        Fine.delay(number=1)
+    found = json.loads(alone.run("now", "--json", CONVENTIONS_ALERTS='{"backlog": 1}').stdout)["findings"]
+    assert [one["rule"] for one in found] == ["no consumer"]
+    refused = alone.run("now", CONVENTIONS_ALERTS='{"queues": {"mail": {"backlogg": 1}}}')
+    assert refused.returncode == 2
+    assert "CONVENTIONS_ALERTS: queues.mail.backlogg:" in refused.stdout
