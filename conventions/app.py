@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar,
 from celery import Celery
 from celery.loaders.app import AppLoader
 
+from conventions.alerts.beside_beat import start_beside_beat
 from conventions.batches.batch_state import Batches
 from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
@@ -149,6 +150,7 @@ def create_app(
     prepare_command(is_ours)
     prepare_purge()
     prepare_control()
+    start_beside_beat(is_ours)
     return app
 
 

@@ -37,6 +37,10 @@ def _short(task: str) -> str:
     return task.rpartition(".")[2] or "unknown tasks"
 
 
+def _wait(count: int) -> str:
+    return "1 message waits" if count == 1 else f"{count:,} messages wait"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
@@ -120,7 +124,7 @@ def no_consumer(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noq
     for queue in _queues(look):
         if queue.level.ready and queue.consumers == 0:
             yield Finding(
-                "no consumer", queue.name, "critical", f"{queue.name}: {queue.level.ready:,} messages wait, and no worker consumes it",
+                "no consumer", queue.name, "critical", f"{queue.name}: {_wait(queue.level.ready)}, and no worker consumes the queue",
                 "start a worker with this queue, or `control add_consumer`", "/#queues", queue.level.ready, 1,
             )  # fmt: skip
 
@@ -163,7 +167,7 @@ def busy_with_one(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     if len(tasks) == 1 and least >= thresholds.busy_for and waiting:
         yield Finding(
             "busy with one task", tasks.copy().pop(), "warning",
-            f"all {processes} processes run {_short(tasks.pop())} for {duration(least)} and longer; {waiting:,} messages wait",
+            f"all {processes} processes run {_short(tasks.pop())} for {duration(least)} and longer; {_wait(waiting)}",
             "give the task a queue and a worker of its own, or end what hangs", "/", least, thresholds.busy_for,
         )  # fmt: skip
 
@@ -244,6 +248,13 @@ RULES: tuple[Rule, ...] = (
     backlog, oldest, mean_delay, new_letters, recording_late,
 )  # fmt: skip
 
+
+RULE_NAMES = (
+    "backlog", "busy with one task", "beat silent", "counting late", "dead letters", "evicts", "failure rate", "mean delay", "memory",
+    "no consumer", "not consuming", "oldest", "recording late", "rejected events", "retrying", "schedule overdue", "unreadable",
+    "worker silent",
+)  # fmt: skip
+"""The names of all findings."""
 
 # What one rule finds says all that another one would say of the same subject.
 COVERED_BY = {

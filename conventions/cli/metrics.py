@@ -5,6 +5,7 @@ from typing import Any
 import click
 from celery.bin.base import CeleryCommand
 
+from conventions.alerts.evaluator import Evaluator
 from conventions.app import ConventionsApp
 from conventions.cli.base import app_of, emit, one_line_errors, output_options, say
 from conventions.core.errors import ConfigurationError
@@ -67,11 +68,15 @@ def _serve(app: ConventionsApp, port: int, address: str) -> None:
         raise ConfigurationError(
             [f"metrics cannot be served at {address}:{port}: {error}; choose another --port"]
         ) from error
+    evaluator = Evaluator(app)
+    evaluator.start()
     say(f"metrics: http://{address}:{server.port}/metrics")
     try:
         server.wait()
     except KeyboardInterrupt:
         server.close()
+    finally:
+        evaluator.stop()
 
 
 def _row(series: Series, figures: Figures) -> dict[str, Any]:

@@ -181,6 +181,20 @@ class Settings(BaseSettings):
         None,
         description='from which values on something is wrong, as JSON: {"backlog": 5000, "queues": {"mail": {"mean_delay": 600}}}',
     )
+    alert_webhook: str | None = Field(
+        None, repr=False, validate_default=True, description="where alerts are posted as JSON, http:// or https://"
+    )
+    alert_urls: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        repr=False,
+        description="where apprise sends alerts, such as mailto://…, separated by commas; needs the extra apprise",
+    )
+    heartbeat_url: str | None = Field(
+        None,
+        repr=False,
+        validate_default=True,
+        description="where whoever judges alerts posts once a minute, http:// or https://: a service that misses it tells you",
+    )
     console_roles: dict[str, Literal["viewer", "operator", "admin"]] = Field(
         {},
         description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
@@ -217,7 +231,7 @@ class Settings(BaseSettings):
             raise ConfigurationError(faults)
         return settings
 
-    @field_validator("task_packages", mode="before")
+    @field_validator("task_packages", "alert_urls", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -251,6 +265,13 @@ class Settings(BaseSettings):
                 "ssl_cert_reqs=none is refused in production, since anybody could answer as the server: leave it out, "
                 "and name the authority of a private certificate with ?ssl_ca_certs=/path/ca.pem"
             )
+        return value
+
+    @field_validator("alert_webhook", "heartbeat_url")
+    @classmethod
+    def _web(cls, value: str | None) -> str | None:
+        if value is not None and _scheme_of(value) not in ("http", "https"):
+            raise ValueError("the address must start with http:// or https://")
         return value
 
     # A rule between two settings belongs to the later one, so that one wrong setting does not hide other faults.

@@ -1,0 +1,175 @@
+"""`AlertStore`: episodes, silences and what is to be told, in Redis. They outlive every process that evaluates."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from conventions.alerts.episode import Episode, Transition
+from conventions.alerts.finding import Finding
+from conventions.core.units import milliseconds
+from conventions.records.audit_entry import AuditEntry
+from conventions.records.journal import Journal
+from conventions.storage.redis_store import Store
+
+KEPT_OVER = 200  # episodes that are over
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nobody is told of these findings until a moment.
+
+    Attributes:
+        key: of the findings: a rule, or a rule and its subject.
+        until: aware.
+    """
+
+    key: str
+    until: datetime
+    reason: str
+    actor: str
+
+    def covers(self, finding: Finding) -> bool:
+        """Whether it is meant."""
+        return self.key in (finding.key, finding.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one receiver is told.
+
+    Attributes:
+        id: unique, and the same at each try.
+        receiver: its name, see `Receivers`.
+        tries: how often it was tried.
+    """
+
+    id: str
+    receiver: str
+    body: Mapping[str, Any]
+    tries: int = 0
+
+
+class AlertStore:
+    """That of one application. Each method raises RedisError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def lead(self, name: str, seconds: float) -> bool:
+        """Lead, or go on to lead. Returns false if another process does."""
+        return bool(self._store.script("lead")([self._key("lead")], [name, milliseconds(seconds)]))
+
+    def leave(self, name: str) -> None:
+        """Lead no more."""
+        self._store.script("lead")([self._key("lead")], [name, 0])
+
+    def leader(self) -> str | None:
+        """Who evaluates."""
+        name: bytes | None = self._store.redis.get(self._key("lead"))  # type: ignore[assignment]  # redis-py also has text
+        return None if name is None else name.decode(errors="replace")
+
+    def episodes(self) -> dict[str, Episode]:
+        """Those that have not ended, by the key of their finding."""
+        raw: bytes | None = self._store.redis.get(self._store.key("alerts"))  # type: ignore[assignment]  # the same
+        found = _read(raw) if raw else []
+        episodes = [episode for one in found if (episode := _episode(one)) is not None]
+        return {one.finding.key: one for one in episodes}
+
+    def save(
+        self,
+        name: str,
+        seconds: float,
+        episodes: Mapping[str, Episode],
+        over: Sequence[Transition],
+        messages: Sequence[Message],
+    ) -> bool:
+        """Keep the episodes, and what is to be told, in one step. Returns false if another process leads: nothing changes."""
+        arguments: list[Any] = [name, milliseconds(seconds), json.dumps([asdict(one) for one in episodes.values()])]
+        arguments += [KEPT_OVER, len(over), *(json.dumps(asdict(one.episode)) for one in over)]
+        for message in messages:
+            arguments += [message.id, json.dumps(asdict(message))]
+        return bool(self._store.run("alerts_save", arguments))
+
+    def over(self, limit: int) -> list[Episode]:
+        """Episodes that are over, the latest first."""
+        redis: Any = self._store.redis
+        found = [_episode(_one(raw)) for raw in redis.lrange(self._key("over"), 0, limit - 1)]
+        return [one for one in found if one is not None]
+
+    def due(self, now: float) -> list[Message]:
+        """Messages that are to be sent now."""
+        redis: Any = self._store.redis
+        ids = redis.zrangebyscore(self._key("due"), "-inf", now)
+        found = redis.hmget(self._key("messages"), ids) if ids else []
+        for id_, raw in zip(ids, found, strict=True):
+            if raw is None:  # somebody deleted it
+                redis.zrem(self._key("due"), id_)
+        return [Message(**one) for raw in found if raw is not None and isinstance(one := _one(raw), dict)]
+
+    def sent(self, message: Message) -> None:
+        """A message has arrived, or is given up."""
+        redis: Any = self._store.redis
+        with redis.pipeline(transaction=True) as pipe:
+            pipe.zrem(self._key("due"), message.id)
+            pipe.hdel(self._key("messages"), message.id)
+            pipe.execute()
+
+    def again(self, message: Message, at: float) -> None:
+        """A message is tried again."""
+        redis: Any = self._store.redis
+        with redis.pipeline(transaction=True) as pipe:
+            pipe.hset(self._key("messages"), message.id, json.dumps(asdict(message)))
+            pipe.zadd(self._key("due"), {message.id: at})
+            pipe.execute()
+
+    def silences(self, now: datetime) -> list[Silence]:
+        """Those that hold."""
+        redis: Any = self._store.redis
+        found = []
+        for key, raw in redis.hgetall(self._key("silences")).items():
+            one = _one(raw)
+            if isinstance(one, dict):
+                silence = Silence(key.decode(), datetime.fromisoformat(one["until"]), one["reason"], one["actor"])
+                if silence.until > now:
+                    found.append(silence)
+                else:
+                    redis.hdel(self._key("silences"), key)
+        return sorted(found, key=lambda one: one.key)
+
+    def silence(self, silence: Silence) -> None:
+        """Tell nobody of these findings until then."""
+        text = json.dumps({"until": silence.until.isoformat(), "reason": silence.reason, "actor": silence.actor})
+        self._store.redis.hset(self._key("silences"), silence.key, text)
+        after = {"until": silence.until.isoformat()}
+        Journal(self._store).note(AuditEntry(silence.actor, "alerts silence", silence.key, silence.reason, after=after))
+
+    def end_silence(self, key: str, actor: str, reason: str | None) -> bool:
+        """Tell of them again. Returns false if they were not silent."""
+        ended = bool(self._store.redis.hdel(self._key("silences"), key))
+        if ended:
+            Journal(self._store).note(AuditEntry(actor, "alerts unsilence", key, reason))
+        return ended
+
+    def _key(self, name: str) -> str:
+        return self._store.key("alerts", name)
+
+
+def _one(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:  # another program wrote it
+        return None
+
+
+def _read(raw: bytes) -> list[Any]:
+    found = _one(raw)
+    return found if isinstance(found, list) else []
+
+
+def _episode(found: Any) -> Episode | None:
+    try:
+        return Episode(**{**found, "finding": Finding(**found["finding"])})
+    except (TypeError, LookupError):  # of a later release
+        return None

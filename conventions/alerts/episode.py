@@ -1,0 +1,89 @@
+"""`Episode`: one trouble from its first sight to its end. It is told once when it fires, and once when it is over. Pure arithmetic.
+
+A finding fires when it has held for a while, and ends when it was away for a while, so that a value at its threshold does not tell
+anybody twice. While something cannot be read nothing ends: nobody can know.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from conventions.alerts.finding import Finding
+
+EpisodeState: TypeAlias = Literal["pending", "firing"]
+Change: TypeAlias = Literal["firing", "resolved"]
+
+HOLDS_FOR = 30.0  # seconds for which a finding must hold before it fires
+AT_ONCE = frozenset(
+    ["worker silent", "failure rate", "mean delay", "retrying", "dead letters", "evicts", "rejected events"]
+)
+"""Rules whose findings fire at once: they judge a span of time already, or something that has happened."""
+OVER_AFTER = 120.0  # seconds for which a finding must be away before its episode is over
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One trouble.
+
+    Attributes:
+        id: the same from its first sight to its end.
+        finding: as it was seen last.
+        began: seconds since the epoch, of the first sight.
+        fired: when it was told; `None` while it is pending.
+        away_since: since when it is not seen; `None` while it is.
+    """
+
+    id: str
+    finding: Finding
+    began: float
+    fired: float | None = None
+    away_since: float | None = None
+
+    @property
+    def state(self) -> EpisodeState:
+        """Whether it was told."""
+        return "pending" if self.fired is None else "firing"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """An episode that fires, or is over."""
+
+    change: Change
+    episode: Episode
+
+
+def next_episodes(
+    episodes: Mapping[str, Episode], found: Sequence[Finding], now: float
+) -> tuple[dict[str, Episode], list[Transition]]:
+    """The episodes after one look, and those of them that are to be told.
+
+    Args:
+        episodes: those before it, by the key of their finding.
+        found: what the look found.
+        now: seconds since the epoch.
+    """
+    after: dict[str, Episode] = {}
+    changes: list[Transition] = []
+    blind = any(one.rule == UNREADABLE for one in found)
+    for finding in found:
+        episode = episodes.get(finding.key) or Episode(f"{finding.key} {now:.3f}", finding, now)
+        episode = replace(episode, finding=finding, away_since=None)
+        held = 0.0 if finding.rule in AT_ONCE else HOLDS_FOR
+        if episode.fired is None and now - episode.began >= held:
+            episode = replace(episode, fired=now)
+            changes.append(Transition("firing", episode))
+        after[finding.key] = episode
+    for key, episode in episodes.items():
+        if key in after:
+            continue
+        if blind and episode.finding.rule != UNREADABLE:
+            after[key] = episode
+        elif episode.fired is not None:
+            since = now if episode.away_since is None else episode.away_since
+            if now - since >= OVER_AFTER:
+                changes.append(Transition("resolved", replace(episode, away_since=since)))
+            else:
+                after[key] = replace(episode, away_since=since)
+    return after, changes

@@ -1,0 +1,165 @@
+"""`Evaluator`: judges every ten seconds what is wrong, keeps the episodes, tells the receivers, and sends the heartbeat.
+
+It runs outside the workers: beside each beat, and in `celery metrics --port`. Any number may run; one leads, by a lease in Redis. What is told
+is written in the step that changes an episode, so each change is told once, whoever dies in between. A message that was sent and not noted
+as sent, because its process died just then, is sent once more, under the same id.
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from conventions.alerts.alert_store import AlertStore, Message
+from conventions.alerts.episode import Transition, next_episodes
+from conventions.alerts.look import look_at
+from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
+from conventions.alerts.rules import findings
+from conventions.core.alert_thresholds import Thresholds
+from conventions.core.rounds import Rounds
+from conventions.execution.application import Application
+
+logger = logging.getLogger(__name__)
+
+EVERY = 10.0  # seconds between two looks
+LEADS_FOR = 35.0  # seconds after which another one takes over
+TELL_EVERY = 1.0  # seconds between two looks at what is to be told
+HEARTBEAT = 60.0  # seconds
+GIVEN_UP_AFTER = 12  # tries
+LONGEST_PAUSE = 600.0  # seconds between two tries
+
+
+class Evaluator:
+    """That of one process.
+
+    Args:
+        app: the application; its tasks are loaded.
+
+    Raises:
+        ConfigurationError: a receiver of the settings cannot work.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._store = AlertStore(app.store)
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._receivers: Mapping[str, Receiver] = receivers(app.settings)
+        self._beats_at = 0.0
+        self._leads = False
+        self._rounds = (
+            Rounds("alerts", self.look, EVERY, fault="alerts are not judged now", logger=logger),
+            Rounds("alert messages", self.tell, TELL_EVERY, fault="alerts are not told now", logger=logger),
+        )
+
+    def start(self) -> None:
+        """Begin, in threads of their own."""
+        for one in self._rounds:
+            one.start()
+
+    def stop(self) -> None:
+        """End, and let another one lead."""
+        for one in self._rounds:
+            one.stop(within=1.0)
+        if self._leads:
+            self._store.leave(self._name)
+
+    def look(self) -> list[Transition]:
+        """Judge once, if this process leads. Returns what changed. Raises: RedisError."""
+        self._leads = self._store.lead(self._name, LEADS_FOR)
+        if not self._leads:
+            return []
+        found = findings(
+            look_at(self._app, self._app.settings.alerts or Thresholds()), self._app.settings.alerts or Thresholds()
+        )
+        now = time.time()
+        episodes, changes = next_episodes(self._store.episodes(), found, now)
+        silences = self._store.silences(datetime.now(UTC))
+        told = [one for one in changes if not any(silence.covers(one.episode.finding) for silence in silences)]
+        messages = [
+            Message(f"{one.episode.id} {one.change} {name}", name, self._body(one))
+            for one in told
+            for name in self._receivers
+        ]
+        over = [one for one in changes if one.change == "resolved"]
+        if not self._store.save(self._name, LEADS_FOR, episodes, over, messages):
+            self._leads = False
+            return []
+        for one in changes:
+            _log(one, silent=one not in told)
+        return changes
+
+    def tell(self) -> int:
+        """Send what is due, and the heartbeat, if this process leads. Returns how many messages arrived. Raises: RedisError."""
+        if not self._leads:
+            return 0
+        arrived = 0
+        for message in self._store.due(time.time()):
+            arrived += self._send(message)
+        self._beat()
+        return arrived
+
+    def _send(self, message: Message) -> bool:
+        receiver = self._receivers.get(message.receiver)
+        if receiver is None:  # of settings that have changed since
+            self._store.sent(message)
+            return False
+        try:
+            receiver(message.body)
+        except Exception as error:  # noqa: BLE001  # whatever a receiver raises, the others are told
+            tries = message.tries + 1
+            why = str(error) if isinstance(error, NotDelivered) else type(error).__name__
+            if tries >= GIVEN_UP_AFTER:
+                logger.error("alert not delivered to %s after %d tries, given up: %s", message.receiver, tries, why)
+                self._store.sent(message)
+            else:
+                logger.warning("alert not delivered to %s, trying again: %s", message.receiver, why)
+                pause = min(2.0**tries, LONGEST_PAUSE)
+                self._store.again(Message(message.id, message.receiver, message.body, tries), time.time() + pause)
+            return False
+        self._store.sent(message)
+        return True
+
+    def _beat(self) -> None:
+        address = self._app.settings.heartbeat_url
+        if address is None or time.monotonic() < self._beats_at:
+            return
+        self._beats_at = time.monotonic() + HEARTBEAT
+        try:
+            post(address, {"application": self._app.main, "at": datetime.now(UTC).isoformat()})
+        except NotDelivered as error:
+            logger.warning("the heartbeat did not arrive: %s", error)
+
+    def _body(self, one: Transition) -> dict[str, Any]:
+        return body_of(self._app.main, one)
+
+
+def body_of(application: str, one: Transition) -> dict[str, Any]:
+    """What a receiver is told: no values of jobs, and no text of errors."""
+    finding = one.episode.finding
+    over = one.change == "resolved"
+    title = f"{application}: {'over: ' if over else ''}{finding.says}"
+    return {
+        "id": one.episode.id,
+        "application": application,
+        "state": one.change,
+        "rule": finding.rule,
+        "subject": finding.subject,
+        "severity": finding.severity,
+        "title": title,
+        "text": finding.says if over else f"{finding.says}.\nWhat to do: {finding.do}.\nWhere to look: {finding.page}",
+        "says": finding.says,
+        "do": finding.do,
+        "page": finding.page,
+        "value": finding.value,
+        "threshold": finding.threshold,
+        "began": datetime.fromtimestamp(one.episode.began, UTC).isoformat(),
+    }
+
+
+def _log(one: Transition, *, silent: bool) -> None:
+    word = f"alert {one.change}{', silent' if silent else ''}"
+    level = logging.INFO if one.change == "resolved" else logging.WARNING
+    logger.log(level, "%s: %s: %s", word, one.episode.finding.key, one.episode.finding.says)

@@ -1,0 +1,127 @@
+"""`celery -A <app> alerts`: what is wrong and who was told; send a test, and tell nobody for a while."""
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+from celery.bin.base import CeleryCommand
+
+from conventions.alerts.alert_store import AlertStore, Silence
+from conventions.alerts.episode import Episode, Transition
+from conventions.alerts.evaluator import body_of
+from conventions.alerts.finding import Finding
+from conventions.alerts.receivers import receivers
+from conventions.alerts.rules import RULE_NAMES
+from conventions.cli.actor_option import actor_option
+from conventions.cli.base import app_of, emit, one_line_errors, output_options, say, written
+from conventions.cli.schedule_options import end_of_pause
+from conventions.core.errors import ConfigurationError
+
+COLUMNS = ("state", "severity", "rule", "subject", "says", "began", "fired", "silent_until")
+RULE = click.argument("rule", type=click.Choice(RULE_NAMES))
+SUBJECT = click.option("--subject", help="Only of this queue, task, worker, schedule or server; default: all.")
+
+
+@click.group()
+def alerts() -> None:
+    """What is wrong and who was told; send a test, and tell nobody for a while."""
+
+
+@alerts.command("list", cls=CeleryCommand)
+@click.option("--over", is_flag=True, help="Also those that are over, the latest first; 200 are kept.")
+@output_options
+@click.pass_context
+@one_line_errors
+def list_alerts(context: click.Context, *, over: bool, as_json: bool, limit: int) -> None:
+    """List alerts: those that fire, those that will fire if they hold, and with --over those that are over."""
+    app = app_of(context)
+    store, zone = AlertStore(app.store), ZoneInfo(app.settings.timezone)
+    silences = store.silences(datetime.now(UTC))
+    found = sorted(store.episodes().values(), key=lambda one: (one.fired is None, one.began))
+    rows = [_row(one, one.state, silences, zone) for one in found]
+    if over:
+        rows += [_row(one, "over", (), zone) for one in store.over(limit)]
+    if store.leader() is None:
+        say("nobody judges now: start `celery beat`, or `celery metrics --port`", err=True)
+    emit(rows[:limit], COLUMNS, as_json=as_json)
+
+
+@alerts.command(cls=CeleryCommand)
+@click.pass_context
+@one_line_errors
+def test(context: click.Context) -> None:
+    """Send a test to each receiver of the settings. Status 1 when one of them does not take it."""
+    app = app_of(context)
+    known = receivers(app.settings)
+    if not known:
+        raise ConfigurationError(["there is no receiver: set CONVENTIONS_ALERT_WEBHOOK or CONVENTIONS_ALERT_URLS"])
+    finding = Finding("test", "", "warning", "this is a test of the alerts", "nothing", "/")
+    body = body_of(app.main, Transition("firing", Episode(f"test {time.time():.3f}", finding, time.time()))) | {
+        "state": "test"
+    }
+    failed = 0
+    for name, receiver in known.items():
+        try:
+            receiver(body)
+        except Exception as error:  # noqa: BLE001  # whatever it raises, the others get theirs
+            failed += 1
+            say(f"{name}: not delivered: {error}")
+        else:
+            say(f"{name}: delivered")
+    context.exit(1 if failed else 0)
+
+
+@alerts.command(cls=CeleryCommand)
+@RULE
+@SUBJECT
+@click.option("--until", required=True, metavar="WHEN", help="2h, 7d, 2026-12-01, 2026-12-01T09:00.")
+@click.option("--reason", required=True, help="Why; kept in the audit.")
+@actor_option
+@click.pass_context
+@one_line_errors
+def silence(context: click.Context, *, rule: str, subject: str | None, until: str, reason: str, actor: str) -> None:
+    """Tell nobody of these alerts until then. They are still judged, listed, and shown on the page."""
+    if not reason.strip():
+        raise click.BadParameter("say why", param_hint="--reason")
+    app = app_of(context)
+    end = end_of_pause(until, datetime.now(UTC), ZoneInfo(app.settings.timezone))
+    one = Silence(f"{rule} {subject or ''}".rstrip(), end, reason.strip(), actor)
+    AlertStore(app.store).silence(one)
+    say(f"nobody is told of {one.key!r} until {written(end)}")
+
+
+@alerts.command(cls=CeleryCommand)
+@RULE
+@SUBJECT
+@click.option("--reason", help="Why; kept in the audit.")
+@actor_option
+@click.pass_context
+@one_line_errors
+def unsilence(context: click.Context, *, rule: str, subject: str | None, reason: str | None, actor: str) -> None:
+    """Tell of these alerts again. Status 1 when they were not silent."""
+    key = f"{rule} {subject or ''}".rstrip()
+    ended = AlertStore(app_of(context).store).end_silence(key, actor, reason)
+    say(f"{key!r} is told again" if ended else f"{key!r} was not silent")
+    context.exit(0 if ended else 1)
+
+
+def _row(episode: Episode, state: str, silences: Any, zone: ZoneInfo) -> dict[str, Any]:
+    finding = episode.finding
+    covering = [one.until for one in silences if one.covers(finding)]
+    return {
+        "id": episode.id,
+        "state": state,
+        "severity": finding.severity,
+        "rule": finding.rule,
+        "subject": finding.subject,
+        "says": finding.says,
+        "do": finding.do,
+        "page": finding.page,
+        "value": finding.value,
+        "threshold": finding.threshold,
+        "began": datetime.fromtimestamp(episode.began, zone),
+        "fired": None if episode.fired is None else datetime.fromtimestamp(episode.fired, zone),
+        "silent_until": max(covering).astimezone(zone) if covering else None,
+    }

@@ -1,0 +1,93 @@
+"""An episode is told once when it fires, and once when it is over, however often it is seen and whatever happens between."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conventions.alerts.episode import AT_ONCE, HOLDS_FOR, OVER_AFTER, Episode, Transition, next_episodes
+from conventions.alerts.finding import Finding
+from conventions.alerts.rules import RULE_NAMES
+
+BACKLOG = Finding("backlog", "mail", "warning", "mail: 1,000 messages wait", "add workers", "/")
+LETTERS = Finding("dead letters", "Mail", "warning", "Mail: 10 dead letters", "look", "/")
+BLIND = Finding("unreadable", "queues", "critical", "nobody can tell", "look", "/")
+
+
+def run(*steps: tuple[float, Sequence[Finding]]) -> list[tuple[float, str, str]]:
+    """What is told, and when, after looks at these times."""
+    episodes: dict[str, Episode] = {}
+    told: list[tuple[float, str, str]] = []
+    for now, found in steps:
+        episodes, changes = next_episodes(episodes, found, now)
+        told += [(now, one.change, one.episode.finding.rule) for one in changes]
+    return told
+
+
+def test_a_finding_fires_when_it_has_held() -> None:
+    """One that goes before that is told to nobody."""
+    assert run((0, [BACKLOG]), (HOLDS_FOR - 1, [BACKLOG])) == []
+    assert run((0, [BACKLOG]), (HOLDS_FOR - 1, []), (HOLDS_FOR, [BACKLOG])) == []
+    assert run((0, [BACKLOG]), (HOLDS_FOR, [BACKLOG])) == [(HOLDS_FOR, "firing", "backlog")]
+
+
+def test_what_judges_a_span_fires_at_once() -> None:
+    """It has held already."""
+    assert "dead letters" in AT_ONCE
+    assert run((0, [LETTERS])) == [(0, "firing", "dead letters")]
+    assert set(RULE_NAMES) >= AT_ONCE
+
+
+def test_it_is_over_when_it_was_away() -> None:
+    """A value at its threshold comes and goes: that is one episode."""
+    over = OVER_AFTER
+    assert run((0, [LETTERS]), (10, []), (10 + over - 1, [])) == [(0, "firing", "dead letters")]
+    assert run((0, [LETTERS]), (10, []), (20, [LETTERS]), (30, []), (30 + over, [])) == [
+        (0, "firing", "dead letters"), (30 + over, "resolved", "dead letters"),
+    ]  # fmt: skip
+    assert run((0, [LETTERS]), (10, []), (10 + over, []), (200, [LETTERS]))[-1] == (200, "firing", "dead letters")
+
+
+def test_while_nobody_can_tell_nothing_is_over() -> None:
+    """An outage of Redis does not mean that the backlog is gone."""
+    steps: list[tuple[float, Sequence[Finding]]] = [
+        (0.0, [LETTERS]),
+        *((float(now), [BLIND]) for now in range(10, 1000, 10)),
+        (1000.0, []),
+        (1000.0 + OVER_AFTER, []),
+    ]
+    assert sorted(run(*steps)) == [
+        (0, "firing", "dead letters"), (10 + HOLDS_FOR, "firing", "unreadable"),
+        (1000 + OVER_AFTER, "resolved", "dead letters"), (1000 + OVER_AFTER, "resolved", "unreadable"),
+    ]  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.floats(1, 200), st.booleans()), max_size=60))
+def test_firing_and_over_take_turns(looks: list[tuple[float, bool]]) -> None:
+    """For one thing, in any rhythm; and each of the two is of the same episode."""
+    now, episodes, told = 0.0, dict[str, Episode](), list[Transition]()
+    for wait, seen in looks:
+        now += wait
+        episodes, changes = next_episodes(episodes, [BACKLOG] if seen else [], now)
+        told += changes
+    assert [one.change for one in told] == ["firing", "resolved"] * (len(told) // 2) + ["firing"] * (len(told) % 2)
+    ids = [one.episode.id for one in told]
+    assert ids[::2][: len(ids[1::2])] == ids[1::2]
+    assert len(set(ids)) == (len(ids) + 1) // 2
+
+
+def test_it_says_what_was_seen_last() -> None:
+    """Not what it began with."""
+    worse = replace(BACKLOG, says="mail: 9,000 messages wait")
+    episodes, _ = next_episodes({}, [BACKLOG], 0)
+    episodes, changes = next_episodes(episodes, [worse], HOLDS_FOR)
+    assert changes[0].episode.finding.says == worse.says
+    assert changes[0].episode.began == 0
+
+
+@pytest.mark.parametrize("name", RULE_NAMES)
+def test_a_silence_names_a_rule_or_one_subject(name: str) -> None:
+    """No name is the beginning of another one's key."""
+    assert not any(other.startswith(f"{name} ") for other in RULE_NAMES)

@@ -1,0 +1,287 @@
+"""Alerts arrive: once for each change, whoever judges and dies; again until a receiver takes them; not where they are silent."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions.alerts import evaluator as module
+from conventions.alerts.alert_store import AlertStore, Silence
+from conventions.alerts.episode import HOLDS_FOR, OVER_AFTER
+from conventions.alerts.evaluator import Evaluator
+from conventions.alerts.look import look_at
+from conventions.app import ConventionsApp
+from conventions.core.errors import ConfigurationError
+from conventions.records.journal import AuditJournalEntry, read_entry
+from tests.support import wait_until
+
+
+class Mail(ImmediateTask):
+    """A task without a worker."""
+
+    queue_name = "mail"
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> None:
+        """Do nothing."""
+
+
+class Receiver:
+    """A server that takes messages, or refuses them."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+        self.refuses = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if outer.refuses:
+                    outer.refuses -= 1
+                    self.send_error(503)
+                    return
+                outer.bodies.append(body)
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}/hook?token=hunter2"
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """The states and rules of what has arrived."""
+        return [(one["state"], one["rule"]) for one in self.bodies]
+
+
+@contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver that runs."""
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        receiver.server.shutdown()
+        receiver.server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver that runs."""
+    with receiving() as receiver:
+        yield receiver
+
+
+class Clock:
+    """The time of the evaluators."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return self.now
+
+    def monotonic(self) -> float:
+        """The same."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of the evaluators."""
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def evaluator(app: ConventionsApp, name: str = "one") -> Evaluator:
+    """One of several processes."""
+    found = Evaluator(app)
+    found._name = name
+    return found
+
+
+def step(one: Evaluator, clock: Clock, seconds: float) -> None:
+    """Time passes; it looks, and tells."""
+    clock.now += seconds
+    one.look()
+    one.tell()
+
+
+def test_a_change_is_told_once(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """When it has held, and when it is over; with what to do, and without a value of any job."""
+    app.settings.alert_webhook = receiver.address
+    one = evaluator(app)
+    Mail.delay(number=1)
+    for seconds in (0, HOLDS_FOR - 1, 1, 10, 10):
+        step(one, clock, seconds)
+    assert receiver.told == [("firing", "no consumer")]
+    (body,) = receiver.bodies
+    assert (body["subject"], body["severity"], body["application"]) == ("mail", "critical", "tests")
+    assert body["says"] in body["text"]
+    assert body["do"] in body["text"]
+    app.broker.drop("mail")
+    for seconds in (10, OVER_AFTER - 1, 1, 10):
+        step(one, clock, seconds)
+    assert receiver.told == [("firing", "no consumer"), ("resolved", "no consumer")]
+    assert receiver.bodies[0]["id"] == receiver.bodies[1]["id"]
+    assert [episode.finding.rule for episode in AlertStore(app.store).over(5)] == ["no consumer"]
+
+
+def test_two_judge_and_one_dies(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """The second takes over what the first has seen, and tells nothing twice."""
+    app.settings.alert_webhook = receiver.address
+    one, other = evaluator(app), evaluator(app, "other")
+    Mail.delay(number=1)
+    for seconds in (0, HOLDS_FOR, 5):
+        step(one, clock, seconds)
+        assert other.look() == []
+        assert other.tell() == 0
+    app.store.redis.delete(app.store.key("alerts", "lead"))  # it died, and its lease is over
+    for _ in range(3):
+        step(other, clock, 10)
+        assert one.look() == []
+    assert receiver.told == [("firing", "no consumer")]
+    assert AlertStore(app.store).leader() == "other"
+
+
+def test_one_that_stood_still_changes_nothing(
+    app: ConventionsApp, receiver: Receiver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has looked, and another one leads when it goes on."""
+    app.settings.alert_webhook = receiver.address
+    one, store = evaluator(app), AlertStore(app.store)
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    looked = look_at
+
+    def stands_still(*arguments: Any) -> Any:
+        found = looked(*arguments)
+        app.store.redis.set(app.store.key("alerts", "lead"), "other")
+        return found
+
+    monkeypatch.setattr(module, "look_at", stands_still)
+    clock.now += HOLDS_FOR
+    assert one.look() == []
+    assert [episode.fired for episode in store.episodes().values()] == [None]
+    assert store.due(clock.now) == []
+
+
+def test_a_receiver_that_is_away_hears_later(
+    app: ConventionsApp, receiver: Receiver, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Again after 2, 4, 8 s; also from another process. No secret of its address is in the log."""
+    app.settings.alert_webhook = receiver.address
+    receiver.refuses = 2
+    one = evaluator(app)
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    step(one, clock, HOLDS_FOR)
+    assert receiver.told == []
+    step(one, clock, 1)
+    step(one, clock, 1)
+    assert receiver.told == []
+    again = evaluator(app)  # the process was restarted
+    step(again, clock, 4)
+    assert receiver.told == [("firing", "no consumer")]
+    assert "not delivered to webhook, trying again" in caplog.text
+    assert "hunter2" not in caplog.text
+    assert AlertStore(app.store).due(clock.now + 1e6) == []
+
+
+def test_one_that_is_gone_is_given_up(
+    app: ConventionsApp, receiver: Receiver, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After twelve tries, and that is said."""
+    app.settings.alert_webhook = receiver.address
+    receiver.refuses = 1000
+    one = evaluator(app)
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    for _ in range(module.GIVEN_UP_AFTER + 2):
+        step(one, clock, 700)
+    assert "given up" in caplog.text
+    assert AlertStore(app.store).due(clock.now + 1e6) == []
+
+
+def test_silence(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """It is judged and listed, and nobody is told; the audit has who and why."""
+    app.settings.alert_webhook = receiver.address
+    one, store = evaluator(app), AlertStore(app.store)
+    until = datetime.now(UTC) + timedelta(hours=1)
+    store.silence(Silence("no consumer mail", until, "we know", "ann"))
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    step(one, clock, HOLDS_FOR)
+    assert receiver.told == []
+    assert [episode.state for episode in store.episodes().values()] == ["firing"]
+    redis: Any = app.store.redis
+    deeds = [read_entry(id_, fields) for id_, fields in redis.xrange(app.store.key("journal"))]
+    (deed,) = [one.audit_entry for one in deeds if isinstance(one, AuditJournalEntry)]
+    assert (deed.actor, deed.action, deed.target, deed.reason) == (
+        "ann",
+        "alerts silence",
+        "no consumer mail",
+        "we know",
+    )
+    assert store.silences(until) == []  # it is over
+    assert not store.end_silence("no consumer mail", "ann", None)
+
+
+def test_the_heartbeat(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """Once a minute, by the one that leads: whoever misses it knows that nobody judges."""
+    app.settings.heartbeat_url = receiver.address
+    one, other = evaluator(app), evaluator(app, "other")
+    for seconds in (0, 10, 49, 1, 59, 1):
+        step(one, clock, seconds)
+        other.look()
+        other.tell()
+    assert len(receiver.bodies) == 3
+    assert receiver.bodies[0]["application"] == "tests"
+
+
+def test_several_receivers(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
+    """Each gets it, by apprise too; one that is away holds up no other."""
+    app.settings.alert_urls = ("json://127.0.0.1:1/away", receiver.address.replace("http://", "json://"))
+    one = evaluator(app)
+    Mail.delay(number=1)
+    step(one, clock, 0)
+    step(one, clock, HOLDS_FOR)
+    assert [body["title"] for body in receiver.bodies] == [
+        "tests: mail: 1 message waits, and no worker consumes the queue"
+    ]
+
+
+def test_an_address_that_apprise_does_not_know_is_refused(app: ConventionsApp) -> None:
+    """At the start, without its secrets."""
+    app.settings.alert_urls = ("nothing://hunter2@x",)
+    with pytest.raises(ConfigurationError) as found:
+        Evaluator(app)
+    assert "number 1" in str(found.value)
+    assert "hunter2" not in str(found.value)
+
+
+def test_it_runs_by_itself(app: ConventionsApp, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In threads that end with it; then another one may lead at once."""
+    monkeypatch.setattr("conventions.alerts.episode.HOLDS_FOR", 0.0)
+    app.settings.alert_webhook = receiver.address
+    monkeypatch.setattr(module, "EVERY", 0.1)
+    Mail.delay(number=1)
+    one = Evaluator(app)
+    one.start()
+    wait_until(lambda: receiver.told == [("firing", "no consumer")])
+    one.stop()
+    assert AlertStore(app.store).leader() is None

@@ -1,0 +1,113 @@
+"""Alerts outside the workers: a real beat tells when all of them are killed; the commands show, test and silence."""
+
+import json
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from conventions import EVERY_ARGUMENT, ImmediateTask
+from conventions.alerts.alert_store import AlertStore
+from conventions.alerts.evaluator import EVERY
+from conventions.metrics.worker_reports import SILENT_AFTER
+from tests.alerts.test_evaluator import receiving
+from tests.support import patient, wait_until
+from tests.workers import Installation
+
+
+class Fine(ImmediateTask):
+    """Succeed."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self, number: int) -> int:
+        return number
+
+
+@pytest.fixture
+def alone(
+    request: pytest.FixtureRequest, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
+) -> Installation:
+    """An installation of the test's own, with these tasks."""
+    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
+    return Installation(tmp_path, [request.module.__name__], [request.path.parent], **settings)
+
+
+@contextmanager
+def beside(installation: Installation, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that judges, until the end of the block."""
+    log = installation.folder / f"{command[0]}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            installation.celery(*command),
+            cwd=installation.folder,
+            env=installation.environment | variables,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+        assert process.poll() is None, log.read_text()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=patient(10))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("command", [("beat", "--loglevel=INFO"), ("metrics", "--port=0")], ids=["beat", "metrics"])
+def test_all_workers_killed(alone: Installation, command: tuple[str, ...]) -> None:
+    """The alert arrives by a beat, and by `metrics --port`; no worker is needed for it. The heartbeat arrives, too."""
+    with receiving() as alerts, receiving() as heart, alone.application() as app:
+        told = {"CONVENTIONS_ALERT_WEBHOOK": alerts.address, "CONVENTIONS_HEARTBEAT_URL": heart.address}
+        with beside(alone, *command, **told), alone.workers([], []) as (one, other):
+            wait_until(lambda: AlertStore(app.store).leader(), 30, "one judges")
+            wait_until(lambda: heart.bodies, 30, "the heartbeat")
+            one.kill()
+            other.kill()
+            wait_until(lambda: len(alerts.bodies) == 2, SILENT_AFTER + 2 * EVERY + 10, "both are told of")
+            assert alerts.told == [("firing", "worker silent")] * 2
+            assert {body["severity"] for body in alerts.bodies} <= {"critical", "warning"}
+            listed = json.loads(alone.run("alerts", "list", "--json").stdout)
+            assert [(row["state"], row["rule"]) for row in listed] == [("firing", "worker silent")] * 2
+
+
+@pytest.mark.everyday
+def test_the_commands(alone: Installation) -> None:
+    """An empty list; a test that arrives, and one that does not; a silence, and its end."""
+    assert json.loads(alone.run("alerts", "list", "--json").stdout.partition("\n")[2] or "[]") == []
+    none = alone.run("alerts", "test")
+    assert (none.returncode, "CONVENTIONS_ALERT_WEBHOOK" in none.stdout) == (2, True)
+    with receiving() as receiver:
+        sent = alone.run("alerts", "test", CONVENTIONS_ALERT_WEBHOOK=receiver.address)
+        assert (sent.returncode, sent.stdout.strip()) == (0, "webhook: delivered")
+        assert receiver.told == [("test", "test")]
+    refused = alone.run("alerts", "test", CONVENTIONS_ALERT_WEBHOOK="http://127.0.0.1:1/x")
+    assert refused.returncode == 1
+    assert "not delivered" in refused.stdout
+    assert alone.run("alerts", "silence", "nonsense", "--until", "2h", "--reason", "x").returncode == 2
+    silent = alone.run(
+        "alerts", "silence", "backlog", "--subject", "mail", "--until", "2h", "--reason", "known", "--actor", "ann"
+    )
+    assert "nobody is told of 'backlog mail' until" in silent.stdout
+    with alone.application() as app:
+        (one,) = AlertStore(app.store).silences(datetime.now(UTC))
+        assert (one.key, one.reason, one.actor) == ("backlog mail", "known", "ann")
+    assert alone.run("alerts", "unsilence", "backlog", "--subject", "mail").returncode == 0
+    assert alone.run("alerts", "unsilence", "backlog", "--subject", "mail").returncode == 1
+
+
+@pytest.mark.everyday
+def test_a_beat_refuses_a_receiver_that_cannot_work(alone: Installation) -> None:
+    """At its start, in one line; no address is shown."""
+    ended = alone.run("beat", CONVENTIONS_ALERT_URLS="nothing://hunter2@x")
+    assert ended.returncode == 2
+    assert "apprise does not know the address number 1" in ended.stdout
+    assert "hunter2" not in ended.stdout
+    assert "Traceback" not in ended.stdout
