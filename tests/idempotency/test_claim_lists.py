@@ -84,6 +84,7 @@ LASTING = {
     "sequence": "the order of arrival",
     "journal": "until it is recorded in SQL",
     "members": "a day: who lives",
+    "parked_in": "a minute: for who counts",
 }
 
 

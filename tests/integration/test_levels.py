@@ -6,58 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from celery import shared_task
 
-from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask
 from conventions.app import ConventionsApp
 from conventions.metrics import worker_reports
 from conventions.metrics.known_series import known_names
 from conventions.metrics.levels import LevelReader, Levels
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.storage.database import Database
+from tests.integration.levels_tasks import Far, Hold, Nobody
 from tests.support import wait_until
 from tests.workers import Installation, application
 
 
-class Hold(ImmediateTask):
-    """Wait for the file `go`."""
-
-    idempotent_on = EVERY_ARGUMENT
-
-    def run(self, folder: Path, number: int) -> None:  # noqa: ARG002  # it tells jobs apart
-        wait_until((folder / "go").exists, timeout=60)
-
-
-class Far(LongRunningTask):
-    """Report how far it is, and wait for the file `go`."""
-
-    queue_name = "far"
-    idempotent_on = EVERY_ARGUMENT
-
-    def run(self, folder: Path) -> None:
-        self.progress.total = 4
-        self.progress.advance(1)
-        self.progress.flush()
-        wait_until((folder / "go").exists, timeout=60)
-
-
-class Nobody(ImmediateTask):
-    """Has no worker."""
-
-    queue_name = "nobody"
-    idempotent_on = EVERY_ARGUMENT
-
-    def run(self, number: int) -> None:
-        """Do nothing."""
-
-
 @pytest.fixture
-def alone(
-    request: pytest.FixtureRequest, valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path
-) -> Installation:
+def alone(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
     """An installation of the test's own, with these tasks."""
-    settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
-    return Installation(tmp_path, [request.module.__name__], [request.path.parent], **settings)
+    packages = ["tests.integration.levels_tasks"]
+    return Installation(tmp_path, packages, broker_url=valkey_url, database_url=new_database(tmp_path))
 
 
 def levels(app: ConventionsApp) -> Levels:
@@ -143,15 +108,12 @@ def test_a_redis_that_is_away_leaves_out_all_that_it_has(new_database: Callable[
     assert found.letters == {}
 
 
-@shared_task
-def plain(folder: str) -> None:
-    """Wait for the file `go`, as a function of plain Celery."""
-    wait_until((Path(folder) / "go").exists, timeout=60)
-
-
 def test_a_function_that_runs_is_seen(alone: Installation) -> None:
     """By its worker's word alone, since it has no claim."""
     with alone.application() as app, alone.worker():
+        # Not above: pytest would ask the proxy of a function what it is, and so make the tasks of every application.
+        from tests.integration.levels_tasks import plain
+
         sent: Any = plain.delay(str(alone.folder))
         (found,) = wait_until(lambda: levels(app).running, 20, "it runs")
         assert (found.task, found.id, found.queue) == (plain.name, sent.id, "immediate")

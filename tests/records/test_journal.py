@@ -159,12 +159,13 @@ def vars_of(event: Event) -> dict[str, Any]:
 
 
 def read_event(data: bytes) -> Event | None:
-    """`None` where it is none. A whole runtime may be read as either kind of number."""
+    """`None` where it is none. Whole seconds may be read as either kind of number."""
     try:
         event = Event.decode(data)
     except ValueError:
         return None
-    return replace(event, runtime=None if event.runtime is None else float(event.runtime))
+    seconds = {name: None if (value := getattr(event, name)) is None else float(value) for name in ("runtime", "wait")}
+    return replace(event, **seconds)
 
 
 def test_an_entry_has_the_server_s_time_and_the_fence() -> None:
