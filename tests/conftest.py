@@ -40,7 +40,7 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 TESTS = Path(__file__).parent
-BY_FOLDER = dict.fromkeys(("bench", "django", "examples", "integration"), "processes") | {"crash": "crash"}
+BY_FOLDER = dict.fromkeys(("bench", "deploy", "django", "examples", "integration"), "processes") | {"crash": "crash"}
 BY_FIXTURE = {"browser": "browser"}
 INSTALL = re.compile(r"apt-get install ([a-z0-9 -]+)")
 

@@ -1,5 +1,6 @@
 """`celery -A <app> metrics`: what the jobs of the last minutes did, by task; with `--port`, all metrics for Prometheus."""
 
+import signal
 from typing import Any
 
 import click
@@ -68,6 +69,7 @@ def _serve(app: ConventionsApp, port: int, address: str) -> None:
         raise ConfigurationError(
             [f"metrics cannot be served at {address}:{port}: {error}; choose another --port"]
         ) from error
+    signal.signal(signal.SIGTERM, _end)
     evaluator = Evaluator(app)
     evaluator.start()
     say(f"metrics: http://{address}:{server.port}/metrics")
@@ -77,6 +79,11 @@ def _serve(app: ConventionsApp, port: int, address: str) -> None:
         server.close()
     finally:
         evaluator.stop()
+
+
+def _end(*_: Any) -> None:
+    """SIGTERM ends it as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def _row(series: Series, figures: Figures) -> dict[str, Any]:

@@ -13,6 +13,17 @@ from conventions.records.journal import KINDS
 
 Totals = Mapping[Series, Mapping[str, int]]
 
+PARTS = (
+    "queues",
+    "retrying",
+    "workers",
+    "running",
+    "journal",
+    "beats",
+    "schedules",
+    "letters",
+    "memory",
+)  # those that are served
 MOST_ERRORS = 1000  # pairs of a series and an error
 OF_SERIES = ["task", "queue"]
 
@@ -49,7 +60,7 @@ class MetricsCollector(Collector):
             "1: what belongs to this part could not be read, and is left out.",
             labels=["part"],
         )
-        for part in ("queues", "workers", "running", "causes", "journal", "beats", "schedules", "letters", "memory"):
+        for part in PARTS:
             absent.add_metric([part], float(part in levels.absent))
         yield absent
 

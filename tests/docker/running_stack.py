@@ -91,16 +91,17 @@ class RunningStack:
 @contextmanager
 def running_stack(folder: Path) -> Iterator[RunningStack]:
     """Build the image, `up --wait`, and take all of it away at the end."""
-    ports = free_ports(3)
+    ports = free_ports(5)
     project = f"conventions-test-{secrets.token_hex(4)}"
     env_file = folder / "test.env"
     env_file.write_text(
         f"POSTGRES_PASSWORD='{PASSWORD}'\nFLOWER_BASIC_AUTH={':'.join(LOGIN)}\nCONVENTIONS_IMAGE={project}\n"
         f"CONVENTIONS_VALKEY_PORT={ports[0]}\nCONVENTIONS_POSTGRES_PORT={ports[1]}\n"
-        f"CONVENTIONS_FLOWER_PORT={ports[2]}\nCONVENTIONS_TASK_PACKAGES=slow_jobs\n",
+        f"CONVENTIONS_FLOWER_PORT={ports[2]}\nCONVENTIONS_PROMETHEUS_PORT={ports[3]}\nCONVENTIONS_GRAFANA_PORT={ports[4]}\n"
+        f"GRAFANA_PASSWORD={LOGIN[1]}\nCONVENTIONS_TASK_PACKAGES=slow_jobs\n",
         encoding="utf-8",
     )
-    stack = RunningStack(project, env_file, *ports)
+    stack = RunningStack(project, env_file, *ports[:3])
     try:
         try:
             stack.compose("up", "--build", "--wait", "--quiet-pull")
@@ -108,11 +109,11 @@ def running_stack(folder: Path) -> Iterator[RunningStack]:
             raise AssertionError(f"{error}\n{stack.logs()}") from None
         yield stack
     finally:
-        stack.compose("down", "--volumes", "--timeout", "20")
+        stack.compose("--profile", "metrics", "down", "--volumes", "--timeout", "20")
         subprocess.run(["docker", "image", "rm", project], capture_output=True, check=False)
 
 
 def _environment() -> dict[str, str]:
     """The environment without what could change the stack."""
-    ours = ("CONVENTIONS_", "COMPOSE_", "FLOWER_", "POSTGRES_", "PG")
+    ours = ("CONVENTIONS_", "COMPOSE_", "FLOWER_", "GRAFANA_", "POSTGRES_", "PG")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}

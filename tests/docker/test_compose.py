@@ -1,9 +1,11 @@
 """docker-compose.yml on a real engine: it comes up, jobs sent from the host run, and none is lost on a restart."""
 
 import base64
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import URL, create_engine, text
@@ -147,3 +149,23 @@ def test_a_waiting_message_survives_the_broker(stack: RunningStack) -> None:
     stack.compose("restart", "valkey")
     stack.compose("up", "--wait")
     wait_until(lambda: notes(stack, "waiting") == ["started", "finished"], 30, "the waiting job's end")
+
+
+def test_prometheus_reads_and_grafana_shows(stack: RunningStack) -> None:
+    """The profile `metrics`: the target is up, all rules are well, and Grafana has loaded the dashboard and reaches Prometheus."""
+    stack.compose("--profile", "metrics", "up", "--wait", "--quiet-pull")
+
+    def ask(service: str, address: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(stack.compose("exec", "-T", service, "wget", "-q", "-O", "-", address))
+        return found
+
+    def is_up() -> bool:
+        found = ask("prometheus", "http://127.0.0.1:9090/api/v1/query?query=up")["data"]["result"]
+        return [one["value"][1] for one in found] == ["1"]
+
+    wait_until(is_up, 60, "Prometheus has read the metrics")
+    groups = ask("prometheus", "http://127.0.0.1:9090/api/v1/rules")["data"]["groups"]
+    assert {one["lastError"] for group in groups for one in group["rules"] if "lastError" in one} <= {""}
+    grafana = f"http://admin:{LOGIN[1]}@127.0.0.1:3000/api"
+    assert ask("grafana", f"{grafana}/dashboards/uid/celery-conventions")["meta"]["provisioned"] is True
+    assert ask("grafana", f"{grafana}/datasources/uid/conventions-prometheus/health")["status"] == "OK"

@@ -139,7 +139,7 @@ def served(installation: Installation) -> str:
         found = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+/metrics", log.read_text()), 30, "it serves")
         return httpx.get(found[0], timeout=patient(10)).text
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=patient(10)) == 0
 
 

@@ -164,8 +164,8 @@ def read_event(data: bytes) -> Event | None:
         event = Event.decode(data)
     except ValueError:
         return None
-    seconds = {name: None if (value := getattr(event, name)) is None else float(value) for name in ("runtime", "wait")}
-    return replace(event, **seconds)
+    runtime, wait = (None if seconds is None else float(seconds) for seconds in (event.runtime, event.wait))
+    return replace(event, runtime=runtime, wait=wait)
 
 
 def test_an_entry_has_the_server_s_time_and_the_fence() -> None:

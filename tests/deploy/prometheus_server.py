@@ -1,0 +1,108 @@
+"""A real Prometheus with our configuration and rules, and the metrics process that it scrapes."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.docker.running_stack import ROOT
+from tests.redis_servers import free_port
+from tests.support import patient, wait_until
+from tests.workers import Installation
+
+FOLDER = ROOT / "deploy" / "prometheus"
+ADDRESS = re.compile(r"http://(127\.0\.0\.1:\d+)/metrics")
+
+
+@contextmanager
+def metrics_process(installation: Installation) -> Iterator[str]:
+    """Run `celery metrics --port`; gives its host and port."""
+    log = installation.folder / "metrics.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            installation.celery("metrics", "--port=0"),
+            cwd=installation.folder,
+            env=installation.environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield wait_until(lambda: ADDRESS.search(log.read_text(encoding="utf-8")), 30, "it serves metrics")[1]
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Prometheus:
+    """Asks a server by its API.
+
+    Args:
+        address: as `http://127.0.0.1:9090`.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        """What it answers. Raises: AssertionError: it says that the question is wrong."""
+        answer = httpx.get(f"{self._address}/api/v1/{path}", params=parameters, timeout=patient(10)).json()
+        assert answer["status"] == "success", f"{parameters}: {answer}"
+        return answer["data"]
+
+    def query(self, expression: str) -> list[Any]:
+        """The samples of an expression, now."""
+        found: list[Any] = self.ask("query", query=expression)["result"]
+        return found
+
+    def alerts(self, state: str) -> set[tuple[str, str, str]]:
+        """Alert, queue and task of those that are in this state."""
+        found = [one["labels"] for one in self.ask("alerts")["alerts"] if one["state"] == state]
+        return {(one["alertname"], one.get("queue", ""), one.get("task", "")) for one in found}
+
+
+@contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+    """Run a server with `deploy/prometheus`, which reads this target, and evaluates the rules, each second."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("prometheus is not installed: apt-get install prometheus")
+    configuration = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
+    configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    configuration["rule_files"] = [str(FOLDER / name) for name in configuration["rule_files"]]
+    (job,) = configuration["scrape_configs"]
+    job |= {"scrape_timeout": "1s", "static_configs": [{"targets": [target]}]}
+    file, log = folder / "prometheus.yml", folder / "prometheus.log"
+    file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
+    port = free_port()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={file}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            cwd=folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+
+        def is_ready() -> bool:
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            with suppress(httpx.TransportError):
+                return httpx.get(f"http://127.0.0.1:{port}/-/ready", timeout=patient(5)).status_code == httpx.codes.OK
+            return False
+
+        wait_until(is_ready, 30, "Prometheus is ready")
+        yield Prometheus(f"http://127.0.0.1:{port}")
+    finally:
+        process.kill()
+        process.wait()
