@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Keep what a worker says of itself, with the time by the server's clock, and forget those that have said nothing for long.
 -- KEYS: prefix
 -- ARGV: name of the worker, what it says as JSON, ms after which a silent one is forgotten
