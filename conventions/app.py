@@ -5,6 +5,7 @@ import gc
 import importlib
 import inspect
 import operator
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,10 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 
 from conventions.alerts.beside_beat import start_beside_beat
+from conventions.attempt_log.live_logs import LiveLogs
+from conventions.attempt_log.log_writer import PATIENCE as LOG_PATIENCE
+from conventions.attempt_log.log_writer import AttemptLogs
+from conventions.attempt_log.run_log import attach
 from conventions.batches.batch_state import Batches
 from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
@@ -84,6 +89,7 @@ if TYPE_CHECKING:
     from conventions.tasks.job_decorator import FunctionJob
     from conventions.worker.application import WorkerApplication
 
+LOG_LEVEL = "CELERY_LOG_LEVEL"  # by which Celery tells the processes of a pool
 CONFIG_OBJECT = "config_object"  # what an application that is pickled was configured from
 DEFAULT_SCHEDULE = "beat_schedule:SCHEDULE"
 BROKER_OPTIONS = {"socket_connect_timeout": 1}  # seconds: a send must fail within `broker_timeout`
@@ -94,6 +100,7 @@ STEPS = (
     "conventions.worker.functions_step:FunctionsStep",
     "conventions.worker.report_step:ReportStep",
     "conventions.worker.preloading:Preloading",
+    "conventions.worker.log_step:LogStep",
     "conventions.recording.recorder_step:RecorderStep",
     "conventions.batches.sweep:BatchSweep",
     "conventions.worker.loop_calls:LoopCallsStep",
@@ -195,6 +202,8 @@ class TaskLoader(AppLoader):
     def on_worker_process_init(self) -> None:
         """Also in a process of the pool that was not forked."""
         self.app.be_patient()
+        if self.app.attempt_logs is not None and (level := os.environ.get(LOG_LEVEL, "")).isdecimal():
+            attach(int(level))
 
 
 if (
@@ -515,6 +524,16 @@ class ConventionsApp(_Base):
         """The messages that this process holds."""
         keeper = PageKeeper(self.claims, self.pages, has_ended, every=self.timings.renew_every)
         return InFlight(self.broker, keeper, timings=self.timings)
+
+    @functools.cached_property
+    def attempt_logs(self) -> AttemptLogs | None:
+        """The log lines of the attempts of this process; `None`: they are turned off."""
+        return AttemptLogs(self._live_logs, self.settings.job_log_limit) if self.settings.job_log_limit else None
+
+    def _live_logs(self) -> LiveLogs:
+        """With connections of its own, which hold no job up for long."""
+        url = self.settings.redis_url or self.broker_address
+        return LiveLogs(Store(url, self.settings.key_prefix, patience=LOG_PATIENCE))
 
     @functools.cached_property
     def pages(self) -> Pages:

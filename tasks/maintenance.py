@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, delete, inspect, select, tuple_
 from sqlalchemy.orm import DeclarativeBase
 
 from conventions import ScheduledTask
-from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
+from conventions.storage.tables import AttemptLogRow, AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.files import slug
 from tasks.tables import EmailLog
@@ -23,7 +23,7 @@ KEEP = 7  # backups
 
 
 class PurgeOldData(ScheduledTask):
-    """Delete executions, log rows of sent e-mails and output files older than the setting `retention`.
+    """Delete executions, log lines of attempts, log rows of sent e-mails and output files older than the setting `retention`.
 
     Rows go a thousand at a time, each thousand in its own transaction, so that others are never kept waiting and
     a stopped run loses nothing: the next one goes on. Backups have a rule of their own (`BackupDatabase`). Dead
@@ -42,6 +42,7 @@ class PurgeOldData(ScheduledTask):
         deleted = {
             "email_log": self._delete(EmailLog, EmailLog.sent_at < limit),
             "executions": self._delete(ExecutionRow, ExecutionRow.ended_at < limit),
+            "attempt_logs": self._delete(AttemptLogRow, AttemptLogRow.at < limit),
             "dead_letters": self._delete(DeadLetterRow, DeadLetterRow.last_failed_at < given_up),
             "redrives": self._delete(RedriveRow, RedriveRow.ended_at < given_up),
             "audit": self._delete(AuditRow, AuditRow.at < given_up),

@@ -49,12 +49,12 @@ def test_imports_keep_the_contracts() -> None:
 def test_a_broken_contract_is_found(tmp_path: Path) -> None:
     """With two folders in the wrong order, the import is named."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert text.count('"records",\n  "storage",') == 1
+    assert text.count('"attempt_log",\n  "storage",') == 1
     config = tmp_path / "pyproject.toml"
-    config.write_text(text.replace('"records",\n  "storage",', '"storage",\n  "records",'), encoding="utf-8")
+    config.write_text(text.replace('"attempt_log",\n  "storage",', '"storage",\n  "attempt_log",'), encoding="utf-8")
     found = linted(config)
     assert found.returncode == 1
-    assert "conventions.records is not allowed to import conventions.storage" in found.stdout
+    assert "conventions.attempt_log is not allowed to import conventions.storage" in found.stdout
 
 
 def test_every_folder_is_on_the_map() -> None:

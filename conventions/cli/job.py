@@ -3,19 +3,25 @@
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
+from textwrap import indent
 from typing import Any
 
 import click
 from celery.bin.base import CeleryCommand
+from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.app import ConventionsApp
+from conventions.attempt_log.lines import LogLine
 from conventions.broker.consumers import ask_workers
 from conventions.cli.base import app_of, one_line_errors, print_json, say, written
+from conventions.core.error_text import first_line
 from conventions.core.printable_text import printable
 from conventions.jobs.facts import Facts
+from conventions.jobs.history import JobAttempt
 from conventions.jobs.job import Job
 from conventions.jobs.result_backend import described
 
+INDENT = " " * 4
 FIELDS = tuple(one.name for one in fields(Facts))
 
 
@@ -27,11 +33,12 @@ FIELDS = tuple(one.name for one in fields(Facts))
     metavar="SECONDS",
     help="Wait so long for its end; status 0 only if it went well.",
 )
+@click.option("--logs", is_flag=True, help="Also what each attempt has logged, and what a running one logs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 @click.pass_context
 @one_line_errors
-def job(context: click.Context, id: str, wait: float | None, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
-    """Show what became of the job ID, and why it waits. Status 1 if nothing is known of it."""
+def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json: bool) -> None:  # noqa: A002  # the word of the glossary
+    """Show what became of the job ID, why it waits, and its attempts. Status 1 if nothing is known of it."""
     app = app_of(context)
     try:
         found = Job.of(id, app)
@@ -46,15 +53,66 @@ def job(context: click.Context, id: str, wait: float | None, as_json: bool) -> N
     shown["progress"] = None if found.progress is None else described(found.progress)
     if found.state == "queued":
         shown["waits_because"] = _with_consumers(app, found)
+    attempts = _history(found, logs=logs)
     if as_json:
-        print_json(shown)
+        print_json(shown | {"history": [_as_json(one, logs=logs) for one in attempts]})
     else:
         for name, value in shown.items():
             if (text := _text(name, value, found)) is not None:
                 say(f"{name.replace('_', ' '):<14} {text}")
+        for one in attempts:
+            _say_attempt(one)
         if more := _more(found):
             say(f"more{' ' * 10} celery -A {app.main} {more}")
     context.exit(int(found.state == "unknown" if wait is None else not found.went_well))
+
+
+def _history(found: Job, *, logs: bool) -> tuple[JobAttempt, ...]:
+    """Its attempts; where SQL does not answer, those that it need not be asked for: the state is known without it."""
+    try:
+        return found.history(logs=logs)
+    except SQLAlchemyError as error:
+        say(f"what SQL has of its attempts is not shown: {first_line(error)}", err=True)
+        return found.history(logs=logs, sql=False)
+
+
+def _as_json(attempt: JobAttempt, *, logs: bool) -> dict[str, Any]:
+    values = {one.name: getattr(attempt, one.name) for one in fields(JobAttempt)}
+    lines = values.pop("log")
+    return values | {"log": [_line_as_json(line) for line in lines]} if logs else values
+
+
+def _line_as_json(line: LogLine) -> dict[str, Any]:
+    """Those fields that it has: one that stands for others has its message and their number."""
+    found = {one.name: getattr(line, one.name) for one in fields(LogLine)}
+    always = ("left_out", "message") if line.left_out else ("time", "level", "logger", "message")
+    return {name: value for name, value in found.items() if name in always or value}
+
+
+def _say_attempt(attempt: JobAttempt) -> None:
+    """One attempt in a line, its error in the next one, then what it has logged."""
+    name = f"redrive {attempt.redrive}, attempt {attempt.attempt}" if attempt.redrive else f"attempt {attempt.attempt}"
+    parts = [attempt.outcome or "no outcome recorded"]
+    if attempt.started_at:
+        parts.append(f"began {written(attempt.started_at)}")
+    if attempt.wait is not None:
+        parts.append(f"waited {attempt.wait:.3f} s")
+    if attempt.runtime is not None:
+        parts.append(f"ran {attempt.runtime:.3f} s")
+    parts += [f"worker {attempt.worker}"] if attempt.worker else []
+    parts += [f"release {attempt.release}"] if attempt.release else []
+    say(f"{name:<14} {', '.join(map(printable, parts))}")
+    if attempt.error:
+        cause = f" (cause {attempt.fingerprint})" if attempt.fingerprint else ""
+        say(f"{INDENT}{printable(f'{attempt.error}: {attempt.error_message}')}{cause}")
+    for line in attempt.log:
+        say(f"{INDENT}{_log_text(line)}")
+
+
+def _log_text(line: LogLine) -> str:
+    """A line of the log; a traceback below it."""
+    said = printable(" ".join(part for part in (line.time, line.level, line.logger, line.message) if part))
+    return said + indent(f"\n{line.exception}", 2 * INDENT) if line.exception else said
 
 
 def _with_consumers(app: ConventionsApp, found: Job) -> str:

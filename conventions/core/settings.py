@@ -177,6 +177,12 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", description="text, or json: each line of the logs of workers, beat and Flower is one JSON object"
     )
+    job_log_limit: int = Field(
+        64 * 1024,
+        ge=0,
+        le=1024 * 1024,
+        description="log lines that are kept of one attempt that fails or runs for over a second, bytes; 0: none",
+    )
     alerts: Thresholds | None = Field(
         None,
         description='from which values on something is wrong, as JSON: {"backlog": 5000, "queues": {"mail": {"mean_delay": 600}}}',

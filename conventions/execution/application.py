@@ -13,6 +13,7 @@ from celery.exceptions import Reject
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from conventions.attempt_log.log_writer import AttemptLogs
 from conventions.broker.in_flight import InFlight
 from conventions.broker.port import BrokerPort
 from conventions.broker.redis_broker import Broker
@@ -186,6 +187,10 @@ class Application(Protocol):
     @property
     def granularity(self) -> OverlongJobs:
         """Which tasks have jobs that should be split."""
+
+    @property
+    def attempt_logs(self) -> AttemptLogs | None:
+        """The log lines of attempts; `None`: they are turned off."""
 
     @property
     def pages(self) -> Pages:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from conventions.attempt_log.run_log import RunLog
 from conventions.broker.batch_membership import Member
 from conventions.broker.codec import DELIVERY
 from conventions.broker.header_names import (
@@ -50,7 +51,7 @@ class Attempt:
 
     `attempt` counts from 1; `counts` are failed attempts by kind of error, `parked` how often its key was in use,
     `generation` how often it was redriven. `held` is the message, where it lies in the Redis of the claims; `member` its
-    place in a batch; `reports`: it has asked for its `progress`. `ready_at`: since when it lacked nothing but a free worker.
+    place in a batch; `reports`: it has asked for its `progress`; `log`: what its code logs. `ready_at`: since when it lacked nothing but a free worker.
     """
 
     id: str
@@ -74,6 +75,7 @@ class Attempt:
     horizon: timedelta = timedelta(days=8)
     ended: bool = False
     reports: bool = False
+    log: RunLog | None = None
     token: str = field(default_factory=lambda: uuid4().hex)
     start: str = field(default_factory=this_call)
     claim: ClaimRequest = field(init=False)  # what this attempt asks for

@@ -162,10 +162,14 @@ def _run(task: RunnableTask, request: Any, job: Attempt, values: dict[str, Any])
             return task.run(**values)
     page = task.app.pages.mine
     job.reports = job.reports or getattr(request, "reporter", None) is not None  # somebody asked before the job began
+    logs = task.app.attempt_logs
+    log = job.log = None if logs is None else logs.begin(job.id, job.generation, job.attempt, job.token)
     try:
         with resuming(job.actor), held(task, job, page), watching(task, job.id):
             return _run_here(task, request, values, page)
     finally:
+        if log is not None:
+            log.end()
         if (reporter := getattr(request, "reporter", None)) is not None:
             reporter.close()
 

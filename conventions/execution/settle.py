@@ -81,6 +81,8 @@ def settle(
     """
     if soft_limit.over is not task.request:  # its own code may never have begun
         end_own_code(task, task.request)
+    if error is not None and job.log is not None:
+        job.log.keep()  # first, so that who sees the failure finds them
     event = event_of(task, job, kind, error) if kind else None
     join = join_of(task.app, job.member, "dead" if state == "dead" else outcome)
     settlement = Settlement(job.claim, state, event, claimed=claimed, join=join, **how)

@@ -9,6 +9,7 @@ from redis.exceptions import RedisError
 from conventions.core.network_errors import is_network_error
 from conventions.execution.application import Application
 from conventions.jobs.facts import ENDED, WELL, Facts
+from conventions.jobs.history import JobAttempt, history
 from conventions.jobs.look import WITHIN, Question, look
 from conventions.tasks.owners import the_application
 
@@ -68,6 +69,19 @@ class Job(Facts):
     def went_well(self) -> bool:
         """Whether its work is done: by itself, or before by another message with its key."""
         return self.state in WELL
+
+    def history(self, *, logs: bool = True, sql: bool = True) -> tuple[JobAttempt, ...]:
+        """Its attempts, the first one first: how each ended, and what it has logged. It asks anew.
+
+        Args:
+            logs: whether what they have logged is read.
+            sql: whether SQL is asked. Without, only what is not recorded there yet is found.
+
+        Raises:
+            RedisError: Redis does not answer.
+            SQLAlchemyError: SQL does not answer.
+        """
+        return history(the_application() if self.app is None else self.app, self, logs=logs, sql=sql)
 
     def wait(self, timeout: float) -> Self:
         """Wait until the job has ended, however it ends. Returns it as it is then.

@@ -1,13 +1,15 @@
-"""What the recorder that leads does beside recording: it counts events, looks for lost messages, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
+"""What the recorder that leads does beside recording: it counts events, moves log lines of attempts, looks for lost messages, compares a restored Redis with SQL, carries out redrives, and sends the outbox."""
 
 from collections.abc import Callable
 
+from conventions.attempt_log.live_logs import LiveLogs
 from conventions.dead_letters.redrive_sender import Redriver
 from conventions.execution.purge import known_queues
 from conventions.metrics.counting import Counting
 from conventions.metrics.depths import Depths
 from conventions.metrics.event_counter import EventCounter
 from conventions.outbox.relay import Relay
+from conventions.recording.log_mover import LogMover
 from conventions.recording.lost_message_search import LostMessages
 from conventions.recording.recorder import Recorder
 from conventions.recording.restored_redis import compare
@@ -32,6 +34,7 @@ def begin_duties(
     lost.start()
     Redriver(app, recorder.name, lambda: recorder.leads).start(stop)
     Relay(app, lambda: recorder.leads).start(stop)
+    LogMover(LiveLogs(app.store), lambda: app.database, lambda: recorder.leads).start(stop)
     Counting(
         recorder.counter, lambda: recorder.leads, Depths(app.store), lambda: app.port.levels(known_queues(app))
     ).start(stop)

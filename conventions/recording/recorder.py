@@ -217,7 +217,7 @@ class Recorder:
         try:
             number = self._commit(entries)
         except Exception as error:
-            if not _refuses_content(error):
+            if not refuses_content(error):
                 raise
             if len(entries) == 1:
                 self._reject(entries[0].id, raw[entries[0].id], error)
@@ -320,7 +320,7 @@ def _is_outage(error: BaseException) -> bool:
     return isinstance(error, (RedisError, OSError)) or (sql is not None and isinstance(error, sql.SQLAlchemyError))
 
 
-def _refuses_content(error: Exception) -> bool:
+def refuses_content(error: Exception) -> bool:
     """Whether SQL refuses the content of the entries. Then it would refuse them for ever."""
     from sqlalchemy.exc import DataError, IntegrityError, StatementError  # noqa: PLC0415  # 0.6 s to import
 

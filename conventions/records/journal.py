@@ -270,10 +270,10 @@ class Journal:
         length: Any = self._store.redis.llen(self.rejected_key)
         return int(length)
 
-    def find(self, message_id: str) -> list[JournalEntry]:
+    def find(self, message_id: str, *, every: bool = False) -> list[JournalEntry]:
         """The events of a message that are not in SQL yet, newest first, among the last `SEARCHED`.
 
-        It stops at the first one that is not `superseded`, which says how the message stands.
+        It stops at the first one that is not `superseded`, which says how the message stands, unless `every` is set.
 
         Raises:
             RedisError: it does not answer.
@@ -295,7 +295,7 @@ class Journal:
                     entry = JournalEntry.read(id_, values)
                     if entry.event.message_id == message_id:
                         found.append(entry)
-                        if entry.event.kind != "superseded":
+                        if entry.event.kind != "superseded" and not every:
                             return found
             if len(page) < PAGE:
                 break

@@ -81,6 +81,21 @@ class ExecutionRow(Base):
     fence: Mapped[int] = mapped_column(BigInteger)
 
 
+class AttemptLogRow(Base):
+    """What one run of an attempt has logged. An attempt whose process was killed runs again, under another token."""
+
+    __tablename__ = "conventions_attempt_logs"
+    __table_args__ = (Index("ix_conventions_attempt_logs_at", "at"),)
+
+    message_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    generation: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    attempt: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    token: Mapped[str] = mapped_column(String(255), primary_key=True)
+    lines: Mapped[str] = mapped_column(Text)  # one JSON object in each line
+    left_out: Mapped[int]  # lines, from the middle
+    at: Mapped[datetime] = mapped_column(UtcDateTime)  # when it was moved here
+
+
 class DeadLetterRow(Base):
     """A message that is not retried until a person or a rule redrives it."""
 

@@ -1,12 +1,22 @@
 """`celery -A <app> job ID`: what became of a job, for people and as JSON."""
 
 import json
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from conventions.app import ConventionsApp
+from conventions.attempt_log.lines import Changes
+from conventions.attempt_log.live_logs import LiveLogs
+from conventions.attempt_log.run_log import RunName
 from conventions.cli.job import FIELDS, job
-from conventions.records.journal import Event
+from conventions.jobs.facts import Facts
+from conventions.jobs.history import history
+from conventions.recording.log_mover import LogMover
+from conventions.records import executions
+from conventions.records.journal import Event, JournalEntry
+from conventions.storage.database import Database
 from tests.cli.command_tasks import Send
 from tests.cli.conftest import Run
 from tests.recorded import FAILURE
@@ -28,7 +38,8 @@ def test_a_job_that_waits(run: Run, commands_app: ConventionsApp) -> None:
     )
     assert f"waits because  {why} the queue {Send.queue_name}\n" in found.stdout
     shown = json.loads(run(job, sent.id, "--json").stdout)
-    assert tuple(shown) == FIELDS
+    assert tuple(shown) == (*FIELDS, "history")
+    assert shown["history"] == []
     assert (shown["state"], shown["result"], shown["progress"]) == ("queued", None, None)
     assert run(job, sent.id, "--wait", "0.1").exit_code == 1
 
@@ -43,6 +54,79 @@ def test_a_job_that_has_ended(run: Run, commands_app: ConventionsApp) -> None:
     assert "runtime        1.500 s\n" in found.stdout
     assert found.stdout.endswith("more           celery -A tests dead-letters show m1\n")
     assert [run(job, id_, "--wait", "5").exit_code for id_ in ("m1", "m2")] == [1, 0]
+
+
+def keep(app: ConventionsApp, attempt: int, *lines: dict[str, str], ended: bool = True) -> None:
+    """Store the lines of a run."""
+    texts = {number: json.dumps(line).encode() for number, line in enumerate(lines)}
+    name = RunName("m1", 0, attempt, "t")
+    assert LiveLogs(app.store).keep(name, Changes(texts, frozenset()), again=False, ended=ended) == "kept"
+
+
+SAID = {"time": "2026-01-05T00:00:00.123+00:00", "level": "INFO", "logger": "shop", "message": "two\nlines \x1b[1m"}
+
+
+def test_its_attempts_and_their_logs(run: Run, commands_app: ConventionsApp) -> None:
+    """Of Redis and of SQL, also of a run without an outcome; nothing that a terminal obeys."""
+    app = commands_app
+    known: dict[str, Any] = {"task": Send.name, "token": "t", "worker": "w@h", "release": "r7", "wait": 0.25}
+    first = Event("m1", "retried", attempt=1, failure=FAILURE, runtime=1.5, started_at="2026-01-05T00:00:00Z", **known)
+    with app.database.session() as session:
+        executions.record(session, [JournalEntry(b"1-1", first, 1, datetime(2026, 1, 5, 0, 0, 2, tzinfo=UTC))])
+    app.journal.append([Event("m1", "dead", attempt=3, failure=FAILURE, **known)])
+    keep(app, 1, SAID | {"exception": "Traceback\nValueError: \x1b"}, {"left_out": 7})  # type: ignore[dict-item]
+    LogMover(LiveLogs(app.store), lambda: app.database, lambda: True).move()
+    keep(app, 2, SAID, ended=False)
+    keep(app, 3, SAID)
+    shown = json.loads(run(job, "m1", "--json", "--logs").stdout)["history"]
+    assert [(one["attempt"], one["outcome"], len(one["log"])) for one in shown] == [
+        (1, "retried", 2),
+        (2, None, 1),
+        (3, "dead", 1),
+    ]
+    assert shown[0]["log"] == [
+        SAID | {"exception": "Traceback\nValueError: \x1b"},
+        {"message": "… 7 lines were left out …", "left_out": 7},
+    ]
+    names = ("redrive", "worker", "release", "wait", "runtime", "error", "error_message", "fingerprint")
+    assert [shown[0][name] for name in names] == [0, "w@h", "r7", 0.25, 1.5, "ValueError", "no", "f" * 16]
+    text = run(job, "m1", "--logs").stdout
+    said = "    2026-01-05T00:00:00.123+00:00 INFO shop two\\nlines \\x1b[1m\n"
+    assert (
+        "attempt 1      retried, began 2026-01-05 09:00:00 JST, waited 0.250 s, ran 1.500 s, worker w@h, release r7\n"
+        f"    ValueError: no (cause {'f' * 16})\n"
+        f"{said}        Traceback\n        ValueError: \\x1b\n"
+        "    … 7 lines were left out …\n"
+        f"attempt 2      no outcome recorded, began 2026-01-05 09:00:00 JST\n{said}"
+        "attempt 3      dead, waited 0.250 s, worker w@h, release r7\n"
+    ) in text
+    without = run(job, "m1").stdout
+    assert said not in without
+    assert "attempt 1      retried" in without
+    assert "log" not in json.loads(run(job, "m1", "--json").stdout)["history"][0]
+
+
+def test_its_attempts_while_sql_is_away(run: Run, commands_app: ConventionsApp) -> None:
+    """What Redis knows is shown, and that the rest is not; a waiting job never needed SQL."""
+    sent = Send.apply_async(kwargs={"user_id": 7, "day": "2026-01-05"})
+    commands_app.database = Database("postgresql://app:hunter2@127.0.0.1:1/jobs")
+    found = run(job, sent.id, "--logs")
+    assert found.exit_code == 0
+    assert "state          queued\n" in found.stdout
+    assert "what SQL has of its attempts is not shown: OperationalError: " in found.stderr
+    assert "hunter2" not in found.output
+
+
+def test_a_running_attempt_is_listed(run: Run, commands_app: ConventionsApp) -> None:
+    """Also where it has logged nothing; and of two runs of one attempt the later one runs."""
+    facts = Facts("m1", "running", attempts=2, started_at=datetime(2026, 1, 5, tzinfo=UTC))
+    assert [(one.attempt, one.outcome) for one in history(commands_app, facts, logs=True, sql=True)] == [(2, "running")]
+    keep(commands_app, 2, SAID | {"time": "2026-01-04T23:59:00+00:00"}, ended=False)
+    found = history(commands_app, facts, logs=True, sql=True)
+    assert [(one.outcome, len(one.log)) for one in found] == [(None, 1), ("running", 0)], "it is an earlier one"
+    keep(commands_app, 2, SAID, ended=False)
+    (only,) = history(commands_app, facts, logs=True, sql=True)
+    assert (only.outcome, only.started_at, len(only.log)) == ("running", facts.started_at, 1)
 
 
 def test_a_job_that_nobody_knows(run: Run) -> None:

@@ -124,6 +124,8 @@ def test_faults_between_settings_are_reported_with_the_others() -> None:
         ({"keep_result_for": 60, "max_delay": 1}, "CONVENTIONS_KEEP_RESULT_FOR"),
         ({"key_prefix": "a:b"}, "CONVENTIONS_KEY_PREFIX"),
         ({"key_prefix": ""}, "CONVENTIONS_KEY_PREFIX"),
+        ({"job_log_limit": -1}, "CONVENTIONS_JOB_LOG_LIMIT"),
+        ({"job_log_limit": 2 * 1024 * 1024}, "CONVENTIONS_JOB_LOG_LIMIT"),
         ({"environment": "staging"}, "CONVENTIONS_ENVIRONMENT"),
         ({"smtp_tls": "yes"}, "CONVENTIONS_SMTP_TLS"),
         ({"database_url": "mysql://x"}, "CONVENTIONS_DATABASE_URL"),

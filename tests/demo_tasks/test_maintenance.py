@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from conventions import BusinessError
 from conventions.app import ConventionsApp
 from conventions.storage.database import Database
-from conventions.storage.tables import AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
+from conventions.storage.tables import AttemptLogRow, AuditRow, DeadLetterRow, ExecutionRow, IdempotencyRow, RedriveRow
 from tasks import maintenance
 from tasks.backups import back_up_postgresql, back_up_sqlite, keep_newest
 from tasks.maintenance import BackupDatabase, PurgeOldData
@@ -75,6 +75,11 @@ def fill(database: Database, moment: datetime, rows: int = 1) -> None:
                 )
             )
             session.add(
+                AttemptLogRow(
+                    message_id=f"id-{number}", generation=0, attempt=1, token="t", lines="", left_out=0, at=moment
+                )
+            )
+            session.add(
                 AuditRow(
                     id=f"id-{number}",
                     at=moment,
@@ -103,7 +108,7 @@ def counts(database: Database) -> list[int]:
     with database.session() as session:
         return [
             session.scalar(select(func.count()).select_from(table)) or 0
-            for table in (EmailLog, ExecutionRow, DeadLetterRow, IdempotencyRow, AuditRow, RedriveRow)
+            for table in (EmailLog, ExecutionRow, AttemptLogRow, DeadLetterRow, IdempotencyRow, AuditRow, RedriveRow)
         ]
 
 
@@ -118,8 +123,10 @@ def test_what_is_older_than_the_retention_goes(
     fill(app.database, YOUNG, rows=3)
     deleted = PurgeOldData.apply().get()
     kept_for_a_year = {"dead_letters": 21, "redrives": 21, "audit": 21}
-    assert deleted == {"email_log": 25, "executions": 25, "effects": 25, "files": 0} | kept_for_a_year
-    assert counts(app.database) == [3, 3, 7, 3, 7, 7]
+    assert (
+        deleted == {"email_log": 25, "executions": 25, "attempt_logs": 25, "effects": 25, "files": 0} | kept_for_a_year
+    )
+    assert counts(app.database) == [3, 3, 3, 7, 3, 7, 7]
 
 
 def test_dead_letters_have_a_retention_of_their_own(make_app: Callable[..., ConventionsApp]) -> None:
@@ -140,7 +147,7 @@ def test_records_of_effects_stay_as_long_as_claims_do(make_app: Callable[..., Co
     app = make_app(retention=timedelta(days=1), keep_result_for=timedelta(days=100))
     fill(app.database, OLD)
     assert PurgeOldData.apply().get()["effects"] == 0
-    assert counts(app.database) == [0, 0, 1, 1, 1, 1]
+    assert counts(app.database) == [0, 0, 0, 1, 1, 1, 1]
 
 
 def test_old_output_files_go_and_backups_stay(app: ConventionsApp) -> None:

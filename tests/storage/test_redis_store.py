@@ -77,7 +77,7 @@ def test_a_script_survives_the_loss_of_the_script_cache(store: Store) -> None:
 
 
 def test_every_script_says_what_it_takes_and_gives() -> None:
-    """The header names KEYS, ARGV and the return value; only a send is refused when memory is full."""
+    """The header names KEYS, ARGV and the return value; only a send, and log lines, are refused when memory is full."""
     folder = Path(__file__).parents[2] / "conventions" / "storage" / "lua"
     parts = {
         "layout",
@@ -93,7 +93,7 @@ def test_every_script_says_what_it_takes_and_gives() -> None:
     assert {"claim", "seal", "renew", "settle"} <= {script.stem for script in scripts}
     for script in scripts:
         head = script.read_text(encoding="utf-8").partition("local ")[0]
-        shebang = "#!lua" if script.stem == "publish" else "#!lua flags=allow-oom"
+        shebang = "#!lua" if script.stem in ("publish", "keep_log") else "#!lua flags=allow-oom"
         assert head.splitlines()[0] == shebang, script.name
         for word in ("-- KEYS: ", "-- ARGV: ", "-- Returns "):
             assert word in head, f"{script.name} does not say {word!r}"

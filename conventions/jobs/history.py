@@ -1,0 +1,165 @@
+"""`history`: the attempts of a job, how each ended, and what it has logged."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from conventions.attempt_log.lines import LogLine, read
+from conventions.attempt_log.live_logs import LiveLogs
+from conventions.execution.application import Application
+from conventions.jobs.facts import Facts
+from conventions.jobs.look import WITHIN
+from conventions.records.journal import Event
+
+if TYPE_CHECKING:
+    from conventions.storage.tables import ExecutionRow
+
+CLOCKS = timedelta(seconds=2)  # by which the clocks of a worker and of Redis may differ here
+RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class JobAttempt:
+    """One attempt at a job. What is not known is `None`.
+
+    Attributes:
+        redrive: 0, and one more each time that the job was sent again as a dead letter.
+        attempt: from 1; 0: it never started.
+        outcome: the kind of its execution, such as `retried`; `running`; `None`: none is recorded, since its process was killed,
+            its end is not recorded yet, or a long job went on in another turn.
+        worker: that ran it.
+        release: of the code that ran it.
+        wait: seconds in which it lacked nothing but a free worker.
+        runtime: seconds.
+        fingerprint: of the cause of its failure.
+        log: what it has logged, where that is kept.
+    """
+
+    redrive: int
+    attempt: int
+    outcome: str | None = None
+    worker: str | None = None
+    release: str | None = None
+    wait: float | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    runtime: float | None = None
+    error: str | None = None
+    error_message: str | None = None
+    fingerprint: str | None = None
+    log: tuple[LogLine, ...] = ()
+
+
+class _Log(NamedTuple):
+    """The lines of one run."""
+
+    redrive: int
+    attempt: int
+    token: str
+    lines: tuple[LogLine, ...]
+    ended: bool
+
+    @property
+    def first_at(self) -> datetime | None:
+        with suppress(ValueError):
+            return next((datetime.fromisoformat(one.time) for one in self.lines if one.time), None)
+        return None
+
+
+def history(app: Application, facts: Facts, *, logs: bool, sql: bool) -> tuple[JobAttempt, ...]:
+    """The attempts of a job, the first one first.
+
+    Args:
+        app: its application.
+        facts: what is known of it.
+        logs: whether what they have logged is read.
+        sql: whether SQL is asked; else only what is not recorded there yet is found.
+
+    Raises:
+        RedisError: Redis does not answer.
+        SQLAlchemyError: SQL does not answer.
+    """
+    live = [_Log(*one.name[1:], read(one.text), one.ended) for one in LiveLogs(app.store).of(facts.id)] if logs else []
+    rows, stored = _recorded(app, facts.id, logs=logs, sql=sql)
+    names = {one[:3] for one in live}
+    found = [*live, *(one for one in stored if (one.redrive, one.attempt, one.token) not in names)]
+    attempts = []
+    for row in rows:
+        mine = [one for one in found if _is_of(row, facts.id, one)]
+        found = [one for one in found if one not in mine]
+        attempts.append(_of_row(row, [line for one in mine for line in one.lines]))
+    running = _running(found, facts)
+    attempts += [_of_log(one, facts, runs=one is running) for one in found]
+    if facts.state == RUNNING and not any(one.outcome == RUNNING for one in attempts):
+        attempts.append(JobAttempt(facts.redrives, facts.attempts, RUNNING, started_at=facts.started_at))
+    return tuple(sorted(attempts, key=lambda one: (one.redrive, one.attempt, _moment_of(one))))
+
+
+def _recorded(app: Application, message_id: str, *, logs: bool, sql: bool) -> "tuple[list[ExecutionRow], list[_Log]]":
+    """The journal is asked first: an event stays there until it is in SQL."""
+    from conventions.records import attempt_logs, executions  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+    rows = {(row := executions.row_of(entry)).id: row for entry in app.journal.find(message_id, every=True)}
+    stored: list[_Log] = []
+    if sql and app.database.is_there:
+        with app.database.session(read_only=True, within=WITHIN) as session:
+            rows |= {row.id: row for row in executions.of_message(session, message_id)}
+            if logs:
+                these = attempt_logs.of_message(session, message_id)
+                stored = [_Log(one.generation, one.attempt, one.token, read(one.lines), ended=True) for one in these]
+            session.expunge_all()  # they outlive the session
+    return sorted(rows.values(), key=lambda row: (row.generation, row.attempt, row.fence, row.ended_at)), stored
+
+
+def _is_of(row: "ExecutionRow", message_id: str, log: _Log) -> bool:
+    """Whether a run ended so: the id of an execution is made of the names of its run."""
+    if (row.generation, row.attempt) != (log.redrive, log.attempt):
+        return False
+    event = Event(message_id, row.kind, generation=log.redrive, attempt=log.attempt, token=log.token)
+    return event.id == row.id
+
+
+def _of_row(row: "ExecutionRow", lines: Iterable[LogLine]) -> JobAttempt:
+    return JobAttempt(
+        row.generation,
+        row.attempt,
+        row.kind,
+        worker=row.worker,
+        release=row.release,
+        wait=row.wait,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        runtime=row.runtime,
+        error=row.error,
+        error_message=row.error_message,
+        fingerprint=row.fingerprint,
+        log=tuple(lines),
+    )
+
+
+def _running(logs: Iterable[_Log], facts: Facts) -> _Log | None:
+    """Of the runs without an outcome, the one that runs now. An earlier one of the same attempt may be there, whose process was killed."""
+    if facts.state != RUNNING:
+        return None
+    present = (facts.redrives, facts.attempts)
+    these = [
+        (one.first_at, one) for one in logs if (one.redrive, one.attempt) == present and not one.ended and one.first_at
+    ]
+    if not these:
+        return None
+    first_at, latest = max(these, key=lambda one: one[0])
+    return latest if facts.started_at is None or first_at >= facts.started_at - CLOCKS else None
+
+
+def _of_log(log: _Log, facts: Facts, *, runs: bool) -> JobAttempt:
+    """A run whose outcome is not recorded."""
+    started_at = facts.started_at if runs else log.first_at
+    return JobAttempt(log.redrive, log.attempt, RUNNING if runs else None, started_at=started_at, log=log.lines)
+
+
+def _moment_of(attempt: JobAttempt) -> float:
+    """When it began, as far as that is known; else it comes last among those of its number."""
+    moment = attempt.started_at or attempt.ended_at
+    return float("inf") if moment is None else moment.timestamp()
