@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from redis.exceptions import RedisError
 
 from conventions.core.alert_thresholds import Thresholds
+from conventions.core.deadline import Deadline
 from conventions.core.error_text import first_line
 from conventions.execution.application import Application
 from conventions.metrics.counts import Counts
 from conventions.metrics.figures import Figures, by_series
 from conventions.metrics.known_series import known_names, known_series
-from conventions.metrics.levels import LevelReader, Levels
+from conventions.metrics.levels import ODD, REDIS_WITHIN, LevelReader, Levels
 from conventions.metrics.measures import Series
 
 
@@ -36,10 +37,14 @@ def look_at(app: Application, thresholds: Thresholds) -> Look:
     """Look at an application whose tasks are loaded. Never raises what a server that is away raises."""
     known, series = known_names(app), known_series(app)
     levels = LevelReader(app, known).read()
+    if levels.workers is None:  # Redis does not answer: nobody waits for it once more
+        why = levels.absent.get("workers", "")
+        return Look(replace(levels, absent={**levels.absent, "counts": why}), known_queues=known)
     try:
-        counts = Counts(app.store)
-        recent = by_series(counts, thresholds.window, series)
-        letters = by_series(counts, thresholds.letters_window, series)
-    except RedisError as error:
+        with Deadline(REDIS_WITHIN, once=False):
+            counts = Counts(app.store)
+            recent = by_series(counts, thresholds.window, series)
+            letters = by_series(counts, thresholds.letters_window, series)
+    except (RedisError, *ODD) as error:
         return Look(replace(levels, absent={**levels.absent, "counts": first_line(error)}), known_queues=known)
     return Look(levels, recent, letters, known)

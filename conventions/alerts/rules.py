@@ -45,6 +45,13 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
+def _cause_of(look: Look, series: Series) -> tuple[float | None, str]:
+    """Since when most jobs of a task die, and by what."""
+    of_task = [one for one in look.levels.causes or () if one.task == series.task and one.dead]
+    cause = max(of_task, key=lambda one: one.dead, default=None)
+    return (None, "") if cause is None else (cause.since, f"{cause.error}: {cause.message}")
+
+
 def backlog(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     """So many messages of a queue are ready."""
     for queue in _queues(look):
@@ -64,7 +71,7 @@ def failure_rate(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "failure rate", series.task, "critical",
                 f"{_short(series.task)}: {_percent(rate)} of {figures.ended:,} jobs died within {thresholds.window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit,
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit, *_cause_of(look, series),
             )  # fmt: skip
 
 
@@ -115,17 +122,18 @@ def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "dead letters", series.task, "warning",
                 f"{_short(series.task)}: {dead:,} dead letters within {thresholds.letters_window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit,
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit, *_cause_of(look, series),
             )  # fmt: skip
 
 
 def no_consumer(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001  # one signature for all rules
-    """Messages wait in a queue that no living worker consumes."""
+    """Messages wait in a queue that no living worker consumes; also those that are not due: nobody makes them ready."""
     for queue in _queues(look):
-        if queue.level.ready and queue.consumers == 0:
+        count = (queue.level.ready or 0) + (queue.level.delayed or 0)
+        if count and queue.consumers == 0:
             yield Finding(
-                "no consumer", queue.name, "critical", f"{queue.name}: {_wait(queue.level.ready)}, and no worker consumes the queue",
-                "start a worker with this queue, or `control add_consumer`", "/#queues", queue.level.ready, 1,
+                "no consumer", queue.name, "critical", f"{queue.name}: {_wait(count)}, and no worker consumes the queue",
+                "start a worker with this queue, or `control add_consumer`", "/#queues", count, 1,
             )  # fmt: skip
 
 
@@ -159,9 +167,14 @@ def busy_with_one(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     """All processes have run one task for long, while others wait."""
     alive, running = _alive(look.levels.workers), look.levels.running
     processes = sum(one.report.processes for one in alive)
-    if not running or processes < 2 or len(running) < processes:
+    busy = (
+        len(running or ())
+        if all(one.is_whole for one in alive)
+        else sum(sum(one.report.busy.values()) for one in alive)
+    )
+    if not running or processes < 2 or busy < processes:
         return
-    tasks = {one.task for one in running}
+    tasks = {one.task for one in running}.union(*(one.report.busy for one in alive if not one.is_whole))
     least = min(one.seconds for one in running)
     waiting = sum(queue.level.ready or 0 for queue in _queues(look))
     if len(tasks) == 1 and least >= thresholds.busy_for and waiting:

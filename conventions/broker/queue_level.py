@@ -40,7 +40,11 @@ def _level(now: float, found: Sequence[Any]) -> QueueLevel:
     ready, delayed, parked, in_flight, *heads = found
     since = [at for at in map(_ready_since, heads[::2], heads[1::2]) if at is not None]
     oldest = max(0.0, now - min(since)) if since else None
-    return QueueLevel(int(ready), int(delayed), min(int(parked), int(delayed)), int(in_flight), oldest)
+    return QueueLevel(_known(ready), _known(delayed), _known(parked), _known(in_flight), oldest)
+
+
+def _known(count: int) -> int | None:
+    return None if count < 0 else count  # below 0: the key is no queue of ours
 
 
 def _ready_since(payload: bytes, changes: bytes) -> float | None:

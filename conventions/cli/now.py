@@ -9,7 +9,7 @@ import click
 from celery.bin.base import CeleryCommand
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from conventions.app import ConventionsApp
@@ -21,7 +21,7 @@ from conventions.now.overview import Overview, overview_of
 from conventions.now.overview_json import overview_json
 
 EVERY = 2.0  # seconds
-SHOWN = 8  # rows of a table; --json has all
+SHOWN, MOST_FINDINGS = 8, 10  # rows of a table, and things that are wrong; --json has all
 STYLES = {"critical": "bold red", "warning": "yellow"}
 
 
@@ -67,14 +67,16 @@ def _drawn(app: ConventionsApp, overview: Overview) -> Group:
 
 def _parts(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
     at = overview.levels.at.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S %Z")
-    yield Text(
-        f"{at}  {'all is well' if overview.is_well else f'{len(overview.findings)} things are wrong'}", style="bold"
-    )
-    for one in overview.findings:
+    letters = overview.levels.letters
+    opened = "" if letters is None else f"; {sum(letters.values()):,} dead letters are open"
+    yield Text(f"{at}  {overview.verdict}{opened}", style="bold")
+    for one in overview.findings[:MOST_FINDINGS]:
         since = f" since {_clock(one.since, zone)}" if one.since else ""
         detail = f": {one.detail}" if one.detail else ""
         yield Text(printable(f"  {one.severity}: {one.says}{since}{detail}"), style=STYLES[one.severity])
         yield Text(printable(f"    {one.do}"), style="dim")
+    if len(overview.findings) > MOST_FINDINGS:
+        yield Text(f"  and {len(overview.findings) - MOST_FINDINGS:,} more: --json has all", style="dim")
     for part, why in overview.absent.items():
         yield Text(printable(f"  unknown: {part}: {why}"), style="dim")
     yield from _tables(overview, zone)
@@ -137,7 +139,13 @@ def _queue(overview: Overview, index: int) -> tuple[str, ...]:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[RenderableType]:
     if not rows:
         return
-    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        *(Column(name, overflow="fold") for name in columns),
+        title=title,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for row in rows[:SHOWN]:
         table.add_row(*(Text(printable(cell)) for cell in row))
     yield Text("")

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 LONGEST_WAIT = 3.0  # seconds for a result
 WAITS = 10  # threads that wait for results; only other such requests queue behind them
 METRICS = "flower.views.monitor.Metrics"
+UNREADABLE = b'# TYPE conventions_part_unreadable gauge\nconventions_part_unreadable{part="counts"} 1.0\n'
 SEARCHES = ("search[value]", "search")
 
 
@@ -131,8 +132,8 @@ def with_our_metrics(get: Callable[[Any], Awaitable[None]]) -> Callable[[Any], A
             text = await asyncio.to_thread(text_of, handler.capp)
         except RedisError as error:
             logger.warning("/metrics lacks those of the jobs: %s", error)
-        else:
-            handler.write(text)
+            text = UNREADABLE
+        handler.write(text)
 
     return both
 

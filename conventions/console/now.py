@@ -13,7 +13,7 @@ from conventions.execution.application import Application
 from conventions.now.overview import MinuteNow, Overview, overview_of
 
 FRESH = 1.5  # seconds for which all visitors share one look
-SHOWN = 50  # rows of a table
+SHOWN, MOST_FINDINGS = 50, 20  # rows of a table, and things that are wrong
 
 
 class _Looks:
@@ -26,11 +26,17 @@ class _Looks:
 
     def look(self, app: Application) -> Overview:
         """Look, unless somebody has just looked."""
-        with self._lock:
+        last = self._overview
+        # While somebody waits for a server that stands still, others see the last look: the page says of when it is.
+        if not self._lock.acquire(blocking=last is None) and last is not None:
+            return last
+        try:
             if self._overview is None or time.monotonic() > self._until:
                 self._overview = overview_of(app)
                 self._until = time.monotonic() + FRESH
             return self._overview
+        finally:
+            self._lock.release()
 
 
 _LOOKS = _Looks()
@@ -50,6 +56,7 @@ class NowPage(Page):
             "conventions_now.html",
             overview=overview,
             shown=SHOWN,
+            most_findings=MOST_FINDINGS,
             sees_values=self.visitor.sees_values,
             jobs_plot=_jobs_plot(overview.minutes, zone),
             wait_plot=_wait_plot(overview.minutes, zone),

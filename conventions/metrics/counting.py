@@ -39,6 +39,7 @@ class Counting:
     def _look(self) -> None:
         if self._stop():
             self._rounds.stop()
+            self._measuring.stop()
         elif self._leads():
             self._counter.count_all()
 

@@ -88,22 +88,30 @@ class Counts:
         """How many messages have failed and will be tried again, by queue."""
         redis: Any = self._store.redis
         found = redis.hgetall(self._store.key("retrying", "queues"))
-        return {name.decode(): count_in(count) for name, count in found.items()}
+        return {name.decode(errors="replace"): count_in(count) for name, count in found.items()}
 
     def releases(self) -> dict[str, float]:
         """The releases of which attempts were counted, and when the first of each ended, in seconds since the epoch."""
         redis: Any = self._store.redis
-        return {name.decode(): count_in(at) / 1000 for name, at in redis.hgetall(self._store.key("releases")).items()}
+        return {
+            name.decode(errors="replace"): count_in(at) / 1000
+            for name, at in redis.hgetall(self._store.key("releases")).items()
+        }
 
-    def causes(self, limit: int = 100) -> list[CauseNow]:
+    def causes(self, limit: int = 1000) -> list[CauseNow]:
         """The causes, those with the most messages that are tried again first, then by the time of the latest failure."""
         redis: Any = self._store.redis
-        names = [name.decode() for name in redis.zrevrange(self._store.key("causes"), 0, -1)]
+        names = [name.decode(errors="replace") for name in redis.zrevrange(self._store.key("causes"), 0, -1)]
         with redis.pipeline(transaction=False) as pipe:
+            pipe.hgetall(self._store.key("retrying", "causes"))
             for name in names:
                 pipe.hgetall(self._store.key("cause", name))
-            found = pipe.execute()
-        causes = [_cause(name, fields) for name, fields in zip(names, found, strict=True) if b"error" in fields]
+            retrying, *found = pipe.execute()
+        causes = [
+            _cause(name, fields, count_in(retrying.get(name.encode(), b"0")))
+            for name, fields in zip(names, found, strict=True)
+            if b"error" in fields
+        ]
         return sorted(causes, key=lambda one: (-one.retrying, -one.last))[:limit]
 
     def _key(self, *parts: str) -> str:
@@ -123,11 +131,11 @@ def _by_series(known: Mapping[bytes, Series], counts: Mapping[bytes, bytes]) -> 
     for field, count in counts.items():
         number, _, name = field.partition(b":")
         if number in known:
-            found.setdefault(known[number], {})[name.decode(errors="replace")] = int(count)
+            found.setdefault(known[number], {})[name.decode(errors="replace")] = count_in(count)
     return found
 
 
-def _cause(fingerprint: str, fields: Mapping[bytes, bytes]) -> CauseNow:
+def _cause(fingerprint: str, fields: Mapping[bytes, bytes], retrying: int) -> CauseNow:
     def text(name: str) -> str:
         return fields.get(name.encode(), b"").decode(errors="replace")
 
@@ -136,7 +144,7 @@ def _cause(fingerprint: str, fields: Mapping[bytes, bytes]) -> CauseNow:
 
     return CauseNow(
         fingerprint, text("task"), text("queue"), text("error"), text("message"),
-        number("retrying"), number("retried"), number("dead"), number("first") / 1000, number("last") / 1000,
+        retrying, number("retried"), number("dead"), number("first") / 1000, number("last") / 1000,
         text("example"), dict(_by(fields, b"worker ")), dict(_by(fields, b"release ")),
     )  # fmt: skip
 

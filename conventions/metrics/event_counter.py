@@ -5,11 +5,12 @@ each entry counts once, whoever counts, and however often one of them dies. The 
 """
 
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from conventions.core.error_text import clean
 from conventions.core.secrets_in_text import without_secrets
@@ -19,6 +20,9 @@ from conventions.records.journal import ODD, AuditJournalEntry, Event, JournalEn
 from conventions.storage.redis_store import Store
 
 logger = logging.getLogger(__name__)
+
+_Named: TypeAlias = tuple[str, int, int, str, str]
+ID = re.compile(rb"\d{1,19}-\d{1,19}")
 
 AT_ONCE = 500  # entries in one read: the server serves nobody else during a call
 LOOK_EVERY = 60.0  # seconds between two looks whether the journal was made anew
@@ -34,19 +38,19 @@ class EventCounter:
     Args:
         store: where journal and counts are.
         split_after: seconds; a longer run is counted as overlong.
-        keeps: how many entries are kept for `take`, so that each is parsed once.
+        keeps: bytes of the entries that are kept for `take`, so that each is parsed once.
     """
 
-    def __init__(self, store: Store, split_after: float = 60.0, keeps: int = 10_000) -> None:
+    def __init__(self, store: Store, split_after: float = 60.0, keeps: int = 16 * 1024 * 1024) -> None:
         self._store = store
         self._split_after = split_after
-        self._journal = store.key("journal")
+        self._journal, self._mark = store.key("journal"), store.key("counts", "last")
         self._lock = threading.Lock()
         self._last: bytes | None = None  # the id of the last entry that was counted; `None`: to be asked
         self._looks_at = 0.0
-        self._keeps = keeps
-        self._read: OrderedDict[bytes, JournalEntry | AuditJournalEntry] = OrderedDict()
-        self._seen: OrderedDict[tuple[str, int, int, str, str], None] = OrderedDict()
+        self._room = keeps
+        self._read: dict[bytes, tuple[JournalEntry | AuditJournalEntry, int]] = {}
+        self._seen: OrderedDict[_Named, None] = OrderedDict()
 
     def count_all(self) -> int:
         """Count what is there. Returns how many entries. Raises: RedisError: what was not counted is counted the next time."""
@@ -62,12 +66,23 @@ class EventCounter:
 
     def _cursor(self) -> bytes:
         if self._last is None or time.monotonic() > self._looks_at:
-            found: bytes | None = self._store.redis.get(self._store.key("counts", "last"))  # type: ignore[assignment]  # redis-py also has text
-            self._last = found or START
+            redis: Any = self._store.redis
+            found = redis.get(self._mark) if redis.type(self._mark) in (b"string", b"none") else b"of another type"
+            self._last = self._readable(found)
             self._looks_at = time.monotonic() + LOOK_EVERY
             if self._last != START and self._is_anew(self._last):
                 self._last = START
         return self._last
+
+    def _readable(self, found: bytes | None) -> bytes:
+        """The mark, or the beginning of the journal where there is none. What another program wrote is deleted: recording waits for the count."""
+        if found is None or ID.fullmatch(found):
+            return found or START
+        logger.error(
+            "what was counted last cannot be read, so what is in the journal is counted once more: %r", found[:80]
+        )
+        self._store.redis.delete(self._mark)
+        return START
 
     def _is_anew(self, last: bytes) -> bool:
         """Whether somebody has deleted the journal, and its ids are older than what was counted: the clock of the server was set back."""
@@ -85,43 +100,54 @@ class EventCounter:
             found = redis.xrange(self._journal, b"(" + last, count=AT_ONCE)
             if not found:
                 return 0
-            sums = self._sums_of(found)
+            sums, unclaimed = self._sums_of(found)
             newest: bytes = found[-1][0]
             self._last = None  # until the answer is known
             answer: bytes = self._store.run("count", list(_arguments(last, newest, sums)))
             self._last = answer
-            return len(found) if answer == newest else 1
+            if answer != newest:
+                return 1
+            self._seen.update(dict.fromkeys(unclaimed))  # not before: this part may have to be counted once more
+            while len(self._seen) > KEPT_IDS:
+                self._seen.popitem(last=False)
+            return len(found)
 
-    def _sums_of(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> Sums:
-        sums = Sums(self._split_after)
+    def _sums_of(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> tuple[Sums, set[_Named]]:
+        """The sums of a part, and the names of its events that have no claim."""
+        sums, unclaimed = Sums(self._split_after), set[_Named]()
         for id_, fields in found:
             try:
                 entry = read_entry(id_, fields)
             except ODD:  # the recorder puts it aside
                 continue
-            self._keep(entry)
-            if isinstance(entry, JournalEntry) and not (entry.fence == 0 and self._is_repeated(entry.event)):
-                sums.add(entry.event, int(fields.get(b"at") or id_.partition(b"-")[0]))
-        return sums
+            self._keep(entry, fields)
+            if not isinstance(entry, JournalEntry):
+                continue
+            if entry.fence == 0:
+                name = _name_of(entry.event)
+                if (
+                    name in self._seen or name in unclaimed
+                ):  # its writer had no answer, and has written it again; in SQL it is one row
+                    continue
+                unclaimed.add(name)
+            sums.add(entry.event, int(fields.get(b"at") or id_.partition(b"-")[0]))
+        return sums, unclaimed
 
-    def _keep(self, entry: JournalEntry | AuditJournalEntry) -> None:
-        self._read[entry.id] = entry
-        if len(self._read) > self._keeps:
-            self._read.popitem(last=False)
+    def _keep(self, entry: JournalEntry | AuditJournalEntry, fields: Mapping[bytes, bytes]) -> None:
+        size = sum(map(len, fields.values()))
+        if size <= self._room and entry.id not in self._read:
+            self._room -= size
+            self._read[entry.id] = entry, size
 
     def take(self, id_: bytes) -> JournalEntry | AuditJournalEntry | None:
         """An entry that was read for the count, and is not read a second time for SQL. `None`: it is not kept."""
-        return self._read.pop(id_, None)
+        entry, size = self._read.pop(id_, (None, 0))
+        self._room += size
+        return entry
 
-    def _is_repeated(self, event: Event) -> bool:
-        """Whether the same event was there before: its writer had no answer, and has written it again. In SQL it is one row."""
-        name = (event.message_id, event.generation, event.attempt, event.token, event.kind)
-        if name in self._seen:
-            return True
-        self._seen[name] = None
-        if len(self._seen) > KEPT_IDS:
-            self._seen.popitem(last=False)
-        return False
+
+def _name_of(event: Event) -> _Named:
+    return event.message_id, event.generation, event.attempt, event.token, event.kind
 
 
 def position_of(id_: bytes) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Each part is read by itself. What cannot be read is `None`, and `absent` says wh
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -12,6 +12,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.broker.queue_level import QueueLevel
+from conventions.core.bounded_call import BoundedCalls, StillWaits
+from conventions.core.deadline import Deadline
 from conventions.core.error_text import first_line
 from conventions.core.errors import ConventionError
 from conventions.core.secrets_in_text import without_secrets
@@ -25,10 +27,14 @@ from conventions.progress.reporter import Progress
 from conventions.schedules.beat_liveness import Beat, Beats
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
+from conventions.storage.layout_version import living
 from conventions.storage.tables import DeadLetterRow
 
 T = TypeVar("T")
 
+SQL = BoundedCalls()  # of this process: one that waits for a database holds up no further one
+REDIS_WITHIN, SQL_WITHIN = 6.0, 5.0  # seconds for all parts of Redis together, and for one question to SQL
+ODD = (ArithmeticError, LookupError, TypeError, ValueError)  # what another program wrote into our keys
 LOOKED_AT = 500  # running jobs that are looked at; more are counted by their workers
 
 
@@ -124,8 +130,14 @@ class LevelReader:
 
     def read(self) -> Levels:
         """Read all parts. Never raises what a server that is away raises."""
-        app, store = self._app, self._app.store
         self._absent = {}
+        # One server that stands still is asked by every part: together they wait once.
+        with Deadline(REDIS_WITHIN, once=False):
+            levels = self._read()
+        return replace(levels, absent=dict(self._absent))
+
+    def _read(self) -> Levels:
+        app, store = self._app, self._app.store
         counts, reports = Counts(store), WorkerReports(store)
         workers = self._part("workers", reports.listing)
         return Levels(
@@ -138,20 +150,20 @@ class LevelReader:
             journal=self._part("journal", lambda: _journal(app, counts)),
             beats=self._part("beats", lambda: Beats(store).listing()),
             schedules=self._part("schedules", lambda: summaries_of(app, load_schedule(app))),
-            letters=self._part("letters", lambda: _letters(app)),
+            letters=self._part("letters", lambda: SQL.call("letters", lambda: _letters(app), SQL_WITHIN)),
             memory=self._part("memory", lambda: _memory(app)),
-            absent=dict(self._absent),
         )
 
     def _part(self, name: str, read: Callable[[], T]) -> T | None:
         try:
             return read()
-        except broker_outages(self._app, SQLAlchemyError, OSError, ConventionError) as error:
+        except broker_outages(self._app, SQLAlchemyError, OSError, ConventionError, StillWaits, *ODD) as error:
             self._absent[name] = without_secrets(first_line(error))
             return None
 
     def _queues(self, counts: Counts, workers: Sequence[WorkerNow] | None) -> dict[str, QueueNow]:
         consumed = None if workers is None else consumers(workers)
+        unheard = workers is None or _unheard(self._app, workers)
         retrying = self._part("retrying", counts.retrying)
         names = {*self._known, *known_queues(self._app), *(consumed or ()), *(retrying or ())}
         levels = self._app.port.levels(sorted(names))
@@ -160,10 +172,16 @@ class LevelReader:
                 name,
                 levels[name],
                 None if retrying is None else retrying.get(name, 0),
-                None if consumed is None else consumed[name],
+                None if consumed is None or (unheard and not consumed[name]) else consumed[name],
             )
             for name in sorted(names)
         }
+
+
+def _unheard(app: Application, workers: Sequence[WorkerNow]) -> bool:
+    """Whether a worker lives that reports nothing, as one of the release before: it may consume any queue."""
+    known = {f"worker {one.report.host}:{one.report.pid}" for one in workers}
+    return any(name.startswith("worker ") and name not in known for name in living(app.store))
 
 
 def _running(app: Application, workers: Sequence[WorkerNow]) -> list[RunningNow]:

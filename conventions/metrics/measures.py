@@ -11,9 +11,56 @@ from typing import NamedTuple
 from conventions.core.error_text import FailureText
 from conventions.records.journal import Event
 
-RUN_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600)
+RUN_BOUNDS = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    20,
+    30,
+    60,
+    90,
+    120,
+    300,
+    600,
+    1800,
+    3600,
+    7200,
+    21600,
+)
 """Upper bounds of the run times that a histogram tells apart, in seconds."""
-WAIT_BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
+WAIT_BOUNDS = (
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2,
+    5,
+    10,
+    20,
+    30,
+    60,
+    90,
+    120,
+    300,
+    600,
+    1200,
+    1800,
+    3600,
+    7200,
+    21600,
+    86400,
+)
 """The same of waits."""
 RUN, WAIT = "run", "wait"
 BOUNDS: Mapping[str, tuple[float, ...]] = {RUN: RUN_BOUNDS, WAIT: WAIT_BOUNDS}
@@ -175,16 +222,18 @@ class Histogram:
         """Seconds within which this share of the events lies, between 0 and 1; `None` without events.
 
         As Prometheus's `histogram_quantile`: events are taken to be spread evenly within a bucket, and what is beyond the last bound counts as that.
+        So it may be wrong by the width of a bucket; but no event took longer than all of them together.
         """
         wanted, before = share * self.count, 0
         if not self.count:
             return None
+        longest = self.seconds if self.seconds > 0 else self.bounds[-1]
         for index, (upper, count) in enumerate(zip(self.bounds, self.counts, strict=False)):
             if count and before + count >= wanted:
                 lower = self.bounds[index - 1] if index else 0.0
-                return lower + (upper - lower) * max(wanted - before, 0) / count
+                return min(lower + (upper - lower) * max(wanted - before, 0) / count, max(longest, lower))
             before += count
-        return self.bounds[-1]
+        return min(self.bounds[-1], longest)
 
 
 def added(several: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from conventions.core.units import milliseconds
 from conventions.storage.redis_store import Store
@@ -17,7 +17,9 @@ SILENT_AFTER = (
     15.0  # seconds; a worker that is killed says nothing more, and one that ends in order takes its report away
 )
 KEEP = timedelta(hours=1)  # how long a silent worker is remembered
+TIDY_EVERY = 300.0  # seconds
 MOST_RUNNING = 100  # jobs in one report, the longest first
+MOST = 1_000_000  # jobs of one worker: more is no number of ours
 
 
 class RunningJob(BaseModel):
@@ -46,6 +48,7 @@ class WorkerReport(BaseModel):
         processes: how many jobs it runs at once.
         queues: those that it consumes now; none while it has no connection.
         running: what it runs, at most `MOST_RUNNING`.
+        busy: how many jobs of each task it runs, all of them.
         held: messages that it has read and not begun.
         stops: whether it was told to end.
         started: seconds since the epoch, by its clock.
@@ -55,9 +58,10 @@ class WorkerReport(BaseModel):
 
     release: str | None = None
     pool: str = ""
-    processes: int = 0
+    processes: Annotated[int, Field(ge=0, le=MOST)] = 0
     queues: tuple[str, ...] = ()
     running: tuple[RunningJob, ...] = ()
+    busy: dict[str, Annotated[int, Field(ge=0, le=MOST)]] = {}
     held: int = 0
     stops: bool = False
     started: float = 0.0
@@ -78,6 +82,11 @@ class WorkerNow:
     age: float
 
     @property
+    def is_whole(self) -> bool:
+        """Whether its report names all that it runs."""
+        return sum(self.report.busy.values()) <= len(self.report.running)
+
+    @property
     def silent(self) -> bool:
         """Whether it has died, or stands still."""
         return self.age > SILENT_AFTER
@@ -89,10 +98,10 @@ class WorkerReports:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def say(self, name: str, report: WorkerReport) -> None:
-        """Keep a report."""
+    def say(self, name: str, report: WorkerReport, *, tidy: bool = False) -> None:
+        """Keep a report; `tidy`: forget the workers that have said nothing for an hour."""
         text = report.model_dump_json(exclude_defaults=True)
-        self._store.run("worker_report", [name, text, milliseconds(KEEP)])
+        self._store.run("worker_report", [name, text, milliseconds(KEEP), int(tidy)])
 
     def leave(self, name: str) -> None:
         """A worker ends in order."""

@@ -13,13 +13,15 @@ from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look, look_at
 from conventions.alerts.rules import findings
 from conventions.core.alert_thresholds import Thresholds
+from conventions.core.bounded_call import StillWaits
+from conventions.core.deadline import Deadline
 from conventions.core.error_text import first_line
 from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.application import Application
 from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.depths import Depths
 from conventions.metrics.figures import Figures
-from conventions.metrics.levels import Levels, QueueNow, RunningNow
+from conventions.metrics.levels import ODD, REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow
 from conventions.metrics.measures import Series, added
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.records import audit
@@ -108,6 +110,12 @@ class Overview:
         return not self.findings
 
     @property
+    def verdict(self) -> str:
+        """All of it in a few words."""
+        count = len(self.findings)
+        return "All is well" if not count else "1 thing is wrong" if count == 1 else f"{count:,} things are wrong"
+
+    @property
     def queues(self) -> Sequence[QueueNow]:
         """The queues: those with messages first, the longest first."""
         found = list((self.levels.queues or {}).values())
@@ -130,6 +138,9 @@ class Overview:
 
     def busy(self, worker: str) -> Counter[str]:
         """How many jobs of each task a worker runs."""
+        for one in self.workers:
+            if one.name == worker and not one.is_whole:
+                return Counter(one.report.busy)
         return Counter(one.task for one in self.running if one.worker == worker)
 
     @property
@@ -147,8 +158,12 @@ def overview_of(app: Application) -> Overview:
     thresholds = app.settings.alerts or Thresholds()
     look = look_at(app, thresholds)
     absent = dict(look.levels.absent)
-    actions = _part(absent, "actions", lambda: _actions(app))
-    found = _part(absent, "minutes", lambda: _minutes(app, look, actions or ()))
+    actions = _part(absent, "actions", lambda: SQL.call("actions", lambda: _actions(app), SQL_WITHIN))
+    found = None
+    if look.recent is None:
+        absent["minutes"] = absent.get("counts", "")
+    else:
+        found = _part(absent, "minutes", lambda: _minutes(app, look, actions or ()))
     minutes, flows = found if found is not None else ((), {})
     shown = None if actions is None else actions[:ACTIONS]
     return Overview(look.levels, findings(look, thresholds), minutes, flows, shown, absent)
@@ -156,8 +171,9 @@ def overview_of(app: Application) -> Overview:
 
 def _part(absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:
     try:
-        return read()
-    except (RedisError, SQLAlchemyError, OSError) as error:
+        with Deadline(REDIS_WITHIN, once=False):
+            return read()
+    except (RedisError, SQLAlchemyError, OSError, StillWaits, *ODD) as error:
         absent[name] = without_secrets(first_line(error))
         return None
 
@@ -214,8 +230,10 @@ def _flows(
         if before is None or after is None:
             continue
         seconds = RATE_MINUTES * 60
-        goes = gone / seconds
-        comes = max(0.0, goes + (after.get(name, 0) - before.get(name, 0)) / seconds)
+        longer = (after.get(name, 0) - before.get(name, 0)) / seconds
+        # Of functions no end is recorded: as many have gone, at the least, as the queue is shorter.
+        goes = max(gone / seconds, -longer)
+        comes = max(0.0, goes + longer)
         ready = queue.level.ready or 0
         empty_in = ready / (goes - comes) if ready and goes > comes else None
         flows[name] = Flow(comes, goes, empty_in)

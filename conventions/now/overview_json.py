@@ -22,7 +22,10 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         "well": overview.is_well,
         "findings": [asdict(one) | {"since": at(one.since)} for one in overview.findings],
         "minutes": [_minute(one) | {"at": at(one.minute * 60)} for one in overview.minutes],
-        "queues": [
+        "letters": None if levels.letters is None else sum(levels.letters.values()),
+        "queues": None
+        if levels.queues is None
+        else [
             {
                 "name": one.name,
                 **one.level._asdict(),
@@ -32,9 +35,13 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
             }
             for one in overview.queues
         ],
-        "causes": [asdict(one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
-        "running": [_running(one) for one in overview.running],
-        "workers": [
+        "causes": None
+        if levels.causes is None
+        else [asdict(one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
+        "running": None if levels.running is None else [_running(one) for one in overview.running],
+        "workers": None
+        if levels.workers is None
+        else [
             {
                 "name": one.name,
                 "release": one.report.release,

@@ -3,18 +3,28 @@
 import logging
 import os
 import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from celery import bootsteps
+from celery.signals import worker_shutdown
 from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.core.rounds import Rounds
 from conventions.execution.process_ends import has_ended
-from conventions.metrics.worker_reports import MOST_RUNNING, SAY_EVERY, RunningJob, WorkerReport, WorkerReports
+from conventions.metrics.worker_reports import (
+    MOST_RUNNING,
+    SAY_EVERY,
+    TIDY_EVERY,
+    RunningJob,
+    WorkerReport,
+    WorkerReports,
+)
 from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
@@ -28,36 +38,46 @@ class ReportStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **options: Any) -> None:
         self._worker, self._app = worker, worker.app
         self._started = time.time()
+        self._tidies_at = 0.0
         fault = "others are not told what this worker does"
         self._rounds = Rounds("report", self._say, SAY_EVERY, fault=fault, logger=logger)
         super().__init__(worker, **options)
 
-    def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
-        """Begin."""
+    def start(self, worker: Any) -> None:
+        """Begin. It goes on while the worker stops: its jobs still run."""
+        worker_shutdown.connect(self._leave, sender=worker)
         self._rounds.start()
 
-    def stop(self, worker: Any) -> None:  # noqa: ARG002  # the same
-        """It ends, and says no more."""
+    def terminate(self, worker: Any) -> None:  # noqa: ARG002  # Celery's signature
+        """A worker in a thread, as in a test, is terminated and says nothing of it."""
+        if threading.current_thread() is not threading.main_thread():
+            self._leave()
+
+    def _leave(self, **_: Any) -> None:
         self._rounds.stop(within=SAY_EVERY)
         with suppress(RedisError):
             WorkerReports(self._app.store).leave(self._worker.hostname)
 
-    terminate = stop
-
     def _say(self) -> None:
-        WorkerReports(self._app.store).say(self._worker.hostname, self._report())
+        now = time.monotonic()
+        tidy = now >= self._tidies_at
+        WorkerReports(self._app.store).say(self._worker.hostname, self._report(), tidy=tidy)
+        if tidy:
+            self._tidies_at = now + TIDY_EVERY
 
     def _report(self) -> WorkerReport:
         worker, app = self._worker, self._app
         running = list(_running(app))
+        stops = state.should_stop is not None or state.should_terminate is not None
         return WorkerReport(
             release=app.release,
             pool=type(worker.pool).__module__.rpartition(".")[2],
             processes=worker.pool.num_processes,
-            queues=tuple(sorted(_queues(worker.consumer))),
+            queues=() if stops else tuple(sorted(_queues(worker.consumer))),
             running=tuple(sorted(running, key=lambda one: one.since)[:MOST_RUNNING]),
+            busy=dict(Counter(one.task for one in running)),
             held=max(0, app.in_flight.count() - len(running)),
-            stops=bool(state.should_stop is not None or state.should_terminate is not None),
+            stops=stops,
             started=self._started,
             host=socket.gethostname(),
             pid=os.getpid(),

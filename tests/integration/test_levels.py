@@ -1,20 +1,24 @@
 """How things stand, while real workers run: queues, workers and running jobs; and what is said of those that are gone."""
 
 import signal
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from conventions.app import ConventionsApp
 from conventions.metrics import worker_reports
 from conventions.metrics.known_series import known_names
-from conventions.metrics.levels import LevelReader, Levels
+from conventions.metrics.levels import REDIS_WITHIN, LevelReader, Levels
 from conventions.metrics.worker_reports import WorkerReports
 from conventions.storage.database import Database
+from conventions.storage.redis_store import Store
 from tests.integration.levels_tasks import Far, Hold, Nobody
-from tests.support import wait_until
+from tests.support import at_most, wait_until
 from tests.workers import Installation, application
 
 
@@ -66,6 +70,22 @@ def test_what_runs_and_what_waits(alone: Installation, pool: str) -> None:
         assert WorkerReports(app.store).listing() == []  # it said so
 
 
+def test_a_worker_that_stops_is_there_while_its_jobs_run(alone: Installation) -> None:
+    """And says that it stops."""
+    with alone.application() as app, alone.worker("--concurrency=1") as worker:
+        Hold.delay(folder=alone.folder, number=1)
+        wait_until(lambda: levels(app).running, 20, "it runs")
+        worker.process.send_signal(signal.SIGTERM)
+        (found,) = wait_until(
+            lambda: [one.report for one in WorkerReports(app.store).listing() if one.report.stops], 20, "it stops"
+        )
+        assert found.queues == ()
+        assert len(levels(app).running or ()) == 1
+        (alone.folder / "go").touch()
+        worker.process.wait()
+        assert WorkerReports(app.store).listing() == []
+
+
 def test_a_killed_worker_is_silent_and_consumes_nothing(alone: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while; until then nobody can know."""
     with alone.application() as app, alone.worker() as worker:
@@ -96,6 +116,49 @@ def test_a_database_that_is_away_leaves_out_its_part(app: ConventionsApp) -> Non
     assert found.letters is None
     assert [*found.absent] == ["letters"]
     assert found.queues is not None
+
+
+@pytest.mark.everyday
+def test_a_worker_that_does_not_report_may_consume_anything(app: ConventionsApp) -> None:
+    """As one of the release before: nobody says that nobody consumes."""
+    app.store.redis.hset(app.store.key("members"), "worker elsewhere:1", f"1:1:{time.time() * 1000:.0f}")
+    found = levels(app).queues
+    assert found is not None
+    assert found["immediate"].consumers is None
+
+
+@pytest.mark.everyday
+@pytest.mark.own_server
+def test_a_redis_that_stands_still_is_waited_for_once(
+    store: Store, new_database: Callable[[Path], str], tmp_path: Path
+) -> None:
+    """Not by each part."""
+    server = psutil.Process(store.redis.info("server")["process_id"])
+    with application(broker_url=store.url, database_url=new_database(tmp_path)) as app:
+        levels(app)
+        server.suspend()
+        try:
+            with at_most(REDIS_WITHIN + 1):
+                found = levels(app)
+        finally:
+            server.resume()
+    assert (found.queues, found.workers) == (None, None)
+
+
+@pytest.mark.everyday
+def test_a_database_that_stands_still_holds_up_nobody(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its part is absent; who asks next does not wait for it again."""
+    stands = threading.Event()
+    monkeypatch.setattr("conventions.metrics.levels._letters", lambda _: stands.wait(60))
+    monkeypatch.setattr("conventions.metrics.levels.SQL_WITHIN", 0.5)
+    try:
+        with at_most(1):
+            assert "no answer within" in levels(app).absent["letters"]
+        with at_most(1):
+            assert "no answer to an earlier question" in levels(app).absent["letters"]
+    finally:
+        stands.set()
+    wait_until(lambda: "letters" not in levels(app).absent)
 
 
 @pytest.mark.everyday

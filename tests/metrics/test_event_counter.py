@@ -8,12 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from conventions.core.error_text import FailureText
 from conventions.metrics import event_counter
 from conventions.metrics.counts import Counts
 from conventions.metrics.event_counter import EventCounter
-from conventions.metrics.measures import Series
+from conventions.metrics.measures import Series, errors_in
 from conventions.records.journal import Journal
 from conventions.storage.database import Database
 from conventions.storage.redis_store import Store
@@ -47,6 +48,7 @@ lives = st.lists(
         st.sampled_from(["dead", "retried", "succeeded", "succeeded", "duplicate"]),
         st.sampled_from(["mail", "other"]),
         st.booleans(),  # refused
+        st.booleans(),  # with a claim
     ),
     max_size=12,
     unique_by=lambda one: (one[0], one[1], "superseded" if one[4] else one[2]),
@@ -54,7 +56,10 @@ lives = st.lists(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
-@given(life=lives, steps=st.lists(st.sampled_from(["count", "other counts", "record", "dies", "append"]), max_size=20))
+@given(
+    life=lives,
+    steps=st.lists(st.sampled_from(["count", "other counts", "count fails", "record", "dies", "append"]), max_size=20),
+)
 def test_the_counts_are_the_rows(store: Store, new_sqlite: Database, life: list[Any], steps: list[str]) -> None:
     """In any order of counting, recording and deaths between the two."""
     clear(new_sqlite)
@@ -62,12 +67,14 @@ def test_the_counts_are_the_rows(store: Store, new_sqlite: Database, life: list[
     waiting = [
         entry(
             event(id_, kind, attempt=attempt, queue=queue, runtime=0.2),
+            fence=int(claimed),
             at=AT + n,
-            **({"refused": "1"} if refused else {}),  # type: ignore[arg-type]  # it is never `fence` or `at`
+            **({"refused": "1"} if refused else {}),
         )
-        for n, (id_, attempt, kind, queue, refused) in enumerate(life)
+        for n, (id_, attempt, kind, queue, refused, claimed) in enumerate(life)
     ]
     counters, records = [EventCounter(store), EventCounter(store)], recorder(store, new_sqlite)
+    redis: Any = store.redis
     for step in [*steps, *["append"] * len(waiting), "record"]:
         match step:
             case "append" if waiting:
@@ -76,6 +83,8 @@ def test_the_counts_are_the_rows(store: Store, new_sqlite: Database, life: list[
                 counters[0].count_all()
             case "other counts":
                 counters[1].count_all()
+            case "count fails":  # it has read, and the server takes nothing
+                counters[0]._sums_of(redis.xrange(store.key("journal")))
             case "dies":
                 counters[0] = EventCounter(store)
                 records = recorder(store, new_sqlite)
@@ -235,3 +244,75 @@ def test_a_journal_whose_last_entries_are_gone_is_not_counted_twice(store: Store
     redis.xdel(store.key("journal"), redis.xrevrange(store.key("journal"), count=1)[0][0])
     assert EventCounter(store).count_all() == 0
     assert totals(store) == {("Send", "mail", "succeeded"): 2}
+
+
+def test_a_count_that_fails_is_made_once_more(store: Store) -> None:
+    """Also of events without a claim: a server that takes no writes answers reads."""
+    counter, redis = EventCounter(store), store.redis
+    Journal(store).append([event(f"m{n}", "purged") for n in range(5)])
+    redis.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(RedisError):
+            counter.count_all()
+    finally:
+        redis.config_set("min-replicas-to-write", 0)
+    counter.count_all()
+    assert Counts(store).totals()[SEND]["purged"] == 5
+
+
+@pytest.mark.parametrize("odd", ["x", "", "1-x"])
+def test_a_mark_that_another_program_wrote_holds_up_nothing(store: Store, new_sqlite: Database, odd: str) -> None:
+    """Recording waits for the count; so that goes on, from the beginning of what is in the journal."""
+    append(store, entry(event()))
+    store.redis.set(store.key("counts", "last"), odd)
+    assert drain(recorder(store, new_sqlite)) == [1]
+    store.redis.delete(store.key("counts", "last"))
+    store.redis.lpush(store.key("counts", "last"), odd)
+    append(store, entry(event("m2")))
+    assert drain(recorder(store, new_sqlite)) == [1]
+    assert totals(store) == {("Send", "mail", "succeeded"): 2}
+
+
+def test_many_causes_push_out_none_that_is_retried(store: Store) -> None:
+    """The largest outage may not be the latest."""
+    counter, big = EventCounter(store), FailureText("ConnectionRefusedError", "refused", "", "big")
+    append(store, *(entry(event(f"m{n}", "retried", failure=big), at=AT) for n in range(50)))
+    other = (FailureText("ValueError", "no", "", f"f{n}") for n in range(1100))
+    append(store, *(entry(event(f"d{n}", "dead", failure=one), at=AT + 1) for n, one in enumerate(other)))
+    counter.count_all()
+    found = Counts(store).causes(2000)
+    assert len(found) == 1000
+    assert (found[0].fingerprint, found[0].retrying) == ("big", 50)
+    append(store, *(entry(event(f"m{n}", "succeeded", attempt=2)) for n in range(50)))
+    counter.count_all()
+    assert {one.retrying for one in Counts(store).causes(2000)} == {0}
+    assert Counts(store).retrying() == {}
+
+
+def test_too_many_errors_are_others(store: Store) -> None:
+    """Whoever writes a task may name any class; the tasks that come later are counted all the same."""
+    errors = (FailureText(f"E{n}", "no", "", "f") for n in range(5100))
+    append(store, *(entry(event(f"m{n}", "dead", failure=one)) for n, one in enumerate(errors)))
+    append(store, entry(event("other", task="Later")))
+    EventCounter(store).count_all()
+    found = Counts(store).totals()
+    names = dict(errors_in(found[SEND]))
+    assert (len(names), names["others"], sum(names.values())) == (5001, 100, 5100)
+    assert found[Series("Later", "mail")]["succeeded"] == 1
+
+
+def test_the_latest_releases_are_kept(store: Store) -> None:
+    """Two hundred of them."""
+    append(store, *(entry(event(f"m{n}", release=f"r{n}"), at=AT + n) for n in range(250)))
+    EventCounter(store).count_all()
+    assert {*Counts(store).releases()} == {f"r{n}" for n in range(50, 250)}
+
+
+def test_what_is_kept_for_sql_is_bounded_in_bytes(store: Store, new_sqlite: Database) -> None:
+    """What has no room is parsed once more."""
+    counter = EventCounter(store, keeps=2000)
+    append(store, *(entry(event(f"m{n}")) for n in range(30)))
+    counter.count_all()
+    assert 0 < len(counter._read) < 15
+    assert drain(recorder(store, new_sqlite, counter=counter)) == [30]
+    assert (counter._read, counter._room) == ({}, 2000)

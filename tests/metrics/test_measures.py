@@ -44,7 +44,7 @@ def test_each_kind_is_counted_by_task_queue_and_minute() -> None:
         (0.005, "0.005"),
         (0.0051, "0.01"),
         (60, "60"),
-        (60.1, "300"),
+        (60.1, "90"),
         (21600, "21600"),
         (21601, "inf"),
     ],
@@ -101,6 +101,13 @@ def test_a_quantile_lies_in_the_bucket_of_the_true_one(some: list[float], share:
     quantile = found.quantile(share)
     assert quantile is not None
     assert lower <= quantile <= upper
+
+
+def test_no_quantile_is_longer_than_all_of_them_together() -> None:
+    """Twenty waits of an hour each do not make one of six."""
+    one = Histogram.of(RUN, {"run:21600": 1, "run:sum": 7_300_000_000})
+    assert one.quantile(0.95) == 7300
+    assert Histogram.of(WAIT, {"wait:inf": 1, "wait:sum": 90_000_000_000}).quantile(0.5) == WAIT_BOUNDS[-1]
 
 
 def test_without_events_there_is_no_time() -> None:

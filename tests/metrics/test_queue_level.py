@@ -96,7 +96,7 @@ def test_what_waits_for_its_key_is_parked(broker: Broker, claims: Claims) -> Non
 
 
 def test_what_others_wrote_hides_nothing(broker: Broker) -> None:
-    """A message that is none has no age; a key of another type counts nothing."""
+    """A message that is none has no age; a key of another type cannot be counted, and is no 0."""
     broker.publish([Publication("odd", "mail", "{", 4)])
     broker.store.redis.set(broker.store.key("delayed", "mail"), "x")
-    assert level(broker) == QueueLevel(1, 0, 0, 0, None)
+    assert level(broker) == QueueLevel(1, None, 0, 0, None)

@@ -47,6 +47,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.setattr("conventions.tasks.owners._owners", [])
     monkeypatch.setattr(_state, "_apps", WeakSet())
     with ExitStack() as stack, remembering_current():
+        _state.set_default_app(None)  # an application of a whole session may be it
+        _state._set_current_app(None)
 
         def make(kind: Any, *args: Any, **options: Any) -> Any:
             if kind is create_app:

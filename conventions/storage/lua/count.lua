@@ -9,7 +9,7 @@
 -- Returns the id of the last entry that is counted: that of the part, or another one if the part was not added
 local call, P = redis.call, KEYS[1]
 local MINUTES, LONG, SHORT = 7800000, 691200000, 7200000 -- ms that counts by minute live; causes with, and without, messages that are tried again
-local MOST_SERIES, MOST_CAUSES, MOST_FIELDS, MOST_RELEASES = 5000, 1000, 300, 200
+local MOST_SERIES, MOST_ERRORS, MOST_CAUSES, MOST_FIELDS, MOST_RELEASES = 5000, 5000, 1000, 300, 200
 local at = 0
 local function take(count)
   at = at + count
@@ -49,18 +49,22 @@ for _ = 1, tonumber(take(1)) do
   for _ = 1, tonumber(fields) do
     local name, count = take(2)
     local field = number .. ':' .. name
-    call('HINCRBY', key, field, count)
-    if call('HLEN', P .. 'counts:total') < MOST_SERIES * 50 or call('HEXISTS', P .. 'counts:total', field) == 1 then
-      call('HINCRBY', P .. 'counts:total', field, count)
+    if string.find(name, 'failed by ', 1, true) == 1 and call('SISMEMBER', P .. 'counts:errors', field) == 0 then
+      if call('SCARD', P .. 'counts:errors') < MOST_ERRORS then
+        call('SADD', P .. 'counts:errors', field)
+      else
+        field = number .. ':failed by others' -- whoever writes a task may name any class
+      end
     end
+    call('HINCRBY', key, field, count)
+    call('HINCRBY', P .. 'counts:total', field, count)
   end
   call('PEXPIRE', key, MINUTES)
 end
 
 local function keep(fingerprint)
-  local key = P .. 'cause:' .. fingerprint
-  local retrying = tonumber(call('HGET', key, 'retrying') or 0)
-  call('PEXPIRE', key, retrying > 0 and LONG or SHORT)
+  local retrying = call('HEXISTS', P .. 'retrying:causes', fingerprint) == 1
+  call('PEXPIRE', P .. 'cause:' .. fingerprint, retrying and LONG or SHORT)
 end
 
 local function add_cause(fingerprint, task, queue, error, message, first, last, example, retried, dead, fields)
@@ -79,14 +83,17 @@ end
 
 for _ = 1, tonumber(take(1)) do add_cause(take(11)) end
 
+local function add_to(key, field, by)
+  if call('HINCRBY', key, field, by) <= 0 then call('HDEL', key, field) end
+end
+
 -- One message more, or fewer, is tried again after this cause, in this queue.
 local function change_retrying(value, by)
   local fingerprint, queue = string.match(value, '^([^\31]*)\31(.*)$')
-  if call('HINCRBY', P .. 'retrying:queues', queue, by) <= 0 then call('HDEL', P .. 'retrying:queues', queue) end
-  if call('EXISTS', P .. 'cause:' .. fingerprint) == 1 then
-    call('HINCRBY', P .. 'cause:' .. fingerprint, 'retrying', by)
-    keep(fingerprint)
-  end
+  if not fingerprint then return end -- another program wrote it
+  add_to(P .. 'retrying:queues', queue, by)
+  add_to(P .. 'retrying:causes', fingerprint, by)
+  keep(fingerprint)
 end
 
 for _ = 1, tonumber(take(1)) do
@@ -101,13 +108,24 @@ end
 
 while at < #ARGV do
   local release, first = take(2)
-  if call('HLEN', P .. 'releases') < MOST_RELEASES then call('HSETNX', P .. 'releases', release, first) end
+  if call('HSETNX', P .. 'releases', release, first) == 1 and call('HLEN', P .. 'releases') > MOST_RELEASES then
+    local all, oldest = call('HGETALL', P .. 'releases'), 1
+    for i = 1, #all, 2 do
+      if (tonumber(all[i + 1]) or 0) < (tonumber(all[oldest + 1]) or 0) then oldest = i end
+    end
+    call('HDEL', P .. 'releases', all[oldest])
+  end
 end
 
--- Causes that have expired.
+-- Causes that are too many: those that failed longest ago go, but none whose messages are tried again.
 local over = call('ZCARD', P .. 'causes') - MOST_CAUSES
 if over > 0 then
-  for _, fingerprint in ipairs(call('ZRANGE', P .. 'causes', 0, over - 1)) do call('DEL', P .. 'cause:' .. fingerprint) end
-  call('ZREMRANGEBYRANK', P .. 'causes', 0, over - 1)
+  for _, fingerprint in ipairs(call('ZRANGE', P .. 'causes', 0, over + 200)) do
+    if over > 0 and call('HEXISTS', P .. 'retrying:causes', fingerprint) == 0 then
+      call('DEL', P .. 'cause:' .. fingerprint)
+      call('ZREM', P .. 'causes', fingerprint)
+      over = over - 1
+    end
+  end
 end
 return last

@@ -4,12 +4,12 @@
 -- KEYS: prefix
 -- ARGV: queues
 -- Returns ms since the epoch by the server's clock, then for each queue {ready, delayed, of these parked, in flight, and for each first
--- message in turn its payload and its changed headers as JSON, or ''}
+-- message in turn (a number of -1: the key is of another type) its payload and its changed headers as JSON, or ''}
 local answers = {integer(now)}
 for _, queue in ipairs(ARGV) do
   local function count(command, place, ...)
     local found = redis.pcall(command, P .. place .. queue, ...)
-    return type(found) == 'number' and found or 0 -- another program may have written the key
+    return type(found) == 'number' and found or -1 -- another program has written the key
   end
   local one = {count('ZCARD', 'queue:'), count('ZCARD', 'delayed:'), count('ZCOUNT', 'parked_in:', now, '+inf'), count('ZCARD', 'inflight:')}
   for band = 0, one[1] > 0 and 9 or -1 do
