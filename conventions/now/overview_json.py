@@ -6,8 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from conventions.metrics.levels import RunningNow
+from conventions.metrics.levels import QueueNow, RunningNow
+from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.overview import MinuteNow, Overview
+from conventions.schedules.beat_liveness import Beat
+from conventions.schedules.schedule_summary import ScheduleSummary
 
 
 def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
@@ -23,49 +26,14 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         "findings": [asdict(one) | {"since": at(one.since)} for one in overview.findings],
         "minutes": [_minute(one) | {"at": at(one.minute * 60)} for one in overview.minutes],
         "letters": None if levels.letters is None else sum(levels.letters.values()),
-        "queues": None
-        if levels.queues is None
-        else [
-            {
-                "name": one.name,
-                **one.level._asdict(),
-                "retrying": one.retrying,
-                "consumers": one.consumers,
-                **_flow(overview, one.name),
-            }
-            for one in overview.queues
-        ],
+        "queues": None if levels.queues is None else [_queue(overview, one) for one in overview.queues],
         "causes": None
         if levels.causes is None
         else [asdict(one) | {"since": at(one.since), "last": at(one.last)} for one in overview.causes],
         "running": None if levels.running is None else [_running(one) for one in overview.running],
-        "workers": None
-        if levels.workers is None
-        else [
-            {
-                "name": one.name,
-                "release": one.report.release,
-                "pool": one.report.pool,
-                "processes": one.report.processes,
-                "busy": dict(overview.busy(one.name)),
-                "queues": one.report.queues,
-                "silent": one.silent,
-                "age": round(one.age, 1),
-            }
-            for one in overview.workers
-        ],
-        "beats": [
-            {"name": one.name, "state": one.state, "tick_age": round(one.tick_age, 1)} for one in levels.beats or ()
-        ],
-        "schedules": [
-            {
-                "name": one.listed.name,
-                "paused": one.state.pause is not None,
-                "overdue": one.overdue,
-                "fault": one.state.fault,
-            }
-            for one in overview.schedules_to_look_at
-        ],
+        "workers": None if levels.workers is None else [_worker(overview, one) for one in overview.workers],
+        "beats": None if levels.beats is None else [_beat(one) for one in levels.beats],
+        "schedules": None if levels.schedules is None else [_schedule(one) for one in overview.schedules_to_look_at],
         "journal": None if levels.journal is None else asdict(levels.journal),
         "actions": None
         if overview.actions is None
@@ -82,6 +50,34 @@ def _minute(one: MinuteNow) -> dict[str, Any]:
         "wait_p95": figures.wait.quantile(0.95),
         "marks": list(one.marks),
     }
+
+
+def _queue(overview: Overview, one: QueueNow) -> dict[str, Any]:
+    of_level = {"name": one.name, **one.level._asdict()}
+    return {**of_level, "retrying": one.retrying, "consumers": one.consumers, **_flow(overview, one.name)}
+
+
+def _worker(overview: Overview, one: WorkerNow) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "release": one.report.release,
+        "pool": one.report.pool,
+        "processes": one.report.processes,
+        "busy": dict(overview.busy(one.name)),
+        "queues": one.report.queues,
+        "stops": one.report.stops,
+        "silent": one.silent,
+        "age": round(one.age, 1),
+    }
+
+
+def _beat(one: Beat) -> dict[str, Any]:
+    return {"name": one.name, "state": one.state, "tick_age": round(one.tick_age, 1)}
+
+
+def _schedule(one: ScheduleSummary) -> dict[str, Any]:
+    name, paused = one.listed.name, one.state.pause is not None
+    return {"name": name, "paused": paused, "overdue": one.overdue, "fault": one.state.fault}
 
 
 def _flow(overview: Overview, queue: str) -> Mapping[str, float | None]:

@@ -78,7 +78,7 @@ def test_an_installation_without_a_worker_is_well(alone: Installation) -> None:
     assert (found["findings"], found["absent"], status) == ([], {}, 0)
     assert {one["ready"] for one in found["queues"]} == {0}
     text = alone.run("now")
-    assert (text.returncode, "all is well" in text.stdout) == (0, True)
+    assert (text.returncode, "All is well" in text.stdout) == (0, True)
 
 
 @pytest.mark.everyday
