@@ -29,6 +29,12 @@ FOR_EVER = {
     "sequence": "the order of arrival; one number",
     "journal": "what is not recorded yet must not vanish; empty when all is recorded",
     "wake": "one mark for each queue",
+    "counts:last": "which entries of the journal are counted; one mark",
+    "counts:series": "the pairs of task and queue: 5,000 at the most",
+    "counts:total": "the counts of each pair since the beginning",
+    "counts:errors": "which errors have counts: 5,000 at the most",
+    "releases": "the 200 releases that began last",
+    "retrying": "messages that have failed and have not ended; by queue, by cause",
     "_kombu.binding": "which queues an exchange has: one entry for each queue of the application",
 }
 

@@ -23,7 +23,7 @@ class FlaskTask(Task):
 
 
 celery_app = Celery("shop", broker={broker!r}, task_cls=FlaskTask)
-celery_app.conf.update(task_default_queue="old", broker_connection_retry_on_startup=True)
+celery_app.conf.update(task_default_queue="old-flask", broker_connection_retry_on_startup=True)
 celery_app.set_default()
 """
 FUNCTIONS = """
@@ -80,9 +80,15 @@ def test_a_job_beside_the_functions_of_a_flask_project(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     installation = Installation(tmp_path, [], broker_url=valkey_url, database_url=new_database(tmp_path))
-    old = ("-c", "1", "-Q", "old", "--include=shop.tasks", "--hostname=old@%h")
-    with installation.worker(*old, app="shop:celery_app"), installation.worker("-c", "1", app="shop.jobs:jobs"):
+    old = ("-c", "1", "-Q", "old-flask", "--include=shop.tasks", "--hostname=old@%h")
+    with (
+        installation.worker(*old, app="shop:celery_app") as theirs,
+        installation.worker("-c", "1", app="shop.jobs:jobs") as ours,
+    ):
         installation.python("from shop.jobs.mail import SendMail\nSendMail.delay(7)")
         notes = tmp_path / "notes"
-        wait_until(lambda: notes.exists() and "audit" in notes.read_text(), 30, "both have run")
+        try:
+            wait_until(lambda: notes.exists() and "audit" in notes.read_text(), 30, "both have run")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{theirs.output}\n{ours.output}") from error
     assert sorted(notes.read_text().splitlines()) == ["audit 7 shop@example.com", "mail 7 shop@example.com"]

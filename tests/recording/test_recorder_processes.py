@@ -62,7 +62,8 @@ store.redis.set(store.key("test", "parent"), os.getpid(), ex=60)
 parent = os.getpid()
 pid = os.fork()
 if pid == 0:
-    record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL), parent)
+    settings = SimpleNamespace(split_after=60)
+    record_for_ever(SimpleNamespace(store=store, database=database, timings=USUAL, settings=settings), parent)
 print(pid, flush=True)
 time.sleep(60)
 """

@@ -78,6 +78,7 @@ local function add_cause(fingerprint, task, queue, error, message, first, last, 
     if call('HLEN', key) < MOST_FIELDS or call('HEXISTS', key, name) == 1 then call('HINCRBY', key, name, count) end
   end
   call('ZADD', P .. 'causes', last, fingerprint)
+  call('PEXPIRE', P .. 'causes', LONG)
   keep(fingerprint)
 end
 
