@@ -8,7 +8,7 @@ from typing import Any
 
 from conventions.alerts.episode import Episode, Transition
 from conventions.alerts.finding import Finding
-from conventions.core.units import milliseconds
+from conventions.core.units import milliseconds, moment
 from conventions.records.audit_entry import AuditEntry
 from conventions.records.journal import Journal
 from conventions.storage.redis_store import Store
@@ -106,7 +106,7 @@ class AlertStore:
         for id_, raw in zip(ids, found, strict=True):
             if raw is None:  # somebody deleted it
                 redis.zrem(self._key("due"), id_)
-        return [Message(**one) for raw in found if raw is not None and isinstance(one := _one(raw), dict)]
+        return [one for raw in found if raw is not None and (one := _message(raw)) is not None]
 
     def sent(self, message: Message) -> None:
         """A message has arrived, or is given up."""
@@ -129,13 +129,11 @@ class AlertStore:
         redis: Any = self._store.redis
         found = []
         for key, raw in redis.hgetall(self._key("silences")).items():
-            one = _one(raw)
-            if isinstance(one, dict):
-                silence = Silence(key.decode(), datetime.fromisoformat(one["until"]), one["reason"], one["actor"])
-                if silence.until > now:
-                    found.append(silence)
-                else:
-                    redis.hdel(self._key("silences"), key)
+            silence = _silence(key, raw)
+            if silence is not None and silence.until > now:
+                found.append(silence)
+            elif silence is not None:
+                redis.hdel(self._key("silences"), key)
         return sorted(found, key=lambda one: one.key)
 
     def silence(self, silence: Silence) -> None:
@@ -159,7 +157,23 @@ class AlertStore:
 def _one(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError:  # another program wrote it
+    except (ValueError, RecursionError):  # another program wrote it
+        return None
+
+
+def _message(raw: bytes) -> Message | None:
+    try:
+        return Message(**_one(raw))
+    except TypeError:  # of a later release, whose processes send it
+        return None
+
+
+def _silence(key: bytes, raw: bytes) -> Silence | None:
+    try:
+        said = _one(raw)
+        until = moment(said["until"])
+        return None if until is None else Silence(key.decode(errors="replace"), until, said["reason"], said["actor"])
+    except (TypeError, LookupError):  # of a later release
         return None
 
 

@@ -18,7 +18,6 @@ from conventions.alerts.episode import Transition, next_episodes
 from conventions.alerts.look import look_at
 from conventions.alerts.receivers import NotDelivered, Receiver, post, receivers
 from conventions.alerts.rules import findings
-from conventions.core.alert_thresholds import Thresholds
 from conventions.core.rounds import Rounds
 from conventions.execution.application import Application
 
@@ -71,15 +70,14 @@ class Evaluator:
         self._leads = self._store.lead(self._name, LEADS_FOR)
         if not self._leads:
             return []
-        found = findings(
-            look_at(self._app, self._app.settings.alerts or Thresholds()), self._app.settings.alerts or Thresholds()
-        )
+        thresholds = self._app.settings.thresholds
+        found = findings(look_at(self._app, thresholds), thresholds)
         now = time.time()
         episodes, changes = next_episodes(self._store.episodes(), found, now)
         silences = self._store.silences(datetime.now(UTC))
         told = [one for one in changes if not any(silence.covers(one.episode.finding) for silence in silences)]
         messages = [
-            Message(f"{one.episode.id} {one.change} {name}", name, self._body(one))
+            Message(f"{one.episode.id} {one.change} {name}", name, body_of(self._app.main, one))
             for one in told
             for name in self._receivers
         ]
@@ -131,9 +129,6 @@ class Evaluator:
             post(address, {"application": self._app.main, "at": datetime.now(UTC).isoformat()})
         except NotDelivered as error:
             logger.warning("the heartbeat did not arrive: %s", error)
-
-    def _body(self, one: Transition) -> dict[str, Any]:
-        return body_of(self._app.main, one)
 
 
 def body_of(application: str, one: Transition) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`Look`: all that the rules see at one moment."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from redis.exceptions import RedisError
 
@@ -12,8 +12,9 @@ from conventions.execution.application import Application
 from conventions.metrics.counts import Counts
 from conventions.metrics.figures import Figures, by_series
 from conventions.metrics.known_series import known_names, known_series
-from conventions.metrics.levels import ODD, REDIS_WITHIN, LevelReader, Levels
+from conventions.metrics.levels import REDIS_WITHIN, LevelReader, Levels
 from conventions.metrics.measures import Series
+from conventions.records.journal import ODD
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,27 +25,25 @@ class Look:
         levels: see `Levels`; what could not be read is `None` there.
         recent: the figures of each series over the window of the thresholds; `None`: they could not be read.
         letters: the same over the window of new dead letters.
-        known_queues: those that workers are to consume.
     """
 
     levels: Levels
     recent: Mapping[Series, Figures] | None = None
     letters: Mapping[Series, Figures] | None = None
-    known_queues: Sequence[str] = field(default_factory=tuple)
 
 
 def look_at(app: Application, thresholds: Thresholds) -> Look:
     """Look at an application whose tasks are loaded. Never raises what a server that is away raises."""
-    known, series = known_names(app), known_series(app)
-    levels = LevelReader(app, known).read()
+    levels = LevelReader(app, known_names(app)).read()
     if levels.workers is None:  # Redis does not answer: nobody waits for it once more
         why = levels.absent.get("workers", "")
-        return Look(replace(levels, absent={**levels.absent, "counts": why}), known_queues=known)
+        return Look(replace(levels, absent={**levels.absent, "counts": why}))
     try:
+        series = known_series(app)
         with Deadline(REDIS_WITHIN, once=False):
             counts = Counts(app.store)
             recent = by_series(counts, thresholds.window, series)
             letters = by_series(counts, thresholds.letters_window, series)
     except (RedisError, *ODD) as error:
-        return Look(replace(levels, absent={**levels.absent, "counts": first_line(error)}), known_queues=known)
-    return Look(levels, recent, letters, known)
+        return Look(replace(levels, absent={**levels.absent, "counts": first_line(error)}))
+    return Look(levels, recent, letters)

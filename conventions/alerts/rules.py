@@ -11,6 +11,7 @@ from conventions.alerts.finding import Finding, Severity
 from conventions.alerts.look import Look
 from conventions.core.alert_thresholds import Thresholds
 from conventions.core.durations import duration
+from conventions.metrics.counts import CauseNow
 from conventions.metrics.figures import Figures, together
 from conventions.metrics.levels import QueueNow
 from conventions.metrics.measures import Series
@@ -45,11 +46,19 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def _cause_of(look: Look, series: Series) -> tuple[float | None, str]:
-    """Since when most jobs of a task die, and by what."""
-    of_task = [one for one in look.levels.causes or () if one.task == series.task and one.dead]
-    cause = max(of_task, key=lambda one: one.dead, default=None)
+def _cause_of(look: Look, series: Series, counts: Callable[[CauseNow], tuple[int, ...]]) -> tuple[float | None, str]:
+    """Since when a task fails by the cause with the highest `counts`, and by what; nothing where they are 0 for all."""
+    of_task = [one for one in look.levels.causes or () if one.task == series.task and any(counts(one))]
+    cause = max(of_task, key=counts, default=None)
     return (None, "") if cause is None else (cause.since, f"{cause.error}: {cause.message}")
+
+
+def _dead(cause: CauseNow) -> tuple[int, ...]:
+    return (cause.dead,)
+
+
+def _retrying(cause: CauseNow) -> tuple[int, ...]:
+    return cause.retrying, cause.retried
 
 
 def backlog(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
@@ -58,7 +67,7 @@ def backlog(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         limit, ready = thresholds.backlog_of(queue.name), queue.level.ready
         if ready is not None and ready >= limit:
             yield Finding(
-                "backlog", queue.name, "warning", f"{queue.name}: {ready:,} messages wait",
+                "backlog", queue.name, "warning", f"{queue.name}: {_wait(ready)}",
                 "add workers for the queue, or find out what holds them up", "/#queues", ready, limit,
             )  # fmt: skip
 
@@ -71,7 +80,7 @@ def failure_rate(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "failure rate", series.task, "critical",
                 f"{_short(series.task)}: {_percent(rate)} of {figures.ended:,} jobs died within {thresholds.window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit, *_cause_of(look, series),
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", rate, limit, *_cause_of(look, series, _dead),
             )  # fmt: skip
 
 
@@ -88,18 +97,16 @@ def mean_delay(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
 
 def retrying(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     """So large a share of a task's attempts failed and is tried again: the early sign of an outage."""
-    causes = sorted(look.levels.causes or (), key=lambda one: -one.retrying)
     for series, figures in (look.recent or {}).items():
         attempts = figures.ended + figures.of("retried")
         rate, limit = figures.retry_rate, thresholds.retry_rate_of(series.queue)
         if rate is None or attempts < thresholds.sample or rate < limit:
             continue
-        cause = next((one for one in causes if one.task == series.task), None)
-        waits = sum(one.retrying for one in causes if one.task == series.task)
+        waits = sum(one.retrying for one in look.levels.causes or () if one.task == series.task)
         yield Finding(
             "retrying", series.task, "warning", f"{_short(series.task)}: {waits:,} messages are retrying",
             "look at what it calls: a service that is down, a password that was changed", "/", rate, limit,
-            cause.since if cause is not None else None, f"{cause.error}: {cause.message}" if cause is not None else "",
+            *_cause_of(look, series, _retrying),
         )  # fmt: skip
 
 
@@ -122,7 +129,7 @@ def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             yield Finding(
                 "dead letters", series.task, "warning",
                 f"{_short(series.task)}: {dead:,} dead letters within {thresholds.letters_window} min",
-                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit, *_cause_of(look, series),
+                "look at the causes, correct them, and redrive the letters", "/dead-letters", dead, limit, *_cause_of(look, series, _dead),
             )  # fmt: skip
 
 
@@ -178,9 +185,10 @@ def busy_with_one(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     least = min(one.seconds for one in running)
     waiting = sum(queue.level.ready or 0 for queue in _queues(look))
     if len(tasks) == 1 and least >= thresholds.busy_for and waiting:
+        (task,) = tasks
         yield Finding(
-            "busy with one task", tasks.copy().pop(), "warning",
-            f"all {processes} processes run {_short(tasks.pop())} for {duration(least)} and longer; {_wait(waiting)}",
+            "busy with one task", task, "warning",
+            f"all {processes} processes run {_short(task)} for {duration(least)} and longer; {_wait(waiting)}",
             "give the task a queue and a worker of its own, or end what hangs", "/", least, thresholds.busy_for,
         )  # fmt: skip
 

@@ -170,6 +170,15 @@ def headers_in(payload: bytes) -> dict[str, Any]:
     return headers if isinstance(headers, dict) else {}
 
 
+def changes_in(text: bytes) -> dict[str, Any]:
+    """The headers that have changed since a message was sent, as Redis has them. Empty if the data is something else."""
+    try:
+        found = json.loads(text) if text else {}
+    except (ValueError, RecursionError):  # another program wrote it
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def body_in(payload: bytes) -> Body:
     """The body of a stored message. Raises: UnreadableBody."""
     try:

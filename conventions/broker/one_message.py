@@ -1,9 +1,8 @@
 """`find`: where one message is that has not ended, and why it waits there."""
 
-import json
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
-from conventions.broker.codec import headers_in
+from conventions.broker.codec import changes_in, headers_in
 from conventions.core.units import count_in
 from conventions.storage.redis_store import Store
 
@@ -44,7 +43,7 @@ def find(store: Store, message_id: str) -> FoundMessage | None:
     if found is None:
         return None
     place, queue, payload, generation, attempt, changes, number, why = found
-    headers = headers_in(payload) | _changes(changes)
+    headers = headers_in(payload) | changes_in(changes)
     retries = headers.get("retries")
     first = retries + 1 if isinstance(retries, int) else 1
     is_delayed = place == b"delayed"
@@ -59,14 +58,6 @@ def find(store: Store, message_id: str) -> FoundMessage | None:
         due_at=value / 1000 if is_delayed and value else None,
         why=cast("Why", why.decode()),
     )
-
-
-def _changes(text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):  # another program wrote it
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _number(text: bytes) -> float:

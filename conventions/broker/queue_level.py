@@ -1,10 +1,9 @@
 """`QueueLevel`: how many messages a queue has now, and since when the oldest of them is ready."""
 
-import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from conventions.broker.codec import headers_in
+from conventions.broker.codec import changes_in, headers_in
 from conventions.broker.header_names import ENQUEUED_AT, READY_AT
 from conventions.core.units import moment
 from conventions.storage.redis_store import Store
@@ -49,15 +48,7 @@ def _known(count: int) -> int | None:
 
 def _ready_since(payload: bytes, changes: bytes) -> float | None:
     """Seconds since the epoch; `None` if the message does not say it."""
-    headers = headers_in(payload) | _mapping(changes)
+    headers = headers_in(payload) | changes_in(changes)
     eta = None if READY_AT in headers else headers.get("eta")
     found = moment(headers.get(READY_AT)) or moment(eta) or moment(headers.get(ENQUEUED_AT))
     return found.timestamp() if found is not None else None
-
-
-def _mapping(text: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(text) if text else {}
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

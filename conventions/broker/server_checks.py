@@ -16,7 +16,7 @@ def evicting_servers(port: BrokerPort, store: Store) -> list[str]:
     return [
         f"{variable}: the server's maxmemory-policy is {policy}, which throws away jobs when its memory is full: "
         "set it to noeviction"
-        for variable, store in _servers(port, store).items()
+        for variable, store in servers_of(port, store).items()
         if (policy := store.eviction_policy()) not in ("noeviction", "")
     ]
 
@@ -25,12 +25,13 @@ def servers_without_aof(port: BrokerPort, store: Store) -> list[str]:
     """The servers that are empty after a restart, each as a fault. Raises: RedisError."""
     return [
         f"{variable}: the server has no append-only file, so its restart loses every job: set appendonly yes"
-        for variable, store in _servers(port, store).items()
+        for variable, store in servers_of(port, store).items()
         if not store.has_append_only_file()
     ]
 
 
-def _servers(port: BrokerPort, store: Store) -> dict[str, Store]:
+def servers_of(port: BrokerPort, store: Store) -> dict[str, Store]:
+    """The Redis servers of messages and of claims, by the name of the setting with their address."""
     others = {} if port.keeps_claims else {f"{ENV_PREFIX}REDIS_URL": store}
     return {**port.servers, **others}
 

@@ -17,7 +17,8 @@ from conventions.cli.base import WIDE, app_of, one_line_errors, print_json
 from conventions.console.display import rate_text, short_duration
 from conventions.core.durations import duration
 from conventions.core.printable_text import printable
-from conventions.now.overview import Overview, overview_of
+from conventions.metrics.levels import QueueNow
+from conventions.now.overview import Flow, Overview, overview_of
 from conventions.now.overview_json import overview_json
 
 EVERY = 2.0  # seconds
@@ -83,7 +84,7 @@ def _parts(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
 
 
 def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
-    queues = [_queue(overview, index) for index in range(len(overview.queues))]
+    queues = [_queue(one, overview.flows.get(one.name)) for one in overview.queues]
     yield from _table(
         "queues",
         ("queue", "ready", "not due", "retrying", "at workers", "oldest", "in", "out", "empty in", "workers"),
@@ -122,9 +123,8 @@ def _tables(overview: Overview, zone: ZoneInfo) -> Iterator[RenderableType]:
     yield from _table("last actions", ("at", "who", "what", "which", "why"), actions)
 
 
-def _queue(overview: Overview, index: int) -> tuple[str, ...]:
-    one = overview.queues[index]
-    level, flow = one.level, overview.flows.get(one.name)
+def _queue(one: QueueNow, flow: Flow | None) -> tuple[str, ...]:
+    level = one.level
     return (
         one.name,
         *map(_number, (level.ready, level.delayed, one.retrying, level.in_flight)),

@@ -206,6 +206,11 @@ class Settings(BaseSettings):
         description='who may do what in the console, as JSON: {"alice": "admin", "*": "viewer"}; default: each login everything',
     )
 
+    @property
+    def thresholds(self) -> Thresholds:
+        """From which values on something is wrong: those that `alerts` names, and the defaults."""
+        return self.alerts or Thresholds()
+
     @classmethod
     def settings_customise_sources(
         cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource

@@ -9,6 +9,8 @@ from conventions.metrics.measures import MINUTE, Series
 from conventions.storage.redis_store import Store
 
 KEPT_MINUTES = 120
+START = b"0-0"  # before the first entry of a journal
+BETWEEN = "\x1f"  # separates a task and its queue, and a fingerprint and a queue
 ENDED = ("succeeded", "retried", "dead")  # kinds of which a known series says 0
 
 
@@ -78,7 +80,7 @@ class Counts:
     def lag(self) -> tuple[int, float]:
         """How many events are not counted yet, 1,000 at the most, and for how many seconds the oldest of them has waited."""
         redis: Any = self._store.redis
-        last = redis.get(self._key("last")) or b"0-0"
+        last = redis.get(self._key("last")) or START
         found = redis.xrange(self._store.key("journal"), b"(" + last, count=1000)
         if not found:
             return 0, 0.0
@@ -121,7 +123,7 @@ class Counts:
 def _numbered(series: Mapping[bytes, bytes]) -> dict[bytes, Series]:
     known = {b"0": Series("", "")}
     for name, number in series.items():
-        task, _, queue = name.decode(errors="replace").partition("\x1f")
+        task, _, queue = name.decode(errors="replace").partition(BETWEEN)
         known[number] = Series(task, queue)
     return known
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from conventions.core.error_text import clean
 from conventions.core.secrets_in_text import without_secrets
 from conventions.core.value_bounds import MOST_CHARACTERS
+from conventions.metrics.counts import BETWEEN, START
 from conventions.metrics.measures import Sums
 from conventions.records.journal import ODD, AuditJournalEntry, Event, JournalEntry, read_entry
 from conventions.storage.redis_store import Store
@@ -28,8 +29,6 @@ AT_ONCE = 500  # entries in one read: the server serves nobody else during a cal
 LOOK_EVERY = 60.0  # seconds between two looks whether the journal was made anew
 KEPT_IDS = 10_000  # events without a claim whose repetition is noticed
 MESSAGE = 300  # characters of an error that a cause keeps
-START = b"0-0"
-BETWEEN = "\x1f"  # separates a fingerprint and a queue
 
 
 class EventCounter:
@@ -125,9 +124,8 @@ class EventCounter:
                 continue
             if entry.fence == 0:
                 name = _name_of(entry.event)
-                if (
-                    name in self._seen or name in unclaimed
-                ):  # its writer had no answer, and has written it again; in SQL it is one row
+                # Its writer had no answer, and has written it again; in SQL it is one row.
+                if name in self._seen or name in unclaimed:
                     continue
                 unclaimed.add(name)
             sums.add(entry.event, int(fields.get(b"at") or id_.partition(b"-")[0]))

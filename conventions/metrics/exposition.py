@@ -14,16 +14,9 @@ from conventions.records.journal import KINDS
 Totals = Mapping[Series, Mapping[str, int]]
 
 PARTS = (
-    "queues",
-    "retrying",
-    "workers",
-    "running",
-    "journal",
-    "beats",
-    "schedules",
-    "letters",
-    "memory",
-)  # those that are served
+    "queues", "retrying", "workers", "running", "journal", "beats", "schedules", "letters", "memory",
+)  # fmt: skip
+"""The parts of `Levels` that are served."""
 MOST_ERRORS = 1000  # pairs of a series and an error
 OF_SERIES = ["task", "queue"]
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from conventions.metrics.counts import Counts
 from conventions.metrics.measures import RUN, WAIT, Histogram, Series, added
 
-RAN = ("succeeded", "retried", "dead", "hung")  # kinds of attempts that began
-
 
 @dataclass(frozen=True, slots=True)
 class Figures:

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from conventions.broker.queue_level import QueueLevel
+from conventions.broker.server_checks import servers_of
 from conventions.core.bounded_call import BoundedCalls, StillWaits
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import first_line
@@ -24,6 +25,7 @@ from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.measures import Series
 from conventions.metrics.worker_reports import RunningJob, WorkerNow, WorkerReports, consumers
 from conventions.progress.reporter import Progress
+from conventions.records.journal import ODD
 from conventions.schedules.beat_liveness import Beat, Beats
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of
@@ -34,7 +36,6 @@ T = TypeVar("T")
 
 SQL = BoundedCalls()  # of this process: one that waits for a database holds up no further one
 REDIS_WITHIN, SQL_WITHIN = 6.0, 5.0  # seconds for all parts of Redis together, and for one question to SQL
-ODD = (ArithmeticError, LookupError, TypeError, ValueError)  # what another program wrote into our keys
 LOOKED_AT = 500  # running jobs that are looked at; more are counted by their workers
 
 
@@ -216,17 +217,14 @@ def _letters(app: Application) -> dict[Series, int]:
     if not app.database.is_there:
         return {}
     query = select(row.task, row.queue, func.count()).where(row.state == "dead").group_by(row.task, row.queue)
-    with app.database.session(read_only=True, within=5.0) as session:
+    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
         return {Series(task or "", queue or ""): count for task, queue, count in session.execute(query)}
 
 
 def _memory(app: Application) -> dict[str, MemoryNow]:
     """That of each server, by the name of its setting."""
-    servers = (
-        {**app.port.servers} if app.port.keeps_claims else {**app.port.servers, "CONVENTIONS_REDIS_URL": app.store}
-    )
     found = {}
-    for name, store in servers.items():
+    for name, store in servers_of(app.port, app.store).items():
         said = store.memory()
         found[name] = MemoryNow(said.used, said.limit, said.policy not in ("noeviction", ""))
     return found

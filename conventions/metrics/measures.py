@@ -12,55 +12,12 @@ from conventions.core.error_text import FailureText
 from conventions.records.journal import Event
 
 RUN_BOUNDS = (
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2,
-    5,
-    10,
-    20,
-    30,
-    60,
-    90,
-    120,
-    300,
-    600,
-    1800,
-    3600,
-    7200,
-    21600,
-)
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 90, 120, 300, 600, 1800, 3600, 7200, 21600,
+)  # fmt: skip
 """Upper bounds of the run times that a histogram tells apart, in seconds."""
 WAIT_BOUNDS = (
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2,
-    5,
-    10,
-    20,
-    30,
-    60,
-    90,
-    120,
-    300,
-    600,
-    1200,
-    1800,
-    3600,
-    7200,
-    21600,
-    86400,
-)
+    0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 30, 60, 90, 120, 300, 600, 1200, 1800, 3600, 7200, 21600, 86400,
+)  # fmt: skip
 """The same of waits."""
 RUN, WAIT = "run", "wait"
 BOUNDS: Mapping[str, tuple[float, ...]] = {RUN: RUN_BOUNDS, WAIT: WAIT_BOUNDS}

@@ -12,7 +12,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from conventions.alerts.finding import Finding
 from conventions.alerts.look import Look, look_at
 from conventions.alerts.rules import findings
-from conventions.core.alert_thresholds import Thresholds
 from conventions.core.bounded_call import StillWaits
 from conventions.core.deadline import Deadline
 from conventions.core.error_text import first_line
@@ -21,10 +20,11 @@ from conventions.execution.application import Application
 from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.depths import Depths
 from conventions.metrics.figures import Figures
-from conventions.metrics.levels import ODD, REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow
+from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow
 from conventions.metrics.measures import Series, added
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.records import audit
+from conventions.records.journal import ODD
 from conventions.schedules.schedule_summary import ScheduleSummary
 
 T = TypeVar("T")
@@ -33,16 +33,9 @@ MINUTES = 60
 RATE_MINUTES = 2  # full minutes over which rates are taken
 ACTIONS, MARKED = 10, 200  # actions that are shown, and that may be marks
 LEFT = (
-    "succeeded",
-    "retried",
-    "dead",
-    "cancelled",
-    "revoked",
-    "expired",
-    "purged",
-    "duplicate",
-    "superseded",
-)  # kinds after which a message has left the queue, for a while or for good
+    "succeeded", "retried", "dead", "cancelled", "revoked", "expired", "purged", "duplicate", "superseded",
+)  # fmt: skip
+"""Kinds after which a message has left the queue, for a while or for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +148,7 @@ class Overview:
 
 def overview_of(app: Application) -> Overview:
     """Look at an application whose tasks are loaded. Never raises what a server that is away raises."""
-    thresholds = app.settings.alerts or Thresholds()
+    thresholds = app.settings.thresholds
     look = look_at(app, thresholds)
     absent = dict(look.levels.absent)
     actions = _part(absent, "actions", lambda: SQL.call("actions", lambda: _actions(app), SQL_WITHIN))
@@ -181,7 +174,7 @@ def _part(absent: dict[str, str], name: str, read: Callable[[], T]) -> T | None:
 def _actions(app: Application) -> list[ActionNow]:
     if not app.database.is_there:
         return []
-    with app.database.session(read_only=True, within=5.0) as session:
+    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
         rows = audit.listing(session, MARKED)
         return [ActionNow(one.at, one.actor, one.action, one.target, one.reason or "") for one in rows]
 

@@ -241,6 +241,23 @@ def test_silence(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     assert not store.end_silence("no consumer mail", "ann", None)
 
 
+@pytest.mark.parametrize(
+    "foreign", ["{", "[]", "{}", '{"id": "x", "new": 1}', '{"until": 3, "reason": "", "actor": ""}', "[" * 100_000]
+)
+def test_what_a_later_release_has_written(app: ConventionsApp, receiver: Receiver, clock: Clock, foreign: str) -> None:
+    """It is left to the processes of that release. The rest is judged and told."""
+    app.settings.alert_webhook = receiver.address
+    one, key = evaluator(app), app.store.key
+    app.store.redis.hset(key("alerts", "silences"), "no consumer", foreign)
+    app.store.redis.hset(key("alerts", "messages"), "x", foreign)
+    app.store.redis.zadd(key("alerts", "due"), {"x": 1})
+    Mail.delay(number=1)
+    for seconds in (0, HOLDS_FOR):
+        step(one, clock, seconds)
+    assert receiver.told == [("firing", "no consumer")]
+    assert app.store.redis.hget(key("alerts", "messages"), "x") == foreign.encode()
+
+
 def test_the_heartbeat(app: ConventionsApp, receiver: Receiver, clock: Clock) -> None:
     """Once a minute, by the one that leads: whoever misses it knows that nobody judges."""
     app.settings.heartbeat_url = receiver.address

@@ -1,6 +1,5 @@
-"""A real Prometheus with our configuration and rules, and the metrics process that it scrapes."""
+"""A real Prometheus with our configuration and rules."""
 
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,29 +14,8 @@ import yaml
 from tests.docker.running_stack import ROOT
 from tests.redis_servers import free_port
 from tests.support import patient, wait_until
-from tests.workers import Installation
 
 FOLDER = ROOT / "deploy" / "prometheus"
-ADDRESS = re.compile(r"http://(127\.0\.0\.1:\d+)/metrics")
-
-
-@contextmanager
-def metrics_process(installation: Installation) -> Iterator[str]:
-    """Run `celery metrics --port`; gives its host and port."""
-    log = installation.folder / "metrics.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            installation.celery("metrics", "--port=0"),
-            cwd=installation.folder,
-            env=installation.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield wait_until(lambda: ADDRESS.search(log.read_text(encoding="utf-8")), 30, "it serves metrics")[1]
-    finally:
-        process.kill()
-        process.wait()
 
 
 class Prometheus:

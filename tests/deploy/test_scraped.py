@@ -8,7 +8,8 @@ import pytest
 from conventions import EVERY_ARGUMENT, BusinessError, ImmediateTask
 from tests.deploy.dashboard import expressions
 from tests.deploy.expressions import with_values
-from tests.deploy.prometheus_server import metrics_process, prometheus
+from tests.deploy.prometheus_server import prometheus
+from tests.side_process import beside
 from tests.support import wait_until
 from tests.workers import Installation
 
@@ -55,8 +56,8 @@ def test_alerts_fire(alone: Installation) -> None:
     with (
         alone.application(),
         alone.worker("--queues=immediate,scheduled,long"),
-        metrics_process(alone) as target,
-        prometheus(alone.folder, target) as server,
+        beside(alone, "metrics", "--port=0") as metrics,
+        prometheus(alone.folder, metrics.serves()) as server,
     ):
         wait_until(lambda: server.query(f'conventions_attempts_total{{task="{Fails.name}"}} == 0'), 30, "it scrapes")
         assert [one["value"][1] for one in server.query("up")] == ["1"]

@@ -14,6 +14,7 @@ pytest.importorskip("django.tasks", reason="django.tasks came with Django 6")
 SETTINGS = """
 TASKS = {
     "default": {"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", "QUEUES": ["default", "post"]},
+    "any": {"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", "QUEUES": ["nobody"]},
     "own": {"BACKEND": "shop.backend.Mine"},
     "sure": {"BACKEND": "conventions.django_tasks.backend.ConventionsBackend", "OPTIONS": {"ON_COMMIT": True}},
 }
@@ -104,8 +105,8 @@ def project(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Django
 
 @pytest.fixture(scope="module")
 def worker(project: DjangoProject) -> Iterator[Worker]:
-    """One that has imported no task of Django."""
-    with project.worker("-c", "2", app="shop") as worker:
+    """One that has imported no task of Django, and leaves one queue alone."""
+    with project.worker("-c", "2", "-X", "nobody", app="shop") as worker:
         yield worker
 
 
@@ -158,10 +159,24 @@ def test_a_message_that_names_something_else(project: DjangoProject, worker: Wor
     assert "Zen of Python" not in worker.output
 
 
-def test_a_queue_a_priority_and_a_coroutine(project: DjangoProject, worker: Worker) -> None:
+def test_a_queue_and_a_coroutine(project: DjangoProject, worker: Worker) -> None:
     """The worker consumes the queues that the settings name."""
-    enqueue(project, "post.enqueue('a')")
+    (queue,) = enqueue(project, "print(Job.of(post.enqueue('a').id).wait(30).queue)")
+    assert queue == "post"
     wait_for(project, "post a")
+
+
+def test_a_priority(project: DjangoProject) -> None:
+    """What is urgent comes before what was sent earlier, in a queue that no worker consumes."""
+    lines = [
+        "earlier = add.using(backend='any', queue_name='nobody').enqueue(1)",
+        "urgent = post.using(backend='any', queue_name='nobody').enqueue('a')",
+        "print(Job.of(urgent.id).waits_because)",
+        "print(Job.of(earlier.id).waits_because)",
+    ]
+    next_one, after = enqueue(project, *lines)
+    assert "it is the next one of the queue nobody" in next_one
+    assert "one message of the queue nobody comes before it" in after
 
 
 def test_a_moment_and_the_context(project: DjangoProject, worker: Worker) -> None:

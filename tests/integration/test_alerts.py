@@ -1,10 +1,7 @@
 """Alerts outside the workers: a real beat tells when all of them are killed; the commands show, test and silence."""
 
 import json
-import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +12,8 @@ from conventions.alerts.alert_store import AlertStore
 from conventions.alerts.evaluator import EVERY
 from conventions.metrics.worker_reports import SILENT_AFTER
 from tests.alerts.test_evaluator import receiving
-from tests.support import patient, wait_until
+from tests.side_process import beside
+from tests.support import wait_until
 from tests.workers import Installation
 
 
@@ -35,30 +33,6 @@ def alone(
     """An installation of the test's own, with these tasks."""
     settings = {"broker_url": valkey_url, "database_url": new_database(tmp_path)}
     return Installation(tmp_path, [request.module.__name__], [request.path.parent], **settings)
-
-
-@contextmanager
-def beside(installation: Installation, *command: str, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that judges, until the end of the block."""
-    log = installation.folder / f"{command[0]}.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            installation.celery(*command),
-            cwd=installation.folder,
-            env=installation.environment | variables,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield process
-        assert process.poll() is None, log.read_text()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=patient(10))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @pytest.mark.parametrize("command", [("beat", "--loglevel=INFO"), ("metrics", "--port=0")], ids=["beat", "metrics"])

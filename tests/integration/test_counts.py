@@ -1,9 +1,6 @@
 """A load of known outcome: the counts in Redis are the rows in SQL, and both are what was sent."""
 
 import json
-import re
-import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,6 +19,7 @@ from conventions.records.journal import Journal
 from conventions.storage.tables import ExecutionRow
 from tests.console.flower_process import flower
 from tests.recorded import contents
+from tests.side_process import beside
 from tests.support import patient, wait_until
 from tests.workers import Installation, wait_until_empty
 
@@ -126,21 +124,8 @@ def rows_of(app: ConventionsApp) -> list[dict[str, Any]]:
 
 def served(installation: Installation) -> str:
     """What `metrics --port` answers."""
-    log = installation.folder / "metrics.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            installation.celery("metrics", "--port=0"),
-            cwd=installation.folder,
-            env=installation.environment,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        found = wait_until(lambda: re.search(r"http://127\.0\.0\.1:\d+/metrics", log.read_text()), 30, "it serves")
-        return httpx.get(found[0], timeout=patient(10)).text
-    finally:
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=patient(10)) == 0
+    with beside(installation, "metrics", "--port=0") as metrics:
+        return httpx.get(f"http://{metrics.serves()}/metrics", timeout=patient(10)).text
 
 
 def of_flower(installation: Installation) -> str:
