@@ -68,6 +68,11 @@ class Sample:
     drain_5ms: float | None = None
     batch_rate: float | None = None
 
+    @property
+    def drain_all_cpu(self) -> float:
+        """Of the worker, its recorder and the server."""
+        return self.drain_cpu + self.drain_server_cpu
+
 
 class Crash(NamedTuple):
     """What became of some jobs when one of two workers was killed.

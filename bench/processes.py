@@ -56,7 +56,7 @@ class Site:
             SystemFailed: the command is not there.
         """
         outer = {name: value for name, value in os.environ.items() if not name.startswith("CONVENTIONS_")}
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        path = os.pathsep.join(filter(None, (str(self.system.root or ROOT), os.environ.get("PYTHONPATH"))))
         variables = {URL: self._url, PATH: str(self.records), "PYTHONPATH": path, WITHOUT: self.system.without}
         if self.rabbitmq is not None:
             variables[RABBITMQ] = self.rabbitmq.url

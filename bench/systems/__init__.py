@@ -34,6 +34,7 @@ class System:
         without: the optimisation that it does without; see `bench/optimisations.py`.
         rabbitmq: whether its messages wait in RabbitMQ, and it runs with `--rabbitmq` only.
         base: the system that its ratios are to.
+        root: the checkout that it is of; empty: this one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class System:
     without: str = ""
     rabbitmq: bool = False
     base: str = BASE
+    root: Path | None = None
 
 
 def _python_peer(name: str, title: str, note: str, *pins: str) -> System:
