@@ -19,6 +19,7 @@ from conventions.library_internals.kombu import KOMBU_TYPE
 
 _STRICT = ConfigDict(extra="ignore", strict=True)
 _Zero = Annotated[int, Field(ge=0, le=0)]  # `Literal[0]` would take False
+_Absent = Annotated[str, Field(max_length=0), Field(min_length=1)]  # no value: a message that has it goes the long way
 _Name = Annotated[str, Field(min_length=1, max_length=MOST_CHARACTERS)]
 _NUL = b"\\u0000"  # the body is base64, so this finds it in the other parts
 _NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -51,7 +52,7 @@ class _Headers(TypedDict):
     x_fingerprint: ShortText
     x_enqueued_at: Moment
     x_planned_at: NotRequired[Moment]
-    x_conventions_ready_at: NotRequired[None]
+    x_conventions_ready_at: NotRequired[_Absent]
     x_generation: NotRequired[_Zero]
     x_parked: NotRequired[_Zero]
     x_counts: NotRequired[dict[ShortText, Count]]
