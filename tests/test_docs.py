@@ -41,6 +41,8 @@ OWN = (
     "lost",
     "metrics",
     "now",
+    "pause",
+    "resume",
     "alerts",
     "drain",
     "leave",

@@ -42,6 +42,12 @@ def _wait(count: int) -> str:
     return "1 message waits" if count == 1 else f"{count:,} messages wait"
 
 
+def _unless_paused(look: Look, queue: str, do: str) -> str:
+    """What to do about a queue that is too long; where people have paused it, to resume it."""
+    pause = look.levels.pause_of("queue", queue)
+    return do if pause is None else f"{pause.actor} has paused it ({pause.reason}): `resume queue {queue}` lets it run"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
@@ -68,7 +74,7 @@ def backlog(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         if ready is not None and ready >= limit:
             yield Finding(
                 "backlog", queue.name, "warning", f"{queue.name}: {_wait(ready)}",
-                "add workers for the queue, or find out what holds them up", "/#queues", ready, limit,
+                _unless_paused(look, queue.name, "add workers for the queue, or find out what holds them up"), "/#queues", ready, limit,
             )  # fmt: skip
 
 
@@ -91,7 +97,7 @@ def mean_delay(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         if mean is not None and mean >= limit:
             yield Finding(
                 "mean delay", queue, "warning", f"{queue}: jobs waited {duration(mean)} on average",
-                "add workers for the queue, or send less", "/#queues", mean, limit,
+                _unless_paused(look, queue, "add workers for the queue, or send less"), "/#queues", mean, limit,
             )  # fmt: skip
 
 
@@ -117,7 +123,7 @@ def oldest(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         if age is not None and age >= limit:
             yield Finding(
                 "oldest", queue.name, "warning", f"{queue.name}: the oldest message has waited {duration(age)}",
-                "look whether a worker consumes the queue, and what its processes do", "/#queues", age, limit,
+                _unless_paused(look, queue.name, "look whether a worker consumes the queue, and what its processes do"), "/#queues", age, limit,
             )  # fmt: skip
 
 
@@ -134,10 +140,10 @@ def new_letters(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
 
 
 def no_consumer(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001  # one signature for all rules
-    """Messages wait in a queue that no living worker consumes; also those that are not due: nobody makes them ready."""
+    """Messages wait in a queue that no living worker consumes; also those that are not due: nobody makes them ready. Of a paused one, all know."""
     for queue in _queues(look):
         count = (queue.level.ready or 0) + (queue.level.delayed or 0)
-        if count and queue.consumers == 0:
+        if count and queue.consumers == 0 and look.levels.pause_of("queue", queue.name) is None:
             yield Finding(
                 "no consumer", queue.name, "critical", f"{queue.name}: {_wait(count)}, and no worker consumes the queue",
                 "start a worker with this queue, or `control add_consumer`", "/#queues", count, 1,
@@ -160,10 +166,10 @@ def worker_silent(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # n
 
 
 def not_consuming(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
-    """A worker lives and takes nothing, and nobody told it to end."""
+    """A worker lives and takes nothing, and nobody told it to end, or paused what it takes."""
     for worker in _alive(look.levels.workers):
         has_begun = look.levels.at.timestamp() - worker.report.started > SETTLING
-        if not worker.report.queues and not worker.report.stops and has_begun:
+        if not worker.report.queues and not worker.report.paused and not worker.report.stops and has_begun:
             yield Finding(
                 "not consuming", worker.name, "critical", f"{worker.name} lives and consumes no queue",
                 "look at its log: it has no connection, or its consumers were cancelled", "/#workers",

@@ -15,7 +15,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from conventions.broker.delivery import Delivery, tag_of
-from conventions.broker.redis_broker import Broker, HeartbeatAnswer, HeldMessage, Swept
+from conventions.broker.redis_broker import Broker, HeartbeatAnswer, HeldBack, HeldMessage, Swept
 from conventions.core.apart import apart, is_outage
 from conventions.core.forks import call_in_child
 from conventions.core.lease_timings import USUAL, Timings
@@ -72,7 +72,7 @@ class InFlight:
         self._ended: list[HeldMessage] = []
         self._returned: list[tuple[HeldMessage, float, bool, str]] = []
         self._left: list[HeldMessage] = []
-        self._held_back: list[tuple[HeldMessage, str, float]] = []
+        self._held_back: list[tuple[HeldMessage, str, float, HeldBack]] = []
         self._calls: list[Callable[[Broker], None]] = []
         self._on_lapsed: dict[str, Callable[[], bool]] = {}
         self._lapses: dict[str, int] = {}
@@ -129,11 +129,11 @@ class InFlight:
                 self._left.append(held)
                 self._changed.notify()
 
-    def hold_back(self, receipt: str, task: str, period: float) -> None:
-        """Return a message that waits for the rate limit of its task, soon; see `Broker.hold_back`."""
+    def hold_back(self, receipt: str, task: str, period: float, why: HeldBack = "limited") -> None:
+        """Return a message that waits for the rate limit of its task, or its pause, soon; see `Broker.hold_back`."""
         with self._changed:
             if held := self._staying(receipt):
-                self._held_back.append((held, task, period))
+                self._held_back.append((held, task, period, why))
                 self._changed.notify()
 
     def soon(self, call: Callable[[Broker], None]) -> None:
@@ -303,9 +303,9 @@ class InFlight:
             self._for_each(give_back, [held for held, *how in returned if how == [wait, counted, why]])
         if left:
             self._for_each(self._broker.leave, left)
-        for task, period in {(task, period) for _, task, period in held_back}:
-            hold_back = partial(self._broker.hold_back, task=task, period=period)
-            self._for_each(hold_back, [held for held, *how in held_back if how == [task, period]])
+        for task, period, why in {(task, period, why) for _, task, period, why in held_back}:
+            hold_back = partial(self._broker.hold_back, task=task, period=period, why=why)
+            self._for_each(hold_back, [held for held, *how in held_back if how == [task, period, why]])
         if ended or returned or left or held_back:
             with self._changed:
                 del self._ended[: len(ended)]

@@ -7,7 +7,7 @@ from conventions.core.units import count_in
 from conventions.storage.redis_store import Store
 
 Spot: TypeAlias = Literal["ready", "delayed", "held", "running", "ended", "later"]
-Why: TypeAlias = Literal["key", "rate", ""]
+Why: TypeAlias = Literal["key", "rate", "pause", ""]
 
 LAST = 1e14  # milliseconds since the epoch: in the year 5138
 

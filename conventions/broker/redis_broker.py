@@ -34,6 +34,7 @@ AT_ONCE = 500  # messages in one call of the other scripts
 
 HeartbeatAnswer: TypeAlias = Literal["held", "lost", "lapsed"]
 Place: TypeAlias = Literal["waiting", "running"]
+HeldBack: TypeAlias = Literal["limited", "paused"]
 CancelAnswer: TypeAlias = Literal["queued", "running", "too late"]
 
 
@@ -251,28 +252,29 @@ class Broker:
         parts = ((one.tag, one.queue, one.receipt) for one in messages)
         return sum(int(self._run("leave", arguments)) for arguments in _batches(parts))
 
-    def hold_back(self, messages: Sequence[HeldMessage], *, task: str, period: float) -> int:
-        """Return messages that wait for the rate limit of their task; see `let_through`. Returns how many we still held.
+    def hold_back(self, messages: Sequence[HeldMessage], *, task: str, period: float, why: HeldBack = "limited") -> int:
+        """Return messages that wait for the rate limit of their task, or its pause; see `let_through`. Returns how many we still held.
 
         Args:
             messages: the messages to return.
             task: their task.
-            period: seconds between two jobs of the task.
+            period: seconds between two jobs of a task with a limit; of a paused one, seconds until they are due all the same.
+            why: they wait.
         """
-        parts = ((one.tag, one.queue, one.receipt, task, milliseconds(period)) for one in messages)
+        parts = ((one.tag, one.queue, one.receipt, task, milliseconds(period), why) for one in messages)
         return sum(int(self._run("hold_back", arguments)) for arguments in _batches(parts))
 
-    def let_through(self, task: str, most: int) -> int:
+    def let_through(self, task: str, most: int, why: HeldBack = "limited") -> int:
         """Make up to `most` held-back messages ready, oldest first. Returns how many are left."""
         left = most
         while most > 0 and left > 0:
-            ready, left = map(int, self._run("let_through", [task, min(most, SWEEP_LIMIT)]))
+            ready, left = map(int, self._run("let_through", [why, task, min(most, SWEEP_LIMIT)]))
             most -= max(ready, 1)
         return left
 
-    def limited_tasks(self) -> set[str]:
+    def held_back_tasks(self, why: HeldBack = "limited") -> set[str]:
         """The tasks with held-back messages."""
-        found: Any = self.store.redis.smembers(self.store.key("limited"))
+        found: Any = self.store.redis.smembers(self.store.key(why))
         return {name.decode(errors="replace") for name in found}
 
     def sweep(self, queues: Collection[str] = ()) -> Swept:

@@ -13,7 +13,9 @@ from redis.exceptions import RedisError
 from conventions.cli.base import app_of, emit, say, written
 from conventions.core.errors import ConventionError, ScheduleError
 from conventions.core.units import age
-from conventions.schedules.actions import FURTHEST, PausedAgain, ScheduleActions, StillRuns
+from conventions.pauses.actions import PausedAgain
+from conventions.pauses.pause import FURTHEST
+from conventions.schedules.actions import ScheduleActions, StillRuns
 from conventions.schedules.schedule import Schedule
 from conventions.schedules.schedule_module import load_schedule
 from conventions.schedules.schedule_summary import ScheduleSummary, summaries_of

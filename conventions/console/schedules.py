@@ -20,8 +20,9 @@ from conventions.console.run_icons import ICONS, RunLine, run_line, slot_text
 from conventions.console.schedule_rows import MOST_RECENT_RUNS, build_row, live_values_of, rules_in_words
 from conventions.core.errors import BrokerUnavailable, ConfigurationError
 from conventions.execution.application import Application
+from conventions.pauses.actions import PausedAgain
 from conventions.records import audit
-from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRuns
+from conventions.schedules.actions import ScheduleActions, StillRuns
 from conventions.schedules.beat_liveness import Beats
 from conventions.schedules.run_history import RunOutcome, outcomes_of
 from conventions.schedules.schedule import Schedule

@@ -182,7 +182,7 @@ class Lane:
             if chosen and (goes_alone or all_of_them.expected > HANDED or hard_limit(request) != hard_limit(chosen[0])):
                 break
             self._waiting.popleft()
-            if self._is_revoked(request):
+            if self._is_paused(request) or self._is_revoked(request):
                 continue
             of_part.add(estimate)
             if not chosen or of_part.expected > TOGETHER or len(parts[-1]) == CLAIMED:
@@ -203,6 +203,10 @@ class Lane:
         )
         soon = sum(not group.is_slow for group in self._groups)  # one of them may have ended just now
         return max(1, min(processes, 1 + max(free, 0) + soon))
+
+    def _is_paused(self, request: PlainRequest) -> bool:
+        """Whether a request is back in its queue, since people have paused it."""
+        return bool(self.consumer.pauses.returns(request))
 
     def _is_revoked(self, request: PlainRequest) -> bool:
         """Whether a request was revoked, or fails here. Then it has ended."""

@@ -65,6 +65,8 @@ class ShortCut:
         message = plain(delivery.payload, self._limit)
         if message is None or not self._lane.estimates.is_short(message.task) or message.id in state.revoked:
             return False
+        if self._consumer.pauses.holds(message.task):
+            return False
         if self._consumer.task_buckets[message.task] or (made := self._class_for(message.task)) is None:
             return False
         request = made(message, delivery, self._channel)

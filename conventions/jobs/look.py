@@ -19,6 +19,7 @@ from conventions.execution.application import Application
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.jobs.facts import ENDED, Facts, State
 from conventions.jobs.why_it_waits import of_waiting
+from conventions.pauses.pause_store import Pauses, Target
 from conventions.progress.reporter import Progress
 from conventions.storage.layout_version import living
 
@@ -150,11 +151,20 @@ def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
         attempts=attempt if has_begun else message.attempt - 1,
         redrives=message.generation,
         enqueued_at=moment(headers.get(ENQUEUED_AT)),
-        due_at=None if message.due_at is None else _at(message.due_at),
+        due_at=None if message.due_at is None or message.why == "pause" else _at(message.due_at),
         started_at=_at(own.began_at) if runs and own is not None else None,
-        waits_because="" if runs else of_waiting(message, claim, workers=_has_workers(app)),
+        waits_because="" if runs else of_waiting(message, claim, _pause_of(app, message), workers=_has_workers(app)),
     )
     return _with_last_error(question, facts) if state == "retrying" else facts
+
+
+def _pause_of(app: Application, message: FoundMessage) -> str:
+    """Who has paused what it waits for, and why; empty where nothing is paused."""
+    pauses = Pauses(app.store).read().pauses
+    for target in (Target("queue", message.queue), Target("task", str(message.headers.get("task")))):
+        if (pause := pauses.get(target)) is not None:
+            return f"its {target.kind} is paused by {pause.actor} since {pause.since:%Y-%m-%d %H:%M:%S} UTC: {pause.reason}"
+    return ""
 
 
 def state_of(message: FoundMessage, own: ClaimReading | None) -> State | None:
@@ -171,7 +181,7 @@ def state_of(message: FoundMessage, own: ClaimReading | None) -> State | None:
         return "running"
     if message.why == "key":
         return "parked"
-    waits: State = "delayed" if message.place == "delayed" else "queued"
+    waits: State = "delayed" if message.place == "delayed" and message.why != "pause" else "queued"
     return "retrying" if message.attempt > 1 else waits
 
 

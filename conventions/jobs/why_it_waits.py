@@ -7,22 +7,25 @@ from conventions.idempotency.claim_reading import ClaimReading
 NO_WORKER = "no worker of this application runs"
 
 
-def of_waiting(message: FoundMessage, claim: ClaimReading | None, *, workers: bool) -> str:
+def of_waiting(message: FoundMessage, claim: ClaimReading | None, paused: str = "", *, workers: bool) -> str:
     """Of a message that is ready, delayed or held.
 
     Args:
         message: as it was found.
         claim: of its job, where it is known.
+        paused: who has paused its queue or its task; empty where nobody has.
         workers: whether any worker lives.
     """
     match message.place:
         case "later":
             return "a later release has written it, and this one cannot read it"
+        case "ready" if paused:
+            return paused
         case "ready":
             place = _place(message.before, message.queue)
             return place if workers else f"{place}, and {NO_WORKER}"
         case "delayed":
-            return _of_delayed(message, claim)
+            return _of_delayed(message, claim, paused)
         case _:
             return _of_held(claim)
 
@@ -37,7 +40,9 @@ def _place(before: int, queue: str) -> str:
             return f"{before:,} messages of the queue {queue} come before it"
 
 
-def _of_delayed(message: FoundMessage, claim: ClaimReading | None) -> str:
+def _of_delayed(message: FoundMessage, claim: ClaimReading | None, paused: str) -> str:
+    if message.why == "pause":
+        return paused or "its task was paused, and is resumed: a worker takes it soon"
     if message.why == "rate":
         return "the rate limit of its task holds it back"
     if message.why == "key":

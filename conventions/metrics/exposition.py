@@ -14,7 +14,7 @@ from conventions.records.journal import KINDS
 Totals = Mapping[Series, Mapping[str, int]]
 
 PARTS = (
-    "queues", "retrying", "workers", "running", "journal", "beats", "schedules", "letters", "memory",
+    "queues", "retrying", "workers", "running", "journal", "beats", "schedules", "letters", "memory", "pauses",
 )  # fmt: skip
 """The parts of `Levels` that are served."""
 MOST_ERRORS = 1000  # pairs of a series and an error
@@ -48,6 +48,7 @@ class MetricsCollector(Collector):
         yield from _of_records(levels)
         yield from _of_schedules(levels)
         yield from _of_memory(levels)
+        yield from _of_pauses(levels)
         absent = GaugeMetricFamily(
             "conventions_part_unreadable",
             "1: what belongs to this part could not be read, and is left out.",
@@ -189,3 +190,18 @@ def _of_memory(levels: Levels) -> Iterator[Metric]:
         limit.add_metric([name], memory.limit)
         evicts.add_metric([name], float(memory.evicts))
     yield from (used, limit, evicts)
+
+
+def _of_pauses(levels: Levels) -> Iterator[Metric]:
+    if levels.pauses is None:
+        return
+    queues = GaugeMetricFamily("conventions_queue_paused", "1: people have paused the queue.", labels=["queue"])
+    for name in sorted({*(levels.queues or {}), *(target.name for target in levels.pauses if target.kind == "queue")}):
+        queues.add_metric([name], float(levels.pause_of("queue", name) is not None))
+    tasks = GaugeMetricFamily("conventions_task_paused", "1: people have paused the task.", labels=["task"])
+    for target in sorted(levels.pauses):
+        if target.kind == "task":
+            tasks.add_metric([target.name], 1)
+    workers = sum(target.kind == "worker" for target in levels.pauses)
+    yield from (queues, tasks)
+    yield GaugeMetricFamily("conventions_paused_workers", "Workers that people have paused.", workers)

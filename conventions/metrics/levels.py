@@ -24,6 +24,8 @@ from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.measures import Series
 from conventions.metrics.worker_reports import RunningJob, WorkerNow, WorkerReports, consumers
+from conventions.pauses.pause import Pause
+from conventions.pauses.pause_store import Kind, Pauses, Target
 from conventions.progress.reporter import Progress
 from conventions.records.journal import ODD
 from conventions.schedules.beat_liveness import Beat, Beats
@@ -109,12 +111,17 @@ class Levels:
     running: Sequence[RunningNow] | None = None
     causes: Sequence[CauseNow] | None = None
     releases: Mapping[str, float] | None = None
+    pauses: Mapping[Target, Pause] | None = None
     journal: JournalNow | None = None
     beats: Sequence[Beat] | None = None
     schedules: Sequence[ScheduleSummary] | None = None
     letters: Mapping[Series, int] | None = None
     memory: Mapping[str, MemoryNow] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
+
+    def pause_of(self, kind: Kind, name: str) -> Pause | None:
+        """Why a queue, a task or a worker is paused, if it is, as far as is known."""
+        return (self.pauses or {}).get(Target(kind, name))
 
 
 class LevelReader:
@@ -148,6 +155,7 @@ class LevelReader:
             running=None if workers is None else self._part("running", lambda: _running(app, workers)),
             causes=self._part("causes", counts.causes),
             releases=self._part("releases", counts.releases),
+            pauses=self._part("pauses", lambda: Pauses(store).read().pauses),
             journal=self._part("journal", lambda: _journal(app, counts)),
             beats=self._part("beats", lambda: Beats(store).listing()),
             schedules=self._part("schedules", lambda: summaries_of(app, load_schedule(app))),

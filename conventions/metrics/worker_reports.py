@@ -52,6 +52,8 @@ class WorkerReport(BaseModel):
         held: messages that it has read and not begun.
         stops: whether it was told to end.
         started: seconds since the epoch, by its clock.
+        paused: queues that it does not consume for now, since people have paused them, or all of the worker.
+        pauses: the revision of the pauses that it follows.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -65,6 +67,8 @@ class WorkerReport(BaseModel):
     held: int = 0
     stops: bool = False
     started: float = 0.0
+    paused: tuple[str, ...] = ()
+    pauses: int = 0
     host: str = ""
     pid: int = 0
 
@@ -85,6 +89,11 @@ class WorkerNow:
     def is_whole(self) -> bool:
         """Whether its report names all that it runs."""
         return sum(self.report.busy.values()) <= len(self.report.running)
+
+    @property
+    def pauses(self) -> int:
+        """The revision of the pauses that it follows."""
+        return self.report.pauses
 
     @property
     def silent(self) -> bool:

@@ -23,6 +23,8 @@ from conventions.metrics.figures import Figures
 from conventions.metrics.levels import REDIS_WITHIN, SQL, SQL_WITHIN, Levels, QueueNow, RunningNow
 from conventions.metrics.measures import Series, added
 from conventions.metrics.worker_reports import WorkerNow
+from conventions.pauses.pause import Pause
+from conventions.pauses.pause_store import Target
 from conventions.records import audit
 from conventions.records.journal import ODD
 from conventions.schedules.schedule_summary import ScheduleSummary
@@ -135,6 +137,11 @@ class Overview:
             if one.name == worker and not one.is_whole:
                 return Counter(one.report.busy)
         return Counter(one.task for one in self.running if one.worker == worker)
+
+    @property
+    def pauses(self) -> Sequence[tuple[Target, Pause]]:
+        """What people have paused, by kind and name."""
+        return sorted((self.levels.pauses or {}).items(), key=lambda one: one[0])
 
     @property
     def schedules_to_look_at(self) -> Sequence[ScheduleSummary]:

@@ -9,6 +9,8 @@ from zoneinfo import ZoneInfo
 from conventions.metrics.levels import QueueNow, RunningNow
 from conventions.metrics.worker_reports import WorkerNow
 from conventions.now.overview import MinuteNow, Overview
+from conventions.pauses.pause import Pause
+from conventions.pauses.pause_store import Target
 from conventions.schedules.beat_liveness import Beat
 from conventions.schedules.schedule_summary import ScheduleSummary
 
@@ -33,6 +35,7 @@ def overview_json(overview: Overview, zone: ZoneInfo) -> dict[str, Any]:
         "running": None if levels.running is None else [_running(one) for one in overview.running],
         "workers": None if levels.workers is None else [_worker(overview, one) for one in overview.workers],
         "beats": None if levels.beats is None else [_beat(one) for one in levels.beats],
+        "pauses": None if levels.pauses is None else [_pause(target, one, zone) for target, one in overview.pauses],
         "schedules": None if levels.schedules is None else [_schedule(one) for one in overview.schedules_to_look_at],
         "journal": None if levels.journal is None else asdict(levels.journal),
         "actions": None
@@ -69,6 +72,12 @@ def _worker(overview: Overview, one: WorkerNow) -> dict[str, Any]:
         "silent": one.silent,
         "age": round(one.age, 1),
     }
+
+
+def _pause(target: Target, one: Pause, zone: ZoneInfo) -> dict[str, Any]:
+    until = None if one.until is None else one.until.astimezone(zone).isoformat()
+    since = one.since.astimezone(zone).isoformat()
+    return {**target._asdict(), "reason": one.reason, "by": one.actor, "since": since, "until": until}
 
 
 def _beat(one: Beat) -> dict[str, Any]:

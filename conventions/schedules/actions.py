@@ -5,7 +5,7 @@ Then it is copied to SQL at once, so that people see it. If that fails, the reco
 """
 
 import logging
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from typing import Any
 
 from celery import uuid
@@ -15,16 +15,15 @@ from conventions.broker.caller_headers import OwnHeaders
 from conventions.core.error_text import clean
 from conventions.declare.payload import digest
 from conventions.execution.application import Application
+from conventions.pauses.actions import PausedAgain
+from conventions.pauses.pause import Pause
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.catch_up import passed_slots
 from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
-from conventions.schedules.schedule_state import Pause, Run
+from conventions.schedules.schedule_state import Run
 from conventions.schedules.schedule_store import Schedules
 
 logger = logging.getLogger(__name__)
-
-LONGEST_REASON = 2000  # characters
-FURTHEST = timedelta(days=36_500)  # the latest end of a pause; beyond it there may be no next slot
 
 
 class StillRuns(Exception):
@@ -33,14 +32,6 @@ class StillRuns(Exception):
     def __init__(self, id: str) -> None:  # noqa: A002  # the word of the glossary
         super().__init__(id)
         self.id = id
-
-
-class PausedAgain(Exception):
-    """Somebody else has paused the schedule again meanwhile. `pause`: the pause that still holds."""
-
-    def __init__(self, pause: Pause) -> None:
-        super().__init__(pause)
-        self.pause = pause
 
 
 class ScheduleActions:
@@ -66,19 +57,11 @@ class ScheduleActions:
             until: when it resumes by itself, aware.
 
         Raises:
-            ValueError: there is no reason, or it is too long; or `until` has no time zone, is not in the future, or is
-                too far away.
+            ValueError: see `Pause.made`.
             RedisError: nothing changes.
         """
         now, states = self._state.read([listed.name])
-        if not (why := clean(reason).strip()):
-            raise ValueError("say why it is paused")
-        if len(why) > LONGEST_REASON:
-            raise ValueError(f"a reason has at most {LONGEST_REASON:,} characters")
-        if until is not None:
-            _check_end(until, now)
-        before = states[listed.name].pause
-        pause = Pause(why, actor, now, until and until.astimezone(UTC))
+        before, pause = states[listed.name].pause, Pause.made(reason, actor, now, until)
         audit_entry = AuditEntry(
             actor, "schedule pause", listed.name, pause.reason, before and before.facts, pause.facts
         )
@@ -159,12 +142,3 @@ class ScheduleActions:
                 audit.record_once(session, [(audit_entry, at)])
         except Exception as error:  # noqa: BLE001  # the action is in the journal, so this must not raise
             logger.info("not in the audit yet, but in the journal: %s: %s", type(error).__name__, error)
-
-
-def _check_end(until: datetime, now: datetime) -> None:
-    if until.tzinfo is None:
-        raise ValueError("the end of the pause has no time zone; pass an aware datetime")
-    if until <= now:
-        raise ValueError("the end of the pause must lie in the future")
-    if until - now > FURTHEST:
-        raise ValueError("the end of the pause is too far away; without one it lasts until somebody resumes it")

@@ -19,10 +19,11 @@ from conventions.core.actor import BEAT
 from conventions.core.errors import BrokerUnavailable
 from conventions.declare.payload import digest
 from conventions.execution.application import Application
+from conventions.pauses.pause import Pause
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.catch_up import Passed, passed_slots
 from conventions.schedules.schedule import SCHEDULE_HEADER, Schedule
-from conventions.schedules.schedule_state import Lead, Pause, Run, State
+from conventions.schedules.schedule_state import Lead, Run, State
 from conventions.schedules.schedule_store import Schedules
 
 logger = logging.getLogger("celery.beat")

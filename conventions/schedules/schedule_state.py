@@ -2,38 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypeAlias
 
+from conventions.core.json_fields import from_json
+from conventions.pauses.pause import Pause
 from conventions.schedules.catch_up import Passed
 
 What: TypeAlias = Literal["sent", "skipped", "missed", "paused", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """Why a schedule is paused, since when, and until when. Times are aware, in UTC."""
-
-    reason: str
-    actor: str
-    since: datetime
-    until: datetime | None = None
-
-    @classmethod
-    def read(cls, raw: bytes) -> Self:
-        """Read its JSON."""
-        return cls(**_fields(cls, raw, "since", "until"))
-
-    @property
-    def last_moment(self) -> datetime | None:
-        """The last second of the pause: a slot exactly at its end runs."""
-        return None if self.until is None else self.until - timedelta(seconds=1)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Reason and end, for the audit."""
-        return {"reason": self.reason, "until": None if self.until is None else self.until.isoformat()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +41,7 @@ class Run:
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """Read its JSON."""
-        return cls(**_fields(cls, raw, "planned_at", "sent_at", "first_at"))
+        return cls(**from_json(cls, raw, "planned_at", "sent_at", "first_at"))
 
     @classmethod
     def without_message(cls, what: What, passed: Passed, at: datetime, actor: str, note: str = "") -> Self:
@@ -126,18 +103,6 @@ class Begun:
 
     since: datetime | None = None
     live_id: str | None = None
-
-
-def to_json(value: Pause | Run) -> str:
-    """The JSON that the classes above can read."""
-    return json.dumps(asdict(value), default=datetime.isoformat, ensure_ascii=False)
-
-
-def _fields(cls: type[Any], raw: bytes, *moments: str) -> dict[str, Any]:
-    """The fields of a class from JSON, with its times as datetimes. Unknown fields of a later release are ignored."""
-    found = json.loads(raw)
-    values = {one.name: found[one.name] for one in fields(cls) if one.name in found}
-    return values | {name: datetime.fromisoformat(values[name]) for name in moments if values.get(name)}
 
 
 def meta_of(slot: datetime) -> str:

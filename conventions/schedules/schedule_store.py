@@ -15,9 +15,11 @@ from typing import Any, Literal
 from redis.exceptions import RedisError, WatchError
 
 from conventions.core.errors import BrokerUnavailable
+from conventions.core.json_fields import to_json
 from conventions.core.units import milliseconds
+from conventions.pauses.pause import Pause
 from conventions.records.audit_entry import AuditEntry
-from conventions.schedules.schedule_state import Begun, Lead, LeadLost, Pause, Run, State, meta_of, to_json
+from conventions.schedules.schedule_state import Begun, Lead, LeadLost, Run, State, meta_of
 from conventions.storage.redis_store import Store
 
 HISTORY = 1000  # lines of history of each schedule

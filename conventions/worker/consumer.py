@@ -23,6 +23,7 @@ from conventions.worker.application import WorkerApplication
 from conventions.worker.delivery_limit import fault_of_deliveries
 from conventions.worker.intake import Intake
 from conventions.worker.layout_version_step import end_worker
+from conventions.worker.pauses import WorkerPauses
 from conventions.worker.rate_limits import RateLimits
 from conventions.worker.request import COMES_AGAIN
 from conventions.worker.shutdown import end_processes, stops
@@ -43,6 +44,7 @@ class Consumer(CeleryConsumer):
     Attributes:
         reads_ahead: whether it takes more messages than it has processes for.
         intake: takes what it has read.
+        pauses: what people have paused.
     """
 
     app: WorkerApplication
@@ -72,6 +74,7 @@ class Consumer(CeleryConsumer):
         super().__init__(self._process_safely, *args, worker_options=(worker_options or {}) | quiet, **options)
         self._unknown = UnknownTasks(self)
         self.intake: Intake = app.new_intake(self)
+        self.pauses = WorkerPauses(self)
         self._soon: deque[Callable[[], Any]] = deque()
 
     def call_soon_ack(self, p: Any, *args: Any, **kwargs: Any) -> Any:
@@ -114,6 +117,7 @@ class Consumer(CeleryConsumer):
         if not self._checked and self.app.settings.environment == "production":
             check_servers(self.app.port, self.app.store)
         self._checked = True
+        self.pauses.connect()
         return connection
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
@@ -124,6 +128,7 @@ class Consumer(CeleryConsumer):
         if hasattr(channel, "in_flight"):
             self.intake.attach()
             self.rate_limits.attach()
+            self.pauses.attach()
             channel.on_newer = end_worker
             channel.qos.most_bytes = self.app.settings.read_ahead_limit
             channel.qos.ahead, channel.long_queues = self.prefetch_multiplier, long_queues(self.app)
@@ -241,6 +246,7 @@ class Consumer(CeleryConsumer):
 
     def stop(self) -> None:
         """Stop consuming, and return what has not started."""
+        self.pauses.stop()
         super().stop()
         self.intake.clear()
         if returned := self.app.in_flight.give_back_unstarted():
@@ -280,6 +286,8 @@ class _Guarded:
     def execute_using_pool(self, pool: Any, **options: Any) -> Any:
         """Give it to the pool. Raises: TaskRevokedError, by which Celery knows that the process is still free."""
         try:
+            if self._consumer.pauses.returns(self._request):
+                raise TaskRevokedError  # noqa: TRY301  # one seat for all errors
             return self._request.execute_using_pool(pool, **options)
         except TaskRevokedError:
             raise

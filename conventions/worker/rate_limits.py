@@ -42,7 +42,7 @@ class RateLimits:
         """A connection is there: go on with what other workers, or this one before, held back."""
         self._looks.clear()  # a connection that was lost has taken the timers with it
         with suppress(RedisError):  # what is held back is due some time
-            for name in self._app.broker.limited_tasks():
+            for name in self._app.broker.held_back_tasks():
                 bucket = self._consumer.task_buckets.get(name)
                 self._let_through(name, self._share(bucket) if bucket else ALL)
 

@@ -29,6 +29,8 @@ from conventions.worker.application import WorkerApplication
 
 logger = logging.getLogger(__name__)
 
+SAY_FIRST = 0.5  # seconds
+
 
 class ReportStep(bootsteps.StartStopStep):
     """A thread of the worker's main process."""
@@ -39,8 +41,9 @@ class ReportStep(bootsteps.StartStopStep):
         self._worker, self._app = worker, worker.app
         self._started = time.time()
         self._tidies_at = 0.0
+        self._has_said = False
         fault = "others are not told what this worker does"
-        self._rounds = Rounds("report", self._say, SAY_EVERY, fault=fault, logger=logger)
+        self._rounds = Rounds("report", self._say, self._wait, fault=fault, logger=logger)
         super().__init__(worker, **options)
 
     def start(self, worker: Any) -> None:
@@ -58,8 +61,12 @@ class ReportStep(bootsteps.StartStopStep):
         with suppress(RedisError):
             WorkerReports(self._app.store).leave(self._worker.hostname)
 
+    def _wait(self) -> float:
+        """Seconds until the next report; the first one comes once it consumes."""
+        return SAY_EVERY if self._has_said else SAY_FIRST
+
     def _say(self) -> None:
-        now = time.monotonic()
+        now, self._has_said = time.monotonic(), True
         tidy = now >= self._tidies_at
         WorkerReports(self._app.store).say(self._worker.hostname, self._report(), tidy=tidy)
         if tidy:
@@ -68,6 +75,7 @@ class ReportStep(bootsteps.StartStopStep):
     def _report(self) -> WorkerReport:
         worker, app = self._worker, self._app
         running = list(_running(app))
+        pauses = getattr(worker.consumer, "pauses", None)
         stops = state.should_stop is not None or state.should_terminate is not None
         return WorkerReport(
             release=app.release,
@@ -79,6 +87,8 @@ class ReportStep(bootsteps.StartStopStep):
             held=max(0, app.in_flight.count() - len(running)),
             stops=stops,
             started=self._started,
+            paused=() if pauses is None else tuple(sorted(pauses.left)),
+            pauses=0 if pauses is None else pauses.revision,
             host=socket.gethostname(),
             pid=os.getpid(),
         )

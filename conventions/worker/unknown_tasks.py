@@ -83,7 +83,7 @@ class UnknownTasks:
         )
         delivery = (message.properties or {}).get(DELIVERY)
         if delivery is None:
-            self._send_copy(message, how)
+            send_again(self._consumer, message, how.wait, how.headers)
         else:
             self._put_back(message, delivery, how)
         return True
@@ -111,18 +111,6 @@ class UnknownTasks:
         channel.qos.let_go(message.delivery_tag)
         channel.others_first_until = max(channel.others_first_until, time.monotonic() + how.wait + 1)
 
-    def _send_copy(self, message: Any, how: PutOff) -> None:
-        """Where the broker is not Redis: a copy with the count takes its place, and waits at the broker."""
-        due = datetime.now(UTC) + timedelta(seconds=how.wait)
-        try:
-            with Deadline(self._app.settings.broker_timeout + DISK_TIMEOUT):  # what waits in Redis is on its disk first
-                _publish_copy(self._app, message, {**how.headers, "eta": due.isoformat()})
-        except Exception as error:  # noqa: BLE001  # whatever it is, the message is there
-            logger.warning("unknown: id=%s goes back without a count: %s", message.headers.get("id"), error)
-            message.reject_log_error(logger, self._consumer.connection_errors, requeue=True)
-        else:
-            message.ack_log_error(logger, self._consumer.connection_errors)
-
 
 def unknown_task(app: Application, name: str) -> UnknownTask:
     """The error of the letter."""
@@ -137,6 +125,26 @@ def waiting_tasks(store: Store) -> list[str]:
     now, _ = redis.time()
     found = redis.zrangebyscore(store.key("unknown_tasks"), now - RECENT, "+inf")
     return sorted(name.decode(errors="replace") for name in found)
+
+
+def send_again(consumer: Any, message: Any, wait: float, headers: Mapping[str, Any]) -> None:
+    """Where the broker is not Redis: a copy takes the place of a message, and waits at the broker.
+
+    Args:
+        consumer: the worker's.
+        message: it is acknowledged; where the copy cannot be sent, it goes back.
+        wait: seconds.
+        headers: of the copy, which differ.
+    """
+    due = datetime.now(UTC) + timedelta(seconds=wait)
+    try:
+        with Deadline(consumer.app.settings.broker_timeout + DISK_TIMEOUT):  # what waits in Redis is on its disk first
+            _publish_copy(consumer.app, message, {**headers, "eta": due.isoformat()})
+    except Exception as error:  # noqa: BLE001  # whatever it is, the message is there
+        logger.warning("id=%s goes back as it is: %s", message.headers.get("id"), error)
+        message.reject_log_error(logger, consumer.connection_errors, requeue=True)
+    else:
+        message.ack_log_error(logger, consumer.connection_errors)
 
 
 def _publish_copy(app: Application, message: Any, headers: Mapping[str, Any]) -> None:

@@ -17,10 +17,13 @@ from conventions.metrics.figures import Figures
 from conventions.metrics.levels import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.measures import Series
 from conventions.metrics.worker_reports import WorkerNow, WorkerReport
+from conventions.pauses.pause import Pause
+from conventions.pauses.pause_store import Target
 from conventions.schedules.beat_liveness import Beat
 
 AT = datetime(2026, 11, 30, 12, tzinfo=UTC)
 USUAL = Thresholds()
+PAUSE = Pause("the bank is down", "u-7", AT)
 MAIL = Series("tasks.Mail", "mail")
 WAIT = 1_000_000  # microseconds
 
@@ -80,6 +83,7 @@ EDGES: dict[str, tuple[str, Look, Look]] = {
     "just started": (
         "not consuming", Look(Levels(AT, workers=[worker(queues=(), started=AT.timestamp() - 5)])), Look(Levels(AT, workers=[worker(queues=())])),
     ),
+    "paused": ("not consuming", Look(Levels(AT, workers=[worker(queues=(), paused=("mail",))])), Look(Levels(AT, workers=[worker(queues=())]))),
     "stopping": ("not consuming", Look(Levels(AT, workers=[worker(queues=(), stops=True)])), Look(Levels(AT, workers=[worker(queues=())]))),
     "busy": ("busy with one task", busy(running("t", 90), running("t", 59)), busy(running("t", 90), running("t", 60))),
     "busy with two": ("busy with one task", busy(running("t", 90), running("u", 90)), busy(running("t", 90), running("t", 90))),
@@ -97,6 +101,10 @@ EDGES: dict[str, tuple[str, Look, Look]] = {
         "memory", Look(Levels(AT, memory={"R": MemoryNow(800, 0, False)})), Look(Levels(AT, memory={"R": MemoryNow(800, 1000, False)})),
     ),
     "evicts": ("evicts", Look(Levels(AT, memory={"R": MemoryNow(1, 0, False)})), Look(Levels(AT, memory={"R": MemoryNow(1, 0, True)}))),
+    "paused, without a consumer": (
+        "no consumer", Look(replace(queue(ready=1, consumers=0), pauses={Target("queue", "mail"): PAUSE})),
+        Look(replace(queue(ready=1, consumers=0), pauses={Target("task", "mail"): PAUSE})),
+    ),
     "unreadable": ("unreadable", Look(Levels(AT)), Look(Levels(AT, absent={"letters": "no answer"}))),
     "letters": (
         "dead letters", Look(Levels(AT), letters={MAIL: Figures({"dead": 9})}), Look(Levels(AT), letters={MAIL: Figures({"dead": 10})}),
@@ -141,6 +149,15 @@ def test_a_queue_may_have_thresholds_of_its_own() -> None:
     assert found(counted(waits(10)), "mean delay", own)
     assert not found(counted({"succeeded": 20, "retried": 80}), "retrying", own)
     assert found(Look(queue(oldest=5.0)), "oldest", own)
+
+
+def test_a_paused_queue_is_judged_and_says_who_can_let_it_run() -> None:
+    """Its customers wait all the same."""
+    look = Look(replace(queue(ready=1000, oldest=300.0), pauses={Target("queue", "mail"): PAUSE}))
+    assert {one.do for one in findings(look, USUAL)} == {
+        "u-7 has paused it (the bank is down): `resume queue mail` lets it run"
+    }
+    assert {one.rule for one in findings(look, USUAL)} == {"backlog", "oldest"}
 
 
 def test_what_could_not_be_read_judges_nothing() -> None:

@@ -9,8 +9,8 @@ from selenium.webdriver import Chrome
 
 from conventions.app import ConventionsApp
 from conventions.batches.batch_state import Origin
+from conventions.pauses.pause import Pause
 from conventions.records.audit_entry import AuditEntry
-from conventions.schedules.schedule_state import Pause
 from conventions.schedules.schedule_store import Schedules
 from conventions.storage.database import utc_now
 from tests.batching import Ending

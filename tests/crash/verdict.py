@@ -33,6 +33,7 @@ FOR_EVER = {
     "counts:series": "the pairs of task and queue: 5,000 at the most",
     "counts:total": "the counts of each pair since the beginning",
     "counts:errors": "which errors have counts: 5,000 at the most",
+    "pauses": "what people have paused",
     "releases": "the 200 releases that began last",
     "retrying": "messages that have failed and have not ended; by queue, by cause",
     "_kombu.binding": "which queues an exchange has: one entry for each queue of the application",

@@ -92,6 +92,9 @@ def consumer(app: ConventionsApp) -> Iterator[Any]:
             task_consumer=SimpleNamespace(channel=channel, accept=None),
             task_buckets=dict.fromkeys(app.tasks),
             on_task_message=set(),
+            pauses=SimpleNamespace(
+                attach=lambda: None, holds=lambda _: False, returns=lambda _: False, holds_back=lambda *_: False
+            ),
             prefetch_multiplier=4,
             chosen=chosen,
             on_task_request=chosen.append,

@@ -105,13 +105,13 @@ def test_what_is_held_back_counts_no_delivery_and_keeps_its_place(broker: Broker
     stale = held[0]._replace(receipt="another")
     assert broker.hold_back([stale, *reversed(held)], task="Task", period=0.1) == 4
     assert broker.sizes("q") == Sizes(1, 4, 0)
-    assert broker.limited_tasks() == {"Task"}
+    assert broker.held_back_tasks() == {"Task"}
     broker.store.redis.zrem(broker.store.key("delayed", "q"), "m0")
     assert broker.let_through("Task", 2) == 1
     assert [(one.tag, one.deliveries) for one in broker.reserve(["q"], 9)] == [(b"m1", 1), (b"m2", 1), (b"m4", 1)]
     assert broker.let_through("Task", 5000) == 0
     assert [(one.tag, one.deliveries) for one in broker.reserve(["q"], 9)] == [(b"m3", 1)]
-    assert broker.limited_tasks() == set()
+    assert broker.held_back_tasks() == set()
 
 
 def test_what_waits_no_more_is_forgotten(broker: Broker) -> None:

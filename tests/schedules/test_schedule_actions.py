@@ -9,9 +9,10 @@ import pytest
 from conventions import ScheduledTask
 from conventions.app import ConventionsApp
 from conventions.core.errors import BrokerUnavailable
+from conventions.pauses.actions import PausedAgain
 from conventions.recording.recorder import Recorder
 from conventions.records import audit
-from conventions.schedules.actions import PausedAgain, ScheduleActions, StillRuns
+from conventions.schedules.actions import ScheduleActions, StillRuns
 from conventions.schedules.cron import cron
 from conventions.schedules.schedule import Schedule, planned_date
 from conventions.schedules.schedule_store import Schedules

@@ -10,9 +10,11 @@ import pytest
 from redbeat.schedulers import RedBeatSchedulerEntry
 
 from conventions.core.errors import BrokerUnavailable
+from conventions.core.json_fields import to_json
+from conventions.pauses.pause import Pause
 from conventions.records.audit_entry import AuditEntry
 from conventions.schedules.catch_up import Passed
-from conventions.schedules.schedule_state import Begun, Lead, LeadLost, Pause, Run, meta_of, to_json
+from conventions.schedules.schedule_state import Begun, Lead, LeadLost, Run, meta_of
 from conventions.schedules.schedule_store import BACK_WITHIN, HISTORY, KEEP_HISTORY, Schedules
 from conventions.storage.redis_store import Store
 from tests.support import wait_until

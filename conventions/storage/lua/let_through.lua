@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
 -- uses queues claims common
--- Make messages ready that wait for the rate limit of their task, oldest first.
+-- Make messages ready that wait for the rate limit of their task, or until it is resumed, oldest first.
 -- KEYS: prefix
--- ARGV: task, how many
+-- ARGV: 'limited' | 'paused', task, how many
 -- Returns {how many are ready now, how many wait still, at the most}
-local task, most = ARGV[1], tonumber(ARGV[2])
-local limited = P .. 'limited:' .. task
+local why, task, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local limited = P .. why .. ':' .. task
 local ready = 0
 
 while ready < most do
@@ -22,5 +22,5 @@ while ready < most do
   end
 end
 local left = redis.call('ZCARD', limited)
-if left == 0 then redis.call('SREM', P .. 'limited', task) end
+if left == 0 then redis.call('SREM', P .. why, task) end
 return {ready, left}

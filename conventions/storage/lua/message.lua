@@ -8,7 +8,7 @@
 --   place: 'ready' | 'delayed' | 'held', by a worker that has not begun it | 'running' | 'ended', and only its worker must acknowledge it |
 --     'later': a later release has written it
 --   number: of a ready one, how many messages come before it; of a delayed one, when it is due, in ms since the epoch
---   why: of a delayed one 'key', which is in use, 'rate', the limit of its task, or ''
+--   why: of a delayed one 'key', which is in use, 'rate', the limit of its task, 'pause' of its task, or ''
 local tag = ARGV[1]
 if redis.call('EXISTS', message_key(tag)) == 0 then
   tag = redis.pcall('GET', P .. 'copy:' .. tag)
@@ -27,6 +27,8 @@ local function reason()
   if type(headers) ~= 'table' or type(headers.task) ~= 'string' then return '' end
   local limited = redis.pcall('ZSCORE', P .. 'limited:' .. headers.task, tag)
   if type(limited) == 'string' then return 'rate' end
+  local paused = redis.pcall('ZSCORE', P .. 'paused:' .. headers.task, tag)
+  if type(paused) == 'string' then return 'pause' end
   if type(headers.x_key) ~= 'string' then return '' end
   local parked = redis.pcall('SISMEMBER', P .. 'parked:' .. headers.task .. ':' .. headers.x_key, tag)
   return parked == 1 and 'key' or ''

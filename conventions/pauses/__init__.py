@@ -1,0 +1,1 @@
+"""Queues, tasks and workers that people have paused: workers begin nothing of them."""

@@ -1,0 +1,65 @@
+"""`Pause`: why something is paused, since when, by whom, and until when."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from conventions.core.error_text import clean
+from conventions.core.json_fields import from_json
+
+LONGEST_REASON = 2000  # characters
+FURTHEST = timedelta(days=36_500)  # the latest end of a pause; beyond it a schedule may have no next slot
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why something is paused, since when, and until when. Times are aware, in UTC."""
+
+    reason: str
+    actor: str
+    since: datetime
+    until: datetime | None = None
+
+    @classmethod
+    def made(cls, reason: str, actor: str, now: datetime, until: datetime | None) -> Self:
+        """A pause from now on.
+
+        Raises:
+            ValueError: there is no reason, or it is too long; or `until` has no time zone, is not in the future, or is
+                too far away.
+        """
+        if not (why := clean(reason).strip()):
+            raise ValueError("say why it is paused")
+        if len(why) > LONGEST_REASON:
+            raise ValueError(f"a reason has at most {LONGEST_REASON:,} characters")
+        if until is not None:
+            _check_end(until, now)
+        return cls(why, actor, now, until and until.astimezone(UTC))
+
+    @classmethod
+    def read(cls, raw: bytes) -> Self:
+        """Read its JSON. Raises: ValueError, TypeError."""
+        return cls(**from_json(cls, raw, "since", "until"))
+
+    def holds(self, now: datetime) -> bool:
+        """Whether it is not over."""
+        return self.until is None or now < self.until
+
+    @property
+    def last_moment(self) -> datetime | None:
+        """The last second of the pause: a slot exactly at its end runs."""
+        return None if self.until is None else self.until - timedelta(seconds=1)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Reason and end, for the audit."""
+        return {"reason": self.reason, "until": None if self.until is None else self.until.isoformat()}
+
+
+def _check_end(until: datetime, now: datetime) -> None:
+    if until.tzinfo is None:
+        raise ValueError("the end of the pause has no time zone; pass an aware datetime")
+    if until <= now:
+        raise ValueError("the end of the pause must lie in the future")
+    if until - now > FURTHEST:
+        raise ValueError("the end of the pause is too far away; without one it lasts until somebody resumes it")

@@ -1,0 +1,315 @@
+"""What is paused is not begun by real workers, whichever pool and broker they have; and it runs once it is resumed."""
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from conventions.app import ConventionsApp
+from conventions.metrics.worker_reports import WorkerNow, WorkerReports
+from conventions.pauses.actions import PauseActions, those_that_do_not_follow
+from conventions.pauses.pause_store import Kind, Pauses, Target
+from conventions.records import audit, executions
+from tests.integration import pauses_tasks  # pytest would look at a function in this module, and so make an application
+from tests.integration.pauses_tasks import Apart, Hold, Note, Other
+from tests.rabbitmq_servers import Rabbit, running_rabbitmq
+from tests.support import wait_until
+from tests.workers import Installation, Worker, wait_until_empty
+
+pytestmark = [pytest.mark.processes]
+MANY = 60
+POOLS = ("prefork", "threads", "solo")
+
+
+@pytest.fixture(scope="module")
+def rabbit() -> Iterator[Rabbit]:
+    """A server for all tests here; each has a virtual host of its own."""
+    with running_rabbitmq() as server:
+        yield server
+
+
+def installation(folder: Path, broker: str, database: str, **settings: Any) -> Installation:
+    """An installation of the test's own, with these tasks."""
+    return Installation(
+        folder, ["tests.integration.pauses_tasks"], broker_url=broker, database_url=database, **settings
+    )
+
+
+@pytest.fixture
+def alone(valkey_url: str, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """On Redis."""
+    return installation(tmp_path, valkey_url, new_database(tmp_path))
+
+
+@pytest.fixture
+def on_rabbitmq(valkey_url: str, rabbit: Rabbit, new_database: Callable[[Path], str], tmp_path: Path) -> Installation:
+    """On RabbitMQ, with claims in Redis."""
+    host = f"t{uuid4().hex[:8]}"
+    rabbit.add_host(host)
+    return installation(tmp_path, rabbit.url_of(host), new_database(tmp_path), redis_url=valkey_url)
+
+
+@pytest.fixture(params=["alone", "on_rabbitmq"])
+def each_broker(request: pytest.FixtureRequest) -> Installation:
+    """On either broker."""
+    found: Installation = request.getfixturevalue(request.param)
+    return found
+
+
+def ran(one: Installation) -> Counter[str]:
+    """What has run, by the name of the task; fails where a job ran twice or as another attempt."""
+    path = one.folder / "ran"
+    lines = path.read_text().splitlines() if path.exists() else []
+    assert len(lines) == len(set(lines))
+    assert all(line.split()[2:] in ([], ["1"]) for line in lines)
+    return Counter(line.split()[0] for line in lines)
+
+
+def following(app: ConventionsApp, revision: int, workers: int = 1) -> None:
+    """Wait until so many workers have reported, and all of them follow."""
+    alive = reported(app, workers)
+    assert those_that_do_not_follow(alive, revision, within=30) == []
+
+
+def reported(app: ConventionsApp, workers: int = 1) -> Callable[[], list[WorkerNow]]:
+    """The living workers, once there are so many."""
+
+    def alive() -> list[WorkerNow]:
+        return [one for one in WorkerReports(app.store).listing() if not one.silent]
+
+    wait_until(lambda: len(alive()) == workers, 30, f"{workers} report")
+    return alive
+
+
+def paused(app: ConventionsApp, kind: Kind, name: str, workers: int = 1) -> Target:
+    """Pause it, and wait until so many workers follow."""
+    target = Target(kind, name)
+    following(app, PauseActions(app.store).pause(target, "u-1", "a test").revision, workers)
+    return target
+
+
+def resumed(app: ConventionsApp, target: Target) -> None:
+    """Resume it."""
+    change = PauseActions(app.store).resume(target, "u-1")
+    assert change is not None
+
+
+def send(task: Any, folder: Path, numbers: Sequence[int]) -> None:
+    """One job for each number."""
+    for number in numbers:
+        task.delay(folder=folder, number=number)
+
+
+def test_a_queue_on_either_broker(each_broker: Installation) -> None:
+    """Others run; a worker that starts meanwhile follows; the rest runs when it is resumed, once each."""
+    one = each_broker
+    with one.application() as app, one.worker("-c", "2") as worker:
+        target = paused(app, "queue", "apart")
+        send(Apart, one.folder, range(MANY))
+        send(Note, one.folder, range(MANY))
+        wait_until(lambda: ran(one)["note"] == MANY, 30, "others run")
+        (report,) = [found.report for found in WorkerReports(app.store).listing()]
+        assert (report.paused, "apart" in report.queues) == (("apart",), False)
+        assert worker.stop() == 0
+        with one.worker("-c", "1") as later:
+            later.wait_for("paused: queue apart")
+            send(Note, one.folder, range(MANY, 2 * MANY))
+            wait_until(lambda: ran(one)["note"] == 2 * MANY, 30, "others run")
+            assert ran(one)["apart"] == 0
+            resumed(app, target)
+            wait_until(lambda: ran(one)["apart"] == MANY, 30, "the rest runs")
+            send(Apart, one.folder, range(MANY, 2 * MANY))
+            wait_until(lambda: ran(one)["apart"] == 2 * MANY, 30, "and so do new ones")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_queue_in_each_pool(alone: Installation, pool: str) -> None:
+    """Also all queues at once: the worker lives, and goes on."""
+    with alone.application() as app, alone.worker("--pool", pool, "-c", "2"):
+        targets = [paused(app, "queue", name) for name in ("apart", "immediate", "scheduled", "long")]
+        send(Apart, alone.folder, range(MANY))
+        send(Note, alone.folder, range(MANY))
+        (found,) = WorkerReports(app.store).listing()
+        assert (found.report.queues, found.silent) == ((), False)
+        assert ran(alone) == Counter()
+        for target in targets:
+            resumed(app, target)
+        wait_until(lambda: ran(alone) == {"apart": MANY, "note": MANY}, 30, "all of it runs")
+        wait_until_empty(app)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_in_each_pool(alone: Installation, pool: str) -> None:
+    """What is behind it in its queue runs, and so does nothing of its alias; functions, too, can be paused."""
+    with alone.application() as app, alone.worker("--pool", pool, "-c", "2"):
+        send(Note, alone.folder, range(3))  # short ones go together from now on
+        wait_until(lambda: ran(alone)["note"] == 3, 30, "they run")
+        targets = [paused(app, "task", name) for name in (Note.name, "pauses.plain")]
+        send(Note, alone.folder, range(3, MANY))
+        app.send_task("old.note", kwargs={"folder": str(alone.folder), "number": MANY}, queue="immediate")
+        pauses_tasks.plain.delay(str(alone.folder), 1)
+        send(Other, alone.folder, range(MANY))
+        wait_until(lambda: ran(alone)["other"] == MANY, 30, "others pass them")
+        assert ran(alone) == {"note": 3, "other": MANY}
+        for target in targets:
+            resumed(app, target)
+        wait_until(lambda: ran(alone) == {"note": MANY + 1, "other": MANY, "plain": 1}, 30, "all of it runs")
+        wait_until_empty(app)
+
+
+def test_a_task_on_rabbitmq(on_rabbitmq: Installation) -> None:
+    """A copy waits at the broker for a minute, here two seconds: that is how long its messages may need once it is resumed."""
+    start = "from conventions.worker import pauses\npauses.AWAY_ELSEWHERE = 2.0\nfrom installed import app\n"
+    (on_rabbitmq.folder / "soon.py").write_text(start, encoding="utf-8")
+    with on_rabbitmq.application() as app, on_rabbitmq.worker("-c", "1", app="soon"):
+        target = paused(app, "task", Note.name)
+        send(Note, on_rabbitmq.folder, range(5))
+        send(Other, on_rabbitmq.folder, range(5))
+        wait_until(lambda: ran(on_rabbitmq)["other"] == 5, 30, "others pass them")
+        assert ran(on_rabbitmq)["note"] == 0
+        resumed(app, target)
+        wait_until(lambda: ran(on_rabbitmq)["note"] == 5, 30, "they run")
+
+
+def test_what_was_read_ahead_goes_back(each_broker: Installation) -> None:
+    """A worker whose process is busy holds others: once it is free, it does not begin them, and nothing is counted."""
+    one = each_broker
+    with one.application() as app, one.worker("-c", "1", "-Q", "immediate,apart"):
+        Hold.delay(folder=one.folder, number=0)
+        wait_until(lambda: ran(one)["hold"] == 1, 30, "it runs")
+        send(Note, one.folder, range(MANY))
+        target = paused(app, "queue", "immediate")
+        (one.folder / "go").touch()
+        Apart.delay(folder=one.folder, number=0)
+        wait_until(lambda: ran(one)["apart"] == 1, 30, "its process is free")
+        assert ran(one)["note"] == 0
+        resumed(app, target)
+        wait_until(lambda: ran(one)["note"] == MANY, 30, "they run, as a first attempt")
+
+
+def test_one_worker_is_drained(each_broker: Installation) -> None:
+    """What it runs goes on; the other one does the rest; it stays drained under its name when it is restarted."""
+    one = each_broker
+    with one.application() as app:
+        with one.workers(("-c", "1"), ("-c", "1")) as workers:
+            send(Hold, one.folder, range(2))
+            wait_until(lambda: ran(one)["hold"] == 2, 30, "one runs in each")
+            first, second = sorted(found.name for found in reported(app, 2)())
+            target = paused(app, "worker", first, 2)
+            (one.folder / "go").touch()
+            send(Note, one.folder, range(MANY))
+            wait_until(lambda: ran(one)["note"] == MANY, 30, "the other one does them")
+            wait_until(lambda: _ends(app)[second] >= MANY, 30, "all is recorded")
+            assert (_ends(app)[first], _ends(app)[second]) == (1, MANY + 1)
+            workers[0].stop()
+        with one.worker("-c", "1") as again:
+            again.wait_for(f"paused: worker {first}")
+            Note.delay(folder=one.folder, number=MANY)
+            resumed(app, target)
+            wait_until(lambda: ran(one)["note"] == MANY + 1, 30, "it works again")
+
+
+def _ends(app: ConventionsApp) -> Counter[str]:
+
+    with app.database.session() as session:
+        rows = executions.listing(session, executions.ExecutionFilter(kind="succeeded"), limit=1000)
+        return Counter(row.worker for row in rows if row.worker)
+
+
+def test_it_ends_by_itself(alone: Installation) -> None:
+    """At the time that was said, by the clock of the server."""
+    with alone.application() as app, alone.worker("-c", "1"):
+        store = Pauses(app.store)
+        until = store.read().at.timestamp() + 4
+        from datetime import UTC, datetime
+
+        actions = PauseActions(app.store)
+        for target in (Target("queue", "apart"), Target("task", Note.name)):
+            change = actions.pause(target, "u-1", "a test", datetime.fromtimestamp(until, UTC))
+        following(app, change.revision)
+        send(Apart, alone.folder, range(3))
+        send(Note, alone.folder, range(3))
+        wait_until(lambda: ran(alone) == {"apart": 3, "note": 3}, 30, "it is over")
+        assert store.read().at.timestamp() >= until
+        assert store.read().pauses == {}
+        assert actions.resume(Target("queue", "apart"), "u-1") is None
+
+
+def test_a_lost_connection_forgets_nothing(alone: Installation) -> None:
+    """A worker that connects again consumes what it is to consume, and what is resumed later."""
+    with alone.application() as app, alone.worker("-c", "1") as worker:
+        target = paused(app, "queue", "apart")
+        app.broker.store.redis.client_kill_filter(_type="normal", skipme=True)
+        app.broker.store.redis.client_kill_filter(_type="pubsub", skipme=True)
+        send(Apart, alone.folder, range(3))
+        send(Note, alone.folder, range(3))
+        wait_until(lambda: ran(alone)["note"] == 3, 30, "it works again")
+        assert ran(alone)["apart"] == 0
+        resumed(app, target)
+        wait_until(lambda: ran(alone)["apart"] == 3, 30, "and this, too")
+        assert worker.process.poll() is None
+
+
+def test_the_commands(alone: Installation) -> None:
+    """Names are checked, the workers are asked, and the audit has who and why."""
+    with alone.application() as app, alone.workers(("-c", "1"), ("-c", "1")):
+        reported(app, 2)
+        refused = alone.run("pause", "queue", "apar", "--reason", "x")
+        assert refused.returncode == 2
+        assert "there is no queue apar; there are: " in refused.stdout
+        assert "apart" in refused.stdout
+        assert alone.run("pause", "task", "old.not", "--reason", "x").returncode == 2
+        assert alone.run("pause", "worker", "nobody@h", "--reason", "x").returncode == 2
+        assert alone.run("pause", "queue", "apart", "--reason", "  ").returncode == 2
+        assert alone.run("pause", "queue", "apart", "--reason", "x", "--until", "2020-01-01").returncode == 2
+        said = alone.run("pause", "queue", "apart", "--reason", "the bank is down", "--until", "2h", "--actor", "u-7")
+        assert said.returncode == 0, said.stdout
+        assert "queue apart is paused until " in said.stdout
+        assert "2 workers follow" in said.stdout
+        by_alias = alone.run("pause", "task", "old.note", "--reason", "x", "--json")
+        assert json.loads(by_alias.stdout) | {"since": None} == {
+            "kind": "task", "name": Note.name, "reason": "x", "by": json.loads(by_alias.stdout)["by"], "since": None, "until": None,
+            "follow": 2, "do_not_follow": [],
+        }  # fmt: skip
+        first, second = json.loads(alone.run("pause", "list", "--json").stdout)
+        assert (first["kind"], first["name"], first["by"], second["kind"]) == ("queue", "apart", "u-7", "task")
+        again = alone.run("resume", "queue", "apart", "--reason", "it is up", "--actor", "u-8")
+        assert (again.returncode, "queue apart runs again" in again.stdout) == (0, True)
+        not_paused = alone.run("resume", "queue", "apart")
+        assert (not_paused.returncode, "queue apart is not paused" in not_paused.stdout) == (1, True)
+
+        def actions() -> list[tuple[str, str, str, str | None]]:
+            with app.database.session() as session:
+                rows = audit.listing(session, 10)
+                return [(row.actor, row.action, row.target, row.reason) for row in rows if row.target == "apart"]
+
+        expected = [("u-8", "queue resume", "apart", "it is up"), ("u-7", "queue pause", "apart", "the bank is down")]
+        wait_until(lambda: actions() == expected, 30, "the audit has both")
+
+
+@contextmanager
+def standing_still(worker: Worker) -> Iterator[None]:
+    """Let a worker do nothing within the block."""
+    worker.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+
+
+def test_a_worker_that_does_not_follow_is_named(alone: Installation) -> None:
+    """As one that stands still; the pause holds for all others."""
+    with alone.application() as app, alone.workers(("-c", "1"), ("-c", "1")) as workers:
+        reported(app, 2)
+        with standing_still(workers[0]):
+            said = alone.run("pause", "queue", "apart", "--reason", "x")
+        assert said.returncode == 1
+        assert "1 worker follows" in said.stdout
+        assert "worker0@" in said.stdout
+        assert "has not said that it follows" in said.stdout
