@@ -6,23 +6,17 @@ What workers hold is not touched; what is delayed goes, too.
 """
 
 import getpass
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from conventions.broker.batch_membership import Join, Member
-from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
 from conventions.broker.redis_broker import Sizes
-from conventions.broker.waiting_messages import End, Waiting, WaitingPlace, look
+from conventions.broker.waiting_messages import WaitingPlace, look
 from conventions.core.actor import SYSTEM, current_actor
-from conventions.core.error_text import FailureText, clean
 from conventions.core.errors import JournalFull, PurgeStopped
-from conventions.core.value_bounds import LARGEST_COUNT
 from conventions.execution.application import Application
-from conventions.execution.batch_follow_up import follow_up, join_of
-from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.execution.waiting_ends import WaitingEnds
 from conventions.records.audit_entry import AuditEntry
-from conventions.records.journal import Event
 
 REPLIES = "reply.celery.pidbox"  # answers to remote control: the end of their queues' names
 PLACES: tuple[WaitingPlace, ...] = (
@@ -61,7 +55,11 @@ class _Purge:
     actor: str
     sizes: dict[str, Sizes]
     removed: dict[str, int] = field(default_factory=dict)
-    batches: dict[str, Member] = field(default_factory=dict)  # one member of each that lost some
+    ends: WaitingEnds = field(init=False)
+
+    def __post_init__(self) -> None:
+        said = f"removed from the queue {{queue}} by {self.actor}"
+        self.ends = WaitingEnds(self.app, "purged", ERROR, said)
 
     @property
     def total(self) -> int:
@@ -73,43 +71,8 @@ class _Purge:
                 # Not more than there were: somebody may send as fast as this removes.
                 left = sizes.ready + sizes.delayed - self.removed[queue]
                 while left > 0 and (found := look(self.app.broker, queue, place)):
-                    self.removed[queue] += (went := self._end(found[:left]))
+                    self.removed[queue] += (went := sum(self.ends.end(found[:left])))
                     left -= max(went, 1)
-
-    def _end(self, found: Sequence[Waiting]) -> int:
-        described = [self._describe(one) for one in found]
-        ends = [End(one.message_id, event.encode(), join.encode() if join else "") for one, event, join in described]
-        settlements = [
-            Settlement(request, "released", event, claimed=False, join=join) for request, event, join in described
-        ]
-        went = self.app.port.end(
-            list(zip(found, ends, strict=True)),
-            lambda: self.app.claims.settle(settlements),
-            self.app.broker.journal_limit,
-        )
-        self.batches |= {
-            join.member.batch_id: join.member for (*_, join), gone in zip(described, went, strict=True) if gone and join
-        }
-        return sum(went)
-
-    def _describe(self, one: Waiting) -> tuple[ClaimRequest, Event, Join | None]:
-        headers = one.headers
-        generation = headers.get(GENERATION)
-        event = Event(
-            message_id=one.message_id,
-            kind="purged",
-            task=_text(headers.get("task")),
-            queue=one.queue,
-            actor=_text(headers.get(ACTOR)) or SYSTEM,
-            key=_text(headers.get(KEY)),
-            generation=generation if type(generation) is int and 0 <= generation <= LARGEST_COUNT else one.generation,
-            attempt=one.attempt,
-            token=f"purge-{one.score.decode()}",  # the same where a purge is done again
-            enqueued_at=_text(headers.get(ENQUEUED_AT)),
-            failure=FailureText(ERROR, f"removed from the queue {one.queue} by {self.actor}", "", ""),
-        )
-        request = ClaimRequest("", "", event.token, event.message_id, "")
-        return request, event, join_of(self.app, Member.read(headers.get(BATCH)), "cancelled")
 
 
 def purge(app: Application, queues: Iterable[str], *, reason: str | None = None) -> dict[str, int]:
@@ -142,8 +105,7 @@ def purge(app: Application, queues: Iterable[str], *, reason: str | None = None)
         if is_deed:
             _note(app, work, "purge", reason, {"purged": work.removed})
     # Last, so that what follows a batch does not go with the rest.
-    for member in work.batches.values():
-        follow_up(app, member)
+    work.ends.follow_up()
     return work.removed | {name: app.broker.drop(name) for name in names if is_reply_queue(name)}
 
 
@@ -159,7 +121,3 @@ def _note(app: Application, work: _Purge, action: str, reason: str | None, after
         for queue, sizes in work.sizes.items()
     }
     app.journal.note(AuditEntry(work.actor, action, ", ".join(work.sizes), reason, before, after))
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else clean(str(value))

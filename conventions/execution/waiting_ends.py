@@ -1,0 +1,83 @@
+"""`WaitingEnds`: ends messages that wait, each with a row; a batch counts its chunks, and a schedule waits for none of them (R22)."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from conventions.broker.batch_membership import Join, Member
+from conventions.broker.header_names import ACTOR, BATCH, ENQUEUED_AT, GENERATION, KEY
+from conventions.broker.waiting_messages import End, Waiting
+from conventions.core.actor import SYSTEM
+from conventions.core.error_text import FailureText, clean
+from conventions.core.value_bounds import LARGEST_COUNT
+from conventions.execution.application import Application
+from conventions.execution.batch_follow_up import follow_up, join_of
+from conventions.idempotency.claims import ClaimRequest, Settlement
+from conventions.records.journal import Event
+
+
+class WaitingEnds:
+    """Ends messages in one way.
+
+    Args:
+        app: the application.
+        kind: of their rows.
+        error: the name of the reason.
+        said: the reason, in which `{queue}` is the queue of each.
+    """
+
+    def __init__(self, app: Application, kind: Literal["purged", "cancelled"], error: str, said: str) -> None:
+        self._app, self._kind, self._error, self._said = app, kind, error, said
+        self._batches: dict[str, Member] = {}  # one member of each that lost some
+
+    def end(self, found: Sequence[Waiting]) -> list[bool]:
+        """End these. Returns for each whether it ended: it had not moved since it was seen.
+
+        Raises:
+            JournalFull, RedisError: of what ended, each has its row.
+        """
+        described = [self._describe(one) for one in found]
+        ends = [End(one.message_id, event.encode(), join.encode() if join else "") for one, event, join in described]
+        settlements = [
+            Settlement(request, "released", event, claimed=False, join=join) for request, event, join in described
+        ]
+        went = self._app.port.end(
+            list(zip(found, ends, strict=True)),
+            lambda: self._app.claims.settle(settlements),
+            self._app.broker.journal_limit,
+        )
+        self._batches |= {
+            join.member.batch_id: join.member for (*_, join), gone in zip(described, went, strict=True) if gone and join
+        }
+        return went
+
+    def follow_up(self) -> None:
+        """Send what follows batches that have ended by this. Last, so that it does not go with the rest."""
+        for member in self._batches.values():
+            follow_up(self._app, member)
+
+    def _describe(self, one: Waiting) -> tuple[ClaimRequest, Event, Join | None]:
+        headers = one.headers
+        generation = headers.get(GENERATION)
+        said = self._said.replace("{queue}", one.queue)
+        event = Event(
+            message_id=one.message_id,
+            kind=self._kind,
+            task=_text(headers.get("task")),
+            queue=one.queue,
+            actor=_text(headers.get(ACTOR)) or SYSTEM,
+            key=_text(headers.get(KEY)),
+            generation=generation if type(generation) is int and 0 <= generation <= LARGEST_COUNT else one.generation,
+            attempt=one.attempt,
+            token=f"{TOKENS[self._kind]}-{one.score.decode()}",  # the same where it is done again
+            enqueued_at=_text(headers.get(ENQUEUED_AT)),
+            failure=FailureText(self._error, said, "", ""),
+        )
+        request = ClaimRequest("", "", event.token, event.message_id, "")
+        return request, event, join_of(self._app, Member.read(headers.get(BATCH)), "cancelled")
+
+
+TOKENS = {"purged": "purge", "cancelled": "cancel"}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else clean(str(value))
