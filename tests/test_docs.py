@@ -41,6 +41,7 @@ OWN = (
     "lost",
     "metrics",
     "now",
+    "messages",
     "pause",
     "resume",
     "alerts",

@@ -153,6 +153,16 @@ def with_arguments(message: Mapping[str, Any], kwargs: Mapping[str, Any], header
     return {**message, "body": body, "headers": {**message["headers"], **headers}}
 
 
+def moved_to(payload: bytes, queue: str) -> bytes:
+    """A stored message as it is written for another queue. Data that is no message stays as it is."""
+    try:
+        message = json.loads(payload)
+        message["properties"]["delivery_info"] = {"exchange": "", "routing_key": queue}
+        return written_message(message).encode()
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return payload
+
+
 def request_digest(headers: Mapping[str, Any], body: str) -> str:
     """What a message asks for, in 80 bits. Two messages with one id are the same when their digests are equal."""
     parts = [*(str(headers.get(name)) for name in DIGESTED), body]

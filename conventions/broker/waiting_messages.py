@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from redis.exceptions import ResponseError
 
-from conventions.broker.codec import headers_in
+from conventions.broker.codec import UnreadableBody, body_in, headers_in, moved_to
 from conventions.broker.redis_broker import Broker
 from conventions.core.chunking import batched
 from conventions.core.error_text import clean
@@ -44,6 +44,24 @@ class Waiting(NamedTuple):
     def headers(self) -> dict[str, Any]:
         """The headers of the message; empty if the entry is not a message."""
         return headers_in(self.payload)
+
+    @property
+    def arguments(self) -> dict[str, Any] | None:
+        """Its arguments by name, as plain JSON; `None` where they cannot be read so."""
+        try:
+            body = body_in(self.payload)
+        except UnreadableBody:
+            return None
+        return body.kwargs
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether something waits for its end: a chain, a chord, callbacks, or who asks for its result."""
+        try:
+            options = body_in(self.payload).options
+        except UnreadableBody:
+            return True
+        return any(options.values()) or self.headers.get("ignore_result") is not True
 
     @property
     def message_id(self) -> str:
@@ -96,6 +114,27 @@ def end(store: Store, ends: Sequence[tuple[Waiting, End]], *, journal_limit: int
         except ResponseError as error:
             if str(error).startswith("JOURNALFULL"):
                 raise JournalFull(str(error).partition(" ")[2]) from error
+            if newer := refused(error):
+                raise newer from error
+            raise
+    return went
+
+
+def move(store: Store, moves: Sequence[tuple[Waiting, str]]) -> list[bool]:
+    """Move messages to other queues, up to 500 in a step. Returns for each whether it moved: it was where it was seen.
+
+    Raises:
+        NewerLayout: nothing was done.
+        RedisError: the failed step may or may not have run; the steps before it have.
+    """
+    went: list[bool] = []
+    for some in batched(moves, AT_ONCE):
+        arguments: list[Any] = []
+        for one, queue in some:
+            arguments += (one.queue, one.place, one.tag, one.score, queue, moved_to(one.payload, queue))
+        try:
+            went += [bool(answer) for answer in store.run("move_waiting", arguments)]
+        except ResponseError as error:
             if newer := refused(error):
                 raise newer from error
             raise

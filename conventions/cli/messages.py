@@ -1,0 +1,227 @@
+"""`celery -A <app> messages`: list messages that wait, and cancel some of them or move them to another queue."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import click
+from celery.bin.base import CeleryCommand
+
+from conventions.app import ConventionsApp
+from conventions.broker.header_names import ACTOR, ENQUEUED_AT
+from conventions.broker.waiting_messages import Waiting
+from conventions.cli.actor_option import actor_option
+from conventions.cli.base import app_of, emit, json_of, one_line_errors, output_options, print_json, say
+from conventions.cli.dead_letter_options import Age, Pair, confirm
+from conventions.core.durations import duration
+from conventions.core.units import moment
+from conventions.execution.change_selected import Outcome, cancel_selected, move_selected
+from conventions.execution.purge import known_queues
+from conventions.execution.selection import Selection, found
+from conventions.metrics.known_series import known_names
+
+COLUMNS = ("id", "task", "queue", "state", "age", "attempt", "actor", "arguments")
+REASON = click.option("--reason", required=True, help="Why; kept in the audit.")
+YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
+FILTERS = (
+    click.option("--queue", "queues", multiple=True, help="Queue name; may be given several times. Default: all."),
+    click.option("--task", help="Task name, or the last part of it."),
+    click.option("--arg", "arguments", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Value of an argument."),
+    click.option("--sender", default="", help="Actor who sent it."),
+    click.option("--older-than", type=Age(), metavar="AGE", help="Sent before so long, such as 2h or 7d."),
+)
+
+
+@click.group()
+def messages() -> None:
+    """List messages that wait in Redis; cancel some of them, or move them to another queue."""
+
+
+def _selecting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the filters; the function receives them as `app` and `selection`."""
+
+    @functools.wraps(function)
+    def selecting(**options: Any) -> Any:
+        app = app_of(click.get_current_context())
+        app.loader.import_default_modules()
+        names = ("queues", "task", "arguments", "sender", "older_than")
+        selection = _selection(app, **{name: options.pop(name) for name in names})
+        return function(app=app, selection=selection, **options)
+
+    for option in reversed(FILTERS):
+        selecting = option(selecting)
+    return selecting
+
+
+def _selection(
+    app: ConventionsApp,
+    *,
+    queues: tuple[str, ...],
+    task: str | None,
+    arguments: tuple[tuple[str, str], ...],
+    sender: str,
+    older_than: timedelta | None,
+) -> Selection:
+    known = {*known_names(app), *known_queues(app)}
+    for name in queues:
+        _check_queue(known, name, "--queue")
+    chosen = queues or tuple(sorted(known))
+    return Selection(chosen, _tasks(app, task), arguments, sender, older_than)
+
+
+def _check_queue(known: set[str], name: str, option: str) -> None:
+    if name not in known:
+        raise click.BadParameter(f"there is no queue {name}; there are: {', '.join(sorted(known))}", param_hint=option)
+
+
+def _tasks(app: ConventionsApp, task: str | None) -> frozenset[str]:
+    """All names under which messages of a task may wait; a name that is registered nowhere here means itself."""
+    if task is None:
+        return frozenset()
+    named = {one.name for name, one in app.tasks.items() if name == task or name.endswith(f".{task}")}
+    if len(named) > 1:
+        raise click.BadParameter(f"there are several: {', '.join(sorted(named))}", param_hint="--task")
+    return frozenset(name for name, one in app.tasks.items() if one.name in named) or frozenset([task])
+
+
+@messages.command("list", cls=CeleryCommand)
+@_selecting
+@output_options
+@one_line_errors
+def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> None:
+    """List messages that wait, those that are not due first, in the order in which they come."""
+    now = datetime.now(UTC)
+    rows = [_row(one, now) for one in islice(found(app, selection), limit)]
+    if not as_json:
+        rows = [row | {"arguments": None if row["arguments"] is None else json_of(row["arguments"])} for row in rows]
+    emit(rows, COLUMNS, as_json=as_json)
+
+
+def _row(one: Waiting, now: datetime) -> dict[str, Any]:
+    headers = one.headers
+    sent = moment(headers.get(ENQUEUED_AT))
+    return {
+        "id": one.message_id,
+        "task": headers.get("task"),
+        "queue": one.queue,
+        "state": "delayed" if one.place == "delayed" else "ready",
+        "age": None if sent is None else duration(max(0.0, (now - sent).total_seconds())),
+        "attempt": max(one.attempt, 1),
+        "actor": headers.get(ACTOR),
+        "arguments": one.arguments,
+    }
+
+
+@messages.command(cls=CeleryCommand)
+@_selecting
+@one_line_errors
+def count(*, app: ConventionsApp, selection: Selection) -> None:
+    """Count messages that wait, by queue and task."""
+    counted = Counter((one.queue, str(one.headers.get("task"))) for one in found(app, selection))
+    rows = [{"queue": queue, "task": task, "messages": count} for (queue, task), count in counted.most_common()]
+    emit(rows, ("queue", "task", "messages"), as_json=False)
+    say(_messages(counted.total()))
+
+
+@messages.command(cls=CeleryCommand)
+@_selecting
+@REASON
+@YES
+@JSON
+@actor_option
+@one_line_errors
+def cancel(
+    *,
+    app: ConventionsApp,
+    selection: Selection,
+    reason: str,
+    yes: bool,
+    as_json: bool,
+    actor: str,
+) -> None:
+    """Cancel the messages that match. Each leaves a row that says so; there is no undo. Status 1 when none matches."""
+    why = _reason(reason)
+    _check_narrow(app, selection)
+    if not _agreed(app, selection, "Cancel", yes=yes):
+        click.get_current_context().exit(1)
+    done = cancel_selected(app, selection, actor, why)
+    _tell(done, "cancelled", as_json=as_json)
+
+
+@messages.command(cls=CeleryCommand)
+@_selecting
+@click.option("--to", required=True, help="The other queue.")
+@REASON
+@YES
+@JSON
+@actor_option
+@one_line_errors
+def move(
+    *,
+    app: ConventionsApp,
+    selection: Selection,
+    to: str,
+    reason: str,
+    yes: bool,
+    as_json: bool,
+    actor: str,
+) -> None:
+    """Move the messages that match to another queue, in their order. Status 1 when none matches."""
+    why = _reason(reason)
+    _check_queue({*known_names(app), *known_queues(app)}, to, "--to")
+    others = tuple(name for name in selection.queues if name != to)
+    if not others:
+        raise click.BadParameter("they are there already", param_hint="--to")
+    selection = replace(selection, queues=others)
+    _check_narrow(app, selection)
+    if not _agreed(app, selection, f"Move to {to}:", yes=yes):
+        click.get_current_context().exit(1)
+    done = move_selected(app, selection, to, actor, why)
+    _tell(done, f"moved to {to}", as_json=as_json)
+
+
+def _check_narrow(app: ConventionsApp, selection: Selection) -> None:
+    """Refuse a command that nobody has narrowed. Raises: UsageError."""
+    all_queues = len(selection.queues) > 1 and len(selection.queues) >= len({*known_names(app), *known_queues(app)}) - 1
+    if all_queues and not {*selection.words} - {"queues"}:
+        raise click.UsageError("say which: --queue, --task, --arg, --sender or --older-than; `purge` removes all")
+
+
+def _reason(text: str) -> str:
+    if not text.strip():
+        raise click.BadParameter("say why", param_hint="--reason")
+    return text.strip()
+
+
+def _agreed(app: ConventionsApp, selection: Selection, what: str, *, yes: bool) -> bool:
+    """Count, and ask. Returns whether there are any. Raises: UsageError, Abort."""
+    counted = Counter(one.queue for one in found(app, selection))
+    if not counted:
+        say("no message that waits matches", err=True)
+        return False
+    each = ", ".join(f"{count:,} in {queue}" for queue, count in counted.most_common())
+    confirm(f"{what} {_messages(counted.total())} ({each})?", yes=yes)
+    return True
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count:,} messages"
+
+
+def _tell(done: Outcome, what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json({"done": done.total, "queues": dict(done.done), "by_workers": done.told, "left": done.left})
+        return
+    say(f"{'1 message is' if done.total == 1 else f'{done.total:,} messages are'} {what}")
+    if done.told:
+        say(f"{done.told:,} of them end when a worker takes them, since a chain, a chord or a caller waits for them")
+    if done.left:
+        say(
+            f"{done.left:,} could not be changed: workers have taken them, or a later release has written them",
+            err=True,
+        )

@@ -1,0 +1,141 @@
+"""Cancel messages that wait, or move them to another queue, chosen by a `Selection` (R22).
+
+Each step acts on up to 500 messages, and only on those that are where they were seen. So what a worker takes meanwhile runs, and a
+change that is killed has done a part. Pause the queue first where nothing is to run.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from conventions.broker.waiting_messages import Waiting, WaitingPlace, look, move
+from conventions.core.errors import JournalFull, PurgeStopped
+from conventions.execution.application import Application
+from conventions.execution.cancel import cancel as cancel_message
+from conventions.execution.purge import PLACES
+from conventions.execution.selection import Selection, check_looks
+from conventions.execution.waiting_ends import WaitingEnds
+from conventions.records.audit_entry import AuditEntry
+
+PASSES = 5  # what moves between two reads of a queue is seen in the next pass
+ERROR = "Cancelled"
+
+
+@dataclass
+class Outcome:
+    """What was done.
+
+    Attributes:
+        done: messages by queue.
+        told: of the cancelled ones, those that a worker ends, since something waits for their end.
+        left: messages that moved each time that they were to be changed, or whose form is not known here.
+    """
+
+    done: Counter[str] = field(default_factory=Counter)
+    told: int = 0
+    left: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return sum(self.done.values())
+
+
+Step: TypeAlias = Callable[[Sequence[Waiting], Outcome], int]
+"""Acts on messages, and returns how many are gone from their place."""
+
+
+@dataclass
+class _Change:
+    app: Application
+    selection: Selection
+    actor: str
+    reason: str
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def run(self, action: str, step: Step, **more: Any) -> None:
+        queues = self.selection.queues
+        before = self.selection.words | more
+        self._note(f"{action} begins", before)  # first: it may be killed
+        try:
+            for _ in range(PASSES):
+                changed, self.outcome.left = self.outcome.total, 0
+                for queue in queues:
+                    for place in PLACES:
+                        self._pass(queue, place, step)
+                if self.outcome.total == changed and not self.outcome.left:
+                    break
+        finally:
+            self._note(action, before, {"done": dict(self.outcome.done), "left": self.outcome.left})
+
+    def _pass(self, queue: str, place: WaitingPlace, step: Step) -> None:
+        """Go once through one place of a queue, as far as it reached when this began. What stays there is skipped."""
+        now, stays = datetime.now(UTC), 0
+        sizes = self.app.broker.sizes(queue)
+        unseen = sizes.ready if place == "queue" else sizes.delayed
+        while unseen > 0 and (some := look(self.app.broker, queue, place, stays)):
+            chosen = [one for one in some if self.selection.holds(one, now)]
+            gone = step(chosen, self.outcome) if chosen else 0
+            self.outcome.done[queue] += gone
+            stays += len(some) - gone
+            unseen -= len(some)
+
+    def _note(self, action: str, before: dict[str, Any], after: dict[str, Any] | None = None) -> None:
+        target = ", ".join(self.selection.queues)
+        self.app.journal.note(AuditEntry(self.actor, action, target, self.reason, before, after))
+
+
+def cancel_selected(app: Application, selection: Selection, actor: str, reason: str) -> Outcome:
+    """Cancel the selected messages. Each has a row of kind `cancelled`.
+
+    One whose end something waits for, as a chain or a chord, is marked: a worker tells those that wait.
+
+    Raises:
+        NoSelection: the broker shows none.
+        PurgeStopped: the journal is full; says how many were cancelled.
+        RedisError: what was cancelled until then has its rows.
+    """
+    check_looks(app)
+    ends = WaitingEnds(app, "cancelled", ERROR, f"cancelled in the queue {{queue}} by {actor}: {reason}")
+    marked: set[str] = set()
+
+    def step(some: Sequence[Waiting], outcome: Outcome) -> int:
+        went = ends.end([one for one in some if not one.is_followed])
+        outcome.left += went.count(False)
+        for one in some:
+            if one.is_followed and one.message_id not in marked:
+                cancel_message(app, one.message_id)
+                marked.add(one.message_id)
+                outcome.done[one.queue] += 1
+                outcome.told += 1
+        return sum(went)
+
+    change = _Change(app, selection, actor, reason)
+    try:
+        change.run("messages cancel", step)
+    except JournalFull as error:
+        raise PurgeStopped(f"{change.outcome.total:,} messages are cancelled: {error}") from error
+    finally:
+        ends.follow_up()
+    return change.outcome
+
+
+def move_selected(app: Application, selection: Selection, to: str, actor: str, reason: str) -> Outcome:
+    """Move the selected messages to another queue. Each keeps its priority, its order of arrival, and when it is due.
+
+    Raises:
+        NoSelection: the broker shows none.
+        RedisError: a part has moved.
+    """
+    check_looks(app)
+
+    def step(some: Sequence[Waiting], outcome: Outcome) -> int:
+        went = move(app.broker.store, [(one, to) for one in some])
+        outcome.left += went.count(False)
+        return sum(went)
+
+    change = _Change(app, selection, actor, reason)
+    change.run("messages move", step, to=to)
+    return change.outcome
