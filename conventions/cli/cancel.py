@@ -1,11 +1,13 @@
-"""`celery -A <app> cancel ID`: keep a message from running."""
+"""`celery -A <app> cancel ID`: keep a message from running, or end a job that runs."""
 
 import click
 from celery.bin.base import CeleryCommand
 
+from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
 from conventions.execution.cancel import cancel as cancel_message
+from conventions.now.end_running import ForcedEnd, end_running
 from conventions.records.audit_entry import CANCEL, AuditEntry
 
 ANSWERS = {
@@ -17,19 +19,52 @@ ANSWERS = {
 
 @click.command(cls=CeleryCommand)
 @click.argument("id")
+@click.option("--force", is_flag=True, help="End it by force where it runs: its process is killed. Needs --reason.")
 @click.option("--reason", help="Why; kept in the audit.")
 @actor_option
 @click.pass_context
 @one_line_errors
-def cancel(context: click.Context, *, id: str, reason: str | None, actor: str) -> None:  # noqa: A002  # the word of the glossary
+def cancel(context: click.Context, *, id: str, force: bool, reason: str | None, actor: str) -> None:  # noqa: A002  # the word of the glossary
     """Keep the message ID from running; status 1 when it has already ended.
 
-    A running job learns it at its next report of progress.
+    A running job learns it at its next report of progress. With --force its process is killed now, in a prefork pool; what it has done outside a
+    transaction stays done. Status 1 when it goes on.
     """
     app = app_of(context)
+    if force and not (reason or "").strip():
+        raise click.UsageError("--force needs --reason")
+    if force and app.batches.states([id]):
+        raise click.UsageError(
+            "it is a batch: name one of its chunks, which `now` lists while they run; or `batch cancel`"
+        )
     answer = cancel_message(app, id)
     # The audit entry goes to the journal, so that a message can be cancelled while SQL is away.
     outcome = "failed" if answer == "too late" else "done"
-    app.journal.note(AuditEntry(actor, CANCEL, id, reason, None, {"outcome": outcome, "answer": answer}))
-    say(f"{id}: {ANSWERS[answer]}")
-    context.exit(1 if answer == "too late" else 0)
+    after = {"outcome": outcome, "answer": answer} | ({"force": True} if force else {})
+    app.journal.note(AuditEntry(actor, CANCEL, id, reason, None, after))
+    if not force or answer == "too late":
+        say(f"{id}: {ANSWERS[answer]}")
+        context.exit(1 if answer == "too late" else 0)
+    forced = _forced(app, id)
+    app.journal.note(AuditEntry(actor, "cancel by force", id, reason, None, forced._asdict()))
+    say(f"{id}: {_said(forced, answer)}")
+    context.exit(1 if forced.how in ("in a thread", "goes on") else 0)
+
+
+def _forced(app: ConventionsApp, message_id: str) -> ForcedEnd:
+    app.loader.import_default_modules()
+    return end_running(app, message_id)
+
+
+def _said(forced: ForcedEnd, answer: str) -> str:
+    match forced.how:
+        case "ended":
+            return f"ended by force at {forced.worker}; it is {forced.state}"
+        case "in a thread":
+            return (
+                f"{forced.worker} runs it in a thread ({forced.pool}), which nobody can end: it is told at its next report of progress; to end it now, "
+                "stop that worker, whose other jobs run again elsewhere"
+            )
+        case "goes on":
+            return f"{forced.worker} has not ended it yet; look at `job` in a moment"
+    return ANSWERS["queued"] if answer == "queued" else f"it has ended by itself; it is {forced.state}"

@@ -152,7 +152,7 @@ class LevelReader:
             at=datetime.now(UTC),
             queues=self._part("queues", lambda: self._queues(counts, workers)),
             workers=workers,
-            running=None if workers is None else self._part("running", lambda: _running(app, workers)),
+            running=None if workers is None else self._part("running", lambda: running_jobs(app, workers)),
             causes=self._part("causes", counts.causes),
             releases=self._part("releases", counts.releases),
             pauses=self._part("pauses", lambda: Pauses(store).read().pauses),
@@ -193,7 +193,7 @@ def _unheard(app: Application, workers: Sequence[WorkerNow]) -> bool:
     return any(name.startswith("worker ") and name not in known for name in living(app.store))
 
 
-def _running(app: Application, workers: Sequence[WorkerNow]) -> list[RunningNow]:
+def running_jobs(app: Application, workers: Sequence[WorkerNow]) -> list[RunningNow]:
     """What the living workers say that they run, as far as the claims agree; the longest first."""
     now = datetime.now(UTC).timestamp()
     found = []

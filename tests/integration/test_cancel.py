@@ -15,7 +15,7 @@ from conventions import EVERY_ARGUMENT, ImmediateTask, LongRunningTask, RetryPol
 from conventions.app import ConventionsApp
 from conventions.broker.redis_broker import Sizes
 from conventions.dead_letters.resend import redrive
-from conventions.records import executions
+from conventions.records import audit, executions
 from tests.support import patient, wait_until
 from tests.workers import Installation, Worker, letters, messages, told, wait_for_letter, wait_until_empty
 
@@ -330,6 +330,60 @@ def test_the_command(app: ConventionsApp, installation: Installation, tmp_path: 
     for message_id in (sent.id, "nobody"):
         found = installation.run("cancel", message_id)
         assert (found.returncode, f"{message_id}: too late" in found.stdout) == (1, True), found.stdout
+
+
+# By force.
+
+
+def test_a_running_job_is_ended_by_force(
+    app: ConventionsApp, installation: Installation, worker: Worker, tmp_path: Path
+) -> None:
+    """Its process is killed, it is over, and does not begin again; the audit has who, why and what became of it."""
+    sent = Steps.delay(tmp_path, "one", reports=False)
+    wait_until((tmp_path / "one").exists, description="it runs")
+    without = installation.run("cancel", sent.id, "--force")
+    assert (without.returncode, "--force needs --reason" in without.stdout) == (2, True)
+    found = installation.run("cancel", sent.id, "--force", "--reason", "it hangs", "--actor", "u-7")
+    assert (found.returncode, f"{sent.id}: ended by force at worker0@" in found.stdout) == (0, True), found.stdout
+    wait_for_ends(app, sent.id, "revoked")
+    assert worker.process.poll() is None
+    (tmp_path / "go").touch()
+    again = Steps.delay(tmp_path, "one", reports=False)
+    wait_for_ends(app, again.id, "succeeded")
+    assert (tmp_path / "one").read_text() == "began\nbegan\nended\n"
+    late = installation.run("cancel", sent.id, "--force", "--reason", "x")
+    assert (late.returncode, "too late" in late.stdout) == (1, True)
+
+    def noted() -> list[tuple[str, str, str | None, Any]]:
+        with app.database.session() as session:
+            rows = audit.listing(session, 10, sent.id)
+            return [
+                (row.actor, row.action, row.reason, row.after["how"]) for row in rows if row.action == "cancel by force"
+            ]
+
+    wait_until(lambda: noted() == [("u-7", "cancel by force", "it hangs", "ended")], 15, "the audit has it")
+
+
+def test_what_waits_is_cancelled_also_by_force(
+    app: ConventionsApp, installation: Installation, worker: Worker, tmp_path: Path
+) -> None:
+    """There is nothing to kill."""
+    sent = Write.apply_async((tmp_path / "file",), countdown=3600)
+    found = installation.run("cancel", sent.id, "--force", "--reason", "x")
+    assert (found.returncode, f"{sent.id}: queued; it will not run" in found.stdout) == (0, True), found.stdout
+    wait_for_ends(app, sent.id, "cancelled")
+    assert worker.process.poll() is None
+
+
+def test_no_force_ends_a_thread(app: ConventionsApp, installation: Installation, tmp_path: Path) -> None:
+    """It is refused with the reason, and the job hears of the cancel when it reports."""
+    with installation.worker(*WORKER, "-P", "threads"):
+        sent = Steps.delay(tmp_path, "one")
+        wait_until((tmp_path / "one").exists, description="it runs")
+        found = installation.run("cancel", sent.id, "--force", "--reason", "x")
+        assert found.returncode == 1
+        assert "runs it in a thread (thread), which nobody can end" in found.stdout
+        wait_for_ends(app, sent.id, "cancelled")
 
 
 # What Celery itself can do.
