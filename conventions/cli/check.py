@@ -206,7 +206,7 @@ def unconsumed(app: Application) -> Unconsumed:
     known = own | {name for name in app.port.queues() if not is_reply_queue(name)}
     lengths = {name: app.port.waiting(name, delayed=True) for name in known}
     consumers = ask_workers(app.store, app.control)
-    left = known - consumers.queues
+    left = known - consumers.known
     return Unconsumed(
         {name: lengths[name] for name in sorted(left) if lengths.get(name)},
         sorted(name for name in left & own if not lengths.get(name)),

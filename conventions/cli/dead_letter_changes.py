@@ -16,23 +16,26 @@ from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, emit, existing, one_line_errors, output_options, print_json, say
 from conventions.cli.dead_letter_options import STATE, Pair, confirm, selection_options
+from conventions.core.priority import Priority
 from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters.edit import Change, dropped, editable, value_of
 from conventions.dead_letters.edit import edit as edit_letter
+from conventions.dead_letters.edit_many import ArgumentEdit, Edited, edit_many, preview
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_rows import RedriveOrder
 from conventions.dead_letters.redrive_sender import begin
 from conventions.dead_letters.redrive_status import RedriveStatus, Watch, doubts
 from conventions.declare.payload import Arguments
 
-COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "created_at", "ended_at")
+COLUMNS = ("id", "state", "actor", "reason", "note", "canary", "rate", "stop_at", "priority", "created_at", "ended_at")
 SHOWN = (
     "id", "state", "total", "waiting", "unanswered", "retrying", "succeeded", "dead", "ended", "error", "error_message", "actor",
     "reason", "created_at", "note", "why",
 )  # fmt: skip
 LOOK_EVERY = 0.3  # seconds between two readings of a redrive
 SHORT = 100  # characters of an error that fit beside a bar
+MOST_FAULTS = 10
 NUMBER = re.compile(r"[\d,.]+")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON alone.")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
@@ -40,7 +43,7 @@ YES = click.option("--yes", is_flag=True, help="Do not ask.")
 
 def add_to(group: click.Group) -> None:
     """Add these commands."""
-    for command in (edit, redrive, discard, redrives_, stop):
+    for command in (edit, edit_letters, redrive, discard, redrives_, stop):
         group.add_command(command)
 
 
@@ -83,6 +86,69 @@ def edit(
         shown = [f"{one.name}: dropped" if one.name in left and one.after is None else _shown(one) for one in changes]
         say("\n".join(shown) or "nothing is different")
     context.exit(0 if changes else 1)
+
+
+@click.command(cls=CeleryCommand, name="edit-many")
+@selection_options
+@click.option("--set", "values", type=Pair(), multiple=True, metavar="NAME=VALUE",
+              help="New value of an argument: JSON, or a text without quotes.")  # fmt: skip
+@click.option("--drop", "gone", multiple=True, metavar="NAME", help="Leave an argument out; its default counts.")
+@click.option("--rename", "names", type=Pair(), multiple=True, metavar="OLD=NEW", help="Give an argument another name.")
+@click.option("--preview", "only_shows", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--reason", help="Why; kept in the audit. Needed, but for a preview.")
+@actor_option
+@YES
+@JSON
+@click.pass_context
+@one_line_errors
+def edit_letters(
+    context: click.Context, *, which: Filter, values: tuple[tuple[str, str], ...], gone: tuple[str, ...], names: tuple[tuple[str, str], ...],
+    only_shows: bool, reason: str | None, actor: str, yes: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Edit many dead letters in one way: set, drop or rename arguments, shown before it is done.
+
+    Each is checked by its task's annotations; one that does not fit is left, and named. Status 1 when nothing changes, or one is left.
+    """
+    app = _loaded(context)
+    how = ArgumentEdit(names, gone, values)
+    if how == ArgumentEdit():
+        raise click.UsageError("say what to change: --set, --drop or --rename")
+    if not only_shows and not (reason or "").strip():
+        raise click.UsageError("say why with --reason, or look first with --preview")
+    found = preview(app, which, how)
+    if not as_json:
+        _show_edit(found, "would change")
+    if not only_shows and found.changed:
+        confirm(f"Change {found.changed:,} {'letter' if found.changed == 1 else 'letters'}?", yes=yes)
+        found = edit_many(app, which, how, actor, reason)
+        if not as_json:
+            say(f"{found.changed:,} changed, {found.same:,} stay as they are, {found.refused.total():,} are left")
+    if as_json:
+        print_json(_edit_fields(found, done=not only_shows))
+    context.exit(0 if found.changed and not found.refused else 1)
+
+
+def _show_edit(found: Edited, what: str) -> None:
+    for id_, changes in found.examples:
+        say(f"{id_}: {'; '.join(map(_shown, changes))}")
+    say(f"{found.changed:,} {what}, {found.same:,} stay as they are, {found.refused.total():,} cannot be changed so")
+    for why, count in found.refused.most_common(MOST_FAULTS):
+        say(f"  {count:,}: {why}", err=True)
+
+
+def _edit_fields(found: Edited, *, done: bool) -> dict[str, Any]:
+    examples = [
+        {"id": id_, "changes": [{"name": one.name, "before": one.before, "after": one.after} for one in changes]}
+        for id_, changes in found.examples
+    ]
+    return {
+        "done": done,
+        "changed": found.changed,
+        "same": found.same,
+        "refused": [{"why": why, "letters": count} for why, count in found.refused.most_common()],
+        "refused_ids": found.refused_ids,
+        "examples": examples,
+    }
 
 
 def _edited(
@@ -137,6 +203,8 @@ def _shown(change: Change) -> str:
               help="Letters a second, of the rest.")  # fmt: skip
 @click.option("--stop-at", type=click.FloatRange(0, 100), default=redrive_pace.STOP_AT, show_default=True,
               metavar="PERCENT", help="Send no more when more of those that have ended failed again.")  # fmt: skip
+@click.option("--priority", type=click.Choice([one.name.lower() for one in Priority]),
+              help="Of their messages, so that new ones go first; default: as each was sent.")  # fmt: skip
 @click.option("--again", is_flag=True, help=f"Also letters that were redriven {redrive_rows.REDRIVE_LIMIT} times.")
 @click.option("--reason", help="Why; kept in the audit.")
 @click.option("--no-wait", is_flag=True, help="Start it, print its id, and do not watch it.")
@@ -146,7 +214,7 @@ def _shown(change: Change) -> str:
 @click.pass_context
 @one_line_errors
 def redrive(
-    context: click.Context, *, which: Filter, canary: int, rate: float, stop_at: float, again: bool, reason: str | None,
+    context: click.Context, *, which: Filter, canary: int, rate: float, stop_at: float, priority: str | None, again: bool, reason: str | None,
     no_wait: bool, actor: str, yes: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Send dead letters again: some first, then the rest, unless too many fail again.
@@ -172,7 +240,9 @@ def redrive(
         context.exit(1)
     kind = f"{which.state} {'letter' if count == 1 else 'letters'}"
     confirm(f"Send {count:,} {kind} again, {min(canary, count)} first?", yes=yes)
-    id_ = begin(app, RedriveOrder(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again))
+    urgent = None if priority is None else Priority[priority.upper()]
+    order = RedriveOrder(which, actor, reason, canary=canary, rate=rate, stop_at=stop_at, again=again, priority=urgent)
+    id_ = begin(app, order)
     watch = Watch(app)
     one = _look(watch, app, id_) if no_wait else _watch(watch, app, id_, quiet=as_json)
     row, counts = one.row, one.counts

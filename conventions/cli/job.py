@@ -118,7 +118,7 @@ def _log_text(line: LogLine) -> str:
 def _with_consumers(app: ConventionsApp, found: Job) -> str:
     """Why it waits, with whether anybody reads its queue, which only the workers themselves can tell."""
     consumers = ask_workers(app.store, app.control)
-    if found.queue in consumers.queues or consumers.silent:
+    if found.queue in consumers.known or consumers.silent:
         return found.waits_because
     return f"{found.waits_because}; no worker consumes the queue {found.queue}"
 

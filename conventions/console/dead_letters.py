@@ -13,6 +13,7 @@ from conventions.console.dead_letter_story import story_of
 from conventions.console.page import Page
 from conventions.core.errors import LetterNotEditable, PayloadError, SelectionChanged
 from conventions.core.failure_cause import place_in
+from conventions.core.priority import Priority
 from conventions.dead_letters import discard_letters, redrive_pace, redrive_rows
 from conventions.dead_letters import groups as letter_groups
 from conventions.dead_letters import letters as dead_letters
@@ -272,12 +273,22 @@ class RedriveLetters(ConfirmedAction):
             stop_at=self.number("stop_at", redrive_pace.STOP_AT, float),
             again=again,
             expected=expected if again else expected - self.number("held", 0, int),
+            priority=_priority(self.parameter("priority")),
         )
         if not wanted.expected:
             raise ValueError(
                 "there is nothing to send: each was redriven too often, and you did not say that it is meant"
             )
         await start(self, wanted)
+
+
+def _priority(name: str) -> Priority | None:
+    """The priority of this name; `None` for no name. Raises: ValueError."""
+    if not name:
+        return None
+    if name not in Priority.__members__:
+        raise ValueError(f"there is no priority {name}; there are: {', '.join(Priority.__members__)}")
+    return Priority[name]
 
 
 class DiscardLetters(ConfirmedAction):

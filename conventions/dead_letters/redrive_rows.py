@@ -12,12 +12,14 @@ their way. The recorder writes the answers of the letters beside them (`resent_l
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from conventions.core.error_text import clean, cut
+from conventions.core.priority import Priority
 from conventions.dead_letters.filter import Filter, check_agreed
 from conventions.dead_letters.redrive_pace import OPEN, STOP_AT, Plan, Recent, Tally, paced, recent_size
 from conventions.dead_letters.resent_letters import GONE, SUPERSEDED, TAKEN
@@ -48,6 +50,7 @@ class RedriveOrder:
             after the canary it does not wait for answers.
         again: also send letters that were already redriven three times.
         expected: the number of letters that somebody confirmed; `None`: any number.
+        priority: of their messages; `None`: that of each, as it was sent.
 
     Raises:
         ValueError: a number is out of its bounds.
@@ -61,6 +64,7 @@ class RedriveOrder:
     stop_at: float = STOP_AT
     again: bool = False
     expected: int | None = None
+    priority: Priority | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.canary <= CANARY_AT_MOST:
@@ -84,14 +88,22 @@ def start(session: Session, wanted: RedriveOrder) -> RedriveRow:
     which = _stated(wanted.which)
     row = RedriveRow(
         id=str(uuid4()), state="waiting", actor=cut(wanted.actor), reason=wanted.reason, selection=which.words(),
-        canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0,
+        canary=wanted.canary, rate=wanted.rate, stop_at=wanted.stop_at, again=wanted.again, total=0, priority=wanted.priority and wanted.priority.name,
         sent=0, succeeded=0, failed=0, note="", fault=None, left_error=None, paced_at=None,
         created_at=now, updated_at=now, ended_at=None,
     )  # fmt: skip
     row.total = session.scalar(select(func.count()).select_from(DeadLetterRow).where(*_open(row))) or 0
     check_agreed(wanted.expected, row.total)
     session.add(row)
-    how = {"canary": row.canary, "rate": row.rate, "stop_at": row.stop_at, "again": row.again, "total": row.total}
+    how: dict[str, Any] = {
+        "canary": row.canary,
+        "rate": row.rate,
+        "stop_at": row.stop_at,
+        "again": row.again,
+        "total": row.total,
+    }
+    if row.priority is not None:
+        how["priority"] = row.priority
     audit.record(session, AuditEntry(row.actor, "dead-letters redrive", row.id, row.reason, which.words(), how))
     return row
 
@@ -105,6 +117,11 @@ def under_way(session: Session, which: Filter) -> RedriveRow | None:
 
 def _stated(which: Filter) -> Filter:
     return which if which.state else replace(which, state="dead")
+
+
+def priority_of(redrive: RedriveRow) -> Priority | None:
+    """How urgent its messages are; `None`: as each was sent."""
+    return None if redrive.priority is None else Priority[redrive.priority]
 
 
 def state_sent(redrive: RedriveRow) -> str:

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 
 from conventions.core.error_text import first_line
 from conventions.core.errors import BrokerUnavailable, NewerLayout, PayloadError
+from conventions.core.priority import Priority
 from conventions.core.rounds import rest
 from conventions.dead_letters.redrive_pace import AT_ONCE, OPEN, Plan, Tally, plan
 from conventions.execution.application import Application
@@ -222,7 +223,7 @@ class Redriver:
             deadline = time.monotonic() + STEP
             for letter in redrive_rows.taken(session, row):
                 try:
-                    outcomes[letter], why = self._send(session, letter)
+                    outcomes[letter], why = self._send(session, letter, redrive_rows.priority_of(row))
                 except AWAY as error:
                     away = error
                     break
@@ -238,7 +239,7 @@ class Redriver:
         self._away = (0.0, 0.0)
         return len(outcomes)
 
-    def _send(self, session: "Session", id: str) -> tuple[str, str | None]:  # noqa: A002  # the word of the glossary
+    def _send(self, session: "Session", id: str, priority: Priority | None) -> tuple[str, str | None]:  # noqa: A002  # the word of the glossary
         """Send one letter. Returns its outcome, and why it was left. Raises: errors that are not about this letter."""
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
 
@@ -250,7 +251,7 @@ class Redriver:
             return "gone", None
         task = letter.task
         try:
-            outcome = send(self._app, session, letter)
+            outcome = send(self._app, session, letter, priority)
         except (*AWAY, SQLAlchemyError):
             raise
         except Exception as error:

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from conventions.broker.consumers import ask_workers
+from conventions.broker.consumers import Consumers, ask_workers
 from conventions.core.redis_answers import fault_of
 from conventions.dead_letters import letters as dead_letters
 from conventions.dead_letters import redrive_rows
@@ -79,7 +79,7 @@ class Watch:
         self._app = app
         self._lock = threading.Lock()
         self._asked_at = float("-inf")
-        self._consumed: frozenset[str] | None = None
+        self._consumed: Consumers | None = None
 
     def look(self, rows: Iterable[RedriveRow], session: Session) -> list[RedriveStatus]:
         """The status of redrives from SQL, without what they wait for."""
@@ -135,9 +135,11 @@ class Watch:
         return "; ".join([*parts, f"{events:,} events are not recorded yet"] if events > MANY_EVENTS else parts)
 
     def _queue(self, queue: str) -> str:
-        length, consumed = self._length(queue), self.consumed()
+        length, asked = self._length(queue), self.consumers()
         waits = f"queue {queue}" if length is None else f"queue {queue} has {length:,} waiting"
-        if consumed is not None and queue not in consumed:
+        if asked is not None and queue in asked.paused:
+            waits += ", and is paused"
+        elif asked is not None and queue not in asked.queues:
             waits += ", and no worker consumes it"
         return waits
 
@@ -147,12 +149,12 @@ class Watch:
         except Exception:  # noqa: BLE001  # the length stays unknown, whatever the error
             return None
 
-    def consumed(self) -> frozenset[str] | None:
-        """The queues that a worker consumes. `None`: the broker cannot be asked."""
+    def consumers(self) -> Consumers | None:
+        """Which queues the workers consume, and which are paused. `None`: the broker cannot be asked."""
         with self._lock:
             if time.monotonic() - self._asked_at > KNOWN_FOR:
                 try:
-                    self._consumed = ask_workers(self._app.store, self._app.control).queues
+                    self._consumed = ask_workers(self._app.store, self._app.control)
                 except broker_outages(self._app):
                     self._consumed = None
                 self._asked_at = time.monotonic()
@@ -166,14 +168,14 @@ def doubts(app: Application, session: Session, which: Filter) -> list[str]:
     found = [f"task {task} is not registered here: its letters cannot be sent" for task in unknown]
     try:
         app.port.check()
-        consumed = ask_workers(app.store, app.control).queues
+        consumers = ask_workers(app.store, app.control)
         if app.store.redis.get(app.store.key("recorder")) is None:
             found.append(NO_LEADER)
     except broker_outages(app) as error:
         return [*found, fault_of(error, "the broker")]
-    return found + [
-        f"no worker consumes the queue {queue}" for queue in sorted({str(one) for _, one in kinds} - consumed)
-    ]
+    queues = {str(one) for _, one in kinds}
+    found += [f"the queue {queue} is paused: what is sent waits there" for queue in sorted(queues & consumers.paused)]
+    return found + [f"no worker consumes the queue {queue}" for queue in sorted(queues - consumers.known)]
 
 
 def last_error(session: Session, redrive: RedriveRow) -> tuple[str, str] | None:

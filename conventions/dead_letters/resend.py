@@ -22,6 +22,7 @@ from conventions.broker.header_names import (
 )
 from conventions.broker.validation import CANVASES, fault_of
 from conventions.core.errors import IdempotencyConflict, PayloadError
+from conventions.core.priority import Priority
 from conventions.core.units import moment
 from conventions.dead_letters import letters as dead_letters
 from conventions.declare.payload import Arguments
@@ -58,8 +59,10 @@ def redrive(app: Application, id: str) -> bool:  # noqa: A002  # the word of the
         return True
 
 
-def send(app: Application, session: Session, letter: DeadLetterRow) -> Literal["sent", "happened", "unknown task"]:
-    """Send the message of a letter again. The letter itself does not change.
+def send(
+    app: Application, session: Session, letter: DeadLetterRow, priority: Priority | None = None
+) -> Literal["sent", "happened", "unknown task"]:
+    """Send the message of a letter again, as urgent as it was, or as `priority` says. The letter itself does not change.
 
     Returns:
         `happened`: the effect already exists, so nothing was sent.
@@ -78,19 +81,22 @@ def send(app: Application, session: Session, letter: DeadLetterRow) -> Literal["
         _check(task.arguments, letter)
     if not _has_follow_ups(letter) and _has_happened(app, session, letter):
         return "happened"
-    _send(app, letter, task)
+    _send(app, letter, task, priority)
     return "sent"
 
 
-def _send(app: Application, letter: DeadLetterRow, task: Any) -> None:  # of Celery: a letter may be of a function
+def _send(
+    app: Application, letter: DeadLetterRow, task: Any, priority: Priority | None
+) -> None:  # of Celery: a letter may be of a function
     app.store.redis.delete(app.claims.cancel_key(letter.id))  # an earlier cancel must not stop the new attempt
     message = dead_letters.message(letter)
     if message and "headers" in message:
-        _send_message(app, letter, message)
+        _send_message(app, letter, message, priority)
     else:
         headers = _headers(letter, letter.headers)
         checked = AcceptedHeaders if KEY in headers else OwnHeaders
-        task.apply_async(kwargs=letter.arguments, task_id=letter.id, headers=checked(headers))
+        more = {} if priority is None else {"priority": priority}
+        task.apply_async(kwargs=letter.arguments, task_id=letter.id, headers=checked(headers), **more)
 
 
 def _has_happened(app: Application, session: Session, letter: DeadLetterRow) -> bool:
@@ -141,7 +147,9 @@ def _headers(letter: DeadLetterRow, headers: Mapping[str, Any]) -> dict[str, Any
     return kept | {GENERATION: letter.generation + 1, ENQUEUED_AT: datetime.now(UTC).isoformat()}
 
 
-def _send_message(app: Application, letter: DeadLetterRow, message: Mapping[str, Any]) -> None:
+def _send_message(
+    app: Application, letter: DeadLetterRow, message: Mapping[str, Any], priority: Priority | None
+) -> None:
     headers = _headers(letter, message["headers"]) | ANEW
     properties = message.get("properties") or {}
     publish_written(
@@ -152,5 +160,5 @@ def _send_message(app: Application, letter: DeadLetterRow, message: Mapping[str,
         content=(message["content-type"], message["content-encoding"]),
         headers=headers,
         properties=properties,
-        priority=properties.get("priority"),
+        priority=properties.get("priority") if priority is None else int(priority),
     )

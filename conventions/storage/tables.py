@@ -159,6 +159,7 @@ class RedriveRow(Base):
     rate: Mapped[float] = mapped_column(Double)  # letters a second
     stop_at: Mapped[float] = mapped_column(Double)  # percent
     again: Mapped[bool]  # also letters that the loop guard would stop
+    priority: Mapped[str | None] = mapped_column(String(16))  # a `Priority` by its name; `None`: as each was sent
     total: Mapped[int]
     sent: Mapped[int]
     succeeded: Mapped[int]

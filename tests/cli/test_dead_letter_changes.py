@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import pytest
 from click.testing import Result
 
+from conventions import Priority
 from conventions.app import ConventionsApp
 from conventions.cli.dead_letters import dead_letters
 from conventions.console import argument_editor
@@ -24,6 +25,7 @@ from conventions.records.journal import Event
 from conventions.storage.tables import AuditRow, DeadLetterRow
 from tests.cli.command_tasks import Remark, Send
 from tests.redriving import step
+from tests.stored_messages import stored
 from tests.workers import application, messages
 
 Run: TypeAlias = Callable[..., Result]
@@ -259,6 +261,25 @@ def test_a_letter_stays_dead_when_the_broker_is_away(run: Run, bury: Bury, comma
     assert "Traceback" not in result.stderr
     assert letter(commands_app).state == "dead"
     assert json.loads(run(dead_letters, "redrives", "--json").stdout) == []
+
+
+@pytest.mark.parametrize(("said", "expected"), [((), 9), (("--priority", "low"), 1)])
+def test_a_redrive_may_go_behind_what_is_new(
+    run: Run, bury: Bury, commands_app: ConventionsApp, said: tuple[str, ...], expected: int
+) -> None:
+    """By its priority, with a message that was kept and with one that is made anew; without it as each was sent."""
+    first = Send.apply_async(kwargs={"user_id": 1, "day": "2026-01-05"}, priority=Priority.URGENT)
+    (message,) = messages(commands_app)
+    raw = json.loads(stored(commands_app.broker.store, first.id)["payload"])
+    commands_app.broker.drop("mail")
+    bury(first.id, message=raw, headers=message.headers)
+    id_ = started(run, "--all", *said)
+    drive = Drive(commands_app, id_)
+    drive.step()
+    (again,) = sent(commands_app)
+    assert (again.id, again.priority) == (first.id, expected)
+    (listed,) = json.loads(run(dead_letters, "redrives", "--json").stdout)
+    assert listed["priority"] == ("LOW" if said else None)
 
 
 def test_an_edit_is_checked_and_kept(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:

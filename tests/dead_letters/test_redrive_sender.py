@@ -170,9 +170,9 @@ def test_two_that_lead_send_no_letter_twice(app: ConventionsApp, monkeypatch: py
     calls: Counter[str] = Counter()
     send = resend.send
 
-    def counted(app: Any, session: Any, letter: Any) -> Any:
+    def counted(app: Any, session: Any, letter: Any, *more: Any) -> Any:
         calls[letter.id] += 1
-        return send(app, session, letter)
+        return send(app, session, letter, *more)
 
     monkeypatch.setattr(resend, "send", counted)
     bury(app, 250)

@@ -12,10 +12,14 @@ from uuid import uuid4
 import pytest
 
 from conventions.app import ConventionsApp
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_status import doubts
 from conventions.metrics.worker_reports import WorkerNow, WorkerReports
 from conventions.pauses.actions import PauseActions, those_that_do_not_follow
 from conventions.pauses.pause_store import Kind, Pauses, Target
 from conventions.records import audit, executions
+from conventions.storage.database import utc_now
+from conventions.storage.tables import DeadLetterRow
 from tests.integration import pauses_tasks  # pytest would look at a function in this module, and so make an application
 from tests.integration.pauses_tasks import Apart, Hold, Note, Other
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
@@ -291,6 +295,33 @@ def test_the_commands(alone: Installation) -> None:
 
         expected = [("u-8", "queue resume", "apart", "it is up"), ("u-7", "queue pause", "apart", "the bank is down")]
         wait_until(lambda: actions() == expected, 30, "the audit has both")
+
+
+def test_nobody_is_told_to_start_a_worker_for_a_paused_queue(alone: Installation) -> None:
+    """`check`, `job` and a redrive say that it is paused, by whom and why."""
+    with alone.application() as app, alone.worker("-c", "1"):
+        app.load_tasks()
+        paused(app, "queue", "apart")
+        sent = Apart.delay(folder=alone.folder, number=0)
+        checked = alone.run("check")
+        assert "no worker consumes" not in checked.stdout
+        job = alone.run("job", sent.id)
+        assert "its queue is paused by u-1 since" in job.stdout
+        assert "no worker consumes" not in job.stdout
+        now = json.loads(alone.run("now", "--json").stdout)
+        assert [(one["kind"], one["name"], one["by"]) for one in now["pauses"]] == [("queue", "apart", "u-1")]
+        assert not {"no consumer", "not consuming"} & {one["rule"] for one in now["findings"]}
+        assert "a test" in alone.run("now").stdout
+        with app.database.session() as session:
+            row = DeadLetterRow(
+                id="m", task=str(Apart.name), queue="apart", state="dead", arguments={}, headers={}, error="E", error_message="", traceback="",
+                fingerprint="f", attempts=1, generation=0, fence=1, first_failed_at=utc_now(), last_failed_at=utc_now(), message=None, actor="u",
+            )  # fmt: skip
+            session.add(row)
+            session.flush()
+            found = doubts(app, session, Filter())
+        assert "the queue apart is paused: what is sent waits there" in found
+        assert not any("no worker consumes" in one for one in found)
 
 
 @contextmanager
