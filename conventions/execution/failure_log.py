@@ -4,6 +4,7 @@ Each has its parts as `extra`, too, for whatever writes the log as JSON: ours (`
 """
 
 import logging
+from datetime import UTC, datetime
 from typing import Any
 
 from conventions.core import error_text
@@ -22,10 +23,16 @@ def log_failure(job: Attempt, error: BaseException, next_step: str) -> None:
         error: what it raised.
         next_step: what becomes of its message.
     """
-    parts = _parts("failed", job.id, job.task, error) | {"attempt": job.attempt, "next_step": next_step}
+    parts = _parts("failed", job.id, job.task, error) | {
+        "attempt": job.attempt,
+        "next_step": next_step,
+        "actor": job.actor,
+    }
+    if job.started_at is not None:
+        parts["runtime"] = round((datetime.now(UTC) - job.started_at).total_seconds(), 6)
     logger.warning(
-        "failed: id=%(id)s task=%(task)s error=%(error)s: %(error_message)s attempt=%(attempt)d: %(next_step)s",
-        parts,
+        "failed: id=%(id)s task=%(task)s error=%(error)s: %(error_message)s attempt=%(attempt)d actor=%(actor)s%(after)s: %(next_step)s",
+        parts | {"after": f" after {parts['runtime']:.3f} s" if "runtime" in parts else ""},
         extra=parts,
     )
 

@@ -16,7 +16,14 @@ from conventions.library_internals.celery import current_task
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message", "taskName"}
 _OURS = ("celery.", "conventions.")  # their lines are about a job that they name
 _OF_CELERY = "celery."  # its loggers put the arguments of a job into `data`, which may be personal
-_TOLD = {"id": "id", "name": "task", "runtime": "runtime"}  # what we take of that
+_TOLD = {
+    "id": "id",
+    "name": "task",
+    "runtime": "runtime",
+    "actor": "actor",
+    "attempt": "attempt",
+    "event": "event",
+}  # what we take of that
 MOST = 10**300  # of a number: Python refuses to write longer ones
 _DEPTH = 4  # of what a team passes as `extra`
 

@@ -1,22 +1,35 @@
-"""The log line about a job that succeeded: what it says, and that it has no result (R9)."""
+"""The log line about a job that succeeded: one for each, with id, task, seconds, actor and attempt, and without its result (R9)."""
 
 from collections.abc import Callable
 from typing import Any
 
+from conventions.execution.attempt import Attempt
+from conventions.execution.current_job import current_job
 from conventions.library_internals.celery import log_successes
 
-SUCCEEDED = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"
+SUCCEEDED = "Task %(name)s[%(id)s] succeeded in %(runtime)ss"  # of a function, which is no job of ours
+JOB_SUCCEEDED = f"{SUCCEEDED} actor=%(actor)s attempt=%(attempt)d"
 
 
-def without_result(info: Callable[[str, dict[str, Any]], None]) -> Callable[[str, dict[str, Any]], None]:
-    """`info` of Celery's tracer, which logs a success, but without what the job returned: neither in the text nor among its parts."""
+def parts_of(job: Attempt) -> dict[str, Any]:
+    """What the line has beside Celery's parts."""
+    return {"actor": job.actor, "attempt": job.attempt, "event": "succeeded"}
+
+
+def as_our_line(info: Callable[[str, dict[str, Any]], None]) -> Callable[[str, dict[str, Any]], None]:
+    """`info` of Celery's tracer, which logs a success. What the job returned is neither in the text nor among its parts; who sent it is."""
 
     def told(text: str, parts: dict[str, Any]) -> None:
-        info(text, {name: value for name, value in parts.items() if name != "return_value"})
+        kept = {name: value for name, value in parts.items() if name != "return_value"}
+        job = current_job()
+        if job is None or job.id != parts.get("id"):
+            info(text, kept)
+        else:
+            info(JOB_SUCCEEDED, kept | parts_of(job))
 
     return told
 
 
 def use_success_line() -> None:
     """Let Celery write this line in this process, and in those that it forks."""
-    log_successes(SUCCEEDED, without_result)
+    log_successes(SUCCEEDED, as_our_line)

@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 from celery import signals
 
+from conventions.execution.attempt import Attempt
 from conventions.execution.run import RUN_BY, RunBy
 from conventions.execution.runnable_task import RunnableTask
-from conventions.execution.success_log import SUCCEEDED
+from conventions.execution.success_log import JOB_SUCCEEDED, SUCCEEDED, parts_of
 from conventions.fast_lane.lazy_request import LazyRequest
 from conventions.fast_lane.traced_task import TracedTask
 from conventions.library_internals.celery import (
@@ -66,7 +67,7 @@ def trace(task: TracedTask, id: str, args: Any, kwargs: Any, request: LazyReques
         runtime = time.monotonic() - begun
         shown = "None" if result is None else saferepr(result, task.resultrepr_maxsize)
         if trace_logger.isEnabledFor(logging.INFO):
-            _log(task, id, request, runtime)
+            _log(task, id, request, runtime, getattr(context, "job", None))
         return Ended("succeeded", shown, runtime)
     finally:
         running_tasks.pop()
@@ -108,9 +109,11 @@ def _by_celery(task: TracedTask, id: str, args: Any, kwargs: Any, request: dict[
     return Ended("failed", value, runtime) if failed else Ended("succeeded", shown, runtime)
 
 
-def _log(task: TracedTask, id: str, request: LazyRequest, runtime: float) -> None:  # noqa: A002
+def _log(task: TracedTask, id: str, request: LazyRequest, runtime: float, job: Attempt | None) -> None:  # noqa: A002
     shadow = request.get("shadow")
     fields = {"id": id, "name": shadow or task.name, "runtime": runtime}
-    log_success(
-        SUCCEEDED, fields | {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"}
-    )
+    fields |= {"args": request.get("argsrepr") or "()", "kwargs": request.get("kwargsrepr") or "{}"}
+    if job is None:
+        log_success(SUCCEEDED, fields)
+    else:
+        log_success(JOB_SUCCEEDED, fields | parts_of(job))

@@ -13,7 +13,7 @@ from conventions.core.error_text import describe
 from conventions.core.printable_text import printable
 from conventions.core.secrets_in_text import without_secrets
 from conventions.execution.log_redaction import SafeRecord
-from conventions.execution.success_log import without_result
+from conventions.execution.success_log import as_our_line
 from conventions.storage.database import Database
 from tests.databases import database  # noqa: F401  # a fixture
 from tests.support import at_most
@@ -101,7 +101,7 @@ def test_a_line_of_the_log() -> None:
 def test_what_a_job_returned_is_in_no_part_of_a_line() -> None:
     """Also where a handler writes the parts."""
     told: list[tuple[str, dict[str, str]]] = []
-    without_result(lambda text, parts: told.append((text, parts)))("%(id)s", {"id": "7", "return_value": "x"})
+    as_our_line(lambda text, parts: told.append((text, parts)))("%(id)s", {"id": "7", "return_value": "x"})
     assert told == [("%(id)s", {"id": "7"})]
 
 

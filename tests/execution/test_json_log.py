@@ -56,14 +56,14 @@ def test_a_failure_has_its_parts(lines: list[dict[str, Any]]) -> None:
     log_refusal("m-2", None, KeyError("task"))
     failed, refused = [{name: line[name] for name in list(line)[5:]} for line in lines]
     assert failed == {
-        "event": "failed", "id": "m-1", "task": "shop.Charge", "error": "ValueError", "attempt": 2, "next_step": "again in 4 s",
+        "event": "failed", "id": "m-1", "task": "shop.Charge", "error": "ValueError", "attempt": 2, "next_step": "again in 4 s", "actor": JOB.actor,
         "error_message": "no balance at https://…@pay.example",
     }  # fmt: skip
     assert refused == {
         "event": "refused", "id": "m-2", "task": None, "error": "KeyError", "error_message": "'task'", "next_step": "dead letter"
     }  # fmt: skip
     assert lines[0]["message"] == (
-        "failed: id=m-1 task=shop.Charge error=ValueError: no balance at https://…@pay.example attempt=2: again in 4 s"
+        "failed: id=m-1 task=shop.Charge error=ValueError: no balance at https://…@pay.example attempt=2 actor=7: again in 4 s"
     )
     assert lines[1]["message"] == "refused: id=m-2 task=None error=KeyError: 'task': dead letter"
 

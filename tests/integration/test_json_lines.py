@@ -65,12 +65,16 @@ def test_a_worker(module_installation: Installation, pool: str) -> None:
         dead = Speaks.delay(name=f"bob-{pool}", fails=True).id
         succeeded = line_of(worker, f"[{done}] succeeded in ")
         assert (succeeded["id"], succeeded["task"]) == (done, Speaks.name)
+        assert (succeeded["event"], succeeded["actor"], succeeded["attempt"]) == ("succeeded", "system", 1)
+        assert 0 < succeeded["runtime"] < 60
         assert "kwargs" not in succeeded
         for name, id_ in ((f"ada-{pool}", done), (f"bob-{pool}", dead)):
             said = line_of(worker, f"hello {name}")
             assert (said["id"], said["task"], said["customer"], said["logger"]) == (id_, Speaks.name, name, "shop")
             assert said["extra_id"] == 5
         failed = line_of(worker, "failed: id=")
+        assert failed["actor"] == "system"
+        assert 0 <= failed["runtime"] < 60
         parts = {
             name: failed[name] for name in ("event", "id", "task", "error", "error_message", "attempt", "next_step")
         }
