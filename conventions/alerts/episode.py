@@ -15,7 +15,18 @@ Change: TypeAlias = Literal["firing", "resolved"]
 
 HOLDS_FOR = 30.0  # seconds for which a finding must hold before it fires
 AT_ONCE = frozenset(
-    ["worker silent", "failure rate", "mean delay", "retrying", "dead letters", "evicts", "rejected events"]
+    [
+        "worker silent",
+        "failure rate",
+        "mean delay",
+        "retrying",
+        "dead letters",
+        "evicts",
+        "rejected events",
+        "redrive stopped",
+        "schedule failing",
+        "batch stalled",
+    ]
 )
 """Rules whose findings fire at once: they judge a span of time already, or something that has happened."""
 OVER_AFTER = 120.0  # seconds for which a finding must be away before its episode is over

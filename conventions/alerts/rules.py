@@ -45,7 +45,7 @@ def _wait(count: int) -> str:
 def _unless_paused(look: Look, queue: str, do: str) -> str:
     """What to do about a queue that is too long; where people have paused it, to resume it."""
     pause = look.levels.pause_of("queue", queue)
-    return do if pause is None else f"{pause.actor} has paused it ({pause.reason}): `resume queue {queue}` lets it run"
+    return do if pause is None else f"{pause.actor} has paused it: `resume queue {queue}` lets it run"
 
 
 def _percent(share: float) -> str:
@@ -74,7 +74,7 @@ def backlog(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         if ready is not None and ready >= limit:
             yield Finding(
                 "backlog", queue.name, "warning", f"{queue.name}: {_wait(ready)}",
-                _unless_paused(look, queue.name, "add workers for the queue, or find out what holds them up"), "/#queues", ready, limit,
+                _unless_paused(look, queue.name, "add workers for the queue, or find out what holds them up"), "/queues", ready, limit,
             )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def mean_delay(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         if mean is not None and mean >= limit:
             yield Finding(
                 "mean delay", queue, "warning", f"{queue}: jobs waited {duration(mean)} on average",
-                _unless_paused(look, queue, "add workers for the queue, or send less"), "/#queues", mean, limit,
+                _unless_paused(look, queue, "add workers for the queue, or send less"), "/queues", mean, limit,
             )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def oldest(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
         if age is not None and age >= limit:
             yield Finding(
                 "oldest", queue.name, "warning", f"{queue.name}: the oldest message has waited {duration(age)}",
-                _unless_paused(look, queue.name, "look whether a worker consumes the queue, and what its processes do"), "/#queues", age, limit,
+                _unless_paused(look, queue.name, "look whether a worker consumes the queue, and what its processes do"), "/queues", age, limit,
             )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def no_consumer(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noq
         if count and queue.consumers == 0 and look.levels.pause_of("queue", queue.name) is None:
             yield Finding(
                 "no consumer", queue.name, "critical", f"{queue.name}: {_wait(count)}, and no worker consumes the queue",
-                "start a worker with this queue, or `control add_consumer`", "/#queues", count, 1,
+                "start a worker with this queue, or `control add_consumer`", "/queues", count, 1,
             )  # fmt: skip
 
 
@@ -220,6 +220,35 @@ def schedule_overdue(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+def schedule_failing(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """The last run of a schedule failed."""
+    for name, error in sorted((look.levels.failing or {}).items()):
+        yield Finding(
+            "schedule failing", name, "warning", f"schedule {name}: its last run failed{f' with {error}' if error else ''}",
+            "look at the error, correct it, and run the schedule by hand, or redrive its letter", f"/schedules/{name}",
+        )  # fmt: skip
+
+
+def batch_stalled(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """A batch runs, and nothing is heard of it."""
+    for one in look.levels.stalled or ():
+        silent = max(0.0, look.levels.at.timestamp() - one.since)
+        of = "" if one.total is None else f" of {one.total:,}"
+        yield Finding(
+            "batch stalled", one.id, "warning", f"batch {one.id[:8]} of {_short(one.task)}: {one.done:,}{of} items, and nothing for {duration(silent)}",
+            "look whether a worker consumes the queue of its chunks, and whether it is paused", f"/batches/{one.id}", silent, since=one.since,
+        )  # fmt: skip
+
+
+def redrive_stopped(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa: ARG001
+    """A redrive stopped by itself, within the last hour."""
+    for one in look.levels.redrives or ():
+        yield Finding(
+            "redrive stopped", one.id, "warning", f"redrive {one.id[:8]} has stopped: {one.note}",
+            "look why its letters fail again, correct it, and redrive the rest", f"/dead-letters/redrives/{one.id}", since=one.since,
+        )  # fmt: skip
+
+
 def recording_late(look: Look, thresholds: Thresholds) -> Iterator[Finding]:
     """Events wait for long to be recorded in SQL, or to be counted; or SQL refuses them."""
     journal = look.levels.journal
@@ -272,13 +301,13 @@ def unreadable(look: Look, thresholds: Thresholds) -> Iterator[Finding]:  # noqa
 
 RULES: tuple[Rule, ...] = (
     unreadable, no_consumer, worker_silent, not_consuming, beat_silent, schedule_overdue, memory, failure_rate, retrying, busy_with_one,
-    backlog, oldest, mean_delay, new_letters, recording_late,
+    backlog, oldest, mean_delay, new_letters, recording_late, schedule_failing, batch_stalled, redrive_stopped,
 )  # fmt: skip
 
 
 RULE_NAMES = (
-    "backlog", "busy with one task", "beat silent", "counting late", "dead letters", "evicts", "failure rate", "mean delay", "memory",
-    "no consumer", "not consuming", "oldest", "recording late", "rejected events", "retrying", "schedule overdue", "unreadable",
+    "backlog", "batch stalled", "busy with one task", "beat silent", "counting late", "dead letters", "evicts", "failure rate", "mean delay", "memory",
+    "no consumer", "not consuming", "oldest", "recording late", "redrive stopped", "rejected events", "retrying", "schedule failing", "schedule overdue", "unreadable",
     "worker silent",
 )  # fmt: skip
 """The names of all findings."""

@@ -23,6 +23,13 @@ from conventions.execution.purge import known_queues
 from conventions.idempotency.claim_reading import ClaimReading, read_claim
 from conventions.metrics.counts import CauseNow, Counts
 from conventions.metrics.measures import Series
+from conventions.metrics.troubles import (
+    StalledBatch,
+    StoppedRedrive,
+    failing_schedules,
+    stalled_batches,
+    stopped_redrives,
+)
 from conventions.metrics.worker_reports import RunningJob, WorkerNow, WorkerReports, consumers
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Kind, Pauses, Target
@@ -117,6 +124,9 @@ class Levels:
     schedules: Sequence[ScheduleSummary] | None = None
     letters: Mapping[Series, int] | None = None
     memory: Mapping[str, MemoryNow] | None = None
+    stalled: Sequence[StalledBatch] | None = None
+    redrives: Sequence[StoppedRedrive] | None = None
+    failing: Mapping[str, str] | None = None
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def pause_of(self, kind: Kind, name: str) -> Pause | None:
@@ -148,6 +158,7 @@ class LevelReader:
         app, store = self._app, self._app.store
         counts, reports = Counts(store), WorkerReports(store)
         workers = self._part("workers", reports.listing)
+        schedules = self._part("schedules", lambda: summaries_of(app, load_schedule(app)))
         return Levels(
             at=datetime.now(UTC),
             queues=self._part("queues", lambda: self._queues(counts, workers)),
@@ -158,8 +169,11 @@ class LevelReader:
             pauses=self._part("pauses", lambda: Pauses(store).read().pauses),
             journal=self._part("journal", lambda: _journal(app, counts)),
             beats=self._part("beats", lambda: Beats(store).listing()),
-            schedules=self._part("schedules", lambda: summaries_of(app, load_schedule(app))),
+            schedules=schedules,
             letters=self._part("letters", lambda: SQL.call("letters", lambda: _letters(app), SQL_WITHIN)),
+            stalled=self._part("stalled batches", lambda: stalled_batches(app)),
+            redrives=self._part("redrives", lambda: SQL.call("redrives", lambda: _redrives(app), SQL_WITHIN)),
+            failing=self._part("runs", lambda: SQL.call("runs", lambda: _failing(app, schedules or ()), SQL_WITHIN)),
             memory=self._part("memory", lambda: _memory(app)),
         )
 
@@ -227,6 +241,20 @@ def _letters(app: Application) -> dict[Series, int]:
     query = select(row.task, row.queue, func.count()).where(row.state == "dead").group_by(row.task, row.queue)
     with app.database.session(read_only=True, within=SQL_WITHIN) as session:
         return {Series(task or "", queue or ""): count for task, queue, count in session.execute(query)}
+
+
+def _redrives(app: Application) -> list[StoppedRedrive]:
+    if not app.database.is_there:
+        return []
+    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
+        return stopped_redrives(session)
+
+
+def _failing(app: Application, schedules: Sequence[ScheduleSummary]) -> dict[str, str]:
+    if not schedules or not app.database.is_there:
+        return {}
+    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
+        return failing_schedules(app, session, schedules)
 
 
 def _memory(app: Application) -> dict[str, MemoryNow]:

@@ -16,6 +16,7 @@ from conventions.metrics.counts import CauseNow
 from conventions.metrics.figures import Figures
 from conventions.metrics.levels import JournalNow, Levels, MemoryNow, QueueNow, RunningNow
 from conventions.metrics.measures import Series
+from conventions.metrics.troubles import StalledBatch, StoppedRedrive
 from conventions.metrics.worker_reports import WorkerNow, WorkerReport
 from conventions.pauses.pause import Pause
 from conventions.pauses.pause_store import Target
@@ -105,6 +106,13 @@ EDGES: dict[str, tuple[str, Look, Look]] = {
         "no consumer", Look(replace(queue(ready=1, consumers=0), pauses={Target("queue", "mail"): PAUSE})),
         Look(replace(queue(ready=1, consumers=0), pauses={Target("task", "mail"): PAUSE})),
     ),
+    "schedule failing": ("schedule failing", Look(Levels(AT, failing={})), Look(Levels(AT, failing={"daily": "TimeoutError"}))),
+    "batch stalled": (
+        "batch stalled", Look(Levels(AT, stalled=[])), Look(Levels(AT, stalled=[StalledBatch("b1", "shop.Import", 3, 7, AT.timestamp() - 1200)])),
+    ),
+    "redrive stopped": (
+        "redrive stopped", Look(Levels(AT, redrives=[])), Look(Levels(AT, redrives=[StoppedRedrive("r1", "too many failed again", 1.0)])),
+    ),
     "unreadable": ("unreadable", Look(Levels(AT)), Look(Levels(AT, absent={"letters": "no answer"}))),
     "letters": (
         "dead letters", Look(Levels(AT), letters={MAIL: Figures({"dead": 9})}), Look(Levels(AT), letters={MAIL: Figures({"dead": 10})}),
@@ -134,7 +142,7 @@ def test_each_rule_has_an_edge_here() -> None:
     of = {rule for rule, _, _ in EDGES.values()} | {"beat silent", "schedule overdue"}
     everything = {one.rule for _, _, at in EDGES.values() for one in findings(at, USUAL)}
     assert everything <= of
-    assert len(RULES) == 15
+    assert len(RULES) == 18
 
 
 def test_a_queue_may_have_thresholds_of_its_own() -> None:
@@ -154,9 +162,7 @@ def test_a_queue_may_have_thresholds_of_its_own() -> None:
 def test_a_paused_queue_is_judged_and_says_who_can_let_it_run() -> None:
     """Its customers wait all the same."""
     look = Look(replace(queue(ready=1000, oldest=300.0), pauses={Target("queue", "mail"): PAUSE}))
-    assert {one.do for one in findings(look, USUAL)} == {
-        "u-7 has paused it (the bank is down): `resume queue mail` lets it run"
-    }
+    assert {one.do for one in findings(look, USUAL)} == {"u-7 has paused it: `resume queue mail` lets it run"}
     assert {one.rule for one in findings(look, USUAL)} == {"backlog", "oldest"}
 
 

@@ -1,0 +1,79 @@
+"""What has gone wrong and stays so: it is found while it is so, and not before."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+
+from conventions import EVERY_ARGUMENT, ScheduledTask
+from conventions.alerts.look import look_at
+from conventions.alerts.rules import findings
+from conventions.app import ConventionsApp
+from conventions.batches.batch_state import Origin
+from conventions.core.alert_thresholds import Thresholds
+from conventions.dead_letters import redrive_rows
+from conventions.dead_letters.filter import Filter
+from conventions.dead_letters.redrive_pace import Plan, Tally
+from conventions.dead_letters.redrive_rows import RedriveOrder
+from conventions.records.journal import Event
+from conventions.schedules.interval import every
+from conventions.schedules.schedule import Schedule
+from conventions.schedules.schedule_state import Run
+from conventions.schedules.schedule_store import Schedules
+from conventions.storage.tables import RedriveRow
+from tests.failures import failure, record
+from tests.recorded import drain, recorder
+
+
+class Import(ScheduledTask):
+    """Import a file."""
+
+    idempotent_on = EVERY_ARGUMENT
+
+    def run(self) -> None:
+        """Nothing runs here."""
+
+
+SCHEDULE = [Schedule("daily", every(3600), Import, {})]
+
+
+def found(app: ConventionsApp, rule: str) -> list[str]:
+    """The pages that a rule leads to now."""
+    app._schedule = f"{__name__}:SCHEDULE"
+    return [one.page for one in findings(look_at(app, Thresholds()), Thresholds()) if one.rule == rule]
+
+
+def test_a_batch_that_stands_still(app: ConventionsApp) -> None:
+    """Once nothing was heard of it for its `stall_after`; not one that has just begun, nor one that is done."""
+    app.batches.create("b1", Origin("shop.Import", {}, "u-42"), 7, stall_after=60)
+    app.batches.create("b2", Origin("shop.Import", {}, "u-42"), 7, stall_after=10_000)
+    app.batches.cancel("b2")
+    assert found(app, "batch stalled") == []
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=120), tick=True):
+        app.batches.seal("b1", chunks=1, total=7)
+        assert found(app, "batch stalled") == ["/batches/b1"]
+
+
+@pytest.mark.parametrize(("state", "expected"), [("stopped", True), ("finished", False), ("cancelled", False)])
+def test_a_redrive_that_stopped(app: ConventionsApp, state: str, expected: bool) -> None:
+    """By itself, within the last hour."""
+    record(app.database, failure("m1", ValueError("x"), task=str(Import.name)))
+    with app.database.session() as session:
+        row = redrive_rows.start(session, RedriveOrder(Filter(), "u-9"))
+        redrive_rows.move(session, row, Plan(state, "11 of the last 50 failed again"), Tally())
+        id_ = row.id
+    assert found(app, "redrive stopped") == ([f"/dead-letters/redrives/{id_}"] if expected else [])
+    with app.database.session() as session:
+        session.get_one(RedriveRow, id_).ended_at = datetime.now(UTC) - timedelta(hours=2)
+    assert found(app, "redrive stopped") == []
+
+
+def test_a_schedule_whose_last_run_failed(app: ConventionsApp) -> None:
+    """Until the next one succeeds."""
+    schedules = Schedules(app.store)
+    for number, (kind, expected) in enumerate((("dead", ["/schedules/daily"]), ("succeeded", []))):
+        run = Run(None, datetime.now(UTC), f"m{number}", "beat")
+        schedules.record("daily", run)
+        app.journal.append([Event(f"m{number}", kind, task=str(Import.name), attempt=1)])
+        drain(recorder(app.store, app.database))
+        assert found(app, "schedule failing") == expected
