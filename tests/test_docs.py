@@ -41,6 +41,7 @@ OWN = (
     "lost",
     "metrics",
     "now",
+    "jobs",
     "messages",
     "pause",
     "resume",

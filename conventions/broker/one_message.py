@@ -24,7 +24,9 @@ class FoundMessage(NamedTuple):
         attempt: which one it is in, or comes next, from 1.
         before: of a ready one, how many messages of its queue come before it.
         due_at: of a delayed one, when it is due, in seconds since the epoch.
-        why: of a delayed one, what it waits for: `key`, its idempotency key is in use; `rate`, the rate limit of its task; or only for its time.
+        why: of a delayed one, what it waits for: `key`, its idempotency key is in use; `rate`, the rate limit of its task; `pause`, its task is
+            paused; or only for its time.
+        payload: the message as it was sent.
     """
 
     place: Spot
@@ -35,6 +37,7 @@ class FoundMessage(NamedTuple):
     before: int
     due_at: float | None
     why: Why
+    payload: bytes = b""
 
 
 def find(store: Store, message_id: str) -> FoundMessage | None:
@@ -57,6 +60,7 @@ def find(store: Store, message_id: str) -> FoundMessage | None:
         before=0 if is_delayed else int(value),
         due_at=value / 1000 if is_delayed and value else None,
         why=cast("Why", why.decode()),
+        payload=payload,
     )
 
 

@@ -38,6 +38,7 @@ def audit() -> None:
 @click.option("--action", help="What a person did, such as 'schedule pause', or its first words. Only actions.")
 @click.option("--outcome", type=click.Choice(KINDS), help="How the attempt ended. Only executions.")
 @click.option("--worker", help="Host name of the worker. Only executions.")
+@click.option("--release", help="Release of the code that ran it. Only executions.")
 @click.option(
     "--since", metavar="WHEN", help="Not before: 2026-11-25T09:00 in CONVENTIONS_TIMEZONE, or an age like 2h."
 )

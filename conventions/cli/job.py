@@ -1,7 +1,7 @@
 """`celery -A <app> job ID`: what became of a job."""
 
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from textwrap import indent
 from typing import Any
@@ -13,12 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from conventions.app import ConventionsApp
 from conventions.attempt_log.lines import LogLine
 from conventions.broker.consumers import ask_workers
-from conventions.cli.base import app_of, one_line_errors, print_json, say, written
+from conventions.cli.base import app_of, json_of, one_line_errors, print_json, say, written
 from conventions.core.error_text import first_line
 from conventions.core.printable_text import printable
 from conventions.jobs.facts import Facts
 from conventions.jobs.history import JobAttempt
 from conventions.jobs.job import Job
+from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.jobs.result_backend import described
 
 INDENT = " " * 4
@@ -53,18 +54,25 @@ def job(context: click.Context, id: str, wait: float | None, logs: bool, as_json
     shown["progress"] = None if found.progress is None else described(found.progress)
     if found.state == "queued":
         shown["waits_because"] = _with_consumers(app, found)
-    attempts = _history(found, logs=logs)
+    _show(app, found, shown, logs=logs, as_json=as_json)
+    context.exit(int(found.state == "unknown" if wait is None else not found.went_well))
+
+
+def _show(app: ConventionsApp, found: Job, shown: dict[str, Any], *, logs: bool, as_json: bool) -> None:
+    attempts, parts = _history(found, logs=logs), _parts(app, found.id)
     if as_json:
-        print_json(shown | {"history": [_as_json(one, logs=logs) for one in attempts]})
+        made_of = {"message": None if parts is None else asdict(parts)}
+        print_json(shown | {"history": [_as_json(one, logs=logs) for one in attempts]} | made_of)
     else:
         for name, value in shown.items():
             if (text := _text(name, value, found)) is not None:
                 say(f"{name.replace('_', ' '):<14} {text}")
+        if parts is not None:
+            _say_parts(parts)
         for one in attempts:
             _say_attempt(one)
         if more := _more(found):
             say(f"more{' ' * 10} celery -A {app.main} {more}")
-    context.exit(int(found.state == "unknown" if wait is None else not found.went_well))
 
 
 def _history(found: Job, *, logs: bool) -> tuple[JobAttempt, ...]:
@@ -74,6 +82,24 @@ def _history(found: Job, *, logs: bool) -> tuple[JobAttempt, ...]:
     except SQLAlchemyError as error:
         say(f"what SQL has of its attempts is not shown: {first_line(error)}", err=True)
         return found.history(logs=logs, sql=False)
+
+
+def _parts(app: ConventionsApp, message_id: str) -> MessageParts | None:
+    """What its message has; where SQL does not answer, as if there were no dead letter."""
+    try:
+        return parts_of(app, message_id)
+    except SQLAlchemyError:
+        return parts_of(app, message_id, sql=False)
+
+
+def _say_parts(parts: MessageParts) -> None:
+    if parts.arguments is not None:
+        say(f"{'arguments':<14} {printable(json_of(parts.arguments))}")
+    for name, id_ in (("sent by the job", parts.parent), ("first of all", parts.root), ("chunk of batch", parts.batch)):
+        if id_ and (name != "first of all" or id_ != parts.parent):
+            say(f"{name:<14} {printable(id_)}")
+    for step in parts.following:
+        say(f"{'then':<14} {printable(' '.join(step).strip())}")
 
 
 def _as_json(attempt: JobAttempt, *, logs: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from conventions.records.audit_listing import KINDS, Position
 from conventions.records.journal import KINDS as OUTCOMES
 
 MOMENTS = ("since", "until")
-FILTERS = ("of", "actor", "task", "queue", "id", "action", "outcome", "worker", *MOMENTS)
+FILTERS = ("of", "actor", "task", "queue", "id", "action", "outcome", "worker", "release", *MOMENTS)
 CHOICES = {"of": OF, "outcome": OUTCOMES}
 
 

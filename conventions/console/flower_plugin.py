@@ -12,6 +12,7 @@ from flower import urls as flower_urls
 from flower.events import Events
 from tornado import template, web
 
+from conventions.console.alerts import AlertList, ChangeSilence
 from conventions.console.audit import AuditPage
 from conventions.console.batches import BatchDetail, BatchList, CancelBatch, RetryFailed
 from conventions.console.dead_letters import (
@@ -23,20 +24,27 @@ from conventions.console.dead_letters import (
 )
 from conventions.console.flower_events import with_filter
 from conventions.console.flower_handlers import guard_handlers
+from conventions.console.jobs import CancelJob, JobDetail, JobList
 from conventions.console.now import NowPage
 from conventions.console.page import Static
+from conventions.console.queues import ChangePause, QueueList
 from conventions.console.redrives import RedriveDetail, RedriveList, StopRedrive
 from conventions.console.schedules import PauseSchedule, ResumeSchedule, RunSchedule, ScheduleDetail, ScheduleList
+from conventions.console.tasks import TaskDetail
 
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).parent
 NAVIGATION = "navbar.html"
-ANCHOR = "reverse_url('broker')"  # our entries come after this one
+ANCHOR = "reverse_url('broker')"  # our entries come in place of this one
+ITEM = '<li class="nav-item">'
 ENTRIES = (
+    ("conventions-queues", "Queues"),
+    ("conventions-jobs", "Jobs"),
     ("conventions-letters", "Dead letters"),
     ("conventions-batches", "Batches"),
     ("conventions-schedules", "Schedules"),
+    ("conventions-alerts", "Alerts"),
     ("conventions-audit", "Audit"),
 )
 
@@ -59,9 +67,20 @@ PAGES = (
     (r"/schedules/([^/]+)/resume", ResumeSchedule, "conventions-schedule-resume"),
     (r"/schedules/([^/]+)/run", RunSchedule, "conventions-schedule-run"),
     (r"/audit", AuditPage, "conventions-audit"),
+    (r"/queues", QueueList, "conventions-queues"),
+    (r"/queues/pauses", ChangePause, "conventions-pauses"),
+    (r"/alerts", AlertList, "conventions-alerts"),
+    (r"/alerts/silences", ChangeSilence, "conventions-silences"),
+    (r"/jobs", JobList, "conventions-jobs"),
+    (r"/jobs/(.+)/cancel", CancelJob, "conventions-job-cancel"),
+    (r"/jobs/(.+)", JobDetail, "conventions-job"),
+    (r"/tasks/(.+)", TaskDetail, "conventions-task"),
 )
 
 NOW = web.url(r"/", NowPage, name="main")
+TASK_PAGE, TASK_HEAD = "task.html", '<p class="page-eyebrow">Task details</p>'
+# What Flower has heard by events is not all of a job.
+TASK_LINK = "<p><a href=\"{{ reverse_url('conventions-job', task.uuid) }}\">The whole story of this job</a></p>"
 FIRST = '<ul class="app-nav navbar-nav">'  # "Now" is the first entry of this list
 
 
@@ -82,7 +101,7 @@ def install() -> None:
 
 
 class TemplateLoader(template.Loader):
-    """Loads Flower's templates and ours, and adds our entries to the navigation."""
+    """Loads Flower's templates and ours, adds our entries to the navigation, and a link to ours on the page of a task."""
 
     def _create_template(self, name: str) -> template.Template:
         own = FOLDER / "templates" / name
@@ -91,6 +110,9 @@ class TemplateLoader(template.Loader):
         if name == NAVIGATION:
             text = (Path(self.root) / name).read_text(encoding="utf-8")
             return template.Template(with_entries(text), name=name, loader=self)
+        if name == TASK_PAGE:
+            text = (Path(self.root) / name).read_text(encoding="utf-8").replace(TASK_HEAD, TASK_HEAD + TASK_LINK)
+            return template.Template(text, name=name, loader=self)
         found: template.Template = super()._create_template(name)
         return found
 
@@ -101,9 +123,10 @@ def with_entries(text: str) -> str:
     if first:
         text = head + first + _entry(("main", "Now")) + rest
     before, found, after = text.partition(ANCHOR)
-    rest, end, tail = after.partition("</li>")
-    if found and end:
-        return before + found + rest + end + "".join(map(_entry, ENTRIES)) + tail
+    head, item, _ = before.rpartition(ITEM)
+    _, end, tail = after.partition("</li>")
+    if found and item and end:
+        return head + "".join(map(_entry, ENTRIES)) + tail
     logger.warning("Flower's navigation has changed: the pages of the console are listed below it")
     return text + '<ul class="app-nav navbar-nav">' + "".join(map(_entry, ENTRIES)) + "</ul>"
 

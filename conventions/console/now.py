@@ -24,6 +24,10 @@ class _Looks:
         self._overview: Overview | None = None
         self._until = 0.0
 
+    def forget(self) -> None:
+        """Let the next visitor see what was just changed."""
+        self._until = 0.0
+
     def look(self, app: Application) -> Overview:
         """Look, unless somebody has just looked."""
         last = self._overview
@@ -39,7 +43,7 @@ class _Looks:
             self._lock.release()
 
 
-_LOOKS = _Looks()
+LOOKS = _Looks()
 
 
 class NowPage(Page):
@@ -50,7 +54,7 @@ class NowPage(Page):
 
     async def get(self) -> None:
         """Show it."""
-        overview = await self.in_thread(_LOOKS.look, self.capp)
+        overview = await self.in_thread(LOOKS.look, self.capp)
         zone = ZoneInfo(self.capp.settings.timezone)
         self.show(
             "conventions_now.html",

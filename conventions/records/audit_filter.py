@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 Of: TypeAlias = Literal["all", "executions", "actions"]
 
 OF: tuple[Of, ...] = ("all", "executions", "actions")
-OF_EXECUTIONS = ("task", "queue", "outcome", "worker")  # an action of a person has none of these
+OF_EXECUTIONS = ("task", "queue", "outcome", "worker", "release")  # an action of a person has none of these
 OF_ACTIONS = ("action",)  # an execution has no such field
 
 
@@ -26,6 +26,7 @@ class AuditFilter:
         action: of a person, as `dead-letters edit`, or its first words, as `dead-letters`.
         outcome: one of `KINDS` of `records/journal.py`.
         worker: host name of the worker.
+        release: of the code that ran it.
         since: the first moment.
         until: the moment after the last one.
     """
@@ -38,6 +39,7 @@ class AuditFilter:
     action: str | None = None
     outcome: str | None = None
     worker: str | None = None
+    release: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 

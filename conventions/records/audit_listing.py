@@ -150,6 +150,7 @@ def _executions(session: Session, which: AuditFilter, limit: int, after: Positio
         (row.message_id, which.id),
         (row.kind, which.outcome),
         (row.worker, which.worker),
+        (row.release, which.release),
     )
     conditions = [column == cut(value) for column, value in pairs if value is not None]
     if which.task is not None:

@@ -31,15 +31,19 @@ def test_a_job_that_waits(run: Run, commands_app: ConventionsApp) -> None:
         line.split(maxsplit=1) for line in found.stdout.splitlines() if not line.startswith(("enqueued", "waits"))
     )
     assert lines == {
-        "id": sent.id, "state": "queued", "task": Send.name, "queue": Send.queue_name, "actor": "u-42", "key": lines["key"], "attempts": "0"
+        "id": sent.id, "state": "queued", "task": Send.name, "queue": Send.queue_name, "actor": "u-42", "key": lines["key"], "attempts": "0",
+        "arguments": '{"user_id": 7, "day": "2026-01-05"}',
     }  # fmt: skip
     why = (
         f"it is the next one of the queue {Send.queue_name}, and no worker of this application runs; no worker consumes"
     )
     assert f"waits because  {why} the queue {Send.queue_name}\n" in found.stdout
     shown = json.loads(run(job, sent.id, "--json").stdout)
-    assert tuple(shown) == (*FIELDS, "history")
+    assert tuple(shown) == (*FIELDS, "history", "message")
     assert shown["history"] == []
+    assert shown["message"] == {
+        "arguments": {"user_id": 7, "day": "2026-01-05"}, "parent": "", "root": "", "batch": "", "following": [],
+    }  # fmt: skip
     assert (shown["state"], shown["result"], shown["progress"]) == ("queued", None, None)
     assert run(job, sent.id, "--wait", "0.1").exit_code == 1
 

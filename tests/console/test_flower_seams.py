@@ -24,7 +24,7 @@ from conventions.console.flower_handlers import (
     guarded,
 )
 from conventions.console.flower_permissions import LOGIN, OPEN, RULES
-from conventions.console.flower_plugin import ANCHOR, NAVIGATION, PAGES, with_entries
+from conventions.console.flower_plugin import ANCHOR, NAVIGATION, PAGES, TASK_HEAD, TASK_PAGE, with_entries
 from conventions.console.guard import Checked
 from conventions.console.viewer_masks import HIDING, SHOWN
 
@@ -69,7 +69,7 @@ def test_the_handler() -> None:
 
 
 def test_the_templates() -> None:
-    """The blocks that our pages fill, and the place in the navigation that our entries come after."""
+    """The blocks that our pages fill, the place in the navigation that our entries take, and that of a link on the page of a task."""
     folder = Path(flower.urls.settings["template_path"])
     base = (folder / "base.html").read_text()
     for name in ("title", "navbar", "container", "extra_scripts"):
@@ -80,7 +80,17 @@ def test_the_templates() -> None:
     assert navigation.count(ANCHOR) == 1
     found = with_entries(navigation)
     template.Template(found)
-    names = ("broker", "conventions-letters", "conventions-batches", "conventions-schedules")
+    assert "reverse_url('broker')" not in found
+    assert (folder / TASK_PAGE).read_text().count(TASK_HEAD) == 1
+    names = (
+        "conventions-queues",
+        "conventions-jobs",
+        "conventions-letters",
+        "conventions-batches",
+        "conventions-schedules",
+        "conventions-alerts",
+        "conventions-audit",
+    )
     ours = [found.index(f"reverse_url('{name}')") for name in names]
     assert [*ours, found.index("</ul>")] == sorted([*ours, found.index("</ul>")])
     for title in ("Dead letters", "Batches", "Schedules"):

@@ -8,6 +8,7 @@
   var LIVE_EVERY = 1000; // the same for batches while one of them runs
   var NOW_EVERY = 2000; // the same for the overview
   var IDLE_EVERY = 5000; // the same when all have ended: another one may begin, or a dead chunk may be repaired
+  var COPIED_FOR = 1500; // milliseconds that a button says so
   var FILTER_AFTER = 300; // milliseconds after the last key
   var ATTRIBUTES = { batches: "data-batch", schedules: "data-schedule", beats: "data-beat" }; // on the element that shows one
 
@@ -181,7 +182,7 @@
   // The overview: its parts are taken from a fresh copy of the page. One that a person works in stays as it is.
   function now() {
     var root = document.querySelector("[data-conventions-now]");
-    if (!root) { return; }
+    if (!root || root.hasAttribute("data-conventions-still")) { return; }
     var path = root.getAttribute("data-conventions-now");
     function isInUse(part) {
       var chosen = window.getSelection();
@@ -198,11 +199,22 @@
             var part = root.querySelector("[data-part=" + fresh.getAttribute("data-part") + "]");
             if (part && part.innerHTML !== fresh.innerHTML && !isInUse(part)) { part.innerHTML = fresh.innerHTML; }
           });
-          window.setTimeout(look, NOW_EVERY);
+          if (!found.hasAttribute("data-conventions-still")) { window.setTimeout(look, NOW_EVERY); } // what has ended changes no more
         })
         .catch(function () { window.setTimeout(look, 4 * NOW_EVERY); });
     }
     window.setTimeout(look, NOW_EVERY);
+  }
+
+  function copy() {
+    document.addEventListener("click", function (event) {
+      var button = event.target.closest && event.target.closest("[data-conventions-copy]");
+      if (!button || !navigator.clipboard) { return; }
+      navigator.clipboard.writeText(button.getAttribute("data-conventions-copy")).then(function () {
+        button.textContent = "Copied";
+        window.setTimeout(function () { button.textContent = "Copy"; }, COPIED_FOR);
+      });
+    });
   }
 
   // Filter while the visitor types. Without a script, the button does it.
@@ -250,4 +262,5 @@
   redrives();
   live();
   now();
+  copy();
 }());

@@ -1,0 +1,109 @@
+"""The page of alerts: what is wrong and who was told, what is over, and what nobody is told of for a while (R14)."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from conventions.alerts.alert_store import AlertStore, Silence
+from conventions.alerts.episode import Episode
+from conventions.alerts.receivers import receivers
+from conventions.alerts.rules import RULE_NAMES
+from conventions.console.page import Page
+from conventions.core.durations import duration
+from conventions.core.units import age
+
+OVER = 50  # episodes that are over
+LONGEST_REASON = 2000  # characters
+
+
+class AlertList(Page):
+    """`/alerts`."""
+
+    tab = "conventions-alerts"
+    title = "Alerts"
+
+    async def get(self) -> None:
+        """Show them."""
+        await self.show_alerts()
+
+    async def show_alerts(self, said: tuple[str, str] | None = None) -> None:
+        """Show them, with what has become of a request, if there was one."""
+        found = await self.in_thread(self._find)
+        self.show(
+            "conventions_alerts.html",
+            said=said,
+            rules=RULE_NAMES,
+            rule=self.parameter("rule"),
+            subject=self.parameter("subject"),
+            sees_values=self.visitor.sees_values,
+            at=lambda seconds: datetime.fromtimestamp(seconds, UTC),
+            lasted=lambda one: duration((one.away_since or one.began) - one.began),
+            **found,
+        )
+
+    def _find(self) -> dict[str, Any]:
+        store = AlertStore(self.capp.store)
+        found = sorted(store.episodes().values(), key=lambda one: (one.fired is None, -one.began))
+        silences = store.silences(datetime.now(UTC))
+
+        def silent(one: Episode) -> Silence | None:
+            return next((silence for silence in silences if silence.covers(one.finding)), None)
+
+        names = sorted(receivers(self.capp.settings))
+        return {
+            "episodes": found,
+            "over": store.over(OVER),
+            "silences": silences,
+            "silent": silent,
+            "judge": store.leader(),
+            "receivers": names,
+        }
+
+
+class ChangeSilence(AlertList):
+    """`/alerts/silences`: tell nobody of some alerts for a while, or tell of them again."""
+
+    async def get(self) -> None:
+        """Lead back: this address only takes forms."""
+        self.redirect(self.reverse_url("conventions-alerts"))
+
+    async def post(self) -> None:
+        """Do it."""
+        try:
+            said = await self.in_thread(self._change)
+        except ValueError as error:
+            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
+            said = ("danger", f"Nothing was changed: {error}.")
+        await self.show_alerts(said)
+
+    def _change(self) -> tuple[str, str]:
+        """Raises: ValueError: what is wrong with the form."""
+        store, actor, reason = AlertStore(self.capp.store), self.visitor.name, self.parameter("reason")
+        if key := self.parameter("end"):
+            ended = store.end_silence(key, actor, reason or None)
+            return ("success", f"People are told of {key} again.") if ended else ("warning", f"{key} was not silent.")
+        rule = self.parameter("rule")
+        if rule not in RULE_NAMES:
+            raise ValueError("say which rule")
+        if not reason or len(reason) > LONGEST_REASON:
+            raise ValueError(f"say why, in {LONGEST_REASON:,} characters at the most")
+        key = f"{rule} {self.parameter('subject')}".rstrip()
+        store.silence(Silence(key, self._until(self.parameter("until")), reason, actor))
+        return "success", f"Nobody is told of {key} until then. It is still judged and shown."
+
+    def _until(self, text: str) -> datetime:
+        now = datetime.now(UTC)
+        try:
+            until = now + age(text)
+        except ValueError:
+            try:
+                until = datetime.fromisoformat(text)
+            except ValueError:
+                raise ValueError(f"the end is {text[:40]!r}; write it like 2h or 2026-11-25 09:00") from None
+        except OverflowError:
+            raise ValueError("the end is no time of this world") from None
+        until = until.replace(tzinfo=ZoneInfo(self.capp.settings.timezone)) if until.tzinfo is None else until
+        if until <= now:
+            raise ValueError("the end is not in the future")
+        return until

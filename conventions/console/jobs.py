@@ -1,0 +1,181 @@
+"""The pages of jobs: a search over those that run, wait or have ended, and one job's story, live (R9, R11, R22)."""
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+from sqlalchemy.exc import SQLAlchemyError
+from tornado import web
+
+from conventions.console import display
+from conventions.console.guard import ROLE
+from conventions.console.job_query import JobQuery
+from conventions.console.page import Page
+from conventions.core.errors import ConventionError
+from conventions.core.value_bounds import fault_of_name
+from conventions.execution.cancel import cancel
+from conventions.jobs.job import Job
+from conventions.jobs.message_parts import MessageParts, parts_of
+from conventions.metrics.levels import running_jobs
+from conventions.metrics.worker_reports import WorkerReports
+from conventions.now.end_running import ForcedEnd, end_running
+from conventions.now.job_filter import STATES
+from conventions.now.job_listing import list_jobs
+from conventions.records import audit
+from conventions.records.audit_entry import CANCEL, AuditEntry
+from conventions.storage.database import utc_now
+from conventions.storage.tables import AuditRow
+
+ROWS, AUDIT_LIMIT = 100, 50
+LIVE = ("queued", "delayed", "retrying", "parked", "running", "unsent")  # states that change by themselves
+CANCELLED = {
+    "queued": "It is cancelled: it will not run.",
+    "running": "It runs, and is told at its next report of progress.",
+    "too late": "Nothing was changed: it has ended.",
+}
+
+
+class JobList(Page):
+    """`/jobs`: a search. `?q=` takes an id, a sender, or `argument=value`."""
+
+    tab = "conventions-jobs"
+    title = "Jobs"
+
+    async def get(self) -> None:
+        """List what matches; an id leads to its page."""
+        if (asked := self.parameter("q")) and await self._leads_on(asked):
+            return
+        try:
+            query = JobQuery.read(self.parameters, utc_now(), self.capp.settings.timezone)
+        except ValueError as error:
+            self.set_status(HTTPStatus.BAD_REQUEST)
+            self.show("conventions_jobs.html", query=JobQuery.empty(), fault=str(error), found=None, **self._words())
+            return
+        if query.filter.arguments and not self.visitor.sees_values:  # who may not see values may not guess them
+            raise web.HTTPError(HTTPStatus.FORBIDDEN, ROLE.format(needed="operator"))
+        found = await self.in_thread(list_jobs, self.capp, query.filter, ROWS)
+        self.show("conventions_jobs.html", query=query, fault="", found=found, **self._words())
+
+    def _words(self) -> dict[str, Any]:
+        return {"states": STATES, "rows": ROWS, "length": display.runtime_text, "sees_values": self.visitor.sees_values}
+
+    async def _leads_on(self, asked: str) -> bool:
+        """Whether the search leads to another address: that of a job, or of a list."""
+        if "=" in asked:
+            words = {"arg": asked}
+        elif fault_of_name(asked) is None and await self.in_thread(self._is_known, asked):
+            self.redirect(self.reverse_url("conventions-job", asked), status=HTTPStatus.SEE_OTHER)
+            return True
+        else:
+            words = {"actor": asked}
+        self.redirect(f"{self.reverse_url('conventions-jobs')}?{urlencode(words)}", status=HTTPStatus.SEE_OTHER)
+        return True
+
+    def _is_known(self, message_id: str) -> bool:
+        return Job.of(message_id, self.capp).state != "unknown"
+
+
+class JobDetail(Page):
+    """`/jobs/<id>`: where it is and why, its attempts with what they have logged, what comes before and after it, and what was done to it."""
+
+    tab = "conventions-jobs"
+    title = "Job"
+
+    async def get(self, id_: str) -> None:
+        """Show it."""
+        if fault := fault_of_name(id_):
+            raise web.HTTPError(HTTPStatus.NOT_FOUND, f"No job can have this id: it {fault}.")
+        await self.show_job(id_)
+
+    async def show_job(self, id_: str, *, said: tuple[str, str] | None = None) -> None:
+        """Show it, with what has become of a request, if there was one."""
+        found = await self.in_thread(self._find, id_)
+        hidden = not self.visitor.sees_values
+        self.show(
+            "conventions_job.html",
+            said=said,
+            hidden=hidden,
+            live=found["job"].state in LIVE,
+            length=display.runtime_text,
+            short=display.short_duration,
+            arguments_text=lambda value: display.arguments_text(value, hidden=hidden),
+            **found,
+        )
+
+    def _find(self, id_: str) -> dict[str, Any]:
+        app, sees = self.capp, self.visitor.sees_values
+        job = Job.of(id_, app)
+        fault = ""
+        parts: MessageParts | None
+        rows: list[AuditRow] = []
+        try:
+            attempts, parts = job.history(logs=sees), parts_of(app, id_)
+            with self.reading() as session:
+                rows = list(audit.listing(session, AUDIT_LIMIT, target=id_))
+        except SQLAlchemyError as error:
+            fault = f"The database does not answer ({type(error).__name__}): what it has of this job is missing here."
+            attempts, parts = job.history(logs=sees, sql=False), parts_of(app, id_, sql=False)
+        return {
+            "job": job,
+            "attempts": attempts,
+            "parts": parts,
+            "audit_entries": rows,
+            "fault": fault,
+            "runs_at": self._worker(job),
+        }
+
+    def _worker(self, job: Job) -> str:
+        if job.state != "running":
+            return ""
+        reports = WorkerReports(self.capp.store).listing()
+        return next((one.worker for one in running_jobs(self.capp, reports) if one.id == job.id), "")
+
+
+class CancelJob(JobDetail):
+    """`/jobs/<id>/cancel`: keep it from running, or end it by force."""
+
+    async def get(self, id_: str) -> None:
+        """Lead back: this address only takes forms."""
+        self.redirect(self.reverse_url("conventions-job", id_))
+
+    async def post(self, id_: str) -> None:
+        """Cancel it; with `force`, kill the process that runs it."""
+        reason, force = self.parameter("reason"), bool(self.parameter("force"))
+        if not reason:
+            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
+            await self.show_job(id_, said=("danger", "Nothing was changed: say why; the audit keeps it."))
+            return
+        said = await self.in_thread(self._cancel, id_, reason, force)
+        await self.show_job(id_, said=said)
+
+    def _cancel(self, id_: str, reason: str, force: bool) -> tuple[str, str]:
+        app, actor = self.capp, self.visitor.name
+        if force and app.batches.states([id_]):
+            return "warning", "Nothing was changed: it is a batch; end its chunks, or cancel it on its own page."
+        answer = cancel(app, id_)
+        after = {"outcome": "failed" if answer == "too late" else "done", "answer": answer} | (
+            {"force": True} if force else {}
+        )
+        app.journal.note(AuditEntry(actor, CANCEL, id_, reason, None, after))
+        if not force or answer == "too late":
+            return "warning" if answer == "too late" else "success", CANCELLED[answer]
+        try:
+            forced = end_running(app, id_)
+        except ConventionError as error:
+            return "danger", f"It is cancelled; whether its process was ended is not known: {error}"
+        app.journal.note(AuditEntry(actor, "cancel by force", id_, reason, None, forced._asdict()))
+        return _said(forced, answer)
+
+
+def _said(forced: ForcedEnd, answer: str) -> tuple[str, str]:
+    match forced.how:
+        case "ended":
+            return "success", f"{forced.worker} has ended it by force."
+        case "in a thread":
+            return (
+                "warning",
+                f"{forced.worker} runs it in a thread ({forced.pool}), which nobody can end: it is told at its next report of progress.",
+            )
+        case "goes on":
+            return "warning", f"{forced.worker} has not ended it yet; look again in a moment."
+    return "success", CANCELLED["queued"] if answer == "queued" else "It has ended by itself."

@@ -1,0 +1,117 @@
+"""The page of queues, in place of Flower's: how long each is, how fast, who consumes it; and where people pause them, tasks and workers."""
+
+from datetime import datetime
+from http import HTTPStatus
+from zoneinfo import ZoneInfo
+
+from conventions.console import display
+from conventions.console.now import LOOKS
+from conventions.console.page import Page
+from conventions.core.durations import duration
+from conventions.metrics.worker_reports import WorkerNow, WorkerReports
+from conventions.pauses.actions import FOLLOW_WITHIN, Change, PauseActions, PausedAgain, those_that_do_not_follow
+from conventions.pauses.pause_store import KINDS, Kind, Target
+
+SHOWN = 500  # rows
+
+
+class QueueList(Page):
+    """`/queues`."""
+
+    tab = "conventions-queues"
+    title = "Queues"
+
+    async def get(self) -> None:
+        """Show them."""
+        await self.show_queues()
+
+    async def show_queues(self, said: tuple[str, str] | None = None) -> None:
+        """Show them, with what has become of a request, if there was one."""
+        overview = await self.in_thread(LOOKS.look, self.capp)
+        self.show(
+            "conventions_queues.html",
+            said=said,
+            overview=overview,
+            shown=SHOWN,
+            kinds=KINDS,
+            sees_values=self.visitor.sees_values,
+            kind=self.parameter("kind") or "queue",
+            name=self.parameter("name"),
+            length=lambda seconds: "" if seconds is None else duration(seconds),
+            rate=display.rate_text,
+            number=lambda count: "" if count is None else f"{count:,}",
+        )
+
+
+class ChangePause(QueueList):
+    """`/queues/pauses`: pause or resume a queue, a task or a worker."""
+
+    async def get(self) -> None:
+        """Lead back: this address only takes forms."""
+        self.redirect(self.reverse_url("conventions-queues"))
+
+    async def post(self) -> None:
+        """Do it, and say which workers follow."""
+        try:
+            said = await self.in_thread(self._change)
+        except ValueError as error:
+            self.set_status(HTTPStatus.UNPROCESSABLE_ENTITY)
+            said = ("danger", f"Nothing was changed: {error}.")
+        LOOKS.forget()
+        await self.show_queues(said)
+
+    def _change(self) -> tuple[str, str]:
+        """Raises: ValueError: what is wrong with the form."""
+        target, reason = self._target(), self.parameter("reason")
+        actions = PauseActions(self.capp.store)
+        if self.parameter("do") != "resume":
+            made = actions.pause(target, self.visitor.name, reason, self._until(self.parameter("until")))
+            return self._said(target, made, f"The {target} is paused.")
+        try:
+            ended = actions.resume(target, self.visitor.name, reason or None)
+        except PausedAgain as again:
+            return "warning", f"Nothing was changed: it was paused again meanwhile, by {again.pause.actor}."
+        if ended is None:
+            return "warning", f"Nothing was changed: the {target} was not paused."
+        return self._said(target, ended, f"The {target} runs again.")
+
+    def _target(self) -> Target:
+        kind = next((one for one in KINDS if one == self.parameter("kind")), None)
+        name = self.parameter("name")
+        if kind is None or not name:
+            raise ValueError("say what, and which")
+        self._check(kind, name)
+        return Target(kind, name)
+
+    def _check(self, kind: Kind, name: str) -> None:
+        """Raises: ValueError: there is none of this name, and it is not paused either."""
+        if self.parameter("do") == "resume":
+            return
+        levels = LOOKS.look(self.capp).levels
+        known = {
+            "queue": {*(levels.queues or {})},
+            "task": {one for one in self.capp.tasks if not one.startswith("celery.")},
+            "worker": {one.name for one in levels.workers or ()},
+        }[kind]
+        if name not in known:
+            raise ValueError(f"there is no {kind} {name[:80]}")
+
+    def _until(self, text: str) -> datetime | None:
+        if not text:
+            return None
+        try:
+            until = datetime.fromisoformat(text)
+        except ValueError:
+            raise ValueError(f"the end is {text[:40]!r}, which is no time: write it like 2026-11-25 09:00") from None
+        return until.replace(tzinfo=ZoneInfo(self.capp.settings.timezone)) if until.tzinfo is None else until
+
+    def _said(self, target: Target, change: Change, what: str) -> tuple[str, str]:
+        def concerned() -> list[WorkerNow]:
+            alive = [one for one in WorkerReports(self.capp.store).listing() if not one.silent]
+            return [one for one in alive if target.kind != "worker" or one.name == target.name]
+
+        late = those_that_do_not_follow(concerned, change.revision, FOLLOW_WITHIN)
+        if late:
+            return "warning", f"{what} Not all workers follow yet: {', '.join(late)}."
+        count = len(concerned())
+        return "success", f"{what} {'No worker runs' if not count else 'All workers follow'}."

@@ -1,0 +1,125 @@
+"""What a job is made of, as far as its message is kept: its arguments, what it belongs to, and what comes before and after it.
+
+The message is kept while the job waits or runs in Redis, and while it is a dead letter. Of a job that has ended well nothing keeps it.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from conventions.broker.batch_membership import Member
+from conventions.broker.codec import Body, UnreadableBody, body_in, read_body
+from conventions.broker.header_names import BATCH
+from conventions.execution.application import Application
+from conventions.jobs.look import WITHIN
+
+if TYPE_CHECKING:
+    from conventions.storage.tables import DeadLetterRow
+
+MOST_STEPS = 20
+
+
+class Step(NamedTuple):
+    """A job that follows this one. `id`: of its message; empty where it has none yet."""
+
+    task: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageParts:
+    """Parts of a message.
+
+    Attributes:
+        arguments: by name; `None`: they cannot be read.
+        parent: the id of the job that sent it; empty: none did.
+        root: the id of the first job of all; empty where that is this one.
+        batch: the id of the batch of which it is a chunk; empty: of none.
+        following: what is sent once it has succeeded, in this order, at most `MOST_STEPS`.
+    """
+
+    arguments: Mapping[str, Any] | None = None
+    parent: str = ""
+    root: str = ""
+    batch: str = ""
+    following: tuple[Step, ...] = ()
+
+
+def parts_of(app: Application, message_id: str, *, sql: bool = True) -> MessageParts | None:
+    """Those of a job whose message is kept: in the broker, or in its dead letter. `None`: it is kept nowhere.
+
+    Args:
+        app: the application.
+        message_id: of the job.
+        sql: whether dead letters are asked.
+
+    Raises:
+        RedisError, SQLAlchemyError.
+    """
+    found = of_message(app, message_id)
+    if found is not None or not sql or not app.database.is_there:
+        return found
+    from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # SQLAlchemy takes 0.6 s to import
+
+    with app.database.session(read_only=True, within=WITHIN) as session:
+        letter = dead_letters.get(session, message_id)
+        return None if letter is None else of_letter(letter)
+
+
+def of_message(app: Application, message_id: str) -> MessageParts | None:
+    """Those of a message in the broker; `None`: it is not there, or this broker shows no single messages. Raises: RedisError."""
+    found = app.port.find(message_id)
+    if found is None or found.place == "later":
+        return None
+    try:
+        body = body_in(found.payload)
+    except UnreadableBody:
+        body = None
+    return _parts(message_id, found.headers, body)
+
+
+def of_letter(letter: "DeadLetterRow") -> MessageParts:
+    """Those of a dead letter."""
+    from conventions.dead_letters import letters as dead_letters  # noqa: PLC0415  # the same
+
+    message = dead_letters.message(letter)
+    headers = message.get("headers") if isinstance(message, dict) else None
+    try:
+        body = read_body(message)
+    except UnreadableBody:
+        body = None
+    found = _parts(letter.id, headers if isinstance(headers, dict) else letter.headers, body)
+    arguments = letter.arguments if isinstance(letter.arguments, dict) else None
+    return MessageParts(arguments, found.parent, found.root, found.batch, found.following)
+
+
+def _parts(message_id: str, headers: Mapping[str, Any], body: Body | None) -> MessageParts:
+    member = Member.read(headers.get(BATCH))
+    root = _text(headers.get("root_id"))
+    return MessageParts(
+        arguments=None if body is None else body.kwargs,
+        parent=_text(headers.get("parent_id")),
+        root="" if root == message_id else root,
+        batch="" if member is None else member.batch_id,
+        following=() if body is None else tuple(_steps(body.options))[:MOST_STEPS],
+    )
+
+
+def _steps(options: Mapping[str, Any]) -> Iterator[Step]:
+    chain = options.get("chain")
+    for one in reversed(chain) if isinstance(chain, list) else ():
+        yield from _step(one)
+    for one in options.get("callbacks") or ():
+        yield from _step(one)
+    yield from _step(options.get("chord"))
+
+
+def _step(signature: Any) -> Iterator[Step]:
+    if not isinstance(signature, Mapping):
+        return
+    options = signature.get("options")
+    yield Step(_text(signature.get("task")), _text(options.get("task_id")) if isinstance(options, Mapping) else "")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

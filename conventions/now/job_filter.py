@@ -1,0 +1,75 @@
+"""`JobFilter`: which jobs a reader asks for, wherever they are; the same on the command line and on the page."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from conventions.broker.waiting_messages import Waiting
+from conventions.records.journal import KINDS
+
+State: TypeAlias = str
+
+WAITING = ("queued", "delayed", "retrying")
+RUNNING = "running"
+STATES: tuple[State, ...] = (RUNNING, *WAITING, *KINDS)
+OF_ATTEMPTS = ("worker", "release")  # what waits has neither
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Selects jobs. Every given field must match.
+
+    Attributes:
+        state: `running`, one of `WAITING`, or how an attempt ended; empty: any.
+        task: a task's name, or the last part of it.
+        queue: name of the queue.
+        worker: host name of the worker that runs it, or ran it.
+        release: of the code that runs it, or ran it.
+        actor: who sent it.
+        arguments: pairs of an argument's name and its value, as text or as JSON: of jobs that wait, and of dead letters. Of jobs that ended
+            otherwise nothing keeps them.
+        since: sent or ended not before.
+        until: sent or ended before.
+    """
+
+    state: State = ""
+    task: str = ""
+    queue: str = ""
+    worker: str = ""
+    release: str = ""
+    actor: str = ""
+    arguments: tuple[tuple[str, str], ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether jobs that wait can match."""
+        return self.state in ("", *WAITING) and not self.worker and not self.release
+
+    @property
+    def has_running(self) -> bool:
+        """Whether jobs that run can match."""
+        return self.state in ("", RUNNING)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether attempts that have ended can match."""
+        return self.state == "" or self.state in KINDS
+
+    def names(self, task: str | None) -> bool:
+        """Whether it is this task."""
+        return not self.task or (task or "") == self.task or (task or "").endswith(f".{self.task}")
+
+    def within(self, moment: datetime | None) -> bool:
+        """Whether a time lies between its bounds; one that is not known does not, where there are any."""
+        if moment is None:
+            return self.since is None and self.until is None
+        return (self.since is None or moment >= self.since) and (self.until is None or moment < self.until)
+
+
+def state_of_waiting(one: Waiting) -> State:
+    """`retrying`: it has failed before; `delayed`: it is not due; else `queued`."""
+    if one.attempt > 1:
+        return "retrying"
+    return "delayed" if one.place == "delayed" else "queued"

@@ -1,0 +1,343 @@
+"""The pages of jobs, queues, alerts and tasks over HTTP: what they show to whom, and what their forms do (R13, R14, R22)."""
+
+import html
+import json
+import re
+from datetime import date, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from celery import chain
+
+from conventions.alerts.alert_store import AlertStore
+from conventions.alerts.episode import Episode
+from conventions.alerts.finding import Finding
+from conventions.app import ConventionsApp
+from conventions.jobs.job import Job
+from conventions.metrics.counts import Counts
+from conventions.metrics.event_counter import EventCounter
+from conventions.metrics.worker_reports import WorkerReport, WorkerReports
+from conventions.pauses.pause_store import Pauses, Target
+from conventions.storage.database import utc_now
+from tests.cli.command_tasks import Charge, Send
+from tests.console.conftest import PER_CAUSE, SECRET, TASK, LogIn
+from tests.console.flower_process import User
+from tests.recorded import append, drain, entry, event, recorder
+from tests.support import wait_until
+from tests.workers import forget
+
+DAY = date(2026, 1, 5)
+
+
+def text_of(page: str) -> str:
+    """What a person reads."""
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", page)))
+
+
+def actions(app: ConventionsApp) -> list[tuple[str, str, str, str | None]]:
+    """The actions that wait in the journal, but for that of the fixture: who, what, which, why."""
+    found = []
+    redis: Any = app.store.redis
+    for raw in redis.xrange(app.store.key("journal")):
+        if b"deed" in raw[1]:
+            deed = json.loads(raw[1][b"deed"])
+            found.append((deed["actor"], deed["action"], deed["target"], deed["reason"]))
+    return found[1:]
+
+
+# Jobs.
+
+
+def test_a_job_that_waits(operator: User, shop_app: ConventionsApp) -> None:
+    """Where and why, by whom, with its arguments, and what comes after it."""
+    first = chain(Send.si(user_id=7, day=DAY), Charge.si(order_id=8)).apply_async().parent
+    page = operator.get(f"/jobs/{first.id}")
+    shown = text_of(page.text)
+    assert page.status_code == 200
+    for words in (
+        "queued",
+        "it is the next one of the queue mail",
+        "Send",
+        '"user_id": 7',
+        "After it",
+        str(Charge.name),
+    ):
+        assert words in shown, words
+    assert "data-conventions-still" not in page.text, "it changes by itself"
+    assert "mail" in text_of(operator.get("/jobs", state="queued").text)
+
+
+def test_a_dead_job(operator: User) -> None:
+    """Its letter is one click away, with the error and what was done."""
+    shown = text_of(operator.get("/jobs/KeyError-0").text)
+    for words in ("dead", "correct and redrive it", "KeyError", SECRET, "u-42"):
+        assert words in shown, words
+    assert "data-conventions-still" in operator.get("/jobs/KeyError-0").text
+
+
+def test_a_viewer_sees_no_values(viewer: User, shop_app: ConventionsApp) -> None:
+    """Neither on the page of a job, nor by a guess; nor can he end anything."""
+    sent = Send.delay(user_id=4711, day=DAY)
+    page = viewer.get(f"/jobs/{sent.id}")
+    assert "4711" not in page.text
+    assert "•••" in page.text
+    assert "conventions-action-form" not in page.text
+    assert SECRET not in viewer.get("/jobs/KeyError-0").text
+    assert "address" not in text_of(viewer.get("/jobs", state="dead").text)
+    assert viewer.get("/jobs", arg="user_id=4711").status_code == 403
+    for path, form in (
+        (f"/jobs/{sent.id}/cancel", {"reason": "x"}),
+        ("/queues/pauses", {"kind": "queue", "name": "mail", "reason": "x"}),
+        ("/alerts/silences", {"rule": "backlog", "until": "2h", "reason": "x"}),
+    ):
+        assert viewer.post(path, form).status_code == 403, path
+    assert Job.of(sent.id).state == "queued"
+    assert actions(shop_app) == []
+
+
+def test_a_job_is_cancelled(operator: User, shop_app: ConventionsApp) -> None:
+    """With a reason; the audit has who."""
+    sent = Send.delay(user_id=7, day=DAY)
+    refused = operator.post(f"/jobs/{sent.id}/cancel", {"reason": " "})
+    assert (refused.status_code, "say why" in refused.text, Job.of(sent.id).state) == (422, True, "queued")
+    done = operator.post(f"/jobs/{sent.id}/cancel", {"reason": "the wrong user"})
+    assert "It is cancelled: it will not run." in done.text
+    assert actions(shop_app) == [("oscar", "cancel", sent.id, "the wrong user")]
+    forced = operator.post("/jobs/KeyError-0/cancel", {"reason": "x", "force": "1"})
+    assert "Nothing was changed: it has ended." in forced.text
+    assert operator.post(f"/jobs/{sent.id}/cancel", {"reason": "x"}, token=False).status_code == 403
+
+
+@pytest.mark.parametrize("id_", ["nobody", "a/b c?d", "<script>", "ü" * 40])
+def test_an_unknown_job(operator: User, id_: str) -> None:
+    """Is said to be unknown, whatever its id."""
+    page = operator.get(f"/jobs/{quote(id_, safe='')}")
+    assert page.status_code == 200
+    assert "unknown" in text_of(page.text)
+    assert "<script>" not in page.text.partition("<h1>")[2].partition("<script src")[0]
+
+
+def test_an_id_that_no_job_can_have(operator: User) -> None:
+    """No page, and no error of the server."""
+    assert operator.get(f"/jobs/{'x' * 300}").status_code == 404
+    assert operator.get("/jobs/a%00b").status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ({}, 3 * PER_CAUSE + 2),
+        ({"state": "dead"}, 3 * PER_CAUSE),
+        ({"state": "queued"}, 2),
+        ({"state": "delayed"}, 0),
+        ({"state": "running"}, 0),
+        ({"task": "Charge"}, 1),
+        ({"queue": "mail"}, 3 * PER_CAUSE + 1),
+        ({"actor": "u-42", "state": "dead"}, 3 * PER_CAUSE),
+        ({"actor": "nobody"}, 0),
+        ({"arg": "order_id=8"}, 1),
+        ({"arg": "user_id=1"}, PER_CAUSE),
+        ({"worker": "nobody"}, 0),
+        ({"release": "nothing"}, 0),
+        ({"since": "1h", "state": "queued"}, 2),
+        ({"until": "1h"}, 0),
+    ],
+)
+def test_a_search(operator: User, shop_app: ConventionsApp, words: dict[str, str], expected: int) -> None:
+    """Over what waits and what has ended, by any filter."""
+    Send.delay(user_id=7, day=DAY)
+    Charge.delay(order_id=8)
+    page = operator.get("/jobs", **words)
+    assert page.status_code == 200
+    assert len(re.findall(r'data-label="Job"', page.text)) == expected
+    for name, text in words.items():
+        assert re.search(rf'name="{name}" value="{re.escape(text)}"|<option value="{text}" selected', page.text), name
+
+
+@pytest.mark.parametrize("words", [{"state": "fine"}, {"arg": "x"}, {"since": "soon"}])
+def test_a_search_that_cannot_be_read(operator: User, words: dict[str, str]) -> None:
+    """Says what is wrong."""
+    page = operator.get("/jobs", **words)
+    assert page.status_code == 400
+    assert 'role="alert"' in page.text
+
+
+def test_the_search_box_leads_on(operator: User, shop_app: ConventionsApp) -> None:
+    """An id to its page, an argument and anybody's name to a list."""
+    sent = Send.delay(user_id=7, day=DAY)
+    assert 'action="/jobs"' in operator.get("/").text
+    for asked, address in (
+        (sent.id, f"/jobs/{sent.id}"),
+        ("KeyError-0", "/jobs/KeyError-0"),
+        ("user_id=7", "/jobs?arg=user_id%3D7"),
+        ("u-42", "/jobs?actor=u-42"),
+    ):
+        answer = operator.get("/jobs", q=asked)
+        assert (answer.status_code, answer.headers["location"]) == (303, address)
+
+
+# Queues.
+
+
+def test_queues(operator: User, shop_app: ConventionsApp) -> None:
+    """In place of Flower's broker page; each with its numbers, and a link to what is in it."""
+    for number in range(3):
+        Send.delay(user_id=number, day=DAY)
+    page = operator.get("/queues").text
+    assert 'aria-current="page">Queues</a>' in page
+    assert ">Broker</a>" not in page
+    row = re.compile(r'queue=mail">mail</a>.{,200}data-label="Ready">3<', re.DOTALL)
+    wait_until(
+        lambda: row.search(operator.get("/queues").text), 10, "it is counted: visitors share one look for a moment"
+    )
+    assert operator.get("/broker").status_code == 200, "old links lead somewhere"
+
+
+def test_a_queue_is_paused_and_resumed(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
+    """By its form, with who, why and until when; everybody sees it, a viewer without the reason."""
+    Send.delay(user_id=1, day=DAY)
+    form = {"kind": "queue", "name": "mail", "reason": "the bank is down", "until": "2036-11-25 09:00", "do": "pause"}
+    done = operator.post("/queues/pauses", form)
+    assert "The queue mail is paused. No worker runs." in text_of(done.text)
+    pause = Pauses(shop_app.store).read().pauses[Target("queue", "mail")]
+    assert (pause.actor, pause.reason, str(pause.until)) == ("oscar", "the bank is down", "2036-11-25 00:00:00+00:00")
+    for user, words in ((operator, True), (viewer, False)):
+        for path in ("/queues", "/"):
+            page = user.get(path).text
+            assert "paused" in text_of(page)
+            assert ("the bank is down" in page) is words
+    again = operator.post("/queues/pauses", form | {"do": "resume", "reason": ""})
+    assert "The queue mail runs again." in text_of(again.text)
+    assert Pauses(shop_app.store).read().pauses == {}
+    not_paused = operator.post("/queues/pauses", form | {"do": "resume"})
+    assert "was not paused" in not_paused.text
+    assert [one[:3] for one in actions(shop_app)] == [
+        ("oscar", "queue pause", "mail"),
+        ("oscar", "queue resume", "mail"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"name": "mial"}, "there is no queue mial"),
+        ({"kind": "task", "name": "Nothing"}, "there is no task Nothing"),
+        ({"kind": "worker", "name": "nobody@h"}, "there is no worker nobody@h"),
+        ({"kind": "server"}, "say what, and which"),
+        ({"name": ""}, "say what, and which"),
+        ({"reason": " "}, "say why it is paused"),
+        ({"until": "soon"}, "which is no time"),
+        ({"until": "2020-01-01"}, "must lie in the future"),
+    ],
+)
+def test_a_pause_that_is_refused(operator: User, shop_app: ConventionsApp, change: dict[str, str], fault: str) -> None:
+    """Says what is wrong, and changes nothing."""
+    form = {"kind": "queue", "name": "mail", "reason": "x", "do": "pause"} | change
+    answer = operator.post("/queues/pauses", form)
+    assert answer.status_code == 422
+    assert fault in text_of(answer.text)
+    assert Pauses(shop_app.store).read().pauses == {}
+
+
+def test_a_worker_and_a_task_are_paused(operator: User, shop_app: ConventionsApp) -> None:
+    """A worker that does not say that it follows is named."""
+    WorkerReports(shop_app.store).say("w1@host", WorkerReport(processes=1, queues=("mail",)))
+    form = {"kind": "task", "name": TASK, "reason": "x", "do": "pause"}
+    assert "Not all workers follow yet: w1@host." in text_of(operator.post("/queues/pauses", form).text)
+    WorkerReports(shop_app.store).say("w1@host", WorkerReport(processes=1, pauses=9))
+    worker = {"kind": "worker", "name": "w1@host", "reason": "x", "do": "pause"}
+    assert "All workers follow." in text_of(operator.post("/queues/pauses", worker).text)
+    assert {*Pauses(shop_app.store).read().pauses} == {Target("task", TASK), Target("worker", "w1@host")}
+
+
+# Alerts.
+
+
+def episode(number: int, *, fired: bool = True) -> Episode:
+    """A queue that is too long."""
+    finding = Finding(
+        "backlog", f"q{number}", "warning", f"q{number}: 1,000 messages wait", "add workers", "/queues", detail=SECRET
+    )
+    return Episode(f"e{number}", finding, 1_790_000_000.0, 1_790_000_030.0 if fired else None)
+
+
+def test_alerts(operator: User, viewer: User, shop_app: ConventionsApp) -> None:
+    """What fires, what is pending, and who judges; texts that may hold values are an operator's."""
+    store = AlertStore(shop_app.store)
+    assert "Nothing was found by who judged last." in text_of(operator.get("/alerts").text)
+    assert store.lead("beat@h", 60)
+    assert store.save("beat@h", 60, {one.finding.key: one for one in (episode(1), episode(2, fired=False))}, [], [])
+    page = operator.get("/alerts").text
+    shown = text_of(page)
+    for words in (
+        "1 alert fires",
+        "beat@h judges",
+        "q1: 1,000 messages wait",
+        "add workers",
+        "pending",
+        SECRET,
+        "No receiver is set",
+    ):
+        assert words in shown, words
+    assert 'href="/queues"' in page
+    assert SECRET not in viewer.get("/alerts").text
+
+
+def test_an_alert_is_silenced(operator: User, shop_app: ConventionsApp) -> None:
+    """For a while, with a reason; and told again."""
+    form = {"rule": "backlog", "subject": "q1", "until": "2h", "reason": "a large import"}
+    assert "Nobody is told of backlog q1 until then." in text_of(operator.post("/alerts/silences", form).text)
+    (silence,) = AlertStore(shop_app.store).silences(utc_now())
+    assert (silence.key, silence.reason, silence.actor) == ("backlog q1", "a large import", "oscar")
+    assert timedelta(hours=1, minutes=59) < silence.until - utc_now() <= timedelta(hours=2)
+    for change, fault in (
+        ({"rule": "x"}, "say which rule"), ({"until": "soon"}, "the end is 'soon'"), ({"until": "2020-01-01"}, "not in the future"),
+        ({"reason": ""}, "say why"),
+    ):  # fmt: skip
+        answer = operator.post("/alerts/silences", form | change)
+        assert (answer.status_code, fault in text_of(answer.text)) == (422, True), fault
+    assert "told of backlog q1 again" in text_of(operator.post("/alerts/silences", {"end": "backlog q1"}).text)
+    assert AlertStore(shop_app.store).silences(utc_now()) == []
+
+
+# Tasks.
+
+
+def test_a_task(operator: User, shop_app: ConventionsApp) -> None:
+    """Its rules, its last hour, its failures."""
+    now = Counts(shop_app.store).milliseconds()
+    entries = [
+        entry(event(f"n{number}", "succeeded", task=TASK, queue="mail", runtime=1.5, wait=0.5), at=now)
+        for number in range(4)
+    ]
+    append(shop_app.store, *entries, entry(event("n9", "dead", task=TASK, queue="mail"), at=now))
+    EventCounter(shop_app.store).count_all()
+    drain(recorder(shop_app.store, shop_app.database))
+    shown = text_of(operator.get(f"/tasks/{TASK}").text)
+    for words in ("Send one mail to one user a day", "user_id, day", "5 times at the most", "20 %", "1.500 s", "n9"):
+        assert words in shown, words
+    unknown = operator.get("/tasks/gone.Task")
+    assert (unknown.status_code, "No such task is registered here." in text_of(unknown.text)) == (200, True)
+    assert operator.get("/tasks").status_code == 200, "Flower's own page"
+
+
+def test_nothing_yet(operator: User, shop_app: ConventionsApp) -> None:
+    """Each page says so."""
+    forget(shop_app.store)
+    with shop_app.database.session() as session:
+        for table in ("dead_letters", "executions", "audit"):
+            session.connection().exec_driver_sql(f"DELETE FROM conventions_{table}")
+    for path, words in (
+        ("/jobs", "Nothing runs, waits or is recorded yet."), ("/queues", "Nothing is paused."), ("/alerts", "None yet."),
+        (f"/tasks/{TASK}", "Nothing ended within the hour."),
+    ):  # fmt: skip
+        assert operator.get(path).status_code == 200
+        wait_until(lambda path=path, words=words: words in text_of(operator.get(path).text), 10, path)  # type: ignore[misc]  # a lambda
+
+
+def test_nobody_without_a_role_sees_them(address: str, log_in: LogIn) -> None:
+    """As of all pages."""
+    nobody, stranger = log_in(address, "nobody:n"), log_in(address)
+    for path in ("/jobs", "/jobs/KeyError-0", "/queues", "/alerts", f"/tasks/{TASK}"):
+        assert (nobody.get(path).status_code, stranger.get(path).status_code) == (403, 401), path
