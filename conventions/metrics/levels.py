@@ -6,10 +6,11 @@ Each part is read by itself. What cannot be read is `None`, and `absent` says wh
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from conventions.broker.queue_level import QueueLevel
 from conventions.broker.server_checks import servers_of
@@ -159,6 +160,7 @@ class LevelReader:
         counts, reports = Counts(store), WorkerReports(store)
         workers = self._part("workers", reports.listing)
         schedules = self._part("schedules", lambda: summaries_of(app, load_schedule(app)))
+        of_sql = self._part("letters", lambda: SQL.call("letters", lambda: _of_sql(app, schedules or ()), SQL_WITHIN))
         return Levels(
             at=datetime.now(UTC),
             queues=self._part("queues", lambda: self._queues(counts, workers)),
@@ -170,10 +172,10 @@ class LevelReader:
             journal=self._part("journal", lambda: _journal(app, counts)),
             beats=self._part("beats", lambda: Beats(store).listing()),
             schedules=schedules,
-            letters=self._part("letters", lambda: SQL.call("letters", lambda: _letters(app), SQL_WITHIN)),
+            letters=None if of_sql is None else of_sql.letters,
+            redrives=None if of_sql is None else of_sql.redrives,
+            failing=None if of_sql is None else of_sql.failing,
             stalled=self._part("stalled batches", lambda: stalled_batches(app)),
-            redrives=self._part("redrives", lambda: SQL.call("redrives", lambda: _redrives(app), SQL_WITHIN)),
-            failing=self._part("runs", lambda: SQL.call("runs", lambda: _failing(app, schedules or ()), SQL_WITHIN)),
             memory=self._part("memory", lambda: _memory(app)),
         )
 
@@ -233,28 +235,27 @@ def _journal(app: Application, counts: Counts) -> JournalNow:
     return JournalNow(app.journal.length(), app.journal.age(), uncounted, seconds, app.journal.rejected())
 
 
-def _letters(app: Application) -> dict[Series, int]:
+class _OfSql(NamedTuple):
+    """What is in SQL, read together: a database that stands still is waited for once."""
+
+    letters: Mapping[Series, int]
+    redrives: Sequence[StoppedRedrive]
+    failing: Mapping[str, str]
+
+
+def _of_sql(app: Application, schedules: Sequence[ScheduleSummary]) -> _OfSql:
+    if not app.database.is_there:
+        return _OfSql({}, (), {})
+    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
+        failing = failing_schedules(app, session, schedules) if schedules else {}
+        return _OfSql(_letters(session), stopped_redrives(session), failing)
+
+
+def _letters(session: Session) -> dict[Series, int]:
     """How many letters are dead, by task and queue."""
     row = DeadLetterRow
-    if not app.database.is_there:
-        return {}
     query = select(row.task, row.queue, func.count()).where(row.state == "dead").group_by(row.task, row.queue)
-    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
-        return {Series(task or "", queue or ""): count for task, queue, count in session.execute(query)}
-
-
-def _redrives(app: Application) -> list[StoppedRedrive]:
-    if not app.database.is_there:
-        return []
-    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
-        return stopped_redrives(session)
-
-
-def _failing(app: Application, schedules: Sequence[ScheduleSummary]) -> dict[str, str]:
-    if not schedules or not app.database.is_there:
-        return {}
-    with app.database.session(read_only=True, within=SQL_WITHIN) as session:
-        return failing_schedules(app, session, schedules)
+    return {Series(task or "", queue or ""): count for task, queue, count in session.execute(query)}
 
 
 def _memory(app: Application) -> dict[str, MemoryNow]:

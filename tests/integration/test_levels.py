@@ -114,7 +114,7 @@ def test_a_database_that_is_away_leaves_out_its_part(app: ConventionsApp) -> Non
     app.database = Database("postgresql://nobody@127.0.0.1:1/none")
     found = levels(app)
     assert found.letters is None
-    assert [*found.absent] == ["letters", "redrives"]
+    assert [*found.absent] == ["letters"]
     assert found.queues is not None
 
 
@@ -153,9 +153,9 @@ def test_a_database_that_stands_still_holds_up_nobody(app: ConventionsApp, monke
     monkeypatch.setattr("conventions.metrics.levels.SQL_WITHIN", 0.5)
     try:
         with at_most(1):
-            assert "no answer within" in levels(app).absent["letters", "redrives"]
+            assert "no answer within" in levels(app).absent["letters"]
         with at_most(1):
-            assert "no answer to an earlier question" in levels(app).absent["letters", "redrives"]
+            assert "no answer to an earlier question" in levels(app).absent["letters"]
     finally:
         stands.set()
     wait_until(lambda: "letters" not in levels(app).absent)
