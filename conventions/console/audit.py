@@ -24,7 +24,12 @@ AGES = ("30m", "2h", "24h", "7d")  # links above the rows
 KNOWN_PARAMETERS = {*FILTERS, "after", "as"}
 BYTE_ORDER_MARK = "\ufeff"  # without it some spreadsheets take UTF-8 for something else
 STOPS = ("cancel", "control revoke", "control terminate", "flower task revoke")  # actions whose target is a message
-PAUSE = "schedule pause"  # its form says that everybody sees the reason
+PAUSES = (
+    "schedule pause",
+    "queue pause",
+    "task pause",
+    "worker pause",
+)  # their forms say that everybody sees the reason
 
 Write = Callable[[Iterable[AuditLine], tzinfo], str]
 
@@ -186,4 +191,4 @@ def reason_of(line: AuditLine, *, hidden: bool) -> str:
     """Why something was done. Who sees no values sees the reason of a pause alone, whose form says that everybody does."""
     if line.reason is None:
         return ""
-    return display.HIDDEN if hidden and line.action != PAUSE else line.reason
+    return display.HIDDEN if hidden and line.action not in PAUSES else line.reason
