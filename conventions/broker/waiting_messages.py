@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from redis.exceptions import ResponseError
 
 from conventions.broker.codec import UnreadableBody, body_in, headers_in, moved_to
+from conventions.broker.one_message import find
 from conventions.broker.redis_broker import Broker
 from conventions.core.chunking import batched
 from conventions.core.error_text import clean
@@ -53,6 +54,12 @@ class Waiting(NamedTuple):
         except UnreadableBody:
             return None
         return body.kwargs
+
+    @property
+    def is_message(self) -> bool:
+        """Whether it is a message of a task; what else another program wrote is a dead letter once a worker reads it."""
+        headers = self.headers
+        return isinstance(headers.get("id"), str) and isinstance(headers.get("task"), str)
 
     @property
     def is_followed(self) -> bool:
@@ -139,6 +146,20 @@ def move(store: Store, moves: Sequence[tuple[Waiting, str]]) -> list[bool]:
                 raise newer from error
             raise
     return went
+
+
+def waiting_one(broker: Broker, message_id: str) -> Waiting | None:
+    """A message that waits, by its id; `None`: it does not wait under this id. Raises: RedisError."""
+    found = find(broker.store, message_id)
+    if found is None or found.place not in ("ready", "delayed"):
+        return None
+    place: WaitingPlace = "queue" if found.place == "ready" else "delayed"
+    redis: Any = broker.store.redis
+    score = redis.zscore(broker.store.key(place, found.queue), message_id)
+    if score is None:  # it has moved, or its tag is another one
+        return None
+    text = b"%.17g" % score
+    return Waiting(found.queue, place, message_id.encode(), text, found.payload, found.generation, found.attempt)
 
 
 def every(broker: Broker, queue: str, place: WaitingPlace) -> Iterator[list[Waiting]]:

@@ -3,11 +3,10 @@
 import click
 from celery.bin.base import CeleryCommand
 
-from conventions.app import ConventionsApp
 from conventions.cli.actor_option import actor_option
 from conventions.cli.base import app_of, one_line_errors, say
 from conventions.execution.cancel import cancel as cancel_message
-from conventions.now.end_running import ForcedEnd, end_running
+from conventions.now.end_running import BY_ITSELF, ForcedEnd, end_running
 from conventions.records.audit_entry import CANCEL, AuditEntry
 
 ANSWERS = {
@@ -37,23 +36,21 @@ def cancel(context: click.Context, *, id: str, force: bool, reason: str | None, 
         raise click.UsageError(
             "it is a batch: name one of its chunks, which `now` lists while they run; or `batch cancel`"
         )
+    app.loader.import_default_modules()  # whether it is a function
     answer = cancel_message(app, id)
     # The audit entry goes to the journal, so that a message can be cancelled while SQL is away.
     outcome = "failed" if answer == "too late" else "done"
     after = {"outcome": outcome, "answer": answer} | ({"force": True} if force else {})
     app.journal.note(AuditEntry(actor, CANCEL, id, reason, None, after))
-    if not force or answer == "too late":
+    forced = end_running(app, id) if force else None
+    if forced is None or (
+        answer == "too late" and forced.how == "not running"
+    ):  # a function that runs has no claim, and is too late, too
         say(f"{id}: {ANSWERS[answer]}")
         context.exit(1 if answer == "too late" else 0)
-    forced = _forced(app, id)
     app.journal.note(AuditEntry(actor, "cancel by force", id, reason, None, forced._asdict()))
     say(f"{id}: {_said(forced, answer)}")
     context.exit(1 if forced.how in ("in a thread", "goes on") else 0)
-
-
-def _forced(app: ConventionsApp, message_id: str) -> ForcedEnd:
-    app.loader.import_default_modules()
-    return end_running(app, message_id)
 
 
 def _said(forced: ForcedEnd, answer: str) -> str:
@@ -66,5 +63,14 @@ def _said(forced: ForcedEnd, answer: str) -> str:
                 "stop that worker, whose other jobs run again elsewhere"
             )
         case "goes on":
-            return f"{forced.worker} has not ended it yet; look at `job` in a moment"
-    return ANSWERS["queued"] if answer == "queued" else f"it has ended by itself; it is {forced.state}"
+            when = (
+                "it stops, and hears no remote control: the end of its shutdown_grace, or a second SIGTERM, ends the job"
+                if forced.stops
+                else "look at `job` in a moment"
+            )
+            return f"{forced.worker} has not ended it yet; {when}"
+        case _ if forced.state in BY_ITSELF:
+            return f"it has ended by itself; it is {forced.state}"
+        case _ if forced.state == "unknown":
+            return "no worker says that it runs it; if it waits, it will not run"
+    return ANSWERS["queued"] if answer == "queued" else f"no worker runs it; it is {forced.state}"

@@ -115,6 +115,10 @@ def edit_letters(
         raise click.UsageError("say what to change: --set, --drop or --rename")
     if not only_shows and not (reason or "").strip():
         raise click.UsageError("say why with --reason, or look first with --preview")
+    with app.database.session(read_only=True) as session:
+        unknown = dead_letters.missing(session, which)
+    for id_ in unknown:
+        say(f"{id_} is no dead letter", err=True)
     found = preview(app, which, how)
     if not as_json:
         _show_edit(found, "would change")
@@ -125,7 +129,7 @@ def edit_letters(
             say(f"{found.changed:,} changed, {found.same:,} stay as they are, {found.refused.total():,} are left")
     if as_json:
         print_json(_edit_fields(found, done=not only_shows))
-    context.exit(0 if found.changed and not found.refused else 1)
+    context.exit(0 if found.changed and not found.refused and not unknown else 1)
 
 
 def _show_edit(found: Edited, what: str) -> None:

@@ -23,6 +23,7 @@ from conventions.execution.change_selected import Outcome, cancel_selected, move
 from conventions.execution.purge import known_queues
 from conventions.execution.selection import Selection, found
 from conventions.metrics.known_series import known_names
+from conventions.tasks.names import names_of
 
 COLUMNS = ("id", "task", "queue", "state", "age", "attempt", "actor", "arguments")
 REASON = click.option("--reason", required=True, help="Why; kept in the audit.")
@@ -43,15 +44,16 @@ def messages() -> None:
 
 
 def _selecting(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the filters; the function receives them as `app` and `selection`."""
+    """Add the filters; the function receives them as `app`, `selection`, and `narrow`: whether there is any."""
 
     @functools.wraps(function)
     def selecting(**options: Any) -> Any:
         app = app_of(click.get_current_context())
         app.loader.import_default_modules()
         names = ("queues", "task", "arguments", "sender", "older_than")
-        selection = _selection(app, **{name: options.pop(name) for name in names})
-        return function(app=app, selection=selection, **options)
+        said = {name: options.pop(name) for name in names}
+        selection, narrow = _selection(app, **said), any(said.values())
+        return function(app=app, selection=selection, narrow=narrow, **options)
 
     for option in reversed(FILTERS):
         selecting = option(selecting)
@@ -86,14 +88,14 @@ def _tasks(app: ConventionsApp, task: str | None) -> frozenset[str]:
     named = {one.name for name, one in app.tasks.items() if name == task or name.endswith(f".{task}")}
     if len(named) > 1:
         raise click.BadParameter(f"there are several: {', '.join(sorted(named))}", param_hint="--task")
-    return frozenset(name for name, one in app.tasks.items() if one.name in named) or frozenset([task])
+    return names_of(app.tasks, named) or frozenset([task])
 
 
 @messages.command("list", cls=CeleryCommand)
 @_selecting
 @output_options
 @one_line_errors
-def list_messages(*, app: ConventionsApp, selection: Selection, as_json: bool, limit: int) -> None:
+def list_messages(*, app: ConventionsApp, selection: Selection, narrow: bool, as_json: bool, limit: int) -> None:  # noqa: ARG001  # one set of filters for all
     """List messages that wait, those that are not due first, in the order in which they come."""
     now = datetime.now(UTC)
     rows = [_row(one, now) for one in islice(found(app, selection), limit)]
@@ -120,12 +122,16 @@ def _row(one: Waiting, now: datetime) -> dict[str, Any]:
 @messages.command(cls=CeleryCommand)
 @_selecting
 @one_line_errors
-def count(*, app: ConventionsApp, selection: Selection) -> None:
+def count(*, app: ConventionsApp, selection: Selection, narrow: bool) -> None:  # noqa: ARG001  # the same
     """Count messages that wait, by queue and task."""
     counted = Counter((one.queue, str(one.headers.get("task"))) for one in found(app, selection))
     rows = [{"queue": queue, "task": task, "messages": count} for (queue, task), count in counted.most_common()]
     emit(rows, ("queue", "task", "messages"), as_json=False)
-    say(_messages(counted.total()))
+    held = sum(app.broker.sizes(name).in_flight for name in selection.queues)
+    say(
+        _messages(counted.total())
+        + (f"; {held:,} more of these queues are with workers, which run them or have read them ahead" if held else "")
+    )
 
 
 @messages.command(cls=CeleryCommand)
@@ -139,6 +145,7 @@ def cancel(
     *,
     app: ConventionsApp,
     selection: Selection,
+    narrow: bool,
     reason: str,
     yes: bool,
     as_json: bool,
@@ -146,7 +153,7 @@ def cancel(
 ) -> None:
     """Cancel the messages that match. Each leaves a row that says so; there is no undo. Status 1 when none matches."""
     why = _reason(reason)
-    _check_narrow(app, selection)
+    _check_narrow(narrow)
     if not _agreed(app, selection, "Cancel", yes=yes):
         click.get_current_context().exit(1)
     done = cancel_selected(app, selection, actor, why)
@@ -165,6 +172,7 @@ def move(
     *,
     app: ConventionsApp,
     selection: Selection,
+    narrow: bool,
     to: str,
     reason: str,
     yes: bool,
@@ -178,17 +186,16 @@ def move(
     if not others:
         raise click.BadParameter("they are there already", param_hint="--to")
     selection = replace(selection, queues=others)
-    _check_narrow(app, selection)
+    _check_narrow(narrow)
     if not _agreed(app, selection, f"Move to {to}:", yes=yes):
         click.get_current_context().exit(1)
     done = move_selected(app, selection, to, actor, why)
     _tell(done, f"moved to {to}", as_json=as_json)
 
 
-def _check_narrow(app: ConventionsApp, selection: Selection) -> None:
+def _check_narrow(narrow: bool) -> None:
     """Refuse a command that nobody has narrowed. Raises: UsageError."""
-    all_queues = len(selection.queues) > 1 and len(selection.queues) >= len({*known_names(app), *known_queues(app)}) - 1
-    if all_queues and not {*selection.words} - {"queues"}:
+    if not narrow:
         raise click.UsageError("say which: --queue, --task, --arg, --sender or --older-than; `purge` removes all")
 
 
@@ -222,6 +229,6 @@ def _tell(done: Outcome, what: str, *, as_json: bool) -> None:
         say(f"{done.told:,} of them end when a worker takes them, since a chain, a chord or a caller waits for them")
     if done.left:
         say(
-            f"{done.left:,} could not be changed: workers have taken them, or a later release has written them",
+            f"{done.left:,} could not be changed: workers have taken them, or another program or a later release has written them",
             err=True,
         )

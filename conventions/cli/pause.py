@@ -77,7 +77,10 @@ def _pause(
     end = None if until is None else end_of_pause(until, now.at, zone)
     if (before := now.pauses.get(target)) is not None:
         say(f"this takes the place of a pause by {before.actor}: {before.reason}", err=True)
-    made = PauseActions(app.store).pause(target, actor, reason, end)
+    try:
+        made = PauseActions(app.store).pause(target, actor, reason, end)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     if not as_json:
         shown = "" if end is None else f" until {written(end)}"
         say(f"{target} is paused{shown}: {made.pause.reason}")

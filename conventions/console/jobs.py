@@ -18,7 +18,7 @@ from conventions.jobs.job import Job
 from conventions.jobs.message_parts import MessageParts, parts_of
 from conventions.metrics.levels import running_jobs
 from conventions.metrics.worker_reports import WorkerReports
-from conventions.now.end_running import ForcedEnd, end_running
+from conventions.now.end_running import BY_ITSELF, ForcedEnd, end_running
 from conventions.now.job_filter import STATES
 from conventions.now.job_listing import list_jobs
 from conventions.records import audit
@@ -157,12 +157,14 @@ class CancelJob(JobDetail):
             {"force": True} if force else {}
         )
         app.journal.note(AuditEntry(actor, CANCEL, id_, reason, None, after))
-        if not force or answer == "too late":
+        if not force:
             return "warning" if answer == "too late" else "success", CANCELLED[answer]
         try:
             forced = end_running(app, id_)
         except ConventionError as error:
             return "danger", f"It is cancelled; whether its process was ended is not known: {error}"
+        if answer == "too late" and forced.how == "not running":
+            return "warning", CANCELLED[answer]
         app.journal.note(AuditEntry(actor, "cancel by force", id_, reason, None, forced._asdict()))
         return _said(forced, answer)
 
@@ -176,6 +178,10 @@ def _said(forced: ForcedEnd, answer: str) -> tuple[str, str]:
                 "warning",
                 f"{forced.worker} runs it in a thread ({forced.pool}), which nobody can end: it is told at its next report of progress.",
             )
+        case "goes on" if forced.stops:
+            return "warning", f"{forced.worker} stops and hears no remote control: the end of its grace ends the job."
         case "goes on":
             return "warning", f"{forced.worker} has not ended it yet; look again in a moment."
-    return "success", CANCELLED["queued"] if answer == "queued" else "It has ended by itself."
+    if forced.state in BY_ITSELF:
+        return "warning", "It has ended by itself."
+    return "success", CANCELLED["queued"] if answer == "queued" else "No worker runs it."

@@ -26,7 +26,7 @@ class ArgumentEdit:
     """What is done with the arguments of each letter, in this order. What its task no longer takes is dropped at last.
 
     Attributes:
-        rename: names, each with the new one. It is refused where the new one has a value.
+        rename: names, each with the new one, which the task takes. It is refused where the new one has a value.
         drop: names; the default of the task counts then.
         values: new values as people type them: JSON, or a text without quotes.
     """
@@ -37,6 +37,9 @@ class ArgumentEdit:
 
     def applied(self, before: Mapping[str, Any], taken: Arguments) -> dict[str, Any]:
         """The arguments after it. Raises: ValueError: it does not fit this letter."""
+        wanted = [*(new for _, new in self.rename), *(name for name, _ in self.values)]
+        if unknown := [name for name in wanted if name not in taken.names]:
+            raise ValueError(f"the task takes no {', '.join(map(repr, unknown))}; it takes {', '.join(taken.names)}")
         after = dict(before)
         for old, new in self.rename:
             if old in after:

@@ -14,6 +14,7 @@ from conventions.broker.waiting_messages import Waiting, WaitingPlace, look, mov
 from conventions.core.errors import JournalFull, PurgeStopped
 from conventions.execution.application import Application
 from conventions.execution.cancel import cancel as cancel_message
+from conventions.execution.cancel import is_function
 from conventions.execution.purge import PLACES
 from conventions.execution.selection import Selection, check_looks
 from conventions.execution.waiting_ends import WaitingEnds
@@ -90,7 +91,8 @@ class _Change:
 def cancel_selected(app: Application, selection: Selection, actor: str, reason: str) -> Outcome:
     """Cancel the selected messages. Each has a row of kind `cancelled`.
 
-    One whose end something waits for, as a chain or a chord, is marked: a worker tells those that wait.
+    One whose end something waits for, as a chain or a chord, is marked: a worker tells those that wait. Of a function nobody is told: it has
+    no claim, in which a worker would find the mark.
 
     Raises:
         NoSelection: the broker shows none.
@@ -102,10 +104,11 @@ def cancel_selected(app: Application, selection: Selection, actor: str, reason: 
     marked: set[str] = set()
 
     def step(some: Sequence[Waiting], outcome: Outcome) -> int:
-        went = ends.end([one for one in some if not one.is_followed])
+        followed = [one for one in some if one.is_followed and not is_function(app, one)]
+        went = ends.end([one for one in some if one not in followed])
         outcome.left += went.count(False)
-        for one in some:
-            if one.is_followed and one.message_id not in marked:
+        for one in followed:
+            if one.message_id not in marked:
                 cancel_message(app, one.message_id)
                 marked.add(one.message_id)
                 outcome.done[one.queue] += 1

@@ -39,6 +39,8 @@ class Selection:
     def holds(self, one: Waiting, now: datetime) -> bool:
         """Whether a message is one of them."""
         headers = one.headers
+        if not one.is_message:
+            return False
         if self.tasks and headers.get("task") not in self.tasks:
             return False
         if self.actor and headers.get(ACTOR) != self.actor:

@@ -68,6 +68,10 @@ class LaneIntake(DirectIntake):
         """Forget the requests that wait: their messages go back to their queues."""
         self.lane.clear()
 
+    def review(self) -> None:
+        """Return the requests that wait of what people have paused."""
+        self.lane.review()
+
 
 class _Gathering:
     """A consumer that puts its requests into the lane."""

@@ -57,6 +57,10 @@ class Lane:
         # The pool drops groups that have not begun.
         self._groups = {group for group in self._groups if group.begun_at is not None}
 
+    def review(self) -> None:
+        """Return the requests that wait of what people have paused."""
+        self._waiting = deque(one for one in self._waiting if not self._is_paused(one))
+
     # From the messages to the pool.
 
     def note_runtime(self, request: PlainRequest, seconds: float | None, process: int | None) -> None:

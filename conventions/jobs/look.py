@@ -161,7 +161,12 @@ def _in_broker(question: Question, *, again: bool = True) -> Facts | None:
 def _pause_of(app: Application, message: FoundMessage) -> str:
     """Who has paused what it waits for, and why; empty where nothing is paused."""
     pauses = Pauses(app.store).read().pauses
-    for target in (Target("queue", message.queue), Target("task", str(message.headers.get("task")))):
+    if not pauses:
+        return ""
+    name = str(message.headers.get("task"))
+    own = str(getattr(app.tasks.get(name), "name", name))  # the message may name an alias
+    tasks = (own, own.rpartition(".")[0])  # a part of a batch is paused with it
+    for target in (Target("queue", message.queue), *(Target("task", one) for one in tasks)):
         if (pause := pauses.get(target)) is not None:
             return f"its {target.kind} is paused by {pause.actor} since {pause.since:%Y-%m-%d %H:%M:%S} UTC: {pause.reason}"
     return ""

@@ -39,7 +39,12 @@ class Pause:
     @classmethod
     def read(cls, raw: bytes) -> Self:
         """Read its JSON. Raises: ValueError, TypeError."""
-        return cls(**from_json(cls, raw, "since", "until"))
+        found = cls(**from_json(cls, raw, "since", "until"))
+        if found.since.tzinfo is None or (found.until is not None and found.until.tzinfo is None):
+            raise ValueError("a time has no zone")
+        if not isinstance(found.reason, str) or not isinstance(found.actor, str):
+            raise TypeError("not a pause")
+        return found
 
     def holds(self, now: datetime) -> bool:
         """Whether it is not over."""

@@ -80,7 +80,7 @@ def _target(name: bytes) -> Target | None:
 def _pause(raw: bytes) -> Pause | None:
     try:
         return Pause.read(raw)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -22,6 +22,9 @@ class Intake(Protocol):
     def clear(self) -> None:
         """Forget what waits here: its messages go back to their queues."""
 
+    def review(self) -> None:
+        """People have paused something: return what waits here of it."""
+
 
 class DirectIntake:
     """Hands each request to the pool, as Celery does.
@@ -53,6 +56,9 @@ class DirectIntake:
 
     def clear(self) -> None:
         """Do nothing: no message waits here."""
+
+    def review(self) -> None:
+        """Do nothing: what the pool has goes back when its turn comes."""
 
 
 class _Unlimited:

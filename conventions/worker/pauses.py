@@ -6,17 +6,19 @@ are read and held back in their queue, until the task is resumed. What a process
 
 import logging
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from celery.worker import state
 from redis.exceptions import RedisError
 
 from conventions.broker.codec import DELIVERY
+from conventions.broker.header_names import COPY
 from conventions.broker.redis_broker import Broker
 from conventions.core.rounds import Rounds
 from conventions.pauses.pause_store import PausedNow, Pauses
+from conventions.tasks.names import names_of
 from conventions.worker.application import WorkerApplication
 from conventions.worker.shutdown import stops
 from conventions.worker.unknown_tasks import send_again
@@ -27,6 +29,7 @@ LOOK_EVERY = 1.0  # seconds
 AWAY = 3600.0  # seconds that a message of a paused task is not looked at again, unless the task is resumed; in Redis
 AWAY_ELSEWHERE = 60.0  # the same where the broker does not let a message be found again
 COMES_AGAIN = 1.0  # seconds until a message comes again that a worker without a loop has read of a paused queue
+FORGOTTEN_EVERY = 30  # looks
 ALL = 1 << 40
 
 
@@ -39,6 +42,10 @@ class WorkerPauses:
         self._pauses = Pauses(self._app.store)
         self._now: PausedNow | None = None
         self._left: set[str] = set()  # queues that it consumes when they are resumed
+        self._tasks: frozenset[str] = (
+            frozenset()
+        )  # the names of paused tasks, with aliases, and with the parts of batches
+        self._looks = 0
         fault = "whether queues are paused is not known now, and what was known holds"
         self._rounds = Rounds("pauses", self._look, LOOK_EVERY, fault=fault, logger=logger)
 
@@ -54,8 +61,10 @@ class WorkerPauses:
 
     def connect(self) -> None:
         """A connection is there: nothing is read before it is known what is paused."""
-        with suppress(RedisError):  # without Redis no job begins; the next look is soon
+        try:
             self.follow(self._pauses.read())
+        except RedisError:  # without Redis no job begins; the next look is soon
+            logger.warning("what is paused is not known yet")
         self._rounds.start()
 
     def attach(self) -> None:
@@ -69,8 +78,13 @@ class WorkerPauses:
     def _look(self) -> None:
         """From another thread."""
         found, known = self._pauses.read(), self._now
-        if known is None or (known.revision, known.pauses) != (found.revision, found.pauses):
+        is_new = known is None or (known.revision, known.pauses) != (found.revision, found.pauses)
+        # Remote control may have added one of them.
+        if is_new or any(self._is_paused(name, found) for name in list(self._app.amqp.queues.consume_from)):
             self._app.loop_calls.in_loop(partial(self._follow_safely, found))
+        self._looks += 1
+        if self._looks % FORGOTTEN_EVERY == 0 and self._app.port.can.limits:
+            self._app.in_flight.soon(self._let_through_forgotten)
 
     def _follow_safely(self, found: PausedNow) -> None:
         try:
@@ -85,11 +99,14 @@ class WorkerPauses:
         if stops():
             return
         before, self._now = self._now, found
+        were_paused, self._tasks = self._tasks, _names(self._app, found)
         self._leave(found)
         self._go_on(found)
+        if found.pauses:
+            self._consumer.intake.review()
+        for name in were_paused - self._tasks:
+            self._app.in_flight.soon(partial(_let_through, name))
         if before is not None:
-            for name in before.names("task") - found.names("task"):
-                self._app.in_flight.soon(partial(_let_through, name))
             for target in {*before.pauses} ^ {*found.pauses}:
                 logger.warning("%s is %s", target, "paused" if target in found.pauses else "resumed")
         elif found.pauses:
@@ -123,15 +140,14 @@ class WorkerPauses:
         return getattr(self._consumer.task_consumer, "channel", None) is not None
 
     def holds(self, task: str) -> bool:
-        """Whether a task is paused."""
-        now = self._now
-        return now is not None and bool(now.pauses) and task in now.names("task")
+        """Whether a task is paused, by any name of it."""
+        return bool(self._tasks) and task in self._tasks
 
     def holds_back(self, task: str, message: Any) -> bool:
         """Hold back a message that was read, if its task is paused."""
         if not self.holds(task):
             return False
-        self._hold_back(task, message)
+        self._hold_back(str((message.headers or {}).get("task") or task), message)
         return True
 
     def returns(self, request: Any) -> bool:
@@ -142,9 +158,8 @@ class WorkerPauses:
         message = request.message
         delivery = (message.properties or {}).get(DELIVERY)
         queue = delivery["queue"] if delivery else str((message.delivery_info or {}).get("routing_key") or "")
-        task = request.task.name  # the message may name an alias
-        if task in now.names("task"):
-            self._hold_back(task, message)
+        if self.holds(request.task.name):
+            self._hold_back(request.name, message)
         elif self._is_paused(queue, now):
             self._give_back(message)
         else:
@@ -155,7 +170,8 @@ class WorkerPauses:
     def _hold_back(self, task: str, message: Any) -> None:
         delivery = (message.properties or {}).get(DELIVERY)
         if delivery is None:
-            send_again(self._consumer, message, AWAY_ELSEWHERE, {})
+            # Marked as a copy: what is delayed under this id may not be forgotten yet, and would be taken for the same message.
+            send_again(self._consumer, message, AWAY_ELSEWHERE, {COPY: uuid4().hex})
             return
         self._app.in_flight.hold_back(message.delivery_tag, task, AWAY, "paused")
         message.channel.qos.let_go(message.delivery_tag)
@@ -181,3 +197,8 @@ class WorkerPauses:
 
 def _let_through(task: str, broker: Broker) -> None:
     broker.let_through(task, ALL, "paused")
+
+
+def _names(app: WorkerApplication, found: PausedNow) -> frozenset[str]:
+    paused = found.names("task")
+    return paused | names_of(app.tasks, paused) if paused else paused

@@ -362,6 +362,8 @@ class Request(PlainRequest):
             return
         if not self.time_start or not can_signal(pool) or self._end_claim("itself") not in ATTEMPT_ENDED:
             super().terminate(pool, number)
+            if self._already_revoked:  # it is over: a redrive of the same id must run, also here
+                state.revoked.discard(self.id)
 
     def _runs(self) -> bool:
         try:

@@ -125,6 +125,23 @@ def test_one_that_does_not_fit_is_left_and_named(run: Run, bury: Bury, commands_
     assert arguments(commands_app)["m1"]["user_id"] == 9
 
 
+def test_a_name_that_the_task_does_not_take_is_a_fault(run: Run, bury: Bury, commands_app: ConventionsApp) -> None:
+    """It is not dropped in silence; an id without a letter is named, too."""
+    bury("m1")
+    before = arguments(commands_app)
+    for words in (
+        ("--set", "nosuch=3"),
+        ("--rename", "user_id=nosuch"),
+        ("--set", "day=2026-02-01", "--set", "nosuch=3"),
+    ):
+        done = run(dead_letters, "edit-many", "--all", *words, "--reason", "x", "--yes")
+        assert (done.exit_code, "the task takes no 'nosuch'" in done.output) == (1, True)
+    assert arguments(commands_app) == before
+    missing = run(dead_letters, "edit-many", "m1", "nobody", "--set", "user_id=9", "--reason", "x", "--yes")
+    assert (missing.exit_code, "nobody is no dead letter" in missing.output) == (1, True)
+    assert arguments(commands_app)["m1"]["user_id"] == 9
+
+
 def test_what_is_not_said_is_asked_for(run: Run, bury: Bury) -> None:
     """Which letters, what to change, and why; and nobody answers here."""
     bury("m1")

@@ -15,7 +15,7 @@ from conventions.app import ConventionsApp
 from conventions.broker import waiting_messages
 from conventions.broker.codec import headers_in
 from conventions.broker.delivery import Delivery
-from conventions.broker.redis_broker import HeldMessage
+from conventions.broker.redis_broker import HeldMessage, Publication
 from conventions.broker.waiting_messages import Waiting, WaitingPlace, every
 from conventions.core.errors import PurgeStopped
 from conventions.execution import change_selected
@@ -198,6 +198,20 @@ def test_one_that_moves_meanwhile_is_left_to_who_took_it(app: ConventionsApp, mo
     assert (done.total, done.left) == (3, 0)
     assert waiting(app, "other") == ids[2:]
     assert app.broker.sizes("mail").in_flight == 2
+
+
+def test_what_another_program_wrote_is_no_message(app: ConventionsApp) -> None:
+    """It is neither counted, nor cancelled, nor moved: a worker makes a dead letter of it."""
+    mail = Mail.delay(number=1).id
+    for number, payload in enumerate(
+        ("no message", '{"headers": {}}', '{"headers": {"id": 5, "task": "x"}, "body": "!"}')
+    ):
+        app.broker.publish([Publication(f"odd-{number}", "mail", payload, 4)])
+    everything = Selection(("mail",))
+    assert [one.message_id for one in found(app, everything)] == [mail]
+    assert cancel_selected(app, everything, "u", "x").total == 1
+    assert move_selected(app, everything, "other", "u", "x").total == 0
+    assert app.broker.sizes("mail").ready == 3
 
 
 def test_a_full_journal_stops_a_cancel(app: ConventionsApp, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,13 @@ class Hold(ImmediateTask):
         wait_until((folder / "go").exists, timeout=60)
 
 
+@shared_task(name="pauses.holds")
+def holds(folder: str, number: int) -> None:
+    """Wait for the file `go`, as a function of plain Celery."""
+    note(Path(folder), f"holds {number}")
+    wait_until((Path(folder) / "go").exists, timeout=60)
+
+
 @shared_task(name="pauses.plain")
 def plain(folder: str, number: int) -> None:
     """Say that it ran, as a function of plain Celery."""

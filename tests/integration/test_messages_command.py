@@ -50,6 +50,14 @@ def test_some_are_cancelled_and_others_moved(alone: Installation) -> None:
         ]
         too_wide = run("messages", "cancel", "--reason", "x", "--yes")
         assert (too_wide.returncode, "say which" in too_wide.stdout) == (2, True)
+        several = run(
+            "messages",
+            "cancel",
+            *(word for name in ("immediate", "scheduled", "long", "apart") for word in ("--queue", name)),
+            "--reason",
+            "x",
+        )
+        assert (several.returncode, "Cancel 50 messages" in several.stdout) == (2, True)
         nobody_answers = run("messages", "cancel", "--task", "Note", "--reason", "x")
         assert (nobody_answers.returncode, "Cancel 30 messages (30 in immediate)?" in nobody_answers.stdout) == (
             2,

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from conventions.app import ConventionsApp
+from conventions.broker.redis_broker import HeldMessage
 from conventions.dead_letters.filter import Filter
 from conventions.dead_letters.redrive_status import doubts
+from conventions.jobs.job import Job
 from conventions.metrics.worker_reports import WorkerNow, WorkerReports
 from conventions.pauses.actions import PauseActions, those_that_do_not_follow
 from conventions.pauses.pause_store import Kind, Pauses, Target
@@ -24,7 +27,7 @@ from tests.integration import pauses_tasks  # pytest would look at a function in
 from tests.integration.pauses_tasks import Apart, Hold, Note, Other
 from tests.rabbitmq_servers import Rabbit, running_rabbitmq
 from tests.support import wait_until
-from tests.workers import Installation, Worker, wait_until_empty
+from tests.workers import Installation, Worker, told, wait_until_empty
 
 pytestmark = [pytest.mark.processes]
 MANY = 60
@@ -173,12 +176,18 @@ def test_a_task_on_rabbitmq(on_rabbitmq: Installation) -> None:
     (on_rabbitmq.folder / "soon.py").write_text(start, encoding="utf-8")
     with on_rabbitmq.application() as app, on_rabbitmq.worker("-c", "1", app="soon"):
         target = paused(app, "task", Note.name)
-        send(Note, on_rabbitmq.folder, range(5))
+        send(Note, on_rabbitmq.folder, range(MANY))
+        for number in range(MANY, 2 * MANY):  # these are in Redis until they are due
+            Note.apply_async(kwargs={"folder": on_rabbitmq.folder, "number": number}, countdown=number % 4)
         send(Other, on_rabbitmq.folder, range(5))
         wait_until(lambda: ran(on_rabbitmq)["other"] == 5, 30, "others pass them")
+        began = Pauses(app.store).read().at
+        wait_until(
+            lambda: (Pauses(app.store).read().at - began).total_seconds() > 9, 30, "each has been away some times"
+        )
         assert ran(on_rabbitmq)["note"] == 0
         resumed(app, target)
-        wait_until(lambda: ran(on_rabbitmq)["note"] == 5, 30, "they run")
+        wait_until(lambda: ran(on_rabbitmq)["note"] == 2 * MANY, 60, "all of them run")
 
 
 def test_what_was_read_ahead_goes_back(each_broker: Installation) -> None:
@@ -189,6 +198,8 @@ def test_what_was_read_ahead_goes_back(each_broker: Installation) -> None:
         wait_until(lambda: ran(one)["hold"] == 1, 30, "it runs")
         send(Note, one.folder, range(MANY))
         target = paused(app, "queue", "immediate")
+        if app.port.keeps_claims:  # elsewhere they are with the pool
+            wait_until(lambda: app.broker.sizes("immediate").ready == MANY, 10, "others can see them, and change them")
         (one.folder / "go").touch()
         Apart.delay(folder=one.folder, number=0)
         wait_until(lambda: ran(one)["apart"] == 1, 30, "its process is free")
@@ -260,6 +271,82 @@ def test_a_lost_connection_forgets_nothing(alone: Installation) -> None:
         assert worker.process.poll() is None
 
 
+def test_remote_control_does_not_overrule_a_pause(alone: Installation) -> None:
+    """Who adds the queue to a worker sees it leave the queue again."""
+    with alone.application() as app, alone.worker("-c", "1"):
+        paused(app, "queue", "apart")
+        assert told(app.control.add_consumer, "apart")
+        send(Apart, alone.folder, range(3))
+        wait_until(lambda: "apart" not in reported(app)()[0].report.queues, 30, "it has left")
+        wait_until(lambda: app.broker.sizes("apart").ready == 3, 10, "they wait")
+        assert ran(alone)["apart"] == 0
+
+
+def test_what_a_worker_that_followed_late_held_back(alone: Installation) -> None:
+    """Comes back although nobody resumes anything any more."""
+    start = "from conventions.worker import pauses\npauses.FORGOTTEN_EVERY = 1\nfrom installed import app\n"
+    (alone.folder / "often.py").write_text(start, encoding="utf-8")
+    with alone.application() as app, alone.worker("-c", "1", app="often"):
+        sent = Apart.apply_async(kwargs={"folder": alone.folder, "number": 1}, queue="nobody-reads")
+        (delivery,) = app.broker.reserve(["nobody-reads"], 1)
+        held = HeldMessage(delivery.tag, delivery.queue, delivery.receipt)
+        assert app.broker.hold_back([held], task=str(Apart.name), period=3600, why="paused") == 1
+        wait_until(lambda: app.broker.sizes("nobody-reads").ready == 1, 30, f"{sent.id} is ready again")
+
+
+def test_a_message_by_an_alias_says_why_it_waits(alone: Installation) -> None:
+    """As one by the name of its task."""
+    with alone.application() as app, alone.worker("-c", "1"):
+        app.load_tasks()
+        paused(app, "task", Note.name)
+        sent = app.send_task("old.note", kwargs={"folder": str(alone.folder), "number": 1}, queue="immediate")
+        wait_until(lambda: app.broker.sizes("immediate").delayed == 1, 30, "it is held back")
+        assert "is paused" in Job.of(sent.id, app).waits_because
+
+
+def test_force_on_either_broker(each_broker: Installation) -> None:
+    """Its process is killed, also that of a function; its id may run again at the same worker."""
+    one = each_broker
+    with one.application() as app, one.worker("-c", "1") as worker:
+        tasks: tuple[tuple[Any, str], ...] = ((Hold, "hold"), (pauses_tasks.holds, "holds"))
+        for task, begun in tasks:
+            sent = task.delay(folder=str(one.folder), number=1)
+            wait_until(lambda begun=begun: ran(one)[begun] == 1, 30, "it runs")  # type: ignore[misc]  # a lambda
+            (process,) = worker.children()
+            said = one.run("cancel", sent.id, "--force", "--reason", "it hangs")
+            assert (said.returncode, "ended by force at worker0@" in said.stdout) == (0, True), said.stdout
+            assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+        revoked = app.control.inspect(timeout=5).revoked() or {}
+        assert Hold.name not in str(revoked)
+        assert not any(sent.id in ids for ids in revoked.values()) or task is not Hold
+        Apart.delay(folder=one.folder, number=0)
+        wait_until(lambda: ran(one)["apart"] == 1, 30, "the worker works on")
+        nobody = one.run("cancel", "nobody", "--force", "--reason", "x")
+        assert "ended by force" not in nobody.stdout
+
+
+def test_functions_are_cancelled_while_they_wait(alone: Installation) -> None:
+    """They have no claim, in which a worker would find a mark."""
+    with alone.application() as app:
+        app.load_tasks()
+        ids = [pauses_tasks.plain.delay(str(alone.folder), number).id for number in range(4)]
+        one = alone.run("cancel", ids[0])
+        assert (one.returncode, "queued; it will not run" in one.stdout) == (0, True), one.stdout
+        some = alone.run("messages", "cancel", "--task", "pauses.plain", "--sender", "nobody", "--reason", "x", "--yes")
+        assert some.returncode == 1
+        PauseActions(app.store).pause(Target("queue", "immediate"), "u", "x")
+        last = pauses_tasks.plain.apply_async((str(alone.folder), 9), queue="apart")
+        done = alone.run(
+            "messages", "cancel", "--queue", "immediate", "--task", "plain", "--reason", "x", "--yes", "--json"
+        )
+        assert json.loads(done.stdout)["done"] + json.loads(done.stdout)["left"] == 3, done.stdout
+        assert last.id
+        with alone.worker("-c", "1"):
+            wait_until(lambda: ran(alone)["plain"] == 1, 30, "only the other one runs")
+            wait_until_empty(app)
+        assert ran(alone)["plain"] == 1
+
+
 def test_the_commands(alone: Installation) -> None:
     """Names are checked, the workers are asked, and the audit has who and why."""
     with alone.application() as app, alone.workers(("-c", "1"), ("-c", "1")):
@@ -271,6 +358,8 @@ def test_the_commands(alone: Installation) -> None:
         assert alone.run("pause", "task", "old.not", "--reason", "x").returncode == 2
         assert alone.run("pause", "worker", "nobody@h", "--reason", "x").returncode == 2
         assert alone.run("pause", "queue", "apart", "--reason", "  ").returncode == 2
+        long = alone.run("pause", "queue", "apart", "--reason", "x" * 3000)
+        assert (long.returncode, "at most 2,000 characters" in long.stdout) == (2, True)
         assert alone.run("pause", "queue", "apart", "--reason", "x", "--until", "2020-01-01").returncode == 2
         said = alone.run("pause", "queue", "apart", "--reason", "the bank is down", "--until", "2h", "--actor", "u-7")
         assert said.returncode == 0, said.stdout
