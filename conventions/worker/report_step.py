@@ -80,7 +80,7 @@ class ReportStep(bootsteps.StartStopStep):
         return WorkerReport(
             release=app.release,
             pool=type(worker.pool).__module__.rpartition(".")[2],
-            processes=worker.pool.num_processes,
+            processes=_processes(worker.pool),
             queues=() if stops else tuple(sorted(_queues(worker.consumer))),
             running=tuple(sorted(running, key=lambda one: one.since)[:MOST_RUNNING]),
             busy=dict(Counter(one.task for one in running)),
@@ -92,6 +92,14 @@ class ReportStep(bootsteps.StartStopStep):
             host=socket.gethostname(),
             pid=os.getpid(),
         )
+
+
+def _processes(pool: Any) -> int:
+    """How many jobs it runs at once; none before it has begun, and once it has ended: this thread lives longer."""
+    try:
+        return int(pool.num_processes)
+    except AttributeError:  # Celery's pool has none of billiard then
+        return 0
 
 
 def _queues(consumer: Any) -> list[str]:
